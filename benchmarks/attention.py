@@ -78,10 +78,10 @@ def at_level(level: str, **options: Any) -> Attention:
     return attention
 
 
-def plain(impl: str, **options: Any) -> Attention:
+def plain(backend: str, **options: Any) -> Attention:
     """An implementation by its name."""
     design = load_design("leroux2025").replace(**options.pop("chip", {}))
-    return lambda q, k, v: gain_cell_attention(q, k, v, design, None, impl, **options)  # type: ignore[arg-type]
+    return lambda q, k, v: gain_cell_attention(q, k, v, design, None, backend, **options)  # type: ignore[arg-type]
 
 
 def softmax(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

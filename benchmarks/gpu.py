@@ -39,7 +39,7 @@ from gaincell.reports.results import provenance
 
 BATCH, HEADS, DIM = 8, 12, 64
 REFERENCE = "softmax, flash, bfloat16"
-IMPLS = ("triton", "blocked")
+BACKENDS = ("triton", "blocked")
 LIMITS = {"forward": 3.0, "forward and backward": 3.5}  # Triton, times the reference
 PROTOCOL = "alternating in one process, medians of CUDA event times after one warming round"
 CODES_THAT_DIFFER = 2e-4
@@ -90,7 +90,7 @@ def milliseconds(calls: dict[str, Callable[[], object]], rounds: int) -> dict[st
 def table(tokens: int, part: str, rounds: int) -> dict[str, float]:
     """Medians of one length, forward or both."""
     design = load_design("leroux2025")
-    plainly = partial(gain_cell_attention, design=design, impl="blocked")
+    plainly = partial(gain_cell_attention, design=design, backend="blocked")
     contenders: dict[str, Attention] = {
         REFERENCE: flash,
         "triton": lambda q, k, v: gain_cell_attention(q, k, v, design, None, "triton"),
@@ -130,7 +130,7 @@ def tune(rounds: int) -> None:
     found = {name: launch._asdict() for name, launch in triton_launches.read_table().items()}
     for dim in (64, 128):
         leaves = [t.requires_grad_() for t in inputs(1024, dim=dim)]
-        attention = partial(gain_cell_attention, design=design, impl="triton")
+        attention = partial(gain_cell_attention, design=design, backend="triton")
         calls: dict[triton_launches.Pass, Callable[[], object]] = {
             "forward": torch.no_grad()(partial(attention, *leaves)),
             "backward": partial(both, attention, leaves),
@@ -184,9 +184,9 @@ def main() -> None:
             )
     for name, changes in CHIPS.items():
         design = load_design("leroux2025").replace(**changes)
-        attentions = {impl: partial(gain_cell_attention, *inputs(1024), design, None, impl) for impl in IMPLS}
+        attentions = {b: partial(gain_cell_attention, *inputs(1024), design, None, b) for b in BACKENDS}
         found = milliseconds(
-            {impl: torch.no_grad()(call) for impl, call in attentions.items()}, options.rounds
+            {backend: torch.no_grad()(call) for backend, call in attentions.items()}, options.rounds
         )
         found["codes that differ"] = share = codes_that_differ(1024, design)
         chips[name] = found

@@ -427,11 +427,46 @@ def benchmark_page(bench: Mapping[str, Any], models: Mapping[str, Any]) -> str:
     for threads in models["threads"]:
         unit = f"{threads} thread{'s' if threads != '1' else ''}"
         parts.append(f"## Whole models, {unit}\n\n" + models_table(models, threads))
-    measured = ROOT / "benchmarks" / "results" / "gpu.json"
-    if measured.exists():
-        parts.append(gpu_tables(json.loads(measured.read_text())))
+    for name, section in (
+        ("threads", threads_section),
+        ("conversion", conversion_section),
+        ("gpu", gpu_tables),
+    ):
+        measured = ROOT / "benchmarks" / "results" / f"{name}.json"
+        if measured.exists():
+            parts.append(section(json.loads(measured.read_text())))
     parts.append("![time and memory against tokens](figures/speed.png)")
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def threads_section(bench: Mapping[str, Any]) -> str:
+    """What `python -m benchmarks.threads` found."""
+    lines = [["two threads, T = 1024", "× as fast as one"], ["---", "---:"]]
+    lines += [[part, f"{gain:.2f}"] for part, gain in bench["gain_of_two_threads"].items()]
+    return (
+        f"## Threads and processes\n\n{markdown(lines)}\n\n"
+        f"Decoding: of eight sequences. With a process on each of {bench['cores']} cores the forward pass "
+        f"takes {bench['process_on_every_core']:.2f} times as long as in a process that is alone, and "
+        f"{bench['threads_beyond_the_cores']:.2f} times where each has as many threads as there are "
+        "cores.\n\n"
+        f"Measured, {bench['provenance']['hardware']['cpu']}; {bench['provenance']['protocol']}."
+    )
+
+
+def conversion_section(bench: Mapping[str, Any]) -> str:
+    """What `python -m benchmarks.conversion` found."""
+    losses = list(next(iter(bench["tokens_per_second"].values())))
+    head = [column for loss in losses for column in (f"{loss}, tokens/s", "× before")]
+    lines = [["checkout, products of matrices, gradient of the cells", *head], ["---", *["---:"] * len(head)]]
+    for way, rates in bench["tokens_per_second"].items():
+        times = bench["times_before"][way]
+        lines.append([way, *(cell for x in losses for cell in (f"{rates[x]:.0f}", f"{times[x]:.2f}"))])
+    made = bench["provenance"]
+    return (
+        f"## A conversion, now and at commit {bench['before']}\n\n{markdown(lines)}\n\n"
+        f"Measured, {made['hardware']['cpu']}; SmolLM2-135M as `recipes/low-tokens.toml` converts it; "
+        f"{made['protocol']}."
+    )
 
 
 def gpu_tables(bench: Mapping[str, Any]) -> str:

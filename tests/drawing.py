@@ -56,7 +56,8 @@ def blank_figures() -> Iterator[None]:
 def faults(figure: Figure) -> list[str]:
     """Legends over drawn data, texts over each other or cut off by the paper's edge."""
     with styled():
-        FigureCanvasAgg(figure).draw()
+        FigureCanvasAgg(figure)  # measures text as in a picture
+        figure.draw_without_rendering()
     return [*_covered(figure), *_colliding(figure)]
 
 

@@ -35,7 +35,7 @@ q, k, v = torch.rand(3, 1, 1, 300, 64)
 
 def compute():
     with torch.no_grad():
-        gain_cell_attention(q, k, v, design, impl="native")
+        gain_cell_attention(q, k, v, design, backend="native")
 
 def go_on():
     while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from beartype.roar import BeartypeCallHintViolation
-from jaxtyping import TypeCheckError
+from jaxtyping import Float, TypeCheckError
 from tests import type_checks
 from torch import Tensor
 
@@ -45,3 +45,20 @@ def test_a_function_within_a_function_is_compiled_once() -> None:
 
     with pytest.raises(TypeCheckError):
         type_checks.jaxtyped(inner, typechecker=type_checks.check)("no tensor")
+
+
+def test_a_call_is_checked_unless_one_like_it_passed() -> None:
+    answers = [torch.zeros(3), torch.zeros(3), torch.zeros(4), torch.zeros(3)]
+
+    def inner(x: Float[Tensor, " n"], name: str) -> Float[Tensor, " n"]:
+        return answers.pop(0)
+
+    checked = type_checks.jaxtyped(inner, typechecker=type_checks.check)
+    for _ in range(2):
+        assert checked(torch.zeros(3), "a").shape == (3,)
+    with pytest.raises(TypeCheckError, match="return value"):
+        checked(torch.zeros(3), "a")
+    for wrong in ((torch.zeros(3, dtype=torch.int64), "a"), (torch.zeros(2, 3), "a"), (torch.zeros(3), 1)):
+        with pytest.raises(TypeCheckError, match="parameters"):
+            checked(*wrong)
+    assert len(answers) == 1, "what has wrong arguments is not called"

@@ -2,20 +2,25 @@
 
 jaxtyping's import hook decorates every function with `jaxtyping.jaxtyped`, which binds and keeps all
 arguments to compare the shapes of arrays. Most functions have no arrays in their signature: beartype alone
-checks these. A function within a function is made anew at every call of the outer one; its checks depend
-only on its name and its annotations, so they are compiled at the first call and used again.
+checks these. Where there are arrays, the verdict depends on types, shapes and dtypes alone: a call that has
+those of one that passed passes. A function within a function is made anew at every call of the outer one;
+its checks depend only on its name and its annotations, and are kept.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Hashable
 from dataclasses import is_dataclass
-from functools import partial
+from functools import cache, partial, update_wrapper, wraps
+from types import FunctionType
 from typing import Any
 
 import jaxtyping
+import numpy as np
+import torch
 from beartype import BeartypeConf, beartype
 
 CONF = BeartypeConf(is_pep484_tower=True)
@@ -23,6 +28,11 @@ CONF = BeartypeConf(is_pep484_tower=True)
 
 _jaxtyped = jaxtyping.jaxtyped
 _checks: dict[Hashable, Callable[..., Any]] = {}
+_passed: dict[Hashable, set[Hashable]] = {}
+"""Of every function with arrays in its signature, the kinds of arguments, and of these with a result."""
+
+if sys.version_info < (3, 12):  # collects the members of a protocol at every isinstance
+    typing._get_protocol_attrs = cache(typing._get_protocol_attrs)  # type: ignore[attr-defined]
 
 
 def install(packages: list[str]) -> None:
@@ -33,12 +43,7 @@ def install(packages: list[str]) -> None:
 
 def check(signature: Callable[..., Any]) -> Callable[..., Any]:
     """The empty function that jaxtyping makes of a signature, with its arguments and its result checked."""
-    key = (
-        signature.__module__,
-        signature.__qualname__,
-        signature.__code__,
-        tuple(signature.__annotations__.items()),
-    )
+    key = _identity(signature)
     if key not in _checks:
         _checks[key] = beartype(conf=CONF)(signature)
     return _checks[key]
@@ -54,9 +59,48 @@ def jaxtyped(function: Any = None, *, typechecker: Any) -> Any:
         return function
     hints = {name: _hint(hint, function.__globals__) for name, hint in function.__annotations__.items()}
     if "jaxtyping" in str(hints) or "<locals>" in function.__qualname__:
-        return _jaxtyped(function, typechecker=typechecker)
+        return _once(function, typechecker)
     function.__annotations__ = hints
     return beartype(conf=CONF)(function)
+
+
+def _once(function: Callable[..., Any], typechecker: Any) -> Callable[..., Any]:
+    """jaxtyping's check of every call unlike those that passed."""
+    passed = _passed.setdefault(_identity(function), set())
+    checked = cache(partial(_jaxtyped, typechecker=typechecker))  # at the first call that needs it
+
+    @wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        given = _kind((args, kwargs))
+        out = (function if given in passed else checked(function))(*args, **kwargs)
+        both = given, _kind(out)
+        if given not in passed:
+            passed.update((given, both))
+        elif both not in passed:
+            known = lambda *_, **__: out  # noqa: E731
+            known = FunctionType(known.__code__, function.__globals__, closure=known.__closure__)
+            _jaxtyped(update_wrapper(known, function), typechecker=typechecker)(*args, **kwargs)
+            passed.add(both)
+        return out
+
+    return called
+
+
+def _kind(value: Any) -> Hashable:
+    """All that annotations of a value can be about: types, shapes, numbers of arrays, words."""
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return type(value), value.dtype, tuple(value.shape)
+    if isinstance(value, (tuple, list)):
+        return type(value), *map(_kind, value)
+    if isinstance(value, dict):
+        return type(value), *((name, _kind(held)) for name, held in value.items())
+    return value if isinstance(value, (str, type)) else type(value)
+
+
+def _identity(function: Callable[..., Any]) -> Hashable:
+    """The same for functions that are made anew of the same text and annotations."""
+    annotations = tuple(function.__annotations__.items())
+    return function.__module__, function.__qualname__, function.__code__, annotations
 
 
 def _hint(annotation: Any, names: dict[str, Any]) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from enum import Enum
-from typing import Any
+from typing import Any, get_args
 
 import typer
 from docutils import nodes
@@ -101,6 +101,8 @@ def value_of(option: Any) -> str:
     if option.is_flag or option.metavar:
         return option.metavar or ""
     kind = option.type_descriptor.annotation
+    if choices := get_args(kind):
+        return "|".join(choices)
     if issubclass(kind, Enum):
         return "|".join(str(choice.value) for choice in kind)
     return {int: "N", float: "X"}.get(kind, "TEXT")

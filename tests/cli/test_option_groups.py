@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from gaincell.cli._options import RefreshKind, RefreshOptions, with_groups
+from gaincell.cli._groups import with_groups
+from gaincell.cli._options import RefreshOptions
 from gaincell.errors import InputError
 
 
@@ -38,6 +39,30 @@ def test_a_group_arrives_whole() -> None:
     assert CliRunner().invoke(app, ["it"]).output == f"it {Size()} False\n"
 
 
+@dataclass(frozen=True)
+class Box:
+    """A group with another in it."""
+
+    lid: Annotated[bool, typer.Option("--lid", help="Closed.")] = False
+    size: Size = field(default_factory=Size)
+    weight: Annotated[float, typer.Option("--weight", help="Of it.")] = 1.0
+
+
+def test_a_group_in_a_group_arrives_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    boxes = typer.Typer()
+
+    @boxes.command()
+    @with_groups
+    def pack(*, box: Box) -> None:
+        print(box)
+
+    for given, expected in ((["--rows", "2", "--lid"], Box(True, Size(2))), ([], Box())):
+        assert CliRunner().invoke(boxes, given).output == f"{expected}\n"
+    shown = CliRunner().invoke(boxes, ["--help"], env={"COLUMNS": "100"}).output
+    places = [shown.index(option) for option in ("--lid", "--rows", "--columns", "--weight")]
+    assert places == sorted(places)
+
+
 def test_its_options_are_checked_and_listed_where_the_group_stands() -> None:
     assert CliRunner().invoke(app, ["it", "--rows", "0"]).exit_code == 2
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "100"}).output
@@ -48,4 +73,4 @@ def test_its_options_are_checked_and_listed_where_the_group_stands() -> None:
 def test_a_refresh_without_a_time_is_refused() -> None:
     assert RefreshOptions().policy.kind == "none"
     with pytest.raises(InputError):
-        _ = RefreshOptions(RefreshKind.copy).policy
+        _ = RefreshOptions("copy").policy

@@ -64,7 +64,7 @@ VOCABULARY = {
     "--heads": "number of query heads",
     "--help": "help",
     "--host": "address of a server",
-    "--impl": "implementation of the arrays",
+    "--backend": "implementation of the arrays",
     "--implementations": "implementations of softmax attention",
     "--iterations": "most iterations of the published adaptation",
     "--install-completion": "completion of commands by the shell",
@@ -223,9 +223,14 @@ def test_old_names_are_taken_with_a_line_on_stderr(capsys: pytest.CaptureFixture
     now = with_new_names("generate", given, ["--prompt", "--tokens", "--at"])
     assert now == ["tiny", "--prompt", "--idle", "--at=0.01", "--tokens", "4", "--", "--idle"]
     assert with_new_names("sweep", ["s.toml", "--figures"], []) == ["s.toml"]
+    assert with_new_names("evaluate", ["tiny", "--impl", "naive"], ["--backend"])[1:] == [
+        "--backend",
+        "naive",
+    ]
     assert capsys.readouterr().err.splitlines() == [
         "gaincell: --idle is called --at now; the old name will be gone in the next release",
         "gaincell: --figures is always done now; the option will be gone in the next release",
+        "gaincell: --impl is called --backend now; the old name will be gone in the next release",
     ]
 
 
@@ -286,7 +291,7 @@ def test_help_cuts_nothing(columns: int, monkeypatch: pytest.MonkeyPatch) -> Non
         ("cost gpt2 --activity x.json --device cpu", "--device has no effect here"),
         ("codesign tiny --no-weights --learning-rate 1e-3", "--learning-rate has no effect here"),
         ("evaluate tiny --no-cache", "--cache/--no-cache has no effect here"),
-        ("evaluate tiny --impl naive", "--impl has no effect here"),
+        ("evaluate tiny --backend naive", "--backend has no effect here"),
         ("evaluate RUN --max-length 64", "--max-length has no effect here"),
         ("evaluate RUN --yield-within 5%", "--yield-within has no effect here"),
         ("evaluate RUN --layer 1", "--layer has no effect here"),

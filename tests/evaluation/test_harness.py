@@ -284,19 +284,18 @@ def test_a_broken_run_goes_on(tmp_path: Path, data: Path) -> None:
 @pytest.mark.slow
 def test_scores_of_many_chips(tmp_path: Path, data: Path) -> None:
     from gaincell.cli._chips import ChipOptions
-    from gaincell.cli._tasks import by_tasks
+    from gaincell.cli._tasks import TaskOptions, by_tasks
     from gaincell.progress import silent_stages
     from gaincell.results.codec import from_json, to_json
     from gaincell.results.evaluation import TasksResult
 
     loaded = load_model(str(write_micro(tmp_path)[0]))
     attach(loaded.model, micro_design())
-    options = ChipOptions(3, 0.1, 0.01, None)
-    given = (loaded, "piqa,wikitext2", str(data), 0, None, 4, False, options, silent_stages)
-    table, result = by_tasks(*given)
+    tasks = TaskOptions("piqa,wikitext2", str(data), batch=4, cache=False)
+    table, result = by_tasks(loaded, tasks, 0, ChipOptions(3, "10%", "1%"), silent_stages)
     assert result.chips is not None
     chips = result.chips.scores
-    assert table.row_count == len(chips) == 5
+    assert len(table.rows) == len(chips) == 5
     words = chips["wikitext2/word_perplexity"]
     assert len(set(words.chips)) == 3
     assert words.ratio is not None
@@ -351,6 +350,33 @@ def test_the_model_type_takes_one_path(given: dict[str, str]) -> None:
 
     with pytest.raises(InputError, match="needs one path=MODEL"):
         GainCellLM(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("desing=ideal", "no argument 'desing'; allowed: add_bos_token, "),
+        ("peft=adapter", "no argument 'peft'"),
+        ("dtype=int9", "dtype=int9; allowed: float32, bfloat16 or auto"),
+        ("tokenizer=gpt2", "tokenizer=gpt2: tiny brings its own"),
+        ("max_length=0", "max_length=0: give a number of tokens"),
+        ("max_length=many", "max_length=many: give a number of tokens"),
+    ],
+)
+def test_the_model_type_drops_no_argument_in_silence(given: str, message: str) -> None:
+    from gaincell.evaluation.harness_model import GainCellLM
+
+    with pytest.raises(InputError, match=message):
+        GainCellLM.create_from_arg_string(f"path=tiny,{given}", {"batch_size": 1, "device": "cpu"})
+
+
+def test_the_model_type_of_a_hf_user(tmp_path: Path) -> None:
+    from gaincell.evaluation.harness_model import GainCellLM
+
+    model = write_micro(tmp_path)[0]
+    lm = GainCellLM.create_from_arg_string(f"pretrained={model},dtype=bfloat16", {"device": "cuda:0"})
+    assert lm.model.dtype == torch.bfloat16
+    assert lm.softmax_name == "float32"
 
 
 @pytest.fixture

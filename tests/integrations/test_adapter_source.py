@@ -65,9 +65,9 @@ def test_load(family: str, config: peft.PeftConfig, softmax: dict[str, Path], tm
     assert torch.equal(logits(gaincell.load(run)[0]), logits(model))
     model.save_pretrained(tmp_path / "whole")
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "whole")), logits(model))
-    coarse, _ = gaincell.load(tmp_path, dtype=torch.bfloat16, design="leroux2025", impl="blocked")
+    coarse, _ = gaincell.load(tmp_path, dtype=torch.bfloat16, design="leroux2025", backend="blocked")
     cell = attached_layers(coarse)[0]
-    assert (cell.design.name, cell.impl, cell.q.gain.dtype) == ("leroux2025", "blocked", torch.float64)
+    assert (cell.design.name, cell.backend, cell.q.gain.dtype) == ("leroux2025", "blocked", torch.float64)
 
 
 def base_model(seed: int = 0, layers: int = 2) -> LlamaForCausalLM:

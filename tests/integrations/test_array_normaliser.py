@@ -67,9 +67,9 @@ def test_looking_at_the_arrays_asks_for_no_calibration_but_using_them_does() -> 
         model(some_ids())
 
 
-def some_cell(design: Design, impl: str = "auto") -> GainCellAttention:
+def some_cell(design: Design, backend: str = "auto") -> GainCellAttention:
     """With a normaliser that reflects along a random direction; floors of 1e-9."""
-    cell = GainCellAttention(design, heads=4, kv_heads=2, head_dim=16, impl=impl)
+    cell = GainCellAttention(design, heads=4, kv_heads=2, head_dim=16, backend=backend)
     cell.add_biases(torch.float64)
     cell.add_normaliser()
     draw = torch.Generator().manual_seed(3)
@@ -100,10 +100,10 @@ def pulses_of(cell: GainCellAttention, q: Tensor, k: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("impl", ["naive", "blocked", "auto"])
-def test_ideal_arrays_give_the_weighted_mean_of_the_values(impl: str) -> None:
+@pytest.mark.parametrize("backend", ["naive", "blocked", "auto"])
+def test_ideal_arrays_give_the_weighted_mean_of_the_values(backend: str) -> None:
     design = micro_design(cell="linear", retention_time=None, **EXACT)
-    cell, (q, k, v) = some_cell(design, impl), some_inputs()
+    cell, (q, k, v) = some_cell(design, backend), some_inputs()
     phi = pulses_of(cell, q, k)
     assert float(phi.sum(-1).min()) > 0
     unit = torch.nn.functional.normalize(cell.normaliser.direction, dim=-1)

@@ -156,8 +156,8 @@ def test_padding_is_never_written(family: str, side: str, design: Design) -> Non
 
 def test_the_implementations_agree_in_a_model(design: Design) -> None:
     ids, mask = tokens(3, 41), padding_mask(LENGTHS, 41, "left")
-    blocked = logits(attach_scaled(build("qwen2").double(), design, impl="blocked"), ids, mask)
-    naive = logits(attach_scaled(build("qwen2").double(), design, impl="naive"), ids, mask)
+    blocked = logits(attach_scaled(build("qwen2").double(), design, backend="blocked"), ids, mask)
+    naive = logits(attach_scaled(build("qwen2").double(), design, backend="naive"), ids, mask)
     torch.testing.assert_close(blocked[mask.bool()], naive[mask.bool()], atol=1e-9, rtol=0)
 
 

@@ -27,9 +27,9 @@ pytestmark = WARNINGS
 
 
 def test_load(saved: Path, softmax: dict[str, Path]) -> None:
-    model, tokenizer = gaincell.load(saved, design="leroux2025", impl="blocked", gradient="surrogate")
+    model, tokenizer = gaincell.load(saved, design="leroux2025", backend="blocked", gradient="surrogate")
     cell = attached_layers(model)[0]
-    assert (cell.design.name, cell.impl, cell.gradient, tokenizer) == (
+    assert (cell.design.name, cell.backend, cell.gradient, tokenizer) == (
         "leroux2025",
         "blocked",
         "surrogate",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -220,9 +221,9 @@ def test_the_compiled_step_equals_plain_torch(cell: str) -> None:
     rings, logits = {}, {}
     tokens, mask = ids(75, 2), torch.ones(2, 75, dtype=torch.int64)
     mask[0, :9] = 0
-    for impl in ("auto", "blocked"):
-        model = hardware(micro_design(token_period=30e-6, cell=cell), torch.float32, impl=impl)
-        rings[impl] = cache = RingCache(model, Refresh("reread", every_tokens=20))
+    for backend in ("auto", "blocked"):
+        model = hardware(micro_design(token_period=30e-6, cell=cell), torch.float32, backend=backend)
+        rings[backend] = cache = RingCache(model, Refresh("reread", every_tokens=20))
         found = []
         for t in range(75):
             if t == 40:
@@ -231,13 +232,24 @@ def test_the_compiled_step_equals_plain_torch(cell: str) -> None:
                 positions = (mask[:, : t + 1].sum(1, keepdim=True) - 1).clamp(min=0)
                 inputs = {"attention_mask": mask[:, : t + 1], "position_ids": positions}
                 found.append(model(input_ids=tokens[:, t : t + 1], **inputs, **cache.argument).logits)
-        logits[impl] = torch.cat(found, 1)[mask.bool()]
+        logits[backend] = torch.cat(found, 1)[mask.bool()]
     assert rings["auto"].rings[0].codes_are_read
     assert not rings["blocked"].rings[0].codes_are_read
     torch.testing.assert_close(logits["auto"], logits["blocked"], atol=1e-4, rtol=0)
     for compiled, plain in zip(rings["auto"].rings, rings["blocked"].rings, strict=True):
         assert torch.equal(compiled.key_codes, plain.key_codes)
         assert torch.equal(compiled.value_codes, plain.value_codes)
+
+
+@pytest.mark.parametrize("backend", ["auto", "blocked"])
+def test_every_stage_is_seen_once_a_step(backend: str) -> None:
+    """By whoever watches it, also where the ring is read as voltages."""
+    model, pieces, seen = hardware(micro_design(), torch.float32, backend=backend), [10, 1, 5, 1], []
+    for cell in attached_layers(model):
+        for name in ("q", "k", "v", "out"):
+            getattr(cell, name).register_forward_hook(lambda *_, name=name: seen.append(name))
+    decoded(model, ids(sum(pieces)), pieces)
+    assert seen == ["q", "k", "v", "out"] * len(attached_layers(model)) * len(pieces)
 
 
 @pytest.mark.skipif(compiled_library() is None, reason="the kernel was not built: no C++ compiler")
@@ -270,10 +282,10 @@ def test_a_model_in_half_precision_decodes_compiled_and_one_of_many_powers_plain
         assert all(ring.codes_are_read == (dtype == torch.bfloat16) for ring in cache.rings)
 
 
-@pytest.mark.parametrize("impl", ["auto", "blocked"])
-def test_what_is_not_finite_is_seen_as_long_as_the_ring_lives(impl: str) -> None:
+@pytest.mark.parametrize("backend", ["auto", "blocked"])
+def test_what_is_not_finite_is_seen_as_long_as_the_ring_lives(backend: str) -> None:
     """Codes have no number for it: every later output is NaN, also when its column was overwritten."""
-    model = hardware(dtype=torch.float32, impl=impl)
+    model = hardware(dtype=torch.float32, backend=backend)
     cache = RingCache(model)
     embed = model.get_input_embeddings()
     for t in range(40):
@@ -453,14 +465,14 @@ def test_padding_anywhere_is_never_written(
     torch.testing.assert_close(got[mask.bool()], expected[mask.bool()], atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("impl", ["auto", "blocked"])
-def test_a_prompt_padded_on_the_right_gives_the_codes_of_one_that_is_not(impl: str) -> None:
+@pytest.mark.parametrize("backend", ["auto", "blocked"])
+def test_a_prompt_padded_on_the_right_gives_the_codes_of_one_that_is_not(backend: str) -> None:
     """Also in compiled code, where the columns of the sequences differ."""
     tokens, mask = ids(60, 2), torch.ones(2, 60, dtype=torch.int64)
     mask[0, 12:20] = 0
     caches = {}
     for padded in (True, False):
-        model = hardware(dtype=torch.float32, impl=impl)
+        model = hardware(dtype=torch.float32, backend=backend)
         caches[padded] = cache = RingCache(model)
         real = mask if padded else mask[:1, mask[0].bool()]
         text = tokens if padded else tokens[:1, mask[0].bool()]
@@ -470,7 +482,7 @@ def test_a_prompt_padded_on_the_right_gives_the_codes_of_one_that_is_not(impl: s
             inputs = {"attention_mask": seen, "position_ids": positions}
             with torch.no_grad():
                 model(input_ids=text[:, start:end], **inputs, **cache.argument)
-    assert caches[True].rings[0].codes_are_read == (impl == "auto" and compiled_library() is not None)
+    assert caches[True].rings[0].codes_are_read == (backend == "auto" and compiled_library() is not None)
     for ring, alone in zip(caches[True].rings, caches[False].rings, strict=True):
         assert torch.equal(ring.key_codes[:1], alone.key_codes)
         assert torch.equal(ring.value_codes[:1], alone.value_codes)
@@ -524,23 +536,31 @@ def test_cropping_counts_tokens_not_slots() -> None:
 
 
 @pytest.mark.parametrize("drafts", [1, 6])
-def test_what_is_held_ages_by_drafts_that_are_taken_back(drafts: int) -> None:
+def test_what_is_held_ages_by_drafts_that_are_taken_back(
+    drafts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next token meets keys and values that are older by the drafts' time, by the decay of their ages."""
     period, tau = 30e-6, 1e-3
-    model = hardware(micro_design(token_period=period, retention_time=tau), impl="naive")
+    model = hardware(micro_design(token_period=period, retention_time=tau), backend="naive")
     tokens, cache, cell = ids(11), RingCache(model), attached_layers(model)[0]
-    seen: list[tuple[Tensor, ...]] = []
+    seen: list[tuple[Any, ...]] = []
     with torch.no_grad():
         model(input_ids=tokens[:, :10], **cache.argument)
         model(input_ids=ids(drafts, seed=5), **cache.argument)
         cache.crop(10)
-        cell.register_forward_hook(lambda _, given, found: seen.append((*given[:3], found)))
+        read = cell.read
+
+        def watched(*given: Any) -> Tensor:
+            seen.append((*given[:3], read(*given)))
+            return seen[-1][3]
+
+        monkeypatch.setattr(cell, "read", watched)
         model(input_ids=tokens[:, 10:], **cache.argument)
-        (q, ku, vu, found) = seen[0]
+        asked, ku, vu, found = seen[0]
         age = torch.arange(10, -1, -1).double() * period
         left = torch.exp(-torch.where(age > 0, age + drafts * period, age) / tau)[:, None]
         fresh = cell.design.replace(retention_time=None)
-        expected = cell.out(attention_from_voltages(cell.q(q), ku * left, vu * left, fresh, "naive"))
+        expected = cell.out(attention_from_voltages(asked.q, ku * left, vu * left, fresh, "naive"))
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
 
 
@@ -556,11 +576,11 @@ def test_assisted_decoding_on_the_ring() -> None:
     assert torch.equal(assisted, alone)
 
 
-@pytest.mark.parametrize("impl", ["auto", "blocked"])
+@pytest.mark.parametrize("backend", ["auto", "blocked"])
 @pytest.mark.parametrize("levels", [8, None])
-def test_a_value_that_is_not_finite_reaches_what_reads_it_alone(impl: str, levels: int | None) -> None:
+def test_a_value_that_is_not_finite_reaches_what_reads_it_alone(backend: str, levels: int | None) -> None:
     """Not the other sequence, and nothing once its column was overwritten, or after reset()."""
-    model = attach(micro_llama(layers=1), micro_design(storage_levels=levels), impl=impl)
+    model = attach(micro_llama(layers=1), micro_design(storage_levels=levels), backend=backend)
     tokens = ids(80, 2)
     embedded = model.get_input_embeddings()(tokens).detach()
     embedded[1, 3] = torch.nan

@@ -76,10 +76,10 @@ def test_an_unfinished_run_checks_the_model_that_it_was_begun_with(tmp_path: Pat
 
 def test_a_run_is_computed_by_the_implementation_that_is_asked_for(run: Path) -> None:
     for loaded in (
-        hardware_model(str(run), micro_design(), impl="naive").loaded,
-        load_made(str(run), impl="naive"),
+        hardware_model(str(run), micro_design(), backend="naive").loaded,
+        load_made(str(run), backend="naive"),
     ):
-        assert {layer.impl for layer in attached_layers(loaded.model)} == {"naive"}
+        assert {layer.backend for layer in attached_layers(loaded.model)} == {"naive"}
 
 
 def test_adapters_of_another_scale_are_not_trained_further(run: Path) -> None:

@@ -7,6 +7,7 @@ import json
 from dataclasses import fields, replace
 from math import inf
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -144,7 +145,7 @@ def on_micro(recipe: Recipe, folder: Path, *, random: bool = False) -> tuple[Rec
 def test_a_stage_takes_every_gradient(gradient: str, tmp_path: Path) -> None:
     text = MADE.replace('gradient = "surrogate"', f'gradient = "{gradient}"')
     assert load_recipe(write(tmp_path, text)).stages[-1].gradient == gradient
-    assert GradientName(gradient).value == gradient  # the command line's
+    assert gradient in get_args(GradientName)  # the command line's
 
 
 @pytest.mark.parametrize(

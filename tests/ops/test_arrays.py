@@ -50,7 +50,7 @@ def serial(head: HeadArray, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Te
 
 def assert_same_codes(design: Design, heads: int, kv_heads: int, head_dim: int, tokens: int) -> None:
     q, k, v = signals(tokens, heads, kv_heads, head_dim)
-    expected = gain_cell_attention(q, k, v, design, impl="naive")[0].transpose(0, 1)
+    expected = gain_cell_attention(q, k, v, design, backend="naive")[0].transpose(0, 1)
     head = HeadArray(design, head_dim, heads=heads, kv_heads=kv_heads)
     got, distance = serial(head, q, k, v)
     assert (expected * 15).round().unique().numel() > 10, "the outputs of the test use the codes"
@@ -85,5 +85,5 @@ def test_after_a_reset_the_arrays_know_nothing_of_before() -> None:
     serial(head, q[:, :, :170], k[:, :, :170], v[:, :, :170])
     head.reset()
     got, _ = serial(head, q[:, :, 170:], k[:, :, 170:], v[:, :, 170:])
-    expected = gain_cell_attention(q[:, :, 170:], k[:, :, 170:], v[:, :, 170:], design, impl="naive")
+    expected = gain_cell_attention(q[:, :, 170:], k[:, :, 170:], v[:, :, 170:], design, backend="naive")
     torch.testing.assert_close(got, expected[0].transpose(0, 1), atol=1e-12, rtol=0)

@@ -52,7 +52,7 @@ def random_inputs(
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, design: Design, **options: object) -> Tensor:
-    return gain_cell_attention(q, k, v, design, impl="naive", **options)
+    return gain_cell_attention(q, k, v, design, backend="naive", **options)
 
 
 def scalar_attention(q: Tensor, k: Tensor, v: Tensor, design: Design) -> Tensor:
@@ -307,7 +307,7 @@ def test_nan_of_a_real_token_is_not_hidden() -> None:
         ("multiple of", {"k": torch.rand(1, 3, 4, 3), "v": torch.rand(1, 3, 4, 3)}),
         ("more queries than keys", {"q": torch.rand(1, 2, 6, 3)}),
         ("no dimension may be 0", {"q": torch.rand(1, 2, 0, 3)}),
-        ("choose one of auto, naive, blocked", {"impl": "fast"}),
+        ("choose one of auto, naive, blocked", {"backend": "fast"}),
         ("exact, bf16, surrogate, surrogate-bf16", {"gradient": "none"}),
         ("sliding_window=0", {"sliding_window": 0}),
         ("layer=-1", {"layer": -1}),
@@ -318,7 +318,7 @@ def test_nan_of_a_real_token_is_not_hidden() -> None:
 )
 def test_unacceptable_arguments_are_refused(message: str, change: dict[str, object]) -> None:
     q, k, v = random_inputs(4)
-    arguments = {"q": q, "k": k, "v": v, "design": chip(), "impl": "naive"} | change
+    arguments = {"q": q, "k": k, "v": v, "design": chip(), "backend": "naive"} | change
     unchecked = inspect.unwrap(
         gain_cell_attention
     )  # as users get it, without the annotation checks of the tests

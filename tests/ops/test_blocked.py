@@ -56,11 +56,11 @@ class Case:
         }
         self.weight = draw(batch, heads, tokens, dim, low=-1.0, high=1.0)
 
-    def run(self, design: Design, impl: str, **options: object) -> tuple[Tensor, dict[str, Tensor]]:
+    def run(self, design: Design, backend: str, **options: object) -> tuple[Tensor, dict[str, Tensor]]:
         leaves = {name: t.clone().requires_grad_() for name, t in self.leaves.items()}
         q, k, v = (leaves[n] for n in "qkv")
         scaling = Scaling(**{n: t for n, t in leaves.items() if n not in "qkv"})
-        out = gain_cell_attention(q, k, v, design, scaling, impl, **options)
+        out = gain_cell_attention(q, k, v, design, scaling, backend, **options)
         (out * self.weight).sum().backward()
         return out.detach(), {name: t.grad for name, t in leaves.items()}
 
@@ -177,14 +177,14 @@ def test_the_last_queries_on_a_longer_memory(queries: int, dropped: int) -> None
     q, k, v = (case.leaves[n] for n in "qkv")
     window = tokens - dropped - queries
     full = gain_cell_attention(q, k, v, design, None, "blocked", key_index=index, sliding_window=window)
-    for impl in ("naive", "blocked"):
+    for backend in ("naive", "blocked"):
         last = gain_cell_attention(
             q[:, :, -queries:],
             k[:, :, dropped:],
             v[:, :, dropped:],
             design,
             None,
-            impl,
+            backend,
             key_index=index[:, dropped:],
             sliding_window=window,
         )

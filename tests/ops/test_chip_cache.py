@@ -62,8 +62,8 @@ def test_what_is_larger_than_the_bound_is_not_kept(monkeypatch: pytest.MonkeyPat
     assert chip_cache.held() == 0
 
 
-@pytest.mark.parametrize("impl", ["naive", slow("blocked"), *LEVELS[-1:]])
-def test_chips_of_a_model_are_bounded_and_alike(impl: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("backend", ["naive", slow("blocked"), *LEVELS[-1:]])
+def test_chips_of_a_model_are_bounded_and_alike(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def outputs() -> list[Tensor]:
         found = []
         for _ in range(2):
@@ -71,7 +71,7 @@ def test_chips_of_a_model_are_bounded_and_alike(impl: str, monkeypatch: pytest.M
                 design = chip("everything").replace(mismatch=Mismatch(0.1, 0.01, 0.1, chip=number))
                 for layer in range(4):
                     inputs = [t.float() for t in signals(40)]
-                    found.append(gain_cell_attention(*inputs, design, impl=impl, layer=layer))  # type: ignore[arg-type]
+                    found.append(gain_cell_attention(*inputs, design, backend=backend, layer=layer))  # type: ignore[arg-type]
                     assert chip_cache.held() <= chip_cache.LIMIT
         return found
 

@@ -25,13 +25,14 @@ def signals() -> list[Tensor]:
     return [q, 0.9 * k, 0.9 * v]
 
 
-def check_values_and_gradients(impl: str, gradient: str) -> None:
+def check_values_and_gradients(backend: str, gradient: str) -> None:
     torch.compiler.reset()
     design = load_design("leroux2025").replace(window=128, tile=32)
 
     def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return (
-            gain_cell_attention(q + 0.1, k, v, design, None, impl, gradient=gradient, sliding_window=50) * 2
+            gain_cell_attention(q + 0.1, k, v, design, None, backend, gradient=gradient, sliding_window=50)
+            * 2
         )
 
     found = []
@@ -40,7 +41,7 @@ def check_values_and_gradients(impl: str, gradient: str) -> None:
         out = call(*leaves)
         found.append([out.detach(), *torch.autograd.grad((out * out).sum(), leaves)])
     for eager, compiled in zip(*found, strict=True):
-        assert torch.equal(eager, compiled), (impl, gradient)
+        assert torch.equal(eager, compiled), (backend, gradient)
 
 
 def check_layer() -> None:
@@ -69,9 +70,9 @@ def test_one_graph_with_the_same_values_and_gradients() -> None:
 
 
 if __name__ == "__main__":
-    for impl in ("auto", "blocked", "naive"):
+    for backend in ("auto", "blocked", "naive"):
         for gradient in ("exact", "surrogate"):
-            check_values_and_gradients(impl, gradient)
+            check_values_and_gradients(backend, gradient)
             print("checked")
     check_layer()
     print("checked")

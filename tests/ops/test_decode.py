@@ -25,8 +25,8 @@ def check(tokens: int, dim: int = 16, window: int | None = None, padding: int = 
     index[1] = (index[1] - padding).clamp(min=-1)
     k[1, :, :padding] = torch.nan
     options = {"key_index": index, "sliding_window": window, "layer": 2}
-    expected = gain_cell_attention(q, k, v, design, impl="naive", **options)
-    found = gain_cell_attention(q, k, v, design, impl="decode", **options)
+    expected = gain_cell_attention(q, k, v, design, backend="naive", **options)
+    found = gain_cell_attention(q, k, v, design, backend="decode", **options)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
     assert torch.equal(gain_cell_attention(q, k, v, design, **options), found), "auto is decode"
 
@@ -53,9 +53,9 @@ def test_decode_is_for_one_query_without_gradients() -> None:
     design = load_design("leroux2025").replace(window=M)
     q, k = torch.rand(1, 1, 2, 8), torch.rand(1, 1, 2, 8)
     with pytest.raises(InputError, match="takes one query"):
-        gain_cell_attention(q, k, k, design, impl="decode")
+        gain_cell_attention(q, k, k, design, backend="decode")
     one = q[:, :, :1].requires_grad_()
     with pytest.raises(InputError, match="no gradients"):
-        gain_cell_attention(one, k, k, design, impl="decode")
+        gain_cell_attention(one, k, k, design, backend="decode")
     gain_cell_attention(one, k, k, design).sum().backward()
     assert one.grad is not None

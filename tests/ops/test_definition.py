@@ -10,7 +10,7 @@ import torch
 
 from gaincell.chips.design_file import Design, load_design
 from gaincell.ops.gain_cell_attention import gain_cell_attention, naive, native_library
-from gaincell.ops.gain_cell_attention.backends import naive as backend
+from gaincell.ops.gain_cell_attention.backends import naive as naive_backend
 
 MUTATIONS = {
     "no decay": {"age, u.dtype)": "age * 0, u.dtype)"},
@@ -42,16 +42,16 @@ def chip() -> Design:
     return load_design("leroux2025").replace(window=32, tile=16, token_period=60e-6, **changes)
 
 
-def apart(impl: str) -> float:
+def apart(backend: str) -> float:
     """Share of outputs of a backend that are off by more than float32 can tell."""
-    if impl == "triton":
+    if backend == "triton":
         pytest.importorskip("triton")
         import tests.ops.test_triton  # noqa: F401  (its kernels without type checks)
     g = torch.Generator().manual_seed(5)
     q = torch.rand(2, 2, 75, 16, generator=g)
     k, v = torch.rand(2, 2, 1, 75, 16, generator=g) * 0.9
-    q = q[:, :, -1:] if impl == "decode" else q
-    found, expected = (gain_cell_attention(q, k, v, chip(), None, i) for i in (impl, "naive"))  # type: ignore[arg-type]
+    q = q[:, :, -1:] if backend == "decode" else q
+    found, expected = (gain_cell_attention(q, k, v, chip(), None, i) for i in (backend, "naive"))  # type: ignore[arg-type]
     return float(((found - expected).abs() > 1e-4).double().mean())
 
 
@@ -65,13 +65,13 @@ def mutated(changes: dict[str, str]) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("impl", FAST)
-def test_every_backend_agrees_with_the_definition(impl: str) -> None:
-    assert apart(impl) <= 1e-3
+@pytest.mark.parametrize("backend", FAST)
+def test_every_backend_agrees_with_the_definition(backend: str) -> None:
+    assert apart(backend) <= 1e-3
 
 
-@pytest.mark.parametrize("impl", FAST)
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("mutation", MUTATIONS)
-def test_no_backend_agrees_with_another(impl: str, mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "attention", mutated(MUTATIONS[mutation]).attention)
-    assert apart(impl) > 0.02
+def test_no_backend_agrees_with_another(backend: str, mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(naive_backend, "attention", mutated(MUTATIONS[mutation]).attention)
+    assert apart(backend) > 0.02

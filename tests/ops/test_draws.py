@@ -20,15 +20,15 @@ LEVELS = [f"native-{level}" for level in native_library.levels()]
 
 
 @pytest.mark.skipif(not LEVELS, reason="the kernel was not built: no C++ compiler")
-@pytest.mark.parametrize("impl", LEVELS)
-def test_draws_of_the_compiled_kernel(impl: str) -> None:
+@pytest.mark.parametrize("backend", LEVELS)
+def test_draws_of_the_compiled_kernel(backend: str) -> None:
     """Output noise of silent arrays, read without a counter, is the draw itself: 40 000 of them."""
     noise = Noise(output_std=1e-3, seed=0xDEADBEEF)
     design = load_design("leroux2025").replace(
         cell="linear", window=64, tile=64, readout="none", output_ceiling=False, noise=noise
     )
     q = torch.zeros(1, 2, 640, 32)
-    out = gain_cell_attention(q, q, q, design, None, impl, layer=7)  # type: ignore[arg-type]
+    out = gain_cell_attention(q, q, q, design, None, backend, layer=7)  # type: ignore[arg-type]
     z = normal(
         seed=noise.seed, chip=0, layer=7, head=torch.arange(2)[:, None, None], array=VALUE_ARRAY, column=0,
         row=torch.arange(32), effect=Effect.READ, step=torch.arange(640)[:, None],

@@ -41,7 +41,7 @@ def test_gradient_is_the_derivative(cell: str) -> None:
         mismatch=Mismatch(0.1, 0.03, 0.05, seed=1),
     )
     assert torch.autograd.gradcheck(
-        lambda q, k, v: gain_cell_attention(q, k, v, design, impl="naive"),
+        lambda q, k, v: gain_cell_attention(q, k, v, design, backend="naive"),
         inputs(6, dim=2),
         eps=1e-7,
         atol=1e-5,
@@ -60,7 +60,7 @@ def test_rounding_is_straight_through() -> None:
     smooth_leaves = [x.requires_grad_() for x in smooth_inputs]
     gradients = []
     for design, leaves in ((quantised, (q, k, v)), (chip(), smooth_leaves)):
-        out = gain_cell_attention(*leaves, design, impl="naive")
+        out = gain_cell_attention(*leaves, design, backend="naive")
         gradients.append(torch.autograd.grad(out.sum(), leaves))
     for found, expected, mask in zip(*gradients, inside, strict=True):
         torch.testing.assert_close(found[mask], expected[mask], rtol=1e-8, atol=1e-10)
@@ -76,7 +76,7 @@ def test_scores_of_exactly_0_pass_no_gradient(gradient: str) -> None:
     v = torch.full((1, 1, 4, 2), 0.6, dtype=torch.float64, requires_grad=True)
     for keys in (zero, cancelling):
         k = keys.clone().requires_grad_()
-        out = gain_cell_attention(q, k, v, chip(cell="linear"), impl="naive", gradient=gradient)
+        out = gain_cell_attention(q, k, v, chip(cell="linear"), backend="naive", gradient=gradient)
         gradients = torch.autograd.grad(out.sum(), (q, k, v))
         assert all((g == 0).all() for g in gradients)
 
@@ -84,8 +84,8 @@ def test_scores_of_exactly_0_pass_no_gradient(gradient: str) -> None:
 @pytest.mark.parametrize(
     ("cell", "lost"), [("linear", 1e-5), ("polynomial", 1e-5), ("x3", 1e-4), ("x5", 0.2)]
 )
-@pytest.mark.parametrize("impl", ["naive", "blocked", "auto"])
-def test_gradients_of_small_scores_in_float32(cell: str, lost: float, impl: str) -> None:
+@pytest.mark.parametrize("backend", ["naive", "blocked", "auto"])
+def test_gradients_of_small_scores_in_float32(cell: str, lost: float, backend: str) -> None:
     """Keys in the innermost levels: float32 passes the gradients of float64, x5 excepted."""
     generator = torch.Generator().manual_seed(1)
     q, k, v, weight = (torch.randn(1, 2, 100, 64, generator=generator) for _ in range(4))
@@ -97,7 +97,7 @@ def test_gradients_of_small_scores_in_float32(cell: str, lost: float, impl: str)
             0.06 * k.to(dtype) + k_offset[:, None, None],
             0.15 * v.to(dtype) + 0.45,
         )
-        out = gain_cell_attention(*requests, design, impl=impl)
+        out = gain_cell_attention(*requests, design, backend=backend)
         out.backward(weight.to(dtype))
         gradients[dtype] = (q_offset.grad.double(), k_offset.grad.double())
     for found, expected in zip(gradients[torch.float32], gradients[torch.float64], strict=True):
@@ -105,8 +105,8 @@ def test_gradients_of_small_scores_in_float32(cell: str, lost: float, impl: str)
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("impl", ["blocked", "auto"])
-def test_charges_that_cancel_pass_no_gradient_in_float32(cell: str, impl: str) -> None:
+@pytest.mark.parametrize("backend", ["blocked", "auto"])
+def test_charges_that_cancel_pass_no_gradient_in_float32(cell: str, backend: str) -> None:
     """Whatever the order of summation: components of one pulse, in pairs of opposite voltages."""
     generator = torch.Generator().manual_seed(2)
     levels = torch.randint(0, 8, (1, 1, 200, 32), generator=generator)
@@ -115,7 +115,7 @@ def test_charges_that_cancel_pass_no_gradient_in_float32(cell: str, impl: str) -
     q = torch.cat([half, half], 3).requires_grad_()
     v = torch.rand(1, 1, 200, 64, generator=generator)
     design = load_design("leroux2025").replace(cell=cell)
-    out = gain_cell_attention(q, k, v, design, impl=impl)
+    out = gain_cell_attention(q, k, v, design, backend=backend)
     odd = cell not in ("polynomial", "exponential")
     for gradient in torch.autograd.grad(out.sum(), (q, k)):
         assert bool(gradient.any()) != odd
@@ -126,8 +126,8 @@ def test_surrogate_has_the_true_output_and_the_gradient_of_linear_cells() -> Non
     design = chip(retention_time=None, score_ceiling=False, output_ceiling=False)
     q, _, v = (x[:, :1] for x in inputs(1))
     k = torch.full_like(v, 0.7, requires_grad=True)
-    out = gain_cell_attention(q, k, v, design, impl="naive", gradient="surrogate")
-    assert torch.equal(out, gain_cell_attention(q, k, v, design, impl="naive"))
+    out = gain_cell_attention(q, k, v, design, backend="naive", gradient="surrogate")
+    assert torch.equal(out, gain_cell_attention(q, k, v, design, backend="naive"))
     found = torch.autograd.grad(out.sum(), (q, k, v))
     slope, s_sat, o_sat = design.cell.linear_slope, design.score_saturation(3), design.output_saturation
     score = (q * design.cell.current(k - 0.45)).sum()
@@ -145,7 +145,7 @@ def test_surrogate_of_a_linear_cell_is_exact(tokens: int) -> None:
     leaves = inputs(tokens)
     gradients = [
         torch.autograd.grad(
-            gain_cell_attention(*leaves, design, impl="naive", gradient=gradient).square().sum(), leaves
+            gain_cell_attention(*leaves, design, backend="naive", gradient=gradient).square().sum(), leaves
         )
         for gradient in ("exact", "surrogate")
     ]
@@ -159,7 +159,7 @@ def test_surrogate_masks_are_those_of_the_true_forward_pass() -> None:
     q = torch.full((1, 1, 1, 2), 0.999, dtype=torch.float64, requires_grad=True)
     k = torch.full((1, 1, 1, 2), 0.899, dtype=torch.float64, requires_grad=True)
     v = torch.full((1, 1, 1, 2), 0.5, dtype=torch.float64, requires_grad=True)
-    out = gain_cell_attention(q, k, v, design, impl="naive", gradient="surrogate")
+    out = gain_cell_attention(q, k, v, design, backend="naive", gradient="surrogate")
     dq, dk, dv = torch.autograd.grad(out.sum(), (q, k, v))
     assert (dq == 0).all()
     assert (dk == 0).all()
@@ -169,7 +169,7 @@ def test_surrogate_masks_are_those_of_the_true_forward_pass() -> None:
 def test_padding_receives_no_gradient() -> None:
     q, k, v = inputs(5)
     index = torch.tensor([[-1, -1, 0, 1, 2]])
-    out = gain_cell_attention(q, k, v, chip(), impl="naive", key_index=index)
+    out = gain_cell_attention(q, k, v, chip(), backend="naive", key_index=index)
     for g in torch.autograd.grad(out.square().sum(), (q, k, v)):
         assert (g[:, :, :2] == 0).all()
         assert (g[:, :, 2:] != 0).any()

@@ -59,9 +59,9 @@ def test_saturations_against_finite_differences(cell: str, effect: str | None) -
         assert float(gradient) == pytest.approx(float(difference), rel=own), key
 
 
-@pytest.mark.parametrize("impl", ["naive", "blocked", "native"])
+@pytest.mark.parametrize("backend", ["naive", "blocked", "native"])
 @pytest.mark.parametrize("array", ["query", "storage"])
-def test_levels_against_finite_differences(array: str, impl: str) -> None:
+def test_levels_against_finite_differences(array: str, backend: str) -> None:
     """Signals on their levels, which do not change codes when one moves a little."""
     table: LevelTable = EFFECTS["uneven levels"]["levels"]  # type: ignore[assignment]
     design = chip(readout="none", levels=table)
@@ -75,8 +75,8 @@ def test_levels_against_finite_differences(array: str, impl: str) -> None:
 
     levels = torch.tensor(getattr(table, array), dtype=torch.float64, requires_grad=True)
     learned = Learned(table.query, table.storage, *logs())._replace(**{array: levels})
-    inputs = [t.float() if impl == "native" else t for t in (q, k, v)]
-    out = attention_of_learned(*inputs, design, learned, impl)  # type: ignore[arg-type]
+    inputs = [t.float() if backend == "native" else t for t in (q, k, v)]
+    out = attention_of_learned(*inputs, design, learned, backend)  # type: ignore[arg-type]
     (gradient,) = torch.autograd.grad(weighted(out.double()), levels)
     assert bool((gradient != 0).sum() > len(levels) / 2)
     for code in range(1, len(levels) - 1):
@@ -93,14 +93,14 @@ def test_levels_against_finite_differences(array: str, impl: str) -> None:
 
 
 @pytest.mark.parametrize("effect", ["uneven levels", "everything, with extensions"])
-@pytest.mark.parametrize("impl", ["auto", "blocked"])
-def test_the_forward_pass_is_that_of_the_design(effect: str, impl: str) -> None:
+@pytest.mark.parametrize("backend", ["auto", "blocked"])
+def test_the_forward_pass_is_that_of_the_design(effect: str, backend: str) -> None:
     design = chip(effect)
     inputs = [t.float() for t in signals(dim=16)]
     table = design.levels
     tensors = (torch.tensor(t, dtype=torch.float64, requires_grad=True) for t in (table.query, table.storage))
-    found = attention_of_learned(*inputs, design, Learned(*tensors, *logs()), impl, layer=3)  # type: ignore[arg-type]
-    assert torch.equal(found, gain_cell_attention(*inputs, design, None, impl, layer=3))  # type: ignore[arg-type]
+    found = attention_of_learned(*inputs, design, Learned(*tensors, *logs()), backend, layer=3)  # type: ignore[arg-type]
+    assert torch.equal(found, gain_cell_attention(*inputs, design, None, backend, layer=3))  # type: ignore[arg-type]
 
 
 def test_columns_of_first_tokens_are_refused() -> None:

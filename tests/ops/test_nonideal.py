@@ -113,10 +113,10 @@ def signals(
     return [q, k, v]
 
 
-def both(inputs: list[Tensor], design: Design, impl: str, **options: object) -> list[Tensor]:
+def both(inputs: list[Tensor], design: Design, backend: str, **options: object) -> list[Tensor]:
     """Output, and gradients of q, k, v."""
     leaves = [t.clone().requires_grad_() for t in inputs]
-    out = gain_cell_attention(*leaves, design, None, impl, layer=3, **options)  # type: ignore[arg-type]
+    out = gain_cell_attention(*leaves, design, None, backend, layer=3, **options)  # type: ignore[arg-type]
     weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out).cos()
     return [out.detach(), *torch.autograd.grad((out * weight).sum(), leaves)]
 
@@ -140,7 +140,7 @@ def test_blocked_equals_naive(effect: str, gradient: str) -> None:
 @pytest.mark.parametrize("effect", ["everything", "decay to another voltage", "spread of retention"])
 def test_every_cell(cell: str, effect: str) -> None:
     design = chip(effect, readout="none", cell=cell)
-    found, expected = (both(signals(20), design, impl) for impl in ("blocked", "naive"))
+    found, expected = (both(signals(20), design, backend) for backend in ("blocked", "naive"))
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9 * float(b.abs().max()))
 
@@ -150,7 +150,9 @@ def test_padding_windows_and_a_batch(effect: str) -> None:
     design = chip(effect, readout="none")
     index = torch.stack([torch.arange(77), torch.cat([torch.full((9,), -1), torch.arange(68)])])
     options = {"key_index": index, "sliding_window": 20}
-    found, expected = (both(signals(77, batch=2), design, impl, **options) for impl in ("blocked", "naive"))
+    found, expected = (
+        both(signals(77, batch=2), design, backend, **options) for backend in ("blocked", "naive")
+    )
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9 * float(b.abs().max()))
 
@@ -177,21 +179,23 @@ def test_native_equals_naive(effect: str, cell: str) -> None:
         changes: dict[str, object] = {"mismatch": Mismatch(0.03, 0.01, 0.01, 1, stuck_low=0.02)}
     else:
         changes = {}
-    impls = LEVELS if cell == "polynomial" else ["native"]
+    backends = LEVELS if cell == "polynomial" else ["native"]
     inputs = [t.float() for t in signals(dim=16)]
     for gradient in ("exact", "surrogate"):
         design = chip(effect, cell=cell, readout="none", **changes)
         expected = both(inputs, design, "naive", gradient=gradient)
-        for impl in impls:
-            found = both(inputs, design, impl, gradient=gradient)
+        for backend in backends:
+            found = both(inputs, design, backend, gradient=gradient)
             for a, b in zip(found, expected, strict=True):
                 limit = 2e-5 * float(b.abs().max())
-                torch.testing.assert_close(a, b, rtol=0, atol=limit, msg=lambda m, impl=impl: f"{impl}: {m}")
+                torch.testing.assert_close(
+                    a, b, rtol=0, atol=limit, msg=lambda m, backend=backend: f"{backend}: {m}"
+                )
     design = chip(effect, cell=cell, **changes)
     a = gain_cell_attention(*inputs, design, None, "naive", layer=3)
-    for impl in impls:
-        b = gain_cell_attention(*inputs, design, None, impl, layer=3)  # type: ignore[arg-type]
-        assert float(((a - b).abs() > 0.5 / design.readout_steps).double().mean()) <= 1e-3, impl
+    for backend in backends:
+        b = gain_cell_attention(*inputs, design, None, backend, layer=3)  # type: ignore[arg-type]
+        assert float(((a - b).abs() > 0.5 / design.readout_steps).double().mean()) <= 1e-3, backend
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
@@ -256,7 +260,7 @@ def test_a_curve_that_saturates_at_the_largest_voltage() -> None:
         leakage=Leakage(spread=1.0),
         mismatch=Mismatch(coefficient_covariance=COVARIANCE),
     )
-    a, b = (gain_cell_attention(*signals(), design, None, impl) for impl in ("blocked", "naive"))
+    a, b = (gain_cell_attention(*signals(), design, None, backend) for backend in ("blocked", "naive"))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
 
 
@@ -291,8 +295,8 @@ def test_absurd_strengths_are_refused(wrong: Callable[[], object]) -> None:
         wrong()
 
 
-@pytest.mark.parametrize("impl", ["naive", "blocked", *LEVELS])
-def test_zero_strength_is_the_nominal_chip_bit_for_bit(impl: str) -> None:
+@pytest.mark.parametrize("backend", ["naive", "blocked", *LEVELS])
+def test_zero_strength_is_the_nominal_chip_bit_for_bit(backend: str) -> None:
     inputs = [t.float() for t in signals()]
     zero = chip(
         mismatch=Mismatch(seed=9, chip=4),
@@ -302,7 +306,7 @@ def test_zero_strength_is_the_nominal_chip_bit_for_bit(impl: str) -> None:
         leakage=Leakage(decay_voltage=0.45, reference_temperature=310.0),
         wires=Wires(),
     )
-    for a, b in zip(both(inputs, zero, impl), both(inputs, chip(), impl), strict=True):
+    for a, b in zip(both(inputs, zero, backend), both(inputs, chip(), backend), strict=True):
         assert torch.equal(a, b)
 
 

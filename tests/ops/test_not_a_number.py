@@ -73,16 +73,16 @@ def test_implementations_agree(
         index = torch.arange(TOKENS).repeat(BATCH, 1)
         index[1] = torch.cat([torch.arange(10), torch.full((7,), -1), torch.arange(10, TOKENS - 7)])
         options["key_index"] = index
-    expected = gain_cell_attention(**inputs, design=design, impl="naive", **options)
-    for impl in ("blocked", *NATIVE):
-        found = gain_cell_attention(**inputs, design=design, impl=impl, **options)
-        assert torch.equal(found.isnan(), expected.isnan()), impl
+    expected = gain_cell_attention(**inputs, design=design, backend="naive", **options)
+    for backend in ("blocked", *NATIVE):
+        found = gain_cell_attention(**inputs, design=design, backend=backend, **options)
+        assert torch.equal(found.isnan(), expected.isnan()), backend
         apart = (found - expected).nan_to_num().abs()
         differ = float((apart > 1e-3).double().mean())
-        assert differ <= 2e-3, impl  # a code apart where a charge is at a threshold
+        assert differ <= 2e-3, backend  # a code apart where a charge is at a threshold
     last = {n: t[:, :, -1:] if n == "q" else t for n, t in inputs.items()}
     alone = "auto" if missing(design.in_use, decode.IMPLEMENTS) else "decode"
-    one = gain_cell_attention(**last, design=design, impl=alone, **options)
+    one = gain_cell_attention(**last, design=design, backend=alone, **options)
     assert torch.equal(one.isnan(), expected[:, :, -1:].isnan())
 
 
@@ -100,21 +100,21 @@ def test_a_nan_reaches_what_reads_it_and_nothing_else(
         group = slice(head, head + 1) if name == "q" else slice(2 * head, 2 * head + 2)
         reached = expected[row, group, token : token + 1 if name == "q" else token + window]
         reached[..., component if name == "v" else slice(None)] = True
-    found = gain_cell_attention(**inputs, design=chip("nominal"), impl="naive", sliding_window=window)
+    found = gain_cell_attention(**inputs, design=chip("nominal"), backend="naive", sliding_window=window)
     assert torch.equal(found.isnan(), expected)
     clean = gain_cell_attention(
         **{n: t.nan_to_num() for n, t in inputs.items()},
         design=chip("nominal"),
-        impl="naive",
+        backend="naive",
         sliding_window=window,
     )
     assert torch.equal(found[~expected], clean[~expected])
 
 
-@pytest.mark.parametrize("impl", ["naive", "blocked", *NATIVE])
-def test_a_batch_of_padding_alone_has_gradients(impl: str) -> None:
+@pytest.mark.parametrize("backend", ["naive", "blocked", *NATIVE])
+def test_a_batch_of_padding_alone_has_gradients(backend: str) -> None:
     leaves = [t.requires_grad_() for t in signals().values()]
     index = torch.full((BATCH, TOKENS), -1)
-    out = gain_cell_attention(*leaves, chip("nominal"), impl=impl, key_index=index)
+    out = gain_cell_attention(*leaves, chip("nominal"), backend=backend, key_index=index)
     for gradient in torch.autograd.grad(out.sum(), leaves):
         assert not gradient.any()

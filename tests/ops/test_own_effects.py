@@ -91,7 +91,9 @@ def test_the_example_of_a_cell_runs() -> None:
     u = torch.linspace(-0.45, 0.45, 19, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(own.cell.current(u).sum(), u)
     torch.testing.assert_close(own.cell.slope(u), slope)
-    a, b = (gain_cell_attention(*signals(), own.replace(readout="none"), impl=i) for i in ("naive", "auto"))
+    a, b = (
+        gain_cell_attention(*signals(), own.replace(readout="none"), backend=i) for i in ("naive", "auto")
+    )
     torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
     with pytest.raises(DesignError, match="cell 'tanh' cannot be written"):
         own.to_toml()
@@ -113,7 +115,7 @@ def test_every_stage_is_shown_in_its_place(stage: str) -> None:
     shown = gain_cell_attention(*signals(), design.replace(nonideality=Own(stage, 0.9)))
     assert not torch.allclose(plain, shown, atol=1e-3)
     if same is not None:
-        torch.testing.assert_close(shown, gain_cell_attention(*signals(), same, impl="naive"))
+        torch.testing.assert_close(shown, gain_cell_attention(*signals(), same, backend="naive"))
     assert torch.equal(plain, gain_cell_attention(*signals(), design)), "the function is the design's alone"
 
 
@@ -171,11 +173,11 @@ def test_an_effect_drawn_both_ways_is_of_both_kinds() -> None:
 def test_every_other_path_refuses_it_by_name() -> None:
     design = micro_design(nonideality=Own("pulse", 0.9))
     q, k, v = signals()
-    for impl in FASTER:
+    for backend in FASTER:
         with pytest.raises(InputError, match="does not implement nonideality"):
-            gain_cell_attention(q, k, v, design, impl=impl)  # type: ignore[arg-type]
+            gain_cell_attention(q, k, v, design, backend=backend)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="does not implement nonideality"):
-        gain_cell_attention(q[:, :, -1:], k, v, design, impl="decode")
+        gain_cell_attention(q[:, :, -1:], k, v, design, backend="decode")
     with pytest.raises(InputError, match="HeadArray does not implement nonideality"):
         HeadArray(design)
     with pytest.raises(DesignError, match=r"columns of first tokens are modelled without .* nonideality"):
@@ -228,19 +230,19 @@ def test_a_number_that_naive_alone_knows_is_refused_by_name_elsewhere(
 ) -> None:
     design = micro_design(noise=Flickering(flicker_std=0.1))
     q, k, v = signals()
-    for impl in ("auto", "naive", *FASTER):
+    for backend in ("auto", "naive", *FASTER):
         with pytest.raises(InputError, match=r"noise\.flicker_std"):
-            gain_cell_attention(q, k, v, design, impl=impl)  # type: ignore[arg-type]
+            gain_cell_attention(q, k, v, design, backend=backend)  # type: ignore[arg-type]
     monkeypatch.setattr(naive, "IMPLEMENTS", naive.IMPLEMENTS | {"noise.flicker_std"})
-    known = gain_cell_attention(q, k, v, design, impl="naive")
+    known = gain_cell_attention(q, k, v, design, backend="naive")
     assert torch.equal(gain_cell_attention(q, k, v, design), known), "auto takes what implements it"
-    for impl in FASTER:
+    for backend in FASTER:
         with pytest.raises(InputError, match=r"does not implement noise\.flicker_std"):
-            gain_cell_attention(q, k, v, design, impl=impl)  # type: ignore[arg-type]
+            gain_cell_attention(q, k, v, design, backend=backend)  # type: ignore[arg-type]
     with pytest.raises(
         InputError, match=r"'decode' does not serve this: it does not implement noise\.flicker_std"
     ):
-        gain_cell_attention(q[:, :, -1:], k, v, design, impl="decode")
+        gain_cell_attention(q[:, :, -1:], k, v, design, backend="decode")
     with pytest.raises(InputError, match=r"HeadArray does not implement noise\.flicker_std"):
         HeadArray(design)
     with pytest.raises(ModelError, match=r"RingCache does not implement noise\.flicker_std"):

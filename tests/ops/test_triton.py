@@ -154,9 +154,9 @@ def test_chips_of_any_kind(changes: dict[str, object]) -> None:
     exact = gain_cell_attention(q.double(), k.double(), v.double(), design, None, "naive", **rest)
     for gradient in ("exact", "surrogate"):
         runs = []
-        for impl in ("triton", "blocked"):
+        for backend in ("triton", "blocked"):
             leaves = [t.clone().requires_grad_() for t in (q, k, v)]
-            out = gain_cell_attention(*leaves, design, None, impl, gradient=gradient, **rest)
+            out = gain_cell_attention(*leaves, design, None, backend, gradient=gradient, **rest)
             weight = torch.linspace(-1, 1, out.numel(), device=out.device).view_as(out).cos()
             runs.append([out.detach(), *torch.autograd.grad((out * weight).sum(), leaves)])
         apart = (runs[0][0] - exact).abs() * READOUTS[design.readout]
@@ -183,7 +183,9 @@ def test_groups_padding_and_a_window_of_the_model() -> None:
 def test_a_nan_reaches_what_naive_says() -> None:
     q, k, v = signals(50, 4, 2, 16, batch=2)
     q[0, 1, 40, 2] = k[1, 1, 5, 3] = v[0, 0, 30, 7] = torch.nan
-    found, expected = (gain_cell_attention(q, k, v, chip(), impl=impl) for impl in ("triton", "naive"))
+    found, expected = (
+        gain_cell_attention(q, k, v, chip(), backend=backend) for backend in ("triton", "naive")
+    )
     assert torch.equal(found.isnan(), expected.isnan())
     assert float(((found - expected).nan_to_num().abs() > 1e-3).double().mean()) <= 1e-3
 

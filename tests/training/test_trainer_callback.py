@@ -127,33 +127,79 @@ def test_what_the_callback_refuses(tmp_path: Path) -> None:
 
 
 class Recorded:
-    """A tracker that remembers."""
+    """A tracker that remembers. Like wandb's it needs the state of accelerate and drops earlier steps."""
 
     requires_logging_directory = True
     calls: tuple[Any, ...] = ()
 
-    def __init__(self, run_name: str, logging_dir: str) -> None:
-        type(self).calls = ((run_name, logging_dir),)
+    def __init__(self, run_name: str, **place: str) -> None:
+        self.name = "wandb" if "dir" in place else "tensorboard"
+        self.latest = 0
+        type(self).calls = ((run_name, place),)
 
-    def log(self, values: dict[str, float], step: int) -> None:
-        type(self).calls += ((step, values),)
+    def start(self) -> None:
+        accelerate.tracking.logger.debug("started")
+
+    @property
+    def tracker(self) -> Any:
+        return self
+
+    def define_metric(self, name: str, step_metric: str) -> None:
+        type(self).calls += ((name, step_metric),)
+
+    def log(self, values: dict[str, float], step: int | None = None) -> None:
+        if self.name == "tensorboard" or step is None or step >= self.latest:
+            type(self).calls += ((step, values),)
+            self.latest = step or self.latest
 
     def finish(self) -> None:
         type(self).calls += ("finished",)
 
 
-def test_a_tracker_takes_every_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(accelerate.tracking.LOGGER_TYPE_TO_CLASS, "tensorboard", Recorded)
-    monkeypatch.setattr(accelerate.tracking, "get_available_trackers", lambda: ["tensorboard"])
-    with tracking("tensorboard", tmp_path / "mine") as tracker:
-        log = TrainingLog(tmp_path / "log.jsonl", {"stage": "linear", "part": "1 of 2"}, tracker=tracker)
-        log.line(4, {"loss": 2.5, "loss_name": "cross-entropy"})
-    assert Recorded.calls == (
-        ("mine", str(tmp_path / "mine" / "track")),
+def recorded(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, ...]:
+    """What a tracker of that name takes of two stages."""
+    monkeypatch.setitem(accelerate.tracking.LOGGER_TYPE_TO_CLASS, name, Recorded)
+    monkeypatch.setattr(accelerate.tracking, "get_available_trackers", lambda: [name])
+    accelerate.PartialState._reset_state()  # as in a command that has not asked for it
+    with tracking(name, folder) as tracker:
+        for stage, step in (("linear", 4), ("tuned", 0), ("tuned", 1)):
+            log = TrainingLog(folder / "log.jsonl", {"stage": stage, "part": "1 of 2"}, tracker=tracker)
+            log.line(step, {"loss": 2.5, "loss_name": "cross-entropy"})
+    assert [line["loss"] for line in read_log(folder / "log.jsonl")] == [2.5, 2.5, 2.5]
+    return Recorded.calls
+
+
+def test_tensorboard_takes_every_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert recorded("tensorboard", Path(), monkeypatch) == (
+        (tmp_path.name, {"logging_dir": "track"}),
         (4, {"linear/1 of 2/loss": 2.5}),
+        (0, {"tuned/1 of 2/loss": 2.5}),
+        (1, {"tuned/1 of 2/loss": 2.5}),
         "finished",
     )
-    assert [line["loss"] for line in read_log(tmp_path / "log.jsonl")] == [2.5]
+
+
+def test_wandb_takes_every_line_of_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    linear, tuned = "linear/1 of 2", "tuned/1 of 2"
+    assert recorded("wandb", tmp_path, monkeypatch) == (
+        (tmp_path.name, {"dir": str(tmp_path / "track")}),
+        (f"{linear}/*", f"{linear}/step"),
+        (None, {f"{linear}/step": 4, f"{linear}/loss": 2.5}),
+        (f"{tuned}/*", f"{tuned}/step"),
+        (None, {f"{tuned}/step": 0, f"{tuned}/loss": 2.5}),
+        (None, {f"{tuned}/step": 1, f"{tuned}/loss": 2.5}),
+        "finished",
+    )
+
+
+def test_a_tracker_that_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self: Recorded) -> None:
+        raise RuntimeError("No API key configured.\nUse `wandb login`")
+
+    monkeypatch.setattr(Recorded, "start", start)
+    with pytest.raises(InputError, match=r"^--track wandb does not start \(No API key configured. Use "):
+        recorded("wandb", tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from gaincell.integrations.hf.mixing import MIX, add_mixing, fold
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping.transfer import AttentionTransfer
 from gaincell.nn.attention import GainCellAttention
-from gaincell.ops.gain_cell_attention import Impl
+from gaincell.ops.gain_cell_attention import BackendName
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
 from gaincell.training.activations import kept_bytes
@@ -319,7 +319,7 @@ def test_gradient_checkpointing_changes_nothing() -> None:
 def test_kept_bytes_grow_with_tokens_and_sequences(attached: bool) -> None:
     model = micro_llama()
     if attached:
-        attach(model, micro_design(), impl="blocked")
+        attach(model, micro_design(), backend="blocked")
     kept = {
         (sequences, tokens): kept_bytes(model, next_token_loss, blocks(sequences, tokens + 1))
         for sequences, tokens in ((1, 32), (2, 32), (1, 64), (4, 64))
@@ -493,9 +493,9 @@ def test_bf16_pays_from_a_stated_gain_on(speed: float, pays: bool, monkeypatch: 
     assert bf16_pays.__wrapped__("cpu") is pays
 
 
-@pytest.mark.parametrize("impl", ["blocked", "auto"])
-def test_the_time_of_a_step_is_told_by_what_it_is_for(impl: Impl) -> None:
-    student = attach(micro_llama(), micro_design(), impl=impl)
+@pytest.mark.parametrize("backend", ["blocked", "auto"])
+def test_the_time_of_a_step_is_told_by_what_it_is_for(backend: BackendName) -> None:
+    student = attach(micro_llama(), micro_design(), backend=backend)
     student.get_output_embeddings().requires_grad_(False)
     shares: dict[str, float] = {}
     train(student, blocks(4), settings(), loss_of=Distillation(micro_llama(), 0.5), shares=shares)

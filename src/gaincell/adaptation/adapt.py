@@ -117,11 +117,12 @@ def adapt(
     if start == "neutral":
         set_neutral(model)
     history: tuple[dict[str, float], ...] = ()
+    started: Statistics | None = None
     with _counting(layers) as passed:
         if method == "closed-form":
             statistics, saturated = _closed_form(model, batch, target, progress)
         else:
-            statistics, saturated, history = iterate(
+            started, statistics, saturated, history = iterate(
                 model, batch, target, tolerance, rule, max_iterations, progress
             )
     residuals = Residuals.between(statistics, target, rule)
@@ -141,6 +142,7 @@ def adapt(
         saturated=saturated,
         history=history,
         start=start,
+        started=started,
     )
 
 

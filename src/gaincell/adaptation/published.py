@@ -67,20 +67,22 @@ def iterate(
     rule: Rule,
     max_iterations: int,
     progress: Progress,
-) -> tuple[Statistics, tuple[Place, ...], tuple[dict[str, float], ...]]:
+) -> tuple[Statistics | None, Statistics, tuple[Place, ...], tuple[dict[str, float], ...]]:
     """Run the iteration on one fixed batch, in place.
 
     Returns:
-        The statistics of the result, its fully saturated stages, and per iteration (0 = before the first
-        update) {"iteration", "residual", "perplexity"}, the perplexity being that of the calibration text
-        itself.
+        The statistics before the first update and of the result, its fully saturated stages, and per
+        iteration (0 = before the first update) {"iteration", "residual", "perplexity"}, the perplexity being
+        that of the calibration text itself.
     """
     layers = attached(model)
     gains = {(s, n): scaler.gain.double().cpu() for s, n, scaler in scalers(layers)}
     offsets = {(s, n): scaler.offset.double().cpu() for s, n, scaler in scalers(layers)}
     history: list[dict[str, float]] = []
+    started: Statistics | None = None
     for iteration in range(max_iterations + 1):
         statistics, saturated, nll = measure(model, batch)
+        started = started or statistics
         residuals = Residuals.between(statistics, target, rule)
         record = {"residual": residuals.worst()[0], "perplexity": exp_or_infinity(nll)}
         history.append({"iteration": float(iteration), **record})
@@ -96,7 +98,7 @@ def iterate(
             offsets[stage, n] += factor * shift
             scaler.gain.copy_(gains[stage, n])
             scaler.offset.copy_(offsets[stage, n])
-    return statistics, saturated, tuple(history)
+    return started, statistics, saturated, tuple(history)
 
 
 @torch.no_grad()

@@ -119,6 +119,7 @@ class AdaptationResult:
     saturated: stages all of whose values lie at or beyond the limits of the circuit behind them.
     history: of the published method, one entry an iteration: iteration, residual, perplexity of the
     calibration text.
+    started: of the published method, the statistics before the first update.
     """
 
     converged: bool
@@ -135,6 +136,7 @@ class AdaptationResult:
     saturated: tuple[Place, ...]
     history: tuple[dict[str, float], ...] = ()
     start: str = "trained"
+    started: Statistics | None = None
 
     def summary(self) -> str:
         """One line for people."""

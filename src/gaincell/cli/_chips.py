@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gaincell.cli._options import LARGEST_SEED, fraction
+from gaincell.errors import InputError
 
 if TYPE_CHECKING:
     from gaincell.arrays import Refresh
@@ -12,22 +17,56 @@ if TYPE_CHECKING:
     from gaincell.evaluation.chips import Chips
     from gaincell.integrations.hf.base_model import LoadedModel
     from gaincell.progress import StageProgress
+    from gaincell.reports.tables import Rows
     from gaincell.results.evaluation import ChipsResult, ScoreSpread, Strength, TaskChips
 
 
-class ChipOptions(NamedTuple):
-    """What the command line says about chips.
+@dataclass(frozen=True)
+class ChipOptions:
+    """Virtual chips."""
 
-    chips: how many.  spread: of their cells, a fraction of full scale; None for the design's.  within: x of
-    the yield.  seed: of the chips; None for the design's.
-    """
+    chips: Annotated[
+        int | None,
+        typer.Option("--chips", metavar="N", help="Perplexity of N virtual chips, with its spread."),
+    ] = None
+    mismatch: Annotated[
+        str | None,
+        typer.Option(
+            "--mismatch", metavar="P%", help="Spread of the cells' currents, of full scale, for --chips."
+        ),
+    ] = None
+    within: Annotated[
+        str | None,
+        typer.Option("--yield-within", metavar="X%", help="Good: up to X % above nominal; by default 5 %."),
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option("--chip-seed", metavar="N", min=0, max=LARGEST_SEED, help="Of the chips.")
+    ] = None
 
-    chips: int
-    spread: float | None
-    within: float
-    seed: int | None
+    def check(self) -> None:
+        """Raise InputError for numbers that say nothing."""
+        if self.chips is not None and self.chips < 1:
+            raise InputError(f"{self.chips} chips: give 1 or more")
+        if self.chips is not None:
+            _ = self.spread, self.good
 
-    def mismatch(self, loaded: LoadedModel) -> Mismatch:
+    @property
+    def count(self) -> int:
+        """How many."""
+        assert self.chips is not None
+        return self.chips
+
+    @property
+    def spread(self) -> float | None:
+        """Of the cells, a fraction of full scale; None for the design's. Raises InputError."""
+        return None if self.mismatch is None else fraction(self.mismatch, "--mismatch")
+
+    @property
+    def good(self) -> float:
+        """Up to which increase over the nominal chip. Raises InputError."""
+        return fraction(self.within or "5%", "--yield-within")
+
+    def mismatch_of(self, loaded: LoadedModel) -> Mismatch:
         """The spread of the cells of a model's chips."""
         from gaincell.devices.variability import Mismatch
         from gaincell.integrations.hf.attach import attached_layers
@@ -43,11 +82,11 @@ def by_chips(
     loaded: LoadedModel,
     tokens: Any,
     protocol: str,
-    pause: tuple[list[float], Refresh] | None,
+    pause: tuple[float, Refresh] | None,
     options: ChipOptions,
     progress: StageProgress,
-) -> tuple[Any, ChipsResult]:
-    """Table and result of a perplexity; pause: idle times (one) and refresh policy."""
+) -> tuple[Rows, ChipsResult]:
+    """Table and result of a perplexity; pause: idle time and refresh policy."""
     from gaincell.cli._perplexity import result
     from gaincell.evaluation.chips import evaluate_chips
     from gaincell.evaluation.pause import perplexity_after_pause
@@ -59,16 +98,16 @@ def by_chips(
 
     def measure() -> float:
         if pause is not None:
-            paused = perplexity_after_pause(loaded.model, tokens, pause[0][0], length, refresh=pause[1])
-            words.append(f"{paused.found.protocol}, {pause[0][0]:g} s, refresh {pause[1].kind}")
+            paused = perplexity_after_pause(loaded.model, tokens, pause[0], length, refresh=pause[1])
+            words.append(f"{paused.found.protocol}, {pause[0]:g} s, refresh {pause[1].kind}")
             return paused.found.perplexity
         found = perplexity(loaded.model, tokens, protocol)
         words.append(found.protocol)
         return found.perplexity
 
-    mismatch = options.mismatch(loaded)
+    mismatch = options.mismatch_of(loaded)
     bar = progress("chips")
-    found = evaluate_chips(loaded.model, measure, options.chips, mismatch, options.within, bar)
+    found = evaluate_chips(loaded.model, measure, options.count, mismatch, options.good, bar)
     head = result(loaded, words[0], tokens)
     made = replace(head.provenance, seed=mismatch.seed)
     chips = ChipSpread(
@@ -113,27 +152,28 @@ def tasks_by_chips(
     loaded: LoadedModel,
     options: ChipOptions,
     progress: StageProgress,
-) -> tuple[Any, TaskChips]:
+) -> tuple[Rows, TaskChips]:
     """Table and result of the scores that `measure` gives, task/metric by task/metric."""
     from gaincell.evaluation.chips import over_chips
     from gaincell.reports.tables import Rows
     from gaincell.results.evaluation import TaskChips
 
-    mismatch = options.mismatch(loaded)
-    nominal, numbers, found = over_chips(loaded.model, measure, options.chips, mismatch, progress("chips"))
+    mismatch = options.mismatch_of(loaded)
+    nominal, numbers, found = over_chips(loaded.model, measure, options.count, mismatch, progress("chips"))
     caption = (
         f"{len(numbers)} chips and the nominal one on the same items; change: ratio of perplexities, "
         "difference of other scores, with its interval of 95 % over chips (Student)"
     )
-    within = f"yield (≤ +{100 * options.within:g} %)"
+    within = f"yield (≤ +{100 * options.good:g} %)"
     headings = ("score", "nominal", "mean", "std", "change", "95 %", "worst chip", within)
     entries, rows = {}, []
     for name, reference in nominal.items():
         scores = tuple(each[name] for each in found)
-        entries[name], row = _spread_of(name, reference, numbers, scores, options.within)
+        entries[name], row = _spread_of(name, reference, numbers, scores, options.good)
         rows.append([name, *row])
-    table = Rows("", headings, rows, caption).terminal()
-    return table, TaskChips(numbers, entries, options.within, spread_of(loaded, mismatch))
+    return Rows("", headings, rows, caption), TaskChips(
+        numbers, entries, options.good, spread_of(loaded, mismatch)
+    )
 
 
 def _spread_of(
@@ -170,9 +210,8 @@ def _score(number: float) -> str:
     return f"{number:.4f}" if number < 10 else readable(number)
 
 
-def _table(found: Chips, protocol: str) -> Any:
-    from gaincell.cli._perplexity import right_table
-    from gaincell.reports.tables import readable
+def _table(found: Chips, protocol: str) -> Rows:
+    from gaincell.reports.tables import Rows, readable
 
     low, high = found.yield_interval
     caption = (
@@ -191,4 +230,4 @@ def _table(found: Chips, protocol: str) -> Any:
     )
     within = f"yield (≤ +{100 * found.within:g} %)"
     headings = ("nominal", "mean", "std", "× nominal", "95 %", "worst chip", within)
-    return right_table(headings, [row], caption)
+    return Rows("", headings, [row], caption, text=())

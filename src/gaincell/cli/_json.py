@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from gaincell import files
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FIGURES = (".png", ".svg", ".pdf")
 LABELS = ("name", "title", "prompt", "reference")
 """Parameters whose text names no file."""
 SHIPPED = {"MODEL": ("tiny", "smollm2-135m"), "TEXT": ("sample",)}
 """Words that name no file, by metavar."""
-NAMES = ("DESIGN", "DESIGN...", "CELL", "NAME")
+NAMES = ("DESIGN", "DESIGN...", "CELL", "NAME", "BACKEND")
 """Metavars of what names a file only with an ending."""
 PARTS = ("run.json", "design.toml", "hardware.safetensors", "sweep.json")
 """Files that commands write into a directory and read again."""
@@ -50,9 +53,22 @@ def output_directory(param: typer.CallbackParam, value: Path | None) -> Path | N
     return value
 
 
+def output(option: str, help: str, metavar: str = "FILE") -> Any:
+    """An option for a file that a command writes."""
+    return typer.Option(option, callback=output_file, metavar=metavar, dir_okay=False, help=help)
+
+
 def directory(option: str, metavar: str, help: str) -> Any:
     """An option for a directory that a command writes into."""
-    return typer.Option(option, callback=output_directory, metavar=metavar, help=help)
+    return typer.Option(option, callback=output_directory, metavar=metavar, file_okay=False, help=help)
+
+
+def run_folder(context: typer.Context, out: Path | None, name: str) -> Path:
+    """The directory of a RUN, by default runs/NAME. Raises InputError where it cannot be written."""
+    folder = out or Path("runs") / name
+    check_output("--out", folder, directory=True)
+    check_apart(context.command, context.params, [] if out else [("--out", folder)])
+    return folder
 
 
 def check_output(option: str, place: Path, *, directory: bool = False) -> None:
@@ -164,26 +180,42 @@ def _real(place: Path) -> Path:
     return Path(os.path.realpath(place))
 
 
-JsonFile: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--json",
-        metavar="FILE",
-        help="Also write the result as JSON.",
-        dir_okay=False,
-        callback=output_file,
-    ),
-]
+JsonFile: TypeAlias = Annotated[Path | None, output("--json", "Also write the result as JSON.")]
 FigureFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--figure",
+        callback=output_figure,
         metavar="FILE",
         dir_okay=False,
         help="Also draw it: .png, .svg or .pdf.",
-        callback=output_figure,
     ),
 ]
+
+
+def show_result(
+    result: Any,
+    json: Path | None,
+    *shown: Any,
+    figure: Path | None = None,
+    draw: Callable[[Any], Figure] | None = None,
+) -> None:
+    """The end of a command: print tables and lines, write the result and draw it if files were asked for."""
+    write_json(json, result)
+    show(*shown)
+    if figure is not None and draw is not None:
+        from gaincell.reports.style import save
+
+        save(draw(result), figure)
+
+
+def show(*shown: Any) -> None:
+    """Print tables and lines; a line as it is, the path of a file without a break."""
+    from rich.console import Console
+
+    console = Console()
+    for part in shown:
+        console.print(part, markup=False, soft_wrap=isinstance(part, Path))
 
 
 def write_json(path: Path | None, content: Any) -> None:

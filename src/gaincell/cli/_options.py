@@ -4,89 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
-import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from gaincell.backend_names import BACKENDS
+
 if TYPE_CHECKING:
+    import torch
+
     from gaincell.arrays import Refresh
     from gaincell.chips.design import Design
 
 
-def with_groups(run: Callable[..., None]) -> Callable[..., None]:
-    """A command some of whose parameters are groups of options: dataclasses, an option a field."""
-    hints = get_type_hints(run, include_extras=True)
-    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
-    parameters = []
-    for parameter in inspect.signature(run).parameters.values():
-        kind = groups.get(parameter.name)
-        if kind is None:
-            parameters.append(parameter.replace(annotation=hints[parameter.name]))
-            continue
-        of_group = get_type_hints(kind, include_extras=True)
-        parameters += [
-            parameter.replace(name=f.name, default=f.default, annotation=of_group[f.name])
-            for f in fields(kind)
-        ]
-
-    @functools.wraps(run)
-    def command(**given: Any) -> None:
-        grouped = {
-            name: kind(**{f.name: given.pop(f.name) for f in fields(kind)}) for name, kind in groups.items()
-        }
-        run(**given, **grouped)
-
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command
-
-
-class Impl(StrEnum):
-    """Implementations of the arrays."""
-
-    auto = "auto"
-    naive = "naive"
-    blocked = "blocked"
-    native = "native"
-    native_portable = "native-portable"
-    native_avx2 = "native-avx2"
-    native_avx512 = "native-avx512"
-    native_amx = "native-amx"
-    triton = "triton"
-    decode = "decode"
-
-
-class RefreshKind(StrEnum):
-    """How columns are made fresh, see `gaincell.arrays.Refresh`."""
-
-    none = "none"
-    copy = "copy"
-    reread = "reread"
-
-
-class GradientName(StrEnum):
-    """Gradients of the cells in a backward pass."""
-
-    exact = "exact"
-    bf16 = "bf16"
-    surrogate = "surrogate"
-    surrogate_bf16 = "surrogate-bf16"
-
-
-class Redraw(StrEnum):
-    """What every step of a training draws anew, see `gaincell.training.settings.REDRAWS`."""
-
-    nothing = "nothing"
-    noise = "noise"
-    chip = "chip"
-
-
+GradientName: TypeAlias = Literal["exact", "bf16", "surrogate", "surrogate-bf16"]
+"""Gradients of the cells in a backward pass."""
+Redraw: TypeAlias = Literal["nothing", "noise", "chip"]
+"""What every step of a training draws anew, see `gaincell.training.settings.REDRAWS`."""
 MODEL_HELP = (
     "tiny (embedded), smollm2-135m, a hub id such as openai-community/gpt2, a model directory, a .gguf file, "
     "an adapter of peft on arrays"
@@ -150,8 +88,23 @@ Threads: TypeAlias = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", min=1, max=1024, help="Threads of torch; by default all cores."),
 ]
-ImplName: TypeAlias = Annotated[
-    Impl, typer.Option("--impl", metavar="IMPL", help=f"Implementation of the arrays: {', '.join(Impl)}.")
+
+
+def known_backend(value: str) -> str:
+    """Callback of an option: refuse what is no backend."""
+    if value not in BACKENDS:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(map(repr, BACKENDS))}")
+    return value
+
+
+Backend: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        metavar="BACKEND",
+        callback=known_backend,
+        help=f"Implementation of the arrays: {', '.join(BACKENDS)}.",
+    ),
 ]
 Device: TypeAlias = Annotated[str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...")]
 DeviceOrAuto: TypeAlias = Annotated[
@@ -164,15 +117,8 @@ DeviceOrAuto: TypeAlias = Annotated[
 ]
 
 
-class Dtype(StrEnum):
-    """Types of a model's weights; gains, offsets and the arrays have at least float32."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
 DtypeName: TypeAlias = Annotated[
-    Dtype,
+    Literal["float32", "bfloat16"],
     typer.Option(
         "--dtype",
         help="Type of the weights; bfloat16 is faster, takes half the memory, and rounds log-likelihoods.",
@@ -181,15 +127,47 @@ DtypeName: TypeAlias = Annotated[
 
 
 @dataclass(frozen=True)
+class Computing:
+    """What computes the arrays, and where."""
+
+    threads: Threads = None
+    backend: Backend = "auto"
+    device: Device = "cpu"
+
+    def start(self) -> None:
+        """Set torch's threads. Raises InputError: there is no such device."""
+        use(self.threads, self.device)
+
+
+@dataclass(frozen=True)
+class ComputingAnywhere(Computing):
+    """As `Computing`, of a model of any size."""
+
+    device: DeviceOrAuto = "cpu"
+    dtype: DtypeName = "float32"
+
+    def start(self) -> None:
+        use(self.threads, self.device, auto=True)
+
+    @property
+    def weights(self) -> torch.dtype:
+        """Their type."""
+        import torch
+
+        found: torch.dtype = getattr(torch, self.dtype)
+        return found
+
+
+@dataclass(frozen=True)
 class RefreshOptions:
     """How columns are refreshed."""
 
     refresh: Annotated[
-        RefreshKind,
+        Literal["none", "copy", "reread"],
         typer.Option(
             "--refresh", help="How columns are refreshed: from a digital copy, or reread and rewritten."
         ),
-    ] = RefreshKind.none
+    ] = "none"
     refresh_tokens: Annotated[
         int | None, typer.Option("--refresh-tokens", metavar="N", min=1, help="Refresh after so many tokens.")
     ] = None
@@ -202,7 +180,7 @@ class RefreshOptions:
         """As the arrays take it. Raises InputError."""
         from gaincell.arrays import Refresh
 
-        return Refresh(self.refresh.value, self.refresh_tokens, self.refresh_seconds)
+        return Refresh(self.refresh, self.refresh_tokens, self.refresh_seconds)
 
 
 ProcessName: TypeAlias = Annotated[
@@ -236,11 +214,15 @@ def check_needed(context: typer.Context, options: Sequence[str], needs: str, the
     from gaincell.errors import InputError
 
     for parameter in context.command.params:
-        source = context.get_parameter_source(str(parameter.name))
-        given = source is not None and source.name == "COMMANDLINE"
-        if given and not there and parameter.opts[0] in options:
+        if not there and parameter.opts[0] in options and was_given(context, str(parameter.name)):
             name = "/".join((*parameter.opts, *parameter.secondary_opts))
             raise InputError(f"{name} has no effect here: it belongs to {needs}")
+
+
+def was_given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter is from the command line, not a default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @contextlib.contextmanager
@@ -273,14 +255,21 @@ def choose_chip(model: str, design: str | None, cell: str | None = None) -> Desi
 
     Raises GaincellError, before a model is loaded, where it is not acceptable.
     """
-    from gaincell.chips.design_file import load_design
-    from gaincell.chips.device import with_cell
     from gaincell.integrations.hf.size import run_design
 
     if design is None and cell is None:
         return None
-    chip = load_design(design or run_design(model) or "leroux2025")
-    return chip if cell is None else with_cell(chip, cell)
+    return chip_of(design or run_design(model) or "leroux2025", cell)
+
+
+def chip_of(design: str | Path | Design, cell: str | None = None, window: int | None = None) -> Design:
+    """A chip by its name, with another cell or window where one is given. Raises GaincellError."""
+    from gaincell.chips.design_file import load_design
+    from gaincell.chips.device import with_cell
+
+    chip = load_design(design)
+    chip = chip if cell is None else with_cell(chip, cell)
+    return chip if window is None else chip.replace(window=window)
 
 
 def bounds(low: float | None, high: float | None) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
+
+from gaincell.cli._json import command_line
+from gaincell.cli._options import check_run, choose_chip
 
 if TYPE_CHECKING:
     from gaincell.arrays import Refresh
     from gaincell.integrations.hf.base_model import LoadedModel
     from gaincell.progress import StageProgress
+    from gaincell.reports.tables import Rows
     from gaincell.results.codec import Kind
     from gaincell.results.evaluation import (
         ContextResult,
@@ -21,6 +25,23 @@ if TYPE_CHECKING:
         RepetitionResult,
         RollingResult,
     )
+
+
+def load_run(run: str, purpose: str, design: str | None, backend: str) -> tuple[LoadedModel, str]:
+    """A RUN, on another chip if one is named, and in words what it runs as, which is printed.
+
+    Raises GaincellError, before it is loaded, where it is none, or the chip is not acceptable.
+    """
+    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_backend
+    from gaincell.integrations.hf.models import load_model
+
+    check_run(run, purpose)
+    choose_chip(run, design)
+    loaded = load_model(run)
+    gains = AS_SAVED + change_chip(loaded.model, design)
+    set_backend(loaded.model, backend)
+    typer.echo(f"{run}: {gains}")
+    return loaded, gains
 
 
 def window_of_rolling(protocol: str | None) -> int | None:
@@ -38,10 +59,10 @@ def window_of_rolling(protocol: str | None) -> int | None:
 
 def blocks(
     loaded: LoadedModel, tokens: Any, protocol: str, progress: StageProgress, *, redraw: bool = False
-) -> tuple[Any, PerplexityResult]:
+) -> tuple[Rows, PerplexityResult]:
     """Table and result of the protocols blocks-T and strided-T-S."""
     from gaincell.evaluation.perplexity import perplexity
-    from gaincell.reports.tables import readable
+    from gaincell.reports.tables import Rows, readable
     from gaincell.results.evaluation import PerplexityResult
 
     found = perplexity(
@@ -70,17 +91,17 @@ def blocks(
         f"{found.tokens:,}",
     )
     headings = ("perplexity", "standard error", "bits per byte", "predictions")
-    return right_table(headings, [row], found.protocol), entry
+    return Rows("", headings, [row], found.protocol, text=()), entry
 
 
 def rolling(
     loaded: LoadedModel, text: str, window: int, limit: int, progress: StageProgress
-) -> tuple[Any, RollingResult]:
+) -> tuple[Rows, RollingResult]:
     """Table and result of the protocol rolling-T."""
     from gaincell.errors import InputError
     from gaincell.evaluation.noise import noise_remark
     from gaincell.evaluation.rolling import describe_rolling, documents_of, rolling_perplexity
-    from gaincell.reports.tables import readable
+    from gaincell.reports.tables import Rows, readable
     from gaincell.results.evaluation import RollingResult
 
     path = Path(text).expanduser()
@@ -114,16 +135,16 @@ def rolling(
         f"{found.words:,}",
     )
     headings = ("perplexity by words", "±", "by tokens", "by bytes", "bits per byte", "words")
-    return right_table(headings, [row], protocol), entry
+    return Rows("", headings, [row], protocol, text=()), entry
 
 
 def by_context(
     loaded: LoadedModel, tokens: Any, length: int, progress: StageProgress
-) -> tuple[Any, ContextResult]:
+) -> tuple[Rows, ContextResult]:
     """Table and result of the protocol context-T."""
     from gaincell.evaluation.context import describe_context, perplexity_by_context
     from gaincell.evaluation.noise import noise_remark
-    from gaincell.reports.tables import readable
+    from gaincell.reports.tables import Rows, readable
     from gaincell.results.evaluation import ContextResult
 
     points = perplexity_by_context(loaded.model, tokens, length, progress=progress("evaluate"))
@@ -140,16 +161,16 @@ def by_context(
         )
         for point in points
     ]
-    return right_table(("context", "perplexity", "nats above the longest", "±"), rows, protocol), entry
+    return Rows("", ("context", "perplexity", "nats above the longest", "±"), rows, protocol, text=()), entry
 
 
 def by_repetition(
     loaded: LoadedModel, tokens: Any, length: int, progress: StageProgress
-) -> tuple[Any, RepetitionResult]:
+) -> tuple[Rows, RepetitionResult]:
     """Table and result of the protocol repetition-T."""
     from gaincell.evaluation.noise import noise_remark
     from gaincell.evaluation.repetition import describe_repetition, loss_by_repetition
-    from gaincell.reports.tables import readable
+    from gaincell.reports.tables import Rows, readable
     from gaincell.results.evaluation import RepetitionResult
 
     points = loss_by_repetition(loaded.model, tokens, length, progress=progress("evaluate"))
@@ -158,9 +179,8 @@ def by_repetition(
     rounded = (replace(p, sums=tuple(round(x, 4) for x in p.sums)) for p in points)
     entry = RepetitionResult(**vars(head), numbers=_kind(head), repetition=tuple(rounded))
     rows = [(p.kind, readable(p.perplexity), f"{p.nll:.3f}", f"{p.tokens:,}") for p in points]
-    return right_table(
-        ("tokens", "perplexity", "nats a token", "predictions"), rows, protocol, texts=1
-    ), entry
+    headings = ("tokens", "perplexity", "nats a token", "predictions")
+    return Rows("", headings, rows, protocol), entry
 
 
 def after_pauses(
@@ -170,10 +190,10 @@ def after_pauses(
     length: int,
     refresh: Refresh,
     progress: StageProgress,
-) -> tuple[Any, PausesResult]:
+) -> tuple[Rows, PausesResult]:
     """Table and result of the protocol pause-T."""
     from gaincell.evaluation.pause import perplexity_after_pause
-    from gaincell.reports.tables import readable
+    from gaincell.reports.tables import Rows, readable
     from gaincell.results.common import Value
     from gaincell.results.evaluation import PauseRow, PausesResult, RefreshPolicy
 
@@ -220,19 +240,12 @@ def after_pauses(
         for row in pauses
     ]
     headings = ("idle, s", "perplexity", "±", "chip, s", "refreshes", "taking, s", "writes")
-    return right_table(headings, rows, caption), entry
+    return Rows("", headings, rows, caption, text=()), entry
 
 
 def _kind(head: EvaluationResult) -> Kind:
     """Of the numbers: a chip is simulated, software is measured."""
     return "simulated" if head.design else "measured"
-
-
-def right_table(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str, texts: int = 0) -> Any:
-    """For a terminal; the first columns are `texts`."""
-    from gaincell.reports.tables import Rows
-
-    return Rows("", headings, rows, caption, text=range(texts)).terminal()
 
 
 def result(
@@ -260,7 +273,7 @@ def result(
         text=None if text is None else Named(text),
         gains=gains,
         provenance=made(
-            command=["gaincell", *sys.argv[1:]],
+            command=command_line(),
             seed=0,
             protocol=protocol,
             design_hash=layers[0].design.hash if layers else None,

@@ -8,14 +8,22 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 RENAMED: Mapping[str, Mapping[str, str | None]] = {
-    "adapt": {"--evaluation-tokens": "--limit"},
-    "codesign": {"--evaluation-tokens": "--limit", "--rate": "--circuit-learning-rate"},
+    "ablate": {"--impl": "--backend"},
+    "adapt": {"--evaluation-tokens": "--limit", "--impl": "--backend"},
+    "codesign": {
+        "--evaluation-tokens": "--limit",
+        "--rate": "--circuit-learning-rate",
+        "--impl": "--backend",
+    },
+    "evaluate": {"--impl": "--backend"},
+    "fidelity": {"--impl": "--backend"},
     "floorplan": {"--out": "--figure"},
-    "generate": {"--idle": "--at"},
-    "map": {"--evaluation-tokens": "--limit"},
+    "generate": {"--idle": "--at", "--impl": "--backend"},
+    "map": {"--evaluation-tokens": "--limit", "--impl": "--backend"},
+    "serve": {"--impl": "--backend"},
     "simulate": {"--signals": "--inputs"},
     "spice": {"--jobs": "--workers", "--temperature": "--celsius"},
-    "sweep": {"--figures": None, "--weights": "--keep-models"},
+    "sweep": {"--figures": None, "--weights": "--keep-models", "--impl": "--backend"},
 }
 """Command -> old name -> new name; None for what is always done now."""
 DEBUG = "--debug"

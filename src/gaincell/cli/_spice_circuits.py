@@ -7,16 +7,10 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, command_line, output_directory, write_json
-from gaincell.cli._options import needing_amaranth, with_groups
-from gaincell.cli._spice_options import (
-    CornerOptions,
-    DesignName,
-    ModelOptions,
-    Seed,
-    Workers,
-    simulating,
-)
+from gaincell.cli._groups import with_groups
+from gaincell.cli._json import FigureFile, JsonFile, command_line, directory, show, show_result
+from gaincell.cli._options import needing_amaranth
+from gaincell.cli._spice_options import CornerOptions, DesignName, ModelOptions, Seed, Workers, simulating
 
 
 @with_groups
@@ -36,8 +30,6 @@ def write(
 
     Example: gaincell spice write --json write.json
     """
-    from rich.console import Console
-
     from gaincell.chips.design_file import load_design
     from gaincell.reports.spice_tables import write as write_rows
     from gaincell.spice.write_path import characterise_write_path
@@ -46,8 +38,7 @@ def write(
     technology = models.load(context)
     with simulating():
         result = characterise_write_path(technology, chip, command_line(), corner=where, jobs=workers)
-    write_json(json, result)
-    Console().print(write_rows(result).terminal())
+    show_result(result, json, write_rows(result))
 
 
 @with_groups
@@ -65,13 +56,7 @@ def mixed(
     corner: CornerOptions,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            metavar="DIR",
-            file_okay=False,
-            callback=output_directory,
-            help="Keep the netlist, its models and the Verilog of the digital block.",
-        ),
+        directory("--out", "DIR", "Keep the netlist, its models and the Verilog of the digital block."),
     ] = None,
     figure: FigureFile = None,
     design: DesignName = "leroux2025",
@@ -88,13 +73,10 @@ def mixed(
 
     Example: gaincell spice mixed --head-dim 4 --tokens 6 --out runs/mixed
     """
-    from rich.console import Console
-
     from gaincell.chips.design_file import load_design
     from gaincell.files import write_text
     from gaincell.reports.spice import mixed_figure
     from gaincell.reports.spice_tables import mixed as mixed_rows
-    from gaincell.reports.style import save
 
     with needing_amaranth():
         from gaincell.rtl.mixed_result import mixed_result
@@ -107,15 +89,10 @@ def mixed(
             technology, chip, size=head_dim, tokens=tokens, corner=where, seed=seed, stages=stages
         )
     result = mixed_result(found, chip, command_line(), seed)
-    write_json(json, result)
-    console = Console()
-    console.print(mixed_rows(result).terminal())
-    if figure is not None:
-        save(mixed_figure(result), figure)
+    show_result(result, json, mixed_rows(result), figure=figure, draw=mixed_figure)
     if out is not None:
         texts = {"circuit.cir": found.circuit.text, "sub_tile.v": found.verilog, **found.circuit.files}
-        for name, text in texts.items():
-            console.print(str(write_text(out / name, text)), markup=False, soft_wrap=True)
-        console.print("In it: ngspice vlnggen -- -Wno-fatal sub_tile.v; ngspice -b -r out.raw circuit.cir")
+        show(*(write_text(out / name, text) for name, text in texts.items()))
+        show("In it: ngspice vlnggen -- -Wno-fatal sub_tile.v; ngspice -b -r out.raw circuit.cir")
     if not found.passed:
         raise typer.Exit(1)

@@ -9,10 +9,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -139,15 +138,8 @@ Workers: TypeAlias = Annotated[
 ]
 
 
-class DacKind(StrEnum):
-    """Of netlists/write_path.py."""
-
-    string = "string"
-    charge = "charge"
-
-
 WriteDac: TypeAlias = Annotated[
-    DacKind | None,
+    Literal["string", "charge"] | None,
     typer.Option("--write-dac", help="Store what this simulated DAC writes; by default ideal levels."),
 ]
 Seed: TypeAlias = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of every random choice.")]

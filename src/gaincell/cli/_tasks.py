@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 if TYPE_CHECKING:
     from gaincell.cli._chips import ChipOptions
@@ -14,28 +16,48 @@ if TYPE_CHECKING:
     from gaincell.evaluation.harness import TasksResult as TasksResults
     from gaincell.integrations.hf.base_model import LoadedModel
     from gaincell.progress import StageProgress
+    from gaincell.reports.tables import Rows
     from gaincell.results.codec import Kind
     from gaincell.results.evaluation import TaskScores, TasksResult
 
 
+@dataclass(frozen=True)
+class TaskOptions:
+    """Which tasks, and how they are run."""
+
+    tasks: Annotated[
+        str | None,
+        typer.Option("--tasks", metavar="NAME,...|paper", help="Tasks of lm-evaluation-harness instead."),
+    ] = None
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="DIR", help="Folder with the tasks' files; else they are downloaded."),
+    ] = None
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            "--max-length", metavar="TOKENS", min=2, help="Longest context of a task; by default 1024."
+        ),
+    ] = None
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", metavar="N", min=1, help="Requests of a task in one forward pass; 8."),
+    ] = None
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Keep every answer, so that a broken run goes on.")
+    ] = True
+
+
 def by_tasks(
-    loaded: LoadedModel,
-    tasks: str,
-    data: str | None,
-    limit: int,
-    max_length: int | None,
-    batch: int,
-    cache: bool,
-    chips: ChipOptions | None,
-    progress: StageProgress,
-) -> tuple[Any, TasksResult]:
+    loaded: LoadedModel, options: TaskOptions, limit: int, chips: ChipOptions, progress: StageProgress
+) -> tuple[Rows, TasksResult]:
     """Table and result; of many chips the result holds that of the nominal one."""
     from gaincell.cli._chips import tasks_by_chips
     from gaincell.evaluation.harness import evaluate_tasks
     from gaincell.evaluation.noise import noise_remark
     from gaincell.integrations.hf.attach import attached_layers
 
-    names = [task.strip() for task in tasks.split(",") if task.strip()]
+    names = [task.strip() for task in (options.tasks or "").split(",") if task.strip()]
     layers = attached_layers(loaded.model)
     remark = noise_remark(loaded.model)
     dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
@@ -47,19 +69,19 @@ def by_tasks(
                 loaded.model,
                 loaded.tokenizer,
                 names,
-                data=data,
+                data=options.data,
                 limit=limit or None,
-                batch=batch,
-                max_length=max_length,
+                batch=options.batch or 8,
+                max_length=options.max_length,
                 window=layers[0].design.window if layers else None,
-                cache=cache_file(loaded, max_length) if cache else None,
+                cache=cache_file(loaded, options.max_length) if options.cache else None,
                 progress=progress,
             )
         )
         tasks = runs[-1].tasks
         return {f"{t.task}/{name}": score for t in tasks for name, (score, _) in t.metrics.items()}
 
-    if chips is not None:
+    if chips.chips is not None:
         table, spread = tasks_by_chips(run, loaded, chips, progress)
         scores = dict(spread.scores)
         for n, task in enumerate(runs[0].tasks):
@@ -142,7 +164,7 @@ def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
     parts = [
         fingerprint(loaded.model),
         str(scaling),
-        *sorted({f"{layer.design.hash} {layer.design.mismatch} {layer.impl}" for layer in layers}),
+        *sorted({f"{layer.design.hash} {layer.design.mismatch} {layer.backend}" for layer in layers}),
         str(dtype),
         loaded.model.device.type,
         str(max_length),
@@ -173,7 +195,7 @@ def _code() -> str:
     return found.hexdigest()
 
 
-def _table(found: TasksResults, protocol: str) -> Any:
+def _table(found: TasksResults, protocol: str) -> Rows:
     from gaincell.reports.tables import Rows
 
     notes = [protocol]
@@ -190,7 +212,7 @@ def _table(found: TasksResults, protocol: str) -> Any:
         for task in found.tasks
         for metric, scores in task.metrics.items()
     ]
-    return Rows("", ("task", "metric", "value", "±", "items"), rows, "; ".join(notes), text=(0, 1)).terminal()
+    return Rows("", ("task", "metric", "value", "±", "items"), rows, "; ".join(notes), text=(0, 1))
 
 
 def _shown(metric: str, score: float | None) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, write_json
+from gaincell.cli._json import FigureFile, JsonFile, show_result
 from gaincell.cli._options import Device, ModelOrRun, OtherDesign, Sequences, TextName, Threads, use
 
 app = typer.Typer()
@@ -43,13 +43,10 @@ def activity(
     Example: gaincell activity adapters/smollm2-135m --tokens 2048 --figure activity.png --json activity.json
     """
     use(threads, device)
-    from rich.console import Console
-
     from gaincell.chips.design_file import load_design
     from gaincell.cli._activity import observe_model
     from gaincell.cli._perplexity import result
     from gaincell.reports.activity import activity_figure, activity_rows, sparsity_line
-    from gaincell.reports.style import save
     from gaincell.results.activity import ActivityResult
 
     chip = None if design is None else load_design(design)
@@ -61,9 +58,6 @@ def activity(
     )
     entry = ActivityResult(**vars(head), activity=seen.found)
     typer.echo(f"{model}: {how}")
-    console = Console()
-    console.print(activity_rows(entry, model).terminal())
-    console.print(sparsity_line(entry))
-    write_json(json, entry)
-    if figure is not None:
-        save(activity_figure(entry), figure)
+    show_result(
+        entry, json, activity_rows(entry, model), sparsity_line(entry), figure=figure, draw=activity_figure
+    )

@@ -2,69 +2,48 @@
 
 from __future__ import annotations
 
-import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from gaincell.cli._json import JsonFile, directory, write_json
+from gaincell.cli._groups import with_groups
+from gaincell.cli._json import JsonFile, command_line, directory, show_result
 from gaincell.cli._options import (
     CalibrationTokens,
     CellName,
-    DeviceOrAuto,
-    Dtype,
-    DtypeName,
-    Impl,
-    ImplName,
+    ComputingAnywhere,
     Limit,
     ModelInArrays,
     ProtocolName,
     TextName,
-    Threads,
-    use,
+    choose_chip,
 )
 
 app = typer.Typer()
 
 
-class Start(StrEnum):
-    """Gains and offsets that an adaptation starts from."""
-
-    trained = "trained"
-    neutral = "neutral"
-
-
-class Rule(StrEnum):
-    """When the published method stops, see `gaincell.adaptation.result.Residuals`."""
-
-    relative = "relative"
-    released = "released"
-
-
-class Method(StrEnum):
-    """Ways to adapt."""
-
-    closed_form = "closed-form"
-    published = "published"
+Start: TypeAlias = Literal["trained", "neutral"]
+"""Gains and offsets that an adaptation starts from."""
+Rule: TypeAlias = Literal["relative", "released"]
+"""When the published method stops, see `gaincell.adaptation.result.Residuals`."""
+Method: TypeAlias = Literal["closed-form", "published"]
+"""Ways to adapt."""
 
 
 @app.command()
+@with_groups
 def adapt(
+    *,
     model: ModelInArrays,
     cell: CellName = None,
     method: Annotated[
         Method, typer.Option("--method", help="Exact in two forward passes, or the paper's iteration.")
-    ] = Method.closed_form,
+    ] = "closed-form",
     start: Annotated[
         Start,
-        typer.Option(
-            "--start",
-            metavar="START",
-            help="trained, or neutral: all gains 1, all offsets 0.",
-        ),
-    ] = Start.trained,
+        typer.Option("--start", metavar="START", help="trained, or neutral: all gains 1, all offsets 0."),
+    ] = "trained",
     rule: Annotated[
         Rule | None,
         typer.Option(
@@ -88,10 +67,7 @@ def adapt(
     out: Annotated[
         Path | None, directory("--out", "RUN", "Also save the adapted model and its figures here.")
     ] = None,
-    threads: Threads = None,
-    impl: ImplName = Impl.auto,
-    device: DeviceOrAuto = "cpu",
-    dtype: DtypeName = Dtype.float32,
+    computing: ComputingAnywhere,
     json: JsonFile = None,
 ) -> None:
     """Put a model on another cell and adapt its gains and offsets, nothing else.
@@ -113,9 +89,7 @@ def adapt(
 
     Example: gaincell adapt runs/tiny --cell sigmoid --method published --out runs/tiny-sigmoid
     """
-    use(threads, device, auto=True)
-    from rich.console import Console
-
+    computing.start()
     from gaincell.chips.design_file import load_design
     from gaincell.cli._progress import progress_bars
     from gaincell.errors import InputError
@@ -123,42 +97,33 @@ def adapt(
     from gaincell.mapping.ready import find_start
     from gaincell.reports.tables import adaptation_lines, perplexity_table
 
-    if rule is Rule.released and method is not Method.published:
-        raise InputError("--rule released stops --method published; give both, or leave --rule out")
-    if iterations is not None and method is not Method.published:
-        raise InputError("--iterations limits --method published; give both, or leave --iterations out")
-    if rule is None:
-        as_the_paper = method is Method.published and start is Start.neutral
-        rule = Rule.released if as_the_paper else Rule.relative
+    for given, option, does in (
+        (rule == "released", "--rule", "--rule released stops"),
+        (iterations is not None, "--iterations", "--iterations limits"),
+    ):
+        if given and method != "published":
+            raise InputError(f"{does} --method published; give both, or leave {option} out")
+    as_the_paper = method == "published" and start == "neutral"
+    rule = rule or ("released" if as_the_paper else "relative")
     settings = AdaptSettings(
         model=model,
-        design=load_design(design) if design is not None else None,
+        design=choose_chip(model, design),
         cell=cell,
-        method=method.value,
-        start=start.value,
-        rule=rule.value,
+        method=method,
+        start=start,
+        rule=rule,
         max_iterations=iterations or 100,
         text=text,
         protocol=protocol,
         evaluation_tokens=limit,
         calibration_tokens=calibration_tokens,
-        impl=impl.value,
-        device=device,
-        dtype=dtype.value,
+        backend=computing.backend,
+        device=computing.device,
+        dtype=computing.dtype,
     )
     typer.echo(f"{model}: {find_start(model).words}")
     with progress_bars() as progress:
-        run = adapt_model(
-            settings,
-            load_design("leroux2025"),
-            out,
-            command=["gaincell", *sys.argv[1:]],
-            progress=progress,
-        )
-    console = Console()
-    console.print(perplexity_table(run))
-    for line in adaptation_lines(run):
-        console.print(line)
-    write_json(json, run)
-    if not run.adaptation[method.value].converged:
+        run = adapt_model(settings, load_design("leroux2025"), out, command=command_line(), progress=progress)
+    show_result(run, json, perplexity_table(run), *adaptation_lines(run))
+    if not run.adaptation[method].converged:
         raise typer.Exit(1)

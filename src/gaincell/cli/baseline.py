@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, write_json
+from gaincell.cli._json import FigureFile, JsonFile, command_line, show_result
 from gaincell.cli._options import LARGEST_SEED, Device, HeadDim, Threads, use
 
 if TYPE_CHECKING:
@@ -68,12 +67,9 @@ def baseline(
     Example: gaincell baseline --device cuda --batch 1,64 --context 1024,16384,131072 --seconds 3
     """
     use(threads, device)
-    from rich.console import Console
-
     from gaincell.cli._progress import progress_bars
     from gaincell.costs.baselines import sweep
     from gaincell.reports import baseline as report
-    from gaincell.reports.style import save
 
     chosen = None if implementations is None else _pairs(implementations)
     with progress_bars() as progress:
@@ -91,16 +87,10 @@ def baseline(
             seed=seed,
         )
     entry = _result(found, heads, kv_heads or heads, head_dim, device, seed)
-    console = Console()
-    if found.measured:
-        console.print(report.title(entry))
-        for rows in report.baseline_rows(entry):
-            console.print(rows.terminal(no_wrap=True))
-    for line in report.skipped_lines(entry):
-        console.print(line)
-    write_json(json, entry)
-    if figure is not None and found.measured:
-        save(report.baseline_figure(entry), figure)
+    tables = [rows.terminal(no_wrap=True) for rows in report.baseline_rows(entry)]
+    measured = [report.title(entry), *tables] if found.measured else []
+    draw = report.baseline_figure if found.measured else None
+    show_result(entry, json, *measured, *report.skipped_lines(entry), figure=figure, draw=draw)
     if not found.measured:
         raise typer.Exit(1)
 
@@ -119,7 +109,7 @@ def _result(found: Sweep, heads: int, kv_heads: int, head_dim: int, device: str,
         command="baseline",
         machine=_gpu(device),
         sizes=Sizes(heads, kv_heads, head_dim),
-        provenance=made(command=["gaincell", *sys.argv[1:]], seed=seed, protocol=PROTOCOL),
+        provenance=made(command=command_line(), seed=seed, protocol=PROTOCOL),
         measurements=tuple(one.as_timing() for one in found.measured),
         skipped=found.skipped,
         machines=tuple(_machines(found)),

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, directory, write_json
+from gaincell.cli._groups import with_groups
+from gaincell.cli._json import JsonFile, command_line, directory, show_result
 from gaincell.cli._options import (
     CalibrationTokens,
-    Device,
-    Impl,
-    ImplName,
+    Computing,
     Limit,
     ModelInArrays,
     TextName,
-    Threads,
     check_needed,
-    use,
+    choose_chip,
 )
 
 app = typer.Typer()
@@ -34,8 +31,10 @@ class Circuit(StrEnum):
 
 
 @app.command()
+@with_groups
 def codesign(
     context: typer.Context,
+    *,
     model: ModelInArrays,
     learn: Annotated[
         list[Circuit] | None,
@@ -79,9 +78,7 @@ def codesign(
     out: Annotated[
         Path | None, directory("--out", "RUN", "Save model and chip; an interrupted training goes on.")
     ] = None,
-    threads: Threads = None,
-    impl: ImplName = Impl.auto,
-    device: Device = "cpu",
+    computing: Computing,
     json: JsonFile = None,
 ) -> None:
     """Learn circuits of a chip by gradients, together with the model that runs on it.
@@ -97,9 +94,7 @@ def codesign(
     Example: gaincell codesign runs/tiny --learn saturations --no-weights
     """
     check_needed(context, ("--learning-rate",), "training of weights, without --no-weights", weights)
-    use(threads, device)
-    from rich.console import Console
-
+    computing.start()
     from gaincell.chips.design_file import load_design
     from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.mapping.codesign import CodesignSettings, codesign_model
@@ -108,7 +103,7 @@ def codesign(
 
     settings = CodesignSettings(
         model=model,
-        design=load_design(design) if design is not None else None,
+        design=choose_chip(model, design),
         learn=tuple(dict.fromkeys(circuit.value for circuit in learn or Circuit)),
         steps=steps,
         batch=batch,
@@ -119,18 +114,12 @@ def codesign(
         text=text,
         evaluation_tokens=limit,
         calibration_tokens=calibration_tokens,
-        impl=impl.value,
-        device=device,
+        backend=computing.backend,
+        device=computing.device,
     )
     typer.echo(f"{model}: {find_start(model, linear=False).words}")
     with kept_in(out), progress_bars() as progress:
         run = codesign_model(
-            settings,
-            load_design("leroux2025"),
-            out,
-            command=["gaincell", *sys.argv[1:]],
-            progress=progress,
+            settings, load_design("leroux2025"), out, command=command_line(), progress=progress
         )
-    for line in learned_lines(run):
-        Console().print(line)
-    write_json(json, run)
+    show_result(run, json, *learned_lines(run))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
-from gaincell.cli._json import JsonFile, command_line, directory, write_json
+from gaincell.cli._groups import with_groups
+from gaincell.cli._json import JsonFile, command_line, directory, show, show_result
 from gaincell.cli._options import (
     MODEL_HELP,
     CellName,
@@ -20,26 +21,135 @@ from gaincell.cli._options import (
     Threads,
     Window,
     check_needed,
+    chip_of,
     use,
-    with_groups,
 )
 
 if TYPE_CHECKING:
     from gaincell.chips.design import Design
     from gaincell.costs.activity import Activity
+    from gaincell.costs.simulated import SimulatedArrays, SimulatedDigital, SimulatedWrites
+    from gaincell.reports.tables import Rows
+    from gaincell.results.cost import CostResult
 
 app = typer.Typer()
 
-DEFAULT_CHIP = "leroux2025"
 TOKENS = 512
 """Most tokens of the text that an activity is measured on by default: seconds for SmolLM2-135M."""
 
 
-class Gpu(StrEnum):
-    """Of the whole-model view, see costs/gpus.toml."""
+Gpu: TypeAlias = Literal["h100", "rtx-4090"]
+"""Of the whole-model view, see costs/gpus.toml."""
 
-    h100 = "h100"
-    rtx_4090 = "rtx-4090"
+
+@dataclass(frozen=True)
+class ActivityOptions:
+    """Whose activity the energies are of."""
+
+    activity: Annotated[
+        Path | None,
+        typer.Option(
+            "--activity", metavar="FILE", help="Result of gaincell activity --json, instead of a measurement."
+        ),
+    ] = None
+    assumed: Annotated[
+        bool, typer.Option("--assumed", help="Measure no activity; assume that every code is equally likely.")
+    ] = False
+    text: TextName = "sample"
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--tokens", metavar="TOKENS", min=1,
+            help="Tokens read, where the activity is measured; by default up to 512.",
+        ),
+    ] = None  # fmt: skip
+
+    def measured_of(self, model: str) -> bool:
+        """Whether it is measured here: the model is attached, or has a shipped linear version.
+
+        Raises InputError: options exclude each other.
+        """
+        from gaincell.errors import InputError
+        from gaincell.integrations.hf.size import run_design
+        from gaincell.mapping.ready import find_shipped
+
+        if self.assumed and self.activity is not None:
+            raise InputError("--assumed and --activity exclude each other: give one of them")
+        known = self.assumed or self.activity is not None
+        return not known and (run_design(model) is not None or find_shipped(model) is not None)
+
+    def known(self, model: str) -> Activity | None:
+        """Of a file, or as it comes with the package; None: assumed."""
+        from gaincell.costs.activity import Activity, packaged
+
+        if self.activity is not None:
+            return Activity.read(self.activity)
+        return None if self.assumed else packaged(model)
+
+    def measure(self, model: str, chip: Design | None, device: str) -> tuple[Activity, str]:
+        """Of an attached model, or of an embedded one in its shipped linear version, on one sequence of a
+        text. Behind it, in words, whose activity it is. chip: another than its own.
+        """
+        from gaincell.cli._activity import observe_model
+        from gaincell.integrations.hf.size import run_design
+
+        attached = run_design(model) is not None
+        if chip is not None and not attached:
+            chip = chip.replace(cell="linear")
+        seen = observe_model(model, chip, self.text, self.tokens, most=TOKENS, device=device)
+        found = seen.found if attached else replace(seen.found, source=f"{seen.text}, linear cells")
+        return found, f"{seen.ready.how}; "
+
+
+@dataclass(frozen=True)
+class SimulationFiles:
+    """Results of other commands that take the place of a formula."""
+
+    spice: Annotated[
+        Path | None, typer.Option("--spice", metavar="FILE", help="Result of gaincell spice energy --json.")
+    ] = None
+    rtl: Annotated[
+        Path | None, typer.Option("--rtl", metavar="FILE", help="Of gaincell rtl --verify: result.json.")
+    ] = None
+    write: Annotated[
+        Path | None, typer.Option("--write", metavar="FILE", help="Result of gaincell spice write --json.")
+    ] = None
+
+    def read(self) -> tuple[SimulatedArrays | None, SimulatedDigital | None, SimulatedWrites | None]:
+        """Of those that are given. Raises InputError."""
+        from gaincell.costs.simulated import read_rtl, read_spice, read_write
+
+        return (
+            None if self.spice is None else read_spice(self.spice),
+            None if self.rtl is None else read_rtl(self.rtl),
+            None if self.write is None else read_write(self.write),
+        )
+
+
+@dataclass(frozen=True)
+class Views:
+    """Tables that are shown on demand."""
+
+    whole_model: Annotated[
+        bool, typer.Option("--whole-model", help="With linear layers on a GPU, or analog: Amdahl's law.")
+    ] = False
+    why: Annotated[bool, typer.Option("--why", help="The cache on a GPU, and other memories.")] = False
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Every parameter up and down by 20 %.")
+    ] = False
+
+    def tables(self, result: CostResult, stack: int) -> list[Rows]:
+        """All that are shown."""
+        from gaincell.reports import costs as tables
+        from gaincell.reports import costs_around as around
+
+        shown = [tables.summary(result), tables.energy(result), tables.area(result), around.machines(result)]
+        shown += [around.whole_model(result)] if self.whole_model else []
+        shown += [around.cache(result), around.memories(result)] if self.why else []
+        shown += [tables.variants(result)] if stack > 1 else []
+        shown += [tables.sensitivity(result, tables.MOST)] if self.sensitivity else []
+        shown += [tables.layers(result)] if len(result.model_cost.heads) > 1 else []
+        return [*shown, tables.left_out(result)]
 
 
 @app.command()
@@ -69,53 +179,19 @@ def cost(
     ] = 1,
     stack: Stack = 1,
     technology: ProcessName = "28nm",
-    activity: Annotated[
-        Path | None,
-        typer.Option(
-            "--activity", metavar="FILE", help="Result of gaincell activity --json, instead of a measurement."
-        ),
-    ] = None,
-    assumed: Annotated[
-        bool, typer.Option("--assumed", help="Measure no activity; assume that every code is equally likely.")
-    ] = False,
-    text: TextName = "sample",
-    tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--tokens",
-            metavar="TOKENS",
-            min=1,
-            help="Tokens read, where the activity is measured; by default up to 512.",
-        ),
-    ] = None,
-    spice: Annotated[
-        Path | None, typer.Option("--spice", metavar="FILE", help="Result of gaincell spice energy --json.")
-    ] = None,
-    rtl: Annotated[
-        Path | None, typer.Option("--rtl", metavar="FILE", help="Of gaincell rtl --verify: result.json.")
-    ] = None,
-    write: Annotated[
-        Path | None, typer.Option("--write", metavar="FILE", help="Result of gaincell spice write --json.")
-    ] = None,
+    observed: ActivityOptions,
+    simulated: SimulationFiles,
     baseline: Annotated[
-        Path | None,
-        typer.Option("--baseline", metavar="FILE", help="Result of gaincell baseline --json."),
+        Path | None, typer.Option("--baseline", metavar="FILE", help="Result of gaincell baseline --json.")
     ] = None,
     measure: Annotated[
         bool,
         typer.Option(
-            "--measure/--no-measure",
-            help="Time softmax attention of these sizes here, for two seconds.",
+            "--measure/--no-measure", help="Time softmax attention of these sizes here, for two seconds."
         ),
     ] = True,
-    gpu: Annotated[Gpu, typer.Option("--gpu", help="GPU of --whole-model and --why.")] = Gpu.h100,
-    whole_model: Annotated[
-        bool, typer.Option("--whole-model", help="With linear layers on a GPU, or analog: Amdahl's law.")
-    ] = False,
-    why: Annotated[bool, typer.Option("--why", help="The cache on a GPU, and other memories.")] = False,
-    sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Every parameter up and down by 20 %.")
-    ] = False,
+    gpu: Annotated[Gpu, typer.Option("--gpu", help="GPU of --whole-model and --why.")] = "h100",
+    views: Views,
     refresh: RefreshOptions,
     figures: Annotated[
         Path | None, directory("--figures", "DIR", "Also draw figures into this directory.")
@@ -140,117 +216,34 @@ def cost(
 
     Example: gaincell cost runs/tiny --tokens 1024 --sensitivity --figures figures/
     """
-    from rich.console import Console
-
-    from gaincell.errors import InputError
-
-    if assumed and activity is not None:
-        raise InputError("--assumed and --activity exclude each other: give one of them")
-    measured_here = activity is None and not assumed and _can_be_measured(model)
-    check_needed(
-        context_,
-        ("--text", "--tokens", "--device"),
-        "an activity measured here, of a RUN or of tiny",
-        measured_here,
-    )
-    check_needed(context_, ("--gpu",), "--whole-model or --why", whole_model or why)
+    measured_here = observed.measured_of(model)
+    on_text = "an activity measured here, of a RUN or of tiny"
+    check_needed(context_, ("--text", "--tokens", "--device"), on_text, measured_here)
+    check_needed(context_, ("--gpu",), "--whole-model or --why", views.whole_model or views.why)
     use(threads, device)
-    from gaincell.costs.activity import Activity, packaged
+    from gaincell.costs.baselines import measure_here
     from gaincell.costs.measured_file import read_measured
     from gaincell.costs.result import Question, answer
-    from gaincell.costs.simulated import read_rtl, read_spice, read_write
     from gaincell.costs.technology import load_technology
-    from gaincell.integrations.hf.size import model_size
-    from gaincell.reports import costs as tables
-    from gaincell.reports import costs_around as around
+    from gaincell.integrations.hf.size import model_size, run_design
+    from gaincell.reports.costs import basis
+    from gaincell.reports.costs_figures import draw_all
 
-    process, policy = load_technology(technology), refresh.policy
-    simulated = None if spice is None else read_spice(spice)
-    synthesised = None if rtl is None else read_rtl(rtl)
-    written = None if write is None else read_write(write)
+    size, chip = model_size(model), chip_of(design or run_design(model) or "leroux2025", cell, window)
+    process, (arrays, digital, writes) = load_technology(technology), simulated.read()
     measured = [] if baseline is None else read_measured(baseline)
-    found_activity = None if activity is None else Activity.read(activity)
-    size, chip = model_size(model), _chip(model, design, cell, window)
-    how = ""
+    found, how = observed.known(model), ""
     if measured_here:
-        other = chip if design or cell or window else None
-        found_activity, how = _measured_activity(model, other, text, tokens, device)
-    elif found_activity is None and not assumed:
-        found_activity = packaged(model)
+        found, how = observed.measure(model, chip if design or cell or window else None, device)
     if measure:
-        from gaincell.costs.baselines import measure_here
-
         seen = min(context or chip.window, chip.window)
         measured += measure_here(size.heads, size.kv_heads, size.head_dim, seen)
     asked = Question(
-        size,
-        chip,
-        process,
-        found_activity,
-        context=context,
-        batch=batch,
-        refresh=policy,
-        layers=stack,
-        spice=simulated,
-        rtl=synthesised,
-        write=written,
-        measured=measured,
-        gpu=gpu.value,
-    )
+        size, chip, process, found, context=context, batch=batch, refresh=refresh.policy, layers=stack,
+        spice=arrays, rtl=digital, write=writes, measured=measured, gpu=gpu,
+    )  # fmt: skip
     result = answer(asked, command_line())
-    typer.echo(f"{model}: {how}{tables.basis(result)}")
-    console = Console()
-    shown = [tables.summary(result), tables.energy(result), tables.area(result), around.machines(result)]
-    shown += [around.whole_model(result)] if whole_model else []
-    shown += [around.cache(result), around.memories(result)] if why else []
-    shown += [tables.variants(result)] if stack > 1 else []
-    shown += [tables.sensitivity(result, tables.MOST)] if sensitivity else []
-    shown += [tables.layers(result)] if len(result.model_cost.heads) > 1 else []
-    shown.append(tables.left_out(result))
-    for table in shown:
-        console.print(table.terminal())
-    for note in result.notes:
-        console.print(f"* {note}", markup=False)
-    write_json(json, result)
+    typer.echo(f"{model}: {how}{basis(result)}")
+    show_result(result, json, *views.tables(result, stack), *(f"* {note}" for note in result.notes))
     if figures is not None:
-        from gaincell.reports.costs_figures import draw_all
-
-        for path in draw_all(result, figures):
-            console.print(str(path))
-
-
-def _chip(model: str, design: str | None, cell: str | None, window: int | None) -> Design:
-    from gaincell.chips.design_file import load_design
-    from gaincell.chips.device import with_cell
-    from gaincell.integrations.hf.size import run_design
-
-    chip = load_design(design or run_design(model) or DEFAULT_CHIP)
-    chip = chip if cell is None else with_cell(chip, cell)
-    return chip if window is None else chip.replace(window=window)
-
-
-def _can_be_measured(model: str) -> bool:
-    """Whether a model is attached, or embedded with a shipped linear version."""
-    from gaincell.integrations.hf.size import run_design
-    from gaincell.mapping.ready import find_shipped
-
-    return run_design(model) is not None or find_shipped(model) is not None
-
-
-def _measured_activity(
-    model: str, chip: Design | None, text: str, tokens: int | None, device: str
-) -> tuple[Activity, str]:
-    """Of an attached model, or of an embedded one in its shipped linear version, on one sequence of a text.
-    Behind it, in words, whose activity it is.
-    """
-    from dataclasses import replace
-
-    from gaincell.cli._activity import observe_model
-    from gaincell.integrations.hf.size import run_design
-
-    if run_design(model) is not None:
-        seen = observe_model(model, chip, text, tokens, most=TOKENS, device=device)
-        return seen.found, f"{seen.ready.how}; "
-    linear = None if chip is None else chip.replace(cell="linear")
-    seen = observe_model(model, linear, text, tokens, most=TOKENS, device=device)
-    return replace(seen.found, source=f"{seen.text}, linear cells"), f"{seen.ready.how}; "
+        show(*draw_all(result, figures))

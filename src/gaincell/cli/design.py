@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from gaincell.cli._json import JsonFile, output_file, write_json
+from gaincell.cli._json import JsonFile, output, show_result
 from gaincell.cli._options import CellName, bounds
 from gaincell.errors import DesignError
 
@@ -21,9 +19,7 @@ if TYPE_CHECKING:
     from gaincell.chips.design_file import Design
 
 app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    help="List, show, write, check and compare designs of chips.",
+    add_completion=False, no_args_is_help=True, help="List, show, write, check and compare designs of chips."
 )
 
 DesignName = Annotated[str, typer.Argument(metavar="DESIGN", help="Shipped name or path of a .toml file.")]
@@ -31,12 +27,7 @@ DesignNames = Annotated[
     list[str], typer.Argument(metavar="DESIGN...", help="Shipped names or paths of .toml files.")
 ]
 
-DERIVED = {
-    "token_period": "s",
-    "decay_per_token": "1",
-    "tiles": "1",
-    "output_saturation": "charge units",
-}
+DERIVED = {"token_period": "s", "decay_per_token": "1", "tiles": "1", "output_saturation": "charge units"}
 """Properties of a design that follow from its numbers, with their units; the C_p of the cell come on top."""
 
 
@@ -52,14 +43,10 @@ def list_(json: JsonFile = None) -> None:
     table = Table("name", "cell", "hash", "description")
     for design in designs:
         table.add_row(design.name, design.cell.name, design.hash, design.description)
-    Console().print(table)
-    write_json(
-        json,
-        [
-            {"name": d.name, "cell": d.cell.name, "hash": d.hash, "description": d.description}
-            for d in designs
-        ],
-    )
+    known = [
+        {"name": d.name, "cell": d.cell.name, "hash": d.hash, "description": d.description} for d in designs
+    ]
+    show_result(known, json, table)
 
 
 @app.command()
@@ -87,11 +74,8 @@ def show(design: DesignName, cell: CellName = None, json: JsonFile = None) -> No
     table.add_section()
     for key, entry in content["derived"].items():
         table.add_row(key, _readable(entry), "", "", "follows from the above")
-    console = Console()
-    console.print(table)
-    console.print("Sources: " + "; ".join(f"{tag} = {meaning}" for tag, meaning in SOURCES.items()) + ".")
-    console.print(f"Hash {chip.hash}.")
-    write_json(json, content)
+    sources = "; ".join(f"{tag} = {meaning}" for tag, meaning in SOURCES.items())
+    show_result(content, json, table, f"Sources: {sources}.", f"Hash {chip.hash}.")
 
 
 @app.command()
@@ -103,15 +87,7 @@ def new(
             "--from", metavar="DESIGN", help="Design to start from: a shipped name or a .toml file."
         ),
     ] = "leroux2025",
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            callback=output_file,
-            metavar="FILE",
-            help="The file, if not NAME.toml in this directory.",
-        ),
-    ] = None,
+    out: Annotated[Path | None, output("--out", "The file, if not NAME.toml in this directory.")] = None,
 ) -> None:
     """Write a complete design with a comment for every table, to be edited.
 
@@ -157,8 +133,7 @@ def validate(designs: DesignNames, json: JsonFile = None) -> None:
     table = Table("design", "result", "hash")
     for result in results:
         table.add_row(result["design"], "ok" if result["ok"] else "not acceptable", result.get("hash", ""))
-    Console().print(table)
-    write_json(json, results)
+    show_result(results, json, table)
     if not all(result["ok"] for result in results):
         raise typer.Exit(2)
 
@@ -176,25 +151,15 @@ def diff(first: DesignName, second: DesignName, json: JsonFile = None) -> None:
     table = Table("key", first, second)
     for key in keys:
         table.add_row(key, one.get(key, "-"), other.get(key, "-"))
-    console = Console()
-    console.print(table if keys else "No difference.")
-    write_json(json, {key: {"first": one.get(key), "second": other.get(key)} for key in keys})
+    differences = {key: {"first": one.get(key), "second": other.get(key)} for key in keys}
+    show_result(differences, json, table if keys else "No difference.")
 
 
 def describe(design: Design) -> dict[str, Any]:
     """A design as plain data: settings, numbers with provenance, derived values."""
     from gaincell.chips.fields import WORDS
-    from gaincell.quantity import plain
 
-    numbers: dict[str, dict[str, Any]] = {}
-    for key, quantity in design.provenance.items():
-        numbers[key] = {
-            "value": plain(quantity.value),
-            "unit": quantity.unit,
-            "source": quantity.source,
-            "range": [bound if math.isfinite(bound) else None for bound in quantity.range],
-            "note": quantity.note,
-        }
+    numbers = {key: quantity.as_json() for key, quantity in design.provenance.items()}
     derived = {key: {"value": getattr(design, key), "unit": unit} for key, unit in DERIVED.items()}
     for power, coefficient in enumerate(design.cell.coefficients or ()):
         unit = ("charge units", "charge units/V")[power] if power < 2 else f"charge units/V^{power}"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_apart, check_output, command_line, output_file, write_json
-from gaincell.cli._options import check_needed
+from gaincell.cli._groups import with_groups
+from gaincell.cli._json import JsonFile, check_apart, check_output, command_line, output, show_result
+from gaincell.cli._options import bounds, check_needed
 
 if TYPE_CHECKING:
+    from gaincell.devices.columns import Columns
     from gaincell.quantity import Quantity
+    from gaincell.reports.tables import Rows
     from gaincell.results.device import DeviceResult
 
 SHOWN_NUMBERS = 6
@@ -22,24 +24,52 @@ SHOWN_NUMBERS = 6
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fit a cell to measurements; show one.")
 
 
-class Kind(StrEnum):
-    """What a curve is fitted by, see `gaincell.devices.fit`."""
+@dataclass(frozen=True)
+class ColumnOptions:
+    """Which columns of the files are read."""
 
-    polynomial = "polynomial"
-    tabulated = "tabulated"
+    voltage: Annotated[
+        str | None, typer.Option("--voltage", metavar="COLUMN", help="Column of the stored voltage.")
+    ] = None
+    current: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--current", metavar="COLUMN", help="Of the current; of a wide file '*', or several: a cell each."
+        ),
+    ] = None
+    decay_voltage: Annotated[
+        str | None,
+        typer.Option(
+            "--decay-voltage",
+            metavar="COLUMN",
+            help="Of the stored voltage in DECAY.csv, where it is not that of CURVE.csv.",
+        ),
+    ] = None
+    time: Annotated[
+        str | None, typer.Option("--time", metavar="COLUMN", help="Of the time, in DECAY.csv.")
+    ] = None
+    cell: Annotated[
+        str | None, typer.Option("--cell", metavar="COLUMN", help="Of the cells' names, any text.")
+    ] = None
+    read: Annotated[
+        str | None, typer.Option("--read", metavar="COLUMN", help="Column that tells repeated reads apart.")
+    ] = None
 
+    @property
+    def chosen(self) -> Columns:
+        """As the reader takes them."""
+        from gaincell.devices.columns import Columns
 
-class LawName(StrEnum):
-    """Laws of retention, see `gaincell.devices.decay`."""
-
-    exponential = "exponential"
-    stretched = "stretched"
-    two_times = "two-times"
+        return Columns(
+            self.voltage, tuple(self.current or ()), self.time, self.cell, self.read, self.decay_voltage
+        )
 
 
 @app.command()
+@with_groups
 def fit(
     context: typer.Context,
+    *,
     curve: Annotated[
         Path,
         typer.Argument(
@@ -52,41 +82,18 @@ def fit(
             "--decay", metavar="DECAY.csv", help="Stored voltage against time, of one or many cells."
         ),
     ] = None,
-    voltage: Annotated[
-        str | None, typer.Option("--voltage", metavar="COLUMN", help="Column of the stored voltage.")
-    ] = None,
-    current: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--current", metavar="COLUMN", help="Of the current; of a wide file '*', or several: a cell each."
-        ),
-    ] = None,
-    decay_voltage: Annotated[
-        str | None,
-        typer.Option(
-            "--decay-voltage",
-            metavar="COLUMN",
-            help="Of the stored voltage in DECAY.csv, where it is not that of CURVE.csv.",
-        ),
-    ] = None,
-    time: Annotated[
-        str | None, typer.Option("--time", metavar="COLUMN", help="Of the time, in DECAY.csv.")
-    ] = None,
-    cell: Annotated[
-        str | None, typer.Option("--cell", metavar="COLUMN", help="Of the cells' names, any text.")
-    ] = None,
-    read: Annotated[
-        str | None, typer.Option("--read", metavar="COLUMN", help="Column that tells repeated reads apart.")
-    ] = None,
+    columns: ColumnOptions,
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave out rows without numbers, and say how many.")
     ] = False,
     kind: Annotated[
-        Kind, typer.Option("--kind", help="A polynomial, or a table with monotone interpolation.")
-    ] = Kind.polynomial,
+        Literal["polynomial", "tabulated"],
+        typer.Option("--kind", help="A polynomial, or a table with monotone interpolation."),
+    ] = "polynomial",
     order: Annotated[int, typer.Option("--order", metavar="N", min=1, max=9, help="Of the polynomial.")] = 3,
     law: Annotated[
-        LawName | None, typer.Option("--law", help="Of the decay; by default the one that describes it best.")
+        Literal["exponential", "stretched", "two-times"] | None,
+        typer.Option("--law", help="Of the decay; by default the one that describes it best."),
     ] = None,
     design: Annotated[
         str,
@@ -95,20 +102,13 @@ def fit(
         ),
     ] = "leroux2025",
     rescale: Annotated[
-        bool,
-        typer.Option("--rescale", help="Dimension the chip's converters for the currents of this cell."),
+        bool, typer.Option("--rescale", help="Dimension the chip's converters for the currents of this cell.")
     ] = False,
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="Of the device; by default of the file.")
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            callback=output_file,
-            metavar="DEVICE.toml",
-            help="Where to; by default beside CURVE.csv.",
-        ),
+        Path | None, output("--out", "Where to; by default beside CURVE.csv.", "DEVICE.toml")
     ] = None,
     json: JsonFile = None,
 ) -> None:
@@ -133,11 +133,8 @@ def fit(
 
     Example: gaincell adapt tiny --cell MY_CELL.toml
     """
-    from rich.console import Console
-
     from gaincell.chips.design_file import load_design
     from gaincell.chips.device import fit_device
-    from gaincell.devices.columns import Columns
     from gaincell.errors import InputError
     from gaincell.reports.device import describe, draw
 
@@ -153,27 +150,24 @@ def fit(
         curve,
         chip,
         decay=decay,
-        kind=kind.value,
+        kind=kind,
         order=order,
-        law=None if law is None else law.value,
+        law=law,
         rescale=rescale,
         name=name,
-        columns=Columns(voltage, tuple(current or ()), time, cell, read, decay_voltage),
+        columns=columns.chosen,
         skip_bad_rows=skip_bad_rows,
     )
     found.save(path)
     result = describe(found.name, fitted, held, command_line(), chip.hash, dict(found.origin))
     figure = draw(result, path.with_suffix(".png"))
-    console = Console()
-    console.print(_fit_table(result))
+    shown = [_fit_table(result)]
     if found.covariance:
-        console.print(_matrix_table(found.covariance["coefficients"]))
+        shown.append(_matrix_table(found.covariance["coefficients"]))
+    show_result(result, json, *shown)
     if left_out := found.origin.get("rows_left_out"):
-        console.print(f"{left_out} entries or rows that hold no numbers were left out.")
-    console.print(
-        f"Device and figure: {path}, {figure}. Use it: gaincell adapt tiny --cell {path}", soft_wrap=True
-    )
-    write_json(json, result)
+        typer.echo(f"{left_out} entries or rows that hold no numbers were left out.")
+    typer.echo(f"Device and figure: {path}, {figure}. Use it: gaincell adapt tiny --cell {path}")
 
 
 @app.command()
@@ -186,17 +180,13 @@ def show(
     Example: gaincell device show docs/data/compressive.toml
     """
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from gaincell.chips.device import load_device
     from gaincell.chips.device_file import TABLES
-    from gaincell.cli._options import bounds
-    from gaincell.quantity import plain
 
     found = load_device(device)
-    console = Console()
-    console.print(f"{found.name}: {found.description}", markup=False)
+    shown: list[Any] = [f"{found.name}: {found.description}"]
     words = {"cell": ("kind", found.cell.name), "retention": ("law", found.law)}
     for section in TABLES:
         table = Table(f"{section}.", "value", "source", "range", "note", box=box.SIMPLE)
@@ -210,40 +200,30 @@ def show(
                 table.add_row(
                     key.partition(".")[2], _readable(quantity), quantity.source, known, quantity.note
                 )
-        if table.rows:
-            console.print(table)
+        shown.append(table)
     for section in ("origin", "quality"):
         table = Table(f"{section}.", "value", box=box.SIMPLE)
         table.columns[0].no_wrap = True
         table.columns[1].overflow = "fold"
         for key, value in getattr(found, section).items():
             table.add_row(key, f"{value:.6g}" if isinstance(value, float) else str(value))
-        if table.rows:
-            console.print(table)
+        shown.append(table)
+    shown = [part for part in shown if isinstance(part, str) or part.rows]
     if rows := found.covariance.get("coefficients"):
-        console.print(_matrix_table(rows))
-    numbers = {
-        key: {
-            "value": plain(q.value),
-            "unit": q.unit,
-            "source": q.source,
-            "range": [bound if math.isfinite(bound) else None for bound in q.range],
-            "note": q.note,
-        }
-        for key, q in found.numbers.items()
-    }
+        shown.append(_matrix_table(rows))
+    numbers = {key: quantity.as_json() for key, quantity in found.numbers.items()}
     named = {"name": found.name, "kind": found.cell.name, "law": found.law}
     plain_tables = {section: getattr(found, section) for section in ("origin", "quality", "covariance")}
-    write_json(json, named | {"numbers": numbers} | plain_tables)
+    show_result(named | {"numbers": numbers} | plain_tables, json, *shown)
 
 
-def _matrix_table(rows: Sequence[Sequence[float]]) -> Any:
+def _matrix_table(rows: Sequence[Sequence[float]]) -> Rows:
     """The covariance of the coefficients."""
     from gaincell.reports.tables import Rows
 
     orders = [f"C{p}" for p in range(len(rows))]
     shown = [(order, *(f"{entry:.3g}" for entry in row)) for order, row in zip(orders, rows, strict=True)]
-    return Rows("Covariance of the coefficients over cells", ("", *orders), shown).terminal()
+    return Rows("Covariance of the coefficients over cells", ("", *orders), shown)
 
 
 def _readable(quantity: Quantity) -> str:
@@ -254,7 +234,7 @@ def _readable(quantity: Quantity) -> str:
     return text + more + ("" if quantity.unit == "1" else f" {quantity.unit}")
 
 
-def _fit_table(result: DeviceResult) -> Any:
+def _fit_table(result: DeviceResult) -> Rows:
     """The fit for people: value and 95 % confidence interval."""
     from gaincell.reports.tables import Rows
 
@@ -264,4 +244,4 @@ def _fit_table(result: DeviceResult) -> Any:
             shown = f"{entry.value:.5g}" if isinstance(entry.value, float) else str(entry.value)
             ends = "" if entry.interval is None else " to ".join(f"{end:.4g}" for end in entry.interval)
             rows.append((key, shown, ends, "" if entry.unit == "1" else entry.unit))
-    return Rows(result.title or "", ("", "value", "95 %", "unit"), rows, text=(0, 3)).terminal()
+    return Rows(result.title or "", ("", "value", "95 %", "unit"), rows, text=(0, 3))

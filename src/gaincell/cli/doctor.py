@@ -13,7 +13,7 @@ from pathlib import Path
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._json import JsonFile, show_result
 
 app = typer.Typer()
 
@@ -47,7 +47,6 @@ def doctor(json: JsonFile = None) -> None:
     Example: gaincell doctor --json doctor.json
     """
     from rich import box
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -58,9 +57,8 @@ def doctor(json: JsonFile = None) -> None:
     for each in found:
         state = {True: "ok", False: "problem", None: "–"}[each.ok]
         table.add_row(each.part, escape(each.found), state, escape(each.note))
-    Console().print(table)
     failed = [each.part for each in found if each.ok is False]
-    write_json(json, {"ok": not failed, "findings": [asdict(each) for each in found]})
+    show_result({"ok": not failed, "findings": [asdict(each) for each in found]}, json, table)
     if failed:
         raise typer.Exit(1)
 

@@ -2,63 +2,89 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
-from gaincell.cli._json import JsonFile, output_file, write_json
+from gaincell.cli._chips import ChipOptions
+from gaincell.cli._groups import with_groups
+from gaincell.cli._json import JsonFile, output, show_result
 from gaincell.cli._options import (
     TEXT_HELP,
     CellName,
-    DeviceOrAuto,
-    Dtype,
-    DtypeName,
-    Impl,
-    ImplName,
+    ComputingAnywhere,
     ModelOrRun,
     OtherDesign,
     OtherLatency,
     RefreshOptions,
-    Threads,
     Window,
     check_needed,
     check_run,
     choose_chip,
-    fraction,
-    use,
-    with_groups,
 )
+from gaincell.cli._tasks import TaskOptions
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gaincell.integrations.hf.base_model import LoadedModel
+    from gaincell.progress import StageProgress
+    from gaincell.reports.tables import Rows
     from gaincell.results.evaluation import EvaluationResult
+    from gaincell.text import Text
 
 app = typer.Typer()
 
+DEFAULT_LIMIT = 32_768
+"""Tokens of a text, as many as `ablate`, `adapt` and `map` evaluate on."""
+TOGETHER = (
+    {"--chips", "--tasks"},
+    {"--chips", "--at or --refresh"},
+    {"--at or --refresh", "--dump"},
+    {"--by-context", "--dump"},
+    {"--by-repetition", "--dump"},
+)
+"""Ways to evaluate that go together; else there is one at a time."""
 
-class Part(StrEnum):
-    """Parts of a text."""
 
-    evaluation = "evaluation"
-    training = "training"
-    all = "all"
+Part: TypeAlias = Literal["evaluation", "training", "all"]
+"""Parts of a text."""
 
 
-@app.command()
-@with_groups
-def evaluate(
-    context_: typer.Context,
-    *,
-    model: ModelOrRun,
+@dataclass(frozen=True)
+class DumpOptions:
+    """What of a layer is stored."""
+
+    dump: Annotated[Path | None, output("--dump", "Store codes and outputs of a layer as .safetensors.")] = (
+        None
+    )
+    layer: Annotated[
+        int | None,
+        typer.Option("--layer", metavar="N", min=0, help="The layer to dump; by default the first."),
+    ] = None
+    scores: Annotated[bool, typer.Option("--scores", help="Dump the scores S_ij as well.")] = False
+
+    def write(self, loaded: LoadedModel, block: Tensor) -> None:
+        """Store it, of one block of tokens."""
+        from gaincell.evaluation.dump import dump_layer
+
+        if self.dump is not None:
+            dump_layer(loaded.model, block, self.layer or 0, self.dump, scores=self.scores)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated, and how."""
+
     text: Annotated[
         str | None, typer.Option("--text", metavar="TEXT", help=TEXT_HELP + " By default sample.")
-    ] = None,
+    ] = None
     part: Annotated[
         Part | None,
         typer.Option("--part", help="Of a text; by default evaluation, which was never trained on."),
-    ] = None,
+    ] = None
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -66,7 +92,7 @@ def evaluate(
             metavar="PROTOCOL",
             help="blocks-T (the default; T is the model's context, at most 1024), strided-T-S or rolling-T.",
         ),
-    ] = None,
+    ] = None
     limit: Annotated[
         int | None,
         typer.Option(
@@ -75,7 +101,7 @@ def evaluate(
             min=0,
             help="Most tokens evaluated (rolling-T: documents; tasks: items of each); 0: all.",
         ),
-    ] = None,
+    ] = None
     stage: Annotated[
         str | None,
         typer.Option(
@@ -83,85 +109,156 @@ def evaluate(
             metavar="NAME",
             help="A stage of a RUN of `gaincell train`; by default its last in arrays.",
         ),
-    ] = None,
-    tasks: Annotated[
-        str | None,
-        typer.Option("--tasks", metavar="NAME,...|paper", help="Tasks of lm-evaluation-harness instead."),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", metavar="DIR", help="Folder with the tasks' files; else they are downloaded."),
-    ] = None,
-    max_length: Annotated[
-        int | None,
-        typer.Option(
-            "--max-length", metavar="TOKENS", min=2, help="Longest context of a task; by default 1024."
-        ),
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option("--batch", metavar="N", min=1, help="Requests of a task in one forward pass; 8."),
-    ] = None,
-    cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Keep every answer, so that a broken run goes on.")
-    ] = True,
-    chips: Annotated[
-        int | None,
-        typer.Option("--chips", metavar="N", help="Perplexity of N virtual chips, with its spread."),
-    ] = None,
-    mismatch: Annotated[
-        str | None,
-        typer.Option(
-            "--mismatch", metavar="P%", help="Spread of the cells' currents, of full scale, for --chips."
-        ),
-    ] = None,
-    within: Annotated[
-        str | None,
-        typer.Option("--yield-within", metavar="X%", help="Good: up to X % above nominal; by default 5 %."),
-    ] = None,
-    chip_seed: Annotated[
-        int | None, typer.Option("--chip-seed", metavar="N", min=0, max=2**32 - 1, help="Of the chips.")
-    ] = None,
+    ] = None
+    harness: TaskOptions = field(default_factory=TaskOptions)
+    drawn: ChipOptions = field(default_factory=ChipOptions)
     redraw_noise: Annotated[
         bool,
         typer.Option(
             "--redraw-noise",
             help="Redraw the noise of reads and writes for every block, so that ± includes its variance.",
         ),
-    ] = False,
+    ] = False
     at: Annotated[
         list[float] | None,
         typer.Option("--at", metavar="SECONDS", help="Idle time in the middle of a block; repeatable."),
-    ] = None,
-    design: OtherDesign = None,
-    cell: CellName = None,
-    window: Window = None,
-    context: Annotated[
+    ] = None
+    design: OtherDesign = None
+    cell: CellName = None
+    window: Window = None
+    by_context: Annotated[
         bool, typer.Option("--by-context", help="Perplexity against the length of context.")
-    ] = False,
-    repetition: Annotated[
+    ] = False
+    by_repetition: Annotated[
         bool, typer.Option("--by-repetition", help="Loss on tokens that stood in the context before.")
-    ] = False,
-    other_latency: OtherLatency = None,
-    refresh: RefreshOptions,
-    dump: Annotated[
-        Path | None,
-        typer.Option(
-            "--dump",
-            callback=output_file,
-            metavar="FILE",
-            help="Store codes and outputs of a layer as .safetensors.",
-        ),
-    ] = None,
-    layer: Annotated[
-        int | None,
-        typer.Option("--layer", metavar="N", min=0, help="The layer to dump; by default the first."),
-    ] = None,
-    scores: Annotated[bool, typer.Option("--scores", help="Dump the scores S_ij as well.")] = False,
-    threads: Threads = None,
-    impl: ImplName = Impl.auto,
-    device: DeviceOrAuto = "cpu",
-    dtype: DtypeName = Dtype.float32,
+    ] = False
+    other_latency: OtherLatency = None
+    refresh: RefreshOptions = field(default_factory=RefreshOptions)
+    dump: DumpOptions = field(default_factory=DumpOptions)
+
+    @property
+    def pauses(self) -> bool:
+        """Whether the chip idles, or its columns are refreshed."""
+        return bool(self.at) or self.refresh.refresh != "none"
+
+    def check(self, context: typer.Context, model: str) -> None:
+        """Raise GaincellError, before a model is loaded, for options that do not go together."""
+        from gaincell.cli._perplexity import window_of_rolling
+        from gaincell.errors import InputError
+        from gaincell.evaluation.perplexity import window_and_stride
+        from gaincell.integrations.hf.size import run_design
+
+        rolling = window_of_rolling(self.protocol) is not None
+        length, stride = (1, 1) if self.protocol is None or rolling else window_and_stride(self.protocol)
+        tasks, chips, dump = (
+            self.harness.tasks is not None,
+            self.drawn.chips is not None,
+            self.dump.dump is not None,
+        )
+        ways = {
+            "--tasks": tasks, "--chips": chips, "--by-context": self.by_context,
+            "--by-repetition": self.by_repetition, "--at or --refresh": self.pauses,
+            "--protocol rolling-T": rolling, "--dump": dump, "--redraw-noise": self.redraw_noise,
+        }  # fmt: skip
+        chosen = [name for name, there in ways.items() if there]
+        if len(chosen) > 1 and not any(set(chosen) <= pair for pair in TOGETHER):
+            raise InputError(f"{' and '.join(chosen)} do not go together; give one of them")
+        for options, needs, there in (
+            (("--data", "--max-length", "--batch", "--cache"), "--tasks", tasks),
+            (("--mismatch", "--yield-within", "--chip-seed"), "--chips", chips),
+            (("--layer", "--scores"), "--dump FILE", dump),
+            (("--backend",), "a RUN, whose attention is in arrays", run_design(model) is not None),
+        ):
+            check_needed(context, options, needs, there)
+        for given, message in (
+            (self.protocol is not None and tasks, "--tasks go without --protocol"),
+            ((self.text, self.part) != (None, None) and tasks, "--tasks go without --text and --part"),
+            (self.part is not None and rolling, "rolling-T takes a text whole, without --part"),
+            (
+                stride < length and (self.pauses or self.by_context or self.by_repetition or dump),
+                f"{self.protocol} goes without --at, --refresh, --by-context, --by-repetition and --dump",
+            ),
+            (chips and len(self.at or ()) > 1, "--chips takes one --at"),
+        ):
+            if given:
+                raise InputError(message)
+        self.drawn.check()
+        for_arrays = {
+            "--chips": chips, "--at or --refresh": self.pauses, "--design": self.design is not None,
+            "--cell": self.cell is not None, "--window": self.window is not None,
+            "--other-latency": self.other_latency is not None, "--dump": dump,
+        }  # fmt: skip
+        for name, there in for_arrays.items():
+            if there:
+                check_run(model, name)
+        choose_chip(model, self.design, self.cell)
+
+    def opened(self) -> Text | None:
+        """The text; None where documents or tasks are read instead. Raises GaincellError."""
+        from gaincell.cli._perplexity import window_of_rolling
+        from gaincell.text import open_text
+
+        other = self.harness.tasks is not None or window_of_rolling(self.protocol) is not None
+        return None if other else open_text(self.text or "sample")
+
+    def measure(
+        self, loaded: LoadedModel, text: Text | None, progress: StageProgress
+    ) -> tuple[Rows, EvaluationResult]:
+        """Table, whose title is the name of what was read, and result."""
+        from gaincell.cli._perplexity import rolling, window_of_rolling
+        from gaincell.cli._tasks import by_tasks
+        from gaincell.results.common import Named
+
+        if self.harness.tasks is not None:
+            return by_tasks(loaded, self.harness, self.limit or 0, self.drawn, progress)
+        if text is not None:
+            table, head = self._measure_on(loaded, text, progress)
+            title = f", text {text.name} ({self.part or 'evaluation'} part)"
+            return replace(table, title=title), replace(head, text=Named(text.name))
+        path, window = self.text or "sample", window_of_rolling(self.protocol) or 0
+        table, head = rolling(loaded, path, window, self.limit or 0, progress)
+        return replace(table, title=f", text {Path(path).name}"), head
+
+    def _measure_on(
+        self, loaded: LoadedModel, text: Text, progress: StageProgress
+    ) -> tuple[Rows, EvaluationResult]:
+        """Table and result of a text as one stream of tokens."""
+        from gaincell.cli import _perplexity as protocols
+        from gaincell.cli._chips import by_chips
+        from gaincell.evaluation.perplexity import cut_blocks, default_protocol, window_and_stride
+        from gaincell.integrations.hf.context import check_length, read_tokens
+
+        protocol = self.protocol or default_protocol(loaded.model)
+        length, _ = window_and_stride(protocol)
+        check_length(loaded.model, length)
+        budget = DEFAULT_LIMIT if self.limit is None else self.limit or None
+        reading, part = progress("read and tokenise the text"), self.part or "evaluation"
+        tokens = read_tokens(loaded, text, part, budget, reading, block=length)
+        times, policy = self.at or [0.0], self.refresh.policy
+        found: tuple[Rows, EvaluationResult]
+        if self.drawn.chips is not None:
+            pause = (times[0], policy) if self.pauses else None
+            found = by_chips(loaded, tokens, protocol, pause, self.drawn, progress)
+        elif self.pauses:
+            found = protocols.after_pauses(loaded, tokens, times, length, policy, progress)
+        elif self.by_context:
+            found = protocols.by_context(loaded, tokens, length, progress)
+        elif self.by_repetition:
+            found = protocols.by_repetition(loaded, tokens, length, progress)
+        else:
+            found = protocols.blocks(loaded, tokens, protocol, progress, redraw=self.redraw_noise)
+        self.dump.write(loaded, cut_blocks(tokens, length)[:1])
+        return found
+
+
+@app.command()
+@with_groups
+def evaluate(
+    context: typer.Context,
+    *,
+    model: ModelOrRun,
+    asked: Evaluation,
+    computing: ComputingAnywhere,
     json: JsonFile = None,
 ) -> None:
     """Perplexity or task scores of a model in software, or of a RUN on its hardware.
@@ -217,151 +314,28 @@ def evaluate(
 
     Example: gaincell evaluate runs/tiny --dump layer3.safetensors --layer 3
     """
-    use(threads, device, auto=True)
-    from dataclasses import replace
-
-    import torch
-    from rich.console import Console
-
-    from gaincell.cli import _perplexity as protocols
-    from gaincell.cli._chips import ChipOptions, by_chips
+    computing.start()
     from gaincell.cli._progress import progress_bars
     from gaincell.errors import InputError
-    from gaincell.evaluation.dump import dump_layer
-    from gaincell.evaluation.perplexity import cut_blocks, default_protocol, window_and_stride
-    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
-    from gaincell.integrations.hf.context import check_length, read_tokens
+    from gaincell.integrations.hf.attach import attached_layers
+    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_backend
     from gaincell.integrations.hf.models import load_model
     from gaincell.integrations.hf.placement import place_model
-    from gaincell.integrations.hf.size import run_design
-    from gaincell.results.common import Named
-    from gaincell.text import open_text
 
-    policy = refresh.policy
-    pauses = bool(at) or policy.kind != "none"
-    window_of_documents = protocols.window_of_rolling(protocol)
-    length, stride = (1, 1) if protocol is None or window_of_documents else window_and_stride(protocol)
-    _check_together(
-        {
-            "--tasks": tasks is not None,
-            "--chips": chips is not None,
-            "--by-context": context,
-            "--by-repetition": repetition,
-            "--at or --refresh": pauses,
-            "--protocol rolling-T": window_of_documents is not None,
-            "--dump": dump is not None,
-            "--redraw-noise": redraw_noise,
-        }
-    )
-    for options_of, needs, there in (
-        (("--data", "--max-length", "--batch", "--cache"), "--tasks", tasks),
-        (("--mismatch", "--yield-within", "--chip-seed"), "--chips", chips is not None),
-        (("--layer", "--scores"), "--dump FILE", dump),
-        (("--impl",), "a RUN, whose attention is in arrays", run_design(model) is not None),
-    ):
-        check_needed(context_, options_of, needs, there)
-    for given, message in (
-        (protocol is not None and tasks is not None, "--tasks go without --protocol"),
-        ((text, part) != (None, None) and tasks is not None, "--tasks go without --text and --part"),
-        (part is not None and window_of_documents, "rolling-T takes a text whole, without --part"),
-        (
-            stride < length and (pauses or context or repetition or dump),
-            f"{protocol} goes without --at, --refresh, --by-context, --by-repetition and --dump",
-        ),
-        (chips is not None and len(at or ()) > 1, "--chips takes one --at"),
-        (chips is not None and chips < 1, f"{chips} chips: give 1 or more"),
-    ):
-        if given:
-            raise InputError(message)
-    options = None
-    if chips is not None:
-        spread = None if mismatch is None else fraction(mismatch, "--mismatch")
-        options = ChipOptions(chips, spread, fraction(within or "5%", "--yield-within"), chip_seed)
-    text, part = text or "sample", part or Part.evaluation
-    found_text = None if tasks or window_of_documents else open_text(text)
-    weights = getattr(torch, dtype.value)
-    for_arrays = {
-        "--chips": chips, "--at or --refresh": pauses or None, "--design": design, "--cell": cell,
-        "--window": window, "--other-latency": other_latency, "--dump": dump,
-    }  # fmt: skip
-    wanted = [name for name, there in for_arrays.items() if there is not None]
-    if wanted:
-        check_run(model, wanted[0])
-    choose_chip(model, design, cell)
-    loaded = load_model(model, weights, stage)
-    exchanged = change_chip(loaded.model, design, cell, window, other_latency)
-    set_impl(loaded.model, impl.value)
-    place_model(loaded.model, device)
-    if pauses and not _in_arrays(loaded):
+    asked.check(context, model)
+    text = asked.opened()
+    loaded = load_model(model, computing.weights, asked.stage)
+    exchanged = change_chip(loaded.model, asked.design, asked.cell, asked.window, asked.other_latency)
+    set_backend(loaded.model, computing.backend)
+    place_model(loaded.model, computing.device)
+    in_arrays = bool(attached_layers(loaded.model))
+    if asked.pauses and not in_arrays:
         raise InputError(f"{model} is in software and has no chip that could idle; give a RUN")
-    version = AS_SAVED if _in_arrays(loaded) else "the pretrained model, in software"
-    gains = (version if stage is None else f"stage {stage} of the RUN") + exchanged
+    version = AS_SAVED if in_arrays else "the pretrained model, in software"
+    gains = (version if asked.stage is None else f"stage {asked.stage} of the RUN") + exchanged
     typer.echo(f"{model}: {gains}")
-    head: EvaluationResult
     with progress_bars() as progress:
-        if tasks is not None:
-            from gaincell.cli._tasks import by_tasks
-
-            table, head = by_tasks(
-                loaded, tasks, data, limit or 0, max_length, batch or 8, cache, options, progress
-            )
-            title = model
-        elif window_of_documents is not None:
-            table, head = protocols.rolling(loaded, text, window_of_documents, limit or 0, progress)
-            title = f"{model}, text {Path(text).name}"
-        else:
-            assert found_text is not None
-            reading = progress("read and tokenise the text")
-            budget = DEFAULT_LIMIT if limit is None else limit or None
-            title = f"{model}, text {found_text.name} ({part.value} part)"
-            protocol = protocol or default_protocol(loaded.model)
-            length, _ = window_and_stride(protocol)
-            check_length(loaded.model, length)
-            tokens = read_tokens(loaded, found_text, part.value, budget, reading, block=length)
-            if options is not None:
-                pause = (at or [0.0], policy) if pauses else None
-                table, head = by_chips(loaded, tokens, protocol, pause, options, progress)
-            elif pauses:
-                table, head = protocols.after_pauses(loaded, tokens, at or [0.0], length, policy, progress)
-            elif context:
-                table, head = protocols.by_context(loaded, tokens, length, progress)
-            elif repetition:
-                table, head = protocols.by_repetition(loaded, tokens, length, progress)
-            else:
-                table, head = protocols.blocks(loaded, tokens, protocol, progress, redraw=redraw_noise)
-            if dump is not None:
-                first = cut_blocks(tokens, length)[:1]
-                dump_layer(loaded.model, first, layer or 0, dump, scores=scores)
-            head = replace(head, text=Named(found_text.name))
-    head = replace(head, stage=stage, gains=gains if _in_arrays(loaded) else None)
-    if stage is not None:
-        title = f"{title}, stage {stage}"
-    table.title, table.title_justify = title, "left"
-    Console().print(table)
-    write_json(json, head)
-
-
-DEFAULT_LIMIT = 32_768
-"""Tokens of a text, as many as `ablate`, `adapt` and `map` evaluate on."""
-
-
-def _check_together(given: dict[str, bool]) -> None:
-    """One way to evaluate at a time; chips may idle."""
-    from gaincell.errors import InputError
-
-    chosen = [name for name, there in given.items() if there]
-    allowed = (
-        {"--chips", "--tasks"},
-        {"--chips", "--at or --refresh"},
-        {"--at or --refresh", "--dump"},
-        {"--by-context", "--dump"},
-        {"--by-repetition", "--dump"},
-    )
-    if len(chosen) > 1 and not any(set(chosen) <= pair for pair in allowed):
-        raise InputError(f"{' and '.join(chosen)} do not go together; give one of them")
-
-
-def _in_arrays(loaded: LoadedModel) -> bool:
-    from gaincell.integrations.hf.attach import attached_layers
-
-    return bool(attached_layers(loaded.model))
+        table, head = asked.measure(loaded, text, progress)
+    stage = "" if asked.stage is None else f", stage {asked.stage}"
+    head = replace(head, stage=asked.stage, gains=gains if in_arrays else None)
+    show_result(head, json, replace(table, title=f"{model}{table.title}{stage}"))

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from gaincell.cli._json import output_directory
-from gaincell.cli._options import Dtype, DtypeName, RunName, check_needed
+from gaincell.cli._json import directory
+from gaincell.cli._options import DtypeName, RunName, check_needed
 
 app = typer.Typer()
-
-
-class Format(StrEnum):
-    """What can be written."""
-
-    transformers = "transformers"
-    peft = "peft"
 
 
 @app.command()
 def export(
     context: typer.Context,
     run: RunName,
-    out: Annotated[
-        Path, typer.Option("--out", callback=output_directory, metavar="DIR", help="Directory to write.")
-    ],
+    out: Annotated[Path, directory("--out", "DIR", "Directory to write.")],
     form: Annotated[
-        Format, typer.Option("--format", help="transformers: a model that stands alone; peft: an adapter.")
-    ] = Format.transformers,
-    dtype: DtypeName = Dtype.float32,
+        Literal["transformers", "peft"],
+        typer.Option("--format", help="transformers: a model that stands alone; peft: an adapter."),
+    ] = "transformers",
+    dtype: DtypeName = "float32",
 ) -> None:
     """Write a RUN as a model of transformers, or as an adapter of peft, with a model card.
 
@@ -48,7 +39,7 @@ def export(
 
     from gaincell.integrations.hf.export import export_peft, export_transformers
 
-    whole = form is Format.transformers
+    whole = form == "transformers"
     check_needed(context, ("--dtype",), "--format transformers", whole)
-    place = export_transformers(run, out, getattr(torch, dtype.value)) if whole else export_peft(run, out)
+    place = export_transformers(run, out, getattr(torch, dtype)) if whole else export_peft(run, out)
     typer.echo(f"{place}: {', '.join(sorted(file.name for file in place.iterdir()))}")

@@ -6,20 +6,9 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, write_json
-from gaincell.cli._options import (
-    Device,
-    Impl,
-    ImplName,
-    OtherDesign,
-    RunName,
-    Sequences,
-    TextName,
-    Threads,
-    check_run,
-    choose_chip,
-    use,
-)
+from gaincell.cli._groups import with_groups
+from gaincell.cli._json import FigureFile, JsonFile, show_result
+from gaincell.cli._options import Computing, OtherDesign, RunName, Sequences, TextName
 
 app = typer.Typer()
 TOKENS = 512
@@ -27,7 +16,9 @@ TOKENS = 512
 
 
 @app.command()
+@with_groups
 def fidelity(
+    *,
     run: RunName,
     text: TextName = "sample",
     tokens: Annotated[
@@ -45,9 +36,7 @@ def fidelity(
         str | None, typer.Option("--linear", metavar="RUN", help="The linear hardware model, if it is a RUN.")
     ] = None,
     figure: FigureFile = None,
-    threads: Threads = None,
-    impl: ImplName = Impl.auto,
-    device: Device = "cpu",
+    computing: Computing,
     json: JsonFile = None,
 ) -> None:
     """Compare every head's output in arrays with the pretrained model's softmax attention.
@@ -61,33 +50,24 @@ def fidelity(
 
     Example: gaincell fidelity runs/tiny --figure fidelity.png --json fidelity.json
     """
-    use(threads, device)
-    from rich.console import Console
-
-    from gaincell.cli._perplexity import result
+    computing.start()
+    from gaincell.cli._perplexity import load_run, result
     from gaincell.cli._progress import progress_bars
     from gaincell.errors import InputError
     from gaincell.evaluation.fidelity import fidelity as compare_heads
     from gaincell.evaluation.perplexity import cut_blocks
     from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
     from gaincell.integrations.hf.context import check_length, default_length, read_tokens
     from gaincell.integrations.hf.models import load_model, load_software
     from gaincell.reports.fidelity import fidelity_figure, fidelity_rows
-    from gaincell.reports.style import save
     from gaincell.results.evaluation import FidelityResult
     from gaincell.text import open_text
 
-    check_run(run, "fidelity")
-    choose_chip(run, design)
     found_text = open_text(text)
-    loaded = load_model(run)
-    gains = AS_SAVED + change_chip(loaded.model, design)
+    loaded, gains = load_run(run, "fidelity", design, computing.backend)
     columns = attached_layers(loaded.model)[0].design.window
     tokens = tokens or default_length(loaded.model, min(TOKENS, columns))
     check_length(loaded.model, tokens)
-    set_impl(loaded.model, impl.value)
-    typer.echo(f"{run}: {gains}")
     base = load_software(loaded.id)
     of_linear = None
     if linear is not None:
@@ -98,7 +78,7 @@ def fidelity(
             )
         of_linear = other.model
     for model in (loaded.model, base, *([] if of_linear is None else [of_linear])):
-        model.to(device)  # type: ignore[arg-type]
+        model.to(computing.device)  # type: ignore[arg-type]
     with progress_bars() as progress:
         reading = progress("read and tokenise the text")
         stream = read_tokens(loaded, found_text, "evaluation", tokens * sequences, reading, block=tokens)
@@ -107,7 +87,4 @@ def fidelity(
     protocol = f"{len(ids)} x {tokens} tokens, hidden states of the pretrained model, {found.queries} queries"
     head = result(loaded, protocol, ids.flatten(), command="fidelity", text=found_text.name, gains=gains)
     entry = FidelityResult(**vars(head), fidelity=found.tables)
-    Console().print(fidelity_rows(entry, run).terminal())
-    write_json(json, entry)
-    if figure is not None:
-        save(fidelity_figure(entry), figure)
+    show_result(entry, json, fidelity_rows(entry, run), figure=figure, draw=fidelity_figure)

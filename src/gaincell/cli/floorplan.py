@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, command_line, output_file, write_json
+from gaincell.cli._json import FigureFile, JsonFile, command_line, output, show_result
 from gaincell.cli._options import ChipArgument, HeadDim, ProcessName, Stack, Window
 
 app = typer.Typer()
@@ -17,16 +17,7 @@ app = typer.Typer()
 def floorplan(
     design: ChipArgument = "leroux2025",
     figure: FigureFile = None,
-    gds: Annotated[
-        Path | None,
-        typer.Option(
-            "--gds",
-            callback=output_file,
-            metavar="FILE",
-            dir_okay=False,
-            help="Rectangles as GDSII (extra: layout).",
-        ),
-    ] = None,
+    gds: Annotated[Path | None, output("--gds", "Rectangles as GDSII (extra: layout).")] = None,
     window: Window = None,
     tile: Annotated[
         int | None, typer.Option("--tile", metavar="N", min=1, help="Columns of a sub-tile.")
@@ -51,8 +42,6 @@ def floorplan(
 
     Example: gaincell floorplan leroux2025-oxide --cell-area 0.12e-12 --stack 4 --figure dense.png
     """
-    from rich.console import Console
-
     from gaincell.chips.design_file import load_design
     from gaincell.costs.activity import Activity
     from gaincell.costs.floorplan import blocks_of, floorplan_result, tiles_of
@@ -60,7 +49,6 @@ def floorplan(
     from gaincell.costs.head import Head
     from gaincell.costs.technology import load_technology
     from gaincell.reports.floorplan import area_rows, floorplan_figure, stack_rows
-    from gaincell.reports.style import save
 
     if gds is not None:
         require_gdstk(gds)
@@ -73,11 +61,6 @@ def floorplan(
         process = process.replace(cell_area=cell_area)
     head = Head(chip, process, Activity.assumed(chip).mean(), head_dim=head_dim)
     result = floorplan_result(head, stack, command_line())
-    console = Console()
-    console.print(area_rows(result).terminal())
-    console.print(stack_rows(result).terminal())
-    write_json(json, result)
-    if figure is not None:
-        save(floorplan_figure(result), figure)
+    show_result(result, json, area_rows(result), stack_rows(result), figure=figure, draw=floorplan_figure)
     if gds is not None:
         write_gds(blocks_of(head, stack), gds)

@@ -8,24 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, write_json
+from gaincell.cli._groups import with_groups
+from gaincell.cli._json import JsonFile, command_line, write_json
 from gaincell.cli._options import (
     LARGEST_SEED,
     CellName,
     ChipOfModel,
-    DeviceOrAuto,
-    Dtype,
-    DtypeName,
-    Impl,
-    ImplName,
+    ComputingAnywhere,
     ModelOrRun,
     OtherLatency,
     RefreshOptions,
-    Threads,
     check_needed,
     choose_chip,
-    use,
-    with_groups,
 )
 from gaincell.errors import InputError
 
@@ -64,10 +58,7 @@ def generate(
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Seed of sampling.")
     ] = 0,
-    threads: Threads = None,
-    impl: ImplName = Impl.auto,
-    device: DeviceOrAuto = "cpu",
-    dtype: DtypeName = Dtype.float32,
+    computing: ComputingAnywhere,
     json: JsonFile = None,
 ) -> None:
     """Generate text with the attention in gain-cell arrays, token by token.
@@ -93,7 +84,7 @@ def generate(
             f"--temperature {temperature:g}: give {LEAST_TEMPERATURE:g} or more, or 0 for the likeliest token"
         )
     check_needed(context, ("--seed",), "sampling, at a --temperature above 0", temperature > 0)
-    use(threads, device, auto=True)
+    computing.start()
     import torch
 
     from gaincell.chips.design_file import load_design
@@ -111,13 +102,13 @@ def generate(
             model,
             load_design("leroux2025"),
             chip,
-            impl=impl.value,
-            dtype=getattr(torch, dtype.value),
+            backend=computing.backend,
+            dtype=computing.weights,
             progress=progress,
         )
     print(f"{model}: {ready.how}", file=sys.stderr)
     loaded = ready.loaded
-    place = place_model(loaded.model, device)
+    place = place_model(loaded.model, computing.device)
     made = loaded.tokenizer(prompt, return_tensors="pt", add_special_tokens=False, verbose=False)
     ids = made["input_ids"].to(place)
     if ids.numel() == 0:
@@ -228,7 +219,7 @@ def _result(
         "refreshing": results.value(cache.clock.refreshing, "s", "simulated"),
         "writes": results.value(cache.writes, "columns", "simulated"),
         "provenance": results.provenance(
-            command=["gaincell", *sys.argv[1:]],
+            command=command_line(),
             seed=seed,
             protocol="generation on the ring",
             design_hash=design.hash,

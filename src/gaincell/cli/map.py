@@ -2,37 +2,75 @@
 
 from __future__ import annotations
 
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_apart, check_output, directory, write_json
+from gaincell.cli._groups import with_groups
+from gaincell.cli._json import JsonFile, command_line, directory, run_folder, show_result
 from gaincell.cli._options import (
     MODEL_HELP,
     CalibrationTokens,
     CellName,
+    Computing,
     DesignName,
-    Device,
     GradientName,
-    Impl,
-    ImplName,
     Limit,
     Redraw,
     Seed,
     TextName,
-    Threads,
     TrackName,
-    use,
+    chip_of,
 )
 
 app = typer.Typer()
 
 
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How the linear model and the chip's own are trained."""
+
+    learning_rate: Annotated[
+        float,
+        typer.Option(
+            "--learning-rate", metavar="X", help="Peak learning rate of the linear model's training."
+        ),
+    ] = 3e-4
+    fine_tuning_learning_rate: Annotated[
+        float,
+        typer.Option(
+            "--fine-tuning-learning-rate", metavar="X", help="Peak learning rate of the fine-tuning."
+        ),
+    ] = 1e-4
+    lora: Annotated[
+        int,
+        typer.Option(
+            "--lora",
+            metavar="RANK",
+            min=0,
+            help="Train adapters of this rank, not weights; bfloat16 stays bfloat16.",
+        ),
+    ] = 0
+    gradient: Annotated[
+        GradientName,
+        typer.Option(
+            "--gradient",
+            help="Of the cells in training: exact, or as if they were linear; -bf16: faster, approximate.",
+        ),
+    ] = "exact"
+    redraw: Annotated[
+        Redraw,
+        typer.Option("--redraw", help="What each training step redraws on a chip with noise or spread."),
+    ] = "noise"
+
+
 @app.command()
+@with_groups
 def map_(
     context: typer.Context,
+    *,
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP + ".")],
     design: DesignName = "leroux2025",
     cell: CellName = None,
@@ -53,44 +91,11 @@ def map_(
     ] = None,
     limit: Limit = 32_768,
     calibration_tokens: CalibrationTokens = 8_192,
-    learning_rate: Annotated[
-        float,
-        typer.Option(
-            "--learning-rate", metavar="X", help="Peak learning rate of the linear model's training."
-        ),
-    ] = 3e-4,
-    fine_tuning_learning_rate: Annotated[
-        float,
-        typer.Option(
-            "--fine-tuning-learning-rate", metavar="X", help="Peak learning rate of the fine-tuning."
-        ),
-    ] = 1e-4,
-    lora: Annotated[
-        int,
-        typer.Option(
-            "--lora",
-            metavar="RANK",
-            min=0,
-            help="Train adapters of this rank, not weights; bfloat16 stays bfloat16.",
-        ),
-    ] = 0,
-    gradient: Annotated[
-        GradientName,
-        typer.Option(
-            "--gradient",
-            help="Of the cells in training: exact, or as if they were linear; -bf16: faster, approximate.",
-        ),
-    ] = GradientName.exact,
-    redraw: Annotated[
-        Redraw,
-        typer.Option("--redraw", help="What each training step redraws on a chip with noise or spread."),
-    ] = Redraw.noise,
+    training: TrainingOptions,
     published: Annotated[bool, typer.Option(help="Also run the paper's adaptation, for its curve.")] = True,
     track: TrackName = None,
     seed: Seed = 0,
-    threads: Threads = None,
-    impl: ImplName = Impl.auto,
-    device: Device = "cpu",
+    computing: Computing,
     json: JsonFile = None,
 ) -> None:
     """Map a pretrained language model onto gain-cell attention, and show the perplexity of every stage.
@@ -107,48 +112,36 @@ def map_(
 
     Example: gaincell map smollm2-135m --text MY_TEXTS/ --budget 500000 --out runs/smollm2
     """
-    folder = out or Path("runs") / Path(model).resolve().name
-    check_output("--out", folder, directory=True)
-    check_apart(context.command, context.params, [] if out else [("--out", folder)])
-    use(threads, device)
-    from rich.console import Console
-
-    from gaincell.chips.design_file import load_design
-    from gaincell.chips.device import with_cell
+    folder = run_folder(context, out, Path(model).resolve().name)
+    computing.start()
     from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.mapping.pipeline import map_model
     from gaincell.mapping.settings import MapSettings
     from gaincell.reports.tables import adaptation_lines, perplexity_table
     from gaincell.training.tracker import tracking
 
-    chip = load_design(design)
     settings = MapSettings(
         model=model,
-        design=chip if cell is None else with_cell(chip, cell),
+        design=chip_of(design, cell),
         text=text,
         budget=budget,
         seed=seed,
         block=block,
         evaluation_tokens=limit,
         calibration_tokens=calibration_tokens,
-        learning_rate=learning_rate,
-        fine_tuning_learning_rate=fine_tuning_learning_rate,
-        lora=lora,
-        gradient=gradient.value,
-        redraw=redraw.value,
+        learning_rate=training.learning_rate,
+        fine_tuning_learning_rate=training.fine_tuning_learning_rate,
+        lora=training.lora,
+        gradient=training.gradient,
+        redraw=training.redraw,
         published=published,
-        impl=impl.value,
-        device=device,
+        backend=computing.backend,
+        device=computing.device,
     )
     with kept_in(folder), progress_bars() as progress, tracking(track, folder) as tracker:
-        command = ["gaincell", *sys.argv[1:]]
-        run = map_model(settings, folder, command=command, progress=progress, tracker=tracker)
+        run = map_model(settings, folder, command=command_line(), progress=progress, tracker=tracker)
     typer.echo(f"{model}: the pretrained model, in software, where the mapping starts")
-    console = Console()
-    console.print(perplexity_table(run))
-    for line in adaptation_lines(run):
-        console.print(line)
-    console.print(f"Results, figures and the model are in {folder}.")
-    write_json(json, run)
+    where = f"Results, figures and the model are in {folder}."
+    show_result(run, json, perplexity_table(run), *adaptation_lines(run), where)
     if not run.adaptation["closed-form"].converged:
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import output_file
+from gaincell.cli._json import output
 
 app = typer.Typer()
 
@@ -18,10 +18,7 @@ def report(
         list[str],
         typer.Argument(metavar="RUN|FILE...", help="RUN directories, files of --json, or NAME=FILE."),
     ],
-    out: Annotated[
-        Path,
-        typer.Option("--out", callback=output_file, metavar="FILE", dir_okay=False, help="The page, HTML."),
-    ] = Path("report.html"),
+    out: Annotated[Path, output("--out", "The page, HTML.")] = Path("report.html"),
     title: Annotated[
         str | None, typer.Option("--title", metavar="TEXT", help="By default what the results are about.")
     ] = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, command_line, output_directory, write_json
+from gaincell.cli._json import JsonFile, command_line, directory, show_result
 from gaincell.cli._options import ChipArgument, ProcessName, Seed, check_needed, needing_amaranth
 
 if TYPE_CHECKING:
@@ -25,12 +25,10 @@ def rtl(
     design: ChipArgument,
     out: Annotated[
         Path,
-        typer.Option(
+        directory(
             "--out",
-            metavar="DIR",
-            file_okay=False,
-            callback=output_directory,
-            help="Directory of the Verilog, testbench, constraints, floorplan, timeline and a README.",
+            "DIR",
+            "Directory of the Verilog, testbench, constraints, floorplan, timeline and a README.",
         ),
     ],
     verify: Annotated[
@@ -70,8 +68,6 @@ def rtl(
 
     Example: gaincell rtl leroux2025 --out runs/rtl --verify
     """
-    from rich.console import Console
-
     from gaincell.chips.design_file import load_design
     from gaincell.cli._progress import progress_bars
     from gaincell.costs.technology import load_technology
@@ -95,19 +91,13 @@ def rtl(
         )  # fmt: skip
     origin = None if inputs is None else {inputs.name: hashlib.sha256(inputs.read_bytes()).hexdigest()[:12]}
     result = generation.result_of(found, parameters, process, command_line(), seed, origin)
-    console = Console()
+    shown: list[object] = []
     if verify:
-        console.print(tables.check_rows(result).terminal())
-    for check in found.checks:
-        if check.note:
-            console.print(f"* {check.name}: {check.note}", markup=False)
-    if result.modules:
-        console.print(tables.module_rows(result).terminal())
-    if result.energy:
-        console.print(tables.energy_rows({result.inputs: result}).terminal())
-    for path in generation.write(found, parameters, process, result, out):
-        console.print(str(path), markup=False, soft_wrap=True)
-    write_json(json, result)
+        shown.append(tables.check_rows(result))
+    shown += [f"* {check.name}: {check.note}" for check in found.checks if check.note]
+    shown += [tables.module_rows(result)] if result.modules else []
+    shown += [tables.energy_rows({result.inputs: result})] if result.energy else []
+    show_result(result, json, *shown, *generation.write(found, parameters, process, result, out))
     if any(check.failed for check in found.checks):
         raise typer.Exit(1)
 

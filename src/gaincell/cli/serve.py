@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._options import CellName, ChipOfModel, Impl, ImplName, ModelOrRun, Threads, choose_chip, use
+from gaincell.cli._options import Backend, CellName, ChipOfModel, ModelOrRun, Threads, choose_chip, use
 
 if TYPE_CHECKING:
     from gaincell.demonstrator.pair import Pair
@@ -34,7 +34,7 @@ def serve(
         int, typer.Option("--pages", metavar="N", min=1, max=100, help="That may be open at a time.")
     ] = 8,
     threads: Threads = None,
-    impl: ImplName = Impl.auto,
+    backend: Backend = "auto",
 ) -> None:
     """Show a model writing on its hardware and in software, live, on a local page.
 
@@ -63,7 +63,7 @@ def serve(
 
     with listen(host, port) as listening:  # before the models are loaded: a port in use is known at once
         use(threads, "cpu")
-        pair = _pair(model, design, cell, impl)
+        pair = _pair(model, design, cell, backend)
         if not is_loopback(host):
             print(
                 f"gaincell: warning: everyone who can reach {host} can use this server: no passwords "
@@ -74,7 +74,7 @@ def serve(
     print("ended", file=sys.stderr)
 
 
-def _pair(model: str, design: str | None, cell: str | None, impl: Impl) -> Pair:
+def _pair(model: str, design: str | None, cell: str | None, backend: str) -> Pair:
     """The model in its arrays and in software."""
     from gaincell.chips.design_file import load_design
     from gaincell.cli._progress import progress_bars
@@ -85,9 +85,9 @@ def _pair(model: str, design: str | None, cell: str | None, impl: Impl) -> Pair:
     chip = choose_chip(model, design, cell)
     with progress_bars() as progress:
         if find_shipped(model) is not None:
-            ready = adapted_model(model, chip or default, impl=impl.value, progress=progress)
+            ready = adapted_model(model, chip or default, backend=backend, progress=progress)
         else:
-            ready = hardware_model(model, default, chip, impl=impl.value, progress=progress)
+            ready = hardware_model(model, default, chip, backend=backend, progress=progress)
         return Pair(model, ready, progress("observe the arrays"))
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from gaincell.cli._json import JsonFile, command_line, output_directory, write_json
-from gaincell.cli._options import LARGEST_SEED, CellName, RefreshOptions, check_needed, with_groups
+from gaincell.cli._groups import with_groups
+from gaincell.cli._json import JsonFile, command_line, directory, show_result
+from gaincell.cli._options import LARGEST_SEED, CellName, RefreshOptions, check_needed
 
 if TYPE_CHECKING:
     from gaincell.reports.tables import Rows
@@ -35,12 +36,7 @@ Group: TypeAlias = Annotated[
 HeadDim: TypeAlias = Annotated[
     int, typer.Option("--head-dim", metavar="N", min=1, help="D (random signals).")
 ]
-Figures: TypeAlias = Annotated[
-    Path,
-    typer.Option(
-        "--figures", callback=output_directory, metavar="DIR", help="Draw figures into this directory."
-    ),
-]
+Figures: TypeAlias = Annotated[Path, directory("--figures", "DIR", "Draw figures into this directory.")]
 Seed: TypeAlias = Annotated[
     int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Of the random signals.")
 ]
@@ -80,8 +76,6 @@ def head(
 
     Example: gaincell simulate head --group 3 --other-latency 10e-6
     """
-    from rich.console import Console
-
     from gaincell.arrays import Schedule
     from gaincell.arrays.simulation import head_result, step_through
     from gaincell.cli._progress import progress_bars
@@ -99,12 +93,7 @@ def head(
     with progress_bars() as progress:
         arrays, steps = step_through(chip, source.signals, refresh.policy, progress)
     result = head_result(arrays, steps, schedule, layers, other_latency, command_line(), seed)
-    console = Console()
-    for table in _tables(result):
-        console.print(table.terminal())
-    write_json(json, result)
-    for path in draw_head(result, figures):
-        console.print(str(path))
+    show_result(result, json, *_tables(result), *draw_head(result, figures))
 
 
 @app.command()
@@ -138,8 +127,6 @@ def tile(
 
     Example: gaincell simulate tile --tokens 60 --row 3
     """
-    from rich.console import Console
-
     from gaincell.arrays.simulation import step_through, tile_result
     from gaincell.arrays.waveforms import waveforms
     from gaincell.cli._progress import progress_bars
@@ -159,14 +146,11 @@ def tile(
     row = int(arrays.trace.tile_charge[0, 0, column // chip.tile].abs().argmax()) if row is None else row
     found = waveforms(arrays.trace, column=column, row=row)
     result = tile_result(found, chip, arrays.head_dim, command_line(), seed)
-    write_json(json, result)
-    console = Console()
-    console.print(
+    ends = (
         f"key column {column}: {float(found.key_charge[-1]) * 1e15:.1f} fC; "
         f"value bit line {row}: {float(found.value_charge[-1]) * 1e15:.1f} fC, count {int(found.count[-1])}"
     )
-    for path in draw_tile(result, figures):
-        console.print(str(path))
+    show_result(result, json, ends, *draw_tile(result, figures))
 
 
 def _tables(result: HeadResult) -> list[Rows]:

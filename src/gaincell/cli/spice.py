@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, check_apart, command_line, output_file, write_json
-from gaincell.cli._options import check_needed, with_groups
+from gaincell.cli._groups import with_groups
+from gaincell.cli._json import FigureFile, JsonFile, check_apart, command_line, output, show_result
+from gaincell.cli._options import check_needed
 from gaincell.cli._spice_circuits import mixed, write
 from gaincell.cli._spice_options import (
     CornerOptions,
@@ -40,13 +41,7 @@ def characterise(
     context: typer.Context,
     *,
     out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            callback=output_file,
-            metavar="DEVICE.toml",
-            help="Where to; measurements and figure beside it.",
-        ),
+        Path, output("--out", "Where to; measurements and figure beside it.", "DEVICE.toml")
     ] = Path("cell.toml"),
     models: ModelOptions,
     cells: Annotated[
@@ -74,7 +69,6 @@ def characterise(
     Example: gaincell adapt tiny --cell freepdk45.toml
     """
     import torch
-    from rich.console import Console
 
     from gaincell.chips.design_file import load_design
     from gaincell.errors import InputError
@@ -100,14 +94,10 @@ def characterise(
     expected = chip.cell.current(u).numpy() * chip.charge_unit
     result = cell_result(found, chip, expected, command_line(), seed)
     figure = save(cell_figure(result), out.with_suffix(".png"))
-    write_json(json, result)
-    console = Console()
-    console.print(cell_table(result, device).terminal())
+    show_result(result, json, cell_table(result, device))
     if without:
-        console.print(f"No retention in the device: {without}", soft_wrap=True)
-    console.print(
-        f"Device and figure: {out}, {figure}. Use it: gaincell adapt tiny --cell {out}", soft_wrap=True
-    )
+        typer.echo(f"No retention in the device: {without}")
+    typer.echo(f"Device and figure: {out}, {figure}. Use it: gaincell adapt tiny --cell {out}")
 
 
 @app.command()
@@ -153,11 +143,8 @@ def verify(
 
     Example: gaincell spice verify --full --inputs layer3.safetensors --figure verify.png
     """
-    from rich.console import Console
-
     from gaincell.chips.design_file import load_design
     from gaincell.reports.spice import verification_figure
-    from gaincell.reports.style import save
     from gaincell.spice.inputs import random_inputs
     from gaincell.spice.result import verify_result
     from gaincell.spice.verify import verify as compare
@@ -177,7 +164,7 @@ def verify(
     with simulating() as stages:
         written = None
         if write_dac is not None:
-            written = stored_levels(technology, chip, write_dac.value, corner=where)
+            written = stored_levels(technology, chip, write_dac, corner=where)
         found = compare(
             technology,
             chip,
@@ -191,11 +178,7 @@ def verify(
             stages=stages,
         )
     result = verify_result(found, chip, command_line(), seed)
-    write_json(json, result)
-    for table in verify_tables(result):
-        Console().print(table.terminal())
-    if figure is not None:
-        save(verification_figure(result), figure)
+    show_result(result, json, *verify_tables(result), figure=figure, draw=verification_figure)
     if not found.passed:
         raise typer.Exit(1)
 
@@ -222,23 +205,15 @@ def wires(
 
     Example: gaincell spice wires --figure wires.png
     """
-    from rich.console import Console
-
     from gaincell.chips.design_file import load_design
     from gaincell.reports.spice import wires_figure
-    from gaincell.reports.style import save
     from gaincell.spice.wires import study
 
     chip, where = load_design(design), corner.load()
     technology = models.load(context)
     with simulating() as stages:
         result = study(technology, chip, command_line(), corner=where, most=most, jobs=workers, stages=stages)
-    write_json(json, result)
-    console = Console()
-    for table in wire_tables(result):
-        console.print(table.terminal())
-    if figure is not None:
-        save(wires_figure(result), figure)
+    show_result(result, json, *wire_tables(result), figure=figure, draw=wires_figure)
 
 
 @app.command()
@@ -271,8 +246,6 @@ def energy(
 
     Example: gaincell spice energy --inputs layer3.safetensors --json energy.json
     """
-    from rich.console import Console
-
     from gaincell.chips.design_file import load_design
     from gaincell.spice.inputs import random_inputs
     from gaincell.spice.result import energy_result
@@ -298,5 +271,4 @@ def energy(
             )
             runs.append(found)
     result = energy_result(runs, chip, command_line(), seed)
-    write_json(json, result)
-    Console().print(energy_table(result).terminal())
+    show_result(result, json, energy_table(result))

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._json import JsonFile, directory, write_json
-from gaincell.cli._options import Device, Impl, ImplName, Threads, check_needed, use
+from gaincell.cli._groups import with_groups
+from gaincell.cli._json import JsonFile, command_line, directory, show, show_result
+from gaincell.cli._options import Computing, check_needed, use
 
 if TYPE_CHECKING:
     from gaincell.sweeps.settings import Sweep
@@ -23,8 +24,10 @@ JOURNAL, POINTS, SWEEP, RESULT = "points.journal", "points", "sweep.json", "resu
 
 
 @app.command()
+@with_groups
 def sweep(
     context: typer.Context,
+    *,
     file: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="See docs/sweeps.md.")],
     out: Annotated[
         Path | None, directory("--out", "DIR", "Results, points and figures; by default runs/sweeps/NAME.")
@@ -45,12 +48,9 @@ def sweep(
         bool, typer.Option("--dry-run", help="Check everything and say what is planned.")
     ] = False,
     retry_elsewhere: Annotated[
-        bool,
-        typer.Option("--retry-elsewhere", help="Take points that other machines were at for lost."),
+        bool, typer.Option("--retry-elsewhere", help="Take points that other machines were at for lost.")
     ] = False,
-    threads: Threads = None,
-    impl: ImplName = Impl.auto,
-    device: Device = "cpu",
+    computing: Computing,
     json: JsonFile = None,
     worker: Annotated[int | None, typer.Option("--worker", hidden=True)] = None,
     parent: Annotated[int, typer.Option("--parent", hidden=True)] = 0,
@@ -71,7 +71,8 @@ def sweep(
         "points that are measured, without --dry-run",
         not dry_run,
     )
-    use(threads or max(1, _cores() // workers), device)
+    threads = computing.threads or max(1, _cores() // workers)
+    use(threads, computing.device)
     from gaincell.sweeps.file import load_sweep
     from gaincell.sweeps.study import existing_storage, open_storage
 
@@ -79,7 +80,7 @@ def sweep(
     place = out or Path("runs") / "sweeps" / asked.name
     shared = storage or str(place / JOURNAL)
     if worker is not None:
-        _work(asked, place, shared, worker, parent, weights=weights, impl=impl.value, device=device)
+        _work(asked, place, shared, worker, parent, computing, weights=weights)
         return
     if dry_run:
         _dry_run(asked, existing_storage(shared) if storage or Path(shared).is_file() else None)
@@ -89,8 +90,7 @@ def sweep(
     _claim(place, asked)
     opened = open_storage(shared)
     options = ["--keep-models"] if weights else []
-    options += ["--impl", impl.value, "--device", device]
-    options += ["--threads", str(threads or max(1, _cores() // workers))]
+    options += ["--backend", computing.backend, "--device", computing.device, "--threads", str(threads)]
     found = _oversee(asked, file, place, shared, opened, workers, options, retry_elsewhere)
     _report(asked, found, place, json)
 
@@ -128,7 +128,7 @@ def _claim(place: Path, asked: Sweep) -> None:
 
 
 def _work(
-    asked: Sweep, place: Path, shared: str, worker: int, parent: int, *, weights: bool, impl: str, device: str
+    asked: Sweep, place: Path, shared: str, worker: int, parent: int, computing: Computing, *, weights: bool
 ) -> None:
     """What a worker does."""
     from gaincell.sweeps.point import Bench, measure_into
@@ -136,9 +136,8 @@ def _work(
     from gaincell.sweeps.work import work
 
     storage = open_storage(shared)
-    bench = Bench(asked, impl, device)
-    command = ["gaincell", *sys.argv[1:]]
-    work(asked, storage, measure_into(bench, place / POINTS, command, weights=weights), worker, parent)
+    bench = Bench(asked, computing.backend, computing.device)
+    work(asked, storage, measure_into(bench, place / POINTS, command_line(), weights=weights), worker, parent)
 
 
 def _oversee(
@@ -176,34 +175,29 @@ def _oversee(
 
 def _dry_run(asked: Sweep, storage: Any | None) -> None:
     """What a sweep would do."""
-    from rich.console import Console
     from rich.table import Table
 
     from gaincell.sweeps.settings import LEARNING, OBJECTIVES
     from gaincell.sweeps.study import open_study, survey
 
-    console = Console()
     table = Table(
         "parameter", "unit", "values", title=f"{asked.name}: {asked.points} points, {asked.sampler}"
     )
     for parameter in asked.parameters:
         table.add_row(parameter.name, parameter.unit, parameter.describe())
-    console.print(table)
     directions = ", ".join(f"{OBJECTIVES[name][0]} {name}" for name in asked.objectives)
-    console.print(f"objectives: {directions}")
+    show(table, f"objectives: {directions}")
     if asked.sampler not in LEARNING:
         reasons = [reason for reason in asked.possible() if reason]
         if reasons:
-            console.print(f"{len(reasons)} points will fail, such as: {reasons[0]}", markup=False)
+            show(f"{len(reasons)} points will fail, such as: {reasons[0]}")
     if storage is not None and asked.study in (known.study_name for known in storage.get_all_studies()):
         found = survey(open_study(asked, storage), asked.points)
-        console.print(f"already complete: {len(found.complete)}, failed: {len(found.failed)}")
+        show(f"already complete: {len(found.complete)}, failed: {len(found.failed)}")
 
 
 def _report(asked: Sweep, found: Any, place: Path, json: Path | None) -> None:
     """Result files, table, figures."""
-    from rich.console import Console
-
     from gaincell.errors import RunError
     from gaincell.reports.sweep import rows
     from gaincell.reports.sweep_aware import remarks
@@ -211,20 +205,15 @@ def _report(asked: Sweep, found: Any, place: Path, json: Path | None) -> None:
     from gaincell.results import write
     from gaincell.sweeps.result import assemble
 
-    result = assemble(asked, found, ["gaincell", *sys.argv[1:]])
+    result = assemble(asked, found, command_line())
     write(result, place / RESULT)
-    write_json(json, result)
-    console = Console()
-    console.print(rows(result).terminal())
-    for line in remarks(result):
-        console.print(line, markup=False)
+    show_result(result, json, rows(result), *remarks(result))
     if found.elsewhere:
-        console.print(
+        show(
             f"{len(found.elsewhere)} points are in progress on other machines; give the command again when "
             "they are done, with --retry-elsewhere if those machines are gone"
         )
     if not found.complete:
         reason = next((p.reason for p in result.points if p.reason is not None), "none was finished")
         raise RunError(f"all points failed: {reason}")
-    for drawn in draw_all(result, place / "figures"):
-        console.print(str(drawn))
+    show(*draw_all(result, place / "figures"))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, output_file, write_json
+from gaincell.cli._json import FigureFile, JsonFile, output, show_result
 
 app = typer.Typer()
 
@@ -29,32 +29,9 @@ def table(
         ),
     ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Also show the paper's table (cited).")] = False,
-    csv: Annotated[
-        Path | None,
-        typer.Option(
-            "--csv", callback=output_file, metavar="FILE", dir_okay=False, help="Also write it as CSV."
-        ),
-    ] = None,
-    latex: Annotated[
-        Path | None,
-        typer.Option(
-            "--latex",
-            callback=output_file,
-            metavar="FILE",
-            dir_okay=False,
-            help="Also write it for LaTeX (booktabs).",
-        ),
-    ] = None,
-    markdown: Annotated[
-        Path | None,
-        typer.Option(
-            "--markdown",
-            callback=output_file,
-            metavar="FILE",
-            dir_okay=False,
-            help="Also write it as Markdown.",
-        ),
-    ] = None,
+    csv: Annotated[Path | None, output("--csv", "Also write it as CSV.")] = None,
+    latex: Annotated[Path | None, output("--latex", "Also write it for LaTeX (booktabs).")] = None,
+    markdown: Annotated[Path | None, output("--markdown", "Also write it as Markdown.")] = None,
     figure: FigureFile = None,
     json: JsonFile = None,
 ) -> None:
@@ -70,8 +47,6 @@ def table(
     Example: gaincell table docs/results/evaluation/tasks/smollm2-software.json
     docs/results/evaluation/tasks/smollm2-leroux2025-extended.json --latex table.tex --figure table.png
     """
-    from rich.console import Console
-
     from gaincell.errors import InputError
     from gaincell.files import write_text
     from gaincell.reports.comparison import as_csv, as_json, as_latex, as_markdown, compare, terminal_table
@@ -88,12 +63,10 @@ def table(
             raise InputError(f"two results are called {name!r}; give NAME=FILE")
         runs[name] = read(path, TasksResult)
     found = compare(runs, reference, paper)
-    console = Console()
-    console.print(terminal_table(found))
+    show_result(as_json(found), json, terminal_table(found))
     for file, text in ((csv, as_csv), (latex, as_latex), (markdown, as_markdown)):
         if file is not None:
             write_text(file, text(found))
-    write_json(json, as_json(found))
     if figure is not None:
         from gaincell.reports.comparison_figure import draw_comparison
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._json import JsonFile, check_apart, check_output, directory, write_json
-from gaincell.cli._options import Device, TextName, Threads, TrackName, check_needed, use
+from gaincell.cli._json import JsonFile, command_line, directory, run_folder, show, show_result
+from gaincell.cli._options import Device, TextName, Threads, TrackName, check_needed, use, was_given
+
+if TYPE_CHECKING:
+    from gaincell.mapping.recipe import Recipe, StageRecipe
 
 app = typer.Typer(add_completion=False)
 
@@ -69,41 +72,28 @@ def train(
 
     Example: gaincell train recipes/gpt2.toml --text Skylion007/openwebtext --only linear --device cuda
     """
-    from rich.console import Console
-
     from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.mapping.overrides import parse_overrides
     from gaincell.mapping.recipe_file import load_recipe
-    from gaincell.mapping.recipe_text import check_recipe_text
     from gaincell.mapping.run_recipe import run_recipe
     from gaincell.progress import silent_stages
-    from gaincell.reports.tables import plan_table, stages_table, step_times
-    from gaincell.text import check_text, open_text
+    from gaincell.reports.tables import stages_table, step_times
+    from gaincell.text import open_text
     from gaincell.training.parallel import join_processes
     from gaincell.training.tracker import tracking
 
     check_needed(
         context, ("--json", "--track"), "a recipe that is carried out, without --dry-run", not dry_run
     )
-    folder = out or Path("runs") / recipe.stem
-    check_output("--out", folder, directory=True)
-    check_apart(context.command, context.params, [] if out else [("--out", folder)])
+    folder = run_folder(context, out, recipe.stem)
     use(threads, device)
     plan = load_recipe(recipe, design, parse_overrides(changes or ()))
-    console = Console()
     chosen = plan.stages if only is None else plan.needed_by(only)
     keeps = any(stage.loss == "distillation" and not stage.states and not stage.outputs for stage in chosen)
     check_needed(context, ("--teacher-outputs",), "a stage of distillation without states and outputs", keeps)
     if dry_run:
-        source = context.get_parameter_source("text")
-        given = source is not None and source.name == "COMMANDLINE"
-        if given and (found := check_text(text)) is not None:
-            check_recipe_text(plan, found)
-        console.print(plan_table(plan, chosen))
-        if not given:
-            typer.echo("The text was not checked: give --text.")
+        _dry_run(plan, chosen, text if was_given(context, "text") else None)
         return
-    command = ["gaincell", *sys.argv[1:]]
     main = join_processes(device).is_main_process
     with (
         kept_in(folder),
@@ -118,18 +108,26 @@ def train(
             only=only,
             device=device,
             teacher_outputs=teacher_outputs,
-            command=command,
+            command=command_line(),
             tracker=tracker,
         )
     if not main:
         return
-    console.print(stages_table(result))
-    for line in step_times(result):
-        console.print(line)
-    saved = (
-        f", the model of {result.saved}"
-        if result.saved
-        else "; no model, for no stage in arrays began with a trained one"
-    )
-    console.print(f"Results and figures are in {folder}{saved}.")
-    write_json(json, result)
+    saved = "; no model, for no stage in arrays began with a trained one"
+    if result.saved:
+        saved = f", the model of {result.saved}"
+    where = f"Results and figures are in {folder}{saved}."
+    show_result(result, json, stages_table(result), *step_times(result), where)
+
+
+def _dry_run(plan: Recipe, chosen: Sequence[StageRecipe], text: str | None) -> None:
+    """Check the text, if there is one, and show what a recipe would do."""
+    from gaincell.mapping.recipe_text import check_recipe_text
+    from gaincell.reports.tables import plan_table
+    from gaincell.text import check_text
+
+    if text is not None and (found := check_text(text)) is not None:
+        check_recipe_text(plan, found)
+    show(plan_table(plan, chosen))
+    if text is None:
+        typer.echo("The text was not checked: give --text.")

@@ -127,19 +127,8 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
         (number, rows["voltage"] - scale.v_offset, rows["current"] * scale.charge_per_ampere)
         for number, rows in table.cells()
     ]
-    working, broken = without_broken(cells, scale)
-    cells = working
-    for number, u, _ in cells:
-        check_coverage(u, scale, f"{where}: cell {number}" if len(cells) > 1 else where)
-    needed = order + 2 if kind == "polynomial" else FEWEST_POINTS
-    for number, u, _ in cells:
-        place = f"{where}: cell {number}" if len(cells) > 1 else where
-        if len(np.unique(u)) < needed:
-            raise InputError(
-                f"{place} has {len(np.unique(u))} voltages; {needed} or more are needed for "
-                + (f"a polynomial of order {order}: lower --order" if kind == "polynomial" else "a table")
-            )
-        check_gaps(u, scale, place)
+    cells, broken = without_broken(cells, scale)
+    _check_cells(cells, scale, kind, order, where)
     own = np.array([_least_squares(u, y, order, f"{where}: cell {n}")[0] for n, u, y in cells])
     spread = [_least_squares(u, y, order, where)[1] for _, u, y in cells]
     mean = own.mean(0)
@@ -174,6 +163,7 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
     nominal = _current(cell, grid)
     rms = float(np.sqrt((residuals**2).mean()))
     gain, shift, offset, explained = mismatch or (None, None, None, None)
+    some = cells[:50]
     return CurveFit(
         cell=cell,
         coefficients=tuple(
@@ -197,12 +187,24 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
         u=grid,
         nominal=nominal,
         curves=curves,
-        measured=(
-            np.concatenate([u for _, u, _ in cells[:50]]),
-            np.concatenate([y for _, _, y in cells[:50]]),
-        ),
+        measured=(np.concatenate([u for _, u, _ in some]), np.concatenate([y for _, _, y in some])),
         broken=broken,
     )
+
+
+def _check_cells(cells: Sequence[Points], scale: Scale, kind: str, order: int, where: str) -> None:
+    """Raise InputError for cells with too few points, or points that leave out a part of the range."""
+    places = [f"{where}: cell {number}" if len(cells) > 1 else where for number, _, _ in cells]
+    for (_, u, _), place in zip(cells, places, strict=True):
+        check_coverage(u, scale, place)
+    needed = order + 2 if kind == "polynomial" else FEWEST_POINTS
+    for (_, u, _), place in zip(cells, places, strict=True):
+        if len(np.unique(u)) < needed:
+            raise InputError(
+                f"{place} has {len(np.unique(u))} voltages; {needed} or more are needed for "
+                + (f"a polynomial of order {order}: lower --order" if kind == "polynomial" else "a table")
+            )
+        check_gaps(u, scale, place)
 
 
 def _least_squares(u: Numbers, y: Numbers, order: int, where: str) -> tuple[Numbers, Numbers]:

@@ -151,10 +151,9 @@ def _of_layer(
     key_index: Tensor | None = None,
     query_index: Tensor | None = None,
     sliding_window: int | None = None,
-    extra_age: Tensor | None = None,
 ) -> None:
     """Add what one call of a layer's arrays does; the arguments of `GainCellAttention.forward`."""
-    if extra_age is not None or q.shape[2] != k.shape[2]:
+    if q.shape[2] != k.shape[2]:
         raise InputError("an activity is measured on whole sequences: call the model with use_cache=False")
     attention = sums.attention
     columns = attention.columns(q, k, v, key_index, query_index, sliding_window)

@@ -22,6 +22,7 @@ from gaincell.evaluation.answers import Answers
 from gaincell.hub import local_if_unreachable
 from gaincell.integrations.hf.context import check_ids, check_length, default_length
 from gaincell.progress import StageProgress, silent_stages
+from gaincell.quantity import one_of
 
 try:
     from lm_eval import evaluator
@@ -31,13 +32,26 @@ except ImportError as error:
     raise InputError("the tasks need lm-evaluation-harness: pip install 'gaincell[eval]'") from error
 
 
+OF_HARNESS = {
+    "add_bos_token", "backend", "batch_size", "chat_template_args", "device", "enable_thinking",
+    "logits_cache", "max_batch_size", "mixed_precision_dtype", "prefix_token_id", "softmax_dtype",
+    "think_end_token", "truncation", "trust_remote_code",
+}  # fmt: skip
+"""Arguments of HFLM that act on a model in memory, and those that its command always gives."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": None}
+"""Types of the weights; `auto` is the stored one."""
+
+
 @register_model("gaincell")
 class GainCellLM(HFLM):  # type: ignore[misc]
     """The harness's HFLM, of a model that is in memory or that `gaincell` can load.
 
     The harness finds it by the entry point `gaincell` of the group `lm_eval.models`. Releases up to 0.4.13
     read no entry points; `gaincell lm-eval` is their command with it. Arguments: `path` (a MODEL or RUN of
-    `gaincell evaluate`; `run` is its older name), `design`, `cell`, `impl` and those of HFLM.
+    `gaincell evaluate`; `pretrained` means the same), `design`, `cell`, `impl` (its --backend: `backend` is
+    another thing in HFLM), `dtype` (one of `DTYPES`; by default float32, as `gaincell evaluate` has it) and
+    those of HFLM that act on a model in memory. HFLM itself drops all others in silence; here they are
+    refused.
     The softmax of 16-bit logits is taken in float32 unless `softmax_dtype` says otherwise; HFLM's own default
     takes it in 16 bits, of which a log-likelihood keeps two digits.
     """
@@ -51,6 +65,7 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         design: str | None = None,
         cell: str | None = None,
         impl: str = "auto",
+        dtype: str | None = None,
         tokenizer: Any = None,
         max_length: int | None = None,
         progress: StageProgress = silent_stages,
@@ -59,8 +74,16 @@ class GainCellLM(HFLM):  # type: ignore[misc]
     ) -> None:
         if len([given for given in (path, run, pretrained) if given is not None]) != 1:
             raise InputError("model gaincell needs one path=MODEL|RUN, such as path=adapters/smollm2-135m")
-        if pretrained is None:
-            pretrained, tokenizer = _load(str(path or run), design, cell, impl)
+        if unknown := sorted(kwargs.keys() - OF_HARNESS):
+            allowed = sorted({"path", "design", "cell", "impl", "dtype", "max_length", *OF_HARNESS})
+            raise InputError(f"model gaincell has no argument {unknown[0]!r}; allowed: {one_of(allowed)}")
+        if max_length is not None and not (isinstance(max_length, int) and max_length > 0):
+            raise InputError(f"max_length={max_length}: give a number of tokens of 1 or more")
+        if pretrained is None or isinstance(pretrained, str):
+            name = str(path or run or pretrained)
+            if tokenizer is not None:
+                raise InputError(f"tokenizer={tokenizer}: {name} brings its own; leave it out")
+            pretrained, tokenizer = _load(name, design, cell, impl, dtype or "float32")
         device = kwargs.pop("device", None)
         if device is not None and (torch.cuda.is_available() or not str(device).startswith("cuda")):
             pretrained.to(device)  # the harness's command asks for cuda where there is none, too
@@ -143,15 +166,17 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         return logits
 
 
-def _load(run: str, design: str | None, cell: str | None, impl: str) -> tuple[Any, Any]:
+def _load(run: str, design: str | None, cell: str | None, impl: str, dtype: str) -> tuple[Any, Any]:
     """Model and tokenizer of a MODEL or RUN, on another chip if one is given; of other cells it says so."""
-    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_impl
+    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_backend
     from gaincell.integrations.hf.models import load_model
 
-    loaded = load_model(run)
+    if dtype not in DTYPES:
+        raise InputError(f"dtype={dtype}; allowed: {one_of(DTYPES)}")
+    loaded = load_model(run, DTYPES[dtype])
     if exchanged := change_chip(loaded.model, design, cell):
         print(f"{run}: {AS_SAVED}{exchanged}", file=sys.stderr)
-    set_impl(loaded.model, impl)
+    set_backend(loaded.model, impl)
     return loaded.model, loaded.tokenizer
 
 

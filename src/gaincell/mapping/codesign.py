@@ -79,7 +79,7 @@ class CodesignSettings:
     evaluation_tokens: int = 32_768
     calibration_tokens: int = 4096
     technology: str = "28nm"
-    impl: str = "auto"
+    backend: str = "auto"
     device: str = "cpu"
 
 
@@ -109,7 +109,7 @@ def _codesigned(
     command: Sequence[str],
     progress: StageProgress,
 ) -> CodesignResult:
-    loaded = load_made(settings.model, settings.impl)
+    loaded = load_made(settings.model, settings.backend)
     model: PreTrainedModel = loaded.model.to(settings.device)  # type: ignore[arg-type]
     chip = settings.design or find_start(settings.model).design or default_design
     if "levels" in settings.learn and not chip.levels.storage:
@@ -117,9 +117,8 @@ def _codesigned(
     block = default_length(model)
     texts = _read(settings, block, loaded, progress)
     engine = Engine(loaded=loaded, evaluation=texts.evaluation, protocol=f"blocks-{block}", progress=progress)
-    target = collect_statistics(
-        model, [texts.calibration], progress("statistics of the model as it was made")
-    )
+    reading = progress("statistics of the model as it was made")
+    target = collect_statistics(model, [texts.calibration], reading)
     set_design(model, chip)
     chip = attached_layers(model)[0].design
     adapted = adapt(model, [texts.calibration], target, progress=progress("adapt"))
@@ -142,6 +141,16 @@ def _codesigned(
     activity = measure_activity(model, [some], settings.text, progress=progress("activity"))
     technology = load_technology(settings.technology)
     cost = roll_up.of_model(model_size(settings.model), learned, technology, activity)
+    training = JointTraining(
+        steps=done.steps,
+        tokens=done.tokens,
+        learning_rate=settings.learning_rate,
+        scale_learning_rate=settings.scale_learning_rate,
+        circuit_rate=settings.rate,
+        weights=settings.weights,
+        seconds=done.seconds,
+    )
+    inputs = {"training text": hash_of(texts.training), "evaluation text": hash_of(texts.evaluation)}
     run = CodesignResult(
         command="codesign",
         model=summary.model(loaded),
@@ -149,33 +158,17 @@ def _codesigned(
         start=summary.chip_of(chip),
         learn=tuple(settings.learn),
         circuits=LearnedCircuits(circuits(chip), circuits(learned)),
-        training=JointTraining(
-            steps=done.steps,
-            tokens=done.tokens,
-            learning_rate=settings.learning_rate,
-            scale_learning_rate=settings.scale_learning_rate,
-            circuit_rate=settings.rate,
-            weights=settings.weights,
-            seconds=done.seconds,
-        ),
+        training=training,
         text=UsedText(texts.name, len(texts.evaluation), texts.calibration.numel()),
         adaptation={"closed-form": summary.adaptation(records.of_adaptation(adapted))},
-        stages=(
-            summary.stage("adapted", "adapted", before),
-            summary.stage("trained", "trained", after),
-        ),
+        stages=(summary.stage("adapted", "adapted", before), summary.stage("trained", "trained", after)),
         blocks=PairedLosses(
             tuple(n for _, n in after["per_block"]),
             *(tuple(nll for nll, _ in record["per_block"]) for record in (before, after)),
         ),
         energy=cost.energy_bottom_up,
         signals={stage: _histogram(stage, use) for stage, use in signal_use(model, [some]).items()},
-        provenance=engine.provenance(
-            command,
-            learned,
-            after,
-            {"training text": hash_of(texts.training), "evaluation text": hash_of(texts.evaluation)},
-        ),
+        provenance=engine.provenance(command, learned, after, inputs),
     )
     if out is not None:
         save(model, out)

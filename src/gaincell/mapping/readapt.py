@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -32,7 +33,6 @@ from gaincell.mapping.engine import Engine, read_evaluation
 from gaincell.mapping.folder import run_lock
 from gaincell.mapping.ready import find_start
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.reports.figures import draw_all
 from gaincell.results import write
 from gaincell.results.provenance import hash_of
 from gaincell.results.run import FILE, AdaptedResult, UsedText
@@ -69,7 +69,7 @@ class AdaptSettings:
     protocol: str | None = None
     evaluation_tokens: int = 16_384
     calibration_tokens: int = 16_384
-    impl: str = "auto"
+    backend: str = "auto"
     device: str = "cpu"
     dtype: str = "float32"
 
@@ -89,11 +89,11 @@ def adapt_model(
     """
     start = find_start(settings.model)
     chip = settings.design or start.design or default_design
-    source, dtype = start.made_for(chip), getattr(torch, settings.dtype)
-    loaded = start.load(chip, impl=settings.impl, dtype=dtype)
+    source, to = start.made_for(chip), with_cell(chip, settings.cell) if settings.cell else chip
+    neutral = settings.start == "neutral"
+    loaded = start.load(chip, backend=settings.backend, dtype=getattr(torch, settings.dtype))
     place_model(loaded.model, settings.device)
-    target_design = with_cell(chip, settings.cell) if settings.cell else chip
-    if target_design.hash == source.hash and settings.start == "trained":
+    if to.hash == source.hash and not neutral:
         raise InputError(
             f"{settings.model} is on this chip with {source.cell.name} cells already: nothing to adapt; give "
             "another --cell, or --start neutral to let it recover from discarded gains"
@@ -104,74 +104,61 @@ def adapt_model(
     evaluation = read_evaluation(loaded, text, settings.evaluation_tokens, protocol, progress)
     engine = Engine(loaded=loaded, evaluation=evaluation, protocol=protocol, progress=progress)
     reading = progress("read the calibration text")
-    calibration = cut_blocks(
-        read_tokens(loaded, text, "training", settings.calibration_tokens, reading, block=block), block
-    ).long()
-
+    stream = read_tokens(loaded, text, "training", settings.calibration_tokens, reading, block=block)
+    calibration = cut_blocks(stream, block).long()
     stages: list[tuple[str, str, records.Record]] = []
 
-    def evaluate(name: str, title: str) -> None:
+    def evaluate(name: str, title: str, trained: str = "") -> None:
         record = engine.stage(name, lambda: ({"training_tokens": start.tokens}, loaded.model))
-        stages.append((name, title, record))
+        stages.append((name, title + trained, record))
 
-    neutral = settings.start == "neutral"
-    title = f"{source.cell.name} cell"
-    evaluate("linear", title)
-    if neutral:
-        with neutral_scales(loaded.model):
-            evaluate("linear-neutral", f"{title}, neutral start")
+    def evaluate_starts(name: str, title: str, trained: str = "") -> None:
+        evaluate(name, title, trained)
+        if neutral:
+            with neutral_scales(loaded.model):
+                evaluate(f"{name}-neutral", f"{title}, neutral start")
+
+    evaluate_starts("linear", f"{source.cell.name} cell")
     reading = progress("statistics of the model as it is")
     target, _, as_it_is = measure(loaded.model, as_batch(calibration, loaded.model))
     reading(1, 1, {})
     codes = {"linear": code_use(loaded.model, [calibration[:4]])}
-    set_design(loaded.model, target_design)
-    title = f"{target_design.cell.name} cell"
-    which = ", trained start" if neutral else ""
-    evaluate("unadapted", f"{title}, unadapted{which}")
-    if neutral:
-        with neutral_scales(loaded.model):
-            evaluate("unadapted-neutral", f"{title}, unadapted, neutral start")
-    before = collect_statistics(loaded.model, [calibration], progress("statistics, unadapted"))
+    set_design(loaded.model, to)
+    title = f"{to.cell.name} cell"
+    evaluate_starts("unadapted", f"{title}, unadapted", ", trained start" if neutral else "")
+    before = None
+    if settings.method == "closed-form":  # the published method measures them itself
+        with neutral_scales(loaded.model) if neutral else nullcontext():
+            before = collect_statistics(loaded.model, [calibration], progress("statistics, unadapted"))
     codes["unadapted"] = code_use(loaded.model, [calibration[:4]])
     result = adapt(
-        loaded.model,
-        [calibration],
-        target,
-        cast(Method, settings.method),
-        start=cast(Start, settings.start),
-        rule=cast(Rule, settings.rule),
-        max_iterations=settings.max_iterations,
-        progress=progress("adapt"),
-    )
+        loaded.model, [calibration], target, cast(Method, settings.method),
+        start=cast(Start, settings.start), rule=cast(Rule, settings.rule),
+        max_iterations=settings.max_iterations, progress=progress("adapt"),
+    )  # fmt: skip
     codes["adapted"] = code_use(loaded.model, [calibration[:4]])
     evaluate("adapted", f"{title}, adapted")
-    mismatch = {
-        "before": records.of_mismatch(before, target),
-        "after": records.of_mismatch(result.statistics, target),
-    }
+    before = before or result.started
+    assert before is not None
+    mismatch = {"before": before, "after": result.statistics}
+    adapted = records.of_adaptation(result) | {"target_perplexity": exp_or_infinity(as_it_is)}
     design = attached_layers(loaded.model)[0].design
+    inputs = {"calibration text": hash_of(calibration), "evaluation text": hash_of(evaluation)}
     run = AdaptedResult(
         command="adapt",
         model=summary.model(loaded),
         design=summary.chip_of(design),
         text=UsedText(text.name, len(evaluation), calibration.numel()),
         stages=tuple(summary.stage(*one) for one in stages),
-        adaptation={
-            settings.method: summary.adaptation(
-                records.of_adaptation(result) | {"target_perplexity": exp_or_infinity(as_it_is)}
-            )
-        },
-        mismatch=summary.mismatch(mismatch),
+        adaptation={settings.method: summary.adaptation(adapted)},
+        mismatch=summary.mismatch({when: records.of_mismatch(s, target) for when, s in mismatch.items()}),
         codes=summary.codes({name: records.of_codes(use) for name, use in codes.items()}),
         cell=summary.cell(design),
-        provenance=engine.provenance(
-            command,
-            design,
-            stages[-1][2],
-            {"calibration text": hash_of(calibration), "evaluation text": hash_of(evaluation)},
-        ),
+        provenance=engine.provenance(command, design, stages[-1][2], inputs),
     )
     if out is not None:
+        from gaincell.reports.figures import draw_all  # matplotlib takes half a second to import
+
         with run_lock(out):
             save(loaded.model, out)
             write(run, out / FILE)

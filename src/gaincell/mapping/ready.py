@@ -20,13 +20,13 @@ from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.base_model import LoadedModel, has_tokenizer, load_base, load_tokenizer
 from gaincell.integrations.hf.checkpoint import load_run, read_state
-from gaincell.integrations.hf.chip import AS_SAVED, cells_exchanged, set_impl
+from gaincell.integrations.hf.chip import AS_SAVED, cells_exchanged, set_backend
 from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.size import saved_design
 from gaincell.mapping.initial import calibrate
-from gaincell.ops.gain_cell_attention import Gradient, Impl
+from gaincell.ops.gain_cell_attention import BackendName, Gradient
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.text import open_text
 
@@ -98,15 +98,15 @@ class Start(NamedTuple):
         own = self.design or chip
         return own if self.state is None else own.replace(cell="linear")
 
-    def load(self, chip: Design, *, impl: str = "auto", dtype: torch.dtype = torch.float32) -> LoadedModel:
+    def load(self, chip: Design, *, backend: str = "auto", dtype: torch.dtype = torch.float32) -> LoadedModel:
         """The model, attached, on the design that it was made for."""
         if self.state is None:
             loaded = load_model(self.model, dtype)
-            set_impl(loaded.model, impl)
+            set_backend(loaded.model, backend)
             return loaded
         found = load_base(self.model, dtype) if self.run is None else self.run.base(dtype=dtype)
         loaded = found.with_tokenizer()
-        attach(loaded.model, self.made_for(chip), impl=impl)  # type: ignore[arg-type]
+        attach(loaded.model, self.made_for(chip), backend=backend)  # type: ignore[arg-type]
         read_state(loaded.model, self.state)
         return loaded
 
@@ -135,13 +135,13 @@ def find_start(model: str, *, linear: bool = True) -> Start:
     return Start(model, None, shipped.linear, shipped.words, shipped.tokens)
 
 
-def load_made(model: str, impl: str = "auto") -> LoadedModel:
+def load_made(model: str, backend: str = "auto") -> LoadedModel:
     """A hardware model as it was made, attached: of a RUN its final weights on its own chip; of a shipped
     model its linear version, on `MADE_FOR` with linear cells.
 
     Raises ModelError: there is no hardware version.
     """
-    return find_start(model, linear=False).load(load_design(MADE_FOR), impl=impl)
+    return find_start(model, linear=False).load(load_design(MADE_FOR), backend=backend)
 
 
 def load(
@@ -150,7 +150,7 @@ def load(
     base: str | os.PathLike[str] | None = None,
     design: Design | str | os.PathLike[str] | None = None,
     dtype: torch.dtype = torch.float32,
-    impl: Impl = "auto",
+    backend: BackendName = "auto",
     gradient: Gradient = "exact",
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
     """Load a model that is on its hardware, attached and in eval mode, and its tokenizer.
@@ -169,7 +169,7 @@ def load(
         base: where the base model of a RUN or an adapter is now, if not where it was.
         design: another design than the one saved (another chip, another cell), its name or file.
         dtype: of the model's weights; gains and offsets are float64.
-        impl: see `attach`.
+        backend: see `attach`.
         gradient: see `attach`.
 
     Returns:
@@ -182,7 +182,7 @@ def load(
     """
     name = os.fspath(model)
     if Run(name).saved:
-        found = load_run(name, base=base, design=design, dtype=dtype, impl=impl, gradient=gradient)
+        found = load_run(name, base=base, design=design, dtype=dtype, backend=backend, gradient=gradient)
     else:
         found, shipped = load_base(name, dtype, base=base), find_shipped(name)
         if shipped is not None:
@@ -197,7 +197,7 @@ def load(
         if design is not None:
             set_design(found.model, design)
         for cell in cells:
-            cell.impl, cell.gradient = impl, gradient
+            cell.backend, cell.gradient = backend, gradient
     return found.model, load_tokenizer(found.source) if has_tokenizer(found.source) else None
 
 
@@ -206,7 +206,7 @@ def hardware_model(
     default_design: Design,
     design: Design | None = None,
     *,
-    impl: str = "auto",
+    backend: str = "auto",
     dtype: torch.dtype = torch.float32,
     progress: StageProgress = silent_stages,
 ) -> Ready:
@@ -228,7 +228,7 @@ def hardware_model(
     loaded = load_model(name, dtype)
     shipped = find_shipped(name)
     if attached_layers(loaded.model):
-        set_impl(loaded.model, impl)
+        set_backend(loaded.model, backend)
         tokens = Run(name).training_tokens()
         how = AS_SAVED + (f", trained on {tokens:,} tokens" if tokens else "")
         if design is not None:
@@ -236,7 +236,7 @@ def hardware_model(
             set_design(loaded.model, design)
         return Ready(loaded, how)
     chip = design or default_design.replace(cell="linear")
-    attach(loaded.model, chip, impl=impl)  # type: ignore[arg-type]
+    attach(loaded.model, chip, backend=backend)  # type: ignore[arg-type]
     if shipped is not None:
         read_state(loaded.model, shipped.linear)
         return Ready(loaded, shipped.words + cells_exchanged(chip.replace(cell="linear"), chip))
@@ -250,7 +250,7 @@ def hardware_model(
 
 
 def adapted_model(
-    name: str, chip: Design, *, impl: str = "auto", progress: StageProgress = silent_stages
+    name: str, chip: Design, *, backend: str = "auto", progress: StageProgress = silent_stages
 ) -> Ready:
     """An embedded model on the cells of a chip: its shipped linear version, with gains and offsets adapted to
     them in closed form on the training part of the text `sample`.
@@ -260,7 +260,7 @@ def adapted_model(
     """
     if find_shipped(name) is None:
         raise InputError(f"{name} has no linear hardware version to adapt; give a RUN (see gaincell map)")
-    ready = hardware_model(name, chip.replace(cell="linear"), impl=impl, progress=progress)
+    ready = hardware_model(name, chip.replace(cell="linear"), backend=backend, progress=progress)
     if chip.cell.name == "linear":
         return ready
     model = ready.loaded.model

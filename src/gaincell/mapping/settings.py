@@ -43,7 +43,7 @@ class MapSettings:
         stored in bfloat16 then stay so; those that are trained are float32.
     published: whether to run the published adaptation beside the closed form, for its curve.
     published_tokens: of the calibration text that it sees; it takes up to 101 forward passes over them.
-    impl, gradient: of the arrays, see `gaincell.attach`.  redraw: see `TrainSettings`.
+    backend, gradient: of the arrays, see `gaincell.attach`.  redraw: see `TrainSettings`.
     device: where to compute, as torch names it.
     """
 
@@ -64,7 +64,7 @@ class MapSettings:
     lora: Whole = 0
     published: bool = True
     published_tokens: Whole = 2_048
-    impl: str = "auto"
+    backend: str = "auto"
     gradient: str = "exact"
     redraw: str = "noise"
     device: str = "cpu"

@@ -202,46 +202,51 @@ struct ScaleGradient {
     void write(float *scales) const { scales[0] = float(gains), scales[1] = float(offsets); }
 };
 
-// All that reaches one key/value head of one sequence.
-void backward_head(const gc_problem &p, const gc_gradient &g, const Sizes &s, const Stored &stored, int64_t kv_row,
-                   const Buffers &w) {
-    const int64_t kv = kv_row % p.kv_heads, sequence = kv_row / p.kv_heads;
+// What the queries of one head pass back: to themselves, and to the stored voltages in w.dk and w.dv.
+void backward_queries(const gc_problem &p, const gc_gradient &g, const Sizes &s, const Stored &stored, int64_t bh,
+                      const Buffers &w) {
+    const int64_t head = bh % p.heads;
     std::memset(w.dk, 0, size_t(s.pieces * s.np * s.dp) * 4);
     std::memset(w.dv, 0, size_t(s.pieces * s.np * s.dp) * 4);
-    for (int64_t head = kv * s.group; head < (kv + 1) * s.group; ++head) {
-        ScaleGradient of_q, of_out;
-        for (int64_t number = 0; number < s.blocks; ++number) {
-            const Block b = block_of(p, s, sequence * p.heads + head, number);
-            drive_queries(p, s, b, w);
-            if (!p.integer_factors) transpose(w.x, s.rp, s.dp, w.xt);
-            if (g.products == GC_BF16) pair_rows(w.x, s.rp, s.dp, w.x_pairs);
-            for (int64_t n = 0; n < g.cells.count && g.products == GC_FLOAT32; ++n)
-                for (int64_t i = 0; i < s.rp; ++i)
-                    for (int64_t d = 0; d < s.dp; d += kWidth)
-                        store(w.x_n + (n * s.rp + i) * s.dp + d,
-                              load(w.x + i * s.dp + d) * broadcast(g.cells.row_factors[n * s.rp + i] * p.score_scale));
-            std::memset(w.dx, 0, size_t(s.rp * s.dp) * 4);
-            const Reach reach = reach_of(p, s, b);
-            for (int64_t piece = reach.first; piece <= reach.last; ++piece)
-                (g.products == GC_BF16 ? backward_piece_in_bf16 : backward_piece)(p, g, s, stored, b, w, piece);
-            const float low = p.q_levels == GC_AS_GIVEN ? -INFINITY : 0.0f, high = p.q_levels == GC_AS_GIVEN ? INFINITY : 1.0f;
-            for (int64_t i = 0; i < b.i1 - b.i0; ++i) {
-                const int64_t row = (b.bh * p.queries + b.i0 - p.first_query + i) * s.d;
-                of_q.pass(Row(p.q + row, p.q_gain, p.q_offset, head), w.dx + i * s.dp, low, high, s.d, g.dq + row);
-                if (p.out_gain) of_out.pass(Row(p.sum + row, nullptr, nullptr, head), g.grad + row, -INFINITY, INFINITY, s.d, nullptr);
-            }
-            of_q.settle();
-            of_out.settle();
+    ScaleGradient of_q, of_out;
+    for (int64_t number = 0; number < s.blocks; ++number) {
+        const Block b = block_of(p, s, bh, number);
+        drive_queries(p, s, b, w);
+        if (!p.integer_factors) transpose(w.x, s.rp, s.dp, w.xt);
+        if (g.products == GC_BF16) pair_rows(w.x, s.rp, s.dp, w.x_pairs);
+        for (int64_t n = 0; n < g.cells.count && g.products == GC_FLOAT32; ++n)
+            for (int64_t i = 0; i < s.rp; ++i)
+                for (int64_t d = 0; d < s.dp; d += kWidth)
+                    store(w.x_n + (n * s.rp + i) * s.dp + d,
+                          load(w.x + i * s.dp + d) * broadcast(g.cells.row_factors[n * s.rp + i] * p.score_scale));
+        std::memset(w.dx, 0, size_t(s.rp * s.dp) * 4);
+        const Reach reach = reach_of(p, s, b);
+        for (int64_t piece = reach.first; piece <= reach.last; ++piece)
+            (g.products == GC_BF16 ? backward_piece_in_bf16 : backward_piece)(p, g, s, stored, b, w, piece);
+        const float low = p.q_levels == GC_AS_GIVEN ? -INFINITY : 0.0f, high = p.q_levels == GC_AS_GIVEN ? INFINITY : 1.0f;
+        for (int64_t i = 0; i < b.i1 - b.i0; ++i) {
+            const int64_t row = (bh * p.queries + b.i0 - p.first_query + i) * s.d;
+            of_q.pass(Row(p.q + row, p.q_gain, p.q_offset, head), w.dx + i * s.dp, low, high, s.d, g.dq + row);
+            if (p.out_gain) of_out.pass(Row(p.sum + row, nullptr, nullptr, head), g.grad + row, -INFINITY, INFINITY, s.d, nullptr);
         }
-        if (p.q_gain) of_q.write(g.q_scales + 2 * (sequence * p.heads + head));
-        if (p.out_gain) of_out.write(g.out_scales + 2 * (sequence * p.heads + head));
+        of_q.settle();
+        of_out.settle();
     }
+    if (p.q_gain) of_q.write(g.q_scales + 2 * bh);
+    if (p.out_gain) of_out.write(g.out_scales + 2 * bh);
+}
+
+// All that reaches one key/value head of one sequence: the sum of what its query heads passed back, [g][2][pieces][N][D].
+void backward_keys_and_values(const gc_problem &p, const gc_gradient &g, const Sizes &s, int64_t kv_row, float *passed) {
+    const int64_t kv = kv_row % p.kv_heads, size = 2 * s.pieces * s.np * s.dp;
+    for (int64_t head = 1; head < s.group; ++head)
+        for (int64_t x = 0; x < size; x += kWidth) store(passed + x, load(passed + x) + load(passed + head * size + x));
     ScaleGradient of_k, of_v;
     for (int64_t token = p.first_key; token < p.first_key + p.keys; ++token) {
         const int64_t row = (kv_row * p.keys + token - p.first_key) * s.d;
-        const int64_t at = ((token / s.n - s.first_piece) * s.np + token % s.n) * s.dp;
-        of_k.pass(Row(p.k + row, p.k_gain, p.k_offset, kv), w.dk + at, p.low, p.high, s.d, g.dk + row);
-        of_v.pass(Row(p.v + row, p.v_gain, p.v_offset, kv), w.dv + at, p.low, p.high, s.d, g.dv + row);
+        const float *dk = passed + ((token / s.n - s.first_piece) * s.np + token % s.n) * s.dp;
+        of_k.pass(Row(p.k + row, p.k_gain, p.k_offset, kv), dk, p.low, p.high, s.d, g.dk + row);
+        of_v.pass(Row(p.v + row, p.v_gain, p.v_offset, kv), dk + size / 2, p.low, p.high, s.d, g.dv + row);
         if (token % 64 == 63) of_k.settle(), of_v.settle();
     }
     of_k.settle();
@@ -253,21 +258,33 @@ void backward_head(const gc_problem &p, const gc_gradient &g, const Sizes &s, co
 
 int backward(const gc_problem &p, const gc_gradient &g) {
     const Sizes s(p);
-    char *memory = workspace(0, Stored::bytes(p, s, true));
+    const int64_t rows = p.batch * p.kv_heads, cells = s.pieces * s.np * s.dp;
+    // key/value heads whose query heads are shared out at once: memory for them against threads without work
+    const int64_t together = p.threads == 1 ? 1 : std::min(rows, (4 * p.threads + s.group - 1) / s.group);
+    const int64_t stored_bytes = padded(Stored::bytes(p, s, true), 64);
+    char *memory = workspace(0, stored_bytes + together * s.group * 2 * cells * 4);
     if (!memory) return GC_NO_MEMORY;
     const Stored stored(p, s, true, memory);
+    float *passed = reinterpret_cast<float *>(memory + stored_bytes);
     const int64_t bytes = Buffers::bytes(s, p.cells.count, g.cells.count);
     for (int t = 0; t < p.threads; ++t)
         if (!workspace(1 + t, bytes)) return GC_NO_MEMORY;
-    parallel(p.threads, p.batch * p.kv_heads,
-             [&](int, int64_t head) { write_keys_and_values(p, s, stored, head); });
-    parallel(p.threads, p.batch * p.kv_heads, [&](int thread, int64_t head) {
+    parallel(p.threads, rows, [&](int, int64_t head) { write_keys_and_values(p, s, stored, head); });
+    for (int64_t first = 0; first < rows; first += together) {
+        const int64_t count = std::min(together, rows - first);
+        parallel(p.threads, count * s.group, [&](int thread, int64_t item) {
 #if defined(GC_TILES)
-        const TilesInUse tiles;
+            const TilesInUse tiles;
 #endif
-        const Buffers w(s, p.cells.count, g.cells.count, workspace(1 + thread, bytes));
-        backward_head(p, g, s, stored, head, w);
-    });
+            Buffers w(s, p.cells.count, g.cells.count, workspace(1 + thread, bytes));
+            w.dk = passed + item * 2 * cells;
+            w.dv = w.dk + cells;
+            backward_queries(p, g, s, stored, first * s.group + item, w);
+        });
+        parallel(p.threads, count, [&](int, int64_t row) {
+            backward_keys_and_values(p, g, s, first + row, passed + row * s.group * 2 * cells);
+        });
+    }
     return GC_OK;
 }
 

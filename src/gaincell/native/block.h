@@ -116,7 +116,7 @@ struct Buffers {
     float *dout, *dout_t, *dout_n, *dout_sum;  // gradient of a sub-tile [R][D], [D][R], [n][R][D], [R]
     float *x_n;                  // row factors times queries [n][R][D]
     float *dx;                   // [R][D]
-    float *dk, *dv;              // [pieces][N][D]
+    float *dk, *dv;              // of this head's queries, [pieces][N][D]; not the thread's
     int32_t *left, *right, *x_pairs;  // factors of products in bf16, the last one of queries: see products.h
     static int64_t bytes(const Sizes &s, int64_t slabs, int64_t gradient_slabs) {
         const int64_t rd = s.rp * s.dp, nr = s.np * s.rp, nd = s.np * s.dp;
@@ -124,9 +124,9 @@ struct Buffers {
         int64_t floats = 4 * rd + 4 * s.rp + nr + 2 * n * nd;
         int64_t count = 13;
         if (gradient_slabs) {
-            floats += 2 * nr + 3 * rd + 2 * n * rd + 2 * s.pieces * nd + s.rp;
+            floats += 2 * nr + 3 * rd + 2 * n * rd + s.rp;
             floats += most_left(s) + most_right(s) + pairs_of(s.rp) * s.dp;
-            count += 13;
+            count += 11;
         }
         return floats * 4 + s.rp * padded(s.dp, 64) + (count + 3) * 64;
     }
@@ -161,8 +161,6 @@ struct Buffers {
         dout_sum = c.cut<float>(s.rp);
         x_n = c.cut<float>(n * rd);
         dx = c.cut<float>(rd);
-        dk = c.cut<float>(s.pieces * nd);
-        dv = c.cut<float>(s.pieces * nd);
         left = c.cut<int32_t>(most_left(s));
         right = c.cut<int32_t>(most_right(s));
         x_pairs = c.cut<int32_t>(pairs_of(s.rp) * s.dp);

@@ -20,12 +20,13 @@ namespace gc {
 namespace GC_LEVEL {
 namespace {
 
-// Charge of every level in every slot, [B, S, 16]; where cells differ, what is left of its voltage.
-void fill_tables(const gc_step &p, float *tables) {
+// Charge of every level in every slot of a sequence, at its place in [B, S, 16]; where cells differ, what is left of its
+// voltage.
+void fill_tables(const gc_step &p, int64_t batch, float *tables) {
     float levels[GC_TABLE];
     for (int level = 0; level < GC_TABLE; ++level)
         levels[level] = (float(level) - 0.5f * float(p.storage_levels - 1)) * p.to_volts;
-    for (int64_t s = 0; s < p.batch * p.slots; ++s)
+    for (int64_t s = batch * p.slots; s < (batch + 1) * p.slots; ++s)
         for (int64_t level = 0; level < GC_TABLE; level += kWidth) {
             const Vec u = load(levels + level) * p.left[s];
             if (p.cells.key_mismatch) {
@@ -69,12 +70,12 @@ struct Integers {
 #endif
     }
 
-    // Factors of Q.X, Q.X^2 and Q.U in every slot, [B, S, 4], in units of S_sat.
-    void fill(const gc_step &p, float *factors) const {
+    // Factors of Q.X, Q.X^2 and Q.U in every slot of a sequence, in units of S_sat, at its place in [B, S, 4].
+    void fill(const gc_step &p, int64_t batch, float *factors) const {
         float c[4] = {};
         for (int32_t n = 0; n <= p.order; ++n) c[n] = p.coefficients[n] * p.score_scale / float(p.q_levels - 1);
         const float top = float(p.storage_levels - 1);
-        for (int64_t s = 0; s < p.batch * p.slots; ++s) {
+        for (int64_t s = batch * p.slots; s < (batch + 1) * p.slots; ++s) {
             const float h = 0.5f * p.to_volts * p.left[s], h3 = h * h * h;
             factors[4 * s] = c[1] * h + c[3] * h3 * top * top;
             factors[4 * s + 1] = c[2] * h * h;
@@ -344,13 +345,16 @@ int decode(const gc_step &p) {
     if (!tables) return GC_NO_MEMORY;
     float *factors = tables + p.batch * p.slots * GC_TABLE;
     const Integers integers(p);
-    if (integers.possible) integers.fill(p, factors);
     for (int t = 0; t < p.threads; ++t)
         if (!workspace(1 + t, bytes)) return GC_NO_MEMORY;
-    if (p.table)
-        std::memcpy(tables, p.table, size_t(p.batch * p.slots * GC_TABLE) * 4);
-    else
-        fill_tables(p, tables);
+    parallel(p.threads, p.batch, [&](int, int64_t batch) {
+        const int64_t at = batch * p.slots * GC_TABLE;
+        if (integers.possible) integers.fill(p, batch, factors);
+        if (p.table)
+            std::memcpy(tables + at, p.table + at, size_t(p.slots * GC_TABLE) * 4);
+        else
+            fill_tables(p, batch, tables);
+    });
     std::atomic<bool> all_finite{true};
     parallel(p.threads, p.batch * p.heads, [&](int thread, int64_t item) {
         const int64_t batch = item / p.heads, kv = item % p.heads / group;

@@ -13,8 +13,8 @@ from gaincell.nn.array_normaliser import ArrayNormaliser
 from gaincell.nn.scaler import Scaler
 from gaincell.nn.softmax import SoftmaxAttention
 from gaincell.ops.gain_cell_attention import (
+    BackendName,
     Gradient,
-    Impl,
     Scaling,
     attention_from_voltages,
     gain_cell_attention,
@@ -60,7 +60,7 @@ class Attend(Protocol):
         v: Tensor,
         design: Design,
         scaling: Scaling | None,
-        impl: Impl,
+        backend: BackendName,
         *,
         key_index: Tensor | None,
         query_index: Tensor | None,
@@ -90,7 +90,7 @@ class GainCellAttention(nn.Module):
         kv_heads: key/value heads Hk; H is a multiple of it.
         head_dim: D, rows of a key array and columns of a value array.
         layer: which layer this is: mismatch is drawn per (layer, head).
-        impl: implementation of the arrays, see ``gain_cell_attention``.
+        backend: implementation of the arrays, see ``gain_cell_attention``.
         gradient: of the cells in the backward pass, see ops/gain_cell_attention/gradients.py.
         dtype: of gains and offsets.
         device: of gains and offsets.
@@ -107,7 +107,7 @@ class GainCellAttention(nn.Module):
         head_dim: int,
         *,
         layer: int = 0,
-        impl: Impl = "auto",
+        backend: BackendName = "auto",
         gradient: Gradient = "exact",
         dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
@@ -118,7 +118,7 @@ class GainCellAttention(nn.Module):
         self.kv_heads = kv_heads
         self.head_dim = head_dim
         self.layer = layer
-        self.impl: Impl = impl
+        self.backend: BackendName = backend
         self.gradient: Gradient = gradient
         self.q = Scaler(heads, dtype=dtype, device=device)
         self.k = Scaler(kv_heads, offset=design.v_offset, dtype=dtype, device=device)
@@ -259,8 +259,6 @@ class GainCellAttention(nn.Module):
         key_index: Int[Tensor, "B Tk"] | None = None,
         query_index: Int[Tensor, "B Tq"] | None = None,
         sliding_window: int | None = None,
-        *,
-        extra_age: Float[Tensor, "B held"] | None = None,
     ) -> Float[Tensor, "B H Tq D"]:
         """Attend with the model's own q, k, v (after rotary embedding and norms).
 
@@ -271,29 +269,40 @@ class GainCellAttention(nn.Module):
             key_index: number of the real token in each key slot, -1 for padding, which is never written.
             query_index: the same for the queries; by default the last Tq of ``key_index``.
             sliding_window: the model's own window W: columns of age W and more are gated.
-            extra_age: if given, ``k`` and ``v`` are not projections but voltages that a ring holds already,
-                relative to V_offset, with these ages (see ``attention_from_voltages``).
 
         Returns:
             The scaled output of every head, in the type of ``q``, or in float32 where that is narrower.
         """
         at = (key_index, query_index, sliding_window)
-        columns = self.columns(q, k, v, *at)
-        if extra_age is None:
-            return self.answer(self.asked(q, k, v, columns), *at)
+        return self.answer(self.asked(q, k, v, self.columns(q, k, v, *at)), *at)
+
+    def read(
+        self,
+        asked: Asked,
+        k: Float[Tensor, "B Hk Tk D"],
+        v: Float[Tensor, "B Hk Tk D"],
+        key_index: Int[Tensor, "B Tk"],
+        query_index: Int[Tensor, "B Tq"],
+        sliding_window: int | None,
+        extra_age: Float[Tensor, "B held"],
+    ) -> Float[Tensor, "B H Tq D"]:
+        """`answer` from what a ring holds already: voltages relative to V_offset, with these ages (see
+        `attention_from_voltages`).
+        """
+        q = asked.q if asked.scaling is None else scaled(asked.q, *asked.scaling[:2])
         attended = attention_from_voltages(
-            self.q(q, columns),
+            q,
             k,
             v,
             self.design,
-            self.impl,
+            self.backend,
             key_index=key_index,
             query_index=query_index,
             sliding_window=sliding_window,
             layer=self.layer,
             extra_age=extra_age,
         )
-        return self.output(attended, columns)
+        return self.output(attended, asked.columns)
 
     def sums(
         self,
@@ -356,7 +365,7 @@ class GainCellAttention(nn.Module):
             asked.v,
             self.design,
             asked.scaling,
-            self.impl,
+            self.backend,
             key_index=at[0],
             query_index=at[1],
             sliding_window=at[2],

@@ -58,10 +58,12 @@ class Scaler(nn.Module):
     @property
     def plain(self) -> bool:
         """Whether a x + b is all that happens, and nobody watches it."""
-        hooks = (self._forward_hooks, self._forward_pre_hooks, self._backward_hooks)
-        # a forward in the instance is accelerate's, which brings weights from where they are
-        watched = any(hooks) or "forward" in vars(self)
-        return self.kept is None and self.exponent is None and not watched
+        # asked for in every layer at every token, where a module's own look-up of attributes takes longer
+        # than the scaling; a forward in the instance is accelerate's, which fetches offloaded weights
+        here = vars(self)
+        watched = here["_forward_hooks"] or here["_forward_pre_hooks"] or here["_backward_hooks"]
+        more = here["_buffers"]["kept"] is not None or here["_parameters"]["exponent"] is not None
+        return not (watched or more or "forward" in here)
 
     def add_exponent(self) -> None:
         """Give every head an exponent, of 0, to be trained."""

@@ -43,6 +43,9 @@ class Rows:
         """A row an item. columns: heading -> what stands below it.  how: the other fields."""
         return cls(title, (*columns,), [[cell(item) for cell in columns.values()] for item in items], **how)
 
+    def __rich__(self) -> Any:
+        return self.terminal()
+
     def terminal(self, *, no_wrap: bool = False) -> Any:
         """A table of rich. no_wrap: numbers stay whole where room is short, words fold."""
         from rich.box import SIMPLE_HEAD

@@ -10,7 +10,7 @@ Not modelled: clock tree, test logic, the converters' own control beyond the win
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amaranth.hdl import Cat, Elaboratable, Module, Signal, signed
@@ -46,6 +46,43 @@ class Head(Elaboratable):
     def __init__(self, parameters: Parameters, *, instances: bool = False) -> None:
         p = self.parameters = parameters
         self.instances = instances
+        self.inputs = self._ports()
+        i = self.inputs
+        self.sequencer = s = Sequencer(p, start=i["start"])
+        r = s.registers
+        self.controller = WriteAddressController(p, clear=i["clear"], busy=s.period != 0, advance=s.advance)
+        self.scales = scales = ScaleRegisters(
+            p, load=i["load"], address=i["address"], number=i["number"], turn=s.turn, head=r["result_head"]
+        )
+        words = [i["word"].word_select(row, p.word_bits).as_signed() for row in range(p.rows)]
+        self.scalers = [
+            InputScaler(p, word=word, gain=scales.gain, offset=scales.offset, stored=s.turn < 2)
+            for word in words
+        ]
+        self.codes = [CodeRegisters(p, code=scaler.code, take=s.take) for scaler in self.scalers]
+        early = {name: r[name] for name in ("early", "early_negative") if name in r}
+        self.generators = [
+            PulseGenerator(p, codes=Cat(*codes.queries), position=r["position"], query=r["query"], **early)
+            for codes in self.codes
+        ]
+        self.counters = [
+            PulseCounter(p, clear=r["clear_counts"], enable=r["count"], pulse=pulse, negative=negative)
+            for pulse, negative in zip(i["pulse"], i["negative"], strict=True)
+        ]
+        self.trees = [
+            AdderTree(p, enable=r["add"], counts=Cat(*(c.count for c in self.counters[row :: p.rows])))
+            for row in range(p.rows)
+        ]
+        gain, offset, take = scales.sum_gain, scales.sum_offset, r["take_result"]
+        self.results = [
+            OutputScaler(p, total=tree.total, gain=gain, offset=offset, take=take) for tree in self.trees
+        ]
+        self._driven = self._driven_by(r)
+        self.outputs = {name: Signal(len(value), name=name) for name, value in self._driven.items()}
+
+    def _ports(self) -> dict[str, Signal]:
+        """What comes in, by name."""
+        p = self.parameters
         lines = p.tiles * p.rows
         shapes = {
             "start": 1,
@@ -57,67 +94,13 @@ class Head(Elaboratable):
             "pulse": lines,
             "negative": lines,
         }
-        self.inputs = {name: Signal(shape, name=name) for name, shape in shapes.items()}
-        i = self.inputs
-        self.sequencer = s = Sequencer(p, start=i["start"])
-        r = s.registers
-        self.controller = WriteAddressController(p, clear=i["clear"], busy=s.period != 0, advance=s.advance)
-        self.scales = scales = ScaleRegisters(
-            p,
-            load=i["load"],
-            address=i["address"],
-            number=i["number"],
-            turn=s.turn,
-            head=r["result_head"],
-        )
-        self.scalers = [
-            InputScaler(
-                p,
-                word=i["word"].word_select(row, p.word_bits).as_signed(),
-                gain=scales.gain,
-                offset=scales.offset,
-                stored=s.turn < 2,
-            )
-            for row in range(p.rows)
-        ]
-        self.codes = [CodeRegisters(p, code=scaler.code, take=s.take) for scaler in self.scalers]
-        self.generators = [
-            PulseGenerator(
-                p,
-                codes=Cat(*codes.queries),
-                position=r["position"],
-                query=r["query"],
-                **{name: r[name] for name in ("early", "early_negative") if name in r},
-            )
-            for codes in self.codes
-        ]
-        self.counters = [
-            PulseCounter(
-                p,
-                clear=r["clear_counts"],
-                enable=r["count"],
-                pulse=i["pulse"][line],
-                negative=i["negative"][line],
-            )
-            for line in range(lines)
-        ]
-        self.trees = [
-            AdderTree(p, enable=r["add"], counts=Cat(*(c.count for c in self.counters[row :: p.rows])))
-            for row in range(p.rows)
-        ]
-        self.results = [
-            OutputScaler(
-                p,
-                total=tree.total,
-                gain=scales.sum_gain,
-                offset=scales.sum_offset,
-                take=r["take_result"],
-            )
-            for tree in self.trees
-        ]
+        return {name: Signal(shape, name=name) for name, shape in shapes.items()}
+
+    def _driven_by(self, r: Mapping[str, Any]) -> dict[str, Any]:
+        """What drives every output; r: registers of the sequencer."""
         controls = ("discharge_key", "write_key", "discharge_value", "write_value", "key_read", "value_read")
-        driven: dict[str, Any] = {
-            "busy": s.period != 0,
+        return {
+            "busy": self.sequencer.period != 0,
             "select": self.controller.select,
             "valid": self.controller.valid,
             **{name: r[name] for name in (*controls, "key_negative") if name in r},
@@ -130,8 +113,6 @@ class Head(Elaboratable):
             "total": Cat(*(tree.total for tree in self.trees)),
             "result": Cat(*(result.result for result in self.results)),
         }
-        self._driven = driven
-        self.outputs = {name: Signal(len(value), name=name) for name, value in driven.items()}
 
     @property
     def blocks(self) -> dict[str, Sequence[Block]]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,7 +32,6 @@ from gaincell.spice.characterise import LEVELS, read_charge
 from gaincell.spice.inputs import Inputs
 from gaincell.spice.netlists.array import WireElement, array_slice
 from gaincell.spice.netlists.cell import curve_bench
-from gaincell.spice.netlists.netlist import Netlist
 from gaincell.spice.netlists.readout import RELU, SIGNED, Phases, Readout
 from gaincell.spice.pulses import decided_width, pulse_width, touched_rail
 from gaincell.spice.rawfile import Plot, Wave
@@ -189,89 +189,26 @@ def verify(
     tokens, dims = inputs.values.shape
     if not 1 <= columns <= min(tokens, dims):
         raise InputError(f"columns = {columns!r} is out of range; allowed: 1 to {min(tokens, dims)}")
-    phases = Phases(design.t_pulse_max)
     curves = own_curve(technology, corner, design)
-    kinds = {
-        RELU: Readout(RELU, design.score_saturation(dims) * design.charge_unit),
-        SIGNED: Readout(SIGNED, design.output_saturation * design.charge_unit),
-    }
-    vdd = technology.vdd * corner.supply
-    ideal = np.linspace(0, vdd, design.storage_levels or 8)
+    ideal = np.linspace(0, technology.vdd * corner.supply, design.storage_levels or 8)
     levels = ideal if written is None else written
-
-    def simulate(
-        codes: Wave, pulses: Wave, kind: str, all_lines: int, title: str
-    ) -> tuple[Wave, list[Plot], tuple[str, ...]]:
-        slices: list[Netlist] = []
-        spans = [(a, min(a + group, columns)) for a in range(0, columns, group)]
-        for a, b in spans:
-            slices.append(
-                array_slice(
-                    technology,
-                    corner,
-                    levels[codes[:, a:b]].tolist(),
-                    pulses.tolist(),
-                    kinds[kind],
-                    phases=phases,
-                    word_wire=wire,
-                    bit_wire=wire,
-                    before=a,
-                    columns=all_lines,
-                    transistor_readout=transistor_readout,
-                )
-            )
-        done = run_many(slices, jobs=jobs, timeout=timeout, progress=stages(title))
-        widths: list[float] = []
-        for (a, b), simulation in zip(spans, done, strict=True):
-            for c in range(b - a):
-                if transistor_readout:
-                    widths.append(_transistor_width(simulation.plot, c, kind, phases, vdd))
-                else:
-                    widths.append(decided_width(simulation.plot, c, kinds[kind], phases))
-        warnings = tuple(dict.fromkeys(w for s in done for w in s.warnings))
-        return np.array(widths), [s.plot for s in done], warnings
-
-    keys, values = inputs.keys, inputs.values
-    pulses = inputs.x * phases.longest
-
-    def chained(curve: Callable[[Wave], Wave], volts: Wave) -> tuple[Wave, Wave]:
-        first = _to_pulse(pulses @ curve(volts[keys]) / phases.longest, kinds[RELU], design, phases.longest)
-        charge = first @ curve(volts[values]) / phases.longest
-        return first, _to_pulse(charge, kinds[SIGNED], design, phases.longest)
-
-    models = {name: chained(curve, levels) for name, curve in curves.items()}
+    bench = _Bench(
+        technology, design, inputs, corner, levels, columns, group, transistor_readout, wire, jobs, timeout,
+        stages,
+    )  # fmt: skip
+    longest = bench.phases.longest
+    models = {name: bench.chained(curve, levels) for name, curve in curves.items()}
     model1, model2 = ({name: pair[n] for name, pair in models.items()} for n in (0, 1))
-    width1, plots1, warned1 = simulate(keys, pulses, RELU, tokens, "first dot product")
-    first = _stage(
-        width1,
-        {k: v[:columns] for k, v in model1.items()},
-        model1["own"][:columns],
-        plots1,
-        kinds[RELU],
-        phases,
-        vdd,
-        columns,
-    )
+    pulses = inputs.x * longest
+    found1 = bench.simulate(inputs.keys, pulses, RELU, tokens, "first dot product")
+    first = bench.stage(found1, model1, model1["own"], RELU)
     driven = model1["own"].copy()
-    fit1 = first.calibration(phases.longest)
-    correct = transistor_readout and fit1.gain > 0
-    driven[:columns] = fit1.corrected(width1, phases.longest) if correct else width1
-    charge = driven @ curves["own"](levels[values]) / phases.longest
-    same = _to_pulse(charge, kinds[SIGNED], design, phases.longest)
-    width2, plots2, warned2 = simulate(values, np.clip(driven, 0, None), SIGNED, dims, "second dot product")
-    second = _stage(
-        width2,
-        {k: v[:columns] for k, v in model2.items()},
-        same[:columns],
-        plots2,
-        kinds[SIGNED],
-        phases,
-        vdd,
-        columns,
-    )
-    fit2 = second.calibration(phases.longest)
-    correct = transistor_readout and fit2.gain > 0
-    codes = count(fit2.corrected(width2, phases.longest) if correct else width2, design)
+    driven[:columns] = bench.calibrated(first)
+    same = bench.to_pulse(driven @ curves["own"](levels[inputs.values]) / longest, SIGNED)
+    high = np.clip(driven, 0, None)
+    found2 = bench.simulate(inputs.values, high, SIGNED, dims, "second dot product")
+    second = bench.stage(found2, model2, same, SIGNED)
+    codes = count(bench.calibrated(second), design)
     model_codes = {name: count(model2[name][:columns], design) for name in curves}
     off = np.abs(codes - model_codes["own"])
     measured = {
@@ -279,32 +216,120 @@ def verify(
         CUBIC: first.rms("cubic"),
         "codes that differ": float((off > 0).mean()),
         "largest difference of a code": float(off.max()),
-        "first: rms after affine calibration": fit1.rms,
+        "first: rms after affine calibration": first.calibration(longest).rms,
         "write: largest error of a stored voltage": float(np.abs(levels - ideal).max() / ideal[1]),
     }
     allowed = dict(TRANSISTOR_TOLERANCES if transistor_readout else TOLERANCES)
-    if written is not None:
-        allowed |= WRITE_TOLERANCES
+    allowed |= {} if written is None else WRITE_TOLERANCES
     if columns < dims:
         allowed.pop(CUBIC, None)
-    checks = {name: (measured[name], limit, unit) for name, (limit, unit) in allowed.items()}
     return Verification(
-        inputs,
-        technology,
-        corner,
-        "transistor" if transistor_readout else "behavioural",
-        first,
-        second,
-        driven,
-        codes,
-        model_codes,
-        columns,
-        phases.longest,
-        levels,
-        count(chained(curves["own"], ideal)[1][:columns], design),
-        tuple(dict.fromkeys(warned1 + warned2)),
-        checks,
-    )
+        inputs, technology, corner, "transistor" if transistor_readout else "behavioural", first, second,
+        driven, codes, model_codes, columns, longest, levels,
+        count(bench.chained(curves["own"], ideal)[1][:columns], design),
+        tuple(dict.fromkeys(found1.warnings + found2.warnings)),
+        {name: (measured[name], limit, unit) for name, (limit, unit) in allowed.items()},
+    )  # fmt: skip
+
+
+class _Simulated(NamedTuple):
+    """One array: signed pulse widths of its lines, s; the waves of every netlist; what ngspice warned of."""
+
+    widths: Wave
+    plots: list[Plot]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What both arrays share: their circuits, what is stored and read, and how they are simulated."""
+
+    technology: Technology
+    design: Design
+    inputs: Inputs
+    corner: Corner
+    levels: Wave
+    columns: int
+    group: int
+    transistors: bool
+    wire: WireElement | None
+    jobs: int | None
+    timeout: Second
+    stages: StageProgress
+
+    @property
+    def phases(self) -> Phases:
+        return Phases(self.design.t_pulse_max)
+
+    @property
+    def vdd(self) -> float:
+        return self.technology.vdd * self.corner.supply
+
+    def readout(self, kind: str) -> Readout:
+        """That of one array."""
+        dims = self.inputs.values.shape[1]
+        saturation = self.design.score_saturation(dims) if kind == RELU else self.design.output_saturation
+        return Readout(kind, saturation * self.design.charge_unit)
+
+    def simulate(self, codes: Wave, pulses: Wave, kind: str, all_lines: int, title: str) -> _Simulated:
+        """Some lines of an array, in netlists of a group each."""
+        readout, phases = self.readout(kind), self.phases
+        starts = range(0, self.columns, self.group)
+        spans = [(a, min(a + self.group, self.columns)) for a in starts]
+        slices = [
+            array_slice(
+                self.technology, self.corner, self.levels[codes[:, a:b]].tolist(), pulses.tolist(), readout,
+                phases=phases, word_wire=self.wire, bit_wire=self.wire, before=a, columns=all_lines,
+                transistor_readout=self.transistors,
+            )
+            for a, b in spans
+        ]  # fmt: skip
+        done = run_many(slices, jobs=self.jobs, timeout=self.timeout, progress=self.stages(title))
+        widths = [
+            _transistor_width(simulation.plot, c, kind, phases, self.vdd)
+            if self.transistors
+            else decided_width(simulation.plot, c, readout, phases)
+            for (a, b), simulation in zip(spans, done, strict=True)
+            for c in range(b - a)
+        ]
+        warnings = tuple(dict.fromkeys(w for s in done for w in s.warnings))
+        return _Simulated(np.array(widths), [s.plot for s in done], warnings)
+
+    def to_pulse(self, charge: Wave, kind: str) -> Wave:
+        """Pulse widths, s, of charges in charge units."""
+        share = charge * self.design.charge_unit / self.readout(kind).full_charge
+        return np.clip(share, 0.0 if kind == RELU else -1.0, 1.0) * self.phases.longest
+
+    def chained(self, curve: Callable[[Wave], Wave], volts: Wave) -> tuple[Wave, Wave]:
+        """What the model says of both arrays with one curve."""
+        longest = self.phases.longest
+        pulses = self.inputs.x * longest
+        first = self.to_pulse(pulses @ curve(volts[self.inputs.keys]) / longest, RELU)
+        return first, self.to_pulse(first @ curve(volts[self.inputs.values]) / longest, SIGNED)
+
+    def calibrated(self, stage: Stage) -> Wave:
+        """Its pulses: of a readout of transistors with the affine map found in the same run."""
+        fit = stage.calibration(self.phases.longest)
+        right = self.transistors and fit.gain > 0
+        return fit.corrected(stage.spice, self.phases.longest) if right else stage.spice
+
+    def stage(self, found: _Simulated, model: Mapping[str, Wave], same: Wave, kind: str) -> Stage:
+        """An array beside its model, of the lines that are simulated."""
+        plots, readout, vdd, n = found.plots, self.readout(kind), self.vdd, self.columns
+        energy: dict[str, tuple[float, float]] = {}
+        sources = {"cells": "i(vcell)", "drivers": "i(vdrive)", "readout": "i(vread)"}
+        for name, source in sources.items():
+            if source in plots[0].waves:
+                parts = [supplied(plot, source, self.phases, vdd) for plot in plots]
+                # every slice drives whole word lines, so drivers count once
+                share = 1 / len(plots) if name == "drivers" else 1.0
+                energy[name] = (share * sum(p[0] for p in parts), share * sum(p[1] for p in parts))
+        places = [(plot, int(key[4:-1])) for plot in plots for key in plot.waves if key.startswith("v(bl")]
+        if "readout" not in energy:
+            drawn = [_integrator_charge(plot, c, readout) * vdd for plot, c in places]
+            energy["integrators, at least"] = (float(np.sum(drawn)), 0.0)
+        clipped = sum(touched_rail(plot, c, readout, vdd) for plot, c in places)
+        return Stage(found.widths, {k: v[:n] for k, v in model.items()}, same[:n], clipped, energy, n)
 
 
 def check_design(design: Design) -> None:
@@ -332,43 +357,11 @@ def count(width: Wave, design: Design) -> Wave:
     return np.sign(width) * np.floor(np.abs(width) / design.t_pulse_max * steps + 0.5)
 
 
-def _to_pulse(charge: Wave, readout: Readout, design: Design, longest: Second) -> Wave:
-    """Pulse widths, s, of charges in charge units."""
-    share = charge * design.charge_unit / readout.full_charge
-    return np.clip(share, 0.0 if readout.kind == RELU else -1.0, 1.0) * longest
-
-
 def _transistor_width(plot: Plot, column: int, kind: str, phases: Phases, vdd: float) -> Second:
     width = pulse_width(plot["time"], plot[f"v(p{column})"], vdd)
     if kind == SIGNED and float(np.interp(phases.convert, plot["time"], plot[f"v(s{column})"])) < vdd / 2:
         width = -width
     return width
-
-
-def _stage(
-    widths: Wave,
-    model: Mapping[str, Wave],
-    same: Wave,
-    plots: list[Plot],
-    readout: Readout,
-    phases: Phases,
-    vdd: float,
-    lines: int,
-) -> Stage:
-    energy: dict[str, tuple[float, float]] = {}
-    sources = {"cells": "i(vcell)", "drivers": "i(vdrive)", "readout": "i(vread)"}
-    for name, source in sources.items():
-        if source in plots[0].waves:
-            parts = [supplied(plot, source, phases, vdd) for plot in plots]
-            # every slice drives whole word lines, so drivers count once
-            share = 1 / len(plots) if name == "drivers" else 1.0
-            energy[name] = (share * sum(p[0] for p in parts), share * sum(p[1] for p in parts))
-    places = [(plot, int(key[4:-1])) for plot in plots for key in plot.waves if key.startswith("v(bl")]
-    if "readout" not in energy:
-        drawn = [_integrator_charge(plot, c, readout) * vdd for plot, c in places]
-        energy["integrators, at least"] = (float(np.sum(drawn)), 0.0)
-    clipped = sum(touched_rail(plot, c, readout, vdd) for plot, c in places)
-    return Stage(widths, model, same, clipped, energy, lines)
 
 
 def _integrator_charge(plot: Plot, column: int, readout: Readout) -> float:

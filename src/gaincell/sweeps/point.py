@@ -80,14 +80,14 @@ class Bench:
         GaincellError: model, text or design cannot be used.
     """
 
-    def __init__(self, sweep: Sweep, impl: str = "auto", device: str = "cpu") -> None:
+    def __init__(self, sweep: Sweep, backend: str = "auto", device: str = "cpu") -> None:
         self.sweep = sweep
         self.size = model_size(sweep.model)
         self.technology = load_technology(sweep.technology)
         if not sweep.measures:
             return
         text = open_text(sweep.text)
-        self._ready = Preparation(sweep, text, impl, device)
+        self._ready = Preparation(sweep, text, backend, device)
         self.loaded, self.model, self.length = self._ready.loaded, self._ready.model, self._ready.length
         self.evaluation = read_tokens(self.loaded, text, "evaluation", sweep.limit, block=self.length)
 

@@ -49,15 +49,15 @@ class Preparation:
 
     Args:
         sweep: the file.  text: its training part is that of adaptation and training.
-        impl, device: of the attention.
+        backend, device: of the attention.
 
     Raises:
         GaincellError: model or design cannot be used, or the text is too short to adapt or train with.
     """
 
-    def __init__(self, sweep: Sweep, text: Text, impl: str = "auto", device: str = "cpu") -> None:
+    def __init__(self, sweep: Sweep, text: Text, backend: str = "auto", device: str = "cpu") -> None:
         self.sweep = sweep
-        self.loaded = load_made(sweep.model, impl)
+        self.loaded = load_made(sweep.model, backend)
         self._made_for = attached_layers(self.loaded.model)[0].design
         self.model = self.loaded.model.to(device)  # type: ignore[arg-type]
         self.length, _ = window_and_stride(sweep.protocol)

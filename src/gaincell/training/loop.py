@@ -39,12 +39,7 @@ from gaincell.training import checkpoint as disk
 from gaincell.training.activations import activations_fit
 from gaincell.training.log import TrainingLog
 from gaincell.training.loss_name import called, name_of
-from gaincell.training.optimizer import (
-    as_logarithms,
-    check_positive,
-    is_gain,
-    make_optimizer,
-)
+from gaincell.training.optimizer import as_logarithms, check_positive, is_gain, make_optimizer
 from gaincell.training.parallel import Loss, Parallel, clip_each_gradient, clip_gradients
 from gaincell.training.precision import bf16_pays
 from gaincell.training.settings import TrainSettings, learning_rate_at
@@ -121,84 +116,23 @@ def train(
         raise InputError(
             f"{len(blocks)} blocks of text are fewer than one batch of {settings.batch}; give more text"
         )
-    given = _fingerprint(model, blocks) if checkpoint is not None else {}
-    loss_of = loss_of or next_token_loss
-    named = name_of(loss_of)
-    run = Parallel(model, loss_of, sharded=settings.sharded)
-    _check_share(run, settings)
-    device = next(model.parameters()).device
-    if settings.bf16 is None:  # all processes do what most have found
-        pays = bf16_pays(str(device))
-        settings = replace(settings, bf16=run.mean(float(pays)) > 0.5)
-    first_block = blocks[0:1]
-    recompute = settings.gradient_checkpointing
-    if recompute is None:
-        model.eval()
-        with torch.autocast(device.type, torch.bfloat16, enabled=bool(settings.bf16)):
-            fit = settings.sharded or activations_fit(model, loss_of, first_block, settings.micro_batch)
-        recompute = not fit
-    switch_checkpointing(model, recompute, "enable", {"use_reentrant": False})
-    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    optimizer = make_optimizer(parameters, settings, rates or {})
-    gains = {n: p for n, p in parameters.items() if is_gain(n)} if settings.log_gains else {}
-    check_positive(gains)
-    identity: dict[str, Any] = {"settings": asdict(settings), "blocks": [len(blocks), first_block.shape[1]]}
-    identity |= given | reparametrisation.identity(model)
-    main = run.processes.is_main_process
-    if checkpoint is not None and main:
-        disk.sweep(checkpoint)
-    state = disk.restore(checkpoint, parameters, optimizer, identity) if checkpoint is not None else {}
-    if state and "losses" not in state:
-        raise RunError(f"the checkpoint {checkpoint} is of an older gaincell; remove it to start again")
-    run.processes.wait_for_everyone()  # nobody writes while others read
+    here = _Training(model, blocks, settings, loss_of or next_token_loss, checkpoint, rates or {})
+    named, watch, main = here.named, here.watch, here.run.processes.is_main_process
     writer = TrainingLog(log) if isinstance(log, Path) else log
-    first, before = int(state.get("step", 0)), float(state.get("seconds", 0.0))
-    watch = Watch(settings, named, state.get("watch"), checkpoint, done=first, write=main)
     if writer is not None and main:
-        writer.rewind(first)
-
-    def seconds() -> float:
-        return before + time.perf_counter() - start
-
-    def keep(step: int) -> None:
-        if checkpoint is not None:
-            place = {"step": step, "watch": watch.state(), "seconds": seconds(), "losses": list(losses)}
-            place |= {"norms": norms} if norms else {}
-            kept = settings.keep_checkpoints
-            disk.store(checkpoint, parameters, optimizer, identity, place, keep=kept, write=main)
-            watch.stored = step
-
-    norms: dict[str, float] = dict(state.get("norms", {}))
-    losses: deque[float] = deque(state.get("losses", ()), maxlen=max(1, total // 10))
-    arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
-    tokens_a_step = settings.batch * (first_block.shape[1] - 1)
-    start, step = time.perf_counter(), first
+        writer.rewind(here.first)
+    tokens_a_step = settings.batch * (blocks[0:1].shape[1] - 1)
+    here.start, step = time.perf_counter(), here.first
     _begin(model)
     try:
         while step < total and not watch.finished:
             factor = learning_rate_at(step, total, settings)
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * factor
-            batch = blocks[step * settings.batch : (step + 1) * settings.batch]
-            profiled = None if step != first + PROFILED else shares
-            with nullcontext() if profiled is None else measured_shares(profiled, device):
-                loss = _accumulate(run, batch, settings, step, arrays)
-            watch.see(loss, step)
-            for gain in gains.values():
-                gain.grad = None if gain.grad is None else gain.grad * gain.detach()
-            clip_each_gradient(parameters, settings.clip_tensors, norms)
-            norm = clip_gradients(parameters.values(), settings.clip)
-            watch.require(math.isfinite(norm), f"the gradient's norm became {norm}", step)
-            with as_logarithms(gains.values()):
-                optimizer.step()
-            optimizer.zero_grad()
-            watch.require(_finite(run, parameters.values()), "a parameter became infinite or no number", step)
-            keep_gains_positive(model)
+            loss, norm = here.update(step, factor, shares if step == here.first + PROFILED else None)
             step += 1
-            losses.append(loss)
+            here.losses.append(loss)
             record = {
                 "learning_rate": settings.learning_rate * factor,
-                "tokens_per_second": (step - first) * tokens_a_step / (time.perf_counter() - start),
+                "tokens_per_second": (step - here.first) * tokens_a_step / (time.perf_counter() - here.start),
             }
             details: dict[str, Any] = {
                 "loss": loss,
@@ -208,31 +142,129 @@ def train(
             }
             details |= {"gradient_norm": norm, "tokens": step * tokens_a_step}
             if evaluate is not None and _due(step, total, settings.evaluate_every):
-                with _at_rest(model, arrays):
-                    details["evaluation"] = run.mean(evaluate(model))
-                watch.judge(details["evaluation"], step - 1, parameters)
+                with _at_rest(model, here.arrays):
+                    details["evaluation"] = here.run.mean(evaluate(model))
+                watch.judge(details["evaluation"], step - 1, here.parameters)
             if writer is not None and main:
                 writer.line(step - 1, details)
             if step % settings.checkpoint_every == 0:
-                keep(step)
+                here.keep(step)
             if main:
                 progress(step, total, {str(named): loss, **record})
-        watch.return_to_best(parameters)
+        watch.return_to_best(here.parameters)
     finally:
-        _leave(model, arrays)
-        switch_checkpointing(model, recompute, "disable")
-    keep(step)
+        _leave(model, here.arrays)
+        switch_checkpointing(model, here.recompute, "disable")
+    here.keep(step)
     if writer is not None and main:
         writer.draw()
-    run.processes.wait_for_everyone()
-    tail = list(losses)[-max(1, step // 10) :]
-    return TrainResult(
-        steps=step,
-        tokens=step * tokens_a_step,
-        final_loss=sum(tail) / len(tail),
-        seconds=seconds(),
-        best=watch.best,
-    )
+    here.run.processes.wait_for_everyone()
+    tail = list(here.losses)[-max(1, step // 10) :]
+    return TrainResult(step, step * tokens_a_step, sum(tail) / len(tail), here.seconds(), watch.best)
+
+
+class _Training:
+    """A model, what trains it, and how far it has come: begun, or restored from its checkpoint."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        blocks: Blocks,
+        settings: TrainSettings,
+        loss_of: Loss,
+        checkpoint: Path | None,
+        rates: Mapping[str, float],
+    ) -> None:
+        given = _fingerprint(model, blocks) if checkpoint is not None else {}
+        self.model, self.blocks, self.checkpoint = model, blocks, checkpoint
+        self.named, self.start = name_of(loss_of), 0.0
+        self.run = run = Parallel(model, loss_of, sharded=settings.sharded)
+        _check_share(run, settings)
+        self.device = next(model.parameters()).device
+        if settings.bf16 is None:  # all processes do what most have found
+            settings = replace(settings, bf16=run.mean(float(bf16_pays(str(self.device)))) > 0.5)
+        self.settings, first_block = settings, blocks[0:1]
+        self.recompute = _recomputes(model, settings, loss_of, first_block)
+        switch_checkpointing(model, self.recompute, "enable", {"use_reentrant": False})
+        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = make_optimizer(self.parameters, settings, rates)
+        self.gains = {n: p for n, p in self.parameters.items() if is_gain(n)} if settings.log_gains else {}
+        check_positive(self.gains)
+        self.identity: dict[str, Any] = {"settings": asdict(settings)}
+        self.identity |= {"blocks": [len(blocks), first_block.shape[1]]}
+        self.identity |= given | reparametrisation.identity(model)
+        state = self._restored()
+        run.processes.wait_for_everyone()  # nobody writes while others read
+        self.first, self.before = int(state.get("step", 0)), float(state.get("seconds", 0.0))
+        main = run.processes.is_main_process
+        self.watch = Watch(settings, self.named, state.get("watch"), checkpoint, done=self.first, write=main)
+        self.norms: dict[str, float] = dict(state.get("norms", {}))
+        tenth = max(1, len(blocks) // settings.batch // 10)
+        self.losses: deque[float] = deque(state.get("losses", ()), maxlen=tenth)
+        self.arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
+
+    def _restored(self) -> dict[str, Any]:
+        """What the checkpoint says, if there is one. Raises RunError."""
+        if self.checkpoint is None:
+            return {}
+        if self.run.processes.is_main_process:
+            disk.sweep(self.checkpoint)
+        state = disk.restore(self.checkpoint, self.parameters, self.optimizer, self.identity)
+        if state and "losses" not in state:
+            raise RunError(
+                f"the checkpoint {self.checkpoint} is of an older gaincell; remove it to start again"
+            )
+        return state
+
+    def seconds(self) -> float:
+        """Of the run so far, over interruptions."""
+        return self.before + time.perf_counter() - self.start
+
+    def update(self, step: int, factor: float, shares: dict[str, float] | None) -> tuple[float, float]:
+        """One step, with learning rates `factor` times their peaks; loss and norm of the gradient.
+
+        shares: receives where its time goes.
+        """
+        settings, watch, gains = self.settings, self.watch, self.gains.values()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        batch = self.blocks[step * settings.batch : (step + 1) * settings.batch]
+        with nullcontext() if shares is None else measured_shares(shares, self.device):
+            loss = _accumulate(self.run, batch, settings, step, self.arrays)
+        watch.see(loss, step)
+        for gain in gains:
+            gain.grad = None if gain.grad is None else gain.grad * gain.detach()
+        clip_each_gradient(self.parameters, settings.clip_tensors, self.norms)
+        norm = clip_gradients(self.parameters.values(), settings.clip)
+        watch.require(math.isfinite(norm), f"the gradient's norm became {norm}", step)
+        with as_logarithms(gains):
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        finite = _finite(self.run, self.parameters.values())
+        watch.require(finite, "a parameter became infinite or no number", step)
+        keep_gains_positive(self.model)
+        return loss, norm
+
+    def keep(self, step: int) -> None:
+        """Write the checkpoint, if there is to be one."""
+        if self.checkpoint is not None:
+            place = {"step": step, "watch": self.watch.state(), "seconds": self.seconds()}
+            place |= {"losses": list(self.losses)} | ({"norms": self.norms} if self.norms else {})
+            disk.store(
+                self.checkpoint, self.parameters, self.optimizer, self.identity, place,
+                keep=self.settings.keep_checkpoints, write=self.run.processes.is_main_process,
+            )  # fmt: skip
+            self.watch.stored = step
+
+
+def _recomputes(model: nn.Module, settings: TrainSettings, loss_of: Loss, block: Tensor) -> bool:
+    """Whether activations are computed again in the backward pass: where they are too large to be kept."""
+    if settings.gradient_checkpointing is not None:
+        return settings.gradient_checkpointing
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=bool(settings.bf16)):
+        return not (settings.sharded or activations_fit(model, loss_of, block, settings.micro_batch))
 
 
 @called("cross-entropy", "nats per token")
@@ -304,17 +336,14 @@ def redraw(arrays: Mapping[GainCellAttention, Design], what: str, draw: int) -> 
         attention.design = redrawn[design]
 
 
-class _at_rest:
+@contextmanager
+def _at_rest(model: nn.Module, arrays: Mapping[GainCellAttention, Design]) -> Iterator[None]:
     """Within the context the model evaluates, on the chip it has outside training."""
-
-    def __init__(self, model: nn.Module, arrays: Mapping[GainCellAttention, Design]) -> None:
-        self._model, self._arrays = model, arrays
-
-    def __enter__(self) -> None:
-        _leave(self._model, self._arrays)
-
-    def __exit__(self, *_: object) -> None:
-        _begin(self._model)
+    _leave(model, arrays)
+    try:
+        yield
+    finally:
+        _begin(model)
 
 
 def _fingerprint(model: nn.Module, blocks: Blocks) -> dict[str, str]:

@@ -10,7 +10,8 @@ from typing import Any
 from gaincell.errors import InputError
 from gaincell.quantity import one_of
 
-TRACKERS = ("tensorboard", "wandb")
+TRACKERS = {"tensorboard": "logging_dir", "wandb": "dir"}
+"""Their names in accelerate, and what they call the directory of their files."""
 
 
 class Tracker:
@@ -18,13 +19,14 @@ class Tracker:
 
     Args:
         name: one of TRACKERS.
-        folder: RUN; its name is that of the run, and `track/` in it takes the files of a local tracker.
+        folder: RUN; its name is that of the project, and `track/` in it takes the files of the tracker.
 
     Raises:
-        InputError: another name, or its package is not installed.
+        InputError: another name; its package is not installed; it does not start (no account, say).
     """
 
     def __init__(self, name: str, folder: Path) -> None:
+        from accelerate import PartialState
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
         if name not in TRACKERS:
@@ -32,15 +34,30 @@ class Tracker:
         if name not in map(str, get_available_trackers()):
             raise InputError(f"--track {name} needs its package: pip install {name}")
         kind: Any = LOGGER_TYPE_TO_CLASS[name]
-        place = (str(folder / "track"),) if kind.requires_logging_directory else ()
-        self._tracker = kind(folder.name, *place)
-        getattr(self._tracker, "start", lambda: None)()  # older versions of accelerate start at once
+        place = folder / "track"
+        place.mkdir(parents=True, exist_ok=True)
+        PartialState()  # accelerate's trackers need one; that of several processes is there already
+        try:
+            self._tracker = kind(folder.resolve().name, **{TRACKERS[name]: str(place)})
+            getattr(self._tracker, "start", lambda: None)()  # older versions of accelerate start at once
+        except Exception as error:  # whatever the packages of trackers raise
+            raise InputError(
+                f"--track {name} does not start ({error}); follow what it says, or leave --track out"
+            ) from error
+        self._prefixes: set[str] = set()
 
     def line(self, labels: Mapping[str, str], step: int, numbers: Mapping[str, Any]) -> None:
         """The numbers of one step of the run with these labels."""
         prefix = "/".join(labels.values())
         shown = {f"{prefix}/{k}": v for k, v in numbers.items() if isinstance(v, int | float)}
-        self._tracker.log(shown, step=step)
+        if self._tracker.name != "wandb":
+            self._tracker.log(shown, step=step)
+            return
+        steps = f"{prefix}/step"  # wandb drops a step below an earlier one, so every stage counts its own
+        if prefix not in self._prefixes:
+            self._tracker.tracker.define_metric(f"{prefix}/*", step_metric=steps)
+            self._prefixes.add(prefix)
+        self._tracker.log({steps: step, **shown})
 
     def finish(self) -> None:
         """Write what is not written yet."""

@@ -109,8 +109,12 @@ class BadValues:
         kind = typing.get_args(option.kind)[0] if typing.get_origin(option.kind) is list else option.kind
         if kind is bool:
             return f"{option.flag}={self.dice.choice(('yes', '1', 'maybe', 'x' * 300))}"
+        choices = typing.get_args(kind)
         if isinstance(kind, type) and issubclass(kind, Enum):
-            return self.dice.choice(("nosuch", "None ", "1", next(iter(kind)).value + "x", "\u00e4" * 400))
+            choices = [choice.value for choice in kind]
+        if choices or option.name == "backend":
+            first = next(iter(choices), "naive")
+            return self.dice.choice(("nosuch", "None ", "1", first + "x", "\u00e4" * 400))
         bounds = [] if option.low is None else [option.low - self.dice.choice((1, 7, 2**31, 10**12))]
         bounds += [] if option.high is None else [option.high + self.dice.choice((1, 1000, 2**40))]
         if kind is int:

@@ -143,7 +143,8 @@ def options() -> list[Option]:
                 declared = [flag for flag in info.param_decls or () if flag.startswith("--")]
                 argument = type(info).__name__ == "ArgumentInfo"
                 flag = "" if argument else (declared or [f"--{name.replace('_', '-')}"])[0].split("/")[0]
-                kinds = typing.get_args(hint.__origin__) or (hint.__origin__,)
+                choice = typing.get_origin(hint.__origin__) is typing.Literal
+                kinds = (not choice and typing.get_args(hint.__origin__)) or (hint.__origin__,)
                 kind = next(kind for kind in kinds if kind is not type(None))
                 found.append(Option(command, name, flag, kind, info.min, info.max))
     return found

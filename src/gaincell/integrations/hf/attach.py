@@ -27,7 +27,7 @@ from gaincell.errors import InputError, ModelError, UncalibratedWarning
 from gaincell.integrations.hf import interface, pretrained
 from gaincell.integrations.hf.support import attention_modules, geometry
 from gaincell.nn.attention import GainCellAttention
-from gaincell.ops.gain_cell_attention import Gradient, Impl
+from gaincell.ops.gain_cell_attention import BackendName, Gradient
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
@@ -102,7 +102,7 @@ def attach(
     model: AnyModel,
     design: Design | str | os.PathLike[str],
     *,
-    impl: Impl = "auto",
+    backend: BackendName = "auto",
     gradient: Gradient = "exact",
     attention: Literal["gain-cell", "softmax"] = "gain-cell",
 ) -> AnyModel:
@@ -132,7 +132,7 @@ def attach(
     Args:
         model: a decoder of transformers with plain causal self-attention, or a wrapper around one (peft's).
         design: the chip, the name of a shipped one, or a ``.toml`` file.
-        impl: implementation of the arrays: "auto", "native", "blocked", "triton" or "naive".
+        backend: implementation of the arrays: "auto", "native", "blocked", "triton" or "naive".
         gradient: of the cells in the backward pass: "exact", "surrogate" (as if they were linear), or a
             cheaper approximation of either on a CPU, "bf16" or "surrogate-bf16".
         attention: "gain-cell", or "softmax": the model's own attention computed through the same masks,
@@ -160,7 +160,7 @@ def attach(
         )
     owner = _pretrained(model)
     modules = attention_modules(owner)
-    cells = _make_cells(modules, load_design(design).replace(layers=len(modules)), impl, gradient)
+    cells = _make_cells(modules, load_design(design).replace(layers=len(modules)), backend, gradient)
     interface.register()
     attachment = _Attachment(owner, function)
     shared = [(module, module.config) for module in owner.modules() if _has_configuration(module)]
@@ -295,7 +295,7 @@ def _function(attention: str) -> str:
 
 
 def _make_cells(
-    modules: dict[str, nn.Module], design: Design, impl: Impl, gradient: Gradient
+    modules: dict[str, nn.Module], design: Design, backend: BackendName, gradient: Gradient
 ) -> list[GainCellAttention]:
     """The arrays of every attention module, which is not changed."""
     cells = []
@@ -308,7 +308,7 @@ def _make_cells(
             size.kv_heads,
             size.head_dim,
             layer=_layer_index(module),
-            impl=impl,
+            backend=backend,
             gradient=gradient,
             dtype=torch.float32 if device.type == "mps" else torch.float64,
             device=device,

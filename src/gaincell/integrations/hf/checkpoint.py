@@ -38,7 +38,7 @@ from gaincell.integrations.hf.run import AGAIN, DESIGN, FORMAT, HARDWARE, Run, f
 from gaincell.integrations.hf.sources import pretrained_id
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.attention import check_precision, common_design
-from gaincell.ops.gain_cell_attention import Gradient, Impl
+from gaincell.ops.gain_cell_attention import BackendName, Gradient
 
 ADAPTER_DTYPE = torch.float16
 """Of the factors of adapters and of mixing: their values lie far inside its range."""
@@ -135,7 +135,7 @@ def load_run(
     base: str | os.PathLike[str] | None = None,
     design: Design | str | os.PathLike[str] | None = None,
     dtype: torch.dtype = torch.float32,
-    impl: Impl = "auto",
+    backend: BackendName = "auto",
     gradient: Gradient = "exact",
 ) -> BaseModel:
     """Read an adapted model back, attached and in eval mode, together with the source of its base model.
@@ -147,7 +147,7 @@ def load_run(
         base: where the base model is now, if not where it was.
         design: another design than the one saved (another chip, another cell), its name or file.
         dtype: of the model's weights; gains and offsets are float64.
-        impl: see ``attach``.
+        backend: see ``attach``.
         gradient: see ``attach``.
 
     Raises:
@@ -159,7 +159,7 @@ def load_run(
     chip = design if stage is None and design is not None else held.design_of(stage)
     found = held.base(base, dtype)
     if chip is not None:
-        attach(found.model, design or chip, impl=impl, gradient=gradient)
+        attach(found.model, design or chip, backend=backend, gradient=gradient)
     path = held.file(stage)
     if stage is not None:
         read_state(found.model, path)

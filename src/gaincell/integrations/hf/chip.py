@@ -66,7 +66,7 @@ def cells_exchanged(before: Design, after: Design) -> str:
     return f", its {kinds} without adaptation"
 
 
-def set_impl(model: PreTrainedModel, impl: str) -> None:
+def set_backend(model: PreTrainedModel, backend: str) -> None:
     """Choose the implementation of all arrays of a model; in software there are none."""
     for layer in attached_layers(model):
-        layer.impl = impl  # type: ignore[assignment]
+        layer.backend = backend  # type: ignore[assignment]

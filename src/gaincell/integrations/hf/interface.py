@@ -171,7 +171,7 @@ def refuse_call(model: nn.Module, args: tuple[Any, ...], arguments: dict[str, An
             "export the softmax model"
         )
     arguments = dict(zip(inspect.signature(model.forward).parameters, args, strict=False)) | arguments
-    if arguments.get("output_attentions"):
+    if arguments.get("output_attentions") or getattr(model.config, "output_attentions", False):
         raise ModelError(f"{where}: output_attentions=True is not modelled: arrays give no attention weights")
     if arguments.get("is_causal") is False:
         raise ModelError(f"{where}: bidirectional attention (is_causal=False) is not modelled")
@@ -263,7 +263,7 @@ def _from_ring(module: nn.Module, cell: GainCellAttention, key: Tensor) -> Any:
 def _check_arguments(module: nn.Module, arguments: dict[str, Any]) -> None:
     """Everything a model passes is either known to be harmless, or absent, or refused."""
     where = type(module).__name__
-    if arguments.get("output_attentions") or getattr(module.config, "output_attentions", False):
+    if arguments.get("output_attentions"):
         raise ModelError(f"{where}: output_attentions=True is not modelled: arrays give no attention weights")
     for name, given in arguments.items():
         if name not in _HARMLESS and given is not None and given is not False:

@@ -126,18 +126,19 @@ class RingLayer(CacheLayerMixin):
             attended = attention.answer(asked, *at)
         else:
             old = self.tokens.old(step, index.device)
-            stored, seen = self._write(asked.volts, step, old), torch.cat([old.index, index], 1)
-            attended = attention(query, *stored, seen, index, sliding_window, extra_age=old.extra_age)
+            keys, values = self._write(asked.volts, step, old)
+            seen = torch.cat([old.index, index], 1)
+            attended = attention.read(asked, keys, values, seen, index, sliding_window, old.extra_age)
         if self.passed is not None:
             self.passed()
         return attended
 
     def _written_in_compiled_code(self, asked: Asked, step: Step) -> bool:
         """Whether the codes of the new tokens were written in compiled code; it does not serve all."""
-        design, impl, scaling = self.attention.design, self.attention.impl, asked.scaling
+        design, backend, scaling = self.attention.design, self.attention.backend, asked.scaling
         if self._levels is None or not self.finite:
             return False
-        if not (impl in ("auto", "decode") or impl.startswith("native")):
+        if not (backend in ("auto", "decode") or backend.startswith("native")):
             return False
         if native_decode.unsupported((*asked[:3], *(scaling or ())), design) is not None:
             return False
@@ -159,7 +160,7 @@ class RingLayer(CacheLayerMixin):
         """
         attention, scaling = self.attention, asked.scaling
         if self._decode is None or self._decode.design is not attention.design:
-            level = attention.impl.removeprefix("native-") if attention.impl.startswith("native-") else None
+            level = attention.backend.partition("native-")[2] or None
             heads, kv_heads = attention.heads, attention.kv_heads
             dim = asked.q.shape[3]
             self._decode = RingDecoder(attention.design, heads, kv_heads, dim, attention.layer, level)

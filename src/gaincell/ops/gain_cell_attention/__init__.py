@@ -12,12 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gaincell import features
+from gaincell.backend_names import BACKENDS, BackendName
 from gaincell.chips.design_file import Design
 from gaincell.circuits.normaliser import normalised
 from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import backends
-from gaincell.ops.gain_cell_attention.call import IMPLS, Call, Impl, Scaling, check
+from gaincell.ops.gain_cell_attention.call import Call, Scaling, check
 from gaincell.ops.gain_cell_attention.gradients import GRADIENTS, Gradient
 from gaincell.ops.gain_cell_attention.input_stage import decay_factor, drive_queries
 from gaincell.ops.gain_cell_attention.normaliser_padding import with_normaliser_column
@@ -27,10 +28,10 @@ OF_STORED = features.ARRAYS - {"writing.discharge_residual"} | features.NORMALIS
 """Features of a chip (features.py) that `attention_from_voltages` implements."""
 
 __all__ = [
+    "BACKENDS",
     "GRADIENTS",
-    "IMPLS",
+    "BackendName",
     "Gradient",
-    "Impl",
     "Scaling",
     "attention_from_voltages",
     "gain_cell_attention",
@@ -43,7 +44,7 @@ def gain_cell_attention(
     v: Float[Tensor, "B Hk Tk D"],
     design: Design,
     scaling: Scaling | None = None,
-    impl: Impl = "auto",
+    backend: BackendName = "auto",
     *,
     key_index: Int[Tensor, "B Tk"] | None = None,
     query_index: Int[Tensor, "B Tq"] | None = None,
@@ -62,8 +63,9 @@ def gain_cell_attention(
         k, v: keys and values; H is a multiple of Hk. With `scaling=None` in volts, v_min to v_max.
         design: the chip. Its `token_period` sets the decay from token to token.
         scaling: gains and offsets applied to q, k, v and the output; None for gain 1, offset 0.
-        impl: "naive", "blocked", "native", "triton", "decode" (one query, no gradients), or "auto": "native"
-            for what it serves (see native.py), else "decode" for one query without gradients, else "blocked".
+        backend: "naive", "blocked", "native", "triton", "decode" (one query, no gradients), or "auto":
+            "native" for what it serves (see native.py), else "decode" for one query without gradients, else
+            "blocked".
         key_index: index j of the real token in each key slot, consecutive, -1 for padding, which is never
             written. Ages and physical columns count real tokens. None for 0 ... Tk - 1.
         query_index: index i of each query, -1 for padding. None for the last Tq of key_index.
@@ -85,7 +87,7 @@ def gain_cell_attention(
     A NaN reaches the outputs of the queries that see its token, in its own sequence and group of heads, and
     no others (one in a component of a value: that component of them). What stands in padding reaches none.
     """
-    call = Call(q, k, v, design, impl, key_index, query_index, sliding_window, layer, gradient, scaling)
+    call = Call(q, k, v, design, backend, key_index, query_index, sliding_window, layer, gradient, scaling)
     check(call)
     return attend(call).to(q.dtype)
 
@@ -95,7 +97,7 @@ def attention_from_voltages(
     ku: Float[Tensor, "B Hk Tk D"],
     vu: Float[Tensor, "B Hk Tk D"],
     design: Design,
-    impl: Impl = "auto",
+    backend: BackendName = "auto",
     *,
     key_index: Int[Tensor, "B Tk"] | None = None,
     query_index: Int[Tensor, "B Tq"] | None = None,
@@ -111,13 +113,13 @@ def attention_from_voltages(
         extra_age: of the first slots, which are those written before the first query: by how much their age
             at the first query exceeds the token periods in between, s; above 0 after idle time, below 0 after
             a refresh.
-        impl: as in `gain_cell_attention`, but plain torch in place of "native" where `extra_age` is not 0,
+        backend: as in `gain_cell_attention`, but plain torch in place of "native" where `extra_age` is not 0,
             and always in place of "triton".
 
     Raises:
         InputError: as there; an incomplete discharge, or columns of first tokens.
     """
-    call = Call(q, ku, vu, design, impl, key_index, query_index, sliding_window, layer, stage="written")
+    call = Call(q, ku, vu, design, backend, key_index, query_index, sliding_window, layer, stage="written")
     check(call)
     if more := features.missing(design.in_use, OF_STORED):
         raise InputError(
@@ -130,16 +132,16 @@ def attention_from_voltages(
 
 def _sums_of_stored(call: Call, extra_age: Tensor | None) -> Tensor:
     """The digital sum; of voltages without the errors of their writes."""
-    design, native = call.design, call.impl == "auto" or call.impl.startswith("native")
+    design, native = call.design, call.backend == "auto" or call.backend.startswith("native")
     if design.writing.present:
         k, v = (write_errors(u, design, call.layer, n, call.keys) for n, u in enumerate((call.k, call.v)))
         call = call._replace(k=k, v=v)
     if extra_age is not None and not _as_old_as_tokens(extra_age, design):
         k, v = (_leaked(call, u, array, extra_age) for array, u in enumerate((call.k, call.v)))
-        call = call._replace(k=k, v=v, aged=True, impl="auto" if native else call.impl)
+        call = call._replace(k=k, v=v, aged=True, backend="auto" if native else call.backend)
     elif native and not design.front_differs:  # what was written is written again
         again = call._replace(k=call.k + design.v_offset, v=call.v + design.v_offset, stage="requested")
-        if call.impl != "auto":
+        if call.backend != "auto":
             return backends.run(again)
         found = backends.attempt("native", again)
         if isinstance(found, Tensor):

@@ -1,29 +1,15 @@
 """What one call of the attention is: its tensors and options, checked once and passed on whole."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gaincell.backend_names import BACKENDS
 from gaincell.chips.design_file import Design
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention.gradients import Gradient, check_gradient
-
-Impl = Literal[
-    "auto",
-    "naive",
-    "blocked",
-    "native",
-    "native-portable",
-    "native-avx2",
-    "native-avx512",
-    "native-amx",
-    "triton",
-    "decode",
-]
-"""Registered backends: each name up to its "-" is a file in backends/. "auto": see `backends.AUTO`."""
-IMPLS = get_args(Impl)
 
 Stage = Literal["requested", "written", "driven"]
 """How far the input stage has come: q, k and v are pulse widths and volts as requested; k and v are voltages
@@ -56,7 +42,7 @@ class Call(NamedTuple):
     k: Float[Tensor, "B Hk Tk D"]
     v: Float[Tensor, "B Hk Tk D"]
     design: Design
-    impl: str = "auto"
+    backend: str = "auto"
     key_index: Int[Tensor, "B Tk"] | None = None
     query_index: Int[Tensor, "B Tq"] | None = None
     sliding_window: int | None = None
@@ -103,8 +89,8 @@ class Call(NamedTuple):
 def check(call: Call) -> None:
     """Refuse tensors and options that do not fit. Raises InputError."""
     _check_tensors(call.q, call.k, call.v)
-    if call.impl not in IMPLS:
-        raise InputError(f"impl={call.impl!r}; choose one of {', '.join(IMPLS)}")
+    if call.backend not in BACKENDS:
+        raise InputError(f"backend={call.backend!r}; choose one of {', '.join(BACKENDS)}")
     if call.sliding_window is not None and call.sliding_window < 1:
         raise InputError(
             f"sliding_window={call.sliding_window}; give a number of tokens >= 1, or None for no window"
@@ -121,7 +107,7 @@ def check(call: Call) -> None:
             )
         if index.device != of.device:
             raise InputError(f"{name} is on {index.device}, q on {of.device}; put them on one device")
-    check_gradient(call.gradient, call.impl, call.design, call.reads)
+    check_gradient(call.gradient, call.backend, call.design, call.reads)
     for name, value in () if call.scaling is None else call.scaling._asdict().items():
         heads = call.kv_heads if name[0] in "kv" else call.q.shape[1]
         if value.shape != (heads,):

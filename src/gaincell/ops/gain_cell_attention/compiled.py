@@ -23,7 +23,7 @@ class _Options(NamedTuple):
     """What a call is but for its tensors."""
 
     design: Design
-    impl: str
+    backend: str
     sliding_window: int | None
     layer: int
     gradient: Gradient
@@ -33,9 +33,11 @@ _OPTIONS: list[_Options] = []
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def number_of(design: Design, impl: str, sliding_window: int | None, layer: int, gradient: Gradient) -> int:
+def number_of(
+    design: Design, backend: str, sliding_window: int | None, layer: int, gradient: Gradient
+) -> int:
     """A number for the options of a call, as operators take no objects."""
-    options = _Options(design, impl, sliding_window, layer, gradient)
+    options = _Options(design, backend, sliding_window, layer, gradient)
     if options not in _OPTIONS:
         _OPTIONS.append(options)
     return _OPTIONS.index(options)

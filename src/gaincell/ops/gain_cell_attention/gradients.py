@@ -32,7 +32,7 @@ LARGEST_DECAY = 0.05
 """Of a stored voltage over half a block of 64 queries, for an approximate gradient to be worth its name."""
 
 
-def check_gradient(gradient: str, impl: str, design: Design, reads: int) -> None:
+def check_gradient(gradient: str, backend: str, design: Design, reads: int) -> None:
     """Refuse an approximate gradient where it is not computed, or would be far off.
 
     Args:
@@ -46,9 +46,9 @@ def check_gradient(gradient: str, impl: str, design: Design, reads: int) -> None
     if gradient not in APPROXIMATED:
         return
     instead = f"give gradient={APPROXIMATED[gradient]!r}"
-    if impl != "auto" and not impl.startswith(APPROXIMATING):
+    if backend != "auto" and not backend.startswith(APPROXIMATING):
         raise InputError(
-            f"impl={impl!r} does not compute gradient={gradient!r}; give impl='native', or {instead}"
+            f"backend={backend!r} does not compute gradient={gradient!r}; give backend='native', or {instead}"
         )
     decay = 32 * (design.leak_per_token + reads * design.disturb_per_read)
     if decay > LARGEST_DECAY:

@@ -30,13 +30,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gaincell.backend_names import BackendName
 from gaincell.chips.design_file import Design
 from gaincell.circuits import query_driver
 from gaincell.circuits.levels import Levels
 from gaincell.circuits.normaliser import normalised
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import backends
-from gaincell.ops.gain_cell_attention.call import Call, Impl
+from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.gradients import Gradient
 from gaincell.ops.gain_cell_attention.input_stage import add_driver_errors, add_write_errors, convert_writes
 from gaincell.ops.gain_cell_attention.normaliser_padding import with_normaliser_column
@@ -64,7 +65,7 @@ def attention_of_learned(
     v: Float[Tensor, "B Hk Tk D"],
     design: Design,
     learned: Learned,
-    impl: Impl = "auto",
+    backend: BackendName = "auto",
     *,
     key_index: Int[Tensor, "B Tk"] | None = None,
     query_index: Int[Tensor, "B Tq"] | None = None,
@@ -82,7 +83,8 @@ def attention_of_learned(
     if design.sinks.tokens:
         raise InputError("columns of first tokens have no gradients of circuits; give sinks.tokens = 0")
     call = convert_writes(
-        Call(q, k, v, design, impl, key_index, query_index, sliding_window, layer, gradient), learned.storage
+        Call(q, k, v, design, backend, key_index, query_index, sliding_window, layer, gradient),
+        learned.storage,
     )
     x = query_driver(q, learned.query, signed=design.drivers.signed)
     x = x * torch.exp(learned.log_score.detach() - learned.log_score).to(x.dtype)

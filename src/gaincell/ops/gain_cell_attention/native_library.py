@@ -165,7 +165,7 @@ def compiled_library() -> ctypes.CDLL | None:
         raise InputError(f"{what} {kind}; build one with setup.py build_ext, or unset GAINCELL_NATIVE")
     log.warning(
         "the compiled kernel is not there (a pure wheel, or no C++ compiler at installation): attention runs "
-        "in plain torch, impl='blocked', several times slower"
+        "in plain torch, backend='blocked', several times slower"
     )
     return None
 
@@ -259,6 +259,6 @@ def invoke(name: str, *arguments: ctypes.Structure) -> int:
     if status in (BAD_ARGUMENT, NO_SUCH_LEVEL):
         raise InputError(
             f"the compiled attention refused its arguments (status {status}): queries must be those of the "
-            "last tokens among the keys; give impl='auto'"
+            "last tokens among the keys; give backend='auto'"
         )
     return status

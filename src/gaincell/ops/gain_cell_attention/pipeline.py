@@ -24,7 +24,7 @@ def attend(call: Call) -> Tensor:
     if scaling is None:
         return _compiled(call) if torch.compiler.is_compiling() else sums(call)
     if _scales_in_kernel(call, scaling):
-        if call.impl != "auto":
+        if call.backend != "auto":
             return backends.run(call)
         found = backends.attempt("native", call)
         if isinstance(found, Tensor):
@@ -51,13 +51,13 @@ def _scales_in_kernel(call: Call, scaling: Scaling) -> bool:
     d = call.design
     between = d.normaliser.present or d.sinks.tokens or d.front_differs or torch.compiler.is_compiling()
     plain = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in scaling)
-    return plain and not between and (call.impl == "auto" or call.impl.startswith("native"))
+    return plain and not between and (call.backend == "auto" or call.backend.startswith("native"))
 
 
 def _compiled(call: Call) -> Tensor:
     """`sums` as one operator of a graph."""
     from gaincell.ops.gain_cell_attention import compiled
 
-    number = compiled.number_of(call.design, call.impl, call.sliding_window, call.layer, call.gradient)
+    number = compiled.number_of(call.design, call.backend, call.sliding_window, call.layer, call.gradient)
     out: Tensor = compiled.attention(call.q, call.k, call.v, call.key_index, call.query_index, number)
     return out

@@ -1,4 +1,4 @@
-"""What computes the arrays of a call. A backend is one file here, registered by its name in `call.Impl`:
+"""What computes the arrays of a call. A backend is one file here, registered by its name in `backend_names`:
 
     IMPLEMENTS                  features of a chip (features.py), those of the input stage included
     supports(call)              why it does not compute a call, in words; None if it does
@@ -39,7 +39,7 @@ class Backend(Protocol):
 
 @lru_cache
 def load(name: str) -> Backend:
-    """The backend of an `impl`."""
+    """The backend of a name."""
     backend: Backend = import_module(f"{__name__}.{name.partition('-')[0]}")
     return backend
 
@@ -50,10 +50,10 @@ def run(call: Call) -> Tensor:
     Raises:
         InputError: the one that is named does not, or none does.
     """
-    if call.impl != "auto":
-        if reason := unsupported(call.impl, call):
-            raise InputError(f"impl={call.impl!r} does not serve this: {reason}; give impl='auto'")
-        return load(call.impl).run(call)
+    if call.backend != "auto":
+        if reason := unsupported(call.backend, call):
+            raise InputError(f"backend={call.backend!r} does not serve this: {reason}; give backend='auto'")
+        return load(call.backend).run(call)
     reasons = {}
     for name in AUTO:
         found = attempt(name, call)
@@ -105,6 +105,6 @@ def not_implemented(backend: Backend, design: Design) -> str | None:
 
 def in_plain_torch(call: Call) -> Call:
     """A driven call by `blocked` in place of a kernel that is named and takes requests of its chip only."""
-    kernel = call.impl == "triton" or call.impl.startswith("native")
+    kernel = call.backend == "triton" or call.backend.startswith("native")
     in_kernel = not call.design.front_differs or call.aged
-    return call._replace(impl="blocked") if kernel and in_kernel else call
+    return call._replace(backend="blocked") if kernel and in_kernel else call

@@ -5,7 +5,7 @@ part of the kernel: it takes requested pulse widths and volts. The library is bu
 installed; without it (no compiler) everything runs in `blocked.py`.
 
 Served: float32 on a CPU; every cell, with mismatch and without quantised storage too. Not served, and left
-to `blocked.py` by `impl="auto"`: other precisions and devices, polynomials of more than 8 orders, queries
+to `blocked.py` by `backend="auto"`: other precisions and devices, polynomials of more than 8 orders, queries
 that are not those of the last tokens.
 
 Dimensions: B sequences, H query heads, Hk key/value heads, T tokens, D head dimension, R queries of a block,
@@ -106,7 +106,7 @@ def run(call: Call) -> Tensor:
     sides if there is a scaling, in float32.
     """
     scaling: tuple[Tensor, ...] = call.scaling or ()
-    level = level_number(call.impl.partition("-")[2] or level_in_use())
+    level = level_number(call.backend.partition("-")[2] or level_in_use())
 
     def core(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:
         kernel = _Kernel(span, level)

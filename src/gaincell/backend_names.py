@@ -1,0 +1,18 @@
+"""Backends of the attention in arrays, by the names that functions and commands take."""
+
+from typing import Literal, get_args
+
+BackendName = Literal[
+    "auto",
+    "naive",
+    "blocked",
+    "native",
+    "native-portable",
+    "native-avx2",
+    "native-avx512",
+    "native-amx",
+    "triton",
+    "decode",
+]
+"""Each name up to its "-" is a file in ops/gain_cell_attention/backends/. "auto": see `backends.AUTO`."""
+BACKENDS = get_args(BackendName)
