@@ -19,7 +19,7 @@ from gaincell.reports.html.result import heading as heading_of
 from gaincell.reports.html.tables import only_kind, table
 from gaincell.reports.tables import HEADINGS, SIMULATED, Rows, perplexity_rows, readable
 from gaincell.reports.training import curves, losses
-from gaincell.results import evaluation as kinds_of_results
+from gaincell.results import evaluation as of
 from gaincell.results.run import AdaptedResult, StagedResult, StageResult
 
 COMPARED = ("perplexity", "× software")
@@ -83,7 +83,7 @@ def training(results: Sequence[Result]) -> Markup:
     return join(pieces)
 
 
-def tasks(runs: Mapping[str, kinds_of_results.TasksResult]) -> Markup:
+def tasks(runs: Mapping[str, of.TasksResult]) -> Markup:
     """The table of several evaluations, compared with the first of them on the same items."""
     found = compare(runs)
     headings = ["", *(heading(column) for column in found.columns)]
@@ -103,7 +103,7 @@ def tasks(runs: Mapping[str, kinds_of_results.TasksResult]) -> Markup:
     return table(Rows("Tasks, accuracies in %", headings, rows, notes, kinds=lambda r, _: kinds[r]))
 
 
-def chips(found: Mapping[str, kinds_of_results.ChipsResult]) -> Markup:
+def chips(found: Mapping[str, of.ChipsResult]) -> Markup:
     """The spread over virtual chips."""
     columns = [[one.chips.nominal, *one.chips.perplexity] for one in found.values()]
     every = [[str(n or "nominal"), *map(readable, row)] for n, row in enumerate(zip_longest(*columns))]
@@ -115,7 +115,7 @@ def chips(found: Mapping[str, kinds_of_results.ChipsResult]) -> Markup:
     )
 
 
-def ablation(result: kinds_of_results.AblationResult) -> Markup:
+def ablation(result: of.AblationResult) -> Markup:
     """What every constraint costs."""
     found = ablation_rows(result, "Constraints of the hardware")
     rows = [(name, kind, *rest) for kind, name, *rest in found.rows]
@@ -124,19 +124,19 @@ def ablation(result: kinds_of_results.AblationResult) -> Markup:
     return chart + table(replace(found, headings=headings, rows=rows))
 
 
-def pauses(found: Mapping[str, kinds_of_results.PausesResult]) -> Markup:
+def pauses(found: Mapping[str, of.PausesResult]) -> Markup:
     """Perplexity against idle time."""
     protocol = next(iter(found.values())).provenance.protocol
     rows = Rows.of(
         "Pauses",
         [(name, row) for name, result in found.items() for row in result.pauses],
         {
-            "idle time": lambda of: f"{of[0]}, {of[1].idle:g} s",
-            "perplexity": lambda of: readable(of[1].perplexity),
-            "±": lambda of: readable(of[1].perplexity_error),
-            "time on the chip, s": lambda of: f"{of[1].chip_time:.4g}",
-            "refreshes": lambda of: f"{of[1].refreshes:,.0f}",
-            "columns written": lambda of: f"{of[1].writes:,.0f}",
+            "idle time": lambda point: f"{point[0]}, {point[1].idle:g} s",
+            "perplexity": lambda point: readable(point[1].perplexity),
+            "±": lambda point: readable(point[1].perplexity_error),
+            "time on the chip, s": lambda point: f"{point[1].chip_time:.4g}",
+            "refreshes": lambda point: f"{point[1].refreshes:,.0f}",
+            "columns written": lambda point: f"{point[1].writes:,.0f}",
         },
         caption=f"{protocol}; ± standard error; time, refreshes and columns: of one block.",
         kinds=SIMULATED,
@@ -147,12 +147,12 @@ def pauses(found: Mapping[str, kinds_of_results.PausesResult]) -> Markup:
 
 
 def evaluation(
-    found: Mapping[str, kinds_of_results.PerplexityResult | kinds_of_results.RollingResult],
+    found: Mapping[str, of.PerplexityResult | of.RollingResult],
 ) -> Markup:
     """Perplexities of one model each, by tokens (blocks-T, strided-T-S) or by words (rolling-T)."""
     rows, kinds = [], []
     for name, one in found.items():
-        if isinstance(one, kinds_of_results.RollingResult):
+        if isinstance(one, of.RollingResult):
             number, spread, by = one.word_perplexity, one.word_perplexity_error, "words"
         else:
             number, spread, by = one.perplexity, one.perplexity_error, "tokens"
@@ -164,14 +164,14 @@ def evaluation(
     return table(replace(shown_rows, kinds=lambda r, c: kinds[r] if c in (1, 2, 3) else None))
 
 
-def context(result: kinds_of_results.DepthResult | kinds_of_results.ContextResult) -> Markup:
+def context(result: of.DepthResult | of.ContextResult) -> Markup:
     """Perplexity against the length of the context: several models of a result, or one."""
     kind = getattr(result, "numbers", SIMULATED)
     note = result.provenance.protocol
     return picture("How far back a model looks", hardware.context(result), kind=kind, note=note)
 
 
-def repetition(found: Mapping[str, kinds_of_results.RepetitionResult]) -> Markup:
+def repetition(found: Mapping[str, of.RepetitionResult]) -> Markup:
     """Loss on tokens that stood in the context before, and on others."""
     points = [(name, one, point) for name, one in found.items() for point in one.repetition]
     kinds = [[None, one.numbers, one.numbers, "measured"] for _, one, _ in points]
@@ -179,10 +179,10 @@ def repetition(found: Mapping[str, kinds_of_results.RepetitionResult]) -> Markup
         "What is found again",
         points,
         {
-            "tokens": lambda of: f"{of[0]}, {of[2].kind}",
-            "perplexity": lambda of: readable(of[2].perplexity),
-            "nats a token": lambda of: f"{of[2].nll:.3f}",
-            "predictions": lambda of: f"{of[2].tokens:,.0f}",
+            "tokens": lambda point: f"{point[0]}, {point[2].kind}",
+            "perplexity": lambda point: readable(point[2].perplexity),
+            "nats a token": lambda point: f"{point[2].nll:.3f}",
+            "predictions": lambda point: f"{point[2].tokens:,.0f}",
         },
         caption=f"{points[0][1].provenance.protocol}.",
         kinds=lambda r, c: kinds[r][c],

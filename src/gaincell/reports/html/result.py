@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from markupsafe import Markup
 
@@ -40,7 +40,6 @@ class Section:
 def section(
     title: str,
     lead: str,
-    kinds: type | tuple[type, ...],
     each: Callable[[Any], object] | None = None,
     *,
     together: Callable[[Mapping[str, Any]], Markup] | None = None,
@@ -48,18 +47,20 @@ def section(
     has: str = "",
     id: str = "",
 ) -> Section:
-    """What the page says of results of some kinds.
+    """What the page says of results of the kinds that its functions take, by their annotations.
 
     Args:
         title: of the section.
         lead: what it shows, in words.
-        kinds: of results.
         each: content that every result has under its name.
         together: content of all results, by name, above that.
         numbers: the part of a result whose kinds stand beside its name; by default all of it.
         has: a part without which there is nothing to show of a result.
         id: its anchor; by default the title.
     """
+
+    first, *_ = get_type_hints(each or together).values()
+    kinds = first if each else get_args(first)[1]
 
     def wanted(result: Result) -> bool:
         return isinstance(result.found, kinds) and not (has and getattr(result.found, has) is None)
