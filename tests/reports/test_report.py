@@ -356,6 +356,14 @@ def test_a_run_with_a_log_shows_its_training(tmp_path: Path) -> None:
     assert "Perplexity of evaluation text" in found.text
 
 
+def test_a_damaged_log_is_refused_by_name(tmp_path: Path) -> None:
+    run = (ROOT / "adapters" / "smollm2-135m" / "run.json").read_text(encoding="utf-8")
+    (tmp_path / "run.json").write_text(run, encoding="utf-8")
+    (tmp_path / "log.jsonl").write_text('{"loss": 1.0}\n', encoding="utf-8")
+    with pytest.raises(RunError, match=r"log\.jsonl cannot be read \(line 1: .* no step of a training"):
+        load(tmp_path, "damaged")
+
+
 def test_a_result_of_codesign_shows_what_was_learned(tmp_path: Path) -> None:
     """A point of the comparison is what `gaincell codesign` gives, but for its name and provenance."""
     comparison = read(ROOT / "docs" / "results" / "sweeps" / "codesign.json")

@@ -168,8 +168,8 @@ def mismatch(found: Mismatch, adapted: Mapping[str, Adaptation]) -> Figure:
             axes = grid[row][column]
             for when, colour, marker in (("before", ORANGE, "o"), ("after", BLUE, "D")):
                 table, found_here = tables[when, stage, kind], points[when, stage, kind]
-                label = f"{when} adaptation{floored if when == 'after' else ''}"
-                axes.plot([max(v, FLOOR) for v in found_here], marker, color=colour, ms=3, label=label)
+                name = f"{when} adaptation{floored if when == 'after' else ''}"
+                axes.plot([max(v, FLOOR) for v in found_here], marker, color=colour, ms=3, label=name)
                 exact = [n for n, v in enumerate(found_here) if v == 0]
                 axes.plot(exact, [FLOOR] * len(exact), marker, color=colour, mfc="white", ms=3)
                 heads = len(table[0])
