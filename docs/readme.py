@@ -56,10 +56,7 @@ from gaincell.reports import (
     hardware,
     rtl,
     spice,
-    spice_mixed,
     spice_tables,
-    spice_wires,
-    spice_write,
     tables,
 )
 from gaincell.reports.html import page as report
@@ -159,11 +156,8 @@ def adapters_table(folder: Path) -> str:
         for name, run in entries.items()
     }
     score = {name: task.metrics["word_perplexity"].score.value for name, task in wiki.items()}
-    rows = [
-        "| model | mapping | tokens | word perplexity | × software | megabytes |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
-        f"| software | – | – | {score['software']:.2f} | 1.00 | – |",
-    ]
+    head = ("model", "mapping", "tokens", "word perplexity", "× software", "megabytes")
+    rows = [["software", "–", "–", f"{score['software']:.2f}", "1.00", "–"]]
     harness, shown = entries["software"].harness, ["software"]
     for place in sorted((ROOT / "adapters").iterdir()):
         run = read(place, TrainedResult)
@@ -173,15 +167,16 @@ def adapters_table(folder: Path) -> str:
         tokens = run.saved_stage.training_tokens
         size = sum(file.stat().st_size for file in place.iterdir()) / 1e6
         shown.append(chip)
-        numbers = f"{tokens:,.0f} | {score[chip]:.2f} | {score[chip] / score['software']:.2f} | {size:.1f}"
-        rows.append(f"| `adapters/{place.name}` | {tokens_page.mapping(run)}, `{chip}` | {numbers} |")
+        numbers = (f"{x:.2f}" for x in (score[chip], score[chip] / score["software"]))
+        of = f"{tokens_page.mapping(run)}, `{chip}`"
+        rows.append([f"`adapters/{place.name}`", of, f"{tokens:,.0f}", *numbers, f"{size:.1f}"])
     weights = comparison.weights({name: entries[name] for name in shown})
     scored = f"{harness.name} {harness.version}, {weights}"
     of_wiki = wiki["software"]
     caption = f"WikiText-2, validation split, {of_wiki.items} of {of_wiki.of} articles, {scored}."
     for chip in shown[1:]:
         caption += training_page.control_sentence(chip)
-    return "\n".join([*rows, "", caption]) + "\n"
+    return Rows("", head, rows, caption, text=(0, 1)).markdown()
 
 
 def write_cells(docs: Path) -> None:
@@ -200,21 +195,21 @@ def write_cells(docs: Path) -> None:
 
 def evaluation_speed(bench: Mapping[str, Any]) -> str:
     """What evaluating on hardware costs, from benchmarks/evaluation.py."""
-    lines = [
-        ["model", "task", "items", "time × software", "lowest and highest"],
-        ["---", "---", "---:", "---:", "---:"],
-    ]
+    head, rows = ("model", "task", "items", "time × software", "lowest and highest"), []
     for name, tasks in bench["models"].items():
         for task, row in tasks.items():
             low, high = row["range"]
             ratio = f"{row['times_software']:.2f}"
-            lines.append([name, task, str(row["items"]), ratio, f"{low:.2f} to {high:.2f}"])
-    threads = bench["provenance"]["hardware"]["threads"]
-    unit = f"{threads} thread{'s' if threads != 1 else ''}"
-    return (
-        markdown(lines)
-        + f"\n\nMeasured, {unit}; {bench['provenance']['protocol']}; another machine gives other numbers.\n"
-    )
+            rows.append([name, task, str(row["items"]), ratio, f"{low:.2f} to {high:.2f}"])
+    return Rows(
+        "", head, rows, measured(bench, bench["provenance"]["hardware"]["threads"]), (0, 1)
+    ).markdown()
+
+
+def measured(bench: Mapping[str, Any], threads: Any) -> str:
+    """How, and on how many threads."""
+    unit = f"{threads} thread{'s' if int(threads) != 1 else ''}"
+    return f"Measured, {unit}; {bench['provenance']['protocol']}; another machine gives other numbers."
 
 
 def write_spice(docs: Path) -> None:
@@ -234,16 +229,19 @@ def write_spice(docs: Path) -> None:
         text, "energy", spice_tables.energy(list(every("energy", EnergyResult).values())).markdown()
     )
     wires = read(folder / "wires-freepdk45.json", WiresResult)
-    text = replaced(text, "wires", spice_tables.wires(wires))
-    save(spice_wires.wires_figure(wires), docs / "figures" / "spice-wires.png")
+    parts = [f"{rows.title}:\n\n{rows.markdown()}" for rows in spice_tables.wires(wires)]
+    text = replaced(
+        text, "wires", "\n".join(parts).replace("key_drop, value_drop", "`key_drop`, `value_drop`")
+    )
+    save(spice.wires_figure(wires), docs / "figures" / "spice-wires.png")
     written = read(folder / "write-freepdk45.json", WriteResult)
     times = f"{written.discharge * 1e9:g} ns and {written.write * 1e9:g} ns"
     conditions = f"{written.technology}; discharge and write of {times}.\n"
-    text = replaced(text, "write", f"{spice_write.rows(written).markdown()}\n\n{conditions}")
+    text = replaced(text, "write", f"{spice_tables.write(written).markdown()}\n\n{conditions}")
     mixed = read(folder / "mixed-freepdk45.json", MixedResult)
     conditions = f"{mixed.technology}; {mixed.ngspice}; simulated.\n"
-    text = replaced(text, "mixed", f"{spice_mixed.rows(mixed).markdown()}\n\n{conditions}")
-    save(spice_mixed.mixed_figure(mixed), docs / "figures" / "spice-mixed-freepdk45.png")
+    text = replaced(text, "mixed", f"{spice_tables.mixed(mixed).markdown()}\n\n{conditions}")
+    save(spice.mixed_figure(mixed), docs / "figures" / "spice-mixed-freepdk45.png")
     for name, result in found.items():
         save(spice.cell_figure(result), docs / "figures" / f"spice-cell-{name}.png")
     for name, one in verified.items():
@@ -293,7 +291,7 @@ def write_costs(docs: Path) -> None:
     text = page.read_text()
     for name, rows in parts.items():
         text = replaced(text, name, rows.markdown())
-    text = replaced(text, "outside", costs.outside(paper))
+    text = replaced(text, "outside", "".join(f"* {note[0].upper()}{note[1:]}.\n" for note in paper.notes))
     real = {name: one for name, one in found.items() if one.activity.source != "assumed"}
     text = replaced(text, "real-text", costs_page.real_text(paper, real))
     write_text(page, text)
@@ -309,7 +307,8 @@ def write_baselines(docs: Path) -> None:
     folder, page, drawn = docs / "results" / "costs", docs / "baselines.md", docs / "figures"
     measured = read(folder / "baseline-cpu.json", BaselineResult)
     plan = read(folder / "floorplan.json", FloorplanResult)
-    text = replaced(page.read_text(), "baseline", baseline.baseline_markdown(measured))
+    parts = [f"{rows.title}.\n\n{rows.markdown()}" for rows in baseline.baseline_rows(measured)]
+    text = replaced(page.read_text(), "baseline", "\n".join([f"{baseline.title(measured)}.\n", *parts]))
     text = replaced(text, "floorplan", floorplan.area_rows(plan).markdown())
     write_text(page, text)
     save(baseline.baseline_figure(measured), drawn / "baseline-cpu.png")
@@ -353,7 +352,7 @@ def write_evaluation(docs: Path) -> None:
     text = replaced(text, "evaluation-speed", evaluation_speed(bench))
     ablated = read(folder / "ablation.json", AblationResult)
     heads = read(folder / "fidelity.json", FidelityResult)
-    text = replaced(text, "ablation", ablation.ablation_markdown(ablated))
+    text = replaced(text, "ablation", ablation.ablation_rows(ablated).markdown())
     save(ablation.ablation_figure(ablated), docs / "figures" / "ablation.png")
     save(fidelity.fidelity_figure(heads), docs / "figures" / "fidelity.png")
     spread = {
@@ -361,7 +360,7 @@ def write_evaluation(docs: Path) -> None:
         for found in (read(path, ChipsResult) for path in sorted(folder.glob("chips-*.json")))
     }
     spread = dict(sorted(spread.items(), key=lambda entry: float(entry[0].split()[0])))
-    text = replaced(text, "chips", chips.chips_markdown(spread))
+    text = replaced(text, "chips", chips.chips_rows(spread).markdown())
     draw(chips.draw_chips, spread, docs / "figures" / "chips.png")
     write_text(page, text)
 
@@ -394,7 +393,7 @@ def benchmark_table(bench: Mapping[str, Any]) -> str:
     columns = ["forward, T = 1024", "forward, T = 4096", "forward and backward, T = 1024", "decode, T = 1024"]
     cpu = bench["provenance"]["hardware"]["cpu"]
     return ratios(bench, {column: f"{column}, 1 thread" for column in columns}) + (
-        f"\n\nMeasured, 1 thread, {cpu}: B = 1, H = 12, D = 64, window 1024; cubic cell unless another is "
+        f"\nMeasured, 1 thread, {cpu}: B = 1, H = 12, D = 64, window 1024; cubic cell unless another is "
         "named; paired and interleaved in one process, medians; another machine gives "
         "other numbers. Other lengths, two threads and memory: [benchmarks](benchmarks.md).\n"
     )
@@ -417,14 +416,15 @@ def benchmark_page(bench: Mapping[str, Any], models: Mapping[str, Any]) -> str:
                 parts.append(f"## {part.capitalize()}, {threads}\n\n" + ratios(bench, shown))
     for part, rows in bench["extra_memory_MiB"].items():
         lengths = list(next(iter(rows.values())))
-        lines = [["MiB", *(f"T = {tokens}" for tokens in lengths)], ["---", *["---:"] * len(lengths)]]
-        for name, row in rows.items():
-            lines.append([name, *("–" if mib is None else f"{mib:.1f}" for mib in row.values())])
-        parts.append(f"## Extra peak memory, {part}, outputs included\n\n" + markdown(lines))
+        head = ["MiB", *(f"T = {tokens}" for tokens in lengths)]
+        lines = [
+            [name, *("–" if x is None else f"{x:.1f}" for x in row.values())] for name, row in rows.items()
+        ]
+        parts.append(f"## Extra peak memory, {part}, outputs included\n\n" + Rows("", head, lines).markdown())
     exponents = [[name, f"{value:.2f}"] for name, value in bench["exponent_in_T"].items()]
     parts.append(
         "## Exponent of T in the forward time, from 4096 to 16384 tokens\n\n"
-        + markdown([["", "exponent"], ["---", "---:"], *exponents])
+        + Rows("", ("", "exponent"), exponents).markdown()
     )
     for threads in models["threads"]:
         unit = f"{threads} thread{'s' if threads != '1' else ''}"
@@ -473,46 +473,37 @@ def conversion_section(bench: Mapping[str, Any]) -> str:
 
 def gpu_tables(bench: Mapping[str, Any]) -> str:
     """What `python -m benchmarks.gpu` found: times, and the share of codes that differ from the CPU's."""
-    lines = [["ms", *next(iter(bench["times"].values()))]]
-    lines += [[label, *(f"{ms:.3f}" for ms in row.values())] for label, row in bench["times"].items()]
-    rows = [["ms, T = 1024", *next(iter(bench["chips"].values()))]]
-    for name, row in bench["chips"].items():
-        rows.append([name, *(f"{x:.1e}" if "codes" in what else f"{x:.3f}" for what, x in row.items())])
-    tables = ([t[0], ["---", *["---:"] * (len(t[0]) - 1)], *t[1:]] for t in (lines, rows))
-    return f"## On a GPU, {bench['gpu']}\n\n" + "\n\n".join(markdown(t) for t in tables)
+    times = [[label, *(f"{ms:.3f}" for ms in row.values())] for label, row in bench["times"].items()]
+    chips = [
+        [name, *(f"{x:.1e}" if "codes" in what else f"{x:.3f}" for what, x in row.items())]
+        for name, row in bench["chips"].items()
+    ]
+    tables = (
+        Rows("", ["ms", *next(iter(bench["times"].values()))], times),
+        Rows("", ["ms, T = 1024", *next(iter(bench["chips"].values()))], chips),
+    )
+    return f"## On a GPU, {bench['gpu']}\n\n" + "\n".join(rows.markdown() for rows in tables)
 
 
 def ratios(bench: Mapping[str, Any], columns: Mapping[str, str]) -> str:
     """Table of times as multiples of SDPA's; title of a column -> label of a result."""
     tables = [bench["results"][label] for label in columns.values()]
     names = dict.fromkeys(name for rows in tables for name in rows if name != "softmax, float32")
-    lines = [["× torch's float32 softmax attention", *columns], ["---", *["---:"] * len(columns)]]
+    lines = []
     for name in names:
         cells = (rows.get(name) for rows in tables)
         lines.append([name, *(f"{cell['times_sdpa']:.2f}" if cell else "–" for cell in cells)])
-    return markdown(lines)
-
-
-def markdown(lines: list[list[str]]) -> str:
-    """Lines of cells as a table."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return Rows("", ("× torch's float32 softmax attention", *columns), lines).markdown()
 
 
 def models_table(bench: Mapping[str, Any], threads: str = "1") -> str:
     """Tokens per second of whole models."""
-    lines = [
-        ["model", "work", "hardware, tokens/s", "softmax, tokens/s", "time × softmax"],
-        ["---", "---", "---:", "---:", "---:"],
-    ]
+    head, lines = ("model", "work", "hardware, tokens/s", "softmax, tokens/s", "time × softmax"), []
     for name, work in bench["threads"][threads].items():
         for what, row in work.items():
             rates = [f"{row['tokens_per_second'][kind]:,.0f}" for kind in ("hardware", "softmax")]
             lines.append([name, what, *rates, f"{row['times_softmax']:.2f}"])
-    unit = f"{threads} thread{'s' if threads != '1' else ''}"
-    return (
-        markdown(lines)
-        + f"\n\nMeasured, {unit}; {bench['provenance']['protocol']}; another machine gives other numbers.\n"
-    )
+    return Rows("", head, lines, measured(bench, threads), (0, 1)).markdown()
 
 
 MEMORY_STEPS = {
@@ -542,15 +533,8 @@ def memory_table(bench: Mapping[str, Any]) -> str:
         *(f"{sizes[name].title}, computed, GiB" for name in ARITHMETIC),
     ]
     larger = {name: 2 * (s.linear_weights + 2 * s.vocabulary * s.hidden) for name, s in sizes.items()}
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    lines.append(
-        [
-            "weights, bfloat16",
-            f"{weights / gib:.2f}",
-            "–",
-            *(f"{larger[name] / gib:.1f}" for name in ARITHMETIC),
-        ]
-    )
+    of_larger = (f"{larger[name] / gib:.1f}" for name in ARITHMETIC)
+    lines = [["weights, bfloat16", f"{weights / gib:.2f}", "–", *of_larger]]
     for step, title in MEMORY_STEPS.items():
         if step not in bench["steps"]:
             continue
@@ -563,7 +547,7 @@ def memory_table(bench: Mapping[str, Any]) -> str:
         lines.append([title, f"{peak / gib:.2f}", limit, *computed])
     made = f"{bench['tokens']} tokens of text; {bench['provenance']['protocol']}"
     stated = "The limit is 1.25 times the weights and 1.5 GiB."
-    return f"{markdown(lines)}\n\nPeak resident size; {made}. {stated}\n"
+    return Rows("", head, lines, f"Peak resident size; {made}. {stated}").markdown()
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from gaincell.reports import rtl
-from gaincell.reports.rtl import markdown
+from gaincell.reports.tables import Rows
 from gaincell.results.rtl import RtlResult, WordLengthsResult
 
 WORDS = ("guard bits", "bits of a word", "q codes", "k codes", "v codes", "perplexity")
 
 
-def word_rows(lengths: WordLengthsResult) -> list[list[str]]:
+def word_rows(lengths: WordLengthsResult) -> Rows:
     """Perplexity, and codes that differ from those of exact stages, by word length."""
     rows = [
         [
@@ -20,7 +20,7 @@ def word_rows(lengths: WordLengthsResult) -> list[list[str]]:
         ]
         for one in lengths.words
     ]
-    return [*rows, ["exact", "", "", "", "", f"{lengths.exact:.3f}"]]
+    return Rows("", WORDS, [*rows, ["exact", "", "", "", "", f"{lengths.exact:.3f}"]])
 
 
 def page_tables(result: RtlResult, real: RtlResult, lengths: WordLengthsResult) -> dict[str, str]:
@@ -33,7 +33,6 @@ def page_tables(result: RtlResult, real: RtlResult, lengths: WordLengthsResult) 
     head = f"{sizes.rows:,} rows, {sizes.columns:,} columns"
     proved = f"Simulated and proved. {head}."
     shared = "Query heads that share the arrays"
-    of_inputs = ("energy of a token and query head", result.inputs, real.inputs, "")
     of_tokens = (
         f"Simulated. {head}; means of {sizes.tokens:,} tokens from an empty ring, "
         f"{energy.columns:,} valid columns on average, "
@@ -44,10 +43,10 @@ def page_tables(result: RtlResult, real: RtlResult, lengths: WordLengthsResult) 
         "differ from those of exact stages with the same inputs."
     )
     groups = f"{sizes.group} and {real.sizes.group}"
-    modules = markdown(rtl.MODULES, rtl.module_rows(result))
+    energies = rtl.energy_rows({one.inputs: one for one in (result, real)})
     return {
-        "checks": f"{markdown(rtl.CHECKS, rtl.check_rows(result))}\n{proved} {shared}: {sizes.group}.\n",
-        "modules": f"{modules}\n{of_tokens} {shared}: {sizes.group}.\n",
-        "energy": f"{markdown(of_inputs, rtl.energy_rows(result, real))}\n{of_tokens} {shared}: {groups}.\n",
-        "words": f"{markdown(WORDS, word_rows(lengths))}\n{of_words}\n",
+        "checks": f"{rtl.check_rows(result).markdown()}\n{proved} {shared}: {sizes.group}.\n",
+        "modules": f"{rtl.module_rows(result).markdown()}\n{of_tokens} {shared}: {sizes.group}.\n",
+        "energy": f"{energies.markdown()}\n{of_tokens} {shared}: {groups}.\n",
+        "words": f"{word_rows(lengths).markdown()}\n{of_words}\n",
     }

@@ -22,7 +22,7 @@ from gaincell.costs.baselines.measurement import Measurement
 from gaincell.costs.baselines.meters import Nvml, PowerSampler, Rapl, meter_for
 from gaincell.costs.measured_file import read_measured
 from gaincell.errors import InputError
-from gaincell.reports.baseline import baseline_figure, baseline_tables, per_token, was_shared
+from gaincell.reports.baseline import baseline_figure, baseline_rows, per_token, was_shared
 from gaincell.reports.results import check
 from gaincell.reports.style import save
 from gaincell.results import read
@@ -151,10 +151,14 @@ def test_energy_above_idle_by_nvml(counter: bool, monkeypatch: pytest.MonkeyPatc
     sizes = SMALL | {"seconds": 0.3}
     found = measure(**sizes, name="sdpa", meter=meter, idle_seconds=0.1)
     assert found.meter == "NVML"
-    assert found.state == {"sm_clock": 1980e6, "memory_clock": 2619e6}
+    assert {name: of.value for name, of in found.state.items()} == {
+        "sm_clock": 1980e6,
+        "memory_clock": 2619e6,
+    }
     assert found.idle_power == pytest.approx(50, rel=0.05)
     assert found.energy is not None
-    assert found.samples > 3
+    assert found.power_samples is not None
+    assert found.power_samples > 3
     share = found.energy / (200.0 * found.latency_per_token)  # 200 W while it works, nearly all the time
     assert 0.7 < share < 1.05 if counter else 0.5 < share < 1.1
     assert threading.get_ident() not in nvml.threads
@@ -165,7 +169,7 @@ def test_the_published_protocol_reads_power_once_a_run(monkeypatch: pytest.Monke
     nvml = FakeNvml()
     with_load(monkeypatch, nvml)
     found = measure(**SMALL, name=PUBLISHED, meter=meter_for(CPU, nvml=nvml), idle_seconds=0.05)
-    assert (found.samples, found.power) == (3, 50.0)
+    assert (found.power_samples, found.power) == (3, 50.0)
     assert found.energy is None or found.energy < 1e-3 * 200.0 * found.latency_per_token
     if found.energy is None:
         assert found.no_energy == "the power did not rise above the idle power"
@@ -292,7 +296,7 @@ def test_a_shared_processor_shows_its_own_time(tmp_path: Path) -> None:
         shared = entry.busy < 0.9
         assert per_token(entry) == (entry.processor_per_token if shared else entry.latency_per_token)
     assert was_shared(result) == any(m.busy is not None and m.busy < 0.9 for m in result.measurements)
-    assert len(baseline_tables(result)) == 2
+    assert len(baseline_rows(result)) == 2
     assert save(baseline_figure(result), tmp_path / "b.svg").is_file()
 
 

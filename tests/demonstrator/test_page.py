@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.site.browser import CHROMIUM, DRIVER, MISSING, Browser, axe_violations, browser
+from tests.site.colours import channels
 
 from gaincell.reports.html import theme
 
@@ -191,10 +192,10 @@ def test_width_and_colours(tab: Browser, client: Client, width: int, scheme: str
     until(tab, f"{STATUS} === 'Done: 3 tokens.'")
     until(tab, f"{SHOWN}.includes('Arrays')")
     assert tab.run("return document.documentElement.scrollWidth <= innerWidth")
-    colour = theme.channels((theme.DARK if scheme == "dark" else theme.LIGHT)["paper"])
+    colour = channels((theme.DARK if scheme == "dark" else theme.LIGHT)["paper"])
     assert tab.run("return getComputedStyle(document.body).backgroundColor") == f"rgb{colour}"
     tab.run("document.querySelector('.theme input[value=dark]').click()")
-    dark = f"rgb{theme.channels(theme.DARK['paper'])}"
+    dark = f"rgb{channels(theme.DARK['paper'])}"
     assert tab.run("return getComputedStyle(document.body).backgroundColor") == dark
     tab.run("document.querySelector('.theme input[value=auto]').click()")
 

@@ -32,6 +32,8 @@ from gaincell.mapping.pipeline import map_model
 from gaincell.mapping.settings import MapSettings
 from gaincell.reports.html.page import page
 from gaincell.reports.html.result import Result
+from gaincell.results.codec import from_json
+from gaincell.results.evaluation import AblationResult
 from gaincell.training.data import train_tokenizer
 
 POSITIONS = 128
@@ -115,7 +117,9 @@ def test_by_default_every_command_takes_the_context(place: Place, tmp_path: Path
     for found in (evaluated, ablated, adapted):
         assert found["provenance"]["protocol"].startswith("blocks-128:")
     assert [found["command"] for found in (evaluated, ablated, adapted)] == ["evaluate", "ablate", "adapt"]
-    assert "<td>ablate</td>" in re.sub(' class="[^"]*"', "", page([Result("ablated", ablated)], None))
+    assert "<td>ablate</td>" in re.sub(
+        ' class="[^"]*"', "", page([Result("ablated", from_json(AblationResult, ablated))], None)
+    )
     row = ablated["ablation"][0]
     assert (row["kind"], row["name"]) == ("off", "chip")
     assert row["perplexity"]["value"] == evaluated["perplexity"]["value"]

@@ -15,7 +15,8 @@ import pytest
 
 from gaincell.reports.costs_around import energy_verdict
 from gaincell.results import read
-from gaincell.results.cost import CostResult, Machine
+from gaincell.results.cost import CostResult
+from gaincell.results.system_cost import Machine
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "reproduction.md").read_text(encoding="utf-8")

@@ -40,8 +40,6 @@ from gaincell.reports import (
     figures,
     hardware,
     spice,
-    spice_mixed,
-    spice_wires,
     sweep_figures,
     training,
 )
@@ -185,11 +183,11 @@ FIGURES: dict[str, Draw] = {
         for pattern, draw in (
             ("cell", spice.cell_figure),
             ("verify", spice.verification_figure),
-            ("mixed", spice_mixed.mixed_figure),
+            ("mixed", spice.mixed_figure),
         )
         for p in sorted((RESULTS / "spice").glob(f"{pattern}-*.json"))
     },
-    "spice-wires": _of("spice/wires-freepdk45", spice_wires.wires_figure),
+    "spice-wires": _of("spice/wires-freepdk45", spice.wires_figure),
     **{
         f"sweep-{p.stem}-{name}": _of(f"sweeps/{p.stem}", draw)
         for p in sorted((RESULTS / "sweeps").glob("*.json"))

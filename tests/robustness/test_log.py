@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from gaincell.errors import RunError
-from gaincell.reports.training import curves, losses
+from gaincell.reports.training import curves, losses, read_log
 from gaincell.results import read
 from gaincell.results.run import TrainedResult
-from gaincell.training.log import TrainingLog, read_log
+from gaincell.training.log import TrainingLog
 
 
 def test_steps_that_are_done_again_replace_the_old_ones(tmp_path: Path) -> None:

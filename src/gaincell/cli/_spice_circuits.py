@@ -31,14 +31,14 @@ def write(
     Example: gaincell spice write --json write.json
     """
     from gaincell.chips.design_file import load_design
-    from gaincell.reports import spice_write as report
+    from gaincell.reports.spice_tables import write as write_rows
     from gaincell.spice.write_path import characterise_write_path
 
     chip, where = load_design(design), corner.load()
     technology = models.load(context)
     with simulating():
         result = characterise_write_path(technology, chip, command_line(), corner=where, jobs=workers)
-    show_result(result, json, report.rows(result))
+    show_result(result, json, write_rows(result))
 
 
 @with_groups
@@ -75,7 +75,8 @@ def mixed(
     """
     from gaincell.chips.design_file import load_design
     from gaincell.files import write_text
-    from gaincell.reports import spice_mixed as report
+    from gaincell.reports.spice import mixed_figure
+    from gaincell.reports.spice_tables import mixed as mixed_rows
 
     with needing_amaranth():
         from gaincell.rtl.mixed_result import mixed_result
@@ -88,7 +89,7 @@ def mixed(
             technology, chip, size=head_dim, tokens=tokens, corner=where, seed=seed, stages=stages
         )
     result = mixed_result(found, chip, command_line(), seed)
-    show_result(result, json, report.rows(result), figure=figure, draw=report.mixed_figure)
+    show_result(result, json, mixed_rows(result), figure=figure, draw=mixed_figure)
     if out is not None:
         texts = {"circuit.cir": found.circuit.text, "sub_tile.v": found.verilog, **found.circuit.files}
         show(*(write_text(out / name, text) for name, text in texts.items()))

@@ -56,7 +56,7 @@ def ablate(
     from gaincell.evaluation.perplexity import default_protocol, window_and_stride
     from gaincell.integrations.hf.attach import attached_layers, set_design
     from gaincell.integrations.hf.context import check_length, read_tokens
-    from gaincell.reports.ablation import ablation_figure, ablation_table
+    from gaincell.reports.ablation import ablation_figure, ablation_rows
     from gaincell.results.evaluation import AblationResult
     from gaincell.text import open_text
 
@@ -77,4 +77,4 @@ def ablate(
         found = run_ablation(loaded.model, tokens, protocol, progress("evaluate"))
     head = result(loaded, found.protocol, tokens, command="ablate", text=found_text.name, gains=gains)
     entry = AblationResult(**vars(head) | {"stage": stage}, ablation=found.rows)
-    show_result(entry, json, ablation_table(entry, run), figure=figure, draw=ablation_figure)
+    show_result(entry, json, ablation_rows(entry, run), figure=figure, draw=ablation_figure)

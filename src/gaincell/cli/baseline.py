@@ -10,8 +10,8 @@ from gaincell.cli._json import FigureFile, JsonFile, command_line, show_result
 from gaincell.cli._options import LARGEST_SEED, Device, HeadDim, Threads, use
 
 if TYPE_CHECKING:
-    from gaincell.costs.baselines import Measurement, Sweep
-    from gaincell.results.baseline import BaselineResult, Timed, Timing
+    from gaincell.costs.baselines import Sweep
+    from gaincell.results.baseline import BaselineResult, Timed
 
 app = typer.Typer()
 
@@ -87,7 +87,8 @@ def baseline(
             seed=seed,
         )
     entry = _result(found, heads, kv_heads or heads, head_dim, device, seed)
-    measured = [report.title(entry), *report.baseline_tables(entry)] if found.measured else []
+    tables = [rows.terminal(no_wrap=True) for rows in report.baseline_rows(entry)]
+    measured = [report.title(entry), *tables] if found.measured else []
     draw = report.baseline_figure if found.measured else None
     show_result(entry, json, *measured, *report.skipped_lines(entry), figure=figure, draw=draw)
     if not found.measured:
@@ -109,41 +110,9 @@ def _result(found: Sweep, heads: int, kv_heads: int, head_dim: int, device: str,
         machine=_gpu(device),
         sizes=Sizes(heads, kv_heads, head_dim),
         provenance=made(command=command_line(), seed=seed, protocol=PROTOCOL),
-        measurements=tuple(map(_timing, found.measured)),
+        measurements=tuple(one.as_timing() for one in found.measured),
         skipped=found.skipped,
         machines=tuple(_machines(found)),
-    )
-
-
-def _timing(m: Measurement) -> Timing:
-    from gaincell.results.baseline import Timing
-    from gaincell.results.common import Value
-
-    units = {"power_limit": "W"}
-    return Timing(
-        implementation=m.implementation,
-        dtype=m.dtype,
-        protocol=m.protocol,
-        context=m.context,
-        batch=m.batch,
-        latency=m.latency,
-        latency_per_token=m.latency_per_token,
-        runs=m.runs,
-        steps=m.steps,
-        caches=m.caches,
-        cache_bytes=m.cache_bytes,
-        bandwidth=m.bandwidth,
-        error=m.error,
-        meter=m.meter or None,
-        no_energy=m.no_energy or None,
-        processor=m.processor or (),
-        power_samples=m.samples or None,
-        busy=m.busy,
-        processor_per_token=None if not m.processor_latency else m.processor_latency / m.batch,
-        energy=m.energy,
-        power=m.power,
-        idle_power=m.idle_power,
-        state={name: Value(x, units.get(name, "Hz"), "measured") for name, x in m.state.items()},
     )
 
 

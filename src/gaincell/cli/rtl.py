@@ -72,7 +72,6 @@ def rtl(
     from gaincell.cli._progress import progress_bars
     from gaincell.costs.technology import load_technology
     from gaincell.reports import rtl as tables
-    from gaincell.reports.tables import Rows
 
     with needing_amaranth():
         from gaincell.rtl import generation
@@ -94,12 +93,10 @@ def rtl(
     result = generation.result_of(found, parameters, process, command_line(), seed, origin)
     shown: list[object] = []
     if verify:
-        shown.append(Rows("Checks", tables.CHECKS, tables.check_rows(result), text=(0, 1)))
+        shown.append(tables.check_rows(result))
     shown += [f"* {check.name}: {check.note}" for check in found.checks if check.note]
-    if result.modules:
-        shown.append(Rows("Synthesis", tables.MODULES, tables.module_rows(result)))
-    if result.energy:
-        shown.append(Rows("Energy", tables.ENERGY, tables.energy_rows(result), text=(0, 2)))
+    shown += [tables.module_rows(result)] if result.modules else []
+    shown += [tables.energy_rows({result.inputs: result})] if result.energy else []
     show_result(result, json, *shown, *generation.write(found, parameters, process, result, out))
     if any(check.failed for check in found.checks):
         raise typer.Exit(1)

@@ -206,7 +206,7 @@ def wires(
     Example: gaincell spice wires --figure wires.png
     """
     from gaincell.chips.design_file import load_design
-    from gaincell.reports.spice_wires import wires_figure
+    from gaincell.reports.spice import wires_figure
     from gaincell.spice.wires import study
 
     chip, where = load_design(design), corner.load()

@@ -36,10 +36,7 @@ def variants(head: Head) -> list[Variant]:
     """Cells of the paper, one all of silicon, and stacks."""
     t, p = head.technology, paper()
     scale = head.cells / (2 * p.window * p.head_dim)
-    crossbar, stacked = (
-        p.crossbar_area / (2 * p.window * p.head_dim),
-        p.stack_area / (2 * p.window * p.head_dim),
-    )
+    crossbar, stacked = (area / (2 * p.window * p.head_dim) for area in (p.crossbar_area, p.stack_area))
     kinds = [
         ("oxide write transistors, worst case", p.cell_area, 1, head.cells * p.cell_area),
         ("all silicon (bottom-up)", t.silicon_cell_area, 1, None),

@@ -55,12 +55,11 @@ def first_product(head: Head) -> Cost:
     time = d.drivers.phases * d.t_pulse_max
     charge = (a.score_pulse + a.score_negative) * d.score_saturation(head.head_dim) * d.charge_unit
     converter = _amplifier(head, time) + charge * head.technology.supply + _comparator(head, d.t_pulse_max)
+    lines = head.active_tiles * head.head_dim
     return total(
         {
             "cells": Cost(energy=_cells(head, a.query_pulse, sourced)),
-            "word lines": Cost(
-                energy=head.active_tiles * head.head_dim * a.query_active * _line(head, head.tile)
-            ),
+            "word lines": Cost(energy=lines * a.query_active * _line(head, head.tile)),
             "charge-to-pulse": Cost(energy=head.columns * converter),
         }
     )

@@ -26,6 +26,7 @@ from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
 from gaincell.costs.whole_model import Arrangement
 from gaincell.results import cost as results
+from gaincell.results import system_cost
 from gaincell.results.common import Value, Values
 from gaincell.units import Joule
 
@@ -79,31 +80,30 @@ def head(
     )
 
 
+def _as(found: HeadCost, block: str, energy: Joule) -> Line:
+    """A block with its energy from another source, against the same cited one and band."""
+    line = next(line for line in found.lines if line.name == block)
+    return replace(line, bottom_up=Cost(energy=energy))
+
+
+def _other(line: Line) -> results.OtherEnergy:
+    return results.OtherEnergy(line.bottom_up.energy, line.factor, line.band, line.inside)
+
+
 def _write(found: HeadCost, write: SimulatedWrites) -> results.SpiceWrites:
     """Simulated energies of a write, by DAC."""
-    return results.SpiceWrites(
-        write.result.technology,
-        {kind: _beside(found, WRITE, joule) for kind, joule in write.of_head(found.head).items()},
-    )
-
-
-def _beside(found: HeadCost, block: str, energy: Joule) -> results.OtherEnergy:
-    """Energy of a block from another source, against the same cited one and band."""
-    line = next(line for line in found.lines if line.name == block)
-    line = replace(line, bottom_up=Cost(energy=energy))
-    return results.OtherEnergy(energy, line.factor, line.band, line.inside)
+    dacs = write.of_head(found.head)
+    shown = {kind: _other(_as(found, WRITE, joule)) for kind, joule in dacs.items()}
+    return results.SpiceWrites(write.result.technology, shown)
 
 
 def _rtl(found: HeadCost, rtl: SimulatedDigital) -> results.SynthesisedDigital:
     """Energy of the synthesised digital part, with the formula's routing, beside the cited one."""
-    line = next(line for line in found.lines if line.name == DIGITAL)
-    energy = rtl.of_head(found.head) + line.bottom_up.parts["routing"].energy
-    beside = _beside(found, DIGITAL, energy)
+    routing = next(line for line in found.lines if line.name == DIGITAL).bottom_up.parts["routing"]
+    line = _as(found, DIGITAL, rtl.of_head(found.head) + routing.energy)
+    of, columns = rtl.result, rtl.energy.columns
     return results.SynthesisedDigital(
-        **vars(beside),
-        inputs=rtl.result.inputs,
-        technology=rtl.result.technology,
-        columns=rtl.energy.columns,
+        **vars(_other(line)), inputs=of.inputs, technology=of.technology, columns=columns
     )
 
 
@@ -117,14 +117,10 @@ def _spice(found: HeadCost, spice: SimulatedArrays) -> results.SpiceArrays:
     )  # fmt: skip
 
 
-def spice_lines(found: HeadCost, spice: SimulatedArrays) -> tuple[Line, Line]:
+def spice_lines(found: HeadCost, spice: SimulatedArrays) -> list[Line]:
     """Both dot products with simulated energies, against the same cited ones and bands."""
-    lines = {line.name: line for line in found.lines}
-    first, second = (
-        replace(lines[name], bottom_up=Cost(energy=energy))
-        for name, energy in zip((FIRST, SECOND), spice.of_head(found.head), strict=True)
-    )
-    return first, second
+    energies = spice.of_head(found.head)
+    return [_as(found, name, energy) for name, energy in zip((FIRST, SECOND), energies, strict=True)]
 
 
 def areas(found: HeadCost, layers: int) -> results.Areas:
@@ -156,22 +152,17 @@ def attention(found: ModelCost) -> results.CostOfAttention:
     )
 
 
-def comparison(found: HeadCost, heads: int, measured: Sequence[Measured]) -> tuple[results.Machine, ...]:
+def comparison(found: HeadCost, heads: int, measured: Sequence[Measured]) -> tuple[system_cost.Machine, ...]:
     """Machines against `heads` query heads in gain cells; no ratio where a size differs."""
     sizes = (heads, heads // found.head.group, found.head.head_dim, round(found.head.columns))
     rows = []
     for machine in measured:
-        row = results.Machine(**vars(machine))
+        over: dict[str, float | None] = {}
         if machine.sizes == sizes:
-            cited, bottom_up = (ratio(machine, c.latency, c.energy) for c in (found.cited, found.bottom_up))
-            row = replace(
-                row,
-                latency_over_cited=cited.latency,
-                latency_over_bottom_up=bottom_up.latency,
-                energy_over_cited=cited.energy,
-                energy_over_bottom_up=bottom_up.energy,
-            )
-        rows.append(row)
+            for name, cost in (("cited", found.cited), ("bottom_up", found.bottom_up)):
+                of = ratio(machine, cost.latency, cost.energy)
+                over |= {f"latency_over_{name}": of.latency, f"energy_over_{name}": of.energy}
+        rows.append(system_cost.Machine(**vars(machine), **over))
     return tuple(rows)
 
 
@@ -187,21 +178,17 @@ def printed_ratios() -> dict[str, float]:
     return {key: getattr(p, key) for key in p.provenance}
 
 
-def whole_model(found: Sequence[Arrangement]) -> tuple[results.WholeModel, ...]:
+def whole_model(found: Sequence[Arrangement]) -> tuple[system_cost.WholeModel, ...]:
     """Attention (cited and bottom-up), linear layers, transfers; gain over the first."""
     first = found[0].total
 
-    def part(cost: Cost) -> results.EnergyTime:
-        return results.EnergyTime(cost.energy, cost.latency)
+    def part(cost: Cost) -> system_cost.EnergyTime:
+        return system_cost.EnergyTime(cost.energy, cost.latency)
 
     return tuple(
-        results.WholeModel(
-            title=one.title,
-            attention=part(one.attention),
-            linear=part(one.linear),
-            transfers=part(one.transfers),
-            total=part(one.total),
-            total_cited=part(one.total_cited),
+        system_cost.WholeModel(
+            one.title,
+            *map(part, (one.attention, one.linear, one.transfers, one.total, one.total_cited)),
             attention_share_of_energy=one.share("energy"),
             energy_gain=first.energy / one.total.energy,
             energy_gain_cited=first.energy / one.total_cited.energy,
@@ -209,20 +196,20 @@ def whole_model(found: Sequence[Arrangement]) -> tuple[results.WholeModel, ...]:
             latency_gain=first.latency / one.total.latency,
             latency_gain_cited=first.latency / one.total_cited.latency,
             note=one.note,
-            attention_cited=None
-            if one.cited is None
-            else results.CitedTime(one.cited.energy, one.cited.latency),
+            attention_cited=one.cited and system_cost.CitedTime(one.cited.energy, one.cited.latency),
             held=one.held,
         )
         for one in found
     )
 
 
-def why(found: HeadCost, cache: results.Cache, stated: Sequence[results.StatedCache]) -> results.Motivation:
+def why(
+    found: HeadCost, cache: system_cost.Cache, stated: Sequence[system_cost.StatedCache]
+) -> system_cost.Motivation:
     """The motivation: cache, memories, converters."""
     stores = [motivation.in_memory(memory, found.head) for memory in motivation.memories().values()]
     memories = (*stores, motivation.in_gain_cells(found.head))
-    return results.Motivation(cache, tuple(stated), memories, tuple(motivation.conversions(found)))
+    return system_cost.Motivation(cache, tuple(stated), memories, tuple(motivation.conversions(found)))
 
 
 def sweeps(chip: Head) -> dict[str, results.CostSweep]:
@@ -261,19 +248,14 @@ def notes(found: HeadCost, chip: Design, activity: Activity, spice: SimulatedArr
             "refresh reread is charged as copy, a lower bound: reading the columns back is not modelled"
         )
     said += [f"{line.name} is outside its band: {found.explain(line)}" for line in found.outside]
-    said += [
-        f"{line.name}, SPICE, is outside its band: simulated with inputs of its own, mean pulse {pulse:.3f}"
-        for line, pulse in (
-            zip(
-                spice_lines(found, spice),
-                (spice.run.first.activity, spice.run.second.activity),
-                strict=True,
-            )
-            if spice is not None
-            else ()
-        )
-        if line.inside is False
-    ]
+    if spice is not None:
+        arrays = zip(spice_lines(found, spice), (spice.run.first, spice.run.second), strict=True)
+        said += [
+            f"{line.name}, SPICE, is outside its band: simulated with inputs of its own, mean pulse "
+            f"{array.activity:.3f}"
+            for line, array in arrays
+            if line.inside is False
+        ]
     missing = of_chip(found.head.design)
     if missing:
         said.append(f"not counted, though this chip has them: {', '.join(one.what for one in missing)}")
@@ -315,11 +297,11 @@ def _line(found: HeadCost, line: Line) -> results.Block:
             name: results.Operation(Value(one.count, one.unit, "simulated"), one.each)
             for name, one in counted.items()
         }
-    block = results.Block(
-        line.name, line.bottom_up.energy, {n: p.energy for n, p in line.bottom_up.parts.items()}, operations
-    )
+    parts = {name: part.energy for name, part in line.bottom_up.parts.items()}
+    block = results.Block(line.name, line.bottom_up.energy, parts, operations)
     if line.cited is None:
         return block
-    cited = Value(line.cited, "J", "cited", paper().source(line.name))
-    compared = {"factor": line.factor, "band": line.band, "inside": line.inside}
-    return replace(block, cited=cited, explanation=found.explain(line), **compared)  # type: ignore[arg-type]
+    cited, why = Value(line.cited, "J", "cited", paper().source(line.name)), found.explain(line)
+    return replace(
+        block, cited=cited, factor=line.factor, band=line.band, inside=line.inside, explanation=why
+    )

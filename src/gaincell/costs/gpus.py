@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gaincell.costs.data import FOLDER, Sourced, build, read_toml
-from gaincell.results.cost import RELEASED, Measured
+from gaincell.results.cost import RELEASED
+from gaincell.results.system_cost import Measured
 from gaincell.units import BytePerSecond, Joule, PerSecond, Second, Watt
 
 __all__ = [
@@ -85,17 +86,9 @@ def published() -> Mapping[str, Measured]:
         run = build(_Run, raw, ("title",), f"{FILE}: {name}")
         n = run.batch * run.tokens
         power, duration = run.power_per_token * n, run.latency_per_token * n
-        found[name] = Measured(
-            title=run.title,
-            heads=run.heads,
-            kv_heads=run.heads,
-            head_dim=run.head_dim,
-            context=run.tokens,
-            latency=duration / n,
-            energy=power * duration / n,
-            kind="cited",
-            source=RELEASED.source,
-        )
+        sizes = run.heads, run.heads, run.head_dim, run.tokens
+        energy = power * duration / n
+        found[name] = Measured(run.title, *sizes, duration / n, energy, "cited", RELEASED.source)
     return found
 
 
@@ -131,17 +124,8 @@ def floor(
     heads: query heads, which share kv_heads key/value heads.  context: tokens in the cache of one sequence.
     """
     time = 2 * kv_heads * head_dim * context * bytes_per_number / gpu.bandwidth
-    return Measured(
-        title=f"{gpu.title}, reading its cache once",
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        context=context,
-        latency=time,
-        energy=time * gpu.power,
-        kind="simulated",
-        source=gpu.provenance["bandwidth"].note,
-    )
+    title, source = f"{gpu.title}, reading its cache once", gpu.provenance["bandwidth"].note
+    return Measured(title, heads, kv_heads, head_dim, context, time, time * gpu.power, "simulated", source)
 
 
 def compared(heads: int, kv_heads: int, head_dim: int, context: int) -> list[Measured]:

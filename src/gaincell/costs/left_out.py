@@ -30,23 +30,16 @@ def of_chip(design: Design, divides: bool = False) -> list[LeftOut]:
     divides: outputs are divided, by whatever.
     """
     normalised = design.normaliser.present
-    there = {
-        LeftOut(
-            "dot products", "the normalising column: its cells, writes, readout and counters"
-        ): normalised,
-        LeftOut("digital", "the time of the divisions"): normalised or divides,
-        LeftOut("dot products", "the ramp of the charge-to-pulse exponent"): (
-            design.charge_to_pulse.exponent != 1
-        ),
-        LeftOut("dot products", "the columns of first tokens"): design.sinks.tokens > 0,
-        LeftOut(
-            "write", "the references and the finer clock of levels that are not evenly spaced"
-        ): design.levels.present,
-        LeftOut(
-            "digital", "the switches that turn the sense of the key integrators for negative queries"
-        ): design.drivers.signed,
-    }
-    return [one for one, present in there.items() if present]
+    uneven, turned = design.levels.present, design.drivers.signed
+    there = (
+        (normalised, "dot products", "the normalising column: its cells, writes, readout and counters"),
+        (normalised or divides, "digital", "the time of the divisions"),
+        (design.charge_to_pulse.exponent != 1, "dot products", "the ramp of the charge-to-pulse exponent"),
+        (design.sinks.tokens > 0, "dot products", "the columns of first tokens"),
+        (uneven, "write", "the references and the finer clock of levels that are not evenly spaced"),
+        (turned, "digital", "the switches that turn the sense of the key integrators for negative queries"),
+    )
+    return [LeftOut(where, what) for present, where, what in there if present]
 
 
 def left_out(design: Design, refresh: Refresh | None, divides: bool = False) -> list[LeftOut]:

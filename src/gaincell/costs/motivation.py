@@ -21,7 +21,6 @@ from functools import lru_cache
 from gaincell.costs import retention, writing
 from gaincell.costs.area import head_area
 from gaincell.costs.cited import SECOND
-from gaincell.costs.cost import Cost
 from gaincell.costs.data import Sourced, build_all
 from gaincell.costs.gpus import Stated
 from gaincell.costs.head import Head
@@ -29,7 +28,7 @@ from gaincell.costs.roll_up import HeadCost
 from gaincell.costs.size import ModelSize
 from gaincell.costs.surroundings import surroundings
 from gaincell.errors import InputError
-from gaincell.results.cost import Cache, Conversion, MemoryCost, StatedCache
+from gaincell.results.system_cost import Cache, Conversion, MemoryCost, StatedCache
 from gaincell.units import JoulePerBit, Second
 
 PAPERS_CACHE = 8.0 * 2**30
@@ -67,17 +66,9 @@ def cache_cost(size: ModelSize, gpu: Stated, context: int, bytes_per_number: flo
     seen = min(context, size.sliding_window) if size.sliding_window else context
     per_token = size.cache_bytes(bytes_per_number)
     cache, moved = per_token * seen, surroundings().movement
-    products = 2 * size.layers * size.heads * size.head_dim * seen
-    return Cache(
-        size.title,
-        context,
-        seen,
-        per_token,
-        cache,
-        cache / gpu.bandwidth,
-        8 * cache * moved.hbm,
-        products * (moved.multiply + moved.add),
-    )
+    arithmetic = 2 * size.layers * size.heads * size.head_dim * seen * (moved.multiply + moved.add)
+    floor, movement = cache / gpu.bandwidth, 8 * cache * moved.hbm
+    return Cache(size.title, context, seen, per_token, cache, floor, movement, arithmetic)
 
 
 def stated_cache(size: ModelSize, stated: float = PAPERS_CACHE) -> list[StatedCache]:
@@ -119,14 +110,10 @@ def conversions(cost: HeadCost) -> list[Conversion]:
     head, adc = cost.head, surroundings().adc
     blocks = {line.name: line.bottom_up for line in cost.lines}
     lines = head.output_lines
-    readout = blocks[SECOND].parts["signed readout"].energy + _counters(blocks).energy
+    readout = blocks[SECOND].parts["signed readout"].energy + blocks["digital"].parts["counters"].energy
     area = head_area(head)
     each = (area.parts["signed readout"].area + area.parts["counters"].area) / (head.design.tiles * head.rows)
     return [
         Conversion("charge-to-pulse and counter (bottom-up)", readout / lines, each),
         Conversion("ADC, 7 bits (cited)", adc.power / adc.rate, adc.area),
     ]
-
-
-def _counters(blocks: Mapping[str, Cost]) -> Cost:
-    return blocks["digital"].parts["counters"]

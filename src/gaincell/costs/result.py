@@ -61,15 +61,9 @@ def answer(asked: Question, command: Sequence[str]) -> CostResult:
         _check_heads(asked.activity, size)
     used, context = asked.activity or Activity.assumed(chip), asked.context or chip.window
     found = roll_up.of_model(
-        size,
-        chip,
-        asked.technology,
-        used,
-        context=context,
-        batch=asked.batch,
-        refresh=asked.refresh,
-        layers=asked.layers,
-    )
+        size, chip, asked.technology, used,
+        context=context, batch=asked.batch, refresh=asked.refresh, layers=asked.layers,
+    )  # fmt: skip
     head = roll_up.mean_head(size, chip, asked.technology, used, context, asked.refresh, asked.layers)
     gpu = stated()[asked.gpu]
     cache = motivation.cache_cost(size, gpu, asked.context or size.tokens)

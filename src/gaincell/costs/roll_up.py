@@ -124,11 +124,10 @@ def of_head(head: Head, refresh: Refresh | None = None, layers: int = 1) -> Head
     if interval is not None:
         blocks[REFRESH] = retention.refresh(head, interval)
     lines = tuple(
-        Line(name, stated.parts[name].energy, block, paper().band(name))
-        if name in stated.parts
+        Line(name, stated.parts[name].energy, block, paper().band(name)) if name in stated.parts
         else Line(name, None, block, None)
         for name, block in blocks.items()
-    )
+    )  # fmt: skip
     stalled = blocks[REFRESH].latency / head.design.layers if REFRESH in blocks else 0.0
     whole = replace(total(blocks, head.latency + stalled), area=area.area)
     return HeadCost(head, lines, stated, whole, area, refresh, layers)
@@ -218,16 +217,8 @@ def of_model(
 def _head(
     size: ModelSize, chip: Design, technology: Technology, activity: HeadActivity, context: int | None
 ) -> Head:
-    return Head(
-        chip,
-        technology,
-        activity,
-        size.head_dim,
-        size.group,
-        context,
-        column_gains=size.column_gains,
-        array_normaliser=size.array_normaliser,
-    )
+    scaling = {"column_gains": size.column_gains, "array_normaliser": size.array_normaliser}
+    return Head(chip, technology, activity, size.head_dim, size.group, context, **scaling)
 
 
 def chip_of(size: ModelSize, design: Design) -> Design:

@@ -8,7 +8,7 @@ out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from gaincell.costs.data import number_kinds
 from gaincell.costs.head import Head
@@ -20,15 +20,9 @@ from gaincell.results.cost import Change
 
 SHARE = 0.2
 DESIGN = (
-    "window",
-    "retention_time",
-    "t_pulse_max",
-    "counter_clock",
-    "charge_unit",
-    "score_saturation_per_row",
-    "output_saturation_per_column",
-    "token_period",
-)
+    "window", "retention_time", "t_pulse_max", "counter_clock", "charge_unit", "score_saturation_per_row",
+    "output_saturation_per_column", "token_period",
+)  # fmt: skip
 """Numbers of a design that costs depend on, as keys of `Design.replace`."""
 
 
@@ -58,15 +52,8 @@ def _parameters(head: Head, factor: float) -> Iterator[tuple[str, str, Callable[
         yield "technology", key, lambda key=key: _moved_technology(head, t, key, factor)  # type: ignore[misc]
     for key in HEAD_NUMBERS:
         if key != "valid_columns":
-            new = getattr(a, key) * factor
-            yield (
-                "activity",
-                key,
-                lambda key=key, new=new: (  # type: ignore[misc]
-                    replace(head, activity=replace(a, **{key: new})),
-                    factor,
-                ),
-            )
+            new = {key: getattr(a, key) * factor}
+            yield "activity", key, lambda new=new: (replace(head, activity=replace(a, **new)), factor)  # type: ignore[misc]
     for key in DESIGN:
         yield "design", key, lambda key=key: _moved_design(head, key, factor)  # type: ignore[misc]
     wide = round(head.head_dim * factor)
@@ -93,10 +80,7 @@ def _moved_design(head: Head, key: str, factor: float) -> tuple[Head, float]:
 
 
 def _change(name: str, where: str, factor: float, start: HeadCost, moved: HeadCost) -> Change:
-    before, after = start.bottom_up, moved.bottom_up
-    ratios = {
-        number.name: getattr(after, number.name) / getattr(before, number.name) - 1
-        for number in fields(before)
-        if number.name in ("energy", "latency", "area")
-    }
-    return Change(name, where, factor, **ratios)
+    a, b = start.bottom_up, moved.bottom_up
+    return Change(
+        name, where, factor, b.energy / a.energy - 1, b.latency / a.latency - 1, b.area / a.area - 1
+    )

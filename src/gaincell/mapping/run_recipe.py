@@ -44,14 +44,14 @@ from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.records import Record
 from gaincell.mapping.transfer import only_attention
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.reports.training import draw_stages
+from gaincell.reports.training import draw_stages, read_log
 from gaincell.results import read, write
 from gaincell.results.common import Kind, NamedModel
 from gaincell.results.provenance import without_paths
 from gaincell.results.run import FILE, StageResult, TrainedResult, TrainingCurve
 from gaincell.text import Text, sha256
 from gaincell.training import checkpoint as disk
-from gaincell.training.log import TrainingLog, read_log
+from gaincell.training.log import TrainingLog
 from gaincell.training.loop import next_token_loss, train
 from gaincell.training.loss_name import name_of
 from gaincell.training.parallel import join_processes

@@ -7,8 +7,8 @@ from operator import attrgetter
 
 from matplotlib.figure import Figure
 
-from gaincell.reports.style import styled
-from gaincell.reports.tables import Rows, layered
+from gaincell.reports.style import heat_map, styled, whole_ticks
+from gaincell.reports.tables import Rows, layer_rows, layered
 from gaincell.results.activity import ActivityResult
 
 COLUMNS = {
@@ -22,6 +22,8 @@ COLUMNS = {
     "output": "output_pulse",
     "valid": "valid_columns",
 }
+DIGITS = {"valid": 1, "φ": 4}
+"""Behind the point, where not three."""
 MAPS = {
     "score_pulse": "Mean pulse φ(S), in longest pulses",
     "score_active": "Share of columns that give one",
@@ -35,20 +37,15 @@ def by_layer(result: ActivityResult, name: str) -> list[list[float]]:
 
 def activity_rows(result: ActivityResult, name: str = "Means over the heads of a layer") -> Rows:
     """Layer, and the mean over its heads of every number in `COLUMNS`; last a row of all heads."""
-    tables = {key: by_layer(result, key) for key in COLUMNS.values()}
-    rows = [
-        (str(layer), *(_shown(key, table[layer]) for key, table in tables.items()))
-        for layer in range(len(tables["query_pulse"]))
-    ]
-    everything = {key: [x for row in table for x in row] for key, table in tables.items()}
-    rows.append(("all", *(_shown(key, found) for key, found in everything.items())))
+    tables = {title: by_layer(result, key) for title, key in COLUMNS.items()}
+    tables = {title: [*found, [x for heads in found for x in heads]] for title, found in tables.items()}
     caption = (
         f"{result.provenance.protocol}; {result.gains}; means over the heads of a layer. "
         "x, φ, output: pulses of queries, between the arrays, and of the sub-tiles, over the longest one "
         "(> 0: share that is); -S: net charge of negative scores, over S_sat; |u|: stored, V; valid: columns "
         "that a query saw."
     )
-    return Rows(name, ("layer", *COLUMNS), rows, caption, text=())
+    return layer_rows(name, tables, caption, DIGITS, last="all")
 
 
 def sparsity_line(result: ActivityResult) -> str:
@@ -73,12 +70,9 @@ def activity_figure(result: ActivityResult, maps: Mapping[str, str] = MAPS) -> F
     figure = Figure(figsize=(8.4, 0.3 + rows * (1.3 + 0.11 * max(layers, 14))))
     for axes, (key, table) in zip(figure.subplots(rows, 2).flat, tables.items(), strict=False):
         top = 1.0 if key == "score_active" else max(map(max, table)) or 1.0
-        image = axes.imshow(table, aspect="auto", cmap="viridis", vmin=0.0, vmax=top, interpolation="nearest")
-        axes.set_title(maps[key])
-        axes.set_xlabel("query head")
-        axes.set_ylabel("layer")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        image = heat_map(axes, table, vmin=0.0, vmax=top)
+        axes.set(title=maps[key], xlabel="query head", ylabel="layer")
+        whole_ticks(axes.xaxis, axes.yaxis)
         figure.colorbar(image, ax=axes)
     figure.suptitle(
         f"{result.model.name} on {result.design.name} ({result.design.cell} cell), "
@@ -87,8 +81,3 @@ def activity_figure(result: ActivityResult, maps: Mapping[str, str] = MAPS) -> F
         ha="left",
     )
     return figure
-
-
-def _shown(name: str, values: list[float]) -> str:
-    digits = {"valid_columns": 1, "score_pulse": 4}.get(name, 3)
-    return f"{sum(values) / len(values):.{digits}f}"

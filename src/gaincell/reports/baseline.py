@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, RED, SKY, styled
-from gaincell.reports.tables import Rows
+from gaincell.reports.tables import CITED, MEASURED, Rows
 from gaincell.results.baseline import BaselineResult, Timed, Timing
 
 SHARED = 0.9
@@ -32,50 +32,31 @@ def per_token(entry: Timing) -> float:
     return (entry.processor_per_token if shared else None) or entry.latency_per_token
 
 
-def baseline_rows(result: BaselineResult) -> dict[int, list[list[str]]]:
-    """By context, headings first: a row a configuration, a column a batch, and the published GPUs below."""
-    tables = {}
-    energies = any(entry.energy is not None for entry in result.measurements)
-    for context in sorted({m.context for m in result.measurements}):
-        lines = {key[:2]: found for key, found in _lines(result).items() if key[2] == context}
-        cited = [c for c in _cited(result) if c.context == context]
-        of_all = [m for found in lines.values() for m in found] + cited
-        batches = sorted({m.batch for m in of_all})
-        with_energy = energies or bool(cited)
-        rows = [["implementation", *map(str, batches), *(["µJ/token"] if with_energy else []), "error"]]
-        for (name, dtype), found in lines.items():
-            best = min(found, key=per_token)
-            energy = f"{best.energy * 1e6:.4g}" if best.energy is not None else "–"
-            error = "faulty" if name == "published" else f"{max(m.error for m in found):.0e}"
-            times = {m.batch: per_token(m) for m in found}
-            cells = _cells(batches, times)
-            rows.append([f"{name} {dtype}", *cells, *([energy] if with_energy else []), error])
-        for gpu in cited:
-            times = {gpu.batch: gpu.latency}
-            energy = f"{(gpu.energy or math.nan) * 1e6:.4g}"
-            rows.append([f"{gpu.title} (cited)", *_cells(batches, times), energy, "faulty"])
-        tables[context] = rows
-    return tables
+def baseline_rows(result: BaselineResult) -> list[Rows]:
+    """A table a context, with a caption below the last."""
+    contexts = sorted({m.context for m in result.measurements})
+    return [_rows(result, of, _caption(result) if of == contexts[-1] else "") for of in contexts]
 
 
-def baseline_tables(result: BaselineResult) -> list[Any]:
-    """For a terminal, a table a context."""
-    tables = []
-    found = baseline_rows(result)
-    for context, (headings, *rows) in found.items():
-        title, caption = f"{context:,} keys: µs per token, by batch", _caption(result)
-        shown = Rows(title, headings, rows, caption if context == max(found) else "")
-        tables.append(shown.terminal(no_wrap=True))
-    return tables
-
-
-def baseline_markdown(result: BaselineResult) -> str:
-    """For a page of the documents."""
-    parts = [title(result) + "."]
-    for context, (headings, *rows) in baseline_rows(result).items():
-        shown = Rows("", headings, rows).markdown().rstrip()
-        parts.append(f"{context:,} keys, µs per token by batch:\n\n{shown}")
-    return "\n\n".join([*parts, _caption(result)]) + "\n"
+def _rows(result: BaselineResult, context: int, caption: str) -> Rows:
+    """A row a configuration, a column a batch, and the published GPUs below."""
+    lines = {key[:2]: found for key, found in _lines(result).items() if key[2] == context}
+    cited = [c for c in _cited(result) if c.context == context]
+    batches = sorted({*(m.batch for found in lines.values() for m in found), *(c.batch for c in cited)})
+    with_energy = bool(cited) or any(entry.energy is not None for entry in result.measurements)
+    rows, kinds = [], [MEASURED] * len(lines) + [CITED] * len(cited)
+    for (name, dtype), found in lines.items():
+        best = min(found, key=per_token)
+        joule = f"{best.energy * 1e6:.4g}" if best.energy is not None else "–"
+        error = "faulty" if name == "published" else f"{max(m.error for m in found):.0e}"
+        cells = _cells(batches, {m.batch: per_token(m) for m in found})
+        rows.append([f"{name} {dtype}", *cells, *[joule] * with_energy, error])
+    for gpu in cited:
+        cells = _cells(batches, {gpu.batch: gpu.latency})
+        rows.append([f"{gpu.title} (cited)", *cells, f"{(gpu.energy or math.nan) * 1e6:.4g}", "faulty"])
+    head = ("implementation", *map(str, batches), *["µJ/token"] * with_energy, "error")
+    name = f"{context:,} keys: µs per token, by batch"
+    return Rows(name, head, rows, caption, kinds=lambda r, _: kinds[r])
 
 
 def _cited(result: BaselineResult) -> list[Timed]:
@@ -125,8 +106,7 @@ def baseline_figure(result: BaselineResult) -> Figure:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.xaxis.set_major_formatter("{x:.0f}")
-        axes.set_xlabel("batch")
-        axes.set_title(f"{context:,} keys")
+        axes.set(xlabel="batch", title=f"{context:,} keys")
     whose = "processor time" if was_shared(result) else "time"
     panels[0].set_ylabel(f"{whose} per token and layer, µs")
     figure.legend(labels.values(), labels.keys(), loc="outside right upper")
@@ -136,8 +116,7 @@ def baseline_figure(result: BaselineResult) -> Figure:
 
 def _line(axes: Any, name: str, dtype: str, found: list[Timing]) -> Any:
     """Medians, and a bar from the fastest to the slowest run."""
-    x = [m.batch for m in found]
-    y = [per_token(m) * 1e6 for m in found]
+    x, y = [m.batch for m in found], [per_token(m) * 1e6 for m in found]
     lows, highs = [], []
     for m, middle in zip(found, y, strict=True):
         shared = m.busy is not None and m.busy < SHARED
@@ -170,8 +149,7 @@ def title(result: BaselineResult) -> str:
 
 
 def _published_note(result: BaselineResult) -> str:
-    names = {m.implementation for m in result.measurements}
-    if "published" not in names and not _cited(result):
+    if not _cited(result) and all(m.implementation != "published" for m in result.measurements):
         return ""
     return (
         " Faulty: is_causal=True masks all but the first key, the GPU is not waited for, power is read once "

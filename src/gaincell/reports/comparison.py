@@ -18,18 +18,18 @@ from __future__ import annotations
 import csv
 import io
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import numpy as np
 
 from gaincell.errors import RunError
-from gaincell.reports.results import Json, value
+from gaincell.reports.paper import TABLE, cited
 from gaincell.reports.tables import Rows, number_and_error
+from gaincell.results.codec import Json, Kind
 from gaincell.results.evaluation import TaskScores, TasksResult
+from gaincell.results.plain import value
 from gaincell.standard_error import ratio_error
 
 PERPLEXITIES = ("perplexity", "word_perplexity", "byte_perplexity")
@@ -46,7 +46,6 @@ HEADINGS = {
     ("wikitext", "word_perplexity"): "WikiText-2 ppl",
 }
 """The paper's columns: task and metric. Of other tasks all metrics are shown."""
-PAPER = "leroux2025-table1"
 
 Column = tuple[str, str]
 
@@ -66,6 +65,12 @@ class Entry:
     number: float
     error: float | None = None
     difference: Difference | None = None
+
+    @property
+    def numbers(self) -> tuple[float | None, ...]:
+        """Number, error, difference and its error."""
+        d = self.difference
+        return (self.number, self.error, *((None, None) if d is None else (d.amount, d.error)))
 
 
 @dataclass(frozen=True)
@@ -104,13 +109,12 @@ def compare(runs: Mapping[str, TasksResult], reference: str | None = None, paper
     known = [column for column in HEADINGS if column in found]
     paper_tasks = {task for task, _ in HEADINGS}
     columns = (*known, *dict.fromkeys(c for c in found if c[0] not in paper_tasks))
+    theirs = tasks[reference]
     rows = {
         name: {
-            column: _entry(
-                each[column[0]], column[1], None if name == reference else tasks[reference].get(column[0])
-            )
-            for column in columns
-            if column[0] in each and column[1] in each[column[0]].metrics
+            (task, metric): _entry(each[task], metric, None if name == reference else theirs.get(task))
+            for task, metric in columns
+            if task in each and metric in each[task].metrics
         }
         for name, each in tasks.items()
     }
@@ -126,8 +130,7 @@ def compare(runs: Mapping[str, TasksResult], reference: str | None = None, paper
 
 def cited_rows(columns: Sequence[Column]) -> dict[str, dict[Column, Entry]]:
     """The paper's table, for some columns."""
-    text = (resources.files("gaincell") / "reports" / "cited" / f"{PAPER}.toml").read_text(encoding="utf-8")
-    table = tomllib.loads(text)
+    table = cited(TABLE)
     order = [(task, metric) for task, metric in table["columns"]]
     return {
         name: {column: Entry(x) for column, x in zip(order, numbers, strict=True) if column in columns}
@@ -137,22 +140,18 @@ def cited_rows(columns: Sequence[Column]) -> dict[str, dict[Column, Entry]]:
 
 def as_json(comparison: Comparison) -> Json:
     """For a file: every number with its unit and kind."""
-    source = "Leroux et al. 2025, Table 1"
     rows = []
     for name, entries in comparison.rows.items():
-        cited = name in comparison.cited
+        origin: tuple[Kind, str | None] = ("simulated", None)
+        if name in comparison.cited:
+            origin = ("cited", "Leroux et al. 2025, Table 1")
         cells = {}
         for (task, metric), entry in entries.items():
             unit = "1" if metric in PERPLEXITIES or metric == "bits_per_byte" else "%"
-            kind: Any = "cited" if cited else "simulated"
-            cell = {"score": value(entry.number, unit, kind, source if cited else None)}
-            if entry.error is not None:
-                cell["error"] = value(entry.error, unit, kind)
-            if entry.difference is not None:
-                cell["difference"] = value(entry.difference.amount, unit, kind)
-                if entry.difference.error is not None:
-                    cell["difference_error"] = value(entry.difference.error, unit, kind)
-            cells[f"{task}/{metric}"] = cell
+            numbers = zip(("score", "error", "difference", "difference_error"), entry.numbers, strict=True)
+            cells[f"{task}/{metric}"] = {
+                key: value(number, unit, *origin) for key, number in numbers if number is not None
+            }
         rows.append({"name": name, "entries": cells})
     return {"reference": comparison.reference, "rows": rows, "notes": list(comparison.notes)}
 
@@ -165,9 +164,7 @@ def as_csv(comparison: Comparison) -> str:
     writer.writerow((*names, "source"))
     for name, entries in comparison.rows.items():
         for (task, metric), entry in entries.items():
-            d = entry.difference
-            numbers = (entry.number, entry.error, d.amount if d else None, d.error if d else None)
-            written = ["" if x is None else f"{x:.6g}" for x in numbers]
+            written = ["" if x is None else f"{x:.6g}" for x in entry.numbers]
             accuracy = metric.startswith("acc")
             units = ("%" if accuracy else "1", *written[2:], "points" if accuracy else "ratio")
             source = "cited" if name in comparison.cited else "ours"
@@ -184,12 +181,9 @@ def as_latex(comparison: Comparison) -> str:
         "\\midrule",
     ]
     for name, entries in comparison.rows.items():
-        cells: list[str] = []
-        changes = []
-        for column in comparison.columns:
-            entry = entries.get(column)
-            cells.append("--" if entry is None else f"${_latex(_score(entry))}$")
-            changes.append("" if entry is None else _latex_difference(entry.difference, column))
+        found = [(column, entries.get(column)) for column in comparison.columns]
+        cells = ["--" if entry is None else _latex(_score(entry)) for _, entry in found]
+        changes = [_latex(_change(e.difference, c)) if e and e.difference else "" for c, e in found]
         lines.append(" & ".join([_escaped(name), *cells]) + " \\\\")
         if any(changes):
             lines.append(" & ".join(["", *changes]) + " \\\\")
@@ -270,9 +264,8 @@ def _entry(task: TaskScores, metric: str, reference: TaskScores | None) -> Entry
     scale = 1.0 if ratio else 100.0
     found = task.metrics[metric]
     error = None if found.error is None else found.error.value * scale
-    difference = None
-    if reference is not None and reference.fingerprint == task.fingerprint:
-        difference = _difference(task, reference, metric)
+    same = reference is not None and reference.fingerprint == task.fingerprint
+    difference = _difference(task, reference, metric) if reference is not None and same else None
     return Entry(found.score.value * scale, error, difference)
 
 
@@ -301,22 +294,16 @@ def _notes(
     cited: bool,
 ) -> tuple[str, ...]:
     versions = sorted({f"{run.harness.name} {run.harness.version}" for run in runs.values()})
-    counts = dict.fromkeys(
-        f"{task} {entry.items:,.0f} of {entry.of:,.0f}"
-        for each in tasks.values()
-        for task, entry in each.items()
-    )
+    every = [(name, task, entry) for name, each in tasks.items() for task, entry in each.items()]
+    counts = dict.fromkeys(f"{task} {entry.items:,} of {entry.of:,}" for _, task, entry in every)
     notes = [
         f"Scored by {', '.join(versions)}, {weights(runs)}. Items: {', '.join(counts)}.",
         f"± is the standard error; differences and ratios are to {reference} on the same items, with their "
         "own.",
     ]
-    unlike = [
-        f"{task} of {name}"
-        for name, each in tasks.items()
-        for task, entry in each.items()
-        if task in tasks[reference] and entry.fingerprint != tasks[reference][task].fingerprint
-    ]
+    own = tasks[reference]
+    unlike = [f"{task} of {name}" for name, task, entry in every
+              if task in own and entry.fingerprint != own[task].fingerprint]  # fmt: skip
     if unlike:
         notes.append(f"No difference where the items are others than the reference's: {', '.join(unlike)}.")
     if cited:
@@ -335,13 +322,7 @@ def weights(runs: Mapping[str, TasksResult]) -> str:
 
 
 def _latex(numbers: Sequence[str]) -> str:
-    return " \\pm ".join(numbers).replace("×", "\\times ").replace(",", "{,}")
-
-
-def _latex_difference(difference: Difference | None, column: Column) -> str:
-    if difference is None:
-        return ""
-    return f"${_latex(_change(difference, column))}$"
+    return "$" + " \\pm ".join(numbers).replace("×", "\\times ").replace(",", "{,}") + "$"
 
 
 def _escaped(text: str) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from gaincell.reports.comparison import PERPLEXITIES, Column, Comparison, heading
-from gaincell.reports.style import BLACK, MARKERS, PALETTE, save, styled
+from gaincell.reports.style import BLACK, legend_below, look, plain_ticks, save, styled
 
 WIDE = 10.0
 """Range of ratios beyond which only powers of ten are labelled."""
@@ -30,9 +30,7 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> Path:
             panel.set_ylabel(
                 f"points from {comparison.reference}" if title == "accuracy" else f"× {comparison.reference}"
             )
-        handles, labels = axes[0].get_legend_handles_labels()
-        if handles:
-            figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        legend_below(figure, columns=2)
     return save(figure, path)
 
 
@@ -46,16 +44,13 @@ def _panel(panel: Axes, comparison: Comparison, columns: list[Column]) -> None:
         shift = 0.6 * ((n + 0.5) / len(others) - 0.5)
         shown = [(k, d) for k, c in enumerate(columns)
                  if c in comparison.rows[name] and (d := comparison.rows[name][c].difference)]  # fmt: skip
-        panel.errorbar([k + shift for k, _ in shown], [d.amount for _, d in shown],
-                       yerr=[d.error or 0.0 for _, d in shown], fmt=MARKERS[n % len(MARKERS)],
-                       color=PALETTE[n % len(PALETTE)], label=name)  # fmt: skip
+        panel.errorbar([k + shift for k, _ in shown], [d.amount for _, d in shown], linestyle="none",
+                       yerr=[d.error or 0.0 for _, d in shown], label=name, **look(n))  # fmt: skip
     if ratio:
         panel.set_yscale("log")
-        panel.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+        plain_ticks(panel.yaxis)
         low, high = panel.get_ylim()
         if high > WIDE * low:
             panel.yaxis.set_minor_formatter(NullFormatter())
-        else:
-            panel.yaxis.set_minor_formatter(lambda y, _: f"{y:g}")
     panel.set_xticks(range(len(columns)), [heading(c).replace(" ", "\n") for c in columns])
     panel.set_xlim(-0.6, len(columns) - 0.4)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 
-from gaincell.reports.tables import Rows, layered
-from gaincell.results.cost import Block, BottomUp, Change, CitedCost, Compared, CostResult
+from gaincell.reports.tables import CITED, SIMULATED, Kinds, Rows, layered
+from gaincell.results.common import Value
+from gaincell.results.cost import Block, BottomUp, Change, CitedCost, CostResult, OtherEnergy, Variant
 
 SCALES = {
     "J": ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"), (1e-12, "pJ"), (1e-15, "fJ")),
@@ -47,6 +48,11 @@ def basis(result: CostResult) -> str:
     return f"activity measured on {found.source}, {found.tokens:,.0f} tokens"
 
 
+def _by_heading(headings: Sequence[str]) -> Kinds:
+    """Columns that are called cited hold cited numbers; the others follow from a model."""
+    return lambda _, c: CITED if "cited" in headings[c] and "×" not in headings[c] else SIMULATED
+
+
 def energy(result: CostResult) -> Rows:
     """One head and token: every block and its parts."""
     found, rows = result.head, []
@@ -71,37 +77,34 @@ def energy(result: CostResult) -> Rows:
         rows.append([f"write, SPICE ({DACS[name]})", *_beside(cited["write"], dac.energy, dac)])
     caption = f"One query head, one token; {basis(result)}. Technology {result.technology.name}."
     headings = ("energy", "cited", "bottom-up", "factor", "band", "inside")
-    return Rows("Energy of a head", headings, rows, caption)
+    return Rows("Energy of a head", headings, rows, caption, kinds=_by_heading(headings))
 
 
 def summary(result: CostResult) -> Rows:
     """A token: of a head, of a layer, of the model."""
-    head, model = result.head, result.model_cost
-    sizes = result.model
-    layers, heads = sizes.layers, sizes.heads
+    head, model, sizes = result.head, result.model_cost, result.model
     rows = []
     columns = ("cited", head.cited, model.cited), ("bottom-up", head.bottom_up, model.bottom_up)
     for title, one, whole in columns:
-        layer_energy, layer_area = whole.energy / layers, whole.area / layers
+        layer = CitedCost(whole.energy / sizes.layers, one.latency, whole.area / sizes.layers)
         rows += [
-            [f"a head, {title}", *_three(one), _power(one)],
-            [
-                f"a layer of {heads:.0f} heads, {title}",
-                with_scale(layer_energy, "J"),
-                with_scale(one.latency, "s"),
-                with_scale(layer_area, "m^2"),
-                with_scale(layer_energy / one.latency, "W"),
-            ],
-            [f"all {layers:.0f} layers, {title}", *_three(whole), _power(whole)],
-        ]
-    group = head.group
-    shared = f", shared by {group:.0f} query heads" if group > 1 else ""
+            [f"{name}, {title}", *three(cost), with_scale(cost.energy / cost.latency, "W")]
+            for name, cost in (
+                ("a head", one), (f"a layer of {sizes.heads} heads", layer),
+                (f"all {sizes.layers} layers", whole),
+            )
+        ]  # fmt: skip
+    shared = f", shared by {head.group} query heads" if head.group > 1 else ""
     caption = (
-        f"{sizes.name} on {result.design.name}, batch {model.batch:.0f}. Area of a head: "
+        f"{sizes.name} on {result.design.name}, batch {model.batch}. Area of a head: "
         f"of its key/value head{shared}. Attention alone: {model.throughput:,.0f} tokens/s. "
         "Power: while one token follows the other; of the whole model one layer works at a time."
     )
-    return Rows("Attention, per token", ("", "energy", "latency", "area", "power"), rows, caption)
+    headings = ("", "energy", "latency", "area", "power")
+    cited = [", cited" in name for name, *_ in rows]
+    return Rows(
+        "Attention, per token", headings, rows, caption, kinds=lambda r, _: CITED if cited[r] else SIMULATED
+    )
 
 
 def left_out(result: CostResult) -> Rows:
@@ -114,57 +117,53 @@ def left_out(result: CostResult) -> Rows:
 def area(result: CostResult) -> Rows:
     """The area of a key/value head."""
     found, areas = result.head, result.areas
+    headings = ("", "cited", "bottom-up", "factor")
     rows = [[name, "", with_scale(part, "m^2"), ""] for name, part in found.area.items()]
     rows[0][1] = with_scale(areas.cells_cited, "m^2")
-    total = [
-        "all",
-        with_scale(areas.head_cited, "m^2"),
-        with_scale(areas.head, "m^2"),
-        f"{areas.head_factor:.3g}",
-    ]
+    whole = (with_scale(x, "m^2") for x in (areas.head_cited, areas.head))
+    rows.append(["all", *whole, f"{areas.head_factor:.3g}"])
     caption = (
         f"{found.cells:,.0f} cells. The cell's area is the paper's own, so it is no independent "
         f"number. The paper's head in a crossbar: {with_scale(areas.crossbar_cited, 'm^2')} of cells; "
         f"stacked in {areas.layers:.0f} layer(s): {with_scale(areas.stack_cited, 'm^2')}."
     )
-    return Rows("Area of a key/value head", ("", "cited", "bottom-up", "factor"), [*rows, total], caption)
+    return Rows("Area of a key/value head", headings, rows, caption, kinds=_by_heading(headings))
 
 
 def variants(result: CostResult) -> Rows:
     """Other cells, and stacks."""
-    rows = [
-        [
-            row.title,
-            f"{row.cell * 1e12:.3g} µm²",
-            with_scale(row.cited, "m^2"),
-            with_scale(row.cells, "m^2"),
-            with_scale(row.head, "m^2"),
-        ]
-        for row in result.areas.variants
-    ]
+    columns: dict[str, Callable[[Variant], str]] = {
+        "cells": lambda row: row.title,
+        "one cell": lambda row: f"{row.cell * 1e12:.3g} µm²",
+        "cells of a head, cited": lambda row: with_scale(row.cited, "m^2"),
+        "bottom-up": lambda row: with_scale(row.cells, "m^2"),
+        "head, bottom-up": lambda row: with_scale(row.head, "m^2"),
+    }
     caption = "Layers of a stack share the periphery, so that it soon is all that counts."
-    headings = ("cells", "one cell", "cells of a head, cited", "bottom-up", "head, bottom-up")
-    return Rows("Other cells and 3D stacking", headings, rows, caption)
+    kinds = _by_heading([*columns])
+    return Rows.of(
+        "Other cells and 3D stacking", result.areas.variants, columns, caption=caption, kinds=kinds
+    )
 
 
 def sensitivity(result: CostResult, most: int | None = None) -> Rows:
     """A row a parameter: up and down."""
-    changes: dict[tuple[str, str], dict[bool, Change]] = {}
+    changes: dict[str, dict[bool, Change]] = {}
     for row in result.sensitivity:
-        changes.setdefault((row.where, row.parameter), {})[row.factor > 1] = row
-    rows = []
-    for (where, parameter), both in list(changes.items())[:most]:
-        cells = [
-            " / ".join(f"{100 * pick(both[up]):+.1f} %" if up in both else "–" for up in (True, False))
-            for pick in map(attrgetter, ("energy", "latency", "area"))
-        ]
-        rows.append([f"{where}: {parameter}", *cells])
-    left = len(changes) - len(rows)
+        changes.setdefault(f"{row.where}: {row.parameter}", {})[row.factor > 1] = row
+
+    def both(number: str, found: Mapping[bool, Change]) -> str:
+        ends = (f"{100 * getattr(found[up], number):+.1f} %" if up in found else "–" for up in (True, False))
+        return " / ".join(ends)
+
+    numbers = ("energy", "latency", "area")
+    rows = [[name, *(both(n, found) for n in numbers)] for name, found in list(changes.items())[:most]]
     caption = (
         "Change with a parameter at +20 % / at -20 % (sizes: the nearest that exists), one at a time; "
         "bottom-up, one head."
     )
-    caption += f" {left} more change less; --json has them." if left else ""
+    if left := len(changes) - len(rows):
+        caption += f" {left} more change less; --json has them."
     top, supply = result.design.v_max, result.technology.numbers["supply"].value
     lower = min((row.factor for row in result.sensitivity if row.parameter == "supply"), default=1.0)
     if top > lower * supply:
@@ -172,7 +171,7 @@ def sensitivity(result: CostResult, most: int | None = None) -> Rows:
             f" Supply: at {lower * supply:.3g} V the chip could not store its {top:g} V; the row says what "
             "depends on it, not that the chip would work."
         )
-    return Rows("Sensitivity", ("parameter", "energy", "latency", "area"), rows, caption)
+    return Rows("Sensitivity", ("parameter", *numbers), rows, caption, kinds=SIMULATED)
 
 
 def layers(result: CostResult) -> Rows:
@@ -201,50 +200,40 @@ def _compared(line: Block) -> list[str]:
     return _beside(line.cited.value, line.bottom_up, line)
 
 
-def _beside(cited: float, found: float, compared: Compared) -> list[str]:
+def _beside(cited: float, found: float, compared: Block | OtherEnergy) -> list[str]:
     """Both energies, their ratio, its band, and whether it lies inside."""
     shown = [with_scale(cited, "J"), with_scale(found, "J")]
     inside = "yes" if compared.inside else "NO"
     return [*shown, f"{compared.factor or math.nan:.3g}", f"{compared.band or math.nan:g}×", inside]
 
 
-def _three(entry: CitedCost | BottomUp) -> tuple[str, str, str]:
+def three(entry: CitedCost | BottomUp) -> tuple[str, str, str]:
+    """Energy, latency and area."""
     return with_scale(entry.energy, "J"), with_scale(entry.latency, "s"), with_scale(entry.area, "m^2")
-
-
-def _power(entry: CitedCost | BottomUp) -> str:
-    """While it computes one token after the other."""
-    return with_scale(entry.energy / entry.latency, "W")
-
-
-def outside(result: CostResult) -> str:
-    """What has to be said about the numbers of a head, as a list."""
-    return "\n".join(f"* {note[0].upper()}{note[1:]}." for note in result.notes) + "\n"
 
 
 def technology(result: CostResult) -> Rows:
     """Every number of the process and where it comes from."""
-    rows = [
-        [
-            key,
-            f"{entry.value:.6g} {entry.unit}" if entry.unit != "1" else f"{entry.value:.6g}",
-            str(entry.source),
-        ]
-        for key, entry in result.technology.numbers.items()
-    ]
-    return Rows(f"Technology {result.technology.name}", ("number", "value", "source"), rows)
+    numbers = list(result.technology.numbers.items())
+    columns: dict[str, Callable[[tuple[str, Value]], str]] = {
+        "number": lambda of: of[0],
+        "value": lambda of: f"{of[1].value:.6g}" + (f" {of[1].unit}" if of[1].unit != "1" else ""),
+        "source": lambda of: str(of[1].source),
+    }
+    title, kinds = f"Technology {result.technology.name}", [of.kind for _, of in numbers]
+    return Rows.of(title, numbers, columns, text=(0, 2), kinds=lambda r, c: kinds[r] if c == 1 else None)
 
 
 def models(results: Mapping[str, CostResult]) -> Rows:
     """All attention of several models, per token."""
     rows = []
     for name, result in results.items():
-        found, head = result.model_cost, result.head
-        cells = [with_scale(column.energy, "J") for column in (found.cited, found.bottom_up)]
-        cells += [with_scale(column.latency, "s") for column in (found.cited, found.bottom_up)]
-        cells += [with_scale(column.area, "m^2") for column in (found.cited, found.bottom_up)]
-        sizes = result.model
-        shape = f"{sizes.layers:.0f} × {sizes.heads:.0f}, {sizes.head_dim:.0f}"
-        rows.append([f"{name} ({result.activity.source})", shape, f"{head.window:,.0f}", *cells])
-    headings = ("model (activity)", "layers × heads, D", "window", "energy, cited", "bottom-up")
-    return Rows("Models", (*headings, "latency, cited", "bottom-up", "area, cited", "bottom-up"), rows)
+        found, sizes = result.model_cost, result.model
+        pairs = zip(three(found.cited), three(found.bottom_up), strict=True)
+        shape = f"{sizes.layers} × {sizes.heads}, {sizes.head_dim}"
+        cells = [cell for pair in pairs for cell in pair]
+        rows.append([f"{name} ({result.activity.source})", shape, f"{result.head.window:,}", *cells])
+    headings = ["model (activity)", "layers × heads, D", "window", "energy, cited", "bottom-up"]
+    headings += ("latency, cited", "bottom-up", "area, cited", "bottom-up")
+    kinds = [None] * 3 + [CITED, SIMULATED] * 3
+    return Rows("Models", headings, rows, kinds=lambda _, c: kinds[c])

@@ -4,38 +4,37 @@ the cache on a GPU, other memories.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from operator import attrgetter
 
 from gaincell.reports.costs import KINDS, with_scale
 from gaincell.reports.paper import cited
-from gaincell.reports.tables import Rows
-from gaincell.results.cost import Cache, CostResult, MemoryCost
+from gaincell.reports.tables import SIMULATED, Rows
+from gaincell.results.cost import CostResult
+from gaincell.results.system_cost import Cache, Machine, MemoryCost, StatedCache
 
 
 def machines(result: CostResult) -> Rows:
     """GPUs and this machine against as many heads in gain cells."""
-    rows = []
-    for row in result.machines:
-        over = [
-            "–" if over is None else f"{over:,.0f}"
-            for over in (
-                row.latency_over_cited,
-                row.energy_over_cited,
-                row.latency_over_bottom_up,
-                row.energy_over_bottom_up,
-            )
-        ]
-        title = f"{row.title} ({KINDS[row.kind]})"
-        rows.append([title, with_scale(row.latency, "s"), with_scale(row.energy, "J"), *over])
-    headings = (
-        "attention of one layer, per token",
-        "latency",
-        "energy",
-        "× latency, cited",
-        "× energy, cited",
-    )
-    headings_found = ("× latency, bottom-up", "× energy, bottom-up")
-    return Rows("Against other machines", (*headings, *headings_found), rows, _machines_caption(result))
+    columns: dict[str, Callable[[Machine], str]] = {
+        "attention of one layer, per token": lambda row: f"{row.title} ({KINDS[row.kind]})",
+        "latency": lambda row: with_scale(row.latency, "s"),
+        "energy": lambda row: with_scale(row.energy, "J"),
+        "× latency, cited": lambda row: _times(row.latency_over_cited),
+        "× energy, cited": lambda row: _times(row.energy_over_cited),
+        "× latency, bottom-up": lambda row: _times(row.latency_over_bottom_up),
+        "× energy, bottom-up": lambda row: _times(row.energy_over_bottom_up),
+    }
+    kinds = [row.kind for row in result.machines]
+    return Rows.of(
+        "Against other machines", result.machines, columns,
+        caption=_machines_caption(result), kinds=lambda r, c: kinds[r] if c < 3 else SIMULATED,
+    )  # fmt: skip
+
+
+def _times(over: float | None) -> str:
+    return "–" if over is None else f"{over:,.0f}"
 
 
 def _machines_caption(result: CostResult) -> str:
@@ -60,18 +59,15 @@ def _machines_caption(result: CostResult) -> str:
 def energy_verdict(result: CostResult) -> str:
     """Against which machines the paper's claim on energy falls short, by its own energy or bottom-up."""
     claim = cited()["claims"]["energy_article"]["value"]
-    compared, short = False, []
-    for row in result.machines:
-        if row.energy_over_cited is None or row.energy_over_bottom_up is None:
-            continue
-        compared = True
-        if min(row.energy_over_cited, row.energy_over_bottom_up) < 10**claim:
-            short.append(f"{row.title} (× {row.energy_over_cited:,.0f} and {row.energy_over_bottom_up:,.0f})")
+    over = {row.title: (row.energy_over_cited, row.energy_over_bottom_up) for row in result.machines}
+    compared = {title: (a, b) for title, (a, b) in over.items() if a is not None and b is not None}
     if not compared:
         return ""
+    below = [
+        f"{name} (× {a:,.0f} and {b:,.0f})" for name, (a, b) in compared.items() if min(a, b) < 10**claim
+    ]
     said = f"The paper claims up to {claim} orders of magnitude less energy"
-    short = short or ["none"]
-    return f"{said}. Rows below that, cited and bottom-up: {'; '.join(short)}."
+    return f"{said}. Rows below that, cited and bottom-up: {'; '.join(below) or 'none'}."
 
 
 def whole_model(result: CostResult) -> Rows:
@@ -87,19 +83,9 @@ def whole_model(result: CostResult) -> Rows:
             shown = [with_scale(stated, unit), *(with_scale(pick(part), unit) for part in parts)]
             shown += [f"{100 * share:.2g} %", *(f"{gain:.3g}" for gain in gains)]
             rows.append([f"{row.title}, {key}", *shown])
-    headings = (
-        "per token",
-        "attention, cited",
-        "bottom-up",
-        "linear",
-        "transfers",
-        "total, cited",
-        "bottom-up",
-        "attention's share",
-        "gain, cited",
-        "bottom-up",
-    )
-    return Rows("A whole model", headings, rows, _whole_caption(result))
+    headings = ["per token", "attention, cited", "bottom-up", "linear", "transfers"]
+    headings += ("total, cited", "bottom-up", "attention's share", "gain, cited", "bottom-up")
+    return Rows("A whole model", headings, rows, _whole_caption(result), kinds=SIMULATED)
 
 
 def _whole_caption(result: CostResult) -> str:
@@ -128,28 +114,24 @@ def _holders(result: CostResult) -> str:
     parts: dict[str, list[str]] = {"longer": [], "shorter": []}
     for name, tau in result.retention_times.items():
         parts["longer" if tau.value > held else "shorter"].append(f"{name} ({with_scale(tau.value, 's')})")
-    found = "; ".join(f"{which}: {', '.join(names)}" for which, names in parts.items() if names)
-    said = (
-        f" Retention times of oxide write transistors against {with_scale(held, 's')}: {found}."
-        if found
-        else ""
-    )
-    return f"Leakage and decay are those of that time.{said}"
+    said = "Leakage and decay are those of that time."
+    if found := "; ".join(f"{which}: {', '.join(names)}" for which, names in parts.items() if names):
+        said += f" Retention times of oxide write transistors against {with_scale(held, 's')}: {found}."
+    return said
 
 
 def cache(result: CostResult) -> Rows:
     """The cache on a GPU, and the paper's example."""
     found = result.why.cache
-    moved, computed = found.movement, found.arithmetic
     rows = [
         ["cache of one token", with_scale(found.bytes_per_token, "B")],
         [f"cache of {kept(found)} of one sequence", with_scale(found.bytes, "B")],
         [f"time to read it once on {result.gpu}", with_scale(found.floor, "s")],
-        ["energy to read it once from HBM", with_scale(moved, "J")],
-        ["energy of the arithmetic on it", with_scale(computed, "J")],
-        ["movement over arithmetic", f"{moved / computed:.3g}"],
+        ["energy to read it once from HBM", with_scale(found.movement, "J")],
+        ["energy of the arithmetic on it", with_scale(found.arithmetic, "J")],
+        ["movement over arithmetic", f"{found.movement / found.arithmetic:.3g}"],
     ]
-    return Rows(f"Why: the cache of {found.model} on a GPU", ("", ""), rows)
+    return Rows(f"Why: the cache of {found.model} on a GPU", ("", ""), rows, kinds=SIMULATED)
 
 
 def kept(cache: Cache) -> str:
@@ -162,48 +144,36 @@ def kept(cache: Cache) -> str:
 
 def stated_cache(result: CostResult) -> Rows:
     """At which length the cache of a model has the stated size."""
-    rows = [
-        [
-            f"{'8 Gibit' if row.read_as == 'bits' else '8 GiB'}, {row.bytes_per_number:.0f} "
-            f"bytes a number, {'grouped' if row.grouped else 'a key/value head for every query head'}",
-            f"{row.tokens:,.0f}",
-        ]
-        for row in result.why.stated_cache
-    ]
+
+    def read_as(row: StatedCache) -> str:
+        size = "8 Gibit" if row.read_as == "bits" else "8 GiB"
+        heads = "grouped" if row.grouped else "a key/value head for every query head"
+        return f"{size}, {row.bytes_per_number:.0f} bytes a number, {heads}"
+
+    rows = [[read_as(row), f"{row.tokens:,.0f}"] for row in result.why.stated_cache]
     return Rows("The stated 8 Gb for Mistral 7B", ("read as", "tokens, batch 1"), rows)
 
 
 def memories(result: CostResult) -> Rows:
     """Keys and values of one head in other memories."""
-    rows = [
-        [
-            row.title,
-            with_scale(row.area, "m^2"),
-            with_scale(row.write, "J"),
-            with_scale(row.lifetime, "s") if row.lifetime is not None else "no limit",
-            _retention(row),
-            with_scale(row.refresh, "W") if row.refresh else "–",
-        ]
-        for row in result.why.memories
-    ]
-    rows += [
-        [f"readout: {row.title}", with_scale(row.area, "m^2"), with_scale(row.energy, "J"), "", "", ""]
-        for row in result.why.conversions
-    ]
-    headings = (
-        "keys and values of a head",
-        "area of cells",
-        "energy of a token",
-        "worn out after",
-        "retention",
-    )
+    columns: dict[str, Callable[[MemoryCost], str]] = {
+        "keys and values of a head": lambda row: row.title,
+        "area of cells": lambda row: with_scale(row.area, "m^2"),
+        "energy of a token": lambda row: with_scale(row.write, "J"),
+        "worn out after": lambda row: "no limit" if row.lifetime is None else with_scale(row.lifetime, "s"),
+        "retention": lambda row: (
+            "as long as powered" if row.retention is None else with_scale(row.retention, "s")
+        ),
+        "refresh": lambda row: with_scale(row.refresh, "W") if row.refresh else "–",
+    }
     caption = (
         "Write energies and densities are of cells alone, orders of magnitude (see memories.toml); "
         "gain cells with their write lines and DACs, which the others leave out. Readout: of one line, "
         "area and energy of one conversion."
     )
-    return Rows("Why: other memories", (*headings, "refresh"), rows, caption)
-
-
-def _retention(row: MemoryCost) -> str:
-    return "as long as powered" if row.retention is None else with_scale(row.retention, "s")
+    found = Rows.of("Why: other memories", result.why.memories, columns, caption=caption, kinds=SIMULATED)
+    readouts = [
+        [f"readout: {row.title}", with_scale(row.area, "m^2"), with_scale(row.energy, "J"), "", "", ""]
+        for row in result.why.conversions
+    ]
+    return replace(found, rows=[*found.rows, *readouts])

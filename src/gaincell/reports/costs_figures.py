@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,18 +13,30 @@ from matplotlib.figure import Figure
 from gaincell.reports.costs import KINDS, basis, with_scale
 from gaincell.reports.costs_around import kept
 from gaincell.reports.hardware import PHASE_COLOURS
-from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, save_all, styled
+from gaincell.reports.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    above,
+    beside,
+    heat_map,
+    name_rows,
+    save_all,
+    styled,
+)  # fmt: skip
 from gaincell.reports.tables import layered
-from gaincell.results.cost import Cache, Conversion, CostResult
+from gaincell.results.cost import CostResult
+from gaincell.results.system_cost import Cache, Conversion
 
 BLOCK_COLOURS = {
-    "first dot product": BLUE,
-    "second dot product": GREEN,
-    "write": PURPLE,
-    "digital": ORANGE,
-    "leakage": GREY,
-    "refresh": RED,
-}
+    "first dot product": BLUE, "second dot product": GREEN, "write": PURPLE, "digital": ORANGE,
+    "leakage": GREY, "refresh": RED,
+}  # fmt: skip
 
 
 def draw_all(result: CostResult, folder: Path, prefix: str = "") -> list[Path]:
@@ -43,28 +56,21 @@ def energy(result: CostResult) -> Figure:
     for axes_of, (title, energies_of, whole) in zip(axes, columns, strict=False):
         drawn = {name: energy for name, energy in energies_of.items() if energy > 0}
         axes_of.pie(
-            list(drawn.values()),
-            colors=[BLOCK_COLOURS[name] for name in drawn],
-            startangle=90,
-            counterclock=False,
-            wedgeprops={"edgecolor": "white", "linewidth": 1},
-        )
+            list(drawn.values()), colors=[BLOCK_COLOURS[name] for name in drawn], startangle=90,
+            counterclock=False, wedgeprops={"edgecolor": "white", "linewidth": 1},
+        )  # fmt: skip
         axes_of.set_title(f"{title}: {with_scale(whole, 'J')}")
         named = [f"{name}, {with_scale(energy, 'J')}" for name, energy in drawn.items()]
         axes_of.legend(named, loc="upper center", bbox_to_anchor=(0.5, 0.02), fontsize=8)
-    compared = [line.name for line in found.lines if line.factor is not None]
-    for line in found.lines:
-        if line.factor is None or line.band is None:
-            continue
-        n, band, factor = compared.index(line.name), line.band, line.factor
+    compared = [line for line in found.lines if line.factor is not None and line.band is not None]
+    for n, line in enumerate(compared):
+        band, factor = line.band or 1.0, line.factor or 1.0
         axes[2].barh(n, band - 1 / band, left=1 / band, height=0.6, color="#E4E4E4", linewidth=0)
         axes[2].plot(factor, n, "o", ms=7, color=BLUE if line.inside else RED)
-        axes[2].annotate(f"{factor:.2g}", (factor, n), xytext=(0, 8), textcoords="offset points", ha="center")
+        above(axes[2], f"{factor:.2g}", (factor, n), 8)
     axes[2].axvline(1, color=BLACK, linewidth=0.8)
     axes[2].set_xscale("log")
-    axes[2].set_yticks(range(len(compared)), compared)
-    axes[2].invert_yaxis()
-    axes[2].grid(visible=False, axis="y")
+    name_rows(axes[2], (line.name for line in compared))
     axes[2].set_xlabel("bottom-up over cited (grey: band)")
     axes[2].margins(x=0.12)
     figure.suptitle(f"A head and token; {basis(result)}", fontsize=9)
@@ -92,12 +98,11 @@ def machines(result: CostResult) -> Figure:
         for n, (_, at, colour) in enumerate(dots):
             if at is not None:
                 axes.plot(at, n, "o", ms=8, color=colour)
-                _label(axes, with_scale(at, unit), (at, n))
+                beside(axes, with_scale(at, unit), (at, n))
         axes.set_xscale("log")
         axes.margins(x=0.35, y=0.1)
         axes.set_yticks(range(len(dots)), [name for name, _, _ in dots])
-        axes.set_title(f"{key} of {heads:.0f} heads, one token")
-        axes.set_xlabel(f"{key}, {unit}")
+        axes.set(title=f"{key} of {heads:.0f} heads, one token", xlabel=f"{key}, {unit}")
     panels[0].invert_yaxis()
     return figure
 
@@ -142,32 +147,22 @@ def phases(result: CostResult) -> Figure:
     """Power over the time of a step, by phase, one on the other: the area of a colour is its energy."""
     figure = Figure(figsize=(8.4, 3.2))
     axes = figure.add_subplot()
-    found = [
-        (phase.name, phase.start, phase.duration, phase.energy)
-        for phase in result.head.phases
-        if phase.duration > 0
-    ]
-    found.sort(key=lambda phase: phase[0] != "throughout")
-    times = sorted({time for _, start, duration, _ in found for time in (start, start + duration)})
+    found = [phase for phase in result.head.phases if phase.duration > 0]
+    found.sort(key=lambda phase: phase.name != "throughout")
+    times = sorted({time for phase in found for time in (phase.start, phase.start + phase.duration)})
     bases = [0.0] * (len(times) - 1)
-    for name, start, duration, drawn in found:
-        power = drawn / duration * 1e3
-        over = [n for n, time in enumerate(times[:-1]) if start <= time < start + duration - 1e-15]
+    for phase in found:
+        power, end = phase.energy / phase.duration * 1e3, phase.start + phase.duration - 1e-15
+        over = [n for n, time in enumerate(times[:-1]) if phase.start <= time < end]
         axes.bar(
-            [times[n] * 1e9 for n in over],
-            [power] * len(over),
-            width=[(times[n + 1] - times[n]) * 1e9 for n in over],
-            bottom=[bases[n] for n in over],
-            align="edge",
-            color=BLACK if name.startswith("scale") else PHASE_COLOURS.get(name, "#D8D8D8"),
-            linewidth=0,
-            label=f"{name}: {with_scale(drawn, 'J')}",
-        )
+            [times[n] * 1e9 for n in over], [power] * len(over),
+            width=[(times[n + 1] - times[n]) * 1e9 for n in over], bottom=[bases[n] for n in over],
+            align="edge", linewidth=0, label=f"{phase.name}: {with_scale(phase.energy, 'J')}",
+            color=BLACK if phase.name.startswith("scale") else PHASE_COLOURS.get(phase.name, "#D8D8D8"),
+        )  # fmt: skip
         for n in over:
             bases[n] += power
-    axes.set_xlabel("time in the step, ns")
-    axes.set_ylabel("mW")
-    axes.set_title("Power of a head over a step, bottom-up")
+    axes.set(xlabel="time in the step, ns", ylabel="mW", title="Power of a head over a step, bottom-up")
     figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
@@ -178,11 +173,9 @@ def heads(result: CostResult) -> Figure:
     grid = layered(result.model_cost.heads, lambda head: head.energy * 1e9)
     figure = Figure(figsize=(1.8 + 0.42 * len(grid[0]), 1.4 + 0.24 * len(grid)))
     axes = figure.add_subplot()
-    image = axes.imshow(grid, aspect="auto", cmap="viridis", interpolation="nearest")
+    image = heat_map(axes, grid)
     axes.grid(visible=False)
-    axes.set_xlabel("query head")
-    axes.set_ylabel("layer")
-    axes.set_title(result.model.name)
+    axes.set(xlabel="query head", ylabel="layer", title=result.model.name)
     figure.colorbar(image, label="energy of a head, nJ per token")
     return figure
 
@@ -200,67 +193,59 @@ def why(result: CostResult) -> Figure:
         kind += ", wears out" if row.lifetime is not None else ""
         at = row.area * 1e6, row.write * 1e12
         left.plot(*at, "o", ms=8, color=kinds[kind])
-        left.annotate(row.title, at, xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
+        above(left, row.title, at, 7, fontsize=8)
     for kind, colour in kinds.items():
         left.plot([], [], "o", ms=8, color=colour, label=kind)
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=len(kinds), fontsize=8)
-    left.set_xscale("log")
-    left.set_yscale("log")
+    left.set(
+        xscale="log", yscale="log", xlabel="area of the cells of a head, mm²",
+        ylabel="energy of writing a token, pJ", title="Keys and values of a head",
+    )  # fmt: skip
     left.margins(x=0.25, y=0.2)
-    left.set_xlabel("area of the cells of a head, mm²")
-    left.set_ylabel("energy of writing a token, pJ")
-    left.set_title("Keys and values of a head")
     _readouts(middle, result.why.conversions)
     _movement(right, result.why.cache)
     return figure
 
 
 def _readouts(axes: Axes, conversions: Sequence[Conversion]) -> None:
-    for n, (row, colour) in enumerate(zip(conversions, (BLUE, GREY), strict=True)):
-        drawn = row.energy * 1e12
-        axes.bar(n, drawn, color=colour, width=0.6)
-        text = f"{with_scale(drawn * 1e-12, 'J')}\n{row.area * 1e12:,.0f} µm²"
-        axes.annotate(text, (n, drawn), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8)
-    axes.set_xticks(range(2), ["pulse and\ncounter", "ADC, 7 bits\n(cited)"])
-    axes.grid(visible=False, axis="x")
-    axes.margins(y=0.25)
-    axes.set_ylabel("pJ a conversion")
-    axes.set_title("Reading out a line")
+    bars = [
+        (row.energy * 1e12, f"{with_scale(row.energy, 'J')}\n{row.area * 1e12:,.0f} µm²")
+        for row in conversions
+    ]
+    _bars(axes, bars, (BLUE, GREY), ["pulse and\ncounter", "ADC, 7 bits\n(cited)"], 0.25, fontsize=8)
+    axes.set(ylabel="pJ a conversion", title="Reading out a line")
 
 
 def _movement(axes: Axes, cache: Cache) -> None:
-    pairs = [("moving", cache.movement), ("computing", cache.arithmetic)]
-    for n, (_, drawn) in enumerate(pairs):
-        axes.bar(n, drawn * 1e3, color=(RED, GREEN)[n], width=0.6)
-        axes.annotate(
-            with_scale(drawn, "J"), (n, drawn * 1e3), xytext=(0, 3), textcoords="offset points", ha="center"
-        )
-    axes.set_xticks(range(2), [name for name, _ in pairs])
-    axes.grid(visible=False, axis="x")
-    axes.margins(y=0.15)
-    axes.set_ylabel("mJ a token")
-    axes.set_title("Cache on a GPU")
+    bars = [(energy * 1e3, with_scale(energy, "J")) for energy in (cache.movement, cache.arithmetic)]
+    _bars(axes, bars, (RED, GREEN), ["moving", "computing"], 0.15)
+    axes.set(ylabel="mJ a token", title="Cache on a GPU")
     axes.set_xlabel(f"{cache.model},\n{kept(cache)}", fontsize=8)
 
 
-def _label(axes: Axes, text: str, at: tuple[float, float]) -> None:
-    axes.annotate(text, at, xytext=(8, 0), textcoords="offset points", va="center")
-
-
-def _same_sizes(result: CostResult) -> bool:
-    return any(row.latency_over_cited is not None for row in result.machines)
-
-
-def _many(result: CostResult) -> bool:
-    return len(result.model_cost.heads) > 1
+def _bars(
+    axes: Axes,
+    bars: Sequence[tuple[float, str]],
+    colours: Sequence[str],
+    names: Sequence[str],
+    room: float,
+    **how: Any,
+) -> None:
+    """Two bars with words above them. room: for these, over the height."""
+    for n, ((height, text), colour) in enumerate(zip(bars, colours, strict=True)):
+        axes.bar(n, height, color=colour, width=0.6)
+        above(axes, text, (n, height), **how)
+    axes.set_xticks(range(2), names)
+    axes.grid(visible=False, axis="x")
+    axes.margins(y=room)
 
 
 FIGURES: Mapping[str, tuple[Callable[[CostResult], bool], Callable[[CostResult], Figure]]] = {
     "energy": (lambda _: True, energy),
-    "machines": (_same_sizes, machines),
+    "machines": (lambda result: any(row.latency_over_cited is not None for row in result.machines), machines),
     "sweeps": (lambda _: True, sweeps),
     "phases": (lambda _: True, phases),
-    "heads": (_many, heads),
+    "heads": (lambda result: len(result.model_cost.heads) > 1, heads),
     "why": (lambda _: True, why),
 }
 """Name -> (whether the result has what it needs, how it is drawn)."""

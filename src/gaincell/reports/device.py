@@ -29,67 +29,20 @@ def describe(
         design_hash: of the chip it was fitted for.
         origin: files and their hashes.
     """
-    fit: dict[str, Fitted] = {}
-
-    def put(key: str, number: Any, unit: str, interval: tuple[float, ...] | None = None) -> None:
-        if hasattr(number, "interval"):
-            number, interval = number.value, tuple(number.interval)
-        if number is not None:
-            fit[key] = Fitted(number, unit, interval=interval)
-
-    put("cells", fitted.cells, "1")
-    put("points", fitted.points, "1")
-    put("rows left out", origin.get("rows_left_out"), "1")
-    if fitted.cell.coefficients is not None:
-        for power, estimate in enumerate(fitted.coefficients):
-            unit = "charge units" + ("" if power == 0 else "/V" if power == 1 else f"/V^{power}")
-            put(f"C{power}", estimate, unit)
-    put("full scale", fitted.full_scale, "charge units")
-    put("zero current at", fitted.offset_voltage, "V from V_offset")
-    put("mismatch: gain", fitted.gain_std, "1")
-    put("mismatch: offset voltage", fitted.offset_voltage_std, "V")
-    put("mismatch: offset current", fitted.current_offset_std, "of full scale")
-    put("variance that mismatch explains", fitted.explained, "1")
-    if fitted.covariance:
-        put("covariance of the coefficients", fitted.covariance, "charge units^2/V^(p+q)")
-    for state, count in fitted.broken.items():
-        put(f"cells left out: {state.replace('_', ' ')}", count, "1")
-    put("noise of a read, from repeated reads", fitted.noise_std, "of full scale")
-    put("points about each cell's own curve", fitted.residual_std, "of full scale")
-    put("R squared, nominal curve", fitted.nominal_r_squared, "1")
-    put("rms about the nominal curve", fitted.nominal_rms, "charge units")
-    put("R squared, each cell's own curve", fitted.r_squared, "1")
-    put("rms about each cell's own curve", fitted.rms, "charge units")
-    if held is not None:
-        put("retention: law", held.law, "word")
-        for label, key, found, unit in (
-            ("tau", "retention_time", held.tau, "s"),
-            ("beta", "beta", held.beta, "1"),
-            ("slow tau", "tau_slow", held.tau_slow, "s"),
-            ("share of the fast one", "share", held.share, "1"),
-            ("target", "target_voltage", held.target, "V"),
-            ("spread of ln tau", "spread", held.tau_spread, "1"),
-        ):
-            put(f"retention: {label}", found, unit, None if found is None else tuple(held.intervals[key]))
-        put("retention: cells left out", held.left_out, "1")
-        put("retention: time to 1/e", held.time_to_1_over_e, "s")
-        put("retention: rms", held.rms, "V")
+    numbers = {**_of_curve(fitted, origin), **(_of_decay(held) if held else {})}
     cells = f"{fitted.cells} measured cell{'s' * (fitted.cells > 1)}"
     return DeviceResult(
         command="device fit",
         device=name,
         title=f"{name}: {fitted.cell.name} fitted to {cells}",
-        fit=fit,
+        fit={name: found for name, found in numbers.items() if found.value is not None},
         curves=CellCurves(
-            u=tuple(fitted.u.tolist()),
-            nominal=tuple(fitted.nominal.tolist()),
-            measured_u=tuple(fitted.measured[0].tolist()),
-            measured=tuple(fitted.measured[1].tolist()),
-            cells=tuple(map(tuple, np.round(fitted.curves[:SHOWN_CELLS], 6).tolist())),
+            *(tuple(wave.tolist()) for wave in (fitted.u, fitted.nominal, *fitted.measured)),
+            tuple(map(tuple, np.round(fitted.curves[:SHOWN_CELLS], 6).tolist())),
         ),
-        decays=()
-        if held is None
-        else tuple(Decay(*(tuple(wave.tolist()) for wave in curve)) for curve in held.curves),
+        decays=tuple(
+            Decay(*(tuple(wave.tolist()) for wave in curve)) for curve in (held.curves if held else ())
+        ),
         provenance=provenance.made(
             command=command,
             seed=0,
@@ -100,6 +53,57 @@ def describe(
             },
         ),
     )
+
+
+def _of_curve(fitted: Any, origin: Mapping[str, Any]) -> dict[str, Fitted]:
+    """What the fit of the currents found, by name; a value of None: not there."""
+    of_full_scale, current = "of full scale", "charge units"
+    powers = fitted.coefficients if fitted.cell.coefficients is not None else ()
+    units = (current, f"{current}/V", *(f"{current}/V^{power}" for power in range(2, len(powers))))
+    found = {
+        "cells": (fitted.cells, "1"),
+        "points": (fitted.points, "1"),
+        "rows left out": (origin.get("rows_left_out"), "1"),
+        **{f"C{n}": (estimate, unit) for n, (estimate, unit) in enumerate(zip(powers, units, strict=False))},
+        "full scale": (fitted.full_scale, current),
+        "zero current at": (fitted.offset_voltage, "V from V_offset"),
+        "mismatch: gain": (fitted.gain_std, "1"),
+        "mismatch: offset voltage": (fitted.offset_voltage_std, "V"),
+        "mismatch: offset current": (fitted.current_offset_std, of_full_scale),
+        "variance that mismatch explains": (fitted.explained, "1"),
+        "covariance of the coefficients": (fitted.covariance or None, f"{current}^2/V^(p+q)"),
+        **{f"cells left out: {state.replace('_', ' ')}": (n, "1") for state, n in fitted.broken.items()},
+        "noise of a read, from repeated reads": (fitted.noise_std, of_full_scale),
+        "points about each cell's own curve": (fitted.residual_std, of_full_scale),
+        "R squared, nominal curve": (fitted.nominal_r_squared, "1"),
+        "rms about the nominal curve": (fitted.nominal_rms, current),
+        "R squared, each cell's own curve": (fitted.r_squared, "1"),
+        "rms about each cell's own curve": (fitted.rms, current),
+    }
+    return {
+        name: Fitted(getattr(number, "value", number), unit, interval=getattr(number, "interval", None))
+        for name, (number, unit) in found.items()
+    }
+
+
+def _of_decay(held: Any) -> dict[str, Fitted]:
+    """What the fit of the decays found."""
+    ends = {name: tuple(interval) for name, interval in held.intervals.items()}
+    return {
+        f"retention: {name}": found
+        for name, found in {
+            "law": Fitted(held.law, "word"),
+            "tau": Fitted(held.tau, "s", interval=ends.get("retention_time")),
+            "beta": Fitted(held.beta, "1", interval=ends.get("beta")),
+            "slow tau": Fitted(held.tau_slow, "s", interval=ends.get("tau_slow")),
+            "share of the fast one": Fitted(held.share, "1", interval=ends.get("share")),
+            "target": Fitted(held.target, "V", interval=ends.get("target_voltage")),
+            "spread of ln tau": Fitted(held.tau_spread, "1", interval=ends.get("spread")),
+            "cells left out": Fitted(held.left_out, "1"),
+            "time to 1/e": Fitted(held.time_to_1_over_e, "s"),
+            "rms": Fitted(held.rms, "V"),
+        }.items()
+    }
 
 
 @styled()
@@ -114,14 +118,11 @@ def device_figure(result: DeviceResult) -> Figure:
             t = 1e3 * np.array(decay.time)
             axes.plot(t, decay.measured, ".", color=RED, ms=2, label="" if n else "measured")
             axes.plot(t, decay.fitted, color=GREY, lw=0.8, label="" if n else "fitted")
-        axes.set_xlabel("time since the write (ms)")
-        axes.set_ylabel("stored voltage (V)")
-        axes.set_title("Retention")
+        axes.set(xlabel="time since the write (ms)", ylabel="stored voltage (V)", title="Retention")
     left.plot(u, cells.T, color=GREY, lw=0.5, alpha=0.5)
     left.plot(u, nominal, color=BLUE, lw=2, label="nominal")
     left.axhline(0, color=BLACK, lw=0.6)
-    left.set_ylabel("charge of a full pulse (charge units)")
-    left.set_title(result.device)
+    left.set(ylabel="charge of a full pulse (charge units)", title=result.device)
     points, charges = np.array(curves.measured_u), np.array(curves.measured)
     left.plot(points, charges, ".", color=RED, ms=4 if len(cells) == 1 else 1, label="measured")
     if len(cells) == 1:
@@ -132,8 +133,8 @@ def device_figure(result: DeviceResult) -> Figure:
         spread = cells.std(0, ddof=1)
         right.plot(u, spread, color=RED, label="± standard deviation over cells")
         right.plot(u, -spread, color=RED)
-    right.set_ylabel("difference from nominal (charge units)")
-    right.set_title(f"{len(cells)} cells" if len(cells) > 1 else "What the fit leaves over")
+    right.set(ylabel="difference from nominal (charge units)",
+              title=f"{len(cells)} cells" if len(cells) > 1 else "What the fit leaves over")  # fmt: skip
     legend_below(figure, columns=4)
     for axes in (left, right):
         axes.set_xlabel("stored voltage relative to V_offset (V)")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from gaincell.reports.style import styled
-from gaincell.reports.tables import Rows
+from gaincell.reports.style import heat_map, styled, whole_ticks
+from gaincell.reports.tables import Rows, layer_rows
 from gaincell.results.evaluation import FidelityResult
 
 COSINE = "cosine"
@@ -21,25 +20,14 @@ MAPS = {
 }
 """What is measured, and the maps of it, which share a scale."""
 SHOWN = (
-    "error",
-    "cosine",
-    "linear error",
-    "pulses",
-    "score ceiling",
-    "tile ceiling",
-    "tile zero",
-    "output codes",
-)
+    "error", "cosine", "linear error", "pulses", "score ceiling", "tile ceiling", "tile zero", "output codes"
+)  # fmt: skip
 """Columns of the table: more do not fit a terminal."""
 
 
 def fidelity_rows(result: FidelityResult, name: str = "Means over the heads of a layer") -> Rows:
     """Layer, and the mean over its heads of every number in `SHOWN`; below, the worst head."""
     tables = result.fidelity
-    rows = [
-        (str(layer), *(f"{_mean(tables[key][layer]):.3f}" for key in SHOWN))
-        for layer in range(len(tables["error"]))
-    ]
     worst = max(
         (error, layer, head) for layer, row in enumerate(tables["error"]) for head, error in enumerate(row)
     )
@@ -49,7 +37,7 @@ def fidelity_rows(result: FidelityResult, name: str = "Means over the heads of a
         f"{result.provenance.protocol}; means over the heads of a layer; worst head: layer {worst[1]}, "
         f"head {worst[2]}, error {worst[0]:.3f}; silent heads: {silent:.0f} of {heads}"
     )
-    return Rows(name, ("layer", *SHOWN), rows, caption, text=())
+    return layer_rows(name, {key: tables[key] for key in SHOWN}, caption)
 
 
 @styled(grid=False)
@@ -63,19 +51,11 @@ def fidelity_figure(result: FidelityResult) -> Figure:
         found = [x for key in keys for heads in tables[key] for x in heads if math.isfinite(x)]
         low, high = (min([0.0, *found]), 1.0) if kind == COSINE else (0.0, max(found, default=0.0) or 1.0)
         for axes, key in zip(row, keys, strict=False):
-            image = axes.imshow(
-                tables[key], aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="nearest"
-            )
-            axes.set_title(key)
-            axes.set_xlabel("head" if key[0] not in "kv" else "key/value head")
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.yaxis.get_major_locator().set_params(integer=True)
+            image = heat_map(axes, tables[key], vmin=low, vmax=high)
+            axes.set(title=key, xlabel="head" if key[0] not in "kv" else "key/value head")
+            whole_ticks(axes.xaxis, axes.yaxis)
         row[0].set_ylabel("layer")
         for empty in row[len(keys) :]:
             empty.remove()
         figure.colorbar(image, cax=bar, label=kind)
     return figure
-
-
-def _mean(numbers: Sequence[float]) -> float:
-    return sum(numbers) / len(numbers)

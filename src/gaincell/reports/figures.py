@@ -10,7 +10,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, legend_below, save, styled
+from gaincell.reports.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    SKY,
+    beside,
+    legend_below,
+    name_rows,
+    save,
+    styled,
+    whole_ticks,
+)
 from gaincell.reports.tables import readable
 from gaincell.results.cells import TitledCurve
 from gaincell.results.run import Adaptation, AdaptedResult, CellCurve, CodeShares, Mismatch, StagedResult
@@ -27,16 +41,14 @@ def draw_all(run: AdaptedResult, folder: Path) -> list[Path]:
 
 def drawn(run: AdaptedResult) -> dict[str, Figure]:
     """Every figure the run has data for, by name."""
-    found = {"perplexity": perplexities(run)}
-    if "published" in run.adaptation:
-        found["adaptation"] = adaptation(run.adaptation)
-    if run.mismatch is not None:
-        found["mismatch"] = mismatch(run.mismatch, run.adaptation)
-    if run.codes is not None:
-        found["codes"] = codes(run.codes)
-    if run.cell is not None:
-        found["cell"] = cell(run.cell)
-    return found
+    found = {
+        "perplexity": perplexities(run),
+        "adaptation": adaptation(run.adaptation) if "published" in run.adaptation else None,
+        "mismatch": None if run.mismatch is None else mismatch(run.mismatch, run.adaptation),
+        "codes": None if run.codes is None else codes(run.codes),
+        "cell": None if run.cell is None else cell(run.cell),
+    }
+    return {name: figure for name, figure in found.items() if figure is not None}
 
 
 @styled()
@@ -57,11 +69,8 @@ def perplexities(run: StagedResult) -> Figure:
         else:
             axes.barh(n, end, color=colour, height=0.68)
         axes.errorbar(end, n, xerr=error, fmt="none", ecolor=BLACK, elinewidth=1)
-        axes.annotate(readable(perplexity), (end + error, n), xytext=(7, 0),
-                      textcoords="offset points", va="center")  # fmt: skip
-    axes.set_yticks(range(len(stages)), [stage.title for stage in stages])
-    axes.invert_yaxis()
-    axes.grid(visible=logarithmic, axis="y")
+        beside(axes, readable(perplexity), (end + error, n), 7)
+    name_rows(axes, (stage.title for stage in stages), grid=logarithmic)
     axes.set_title(f"{run.model.name} on {run.design.name}, {run.design.cell} cell")
     return figure
 
@@ -109,28 +118,25 @@ def adaptation(found: Mapping[str, Adaptation]) -> Figure:
     left, right = figure.subplots(1, 2)
     left.plot(iterations, history.perplexity, "o-", color=BLUE, ms=3, label=name)
     if closed is not None and (level := closed.calibration_perplexity) is not None:
-        label = f"closed form, {closed.tokens:,} tokens, {closed.forward_passes:.3g} passes: "
-        label += f"perplexity {readable(level)}"
-        left.axhline(level, color=RED, ls="--", label=label)
+        took = f"{closed.tokens:,} tokens, {closed.forward_passes:.3g} passes"
+        left.axhline(level, color=RED, ls="--", label=f"closed form, {took}: perplexity {readable(level)}")
     if (target := published.target_perplexity) is not None:
         label = f"the model to be matched: perplexity {readable(target)}"
         left.axhline(target, color=GREY, ls=":", label=label)
-    left.set_ylabel("perplexity of the calibration text")
-    left.set_title("Perplexity")
+    left.set(ylabel="perplexity of the calibration text", title="Perplexity")
     residuals = [max(r, FLOOR) for r in history.residual.value]
     right.set_yscale("log")
     right.plot(iterations, residuals, "o-", color=BLUE, ms=3, label=name)
     if closed is not None:
         residual = closed.residual.value
         right.axhline(max(residual, FLOOR), color=RED, ls="--", label=closed_label(residual))
-    absolute = published.rule == "released"
-    right.set_ylabel("largest residual (" + ("pulse width, V or output)" if absolute else "fraction of σ)"))
-    right.set_title("Distance from the target statistics")
+    unit = "pulse width, V or output" if published.rule == "released" else "fraction of σ"
+    right.set(ylabel=f"largest residual ({unit})", title="Distance from the target statistics")
     if max(history.perplexity) > 4 * min(history.perplexity):
         left.set_yscale("log")
     for axes in (left, right):
         axes.set_xlabel("iteration")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        whole_ticks(axes.xaxis)
     legend_below(figure)
     return figure
 
@@ -161,15 +167,10 @@ def mismatch(found: Mismatch, adapted: Mapping[str, Adaptation]) -> Figure:
         for column, (stage, title) in enumerate(STAGES.items()):
             axes = grid[row][column]
             for when, colour, marker in (("before", ORANGE, "o"), ("after", BLUE, "D")):
-                table = tables[when, stage, kind]
-                axes.plot(
-                    [max(v, FLOOR) for v in points[when, stage, kind]],
-                    marker,
-                    color=colour,
-                    ms=3,
-                    label=f"{when} adaptation{floored if when == 'after' else ''}",
-                )
-                exact = [n for n, v in enumerate(points[when, stage, kind]) if v == 0]
+                table, found_here = tables[when, stage, kind], points[when, stage, kind]
+                name = f"{when} adaptation{floored if when == 'after' else ''}"
+                axes.plot([max(v, FLOOR) for v in found_here], marker, color=colour, ms=3, label=name)
+                exact = [n for n, v in enumerate(found_here) if v == 0]
                 axes.plot(exact, [FLOOR] * len(exact), marker, color=colour, mfc="white", ms=3)
                 heads = len(table[0])
             for layer in range(1, len(table)):
@@ -202,18 +203,12 @@ def codes(found: Mapping[str, Mapping[str, CodeShares]]) -> Figure:
     figure = Figure(figsize=(10.5, 3.4))
     panels = figure.subplots(1, 4)
     for axes, (stage, title) in zip(panels, STAGES.items(), strict=True):
-        for model, colour, style in (
-            ("linear", GREY, ":"),
-            ("unadapted", ORANGE, "--"),
-            ("adapted", BLUE, "-"),
-        ):
-            if model not in found:
-                continue
-            use = found[model][stage]
-            shares = [100 * share for share in use.share]
-            axes.step(use.code, shares, where="mid", color=colour, ls=style, lw=1.6, label=model)
-        axes.set_title(title)
-        axes.set_xlabel("code" if stage != "out" else "sum of the sub-tiles' codes")
+        looks = {"linear": (GREY, ":"), "unadapted": (ORANGE, "--"), "adapted": (BLUE, "-")}
+        for model, (colour, style) in looks.items():
+            if model in found:
+                use, how = found[model][stage], {"where": "mid", "lw": 1.6, "color": colour, "ls": style}
+                axes.step(use.code, [100 * share for share in use.share], label=model, **how)
+        axes.set(title=title, xlabel="code" if stage != "out" else "sum of the sub-tiles' codes")
         axes.set_ylim(bottom=0)
     panels[3].set_yscale("symlog", linthresh=0.01)
     panels[0].set_ylabel("share of all values (%)")
@@ -233,9 +228,8 @@ def cell(curve: CellCurve | TitledCurve) -> Figure:
     axes.plot(curve.u, current, color=BLUE, lw=2, label=curve.name)
     axes.axhline(0, color=BLACK, lw=0.6)
     axes.axvline(0, color=BLACK, lw=0.6)
-    axes.set_xlabel("stored voltage relative to its offset, u (V)")
-    axes.set_ylabel("F(u) at full pulse (charge units)")
-    axes.set_title("Current of one gain cell")
+    axes.set(xlabel="stored voltage relative to its offset, u (V)", title="Current of one gain cell",
+             ylabel="F(u) at full pulse (charge units)")  # fmt: skip
     axes.legend(loc="upper left")
     return figure
 

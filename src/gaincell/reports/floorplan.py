@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,16 +14,12 @@ from matplotlib.patches import Patch
 from matplotlib.patches import Rectangle as Drawn
 
 from gaincell.reports.style import BLACK, styled
-from gaincell.reports.tables import Rows
-from gaincell.results.floorplan import FloorplanResult, Plan, Rectangle
+from gaincell.reports.tables import CITED, SIMULATED, Rows
+from gaincell.results.floorplan import FloorplanResult, Plan, Rectangle, Stack
 
 COLOURS = {
-    "cells": "#9CC9E8",
-    "analog": "#F2C879",
-    "drivers": "#A9D6B8",
-    "write": "#D9B5CF",
-    "digital": "#C9C9C9",
-}
+    "cells": "#9CC9E8", "analog": "#F2C879", "drivers": "#A9D6B8", "write": "#D9B5CF", "digital": "#C9C9C9"
+}  # fmt: skip
 KINDS = {
     "cells": "gain cells",
     "analog": "charge-to-pulse, readout",
@@ -58,7 +54,7 @@ def floorplan_figure(result: FloorplanResult) -> Figure:
     _draw_tile(above, tile, tile_scale)
     _draw_head(below, head, tile, head_scale)
     handles: list[Any] = [
-        Patch(facecolor=COLOURS[kind], edgecolor=BLACK, lw=0.5, label=KINDS[kind]) for kind in KINDS
+        Patch(facecolor=COLOURS[kind], edgecolor=BLACK, lw=0.5, label=label) for kind, label in KINDS.items()
     ]
     label = f"key bit lines tapped to value word lines ({SHOWN_WIRES} of {len(tile.wires)})"
     handles.append(Line2D([], [], color=TAP, marker="o", ms=3, label=label))
@@ -81,33 +77,32 @@ def area_rows(result: FloorplanResult) -> Rows:
         f"{cited}. The area of a cell is an input, taken from the paper unless the technology states another."
     )
     title = f"Area of a head of {result.design.name}, {result.technology}"
-    return Rows(title, ("block", "sub-tile, µm²", "head, mm²", "share"), rows, caption)
+    return Rows(title, ("block", "sub-tile, µm²", "head, mm²", "share"), rows, caption, kinds=SIMULATED)
 
 
 def stack_rows(result: FloorplanResult) -> Rows:
     """A head with its cells stacked in 3D."""
-    rows = [
-        [str(row.layers), *(f"{area * 1e6:.4f}" for area in (row.cells, row.head, row.cited_cells))]
-        for row in result.stack
-    ]
-    headings = ("layers", "cells, mm²", "head, mm²", "paper's cells, mm²")
-    return Rows("Cells stacked in 3D over one periphery", headings, rows, text=())
+    columns: dict[str, Callable[[Stack], str]] = {
+        "layers": lambda row: str(row.layers),
+        "cells, mm²": lambda row: f"{row.cells * 1e6:.4f}",
+        "head, mm²": lambda row: f"{row.head * 1e6:.4f}",
+        "paper's cells, mm²": lambda row: f"{row.cited_cells * 1e6:.4f}",
+    }
+    return Rows.of(
+        "Cells stacked in 3D over one periphery", result.stack, columns,
+        text=(), kinds=lambda _, c: CITED if c == 3 else SIMULATED,
+    )  # fmt: skip
 
 
 def _draw_tile(axes: Axes, plan: Plan, scale: float) -> None:
     found, w, h = micrometres(plan)
-    outer = [box for box in found if _fitting(box, scale) is None]
     for box in found:
         _fill(axes, box)
     _draw_wires(axes, plan, {box.name: box for box in found})
     for box in found:
-        if box not in outer:
-            _label(axes, box, scale)
-    _leaders(axes, [box for box in outer if box.y + box.h / 2 > h / 3], h, 1, scale, w)
-    _leaders(axes, [box for box in outer if box.y + box.h / 2 <= h / 3], 0.0, -1, scale, w)
-    axes.set_title(f"Sub-tile, {w:.0f} × {h:.0f} µm")
-    _scale_bar(axes, w, scale)
-    _frame(axes, w, h, 0.62 / scale)
+        _label(axes, box, scale)
+    _leaders(axes, [box for box in found if _fitting(box, scale) is None], w, h, scale, above=h / 3)
+    _frame(axes, f"Sub-tile, {w:.0f} × {h:.0f} µm", w, h, scale, 0.62)
 
 
 def _draw_wires(axes: Axes, plan: Plan, named: Mapping[str, Rectangle]) -> None:
@@ -125,7 +120,6 @@ def _draw_wires(axes: Axes, plan: Plan, named: Mapping[str, Rectangle]) -> None:
 def _draw_head(axes: Axes, plan: Plan, tile: Plan, scale: float) -> None:
     inside, _, _ = micrometres(tile)
     found, w, h = micrometres(plan)
-    outer = [box for box in found if box.kind != "cells" and _fitting(box, scale) is None]
     for box in found:
         if box.kind == "cells":
             for part in inside:
@@ -133,13 +127,10 @@ def _draw_head(axes: Axes, plan: Plan, tile: Plan, scale: float) -> None:
             axes.add_patch(Drawn((box.x, box.y), box.w, box.h, facecolor="none", edgecolor=BLACK, lw=1.0))
         else:
             _fill(axes, box)
-        if _fitting(box, scale) is not None:
-            _label(axes, box, scale)
-    _leaders(axes, [box for box in outer if box.y > h / 2], h, 1, scale, w)
-    _leaders(axes, [box for box in outer if box.y <= h / 2], 0.0, -1, scale, w)
-    axes.set_title(f"Head, {w:.0f} × {h:.0f} µm")
-    _scale_bar(axes, w, scale)
-    _frame(axes, w, h, 0.55 / scale)
+        _label(axes, box, scale)
+    outer = [box for box in found if box.kind != "cells" and _fitting(box, scale) is None]
+    _leaders(axes, outer, w, h, scale, above=h / 2)
+    _frame(axes, f"Head, {w:.0f} × {h:.0f} µm", w, h, scale, 0.55)
 
 
 def _fill(axes: Axes, box: Rectangle, line: float = 0.6) -> None:
@@ -147,9 +138,11 @@ def _fill(axes: Axes, box: Rectangle, line: float = 0.6) -> None:
 
 
 def _label(axes: Axes, box: Rectangle, scale: float) -> None:
-    """The name in the middle; over lines and inner blocks on a pale ground, beside the diagonal of taps."""
+    """The name in the middle, if it fits; over lines on a pale ground, beside the diagonal of taps."""
+    if (text := _fitting(box, scale)) is None:
+        return
     right, up = (0.3, 0.84) if box.name == "key array" else (0.5, 0.5)
-    x, y, text = box.x + right * box.w, box.y + up * box.h, _fitting(box, scale) or box.name
+    x, y = box.x + right * box.w, box.y + up * box.h
     label = axes.text(x, y, text, ha="center", va="center", fontsize=FONT)
     if box.kind == "cells":
         label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.75})
@@ -165,37 +158,41 @@ def _fitting(box: Rectangle, scale: float) -> str | None:
     return None
 
 
-def _leaders(axes: Axes, found: list[Rectangle], edge: float, side: int, scale: float, w: float) -> None:
-    """Names of small boxes in a row outside the outline, from left to right, with lines to their boxes."""
-    level = edge + side * 0.22 / scale
-    found = sorted(found, key=lambda b: b.x + b.w / 2)
-    halves = [len(box.name) * CHARACTER * FONT / 72 / scale / 2 for box in found]
+def _leaders(axes: Axes, found: list[Rectangle], w: float, h: float, scale: float, above: float) -> None:
+    """Names of small boxes in rows outside the outline, from left to right, with lines to their boxes.
+
+    above: height from which on a box has its name at the top.
+    """
     gap = 0.1 / scale
-    places: list[float] = []
-    for box, half in zip(found, halves, strict=True):
-        free = places[-1] + halves[len(places) - 1] + gap if places else 0.0
-        places.append(max(box.x + box.w / 2, free + half))
-    limit = w if side > 0 else w - w / 6 - gap  # the scale bar is below at the right
-    for n in reversed(range(len(places))):
-        places[n] = min(places[n], limit - halves[n])
-        limit = places[n] - halves[n] - gap
-    for box, at in zip(found, places, strict=True):
-        axes.plot([box.x + box.w / 2, at], [box.y + box.h / 2, level], color=BLACK, lw=0.5)
-        axes.plot([box.x + box.w / 2], [box.y + box.h / 2], ".", color=BLACK, ms=2)
-        axes.text(at, level, box.name, ha="center", va="bottom" if side > 0 else "top", fontsize=FONT)
+    for edge, side in ((h, 1), (0.0, -1)):
+        row = sorted(
+            (box for box in found if (box.y + box.h / 2 > above) == (side > 0)), key=lambda b: b.x + b.w / 2
+        )
+        halves = [len(box.name) * CHARACTER * FONT / 72 / scale / 2 for box in row]
+        places: list[float] = []
+        for box, half in zip(row, halves, strict=True):
+            free = places[-1] + halves[len(places) - 1] + gap if places else 0.0
+            places.append(max(box.x + box.w / 2, free + half))
+        limit = w if side > 0 else w - w / 6 - gap  # the scale bar is below at the right
+        for n in reversed(range(len(places))):
+            places[n] = min(places[n], limit - halves[n])
+            limit = places[n] - halves[n] - gap
+        level = edge + side * 0.22 / scale
+        for box, at in zip(row, places, strict=True):
+            axes.plot([box.x + box.w / 2, at], [box.y + box.h / 2, level], color=BLACK, lw=0.5)
+            axes.plot([box.x + box.w / 2], [box.y + box.h / 2], ".", color=BLACK, ms=2)
+            axes.text(at, level, box.name, ha="center", va="bottom" if side > 0 else "top", fontsize=FONT)
 
 
-def _scale_bar(axes: Axes, w: float, scale: float) -> None:
-    """A round length, about a sixth of the width, below the outline at the right."""
+def _frame(axes: Axes, title: str, w: float, h: float, scale: float, room: float) -> None:
+    """Title, room (inches) around the outline, and below it a round length, about a sixth of the width."""
+    axes.set_title(title)
     power = 10 ** math.floor(math.log10(w / 6))
     length = max(m * power for m in (1, 2, 5) if m * power <= w / 6)
     y = -0.2 / scale
     axes.plot([w - length, w], [y, y], color=BLACK, lw=2.5, solid_capstyle="butt")
     axes.text(w - length / 2, 1.3 * y, f"{length:g} µm", ha="center", va="top", fontsize=FONT)
-
-
-def _frame(axes: Axes, w: float, h: float, room: float) -> None:
     axes.set_aspect("equal", anchor="W")
     axes.set_xlim(-0.02 * w, 1.02 * w)
-    axes.set_ylim(-room, h + room)
+    axes.set_ylim(-room / scale, h + room / scale)
     axes.set_axis_off()

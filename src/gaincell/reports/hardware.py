@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell.reports.costs import with_scale
@@ -23,20 +24,18 @@ from gaincell.reports.style import (
     SKY,
     legend_below,
     legend_beside,
+    name_rows,
     save,
     styled,
+    whole_ticks,
 )
 from gaincell.results.evaluation import ContextCurve, ContextResult, DepthResult, PausesResult
 from gaincell.results.simulation import HeadResult, TileResult
 
 PHASE_COLOURS = {
-    "key write": PURPLE,
-    "value write": SKY,
-    "key read": BLUE,
-    "value read": GREEN,
-    "count": ORANGE,
+    "key write": PURPLE, "value write": SKY, "key read": BLUE, "value read": GREEN, "count": ORANGE,
     "add": RED,
-}
+}  # fmt: skip
 CELLS, ROWS = 8, 12
 """Stored voltages and word lines that are drawn of one column."""
 
@@ -54,22 +53,14 @@ def timeline(result: HeadResult) -> Figure:
             first = event.phase not in named and not event.token
             named.add(event.phase)
             axes.barh(
-                circuits.index(circuit),
-                event.duration * 1e9,
-                left=event.start * 1e9,
-                height=0.7,
-                color=PHASE_COLOURS[event.phase],
-                alpha=0.45 if event.token else 1.0,
-                hatch="///" if event.basis == "assumed" else None,
-                edgecolor="white",
-                linewidth=0.8,
+                circuits.index(circuit), event.duration * 1e9, left=event.start * 1e9, height=0.7,
+                color=PHASE_COLOURS[event.phase], alpha=0.45 if event.token else 1.0, edgecolor="white",
+                hatch="///" if event.basis == "assumed" else None, linewidth=0.8,
                 label=event.phase if first else None,
-            )
+            )  # fmt: skip
     for end in result.timeline.token_ends:
         axes.axvline(end * 1e9, color=GREY, linewidth=0.8, linestyle="--")
-    axes.set_yticks(range(len(circuits)), circuits)
-    axes.invert_yaxis()
-    axes.grid(visible=False, axis="y")
+    name_rows(axes, circuits)
     seen = {
         "pale: the following tokens": any(event.token for event in events),
         "hatched: duration assumed": any(event.basis == "assumed" for event in events),
@@ -118,8 +109,7 @@ def waveforms(result: TileResult) -> Figure:
     count.fill_between(t, 0, [last * on for on in w.output], color=ORANGE, alpha=0.25, linewidth=0)
     count.set(title="Count of its output pulse (shaded: the pulse)", ylabel="counts",
               xlabel="time in the step (ns)", xlim=(0, t[-1]))  # fmt: skip
-    for axes in (lines, pulses, count):
-        axes.yaxis.get_major_locator().set_params(integer=True)
+    whole_ticks(lines.yaxis, pulses.yaxis, count.yaxis)
     return figure
 
 
@@ -156,27 +146,25 @@ def pauses(results: Sequence[PausesResult], names: Sequence[str] = ()) -> Figure
     times = [row.idle for result in results for row in result.pauses]
     first = min((time for time in times if time > 0), default=1.0) / 10
     for result, name, look in zip(results, names or map(_chip, results), _looks(), strict=False):
-        rows = result.pauses
-        axes.errorbar(
-            [max(row.idle, first) for row in rows],
-            [row.perplexity for row in rows],
-            [math.nan if row.perplexity_error is None else row.perplexity_error for row in rows],
-            label=name,
-            **look,
-        )
-    axes.set_xscale("log")
-    axes.set_xlabel("idle time between the halves of a block, s (leftmost: none)")
-    axes.set_ylabel("perplexity of the second half")
-    axes.set_title("What a pause costs (bars: standard error over blocks)")
+        rows = [(max(row.idle, first), row.perplexity, row.perplexity_error) for row in result.pauses]
+        _curve(axes, rows, label=name, **look)
+    axes.set(xscale="log", xlabel="idle time between the halves of a block, s (leftmost: none)",
+             ylabel="perplexity of the second half",
+             title="What a pause costs (bars: standard error over blocks)")  # fmt: skip
     legend_beside(axes)
     return figure
+
+
+def _curve(axes: Axes, rows: Iterable[tuple[float, float, float | None]], **look: Any) -> None:
+    """Places, heights and their errors, where they have one."""
+    x, y, errors = zip(*rows, strict=True)
+    axes.errorbar(x, y, [math.nan if error is None else error for error in errors], **look)
 
 
 def _looks() -> Iterator[dict[str, Any]]:
     """Colours and markers of any number of lines."""
     colours = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK)
-    looks: list[dict[str, Any]] = [{"color": c, "marker": m} for c, m in zip(colours, MARKERS, strict=True)]
-    return cycle(looks)
+    return cycle({"color": c, "marker": m} for c, m in zip(colours, MARKERS, strict=True))
 
 
 def _chip(result: PausesResult) -> str:
@@ -195,28 +183,18 @@ def context(result: DepthResult | ContextResult) -> Figure:
     axes = figure.add_subplot()
     longest = 0.0
     curves: Sequence[ContextCurve | ContextResult]
-    curves = list(result.curves) if isinstance(result, DepthResult) else [result]
+    curves = result.curves if isinstance(result, DepthResult) else [result]
     for curve, look in zip(curves, _looks(), strict=False):
-        points = curve.context
-        lengths = [point.context for point in points]
-        axes.errorbar(
-            lengths,
-            [point.excess for point in points],
-            [math.nan if point.excess_error is None else point.excess_error for point in points],
-            label=f"{_depth(curve)}: {points[-1].perplexity:.3g}",
-            **look,
-        )
-        longest = max(longest, lengths[-1])
-        if isinstance(curve, ContextCurve):
-            reach = curve.layers * (curve.window - 1)
-            if reach < lengths[-1]:
-                axes.axvline(reach, color=look["color"], linewidth=1, linestyle=":")
+        rows = [(point.context, point.excess, point.excess_error) for point in curve.context]
+        _curve(axes, rows, label=f"{_depth(curve)}: {curve.context[-1].perplexity:.3g}", **look)
+        longest = max(longest, last := rows[-1][0])
+        if isinstance(curve, ContextCurve) and (reach := curve.layers * (curve.window - 1)) < last:
+            axes.axvline(reach, color=look["color"], linewidth=1, linestyle=":")
     axes.axhline(0, color=BLACK, linewidth=0.6)
     axes.set_xscale("log", base=2)
-    axes.set_xlabel("tokens of context")
-    axes.set_ylabel(f"cross-entropy above that with {longest:,.0f} (nats per token)")
     dotted = " (dotted: layers × (window − 1))" if isinstance(result, DepthResult) else ""
-    axes.set_title(f"How far back a model looks{dotted}")
+    axes.set(xlabel="tokens of context", title=f"How far back a model looks{dotted}",
+             ylabel=f"cross-entropy above that with {longest:,.0f} (nats per token)")  # fmt: skip
     legend_beside(axes, title=f"perplexity with {longest:,.0f} tokens")
     return figure
 

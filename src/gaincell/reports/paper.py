@@ -6,10 +6,10 @@ import tomllib
 from importlib import resources
 from typing import Any
 
-FILE = "leroux2025-results.toml"
+RESULTS, TABLE = "leroux2025-results.toml", "leroux2025-table1.toml"
 
 
-def cited() -> dict[str, Any]:
-    """Tables of `FILE`: name -> entry with value, unit, source and note."""
-    text = (resources.files("gaincell") / "reports" / "cited" / FILE).read_text(encoding="utf-8")
+def cited(file: str = RESULTS) -> dict[str, Any]:
+    """Tables of a file; of `RESULTS` name -> entry with value, unit, source and note."""
+    text = (resources.files("gaincell") / "reports" / "cited" / file).read_text(encoding="utf-8")
     return tomllib.loads(text)

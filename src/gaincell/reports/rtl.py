@@ -2,56 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from gaincell.reports.costs import with_scale
-from gaincell.reports.style import BLUE, GREY, legend_below, styled
-from gaincell.results.rtl import PAPER, Module, RtlEnergy, RtlResult, Total
+from gaincell.reports.style import BLUE, GREY, legend_below, name_rows, styled
+from gaincell.reports.tables import CITED, SIMULATED, Rows
+from gaincell.results.rtl import PAPER, Module, RtlCheck, RtlEnergy, RtlResult, Total
 
-Lines = list[list[str]]
 
-
-def check_rows(result: RtlResult) -> Lines:
+def check_rows(result: RtlResult) -> Rows:
     """What was checked, how, how much, and how much of it was different."""
-    return [
-        [
-            check.name,
-            check.how,
-            f"{check.compared.value:,.0f} {check.compared.unit}",
-            "not done" if check.different is None else f"{check.different.value:,.0f}",
-        ]
-        for check in result.checks
-    ]
+    columns: dict[str, Callable[[RtlCheck], str]] = {
+        "check": lambda one: one.name,
+        "what and how": lambda one: one.how,
+        "compared": lambda one: f"{one.compared.value:,.0f} {one.compared.unit}",
+        "different": lambda one: "not done" if one.different is None else f"{one.different.value:,.0f}",
+    }
+    return Rows.of("Checks", result.checks, columns, text=(0, 1), kinds=SIMULATED)
 
 
-def module_rows(result: RtlResult) -> Lines:
+def module_rows(result: RtlResult) -> Rows:
     """Gates, flip-flops, depth, area and energy by kind of module, and of all."""
 
     def row(name: str, placed: str, depth: str, of: Module | Total) -> list[str]:
         energy = "" if of.energy is None else with_scale(of.energy, "J")
-        return [
-            name,
-            placed,
-            f"{of.gates:,}",
-            f"{of.flip_flops:,}",
-            depth,
-            f"{of.area * 1e12:,.0f} µm²",
-            energy,
-        ]
+        numbers = (f"{of.gates:,}", f"{of.flip_flops:,}", depth, f"{of.area * 1e12:,.0f} µm²")
+        return [name, placed, *numbers, energy]
 
     rows = [row(m.name, f"{m.placed:,}", f"{m.depth:,}", m) for m in result.modules]
-    return [*rows, *([] if result.total is None else [row("head", "", "", result.total)])]
+    rows += [] if result.total is None else [row("head", "", "", result.total)]
+    headings = ("module", "placed", "gates", "flip-flops", "depth", "area", "energy a token")
+    return Rows("Modules", headings, rows, kinds=SIMULATED)
 
 
-def energy_rows(*found: RtlResult) -> Lines:
+def energy_rows(found: Mapping[str, RtlResult]) -> Rows:
     """Energy of a token and query head, a column a result: synthesised, the formula of the cost model, each
     hypothesis, the paper's.
     """
-    given = [(result.energy, result.sizes.group) for result in found if result.energy]
+    given = [(one.energy, one.sizes.group) for one in found.values() if one.energy]
 
     def row(name: str, of: Callable[[RtlEnergy], float], basis: str) -> list[str]:
         """Shares of what all query heads of a group take together."""
@@ -64,7 +56,15 @@ def energy_rows(*found: RtlResult) -> Lines:
     for n, one in enumerate(given[0][0].hypotheses):
         rows.append(row(f"+ {one.name}", hypothesis(n), "hypothesis"))
     rows.append(row("synthesised and all hypotheses", attrgetter("all"), "sum"))
-    return [*rows, row("paper, digital control and routing", attrgetter("paper"), PAPER.source)]
+    rows.append(row("paper, digital control and routing", attrgetter("paper"), PAPER.source))
+    last = len(found) + 1
+
+    def kind(r: int, c: int) -> str | None:
+        return None if c == last else CITED if r == len(rows) - 1 else SIMULATED
+
+    return Rows(
+        "Energy", ("energy of a token and query head", *found, "basis"), rows, text=(0, last), kinds=kind
+    )
 
 
 SOURCES = {
@@ -74,15 +74,6 @@ SOURCES = {
     "synthesised": ("synthesised", "sum"),
     "formula": ("formula of gaincell cost, the same blocks", "counted"),
 }
-CHECKS = ("check", "what and how", "compared", "different")
-MODULES = ("module", "placed", "gates", "flip-flops", "depth", "area", "energy a token")
-ENERGY = ("energy of a token and query head", "", "")
-
-
-def markdown(headings: Sequence[str], rows: Lines) -> str:
-    """For a page."""
-    lines = [list(headings), ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 @styled()
@@ -100,9 +91,7 @@ def timeline(result: RtlResult) -> Figure:
         ):
             for n, (start, end) in enumerate(periods):
                 axes.barh(row, end - start, left=start, label=None if row + n else name, **style)
-    axes.set_yticks(range(len(phases)), [phase.name for phase in phases])
-    axes.invert_yaxis()
-    axes.grid(visible=False, axis="y")
+    name_rows(axes, (phase.name for phase in phases))
     axes.set_xlim(left=0)
     axes.set_xlabel("clock period of the step")
     legend_below(figure, columns=2)

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import cycle
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell.reports.spice_tables import artefacts, corner_lines
-from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, PALETTE, RED, legend_beside, styled
-from gaincell.results.spice import CharacterisationResult, VerifyResult
+from gaincell.reports.style import (
+    BLACK,
+    BLUE,
+    GREY,
+    MARKERS,
+    ORANGE,
+    PALETTE,
+    RED,
+    legend_beside,
+    look,
+    styled,
+)
+from gaincell.results.spice import (
+    BitLine,
+    CharacterisationResult,
+    InOperation,
+    VerifyResult,
+    WiresResult,
+    WordLine,
+)
+from gaincell.results.spice_circuits import MixedResult, MixedWaves, Nodes
 
 MICRO, NANO, FEMTO = 1e6, 1e9, 1e15
+SHOWN_CELLS = 64
+"""Of a line in the design, and in operation."""
+SMALLEST = 1e-6
+"""Error below which none is drawn."""
 
 
 @styled()
@@ -24,28 +50,22 @@ def cell_figure(result: CharacterisationResult) -> Figure:
     cells.plot(curve.levels, np.array(curve.charge) * FEMTO, color=BLUE, lw=2, label="nominal")
     cited = np.array(curve.of_the_design.value) * FEMTO
     cells.plot(curve.levels, cited, color=RED, ls="--", label="the design's cell, cited")
-    cells.set_title(f"{result.technology}: {len(drawn)} cells")
-    label_axes(cells, "stored voltage (V)", "charge of a full pulse (fC)")
+    _label(
+        cells, "stored voltage (V)", "charge of a full pulse (fC)", f"{result.technology}: {len(drawn)} cells"
+    )
     processes = list(dict.fromkeys(corner.process for corner in result.corners.curves))
     for label, corner in corner_lines(result):
         n, wrong = processes.index(corner.process), corner.temperature in artefacts(result)
-        corners.plot(
-            np.array(result.corners.volts) * corner.supply,
-            np.array(corner.current) * MICRO,
-            "--" if wrong else ("-", "-.", ":")[n % 3],
-            color=ORANGE if wrong else PALETTE[n],
-            lw=0.8,
-            label=label,
-        )
-    corners.set_title("Corners")
-    label_axes(corners, "stored voltage (V)", "current (µA)")
+        volts, current = np.array(result.corners.volts) * corner.supply, np.array(corner.current) * MICRO
+        colour, dashes = (ORANGE, "--") if wrong else (PALETTE[n], ("-", "-.", ":")[n % 3])
+        corners.plot(volts, current, dashes, color=colour, lw=0.8, label=label)
+    _label(corners, "stored voltage (V)", "current (µA)", "Corners")
     time = np.array(result.write.time) * NANO
     for wave in result.write.stored:
         write.plot(time, wave, color=BLUE, lw=1)
     for level in result.write.levels:
         write.axhline(level, color=GREY, lw=0.5, ls=":")
-    write.set_title("Writing the levels of the DAC")
-    label_axes(write, "time (ns)", "stored voltage (V)", legend=False)
+    write.set(xlabel="time (ns)", ylabel="stored voltage (V)", title="Writing the levels of the DAC")
     retention = result.retention
     time = np.array(retention.time) * 1e3
     how = "leak set" if retention.set_by_a_leak else "models' own leakage"
@@ -55,16 +75,16 @@ def cell_figure(result: CharacterisationResult) -> Figure:
     ):
         for n, wave in enumerate(held):
             hold.plot(time, wave, style, color=colour, lw=1.4, label="" if n else label)
-    hold.set_title(f"Retention, {retention.gate_tunnelling}")
-    label_axes(hold, "time (ms)", "stored voltage (V)")
+    _label(hold, "time (ms)", "stored voltage (V)", f"Retention, {retention.gate_tunnelling}")
     return figure
 
 
-def label_axes(axes: Axes, x: str, y: str, *, legend: bool = True) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    if legend:
-        legend_beside(axes)
+def _label(axes: Axes, x: str, y: str, title: str = "") -> None:
+    """Words at the axes, and a legend."""
+    axes.set(xlabel=x, ylabel=y)
+    if title:
+        axes.set_title(title)
+    legend_beside(axes)
 
 
 @styled()
@@ -85,10 +105,117 @@ def verification_figure(result: VerifyResult) -> Figure:
             model = np.array(array.model[curve]) * NANO
             axes.plot(model, spice, marker, color=colour, ms=3.5, label=label)
         axes.plot([low, longest], [low, longest], color=BLACK, lw=0.7)
-        axes.set_title(f"{name.capitalize()} dot product")
-        label_axes(axes, "behavioural model: pulse width (ns)", "SPICE: pulse width (ns)")
+        x, y = (f"{of}: pulse width (ns)" for of in ("behavioural model", "SPICE"))
+        _label(axes, x, y, f"{name.capitalize()} dot product")
     figure.suptitle(
         f"{result.technology}, {result.corner}, {result.readout} readout, {result.inputs} inputs, "
         f"{result.columns} columns",
     )
     return figure
+
+
+@styled()
+def wires_figure(result: WiresResult) -> Figure:
+    """Error against the cells on a line, bit line and word line apart; change of charges in operation."""
+    figure = Figure(figsize=(9.0, 10.2))
+    bit, word, use = figure.subplots(3, 1)
+    tolerance, full = result.tolerance, result.full_scale * NANO
+    _draw_sizes(bit, result.bit_line)
+    _draw_sizes(word, result.word_line)
+    for axes, title in (
+        (bit, "Bit line, all cells conduct"),
+        (word, "Word line, farthest cell, shortest pulse"),
+    ):
+        axes.axvline(SHOWN_CELLS, color=GREY, lw=1, ls=":", label=f"{SHOWN_CELLS} cells")
+        axes.axhline(100 * tolerance, color=BLACK, lw=1, ls="--", label=f"tolerance, {tolerance:.2%}")
+        axes.set(title=title, xlabel="cells on the line")
+    bit.set_ylabel("lost current (% of the line's)")
+    word.set_ylabel("error (% of the pulse's charge)")
+    _draw_operation(use, result)
+    limit = f"tolerance, {tolerance * full:.2g} ns"
+    use.axhline(tolerance * full, color=BLACK, lw=1, ls="--", label=limit)
+    for axes in (bit, word, use):
+        legend_beside(axes)
+    figure.suptitle(f"{result.technology}, {result.corner}")
+    return figure
+
+
+def _draw_sizes(axes: Axes, points: Sequence[BitLine] | Sequence[WordLine]) -> None:
+    """A line for every resistance, in broken strokes for more capacitance."""
+    lines: dict[tuple[float, float], list[tuple[float, float]]] = {}
+    for p in points:
+        of = p.resistance, p.capacitance if isinstance(p, WordLine) else 0.0
+        lines.setdefault(of, []).append((p.cells, 100 * max(abs(p.error), SMALLEST)))
+    ohms, farads = (sorted(set(values)) for values in zip(*lines, strict=True))
+    for r, c in sorted(lines):
+        dashes = ("-", "--", ":")[farads.index(c) % 3]
+        label = f"{r:g} Ω" + (f", {c * FEMTO:g} fF" if c else "") + " per cell"
+        axes.plot(*zip(*lines[r, c], strict=True), dashes, label=label, **look(ohms.index(r)))
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.set_yscale("log")
+
+
+def _draw_operation(axes: Axes, result: WiresResult) -> None:
+    """Change of the charges with random inputs over the resistance of the wires."""
+    lines: dict[tuple[str, float], list[InOperation]] = {}
+    for p in result.in_operation:
+        lines.setdefault((p.array, p.capacitance), []).append(p)
+    for n, ((array, c), line) in enumerate(lines.items()):
+        ohms, label = [p.resistance for p in line], f"{array} dot product, {c * FEMTO:g} fF per cell"
+        axes.plot(ohms, [p.rms * NANO for p in line], "-", label=f"{label}: rms", **look(n))
+        largest = [p.largest * NANO for p in line]
+        axes.plot(ohms, largest, ":", mfc="white", label=f"{label}: largest", **look(n))
+    columns = sorted({p.columns for p in result.in_operation})
+    axes.set(
+        xscale="log", yscale="log", xlabel="resistance per cell (Ω)", ylabel="change of the charges (ns)",
+        title=f"{SHOWN_CELLS} cells in operation, {' or '.join(map(str, columns))} columns",
+    )  # fmt: skip
+
+
+@styled()
+def mixed_figure(result: MixedResult) -> Figure:
+    """Wires and integrators of one step, stores over all steps, codes beside HeadArray's."""
+    waves = result.waves
+    figure = Figure(figsize=(11.0, 8.5))
+    grid = figure.add_gridspec(3, 2, height_ratios=[2.2, 1, 1.2])
+    _logic(figure.add_subplot(grid[0, :]), waves)
+    axes = figure.add_subplot(grid[1, :])
+    _waves(axes, waves.integrators, lambda node: node.replace("o_", "").replace("_", " "))
+    _label(axes, "", "integrator (V)")
+    axes = figure.add_subplot(grid[2, 0])
+    _waves(axes, waves.stores, lambda node: f"row {node.split('_')[2]}")
+    _label(axes, "time of the run (ns)", "stored (V)", "Key column 0: written twice")
+    axes = figure.add_subplot(grid[2, 1])
+    expected, seen = (np.ravel(codes) for codes in (result.codes.head_array, result.codes.spice))
+    axes.plot([-15, 15], [-15, 15], color=GREY, lw=0.7)
+    same = expected == seen
+    for chosen, colour, marker, label in (
+        (same, BLUE, MARKERS[0], "equal"),
+        (~same, RED, MARKERS[1], "not equal"),
+    ):
+        axes.plot(expected[chosen], seen[chosen], marker, color=colour, ms=3.5, label=label)
+    _label(axes, "code of HeadArray", "code of the simulation")
+    sizes = f"{result.rows} x {result.columns}, {result.tokens} tokens"
+    figure.suptitle(f"{result.technology}, sub-tile of {sizes}")
+    return figure
+
+
+def _waves(axes: Axes, found: Nodes, name: Callable[[str], str]) -> None:
+    """Voltages of nodes over time."""
+    nanoseconds = np.array(found.time) * NANO
+    for (node, wave), colour in zip(found.nodes.items(), cycle(PALETTE), strict=False):
+        axes.plot(nanoseconds, wave, color=colour, label=name(node))
+
+
+def _logic(axes: Axes, waves: MixedWaves) -> None:
+    """Wires one above the other."""
+    nodes = waves.logic.nodes
+    nanoseconds = np.array(waves.logic.time) * 1e9
+    for n, wave in enumerate(nodes.values()):
+        level = np.array(wave)
+        low, high = level.min(), max(level.max(), level.min() + 0.5)
+        axes.plot(nanoseconds, (level - low) / (high - low) * 0.7 - n, color=BLACK, lw=0.9)
+    axes.set_yticks([0.2 - n for n in range(len(nodes))], [node.replace("_", " ") for node in nodes])
+    axes.grid(visible=False, axis="y")
+    axes.set(title=f"Token {waves.token}: it overwrites the first column", xlabel="time of the step (ns)")

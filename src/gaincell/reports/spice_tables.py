@@ -1,19 +1,26 @@
-"""Tables of docs/spice.md, from results of `gaincell spice`."""
+"""Tables of `gaincell spice`: cells, arrays, energies, wires, the write path, a mixed-signal run."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
-from gaincell.reports.tables import Rows
+from gaincell.reports.costs import DACS
+from gaincell.reports.tables import SIMULATED, Rows
 from gaincell.results.spice import (
     CharacterisationResult,
     CornerCurve,
     EnergyResult,
+    InOperation,
+    VerifiedArray,
     VerifyResult,
     WiresResult,
 )
+from gaincell.results.spice_circuits import DacWrites, MixedResult, WriteResult
 
+T = TypeVar("T")
 NANO, PICO, FEMTO = 1e9, 1e12, 1e15
 FEMTO_FARAD = 1e-15
 ROOM = 27.0
@@ -74,6 +81,18 @@ def span(values: Sequence[float], factor: float, places: int) -> str:
     return f"{min(found):.{places}f} to {max(found):.{places}f}"
 
 
+def _largest(values: Sequence[float]) -> float:
+    return max(map(abs, values))
+
+
+def _by_technology(
+    title: str, found: Mapping[str, T], shown: Mapping[str, Callable[[T], str]], head: Sequence[str]
+) -> Rows:
+    """A row a number, a column a technology or circuit."""
+    rows = [[name, *map(of, found.values())] for name, of in shown.items()]
+    return Rows(title, head, rows, kinds=SIMULATED)
+
+
 def cells(found: Mapping[str, CharacterisationResult]) -> Rows:
     """One column per technology: what `characterise` found."""
 
@@ -83,6 +102,9 @@ def cells(found: Mapping[str, CharacterisationResult]) -> Rows:
     def spread(result: CharacterisationResult) -> str:
         s = result.mismatch.std_of_full_scale
         return " / ".join(f"{100 * s[n]:.1f}" for n in (0, len(s) // 2, -1))
+
+    def left(waves: Sequence[Sequence[float]]) -> str:
+        return f"{waves[-1][-1]:.3f}"
 
     shown: dict[str, Callable[[CharacterisationResult], str]] = {
         "current at 0 and 0.9 V, DC (µA)": lambda r: ends(r.curve.current, 1e6, 2),
@@ -94,47 +116,87 @@ def cells(found: Mapping[str, CharacterisationResult]) -> Rows:
         f"full current over that at {ROOM:g} °C": corner_row,
         "change by 8 reads (mV)": lambda r: span(r.disturb.after_8_reads, 1e3, 2),
         "change of a half-selected cell (mV)": lambda r: span(r.disturb.half_selected, 1e3, 2),
-        "0.9 V after 10 ms: own leakage (V)": lambda r: f"{r.retention.held[-1][-1]:.3f}",
-        "0.9 V after 10 ms: default gmin, an artefact (V)": lambda r: (
-            f"{r.retention.with_default_gmin[-1][-1]:.3f}"
-        ),
-        "0.9 V after 10 µs with gate tunnelling (V)": lambda r: f"{r.retention.with_tunnelling[-1][-1]:.3f}",
+        "0.9 V after 10 ms: own leakage (V)": lambda r: left(r.retention.held),
+        "0.9 V after 10 ms: default gmin, an artefact (V)": lambda r: left(r.retention.with_default_gmin),
+        "0.9 V after 10 µs with gate tunnelling (V)": lambda r: left(r.retention.with_tunnelling),
     }
-    rows = [[name, *map(of, found.values())] for name, of in shown.items()]
-    return Rows("Cells from transistor models", ["", *(r.technology for r in found.values())], rows)
+    head = ["", *(r.technology for r in found.values())]
+    return _by_technology("Cells from transistor models", found, shown, head)
+
+
+def write(result: WriteResult) -> Rows:
+    """What is asked of the write path, a column a DAC; the pulse drivers below."""
+
+    def charge_error(dac: DacWrites) -> str:
+        """Of the written cells, against cells at the ideal levels."""
+        errors = [(a - b) ** 2 for a, b in zip(dac.charge, dac.ideal_charge, strict=True)]
+        return f"{100 * math.sqrt(sum(errors) / len(errors)) / _largest(dac.ideal_charge):.2f}"
+
+    shown: dict[str, Callable[[DacWrites], str]] = {
+        "stored, lowest to highest code (V)": lambda dac: span(dac.stored, 1, 3),
+        "gain (of the range asked for)": lambda dac: f"{dac.gain:.3f}",
+        "largest INL, DNL (steps)": lambda dac: f"{_largest(dac.inl):.4f}, {_largest(dac.dnl):.4f}",
+        "settling to 9 mV, all codes (ns)": lambda dac: span(dac.settling, 1e9, 2),
+        "injection when the gate closes (mV)": lambda dac: span(dac.injection, 1e3, 1),
+        "left of VDD after the discharge": lambda dac: f"{_largest(dac.residual):.1e}",
+        "energy of a write, one line (fJ)": lambda dac: span(dac.energy, 1e15, 1),
+        "kT/C noise of a write (mV rms, computed)": lambda dac: f"{dac.noise * 1e3:.2f}",
+        "rms error of a full pulse's charge (% of full scale)": charge_error,
+    }
+    title, head = f"{result.technology}, {result.ngspice}", ("write path", *DACS.values())
+    found = _by_technology(title, {kind: result.dacs[kind] for kind in DACS}, shown, head)
+    pulses = [
+        ["word-line pulses: error of the width (ps)", span(result.pulses.error, 1e12, 2), ""],
+        ["word-line pulses: energy of a pulse (fJ)", span(result.pulses.energy, 1e15, 1), ""],
+    ]
+    return replace(found, rows=[*found.rows, *pulses])
+
+
+def mixed(result: MixedResult) -> Rows:
+    """What was simulated of a sub-tile with its digital block, and how it compares."""
+    codes = [code for token in result.codes.spice for code in token]
+    error, drift = (
+        f"{of.rms * 1e3:.1f}, {of.largest * 1e3:.1f}" for of in (result.write_error, result.drift)
+    )
+    run = f"{result.rows} x {result.columns}, {result.tokens} tokens of {result.step_periods} clock periods"
+    lines = [
+        ["sub-tile, run", run],
+        ["output codes, lowest to highest", f"{len(codes)}, {min(codes):g} to {max(codes):g}"],
+        ["codes unlike HeadArray's", f"{result.codes.differ} of {len(codes)}"],
+        *([c.name, f"{c.found.value:.3g} (allowed: {c.allowed.value:g})"] for c in result.checks),
+        ["codes unlike those of ideal writes", f"{result.codes.unlike_ideal_writes}"],
+        ["stored voltages, error against the ideal level (mV): rms, largest", error],
+        ["stored voltages, moved until the column is written again (mV): rms, largest", drift],
+    ]
+    title = f"{result.technology}, {result.ngspice}"
+    return Rows(title, ("mixed-signal run", ""), lines, kinds=SIMULATED)
 
 
 def verification(found: Mapping[str, VerifyResult]) -> Rows:
     """One row a run and array."""
-    rows = []
-    for name, result in found.items():
-        for key, array in result.arrays.items():
-            fit = array.affine_calibration
-            offsets = [fit.offset]
-            if key == "second" and fit.offset is not None:
-                offsets.append(fit.offset_of_negative)
-            rows.append(
-                [
-                    f"{name}, {key}",
-                    *(digits(array.rms.get(c), NANO, 3) for c in ("own", "cubic", "linear", "static")),
-                    f"{100 * array.rms_of_full_scale['own']:.2f}",
-                    ", ".join(digits(offset, NANO, 3) for offset in offsets),
-                    digits(fit.rms_in_range, NANO, 4),
-                    str(array.integrators_at_a_rail),
-                    "" if key == "first" else f"{result.codes.differ} of {result.columns}",
-                ]
-            )
-    head = [
-        "run, dot product",
-        "rms: own curve (ns)",
-        "its cubic",
-        "linear",
-        "static current",
-        "own (% of 15 ns)",
-        "offset (ns)",
-    ]
-    head += ["rms left (ns)", "at a rail", "codes that differ"]
-    return Rows("SPICE against the behavioural model", head, rows)
+
+    def offsets(name: str, array: VerifiedArray) -> str:
+        fit = array.affine_calibration
+        shown = [fit.offset]
+        shown += [fit.offset_of_negative] if name == "second" and fit.offset is not None else []
+        return ", ".join(digits(offset, NANO, 3) for offset in shown)
+
+    columns: dict[str, Callable[[tuple[str, VerifyResult, str, VerifiedArray]], str]] = {
+        "run, dot product": lambda of: f"{of[0]}, {of[2]}",
+        "rms: own curve (ns)": lambda of: digits(of[3].rms.get("own"), NANO, 3),
+        "its cubic": lambda of: digits(of[3].rms.get("cubic"), NANO, 3),
+        "linear": lambda of: digits(of[3].rms.get("linear"), NANO, 3),
+        "static current": lambda of: digits(of[3].rms.get("static"), NANO, 3),
+        "own (% of 15 ns)": lambda of: f"{100 * of[3].rms_of_full_scale['own']:.2f}",
+        "offset (ns)": lambda of: offsets(*of[2:]),
+        "rms left (ns)": lambda of: digits(of[3].affine_calibration.rms_in_range, NANO, 4),
+        "at a rail": lambda of: str(of[3].integrators_at_a_rail),
+        "codes that differ": lambda of: (
+            "" if of[2] == "first" else f"{of[1].codes.differ} of {of[1].columns}"
+        ),
+    }
+    arrays = [(name, one, key, array) for name, one in found.items() for key, array in one.arrays.items()]
+    return Rows.of("SPICE against the behavioural model", arrays, columns, kinds=SIMULATED)
 
 
 def digits(found: float | None, factor: float, places: int) -> str:
@@ -142,14 +204,9 @@ def digits(found: float | None, factor: float, places: int) -> str:
     return "–" if found is None or math.isnan(found) else f"{found * factor:.{places}f}"
 
 
-def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return Rows("", headings, rows).markdown()
-
-
-def wires(result: WiresResult) -> str:
-    """Bit line, all cells conducting; word line; arrays in operation."""
-    cells_head = [f"{n} cells" for n in sorted({p.cells for p in result.bit_line})]
-
+def wires(result: WiresResult) -> list[Rows]:
+    """Bit line, all cells conducting; word line; arrays in operation; what follows."""
+    heads = [f"{n} cells" for n in sorted({p.cells for p in result.bit_line})]
     bit: dict[str, list[str]] = {}
     word: dict[str, list[str]] = {}
     for p in sorted(result.bit_line, key=lambda p: (p.resistance, p.cells)):
@@ -157,47 +214,42 @@ def wires(result: WiresResult) -> str:
     for w in sorted(result.word_line, key=lambda w: (w.capacitance, w.resistance, w.cells)):
         name = f"{w.resistance:g} Ω, {w.capacitance / FEMTO_FARAD:g} fF"
         word.setdefault(name, []).append(f"{100 * w.error:.2f}")
-    return (
-        "Current lost on a bit line whose cells all conduct (%):\n\n"
-        + _markdown(["Ω per cell", *cells_head], [[name, *row] for name, row in bit.items()])
-        + "\nCharge lost by the farthest cell of a word line, pulse of 1 ns (%):\n\n"
-        + _markdown(["per cell", *cells_head], [[name, *row] for name, row in word.items()])
-        + "\n"
-        + _in_operation(result)
-    )
-
-
-def _in_operation(result: WiresResult) -> str:
-    operating = result.in_operation
-    rows = [
-        [
-            f"{p.array}, {p.resistance:g} Ω, {p.capacitance / FEMTO_FARAD:g} fF",
-            digits(p.rms, NANO, 3),
-            digits(p.largest, NANO, 3),
-            digits(p.drop, 1.0, 4),
-            digits(p.rms_after_first_order_model, NANO, 3),
-        ]
-        for p in operating
-    ]
-    last = {p.array: p for p in operating}
+    columns: dict[str, Callable[[InOperation], str]] = {
+        "dot product, per cell": lambda p: (
+            f"{p.array}, {p.resistance:g} Ω, {p.capacitance / FEMTO_FARAD:g} fF"
+        ),
+        "rms (ns)": lambda p: digits(p.rms, NANO, 3),
+        "largest (ns)": lambda p: digits(p.largest, NANO, 3),
+        "key_drop, value_drop": lambda p: digits(p.drop, 1.0, 4),
+        "left by the first-order model (ns rms)": lambda p: digits(p.rms_after_first_order_model, NANO, 3),
+    }
+    last = {p.array: p for p in result.in_operation}
     first, second = last["first"], last["second"]
-    text = (
+    operating = (
         "64 cells on every line, random inputs, wires of both directions: change of the charges as pulse "
         f"widths; {first.columns} and {second.columns} columns, noise of the integration "
-        f"{digits(first.noise, NANO, 4)} and {digits(second.noise, NANO, 4)} ns rms:\n\n"
+        f"{digits(first.noise, NANO, 4)} and {digits(second.noise, NANO, 4)} ns rms"
     )
-    head = ["dot product, per cell", "rms (ns)", "largest (ns)", "`key_drop`, `value_drop`"]
-    text += _markdown([*head, "left by the first-order model (ns rms)"], rows)
-    text += f"\n64 cells reach half a step of the counter ({100 * result.tolerance:.1f} %) at:\n\n"
     limits = [[name, f"{x:.3g}" if math.isfinite(x) else "beyond 100"] for name, x in result.limits.items()]
-    return (
-        text
-        + _markdown(["", "Ω per cell"], limits)
-        + (
-            f"\nThe bit line whose cells all conduct carries {result.overload:.1f} times the "
-            "charge at which the converter of the first dot product saturates.\n"
-        )
+    overload = (
+        f"The bit line whose cells all conduct carries {result.overload:.1f} times the charge at which the "
+        "converter of the first dot product saturates."
     )
+    return [
+        Rows(
+            "Current lost on a bit line whose cells all conduct (%)", ("Ω per cell", *heads),
+            [[name, *row] for name, row in bit.items()], kinds=SIMULATED,
+        ),
+        Rows(
+            "Charge lost by the farthest cell of a word line, pulse of 1 ns (%)", ("per cell", *heads),
+            [[name, *row] for name, row in word.items()], kinds=SIMULATED,
+        ),
+        Rows.of(operating, result.in_operation, columns, kinds=SIMULATED),
+        Rows(
+            f"64 cells reach half a step of the counter ({100 * result.tolerance:.1f} %) at",
+            ("", "Ω per cell"), limits, overload, kinds=SIMULATED,
+        ),
+    ]  # fmt: skip
 
 
 def energy(found: Sequence[EnergyResult]) -> Rows:
@@ -208,25 +260,11 @@ def energy(found: Sequence[EnergyResult]) -> Rows:
             for key, array in run.arrays.items():
                 blocks = {name: block.total for name, block in array.blocks.items()}
                 readout = blocks.get("readout", blocks.get("integrators, at least", 0.0))
-                rows.append(
-                    [
-                        f"{run.inputs}, {key}, {result.readout}",
-                        f"{array.activity:.3f}",
-                        f"{array.cell_read * FEMTO:.2f}",
-                        f"{blocks['cells'] * PICO:.1f}",
-                        f"{blocks['drivers'] * PICO:.2f}",
-                        f"{readout * PICO:.1f}",
-                        f"{16 * blocks['cells'] * PICO:.0f}",
-                        f"{array.head * PICO:.0f}",
-                    ]
-                )
-    head = [
-        "inputs, dot product, readout",
-        "mean pulse",
-        "cell (fJ)",
-        "cells (pJ)",
-        "drivers (pJ)",
-        "readout (pJ)",
-    ]
-    head += ["cells of a head (pJ)", "head (pJ)"]
-    return Rows("Energy of the arrays, from SPICE", head, rows)
+                shown = [f"{array.activity:.3f}", f"{array.cell_read * FEMTO:.2f}"]
+                cells, drivers = blocks["cells"], blocks["drivers"]
+                joules = ((cells, 1), (drivers, 2), (readout, 1), (16 * cells, 0), (array.head, 0))
+                shown += [f"{energy * PICO:.{places}f}" for energy, places in joules]
+                rows.append([f"{run.inputs}, {key}, {result.readout}", *shown])
+    head = ["inputs, dot product, readout", "mean pulse", "cell (fJ)", "cells (pJ)", "drivers (pJ)"]
+    head += ("readout (pJ)", "cells of a head (pJ)", "head (pJ)")
+    return Rows("Energy of the arrays, from SPICE", head, rows, kinds=SIMULATED)

@@ -7,29 +7,23 @@ colours. A dark page shows them as cards (docs/_static/site.css).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.rcsetup import cycler
 
 from gaincell import files
 
 T = TypeVar("T")
-BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE, GREY = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-    "#8A8A8A",
-)
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, RED, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
 PALETTE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK)
 """For lines that have no meaning of their own."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
@@ -88,6 +82,47 @@ def save_all(
         for name, (has_data, draw) in figures.items()
         if has_data(result)
     ]
+
+
+def look(n: int, **more: Any) -> dict[str, Any]:
+    """Colour and marker of the n-th line of a panel."""
+    return {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)], **more}
+
+
+def name_rows(axes: Axes, names: Iterable[str], *, grid: bool = False) -> None:
+    """Names on the vertical axis, the first on top. grid: lines to them."""
+    words = list(names)
+    axes.set_yticks(range(len(words)), words)
+    axes.invert_yaxis()
+    if not grid:
+        axes.grid(visible=False, axis="y")
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Numbers of a logarithmic axis as they are, between powers of ten too."""
+    axis.set_major_formatter(lambda x, _: f"{x:g}")
+    axis.set_minor_formatter(lambda x, _: f"{x:g}")
+
+
+def whole_ticks(*axes: Axis) -> None:
+    """Ticks at whole numbers alone."""
+    for axis in axes:
+        axis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
+
+
+def heat_map(axes: Axes, table: Sequence[Sequence[float]], **how: Any) -> AxesImage:
+    """Numbers of the heads, layers downwards and heads to the right."""
+    return axes.imshow(table, aspect="auto", cmap="viridis", interpolation="nearest", **how)
+
+
+def beside(axes: Axes, text: str, at: tuple[float, float], room: float = 8) -> None:
+    """Words on the right of a point."""
+    axes.annotate(text, at, xytext=(room, 0), textcoords="offset points", va="center")
+
+
+def above(axes: Axes, text: str, at: tuple[float, float], room: float = 3, **how: Any) -> None:
+    """Words over a point."""
+    axes.annotate(text, at, xytext=(0, room), textcoords="offset points", ha="center", **how)
 
 
 def legend_beside(axes: Axes, **options: Any) -> None:

@@ -114,34 +114,24 @@ def rows(result: SweepResult, shown: Sequence[Point] | None = None) -> Rows:
 
 
 def _objective(point: Point, name: str, unit: str) -> str:
-    x = point.values[name].value
-    if name == "perplexity":
-        shown = readable(x)
-    elif name == "yield":
-        shown = f"{100 * x:.0f} %"
-    else:
-        shown = quantity(x, unit)
-    if (ends := point.interval(name)) is None:
-        return shown
-    low, high = ends
+    x, ends = point.values[name].value, point.interval(name)
     if name == "yield":
-        return f"{shown} ({100 * low:.0f} to {100 * high:.0f})"
-    return _with_interval(x, low, high, readable)
+        within = "" if ends is None else f" ({100 * ends[0]:.0f} to {100 * ends[1]:.0f})"
+        return f"{100 * x:.0f} %{within}"
+    return _with_interval(x, ends, readable) if name == "perplexity" or ends else quantity(x, unit)
 
 
 def _ratio(point: Point) -> str:
-    if point.ratio is None:
-        return "–"
-    if point.not_exercised is not None:
-        return UNSEEN
-    if point.ratio_interval is None:
-        return _factor(point.ratio)
-    low, high = point.ratio_interval
-    return _with_interval(point.ratio, low, high, _factor)
+    if point.ratio is None or point.not_exercised is not None:
+        return "–" if point.ratio is None else UNSEEN
+    return _with_interval(point.ratio, point.ratio_interval, _factor)
 
 
-def _with_interval(x: float, low: float, high: float, shown: Callable[[float], str]) -> str:
+def _with_interval(x: float, ends: tuple[float, ...] | None, shown: Callable[[float], str]) -> str:
     """A number with ± where that says what its interval is, else with both ends."""
+    if ends is None:
+        return shown(x)
+    low, high = ends
     if _is_uneven(x, low, high):
         return f"{shown(x)}, {shown(low)} to {shown(high)}"
     return f"{shown(x)} ± {max(x - low, high - x):.2g}"
@@ -153,13 +143,10 @@ def _is_uneven(x: float, low: float, high: float) -> bool:
 
 
 def _has_uneven(result: SweepResult) -> bool:
-    found = []
-    for point in result.complete:
-        if (ends := point.interval("perplexity")) is not None:
-            found.append((point.values["perplexity"].value, *ends))
-        if point.ratio is not None and point.ratio_interval is not None:
-            found.append((point.ratio, *point.ratio_interval))
-    return any(_is_uneven(*one) for one in found)
+    points = result.complete
+    found = [(p.ratio, p.ratio_interval) for p in points]
+    found += [(p.values["perplexity"].value, ends) for p in points if (ends := p.interval("perplexity"))]
+    return any(_is_uneven(x, *ends) for x, ends in found if x is not None and ends is not None)
 
 
 def _factor(x: float) -> str:
@@ -220,8 +207,11 @@ def repriced(result: SweepResult | CodesignComparison) -> str:
 
 def failures(result: SweepResult) -> list[str]:
     """A line for every failed point: its values and the reason."""
-    failed = [point for point in result.points if point.state == "failed"]
-    return [f"failed: {_settings(point)}: {point.reason}" for point in failed]
+
+    def settings(point: Point) -> str:
+        return ", ".join(f"{name} = {word(point.setting(name))}" for name in point.parameters)
+
+    return [f"failed: {settings(p)}: {p.reason}" for p in result.points if p.state == "failed"]
 
 
 def sweep_markdown(result: SweepResult, shown: Sequence[Point] | None = None) -> str:
@@ -229,10 +219,6 @@ def sweep_markdown(result: SweepResult, shown: Sequence[Point] | None = None) ->
     table = rows(result, shown).markdown()
     reasons = "".join(f"\n* {line}" for line in (failures(result) if shown is None else ()))
     return f"{table}{reasons}".rstrip() + "\n"
-
-
-def _settings(point: Point) -> str:
-    return ", ".join(f"{name} = {word(point.setting(name))}" for name in point.parameters)
 
 
 def changes_markdown(result: SweepResult) -> str:
@@ -307,14 +293,14 @@ def has_answers(result: SweepResult) -> bool:
 
 def answers(result: SweepResult) -> list[str]:
     """Of changes of one thing at a time: what costs most, and what could be relaxed (nearly) for free."""
+
+    def named(some: Sequence[Point]) -> str:
+        return "; ".join(f"{changed(result, p)} (× {_ratio(p)})" for p in some)
+
     points = by_ratio([point for point in result.complete if point.ratio_interval])
-    better = [p for p in points if verdict(p) == "better"]
-    lines = []
-    if better:
-        gains = [f"{changed(result, p)} (× {_ratio(p)})" for p in better]
-        lines.append("Costs most, lowering the perplexity when it is changed: " + "; ".join(gains) + ".")
-    else:
-        lines.append("No single change lowers the perplexity beyond its interval.")
+    lines = ["No single change lowers the perplexity beyond its interval."]
+    if better := [p for p in points if verdict(p) == "better"]:
+        lines = [f"Costs most, lowering the perplexity when it is changed: {named(better)}."]
     free = []
     for point in points:
         ratios = _cost_ratios(result, point)
@@ -332,18 +318,13 @@ def answers(result: SweepResult) -> list[str]:
         )
     *less, worst = points
     low, _ = _interval(worst)
-    close = [p for p in less[::-1] if _interval(p)[1] >= low]
-    others = "; ".join(f"{changed(result, p)} (× {_ratio(p)})" for p in close)
-    lines.append(
-        f"Hurts most: {changed(result, worst)} (× {_ratio(worst)})"
-        + (f"; within its interval: {others}." if others else ".")
-    )
-    unseen = [p for p in result.complete if p.not_exercised is not None]
-    if unseen:
+    others = named([p for p in less[::-1] if _interval(p)[1] >= low])
+    lines.append(f"Hurts most: {named([worst])}" + (f"; within its interval: {others}." if others else "."))
+    if unseen := [p for p in result.complete if p.not_exercised is not None]:
+        of_these = "; ".join(changed(result, p) for p in unseen)
         lines.append(
             f"Not exercised by {unseen[0].not_exercised}, so that nothing is known of their perplexity: "
-            + "; ".join(changed(result, p) for p in unseen)
-            + "."
+            f"{of_these}."
         )
     return lines
 

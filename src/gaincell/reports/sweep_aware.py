@@ -101,22 +101,17 @@ def _differences(a: Point, b: Point) -> list[list[float]]:
     assert a.blocks is not None
     assert b.blocks is not None
     blocks = [x - y for x, y in zip(a.blocks.nll, b.blocks.nll, strict=True)]
-    chips: list[float] = []
-    if a.chips is not None and b.chips is not None:
-        pairs = zip(a.chips.perplexity, b.chips.perplexity, strict=True)
-        chips = [math.log(x / y) for x, y in pairs]
-    return [blocks, chips]
+    pairs = zip(a.chips.perplexity, b.chips.perplexity, strict=True) if a.chips and b.chips else ()
+    return [blocks, [math.log(x / y) for x, y in pairs]]
 
 
 def _mean(sums: Sequence[Sequence[float]], weights: Sequence[Sequence[float]]) -> tuple[float, float]:
     """sum(sums) / sum(weights) over blocks, with the half-width of 95 % over blocks and chips."""
-    middle = math.fsum(sums[0]) / math.fsum(weights[0])
     squares = 0.0
     for some, their in zip(sums, weights, strict=True):
-        error = ratio_error(some, their) if len(some) > 1 else None
-        if error is not None:
+        if len(some) > 1 and (error := ratio_error(some, their)) is not None:
             squares += (error * float(stats.t.ppf(0.975, len(some) - 1))) ** 2
-    return middle, math.sqrt(squares)
+    return math.fsum(sums[0]) / math.fsum(weights[0]), math.sqrt(squares)
 
 
 def _fieller(

@@ -58,11 +58,11 @@ def pareto(result: SweepResult) -> Figure:
             x = [p.values[other.name].value for p in some]
             heights = [_change(result, p, first.name) for p in some]
             y = [value for value, _, _ in heights]
-            axes.errorbar(x, y, yerr=error_bars(heights), fmt="o" if chosen else "D", color=colour, zorder=3,
-                          markersize=5 if chosen else 3, elinewidth=0.7, capsize=0,
-                          alpha=1.0 if chosen else 0.6, label=label)  # fmt: skip
-            draw_unseen(axes, result, first.name, some, x, y, marker="o" if chosen else "D",
-                        markersize=5 if chosen else 3, color=colour)  # fmt: skip
+            mark: dict[str, Any] = {"color": colour, "marker": "o" if chosen else "D"}
+            mark["markersize"] = 5 if chosen else 3
+            axes.errorbar(x, y, yerr=error_bars(heights), linestyle="none", zorder=3, elinewidth=0.7,
+                          capsize=0, alpha=1.0 if chosen else 0.6, label=label, **mark)  # fmt: skip
+            draw_unseen(axes, result, first.name, some, x, y, **mark)
             if chosen and len(rest) == 1:
                 axes.step(x, y, where="post", color=colour, linewidth=1)
         if own is not None:
@@ -175,21 +175,20 @@ def parallel(result: SweepResult) -> Figure:
     figure = Figure(figsize=(2.2 + 1.1 * len(titles), 4.6))
     axes = figure.add_subplot()
     places = range(len(titles))
+    lines = list(zip(*scaled, strict=True))
     labels = iter(["other points"] if len(chosen) < len(points) else [])
     for n in {*range(len(points))} - {*chosen}:
-        line = [column[n] for column in scaled]
-        axes.plot(places, line, color=PALE, linewidth=0.8, label=next(labels, None))
+        axes.plot(places, lines[n], color=PALE, linewidth=0.8, label=next(labels, None))
     labels = iter(["Pareto front"] if best is not None else [])
     for n, value in zip(chosen, shown, strict=True):
-        line, width = [column[n] for column in scaled], 2.2 if best is not None else 1.2
         dotted = unseen(result, points[n])
-        label = UNSEEN if dotted else next(labels, None)
-        axes.plot(places, line, color=colours(norm(value)), linewidth=width, label=label,
+        label, width = UNSEEN if dotted else next(labels, None), 2.2 if best is not None else 1.2
+        axes.plot(places, lines[n], color=colours(norm(value)), linewidth=width, label=label,
                   linestyle=":" if dotted else "-")  # fmt: skip
-    for n, point in enumerate(points):
+    for point, line in zip(points, lines, strict=True):
         if point is result.own:
-            axes.plot(places, [column[n] for column in scaled], color=RED, linewidth=2, linestyle="--",
-                      label=f"unchanged: {result.design.name}")  # fmt: skip
+            name = f"unchanged: {result.design.name}"
+            axes.plot(places, line, color=RED, linewidth=2, linestyle="--", label=name)
     for place, (column, heights, unit) in enumerate(zip(columns, scaled, kinds, strict=True)):
         axes.axvline(place, color=BLACK, linewidth=0.8)
         known = dict(zip((key(v) for v in column), heights, strict=True))

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gaincell.reports.style import BLACK, BLUE, MARKERS, PALETTE, legend_below, save_all, styled
+from gaincell.reports.style import BLACK, BLUE, legend_below, look, name_rows, plain_ticks, save_all, styled
 from gaincell.reports.sweep import UNSEEN, by_ratio, changed, is_number, unseen, varied, word
 from gaincell.reports.sweep_axes import axis_title, draw_unseen, error_bars, height, key, ticks
 from gaincell.reports.sweep_clouds import parallel, pareto, scatter
@@ -70,12 +70,10 @@ def tornado(result: SweepResult) -> Figure:
     draw_unseen(axes, result, "perplexity", points, ratios, range(len(points)), marker="o", color=BLUE)
     marks = [f" ({UNSEEN})" if unseen(result, point) else "" for point in points]
     labels = [changed(result, point) for point in points]
-    axes.set_yticks(range(len(points)), [a + b for a, b in zip(labels, marks, strict=True)])
-    axes.invert_yaxis()
+    name_rows(axes, (a + b for a, b in zip(labels, marks, strict=True)), grid=True)
     if ratios and max(ratios) > 1.5:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-        axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}")
+        plain_ticks(axes.xaxis)
     axes.set_xlabel("perplexity / that of the unchanged design, with its interval of 95 %")
     return figure
 
@@ -100,7 +98,7 @@ def _curve(axes: Axes, result: SweepResult, name: str, objective: Objective) -> 
         places[text] = beyond
     named = set[str | None]()
     for n, (group, points) in enumerate(lines.items()):
-        colour, marker = PALETTE[n % len(PALETTE)], MARKERS[n % len(MARKERS)]
+        colour, marker = look(n).values()
         ordered = sorted(points, key=lambda p: places[key(p.setting(name))])
         x = [places[key(p.setting(name))] for p in ordered]
         heights = [height(result, p, objective.name) for p in ordered]
@@ -123,9 +121,7 @@ def _curve(axes: Axes, result: SweepResult, name: str, objective: Objective) -> 
     axes.set_xlabel(name if len(places) <= 9 or unit == "1" else f"{name} ({unit})")
     if len(lines) > 1:
         shown = [line for line in axes.lines if line.get_label() in named]
-        axes.legend(
-            handles=shown, loc="lower left", bbox_to_anchor=(0.0, 1.0)
-        )  # above: nothing is drawn there
+        axes.legend(handles=shown, loc="lower left", bbox_to_anchor=(0, 1))  # above: nothing is drawn there
 
 
 def _several(result: SweepResult) -> bool:

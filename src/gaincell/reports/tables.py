@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from math import floor, isfinite, log10
 from typing import Any, Protocol, TypeVar
 
-from gaincell.results.run import AdaptedResult, StagedResult, StageResult, TrainedResult
+from gaincell.results.codec import KINDS
+from gaincell.results.run import AdaptedResult, StagedResult, TrainedResult
 
 
 class OfLayer(Protocol):
@@ -18,17 +19,29 @@ class OfLayer(Protocol):
 
 
 T = TypeVar("T", bound=OfLayer)
+Item = TypeVar("Item")
+MEASURED, SIMULATED, CITED = KINDS
+Kinds = Callable[[int, int], str | None] | str | None
+"""Kind of the number at a row and a column; one for all; or none where a table holds no results."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A table. text: columns of words, flush left; the others hold numbers, flush right."""
+    """A table. text: columns of words, flush left; the others hold numbers, flush right, of some kinds."""
 
     title: str
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
     text: Collection[int] = (0,)
+    kinds: Kinds = None
+
+    @classmethod
+    def of(
+        cls, title: str, items: Iterable[Item], columns: Mapping[str, Callable[[Item], str]], **how: Any
+    ) -> Rows:
+        """A row an item. columns: heading -> what stands below it.  how: the other fields."""
+        return cls(title, (*columns,), [[cell(item) for cell in columns.values()] for item in items], **how)
 
     def __rich__(self) -> Any:
         return self.terminal()
@@ -72,7 +85,7 @@ def perplexity_rows(run: StagedResult) -> list[tuple[str, ...]]:
         (
             stage.title,
             f"{stage.training_tokens:,}" if stage.training_tokens else "–",
-            _with_error(stage),
+            with_error(stage.perplexity, stage.perplexity_error),
             "–" if stage.bits_per_byte is None else f"{stage.bits_per_byte:.3f}",
             _ratio(stage.ratio_to_software),
             _ratio(stage.ratio_to_continued, stage.ratio_to_continued_error),
@@ -131,27 +144,29 @@ def _of_ratios(run: StagedResult) -> str:
 
 def plan_table(recipe: Any, stages: Sequence[Any]) -> Any:
     """What a recipe will do, for a terminal; takes a `mapping.recipe.Recipe`."""
-    headings = ("stage", "from", "loss", "steps", "a step", "in all", "rate")
+
+    def trained(shown: Callable[[Any], str]) -> Callable[[Any], str]:
+        """Shown of stages that are trained."""
+        return lambda stage: shown(stage) if stage.task == "train" else "–"
+
+    def rate(stage: Any) -> str:
+        return f"{stage.training.learning_rate:.1e}".replace(".0e", "e").replace("e-0", "e-")
+
+    columns: dict[str, Callable[[Any], str]] = {
+        "stage": lambda stage: stage.name,
+        "from": lambda stage: stage.start,
+        "loss": lambda stage: SHORT.get(stage.loss, stage.loss) if stage.task == "train" else stage.task,
+        "steps": trained(lambda stage: str(stage.steps)),
+        "a step": trained(lambda stage: _amount(stage.training.batch * recipe.block)),
+        "in all": lambda stage: _amount(recipe.tokens_of(stage)),
+        "rate": trained(rate),
+    }
     caption = (
         f"{recipe.blocks:,} blocks of {recipe.block} tokens, order: {recipe.order}. A step, in all: tokens, "
         "those of all it starts from included. Rate: peak learning rate. CE: cross-entropy, KL: distillation."
     )
     title = f"{recipe.name} on {recipe.design.name}{_changes(recipe.changes)}"
-    rows = []
-    for stage in stages:
-        trained = stage.task == "train"
-        rate = f"{stage.training.learning_rate:.1e}".replace(".0e", "e").replace("e-0", "e-")
-        row = [
-            stage.name,
-            stage.start,
-            SHORT.get(stage.loss, stage.loss) if trained else stage.task,
-            str(stage.steps) if trained else "–",
-            _amount(stage.training.batch * recipe.block) if trained else "–",
-            _amount(recipe.tokens_of(stage)),
-            rate if trained else "–",
-        ]
-        rows.append(row)
-    return Rows(title, headings, rows, caption, text=(0, 1)).terminal(no_wrap=True)
+    return Rows.of(title, stages, columns, caption=caption, text=(0, 1)).terminal(no_wrap=True)
 
 
 def _changes(changes: Mapping[str, Any]) -> str:
@@ -172,8 +187,32 @@ def layered(heads: Iterable[T], number: Callable[[T], float]) -> list[list[float
     return [found[layer] for layer in sorted(found)]
 
 
-def readable(perplexity: float) -> str:
-    """A perplexity with three or four significant digits."""
+def layer_rows(
+    title: str,
+    tables: Mapping[str, Sequence[Sequence[float]]],
+    caption: str,
+    digits: Mapping[str, int] = {},
+    last: str = "",
+) -> Rows:
+    """The mean over the heads of every layer, a column a table.
+
+    digits: behind the point, by column, where not three.  last: name of the last row, which is no layer.
+    """
+    rows = [
+        [
+            str(layer),
+            *(f"{sum(of) / len(of):.{digits.get(name, 3)}f}" for name, of in zip(tables, row, strict=True)),
+        ]
+        for layer, row in enumerate(zip(*tables.values(), strict=True))
+    ]
+    rows[-1][0] = last or rows[-1][0]
+    return Rows(title, ("layer", *tables), rows, caption, (), SIMULATED)
+
+
+def readable(perplexity: float | None) -> str:
+    """A perplexity with three or four significant digits; a dash where there is none."""
+    if perplexity is None:
+        return "–"
     if perplexity < 1e4:
         return f"{perplexity:.2f}" if perplexity < 1e3 else f"{perplexity:.0f}"
     return f"{perplexity:.2e}"
@@ -196,11 +235,12 @@ def _amount(tokens: int) -> str:
     return str(tokens)
 
 
-def _with_error(stage: StageResult) -> str:
-    shown, error = stage.perplexity, stage.perplexity_error
+def with_error(perplexity: float, error: float | None) -> str:
+    """A perplexity with its standard error, where it has one."""
     if error is None:
-        return readable(shown)
-    return " ± ".join(map(readable, (shown, error)) if shown < 1e3 else number_and_error(shown, error))
+        return readable(perplexity)
+    numbers = (perplexity, error)
+    return " ± ".join(map(readable, numbers) if perplexity < 1e3 else number_and_error(*numbers))
 
 
 def _ratio(ratio: float | None, error: float | None = None) -> str:

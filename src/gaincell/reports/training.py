@@ -1,9 +1,11 @@
-"""The figures of a training: its losses and evaluations against tokens, and the stages of a recipe."""
+"""The log of a training and its figures: losses and evaluations against tokens, stages of a recipe."""
 
 from __future__ import annotations
 
+import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from gaincell.errors import RunError
+from gaincell.files import is_count, is_number, open_file, parse_json, restored
 from gaincell.reports.figures import perplexities, readable_ticks
-from gaincell.reports.style import BLACK, MARKERS, PALETTE, legend_beside, save, styled
+from gaincell.reports.style import BLACK, PALETTE, legend_beside, look, save, styled
+from gaincell.results.codec import Json
 from gaincell.results.run import StagedResult, TrainedResult
 
 SMOOTH = 0.02
@@ -23,6 +28,47 @@ LABEL_WIDTH = 34
 WIDE = 4.0
 """Ratio of the largest to the smallest value from which on an axis is logarithmic."""
 Line = Mapping[str, Any]
+
+
+def read_log(path: Path) -> list[Json]:
+    """The lines of a log; one that a killed process left unfinished is left out.
+
+    Raises:
+        RunError: it cannot be read, or a line is none that a training writes.
+    """
+    return [known for _, known in log_lines(path) if known is not None]
+
+
+def log_lines(path: Path) -> Iterator[tuple[str, Json | None]]:
+    """The lines of a log, and what each says: None of one that is unfinished. Raises RunError."""
+    number = 0
+    try:
+        with open_file(path) as file:
+            for raw in file:
+                number += 1
+                line = raw.decode(errors="replace")
+                try:
+                    known = restored(parse_json(line))
+                except json.JSONDecodeError:
+                    yield line, None
+                    continue
+                if not (isinstance(known, dict) and _is_step(known)):
+                    raise ValueError(f"{line.strip()[:40]!r} is no step of a training")
+                yield line, known
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path.name} cannot be read (line {number}: {error}); remove the file, or the line"
+        ) from error
+
+
+def _is_step(known: Mapping[str, Any]) -> bool:
+    """Whether a line has the form of those that a training writes, as far as they are read again."""
+    words = ("stage", "part", "loss_name", "loss_unit")
+    return (
+        is_count(known.get("step"))
+        and all(is_number(known.get(key, 0)) for key in ("loss", "tokens", "evaluation"))
+        and all(isinstance(known.get(key, ""), str) for key in words)
+    )
 
 
 def draw_loss(lines: Sequence[Line], path: Path) -> None:
@@ -79,9 +125,8 @@ def losses(lines: Sequence[Line]) -> Figure | None:
             legend_beside(axes)
     if any(tested.values()):
         for run, points in tested.items():
-            found = [point["evaluation"] for point in points]
-            look: dict[str, Any] = {"color": colours[run], "linewidth": 0.8, "label": run or None}
-            grid[-1].plot(tokens_of(points), found, "o-", **look)
+            found, label = [point["evaluation"] for point in points], run or None
+            grid[-1].plot(tokens_of(points), found, "o-", color=colours[run], linewidth=0.8, label=label)
         grid[-1].set_ylabel("perplexity (evaluation)")
     for axes in grid:
         drawn = [float(y) for line in axes.lines for y in np.asarray(line.get_ydata())]
@@ -119,14 +164,12 @@ def curves(run: StagedResult) -> Figure | None:
     axes = figure.add_subplot()
     softmax = [stage.numbers == "measured" for stage, _ in trained]
     for n, (stage, curve) in enumerate(trained):
-        look: dict[str, Any] = {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)]}
-        axes.plot(curve.step, curve.perplexity, "--" if softmax[n] else "-", label=stage.title, **look)
+        axes.plot(curve.step, curve.perplexity, "--" if softmax[n] else "-", label=stage.title, **look(n))
     if isinstance(run, TrainedResult):
-        look = {"color": BLACK, "linewidth": 0.8, "linestyle": ":", "label": "software, on the whole text"}
-        axes.axhline(run.software, **look)
+        of_all = "software, on the whole text"
+        axes.axhline(run.software, color=BLACK, linewidth=0.8, linestyle=":", label=of_all)
     axes.set_yscale("log")
-    axes.set_xlabel("steps of the stage")
-    axes.set_ylabel("perplexity (first part of the evaluation text)")
+    axes.set(xlabel="steps of the stage", ylabel="perplexity (first part of the evaluation text)")
     axes.minorticks_off()
     axes.set_yticks(readable_ticks(*axes.get_ylim()))
     axes.yaxis.set_major_formatter("{x:,.0f}")
@@ -140,7 +183,5 @@ def smoothed(values: Sequence[float]) -> list[float]:
     width = max(1, round(SMOOTH * len(values)))
     if width == 1:
         return [*values]
-    sums = [0.0]
-    for value in values:
-        sums.append(sums[-1] + value)
+    sums = [0.0, *accumulate(values)]
     return [(sums[n + 1] - sums[max(0, n + 1 - width)]) / min(n + 1, width) for n in range(len(values))]

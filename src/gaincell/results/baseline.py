@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 
 from gaincell.results.codec import REST, Numbers
 from gaincell.results.common import Counted, CountedTokens, Result, Value, Whole
-from gaincell.results.cost import Measured
+from gaincell.results.system_cost import Measured
 from gaincell.units import Joule, Second
 
 Seconds: TypeAlias = Annotated[float, "s", "measured"]

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated
 
 from gaincell.results.activity import ActivityOfHeads
 from gaincell.results.codec import COLUMNS, Cited
 from gaincell.results.common import Counted, Number, Result, Value, Values, Whole
-from gaincell.results.system_cost import SCALED
-from gaincell.results.system_cost import Cache as Cache
-from gaincell.results.system_cost import CitedTime as CitedTime
-from gaincell.results.system_cost import Conversion as Conversion
-from gaincell.results.system_cost import EnergyTime as EnergyTime
-from gaincell.results.system_cost import Machine as Machine
-from gaincell.results.system_cost import Measured as Measured
-from gaincell.results.system_cost import MemoryCost as MemoryCost
-from gaincell.results.system_cost import Motivation as Motivation
-from gaincell.results.system_cost import StatedCache as StatedCache
-from gaincell.results.system_cost import WholeModel as WholeModel
+from gaincell.results.system_cost import SCALED, Machine, Motivation, WholeModel
 from gaincell.units import Joule, Second, SquareMetre, Volt, Watt
 
 PAPER = Cited("Leroux et al. 2025, second-hand summary [S]")
@@ -88,17 +78,6 @@ class Operation:
     each: Joule
 
 
-class Compared(Protocol):
-    """A block beside what the paper states. factor: bottom-up over cited.  inside: its band."""
-
-    @property
-    def factor(self) -> float | None: ...
-    @property
-    def band(self) -> float | None: ...
-    @property
-    def inside(self) -> bool | None: ...
-
-
 @dataclass(frozen=True)
 class Block:
     """The energy of one block of a head.
@@ -119,14 +98,20 @@ class Block:
 
 
 @dataclass(frozen=True)
-class DotProduct:
-    """One dot product by circuit simulation. pulse: mean, over the longest."""
+class OtherEnergy:
+    """Of a block, from another source. factor: over cited.  inside: whether it lies in the band."""
 
     energy: Joule
+    factor: Number | None = None
+    band: Number | None = None
+    inside: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DotProduct(OtherEnergy):
+    """One dot product by circuit simulation. pulse: mean, over the longest."""
+
     pulse: Number
-    factor: Number | None
-    band: Number | None
-    inside: bool | None
 
 
 @dataclass(frozen=True)
@@ -150,19 +135,12 @@ class SpiceArrays:
     @property
     def products(self) -> Mapping[str, DotProduct]:
         """By name of the block."""
-        first = self.first, self.first_pulse, self.first_factor, self.first_band, self.first_inside
-        second = self.second, self.second_pulse, self.second_factor, self.second_band, self.second_inside
-        return {"first dot product": DotProduct(*first), "second dot product": DotProduct(*second)}
-
-
-@dataclass(frozen=True)
-class OtherEnergy:
-    """Of a block, from another source."""
-
-    energy: Joule
-    factor: Number | None = None
-    band: Number | None = None
-    inside: bool | None = None
+        first = self.first, self.first_factor, self.first_band, self.first_inside
+        second = self.second, self.second_factor, self.second_band, self.second_inside
+        return {
+            "first dot product": DotProduct(*first, pulse=self.first_pulse),
+            "second dot product": DotProduct(*second, pulse=self.second_pulse),
+        }
 
 
 @dataclass(frozen=True)

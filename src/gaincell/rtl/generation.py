@@ -272,10 +272,10 @@ def readme(found: Generated, p: Parameters, result: RtlResult) -> str:
             "    vvp -n head        # +dump also writes testbench.vcd, for a waveform viewer"
         )
     if any(check.different is not None for check in found.checks):
-        parts.append("## Checks\n\n" + tables.markdown(tables.CHECKS, tables.check_rows(result)))
+        parts.append("## Checks\n\n" + tables.check_rows(result).markdown())
     if result.modules:
-        parts.append("## Synthesis\n\n" + tables.markdown(tables.MODULES, tables.module_rows(result)))
+        parts.append("## Synthesis\n\n" + tables.module_rows(result).markdown())
     if result.energy:
-        parts.append("## Energy\n\n" + tables.markdown(tables.ENERGY, tables.energy_rows(result)))
+        parts.append("## Energy\n\n" + tables.energy_rows({result.inputs: result}).markdown())
     parts.append(f"Areas and energies: {result.technology}; most of its numbers are assumptions.")
     return "\n\n".join(parts).rstrip() + "\n"

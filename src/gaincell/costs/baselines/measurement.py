@@ -16,7 +16,7 @@ Not modelled: that other programs share the machine (`busy` says how much of its
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import cycle
 from statistics import median
 from typing import NamedTuple
@@ -36,6 +36,8 @@ from gaincell.costs.baselines.meters import Meter, meter_for
 from gaincell.costs.baselines.timing import time_steps
 from gaincell.costs.gpus import Measured
 from gaincell.errors import InputError
+from gaincell.results.baseline import Timing
+from gaincell.results.common import Value
 from gaincell.units import Joule, Second, Watt
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -57,8 +59,8 @@ class Measurement:
     processor: time of a step, in every run, for which each thread ran, s; below `runs` where other programs
         share the processor. Empty on a GPU.
     energy: of one token (a step over the batch), idle power subtracted, J; None: `no_energy` says why.
-    power, idle_power: means while it ran and before, W.  samples: of the power.  meter: RAPL, NVML.
-    state: clocks and limits of a GPU at the end, Hz and W.
+    power, idle_power: means while it ran and before, W.  power_samples: of the power.  meter: RAPL, NVML.
+    state: clocks and limits of a GPU at the end.
     """
 
     implementation: str
@@ -78,10 +80,10 @@ class Measurement:
     energy: Joule | None = None
     power: Watt | None = None
     idle_power: Watt | None = None
-    samples: int = 0
-    meter: str = ""
-    no_energy: str = ""
-    state: Mapping[str, float] = field(default_factory=dict)
+    power_samples: int | None = None
+    meter: str | None = None
+    no_energy: str | None = None
+    state: Mapping[str, Value] = field(default_factory=dict)
 
     @property
     def protocol(self) -> str:
@@ -102,6 +104,11 @@ class Measurement:
     def processor_latency(self) -> Second | None:
         """What `latency` would about be with the processor to itself: the median; None on a GPU."""
         return median(self.processor) if self.processor else None
+
+    @property
+    def processor_per_token(self) -> Second | None:
+        """`processor_latency` over batch."""
+        return self.processor_latency / self.batch if self.processor_latency else None
 
     @property
     def busy(self) -> float | None:
@@ -131,6 +138,10 @@ class Measurement:
     def bandwidth(self) -> float:
         """Bytes of the cache read per second."""
         return self.cache_bytes / self.latency
+
+    def as_timing(self) -> Timing:
+        """The measurement as a result states it: what `Timing` has, by the same names."""
+        return Timing(**{f.name: getattr(self, f.name) for f in fields(Timing)})
 
 
 def measure(
@@ -216,10 +227,13 @@ def measure(
         energy=energy,
         power=timed.power,
         idle_power=timed.idle,
-        samples=timed.samples,
-        meter="" if found is None else found.name,
-        no_energy="" if energy is not None else why,
-        state={} if found is None else dict(found.state()),
+        power_samples=timed.samples or None,
+        meter=None if found is None else found.name,
+        no_energy=None if energy is not None else why,
+        state={
+            name: Value(number, "W" if name == "power_limit" else "Hz", "measured")
+            for name, number in ({} if found is None else found.state()).items()
+        },
     )
 
 

@@ -2,165 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from markupsafe import Markup
 
-from gaincell.reports import device, hardware, rtl, spice, spice_mixed, spice_tables, spice_wires, spice_write
-from gaincell.reports.html.markup import EMPTY, element
+from gaincell.reports import device as of_device
+from gaincell.reports import hardware, rtl, spice, spice_tables
+from gaincell.reports.html.markup import EMPTY, join, listed
 from gaincell.reports.html.picture import picture
-from gaincell.reports.html.result import Result, each_of, typed
-from gaincell.reports.html.tables import markdown_rows, only_kind, short, table
-from gaincell.reports.tables import Rows
+from gaincell.reports.html.tables import only_kind, short, table
+from gaincell.reports.tables import SIMULATED, Rows
 from gaincell.results.device import DeviceResult
 from gaincell.results.rtl import RtlResult
 from gaincell.results.simulation import HeadResult, TileResult
 from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
 from gaincell.results.spice_circuits import MixedResult, WriteResult
 
-SIMULATED = "simulated"
 
-
-def steps(results: Sequence[Result]) -> Markup:
+def timeline(run: HeadResult) -> Markup:
     """Which circuit is busy when."""
-    return each_of(results, HeadResult, _step, lambda run: run.timeline)
-
-
-def _step(run: HeadResult) -> Markup:
-    rows = [
-        [circuit, event.phase, short(event.token), short(event.start * 1e9), short(event.duration * 1e9),
-         event.basis]
-        for event in run.timeline.events
-        for circuit in event.circuits
-    ]  # fmt: skip
-    found = Rows("One step", ("circuit", "phase", "token", "from, ns", "for, ns", "duration"), rows)
+    found = Rows.of(
+        "One step",
+        [(circuit, event) for event in run.timeline.events for circuit in event.circuits],
+        {
+            "circuit": lambda of: of[0],
+            "phase": lambda of: of[1].phase,
+            "token": lambda of: short(of[1].token),
+            "from, ns": lambda of: short(of[1].start * 1e9),
+            "for, ns": lambda of: short(of[1].duration * 1e9),
+            "duration": lambda of: of[1].basis,
+        },
+    )
     return picture("One step", hardware.timeline(run), kind=only_kind(run.timeline), numbers=[found])
 
 
-def waveforms(results: Sequence[Result]) -> Markup:
+def waveforms(run: TileResult) -> Markup:
     """Voltages, pulses, charges and counter of one step."""
-
-    def shown(run: TileResult) -> Markup:
-        return picture("Waveforms of one step", hardware.waveforms(run), kind=only_kind(run.waveforms))
-
-    return each_of(results, TileResult, shown, lambda run: run.waveforms)
+    return picture("Waveforms of one step", hardware.waveforms(run), kind=only_kind(run.waveforms))
 
 
-def traces(results: Sequence[Result]) -> Markup:
+def trace(run: HeadResult) -> Markup:
     """A head over many tokens."""
-
-    def shown(run: HeadResult) -> Markup:
-        return picture("A head over its tokens", hardware.trace(run), kind=SIMULATED)
-
-    return each_of(results, HeadResult, shown, lambda run: run.schedule)
+    return picture("A head over its tokens", hardware.trace(run), kind=SIMULATED)
 
 
-def spice_cells(results: Sequence[Result]) -> Markup:
-    """Cells of transistor models side by side, and the curves of each."""
-
-    def curves(run: CharacterisationResult) -> Markup:
-        return picture("Curves of the cell", spice.cell_figure(run), kind=SIMULATED)
-
-    rows = spice_tables.cells(dict(typed(results, CharacterisationResult)))
-    return table(rows, SIMULATED) + each_of(results, CharacterisationResult, curves, lambda run: run.curve)
+def cells(results: Mapping[str, CharacterisationResult]) -> Markup:
+    """Cells of transistor models side by side."""
+    return table(spice_tables.cells(results))
 
 
-def verifications(results: Sequence[Result]) -> Markup:
+def cell(run: CharacterisationResult) -> Markup:
+    """The curves of one."""
+    return picture("Curves of the cell", spice.cell_figure(run), kind=SIMULATED)
+
+
+def verifications(results: Mapping[str, VerifyResult]) -> Markup:
     """SPICE against the behavioural model."""
-    rows = spice_tables.verification(dict(typed(results, VerifyResult)))
-    return table(rows, SIMULATED) + each_of(results, VerifyResult, _verification, lambda run: run.first)
+    return table(spice_tables.verification(results))
 
 
-def _verification(run: VerifyResult) -> Markup:
+def verification(run: VerifyResult) -> Markup:
+    """The pulses of both dot products, and what was checked of them."""
     chart = picture("Pulses of both dot products", spice.verification_figure(run), kind=SIMULATED)
-    checks = [
-        [
-            c.name,
-            short(c.found.value),
-            short(c.allowed.value),
-            c.found.unit,
-            "passed" if c.passed else "FAILED",
-        ]
-        for c in run.checks
-    ]
-    rows = Rows("Checks", ("check", "found", "allowed", "unit", "outcome"), checks)
-    warned = [element("li", warning) for warning in run.warnings]
-    warnings = element("ul", *warned, class_="plain") if warned else EMPTY
-    return chart + (table(rows, SIMULATED, text=(3, 4)) if checks else EMPTY) + warnings
+    checks = Rows.of(
+        "Checks",
+        run.checks,
+        {
+            "check": lambda c: c.name,
+            "found": lambda c: short(c.found.value),
+            "allowed": lambda c: short(c.allowed.value),
+            "unit": lambda c: c.found.unit,
+            "outcome": lambda c: "passed" if c.passed else "FAILED",
+        },
+        text=(0, 3, 4),
+        kinds=SIMULATED,
+    )
+    return chart + (table(checks) if run.checks else EMPTY) + listed(run.warnings)
 
 
-def energies(results: Sequence[Result]) -> Markup:
+def energies(results: Mapping[str, EnergyResult]) -> Markup:
     """Energies of the arrays, from SPICE."""
-    found = [run for _, run in typed(results, EnergyResult)]
-    caption = f"Not included: {found[0].not_included}."
-    return table(replace(spice_tables.energy(found), caption=caption), SIMULATED)
+    found = list(results.values())
+    return table(replace(spice_tables.energy(found), caption=f"Not included: {found[0].not_included}."))
 
 
-def wires(results: Sequence[Result]) -> Markup:
+def wires(run: WiresResult) -> Markup:
     """What wires cost."""
-
-    def shown(run: WiresResult) -> Markup:
-        chart = picture("What wires cost", spice_wires.wires_figure(run), kind=SIMULATED)
-        tables = (table(rows, SIMULATED) for rows in markdown_rows("Wires", spice_tables.wires(run)))
-        return chart + EMPTY.join(tables)
-
-    return each_of(results, WiresResult, shown, lambda run: run.bit_line)
+    chart = picture("What wires cost", spice.wires_figure(run), kind=SIMULATED)
+    return chart + join(map(table, spice_tables.wires(run)))
 
 
-def writes(results: Sequence[Result]) -> Markup:
+def write(run: WriteResult) -> Markup:
     """DACs, discharge and word-line pulses."""
-    return each_of(
-        results,
-        WriteResult,
-        lambda run: table(replace(spice_write.rows(run), title="Write path"), SIMULATED),
-        lambda run: tuple(run.dacs.values()),
+    return table(replace(spice_tables.write(run), title="Write path"))
+
+
+def mixed(run: MixedResult) -> Markup:
+    """Waveforms of a sub-tile with its digital block, and its codes."""
+    chart = picture("Mixed-signal run", spice.mixed_figure(run), kind=SIMULATED)
+    return chart + table(replace(spice_tables.mixed(run), title="Codes and stored voltages"))
+
+
+def digital(run: RtlResult) -> Markup:
+    """What was checked of the digital half, its phases, gates and energies."""
+    tables = [rtl.check_rows(run)] if run.checks else []
+    tables += [rtl.module_rows(run)] if run.modules else []
+    tables += [rtl.energy_rows({run.inputs: run})] if run.energy else []
+    return picture("Phases of a step", rtl.timeline(run), kind=only_kind(run.timeline)) + join(
+        map(table, tables)
     )
 
 
-def mixed_runs(results: Sequence[Result]) -> Markup:
-    """Waveforms of a sub-tile with its digital block, and its codes."""
-
-    def shown(run: MixedResult) -> Markup:
-        chart = picture("Mixed-signal run", spice_mixed.mixed_figure(run), kind=SIMULATED)
-        rows = replace(spice_mixed.rows(run), title="Codes and stored voltages")
-        return chart + table(rows, SIMULATED)
-
-    return each_of(results, MixedResult, shown, lambda run: run.waves)
-
-
-def digital(results: Sequence[Result]) -> Markup:
-    """What was checked of the digital half, its phases, gates and energies."""
-    return each_of(results, RtlResult, _digital, lambda run: run.sizes)
-
-
-def _digital(run: RtlResult) -> Markup:
-    parts = [picture("Phases of a step", rtl.timeline(run), kind=only_kind(run.timeline))]
-    if run.checks:
-        parts.append(table(Rows("Checks", rtl.CHECKS, rtl.check_rows(run)), SIMULATED, text=(1,)))
-    if run.modules:
-        parts.append(table(Rows("Modules", rtl.MODULES, rtl.module_rows(run)), SIMULATED))
-    if run.energy:
-        energies = rtl.energy_rows(run)
-        kinds = ["cited" if name.startswith("paper") else SIMULATED for name, *_ in energies]
-        found = Rows("Energy", (*rtl.ENERGY[:1], run.inputs, "basis"), energies)
-        parts.append(table(found, lambda r, c: kinds[r] if c == 1 else None, text=(2,)))
-    return EMPTY.join(parts)
-
-
-def devices(results: Sequence[Result]) -> Markup:
-    """Fits to measured cells."""
-    return each_of(results, DeviceResult, _device, lambda run: tuple(run.fit.values()))
-
-
-def _device(run: DeviceResult) -> Markup:
-    rows, kinds = [], []
-    for name, entry in run.fit.items():
-        if not isinstance(entry.value, (list, tuple)):
-            shown = f"{entry.value:.6g}" if isinstance(entry.value, (int, float)) else str(entry.value)
-            ends = " to ".join(f"{end:.4g}" for end in entry.interval or ()) or "–"
-            rows.append([name, shown, ends, entry.unit])
-            kinds.append(entry.kind)
-    parameters = Rows("Parameters", ("parameter", "value", "95 %", "unit"), rows)
-    chart = picture(run.title or run.device, device.device_figure(run), kind=only_kind(run.curves))
-    return chart + table(parameters, lambda r, c: kinds[r] if c < 3 else None, text=(3,))
+def device(run: DeviceResult) -> Markup:
+    """A fit to measured cells."""
+    found = {name: one for name, one in run.fit.items() if not isinstance(one.value, (list, tuple))}
+    rows = Rows.of(
+        "Parameters",
+        found.items(),
+        {
+            "parameter": lambda of: of[0],
+            "value": lambda of: (
+                f"{of[1].value:.6g}" if isinstance(of[1].value, (int, float)) else str(of[1].value)
+            ),
+            "95 %": lambda of: " to ".join(f"{end:.4g}" for end in of[1].interval or ()) or "–",
+            "unit": lambda of: of[1].unit,
+        },
+        text=(0, 3),
+        kinds=lambda r, c: [*found.values()][r].kind if c < 3 else None,
+    )
+    title = run.title or run.device
+    return picture(title, of_device.device_figure(run), kind=only_kind(run.curves)) + table(rows)

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import zip_longest
 
 from markupsafe import Markup
 
 from gaincell.reports.codesign import CONFIDENCE, LEVELS, SATURATIONS, training_ratio
 from gaincell.reports.html.markup import grid
-from gaincell.reports.html.result import Result, each_of
 from gaincell.reports.html.tables import table
-from gaincell.reports.tables import Rows, readable
+from gaincell.reports.tables import SIMULATED, Rows, readable
 from gaincell.results.codesign import CodesignResult
 
-SIMULATED = "simulated"
+
+def codesign(run: CodesignResult) -> Markup:
+    """What was learned."""
+    return grid(table(_change(run)), table(_levels(run)))
 
 
-def codesign(results: Sequence[Result]) -> Markup:
-    """Every result of `gaincell codesign`."""
-    return each_of(results, CodesignResult, lambda run: grid(_change(run), _levels(run)), _circuits)
-
-
-def _circuits(run: CodesignResult) -> object:
-    return run.circuits
-
-
-def _change(run: CodesignResult) -> Markup:
+def _change(run: CodesignResult) -> Rows:
     rows = []
     for title, saturation in SATURATIONS.items():
         before, after = saturation(run.circuits.start), saturation(run.circuits.learned)
         rows.append((f"{title}, charge units", f"{before:.4g}", f"{after:.4g}", f"× {after / before:.3f}"))
     ratio, low, high = training_ratio(run)
-    shown = {name: readable(found) for name, found in run.perplexities.items()}
     several = len(run.blocks.predictions) > 1
     change = f"× {ratio:.4f}" + (f" ({low:.4f} to {high:.4f})" if several else ", one block: no interval")
-    rows.append(("perplexity", shown["adapted"], shown["trained"], change))
+    adapted, learned = (readable(run.perplexities[when]) for when in ("adapted", "trained"))
+    rows.append(("perplexity", adapted, learned, change))
     trained = "gains, offsets and weights" if run.training.weights else "gains and offsets"
     caption = (
         f"Learned: {' and '.join(run.learn) or 'nothing of the chip'}, in "
@@ -44,10 +36,10 @@ def _change(run: CodesignResult) -> Markup:
         f"The ratio holds what {trained} learned too: what the circuits alone bring shows beside the same "
         "training on the fixed chip."
     )
-    return table(Rows("Before and after", ("", "start", "learned", "change"), rows, caption), SIMULATED)
+    return Rows("Before and after", ("", "start", "learned", "change"), rows, caption, kinds=SIMULATED)
 
 
-def _levels(run: CodesignResult) -> Markup:
+def _levels(run: CodesignResult) -> Rows:
     """A row a code, lowest first; levels that a chip does not have stand as a dash."""
     found, headings = [], ["level"]
     for (title, unit), levels in LEVELS.items():
@@ -58,4 +50,4 @@ def _levels(run: CodesignResult) -> Markup:
         [str(n), *("–" if level is None else f"{level:.4g}" for level in row)]
         for n, row in enumerate(zip_longest(*found))
     ]
-    return table(Rows("Levels of query drivers and write DACs", headings, rows), SIMULATED)
+    return Rows("Levels of query drivers and write DACs", headings, rows, kinds=SIMULATED)

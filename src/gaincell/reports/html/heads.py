@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from markupsafe import Markup
 
 from gaincell.reports.activity import activity_figure, activity_rows, by_layer, sparsity_line
 from gaincell.reports.fidelity import MAPS, fidelity_figure, fidelity_rows
-from gaincell.reports.html.markup import element
+from gaincell.reports.html.markup import folded, paragraph
 from gaincell.reports.html.picture import picture
-from gaincell.reports.html.result import Result, each_of
-from gaincell.reports.html.tables import folded, head_rows, table
+from gaincell.reports.html.tables import head_rows, table
+from gaincell.reports.tables import SIMULATED
 from gaincell.results.activity import ActivityResult
 from gaincell.results.evaluation import FidelityResult
-
-SIMULATED = "simulated"
 
 MEANINGS = {
     "error": "error to the pretrained head, Σ(O − Y)² / ΣY²",
@@ -48,12 +44,8 @@ NAMES = {
 }
 
 
-def fidelity(results: Sequence[Result]) -> Markup:
+def fidelity(result: FidelityResult) -> Markup:
     """How close every head is to the pretrained one."""
-    return each_of(results, FidelityResult, _fidelity)
-
-
-def _fidelity(result: FidelityResult) -> Markup:
     tables = [
         head_rows(
             f"{key}: {MEANINGS[key]}", result.fidelity[key], "key/value head" if key[0] in "kv" else "head"
@@ -63,19 +55,15 @@ def _fidelity(result: FidelityResult) -> Markup:
     ]
     chart = picture("Every head", fidelity_figure(result), kind=SIMULATED, numbers=tables)
     rows = fidelity_rows(result)
-    return chart + folded(rows.title, table(rows, SIMULATED))
+    return chart + folded(rows.title, table(rows))
 
 
-def activity(results: Sequence[Result]) -> Markup:
+def activity(result: ActivityResult) -> Markup:
     """Pulses and voltages of every head."""
-    return each_of(results, ActivityResult, _activity)
-
-
-def _activity(result: ActivityResult) -> Markup:
     units = {"key_level": ", V", "value_level": ", V"}
     maps = {key: f"{name[0].upper()}{name[1:]}{units.get(key, '')}" for key, name in NAMES.items()}
     tables = [head_rows(title, by_layer(result, key), "query head") for key, title in maps.items()]
     chart = picture("Every head", activity_figure(result, maps), kind=SIMULATED, numbers=tables)
-    words = element("p", f"{sparsity_line(result)} ({SIMULATED}).", class_="lead")
     rows = activity_rows(result)
-    return words + chart + folded(rows.title, table(rows, SIMULATED))
+    lead = paragraph(f"{sparsity_line(result)} ({SIMULATED}).", "lead")
+    return lead + chart + folded(rows.title, table(rows))

@@ -36,3 +36,19 @@ def grid(*children: object) -> Markup:
 def pair(*children: object) -> Markup:
     """A table and a figure, beside one another where both have room."""
     return element("div", *children, class_="pair")
+
+
+def paragraph(text: str, class_: str = "note") -> Markup:
+    """A paragraph, or nothing."""
+    return element("p", text, class_=class_) if text else EMPTY
+
+
+def listed(lines: Iterable[object]) -> Markup:
+    """A list, or nothing."""
+    items = [element("li", line) for line in lines]
+    return element("ul", *items, class_="plain") if items else EMPTY
+
+
+def folded(title: str, *content: object) -> Markup:
+    """What only some readers want, below its title; nothing where there is none."""
+    return element("details", element("summary", title), *content, class_="more") if content else EMPTY

@@ -14,14 +14,13 @@ from markupsafe import Markup
 
 from gaincell import __version__
 from gaincell.errors import RunError
-from gaincell.files import open_file, parse_json
 from gaincell.reports.html import theme
 from gaincell.reports.html.picture import ID
 from gaincell.reports.html.result import Result, subject, whole
 from gaincell.reports.html.sections import SECTIONS
 from gaincell.reports.html.summary import provenance, summary
-from gaincell.reports.results import Json, read
-from gaincell.results import parse
+from gaincell.reports.training import read_log
+from gaincell.results import parse, read
 
 LOG = "log.jsonl"
 KNOWN = (
@@ -51,9 +50,11 @@ def load(path: str | Path, name: str) -> Result:
     run = read(path)
     if not isinstance(run.get("provenance"), dict):
         raise RunError(f"{path.name} is a broken result: it has no provenance; make it again")
-    result = Result(name, run, _log(path / LOG) if path.is_dir() else (), parse(run, path.name))
-    made = str(run.get("command", "an unknown command"))
-    if not any(section.wanted(result) for section in SECTIONS):
+    found = parse(run, path.name)
+    log = read_log(path / LOG) if (path / LOG).exists() else ()
+    result = None if found is None else Result(name, found, log)
+    if result is None or not any(section.wanted(result) for section in SECTIONS):
+        made = str(run.get("command", "an unknown command"))
         raise RunError(
             f"{path.name} is a result of {made!r} and holds nothing that the report shows; give results of "
             f"{KNOWN}"
@@ -135,7 +136,7 @@ def _name(path: Path, others: Sequence[Path]) -> str:
 
 
 def _title(results: Sequence[Result]) -> str:
-    about = list(dict.fromkeys(found for result in results if (found := subject(result.run))))
+    about = list(dict.fromkeys(found for result in results if (found := subject(result.found))))
     if len(results) == 1 and not about:
         return results[0].name
     return "; ".join(about) if 0 < len(about) <= 2 else f"{len(results)} results of gaincell"
@@ -145,23 +146,6 @@ def _listed(results: Sequence[Result]) -> str:
     shown = [result.name for result in results[:8]]
     more = f" and {len(results) - len(shown)} more" if len(results) > len(shown) else ""
     return ", ".join(shown) + more
-
-
-def _log(path: Path) -> list[Json]:
-    """Lines of a training log that are whole; the last of an interrupted run may not be."""
-    if not path.exists():
-        return []
-    lines = []
-    with open_file(path) as file:
-        content = file.read().decode(errors="replace")
-    for line in content.splitlines():
-        try:
-            found = parse_json(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict):
-            lines.append(found)
-    return lines
 
 
 def _hash(text: str) -> str:

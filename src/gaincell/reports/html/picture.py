@@ -22,8 +22,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
 from gaincell.reports import floorplan
-from gaincell.reports.html.markup import EMPTY, element
-from gaincell.reports.html.tables import folded, short, table
+from gaincell.reports.html.markup import element, folded, paragraph
+from gaincell.reports.html.tables import short, table
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, styled
 from gaincell.reports.tables import Rows
 
@@ -70,8 +70,8 @@ def picture(
         "figure",
         element("figcaption", title, element("span", suffix, class_="of")),
         drawn,
-        element("p", note, class_="note") if note else EMPTY,
-        folded("Numbers", *tables) if tables else EMPTY,
+        paragraph(note),
+        folded("Numbers", *tables),
     )
 
 

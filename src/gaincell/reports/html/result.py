@@ -1,101 +1,112 @@
-"""A result on its way into the page, and what every section does with several of them."""
+"""A result on its way into the page, and the sections that show results of its kind."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from operator import attrgetter
+from typing import Any, get_args, get_type_hints
 
 from markupsafe import Markup
 
 from gaincell.errors import RunError
-from gaincell.reports.html.markup import element, join
+from gaincell.reports.html.markup import EMPTY, element, join
 from gaincell.reports.html.tables import badges
-from gaincell.reports.results import Json
+from gaincell.results.codec import Json
 from gaincell.results.common import Result as Found
-
-Entry = Mapping[str, Any]
-T = TypeVar("T", bound=Found)
 
 
 @dataclass(frozen=True)
 class Result:
-    """name: as the page calls it.  run: what its file holds.  log: lines of its log.jsonl, if it has one.
-    found: the result, of a kind that has a dataclass.
-    """
+    """name: on the page.  found: what its file holds.  log: lines of its log.jsonl, if it has one."""
 
     name: str
-    run: Json
+    found: Found
     log: Sequence[Json] = ()
-    found: Found | None = None
 
 
-def each(given: Sequence[Result], part: str, content: Callable[[Result], object]) -> Markup:
-    """One result after the other, each under its name, with the kinds of the numbers in that part of it."""
-    pieces: list[object] = []
-    for result in given:
-        with whole(result, part):
-            pieces += [_heading(result, result.run.get(part, result.log)), content(result)]
-    return join(pieces)
+@dataclass(frozen=True)
+class Section:
+    """id: its anchor.  wanted: whether it shows something of a result.  build: its content."""
+
+    id: str
+    title: str
+    lead: str
+    wanted: Callable[[Result], bool]
+    build: Callable[[Sequence[Result]], Markup]
 
 
-def typed(given: Sequence[Result], kind: type[T]) -> Iterator[tuple[str, T]]:
-    """Names and results of one kind, or of a class of kinds."""
-    return ((one.name, one.found) for one in given if isinstance(one.found, kind))
+def section(
+    title: str,
+    lead: str,
+    each: Callable[[Any], object] | None = None,
+    *,
+    together: Callable[[Mapping[str, Any]], Markup] | None = None,
+    numbers: str = "",
+    has: str = "",
+    id: str = "",
+) -> Section:
+    """What the page says of results of the kinds that its functions take, by their annotations.
+
+    Args:
+        title: of the section.
+        lead: what it shows, in words.
+        each: content that every result has under its name.
+        together: content of all results, by name, above that.
+        numbers: the part of a result whose kinds stand beside its name; by default all of it.
+        has: a part without which there is nothing to show of a result.
+        id: its anchor; by default the title.
+    """
+
+    first, *_ = get_type_hints(each or together).values()
+    kinds = first if each else get_args(first)[1]
+
+    def wanted(result: Result) -> bool:
+        return isinstance(result.found, kinds) and not (has and getattr(result.found, has) is None)
+
+    def build(results: Sequence[Result]) -> Markup:
+        above = together({one.name: one.found for one in results}) if together else EMPTY
+        part: Callable[[Found], object] = attrgetter(numbers) if numbers else lambda found: found
+        shown = ((heading(one, part(one.found)), each(one.found)) for one in results if each)
+        return above + join(piece for pair in shown for piece in pair)
+
+    return Section(id or title.lower(), title, lead, wanted, build)
 
 
-def each_of(
-    given: Sequence[Result],
-    kind: type[T],
-    content: Callable[[T], object],
-    numbers: Callable[[T], object] = lambda found: found,
-) -> Markup:
-    """As `each`, of the results of one kind. numbers: the part whose kinds stand beside the name."""
-    pieces: list[object] = []
-    for result in given:
-        if isinstance(result.found, kind):
-            pieces += [_heading(result, numbers(result.found)), content(result.found)]
-    return join(pieces)
-
-
-def _heading(result: Result, numbers: Any) -> Markup:
-    about = subject(result.run)
+def heading(result: Result, numbers: object) -> Markup:
+    """The name of a result, what it is about, and the kinds of the numbers in a part of it."""
+    about = subject(result.found)
     shown = element("span", about, class_="of") if about else ""
     return element("h3", element("span", result.name), shown, badges(numbers))
 
 
 @contextmanager
-def whole(given: Result | Sequence[Result], part: str) -> Iterator[None]:
-    """Inside, a part that lacks something is an error of the file, or files, it came from."""
+def whole(given: Sequence[Result], part: str) -> Iterator[None]:
+    """Inside, a part that lacks something is an error of the files it came from."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration) as error:
-        named = [given] if isinstance(given, Result) else given
-        made = ", ".join(dict.fromkeys(f"`gaincell {result.run.get('command', '?')}`" for result in named))
+        made = ", ".join(dict.fromkeys(f"`gaincell {result.found.command}`" for result in given))
         raise RunError(
-            f"{', '.join(result.name for result in named)}: {part!r} of this result of {made} is not whole "
+            f"{', '.join(result.name for result in given)}: {part!r} of this result of {made} is not whole "
             f"({error!r}); make it again with this version of gaincell"
         ) from error
 
 
-def subject(run: Entry) -> str:
+def subject(found: Any) -> str:
     """What a result is about: model, chip and cell, technology."""
-    model, design = run.get("model") or {}, run.get("design") or {}
-    parts = [str(model["name"])] if "name" in model else []
-    if "name" in design:
-        cell = f" ({design['cell']} cell)" if "cell" in design else ""
-        parts.append(f"{'on ' if parts else ''}{design['name']}{cell}")
+    model, design = (getattr(found, part, None) for part in ("model", "design"))
+    parts = [] if model is None else [model.name]
+    if design is not None:
+        parts.append(f"{'on ' if parts else ''}{design.name} ({design.cell} cell)")
     elif parts:
         parts.append("in software")
-    technology = run.get("technology")
-    if isinstance(technology, str) and not design:
-        inputs = f", {run['inputs']} inputs" if isinstance(run.get("inputs"), str) else ""
-        readout = f", {run['readout']} readout" if isinstance(run.get("readout"), str) else ""
+    technology = getattr(found, "technology", None)
+    if isinstance(technology, str) and design is None:
+        readout, inputs = (
+            f", {getattr(found, part)} {part}" if hasattr(found, part) else ""
+            for part in ("readout", "inputs")
+        )
         parts.append(f"{technology}{readout}{inputs}")
     return " ".join(parts)
-
-
-def protocol(run: Entry) -> str:
-    """How its numbers were obtained."""
-    return str(run["provenance"]["protocol"])

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from markupsafe import Markup
 
-from gaincell.reports.costs import with_scale
+from gaincell.reports.costs import three, with_scale
 from gaincell.reports.html.markup import element, join
-from gaincell.reports.html.result import Entry, Result, subject, whole
+from gaincell.reports.html.result import Result, subject, whole
 from gaincell.reports.html.tables import badges, table
-from gaincell.reports.tables import Rows
+from gaincell.reports.tables import MEASURED, SIMULATED, Rows
 from gaincell.reports.tables import readable as short
 from gaincell.results import evaluation
 from gaincell.results.activity import ActivityResult
 from gaincell.results.baseline import BaselineResult
 from gaincell.results.cells import CellResult
+from gaincell.results.common import Result as Found
 from gaincell.results.cost import CostResult
 from gaincell.results.device import DeviceResult
 from gaincell.results.floorplan import FloorplanResult
 from gaincell.results.rtl import RtlResult
 from gaincell.results.run import StagedResult
 from gaincell.results.simulation import HeadResult, TileResult
-from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
+from gaincell.results.spice import (
+    CharacterisationResult,
+    EnergyResult,
+    SpiceResult,
+    VerifyResult,
+    WiresResult,
+)
 from gaincell.results.spice_circuits import MixedResult, WriteResult
 from gaincell.results.sweep import SweepResult
 
-SIMULATED = "simulated"
 HASH = 12
 """Digits of hashes and commits shown."""
 
@@ -36,34 +41,26 @@ def summary(results: Sequence[Result]) -> Markup:
     """A row a result: what it is about, and the number one looks for first."""
     rows, kinds = [], []
     for result in results:
-        run = result.run
-        with whole(result, "what it is about"):
-            found, kind = headline(result)
-            made = run["provenance"]
+        with whole([result], "what it is about"):
+            found, kind = headline(result.found)
+            made = result.found.provenance
+            about = subject(result.found) or "–"
             rows.append(
-                [
-                    result.name,
-                    found,
-                    subject(run) or "–",
-                    str(run.get("command", "–")),
-                    made["date"][:10],
-                    str(made["design_hash"] or "–"),
-                ]
+                [result.name, found, about, result.found.command, made.date[:10], made.design_hash or "–"]
             )
             kinds.append(kind)
     headings = ("result", "found", "about", "command", "date", "design")
-    shown = Rows("Results", headings, rows)
-    return table(shown, lambda r, c: kinds[r] if c == 1 else None, text=(1, 2, 3, 4, 5))
+    return table(Rows("Results", headings, rows, "", range(6), lambda r, c: kinds[r] if c == 1 else None))
 
 
-def headline(result: Result) -> tuple[str, str]:
+def headline(found: Found) -> tuple[str, str]:
     """The number one looks for first, and its kind."""
-    match result.found:
+    match found:
         case CostResult() as cost:
-            found = cost.model_cost.bottom_up
-            parts = [(found.energy, "J"), (found.latency, "s"), (found.area, "m^2")]
-            shown = ", ".join(with_scale(number, unit) for number, unit in parts)
-            return f"{shown} for all attention of a token, bottom-up", SIMULATED
+            return (
+                f"{', '.join(three(cost.model_cost.bottom_up))} for all attention of a token, bottom-up",
+                SIMULATED,
+            )
         case evaluation.AblationResult() as ablation:
             rows = [row for row in ablation.ablation if row.kind == "off"]
             best = min(rows, key=lambda row: row.ratio)
@@ -78,7 +75,7 @@ def headline(result: Result) -> tuple[str, str]:
             last = pauses[-1]
             return f"perplexity {short(last.perplexity)} after {last.idle:g} s", SIMULATED
         case BaselineResult(measurements=timings):
-            return f"{len(timings)} timings of softmax attention", "measured"
+            return f"{len(timings)} timings of softmax attention", MEASURED
         case evaluation.TasksResult(tasks=tasks, numbers=kind):
             return f"scores of {len(tasks)} tasks", kind
         case evaluation.DepthResult(curves=curves):
@@ -97,7 +94,7 @@ def headline(result: Result) -> tuple[str, str]:
         case ActivityResult() as activity:
             share = 100 * activity.activity.mean().score_active
             return f"{share:.1f} % of the columns give a pulse", SIMULATED
-    return _of_circuits(result.found) or ("–", "")
+    return _of_circuits(found) or ("–", "")
 
 
 def _of_circuits(found: object) -> tuple[str, str] | None:
@@ -118,7 +115,7 @@ def _of_circuits(found: object) -> tuple[str, str] | None:
             limit = f"{limits['bit line']:.3g} Ω per cell of a bit line"
             return f"{limit} are half a step of the counter", SIMULATED
         case DeviceResult() as device:
-            return device.title or device.device, "measured"
+            return device.title or device.device, MEASURED
         case RtlResult(checks=checks, sizes=sizes):
             if not checks:
                 return f"a step takes {sizes.step_periods} clock periods", SIMULATED
@@ -140,43 +137,33 @@ def _of_circuits(found: object) -> tuple[str, str] | None:
 def provenance(results: Sequence[Result]) -> Markup:
     """Design, versions, commit, seed, hardware and protocol of every result, folded where there are many."""
     pieces = []
-    for result in results:
-        with whole(result, "provenance"):
-            words = element("span", result.name), " ", badges(result.run)
-            pieces.append(
-                element(
-                    "details",
-                    element("summary", *words),
-                    _provenance(result.run),
-                    class_="more",
-                    open=len(results) <= 2,
-                )
-            )
+    for one in results:
+        with whole([one], "provenance"):
+            words = element("summary", element("span", one.name), " ", badges(one.found))
+            few = len(results) <= 2
+            pieces.append(element("details", words, _provenance(one.found), class_="more", open=few))
     return join(pieces)
 
 
-def _count(number_of: int, what: str) -> str:
+def _count(number_of: int | None, what: str) -> str:
     return f"{number_of} {what}{'s' if number_of != 1 else ''}"
 
 
-def _provenance(run: Entry) -> Markup:
-    made = run["provenance"]
-    hardware = made["hardware"]
-    memory = hardware.get("memory_bytes")
-    machine = [str(hardware["cpu"]), _count(hardware["cores"], "core"), _count(hardware["threads"], "thread")]
-    machine += [f"{memory / 2**30:.1f} GiB"] if memory else []
-    machine += [str(hardware["accelerator"])] if hardware.get("accelerator") else ["no accelerator"]
-    rows: list[tuple[str, Any]] = [
-        ("command", element("code", made["command"])),
-        ("date", made["date"]),
-        ("protocol", made["protocol"]),
-        ("design", f"{made['design_hash'] or '–'} (hash)"),
-        ("seed", made["seed"]),
-        ("commit", made["commit"] or "– (an installed package)"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in made["versions"].items())),
+def _provenance(found: Found) -> Markup:
+    made, hardware = found.provenance, found.provenance.hardware
+    machine = [hardware.cpu, _count(hardware.cores, "core"), _count(hardware.threads, "thread")]
+    machine += [f"{hardware.memory_bytes / 2**30:.1f} GiB"] if hardware.memory_bytes else []
+    machine += [hardware.accelerator or "no accelerator"]
+    rows: list[tuple[str, object]] = [
+        ("command", element("code", made.command)),
+        ("date", made.date),
+        ("protocol", made.protocol),
+        ("design", f"{made.design_hash or '–'} (hash)"),
+        ("seed", made.seed),
+        ("commit", made.commit or "– (an installed package)"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in made.versions.items())),
         ("hardware", ", ".join(machine)),
+        *((name, element("code", content[:HASH])) for name, content in made.inputs.items()),
     ]
-    rows += [(name, element("code", str(content)[:HASH])) for name, content in made["inputs"].items()]
-    if "ngspice" in run:
-        rows.append(("simulator", run["ngspice"]))
+    rows += [("simulator", found.ngspice)] if isinstance(found, SpiceResult) else []
     return element("dl", *(element(tag, x) for row in rows for tag, x in zip(("dt", "dd"), row, strict=True)))

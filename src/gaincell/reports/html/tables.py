@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from gaincell.reports.html.markup import EMPTY, element
+from gaincell.reports.html.markup import EMPTY, element, paragraph
 from gaincell.reports.tables import Rows
 from gaincell.results.codec import KINDS, kinds_of
 
-Kinds = Callable[[int, int], str | None] | str | None
-"""Kind of the number at a row and a column; one for all; or none where a table holds no results."""
 HIDDEN = "hidden"
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 WHAT, SHORT = "what", 14
 """Heading, for screen readers, of a column that has none in print; characters of one that is not broken."""
 
 
-def table(rows: Rows, kinds: Kinds = None, *, text: Sequence[int] = ()) -> Markup:
+def table(rows: Rows) -> Markup:
     """A table in a box of its own that scrolls where it is too wide.
 
-    Args:
-        rows: title, headings, rows, caption. The first column is a heading of its row.
-        kinds: of its numbers; one for all is not that of numbers in words.
-        text: columns after the first that hold words.
+    The first column is a heading of its row; one kind for all numbers is not that of numbers in words.
     """
-    heads = [_head(name, n, text) for n, name in enumerate(rows.headings)]
+    heads = [_head(name, n, rows) for n, name in enumerate(rows.headings)]
     body = [
-        element("tr", *(_cell(cell, r, c, kinds, text) for c, cell in enumerate(row)), class_=_class(row))
+        element("tr", *(_cell(cell, r, c, rows) for c, cell in enumerate(row)), class_=_class(row))
         for r, row in enumerate(rows.rows)
     ]
     shown = element(
@@ -41,33 +36,13 @@ def table(rows: Rows, kinds: Kinds = None, *, text: Sequence[int] = ()) -> Marku
         element("tbody", *body),
     )
     box = element("div", shown, class_="scroll", role="group", tabindex="0", aria_label=rows.title)
-    return element(
-        "div", box, element("p", rows.caption, class_="note") if rows.caption else EMPTY, class_="table"
-    )
+    return element("div", box, paragraph(rows.caption), class_="table")
 
 
 def head_rows(title: str, found: Sequence[Sequence[float]], heads: str = "head") -> Rows:
     """A number of every head: a row a layer, a column a head."""
     headings = ("layer", *(f"{heads} {n}" for n in range(max(map(len, found)))))
     return Rows(title, headings, [[str(n), *(short(float(x)) for x in row)] for n, row in enumerate(found)])
-
-
-def markdown_rows(title: str, markdown: str, caption: str = "") -> list[Rows]:
-    """The tables in a text that another module writes for a document; the lines before one are its title."""
-    found: list[Rows] = []
-    before: list[str] = []
-    block: list[list[str]] = []
-    for line in [*markdown.splitlines(), ""]:
-        if line.startswith("|"):
-            cells = line.removeprefix("|").removesuffix("|").split("|")
-            block.append([cell.strip().replace("`", "") for cell in cells])
-        elif block:
-            name = " ".join(before).strip().rstrip(":") or title
-            found.append(Rows(name, block[0], block[2:], caption))
-            block, before = [], [line] if line else []
-        elif line:
-            before.append(line)
-    return found
 
 
 def short(x: float) -> str:
@@ -89,11 +64,6 @@ def short(x: float) -> str:
     return f"{mantissa:.3g}×{power}".replace("-", "−")
 
 
-def folded(title: str, *content: object) -> Markup:
-    """What only some readers want, below its title."""
-    return element("details", element("summary", title), *content, class_="more")
-
-
 def badges(*entries: Any) -> Markup:
     """The kinds of the numbers in some results."""
     found = kinds_of(*entries)
@@ -107,21 +77,22 @@ def only_kind(entry: Any) -> str:
     return " and ".join(kind for kind in KINDS if kind in found)
 
 
-def _head(name: str, n: int, text: Sequence[int]) -> Markup:
+def _head(name: str, n: int, rows: Rows) -> Markup:
     shown: object = name if name.strip() else element("span", WHAT if n == 0 else "note", class_=HIDDEN)
-    classes = ["words"] * (n == 0 or n in text) + ["short"] * (len(name) <= SHORT)
+    classes = ["words"] * (n == 0 or n in rows.text) + ["short"] * (len(name) <= SHORT)
     return element("th", shown, scope="col", class_=" ".join(classes) or None)
 
 
-def _cell(cell: str, r: int, c: int, kinds: Kinds, text: Sequence[int]) -> Markup:
+def _cell(cell: str, r: int, c: int, rows: Rows) -> Markup:
     if c == 0:
         return element("th", cell.strip(), scope="row", class_="part" if cell.startswith("  ") else None)
-    kind = kinds(r, c) if callable(kinds) else None if c in text else kinds
+    is_text = c in rows.text
+    kind = rows.kinds(r, c) if callable(rows.kinds) else None if is_text else rows.kinds
     if kind and kind not in KINDS:
         raise ValueError(f"a number in a table has one kind, not {kind!r}")
     marked = kind and re.search(r"\d", cell)
     shown = element("abbr", kind[0], title=kind, class_=kind) if marked and kind else EMPTY
-    return element("td", cell, shown, class_="words" if c in text else None)
+    return element("td", cell, shown, class_="words" if is_text else None)
 
 
 def _class(row: Sequence[str]) -> str | None:
