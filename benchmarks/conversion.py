@@ -46,7 +46,10 @@ def called(checkout: str, bf16: bool, gradient: str | None) -> str:
 
 def measure(bf16: bool, gradient: str | None, steps: int) -> dict[str, float]:
     """Tokens a processor second of this process's own checkout, by the loss."""
-    from gaincell.chips.design_file import load_design
+    try:
+        from gaincell.chips.design_file import load_design
+    except ImportError:  # of the earlier commit
+        from gaincell.config import load_design
     from gaincell.integrations.hf.attach import attach
     from gaincell.integrations.hf.lora import add_lora
     from gaincell.integrations.hf.mixing import add_mixing
@@ -86,16 +89,14 @@ def measure(bf16: bool, gradient: str | None, steps: int) -> dict[str, float]:
 def checkouts(commit: str) -> Iterator[dict[str, Path]]:
     """Sources by the name of the checkout; the earlier one is made, with its kernel, and removed again."""
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "before"
-        subprocess.run(
-            ["git", "-C", HERE, "worktree", "add", "--quiet", "--detach", place, commit], check=True
-        )
+        place, worktree = Path(folder) / "before", ["git", "-C", HERE, "worktree"]
+        subprocess.run([*worktree, "add", "--quiet", "--detach", place, commit], check=True)
         try:
             build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
             subprocess.run(build, cwd=place, check=True)
             yield {EARLIER: place / "src", NOW: HERE / "src"}
         finally:
-            subprocess.run([*git, "remove", "--force", place], check=True)
+            subprocess.run([*worktree, "remove", "--force", place], check=True)
 
 
 def in_process(sources: Path, *given: Any) -> dict[str, float]:
