@@ -35,6 +35,7 @@ import speed
 import sweep_page
 import tokens_page
 import training_page
+import why_page
 from matplotlib.figure import Figure
 
 from gaincell.costs.size import shipped_sizes
@@ -130,6 +131,7 @@ def main() -> None:
     write_cells(ROOT / "docs")
     training_page.write_training(ROOT / "docs", replaced)
     write_evaluation(ROOT / "docs")
+    why_page.write_why(ROOT / "docs")
     write_spice(ROOT / "docs")
     write_costs(ROOT / "docs")
     write_baselines(ROOT / "docs")

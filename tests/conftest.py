@@ -1,7 +1,11 @@
 """Shapes in annotations are checked, random numbers repeat, torch uses one thread."""
 
 import os
+import pickle
+import tomllib
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -17,6 +21,21 @@ type_checks.install(["gaincell.ops", "gaincell.circuits", "gaincell.devices"])
 torch.set_num_threads(1)
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, by whomever
+
+_parse = tomllib.loads
+_parsed = cache(lambda text: pickle.dumps(_parse(text)))
+
+
+def _parse_once(text: str) -> dict[str, Any]:
+    """tomllib takes milliseconds for a design, and most tests read the same few."""
+    try:
+        found: dict[str, Any] = pickle.loads(_parsed(text))
+    except RecursionError:  # of pickle, which goes less deep
+        return _parse(text)
+    return found
+
+
+tomllib.loads = _parse_once
 
 # The same examples in every run, and no failure because the machine is busy.
 settings.register_profile("gaincell", derandomize=True, deadline=None)

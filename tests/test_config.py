@@ -80,10 +80,15 @@ def test_the_ideal_design_has_no_imperfection() -> None:
     assert (ideal.score_ceiling, ideal.output_ceiling, ideal.decay_per_token) == (False, False, 1.0)
 
 
-@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
-@pytest.mark.parametrize("name", list_designs())
-def test_a_saved_design_reads_back_exactly(name: str, changes: dict[str, object], tmp_path: Path) -> None:
-    design = load_design(name).replace(**changes)
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        *((name, "nothing") for name in list_designs()),
+        *(("leroux2025", c) for c in CHANGES if c != "nothing"),
+    ],
+)
+def test_a_saved_design_reads_back_exactly(name: str, changes: str, tmp_path: Path) -> None:
+    design = load_design(name).replace(**CHANGES[changes])
     again = load_design(design.save(tmp_path / "saved.toml"))
     assert again == design
     assert again.provenance == design.provenance

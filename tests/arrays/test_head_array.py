@@ -142,6 +142,7 @@ policies = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(operations, policies)
 def test_any_sequence_of_operations_matches_a_list_of_columns(ops: list[tuple], policy: Refresh) -> None:

@@ -58,6 +58,7 @@ def test_columns_that_hold_nothing_are_refused() -> None:
         waveforms(trace, row=16)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_simulate_draws_and_stores(tmp_path: Path) -> None:
     figures, out = tmp_path / "figures", tmp_path / "head.json"
     options = ["--figures", str(figures), "--json", str(out)]

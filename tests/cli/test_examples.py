@@ -79,6 +79,7 @@ def test_a_reader_has_the_files_that_examples_name() -> None:
                 assert name in made or shipped, f"nobody has {name}: {own}"
 
 
+@pytest.mark.usefixtures("blank_figures")
 @pytest.mark.parametrize("example", [e for e in EXAMPLES if e.startswith(QUICK)])
 def test_quick_examples_run(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_measurements(tmp_path)

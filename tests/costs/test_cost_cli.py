@@ -108,7 +108,7 @@ def test_a_measured_activity_and_a_measured_baseline(
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"costs-{n}.png" for n in FIGURES}
 
 
-@pytest.mark.parametrize("model", ["tiny", pytest.param("smollm2-135m", marks=SMOLLM2)])
+@pytest.mark.parametrize("model", ["tiny", pytest.param("smollm2-135m", marks=[SMOLLM2, pytest.mark.slow])])
 @pytest.mark.usefixtures("blank_figures")
 def test_the_activity_of_a_model_is_measured(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str
@@ -345,7 +345,7 @@ def test_tables_for_documents(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert costs.with_scale(3.0, "columns") == "3 columns"
 
 
-@pytest.mark.parametrize("name", slow_after(2, ["tiny", "mistral-7b", "gpt2", "smollm2-135m"]))
+@pytest.mark.parametrize("name", slow_after(1, ["tiny", "mistral-7b", "gpt2", "smollm2-135m"]))
 def test_labels_do_not_collide_and_no_bar_begins_nowhere(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -283,6 +283,7 @@ def test_softmax_attention_stays_softmax_attention(softmax: dict[str, Path], tmp
     assert torch.equal(logits(set_attention(again, "gain-cell")), logits(set_attention(model, "gain-cell")))
 
 
+@pytest.mark.slow
 def test_without_gaincell_an_error_and_never_softmax(softmax: dict[str, Path], tmp_path: Path) -> None:
     hardware(softmax["llama"]).save_pretrained(tmp_path)
     done = run_python(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.drawing import blank_figures
 from tests.micro import micro_design, micro_settings, write_micro
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -40,7 +41,8 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Mapped:
     model, text = write_micro(folder)
     run = folder / "run"
     command = ["gaincell", "map", str(model), "--text", str(text), f"--out={run}"]
-    return model, text, run, map_model(micro_settings(model, text), run, command=command)
+    with blank_figures():
+        return model, text, run, map_model(micro_settings(model, text), run, command=command)
 
 
 def test_every_stage_is_there(mapped: Mapped) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from dataclasses import fields, replace
 from math import inf
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from tests.drawing import blank_figures
 from tests.micro import micro_design, write_micro
 from tests.tiers import slow
 
@@ -39,6 +41,7 @@ from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.ops.gain_cell_attention import GRADIENTS
 from gaincell.progress import silent_stages
 from gaincell.results import read
+from gaincell.results.evaluation import AblationResult
 from gaincell.results.run import TrainedResult
 from gaincell.schema import allowed
 from gaincell.text import open_text
@@ -47,8 +50,10 @@ from gaincell.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
-OF_EVERY_KIND = ("gpt2", "low-tokens-more", "small-llama", "tiny-table-paired")
-"""From scratch in both families, a trained model, one whose adapter goes on."""
+OF_EVERY_KIND = ("gpt2", "tiny-table-paired")
+"""From scratch as GPT-2, a trained model. `MADE` is from scratch as Llama, and an adapter goes on in
+test_a_control_goes_on_where_its_recipe_ends.
+"""
 GOING_ON = [path for path in SHIPPED if "\nadapter = " in path.read_text()]
 
 MADE = """
@@ -107,15 +112,29 @@ steps = 1
 """
 
 
-@pytest.fixture
-def texts(tmp_path: Path) -> Path:
-    folder = tmp_path / "texts"
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("words") / "texts"
     folder.mkdir()
     for part, documents in (("train", 40), ("valid", 8)):
         lines = (f"The {n}th document tells of {n * n} birds.\n<|endoftext|>\n" for n in range(documents))
         with gzip.open(folder / f"words.{part}.txt.gz", "wt") as file:
             file.writelines(lines)
     return folder
+
+
+@pytest.fixture
+def texts(words: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(words, tmp_path / "texts")
+
+
+@pytest.fixture(scope="module")
+def made(words: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The RUN of `MADE`, to be read or copied."""
+    folder = tmp_path_factory.mktemp("made")
+    with blank_figures():
+        run_recipe(load_recipe(write(folder)), open_text(words), folder / "run")
+    return folder / "run"
 
 
 def write(tmp_path: Path, text: str = MADE) -> Path:
@@ -226,10 +245,10 @@ def test_paired_rows_are_for_queries_without_a_sign() -> None:
         load_recipe(path, "leroux2025-signed")
 
 
-def test_a_recipe_repeats_and_goes_on(texts: Path, tmp_path: Path) -> None:
+def test_a_recipe_repeats_and_goes_on(made: Path, texts: Path, tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path))
-    outs = [tmp_path / "one", tmp_path / "two"]
-    results = [run_recipe(recipe, open_text(texts), out) for out in outs]
+    outs = [shutil.copytree(made, tmp_path / "one"), tmp_path / "two"]
+    results = [read(made, TrainedResult), run_recipe(recipe, open_text(texts), outs[1])]
     for first, second in zip(*(result.stages for result in results), strict=True):
         assert first.perplexity == second.perplexity
     names = [f"stages/{stage.name}" for stage in recipe.stages] + ["model/model", "hardware"]
@@ -363,38 +382,38 @@ def test_what_was_set_is_kept_and_a_run_goes_on_with_it_alone(texts: Path, tmp_p
             run_recipe(load_recipe(path, changes=changes), open_text(texts), out)
 
 
-def test_seeds_share_one_pretrained_model(texts: Path, tmp_path: Path) -> None:
-    path, first = write(tmp_path), tmp_path / "first"
-    made = run_recipe(load_recipe(path), open_text(texts), first)
-    others = [load_recipe(path, changes={"seed": n, "model.run": str(first)}) for n in (0, 1)]
+def test_seeds_share_one_pretrained_model(made: Path, texts: Path, tmp_path: Path) -> None:
+    path, first = write(tmp_path), read(made, TrainedResult)
+    others = [load_recipe(path, changes={"seed": n, "model.run": str(made)}) for n in (0, 1)]
     again = run_recipe(others[0], open_text(texts), tmp_path / "again")
-    assert [s.perplexity for s in again.stages] == [s.perplexity for s in made.stages]
+    assert [s.perplexity for s in again.stages] == [s.perplexity for s in first.stages]
     other = run_recipe(others[1], open_text(texts), tmp_path / "second")
-    assert other.model == made.model
+    assert other.model == first.model
     assert other.provenance.seed == 1
-    assert all(a.perplexity != b.perplexity for a, b in zip(other.stages, made.stages, strict=True))
-    read = [RecipeText(r, open_text(texts), tmp_path / "text", silent_stages).blocks for r in others]
+    assert all(a.perplexity != b.perplexity for a, b in zip(other.stages, first.stages, strict=True))
+    texts_of = [RecipeText(r, open_text(texts), tmp_path / "text", silent_stages).blocks for r in others]
     seen = 3 * 2  # blocks that the pretraining saw
-    assert torch.equal(read[0][:seen], read[1][:seen])
-    fresh = [{tuple(block.tolist()) for block in blocks[seen:]} for blocks in read]
+    assert torch.equal(texts_of[0][:seen], texts_of[1][:seen])
+    fresh = [{tuple(block.tolist()) for block in blocks[seen:]} for blocks in texts_of]
     assert fresh[0] == fresh[1]
-    assert not torch.equal(read[0][seen:], read[1][seen:])
+    assert not torch.equal(texts_of[0][seen:], texts_of[1][seen:])
     loaded = load_model(tmp_path / "second", stage="software-continued")
-    assert loaded.sha256 == made.model.sha256
+    assert loaded.sha256 == first.model.sha256
     with pytest.raises(RunError, match="other settings"):
         run_recipe(load_recipe(path, changes={"seed": 1}), open_text(texts), tmp_path / "second")
 
 
-def test_a_model_of_another_run_is_taken_only_where_it_is_the_same(texts: Path, tmp_path: Path) -> None:
-    path, first = write(tmp_path), tmp_path / "first"
-    missing = {"seed": 1, "model.run": str(first)}
+def test_a_model_of_another_run_is_taken_only_where_it_is_the_same(
+    made: Path, texts: Path, tmp_path: Path
+) -> None:
+    path = write(tmp_path)
     with pytest.raises(InputError, match=r"it lacks stages/settings\.json; give a RUN"):
-        load_recipe(path, changes=missing)
-    run_recipe(load_recipe(path), open_text(texts), first, only="software-continued")
+        load_recipe(path, changes={"seed": 1, "model.run": str(tmp_path / "first")})
+    first = {"seed": 1, "model.run": str(made)}
     for key, value, what in (("model.steps", 2, "another model"), ("block", 16, "another block")):
         with pytest.raises(InputError, match=what):
-            load_recipe(path, changes={**missing, key: value})
-    second = load_recipe(path, changes=missing)
+            load_recipe(path, changes={**first, key: value})
+    second = load_recipe(path, changes=first)
     run_recipe(second, open_text(texts), tmp_path / "second", only="software-continued")
     with pytest.raises(InputError, match="did not make its model; name the one that did"):
         load_recipe(path, changes={"seed": 2, "model.run": str(tmp_path / "second")})
@@ -496,19 +515,33 @@ def test_stages_see_the_text_where_their_start_ended(tmp_path: Path) -> None:
     assert recipe.tokens_of(recipe.stage("fine-tuned")) == 6 * 32
 
 
-def test_every_stage_of_a_run_loads_as_it_was_evaluated(texts: Path, tmp_path: Path) -> None:
-    out = tmp_path / "made"
-    run = run_recipe(load_recipe(write(tmp_path)), open_text(texts), out)
-    tokens = torch.from_file(str(out / "tokens" / "evaluation"), size=83, dtype=torch.int32)
+def test_every_stage_of_a_run_loads_as_it_was_evaluated(
+    made: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = read(made, TrainedResult)
+    tokens = torch.from_file(str(made / "tokens" / "evaluation"), size=83, dtype=torch.int32)
     for stage in run.stages:
-        loaded = load_model(out, stage=stage.name)
+        loaded = load_model(made, stage=stage.name)
         assert bool(attached_layers(loaded.model)) == (not stage.name.startswith("software"))
         found = perplexity(loaded.model, tokens, "blocks-32").perplexity
         assert found == pytest.approx(stage.perplexity, rel=1e-9), stage.name
     with pytest.raises(RunError, match=r"no finished stage 'other'; it has: adapted, fine-tuned"):
-        load_model(out, stage="other")
+        load_model(made, stage="other")
     with pytest.raises(RunError, match="no directory of `gaincell train`"):
         load_model(texts, stage="linear")
+    written = tmp_path / "ablation.json"
+    ablation = ["ablate", str(made), "--text", str(texts), "--protocol", "blocks-32", "--json", str(written)]
+    with pytest.raises(SystemExit) as ended:
+        main([*ablation, "--limit", "83", "--stage", "linear"])
+    assert ended.value.code == 0
+    found, evaluated = read(written, AblationResult), {stage.name: stage.perplexity for stage in run.stages}
+    assert (found.stage, found.gains) == ("linear", "stage linear of the RUN")
+    assert found.ablation[0].perplexity == pytest.approx(evaluated["linear"], rel=1e-9)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["fidelity", str(made), "--text", str(texts), "--stage", "software-continued"])
+    assert ended.value.code == 2
+    assert "stage software-continued of" in capsys.readouterr().err
 
 
 def test_a_stage_has_its_own_cell_whatever_the_last_one_has(tmp_path: Path) -> None:

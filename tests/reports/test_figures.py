@@ -26,6 +26,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
 from PIL import Image
 from tests import drawing
+from tests.tiers import slow
 
 from gaincell.reports import (
     ablation,
@@ -221,7 +222,23 @@ def generators() -> Iterator[None]:
     sys.path.remove(str(ROOT / "docs"))
 
 
-@pytest.mark.parametrize("name", FIGURES)
+def _kind(name: str) -> str:
+    """The same for pictures of one kind, of several models, sweeps, trainings ..."""
+    words = name.split("-")
+    match words[0]:
+        case "tiny" | "smollm2" | "sweep":
+            return words[-1]
+        case "spice" | "reproduction" | "adaptation":
+            return " ".join(words[:2])
+        case "training" if "tokens" in words:
+            return "tokens of training"
+    return words[0]
+
+
+OF_EVERY_KIND = {_kind(name): name for name in reversed(FIGURES)}.values()
+
+
+@pytest.mark.parametrize("name", [name if name in OF_EVERY_KIND else slow(name) for name in FIGURES])
 def test_nothing_lies_over_anything_else(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     drawn = drawing.saved(monkeypatch, lambda: FIGURES[name](tmp_path))
     assert drawn

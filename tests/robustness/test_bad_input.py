@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.drawing import blank_figures
 from tests.micro import micro_design, micro_settings, write_micro
-from tests.tiers import slow
 
 from gaincell import files
 from gaincell.cli import main
@@ -149,24 +148,20 @@ def test_a_dump_of_a_software_model(capsys: pytest.CaptureFixture[str], tmp_path
 
 
 @BLANK
-def test_a_run_whose_base_model_changed(
+def test_a_run_of_other_settings_or_whose_base_model_changed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro
 ) -> None:
+    """The RUN can neither be evaluated nor gone on with, under these settings or others."""
     settings = micro_settings(*micro, published=False)
     map_model(settings, tmp_path / "run")
+    with pytest.raises(RunError, match="seed = 0 there, 1 here"):
+        map_model(micro_settings(*micro, published=False, seed=1), tmp_path / "run")
     weights = load_file(micro[0] / "model.safetensors")
     weights["model.norm.weight"] += 1
     save_file(weights, micro[0] / "model.safetensors", metadata={"format": "pt"})
     assert "has changed" in refused(capsys, "evaluate", tmp_path / "run", "--text", micro[1])
     with pytest.raises(RunError, match="base_sha256"):
         map_model(settings, tmp_path / "run")
-
-
-@BLANK
-def test_a_run_with_other_settings_is_not_mixed_up(tmp_path: Path, micro: Micro) -> None:
-    map_model(micro_settings(*micro, published=False), tmp_path / "run")
-    with pytest.raises(RunError, match="seed = 0 there, 1 here"):
-        map_model(micro_settings(*micro, published=False, seed=1), tmp_path / "run")
 
 
 def comparable(folder: Path) -> dict:
@@ -217,6 +212,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     return model, text, comparable(folder / "run"), list(dict.fromkeys(steps.names))
 
 
+@pytest.mark.slow
 @BLANK
 def test_ctrl_c_in_every_stage(undisturbed: Undisturbed, tmp_path: Path) -> None:
     """One run, interrupted once in every step, ends with the result of one that never was."""
@@ -265,8 +261,9 @@ def fail_at(count: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
     return lambda: calls["n"] >= count
 
 
+@pytest.mark.slow
 @BLANK
-@pytest.mark.parametrize("at", [slow(1), 6, slow(13), 19])
+@pytest.mark.parametrize("at", [1, 6, 13, 19])
 def test_a_full_disk(
     undisturbed: Undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
@@ -323,6 +320,7 @@ def test_evaluations_that_cannot_be(capsys: pytest.CaptureFixture[str], tmp_path
     assert "ends with .png, .svg, .pdf" in refused(capsys, "ablate", model, "--figure", "a.foo")
 
 
+@pytest.mark.slow
 def test_evaluations_of_a_run(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, undisturbed: Undisturbed
 ) -> None:

@@ -32,8 +32,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def job(folder: Path, largest: int | None = None, **changes: object) -> None:
-    """120 steps with noise, a checkpoint after every third. A file that grows larger than `largest` bytes
+def job(folder: Path, largest: int | None = None, *, steps: int = 120, **changes: object) -> None:
+    """So many steps with noise, a checkpoint after every third. A file that grows larger than `largest` bytes
     kills the process, in the midst of writing.
     """
     if largest is not None:
@@ -41,7 +41,7 @@ def job(folder: Path, largest: int | None = None, **changes: object) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     model = attach(micro_llama(torch.float32), micro_design(noise=Noise(score_std=0.01)))
-    blocks = torch.randint(1, 97, (240, 33), generator=torch.Generator().manual_seed(0))
+    blocks = torch.randint(1, 97, (2 * steps, 33), generator=torch.Generator().manual_seed(0))
     settings = TrainSettings(batch=2, micro_batch=1, bf16=False, checkpoint_every=3, **changes)  # type: ignore[arg-type]
     place, log = folder / "checkpoint", folder / "log.jsonl"
     train(model, blocks, settings, checkpoint=place, log=log, evaluate=lambda _: 1.0)
@@ -97,7 +97,8 @@ def test_ten_kills_change_no_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("writer", ["checkpoint", slow("best")])
 def test_what_a_killed_writer_left_goes(writer: str, tmp_path: Path) -> None:
-    changes = {"evaluate_every": 2, "patience": 1000} if writer == "best" else {}
+    best = {"evaluate_every": 2, "patience": 1000} if writer == "best" else {}
+    changes = {"steps": 12} | best
     for again in (False, True):
         process = started(tmp_path, SMALL, **changes)
         process.join()
@@ -107,7 +108,7 @@ def test_what_a_killed_writer_left_goes(writer: str, tmp_path: Path) -> None:
         if again:
             job(tmp_path, **changes)
             assert not left.exists()
-            expected = {"checkpoint", "checkpoint.1"} | ({"checkpoint.best"} if changes else set())
+            expected = {"checkpoint", "checkpoint.1"} | ({"checkpoint.best"} if best else set())
             assert {path.name for path in tmp_path.iterdir() if "log" not in path.name} == expected
         disk.remove(tmp_path / "checkpoint")
         assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]

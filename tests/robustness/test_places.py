@@ -104,8 +104,9 @@ def test_what_is_no_place_may_have_the_name_of_one(here: Path, capsys: pytest.Ca
     succeed("design", "show", "ideal", "--json", "ideal")
     for _ in range(2):
         succeed("report", "m.json", "--title", "page.html", "--out", "page.html")
-    line = refused(capsys, "evaluate", "run", "--json", "run/new.json")
-    assert "would replace" not in line
+    Path("released").mkdir()
+    for given in ("evaluate run --json run/new.json", "adapt run --rule released --out released"):
+        assert "would replace" not in refused(capsys, *given.split())
 
 
 def succeed(*arguments: str) -> None:

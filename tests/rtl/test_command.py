@@ -61,6 +61,7 @@ def result_of(folder: Path) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_a_verified_head(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     needs("yosys", "yosys-smtbmc", "z3", "iverilog")
     out = tmp_path / "out"
@@ -129,6 +130,7 @@ def test_a_library_that_is_not_there_is_refused_before_any_simulation(
     assert "no.lib: there is no such file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("absent", "named"),
     [({"iverilog", "verilator"}, "simulating Verilog needs iverilog"), ({"z3"}, "a proof needs z3")],

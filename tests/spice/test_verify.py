@@ -80,6 +80,7 @@ class TestSimulated:
         counts = [sum(int(b) << k for k, b in enumerate(word)) for word in bits]
         assert counts == count(np.array(widths), DESIGN).astype(int).tolist()
 
+    @pytest.mark.slow
     def test_circuit_and_model_agree(self, found: Verification) -> None:
         assert found.passed, found.checks
         assert found.first.rms("own") < 0.06e-9
@@ -87,6 +88,7 @@ class TestSimulated:
         assert found.warnings == ()
         assert found.first.clipped == 0
 
+    @pytest.mark.slow
     def test_energy_is_of_the_order_of_the_paper(self, found: Verification) -> None:
         first, second = of_verification(found, DESIGN)
         assert 3e-15 < first.cell_read < 40e-15
@@ -95,6 +97,7 @@ class TestSimulated:
         assert sum(block.total for block in first.blocks.values()) == pytest.approx(first.array)
         assert first.blocks["cells"].read > 10 * first.blocks["cells"].conversion > 0
 
+    @pytest.mark.slow
     def test_results_carry_unit_and_kind(self, found: Verification) -> None:
         for result in (verify_result(found, DESIGN, [], 0), energy_result([found], DESIGN, [], 0)):
             check(to_json(result))

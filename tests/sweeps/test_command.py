@@ -203,15 +203,23 @@ def test_storages_folders_and_models_that_are_not_there(
     assert "neither a RUN nor a model" in refused(capsys, file)
 
 
-def test_the_command(write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = write("tile = [8, 16, 24]\nstorage_levels = [4, 8]",
-                 HEAD.replace('"perplexity"', '"area", "latency"'))  # fmt: skip
+COSTS = "tile = [8, 16, 24]\nstorage_levels = [4, 8]", HEAD.replace('"perplexity"', '"area", "latency"')
+
+
+def test_a_dry_run_says_what_would_be_measured(
+    write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["sweep", str(file), "--dry-run"])
+        main(["sweep", str(write(*COSTS)), "--dry-run"])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert "6 points" in printed
     assert "2 points will fail" in printed
+
+
+@pytest.mark.slow
+def test_the_command(write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(*COSTS)
     out, json_file = tmp_path / "out", tmp_path / "r.json"
     with pytest.raises(SystemExit) as ended:
         main(["sweep", str(file), "--out", str(out), "--json", str(json_file)])

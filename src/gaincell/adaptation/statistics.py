@@ -107,6 +107,13 @@ def collect_statistics(
 ) -> Statistics:
     """Statistics of an attached model's stages on some text, one forward pass without logits.
 
+    Example:
+
+        >>> import gaincell, torch
+        >>> model, _ = gaincell.load("tiny")
+        >>> gaincell.collect_statistics(model, [torch.randint(2000, (2, 64))]).tokens
+        128
+
     Args:
         model: a model of transformers with `gaincell.attach` done; put into evaluation mode.
         batches: token ids [B, T] each, or mappings with `input_ids` and `attention_mask`.

@@ -12,10 +12,8 @@ One step (docs/concepts/circuits.md, "From cell to code"):
     add         the sub-tiles of a head, in the adder tree; divide by a normalising column, where there is one
     advance     the pointer, modulo M; the clock, by the token period
 
-This file knows columns, voltages and seconds; it does not know which token attends to which. It shares the
-devices and circuits with `ops`, nothing else.
-
-With a normalising column (circuits/normaliser.py) all arrays have one row or column more, D + 1.
+It knows columns, voltages and seconds, not which token attends to which, and shares nothing but devices and
+circuits with `ops`. With a normalising column (circuits/normaliser.py) all arrays have D + 1 rows or columns.
 
 Dimensions: B sequences (B chips alike, mismatch included), H query heads, Hk key/value heads, g = H / Hk, M
 columns, N columns of a sub-tile, t sub-tiles, D rows.
@@ -53,12 +51,18 @@ REFRESHES = 2**31
 class HeadArray:
     """The arrays of the heads of one layer, with state.
 
+    Example:
+
+        >>> import gaincell, torch
+        >>> head = gaincell.HeadArray(gaincell.load_design("leroux2025"))
+        >>> head.step(*torch.full((3, 1, 1, 64), 0.5, dtype=torch.float64)).shape
+        torch.Size([1, 1, 64])
+
     Args:
         design: the chip; its `token_period` is the time from step to step.
         head_dim: D.
         heads: query heads H.  kv_heads: key/value heads Hk; None: as many. One write serves H / Hk reads.
-        batch: sequences B, each in arrays of its own on a chip alike.
-        layer: whose mismatch to draw.
+        batch: sequences B, each in arrays of its own on a chip alike.  layer: whose mismatch to draw.
         sliding_window: the model's own window W: columns written W steps ago or more are gated.
         refresh: policy, applied after steps and during idle time.
         write_slot: duration of one column's discharge and write, s; a refresh takes one for every column.
@@ -67,8 +71,7 @@ class HeadArray:
     Raises:
         InputError: sizes or precisions that do not fit; a design that does what is not implemented here.
 
-    Not modelled: see the devices and circuits it is made of; droop within one read; what the layer's other
-    heads do at the same time (all work in parallel).
+    Not modelled: see its devices and circuits; droop within one read; what other heads do meanwhile.
     """
 
     def __init__(
@@ -95,9 +98,7 @@ class HeadArray:
         if dtype not in (torch.float32, torch.float64):
             raise InputError(f"dtype = {dtype}; give torch.float64 or torch.float32")
         if more := features.missing(design.in_use, IMPLEMENTS):
-            raise InputError(
-                f"HeadArray does not implement {more} of design {design.name!r}; give a design without"
-            )
+            raise InputError(f"HeadArray does not implement {more} of {design.name!r}; give a design without")
         self.design = design
         self.head_dim, self.heads, self.kv_heads, self.batch = head_dim, heads, kv_heads, batch
         self.sliding_window = sliding_window

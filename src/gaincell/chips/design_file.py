@@ -28,12 +28,26 @@ SHIPPED = Path(__file__).parents[1] / "designs"
 
 
 def list_designs() -> list[str]:
-    """Names of the shipped designs."""
+    """Names of the shipped designs.
+
+    Example:
+
+        >>> import gaincell
+        >>> "leroux2025" in gaincell.list_designs()
+        True
+    """
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
 def load_design(source: str | os.PathLike[str] | Design) -> Design:
     """A design by its shipped name, from a .toml file, or as it is.
+
+    Example:
+
+        >>> import gaincell
+        >>> design = gaincell.load_design("leroux2025")
+        >>> design.window, design.replace(window=256).window
+        (1024, 256)
 
     Raises DesignError if there is no such design or the file is not acceptable, naming file, key, what was
     given and what is allowed.

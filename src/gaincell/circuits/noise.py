@@ -41,6 +41,11 @@ from gaincell.units import ChargeUnit, Coulomb, Farad, Kelvin, Second, Volt
 class Noise:
     """Noise of reads; none by default.
 
+    Example:
+
+        >>> import gaincell
+        >>> chip = gaincell.load_design("leroux2025").replace(noise=gaincell.Noise(score_std=0.01))
+
     cell_std: of one cell's current in one read, fraction of the full-scale current F(v_max - v_offset).
     score_std, output_std: of the two conversions, fraction of S_sat and O_sat.
     integrator_capacitance: C, F; None: no thermal noise.  pulse_jitter: s.  seed: of all of these.

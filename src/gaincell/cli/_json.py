@@ -24,8 +24,8 @@ LABELS = ("name", "title", "prompt", "reference")
 """Parameters whose text names no file."""
 SHIPPED = {"MODEL": ("tiny", "smollm2-135m"), "TEXT": ("sample",)}
 """Words that name no file, by metavar."""
-NAMES = ("DESIGN", "DESIGN...", "CELL", "NAME", "BACKEND")
-"""Metavars of what names a file only with an ending."""
+NAMES = ("DESIGN", "DESIGN...", "CELL", "NAME", "BACKEND", "START", "RULE", None)
+"""Metavars of what names a file only with an ending; None: choices."""
 PARTS = ("run.json", "design.toml", "hardware.safetensors", "sweep.json")
 """Files that commands write into a directory and read again."""
 

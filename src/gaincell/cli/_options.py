@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
-from gaincell.backend_names import BACKENDS
+from gaincell.backend_names import BACKENDS, BackendName
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +43,14 @@ DesignName: TypeAlias = Annotated[
     typer.Option("--design", metavar="DESIGN", help="Shipped chip (gaincell design list) or a .toml file."),
 ]
 RunName: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="A RUN directory, such as runs/tiny.")]
+StageName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--stage",
+        metavar="NAME",
+        help="A stage of a RUN of `gaincell train`; by default its last in arrays.",
+    ),
+]
 OtherDesign: TypeAlias = Annotated[
     str | None, typer.Option("--design", metavar="DESIGN", help="Another chip than the RUN's own.")
 ]
@@ -88,21 +96,11 @@ Threads: TypeAlias = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", min=1, max=1024, help="Threads of torch; by default all cores."),
 ]
-
-
-def known_backend(value: str) -> str:
-    """Callback of an option: refuse what is no backend."""
-    if value not in BACKENDS:
-        raise typer.BadParameter(f"{value!r} is not one of {', '.join(map(repr, BACKENDS))}")
-    return value
-
-
 Backend: TypeAlias = Annotated[
-    str,
+    BackendName,
     typer.Option(
         "--backend",
         metavar="BACKEND",
-        callback=known_backend,
         help=f"Implementation of the arrays: {', '.join(BACKENDS)}.",
     ),
 ]

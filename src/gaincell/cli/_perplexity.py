@@ -13,6 +13,7 @@ from gaincell.cli._options import check_run, choose_chip
 
 if TYPE_CHECKING:
     from gaincell.arrays import Refresh
+    from gaincell.backend_names import BackendName
     from gaincell.integrations.hf.base_model import LoadedModel
     from gaincell.progress import StageProgress
     from gaincell.reports.tables import Rows
@@ -27,18 +28,25 @@ if TYPE_CHECKING:
     )
 
 
-def load_run(run: str, purpose: str, design: str | None, backend: str) -> tuple[LoadedModel, str]:
-    """A RUN, on another chip if one is named, and in words what it runs as, which is printed.
+def load_run(
+    run: str, purpose: str, design: str | None, backend: BackendName, stage: str | None
+) -> tuple[LoadedModel, str]:
+    """A RUN or a stage of it, on another chip if one is named, and in words what it is, which is printed.
 
-    Raises GaincellError, before it is loaded, where it is none, or the chip is not acceptable.
+    Raises GaincellError, before it is loaded, where it is none, or the chip is not acceptable; after, where
+    the stage is in software.
     """
-    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_backend
+    from gaincell.errors import InputError
+    from gaincell.integrations.hf.attach import attached_layers
+    from gaincell.integrations.hf.chip import as_saved, change_chip, set_backend
     from gaincell.integrations.hf.models import load_model
 
     check_run(run, purpose)
     choose_chip(run, design)
-    loaded = load_model(run)
-    gains = AS_SAVED + change_chip(loaded.model, design)
+    loaded = load_model(run, stage=stage)
+    if not attached_layers(loaded.model):
+        raise InputError(f"stage {stage} of {run} is in software; name one in arrays")
+    gains = as_saved(stage) + change_chip(loaded.model, design)
     set_backend(loaded.model, backend)
     typer.echo(f"{run}: {gains}")
     return loaded, gains

@@ -8,7 +8,16 @@ import typer
 
 from gaincell.cli._groups import with_groups
 from gaincell.cli._json import FigureFile, JsonFile, show_result
-from gaincell.cli._options import Computing, Limit, OtherDesign, ProtocolName, RunName, TextName, fraction
+from gaincell.cli._options import (
+    Computing,
+    Limit,
+    OtherDesign,
+    ProtocolName,
+    RunName,
+    StageName,
+    TextName,
+    fraction,
+)
 
 app = typer.Typer()
 
@@ -22,6 +31,7 @@ def ablate(
     protocol: ProtocolName = None,
     limit: Limit = 32_768,
     design: OtherDesign = None,
+    stage: StageName = None,
     mismatch: Annotated[
         str | None, typer.Option("--mismatch", metavar="P%", help="First give its cells a spread.")
     ] = None,
@@ -54,7 +64,7 @@ def ablate(
         window_and_stride(protocol)
     spread = 0.0 if mismatch is None else fraction(mismatch, "--mismatch")
     found_text = open_text(text)
-    loaded, gains = load_run(run, "ablate", design, computing.backend)
+    loaded, gains = load_run(run, "ablate", design, computing.backend, stage)
     length, _ = window_and_stride(protocol or default_protocol(loaded.model))
     check_length(loaded.model, length)
     loaded.model.to(computing.device)  # type: ignore[arg-type]
@@ -66,5 +76,5 @@ def ablate(
         tokens = read_tokens(loaded, found_text, "evaluation", limit or None, reading, block=length)
         found = run_ablation(loaded.model, tokens, protocol, progress("evaluate"))
     head = result(loaded, found.protocol, tokens, command="ablate", text=found_text.name, gains=gains)
-    entry = AblationResult(**vars(head), ablation=found.rows)
+    entry = AblationResult(**vars(head) | {"stage": stage}, ablation=found.rows)
     show_result(entry, json, ablation_rows(entry, run), figure=figure, draw=ablation_figure)

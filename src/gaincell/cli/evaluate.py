@@ -19,6 +19,7 @@ from gaincell.cli._options import (
     OtherDesign,
     OtherLatency,
     RefreshOptions,
+    StageName,
     Window,
     check_needed,
     check_run,
@@ -102,14 +103,7 @@ class Evaluation:
             help="Most tokens evaluated (rolling-T: documents; tasks: items of each); 0: all.",
         ),
     ] = None
-    stage: Annotated[
-        str | None,
-        typer.Option(
-            "--stage",
-            metavar="NAME",
-            help="A stage of a RUN of `gaincell train`; by default its last in arrays.",
-        ),
-    ] = None
+    stage: StageName = None
     harness: TaskOptions = field(default_factory=TaskOptions)
     drawn: ChipOptions = field(default_factory=ChipOptions)
     redraw_noise: Annotated[
@@ -318,7 +312,7 @@ def evaluate(
     from gaincell.cli._progress import progress_bars
     from gaincell.errors import InputError
     from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_backend
+    from gaincell.integrations.hf.chip import as_saved, change_chip, set_backend
     from gaincell.integrations.hf.models import load_model
     from gaincell.integrations.hf.placement import place_model
 
@@ -331,8 +325,8 @@ def evaluate(
     in_arrays = bool(attached_layers(loaded.model))
     if asked.pauses and not in_arrays:
         raise InputError(f"{model} is in software and has no chip that could idle; give a RUN")
-    version = AS_SAVED if in_arrays else "the pretrained model, in software"
-    gains = (version if asked.stage is None else f"stage {asked.stage} of the RUN") + exchanged
+    software = asked.stage is None and not in_arrays
+    gains = ("the pretrained model, in software" if software else as_saved(asked.stage)) + exchanged
     typer.echo(f"{model}: {gains}")
     with progress_bars() as progress:
         table, head = asked.measure(loaded, text, progress)

@@ -8,7 +8,7 @@ import typer
 
 from gaincell.cli._groups import with_groups
 from gaincell.cli._json import FigureFile, JsonFile, show_result
-from gaincell.cli._options import Computing, OtherDesign, RunName, Sequences, TextName
+from gaincell.cli._options import Computing, OtherDesign, RunName, Sequences, StageName, TextName
 
 app = typer.Typer()
 TOKENS = 512
@@ -32,6 +32,7 @@ def fidelity(
     ] = None,
     sequences: Sequences = 1,
     design: OtherDesign = None,
+    stage: StageName = None,
     linear: Annotated[
         str | None, typer.Option("--linear", metavar="RUN", help="The linear hardware model, if it is a RUN.")
     ] = None,
@@ -64,7 +65,7 @@ def fidelity(
     from gaincell.text import open_text
 
     found_text = open_text(text)
-    loaded, gains = load_run(run, "fidelity", design, computing.backend)
+    loaded, gains = load_run(run, "fidelity", design, computing.backend, stage)
     columns = attached_layers(loaded.model)[0].design.window
     tokens = tokens or default_length(loaded.model, min(TOKENS, columns))
     check_length(loaded.model, tokens)
@@ -86,5 +87,5 @@ def fidelity(
         found = compare_heads(loaded.model, base, ids, linear=of_linear, progress=progress("compare heads"))
     protocol = f"{len(ids)} x {tokens} tokens, hidden states of the pretrained model, {found.queries} queries"
     head = result(loaded, protocol, ids.flatten(), command="fidelity", text=found_text.name, gains=gains)
-    entry = FidelityResult(**vars(head), fidelity=found.tables)
+    entry = FidelityResult(**vars(head) | {"stage": stage}, fidelity=found.tables)
     show_result(entry, json, fidelity_rows(entry, run), figure=figure, draw=fidelity_figure)

@@ -11,6 +11,7 @@ import typer
 from gaincell.cli._options import Backend, CellName, ChipOfModel, ModelOrRun, Threads, choose_chip, use
 
 if TYPE_CHECKING:
+    from gaincell.backend_names import BackendName
     from gaincell.demonstrator.pair import Pair
 
 app = typer.Typer()
@@ -74,7 +75,7 @@ def serve(
     print("ended", file=sys.stderr)
 
 
-def _pair(model: str, design: str | None, cell: str | None, backend: str) -> Pair:
+def _pair(model: str, design: str | None, cell: str | None, backend: BackendName) -> Pair:
     """The model in its arrays and in software."""
     from gaincell.chips.design_file import load_design
     from gaincell.cli._progress import progress_bars

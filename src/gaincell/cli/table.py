@@ -47,21 +47,13 @@ def table(
     Example: gaincell table docs/results/evaluation/tasks/smollm2-software.json
     docs/results/evaluation/tasks/smollm2-leroux2025-extended.json --latex table.tex --figure table.png
     """
-    from gaincell.errors import InputError
     from gaincell.files import write_text
     from gaincell.reports.comparison import as_csv, as_json, as_latex, as_markdown, compare, terminal_table
+    from gaincell.reports.html.page import names
     from gaincell.results import read
     from gaincell.results.evaluation import TasksResult
 
-    runs = {}
-    for result in results:
-        name, equals, path = result.partition("=")
-        if equals and not name:
-            raise InputError(f"{result}: the NAME before = is empty; give NAME=FILE, or FILE")
-        name, path = (name, path) if equals else (Path(result).stem, result)
-        if name in runs:
-            raise InputError(f"two results are called {name!r}; give NAME=FILE")
-        runs[name] = read(path, TasksResult)
+    runs = {name: read(path, TasksResult) for name, path in names(results).items()}
     found = compare(runs, reference, paper)
     show_result(as_json(found), json, terminal_table(found))
     for file, text in ((csv, as_csv), (latex, as_latex), (markdown, as_markdown)):

@@ -56,6 +56,11 @@ LARGEST = {"correlation_length": 1000.0}
 class Mismatch:
     """Standard deviations of the cells' errors, and which chip they are drawn for.
 
+    Example:
+
+        >>> import gaincell
+        >>> chip = gaincell.load_design("leroux2025").replace(mismatch=gaincell.Mismatch(gain_std=0.05))
+
     gain_std: relative error of the current, as a fraction (0.05 = 5 %). offset_voltage_std: shift of u,
     volts. current_offset_std: added current, as a fraction of full scale F(v_max - v_offset). seed, chip:
     32-bit key of the generator; chips of one seed are independent. smooth_share: s, share of the variance of

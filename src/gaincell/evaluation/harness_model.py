@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from gaincell.backend_names import BackendName
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.answers import Answers
 from gaincell.hub import local_if_unreachable
@@ -64,7 +65,7 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         pretrained: Any = None,
         design: str | None = None,
         cell: str | None = None,
-        impl: str = "auto",
+        impl: BackendName = "auto",
         dtype: str | None = None,
         tokenizer: Any = None,
         max_length: int | None = None,
@@ -166,7 +167,7 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         return logits
 
 
-def _load(run: str, design: str | None, cell: str | None, impl: str, dtype: str) -> tuple[Any, Any]:
+def _load(run: str, design: str | None, cell: str | None, impl: BackendName, dtype: str) -> tuple[Any, Any]:
     """Model and tokenizer of a MODEL or RUN, on another chip if one is given; of other cells it says so."""
     from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_backend
     from gaincell.integrations.hf.models import load_model

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.adaptation import adapt, collect_statistics
+from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
 from gaincell.costs import roll_up
 from gaincell.costs.technology import load_technology
@@ -79,7 +80,7 @@ class CodesignSettings:
     evaluation_tokens: int = 32_768
     calibration_tokens: int = 4096
     technology: str = "28nm"
-    backend: str = "auto"
+    backend: BackendName = "auto"
     device: str = "cpu"
 
 

@@ -72,7 +72,7 @@ class Job(Engine):
         if attached_layers(self.model):
             set_design(self.model, design)
         else:
-            attach(self.model, design, backend=self.settings.backend, gradient=self.settings.gradient)  # type: ignore[arg-type]
+            attach(self.model, design, backend=self.settings.backend, gradient=self.settings.gradient)
         freeze_embeddings(self.model)
         self._restore(state)
         return self.model

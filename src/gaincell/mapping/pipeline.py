@@ -36,6 +36,17 @@ def map_model(
     Interrupted at any point, the same call goes on where it stopped, to the same result. Of the finished run
     the parameters of the linear model are kept beside those of the last stage, for `gaincell adapt`.
 
+    Example:
+
+        >>> import gaincell, pathlib, tempfile
+        >>> settings = gaincell.MapSettings(
+        ...     model="tiny", design=gaincell.load_design("leroux2025"), text="sample", budget=0, block=64,
+        ...     evaluation_tokens=128, calibration_tokens=128, published=False,
+        ... )
+        >>> result = gaincell.map_model(settings, pathlib.Path(tempfile.mkdtemp()) / "run")
+        >>> result.adaptation["closed-form"].converged
+        True
+
     Args:
         settings: see `MapSettings`.
         out: the directory RUN.

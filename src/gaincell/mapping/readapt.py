@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
+from transformers import PreTrainedModel
 
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.adaptation.adapt import Method, Start, neutral_scales
 from gaincell.adaptation.published import measure
 from gaincell.adaptation.result import Rule
 from gaincell.adaptation.statistics import as_batch
+from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
 from gaincell.chips.device import with_cell
 from gaincell.errors import InputError
@@ -61,15 +62,15 @@ class AdaptSettings:
     model: str
     design: Design | None
     cell: str | None
-    method: str = "closed-form"
-    start: str = "trained"
-    rule: str = "relative"
+    method: Method = "closed-form"
+    start: Start = "trained"
+    rule: Rule = "relative"
     max_iterations: int = 100
     text: str = "sample"
     protocol: str | None = None
     evaluation_tokens: int = 16_384
     calibration_tokens: int = 16_384
-    backend: str = "auto"
+    backend: BackendName = "auto"
     device: str = "cpu"
     dtype: str = "float32"
 
@@ -132,8 +133,7 @@ def adapt_model(
             before = collect_statistics(loaded.model, [calibration], progress("statistics, unadapted"))
     codes["unadapted"] = code_use(loaded.model, [calibration[:4]])
     result = adapt(
-        loaded.model, [calibration], target, cast(Method, settings.method),
-        start=cast(Start, settings.start), rule=cast(Rule, settings.rule),
+        loaded.model, [calibration], target, settings.method, start=settings.start, rule=settings.rule,
         max_iterations=settings.max_iterations, progress=progress("adapt"),
     )  # fmt: skip
     codes["adapted"] = code_use(loaded.model, [calibration[:4]])
@@ -157,10 +157,15 @@ def adapt_model(
         provenance=engine.provenance(command, design, stages[-1][2], inputs),
     )
     if out is not None:
-        from gaincell.reports.figures import draw_all  # matplotlib takes half a second to import
-
-        with run_lock(out):
-            save(loaded.model, out)
-            write(run, out / FILE)
-            draw_all(run, out / "figures")
+        _store(run, loaded.model, out)
     return run
+
+
+def _store(run: AdaptedResult, model: PreTrainedModel, out: Path) -> None:
+    """Model, result and figures."""
+    from gaincell.reports.figures import draw_all  # matplotlib takes half a second to import
+
+    with run_lock(out):
+        save(model, out)
+        write(run, out / FILE)
+        draw_all(run, out / "figures")

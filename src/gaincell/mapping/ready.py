@@ -98,7 +98,9 @@ class Start(NamedTuple):
         own = self.design or chip
         return own if self.state is None else own.replace(cell="linear")
 
-    def load(self, chip: Design, *, backend: str = "auto", dtype: torch.dtype = torch.float32) -> LoadedModel:
+    def load(
+        self, chip: Design, *, backend: BackendName = "auto", dtype: torch.dtype = torch.float32
+    ) -> LoadedModel:
         """The model, attached, on the design that it was made for."""
         if self.state is None:
             loaded = load_model(self.model, dtype)
@@ -106,7 +108,7 @@ class Start(NamedTuple):
             return loaded
         found = load_base(self.model, dtype) if self.run is None else self.run.base(dtype=dtype)
         loaded = found.with_tokenizer()
-        attach(loaded.model, self.made_for(chip), backend=backend)  # type: ignore[arg-type]
+        attach(loaded.model, self.made_for(chip), backend=backend)
         read_state(loaded.model, self.state)
         return loaded
 
@@ -135,7 +137,7 @@ def find_start(model: str, *, linear: bool = True) -> Start:
     return Start(model, None, shipped.linear, shipped.words, shipped.tokens)
 
 
-def load_made(model: str, backend: str = "auto") -> LoadedModel:
+def load_made(model: str, backend: BackendName = "auto") -> LoadedModel:
     """A hardware model as it was made, attached: of a RUN its final weights on its own chip; of a shipped
     model its linear version, on `MADE_FOR` with linear cells.
 
@@ -206,7 +208,7 @@ def hardware_model(
     default_design: Design,
     design: Design | None = None,
     *,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     dtype: torch.dtype = torch.float32,
     progress: StageProgress = silent_stages,
 ) -> Ready:
@@ -236,7 +238,7 @@ def hardware_model(
             set_design(loaded.model, design)
         return Ready(loaded, how)
     chip = design or default_design.replace(cell="linear")
-    attach(loaded.model, chip, backend=backend)  # type: ignore[arg-type]
+    attach(loaded.model, chip, backend=backend)
     if shipped is not None:
         read_state(loaded.model, shipped.linear)
         return Ready(loaded, shipped.words + cells_exchanged(chip.replace(cell="linear"), chip))
@@ -250,7 +252,7 @@ def hardware_model(
 
 
 def adapted_model(
-    name: str, chip: Design, *, backend: str = "auto", progress: StageProgress = silent_stages
+    name: str, chip: Design, *, backend: BackendName = "auto", progress: StageProgress = silent_stages
 ) -> Ready:
     """An embedded model on the cells of a chip: its shipped linear version, with gains and offsets adapted to
     them in closed form on the training part of the text `sample`.

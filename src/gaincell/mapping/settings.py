@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
+from gaincell.ops.gain_cell_attention.gradients import Gradient
 from gaincell.schema import Instance, Rate, Whole, checked
 from gaincell.training.loop import TrainSettings
 
@@ -64,8 +66,8 @@ class MapSettings:
     lora: Whole = 0
     published: bool = True
     published_tokens: Whole = 2_048
-    backend: str = "auto"
-    gradient: str = "exact"
+    backend: BackendName = "auto"
+    gradient: Gradient = "exact"
     redraw: str = "noise"
     device: str = "cpu"
 

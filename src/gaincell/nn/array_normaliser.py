@@ -32,7 +32,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gaincell.chips.design import Design
 from gaincell.circuits.normaliser import divided
+from gaincell.errors import ModelError
 
 NORMALISER = ("normaliser.direction", "normaliser.log_floor")
 """Names of the parameters among those of a layer's `GainCellAttention`."""
@@ -90,3 +92,14 @@ class ArrayNormaliser(nn.Module):
     def divided(self, sums: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D_less_1"]:
         """The other outputs divided by what the last row counted."""
         return divided(sums, self.log_floor.exp().to(sums.dtype)[:, None, None])
+
+
+def check_one_normaliser(design: Design) -> None:
+    """Refuse a chip with a normalising column for a model that has its normaliser inside the arrays. Raises
+    ModelError.
+    """
+    if design.normaliser.present:
+        raise ModelError(
+            f"{design.name} has a normalising column ([normaliser]), and the model a normaliser inside the "
+            "arrays; give a design without, or a model without"
+        )

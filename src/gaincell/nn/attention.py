@@ -1,7 +1,6 @@
 """The gain-cell attention of one layer: four scaling stages around the arrays."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +8,8 @@ from torch import Tensor, nn
 
 from gaincell.chips.design import Design
 from gaincell.errors import ModelError
-from gaincell.nn.array_normaliser import ArrayNormaliser
+from gaincell.nn.array_normaliser import ArrayNormaliser, check_one_normaliser
+from gaincell.nn.asked import Asked, At, Attend
 from gaincell.nn.scaler import Scaler
 from gaincell.nn.softmax import SoftmaxAttention
 from gaincell.ops.gain_cell_attention import (
@@ -23,51 +23,6 @@ from gaincell.ops.gain_cell_attention.input_stage import scaled
 
 BIASES = ("value_bias", "output_bias")
 """Names of the bias vectors that a layer can have: per key/value head, and per query head."""
-
-
-_At = tuple[Tensor | None, Tensor | None, int | None]
-"""Key index, query index and the model's own window."""
-
-
-class Asked(NamedTuple):
-    """What the arrays of a layer are asked for."""
-
-    q: Float[Tensor, "B H Tq D"]
-    k: Float[Tensor, "B Hk Tk D"]
-    v: Float[Tensor, "B Hk Tk D"]
-    scaling: Scaling | None
-    """What whoever computes the arrays has to apply; None: q, k and v are pulse widths and volts."""
-    scales_output: bool
-    """Whether that is all of the output's scaling, too."""
-    columns: Int[Tensor, "#B Tq"] | None
-    """That every query reads: see `GainCellAttention.columns`."""
-
-    @property
-    def volts(self) -> tuple[Float[Tensor, "B Hk Tk D"], Float[Tensor, "B Hk Tk D"]]:
-        """Of keys and values."""
-        if self.scaling is None:
-            return self.k, self.v
-        return scaled(self.k, *self.scaling[2:4]), scaled(self.v, *self.scaling[4:6])
-
-
-class Attend(Protocol):
-    """What `gain_cell_attention` is called with."""
-
-    def __call__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        design: Design,
-        scaling: Scaling | None,
-        backend: BackendName,
-        *,
-        key_index: Tensor | None,
-        query_index: Tensor | None,
-        sliding_window: int | None,
-        layer: int,
-        gradient: Gradient,
-    ) -> Tensor: ...
 
 
 class GainCellAttention(nn.Module):
@@ -358,7 +313,7 @@ class GainCellAttention(nn.Module):
             single and self.attend is gain_cell_attention and (self.q.plain or self.k.plain or self.v.plain)
         )
 
-    def _attend(self, asked: Asked, at: _At) -> Tensor:
+    def _attend(self, asked: Asked, at: At) -> Tensor:
         return self.attend(
             asked.q,
             asked.k,
@@ -408,14 +363,3 @@ def _gain_and_offset(stage: Scaler, inside: bool) -> tuple[Tensor, Tensor]:
     if inside:
         return stage.gain.float(), stage.offset.float()
     return torch.ones(len(stage.gain)), torch.zeros(len(stage.gain))
-
-
-def check_one_normaliser(design: Design) -> None:
-    """Refuse a chip with a normalising column for a model that has its normaliser inside the arrays. Raises
-    ModelError.
-    """
-    if design.normaliser.present:
-        raise ModelError(
-            f"{design.name} has a normalising column ([normaliser]), and the model a normaliser inside the "
-            "arrays; give a design without, or a model without"
-        )

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from scipy import stats
 
+from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
 from gaincell.costs import roll_up
 from gaincell.costs.activity import Activity
@@ -80,7 +81,7 @@ class Bench:
         GaincellError: model, text or design cannot be used.
     """
 
-    def __init__(self, sweep: Sweep, backend: str = "auto", device: str = "cpu") -> None:
+    def __init__(self, sweep: Sweep, backend: BackendName = "auto", device: str = "cpu") -> None:
         self.sweep = sweep
         self.size = model_size(sweep.model)
         self.technology = load_technology(sweep.technology)

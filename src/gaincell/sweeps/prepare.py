@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.adaptation import Statistics, adapt, collect_statistics
+from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.chips import nominal
@@ -55,7 +56,7 @@ class Preparation:
         GaincellError: model or design cannot be used, or the text is too short to adapt or train with.
     """
 
-    def __init__(self, sweep: Sweep, text: Text, backend: str = "auto", device: str = "cpu") -> None:
+    def __init__(self, sweep: Sweep, text: Text, backend: BackendName = "auto", device: str = "cpu") -> None:
         self.sweep = sweep
         self.loaded = load_made(sweep.model, backend)
         self._made_for = attached_layers(self.loaded.model)[0].design

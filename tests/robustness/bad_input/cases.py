@@ -112,9 +112,8 @@ class BadValues:
         choices = typing.get_args(kind)
         if isinstance(kind, type) and issubclass(kind, Enum):
             choices = [choice.value for choice in kind]
-        if choices or option.name == "backend":
-            first = next(iter(choices), "naive")
-            return self.dice.choice(("nosuch", "None ", "1", first + "x", "\u00e4" * 400))
+        if choices:
+            return self.dice.choice(("nosuch", "None ", "1", choices[0] + "x", "\u00e4" * 400))
         bounds = [] if option.low is None else [option.low - self.dice.choice((1, 7, 2**31, 10**12))]
         bounds += [] if option.high is None else [option.high + self.dice.choice((1, 1000, 2**40))]
         if kind is int:

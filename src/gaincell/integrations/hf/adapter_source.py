@@ -80,7 +80,7 @@ def check_adapted(model: PreTrainedModel, directory: Path) -> None:
     if trained_on is not None and sampled_fingerprint(model, half=True) != trained_on:
         raise ModelError(
             f"{directory}: its base model {model.name_or_path!r} has changed since the adapter was trained, "
-            "or is another; restore it, or say where the old one is (base=)"
+            "or is another; restore it, or say where the old one is: gaincell.load(ADAPTER, base=DIRECTORY)"
         )
 
 

@@ -193,6 +193,12 @@ def detach(model: AnyModel) -> AnyModel:
 
     It keeps its own copy of the configuration it had, with whatever was changed there meanwhile.
 
+    Example:
+
+        >>> import gaincell
+        >>> model, _ = gaincell.load("tiny")
+        >>> software = gaincell.detach(model)
+
     Raises:
         ModelError: the model is not attached.
     """
@@ -256,6 +262,12 @@ def computing_layers(model: nn.Module) -> list[GainCellAttention]:
 
 def set_design(model: AnyModel, design: Design | str | os.PathLike[str]) -> AnyModel:
     """Exchange the design (the cell, say) of an attached model; gains, offsets and weights stay.
+
+    Example:
+
+        >>> import gaincell
+        >>> model, _ = gaincell.load("tiny")  # with linear cells
+        >>> model = gaincell.set_design(model, "leroux2025")
 
     Raises:
         ModelError: the model is not attached.

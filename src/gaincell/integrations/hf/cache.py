@@ -70,6 +70,16 @@ def _check_chip(design: Design, refresh: Refresh) -> None:
 class RingCache(Cache):
     """The arrays of an attached model as its cache; see the head of this file.
 
+    Example:
+
+        >>> import gaincell
+        >>> model, tokenizer = gaincell.load("tiny")
+        >>> ids = tokenizer("It was a dark night", return_tensors="pt")["input_ids"]
+        >>> cache = gaincell.RingCache(model)
+        >>> written = model.generate(ids, **cache.argument, max_new_tokens=4)
+        >>> cache.clock.now > 0  # s, of the chip's time
+        True
+
     Args:
         model: attached. The cache serves this model alone.
         refresh: policy. All arrays of the chip refresh at the same time, each its columns one after the other

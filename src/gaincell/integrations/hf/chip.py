@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from gaincell.arrays import Schedule
+from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.chips.device import with_cell
@@ -14,6 +15,11 @@ from gaincell.units import Second
 
 AS_SAVED = "the RUN as it was saved"
 """What gains and offsets of a RUN are, for the line that says which version of a model is meant."""
+
+
+def as_saved(stage: str | None) -> str:
+    """The same for a RUN, or for a stage of it."""
+    return AS_SAVED if stage is None else f"stage {stage} of the RUN"
 
 
 def change_chip(
@@ -66,7 +72,7 @@ def cells_exchanged(before: Design, after: Design) -> str:
     return f", its {kinds} without adaptation"
 
 
-def set_backend(model: PreTrainedModel, backend: str) -> None:
+def set_backend(model: PreTrainedModel, backend: BackendName) -> None:
     """Choose the implementation of all arrays of a model; in software there are none."""
     for layer in attached_layers(model):
-        layer.backend = backend  # type: ignore[assignment]
+        layer.backend = backend

@@ -109,9 +109,13 @@ def _load_with_arrays(self: Any, *arguments: Any, **keywords: Any) -> Any:
 
 @wraps(_load_into)
 def _load_into_with_arrays(self: Any, *arguments: Any, **keywords: Any) -> Any:
+    from gaincell.integrations.hf.attach import attached_layers
+
     try:
         found = _load_into(self, *arguments, **keywords)
     except (KeyError, RuntimeError) as error:
+        if "ignore_mismatched_sizes" in str(error) and attached_layers(self):  # the report names no file
+            raise ModelError("the adapter does not fit the model: a size differs; save it again") from error
         raise _unfit(error) from error
     for name in sorted(getattr(found, "missing_keys", None) or ()):
         if MODULE in name:

@@ -14,7 +14,8 @@ from gaincell.circuits import dac_code, write_dac
 from gaincell.errors import InputError
 from gaincell.integrations.hf.interface import RING
 from gaincell.integrations.hf.ring_tokens import Old, RingTokens, Step
-from gaincell.nn.attention import Asked, GainCellAttention
+from gaincell.nn.asked import Asked
+from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import native_decode
 from gaincell.ops.gain_cell_attention.native_decode import RingDecoder
 

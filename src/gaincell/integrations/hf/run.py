@@ -201,8 +201,8 @@ class Run:
         if sha256 not in (None, found.sha256):
             raise RunError(
                 f"{self.folder}: its base model {found.source.id!r} has changed since it was saved (sha256 "
-                f"{sha256[:12]} then, {found.sha256[:12]} now); restore it, or say where the old one is "
-                "(base=)"
+                f"{sha256[:12]} then, {found.sha256[:12]} now); restore it, or say where the old one is: "
+                "gaincell.load(RUN, base=DIRECTORY)"
             )
         return found
 

@@ -58,6 +58,13 @@ def gain_cell_attention(
 
     Source: Leroux et al. 2025, equations (3) and (5) to (9) and their section on sub-tiles [M].
 
+    Example:
+
+        >>> import gaincell, torch
+        >>> q, k, v = torch.rand(1, 2, 8, 64), 0.9 * torch.rand(1, 1, 8, 64), 0.9 * torch.rand(1, 1, 8, 64)
+        >>> gaincell.gain_cell_attention(q, k, v, gaincell.load_design("leroux2025")).shape
+        torch.Size([1, 2, 8, 64])
+
     Args:
         q: queries after rotary embedding. With `scaling=None` in pulse widths, 0 to 1.
         k, v: keys and values; H is a multiple of Hk. With `scaling=None` in volts, v_min to v_max.

@@ -1,0 +1,186 @@
+"""Write docs/why.md, which circuit to change next, from docs/results/why: `python docs/why_page.py`.
+
+Files there, of one RUN: `fidelity-transfer.json` and `fidelity.json` (`gaincell fidelity`, after attention
+transfer and at the end), `ablation.json`, and `repetition.json` and `repetition-software.json`
+(`gaincell evaluate --by-repetition`). Without them there is no page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean
+
+from gaincell.files import write_atomic, write_text
+from gaincell.reports import ablation, fidelity
+from gaincell.reports.style import styled
+from gaincell.reports.tables import Rows, readable
+from gaincell.results import read
+from gaincell.results.evaluation import AblationResult, AblationRow, FidelityResult, RepetitionResult
+from gaincell.standard_error import paired_ratio
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results" / "why"
+SHOWN = ("error", "cosine", "pulses", "score ceiling", "tile ceiling", "tile zero", "output codes")
+"""Columns of the heads' table: see evaluation/fidelity.py."""
+APART = 2.0
+"""Standard errors from which on two numbers are told apart."""
+
+
+def write_why(docs: Path) -> None:
+    """The page and its figures."""
+    if not (RESULTS / "ablation.json").exists():
+        return
+    before, after = (
+        read(RESULTS / f"{name}.json", FidelityResult) for name in ("fidelity-transfer", "fidelity")
+    )
+    ablated = read(RESULTS / "ablation.json", AblationResult)
+    arrays, software = (
+        read(RESULTS / f"{name}.json", RepetitionResult) for name in ("repetition", "repetition-software")
+    )
+    with styled():
+        write_atomic(docs / "figures" / "why-heads.png", fidelity.fidelity_figure(after).savefig)
+        write_atomic(docs / "figures" / "why-constraints.png", ablation.ablation_figure(ablated).savefig)
+    assert ablated.design is not None
+    write_text(
+        docs / "why.md",
+        PAGE.format(
+            model=ablated.model.name,
+            design=ablated.design.name,
+            heads=of_heads(before, after),
+            said_heads=said_of_heads(before, after),
+            constraints=ablation.ablation_markdown(ablated),
+            said_constraints=said_of_constraints(ablated.ablation),
+            retrieval=of_retrieval(arrays, software),
+        ),
+    )
+
+
+def of_heads(before: FidelityResult, after: FidelityResult) -> str:
+    """A row a layer: the error after transfer, and all that is shown at the end, means over heads."""
+    rows = []
+    for layer, errors in enumerate(before.fidelity["error"]):
+        ends = (f"{mean(after.fidelity[key][layer]):.3f}" for key in SHOWN)
+        rows.append((str(layer), f"{mean(errors):.3f}", *ends))
+    caption = f"{after.provenance.protocol}; means over the heads of a layer."
+    return Rows("", ("layer", "error after transfer", *SHOWN), rows, caption, text=()).markdown()
+
+
+def said_of_heads(before: FidelityResult, after: FidelityResult) -> str:
+    """In how many heads the error fell, and what goes with a large one."""
+    pairs = [
+        pair
+        for rows in zip(before.fidelity["error"], after.fidelity["error"], strict=True)
+        for pair in zip(*rows, strict=True)
+    ]
+    fell = sum(b > a for b, a in pairs)
+    errors = [a for _, a in pairs]
+    found = {name: rank_correlation(errors, flat(after, name)) for name in SHOWN[2:]}
+    found["q clipped"] = rank_correlation(errors, flat(after, "q clipped"))
+    strongest = sorted(found.items(), key=lambda entry: -abs(entry[1]))[:3]
+    said = ", ".join(f"{name} {value:+.2f}" for name, value in strongest)
+    return (
+        f"Distillation lowered the error of {fell} of {len(pairs)} heads "
+        f"(mean {mean(b for b, _ in pairs):.3f} to {mean(errors):.3f}). Over the heads it goes most with "
+        f"(rank correlation): {said}."
+    )
+
+
+def flat(result: FidelityResult, name: str) -> list[float]:
+    """One number of all heads."""
+    return [x for row in result.fidelity[name] for x in row]
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's; 0 where one of both does not vary."""
+    from scipy.stats import spearmanr
+
+    if len(set(first)) == 1 or len(set(second)) == 1:
+        return 0.0
+    return float(spearmanr(first, second).statistic)
+
+
+def said_of_constraints(rows: Sequence[AblationRow]) -> str:
+    """Which constraints the model would be better without, and which it was trained to need."""
+    off = [row for row in rows if row.kind == "off"][1:]
+
+    def named(chosen: Callable[[AblationRow], bool]) -> str:
+        found = sorted((row for row in off if row.exercised and chosen(row)), key=lambda row: row.ratio)
+        return ", ".join(f"{row.name} (× {row.ratio:.3f})" for row in found) or "none"
+
+    def apart(row: AblationRow) -> float:
+        return (row.ratio - 1) / row.ratio_error if row.ratio_error else 0.0
+
+    return (
+        f"Told apart by {APART:g} standard errors, the model is better without: "
+        f"{named(lambda row: apart(row) < -APART)}; worse without, having been trained with it: "
+        f"{named(lambda row: apart(row) > APART)}; not told apart: "
+        f"{named(lambda row: abs(apart(row)) <= APART)}."
+    )
+
+
+def of_retrieval(arrays: RepetitionResult, software: RepetitionResult) -> str:
+    """Perplexities in software and in arrays by kind of token, and their ratio, paired by block."""
+    rows = []
+    for ours, theirs in zip(arrays.repetition, software.repetition, strict=True):
+        ratio, error = paired_ratio(ours.sums, theirs.sums, [float(n) for n in ours.counts])
+        spread = "" if error is None else f" ± {error:.3f}"
+        rows.append(
+            (ours.kind, readable(theirs.perplexity), readable(ours.perplexity), f"{ratio:.3f}{spread}")
+        )
+    headings = ("tokens", "perplexity in software", "perplexity in arrays", "ratio")
+    return Rows("", headings, rows, f"{arrays.provenance.protocol}.").markdown()
+
+
+PAGE = """# Which circuit to change next
+
+{model} on `{design}`, converted by `recipes/low-tokens-fitted.toml`; simulated; nothing on this page is
+trained again. It answers a circuit designer's question: which constraint of the chip costs the converted
+model how much, and where.
+
+Written by `docs/why_page.py` from `docs/results/why`. RUN is what the recipe writes:
+
+    gaincell fidelity RUN --stage transfer --json fidelity-transfer.json
+    gaincell fidelity RUN --json fidelity.json
+    gaincell ablate RUN --limit 8192 --json ablation.json
+    gaincell evaluate RUN --by-repetition --text wikitext2.txt.gz --limit 8192 --json repetition.json
+
+## Head by head
+
+Every head gets the hidden states of the pretrained model; its output is compared with that of softmax
+attention (`error`: squared, relative). `pulses`: columns that give one. Ceilings: pulses and sub-tile outputs
+that are cut. `tile zero`: sub-tile outputs that count as nothing.
+
+{said_heads} An error here is an upper bound: training may have turned a head's output in its own space.
+
+{heads}
+
+![Every head](figures/why-heads.png)
+
+## Constraint by constraint
+
+One constraint at a time is lifted, the others stay; then one at a time is imposed on arrays without any.
+
+{said_constraints}
+
+{constraints}
+
+![Ratios of perplexity](figures/why-constraints.png)
+
+A constraint that costs nothing here may still have cost something in training, and one that the model was
+trained with is missed when it is lifted: read a ratio near 1 as "not worth area by itself", not as "free".
+
+## What is found again
+
+Perplexity of tokens whose pair with the token before already stood in the block (`seen`), of the others
+(`new`), and of half a block that is given twice (`repeated`):
+
+{retrieval}
+
+What softmax attention does there with one sharp weight, a sum of pulses does with many: the loss on repeated
+text is what lifting single constraints does not explain.
+"""
+
+
+if __name__ == "__main__":
+    write_why(ROOT / "docs")

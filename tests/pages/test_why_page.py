@@ -1,0 +1,37 @@
+"""What docs/why.md says of its results."""
+
+import pytest
+import why_page
+
+from gaincell.results.evaluation import AblationRow
+
+
+def row(
+    name: str, ratio: float, error: float | None = 0.01, kind: str = "off", why: str | None = None
+) -> AblationRow:
+    return AblationRow(kind, name, "", 50 * ratio, ratio, error, why)
+
+
+def test_constraints_are_told_apart_by_two_standard_errors() -> None:
+    rows = (
+        row("chip", 1.0, None),
+        row("readout", 0.95),
+        row("decay", 0.97),
+        row("tiling", 1.03),
+        row("storage levels", 1.015),
+        row("score ceiling", 0.9, why="blocks-8"),
+        row("half the ring", 0.5, kind="ring"),
+        row("free", 0.7, kind="on"),
+    )
+    assert why_page.said_of_constraints(rows) == (
+        "Told apart by 2 standard errors, the model is better without: readout (× 0.950), decay (× 0.970); "
+        "worse without, having been trained with it: tiling (× 1.030); not told apart: storage levels "
+        "(× 1.015)."
+    )
+    assert "better without: none;" in why_page.said_of_constraints(rows[:1])
+
+
+def test_ranks_are_correlated_whatever_the_scale() -> None:
+    assert why_page.rank_correlation([1, 2, 3, 4], [1, 10, 100, 1e6]) == pytest.approx(1)
+    assert why_page.rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
+    assert why_page.rank_correlation([1, 2, 3], [5, 5, 5]) == 0
