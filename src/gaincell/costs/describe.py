@@ -157,12 +157,14 @@ def comparison(found: HeadCost, heads: int, measured: Sequence[Measured]) -> tup
     sizes = (heads, heads // found.head.group, found.head.head_dim, round(found.head.columns))
     rows = []
     for machine in measured:
-        over: dict[str, float | None] = {}
+        row = system_cost.Machine(**vars(machine))
         if machine.sizes == sizes:
-            for name, cost in (("cited", found.cited), ("bottom_up", found.bottom_up)):
-                of = ratio(machine, cost.latency, cost.energy)
-                over |= {f"latency_over_{name}": of.latency, f"energy_over_{name}": of.energy}
-        rows.append(system_cost.Machine(**vars(machine), **over))
+            cited, bottom_up = (ratio(machine, c.latency, c.energy) for c in (found.cited, found.bottom_up))
+            row = replace(
+                row, latency_over_cited=cited.latency, latency_over_bottom_up=bottom_up.latency,
+                energy_over_cited=cited.energy, energy_over_bottom_up=bottom_up.energy,
+            )  # fmt: skip
+        rows.append(row)
     return tuple(rows)
 
 
@@ -187,8 +189,12 @@ def whole_model(found: Sequence[Arrangement]) -> tuple[system_cost.WholeModel, .
 
     return tuple(
         system_cost.WholeModel(
-            one.title,
-            *map(part, (one.attention, one.linear, one.transfers, one.total, one.total_cited)),
+            title=one.title,
+            attention=part(one.attention),
+            linear=part(one.linear),
+            transfers=part(one.transfers),
+            total=part(one.total),
+            total_cited=part(one.total_cited),
             attention_share_of_energy=one.share("energy"),
             energy_gain=first.energy / one.total.energy,
             energy_gain_cited=first.energy / one.total_cited.energy,
@@ -196,7 +202,9 @@ def whole_model(found: Sequence[Arrangement]) -> tuple[system_cost.WholeModel, .
             latency_gain=first.latency / one.total.latency,
             latency_gain_cited=first.latency / one.total_cited.latency,
             note=one.note,
-            attention_cited=one.cited and system_cost.CitedTime(one.cited.energy, one.cited.latency),
+            attention_cited=None
+            if one.cited is None
+            else system_cost.CitedTime(one.cited.energy, one.cited.latency),
             held=one.held,
         )
         for one in found

@@ -30,16 +30,16 @@ def describe(
         origin: files and their hashes.
     """
     numbers = {**_of_curve(fitted, origin), **(_of_decay(held) if held else {})}
+    waves = (fitted.u, fitted.nominal, *fitted.measured)
+    u, nominal, at, charges = (tuple(wave.tolist()) for wave in waves)
+    shown = np.round(fitted.curves[:SHOWN_CELLS], 6)
     cells = f"{fitted.cells} measured cell{'s' * (fitted.cells > 1)}"
     return DeviceResult(
         command="device fit",
         device=name,
         title=f"{name}: {fitted.cell.name} fitted to {cells}",
         fit={name: found for name, found in numbers.items() if found.value is not None},
-        curves=CellCurves(
-            *(tuple(wave.tolist()) for wave in (fitted.u, fitted.nominal, *fitted.measured)),
-            tuple(map(tuple, np.round(fitted.curves[:SHOWN_CELLS], 6).tolist())),
-        ),
+        curves=CellCurves(u, nominal, at, charges, tuple(map(tuple, shown.tolist()))),
         decays=tuple(
             Decay(*(tuple(wave.tolist()) for wave in curve)) for curve in (held.curves if held else ())
         ),
