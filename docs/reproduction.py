@@ -129,7 +129,12 @@ SMALL = 1.1
 def separated() -> str:
     """The sentences that follow from the table, of the paper's cell in every model."""
     said = []
-    cubic = {model: of for model in STARTS for title, of in starts().items() if title.endswith(", cubic") and title.startswith(model)}
+    cubic = {
+        model: of
+        for model in STARTS
+        for title, of in starts().items()
+        if title.endswith(", cubic") and title.startswith(model)
+    }
     for model, of in cubic.items():
         at = perplexities(of["neutral"])
         factor = {name: at[name] / at["linear"] for name in at}
