@@ -9,7 +9,6 @@ weights, docs/results/tiny.json and docs/results/evaluation/tasks; a missing fil
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -206,11 +205,10 @@ def last_stage(run: TrainedResult) -> tuple[Recipe, StageRecipe]:
 
 def texts(recipe: str, tokens: int | None = None) -> str:
     """The texts of a recipe with their shares (of so many tokens) and licences, as a table."""
-    files = tomllib.loads((ROOT / "recipes" / recipe).read_text())["files"]
+    files = load_recipe(ROOT / "recipes" / recipe).files
     whole = "the" if tokens is None else f"{tokens:,}"
-    shares = dict(files) if isinstance(files, dict) else dict.fromkeys(files)
     lines = [f"| text | share of {whole} tokens | licence |", "| --- | ---: | --- |"]
-    for name, share in shares.items():
+    for name, share in files.items():
         held, licence = TEXTS[name]
         lines.append(
             f"| {held} | {'by its length' if share is None else f'{100 * share:.0f} %'} | {licence} |"

@@ -23,6 +23,13 @@ TARGETS = (
 )
 """Stage, what its perplexity is divided by, in words, and the most that was aimed at before the runs."""
 SECTIONS = {
+    "gradients": """## Cheaper gradients of the cells
+
+The forward pass is the same in every row; only the gradient of the cells differs (`gradient` of a stage):
+exact, in one slab of bfloat16, or that of linear cells. `recipes/gradients.toml`, the same tokens for each:
+the embedded model straight onto the paper's chip, distilled from itself in software.
+
+""",
     "smollm2-paper": """## The paper's pipeline on SmolLM2-135M
 
 `recipes/smollm2-paper.toml`: neither paired rows nor mixing, rank 14. *software, same adapter and loss* is

@@ -173,7 +173,7 @@ def test_a_stage_takes_every_gradient(gradient: str, tmp_path: Path) -> None:
 def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
     recipe, text = on_micro(load_recipe(path), tmp_path)
     if recipe.adapter is not None:  # one that is made here, of the same small model
-        name = "low-tokens" if recipe.mixing else "low-tokens-extended"
+        name = "low-tokens-fitted" if recipe.mixing else "low-tokens-extended"
         base = load_recipe(path.with_name(f"{name}.toml")).miniature()
         before = replace(base, model=recipe.model, design=recipe.design, files={})
         run_recipe(before, open_text(text), tmp_path / "adapter", only="fine-tuned")
@@ -195,12 +195,13 @@ def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
 
 
 def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
-    """By the commands that recipes/low-tokens-control.toml states."""
+    """The same recipe in software, from a stage in software."""
     paths = {path.stem: path for path in SHIPPED}
     control, text = on_micro(load_recipe(paths["low-tokens-control"]), tmp_path)
     first = run_recipe(control, open_text(text), tmp_path / "control")
     more = {"adapter": str(tmp_path / "control"), "adapter_stage": "software-distilled"}
-    changes = more | {"stage.more.attention": "softmax"}
+    idle_arrays = ("paired", "mixing", "biases", "exponents", "array_normaliser")
+    changes = more | {"stage.more.attention": "softmax"} | dict.fromkeys(idle_arrays, False)
     recipe = load_recipe(paths["low-tokens-more"], changes=changes).miniature()
     recipe = replace(recipe, model=control.model, design=control.design, files={})
     run = run_recipe(recipe, open_text(text), tmp_path / "more", only="more")

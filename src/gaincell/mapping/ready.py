@@ -28,6 +28,7 @@ from gaincell.integrations.hf.size import saved_design
 from gaincell.mapping.initial import calibrate
 from gaincell.ops.gain_cell_attention import BackendName, Gradient
 from gaincell.progress import StageProgress, silent_stages
+from gaincell.renamed import renamed
 from gaincell.text import open_text
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -146,6 +147,7 @@ def load_made(model: str, backend: BackendName = "auto") -> LoadedModel:
     return find_start(model, linear=False).load(load_design(MADE_FOR), backend=backend)
 
 
+@renamed("impl", "backend")
 def load(
     model: str | os.PathLike[str],
     *,

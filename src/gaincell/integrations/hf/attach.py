@@ -28,6 +28,7 @@ from gaincell.integrations.hf import interface, pretrained
 from gaincell.integrations.hf.support import attention_modules, geometry
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import BackendName, Gradient
+from gaincell.renamed import renamed
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
@@ -98,6 +99,7 @@ class _Attachment:
             )
 
 
+@renamed("impl", "backend")
 def attach(
     model: AnyModel,
     design: Design | str | os.PathLike[str],
@@ -113,9 +115,8 @@ def attach(
     token period becomes that of the model's number of layers unless the design states one. The cache of
     keys and values keeps the float projections; arrays are filled from it.
 
-    The model gets a copy of its configuration, so that no other model that shares it is changed. Every
-    forward pass checks that the arrays computed every layer. Where anything goes wrong here, ``model`` stays
-    as it was.
+    The model gets its own copy of its configuration. Every forward pass checks that the arrays computed every
+    layer. Where anything goes wrong here, ``model`` stays as it was.
 
     Example:
 
@@ -135,8 +136,7 @@ def attach(
         backend: implementation of the arrays: "auto", "native", "blocked", "triton" or "naive".
         gradient: of the cells in the backward pass: "exact", "surrogate" (as if they were linear), or a
             cheaper approximation of either on a CPU, "bf16" or "surrogate-bf16".
-        attention: "gain-cell", or "softmax": the model's own attention computed through the same masks,
-            checks and functions, to compare with.
+        attention: "gain-cell", or "softmax": the model's own, through the same masks, checks and functions.
 
     Returns:
         ``model``; ``attached_layers(model)`` lists what was changed.

@@ -23,6 +23,7 @@ from gaincell.ops.gain_cell_attention.gradients import GRADIENTS, Gradient
 from gaincell.ops.gain_cell_attention.input_stage import decay_factor, drive_queries
 from gaincell.ops.gain_cell_attention.normaliser_padding import with_normaliser_column
 from gaincell.ops.gain_cell_attention.pipeline import attend
+from gaincell.renamed import renamed
 
 OF_STORED = features.ARRAYS - {"writing.discharge_residual"} | features.NORMALISER | {"nonideality"}
 """Features of a chip (features.py) that `attention_from_voltages` implements."""
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 
+@renamed("impl", "backend")
 def gain_cell_attention(
     q: Float[Tensor, "B H Tq D"],
     k: Float[Tensor, "B Hk Tk D"],
