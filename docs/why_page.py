@@ -49,7 +49,7 @@ def write_why(docs: Path) -> None:
             design=ablated.design.name,
             heads=of_heads(before, after),
             said_heads=said_of_heads(before, after),
-            constraints=ablation.ablation_markdown(ablated),
+            constraints=ablation.ablation_rows(ablated).markdown(),
             said_constraints=said_of_constraints(ablated.ablation),
             retrieval=of_retrieval(arrays, software),
         ),
@@ -79,10 +79,11 @@ def said_of_heads(before: FidelityResult, after: FidelityResult) -> str:
     found["q clipped"] = rank_correlation(errors, flat(after, "q clipped"))
     strongest = sorted(found.items(), key=lambda entry: -abs(entry[1]))[:3]
     said = ", ".join(f"{name} {value:+.2f}" for name, value in strongest)
+    fate = f"fell in {fell}" if 2 * fell > len(pairs) else f"rose in {len(pairs) - fell}"
     return (
-        f"Distillation lowered the error of {fell} of {len(pairs)} heads "
-        f"(mean {mean(b for b, _ in pairs):.3f} to {mean(errors):.3f}). Over the heads it goes most with "
-        f"(rank correlation): {said}."
+        f"From the end of attention transfer to the end of distillation the error {fate} of {len(pairs)} "
+        f"heads (mean {mean(b for b, _ in pairs):.3f} to {mean(errors):.3f}): the whole model is then "
+        f"fitted, not each head. Over the heads it goes most with (rank correlation): {said}."
     )
 
 
@@ -115,8 +116,20 @@ def said_of_constraints(rows: Sequence[AblationRow]) -> str:
         f"Told apart by {APART:g} standard errors, the model is better without: "
         f"{named(lambda row: apart(row) < -APART)}; worse without, having been trained with it: "
         f"{named(lambda row: apart(row) > APART)}; not told apart: "
-        f"{named(lambda row: abs(apart(row)) <= APART)}."
+        f"{named(lambda row: abs(apart(row)) <= APART)}.{_all_lifted(rows)}"
     )
+
+
+def _all_lifted(rows: Sequence[AblationRow]) -> str:
+    """What follows from the perplexity with all constraints and without any."""
+    at = {row.name: row.perplexity for row in rows}
+    if "free" not in at:
+        return ""
+    free, chip = readable(at["free"]), readable(at["chip"])
+    said = f" With none of them the perplexity is {free}, with all of them {chip}"
+    if at["free"] > 0.98 * at["chip"]:
+        said += ", so what the conversion still loses is not in this list"
+    return f"{said}."
 
 
 def of_retrieval(arrays: RepetitionResult, software: RepetitionResult) -> str:
@@ -151,7 +164,7 @@ Every head gets the hidden states of the pretrained model; its output is compare
 attention (`error`: squared, relative). `pulses`: columns that give one. Ceilings: pulses and sub-tile outputs
 that are cut. `tile zero`: sub-tile outputs that count as nothing.
 
-{said_heads} An error here is an upper bound: training may have turned a head's output in its own space.
+{said_heads} An error at the end is an upper bound: training may have turned a head's output in its own space.
 
 {heads}
 
@@ -177,8 +190,7 @@ Perplexity of tokens whose pair with the token before already stood in the block
 
 {retrieval}
 
-What softmax attention does there with one sharp weight, a sum of pulses does with many: the loss on repeated
-text is what lifting single constraints does not explain.
+Copying from the context loses most. Which constraint it loses to was not tried.
 """
 
 
