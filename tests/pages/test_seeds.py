@@ -130,17 +130,17 @@ def test_pages_show_results_that_are_there_and_nothing_else(
     import tokens_page
     import training_page
 
-    place = tmp_path / "leroux2025" / "1341440"
+    place = tmp_path / "leroux2025" / "686080"
     assert training_page.control_sentence("no-such-chip") == ""
     own = DOCS / "results" / "training" / "tokens" / "leroux2025"
-    for path in (own / "1341440").iterdir():
+    for path in (own / "686080").iterdir():
         place.mkdir(parents=True, exist_ok=True)
         (place / path.name).write_bytes(path.read_bytes())
     alike = own / "software.json"
     (place.parent / "software.json").write_bytes(alike.read_bytes())
     (place / "software-distilled.json").write_bytes(alike.read_bytes())
     monkeypatch.setattr(tokens_page, "TOKENS", tmp_path)
-    assert "same 1,341,440 tokens by the same loss, is at × 1.000" in training_page.control_sentence(
+    assert "same 686,080 tokens by the same loss, is at × 1.000" in training_page.control_sentence(
         "leroux2025"
     )
     section = training_page.architectures({"GPT-2": [RUN, seeded(5, 1.01)], "Llama": [RUN]})

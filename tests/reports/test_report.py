@@ -223,7 +223,7 @@ def test_a_figure_has_the_numbers_of_its_lines() -> None:
 
 def test_sections_appear_only_where_a_result_holds_them(whole: str) -> None:
     shown = set(re.findall(r'<section id="([a-z-]+)"', whole))
-    without = {"timeline", "waveforms", "trace", "device", "codesign", "evaluation", "repetition"}
+    without = {"timeline", "waveforms", "trace", "device", "codesign", "evaluation"}
     assert shown == {section.id for section in SECTIONS} - without | {"summary", "provenance"}
     chips = made(ROOT / "docs" / "results" / "evaluation" / "chips-5.json")
     assert set(re.findall(r'<section id="([a-z-]+)"', chips)) == {"summary", "chips", "provenance"}

@@ -18,7 +18,7 @@ from gaincell.results.codec import COLUMNS, Cited, Numbers, from_json, kinds_of,
 from gaincell.results.codesign import CodesignResult
 from gaincell.results.common import Number, Value, nothing
 from gaincell.results.device import DeviceResult
-from gaincell.results.evaluation import ContextResult, PerplexityResult, RepetitionResult, RollingResult
+from gaincell.results.evaluation import ContextResult, PerplexityResult, RollingResult
 from gaincell.results.run import MappedResult, StagedResult, TrainedResult
 from gaincell.results.simulation import HeadResult, TileResult
 from gaincell.results.sweep import PointResult
@@ -45,7 +45,7 @@ def test_a_committed_result_is_written_back_as_it_was(path: Path) -> None:
 
 def test_kinds_of_committed_results_are_found() -> None:
     found = {kind_of(json.loads(path.read_text())) for path in TYPED}
-    others = {PerplexityResult, RollingResult, ContextResult, RepetitionResult, PointResult, CodesignResult}
+    others = {PerplexityResult, RollingResult, ContextResult, PointResult, CodesignResult}
     others |= {HeadResult, TileResult, DeviceResult}
     assert found == set(KINDS.values()) - others
 
@@ -144,7 +144,7 @@ def test_one_function_reads_files_and_directories() -> None:
     run = read(adapter, StagedResult)
     assert isinstance(run, TrainedResult)
     assert read(adapter) == to_json(run)
-    assert run.saved_stage is run.stage("more") is run.stages[-1]
+    assert run.saved_stage is run.stage("fine-tuned") is run.stages[-1]
     assert isinstance(read(mapped, StagedResult), MappedResult)
     with pytest.raises(RunError, match=r"tiny\.json: unknown key"):
         read(mapped, TrainedResult)

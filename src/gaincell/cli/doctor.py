@@ -47,7 +47,6 @@ def doctor(json: JsonFile = None) -> None:
     Example: gaincell doctor --json doctor.json
     """
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     found = [_python(), *_packages(), _compiler(), *_kernel(), *_programs(), _gpu(), _machine()]
@@ -56,7 +55,7 @@ def doctor(json: JsonFile = None) -> None:
         column.overflow = "fold"
     for each in found:
         state = {True: "ok", False: "problem", None: "–"}[each.ok]
-        table.add_row(each.part, escape(each.found), state, escape(each.note))
+        table.add_row(each.part, each.found, state, each.note)
     failed = [each.part for each in found if each.ok is False]
     show_result({"ok": not failed, "findings": [asdict(each) for each in found]}, json, table)
     if failed:
