@@ -165,6 +165,8 @@ FIGURES: dict[str, Draw] = {
     "adaptation-starts": _starts,
     "ablation": _of("evaluation/ablation", ablation.ablation_figure),
     "fidelity": _of("evaluation/fidelity", fidelity.fidelity_figure),
+    "why-constraints": _of("why/ablation", ablation.ablation_figure),
+    "why-heads": _of("why/fidelity", fidelity.fidelity_figure),
     **{
         f"activity-smollm2-135m{chip}": _of(f"costs/activity-smollm2-135m{chip}", activity.activity_figure)
         for chip in ("", "-extended")
