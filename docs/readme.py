@@ -443,32 +443,32 @@ def benchmark_page(bench: Mapping[str, Any], models: Mapping[str, Any]) -> str:
 
 def threads_section(bench: Mapping[str, Any]) -> str:
     """What `python -m benchmarks.threads` found."""
-    lines = [["two threads, T = 1024", "× as fast as one"], ["---", "---:"]]
-    lines += [[part, f"{gain:.2f}"] for part, gain in bench["gain_of_two_threads"].items()]
-    return (
-        f"## Threads and processes\n\n{markdown(lines)}\n\n"
+    rows = [(part, f"{gain:.2f}") for part, gain in bench["gain_of_two_threads"].items()]
+    caption = (
         f"Decoding: of eight sequences. With a process on each of {bench['cores']} cores the forward pass "
         f"takes {bench['process_on_every_core']:.2f} times as long as in a process that is alone, and "
-        f"{bench['threads_beyond_the_cores']:.2f} times where each has as many threads as there are "
-        "cores.\n\n"
+        f"{bench['threads_beyond_the_cores']:.2f} times where each has as many threads as there are cores. "
         f"Measured, {bench['provenance']['hardware']['cpu']}; {bench['provenance']['protocol']}."
     )
+    shown = Rows("", ("two threads, T = 1024", "× as fast as one"), rows, caption)
+    return f"## Threads and processes\n\n{shown.markdown()}"
 
 
 def conversion_section(bench: Mapping[str, Any]) -> str:
     """What `python -m benchmarks.conversion` found."""
-    losses = list(next(iter(bench["tokens_per_second"].values())))
+    rates, times, made = bench["tokens_per_second"], bench["times_before"], bench["provenance"]
+    losses = list(next(iter(rates.values())))
     head = [column for loss in losses for column in (f"{loss}, tokens/s", "× before")]
-    lines = [["checkout, products of matrices, gradient of the cells", *head], ["---", *["---:"] * len(head)]]
-    for way, rates in bench["tokens_per_second"].items():
-        times = bench["times_before"][way]
-        lines.append([way, *(cell for x in losses for cell in (f"{rates[x]:.0f}", f"{times[x]:.2f}"))])
-    made = bench["provenance"]
-    return (
-        f"## A conversion, now and at commit {bench['before']}\n\n{markdown(lines)}\n\n"
-        f"Measured, {made['hardware']['cpu']}; SmolLM2-135M as `recipes/low-tokens.toml` converts it; "
-        f"{made['protocol']}."
+    rows = [
+        (way, *(cell for loss in losses for cell in (f"{rates[way][loss]:.0f}", f"{times[way][loss]:.2f}")))
+        for way in rates
+    ]
+    caption = (
+        f"Measured, {made['hardware']['cpu']}, beside other work; SmolLM2-135M as `recipes/low-tokens.toml` "
+        f"converts it; {made['protocol']}."
     )
+    shown = Rows("", ("checkout, products of matrices, gradient of the cells", *head), rows, caption)
+    return f"## A conversion, now and at commit {bench['before']}\n\n{shown.markdown()}"
 
 
 def gpu_tables(bench: Mapping[str, Any]) -> str:

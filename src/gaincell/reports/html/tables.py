@@ -91,7 +91,7 @@ def _cell(cell: str, r: int, c: int, rows: Rows) -> Markup:
     if kind and kind not in KINDS:
         raise ValueError(f"a number in a table has one kind, not {kind!r}")
     marked = kind and re.search(r"\d", cell)
-    shown = element("abbr", kind[0], title=kind, class_=kind) if marked and kind else EMPTY
+    shown = element("abbr", kind[0], title=kind) if marked and kind else EMPTY
     return element("td", cell, shown, class_="words" if is_text else None)
 
 
