@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from enum import Enum
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import typer
 from docutils import nodes
@@ -101,6 +101,8 @@ def value_of(option: Any) -> str:
     if option.is_flag or option.metavar:
         return option.metavar or ""
     kind = option.type_descriptor.annotation
+    if get_origin(kind) is list:  # an option that may be repeated
+        (kind,) = get_args(kind)
     if choices := get_args(kind):
         return "|".join(choices)
     if issubclass(kind, Enum):
