@@ -595,15 +595,9 @@ FUZZED = {
 NEVER = (-1, 0, -(2**62), 2**62, 2**41, -(2**63), 2**63 - 1)
 
 
-@pytest.mark.parametrize(
-    ("seed", "many"),
-    [
-        *((0, 20_000), slow(0, 100_000)),
-        *(pytest.param(n, 100_000, marks=pytest.mark.nightly) for n in range(1, 6)),
-    ],
-)
-def test_no_arguments_crash_the_library(level: str, seed: int, many: int) -> None:
-    """So many calls over all levels, sizes right, wrong or absurd; buffers hold the largest right ones."""
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.nightly) for n in range(1, 6))])
+def test_no_arguments_crash_the_library(level: str, seed: int) -> None:
+    """100 000 calls over all levels, sizes right, wrong or absurd; buffers hold the largest right ones."""
     found = native_library.compiled_library()
     assert found is not None
     dice = random.Random(f"{seed} {level}")
@@ -614,7 +608,7 @@ def test_no_arguments_crash_the_library(level: str, seed: int, many: int) -> Non
     own = torch.rand(4 * 64 * 8 * 64)  # of every cell, column, output
     pointers = [None, data.data_ptr()]
     statuses = {}
-    calls = many // len(native_library.levels())
+    calls = 100_000 // len(native_library.levels())
     for call in range(calls):
         cells = native_library.Cells(
             kind=dice.choice((0, 0, 0, 1, 2, 3, 4, 5)), count=dice.choice((1, 2, 3, 3, 8, 0, 9, -1))
@@ -676,7 +670,7 @@ def test_no_arguments_crash_the_library(level: str, seed: int, many: int) -> Non
     assert found.gc_forward(None) == 2
     steps = {}
     ring = torch.zeros(2 * 3 * 16 * 64 + 64, dtype=torch.uint8)
-    for _ in range(many // 5):
+    for _ in range(20_000):
         step = native_library.Step(order=3, to_volts=0.1, steps=15.0, score_scale=1.0, output_scale=1.0)
         sizes = {"batch": (1, 2), "heads": (1, 3, 6), "kv_heads": (1, 3), "dim": (1, 7, 16, 17, 64)}
         sizes |= {"columns": (8, 16), "tiles": (1, 4, 8), "slots": (1, 5, 8), "q_levels": (0, 1, 2, 16)}
@@ -708,5 +702,5 @@ def test_no_arguments_crash_the_library(level: str, seed: int, many: int) -> Non
         status = found.gc_decode(ctypes.byref(step))
         steps[status] = steps.get(status, 0) + 1
     assert {0, 2} <= set(steps) <= {0, 1, 2}  # done, refused; or done and said not to be finite
-    assert min(steps[0], steps[2]) > many // 100, steps
+    assert min(steps[0], steps[2]) > 1000, steps
     assert found.gc_decode(None) == 2
