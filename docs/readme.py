@@ -464,8 +464,8 @@ def conversion_section(bench: Mapping[str, Any]) -> str:
         for way in rates
     ]
     caption = (
-        f"Measured, {made['hardware']['cpu']}, beside other work; SmolLM2-135M as `recipes/low-tokens.toml` "
-        f"converts it; {made['protocol']}."
+        f"Measured, {made['hardware']['cpu']}; SmolLM2-135M as `recipes/low-tokens.toml` converts it; "
+        f"{made['protocol']}. Other work on the machine lengthens processor time, too."
     )
     shown = Rows("", ("checkout, products of matrices, gradient of the cells", *head), rows, caption)
     return f"## A conversion, now and at commit {bench['before']}\n\n{shown.markdown()}"
