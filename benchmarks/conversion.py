@@ -5,7 +5,8 @@
 SmolLM2-135M on the paper's chip as `recipes/low-tokens.toml` makes it (paired rows, mixing, rank 14, blocks
 of 1024 tokens, one a step; the embedded text): steps of attention transfer and of distillation. Every
 measurement is a process of its own, whose checkout compiles its own kernel. Times are those of the processor,
-so that other work on the machine matters less. The first step of a process is left out.
+so that other work on the machine matters less. The first step of a process is left out. A kept teacher's
+outputs are read from disk (`gaincell train --teacher-outputs`): every training of a text but the first.
 """
 
 from __future__ import annotations
@@ -28,23 +29,24 @@ HERE = Path(__file__).parents[1]
 BEFORE = "9217be6"
 MODEL, RANK, BLOCK = "smollm2-135m", 14, 1024
 NOW, EARLIER = "now", "before"
-WAYS: tuple[tuple[str, bool, str | None], ...] = (
-    (EARLIER, False, None),
-    (EARLIER, True, None),
-    (NOW, False, "exact"),
-    (NOW, True, "exact"),
-    (NOW, True, "bf16"),
+WAYS: tuple[tuple[str, bool, str | None, bool], ...] = (
+    (EARLIER, False, None, False),
+    (EARLIER, True, None, False),
+    (NOW, False, "exact", False),
+    (NOW, True, "exact", False),
+    (NOW, True, "bf16", False),
+    (NOW, True, "bf16", True),
 )
-"""Checkout, products of matrices in bfloat16 or not, gradient of the cells."""
+"""Checkout, products of matrices in bfloat16 or not, gradient of the cells, kept teacher."""
 
 
-def called(checkout: str, bf16: bool, gradient: str | None) -> str:
+def called(checkout: str, bf16: bool, gradient: str | None, kept: bool) -> str:
     """What a way is called."""
     matrices = "bfloat16" if bf16 else "float32"
-    return f"{checkout}, {matrices}, gradient {gradient or 'exact'}"
+    return f"{checkout}, {matrices}, gradient {gradient or 'exact'}{', kept teacher' if kept else ''}"
 
 
-def measure(bf16: bool, gradient: str | None, steps: int) -> dict[str, float]:
+def measure(bf16: bool, gradient: str | None, kept: bool, steps: int) -> dict[str, float]:
     """Tokens a processor second of this process's own checkout, by the loss."""
     try:
         from gaincell.chips.design_file import load_design
@@ -63,10 +65,16 @@ def measure(bf16: bool, gradient: str | None, steps: int) -> dict[str, float]:
     loaded = load_model(MODEL)
     tokens = token_stream(open_text("sample").training, loaded.tokenizer, (steps + 1) * (BLOCK + 1)).long()
     blocks, design = tokens.view(-1, BLOCK + 1), load_design("leroux2025")
-    losses = {
-        "distillation": Distillation(copy.deepcopy(loaded.model), 0.5),
-        "transfer": AttentionTransfer(attach(copy.deepcopy(loaded.model), design, attention="softmax")),
+    folder = tempfile.TemporaryDirectory()
+    losses: dict[str, Any] = {
+        "distillation": Distillation(
+            copy.deepcopy(loaded.model), 0.5, **({"kept": Path(folder.name)} if kept else {})
+        )
     }
+    if not kept:
+        losses["transfer"] = AttentionTransfer(
+            attach(copy.deepcopy(loaded.model), design, attention="softmax")
+        )
     model: Any = loaded.model
     attach(model, design, **({} if gradient is None else {"gradient": gradient}))
     pair_rows(model, blocks[:1, :-1])
@@ -77,10 +85,15 @@ def measure(bf16: bool, gradient: str | None, steps: int) -> dict[str, float]:
     for name, loss in losses.items():
         if name == "transfer":
             only_attention(model)
-        times: list[float] = []
-        train(
-            model, blocks, settings, loss_of=loss, progress=lambda *_, t=times: t.append(time.process_time())
-        )
+        for _ in range(1 + kept):  # an earlier training of the same text kept them
+            times: list[float] = []
+            train(
+                model,
+                blocks,
+                settings,
+                loss_of=loss,
+                progress=lambda *_, t=times: t.append(time.process_time()),
+            )
         found[name] = BLOCK * (len(times) - 1) / (times[-1] - times[0])
     return found
 

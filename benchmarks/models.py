@@ -39,15 +39,20 @@ def timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def in_turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds, after one warming round."""
+def turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every round, after one warming round; who begins changes from round to round."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for n in range(rounds + 1):
-        for name, call in calls.items():
-            seconds = timed(call)
+        for name in list(calls)[:: 1 if n % 2 else -1]:
+            seconds = timed(calls[name])
             if n:
                 times[name].append(seconds)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
+
+
+def in_turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds, after one warming round."""
+    return {name: statistics.median(values) for name, values in turns(calls, rounds).items()}
 
 
 def measure(name: str) -> dict[str, Any]:
@@ -78,17 +83,19 @@ def measure(name: str) -> dict[str, Any]:
         models[kind].zero_grad()
 
     work: dict[str, tuple[Callable[[str], None], int, int]] = {
-        "prefill": (prefill, PREFILL, 3),
-        "decode": (decode, 1, 30),
-        "training step": (train, TRAINED - 1, 2),
+        "prefill": (prefill, PREFILL, 5),
+        "decode": (decode, 1, 60),
+        "training step": (train, TRAINED - 1, 5),
     }
     found = {}
     for what, (function, tokens, rounds) in work.items():
-        seconds = in_turns({kind: lambda k=kind, f=function: f(k) for kind in models}, rounds)
+        times = turns({kind: lambda k=kind, f=function: f(k) for kind in models}, rounds)
+        seconds = {kind: statistics.median(some) for kind, some in times.items()}
+        ratios = [mine / other for mine, other in zip(times["hardware"], times["softmax"], strict=True)]
         found[what] = {
             "seconds": seconds,
             "tokens_per_second": {kind: tokens / s for kind, s in seconds.items()},
-            "times_softmax": seconds["hardware"] / seconds["softmax"],
+            "times_softmax": statistics.median(ratios),
         }
         print(f"{name:14s} {what:14s} {found[what]['times_softmax']:.2f} x softmax", flush=True)
     return found
@@ -113,7 +120,8 @@ def main() -> None:
         "provenance": provenance(
             command=["python", "-m", "benchmarks.models", *sys.argv[1:]],
             seed=0,
-            protocol=f"both models in turns, medians; prompt of {PREFILL} tokens, training on {TRAINED - 1}",
+            protocol="both models in turns, medians of the times and of the ratios of every turn; prompt of "
+            f"{PREFILL} tokens, training on {TRAINED - 1}",
         ),
     }
     write_text(options.out, json.dumps(result, indent=1) + "\n")

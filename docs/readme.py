@@ -460,12 +460,20 @@ def conversion_section(bench: Mapping[str, Any]) -> str:
     losses = list(next(iter(rates.values())))
     head = [column for loss in losses for column in (f"{loss}, tokens/s", "× before")]
     rows = [
-        (way, *(cell for loss in losses for cell in (f"{rates[way][loss]:.0f}", f"{times[way][loss]:.2f}")))
+        (
+            way,
+            *(
+                f"{number[loss]:{digits}}" if loss in number else "–"
+                for loss in losses
+                for number, digits in ((rates[way], ".0f"), (times[way], ".2f"))
+            ),
+        )
         for way in rates
     ]
     caption = (
         f"Measured, {made['hardware']['cpu']}; SmolLM2-135M as `recipes/low-tokens.toml` converts it; "
-        f"{made['protocol']}. Other work on the machine lengthens processor time, too."
+        f"{made['protocol']}. Other work on the machine lengthens processor time, too. Kept teacher: its "
+        "outputs are read from disk (`--teacher-outputs`), as in every training of a text but the first."
     )
     shown = Rows("", ("checkout, products of matrices, gradient of the cells", *head), rows, caption)
     return f"## A conversion, now and at commit {bench['before']}\n\n{shown.markdown()}"

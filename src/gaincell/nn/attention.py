@@ -278,16 +278,19 @@ class GainCellAttention(nn.Module):
 
         output: whether the output's scaling may be left, too.
         """
-        if not self._scaled_inside(q, k, v):
+        stages = vars(self)["_modules"]  # see Scaler.plain
+        inside = {name: stages[name].plain for name in ("q", "k", "v", "out")}
+        if self.normaliser is not None:
+            inside["v"] = inside["out"] = False
+        if not self._scaled_inside(inside, q, k, v):
             return Asked(self.q(q, columns), *self.volts(k, v), None, False, columns)
         numbers: list[Tensor] = []
         given: list[Tensor] = []
-        for stage, x in ((self.q, q), (self.k, k), (self.v, self.values(v))):
-            inside = stage.plain and not (stage is self.v and self.normaliser is not None)
-            given.append(x if inside else stage(x, columns))
-            numbers += _gain_and_offset(stage, inside)
-        output = output and self.normaliser is None and self.out.plain
-        numbers += _gain_and_offset(self.out, output)
+        for name, x in (("q", q), ("k", k), ("v", self.values(v))):
+            given.append(x if inside[name] else stages[name](x, columns))
+            numbers += _gain_and_offset(stages[name], inside[name])
+        output = output and inside["out"]
+        numbers += _gain_and_offset(stages["out"], output)
         return Asked(given[0], given[1], self.with_constant(given[2]), Scaling(*numbers), output, columns)
 
     def answer(
@@ -306,12 +309,11 @@ class GainCellAttention(nn.Module):
             return self.output(attended, asked.columns)
         return attended if self.output_bias is None else self._biased(attended)
 
-    def _scaled_inside(self, *tensors: Tensor) -> bool:
+    def _scaled_inside(self, plain: dict[str, bool], *tensors: Tensor) -> bool:
         """Whether `attend` may scale what the arrays are given: the compiled kernel does so in passing."""
-        single = all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
-        return (
-            single and self.attend is gain_cell_attention and (self.q.plain or self.k.plain or self.v.plain)
-        )
+        if self.attend is not gain_cell_attention or not (plain["q"] or plain["k"] or plain["v"]):
+            return False
+        return all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
 
     def _attend(self, asked: Asked, at: At) -> Tensor:
         return self.attend(
@@ -360,6 +362,8 @@ def check_precision(layers: Sequence[GainCellAttention], where: str) -> None:
 
 def _gain_and_offset(stage: Scaler, inside: bool) -> tuple[Tensor, Tensor]:
     """Those of a stage in float32; 1 and 0 for one that is computed elsewhere."""
+    numbers = vars(stage)["_parameters"]  # see Scaler.plain
+    gain, offset = numbers["gain"], numbers["offset"]
     if inside:
-        return stage.gain.float(), stage.offset.float()
-    return torch.ones(len(stage.gain)), torch.zeros(len(stage.gain))
+        return gain.float(), offset.float()
+    return torch.ones(len(gain)), torch.zeros(len(gain))

@@ -79,6 +79,8 @@ def arrays_of(module: nn.Module) -> GainCellAttention | None:
     use.
     """
     found: Any = getattr(module, "gain_cell", None)
+    if isinstance(found, GainCellAttention):
+        return found
     if hasattr(found, "modules_to_save"):
         active = [] if found.disable_adapters else found.active_adapter
         name = active if isinstance(active, str) else next(iter(active), None)
