@@ -1,6 +1,7 @@
 // Checks, choice of the instruction level, memory and threads.
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
@@ -42,16 +43,28 @@ struct Slot {
 std::vector<Slot> slots;
 std::mutex one_call;  // calls from several threads take turns
 
+// Wait for a moment, shorter than it takes to sleep and be woken, for something that another thread is about to do.
+template <class Done>
+void briefly(Done done) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(40);
+    while (!done() && std::chrono::steady_clock::now() < end) {
+    }
+}
+
 // Threads that wait for the next piece of work: to wake one takes a tenth of the time that starting one takes.
 class Pool {
-    std::mutex mutex;
+    std::mutex mutex;  // of all that is written here
     std::condition_variable begin, end;
     const std::function<void(int)> *work = nullptr;
-    int size = 0, next = 1, last = 0, running = 0;  // numbers next ... last of the work are not taken yet
+    int size = 0;
+    std::atomic<int> next{1}, last{0}, running{0};  // numbers next ... last of the work are not taken yet
 
     void serve() {
         std::unique_lock<std::mutex> lock(mutex);
         for (;;) {
+            lock.unlock();
+            briefly([this] { return next <= last; });
+            lock.lock();
             begin.wait(lock, [this] { return next <= last; });
             const int number = next++;
             ++running;
@@ -79,6 +92,9 @@ public:
         task(0);
         std::unique_lock<std::mutex> lock(mutex);
         last = 0;
+        lock.unlock();
+        briefly([this] { return running == 0; });
+        lock.lock();
         end.wait(lock, [this] { return running == 0; });
     }
 };
@@ -199,6 +215,14 @@ bool bad_problem(const gc_problem &p) {
     return p.readout < GC_READOUT_NONE || p.readout > GC_READOUT_EVEN;
 }
 
+// Whether all of x[0 ... count) lie in first ... end - 1; without a way out, for it to be vectorised.
+bool within(const int32_t *x, int64_t count, int64_t first, int64_t end) {
+    const int32_t low = int32_t(first), high = int32_t(std::min<int64_t>(end - 1, INT32_MAX));
+    bool all = true;
+    for (int64_t n = 0; n < count; ++n) all &= x[n] >= low && x[n] <= high;
+    return all;
+}
+
 bool bad_step(const gc_step &p) {
     const int64_t limit = int64_t(1) << 31;
     for (int64_t size : {p.batch, p.heads, p.kv_heads, p.dim, p.columns, p.tiles, p.slots})
@@ -214,11 +238,7 @@ bool bad_step(const gc_step &p) {
     if (!p.table && (!p.left || p.order < 0 || p.order > GC_MAX_SLABS)) return true;
     if (p.q_levels < 0 || p.q_levels == 1 || p.storage_levels < 2 || p.storage_levels > GC_TABLE) return true;
     if (p.readout < GC_READOUT_NONE || p.readout > GC_READOUT_EVEN || p.threads < 1 || p.threads > 1024) return true;
-    for (int64_t s = 0; s < p.slots; ++s)
-        if (p.positions[s] < 0 || p.positions[s] >= p.columns) return true;
-    for (int64_t s = 0; s < p.batch * p.slots; ++s)
-        if (p.tile_of[s] < -1 || p.tile_of[s] >= p.tiles) return true;
-    return false;
+    return !within(p.positions, p.slots, 0, p.columns) || !within(p.tile_of, p.batch * p.slots, -1, p.tiles);
 }
 
 bool bad_tokens(const gc_tokens &p) {

@@ -188,7 +188,7 @@ class RingDecoder:
         step.left = slots.left.data_ptr()
         step.query_tokens = slots.query.data_ptr()
         step.table = None if slots.table is None else slots.table.data_ptr()
-        cells = step.batch * step.kv_heads * step.slots * step.dim
+        cells = step.batch * step.heads * step.slots * step.dim
         step.threads = threads_for(cells)
         step.level = level_number(self._level or level_in_use())
         return out if invoke("gc_decode", step) == OK else None

@@ -23,7 +23,7 @@ LEVELS = ("portable", "avx2", "avx512", "amx")
 """Instruction levels, slowest first."""
 MOST_SLABS, TABLE = 8, 16  # GC_MAX_SLABS, GC_TABLE
 MOST_THREADS = 1024
-WORTH_A_THREAD = 4_000_000
+WORTH_A_THREAD = 2**19
 """Cells that are read, for each of which another thread saves more time than it takes to start."""
 READOUTS = {"none": 0, "counter": 1, "counter-floor": 2, "published-code": 3}
 POLYNOMIAL, BY_LEVEL, CURVE, TIMED, TIMED_CURVE = range(5)  # kinds of cells
