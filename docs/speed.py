@@ -34,10 +34,11 @@ def speed(result: Result) -> Figure:
     times, memory = figure.subplots(1, 2)
     curves: dict[str, list[tuple[int, float]]] = {}
     for label, rows in result["results"].items():
-        if label.startswith("forward, ") and label.endswith(", 1 thread"):
-            tokens = int(label.split("T = ")[1].split(",")[0])
+        part, tokens, threads = label.split(", ")
+        length = tokens.removeprefix("T = ")
+        if part == "forward" and threads == "1 thread" and length.isdecimal():  # one sequence
             for name, row in rows.items():
-                curves.setdefault(name, []).append((tokens, 1e3 * row["seconds"]))
+                curves.setdefault(name, []).append((int(length), 1e3 * row["seconds"]))
     colours = (BLACK, GREY, RED, PURPLE, SKY, GREEN, ORANGE, BLUE)
     shown = [name for name, points in curves.items() if len(points) > 1 and name.count(",") < 2]
     plain = [name for name in shown if "," not in name or name.startswith("softmax")]

@@ -34,7 +34,7 @@ from gaincell.training.loss_name import LossName
 from gaincell.training.shares import teachers_part
 from gaincell.training.teacher_outputs import TeacherOutputs
 
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 128
 """Tokens whose distributions exist at the same time where the output layer is a plain matrix."""
 
 
