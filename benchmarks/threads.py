@@ -3,10 +3,10 @@
     python -m benchmarks.threads [--rounds 40] [--tokens 1024] [--out benchmarks/results/threads.json]
 
 H = 12, D = 64, window 1024, one sequence; decoding: of eight. The same work with 1 and 2 threads in turns,
-the shortest time of each: what else shares the memory of a machine only lengthens them. Then as many processes as there are cores compute the forward pass
-at once, each with one thread, then each with as many threads as there are cores, against one that is alone:
-where they do not hinder each other, both take as long as that one. Run it on a quiet machine with two cores
-or more.
+the shortest time of each: what else shares the memory of a machine only lengthens them. Then as many
+processes as there are cores compute the forward pass at once, each with one thread, then each with as many
+threads as there are cores, against one that is alone: where they do not hinder each other, both take as long
+as that one. Run it on a quiet machine with two cores or more.
 """
 
 from __future__ import annotations
