@@ -102,8 +102,8 @@ def gradients_by_layer(bench: Mapping[str, Any]) -> str:
         for n, layer in enumerate(layers, 1)
     ]
     caption = (
-        "Norm of the difference from the exact gradient over its norm, of the projections of q, k and v and of "
-        "all gains and offsets of a layer. The embedded model, trained on linear cells, on the paper's chip; "
+        "Norm of the difference from the exact gradient over its norm, of the projections of q, k and v and "
+        "of all gains and offsets of a layer. The embedded model, trained on linear cells, on the paper's chip; "
         f"{bench['provenance']['protocol']}; `python -m benchmarks.gradients`."
     )
     return "\n" + Rows("", ["gradient off by, %", *parts], rows, caption).markdown()
