@@ -103,8 +103,8 @@ def gradients_by_layer(bench: Mapping[str, Any]) -> str:
     ]
     caption = (
         "Norm of the difference from the exact gradient over its norm, of the projections of q, k and v and "
-        "of all gains and offsets of a layer. The embedded model, trained on linear cells, on the paper's chip; "
-        f"{bench['provenance']['protocol']}; `python -m benchmarks.gradients`."
+        "of all gains and offsets of a layer. The embedded model, trained on linear cells, on the paper's "
+        f"chip; {bench['provenance']['protocol']}; `python -m benchmarks.gradients`."
     )
     return "\n" + Rows("", ["gradient off by, %", *parts], rows, caption).markdown()
 
