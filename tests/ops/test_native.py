@@ -12,6 +12,7 @@ import torch
 from tests.cells import TABLE
 from tests.tiers import slow
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from gaincell.chips.design_file import Design, load_design
 from gaincell.circuits.converter_errors import Converters
@@ -361,6 +362,31 @@ def test_a_layer_scales_in_the_kernel_what_its_stages_show(extra: str) -> None:
     assert torch.equal(found[0][0], found[1][0])
     for got, expected in zip(found[0][1:], found[1][1:], strict=True):
         assert float((got - expected).norm()) < 1e-5 * float(expected.norm())
+
+
+def test_a_layer_takes_gains_that_are_computed_and_backward_hooks() -> None:
+    """torch's parametrisations, and hooks before the backward pass of a stage."""
+    layer = GainCellAttention(chip(), 4, 2, 16)
+    inputs = [t.float().requires_grad_() for t in signals(40, 4, 2, 16)]
+    with torch.no_grad():
+        layer.q.gain.fill_(0.7)
+    expected = layer(*inputs)
+    parametrize.register_parametrization(layer.q, "gain", _Exponential())
+    seen: list[object] = []
+    layer.k.register_full_backward_pre_hook(lambda *found: seen.append(found))
+    found = layer(*inputs)
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert len(seen) == 1
+    assert float(layer.q.parametrizations.gain.original.grad.abs().max()) > 0.0
+
+
+class _Exponential(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.exp()
+
+    def right_inverse(self, x: Tensor) -> Tensor:
+        return x.log()
 
 
 @EVERY_LEVEL
