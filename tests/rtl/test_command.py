@@ -152,6 +152,7 @@ def test_each_part_says_which_program_it_lacks(
     assert "energy" in result_of(out)
 
 
+@pytest.mark.slow
 def test_codes_of_a_model_come_out_as_they_went_in(small: Path, tmp_path: Path) -> None:
     random = torch.Generator().manual_seed(0)
     codes = {
