@@ -229,10 +229,10 @@ def test_strided_windows_predict_every_token_once(tokens: torch.Tensor) -> None:
 def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     from gaincell.reports.comparison import as_csv, as_json, as_latex, as_markdown, compare, terminal_table
     from gaincell.reports.comparison_figure import draw_comparison
-    from gaincell.reports.results import check
     from gaincell.results import read
     from gaincell.results.common import Value
     from gaincell.results.evaluation import Metric, TaskScores, TasksResult
+    from gaincell.results.plain import check
 
     def run(acc: list[float], logs: list[float], pages: list[list[float]], mark: str = "x") -> TasksResult:
         def task(name: str, metric: str, items: Any, score: float) -> TaskScores:
