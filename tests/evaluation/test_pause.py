@@ -19,10 +19,10 @@ from gaincell.evaluation.perplexity import next_token_nll
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.mapping.initial import initial_scaling
-
-TOKENS = torch.randint(1, 97, (200,), generator=torch.Generator().manual_seed(4))
 from gaincell.results import read
 from gaincell.results.simulation import GenerationResult
+
+TOKENS = torch.randint(1, 97, (200,), generator=torch.Generator().manual_seed(4))
 
 
 def hardware() -> torch.nn.Module:
