@@ -17,7 +17,7 @@ from gaincell.results.codec import COLUMNS, Cited, Numbers, from_json, kinds_of,
 from gaincell.results.codesign import CodesignResult
 from gaincell.results.common import Number, Value, nothing
 from gaincell.results.device import DeviceResult
-from gaincell.results.evaluation import ContextResult, PerplexityResult, RollingResult
+from gaincell.results.evaluation import ComparisonResult, ContextResult, PerplexityResult, RollingResult
 from gaincell.results.plain import check
 from gaincell.results.run import MappedResult, StagedResult, TrainedResult
 from gaincell.results.simulation import GenerationResult, HeadResult, TileResult
@@ -46,7 +46,7 @@ def test_a_committed_result_is_written_back_as_it_was(path: Path) -> None:
 def test_kinds_of_committed_results_are_found() -> None:
     found = {kind_of(json.loads(path.read_text())) for path in TYPED}
     others = {PerplexityResult, RollingResult, ContextResult, PointResult, CodesignResult}
-    others |= {HeadResult, TileResult, DeviceResult, GenerationResult}
+    others |= {HeadResult, TileResult, DeviceResult, GenerationResult, ComparisonResult}
     assert found == set(KINDS.values()) - others
 
 

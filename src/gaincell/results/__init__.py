@@ -66,6 +66,7 @@ KINDS: Mapping[tuple[str, ...], type[Result]] = {
     ("waveforms",): TileResult,
     ("fit", "decays"): DeviceResult,
     ("ring_memory",): GenerationResult,
+    ("reference", "rows"): evaluation.ComparisonResult,
 }
 """Parts of a file -> the kind of result that it is; the first whose parts it has."""
 
