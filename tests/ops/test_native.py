@@ -534,6 +534,23 @@ def test_a_ring_is_scaled_in_passing() -> None:
         assert torch.equal(found, scaled(before, *of_out))
 
 
+@EVERY_LEVEL
+def test_a_ring_reads_strided_gains_as_they_are() -> None:
+    design = chip(tile=16, window=48)
+    q, k, _ = (t.float() for t in signals(48, 4, 4, 16))
+    one, strided = torch.tensor(0.7).expand(4), torch.stack([torch.full((4,), 0.2), torch.full((4,), 9.0)], 1)
+    rings, outputs = torch.zeros(2, 1, 4, 48, 16, dtype=torch.uint8), []
+    columns = torch.arange(48)
+    left, tiles = torch.ones(1, 48), (columns // 16)[None]
+    slots = native_decode.make_slots(columns, tiles, left, torch.tensor([47]), design)
+    decoder = native_decode.RingDecoder(design, 4, 4, 16, 0)
+    for ring, scale in zip(rings, ((one, strided[:, 0]), (one.clone(), strided[:, 0].clone())), strict=True):
+        assert native_decode.write_ring(k, ring, 0, design, scale)
+        outputs.append(decoder(q[:, :, -1:], ring, ring, slots, scale, scale))
+    assert torch.equal(*rings)
+    assert torch.equal(*outputs)
+
+
 def test_a_thread_is_started_for_work_that_is_worth_it() -> None:
     threads = torch.get_num_threads()
     try:
