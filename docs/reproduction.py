@@ -373,7 +373,10 @@ def negative() -> str:
         f"Energies outside the band stated beforehand, ours over the paper's: {outside()} (s over c).",
         f"Adaptation does not undo an exponential or a saturated cell: perplexity stays {left[0]:.1f} and {left[1]:.1f} times that of the linear model (s).",
         "With the linear layers on an H100, attention in gain cells lowers the energy of a whole model at batch 1 only by a factor of "
-        + " and ".join(f"{number(row['energy_gain']):.2f} ({name})" for name, row in whole.items())
+        + " or ".join(
+            f"{' and '.join(f'{number(row[key]):.2f} ({name})' for name, row in whole.items())} with {OURS[column]}"
+            for column, key in (("cited", "energy_gain_cited"), ("bottom_up", "energy_gain"))
+        )
         + ", because reading the weights dominates. A token must then be held for "
         + " and ".join(with_scale(number(row["held"]), "s") for row in whole.values())
         + f", but the retention time is {tau:g} ms: this needs refreshes or other cells ([costs.md](costs.md)) (s over c).",
