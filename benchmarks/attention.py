@@ -39,7 +39,8 @@ from gaincell.ops.gain_cell_attention import (
     native_decode,
     native_library,
 )
-from gaincell.reports.results import provenance
+from gaincell.results.codec import to_json
+from gaincell.results.provenance import made
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 SOFTMAX = "softmax, float32"
@@ -320,7 +321,7 @@ def main() -> None:
     report |= {
         "limits": verdict,
         "instructions": list(native_library.levels()),
-        "provenance": provenance(command=sys.argv, seed=0, protocol=PROTOCOL),
+        "provenance": to_json(made(command=sys.argv, seed=0, protocol=PROTOCOL)),
     }
     write_text(options.out, json.dumps(report, indent=1) + "\n")
 

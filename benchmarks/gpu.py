@@ -35,7 +35,8 @@ from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires
 from gaincell.files import write_text
 from gaincell.ops.gain_cell_attention import gain_cell_attention, triton_launches
-from gaincell.reports.results import provenance
+from gaincell.results.codec import to_json
+from gaincell.results.provenance import made
 
 BATCH, HEADS, DIM = 8, 12, 64
 REFERENCE = "softmax, flash, bfloat16"
@@ -212,8 +213,8 @@ def main() -> None:
         "times": times,
         "chips": chips,
         "limits": verdict,
-        "provenance": provenance(
-            command=sys.argv, seed=0, protocol="alternating, medians of CUDA event times"
+        "provenance": to_json(
+            made(command=sys.argv, seed=0, protocol="alternating, medians of CUDA event times")
         ),
     }
     write_text(options.out, json.dumps(report, indent=1) + "\n")

@@ -27,7 +27,8 @@ from benchmarks.models import turns
 from gaincell.chips.design_file import load_design
 from gaincell.files import write_text
 from gaincell.ops.gain_cell_attention import gain_cell_attention, native_decode
-from gaincell.reports.results import provenance
+from gaincell.results.codec import to_json
+from gaincell.results.provenance import made
 
 LEAST_GAIN = 1.8
 """Of two threads."""
@@ -135,10 +136,13 @@ def main() -> None:
         "process_on_every_core": cost,
         "threads_beyond_the_cores": crowded,
         "limits": limits,
-        "provenance": provenance(
-            command=["python", "-m", "benchmarks.threads", *sys.argv[1:]],
-            seed=0,
-            protocol=f"threads in turns, shortest of {options.rounds}; processes that begin together, means",
+        "provenance": to_json(
+            made(
+                command=["python", "-m", "benchmarks.threads", *sys.argv[1:]],
+                seed=0,
+                protocol=f"threads in turns, shortest of {options.rounds}; "
+                "processes that begin together, means",
+            )
         ),
     }
     for what in ("gain_of_two_threads", "process_on_every_core", "threads_beyond_the_cores"):

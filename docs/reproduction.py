@@ -29,14 +29,14 @@ from gaincell.reports.baseline import per_token, was_shared
 from gaincell.reports.codesign import paired_interval
 from gaincell.reports.costs import with_scale
 from gaincell.reports.paper import cited
-from gaincell.reports.results import number
 from gaincell.reports.style import styled
 from gaincell.reports.tables import readable
 from gaincell.results import read
 from gaincell.results.baseline import BaselineResult
 from gaincell.results.cells import CellAdaptationResult
 from gaincell.results.cost import CostResult
-from gaincell.results.run import AdaptedResult, MappedResult, StagedResult, StageResult
+from gaincell.results.plain import number
+from gaincell.results.run import AdaptedResult, MappedResult, StagedResult, StageResult, TrainedResult
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"
@@ -119,7 +119,27 @@ def adaptation() -> str:
                 *(f"{times(at[s]['adapted'], linear)}, {ended(of[s])}" for s in ("trained", "neutral")),
             ]
         )
-    return markdown(rows) + f"\n\n{separated()}"
+    return markdown(rows) + f"\n\n{texts()}\n\n{separated()}"
+
+
+def texts() -> str:
+    """What table and figure are measured on, where that is the same for all rows.
+
+    Raises:
+        ValueError: rows of the table were evaluated on different blocks.
+    """
+    runs = [run for of in starts().values() for run in of.values()]
+    evaluated, fitted, protocols = (
+        {f"{run.text.evaluation_tokens:,} tokens of held-out text of `{run.text.name}`" for run in runs},
+        {f"{run.text.calibration_tokens:,} tokens" for run in runs},
+        {run.provenance.protocol for run in runs},
+    )
+    if max(map(len, (evaluated, fitted, protocols))) > 1:
+        raise ValueError(f"adaptations on different texts: {evaluated}, {fitted}, {protocols}")
+    return (
+        f"The table is on {evaluated.pop()} ({protocols.pop()}), the figure on the {fitted.pop()} of training text "
+        "that the adaptation reads."
+    )
 
 
 SMALL = 1.1
@@ -139,14 +159,17 @@ def separated() -> str:
         at = perplexities(of["neutral"])
         factor = {name: at[name] / at["linear"] for name in at}
         cell, left = factor["unadapted"], perplexities(of["trained"])["adapted"] / at["linear"]
-        sense = (
-            "so its neutral start shows how discarded gains are recovered"
+        exchanged, discarded = (
+            ("", ", so its neutral start shows how discarded gains are recovered")
             if cell < SMALL
-            else f"so this model falls without discarded gains too, and the adaptation from the trained start leaves × {left:.3f}"
+            else (
+                f"; this model falls without discarded gains too. The adaptation from the trained start leaves × {left:.3f}",
+                "",
+            )
         )
         said.append(
-            f"{model}, cubic cell: exchanging the cell multiplies the perplexity by {cell:.3g}. Discarding the gains multiplies it by "
-            f"{factor['linear-neutral']:,.0f} with the linear cell and by {factor['unadapted-neutral']:,.0f} with this cell, {sense}."
+            f"{model}, cubic cell: exchanging the cell multiplies the perplexity by {cell:.3g}{exchanged}. Discarding the gains multiplies it by "
+            f"{factor['linear-neutral']:,.0f} with the linear cell and by {factor['unadapted-neutral']:,.0f} with this cell{discarded}."
         )
     return "\n\n".join([*said, "Only the trained start shows what the cell itself costs."])
 
@@ -176,7 +199,7 @@ def training() -> str:
     paper = cited()["training"]
     table, paired = stages("training/tiny-table"), stages("training/tiny-table-paired")
     scratch, rows = "software-scratch", [
-        ["× pretrained model", "released early run, lowest (c)", "its iterations", "Table 1, WikiText-2 (c)", "tiny, paper's arrays (s)", "the same, paired rows (s)", "our tokens"],
+        ["× pretrained model", "released early run, lowest (c)", "iterations of that run", "Table 1, WikiText-2 (c)", "tiny, paper's arrays (s)", "the same, paired rows (s)", "our tokens"],
         ["---", *["---:"] * 6],
     ]  # fmt: skip
     for title, run, row, stage in (
@@ -214,6 +237,13 @@ def tasks() -> str:
     runs = tokens_page.by_mapping(sorted(RESULTS.glob("evaluation/tasks/smollm2-*.json")))
     found = {f"SmolLM2-135M {'in' if name == 'software' else 'on'} {name}": run for name, run in runs.items()}
     return comparison.as_markdown(comparison.compare(found, "SmolLM2-135M in software", paper=True)).strip()
+
+
+def energies() -> str:
+    """Fig. 5e, and whose activity the last column has."""
+    source = read(RESULTS / "costs" / "cost-smollm2-135m.json", CostResult).activity.source
+    on = tokens_page.mapping(read(ROOT / "adapters" / "smollm2-135m", TrainedResult))
+    return f"{energy()}\n\nThe last column has the activity of `adapters/smollm2-135m`, {on}, measured on {source}."
 
 
 def baseline() -> str:
@@ -256,14 +286,14 @@ def quality() -> list[str]:
     words = []
     for title, name in (
         ("`tiny` on the paper's arrays", "training/tiny-table"),
-        ("with paired rows", "training/tiny-table-paired"),
-        ("without them, by `gaincell map` on the text sample", "tiny"),
+        ("`tiny` on the paper's arrays with paired rows", "training/tiny-table-paired"),
+        ("`tiny` on the paper's arrays, by `gaincell map`", "tiny"),
     ):
         found = stages(name)
         tuned, other = found["fine-tuned"], found["software-continued-more"]
         words.append(
             f"{title}: × {tuned.ratio_to_software:.2f} after {counted(tuned.training_tokens)} tokens, "
-            f"where the softmax model continued on the same tokens is at × {other.ratio_to_software:.2f}"
+            f"the softmax model trained on them by cross-entropy × {other.ratio_to_software:.2f}"
         )
     goal, ends = tokens_page.table_1()[tokens_page.TUNED], tokens_page.ends()
     verdict = f"the paper's fine-tuned GPT-2 is at × {goal:.2f} on WikiText-2 (Table 1); " + "; ".join(
@@ -278,7 +308,7 @@ def quality() -> list[str]:
         f"{title}: × {end.ratio:.2f} after {counted(end.tokens)} tokens" for title, end in ends.items()
     )
     return [
-        f"relative to the pretrained software model. On WikiText-2: {own}. On held-out text like that of the training: {'; '.join(words)} (s)",
+        f"relative to the pretrained software model. On WikiText-2: {own}. On held-out text like that of the training, arrays that learned from a teacher: {'; '.join(words)} (s)",
         f"{verdict}; no verdict on `tiny`, which is measured on another text",
     ]
 
@@ -333,7 +363,7 @@ def negative() -> str:
     tuned, low, high = paired_interval(trained.nll, adapted.nll, adapted.predictions)
     ends = "; ".join(f"{title}: × {end.ratio:.2f}" for title, end in tokens_page.ends().items())
     lines = [
-        f"Word perplexity on WikiText-2, relative to the pretrained software model, after all the training that we could afford: {ends} (s). The paper: × {tokens_page.table_1()[tokens_page.TUNED]:.2f} (c).",
+        f"Word perplexity on WikiText-2, relative to the pretrained software model, after the most tokens that each mapping has here: {ends} (s). The paper's fine-tuned GPT-2: × {tokens_page.table_1()[tokens_page.TUNED]:.2f} (c).",
         f"The published adaptation of `gaincell map smollm2-135m` (paper's arrays): {ended(small)}. The closed form meets the statistics there too, but cannot wake silent heads: "
         f"perplexity goes from {readable(ppl['unadapted'])} to {readable(ppl['adapted'])}, not to the {readable(ppl['linear'])} of the linear model (s).",
         f"A short fine-tuning after the adaptation {'makes `tiny` better' if high < 1 else 'makes `tiny` worse' if low > 1 else 'makes `tiny` neither better nor worse'}: "
@@ -343,7 +373,10 @@ def negative() -> str:
         f"Energies outside the band stated beforehand, ours over the paper's: {outside()} (s over c).",
         f"Adaptation does not undo an exponential or a saturated cell: perplexity stays {left[0]:.1f} and {left[1]:.1f} times that of the linear model (s).",
         "With the linear layers on an H100, attention in gain cells lowers the energy of a whole model at batch 1 only by a factor of "
-        + " and ".join(f"{number(row['energy_gain']):.2f} ({name})" for name, row in whole.items())
+        + " or ".join(
+            f"{' and '.join(f'{number(row[key]):.2f} ({name})' for name, row in whole.items())} with {OURS[column]}"
+            for column, key in (("cited", "energy_gain_cited"), ("bottom_up", "energy_gain"))
+        )
         + ", because reading the weights dominates. A token must then be held for "
         + " and ".join(with_scale(number(row["held"]), "s") for row in whole.values())
         + f", but the retention time is {tau:g} ms: this needs refreshes or other cells ([costs.md](costs.md)) (s over c).",
@@ -353,7 +386,7 @@ def negative() -> str:
 
 PARTS = {
     "headline": headline, "tokens": tokens_page.table, "cell": cell, "timing": timing, "area": area, "adaptation": adaptation, "training": training,
-    "tasks": tasks, "accuracy": accuracy, "energy": energy, "machines": machines, "baseline": baseline, "negative": negative,
+    "tasks": tasks, "accuracy": accuracy, "energy": energies, "machines": machines, "baseline": baseline, "negative": negative,
 }  # fmt: skip
 
 
@@ -368,8 +401,8 @@ def against(machines: list[Json], what: str) -> str:
     found = {title: ratios(machines, f"{what}_over_{column}") for column, title in OURS.items()}
     groups = ("the published GPU measurements", "GPUs that only read their cache (computed)")
     return "; ".join(
-        f"against {group}, less by × "
-        + " or × ".join(f"{min(at[n]):,.0f} to {max(at[n]):,.0f} with {title}" for title, at in found.items())
+        f"against {group}, lower by a factor of "
+        + " or ".join(f"{min(at[n]):,.0f} to {max(at[n]):,.0f} with {title}" for title, at in found.items())
         for n, group in enumerate(groups)
     )
 

@@ -19,7 +19,7 @@ from reproduction_circuits import RESULTS
 from scipy import stats
 from token_curve import COLUMN, compared, tokens_of
 
-from gaincell.mapping.recipe import Recipe
+from gaincell.mapping.recipe import Recipe, StageRecipe
 from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports.comparison import cited_rows
 from gaincell.reports.paper import cited
@@ -198,7 +198,8 @@ def differences(found: list[Conversions]) -> list[str]:
     warm = theirs.warmup_steps * theirs.batch * recipe.block
     risen = next(perplexity for n, _, perplexity in known if n == theirs.warmup_steps) / public
     own = [training.recipe for chip in sorted(TOKENS.glob("*/")) for training in trainings(chip)]
-    trained = [stage.training for one in own for stage in one.stages if stage.task == "train"]
+    stages = [stage for one in own for stage in one.stages if stage.task == "train"]
+    trained = [stage.training for stage in stages]
     ranks, wiki = (
         {one.lora.rank for one in own if one.lora},
         {100 * (one.files.get("wiki_passages") or 0) for one in own},
@@ -213,13 +214,26 @@ def differences(found: list[Conversions]) -> list[str]:
         f"Metric: ours is word perplexity on WikiText-2 (validation split, all articles, by the evaluation harness), relative to SmolLM2-135M. The paper's curve is perplexity per token on held-out blocks of OpenWebText, its training text, relative to the public GPT-2, which has {public:g} on that text (c), taken to be measured on the same blocks. Compare ours with the paper's Table 1, WikiText-2, test split: after fine-tuning × {table_1()[TUNED]:.2f} of the public GPT-2.",
         f"Text: {_span(wiki)} % of our tokens are passages of Wikipedia. Software models trained on them ({', '.join(software)}) show what the text alone gives, and arrays trained on them may gain from it too.",
         f"What is trained: here, adapters of rank {_span(ranks)}, gains, offsets and what the mapping adds, while the weights stay; in the paper, all weights.",
-        "Teacher: ours is distilled from the pretrained model, in part from its attention outputs and hidden states; the paper's learns from the next token alone. Tokens of the pretraining count for neither.",
+        f"Teacher: ours learns from {_listed(_taught(stages))}; the paper's learns from the next token alone. Tokens of the pretraining count for neither.",
         f"Start: ours begins with gains and offsets chosen by statistics. The paper's curve is at × {known[0][2] / public:,.0f} before its first iteration; the figure leaves this point out.",
         f"Warm-up: the paper's learning rate rises over {theirs.warmup_steps:,} iterations ({warm / 1e9:.1f} G tokens), and its curve is then at × {risen:.2f}. Ours rises over {_span({one.warmup_steps for one in trained})} steps.",
         f"Step: {theirs.batch:,} sequences in the paper, {_span({one.batch for one in trained})} here.",
         "Cells and models: the paper's curve has linear cells; our rows have the cubic ones unless they say otherwise. GPT-2 (124M) and SmolLM2-135M differ in architecture and pretraining.",
         "Intervals: ours are over articles, not over trainings. A point is one training, and our longer trainings continue shorter ones. The paper gives no intervals.",
     ]
+
+
+def _taught(stages: list[StageRecipe]) -> list[str]:
+    """What trainings take from the pretrained model, and what they learn beside it."""
+    told = [
+        ("its distribution", any(one.loss == "distillation" for one in stages)),
+        ("its attention outputs", any(one.loss == "transfer" or one.outputs for one in stages)),
+        ("its hidden states", any(one.states for one in stages)),
+    ]
+    own = [one for one in stages if one.loss == "distillation" and one.weight < 1]
+    words = [word for word, is_so in told if is_so]
+    words[0] = words[0].replace("its", "the pretrained model's", 1)
+    return [*words, "in part the next token"] if own else words
 
 
 def _span(found: set[float] | set[int]) -> str:
@@ -247,7 +261,7 @@ def front_table() -> str:
         for series in found
         for p in (series.points[-1:] if series.kind == "simulated" else series.points)
     ]
-    head = "| model and attention | tokens | perplexity, × software | measured as |"
+    head = "| model and attention | tokens | perplexity, × software | metric |"
     return "\n".join([head, "| --- | ---: | ---: | --- |", *rows])
 
 

@@ -35,8 +35,10 @@ the embedded model straight onto the paper's chip, distilled from itself in soft
 """,
     "smollm2-paper": """## The paper's pipeline on SmolLM2-135M
 
-`recipes/smollm2-paper.toml`: neither paired rows nor mixing, rank 14. *software, same adapter and loss* is
-the control: it has the hardware models' adapter, teacher, loss and text, and softmax attention.
+`recipes/smollm2-paper.toml`: the paper's stages and arrays, neither paired rows nor mixing. Not the paper's:
+an adapter of rank 14 in place of all weights, a teacher, and attention transfer first. *software, same
+adapter and loss* is the control: it has the hardware models' adapter, teacher, loss and text, and softmax
+attention.
 
 """,
 }
@@ -84,10 +86,13 @@ def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
         if told:
             lines.append(f"* {words}, at most × {most:.2f} in every run: {', '.join(told)}")
     heading = "## GPT-2's architecture and Llama's\n\n"
+    own = tokens_page.recipe_of(next(iter(by_title.values()))[0]).stage("linear")
     about = (
-        "Two models of one size, trained from nothing on the same text, then the paper's stages without any "
-        "help: all weights, cross-entropy, neither teacher nor paired rows nor mixing "
-        "(`recipes/small-gpt2.toml`, `recipes/small-llama.toml`).\n\n"
+        "Two models of one size, trained from nothing on the same text, then the paper's stages: all "
+        "weights, cross-entropy, neither teacher nor paired rows nor mixing (`recipes/small-gpt2.toml`, "
+        f"`recipes/small-llama.toml`). Not the paper's: first gains and offsets from {own.initial} of the "
+        f"text, and a learning rate of their own, {own.training.scale_learning_rate:g} beside "
+        f"{own.training.learning_rate:g}.\n\n"
     )
     targets = "\nTargets, stated before the runs:\n\n" + "\n".join(lines) + "\n" if lines else ""
     return heading + about + seeds.seeds_markdown(by_title) + targets

@@ -242,6 +242,7 @@ def test_a_base_model_that_changed(softmax: dict[str, Path], tmp_path: Path) -> 
     assert exit_code("export", str(run), "--format", "peft", "--out", str(tmp_path / "out")) == 2
 
 
+@pytest.mark.slow
 def test_adapters_for_something_else(softmax: dict[str, Path], tmp_path: Path) -> None:
     """Another model, another chip, beside another adapter, of another kind."""
     wrapped = adapter(hardware(softmax["llama"]), "llama", tmp_path / "llama")

@@ -170,7 +170,7 @@ POLICIES = [
 ]
 
 
-@pytest.mark.parametrize("refresh", slow_after(2, reversed(POLICIES)), ids=str)
+@pytest.mark.parametrize("refresh", slow_after(1, reversed(POLICIES)), ids=str)
 def test_the_ring_equals_the_arrays_token_by_token(refresh: Refresh) -> None:
     """A layer's attention on the ring gives what HeadArray gives for the same q, k, v; a pause after 40."""
     uneven = EFFECTS["uneven levels"] if refresh.kind == "reread" else {}
@@ -199,7 +199,7 @@ def test_the_ring_equals_the_arrays_token_by_token(refresh: Refresh) -> None:
 
 
 @pytest.mark.parametrize("period", [3e-3, slow(30e-6)])
-@pytest.mark.parametrize("refresh", slow_after(2, [POLICIES[n] for n in (4, 1, 2, 3)]), ids=str)
+@pytest.mark.parametrize("refresh", slow_after(1, [POLICIES[n] for n in (4, 1, 2, 3)]), ids=str)
 def test_pieces_between_refreshes_equal_single_tokens(refresh: Refresh, period: float) -> None:
     """Also where the ring lives much longer than its cells: voltages last from refresh to refresh."""
     if refresh.every_seconds:
@@ -317,6 +317,7 @@ def test_more_tokens_than_until_the_next_refresh_are_refused() -> None:
         model(input_ids=ids(6), **cache.argument)
 
 
+@pytest.mark.slow
 def test_generate_with_sampling_and_beams() -> None:
     model = hardware()
     prompt = ids(10, 2)
@@ -564,6 +565,7 @@ def test_what_is_held_ages_by_drafts_that_are_taken_back(
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 def test_assisted_decoding_on_the_ring() -> None:
     """Drafts are taken back; on a chip that does not leak the text is that of the full forward pass."""
     model, draft = hardware(micro_design(retention_time=None).replace(window=64)), micro_llama(torch.float64)

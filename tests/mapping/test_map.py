@@ -213,6 +213,7 @@ def test_a_map_with_adapters(tmp_path: Path) -> None:
     assert load_model(tmp_path / "x3").model is not None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
 def test_a_map_with_adapters_keeps_bfloat16_and_reads_the_model_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

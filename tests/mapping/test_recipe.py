@@ -355,6 +355,20 @@ def test_what_cannot_be_set_is_refused(tmp_path: Path, given: str, message: str)
         load_recipe(write(tmp_path), changes=parse_overrides([given]))
 
 
+@pytest.mark.parametrize("name", ["gpt2", "gpt2-xl"])
+def test_the_paper_s_rows_have_its_iterations_and_gradients(name: str) -> None:
+    """Methods: 13,000 linear iterations before the adapted row, 3,000 and 10,000 for the fine-tuned one."""
+    recipe = load_recipe(next(path for path in SHIPPED if path.stem == name))
+    linear, cubic = recipe.stage("linear"), recipe.stage("fine-tuned")
+    assert (linear.start, linear.steps, recipe.stage("adapted").start) == ("software", 13_000, "linear")
+    assert (recipe.stage(cubic.start).start, cubic.steps) == ("linear-for-transfer", 10_000)
+    assert recipe.stage("linear-for-transfer").steps == 3_000
+    rows = [one for one in recipe.stages if not one.name.endswith("for-transfer")]
+    assert {recipe.tokens_of(row) for row in rows} == {13_000 * recipe.block * linear.training.batch}
+    own = [one for one in rows if one.task == "train" and one.attention == "arrays" and one.cell is None]
+    assert {one.gradient for one in own} == {"surrogate"}
+
+
 def test_a_block_fits_the_positions_of_gpt2() -> None:
     path = SHIPPED[[shipped.stem for shipped in SHIPPED].index("small-gpt2")]
     with pytest.raises(InputError, match="block = 1024; give 2 to 512, the model's context"):

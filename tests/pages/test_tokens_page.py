@@ -7,6 +7,7 @@ import math
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 from conversions import ConversionPoint, Conversions, conversions_markdown, draw_conversions
 from tests import drawing
+
+from gaincell.mapping.recipe_file import load_recipe
 
 ROOT = Path(__file__).parents[2]
 TOKENS = ROOT / "docs" / "results" / "training" / "tokens"
@@ -83,6 +86,18 @@ def test_the_table_has_what_the_figure_has(page: ModuleType) -> None:
     for series in page.every():
         assert f"| {series.label} |" in table
         assert f"{series.label}: {series.measure}" in drawn
+
+
+def test_what_our_trainings_learn_from_is_that_of_their_recipes(page: ModuleType) -> None:
+    distilled = load_recipe(ROOT / "recipes" / "low-tokens-control.toml").stage("software-distilled")
+    assert distilled.weight < 1
+    alone = replace(distilled, weight=1.0)
+    assert page._taught([alone]) == ["the pretrained model's distribution"]
+    assert page._taught([distilled]) == [*page._taught([alone]), "in part the next token"]
+    assert "its hidden states" in page._taught([replace(distilled, states=2.0)])
+    (said,) = (line for line in page.table().splitlines() if line.startswith("* Teacher"))
+    own = [one.recipe for chip in TOKENS.glob("*/") for one in page.trainings(chip)]
+    assert ("hidden states" in said) is any(stage.states > 0 for one in own for stage in one.stages)
 
 
 def test_table_1_is_compared_on_its_own_text(page: ModuleType) -> None:

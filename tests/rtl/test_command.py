@@ -19,9 +19,9 @@ from gaincell.cli import main
 from gaincell.costs.floorplan import blocks_of, head_plan
 from gaincell.costs.head import assumed_head
 from gaincell.costs.technology import load_technology
-from gaincell.reports.results import check
 from gaincell.results import parse
 from gaincell.results.codec import to_json
+from gaincell.results.plain import check
 
 pytest.importorskip("amaranth", reason=AMARANTH)
 
@@ -152,6 +152,7 @@ def test_each_part_says_which_program_it_lacks(
     assert "energy" in result_of(out)
 
 
+@pytest.mark.slow
 def test_codes_of_a_model_come_out_as_they_went_in(small: Path, tmp_path: Path) -> None:
     random = torch.Generator().manual_seed(0)
     codes = {

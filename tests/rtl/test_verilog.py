@@ -129,6 +129,7 @@ def test_signed_queries_in_verilog() -> None:
     assert play(same, found.record, "iverilog").different > 0
 
 
+@pytest.mark.slow
 def test_the_gates_give_every_wire_of_the_simulator(
     run: Stimulus, verilog: Design, synthesis: Synthesis
 ) -> None:

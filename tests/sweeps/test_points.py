@@ -105,6 +105,7 @@ def test_the_front_holds_what_nothing_is_better_than() -> None:
     assert [p.point for p in reports.front(result)] == [0, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
 def test_chips_yield_and_an_adaptation_of_every_chip(write: Callable[..., Path], tmp_path: Path) -> None:
     head = HEAD.replace('["perplexity"]', '["perplexity", "yield"]') + "chips = 2\nwithin = 0.5\n"
@@ -135,6 +136,7 @@ def test_fine_tuning_starts_anew_at_every_point(write: Callable[..., Path]) -> N
     assert bench.measure({"fine_tune": 0, "learning_rate": 1e-3}).values["perplexity"] == plain
 
 
+@pytest.mark.slow
 def test_training_meets_other_chips_than_those_evaluated(
     write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,7 +161,7 @@ def test_training_meets_other_chips_than_those_evaluated(
     assert len({design.mismatch.chip for design in met}) == 3  # where it begins, and one a micro-batch
 
 
-@pytest.mark.parametrize("sampler", slow_after(1, ["tpe", "nsga2", "random"]))
+@pytest.mark.parametrize("sampler", slow_after(1, ["random", "tpe", "nsga2"]))
 def test_samplers_give_exactly_the_points_asked_for(
     sampler: str, write: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -31,6 +31,7 @@ def of_window(found: SweepResult, window: int) -> Point:
     return next(p for p in found.complete if p.setting("window") == window)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
 def test_a_ring_longer_than_the_blocks_is_not_called_free(write: Callable[..., Path], tmp_path: Path) -> None:
     """Rings of 32, 64 and 128 columns give the same losses in blocks of 32: only 16 columns can be judged."""
@@ -83,6 +84,7 @@ def test_a_ring_longer_than_the_blocks_is_not_called_free(write: Callable[..., P
         assert said in shown
 
 
+@pytest.mark.slow
 def test_a_front_over_what_is_not_seen_says_so(write: Callable[..., Path], tmp_path: Path) -> None:
     """Of a grid without the unchanged design, too: its front prefers the short ring unseen."""
     found = measured(load_sweep(write("window = [32, 128]\nquery_levels = [4, 8]", HEAD)), tmp_path)

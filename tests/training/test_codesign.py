@@ -114,6 +114,7 @@ def test_gradients_of_a_whole_model_without_quantisers() -> None:
         assert float(log.grad) == pytest.approx((losses[0] - losses[1]) / 2e-4, rel=0.005)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
     def stop(done: int, total: int, numbers: dict[str, float]) -> None:
         if done == 4:
