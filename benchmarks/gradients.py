@@ -23,7 +23,8 @@ from gaincell.chips.design_file import load_design
 from gaincell.files import write_text
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.mapping.ready import hardware_model
-from gaincell.reports.results import provenance
+from gaincell.results.codec import to_json
+from gaincell.results.provenance import made
 from gaincell.text import open_text, token_stream
 from gaincell.training.loop import next_token_loss
 
@@ -75,11 +76,13 @@ def main() -> None:
     result = {
         "kind": "simulated",
         "off": off,
-        "provenance": provenance(
-            command=["python", "-m", "benchmarks.gradients", *sys.argv[1:]],
-            seed=0,
-            protocol=f"one block of {options.tokens} tokens, loss of the next token",
-            design_hash=attached_layers(loaded.model)[0].design.hash,
+        "provenance": to_json(
+            made(
+                command=["python", "-m", "benchmarks.gradients", *sys.argv[1:]],
+                seed=0,
+                protocol=f"one block of {options.tokens} tokens, loss of the next token",
+                design_hash=attached_layers(loaded.model)[0].design.hash,
+            )
         ),
     }
     write_text(options.out, json.dumps(result, indent=1) + "\n")
