@@ -91,9 +91,9 @@ def at_level(level: str, **options: Any) -> Attention:
     return attention
 
 
-def scaled_at_level(level: str) -> Attention:
-    """The compiled kernel with gains and offsets, which it applies and which have gradients, too."""
-    ones, zeros = (torch.full((12,), x, requires_grad=True) for x in (1.0, 0.0))
+def scaled_at_level(level: str, gradients: bool) -> Attention:
+    """The compiled kernel with gains and offsets, which it applies and which may have gradients, too."""
+    ones, zeros = (torch.full((12,), x, requires_grad=gradients) for x in (1.0, 0.0))
     return at_level(level, scaling=Scaling(*(ones, zeros) * 4))
 
 
@@ -128,7 +128,7 @@ def contenders(tokens: int, part: str, threads: int, batch: int) -> dict[str, At
         best = levels[-1]
         for cell in ("linear", "x3", "sigmoid"):
             found[f"native {best}, {cell}"] = at_level(best, chip={"cell": cell})
-        found[f"native {best}, {SCALED}"] = scaled_at_level(best)
+        found[f"native {best}, {SCALED}"] = scaled_at_level(best, part == BOTH)
         found[f"native {best}, mismatch"] = at_level(best, chip={"mismatch": Mismatch(gain_std=0.05)})
         if part == BOTH:
             found[f"native {best}, linear surrogate"] = at_level(best, gradient="surrogate")
