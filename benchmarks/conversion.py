@@ -135,7 +135,8 @@ def main() -> None:
         print(json.dumps(measure(*json.loads(options.measure))))
         return
     from gaincell.files import write_text
-    from gaincell.reports.results import provenance
+    from gaincell.results.codec import to_json
+    from gaincell.results.provenance import made
 
     rates: dict[str, dict[str, list[float]]] = {called(*way): {} for way in WAYS}
     with checkouts(options.before) as sources:
@@ -151,11 +152,13 @@ def main() -> None:
         "tokens_per_second": found,
         "times_before": {way: {loss: by[loss] / first[loss] for loss in by} for way, by in found.items()},
         "before": options.before,
-        "provenance": provenance(
-            command=["python", "-m", "benchmarks.conversion", *sys.argv[1:]],
-            seed=0,
-            protocol=f"in turns, a process each, processor time of one thread; {options.steps} steps of one "
-            f"block of {BLOCK} tokens, medians of {options.rounds}",
+        "provenance": to_json(
+            made(
+                command=["python", "-m", "benchmarks.conversion", *sys.argv[1:]],
+                seed=0,
+                protocol="in turns, a process each, processor time of one thread; "
+                f"{options.steps} steps of one block of {BLOCK} tokens, medians of {options.rounds}",
+            )
         ),
     }
     write_text(options.out, json.dumps(result, indent=1) + "\n")

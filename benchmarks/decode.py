@@ -23,7 +23,8 @@ from gaincell.files import write_text
 from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.ready import hardware_model
-from gaincell.reports.results import provenance
+from gaincell.results.codec import to_json
+from gaincell.results.provenance import made
 
 STRETCH = 500
 SOFTMAX_TOKENS = 1000
@@ -76,12 +77,14 @@ def main() -> None:
         "benchmark": "decode",
         "threads": given.threads,
         "rows": rows,
-        "provenance": provenance(
-            command=["python", "-m", "benchmarks.decode", *sys.argv[1:]],
-            seed=0,
-            protocol=f"alternating stretches of {STRETCH} tokens in one process",
-            design_hash=ring.rings[0].attention.design.hash,
-            inputs={},
+        "provenance": to_json(
+            made(
+                command=["python", "-m", "benchmarks.decode", *sys.argv[1:]],
+                seed=0,
+                protocol=f"alternating stretches of {STRETCH} tokens in one process",
+                design_hash=ring.rings[0].attention.design.hash,
+                inputs={},
+            )
         ),
     }
     write_text(given.out, json.dumps(result, indent=1) + "\n")

@@ -24,7 +24,8 @@ from gaincell.evaluation.harness import evaluate_tasks
 from gaincell.files import write_text
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.models import load_model
-from gaincell.reports.results import provenance
+from gaincell.results.codec import to_json
+from gaincell.results.provenance import made
 
 ROUNDS = 3
 DOCUMENTS = 2
@@ -69,10 +70,12 @@ def main() -> None:
     result = {
         "kind": "measured",
         "models": {name: measure(name, options.data, options.items) for name in names},
-        "provenance": provenance(
-            command=["python", "-m", "benchmarks.evaluation", *sys.argv[1:]],
-            seed=0,
-            protocol=f"both models in turns, median of {ROUNDS} ratios; forward passes alone",
+        "provenance": to_json(
+            made(
+                command=["python", "-m", "benchmarks.evaluation", *sys.argv[1:]],
+                seed=0,
+                protocol=f"both models in turns, median of {ROUNDS} ratios; forward passes alone",
+            )
         ),
     }
     write_text(options.out, json.dumps(result, indent=1) + "\n")

@@ -28,7 +28,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import gaincell
 from gaincell.files import write_text
-from gaincell.reports.results import provenance
+from gaincell.results.codec import to_json
+from gaincell.results.provenance import made
 
 CONFIG = {
     "vocab_size": 32_000,
@@ -183,10 +184,12 @@ def main() -> None:
         "hidden": CONFIG["hidden_size"],
         "tokens": options.tokens,
         "steps": {step: measured(options.folder, step, options.tokens) for step in STEPS},
-        "provenance": provenance(
-            command=["python", "-m", "benchmarks.memory", *sys.argv[1:]],
-            seed=0,
-            protocol="largest resident size of a process of its own for every step, by the kernel",
+        "provenance": to_json(
+            made(
+                command=["python", "-m", "benchmarks.memory", *sys.argv[1:]],
+                seed=0,
+                protocol="largest resident size of a process of its own for every step, by the kernel",
+            )
         ),
     }
     write_text(options.out, json.dumps(result, indent=1) + "\n")

@@ -26,7 +26,8 @@ from gaincell.files import write_text
 from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.ready import hardware_model
-from gaincell.reports.results import provenance
+from gaincell.results.codec import to_json
+from gaincell.results.provenance import made
 from gaincell.training.loop import next_token_loss
 
 PREFILL, TRAINED = 960, 513
@@ -117,11 +118,13 @@ def main() -> None:
     result = {
         "kind": "measured",
         "threads": found,
-        "provenance": provenance(
-            command=["python", "-m", "benchmarks.models", *sys.argv[1:]],
-            seed=0,
-            protocol="both models in turns, medians of the times and of the ratios of every turn; prompt of "
-            f"{PREFILL} tokens, training on {TRAINED - 1}",
+        "provenance": to_json(
+            made(
+                command=["python", "-m", "benchmarks.models", *sys.argv[1:]],
+                seed=0,
+                protocol="both models in turns, medians of the times and of the ratios of every turn; "
+                f"prompt of {PREFILL} tokens, training on {TRAINED - 1}",
+            )
         ),
     }
     write_text(options.out, json.dumps(result, indent=1) + "\n")

@@ -3,10 +3,10 @@
     python -m benchmarks.threads [--rounds 40] [--tokens 1024] [--out benchmarks/results/threads.json]
 
 H = 12, D = 64, window 1024, one sequence; decoding: of eight. The same work with 1 and 2 threads in turns,
-the shortest time of each: what else shares the memory of a machine only lengthens them. Then as many processes as there are cores compute the forward pass
-at once, each with one thread, then each with as many threads as there are cores, against one that is alone:
-where they do not hinder each other, both take as long as that one. Run it on a quiet machine with two cores
-or more.
+the shortest time of each: what else shares the memory of a machine only lengthens them. Then as many
+processes as there are cores compute the forward pass at once, each with one thread, then each with as many
+threads as there are cores, against one that is alone: where they do not hinder each other, both take as long
+as that one. Run it on a quiet machine with two cores or more.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from benchmarks.models import turns
 from gaincell.chips.design_file import load_design
 from gaincell.files import write_text
 from gaincell.ops.gain_cell_attention import gain_cell_attention, native_decode
-from gaincell.reports.results import provenance
+from gaincell.results.codec import to_json
+from gaincell.results.provenance import made
 
 LEAST_GAIN = 1.8
 """Of two threads."""
@@ -135,10 +136,13 @@ def main() -> None:
         "process_on_every_core": cost,
         "threads_beyond_the_cores": crowded,
         "limits": limits,
-        "provenance": provenance(
-            command=["python", "-m", "benchmarks.threads", *sys.argv[1:]],
-            seed=0,
-            protocol=f"threads in turns, shortest of {options.rounds}; processes that begin together, means",
+        "provenance": to_json(
+            made(
+                command=["python", "-m", "benchmarks.threads", *sys.argv[1:]],
+                seed=0,
+                protocol=f"threads in turns, shortest of {options.rounds}; "
+                "processes that begin together, means",
+            )
         ),
     }
     for what in ("gain_of_two_threads", "process_on_every_core", "threads_beyond_the_cores"):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from gaincell.reports.results import Kind
 from gaincell.reports.style import BLACK, GREY, MARKERS, PALETTE, legend_below, styled
+from gaincell.results.codec import Kind
 
 WIDTH = 84
 """Letters of a line of the legend."""

@@ -480,10 +480,10 @@ def conversion_section(bench: Mapping[str, Any]) -> str:
 
 
 def gpu_tables(bench: Mapping[str, Any]) -> str:
-    """What `python -m benchmarks.gpu` found: times, and the share of codes that differ from the CPU's."""
+    """What `python -m benchmarks.gpu` found: times, and how codes and gradients differ from the CPU's."""
     times = [[label, *(f"{ms:.3f}" for ms in row.values())] for label, row in bench["times"].items()]
     chips = [
-        [name, *(f"{x:.1e}" if "codes" in what else f"{x:.3f}" for what, x in row.items())]
+        [name, *(f"{x:.3f}" if what in ("triton", "blocked") else f"{x:.1e}" for what, x in row.items())]
         for name, row in bench["chips"].items()
     ]
     tables = (

@@ -29,13 +29,13 @@ from gaincell.reports.baseline import per_token, was_shared
 from gaincell.reports.codesign import paired_interval
 from gaincell.reports.costs import with_scale
 from gaincell.reports.paper import cited
-from gaincell.reports.results import number
 from gaincell.reports.style import styled
 from gaincell.reports.tables import readable
 from gaincell.results import read
 from gaincell.results.baseline import BaselineResult
 from gaincell.results.cells import CellAdaptationResult
 from gaincell.results.cost import CostResult
+from gaincell.results.plain import number
 from gaincell.results.run import AdaptedResult, MappedResult, StagedResult, StageResult, TrainedResult
 
 ROOT = Path(__file__).parents[1]

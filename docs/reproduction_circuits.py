@@ -11,12 +11,11 @@ from typing import Any
 
 from gaincell.arrays.schedule import Schedule
 from gaincell.chips.design_file import load_design
-from gaincell.reports import results
 from gaincell.reports.costs import with_scale
 from gaincell.reports.costs_around import energy_verdict
-from gaincell.reports.results import number, numbers
 from gaincell.results import read
 from gaincell.results.cost import CostResult
+from gaincell.results.plain import number, numbers
 from gaincell.spice.verify import CUBIC, TOLERANCES
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -231,7 +230,7 @@ def machines() -> str:
 
 
 def result(name: str) -> Json:
-    return results.read(RESULTS / f"{name}.json")
+    return read(RESULTS / f"{name}.json")
 
 
 def millimetres(entry: Json, letter: str) -> str:

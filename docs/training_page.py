@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import conversions
 import seeds
@@ -14,6 +16,7 @@ import tokens_page
 from gaincell.files import write_atomic, write_text
 from gaincell.reports import tables, training
 from gaincell.reports.style import styled
+from gaincell.reports.tables import Rows
 from gaincell.results.run import TrainedResult
 
 ARCHITECTURES = {"small-gpt2": "GPT-2", "small-llama": "Llama"}
@@ -40,6 +43,8 @@ attention.
 """,
 }
 """What stands before the tables of results that may not be there yet."""
+OFF = {"bf16": "one slab in bfloat16", "surrogate": "linear surrogate"}
+"""Gradients of benchmarks/gradients.py, in the words of the recipe."""
 IDEAS = """## What each part of a conversion gives
 
 The same recipe, text and tokens, with one part changed in every row; held-out text of the same mixture.
@@ -93,6 +98,22 @@ def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
     return heading + about + seeds.seeds_markdown(by_title) + targets
 
 
+def gradients_by_layer(bench: Mapping[str, Any]) -> str:
+    """What the gradients of every layer are off by, from `python -m benchmarks.gradients`."""
+    parts = list(next(iter(bench["off"].values()))[0])
+    rows = [
+        [f"{OFF[gradient]}, layer {n}", *(f"{100 * layer[part]:.1f}" for part in parts)]
+        for gradient, layers in bench["off"].items()
+        for n, layer in enumerate(layers, 1)
+    ]
+    caption = (
+        "Norm of the difference from the exact gradient over its norm, of the projections of q, k and v and "
+        "of all gains and offsets of a layer. The embedded model, trained on linear cells, on the paper's "
+        f"chip; {bench['provenance']['protocol']}; `python -m benchmarks.gradients`."
+    )
+    return "\n" + Rows("", ["gradient off by, %", *parts], rows, caption).markdown()
+
+
 def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None:
     """NAME.json: the run.json of a recipe, its table and its curve; NAME.seedN.json beside it: of the same
     recipe with other seeds.  tokens: as in tokens_page.py, and the figure of all of them beside the paper.
@@ -103,6 +124,9 @@ def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None
     found_runs = seeds.read_seeds(folder)
     for name, runs in found_runs.items():
         table = tables.stages_markdown(runs[0]) if len(runs) == 1 else seeds.seeds_markdown({"": runs})
+        if name == "gradients":
+            measured = docs.parent / "benchmarks" / "results" / "gradients.json"
+            table += gradients_by_layer(json.loads(measured.read_text()))
         text = replaced(text, name, SECTIONS.get(name, "") + table)
         with tempfile.TemporaryDirectory() as drawn:
             training.draw_stages(runs[0], Path(drawn))

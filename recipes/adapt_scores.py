@@ -34,8 +34,9 @@ from gaincell.evaluation.perplexity import cut_blocks, describe, perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.mapping.ready import find_start
 from gaincell.nn.attention import GainCellAttention
-from gaincell.reports import results
-from gaincell.reports.results import value
+from gaincell.results import write
+from gaincell.results.common import SCHEMA
+from gaincell.results.plain import value
 from gaincell.text import open_text, token_stream
 
 BLOCK, BLOCKS, FITTED, LENGTH = 1024, 16, 4, 512  # of evaluation and statistics; of the fit
@@ -94,20 +95,22 @@ def main(
     mean = [sum(column) / len(errors) for column in zip(*errors, strict=True)]
     print(f"error of the scores: {mean[0]:.3f}, then {mean[1]:.3f}")
     result = {
-        "schema": results.SCHEMA,
+        "schema": SCHEMA,
         "command": "recipes/adapt_scores.py",
         "design": {"name": design.name, "hash": design.hash, "cell": design.cell.name},
         "stages": found,
         "error_of_scores": value(mean, "1", "simulated"),
-        "provenance": results.provenance(
-            command=["python", *sys.argv],
-            seed=0,
-            protocol=describe(PROTOCOL, BLOCKS),
-            design_hash=design.hash,
-            inputs={"model tiny": loaded.sha256},
+        "provenance": to_json(
+            made(
+                command=["python", *sys.argv],
+                seed=0,
+                protocol=describe(PROTOCOL, BLOCKS),
+                design_hash=design.hash,
+                inputs={"model tiny": loaded.sha256},
+            )
         ),
     }
-    results.write(result, out)
+    write(result, out)
 
 
 def _inputs(model: Any, layers: list[GainCellAttention], tokens: Tensor) -> list[tuple[Tensor, Tensor]]:

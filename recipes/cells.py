@@ -41,10 +41,10 @@ from gaincell.mapping import records, summary
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.mapping.ready import Ready, hardware_model
 from gaincell.progress import Progress, StageProgress, silent
-from gaincell.reports import results
-from gaincell.reports.results import Json, value
-from gaincell.results import read
-from gaincell.results.codec import to_json
+from gaincell.results import read, write
+from gaincell.results.codec import Json, to_json
+from gaincell.results.common import SCHEMA
+from gaincell.results.plain import value
 from gaincell.results.run import AdaptedResult, UsedText
 from gaincell.text import open_text, token_stream
 
@@ -109,7 +109,7 @@ def main(
             for start in ("trained", "neutral") if cell != "linear" else ("neutral",):
                 path = out / "starts" / start / f"{cell}.json"
                 if not _is_same_start(path, place(paper)):
-                    results.write(start_result(place(paper), start, title, progress), path)
+                    write(start_result(place(paper), start, title, progress), path)
 
 
 def start_result(chip: Design, start: str, title: str, progress: StageProgress) -> AdaptedResult:
@@ -147,19 +147,21 @@ class Job:
         """
         blocks = CALIBRATION if about is None else FIXED_BATCH
         ready = hardware_model(MODEL, start.replace(cell="linear"))
-        provenance = results.provenance(
-            command=["python", *sys.argv],
-            seed=0,
-            protocol=describe(f"blocks-{BLOCK}", len(self.evaluation) // BLOCK),
-            design_hash=chip.hash,
-            inputs={
-                f"model {MODEL}": ready.loaded.sha256,
-                "calibration text": results.hash_of(self.calibration[:blocks]),
-                "evaluation text": results.hash_of(self.evaluation),
-            },
+        provenance = to_json(
+            made(
+                command=["python", *sys.argv],
+                seed=0,
+                protocol=describe(f"blocks-{BLOCK}", len(self.evaluation) // BLOCK),
+                design_hash=chip.hash,
+                inputs={
+                    f"model {MODEL}": ready.loaded.sha256,
+                    "calibration text": hash_of(self.calibration[:blocks]),
+                    "evaluation text": hash_of(self.evaluation),
+                },
+            )
         )
         if not _is_same(path, provenance):
-            results.write({**make(ready, chip, path.stem, about), "provenance": provenance}, path)
+            write({**make(ready, chip, path.stem, about), "provenance": provenance}, path)
 
     def design_result(self, ready: Ready, chip: Design, name: str, about: None) -> Json:
         """Part 1 of one design."""
@@ -217,7 +219,7 @@ class Job:
         """What every result says."""
         on_chip = attached_layers(ready.loaded.model)[0].design
         return {
-            "schema": results.SCHEMA,
+            "schema": SCHEMA,
             "model": to_json(summary.model(ready.loaded))
             | {"token_period": value(on_chip.token_period, "s", "simulated")},
             "design": to_json(summary.chip_of(chip)),
@@ -277,7 +279,7 @@ def cell_numbers(chip: Design) -> Json:
 def _is_same(path: Path, provenance: Json) -> bool:
     """Whether there is a result of the same design, inputs and protocol."""
     try:
-        found = results.read(path)["provenance"]
+        found = read(path)["provenance"]
     except RunError:
         return False
     return all(found[key] == provenance[key] for key in ("design_hash", "inputs", "protocol"))

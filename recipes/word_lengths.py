@@ -25,10 +25,11 @@ from gaincell.circuits import dac_code, query_code
 from gaincell.cli._progress import progress_bars
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import perplexity
-from gaincell.files import write_json
 from gaincell.integrations.hf.attach import computing_layers
 from gaincell.mapping.ready import hardware_model
-from gaincell.reports import results
+from gaincell.results import write
+from gaincell.results.provenance import made
+from gaincell.results.rtl import WordLength, WordLengthsResult
 from gaincell.rtl import fixed_point
 from gaincell.rtl.parameters import Parameters
 from gaincell.text import open_text, token_stream
@@ -112,33 +113,26 @@ def main(
             finally:
                 for hook in hooks:
                     hook.remove()
-    value = results.value
-    entry = {
-        "schema": results.SCHEMA,
-        "command": "recipes/word_lengths.py",
-        "model": "tiny, linear hardware model",
-        "exact": value(exact.perplexity, "1", "simulated"),
-        "predictions": value(exact.tokens, "tokens", "measured"),
-        "words": [
-            {
-                "guard_bits": value(guard_bits, "1", "simulated"),
-                "word_bits": value(stages.parameters.word_bits, "1", "simulated"),
-                "perplexity": value(reached, "1", "simulated"),
-                **{
-                    f"{name}_codes_different": value(
-                        stages.different[name] / stages.codes[name], "1", "simulated"
-                    )
-                    for name in "qkv"
-                },
-            }
-            for guard_bits, stages, reached in found
-        ],
-        "provenance": results.provenance(
+    words = (
+        WordLength(
+            guard_bits,
+            stages.parameters.word_bits,
+            reached,
+            *(stages.different[name] / stages.codes[name] for name in "qkv"),
+        )
+        for guard_bits, stages, reached in found
+    )
+    result = WordLengthsResult(
+        command="recipes/word_lengths.py",
+        model="tiny, linear hardware model",
+        exact=exact.perplexity,
+        predictions=exact.tokens,
+        words=tuple(words),
+        provenance=made(
             command=["python", *sys.argv], seed=0, protocol=exact.protocol, design_hash=design.hash, inputs={}
         ),
-    }
-    results.check(entry)
-    write_json(OUT, entry, indent=2)
+    )
+    write(result, OUT)
 
 
 if __name__ == "__main__":

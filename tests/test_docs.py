@@ -142,6 +142,18 @@ def test_a_large_model_stays_within_its_memory() -> None:
         assert f"| {step['peak_bytes'] / 2**30:.2f} |" in page, "python docs/readme.py"
 
 
+def test_cheaper_gradients_are_as_near_in_every_layer_as_the_page_says() -> None:
+    from training_page import gradients_by_layer
+
+    bench = json.loads((ROOT / "benchmarks" / "results" / "gradients.json").read_text(encoding="utf-8"))
+    assert len(bench["off"]["bf16"]) == len(bench["off"]["surrogate"]) == 6
+    for layer, surrogate in zip(bench["off"]["bf16"], bench["off"]["surrogate"], strict=True):
+        assert all(0.0 < layer[part] < 0.012 for part in "qkv")
+        assert all(layer[part] < 0.1 * surrogate[part] for part in layer)
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    assert gradients_by_layer(bench) in page, "python docs/readme.py"
+
+
 def test_the_demo_ends_by_saying_what_comes_next() -> None:
     recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\ndemo:")[2].partition("\n\n")[0]
     after = recipe.partition("gaincell map tiny")[2]

@@ -28,10 +28,12 @@ import os, sys, threading, time
 import torch
 from gaincell.chips.design_file import load_design
 from gaincell.ops.gain_cell_attention import gain_cell_attention
+from gaincell.ops.gain_cell_attention.backends import native
 
 torch.set_num_threads(1)
+native.threads_for = lambda cells: THREADS
 design = load_design("leroux2025")
-q, k, v = torch.rand(3, 1, 1, 300, 64)
+q, k, v = torch.rand(3, 1, 2, 300, 64)
 
 def compute():
     with torch.no_grad():
@@ -145,8 +147,10 @@ def test_products_keep_their_sums_in_registers(level: str, function: str) -> Non
 @pytest.mark.slow
 @needs_kernel
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
-def test_a_fork_while_another_thread_computes_leaves_a_child_that_computes() -> None:
-    found = run(FORKS, OMP_NUM_THREADS="1")
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_fork_while_another_thread_computes_leaves_a_child_that_computes(threads: int) -> None:
+    """Also one whose kernel has threads of its own, which a child does not have."""
+    found = run(f"THREADS = {threads}\n{FORKS}", OMP_NUM_THREADS="1")
     assert found.returncode == 0, found.stdout + found.stderr
 
 

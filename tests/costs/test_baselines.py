@@ -23,11 +23,11 @@ from gaincell.costs.baselines.meters import Nvml, PowerSampler, Rapl, meter_for
 from gaincell.costs.measured_file import read_measured
 from gaincell.errors import InputError
 from gaincell.reports.baseline import baseline_figure, baseline_rows, per_token, was_shared
-from gaincell.reports.results import check
 from gaincell.reports.style import save
 from gaincell.results import read
 from gaincell.results.baseline import BaselineResult
 from gaincell.results.codec import to_json
+from gaincell.results.plain import check
 
 CPU = torch.device("cpu")
 SMALL = {"heads": 4, "kv_heads": 2, "head_dim": 16, "context": 48, "batch": 3, "seconds": 0.02, "runs": 3}

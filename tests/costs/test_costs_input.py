@@ -23,9 +23,9 @@ from gaincell.costs.roll_up import of_head
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology, list_technologies, load_technology
 from gaincell.errors import DesignError, GaincellError, InputError
-from gaincell.reports import results
 from gaincell.results.baseline import Timed
 from gaincell.results.codec import from_json, to_json
+from gaincell.results.plain import check
 
 BASELINE = Path(__file__).parents[2] / "docs" / "results" / "costs" / "baseline-cpu.json"
 DESIGN, TECHNOLOGY = load_design("leroux2025"), load_technology("28nm")
@@ -117,7 +117,7 @@ def test_a_schedule_longer_than_the_retention_time_is_said_with_the_cost_of_refr
 
 def activity_json() -> dict[str, Any]:
     entry = to_json(Activity("a text", 7, (replace(HEAD.activity, layer=1, head=2),)))
-    results.check({"activity": entry})
+    check({"activity": entry})
     return entry
 
 

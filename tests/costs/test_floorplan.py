@@ -34,8 +34,8 @@ from gaincell.costs.head import Head
 from gaincell.costs.technology import load_technology
 from gaincell.errors import InputError
 from gaincell.reports.floorplan import floorplan_figure
-from gaincell.reports.results import check
 from gaincell.results.floorplan import Rectangle
+from gaincell.results.plain import check
 
 
 def area_of(*rectangles: Rectangle) -> float:

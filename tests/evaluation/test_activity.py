@@ -26,8 +26,8 @@ from gaincell.errors import InputError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.nn.attention import GainCellAttention
-from gaincell.reports.results import check
 from gaincell.results.codec import from_json, to_json
+from gaincell.results.plain import check
 
 TOKENS = 70
 EXTENDED = {

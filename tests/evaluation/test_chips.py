@@ -227,12 +227,18 @@ def test_strided_windows_predict_every_token_once(tokens: torch.Tensor) -> None:
 
 
 def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
-    from gaincell.reports.comparison import as_csv, as_json, as_latex, as_markdown, compare, terminal_table
+    from gaincell.reports.comparison import (
+        as_csv,
+        as_latex,
+        as_markdown,
+        compare,
+        comparison_result,
+        terminal_table,
+    )
     from gaincell.reports.comparison_figure import draw_comparison
-    from gaincell.reports.results import check
-    from gaincell.results import read
+    from gaincell.results import read, write
     from gaincell.results.common import Value
-    from gaincell.results.evaluation import Metric, TaskScores, TasksResult
+    from gaincell.results.evaluation import ComparisonResult, Metric, TaskScores, TasksResult
 
     def run(acc: list[float], logs: list[float], pages: list[list[float]], mark: str = "x") -> TasksResult:
         def task(name: str, metric: str, items: Any, score: float) -> TaskScores:
@@ -265,7 +271,13 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     assert lambada.difference.error == pytest.approx(spread * math.exp(0.5))
     assert wiki.difference.amount == pytest.approx(math.exp(28 / 70))
     assert found.rows["GPT-2, public software"]["piqa", "acc"].number == 62.89
-    check({"table": as_json(found)})
+    result = comparison_result(found, {"software": replace(a, numbers="measured"), "chip": b}, ["gaincell"])
+    write(result, tmp_path / "table.json")
+    assert read(tmp_path / "table.json", ComparisonResult) == result
+    kinds = {row.name: {score.score.kind for score in row.entries.values()} for row in result.rows}
+    assert kinds["software"] == {"measured"}
+    assert kinds["chip"] == {b.numbers}
+    assert kinds["GPT-2, public software"] == {"cited"}
     for text in (as_csv(found), as_latex(found), as_markdown(found)):
         assert "62.89" in text
     assert terminal_table(found).row_count == 3 * 7

@@ -19,6 +19,8 @@ from gaincell.evaluation.perplexity import next_token_nll
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.mapping.initial import initial_scaling
+from gaincell.results import read
+from gaincell.results.simulation import GenerationResult
 
 TOKENS = torch.randint(1, 97, (200,), generator=torch.Generator().manual_seed(4))
 
@@ -137,12 +139,12 @@ def test_generate_streams_beyond_the_window(run: tuple[Path, Path], tmp_path: Pa
     arguments = ["generate", str(run[0]), "--prompt", "cell holds", "--tokens", "90", "--temperature", "0"]
     result = CliRunner().invoke(app, [*arguments, "--json", str(out)])
     assert result.exit_code == 0, result.output
-    found = json.loads(out.read_text())
-    assert found["tokens"]["value"] == 90
-    assert found["text"].startswith("cell holds")
-    assert found["text"] in result.stdout
+    found = read(out, GenerationResult)
+    assert found.tokens == 90
+    assert found.text.startswith("cell holds")
+    assert found.text in result.stdout
     again = CliRunner().invoke(app, [*arguments, "--json", str(out)])
-    assert json.loads(out.read_text())["text"] == found["text"]
+    assert read(out, GenerationResult).text == found.text
     assert again.exit_code == 0
 
 

@@ -12,6 +12,7 @@ import torch
 from tests.cells import TABLE
 from tests.tiers import slow
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from gaincell.chips.design_file import Design, load_design
 from gaincell.circuits.converter_errors import Converters
@@ -363,6 +364,31 @@ def test_a_layer_scales_in_the_kernel_what_its_stages_show(extra: str) -> None:
         assert float((got - expected).norm()) < 1e-5 * float(expected.norm())
 
 
+def test_a_layer_takes_gains_that_are_computed_and_backward_hooks() -> None:
+    """torch's parametrisations, and hooks before the backward pass of a stage."""
+    layer = GainCellAttention(chip(), 4, 2, 16)
+    inputs = [t.float().requires_grad_() for t in signals(40, 4, 2, 16)]
+    with torch.no_grad():
+        layer.q.gain.fill_(0.7)
+    expected = layer(*inputs)
+    parametrize.register_parametrization(layer.q, "gain", _Exponential())
+    seen: list[object] = []
+    layer.k.register_full_backward_pre_hook(lambda *found: seen.append(found))
+    found = layer(*inputs)
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert len(seen) == 1
+    assert float(layer.q.parametrizations.gain.original.grad.abs().max()) > 0.0
+
+
+class _Exponential(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.exp()
+
+    def right_inverse(self, x: Tensor) -> Tensor:
+        return x.log()
+
+
 @EVERY_LEVEL
 def test_what_is_not_served_says_why() -> None:
     q, k, v = (t.float() for t in signals(20, 1, 1, 8))
@@ -532,6 +558,23 @@ def test_a_ring_is_scaled_in_passing() -> None:
         assert before is not None
         assert found is not None
         assert torch.equal(found, scaled(before, *of_out))
+
+
+@EVERY_LEVEL
+def test_a_ring_reads_strided_gains_as_they_are() -> None:
+    design = chip(tile=16, window=48)
+    q, k, _ = (t.float() for t in signals(48, 4, 4, 16))
+    one, strided = torch.tensor(0.7).expand(4), torch.stack([torch.full((4,), 0.2), torch.full((4,), 9.0)], 1)
+    rings, outputs = torch.zeros(2, 1, 4, 48, 16, dtype=torch.uint8), []
+    columns = torch.arange(48)
+    left, tiles = torch.ones(1, 48), (columns // 16)[None]
+    slots = native_decode.make_slots(columns, tiles, left, torch.tensor([47]), design)
+    decoder = native_decode.RingDecoder(design, 4, 4, 16, 0)
+    for ring, scale in zip(rings, ((one, strided[:, 0]), (one.clone(), strided[:, 0].clone())), strict=True):
+        assert native_decode.write_ring(k, ring, 0, design, scale)
+        outputs.append(decoder(q[:, :, -1:], ring, ring, slots, scale, scale))
+    assert torch.equal(*rings)
+    assert torch.equal(*outputs)
 
 
 def test_a_thread_is_started_for_work_that_is_worth_it() -> None:

@@ -22,7 +22,7 @@ from gaincell.errors import DesignError, InputError, ModelError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.cache import RingCache
-from gaincell.mapping import summary
+from gaincell.mapping.summary import chip_of
 from gaincell.ops.gain_cell_attention import gain_cell_attention, native_library
 from gaincell.ops.gain_cell_attention.backends import naive, unsupported
 from gaincell.ops.gain_cell_attention.call import Call
@@ -187,7 +187,7 @@ def test_every_other_path_refuses_it_by_name() -> None:
         measure_activity(model, [torch.arange(8)[None]], "text")
     with pytest.raises(DesignError, match="nonideality 'own' cannot be written to a file"):
         design.to_toml()
-    assert summary.design(design)["nonideality"] == {
+    assert chip_of(design).nonideality == {
         "name": "own",
         "at": "pulse",
         "gain": 0.9,

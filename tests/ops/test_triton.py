@@ -170,6 +170,21 @@ def test_chips_of_any_kind(changes: dict[str, object]) -> None:
             assert error < 5e-4, f"gradient of {name} differs by {error:.1e}"
 
 
+def test_the_benchmark_compares_outputs_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import gpu
+
+    monkeypatch.setattr(gpu, "inputs", lambda tokens, batch: signals(tokens, 2, 1, 16))
+    assert all(x <= gpu.MOST[what] for what, x in gpu.differences(50, chip()).items())
+    wrong = {"triton": {"design": chip(readout="counter-floor"), "gradient": "surrogate"}}
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, design: Design, scaling: None, backend: str) -> Tensor:
+        given = {"design": design, "backend": backend} | wrong.get(backend, {})
+        return gain_cell_attention(q, k, v, **given)
+
+    monkeypatch.setattr(gpu, "gain_cell_attention", attention)
+    assert all(x > gpu.MOST[what] for what, x in gpu.differences(50, chip()).items())
+
+
 @pytest.mark.slow
 def test_groups_padding_and_a_window_of_the_model() -> None:
     q, k, v = signals(70, 4, 2, 16, batch=2)

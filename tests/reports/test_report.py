@@ -29,9 +29,9 @@ from gaincell.reports.html.page import load, names, page
 from gaincell.reports.html.picture import DRAWN, MOST, line_rows, picture
 from gaincell.reports.html.sections import SECTIONS
 from gaincell.reports.html.tables import short
-from gaincell.reports.results import read
 from gaincell.reports.style import RED, styled
 from gaincell.reports.tables import number_and_error, readable
+from gaincell.results import read
 from gaincell.results.codec import from_json
 from gaincell.results.evaluation import PausesResult
 

@@ -11,16 +11,16 @@ from typing import Annotated
 import pytest
 
 from gaincell.errors import RunError
-from gaincell.reports.results import check
-from gaincell.reports.results import read as reports_read
 from gaincell.results import KINDS, kind_of, parse, read
+from gaincell.results import read as reports_read
 from gaincell.results.codec import COLUMNS, Cited, Numbers, from_json, kinds_of, to_json
 from gaincell.results.codesign import CodesignResult
 from gaincell.results.common import Number, Value, nothing
 from gaincell.results.device import DeviceResult
-from gaincell.results.evaluation import ContextResult, PerplexityResult, RollingResult
+from gaincell.results.evaluation import ComparisonResult, ContextResult, PerplexityResult, RollingResult
+from gaincell.results.plain import check
 from gaincell.results.run import MappedResult, StagedResult, TrainedResult
-from gaincell.results.simulation import HeadResult, TileResult
+from gaincell.results.simulation import GenerationResult, HeadResult, TileResult
 from gaincell.results.sweep import PointResult
 from gaincell.units import Joule, Second
 
@@ -46,7 +46,7 @@ def test_a_committed_result_is_written_back_as_it_was(path: Path) -> None:
 def test_kinds_of_committed_results_are_found() -> None:
     found = {kind_of(json.loads(path.read_text())) for path in TYPED}
     others = {PerplexityResult, RollingResult, ContextResult, PointResult, CodesignResult}
-    others |= {HeadResult, TileResult, DeviceResult}
+    others |= {HeadResult, TileResult, DeviceResult, GenerationResult, ComparisonResult}
     assert found == set(KINDS.values()) - others
 
 

@@ -19,9 +19,9 @@ from gaincell.cli import main
 from gaincell.costs.floorplan import blocks_of, head_plan
 from gaincell.costs.head import assumed_head
 from gaincell.costs.technology import load_technology
-from gaincell.reports.results import check
 from gaincell.results import parse
 from gaincell.results.codec import to_json
+from gaincell.results.plain import check
 
 pytest.importorskip("amaranth", reason=AMARANTH)
 

@@ -14,9 +14,9 @@ from tests.rtl.heads import AMARANTH, needs
 from gaincell.chips.design_file import load_design
 from gaincell.cli import main
 from gaincell.errors import InputError
-from gaincell.reports.results import check
 from gaincell.results import parse
 from gaincell.results.codec import to_json
+from gaincell.results.plain import check
 from gaincell.spice.netlists.sub_tile import ARRAYS, inputs, outputs
 from gaincell.spice.rawfile import Plot
 from gaincell.spice.runner import available

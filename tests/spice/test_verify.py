@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 from gaincell.chips.design_file import load_design
 from gaincell.cli import app
 from gaincell.errors import InputError
-from gaincell.reports.results import check
 from gaincell.results import parse
 from gaincell.results.codec import to_json
+from gaincell.results.plain import check
 from gaincell.spice import wires
 from gaincell.spice.energy import of_verification
 from gaincell.spice.inputs import random_inputs, real_inputs

@@ -11,9 +11,9 @@ import pytest
 from gaincell.chips.design_file import load_design
 from gaincell.cli import main
 from gaincell.errors import InputError
-from gaincell.reports.results import check
 from gaincell.results import parse
 from gaincell.results.codec import to_json
+from gaincell.results.plain import check
 from gaincell.results.spice_circuits import WriteResult
 from gaincell.spice.netlists.write_path import KINDS, WriteSizes, WriteTimes, write_path_bench
 from gaincell.spice.runner import available

@@ -256,6 +256,30 @@ def test_what_a_teacher_gives_is_kept_for_the_next_training(
     assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 8
 
 
+def test_another_chip_or_configuration_is_another_teacher(tmp_path: Path) -> None:
+    def taught_by(teacher: nn.Module, kept: Path | None) -> float:
+        with torch.no_grad():
+            return Distillation(teacher, 1.0, kept=kept)(student, blocks(2)).item()
+
+    student = micro_llama()
+    student.get_output_embeddings().requires_grad_(False)
+    coarse = micro_llama()
+    for norm in (m for m in coarse.modules() if hasattr(m, "variance_epsilon")):
+        norm.variance_epsilon = coarse.config.rms_norm_eps = 0.5
+    chips = [attach(micro_llama(), micro_design(cell=cell)) for cell in ("polynomial", "sigmoid")]
+    losses = [taught_by(teacher, tmp_path) for teacher in (*chips, micro_llama(), coarse)]
+    assert losses == [taught_by(teacher, None) for teacher in (*chips, micro_llama(), coarse)]
+    assert len(set(losses)) == 4
+
+
+def test_a_trained_output_layer_keeps_no_teachers_outputs_and_says_so(tmp_path: Path) -> None:
+    loss = Distillation(micro_llama(), 0.5, kept=tmp_path / "kept")
+    with pytest.warns(UserWarning, match="not kept: an output layer is trained") as warned:
+        train(micro_llama(), blocks(4), settings(), loss_of=loss)
+    assert len(warned) == 1
+    assert not (tmp_path / "kept").exists()
+
+
 def test_a_training_goes_on_where_nothing_can_be_kept(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     model = micro_llama()
@@ -480,6 +504,8 @@ def test_products_are_in_bf16_where_that_was_measured_to_pay(
     train(micro_llama(), blocks(4), settings(bf16=None), loss_of=loss, checkpoint=path)
     assert seen == [pays] * 4
     train(micro_llama(), blocks(4), settings(bf16=pays), loss_of=loss, checkpoint=path)  # the same run
+    monkeypatch.setattr("gaincell.training.loop.bf16_pays", lambda device: not pays)
+    train(micro_llama(), blocks(4), settings(bf16=None), loss_of=loss, checkpoint=path)  # as it began
     with pytest.raises(RunError, match=r"settings\.bf16 = "):
         train(micro_llama(), blocks(4), settings(bf16=not pays), loss_of=loss, checkpoint=path)
 

@@ -26,6 +26,7 @@ from gaincell.errors import InputError
 if TYPE_CHECKING:
     from gaincell.integrations.hf.cache import RingCache
     from gaincell.mapping.ready import Ready
+    from gaincell.results.simulation import GenerationResult
 
 app = typer.Typer()
 
@@ -198,33 +199,32 @@ def _show(tokenizer: Any, produced: list[int]) -> str:
 
 def _result(
     ready: Ready, cache: RingCache, text: str, written: int, seconds: float, seed: int
-) -> dict[str, Any]:
-    from gaincell.mapping.summary import base_name
-    from gaincell.mapping.summary import design as describe_design
-    from gaincell.reports import results
+) -> GenerationResult:
+    from gaincell.mapping.summary import base_name, chip_of
+    from gaincell.results.common import NamedModel
+    from gaincell.results.provenance import made
+    from gaincell.results.simulation import GenerationResult
 
     design = cache.rings[0].attention.design
-    entry: dict[str, Any] = {
-        "schema": results.SCHEMA,
-        "command": "generate",
-        "model": {"name": base_name(ready.loaded.id), "sha256": ready.loaded.sha256},
-        "gains": ready.how,
-        "design": describe_design(design),
-        "text": text,
-        "tokens": results.value(written, "tokens", "measured"),
-        "tokens_per_second": results.value(written / seconds, "tokens/s", "measured"),
-        "ring_memory": results.value(cache.memory, "bytes", "measured"),
-        "chip_time": results.value(cache.now, "s", "simulated"),
-        "refreshes": results.value(cache.clock.refreshes, "1", "simulated"),
-        "refreshing": results.value(cache.clock.refreshing, "s", "simulated"),
-        "writes": results.value(cache.writes, "columns", "simulated"),
-        "provenance": results.provenance(
+    model = NamedModel(base_name(ready.loaded.id), ready.loaded.sha256)
+    return GenerationResult(
+        command="generate",
+        model=model,
+        gains=ready.how,
+        design=chip_of(design),
+        text=text,
+        tokens=written,
+        tokens_per_second=written / seconds,
+        ring_memory=cache.memory,
+        chip_time=cache.now,
+        refreshes=cache.clock.refreshes,
+        refreshing=cache.clock.refreshing,
+        writes=cache.writes,
+        provenance=made(
             command=command_line(),
             seed=seed,
             protocol="generation on the ring",
             design_hash=design.hash,
-            inputs={f"model {base_name(ready.loaded.id)}": ready.loaded.sha256},
+            inputs={f"model {model.name}": model.sha256},
         ),
-    }
-    results.check(entry)
-    return entry
+    )

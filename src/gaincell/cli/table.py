@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._json import FigureFile, JsonFile, output, show_result
+from gaincell.cli._json import FigureFile, JsonFile, command_line, output, show_result
 
 app = typer.Typer()
 
@@ -48,14 +48,21 @@ def table(
     docs/results/evaluation/tasks/smollm2-leroux2025-extended.json --latex table.tex --figure table.png
     """
     from gaincell.files import write_text
-    from gaincell.reports.comparison import as_csv, as_json, as_latex, as_markdown, compare, terminal_table
+    from gaincell.reports.comparison import (
+        as_csv,
+        as_latex,
+        as_markdown,
+        compare,
+        comparison_result,
+        terminal_table,
+    )
     from gaincell.reports.html.page import names
     from gaincell.results import read
     from gaincell.results.evaluation import TasksResult
 
     runs = {name: read(path, TasksResult) for name, path in names(results).items()}
     found = compare(runs, reference, paper)
-    show_result(as_json(found), json, terminal_table(found))
+    show_result(comparison_result(found, runs, command_line()), json, terminal_table(found))
     for file, text in ((csv, as_csv), (latex, as_latex), (markdown, as_markdown)):
         if file is not None:
             write_text(file, text(found))

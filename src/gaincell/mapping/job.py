@@ -27,7 +27,7 @@ from gaincell.mapping.folder import RunFolder
 from gaincell.mapping.ready import Shipped, find_shipped
 from gaincell.mapping.settings import MapSettings, Phase
 from gaincell.progress import StageProgress
-from gaincell.reports.results import hash_of
+from gaincell.results.provenance import hash_of
 from gaincell.text import open_text
 from gaincell.training.data import pack_blocks
 from gaincell.training.log import TrainingLog

@@ -14,7 +14,6 @@ from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.sources import without_revision
 from gaincell.mapping.records import Record
-from gaincell.results.codec import Json, to_json
 from gaincell.results.common import Value, Values
 from gaincell.results.run import (
     DISTANCES,
@@ -55,11 +54,6 @@ def model(loaded: LoadedModel) -> AttachedModel:
         kv_heads=first.kv_heads,
         head_dim=first.head_dim,
     )
-
-
-def design(chip: Design) -> Json:
-    """Which chip, as plain data."""
-    return to_json(chip_of(chip))
 
 
 def stage(

@@ -362,8 +362,8 @@ def check_precision(layers: Sequence[GainCellAttention], where: str) -> None:
 
 def _gain_and_offset(stage: Scaler, inside: bool) -> tuple[Tensor, Tensor]:
     """Those of a stage in float32; 1 and 0 for one that is computed elsewhere."""
-    numbers = vars(stage)["_parameters"]  # see Scaler.plain
-    gain, offset = numbers["gain"], numbers["offset"]
     if inside:
-        return gain.float(), offset.float()
-    return torch.ones(len(gain)), torch.zeros(len(gain))
+        numbers = vars(stage)["_parameters"]  # see Scaler.plain
+        return numbers["gain"].float(), numbers["offset"].float()
+    heads = len(stage.gain)
+    return torch.ones(heads), torch.zeros(heads)

@@ -59,11 +59,14 @@ class Scaler(nn.Module):
     def plain(self) -> bool:
         """Whether a x + b is all that happens, and nobody watches it."""
         # asked for in every layer at every token, where a module's own look-up of attributes takes longer
-        # than the scaling; a forward in the instance is accelerate's, which fetches offloaded weights
+        # than the scaling; a forward in the instance is accelerate's, which fetches offloaded weights; a gain
+        # that is no parameter is computed from others (torch.nn.utils.parametrize)
         here = vars(self)
-        watched = here["_forward_hooks"] or here["_forward_pre_hooks"] or here["_backward_hooks"]
-        more = here["_buffers"]["kept"] is not None or here["_parameters"]["exponent"] is not None
-        return not (watched or more or "forward" in here)
+        numbers = here["_parameters"]
+        watched = here["_forward_hooks"] or here["_forward_pre_hooks"]
+        watched = watched or here["_backward_hooks"] or here["_backward_pre_hooks"]
+        more = here["_buffers"]["kept"] is not None or numbers["exponent"] is not None
+        return not (watched or more or "forward" in here) and "gain" in numbers and "offset" in numbers
 
     def add_exponent(self) -> None:
         """Give every head an exponent, of 0, to be trained."""

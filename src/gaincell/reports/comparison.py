@@ -18,7 +18,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +27,16 @@ import numpy as np
 from gaincell.errors import RunError
 from gaincell.reports.paper import TABLE, cited
 from gaincell.reports.tables import Rows, number_and_error
-from gaincell.results.codec import Json, Kind
-from gaincell.results.evaluation import TaskScores, TasksResult
-from gaincell.results.plain import value
+from gaincell.results.codec import Kind
+from gaincell.results.common import Value
+from gaincell.results.evaluation import (
+    ComparedModel,
+    ComparedScore,
+    ComparisonResult,
+    TaskScores,
+    TasksResult,
+)
+from gaincell.results.provenance import made
 from gaincell.standard_error import ratio_error
 
 PERPLEXITIES = ("perplexity", "word_perplexity", "byte_perplexity")
@@ -138,22 +145,41 @@ def cited_rows(columns: Sequence[Column]) -> dict[str, dict[Column, Entry]]:
     }
 
 
-def as_json(comparison: Comparison) -> Json:
+def comparison_result(
+    found: Comparison, runs: Mapping[str, TasksResult], command: Sequence[str]
+) -> ComparisonResult:
     """For a file: every number with its unit and kind."""
     rows = []
-    for name, entries in comparison.rows.items():
-        origin: tuple[Kind, str | None] = ("simulated", None)
-        if name in comparison.cited:
-            origin = ("cited", "Leroux et al. 2025, Table 1")
-        cells = {}
+    for name, entries in found.rows.items():
+        origin: tuple[Kind, str | None] = ("cited", "Leroux et al. 2025, Table 1")
+        if name not in found.cited:
+            origin = (runs[name].numbers, None)
+        scores = {}
         for (task, metric), entry in entries.items():
             unit = "1" if metric in PERPLEXITIES or metric == "bits_per_byte" else "%"
-            numbers = zip(("score", "error", "difference", "difference_error"), entry.numbers, strict=True)
-            cells[f"{task}/{metric}"] = {
-                key: value(number, unit, *origin) for key, number in numbers if number is not None
-            }
-        rows.append({"name": name, "entries": cells})
-    return {"reference": comparison.reference, "rows": rows, "notes": list(comparison.notes)}
+            numbers = (None if number is None else Value(number, unit, *origin) for number in entry.numbers)
+            scores[f"{task}/{metric}"] = ComparedScore(*numbers)  # type: ignore[arg-type]
+        rows.append(ComparedModel(name, scores))
+    protocols = {name: run.provenance.protocol for name, run in runs.items()}
+    return ComparisonResult(
+        command="table",
+        reference=found.reference,
+        rows=tuple(rows),
+        notes=found.notes,
+        provenance=made(
+            command=command,
+            seed=0,
+            protocol="; ".join(f"{name}: {protocol}" for name, protocol in protocols.items()),
+            inputs={f"{kind} of {name}": one for name, run in runs.items() for kind, one in _inputs(run)},
+        ),
+    )
+
+
+def _inputs(run: TasksResult) -> Iterator[tuple[str, str]]:
+    """What went into a result, with hashes: the chip, the model."""
+    if run.design is not None:
+        yield "design", run.design.hash
+    yield "model", run.model.sha256
 
 
 def as_csv(comparison: Comparison) -> str:

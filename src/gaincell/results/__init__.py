@@ -22,7 +22,7 @@ from gaincell.results.floorplan import FloorplanResult
 from gaincell.results.plain import check
 from gaincell.results.rtl import RtlResult, WordLengthsResult
 from gaincell.results.run import FILE, AdaptedResult, MappedResult, StagedResult, TrainedResult
-from gaincell.results.simulation import HeadResult, TileResult
+from gaincell.results.simulation import GenerationResult, HeadResult, TileResult
 from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
 from gaincell.results.spice_circuits import MixedResult, WriteResult
 from gaincell.results.sweep import PointResult, SweepResult
@@ -65,6 +65,8 @@ KINDS: Mapping[tuple[str, ...], type[Result]] = {
     ("schedule", "trace"): HeadResult,
     ("waveforms",): TileResult,
     ("fit", "decays"): DeviceResult,
+    ("ring_memory",): GenerationResult,
+    ("reference", "rows"): evaluation.ComparisonResult,
 }
 """Parts of a file -> the kind of result that it is; the first whose parts it has."""
 
@@ -120,11 +122,11 @@ def write(result: Result | Mapping[str, Any], path: str | os.PathLike[str]) -> P
 
 
 def kind_of(run: Json) -> type[Result] | None:
-    """Which kind of result the content of a file is; None of one that has no dataclass yet."""
+    """Which kind of result the content of a file is; None where it is none."""
     return next((kind for parts, kind in KINDS.items() if all(part in run for part in parts)), None)
 
 
 def parse(run: Json, where: str) -> Result | None:
-    """A result from the content of its file; None of a kind that has no dataclass yet. Raises RunError."""
+    """A result from the content of its file; None where it is none. Raises RunError."""
     kind = kind_of(run)
     return None if kind is None else from_json(kind, run, where)

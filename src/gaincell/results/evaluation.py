@@ -313,3 +313,30 @@ class TasksResult(EvaluationResult):
     dtype: str | None = None
     softmax: str | None = None
     chips: TaskChips | None = None
+
+
+@dataclass(frozen=True)
+class ComparedScore:
+    """difference: to the reference, on the same items; points of an accuracy, the ratio of perplexities."""
+
+    score: Value
+    error: Value | None = None
+    difference: Value | None = None
+    difference_error: Value | None = None
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """entries: by task/metric."""
+
+    name: str
+    entries: Mapping[str, ComparedScore]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonResult(Result):
+    """Of `gaincell table`. reference: name of the model that the others are compared to."""
+
+    reference: str
+    rows: tuple[ComparedModel, ...]
+    notes: tuple[str, ...]

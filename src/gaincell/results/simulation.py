@@ -1,4 +1,4 @@
-"""The arrays token by token: schedule, trace and waveforms of `gaincell simulate`."""
+"""The arrays token by token: schedule, trace and waveforms of `simulate`, and what `generate` writes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
 from gaincell.results.codec import COLUMNS
-from gaincell.results.common import Chip, Number, Result, Whole
+from gaincell.results.common import Chip, CountedTokens, NamedModel, Number, Result, Whole
 from gaincell.units import Coulomb, PerSecond, Second
 
 Seconds: TypeAlias = Annotated[tuple[float, ...], "s"]
@@ -120,3 +120,20 @@ class TileResult(Result):
 
     design: Chip
     waveforms: Waveforms
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationResult(Result):
+    """Text written on a ring. tokens: of it, without the prompt.  writes: columns in every key/value head."""
+
+    model: NamedModel
+    gains: str
+    design: Chip
+    text: str
+    tokens: CountedTokens
+    tokens_per_second: Annotated[float, "tokens/s", "measured"]
+    ring_memory: Annotated[int, "bytes", "measured"]
+    chip_time: Second
+    refreshes: Whole
+    refreshing: Second
+    writes: Annotated[int, "columns"]

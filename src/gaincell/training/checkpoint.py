@@ -99,6 +99,16 @@ def remove(path: Path) -> None:
         place.unlink(missing_ok=True)
 
 
+def settings_of(path: Path) -> dict[str, Any]:
+    """Settings of the run that the newest checkpoint is of; none where `restore` finds none or refuses it."""
+    try:
+        check_file(checkpoints(path)[0])
+        with safe_open(checkpoints(path)[0], framework="pt") as file:
+            return dict(json.loads(file.metadata()["identity"])["settings"])
+    except Exception:  # safetensors raises its own type for a torn file
+        return {}
+
+
 def restore(
     path: Path, parameters: Parameters, optimizer: torch.optim.Optimizer, identity: Identity
 ) -> dict[str, Any]:

@@ -16,6 +16,7 @@ behind it first. Likewise, of what every layer's attention gives, Y' and Y, each
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -46,7 +47,8 @@ class Distillation:
 
     teacher: a causal language model with the student's vocabulary; it is not trained.  weight: w in [0, 1].
     states: s, 0 or more.  outputs: t, 0 or more.  kept: a directory for what the teacher gives
-    (teacher_outputs.py); not used where s or t need its whole pass, nor without plain matrices.
+    (teacher_outputs.py); not used where s or t need its whole pass, nor, with a warning, without plain
+    matrices.
 
     Raises:
         InputError: the weight lies outside [0, 1], or that of states or outputs below 0; called: the
@@ -97,6 +99,9 @@ class Distillation:
                 _hidden(model, ids), own.weight, expected, other.weight, targets, self._weight
             )
             return loss
+        if self._kept is not None:
+            self._kept, why = None, "an output layer is trained, or is more than one matrix"
+            warnings.warn(f"the teacher's outputs are not kept: {why}", UserWarning, stacklevel=2)
         with torch.no_grad(), teachers_part():
             expected = self._teacher(input_ids=ids, use_cache=False).logits.float().flatten(0, 1)
         found = model(input_ids=ids, use_cache=False).logits.float().flatten(0, 1)

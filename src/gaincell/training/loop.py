@@ -181,8 +181,10 @@ class _Training:
         self.run = run = Parallel(model, loss_of, sharded=settings.sharded)
         _check_share(run, settings)
         self.device = next(model.parameters()).device
-        if settings.bf16 is None:  # all processes do what most have found
-            settings = replace(settings, bf16=run.mean(float(bf16_pays(str(self.device)))) > 0.5)
+        if settings.bf16 is None:  # all processes do what most have found, or what the run began with
+            begun = disk.settings_of(checkpoint).get("bf16") if checkpoint is not None else None
+            pays = bf16_pays(str(self.device)) if begun is None else begun
+            settings = replace(settings, bf16=run.mean(float(pays)) > 0.5)
         self.settings, first_block = settings, blocks[0:1]
         self.recompute = _recomputes(model, settings, loss_of, first_block)
         switch_checkpointing(model, self.recompute, "enable", {"use_reentrant": False})

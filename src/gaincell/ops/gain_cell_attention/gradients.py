@@ -6,9 +6,10 @@
 * "bf16", "surrogate-bf16": cheaper approximations of these. All queries of a block of 64 see a column at one
   age, that at the middle one of them. The products with gradients are of numbers in bf16, summed in float32.
   Pulses and masks are exact. With the paper's cell the gradients of q, k and v are off by less than 0.6 % of
-  their norm without decay, 1.2 % with that of 12 layers, 3 % with that of 30; those of gains and offsets,
-  sums over tokens, by up to twice as much (tests/ops/test_native.py). The steeper a cell, the faster its
-  current decays: x^5 is off by 3 % where the paper's cell is by 1.2 %.
+  their norm without decay, 1.2 % with that of 12 layers, 3 % with that of 30; those of gains and offsets, as
+  vectors of all heads, by up to twice as much (tests/ops/test_native.py). They are sums over tokens: where
+  the terms of a head all but cancel, what is left of them can be off by any share. The steeper a cell, the
+  faster its current decays: x^5 is off by 3 % where the paper's cell is by 1.2 %.
 
 The compiled kernel alone computes the approximate ones, with the processor's instructions for bf16 where it
 has them. The sub-tile of first tokens (first_token_tile.py) keeps the gradient that they approximate.

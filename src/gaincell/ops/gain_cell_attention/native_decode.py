@@ -69,6 +69,11 @@ Scale = tuple[Tensor, Tensor] | None
 """Gain and offset per head, float32, that are still to be applied; None: none are."""
 
 
+def _dense(scale: Scale) -> Scale:
+    """Without strides, as it is read; whoever passes pointers into it holds it."""
+    return None if scale is None else (scale[0].contiguous(), scale[1].contiguous())
+
+
 def _pointers(scale: Scale) -> tuple[int | None, int | None]:
     return (None, None) if scale is None else (scale[0].data_ptr(), scale[1].data_ptr())
 
@@ -108,7 +113,7 @@ def write_ring(volts: Tensor, ring: Tensor, position: int, design: Design, scale
     The first token goes to column `position`, the others to those after it; of more than M the last M stay.
     False if a voltage is not finite: there is no code for that.
     """
-    volts = volts.resolve_neg().contiguous()
+    volts, scale = volts.resolve_neg().contiguous(), _dense(scale)
     batch, heads, tokens, dim = volts.shape
     asked = Tokens(
         *(batch, heads, tokens, dim, ring.shape[2], position),
@@ -174,7 +179,7 @@ class RingDecoder:
         Returns:
             [B, H, 1, D]; None where q is not finite.
         """
-        q = q.resolve_neg().contiguous()
+        q, scale, out_scale = q.resolve_neg().contiguous(), _dense(scale), _dense(out_scale)
         out = torch.empty_like(q)
         step = self._step
         step.batch, step.heads = q.shape[:2]
