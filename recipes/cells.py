@@ -113,9 +113,16 @@ def main(
 
 
 def start_result(chip: Design, start: str, title: str, progress: StageProgress) -> AdaptedResult:
-    """Part 3 of one cell, as `gaincell adapt tiny --method published --start START --rule released`."""
-    settings = AdaptSettings(MODEL, chip, None, method="published", start=start, rule="released", text=TEXT)
-    found = adapt_model(settings, chip, command=["python", *sys.argv], progress=progress)
+    """Part 3 of one cell, as `gaincell adapt tiny --method published --start START --rule released`.
+
+    chip: leroux2025 with that cell. The linear model, which is the target, keeps the cell it was trained for.
+    """
+    paper = load_design("leroux2025")
+    settings = AdaptSettings(
+        MODEL, paper, None, method="published", start=start, rule="released", text=TEXT,
+        evaluation_tokens=EVALUATED * BLOCK,
+    )  # fmt: skip
+    found = adapt_model(settings, paper, to=chip, command=["python", *sys.argv], progress=progress)
     return replace(found, title=title, mismatch=None, codes=None, cell=None)
 
 
@@ -279,11 +286,13 @@ def _is_same(path: Path, provenance: Json) -> bool:
 
 
 def _is_same_start(path: Path, chip: Design) -> bool:
-    """Whether there is a result of part 3 for this chip."""
+    """Whether there is a result of part 3 for this chip, with the layers of the model, on the same text."""
     try:
-        return bool(read(path)["provenance"]["design_hash"] == chip.hash)
+        found = read(path, AdaptedResult)
     except RunError:
         return False
+    same_chip = found.design.hash == chip.replace(layers=found.model.layers).hash
+    return same_chip and found.text.evaluation_tokens == EVALUATED * BLOCK
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ import torch
 
 from gaincell.chips.design_file import load_design
 from gaincell.files import read_json
+from gaincell.progress import silent_stages
 from gaincell.results import read
 from gaincell.results.cells import CellAdaptationResult, CellDesignResult, CellStage
 from gaincell.results.codec import from_json
 from gaincell.results.common import SCHEMA, Value, Values
 from gaincell.results.plain import number
-from gaincell.results.run import Adaptation, AdaptationHistory
+from gaincell.results.run import Adaptation, AdaptationHistory, AdaptedResult
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results" / "cells"
@@ -134,6 +135,37 @@ def test_a_result_is_made_once(recipe: ModuleType, tmp_path: Path) -> None:
     assert read(tmp_path / "igzo.json")["provenance"]["design_hash"] == design.replace(layers=3).hash
 
 
+def test_starts_that_are_there_are_kept(recipe: ModuleType) -> None:
+    kept = list((RESULTS / "starts").glob("*/*.json"))
+    assert kept
+    for path in kept:
+        chip = recipe.CELLS[path.stem][1](load_design("leroux2025"))
+        assert recipe._is_same_start(path, chip), path
+        assert not recipe._is_same_start(path, chip.replace(retention_time=1.0))
+
+
+def test_the_linear_model_keeps_its_cell_whatever_it_is_adapted_to(
+    recipe: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table has a linear slope of its own, which the model was not trained for."""
+    path = RESULTS / "starts" / "neutral" / "compressive.json"
+    asked: dict[str, Any] = {}
+
+    def adapt_model(settings: Any, default: Any, *, to: Any, **_: Any) -> AdaptedResult:
+        asked.update(settings=settings, to=to)
+        return read(path, AdaptedResult)
+
+    monkeypatch.setattr(recipe, "adapt_model", adapt_model)
+    title, place = recipe.CELLS["compressive"]
+    recipe.start_result(place(load_design("leroux2025")), "neutral", title, silent_stages)
+    assert (
+        asked["settings"].design.replace(cell="linear").cell
+        == load_design("leroux2025").replace(cell="linear").cell
+    )
+    assert asked["to"].cell.name == "tabulated"
+    assert asked["settings"].evaluation_tokens == read(path, AdaptedResult).text.evaluation_tokens
+
+
 def test_the_recipe_asks_for_every_design_and_every_cell_on_both_chips(
     recipe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,9 +178,11 @@ def test_the_recipe_asks_for_every_design_and_every_cell_on_both_chips(
 
     monkeypatch.setattr(recipe.Job, "__init__", lambda job, progress: None)
 
-    def start_result(chip: Any, start: str, title: str, progress: Any) -> dict[str, Any]:
+    def start_result(chip: Any, start: str, title: str, progress: Any) -> AdaptedResult:
         started.append((start, title))
-        return {"schema": SCHEMA, "provenance": {"design_hash": chip.hash}}
+        kept = read(RESULTS / "starts" / "neutral" / "linear.json", AdaptedResult)
+        on_chip = replace(kept.design, hash=chip.replace(layers=kept.model.layers).hash)
+        return replace(kept, design=on_chip, title=title)
 
     monkeypatch.setattr(recipe.Job, "keep", keep)
     monkeypatch.setattr(recipe, "start_result", start_result)

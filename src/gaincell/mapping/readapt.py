@@ -80,17 +80,21 @@ def adapt_model(
     default_design: Design,
     out: Path | None = None,
     *,
+    to: Design | None = None,
     command: Sequence[str] = ("gaincell", "adapt"),
     progress: StageProgress = silent_stages,
 ) -> AdaptedResult:
     """Adapt a model and evaluate it before and after; returns what run.json holds, and writes it into `out`.
+
+    to: the chip with the cell to adapt to, in place of `settings.cell`.
 
     Raises:
         GaincellError: model, text or design are not acceptable.
     """
     start = find_start(settings.model)
     chip = settings.design or start.design or default_design
-    source, to = start.made_for(chip), with_cell(chip, settings.cell) if settings.cell else chip
+    source = start.made_for(chip)
+    to = to or (with_cell(chip, settings.cell) if settings.cell else chip)
     neutral = settings.start == "neutral"
     loaded = start.load(chip, backend=settings.backend, dtype=getattr(torch, settings.dtype))
     place_model(loaded.model, settings.device)
