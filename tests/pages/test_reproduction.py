@@ -74,6 +74,15 @@ def test_a_verdict_needs_every_computed_gpu_and_both_energies(
     assert generator.holds(machines, "energy", 4).startswith("reached against the published")
 
 
+@pytest.mark.parametrize("part", ["headline", "negative"])
+def test_what_is_said_against_gpus_is_said_with_both_energies(part: str, generator: ModuleType) -> None:
+    against = [
+        line for line in generator.PARTS[part]().splitlines() if "against GPUs" in line or "H100" in line
+    ]
+    assert against
+    assert all(title in line for line in against for title in generator.OURS.values())
+
+
 def test_ends_of_early_runs_stand_only_where_they_are_called_so(generator: ModuleType) -> None:
     """How far the released trainings were when they were stopped is no result of the paper."""
     lowest: dict[str, float] = {}
@@ -93,6 +102,25 @@ def test_ends_of_early_runs_stand_only_where_they_are_called_so(generator: Modul
     for run in ("nonlinear, straight from GPT-2", "nonlinear, from scratch"):
         assert f"× {lowest[run]:.2f}" not in elsewhere
         assert f"× {lowest[run]:.1f} " not in elsewhere
+
+
+@pytest.mark.parametrize("stage", ["linear", "linear-neutral"])
+@pytest.mark.parametrize("model", ["tiny", "SmolLM2-135M"])
+def test_every_cell_is_compared_with_the_linear_model_as_trained(
+    model: str, stage: str, generator: ModuleType
+) -> None:
+    """Its perplexity does not depend on the cell that it is adapted to, nor on the start."""
+    runs = [
+        generator.perplexities(of[start])
+        for title, of in generator.starts().items()
+        for start in of
+        if title.startswith(f"{model}, ")
+    ]
+    found = [at[stage] for at in runs if stage in at]
+    assert found
+    assert found == pytest.approx(
+        [found[0]] * len(found), rel=1e-3
+    )  # other versions of the kernel round otherwise
 
 
 @pytest.mark.parametrize("part", ["timing", "area"])
