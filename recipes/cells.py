@@ -45,6 +45,7 @@ from gaincell.results import read, write
 from gaincell.results.codec import Json, to_json
 from gaincell.results.common import SCHEMA
 from gaincell.results.plain import value
+from gaincell.results.provenance import hash_of, made
 from gaincell.results.run import AdaptedResult, UsedText
 from gaincell.text import open_text, token_stream
 

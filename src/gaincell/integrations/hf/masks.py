@@ -42,7 +42,7 @@ def key_index_mask(
     *,
     q_length: int | None = None,
     q_offset: int | Tensor = 0,
-    cache_position: Int[Tensor, "Tq"] | None = None,
+    cache_position: Int[Tensor, " Tq"] | None = None,
     device: torch.device | str | None = None,
     **unused: Any,
 ) -> Int[Tensor, "B 1 1 Tk"]:
