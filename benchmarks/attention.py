@@ -321,9 +321,9 @@ def main() -> None:
     report |= {
         "limits": verdict,
         "instructions": list(native_library.levels()),
-        "provenance": to_json(made(command=sys.argv, seed=0, protocol=PROTOCOL)),
+        "provenance": made(command=sys.argv, seed=0, protocol=PROTOCOL),
     }
-    write_text(options.out, json.dumps(report, indent=1) + "\n")
+    write_text(options.out, json.dumps(report, indent=1, default=to_json) + "\n")
 
 
 if __name__ == "__main__":

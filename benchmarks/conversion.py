@@ -152,16 +152,14 @@ def main() -> None:
         "tokens_per_second": found,
         "times_before": {way: {loss: by[loss] / first[loss] for loss in by} for way, by in found.items()},
         "before": options.before,
-        "provenance": to_json(
-            made(
-                command=["python", "-m", "benchmarks.conversion", *sys.argv[1:]],
-                seed=0,
-                protocol="in turns, a process each, processor time of one thread; "
-                f"{options.steps} steps of one block of {BLOCK} tokens, medians of {options.rounds}",
-            )
+        "provenance": made(
+            command=["python", "-m", "benchmarks.conversion", *sys.argv[1:]],
+            seed=0,
+            protocol="in turns, a process each, processor time of one thread; "
+            f"{options.steps} steps of one block of {BLOCK} tokens, medians of {options.rounds}",
         ),
     }
-    write_text(options.out, json.dumps(result, indent=1) + "\n")
+    write_text(options.out, json.dumps(result, indent=1, default=to_json) + "\n")
 
 
 if __name__ == "__main__":

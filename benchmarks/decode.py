@@ -77,17 +77,15 @@ def main() -> None:
         "benchmark": "decode",
         "threads": given.threads,
         "rows": rows,
-        "provenance": to_json(
-            made(
-                command=["python", "-m", "benchmarks.decode", *sys.argv[1:]],
-                seed=0,
-                protocol=f"alternating stretches of {STRETCH} tokens in one process",
-                design_hash=ring.rings[0].attention.design.hash,
-                inputs={},
-            )
+        "provenance": made(
+            command=["python", "-m", "benchmarks.decode", *sys.argv[1:]],
+            seed=0,
+            protocol=f"alternating stretches of {STRETCH} tokens in one process",
+            design_hash=ring.rings[0].attention.design.hash,
+            inputs={},
         ),
     }
-    write_text(given.out, json.dumps(result, indent=1) + "\n")
+    write_text(given.out, json.dumps(result, indent=1, default=to_json) + "\n")
 
 
 if __name__ == "__main__":

@@ -70,15 +70,13 @@ def main() -> None:
     result = {
         "kind": "measured",
         "models": {name: measure(name, options.data, options.items) for name in names},
-        "provenance": to_json(
-            made(
-                command=["python", "-m", "benchmarks.evaluation", *sys.argv[1:]],
-                seed=0,
-                protocol=f"both models in turns, median of {ROUNDS} ratios; forward passes alone",
-            )
+        "provenance": made(
+            command=["python", "-m", "benchmarks.evaluation", *sys.argv[1:]],
+            seed=0,
+            protocol=f"both models in turns, median of {ROUNDS} ratios; forward passes alone",
         ),
     }
-    write_text(options.out, json.dumps(result, indent=1) + "\n")
+    write_text(options.out, json.dumps(result, indent=1, default=to_json) + "\n")
 
 
 if __name__ == "__main__":

@@ -76,16 +76,14 @@ def main() -> None:
     result = {
         "kind": "simulated",
         "off": off,
-        "provenance": to_json(
-            made(
-                command=["python", "-m", "benchmarks.gradients", *sys.argv[1:]],
-                seed=0,
-                protocol=f"one block of {options.tokens} tokens, loss of the next token",
-                design_hash=attached_layers(loaded.model)[0].design.hash,
-            )
+        "provenance": made(
+            command=["python", "-m", "benchmarks.gradients", *sys.argv[1:]],
+            seed=0,
+            protocol=f"one block of {options.tokens} tokens, loss of the next token",
+            design_hash=attached_layers(loaded.model)[0].design.hash,
         ),
     }
-    write_text(options.out, json.dumps(result, indent=1) + "\n")
+    write_text(options.out, json.dumps(result, indent=1, default=to_json) + "\n")
 
 
 if __name__ == "__main__":

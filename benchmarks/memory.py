@@ -184,15 +184,13 @@ def main() -> None:
         "hidden": CONFIG["hidden_size"],
         "tokens": options.tokens,
         "steps": {step: measured(options.folder, step, options.tokens) for step in STEPS},
-        "provenance": to_json(
-            made(
-                command=["python", "-m", "benchmarks.memory", *sys.argv[1:]],
-                seed=0,
-                protocol="largest resident size of a process of its own for every step, by the kernel",
-            )
+        "provenance": made(
+            command=["python", "-m", "benchmarks.memory", *sys.argv[1:]],
+            seed=0,
+            protocol="largest resident size of a process of its own for every step, by the kernel",
         ),
     }
-    write_text(options.out, json.dumps(result, indent=1) + "\n")
+    write_text(options.out, json.dumps(result, indent=1, default=to_json) + "\n")
 
 
 if __name__ == "__main__":

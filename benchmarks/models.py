@@ -118,16 +118,14 @@ def main() -> None:
     result = {
         "kind": "measured",
         "threads": found,
-        "provenance": to_json(
-            made(
-                command=["python", "-m", "benchmarks.models", *sys.argv[1:]],
-                seed=0,
-                protocol="both models in turns, medians of the times and of the ratios of every turn; "
-                f"prompt of {PREFILL} tokens, training on {TRAINED - 1}",
-            )
+        "provenance": made(
+            command=["python", "-m", "benchmarks.models", *sys.argv[1:]],
+            seed=0,
+            protocol="both models in turns, medians of the times and of the ratios of every turn; "
+            f"prompt of {PREFILL} tokens, training on {TRAINED - 1}",
         ),
     }
-    write_text(options.out, json.dumps(result, indent=1) + "\n")
+    write_text(options.out, json.dumps(result, indent=1, default=to_json) + "\n")
 
 
 if __name__ == "__main__":

@@ -136,20 +136,17 @@ def main() -> None:
         "process_on_every_core": cost,
         "threads_beyond_the_cores": crowded,
         "limits": limits,
-        "provenance": to_json(
-            made(
-                command=["python", "-m", "benchmarks.threads", *sys.argv[1:]],
-                seed=0,
-                protocol=f"threads in turns, shortest of {options.rounds}; "
-                "processes that begin together, means",
-            )
+        "provenance": made(
+            command=["python", "-m", "benchmarks.threads", *sys.argv[1:]],
+            seed=0,
+            protocol=f"threads in turns, shortest of {options.rounds}; processes that begin together, means",
         ),
     }
     for what in ("gain_of_two_threads", "process_on_every_core", "threads_beyond_the_cores"):
         print(what, json.dumps(report[what]))
     for what, met in limits.items():
         print(("met   " if met else "MISSED"), what)
-    write_text(options.out, json.dumps(report, indent=1) + "\n")
+    write_text(options.out, json.dumps(report, indent=1, default=to_json) + "\n")
 
 
 if __name__ == "__main__":
