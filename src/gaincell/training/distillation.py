@@ -94,7 +94,7 @@ class Distillation:
         if self._has_plain_head(model, ids) and self._has_plain_head(self._teacher, ids):
             own, other = _head(model), _head(self._teacher)
             with torch.no_grad(), teachers_part():
-                expected = self._teachers_hidden(ids, _as_multiplied(other.weight).dtype)
+                expected = self._teachers_hidden(ids, _multiplied_as(other.weight))
             loss: Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
                 _hidden(model, ids), own.weight, expected, other.weight, targets, self._weight
             )
@@ -218,10 +218,15 @@ def _same_vocabulary(own: int, teacher: int) -> None:
         )
 
 
-def _as_multiplied(matrix: Tensor) -> Tensor:
-    """In the type that autocast would cast it to, anew in every product."""
+def _multiplied_as(matrix: Tensor) -> torch.dtype:
+    """The type that autocast would cast it to, anew in every product."""
     kind = matrix.device.type
-    return matrix.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else matrix
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else matrix.dtype
+
+
+def _log_distribution(hidden: Tensor, matrix: Tensor, out: Float[Tensor, "some V"]) -> None:
+    """Logarithms of the probabilities of all tokens; into a buffer, since fresh memory costs as much."""
+    torch.log_softmax((hidden.to(matrix.dtype) @ matrix.T).float(), -1, out=out)
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -242,21 +247,20 @@ class _HeadLoss(torch.autograd.Function):
         weight: float,
     ) -> Float[Tensor, ""]:
         _same_vocabulary(len(matrix), len(teacher_matrix))
-        matrix, teacher_matrix = _as_multiplied(matrix), _as_multiplied(teacher_matrix)
+        matrix = matrix.to(_multiplied_as(matrix))
+        teacher_matrix = teacher_matrix.to(_multiplied_as(teacher_matrix))
         rows, expected = hidden.flatten(0, 1), teacher_hidden.flatten(0, 1)
         gradient = torch.empty_like(rows)
         total = torch.zeros((), dtype=torch.float64, device=rows.device)
+        buffers = torch.zeros(3, min(ROWS_AT_ONCE, len(rows)), len(matrix), device=rows.device)
         for start in range(0, len(rows), ROWS_AT_ONCE):
             some = slice(start, start + ROWS_AT_ONCE)
-            own = functional.log_softmax((rows[some].to(matrix.dtype) @ matrix.T).float(), dim=-1)
+            own, teacher, share = buffers[:, : len(rows[some])]
+            _log_distribution(rows[some], matrix, own)
             if weight:
-                teacher = functional.log_softmax(
-                    (expected[some].to(teacher_matrix.dtype) @ teacher_matrix.T).float(), dim=-1
-                )
-                share = teacher.exp()
-                total += weight * torch.sum(share * teacher.sub_(own), dtype=torch.float64)
-            else:
-                share = torch.zeros_like(own)
+                _log_distribution(expected[some], teacher_matrix, teacher)
+                torch.exp(teacher, out=share)
+                total += weight * teacher.sub_(own).mul_(share).sum(-1).double().sum()
             place = targets[some, None]
             total -= (1.0 - weight) * own.gather(1, place).sum(dtype=torch.float64)
             difference = own.exp_().sub_(share, alpha=weight)
