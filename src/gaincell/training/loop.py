@@ -39,6 +39,7 @@ from gaincell.training import checkpoint as disk
 from gaincell.training.activations import activations_fit
 from gaincell.training.log import TrainingLog
 from gaincell.training.loss_name import called, name_of
+from gaincell.training.memory import memory_kept
 from gaincell.training.optimizer import as_logarithms, check_positive, is_gain, make_optimizer
 from gaincell.training.parallel import Loss, Parallel, clip_each_gradient, clip_gradients
 from gaincell.training.precision import bf16_pays
@@ -76,6 +77,7 @@ class TrainResult:
     """The best evaluation, if there was any."""
 
 
+@memory_kept()
 def train(
     model: nn.Module,
     blocks: Blocks,

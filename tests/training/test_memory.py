@@ -1,0 +1,36 @@
+"""Memory that training keeps: no page is fetched twice, and all go back in the end."""
+
+import resource
+import sys
+
+import pytest
+import torch
+
+from gaincell.training.memory import memory_kept
+
+PAGES, PAGE = 16384, resource.getpagesize()
+
+
+def faults() -> int:
+    """Pages fetched while a tensor of PAGES pages is made and freed three times."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(3):
+        torch.ones(PAGES * PAGE, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_pages_are_fetched_once_and_go_back() -> None:
+    faults()
+    before = resident()
+    with memory_kept():
+        faults()
+        assert faults() < PAGES // 10
+        assert resident() > before + PAGES // 2
+    assert resident() < before + PAGES // 2
+    assert faults() > PAGES
