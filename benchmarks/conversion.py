@@ -6,7 +6,8 @@ SmolLM2-135M on the paper's chip as `recipes/low-tokens.toml` makes it (paired r
 of 1024 tokens, one a step; the embedded text): steps of attention transfer and of distillation. Every
 measurement is a process of its own, whose checkout compiles its own kernel. Times are those of the processor,
 so that other work on the machine matters less. The first two steps of a process, in which its memory grows,
-are left out. A kept teacher's outputs are read from disk (`gaincell train --teacher-outputs`): every training of a text but the first.
+are left out. A kept teacher's outputs are read from disk (`gaincell train --teacher-outputs`): every training
+of a text but the first.
 """
 
 from __future__ import annotations
