@@ -73,6 +73,7 @@ class Distillation:
         self._weight, self._states, self._outputs = weight, states, outputs
         self._kept = None if kept is None or states or outputs else TeacherOutputs(kept, teacher)
         self._plain: dict[int, bool] = {}
+        self._cast: dict[tuple[int, int, torch.dtype], Tensor] = {}
         self.loss_name = _name(weight, states, outputs)
 
     def __call__(self, model: nn.Module, tokens: Int[Tensor, "B T_plus_1"]) -> Float[Tensor, ""]:
@@ -92,11 +93,11 @@ class Distillation:
         """The loss of the distributions alone."""
         ids, targets = tokens[:, :-1], tokens[:, 1:].flatten()
         if self._has_plain_head(model, ids) and self._has_plain_head(self._teacher, ids):
-            own, other = _head(model), _head(self._teacher)
+            own, other = (self._as_multiplied(_head(one).weight) for one in (model, self._teacher))
             with torch.no_grad(), teachers_part():
-                expected = self._teachers_hidden(ids, _multiplied_as(other.weight))
+                expected = self._teachers_hidden(ids, other.dtype)
             loss: Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
-                _hidden(model, ids), own.weight, expected, other.weight, targets, self._weight
+                _hidden(model, ids), own, expected, other, targets, self._weight
             )
             return loss
         if self._kept is not None:
@@ -117,6 +118,16 @@ class Distillation:
         """Its last hidden states, in a type of which `dtype` is what becomes of them."""
         compute = partial(_hidden, self._teacher, ids)
         return compute() if self._kept is None else self._kept.hidden(ids, dtype, compute)
+
+    def _as_multiplied(self, matrix: Tensor) -> Tensor:
+        """A matrix that is not trained in the type that autocast would cast it to, anew in every product."""
+        kind = matrix.device.type
+        if not torch.is_autocast_enabled(kind):
+            return matrix
+        known = matrix.data_ptr(), matrix._version, torch.get_autocast_dtype(kind)
+        if known not in self._cast:
+            self._cast[known] = matrix.detach().to(known[-1])
+        return self._cast[known]
 
     def _has_plain_head(self, model: nn.Module, ids: Tensor) -> bool:
         """Whether the logits are hidden states times a fixed matrix, as tried once on a few tokens."""
@@ -218,12 +229,6 @@ def _same_vocabulary(own: int, teacher: int) -> None:
         )
 
 
-def _multiplied_as(matrix: Tensor) -> torch.dtype:
-    """The type that autocast would cast it to, anew in every product."""
-    kind = matrix.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else matrix.dtype
-
-
 def _log_distribution(hidden: Tensor, matrix: Tensor, out: Float[Tensor, "some V"]) -> None:
     """Logarithms of the probabilities of all tokens; into a buffer, since fresh memory costs as much."""
     torch.log_softmax((hidden.to(matrix.dtype) @ matrix.T).float(), -1, out=out)
@@ -247,8 +252,6 @@ class _HeadLoss(torch.autograd.Function):
         weight: float,
     ) -> Float[Tensor, ""]:
         _same_vocabulary(len(matrix), len(teacher_matrix))
-        matrix = matrix.to(_multiplied_as(matrix))
-        teacher_matrix = teacher_matrix.to(_multiplied_as(teacher_matrix))
         rows, expected = hidden.flatten(0, 1), teacher_hidden.flatten(0, 1)
         gradient = torch.empty_like(rows)
         total = torch.zeros((), dtype=torch.float64, device=rows.device)

@@ -47,6 +47,9 @@ def add_lora(model: PreTrainedModel, rank: int, where: str = "all", scale: float
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import Linear
+
+        from gaincell.integrations.hf.lora_product import LowRankLinear
     except ImportError as error:
         raise InputError("adapters need the extra: pip install 'gaincell[train]'") from error
     if rank < 1 or where not in WHERE:
@@ -71,6 +74,9 @@ def add_lora(model: PreTrainedModel, rank: int, where: str = "all", scale: float
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model)
+    for module in model.modules():
+        if type(module) is Linear:
+            module.__class__ = LowRankLinear
     model.requires_grad_(False)
     for name, parameter in scales.items():
         parameter.requires_grad_(trained[name])
