@@ -61,7 +61,7 @@ def main(
 ) -> None:
     """Perplexity of `tiny` after the closed form, after least squares on the scores, and after both."""
     chip = load_design("leroux2025")
-    linear, loaded = chip.replace(cell="linear"), find_start("tiny").load(chip)
+    linear, loaded = chip.replace(cell="linear"), find_start("tiny").load()
     model, design = loaded.model, with_cell(chip, cell) if cell else chip
     text, needed = open_text("sample"), BLOCKS * BLOCK + 1
     evaluation = token_stream(text.evaluation, loaded.tokenizer, needed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from gaincell.chips.design_file import load_design
 from gaincell.chips.device import fit_device
 from gaincell.cli import app
 from gaincell.integrations.hf.checkpoint import save
-from gaincell.mapping.ready import hardware_model
+from gaincell.mapping.readapt import AdaptSettings, adapt_model
+from gaincell.mapping.ready import adapted_model, find_start, hardware_model
 
 
 @pytest.mark.parametrize("chosen", [("--cell", "x5"), ("--cell", "MINE.toml"), ("--design", "leroux2025")])
@@ -61,3 +63,34 @@ def test_a_measurement_says_that_cells_were_exchanged_unadapted(
         gains = json.loads(Path("found.json").read_text())["gains"]
         assert gains == f"the RUN as it was saved{words}"
         assert f"RUN: {gains}" in made.output.splitlines()
+
+
+def test_what_is_shipped_keeps_its_own_linear_cells_on_a_chip_of_another_slope() -> None:
+    paper = load_design("leroux2025")
+    steep = paper.replace(cell=replace(paper.cell, linear_slope=30.0))
+    assert find_start("tiny").made_for == paper.replace(cell="linear") != steep.replace(cell="linear")
+    found = [
+        adapt_model(
+            AdaptSettings(
+                "tiny", chip, None, protocol="blocks-64", evaluation_tokens=256, calibration_tokens=512
+            ),
+            paper,
+        )
+        for chip in (paper, steep)
+    ]
+    linear, other = ([stage.perplexity for stage in run.stages] for run in found)
+    assert linear == other  # surrogate gradients alone know the slope of a cubic cell
+
+
+@pytest.mark.slow
+def test_linear_cells_of_another_slope_are_adapted_to_and_called_other() -> None:
+    paper = load_design("leroux2025")
+    steep = paper.replace(cell=replace(paper.replace(cell="linear").cell, linear_slope=30.0))
+    words = find_start("tiny").words
+    assert hardware_model("tiny", paper, steep).how == (
+        f"{words}, its linear cells exchanged for other linear ones without adaptation"
+    )
+    assert adapted_model("tiny", paper.replace(cell="linear")).how == words
+    assert adapted_model("tiny", steep).how == (
+        f"{words}, then adapted in closed form to linear cells, without training on them"
+    )

@@ -38,7 +38,7 @@ def test_a_run_says_what_is_in_it(run: Path) -> None:
     assert held.base().sha256 == held.hardware.base_sha256
     assert (held.stages, held.result, held.result_of("linear"), held.training_tokens()) == ([], None, None, 0)
     start = find_start(str(run))
-    assert (start.words, start.made_for(micro_design()).hash) == (
+    assert (start.words, start.made_for.hash) == (
         "the RUN as it was saved",
         held.design.hash,
     )

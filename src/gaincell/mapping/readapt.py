@@ -93,10 +93,10 @@ def adapt_model(
     """
     start = find_start(settings.model)
     chip = settings.design or start.design or default_design
-    source = start.made_for(chip)
+    source = start.made_for
     to = to or (with_cell(chip, settings.cell) if settings.cell else chip)
     neutral = settings.start == "neutral"
-    loaded = start.load(chip, backend=settings.backend, dtype=getattr(torch, settings.dtype))
+    loaded = start.load(backend=settings.backend, dtype=getattr(torch, settings.dtype))
     place_model(loaded.model, settings.device)
     if to.hash == source.hash and not neutral:
         raise InputError(

@@ -37,7 +37,7 @@ ADAPTATION_TOKENS = 16_384
 LINEAR = "linear"
 """The stage of a RUN of `gaincell map` that an adaptation starts from."""
 MADE_FOR = "leroux2025"
-"""The design of the linear versions that are shipped."""
+"""The design of the linear versions that are shipped, with linear cells."""
 
 
 class Shipped(NamedTuple):
@@ -94,14 +94,15 @@ class Start(NamedTuple):
             return self.run.design
         return saved_design(self.model) if self.state is None else None
 
-    def made_for(self, chip: Design) -> Design:
-        """The design that gains and offsets were made for; `chip`: of what is shipped, with its own cells."""
-        own = self.design or chip
+    @property
+    def made_for(self) -> Design:
+        """The design that gains and offsets were made for."""
+        own = self.design
+        if own is None:
+            return _linear_chip()
         return own if self.state is None else own.replace(cell="linear")
 
-    def load(
-        self, chip: Design, *, backend: BackendName = "auto", dtype: torch.dtype = torch.float32
-    ) -> LoadedModel:
+    def load(self, *, backend: BackendName = "auto", dtype: torch.dtype = torch.float32) -> LoadedModel:
         """The model, attached, on the design that it was made for."""
         if self.state is None:
             loaded = load_model(self.model, dtype)
@@ -109,7 +110,7 @@ class Start(NamedTuple):
             return loaded
         found = load_base(self.model, dtype) if self.run is None else self.run.base(dtype=dtype)
         loaded = found.with_tokenizer()
-        attach(loaded.model, self.made_for(chip), backend=backend)
+        attach(loaded.model, self.made_for, backend=backend)
         read_state(loaded.model, self.state)
         return loaded
 
@@ -144,7 +145,7 @@ def load_made(model: str, backend: BackendName = "auto") -> LoadedModel:
 
     Raises ModelError: there is no hardware version.
     """
-    return find_start(model, linear=False).load(load_design(MADE_FOR), backend=backend)
+    return find_start(model, linear=False).load(backend=backend)
 
 
 @renamed("impl", "backend")
@@ -190,7 +191,7 @@ def load(
     else:
         found, shipped = load_base(name, dtype, base=base), find_shipped(name)
         if shipped is not None:
-            attach(found.model, load_design(MADE_FOR).replace(cell="linear"))
+            attach(found.model, _linear_chip())
             read_state(found.model, shipped.linear)
         cells = attached_layers(found.model)
         if not cells:
@@ -243,7 +244,7 @@ def hardware_model(
     attach(loaded.model, chip, backend=backend)
     if shipped is not None:
         read_state(loaded.model, shipped.linear)
-        return Ready(loaded, shipped.words + cells_exchanged(chip.replace(cell="linear"), chip))
+        return Ready(loaded, shipped.words + cells_exchanged(_linear_chip(), chip))
     ids = read_tokens(loaded, open_text("sample"), "training", CALIBRATION_TOKENS).long()[None]
     context = default_length(loaded.model, CALIBRATION_TOKENS)
     fitting = progress("first gains and offsets")
@@ -256,22 +257,29 @@ def hardware_model(
 def adapted_model(
     name: str, chip: Design, *, backend: BackendName = "auto", progress: StageProgress = silent_stages
 ) -> Ready:
-    """An embedded model on the cells of a chip: its shipped linear version, with gains and offsets adapted to
-    them in closed form on the training part of the text `sample`.
+    """An embedded model on a chip: its shipped linear version, with gains and offsets adapted in closed form
+    to other cells on the training part of the text `sample`.
 
     Raises:
         GaincellError: there is no shipped version of the model, or the text cannot be read.
     """
-    if find_shipped(name) is None:
+    shipped = find_shipped(name)
+    if shipped is None:
         raise InputError(f"{name} has no linear hardware version to adapt; give a RUN (see gaincell map)")
-    ready = hardware_model(name, chip.replace(cell="linear"), backend=backend, progress=progress)
-    if chip.cell.name == "linear":
-        return ready
-    model = ready.loaded.model
-    ids = read_tokens(ready.loaded, open_text("sample"), "training", ADAPTATION_TOKENS)
+    loaded = find_start(name).load(backend=backend)
+    model = loaded.model
+    if chip.cell == _linear_chip().cell:
+        set_design(model, chip)
+        return Ready(loaded, shipped.words)
+    ids = read_tokens(loaded, open_text("sample"), "training", ADAPTATION_TOKENS)
     batches = [cut_blocks(ids, default_length(model)).long()]
     target = collect_statistics(model, batches, progress("statistics of the linear version"))
     set_design(model, chip)
     adapt(model, batches, target, progress=progress("adapt to the chip's cells"))
-    how = f"{ready.how}, then adapted in closed form to {chip.cell.name} cells, without training on them"
-    return Ready(ready.loaded, how)
+    how = f"{shipped.words}, then adapted in closed form to {chip.cell.name} cells, without training on them"
+    return Ready(loaded, how)
+
+
+def _linear_chip() -> Design:
+    """What was shipped was made for this: linear cells of another slope make another model."""
+    return load_design(MADE_FOR).replace(cell="linear")
