@@ -79,6 +79,7 @@ def test_the_kernel_is_built_where_there_is_a_compiler() -> None:
     assert "portable" in native_library.levels()
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_no_size_overflows_in_its_own_check(tmp_path: Path) -> None:
     assert COMPILER is not None

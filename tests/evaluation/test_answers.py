@@ -31,6 +31,7 @@ class Command:
         return os.mkdir, (str(self.made),)
 
 
+@pytest.mark.slow
 def test_a_prepared_file_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither as the harness's own cache, nor in ours."""
     loaded = load_model(str(write_micro(tmp_path)[0]))

@@ -181,6 +181,7 @@ def test_what_varies_least_is_given_up_and_its_mean_returned() -> None:
         torch.testing.assert_close(cell.output_bias @ lost, (outputs @ lost).mean(1), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_directions_and_floors_get_the_gradients_of_what_is_computed() -> None:
     cell, inputs = some_cell(micro_design(**EXACT)), tuple(t[:1] for t in some_inputs(12))
     with torch.no_grad():

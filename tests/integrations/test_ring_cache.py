@@ -100,11 +100,14 @@ def test_pieces_on_the_ring_equal_the_full_forward(pieces: list[int]) -> None:
 
 @pytest.mark.parametrize(
     "effect",
-    [
-        *("everything", "stuck cells", "cell read noise", "pulse jitter", "ramp errors", "write error"),
-        *("charge injection", "read disturb", "spread of retention", "decay to another voltage"),
-        *("normalising column", "signed queries", "uneven levels"),
-    ],
+    slow_after(
+        1,
+        [
+            *("everything", "stuck cells", "cell read noise", "pulse jitter", "ramp errors", "write error"),
+            *("charge injection", "read disturb", "spread of retention", "decay to another voltage"),
+            *("normalising column", "signed queries", "uneven levels"),
+        ],
+    ),
 )
 def test_every_effect_of_a_chip_on_the_ring(effect: str) -> None:
     changes = dict(EFFECTS[effect])
@@ -450,6 +453,7 @@ def padded_models() -> dict[str, nn.Module]:
     return {"llama": hardware(micro_design(token_period=30e-6, mismatch=MISMATCH)), "mistral": windows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", slow("mistral")])
 @given(batch=padded_batches())
 @settings(max_examples=25, deadline=None)

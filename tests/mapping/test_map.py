@@ -193,6 +193,7 @@ def test_a_run_can_be_adapted_to_another_cell(mapped: Mapped, tmp_path: Path) ->
     assert attached(load_model(tmp_path / "x3").model)[0].design.cell.name == "x3"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
 def test_a_map_with_adapters(tmp_path: Path) -> None:
     model, text = write_micro(tmp_path)

@@ -397,6 +397,7 @@ def test_what_was_set_is_kept_and_a_run_goes_on_with_it_alone(texts: Path, tmp_p
             run_recipe(load_recipe(path, changes=changes), open_text(texts), out)
 
 
+@pytest.mark.slow
 def test_seeds_share_one_pretrained_model(made: Path, texts: Path, tmp_path: Path) -> None:
     path, first = write(tmp_path), read(made, TrainedResult)
     others = [load_recipe(path, changes={"seed": n, "model.run": str(made)}) for n in (0, 1)]
@@ -467,6 +468,7 @@ def test_one_stage_with_what_it_needs(texts: Path, tmp_path: Path) -> None:
         recipe.needed_by("linaer")
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_the_best_stage_of_the_chips_own_cell(texts: Path, tmp_path: Path) -> None:
     scratch = '[[stage]]\nname = "scratch"\nstart = "random"\nsteps = 1\n'
     recipe, out = load_recipe(write(tmp_path, MADE + scratch)), tmp_path / "out"
@@ -559,6 +561,7 @@ def test_every_stage_of_a_run_loads_as_it_was_evaluated(
     assert "stage software-continued of" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_stage_has_its_own_cell_whatever_the_last_one_has(tmp_path: Path) -> None:
     model, text = write_micro(tmp_path)
     last = '[[stage]]\nname = "after"\nstart = "fine-tuned"\ncell = "linear"\nsteps = 1\n'
@@ -577,6 +580,7 @@ def test_a_stage_has_its_own_cell_whatever_the_last_one_has(tmp_path: Path) -> N
         load_model(out, stage="after")
 
 
+@pytest.mark.slow
 def test_biases_and_exponents_are_trained_saved_and_gone_on_with(tmp_path: Path) -> None:
     model, text = write_micro(tmp_path)
     head = "mixing = true\npaired = true\nbiases = true\nexponents = true\narray_normaliser = true\n"

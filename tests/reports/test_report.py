@@ -158,6 +158,7 @@ def test_results_with_pages_of_their_own_are_refused_by_name() -> None:
         made(ROOT / "docs" / "results" / "rtl" / "word-lengths.json")
 
 
+@pytest.mark.slow
 def test_all_kinds_of_results_on_one_page(whole: str) -> None:
     found = check(whole)
     assert "Mean pulse φ(S), in longest ones (simulated)" in found.text
@@ -221,6 +222,7 @@ def test_a_figure_has_the_numbers_of_its_lines() -> None:
     assert "<details" not in picture("Two panels", figure, kind="simulated", numbers=())
 
 
+@pytest.mark.slow
 def test_sections_appear_only_where_a_result_holds_them(whole: str) -> None:
     shown = set(re.findall(r'<section id="([a-z-]+)"', whole))
     without = {"timeline", "waveforms", "trace", "device", "codesign", "evaluation"}

@@ -189,6 +189,7 @@ def test_gated_counters_are_clocked_to_count_and_to_clear(
     assert switching.clocked == (steps + clears) * p.count_bits
 
 
+@pytest.mark.slow
 def test_a_library_gives_its_cells_and_its_area(verilog: Design, tmp_path: Path) -> None:
     library = tmp_path / "tiny.lib"
     library.write_text(CELLS)
