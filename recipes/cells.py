@@ -27,7 +27,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from gaincell.adaptation import AdaptationResult, adapt, collect_statistics
+from gaincell.adaptation import adapt, collect_statistics
 from gaincell.adaptation.adapt import Method
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
@@ -37,7 +37,7 @@ from gaincell.errors import RunError
 from gaincell.evaluation.perplexity import cut_blocks, describe, perplexity
 from gaincell.files import read_toml
 from gaincell.integrations.hf.attach import attached_layers, set_design
-from gaincell.mapping import records, summary
+from gaincell.mapping import summary
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.mapping.ready import Ready, hardware_model
 from gaincell.progress import Progress, StageProgress, silent
@@ -178,7 +178,7 @@ class Job:
             "command": "cells design",
             **cell_numbers(chip),
             "stages": stages,
-            "adaptation": {"closed-form": to_json(summary.adaptation(records.of_adaptation(found)))},
+            "adaptation": {"closed-form": to_json(summary.adaptation(found))},
         }
 
     def adaptation_result(self, ready: Ready, chip: Design, name: str, about: Mapping[str, str]) -> Json:
@@ -195,7 +195,9 @@ class Job:
         for method in methods:
             model.load_state_dict(start, strict=False)
             found = adapt(model, [batch], target, method, progress=self.progress(f"{name}: {method}"))
-            adapted[method] = to_json(summary.adaptation(self.record(found, model, batch)))
+            reached = perplexity(model, batch.flatten(), f"blocks-{BLOCK}")
+            own = summary.adaptation(found, calibration_perplexity=reached.perplexity)
+            adapted[method] = to_json(own)
             stages[method] = self.evaluate(ready, f"{name}: {method}, evaluate")
         curve = to_json(summary.cell(chip))
         return self.common(ready, chip, batch) | {
@@ -210,11 +212,6 @@ class Job:
             "stages": stages,
             "adaptation": adapted,
         }
-
-    def record(self, found: AdaptationResult, model: Any, batch: torch.Tensor) -> records.Record:
-        """An adaptation with the perplexity of its own text."""
-        reached = perplexity(model, batch.flatten(), f"blocks-{BLOCK}")
-        return records.of_adaptation(found) | {"calibration_perplexity": reached.perplexity}
 
     def common(self, ready: Ready, chip: Design, calibration: torch.Tensor) -> Json:
         """What every result says."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from gaincell.adaptation import collect_statistics
 from gaincell.cli import main
 from gaincell.errors import GaincellError, InputError, ModelError, RunError
 from gaincell.evaluation.activity import measure_activity
+from gaincell.evaluation.perplexity import Perplexity
 from gaincell.evaluation.rolling import rolling_perplexity
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.cache import RingCache, feed
@@ -35,6 +37,7 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import find_source
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
 from gaincell.mapping.folder import RunFolder
+from gaincell.mapping.records import Told, evaluated
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
 from gaincell.training.data import keep_tokens
@@ -113,23 +116,27 @@ def test_a_pipe_holds_no_tokens(tmp_path: Path, name: str) -> None:
         tokens(path)
 
 
-RECORD = {"training_tokens": 4, "nll": 3.0, "predictions": 2, "blocks": 1, "per_block": [[3.0, 2]],
-          "bytes": None, "perplexity": float(np.exp(1.5)), "perplexity_error": None, "bits_per_byte": None,
-          "seconds": 1.0}  # fmt: skip
+RECORD = evaluated("linear", Told(training_tokens=4), Perplexity(3.0, 2, 1, None, None, "", ((3.0, 2),)), 1.0)
 
 
 @pytest.mark.parametrize(
     "change",
     [{"nll": True}, {"nll": -1e308}, {"nll": 4.0}, {"nll": "3"}, {"perplexity": None}, {"perplexity": 9.0},
-     {"per_block": [[True, 2]]}, {"per_block": [[-1e308, 2]]}, {"per_block": [[3.0, 3]]}, {"per_block": 5},
-     {"per_block": []}, {"per_block": [3.0]}, {"predictions": 0}, {"blocks": 2}, {"seconds": "nan"}],
+     {"blocks.nll": [True]}, {"blocks.nll": [-1e308]}, {"blocks.predictions": [3]}, {"blocks": 5},
+     {"blocks.nll": []}, {"blocks.nll": 3.0}, {"predictions": 0}, {"blocks.predictions": [2, 0]},
+     {"blocks.predictions": [-2]}, {"seconds": "nan"}, {"training_tokens": -1}, {"other": 1}],
     ids=str,
 )  # fmt: skip
 def test_a_damaged_record_of_a_stage(tmp_path: Path, change: dict[str, object]) -> None:
-    folder = RunFolder(tmp_path, {})
+    folder, path = RunFolder(tmp_path, {}), tmp_path / "stages" / "linear.json"
     folder.finish("linear", RECORD, None)
     assert folder.record("linear") == RECORD
-    folder.finish("linear", RECORD | change, None)
+    entry = json.loads(path.read_text())
+    for key, wrong in change.items():
+        *outer, last = key.split(".")
+        place = entry[outer[0]] if outer else entry
+        place[last] = place[last] | {"value": wrong} if "unit" in place.get(last, {}) else wrong
+    path.write_text(json.dumps(entry))
     with pytest.raises(RunError, match=r"linear.json is damaged: .*remove it to do its stage again"):
         folder.record("linear")
 

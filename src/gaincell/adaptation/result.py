@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -135,7 +135,7 @@ class AdaptationResult:
     skipped: tuple[Place, ...]
     saturated: tuple[Place, ...]
     history: tuple[dict[str, float], ...] = ()
-    start: str = "trained"
+    start: Literal["trained", "neutral"] = "trained"
     started: Statistics | None = None
 
     def summary(self) -> str:

@@ -28,11 +28,12 @@ from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.size import model_size
-from gaincell.mapping import records, summary
+from gaincell.mapping import summary
 from gaincell.mapping.engine import Engine, read_evaluation
 from gaincell.mapping.folder import run_lock
 from gaincell.mapping.job import freeze_embeddings
 from gaincell.mapping.ready import find_start, load_made
+from gaincell.mapping.records import Told
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results import write
 from gaincell.results.codesign import (
@@ -123,7 +124,7 @@ def _codesigned(
     set_design(model, chip)
     chip = attached_layers(model)[0].design
     adapted = adapt(model, [texts.calibration], target, progress=progress("adapt"))
-    before = engine.stage("adapted", lambda: ({"training_tokens": 0}, model))
+    before = engine.stage("adapted", lambda: (Told(), model))
     what = "-".join((chip.hash, *(settings.learn or ("fixed",))))
     checkpoint = None if out is None else out / f"{what}.checkpoint"
     freeze_embeddings(model, weights=settings.weights)
@@ -136,7 +137,7 @@ def _codesigned(
         progress=progress("train model and chip"),
         checkpoint=checkpoint,
     )
-    after = engine.stage("trained", lambda: ({"training_tokens": done.tokens}, model))
+    after = engine.stage("trained", lambda: (Told(training_tokens=done.tokens), model))
     learned = attached_layers(model)[0].design
     some = cut_blocks(texts.evaluation, block)[:ACTIVITY_BLOCKS].long()
     activity = measure_activity(model, [some], settings.text, progress=progress("activity"))
@@ -161,12 +162,9 @@ def _codesigned(
         circuits=LearnedCircuits(circuits(chip), circuits(learned)),
         training=training,
         text=UsedText(texts.name, len(texts.evaluation), texts.calibration.numel()),
-        adaptation={"closed-form": summary.adaptation(records.of_adaptation(adapted))},
+        adaptation={"closed-form": summary.adaptation(adapted)},
         stages=(summary.stage("adapted", "adapted", before), summary.stage("trained", "trained", after)),
-        blocks=PairedLosses(
-            tuple(n for _, n in after["per_block"]),
-            *(tuple(nll for nll, _ in record["per_block"]) for record in (before, after)),
-        ),
+        blocks=PairedLosses(after.blocks.predictions, before.blocks.nll, after.blocks.nll),
         energy=cost.energy_bottom_up,
         signals={stage: _histogram(stage, use) for stage, use in signal_use(model, [some]).items()},
         provenance=engine.provenance(command, learned, after, inputs),

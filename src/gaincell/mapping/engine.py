@@ -18,9 +18,8 @@ from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import describe, perplexity, window_and_stride
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_length, read_tokens
-from gaincell.mapping import records
 from gaincell.mapping.folder import RunFolder
-from gaincell.mapping.records import Record
+from gaincell.mapping.records import StageRecord, Told, evaluated
 from gaincell.mapping.summary import base_name
 from gaincell.progress import StageProgress
 from gaincell.results.common import Provenance
@@ -60,8 +59,8 @@ class Engine:
     processes: PartialState | None = None
 
     def stage(
-        self, name: str, do: Callable[[], tuple[Record, PreTrainedModel]], *, keep: bool = False
-    ) -> Record:
+        self, name: str, do: Callable[[], tuple[Told, PreTrainedModel]], *, keep: bool = False
+    ) -> StageRecord:
         """The record of a stage and its evaluation: read if it is finished, else made and stored.
 
         do: does it; returns what there is to tell, and the model that came of it.
@@ -71,22 +70,25 @@ class Engine:
         if record is not None:
             return record
         begun = time.perf_counter()
-        record, model = do()
+        told, model = do()
         if self.processes is None or self.processes.is_main_process:
             shown, tokenizer = self.progress(f"{name}: evaluate"), self.loaded.tokenizer
             found = perplexity(model, self.evaluation, self.protocol, tokenizer=tokenizer, progress=shown)
-            record |= records.of_perplexity(found, time.perf_counter() - begun)
+            record = evaluated(name, told, found, time.perf_counter() - begun)
             if self.folder is not None:
                 self.folder.finish(name, record, model if keep else None)
         if self.processes is not None:
             self.processes.wait_for_everyone()
+        if record is None:  # another process stored it
+            record = self.folder.record(name) if self.folder is not None else None
+            assert record is not None
         return record
 
     def provenance(
         self,
         command: Sequence[str],
         design: Design,
-        record: Record,
+        record: StageRecord,
         inputs: Mapping[str, str],
         *,
         seed: int = 0,
@@ -100,7 +102,7 @@ class Engine:
         return made(
             command=command,
             seed=seed,
-            protocol=describe(self.protocol, record["blocks"]) + remark + noise_remark(design),
+            protocol=describe(self.protocol, len(record.blocks.nll)) + remark + noise_remark(design),
             design_hash=design.hash,
             inputs={f"model {base_name(self.loaded.id)}": self.loaded.sha256} | dict(inputs),
         )

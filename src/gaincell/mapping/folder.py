@@ -30,7 +30,8 @@ from gaincell.files import (
 )
 from gaincell.integrations.hf.checkpoint import trained_parameters, write_state
 from gaincell.integrations.hf.run import DESIGN, HARDWARE
-from gaincell.mapping.records import unfit
+from gaincell.mapping.records import StageRecord, oddity
+from gaincell.results.codec import from_json, to_json
 from gaincell.results.run import FILE
 from gaincell.training.checkpoint import difference
 
@@ -115,13 +116,18 @@ class RunFolder:
         for finished in self.stages.glob("*.json"):  # a killed process may not have come to it
             self._forget_checkpoints(finished.stem)
 
-    def record(self, stage: str) -> dict[str, Any] | None:
+    def record(self, stage: str) -> StageRecord | None:
         """The result of a finished stage, None before."""
         path = self.stages / f"{stage}.json"
         if not os.path.lexists(path):
             return None
-        record = _read_json(path)
-        if (odd := unfit(record)) is not None:
+        entry = _read_json(path)
+        try:
+            record = from_json(StageRecord, entry, stage)
+            odd = oddity(record)
+        except RunError as error:
+            odd = str(error)
+        if odd is not None:
             raise RunError(f"{path.name} is damaged: {odd}; remove it to do its stage again")
         return record
 
@@ -133,11 +139,11 @@ class RunFolder:
         """Where a training of an unfinished stage is kept; `phase` is "1 of 2", say."""
         return self.stages / f"{stage}.{phase.replace(' ', '-')}.checkpoint"
 
-    def finish(self, stage: str, record: Mapping[str, Any], model: nn.Module | None) -> None:
+    def finish(self, stage: str, record: StageRecord, model: nn.Module | None) -> None:
         """Keep the result of a stage and, with `model`, its parameters; forget its checkpoints."""
         if model is not None:
             write_state(trained_parameters(model), self.state(stage))
-        write_json(self.stages / f"{stage}.json", record)
+        write_json(self.stages / f"{stage}.json", to_json(record))
         self._forget_checkpoints(stage)
 
     def _forget_checkpoints(self, stage: str) -> None:

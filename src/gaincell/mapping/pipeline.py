@@ -12,7 +12,7 @@ from gaincell.integrations.hf.checkpoint import save_differences
 from gaincell.mapping import summary
 from gaincell.mapping.folder import run_lock
 from gaincell.mapping.job import Job, prepare
-from gaincell.mapping.records import Record
+from gaincell.mapping.records import StageRecord
 from gaincell.mapping.settings import MapSettings
 from gaincell.mapping.stages import STAGES, Stage, run_stage
 from gaincell.progress import StageProgress, silent_stages
@@ -81,7 +81,7 @@ def _map(
 
 
 def assemble(
-    job: Job, stages: Sequence[Stage], records: Mapping[str, Record], command: Sequence[str]
+    job: Job, stages: Sequence[Stage], records: Mapping[str, StageRecord], command: Sequence[str]
 ) -> MappedResult:
     """run.json of a mapping."""
     design = attached(job.hardware(None, linear=False))[0].design
@@ -106,11 +106,11 @@ def assemble(
             )
             for stage in stages
         ),
-        adaptation={name: summary.adaptation(result) for name, result in adapted["adaptation"].items()},
-        mismatch=summary.mismatch(adapted["mismatch"]),
-        codes=summary.codes(adapted["codes"]),
+        adaptation=adapted.adaptations or {},
+        mismatch=adapted.mismatch,
+        codes=adapted.codes,
         cell=summary.cell(design),
-        silent=tuple(records["linear"].get("silent", ())),
+        silent=records["linear"].silent,
         provenance=job.provenance(
             command,
             design,

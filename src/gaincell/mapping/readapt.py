@@ -29,10 +29,11 @@ from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.context import read_tokens
 from gaincell.integrations.hf.placement import place_model
-from gaincell.mapping import records, summary
+from gaincell.mapping import summary
 from gaincell.mapping.engine import Engine, read_evaluation
 from gaincell.mapping.folder import run_lock
 from gaincell.mapping.ready import find_start
+from gaincell.mapping.records import StageRecord, Told
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results import write
 from gaincell.results.provenance import hash_of
@@ -111,10 +112,10 @@ def adapt_model(
     reading = progress("read the calibration text")
     stream = read_tokens(loaded, text, "training", settings.calibration_tokens, reading, block=block)
     calibration = cut_blocks(stream, block).long()
-    stages: list[tuple[str, str, records.Record]] = []
+    stages: list[tuple[str, str, StageRecord]] = []
 
     def evaluate(name: str, title: str, trained: str = "") -> None:
-        record = engine.stage(name, lambda: ({"training_tokens": start.tokens}, loaded.model))
+        record = engine.stage(name, lambda: (Told(training_tokens=start.tokens), loaded.model))
         stages.append((name, title + trained, record))
 
     def evaluate_starts(name: str, title: str, trained: str = "") -> None:
@@ -145,7 +146,7 @@ def adapt_model(
     before = before or result.started
     assert before is not None
     mismatch = {"before": before, "after": result.statistics}
-    adapted = records.of_adaptation(result) | {"target_perplexity": exp_or_infinity(as_it_is)}
+    adapted = summary.adaptation(result, target_perplexity=exp_or_infinity(as_it_is))
     design = attached_layers(loaded.model)[0].design
     inputs = {"calibration text": hash_of(calibration), "evaluation text": hash_of(evaluation)}
     run = AdaptedResult(
@@ -154,9 +155,9 @@ def adapt_model(
         design=summary.chip_of(design),
         text=UsedText(text.name, len(evaluation), calibration.numel()),
         stages=tuple(summary.stage(*one) for one in stages),
-        adaptation={settings.method: summary.adaptation(adapted)},
-        mismatch=summary.mismatch({when: records.of_mismatch(s, target) for when, s in mismatch.items()}),
-        codes=summary.codes({name: records.of_codes(use) for name, use in codes.items()}),
+        adaptation={settings.method: adapted},
+        mismatch={when: summary.mismatch(s, target) for when, s in mismatch.items()},
+        codes={name: summary.codes(use) for name, use in codes.items()},
         cell=summary.cell(design),
         provenance=engine.provenance(command, design, stages[-1][2], inputs),
     )

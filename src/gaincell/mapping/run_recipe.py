@@ -34,26 +34,25 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import kept_components
 from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.support import attention_modules
-from gaincell.mapping import records, summary
+from gaincell.mapping import summary
 from gaincell.mapping.engine import Engine
 from gaincell.mapping.folder import RunFolder, run_lock
 from gaincell.mapping.pretrain import pretrain, take_model
 from gaincell.mapping.recipe import MADE_HERE, ROOTS, ModelRecipe, Recipe, StageRecipe, plain_model
 from gaincell.mapping.recipe_models import RecipeModels
 from gaincell.mapping.recipe_text import RecipeText
-from gaincell.mapping.records import Record
+from gaincell.mapping.records import StageRecord, Told
 from gaincell.mapping.transfer import only_attention
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports.training import draw_stages, read_log
 from gaincell.results import read, write
 from gaincell.results.common import Kind, NamedModel
 from gaincell.results.provenance import without_paths
-from gaincell.results.run import FILE, StageResult, TrainedResult, TrainingCurve
+from gaincell.results.run import FILE, Adaptation, TrainedResult, TrainingCurve
 from gaincell.text import Text, sha256
 from gaincell.training import checkpoint as disk
 from gaincell.training.log import TrainingLog
 from gaincell.training.loop import next_token_loss, train
-from gaincell.training.loss_name import name_of
 from gaincell.training.parallel import join_processes
 from gaincell.training.tracker import Tracker
 
@@ -154,23 +153,22 @@ class RecipeRun:
 
     # -- stages ----------------------------------------------------------------------------------------------
 
-    def run(self, stage: StageRecipe) -> Record:
+    def run(self, stage: StageRecipe) -> StageRecord:
         """The record of a stage: read when it is finished, else made and stored."""
-        record = self.engine.stage(stage.name, lambda: self._made(stage))
-        return record if self.main else self.folder.record(stage.name) or {}
+        return self.engine.stage(stage.name, lambda: self._made(stage))
 
-    def _made(self, stage: StageRecipe) -> tuple[Record, PreTrainedModel]:
+    def _made(self, stage: StageRecipe) -> tuple[Told, PreTrainedModel]:
         """Carry out a stage and store its parameters; what there is to tell, and its model as stored."""
         start = None if stage.start in ROOTS else self.recipe.stage(stage.start)
         state = None if start is None else self.folder.state(start.name)
         model = self.models.model(stage, state)
         before = self.tokens_before if self.models.root(stage) == "adapter" else 0
-        record = {"training_tokens": before + self.recipe.tokens_of(stage)}
+        told = Told(training_tokens=before + self.recipe.tokens_of(stage))
         kept = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         if stage.task == "train":
-            record |= self._train(stage, model)
+            told = self._train(stage, model, told)
         elif stage.task == "adapt":
-            record |= self._adapt(stage, model)
+            told = replace(told, adaptation=self._adapt(stage, model))
         elif stage.neutral:
             set_neutral(model)
         parameters = dict(model.named_parameters())
@@ -180,12 +178,12 @@ class RecipeRun:
             tensors = {n: t if ".gain_cell." in n else t.to(stored) for n, t in tensors.items()}
             scale = self.recipe.lora.scale if self.recipe.lora is not None else 1.0
             tensors |= kept_components(model)
-            metadata = {"tokens": str(record["training_tokens"]), "lora_scale": str(scale)}
+            metadata = {"tokens": str(told.training_tokens), "lora_scale": str(scale)}
             write_state(tensors, self.folder.state(stage.name), metadata)
             model = self.models.model(stage, self.folder.state(stage.name))
-        return record, model
+        return told, model
 
-    def _train(self, stage: StageRecipe, model: PreTrainedModel) -> Record:
+    def _train(self, stage: StageRecipe, model: PreTrainedModel, told: Told) -> Told:
         if stage.loss == "transfer":
             only_attention(model)
         checkpoint = self.folder.checkpoint(stage.name, "training")
@@ -193,7 +191,7 @@ class RecipeRun:
         tokens = self.text.evaluation_tokens[: self.recipe.watched_tokens] if every else None
         loss, protocol = self.models.loss(stage) or next_token_loss, self.engine.protocol
         shares: dict[str, float] = {}
-        done = train(
+        train(
             model,
             self.text.share(stage),
             stage.training,
@@ -204,25 +202,17 @@ class RecipeRun:
             evaluate=None if tokens is None else lambda m: perplexity(m, tokens, protocol).perplexity,
             shares=shares,
         )
-        return {
-            "steps": done.steps,
-            "loss": str(name_of(loss)),
-            "final_loss": done.final_loss,
-            "training_seconds": done.seconds,
-            "shares": shares,
-            "curve": self._curve(stage),
-        }
+        return replace(told, step_time=shares or None, curve=self._curve(stage))
 
-    def _curve(self, stage: StageRecipe) -> Record:
-        """The evaluations of a training."""
+    def _curve(self, stage: StageRecipe) -> TrainingCurve | None:
+        """The evaluations of a training, where there are any."""
         lines = [line for line in read_log(self.out / "log.jsonl") if line.get("stage") == stage.name]
         tested = [line for line in lines if "evaluation" in line]
-        return {
-            "step": [line["step"] + 1 for line in tested],
-            "perplexity": [line["evaluation"] for line in tested],
-        }
+        numbers: Kind = "measured" if stage.attention == "softmax" else "simulated"
+        columns = (tuple(line["step"] + 1 for line in tested), tuple(line["evaluation"] for line in tested))
+        return TrainingCurve(numbers, *columns) if tested else None
 
-    def _adapt(self, stage: StageRecipe, model: PreTrainedModel) -> Record:
+    def _adapt(self, stage: StageRecipe, model: PreTrainedModel) -> Adaptation:
         start = self.recipe.stage(stage.start)
         blocks = max(1, self.recipe.calibration_tokens // self.recipe.block)
         batches = [self.text.some(0, blocks).to(self.device)]
@@ -236,7 +226,7 @@ class RecipeRun:
             start="neutral" if stage.neutral else "trained",
             progress=self.progress(f"{stage.name}: adapt"),
         )
-        return {"adaptation": records.of_adaptation(found)}
+        return summary.adaptation(found)
 
     def _log(self, stage: str) -> TrainingLog:
         figure = self.out / "figures" / "loss.png"
@@ -250,7 +240,7 @@ class RecipeRun:
         found = {name: record for name, record in records.items() if record is not None}
         stages = [stage for stage in self.recipe.stages if stage.name in found]
         alone = replace(self.engine, processes=None)  # the others are done
-        software = alone.stage("software", lambda: ({}, self.base.model))
+        software = alone.stage("software", lambda: (Told(), self.base.model))
         best, chip = self._best(found), self.recipe.design
         if best is not None:
             model = self.models.model(best, self.folder.state(best.name))
@@ -262,8 +252,13 @@ class RecipeRun:
             set=self._changes(),
             model=NamedModel(summary.base_name(self.base.id), self.base.sha256),
             design=summary.chip_of(chip),
-            software=software["perplexity"],
-            stages=tuple(self._summary(stage, found, software) for stage in stages),
+            software=software.perplexity,
+            stages=tuple(
+                summary.stage(
+                    stage.name, stage.title, found[stage.name], software, found.get(stage.compare or "")
+                )
+                for stage in stages
+            ),
             saved=None if best is None else best.name,
             provenance=self.engine.provenance(
                 command,
@@ -283,7 +278,7 @@ class RecipeRun:
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changes}
         return {key: without_paths([text])[0] for key, text in texts.items()}
 
-    def _best(self, found: Mapping[str, Record]) -> StageRecipe | None:
+    def _best(self, found: Mapping[str, StageRecord]) -> StageRecipe | None:
         """The finished stage in arrays with the lowest perplexity, among those with the chip's own cell where
         there are any. None: there is none, or all began with random weights, which no base model has.
         """
@@ -293,19 +288,7 @@ class RecipeRun:
             if stage.name in found and stage.attention == "arrays" and self.models.root(stage) != "random"
         ]
         own = [stage for stage in stages if stage.cell in (None, self.recipe.design.cell.name)]
-        return min(own or stages, key=lambda stage: found[stage.name]["perplexity"], default=None)
-
-    def _summary(self, stage: StageRecipe, found: dict[str, Record], software: Record) -> StageResult:
-        compared = found.get(stage.compare or "")
-        record = found[stage.name]
-        curve, adapted = record.get("curve", {}), record.get("adaptation")
-        numbers: Kind = "measured" if stage.attention == "softmax" else "simulated"
-        return replace(
-            summary.stage(stage.name, stage.title, record, software, compared),
-            curve=TrainingCurve(numbers, *map(tuple, curve.values())) if curve.get("step") else None,
-            step_time=record.get("shares") or None,
-            adaptation=None if adapted is None else summary.adaptation(adapted),
-        )
+        return min(own or stages, key=lambda stage: found[stage.name].perplexity, default=None)
 
 
 def run_recipe(

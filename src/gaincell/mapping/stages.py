@@ -25,12 +25,13 @@ from gaincell.adaptation import adapt, collect_statistics
 from gaincell.evaluation.codes import code_use
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attach
-from gaincell.mapping import records
+from gaincell.mapping import summary
 from gaincell.mapping.initial import calibrate
 from gaincell.mapping.job import Job, freeze_embeddings
-from gaincell.mapping.records import Record
+from gaincell.mapping.records import StageRecord, Told
 from gaincell.mapping.settings import Phase
 from gaincell.mapping.transfer import AttentionTransfer, only_attention
+from gaincell.results.run import Adaptation
 from gaincell.training.distillation import Distillation
 from gaincell.training.loop import Loss
 
@@ -50,35 +51,35 @@ class Stage:
 
     name: str
     title: str
-    run: Callable[[Job], Record]
+    run: Callable[[Job], Told]
     compared_with: str | None = None
     trained: bool = True
 
 
-def _software(job: Job) -> Record:
+def _software(job: Job) -> Told:
     job.software(None)
-    return {"training_tokens": 0}
+    return Told()
 
 
-def _software_continued(job: Job) -> Record:
+def _software_continued(job: Job) -> Told:
     model = job.software(job.shipped.software if job.shipped else None)
-    return {"training_tokens": _train_linear_share(job, model, "software-continued", None)}
+    return Told(training_tokens=_train_linear_share(job, model, "software-continued", None))
 
 
-def _linear(job: Job) -> Record:
+def _linear(job: Job) -> Told:
     """From the shipped linear version, or by first gains and offsets, attention transfer, and distillation
     from the softmax model.
     """
     if job.shipped is not None:
         model = job.hardware(job.shipped.linear, linear=True)
-        return {"training_tokens": _train_linear_share(job, model, "linear", None), "silent": []}
+        return Told(training_tokens=_train_linear_share(job, model, "linear", None))
     teacher = job.teacher(None)
     attach(teacher, job.design(linear=True), attention="softmax")
     model = job.hardware(None, linear=True)
     progress = job.progress("linear: first gains and offsets")
     silent = calibrate(model, [job.calibration[:INITIAL_BLOCKS]], progress=progress)
     tokens = _train_linear_share(job, model, "linear", teacher)
-    return {"training_tokens": tokens, "silent": [str(place) for place in silent]}
+    return Told(training_tokens=tokens, silent=tuple(map(str, silent)))
 
 
 def _train_linear_share(job: Job, model: PreTrainedModel, stage: str, teacher: PreTrainedModel | None) -> int:
@@ -108,12 +109,12 @@ def _train_linear_share(job: Job, model: PreTrainedModel, stage: str, teacher: P
     return before + len(blocks) * job.block
 
 
-def _unadapted(job: Job) -> Record:
+def _unadapted(job: Job) -> Told:
     job.hardware(job.folder.state("linear"), linear=False)
-    return {"training_tokens": _tokens(job, "linear")}
+    return Told(training_tokens=_tokens(job, "linear"))
 
 
-def _adapted(job: Job) -> Record:
+def _adapted(job: Job) -> Told:
     """Both methods from the same start; the model keeps the closed form's result."""
     batches = [job.calibration]
     linear = job.hardware(job.folder.state("linear"), linear=True)
@@ -125,44 +126,44 @@ def _adapted(job: Job) -> Record:
     model = job.hardware(job.folder.state("linear"), linear=False)
     before = collect_statistics(model, batches, job.progress("adapted: statistics before"))
     codes["unadapted"] = code_use(model, some)
-    results: dict[str, Record] = {}
+    results: dict[str, Adaptation] = {}
     if job.settings.published:
         progress = job.progress("adapted: published iteration")
-        results["published"] = records.of_adaptation(
+        results["published"] = summary.adaptation(
             adapt(model, curve, curve_target, "published", progress=progress)
         )
         model = job.hardware(job.folder.state("linear"), linear=False)
     closed = adapt(model, batches, target, progress=job.progress("adapted: closed form"))
     reached = perplexity(model, curve[0].flatten(), job.protocol)
-    results["closed-form"] = records.of_adaptation(closed) | {"calibration_perplexity": reached.perplexity}
+    results["closed-form"] = summary.adaptation(closed, calibration_perplexity=reached.perplexity)
     codes["adapted"] = code_use(model, some)
-    return {
-        "training_tokens": _tokens(job, "linear"),
-        "adaptation": results,
-        "mismatch": {
-            "before": records.of_mismatch(before, target),
-            "after": records.of_mismatch(closed.statistics, target),
+    return Told(
+        training_tokens=_tokens(job, "linear"),
+        adaptations=results,
+        mismatch={
+            "before": summary.mismatch(before, target),
+            "after": summary.mismatch(closed.statistics, target),
         },
-        "codes": {name: records.of_codes(use) for name, use in codes.items()},
-    }
+        codes={name: summary.codes(use) for name, use in codes.items()},
+    )
 
 
-def _software_continued_more(job: Job) -> Record:
+def _software_continued_more(job: Job) -> Told:
     job.software(job.folder.state("software-continued"))
     return _fine_tune(job, "software-continued-more", "software-continued")
 
 
-def _fine_tuned(job: Job) -> Record:
+def _fine_tuned(job: Job) -> Told:
     """Distillation from the softmax model that was trained on the same tokens."""
     teacher = job.teacher(job.folder.state("software-continued-more"))
     job.hardware(job.folder.state("adapted"), linear=False)
     return _fine_tune(job, "fine-tuned", "adapted", Distillation(teacher, weight=1.0))
 
 
-def _fine_tune(job: Job, stage: str, before: str, loss_of: Loss | None = None) -> Record:
+def _fine_tune(job: Job, stage: str, before: str, loss_of: Loss | None = None) -> Told:
     blocks = job.training[job.linear_blocks :]
     job.train(stage, "1 of 1", "fine-tuning", blocks, loss_of)
-    return {"training_tokens": _tokens(job, before) + len(blocks) * job.block}
+    return Told(training_tokens=_tokens(job, before) + len(blocks) * job.block)
 
 
 STAGES = (
@@ -176,11 +177,11 @@ STAGES = (
 )
 
 
-def run_stage(job: Job, stage: Stage) -> Record:
+def run_stage(job: Job, stage: Stage) -> StageRecord:
     """The record of a stage: read when it is finished, else made and stored."""
     return job.stage(stage.name, lambda: (stage.run(job), job.model), keep=stage.trained)
 
 
 def _tokens(job: Job, stage: str) -> int:
     record = job.folder.record(stage)
-    return int(record["training_tokens"]) if record is not None else 0
+    return record.training_tokens if record is not None else 0

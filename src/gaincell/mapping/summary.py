@@ -1,4 +1,4 @@
-"""Records as the parts of run.json."""
+"""The parts of run.json."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from typing import Any
 
 import torch
 
+from gaincell.adaptation import AdaptationResult, Statistics
+from gaincell.adaptation.result import Residuals
+from gaincell.adaptation.statistics import STAGES
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import chip_of as chip_of
+from gaincell.evaluation.codes import CodeUse
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.sources import without_revision
-from gaincell.mapping.records import Record
+from gaincell.mapping.records import StageRecord
 from gaincell.results.common import Value, Values
 from gaincell.results.run import (
     DISTANCES,
     Adaptation,
     AdaptationHistory,
     AttachedModel,
-    BlockLosses,
     CellCurve,
     CodeShares,
-    Mismatch,
     Spread,
     StageResult,
 )
@@ -31,9 +33,10 @@ from gaincell.standard_error import paired_ratio
 
 CURVE_POINTS = 91
 KEPT = (
-    "training_tokens", "perplexity", "nll", "predictions", "seconds", "perplexity_error", "bits_per_byte"
+    "numbers", "training_tokens", "perplexity", "nll", "predictions", "seconds", "blocks", "perplexity_error",
+    "bits_per_byte", "curve", "step_time", "adaptation",
 )  # fmt: skip
-"""Of a record, by the names that a stage has for them."""
+"""Of a record, in a stage."""
 
 
 def base_name(model: str) -> str:
@@ -57,55 +60,57 @@ def model(loaded: LoadedModel) -> AttachedModel:
 
 
 def stage(
-    name: str, title: str, record: Record, software: Record | None = None, continued: Record | None = None
+    name: str,
+    title: str,
+    record: StageRecord,
+    software: StageRecord | None = None,
+    continued: StageRecord | None = None,
 ) -> StageResult:
     """One line of the table, with ratios to the software models where their records are known: paired block
     by block, with the standard error of the ratio.
     """
-    blocks = record.get("per_block")
-    ratios: Record = {}
+    blocks, ratios = record.blocks, dict[str, Any]()
     for key, other in (("ratio_to_software", software), ("ratio_to_continued", continued)):
-        if other is None:
-            continue
-        ratios[key] = record["perplexity"] / other["perplexity"]
-        if blocks and other.get("per_block"):
-            ours, theirs = ([nll for nll, _ in one["per_block"]] for one in (record, other))
-            _, ratios[f"{key}_error"] = paired_ratio(ours, theirs, [count for _, count in blocks])
-    return StageResult(
-        name=name,
-        title=title,
-        numbers="measured" if name.startswith("software") else "simulated",
-        blocks=BlockLosses(*zip(*blocks, strict=True)) if blocks else None,
-        **{key: record[key] for key in KEPT},
-        **ratios,
+        if other is not None:
+            _, error = paired_ratio(blocks.nll, other.blocks.nll, blocks.predictions)
+            ratios |= {key: record.perplexity / other.perplexity, f"{key}_error": error}
+    return StageResult(name=name, title=title, **{key: getattr(record, key) for key in KEPT}, **ratios)
+
+
+def adaptation(found: AdaptationResult, **perplexities: float) -> Adaptation:
+    """One adaptation, with its history where the method has one."""
+    unit, history = DISTANCES[found.residuals.rule], None
+    if found.history:
+        columns = (tuple(step[key] for step in found.history) for key in AdaptationHistory.__annotations__)
+        iteration, residuals, perplexity = columns
+        history = AdaptationHistory(iteration, Values(residuals, unit, "simulated"), perplexity)
+    return Adaptation(
+        summary=found.summary(),
+        converged=found.converged,
+        start=found.start,
+        rule=found.residuals.rule,
+        worst=str(found.worst),
+        skipped=tuple(map(str, found.skipped)),
+        saturated=tuple(map(str, found.saturated)),
+        residual=Value(found.residual, unit, "simulated"),
+        iterations=found.iterations,
+        forward_passes=found.forward_passes,
+        tokens=found.tokens,
+        history=history,
+        **perplexities,
     )
 
 
-def adaptation(record: Record) -> Adaptation:
-    """One adaptation, with its history where the method has one."""
-    unit, steps, history = DISTANCES[record["rule"]], record["history"], None
-    if steps:
-        columns = (tuple(step[key] for step in steps) for key in ("iteration", "residual", "perplexity"))
-        iteration, residuals, perplexity = columns
-        history = AdaptationHistory(iteration, Values(residuals, unit, "simulated"), perplexity)
-    residual = Value(record["residual"], unit, "simulated")
-    return Adaptation(**_frozen(record) | {"residual": residual, "history": history})
+def mismatch(measured: Statistics, target: Statistics) -> dict[str, Spread]:
+    """How far the statistics of a model are from their target, by stage."""
+    found = Residuals.between(measured, target)
+    rows = ((s, (tuple(map(tuple, each[s].tolist())) for each in (found.mean, found.std))) for s in STAGES)
+    return {stage: Spread(*residuals) for stage, residuals in rows}
 
 
-def mismatch(record: Mapping[str, Record]) -> Mismatch:
-    """Residuals of every stage, layer and head, before and after."""
-    return {
-        when: {name: Spread(**_frozen(kinds)) for name, kinds in by_stage.items()}
-        for when, by_stage in record.items()
-    }
-
-
-def codes(record: Mapping[str, Record]) -> dict[str, dict[str, CodeShares]]:
-    """The use of codes, by model and stage."""
-    return {
-        name: {stage: CodeShares(**_frozen(use)) for stage, use in by_stage.items()}
-        for name, by_stage in record.items()
-    }
+def codes(use: Mapping[str, CodeUse]) -> dict[str, CodeShares]:
+    """The use of codes, by stage."""
+    return {stage: CodeShares(found.codes, found.share) for stage, found in use.items()}
 
 
 def cell(chip: Design) -> CellCurve:
@@ -115,10 +120,3 @@ def cell(chip: Design) -> CellCurve:
     )
     currents = (one.current(u).tolist() for one in (chip.replace(cell="linear").cell, chip.cell))
     return CellCurve(chip.cell.name, tuple(u.tolist()), *map(tuple, currents))
-
-
-def _frozen(entry: Any) -> Any:
-    """Lists as tuples."""
-    if isinstance(entry, Mapping):
-        return {key: _frozen(item) for key, item in entry.items()}
-    return tuple(map(_frozen, entry)) if isinstance(entry, (list, tuple)) else entry
