@@ -31,7 +31,7 @@ from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import BackendName
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
-from gaincell.training.activations import kept_bytes
+from gaincell.training.activations import kept_bytes, left_to_container
 from gaincell.training.attention_weights import QUERIES, SMOOTH, watched_queries
 from gaincell.training.data import RandomBlocks, keep_tokens, repeat_passages, train_tokenizer
 from gaincell.training.distillation import Distillation
@@ -354,6 +354,26 @@ def test_kept_bytes_grow_with_tokens_and_sequences(attached: bool) -> None:
     switch_checkpointing(model, True, "enable", {"use_reentrant": False})
     model.train()
     assert kept_bytes(model, next_token_loss, blocks(4, 65)) < 0.6 * kept[4, 64]
+
+
+def test_a_container_may_take_what_its_limit_leaves(tmp_path: Path) -> None:
+    assert left_to_container(tmp_path) == math.inf
+    old = tmp_path / "memory"
+    old.mkdir()
+    (old / "memory.limit_in_bytes").write_text("900\n")
+    (old / "memory.usage_in_bytes").write_text("500\n")
+    (old / "memory.stat").write_text("cache 80\ntotal_inactive_file 60\n")
+    assert left_to_container(tmp_path) == 460
+    for name, content in (
+        ("memory.max", "max"),
+        ("memory.current", "300"),
+        ("memory.stat", "inactive_file 7"),
+    ):
+        (tmp_path / name).write_text(f"{content}\n")
+    old.rename(tmp_path / "gone")
+    assert left_to_container(tmp_path) == math.inf
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert left_to_container(tmp_path) == 707
 
 
 @pytest.mark.parametrize(("free", "recomputed"), [(10**12, False), (10**4, True)])

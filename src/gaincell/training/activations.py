@@ -9,6 +9,9 @@ keep more.
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import psutil
 import torch
 from jaxtyping import Int
@@ -51,4 +54,19 @@ def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device now."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    return int(min(psutil.virtual_memory().available, left_to_container()))
+
+
+def left_to_container(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes that a Linux container may still take, by version 2 or 1 of cgroups; infinity without a limit."""
+    for limit, used, unneeded in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            most, now = (int((root / name).read_text()) for name in (limit, used))
+            lines = (root / limit).with_name("memory.stat").read_text().splitlines()
+        except (OSError, ValueError):  # there is none, or it is "max"
+            continue
+        return most - now + int(dict(line.split() for line in lines).get(unneeded, 0))
+    return math.inf
