@@ -259,7 +259,8 @@ def _caption(run: AdaptedResult) -> str:
     caption = f"{run.provenance.protocol}; ± is the standard error over blocks."
     if any(stage.ratio_to_continued is not None for stage in run.stages):
         caption += (
-            " × continued: against the softmax model trained further on the same tokens, order and schedule"
+            " × continued: against the softmax model trained further, by cross-entropy, on the same tokens,"
+            " order and schedule"
         )
         caption += f", {_of_ratios(run)}. Tokens: those each was trained on beyond the pretrained model."
     return caption
