@@ -108,6 +108,7 @@ def test_beyond_the_context_every_command_refuses_by_name(
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
 def test_by_default_every_command_takes_the_context(place: Place, tmp_path: Path) -> None:
     run, _, text = place

@@ -201,6 +201,7 @@ def test_the_ring_equals_the_arrays_token_by_token(refresh: Refresh) -> None:
         assert (cache.writes, cache.clock.refreshes) == (head.writes, head.clock.refreshes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("period", [3e-3, slow(30e-6)])
 @pytest.mark.parametrize("refresh", slow_after(1, [POLICIES[n] for n in (4, 1, 2, 3)]), ids=str)
 def test_pieces_between_refreshes_equal_single_tokens(refresh: Refresh, period: float) -> None:
@@ -470,7 +471,7 @@ def test_padding_anywhere_is_never_written(
     torch.testing.assert_close(got[mask.bool()], expected[mask.bool()], atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("backend", ["auto", "blocked"])
+@pytest.mark.parametrize("backend", ["auto", slow("blocked")])
 def test_a_prompt_padded_on_the_right_gives_the_codes_of_one_that_is_not(backend: str) -> None:
     """Also in compiled code, where the columns of the sequences differ."""
     tokens, mask = ids(60, 2), torch.ones(2, 60, dtype=torch.int64)

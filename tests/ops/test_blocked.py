@@ -129,7 +129,7 @@ def test_designs(changes: dict[str, object], cell: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("heads", "kv_heads", "dim", "batch"), [(6, 2, 24, 3), (3, 1, 80, 1), (4, 4, 1, 2), (12, 4, 128, 1)]
+    ("heads", "kv_heads", "dim", "batch"), [(6, 2, 24, 3), (3, 1, 80, 1), (4, 4, 1, 2), slow(12, 4, 128, 1)]
 )
 def test_shapes(heads: int, kv_heads: int, dim: int, batch: int) -> None:
     assert_parity(Case(batch, heads, kv_heads, 150, dim), chip())

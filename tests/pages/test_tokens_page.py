@@ -108,6 +108,7 @@ def test_table_1_is_compared_on_its_own_text(page: ModuleType) -> None:
     assert tuned.ratio == pytest.approx(39.97 / 37.37)
 
 
+@pytest.mark.slow
 def test_new_results_show_up(page: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrays without additions, and a software model that has nothing but its own result."""
     shutil.copytree(TOKENS, tmp_path / "tokens")

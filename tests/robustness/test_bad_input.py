@@ -147,6 +147,7 @@ def test_a_dump_of_a_software_model(capsys: pytest.CaptureFixture[str], tmp_path
     assert not dump.exists()
 
 
+@pytest.mark.slow
 @BLANK
 def test_a_run_of_other_settings_or_whose_base_model_changed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro

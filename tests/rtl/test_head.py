@@ -78,7 +78,7 @@ def differences(found: Equivalence) -> set[str]:
         slow(SMALL.replace(window=16), 8, 3),
         (SMALL.replace(window=8, readout="counter-floor"), 12, 2),
         (SMALL.replace(query_levels=8, storage_levels=16, counter_levels=8, t_pulse_max=7e-9), 4, 1),
-        (load_design("oxide-2t-unipolar").replace(tile=4, window=20), 8, 1),
+        slow(load_design("oxide-2t-unipolar").replace(tile=4, window=20), 8, 1),
         slow(SMALL.replace(cell="linear", v_offset=0.4), 8, 1),
         (SMALL.replace(drivers=Drivers(phases=2)), 8, 2),
     ],
@@ -137,7 +137,7 @@ def test_the_adder_tree_is_the_digital_twin(tiles: int) -> None:
 
 
 @pytest.mark.parametrize("phases", [1, 2], ids=["unsigned", "signed"])
-@pytest.mark.parametrize("guard_bits", slow_after(3, [0, 2, 4, 6]))
+@pytest.mark.parametrize("guard_bits", slow_after(2, [0, 2, 4, 6]))
 def test_the_input_stage_gives_the_converters_codes_for_every_word(guard_bits: int, phases: int) -> None:
     parameters = Parameters(PAPER.replace(drivers=Drivers(phases)), guard_bits=guard_bits)
     limit = 2 ** (parameters.word_bits - 1)

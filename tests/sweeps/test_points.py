@@ -63,6 +63,7 @@ def test_points_are_what_the_parts_give(
     assert str(tmp_path) not in (tmp_path / "points" / "0000" / "run.json").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
 def test_each_parameter_alone_and_its_figures(write: Callable[..., Path], tmp_path: Path) -> None:
     head = HEAD.replace('["perplexity"]', '["perplexity", "energy"]') + 'sampler = "each"\n'
@@ -127,6 +128,7 @@ def test_chips_yield_and_an_adaptation_of_every_chip(write: Callable[..., Path],
     assert equal.perplexity == (equal.nominal,) * 2
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_anew_at_every_point(write: Callable[..., Path]) -> None:
     sweep = load_sweep(write("fine_tune = [0, 1]\nlearning_rate = [1e-3]"))
     bench = Bench(sweep)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tests.integrations.families import build, tokens
 from tests.integrations.hardware_models import WARNINGS, logits, lora
+from tests.tiers import slow_after
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 import gaincell
@@ -69,7 +70,7 @@ def gains_of(model: Any) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for n, p in model.named_parameters() if n.endswith(".gain")])
 
 
-@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("wrapped", slow_after(1, [False, True]))
 def test_gains_stay_above_zero_without_the_callback(wrapped: bool, tmp_path: Path) -> None:
     model: Any = gaincell.attach(build("llama"), DESIGN)
     gaincell.calibrate(model, [tokens(2, 30)])

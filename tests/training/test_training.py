@@ -15,6 +15,7 @@ import pytest
 import torch
 from tests.integrations.families import build
 from tests.micro import micro_design, micro_llama, micro_text
+from tests.tiers import slow
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -539,7 +540,7 @@ def test_bf16_pays_from_a_stated_gain_on(speed: float, pays: bool, monkeypatch: 
     assert bf16_pays.__wrapped__("cpu") is pays
 
 
-@pytest.mark.parametrize("backend", ["blocked", "auto"])
+@pytest.mark.parametrize("backend", [slow("blocked"), "auto"])
 def test_the_time_of_a_step_is_told_by_what_it_is_for(backend: BackendName) -> None:
     student = attach(micro_llama(), micro_design(), backend=backend)
     student.get_output_embeddings().requires_grad_(False)
