@@ -51,8 +51,8 @@ from gaincell.training.settings import TrainSettings
 pytestmark = pytest.mark.usefixtures("blank_figures")
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 BY_DEFAULT = "tiny-table-paired"
-"""A trained model. `MADE` is from scratch as Llama, test_gpt2_trains_with_paired_rows_and_mixing as GPT-2, and
-an adapter goes on in test_a_control_goes_on_where_its_recipe_ends.
+"""A trained model. `MADE` is from scratch as Llama, test_gpt2_trains_with_paired_rows_and_mixing as GPT-2; an
+adapter goes on in test_a_control_goes_on_where_its_recipe_ends.
 """
 GOING_ON = [path for path in SHIPPED if "\nadapter = " in path.read_text()]
 
