@@ -26,7 +26,7 @@ from torch import Tensor
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.adaptation.statistics import Statistics
 from gaincell.chips.design import Design
-from gaincell.chips.design_file import load_design
+from gaincell.chips.design_file import chip_of, load_design
 from gaincell.chips.device import with_cell
 from gaincell.circuits import query_driver
 from gaincell.circuits.dac import write_dac
@@ -35,9 +35,7 @@ from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.mapping.ready import find_start
 from gaincell.nn.attention import GainCellAttention
 from gaincell.results import write
-from gaincell.results.codec import to_json
-from gaincell.results.common import SCHEMA
-from gaincell.results.plain import value
+from gaincell.results.cells import CellStage, ScoresResult
 from gaincell.results.provenance import made
 from gaincell.text import open_text, token_stream
 
@@ -66,13 +64,13 @@ def main(
     text, needed = open_text("sample"), BLOCKS * BLOCK + 1
     evaluation = token_stream(text.evaluation, loaded.tokenizer, needed)
     calibration = cut_blocks(token_stream(text.training, loaded.tokenizer, needed), BLOCK).long()
-    found: dict[str, Any] = {}
+    found: dict[str, CellStage] = {}
 
     def evaluate(name: str, begun: float) -> None:
         seconds = time.perf_counter() - begun
         now = perplexity(model, evaluation, PROTOCOL).perplexity
         print(f"{name}: perplexity {now:.2f}, {seconds:.0f} s", flush=True)
-        found[name] = {"perplexity": value(now, "1", "simulated"), "seconds": value(seconds, "s", "measured")}
+        found[name] = CellStage(now, seconds=seconds)
 
     begun = time.perf_counter()
     evaluate("linear", begun)
@@ -96,22 +94,20 @@ def main(
     evaluate("and two moments of the outputs", begun)
     mean = [sum(column) / len(errors) for column in zip(*errors, strict=True)]
     print(f"error of the scores: {mean[0]:.3f}, then {mean[1]:.3f}")
-    result = {
-        "schema": SCHEMA,
-        "command": "recipes/adapt_scores.py",
-        "design": {"name": design.name, "hash": design.hash, "cell": design.cell.name},
-        "stages": found,
-        "error_of_scores": value(mean, "1", "simulated"),
-        "provenance": to_json(
-            made(
-                command=["python", *sys.argv],
-                seed=0,
-                protocol=describe(PROTOCOL, BLOCKS),
-                design_hash=design.hash,
-                inputs={"model tiny": loaded.sha256},
-            )
-        ),
-    }
+    provenance = made(
+        command=["python", *sys.argv],
+        seed=0,
+        protocol=describe(PROTOCOL, BLOCKS),
+        design_hash=design.hash,
+        inputs={"model tiny": loaded.sha256},
+    )
+    result = ScoresResult(
+        command="recipes/adapt_scores.py",
+        design=chip_of(design),
+        stages=found,
+        error_of_scores=tuple(mean),
+        provenance=provenance,
+    )
     write(result, out)
 
 

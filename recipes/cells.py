@@ -42,11 +42,18 @@ from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.mapping.ready import Ready, hardware_model
 from gaincell.progress import Progress, StageProgress, silent
 from gaincell.results import read, write
-from gaincell.results.codec import Json, to_json
-from gaincell.results.common import SCHEMA
-from gaincell.results.plain import value
+from gaincell.results.cells import (
+    CellAdaptationResult,
+    CellDesignResult,
+    CellResult,
+    CellStage,
+    DescribedChip,
+    TimedModel,
+    TitledCurve,
+)
+from gaincell.results.common import Provenance, Value
 from gaincell.results.provenance import hash_of, made
-from gaincell.results.run import AdaptedResult, UsedText
+from gaincell.results.run import Adaptation, AdaptedResult, UsedText
 from gaincell.text import open_text, token_stream
 
 ROOT = Path(__file__).parents[1]
@@ -140,7 +147,7 @@ class Job:
         self.calibration = cut_blocks(training, BLOCK).long()
 
     def keep(
-        self, path: Path, chip: Design, make: Callable[..., Json], start: Design, about: Any = None
+        self, path: Path, chip: Design, make: Callable[..., CellResult], start: Design, about: Any = None
     ) -> None:
         """Make a result and write it, unless there is one of the same chip, model, texts and settings.
 
@@ -148,23 +155,23 @@ class Job:
         """
         blocks = CALIBRATION if about is None else FIXED_BATCH
         ready = hardware_model(MODEL, start.replace(cell="linear"))
-        provenance = to_json(
-            made(
-                command=["python", *sys.argv],
-                seed=0,
-                protocol=describe(f"blocks-{BLOCK}", len(self.evaluation) // BLOCK),
-                design_hash=chip.hash,
-                inputs={
-                    f"model {MODEL}": ready.loaded.sha256,
-                    "calibration text": hash_of(self.calibration[:blocks]),
-                    "evaluation text": hash_of(self.evaluation),
-                },
-            )
+        provenance = made(
+            command=["python", *sys.argv],
+            seed=0,
+            protocol=describe(f"blocks-{BLOCK}", len(self.evaluation) // BLOCK),
+            design_hash=chip.hash,
+            inputs={
+                f"model {MODEL}": ready.loaded.sha256,
+                "calibration text": hash_of(self.calibration[:blocks]),
+                "evaluation text": hash_of(self.evaluation),
+            },
         )
         if not _is_same(path, provenance):
-            write({**make(ready, chip, path.stem, about), "provenance": provenance}, path)
+            write(make(ready, chip, path.stem, about, provenance), path)
 
-    def design_result(self, ready: Ready, chip: Design, name: str, about: None) -> Json:
+    def design_result(
+        self, ready: Ready, chip: Design, name: str, about: None, provenance: Provenance
+    ) -> CellDesignResult:
         """Part 1 of one design."""
         stages = {"linear": self.evaluate(ready, f"{name}: linear")}
         target = collect_statistics(ready.loaded.model, [self.calibration])
@@ -174,14 +181,20 @@ class Job:
             ready.loaded.model, [self.calibration], target, progress=self.progress(f"{name}: adapt")
         )
         stages["adapted"] = self.evaluate(ready, f"{name}: adapted")
-        return self.common(ready, chip, self.calibration) | {
-            "command": "cells design",
+        return CellDesignResult(
+            command="cells design",
+            model=_timed(ready),
+            design=summary.chip_of(chip),
+            text=self.text(self.calibration),
+            stages=stages,
+            adaptation={"closed-form": summary.adaptation(found)},
+            provenance=provenance,
             **cell_numbers(chip),
-            "stages": stages,
-            "adaptation": {"closed-form": to_json(summary.adaptation(found))},
-        }
+        )
 
-    def adaptation_result(self, ready: Ready, chip: Design, name: str, about: Mapping[str, str]) -> Json:
+    def adaptation_result(
+        self, ready: Ready, chip: Design, name: str, about: Mapping[str, str], provenance: Provenance
+    ) -> CellAdaptationResult:
         """Part 2 of one cell: both methods from the same start, on the same text."""
         batch = self.calibration[:FIXED_BATCH]
         model = ready.loaded.model
@@ -190,52 +203,46 @@ class Job:
         start = {key: tensor.clone() for key, tensor in model.state_dict().items() if ".gain_cell." in key}
         set_design(model, chip)
         stages["unadapted"] = self.evaluate(ready, f"{name}: unadapted")
-        adapted: Json = {}
+        adapted: dict[str, Adaptation] = {}
         methods: tuple[Method, ...] = ("published", "closed-form")
         for method in methods:
             model.load_state_dict(start, strict=False)
             found = adapt(model, [batch], target, method, progress=self.progress(f"{name}: {method}"))
             reached = perplexity(model, batch.flatten(), f"blocks-{BLOCK}")
-            own = summary.adaptation(found, calibration_perplexity=reached.perplexity)
-            adapted[method] = to_json(own)
+            adapted[method] = summary.adaptation(found, calibration_perplexity=reached.perplexity)
             stages[method] = self.evaluate(ready, f"{name}: {method}, evaluate")
-        curve = to_json(summary.cell(chip))
-        return self.common(ready, chip, batch) | {
-            "command": "cells adaptation",
-            "chip": {"name": about["chip"], "description": about["about"]},
-            "cell": {
-                "title": about["title"],
-                "name": curve["name"],
-                "u": curve["u"],
-                "F": curve["nonlinear"],
-            },
-            "stages": stages,
-            "adaptation": adapted,
-        }
+        curve = summary.cell(chip)
+        return CellAdaptationResult(
+            command="cells adaptation",
+            model=_timed(ready),
+            design=summary.chip_of(chip),
+            text=self.text(batch),
+            chip=DescribedChip(about["chip"], about["about"]),
+            cell=TitledCurve(about["title"], curve.name, curve.u, curve.nonlinear),
+            stages=stages,
+            adaptation=adapted,
+            provenance=provenance,
+        )
 
-    def common(self, ready: Ready, chip: Design, calibration: torch.Tensor) -> Json:
-        """What every result says."""
-        on_chip = attached_layers(ready.loaded.model)[0].design
-        return {
-            "schema": SCHEMA,
-            "model": to_json(summary.model(ready.loaded))
-            | {"token_period": value(on_chip.token_period, "s", "simulated")},
-            "design": to_json(summary.chip_of(chip)),
-            "text": to_json(UsedText(TEXT, len(self.evaluation), calibration.numel())),
-        }
+    def text(self, calibration: torch.Tensor) -> UsedText:
+        """What is read."""
+        return UsedText(TEXT, len(self.evaluation), calibration.numel())
 
-    def evaluate(self, ready: Ready, step: str) -> Json:
+    def evaluate(self, ready: Ready, step: str) -> CellStage:
         """Perplexity of the evaluation text."""
         shown: Progress = self.progress(step) if step else silent
         found = perplexity(ready.loaded.model, self.evaluation, f"blocks-{BLOCK}", progress=shown)
-        return {
-            "perplexity": value(found.perplexity, "1", "simulated"),
-            "perplexity_error": value(found.perplexity_error, "1", "simulated"),
-        }
+        return CellStage(found.perplexity, found.perplexity_error)
 
 
-def cell_numbers(chip: Design) -> Json:
-    """What follows from the design alone.
+def _timed(ready: Ready) -> TimedModel:
+    """A model and its token period on the chip."""
+    on_chip = attached_layers(ready.loaded.model)[0].design
+    return TimedModel(**vars(summary.model(ready.loaded)), token_period=on_chip.token_period)
+
+
+def cell_numbers(chip: Design) -> dict[str, Any]:
+    """What follows from the design alone, by the names of CellDesignResult.
 
     deviation: largest distance of F(u) from its least-squares straight line over the storage range, as a
         fraction of the span F(v_max) - F(v_min).  current_at_offset: F(0), same fraction.
@@ -261,26 +268,26 @@ def cell_numbers(chip: Design) -> Json:
     interval = -tau * math.log1p(-half_level / largest)
     retention = chip.provenance["retention_time"]
     return {
-        "retention_time": value(tau, "s", "cited", f"[{retention.source}] {retention.note}"),
-        "layers": value(chip.layers, "1", "cited", "design"),
-        "token_period": value(chip.token_period, "s", "simulated"),
-        "window": value(chip.window, "tokens", "cited", "design"),
-        "tokens_to_1_e": value(tau / chip.token_period, "tokens", "simulated"),
-        "deviation": value(float(deviation), "1", "simulated"),
-        "current_at_offset": value(float(at_offset), "1", "simulated"),
-        "half_level": value(half_level, "V", "simulated"),
-        "refresh_interval": value(interval, "s", "simulated"),
-        "refresh_tokens": value(interval / chip.token_period, "tokens", "simulated"),
+        "retention_time": Value(tau, "s", "cited", f"[{retention.source}] {retention.note}"),
+        "layers": Value(chip.layers, "1", "cited", "design"),
+        "token_period": chip.token_period,
+        "window": Value(chip.window, "tokens", "cited", "design"),
+        "tokens_to_1_e": tau / chip.token_period,
+        "deviation": float(deviation),
+        "current_at_offset": float(at_offset),
+        "half_level": half_level,
+        "refresh_interval": interval,
+        "refresh_tokens": interval / chip.token_period,
     }
 
 
-def _is_same(path: Path, provenance: Json) -> bool:
+def _is_same(path: Path, provenance: Provenance) -> bool:
     """Whether there is a result of the same design, inputs and protocol."""
     try:
         found = read(path)["provenance"]
     except RunError:
         return False
-    return all(found[key] == provenance[key] for key in ("design_hash", "inputs", "protocol"))
+    return all(found[key] == getattr(provenance, key) for key in ("design_hash", "inputs", "protocol"))
 
 
 def _is_same_start(path: Path, chip: Design) -> bool:
