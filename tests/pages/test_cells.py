@@ -12,13 +12,10 @@ import pytest
 import torch
 
 from gaincell.chips.design_file import load_design
-from gaincell.files import read_json
 from gaincell.progress import silent_stages
 from gaincell.results import read
 from gaincell.results.cells import CellAdaptationResult, CellDesignResult, CellStage
-from gaincell.results.codec import from_json
-from gaincell.results.common import SCHEMA, Value, Values
-from gaincell.results.plain import number
+from gaincell.results.common import Provenance, Value, Values
 from gaincell.results.run import Adaptation, AdaptationHistory, AdaptedResult
 
 ROOT = Path(__file__).parents[2]
@@ -39,21 +36,21 @@ def test_the_refresh_keeps_every_level_within_half_a_step(recipe: ModuleType) ->
     design = load_design("leroux2025")
     found = recipe.cell_numbers(design)
     step = 0.9 / 7
-    left = math.exp(-number(found["refresh_interval"]) / design.retention_time)
+    left = math.exp(-found["refresh_interval"] / design.retention_time)
     assert 0.45 * (1 - left) == pytest.approx(step / 2)
-    assert number(found["refresh_tokens"]) == pytest.approx(988, abs=1)  # just under a window of 1024
-    assert number(found["tokens_to_1_e"]) == pytest.approx(5e-3 / 780e-9)
+    assert found["refresh_tokens"] == pytest.approx(988, abs=1)  # just under a window of 1024
+    assert found["tokens_to_1_e"] == pytest.approx(5e-3 / 780e-9)
 
 
 def test_deviation_and_current_at_the_offset(recipe: ModuleType) -> None:
     line = recipe.cell_numbers(load_design("leroux2025").replace(cell="linear"))
-    assert number(line["deviation"]) == pytest.approx(0, abs=1e-12)
-    assert number(line["current_at_offset"]) == 0
+    assert line["deviation"] == pytest.approx(0, abs=1e-12)
+    assert line["current_at_offset"] == 0
     square = recipe.cell_numbers(load_design("oxide-2t-saturated"))
     # K u^2 against its mean K 0.45^2 / 3: at the ends 2/3 of it, the span being 4 K 0.45^2
-    assert number(square["deviation"]) == pytest.approx(1 / 6, rel=1e-2)
-    assert number(square["current_at_offset"]) == 0
-    assert number(recipe.cell_numbers(load_design("oxide-2t-unipolar"))["current_at_offset"]) > 0.3
+    assert square["deviation"] == pytest.approx(1 / 6, rel=1e-2)
+    assert square["current_at_offset"] == 0
+    assert recipe.cell_numbers(load_design("oxide-2t-unipolar"))["current_at_offset"] > 0.3
 
 
 @pytest.mark.parametrize("name", ["linear", "polynomial", "x3", "x5", "sigmoid", "exponential"])
@@ -93,8 +90,8 @@ def test_the_page_shows_what_results_and_literature_hold(recipe: ModuleType) -> 
     literature = cells_page.read_literature(ROOT / "docs/data/cells.toml")
     designs = {}
     for name in ("leroux2025", "igzo"):
-        stored = read_json(RESULTS / "designs" / f"{name}.json") | recipe.cell_numbers(load_design(name))
-        made = from_json(CellDesignResult, stored, name)
+        stored = read(RESULTS / "designs" / f"{name}.json", CellDesignResult)
+        made = replace(stored, **recipe.cell_numbers(load_design(name)))
         designs[name] = replace(made, stages=stages("linear", "unadapted", "adapted"))
     x3 = read(RESULTS / "adaptation" / "leroux2025" / "x3.json", CellAdaptationResult)
     one = replace(
@@ -124,9 +121,11 @@ def test_a_result_is_made_once(recipe: ModuleType, tmp_path: Path) -> None:
     job.evaluation = torch.zeros(recipe.BLOCK, dtype=torch.long)
     made: list[str] = []
 
-    def make(ready: Any, chip: Any, name: str, about: Any) -> dict[str, Any]:
+    stored = read(RESULTS / "designs" / "igzo.json", CellDesignResult)
+
+    def make(ready: Any, chip: Any, name: str, about: None, provenance: Provenance) -> CellDesignResult:
         made.append(name)
-        return {"schema": SCHEMA, "command": "test"}
+        return replace(stored, provenance=provenance)
 
     design = load_design("igzo")
     for chip in (design, design, design.replace(layers=3)):
