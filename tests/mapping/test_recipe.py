@@ -201,8 +201,7 @@ def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
     first = run_recipe(control, open_text(text), tmp_path / "control")
     more = {"adapter": str(tmp_path / "control"), "adapter_stage": "software-distilled"}
     idle_arrays = ("paired", "mixing", "biases", "exponents", "array_normaliser")
-    in_software = {"stage.more.attention": "softmax", "stage.more.gradient": "exact"}
-    changes = more | in_software | dict.fromkeys(idle_arrays, False)
+    changes = more | {"stage.more.attention": "softmax"} | dict.fromkeys(idle_arrays, False)
     recipe = load_recipe(paths["low-tokens-more"], changes=changes).miniature()
     recipe = replace(recipe, model=control.model, design=control.design, files={})
     run = run_recipe(recipe, open_text(text), tmp_path / "more", only="more")
@@ -225,7 +224,7 @@ def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
             changes | {"adapter_stage": "fine-tuned"},
             "no finished stage 'fine-tuned'; it has: software-distilled",
         ),
-        (in_software, "a stage with softmax attention starts from an adapter_stage"),
+        ({"stage.more.attention": "softmax"}, "a stage with softmax attention starts from an adapter_stage"),
     ):
         with pytest.raises(InputError, match=message):
             load_recipe(paths["low-tokens-more"], changes=bad)
