@@ -34,8 +34,9 @@ from gaincell.costs.head import Head
 from gaincell.costs.technology import load_technology
 from gaincell.errors import InputError
 from gaincell.reports.floorplan import floorplan_figure
-from gaincell.results.floorplan import Rectangle
-from gaincell.results.plain import check
+from gaincell.results import read
+from gaincell.results.codec import to_json
+from gaincell.results.floorplan import FloorplanResult, Rectangle
 
 
 def area_of(*rectangles: Rectangle) -> float:
@@ -187,7 +188,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "charge-to-pulse" in shown
     assert "0.5 mm²" in shown
     result = json.loads(file.read_text())
-    check(result)
+    assert to_json(read(file, FloorplanResult)) == result
     assert str(tmp_path) not in file.read_text()
     drawn = out.read_text()
     assert drawn.count("<!-- sub-tile") == 16

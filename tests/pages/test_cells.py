@@ -131,7 +131,7 @@ def test_a_result_is_made_once(recipe: ModuleType, tmp_path: Path) -> None:
     for chip in (design, design, design.replace(layers=3)):
         job.keep(tmp_path / "igzo.json", chip, make, design)
     assert made == ["igzo", "igzo"]
-    assert read(tmp_path / "igzo.json")["provenance"]["design_hash"] == design.replace(layers=3).hash
+    assert read(tmp_path / "igzo.json", CellDesignResult).provenance.design_hash == design.replace(layers=3).hash
 
 
 def test_starts_that_are_there_are_kept(recipe: ModuleType) -> None:

@@ -47,8 +47,9 @@ from gaincell.reports.style import STYLE, styled
 from gaincell.results import parse, read
 from gaincell.results.cells import CellAdaptationResult
 from gaincell.results.cost import CostResult
-from gaincell.results.evaluation import PausesResult, TasksResult
+from gaincell.results.evaluation import ChipsResult, PausesResult, TasksResult
 from gaincell.results.run import MappedResult, TrainedResult
+from gaincell.results.spice import CharacterisationResult
 from gaincell.results.sweep import SweepResult
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +91,7 @@ def _several(pattern: str, draw: Callable[..., Any], name: Callable[[Path], str]
 
 
 def _mismatch(path: Path) -> str:
-    return f"{100 * read(path)['chips']['current_offset_std']['value']:g} %"
+    return f"{100 * read(path, ChipsResult).chips.spread['current_offset_std'].value:g} %"
 
 
 def _cells(_: Path) -> Figure:
@@ -148,7 +149,7 @@ def _reproduction(name: str, _: Path) -> Figure:
     from gaincell.chips.design_file import load_design
 
     chip = load_design("leroux2025")
-    cell = read(RESULTS / "spice" / "cell-freepdk45.json")
+    cell = read(RESULTS / "spice" / "cell-freepdk45.json", CharacterisationResult)
     return drawn.draw_cell(chip, cell) if name == "cell" else getattr(drawn, f"draw_{name}")(chip)
 
 

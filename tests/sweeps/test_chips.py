@@ -81,10 +81,10 @@ def test_chips_draw_noise_that_no_calibration_met(
     assert seen["evaluate"] == [0, 1, 2]
     assert not set(seen["adapt"]) & {0, 1, 2}
     assert found.chips is not None
-    assert len(set(found.chips.perplexities)) == 3
+    assert len(set(found.chips.perplexity)) == 3
     still = bench.measure({"noise.output_std": 0.0})
     assert still.chips is not None
-    assert len(set(still.chips.perplexities)) == 1
+    assert len(set(still.chips.perplexity)) == 1
     result = measured(sweep, tmp_path)
     assert "mean over 3 chips that differ by their noise" in reports.caption(result)
 
@@ -103,7 +103,7 @@ def test_a_spread_of_retention_makes_chips_and_is_not_in_the_nominal_one(write: 
     assert alike is not None
     assert spread is not None
     assert spread.nominal == alike.nominal
-    assert len({alike.nominal, *spread.perplexities}) == 3
+    assert len({alike.nominal, *spread.perplexity}) == 3
 
 
 def test_what_is_saved_is_the_first_chip_as_it_was_measured(
@@ -122,7 +122,7 @@ def test_what_is_saved_is_the_first_chip_as_it_was_measured(
     assert found.chips is not None
     bench.save(tmp_path / "run")
     again = perplexity(load_model(tmp_path / "run").model, bench.evaluation, "blocks-64").perplexity
-    assert again == pytest.approx(found.chips.perplexities[0], rel=1e-9)
+    assert again == pytest.approx(found.chips.perplexity[0], rel=1e-9)
     (design,) = active
     assert isinstance(design, Design)
     assert design.mismatch.current_offset_std == 0.2

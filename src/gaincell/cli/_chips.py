@@ -14,11 +14,10 @@ from gaincell.errors import InputError
 if TYPE_CHECKING:
     from gaincell.arrays import Refresh
     from gaincell.devices.variability import Mismatch
-    from gaincell.evaluation.chips import Chips
     from gaincell.integrations.hf.base_model import LoadedModel
     from gaincell.progress import StageProgress
     from gaincell.reports.tables import Rows
-    from gaincell.results.evaluation import ChipsResult, ScoreSpread, Strength, TaskChips
+    from gaincell.results.evaluation import ChipSpread, ChipsResult, ScoreSpread, TaskChips
 
 
 @dataclass(frozen=True)
@@ -91,16 +90,18 @@ def by_chips(
     from gaincell.evaluation.chips import evaluate_chips
     from gaincell.evaluation.pause import perplexity_after_pause
     from gaincell.evaluation.perplexity import perplexity, window_and_stride
-    from gaincell.results.evaluation import ChipSpread, ChipsResult
+    from gaincell.results.evaluation import ChipsResult
 
     length, _ = window_and_stride(protocol)
     words: list[str] = []
 
     def measure() -> float:
         if pause is not None:
-            paused = perplexity_after_pause(loaded.model, tokens, pause[0], length, refresh=pause[1])
-            words.append(f"{paused.found.protocol}, {pause[0]:g} s, refresh {pause[1].kind}")
-            return paused.found.perplexity
+            row, protocol_in_words = perplexity_after_pause(
+                loaded.model, tokens, pause[0], length, refresh=pause[1]
+            )
+            words.append(f"{protocol_in_words}, {pause[0]:g} s, refresh {pause[1].kind}")
+            return row.perplexity
         found = perplexity(loaded.model, tokens, protocol)
         words.append(found.protocol)
         return found.perplexity
@@ -110,41 +111,7 @@ def by_chips(
     found = evaluate_chips(loaded.model, measure, options.count, mismatch, options.good, bar)
     head = result(loaded, words[0], tokens)
     made = replace(head.provenance, seed=mismatch.seed)
-    chips = ChipSpread(
-        perplexity=found.perplexities,
-        number=found.chips,
-        nominal=found.nominal,
-        mean=found.mean,
-        ratio=found.ratio,
-        worst=found.worst,
-        yield_within=found.within,
-        yield_=found.yield_share,
-        yield_interval=found.yield_interval,
-        spread=spread_of(loaded, mismatch),
-        std=found.std,
-        ratio_interval=found.ratio_interval,
-    )
-    return _table(found, words[0]), ChipsResult(**vars(replace(head, provenance=made)), chips=chips)
-
-
-def spread_of(loaded: LoadedModel, mismatch: Mismatch) -> dict[str, Strength]:
-    """Which chips they are: the basic mismatch, and whatever else differs from one to the next."""
-    from gaincell.chips.fields import TABLE_NUMBERS
-    from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.results.evaluation import Strength
-
-    chip = attached_layers(loaded.model)[0].design.replace(mismatch=mismatch)
-    others = {}
-    for name in sorted(chip.drawn("chip")):
-        table, key = name.split(".")
-        strength = getattr(getattr(chip, table), key)
-        others[name.removeprefix("mismatch.")] = Strength(strength, TABLE_NUMBERS[table][key].unit)
-    return others | {
-        "seed": Strength(mismatch.seed, "1"),
-        "gain_std": Strength(mismatch.gain_std, "of the current"),
-        "offset_voltage_std": Strength(mismatch.offset_voltage_std, "V"),
-        "current_offset_std": Strength(mismatch.current_offset_std, "of full scale"),
-    }
+    return _table(found, words[0]), ChipsResult(**vars(replace(head, provenance=made)), chips=found)
 
 
 def tasks_by_chips(
@@ -154,7 +121,8 @@ def tasks_by_chips(
     progress: StageProgress,
 ) -> tuple[Rows, TaskChips]:
     """Table and result of the scores that `measure` gives, task/metric by task/metric."""
-    from gaincell.evaluation.chips import over_chips
+    from gaincell.evaluation.chips import over_chips, spread_of
+    from gaincell.integrations.hf.attach import attached_layers
     from gaincell.reports.tables import Rows
     from gaincell.results.evaluation import TaskChips
 
@@ -171,37 +139,32 @@ def tasks_by_chips(
         scores = tuple(each[name] for each in found)
         entries[name], row = _spread_of(name, reference, numbers, scores, options.good)
         rows.append([name, *row])
-    return Rows("", headings, rows, caption), TaskChips(
-        numbers, entries, options.good, spread_of(loaded, mismatch)
-    )
+    chip = attached_layers(loaded.model)[0].design.replace(mismatch=mismatch)
+    return Rows("", headings, rows, caption), TaskChips(numbers, entries, options.good, spread_of(chip))
 
 
 def _spread_of(
     name: str, nominal: float, numbers: tuple[int, ...], scores: tuple[float, ...], within: float
 ) -> tuple[ScoreSpread, list[str]]:
     """Entry and row of one score."""
-    from gaincell.evaluation.chips import Chips, ChipScores
+    from gaincell.evaluation.chips import perplexity_spread, score_spread
     from gaincell.results.evaluation import ScoreSpread
 
     good = "–"
     if "perplexity" in name:
-        chips = Chips(nominal, numbers, scores, within)
-        mean, std, worst, change = chips.mean, chips.std, chips.worst, f"× {chips.ratio:.4f}"
-        interval = chips.ratio_interval
+        chips = perplexity_spread(nominal, numbers, scores, within)
+        change, interval, good = f"× {chips.ratio:.4f}", chips.ratio_interval, f"{100 * chips.yield_:.0f} %"
         found = ScoreSpread(
-            nominal, scores, mean, worst, std, chips.ratio, interval, chips.yield_share, chips.yield_interval
-        )
-        good = f"{100 * chips.yield_share:.0f} %"
+            nominal, scores, chips.mean, chips.worst, chips.std, chips.ratio, interval, chips.yield_,
+            chips.yield_interval,
+        )  # fmt: skip
     else:
-        others = ChipScores(nominal, numbers, scores, lower_is_better=name.endswith("bits_per_byte"))
-        mean, std, worst, change = others.mean, others.std, others.worst, f"{others.difference:+.4f}"
-        interval = others.difference_interval
-        changed = {"difference": others.difference, "difference_interval": interval}
-        found = replace(ScoreSpread(nominal, scores, mean, worst, std), **changed)  # type: ignore[arg-type]
+        found = score_spread(nominal, numbers, scores, lower_is_better=name.endswith("bits_per_byte"))
+        change, interval = f"{found.mean - nominal:+.4f}", found.difference_interval
+    std = "–" if found.std is None else _score(found.std)
     limits = "–" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
-    bad = f"{_score(scores[numbers.index(worst)])} (no. {worst})"
-    row = [_score(nominal), _score(mean), "–" if std is None else _score(std), change, limits, bad, good]
-    return found, row
+    bad = f"{_score(scores[numbers.index(found.worst)])} (no. {found.worst})"
+    return found, [_score(nominal), _score(found.mean), std, change, limits, bad, good]
 
 
 def _score(number: float) -> str:
@@ -210,12 +173,12 @@ def _score(number: float) -> str:
     return f"{number:.4f}" if number < 10 else readable(number)
 
 
-def _table(found: Chips, protocol: str) -> Rows:
+def _table(found: ChipSpread, protocol: str) -> Rows:
     from gaincell.reports.tables import Rows, readable
 
     low, high = found.yield_interval
     caption = (
-        f"{protocol}; {len(found.chips)} chips and the nominal one on the same text; intervals of 95 %, of "
+        f"{protocol}; {len(found.number)} chips and the nominal one on the same text; intervals of 95 %, of "
         f"the ratio over chips (Student), of the yield (Wilson): {100 * low:.0f} to {100 * high:.0f} %"
     )
     interval = found.ratio_interval
@@ -225,9 +188,9 @@ def _table(found: Chips, protocol: str) -> Rows:
         "–" if found.std is None else readable(found.std),
         f"{found.ratio:.4f}",
         "–" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}",
-        f"{readable(max(found.perplexities))} (no. {found.worst})",
-        f"{100 * found.yield_share:.0f} %",
+        f"{readable(max(found.perplexity))} (no. {found.worst})",
+        f"{100 * found.yield_:.0f} %",
     )
-    within = f"yield (≤ +{100 * found.within:g} %)"
+    within = f"yield (≤ +{100 * found.yield_within:g} %)"
     headings = ("nominal", "mean", "std", "× nominal", "95 %", "worst chip", within)
     return Rows("", headings, [row], caption, text=())

@@ -119,20 +119,7 @@ def rolling(
     found = rolling_perplexity(loaded.model, loaded.tokenizer, chosen, window, progress("evaluate"))
     protocol = describe_rolling(window, len(chosen)) + noise_remark(loaded.model)
     head = result(loaded, protocol, chosen, text=path.name)
-    entry = RollingResult(
-        **vars(head),
-        numbers=_kind(head),
-        word_perplexity=found.word_perplexity,
-        token_perplexity=found.token_perplexity,
-        byte_perplexity=found.byte_perplexity,
-        bits_per_byte=found.bits_per_byte,
-        nll=found.nll,
-        words=found.words,
-        bytes=found.bytes,
-        predictions=found.tokens,
-        documents=found.documents,
-        word_perplexity_error=found.word_perplexity_error,
-    )
+    entry = RollingResult(**vars(head), numbers=_kind(head), **vars(found))
     error = found.word_perplexity_error
     row = (
         readable(found.word_perplexity),
@@ -203,7 +190,7 @@ def after_pauses(
     from gaincell.evaluation.pause import perplexity_after_pause
     from gaincell.reports.tables import Rows, readable
     from gaincell.results.common import Value
-    from gaincell.results.evaluation import PauseRow, PausesResult, RefreshPolicy
+    from gaincell.results.evaluation import PausesResult, RefreshPolicy
 
     found = [
         perplexity_after_pause(
@@ -216,19 +203,12 @@ def after_pauses(
         )
         for seconds in sorted(times)
     ]
-    protocol = found[0].found.protocol
+    pauses, protocol = tuple(row for row, _ in found), found[0][1]
     every = None
     if refresh.every_tokens is not None:
         every = Value(refresh.every_tokens, "tokens", "simulated")
     if refresh.every_seconds is not None:
         every = Value(refresh.every_seconds, "s", "simulated")
-    pauses = tuple(
-        PauseRow(
-            pause.seconds, pause.found.perplexity, pause.found.perplexity_error, pause.found.tokens,
-            pause.chip_time, pause.refreshes, pause.refreshing, pause.writes,
-        )
-        for pause in found
-    )  # fmt: skip
     policy = RefreshPolicy(refresh.kind, every)
     entry = PausesResult(**vars(result(loaded, protocol, tokens)), refresh=policy, pauses=pauses)
     caption = (

@@ -40,7 +40,8 @@ from transformers import PreTrainedModel
 from gaincell.chips.design import Design
 from gaincell.circuits import charge_to_pulse, query_driver, write_dac
 from gaincell.errors import InputError
-from gaincell.evaluation.codes import output_steps, stage_codes
+from gaincell.evaluation.codes import code_range, output_steps, stage_codes
+from gaincell.evaluation.forward import forward
 from gaincell.integrations.hf.attach import attach, attached_layers, computing_layers, detach
 from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.integrations.hf.softmax_passthrough import softmax_passthrough
@@ -133,8 +134,7 @@ def _software(
         hooks.enter_context(softmax_passthrough(base, watch))
         for module in attention_modules(base).values():
             hooks.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)
-        device = next(base.parameters()).device
-        getattr(base, "base_model", base)(input_ids=ids.to(device, torch.long), use_cache=False)
+        forward(base, ids)
     return calls, outputs
 
 
@@ -186,7 +186,7 @@ def _of_layer(
         beyond = (scaled[stage] < low) | (scaled[stage] > high)
         found[f"{stage} clipped"] = beyond.double().mean((0, 2, 3))
         codes = stage_codes(attention, stage, scaled[stage], raw)
-        found[f"{stage} codes"] = _utilisation(codes, _levels(design, stage))
+        found[f"{stage} codes"] = _utilisation(codes, code_range(design, stage)[1])
     return found
 
 
@@ -255,10 +255,3 @@ def _utilisation(codes: Int[Tensor, "B H T n"], levels: int) -> Float[Tensor, " 
         share = share / share.sum()
         found.append(torch.exp(-(share * share.log()).sum()) / levels)
     return torch.stack(found)
-
-
-def _levels(design: Design, stage: str) -> int:
-    if stage != "q":
-        return design.storage_levels or 16
-    levels = design.query_levels or 16
-    return 2 * levels - 1 if design.drivers.signed else levels

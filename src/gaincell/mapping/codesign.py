@@ -21,7 +21,7 @@ from gaincell.costs import roll_up
 from gaincell.costs.technology import load_technology
 from gaincell.errors import InputError
 from gaincell.evaluation.activity import measure_activity
-from gaincell.evaluation.codes import SignalUse, signal_use
+from gaincell.evaluation.codes import signal_use
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.base_model import LoadedModel
@@ -39,12 +39,10 @@ from gaincell.results import write
 from gaincell.results.codesign import (
     Circuits,
     CodesignResult,
-    Histogram,
     JointTraining,
     LearnedCircuits,
     PairedLosses,
 )
-from gaincell.results.common import Values
 from gaincell.results.provenance import hash_of
 from gaincell.results.run import FILE, UsedText
 from gaincell.text import open_text
@@ -166,7 +164,7 @@ def _codesigned(
         stages=(summary.stage("adapted", "adapted", before), summary.stage("trained", "trained", after)),
         blocks=PairedLosses(after.blocks.predictions, before.blocks.nll, after.blocks.nll),
         energy=cost.energy_bottom_up,
-        signals={stage: _histogram(stage, use) for stage, use in signal_use(model, [some]).items()},
+        signals=signal_use(model, [some]),
         provenance=engine.provenance(command, learned, after, inputs),
     )
     if out is not None:
@@ -214,11 +212,6 @@ def _training(settings: CodesignSettings, chip: Design) -> TrainSettings:
         checkpoint_every=20,
         keep_checkpoints=1,
     )
-
-
-def _histogram(stage: str, use: SignalUse) -> Histogram:
-    edges, share = (tuple(round(x, 6) for x in found) for found in (use.edges, use.share))
-    return Histogram(Values(edges, "1" if stage == "q" else "V", "simulated"), share)
 
 
 def circuits(design: Design) -> Circuits:

@@ -157,7 +157,7 @@ def adapt_model(
         stages=tuple(summary.stage(*one) for one in stages),
         adaptation={settings.method: adapted},
         mismatch={when: summary.mismatch(s, target) for when, s in mismatch.items()},
-        codes={name: summary.codes(use) for name, use in codes.items()},
+        codes=codes,
         cell=summary.cell(design),
         provenance=engine.provenance(command, design, stages[-1][2], inputs),
     )

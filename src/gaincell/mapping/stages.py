@@ -144,7 +144,7 @@ def _adapted(job: Job) -> Told:
             "before": summary.mismatch(before, target),
             "after": summary.mismatch(closed.statistics, target),
         },
-        codes={name: summary.codes(use) for name, use in codes.items()},
+        codes=codes,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from gaincell.adaptation.result import Residuals
 from gaincell.adaptation.statistics import STAGES
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import chip_of as chip_of
-from gaincell.evaluation.codes import CodeUse
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.sources import without_revision
@@ -25,7 +23,6 @@ from gaincell.results.run import (
     AdaptationHistory,
     AttachedModel,
     CellCurve,
-    CodeShares,
     Spread,
     StageResult,
 )
@@ -106,11 +103,6 @@ def mismatch(measured: Statistics, target: Statistics) -> dict[str, Spread]:
     found = Residuals.between(measured, target)
     rows = ((s, (tuple(map(tuple, each[s].tolist())) for each in (found.mean, found.std))) for s in STAGES)
     return {stage: Spread(*residuals) for stage, residuals in rows}
-
-
-def codes(use: Mapping[str, CodeUse]) -> dict[str, CodeShares]:
-    """The use of codes, by stage."""
-    return {stage: CodeShares(found.codes, found.share) for stage, found in use.items()}
 
 
 def cell(chip: Design) -> CellCurve:

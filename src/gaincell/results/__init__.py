@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TypeVar
 
 from gaincell import files
 from gaincell.errors import RunError
@@ -19,7 +19,6 @@ from gaincell.results.common import SCHEMA, Result
 from gaincell.results.cost import CostResult
 from gaincell.results.device import DeviceResult
 from gaincell.results.floorplan import FloorplanResult
-from gaincell.results.plain import check
 from gaincell.results.rtl import RtlResult, WordLengthsResult
 from gaincell.results.run import FILE, AdaptedResult, MappedResult, StagedResult, TrainedResult
 from gaincell.results.simulation import GenerationResult, HeadResult, TileResult
@@ -71,25 +70,22 @@ KINDS: Mapping[tuple[str, ...], type[Result]] = {
 """Parts of a file -> the kind of result that it is; the first whose parts it has."""
 
 
-@overload
-def read(path: str | os.PathLike[str]) -> Json: ...
-@overload
-def read(path: str | os.PathLike[str], kind: type[T]) -> T: ...
-def read(path: str | os.PathLike[str], kind: type[Result] | None = None) -> Any:
+def read(path: str | os.PathLike[str], kind: type[T]) -> T:
     """Read a result file, or the run.json of a RUN directory.
 
-    Args:
-        path: of the file or directory.
-        kind: of the result, or a class of kinds; None: any, as plain data, checked.
+    kind: of the result, or a class that several kinds inherit.
 
-    Raises:
-        RunError: it cannot be read, is of another version, or is no such result.
+    Raises RunError: it cannot be read, is of another version, or is no such result.
     """
-    path = located(path)
-    if path.is_dir():
-        if not (path / FILE).exists() and (unfinished := begun(path)):
-            raise RunError(f"directory {str(path)!r} {unfinished}")
-        path = path / FILE
+    path = _file(path)
+    run = content(path)
+    found = kind_of(run)
+    return from_json(found if found is not None and issubclass(found, kind) else kind, run, path.name)
+
+
+def content(path: str | os.PathLike[str]) -> Json:
+    """The same of any kind, as plain data."""
+    path = _file(path)
     try:
         run = files.read_json(path)
     except (OSError, ValueError) as error:
@@ -98,14 +94,14 @@ def read(path: str | os.PathLike[str], kind: type[Result] | None = None) -> Any:
         ) from error
     if not isinstance(run, dict) or run.get("schema") != SCHEMA:
         raise RunError(f"{path.name} is not a result of this version of gaincell (schema {SCHEMA})")
-    if kind is not None:
-        found = kind_of(run)
-        return from_json(found if found is not None and issubclass(found, kind) else kind, run, path.name)
-    try:
-        check(run)
-    except ValueError as error:
-        raise RunError(f"{path.name} is a broken result: {error}; make it again") from error
     return run
+
+
+def _file(path: str | os.PathLike[str]) -> Path:
+    path = located(path)
+    if path.is_dir() and not (path / FILE).exists() and (unfinished := begun(path)):
+        raise RunError(f"directory {str(path)!r} {unfinished}")
+    return path / FILE if path.is_dir() else path
 
 
 def read_stages(folder: Path) -> StagedResult | None:
@@ -114,11 +110,9 @@ def read_stages(folder: Path) -> StagedResult | None:
     return run if isinstance(run, StagedResult) and run.stages else None
 
 
-def write(result: Result | Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Write a result, completely or not at all; plain data is checked before."""
-    plain = to_json(result) if isinstance(result, Result) else result
-    check(plain)
-    return files.write_json(path, plain, indent=1)
+def write(result: Result, path: str | os.PathLike[str]) -> Path:
+    """Write a result, completely or not at all."""
+    return files.write_json(path, to_json(result), indent=1)
 
 
 def kind_of(run: Json) -> type[Result] | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Never, TypeAlias
 
+from gaincell.errors import RunError
 from gaincell.results.codec import Kind as Kind
 
 SCHEMA = 1
@@ -31,6 +32,9 @@ class Value:
     kind: Kind
     source: str | None = None
 
+    def __post_init__(self) -> None:
+        _check_source(self.kind, self.source)
+
 
 @dataclass(frozen=True)
 class Values:
@@ -40,6 +44,14 @@ class Values:
     unit: str
     kind: Kind
     source: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_source(self.kind, self.source)
+
+
+def _check_source(kind: Kind, source: str | None) -> None:
+    if kind == "cited" and not source:
+        raise RunError("a number is cited without a source; give one")
 
 
 @dataclass(frozen=True)

@@ -92,10 +92,9 @@ class PerplexityResult(EvaluationResult):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RollingResult(EvaluationResult):
-    """Of whole documents, by words, tokens and bytes."""
+class RollingPerplexity:
+    """Of whole documents, by words, tokens and bytes; words and bytes are those of the published text."""
 
-    numbers: Numbers
     word_perplexity: Number
     token_perplexity: Number
     byte_perplexity: Number
@@ -106,6 +105,13 @@ class RollingResult(EvaluationResult):
     predictions: CountedTokens
     documents: Annotated[int, "documents", "measured"]
     word_perplexity_error: Number | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RollingResult(RollingPerplexity, EvaluationResult):
+    """By rolling-T."""
+
+    numbers: Numbers
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from gaincell.costs.activity import Activity
 from gaincell.costs.technology import load_technology
 from gaincell.errors import ModelError
 from gaincell.evaluation.activity import measure_activity
-from gaincell.evaluation.chips import CONFIDENCE, Chips, nominal
+from gaincell.evaluation.chips import CONFIDENCE, nominal, perplexity_spread
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
 from gaincell.integrations.hf.attach import set_design
 from gaincell.integrations.hf.checkpoint import save
@@ -43,6 +43,7 @@ from gaincell.mapping import summary
 from gaincell.results import write
 from gaincell.results.codec import Json, to_json
 from gaincell.results.common import Value, Values
+from gaincell.results.evaluation import ChipSpread
 from gaincell.results.provenance import code, hash_of, made
 from gaincell.results.run import FILE
 from gaincell.results.sweep import Point, PointChips, PointResult, Setting, SweptBlocks
@@ -69,7 +70,7 @@ class Found:
     values: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     blocks: tuple[tuple[float, int], ...]
-    chips: Chips | None
+    chips: ChipSpread | None
     activity: Activity | None
     seconds: float
 
@@ -119,7 +120,7 @@ class Bench:
                 activity = measure_activity(self.model, [some], sweep.text)
             set_design(self.model, design)
         if chips is not None:
-            found["yield"], intervals["yield"] = chips.yield_share, chips.yield_interval
+            found["yield"], intervals["yield"] = chips.yield_, chips.yield_interval
         found |= self._costs(design, activity)
         wanted = {name: found[name] for name in sweep.objectives}
         for name, number in wanted.items():
@@ -146,7 +147,7 @@ class Bench:
 
     def _perplexity(
         self, design: Design, values: ParameterValues, common: State
-    ) -> tuple[float, Chips | None, tuple[tuple[float, int], ...]]:
+    ) -> tuple[float, ChipSpread | None, tuple[tuple[float, int], ...]]:
         """Perplexity, chips, and blocks, of the prepared model."""
         if not self.sweep.chips:
             found = self._of(design)
@@ -163,7 +164,8 @@ class Bench:
             chip = other.replace(mismatch=dataclasses.replace(other.mismatch, chip=number))
             self._become(chip, values, common)
             each.append(self._of(chip))
-        chips = Chips(alike.perplexity, numbers, tuple(p.perplexity for p in each), self.sweep.within)
+        perplexities = tuple(p.perplexity for p in each)
+        chips = perplexity_spread(alike.perplexity, numbers, perplexities, self.sweep.within)
         blocks = tuple(
             (math.fsum(p.per_block[b][0] for p in each) / len(each), predictions)
             for b, (_, predictions) in enumerate(alike.per_block)
@@ -183,13 +185,13 @@ def _mean(blocks: tuple[tuple[float, int], ...]) -> float:
     return exp_or_infinity(math.fsum(nll for nll, _ in blocks) / sum(n for _, n in blocks))
 
 
-def interval(blocks: tuple[tuple[float, int], ...], chips: Chips | None) -> tuple[float, float] | None:
+def interval(blocks: tuple[tuple[float, int], ...], chips: ChipSpread | None) -> tuple[float, float] | None:
     """95 % of the perplexity, over blocks and chips; None where there is one of each, or it is infinite."""
     middle = math.log(_mean(blocks)) if _mean(blocks) < math.inf else math.inf
     over_blocks = ratio_error([nll for nll, _ in blocks], [float(n) for _, n in blocks])
     variances = [] if over_blocks is None else [(over_blocks**2, len(blocks) - 1)]
-    if chips is not None and len(chips.chips) > 1:
-        logs = torch.tensor([math.log(p) for p in chips.perplexities], dtype=torch.float64)
+    if chips is not None and len(chips.number) > 1:
+        logs = torch.tensor([math.log(p) for p in chips.perplexity], dtype=torch.float64)
         variances.append((float(logs.var()) / len(logs), len(logs) - 1))
     if not variances or middle == math.inf:
         return None
@@ -212,7 +214,7 @@ def point_of(sweep: Sweep, number: int, values: ParameterValues, found: Found) -
         seconds=found.seconds,
         code=code(),
         blocks=SweptBlocks(tuple(round(x, 6) for x in nll), predictions) if found.blocks else None,
-        chips=None if chips is None else PointChips(chips.nominal, tuple(chips.perplexities)),
+        chips=None if chips is None else PointChips(chips.nominal, chips.perplexity),
     )
 
 

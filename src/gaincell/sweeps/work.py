@@ -16,7 +16,8 @@ from typing import Any, Protocol
 
 from gaincell.errors import RunError
 from gaincell.progress import Progress, silent
-from gaincell.results.plain import value
+from gaincell.results.codec import to_json
+from gaincell.results.common import Value
 from gaincell.sweeps.optional import import_optuna
 from gaincell.sweeps.point import Measure
 from gaincell.sweeps.settings import Sweep
@@ -95,8 +96,8 @@ def _known(study: Any, trial: Any) -> tuple[tuple[float, ...], dict[str, Any]] |
     optuna = import_optuna()
     for other in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
         if other.params == trial.params and ENTRY in other.user_attrs:
-            same = {"point": value(trial.user_attrs[POINT], "1", "simulated")}
-            first = {"same_as": value(other.user_attrs[POINT], "1", "simulated")}
+            same = {"point": to_json(Value(trial.user_attrs[POINT], "1", "simulated"))}
+            first = {"same_as": to_json(Value(other.user_attrs[POINT], "1", "simulated"))}
             return tuple(other.values), first | other.user_attrs[ENTRY] | same
     return None
 

@@ -20,7 +20,7 @@ from gaincell.reports.html.result import Result, subject, whole
 from gaincell.reports.html.sections import SECTIONS
 from gaincell.reports.html.summary import provenance, summary
 from gaincell.reports.training import read_log
-from gaincell.results import parse, read
+from gaincell.results import content, parse
 
 LOG = "log.jsonl"
 KNOWN = (
@@ -47,7 +47,7 @@ def load(path: str | Path, name: str) -> Result:
         RunError: it cannot be read, lacks units or kinds, or is of a kind that has no section.
     """
     path = Path(path)
-    run = read(path)
+    run = content(path)
     if not isinstance(run.get("provenance"), dict):
         raise RunError(f"{path.name} is a broken result: it has no provenance; make it again")
     found = parse(run, path.name)
