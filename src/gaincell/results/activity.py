@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Annotated
 
 from gaincell.errors import InputError
 from gaincell.results.codec import COLUMNS
-from gaincell.results.common import Chip, Number, Whole
+from gaincell.results.common import Chip, Number, Part, Whole
 from gaincell.results.evaluation import EvaluationResult
 from gaincell.units import Volt
 
@@ -16,8 +16,7 @@ ASSUMED = "assumed"
 """Source of an activity that nobody measured."""
 
 
-@dataclass(frozen=True)
-class HeadActivity:
+class HeadActivity(Part):
     """Means over tokens (and rows or columns) of one query head of one layer.
 
     layer, head: which.
@@ -61,8 +60,7 @@ HEAD_NUMBERS = tuple(f.name for f in fields(HeadActivity) if f.name not in ("lay
 """What of a HeadActivity is a number that can be averaged."""
 
 
-@dataclass(frozen=True)
-class ActivityOfHeads:
+class ActivityOfHeads(Part):
     """Of a model on a text.
 
     source: what it was measured on, or "assumed".  tokens: measured; 0 when assumed.  heads: one or more.
@@ -88,8 +86,7 @@ class ActivityOfHeads:
         return HeadActivity(layer=0, head=0, **means)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ActivityResult(EvaluationResult):
+class ActivityResult(EvaluationResult, kw_only=True):
     """Of `gaincell activity`: a model with arrays on a text."""
 
     design: Chip

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, TypeAlias
 
 from gaincell.results.codec import REST, Numbers
-from gaincell.results.common import Counted, CountedTokens, Result, Value, Whole
+from gaincell.results.common import Counted, CountedTokens, Part, Result, Value, Whole
 from gaincell.results.system_cost import Measured
 from gaincell.units import Joule, Second
 
@@ -17,8 +17,7 @@ Watts: TypeAlias = Annotated[float, "W", "measured"]
 Share: TypeAlias = Annotated[float, "1", "measured"]
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(Part):
     """Of the attention that was timed."""
 
     heads: Counted
@@ -26,8 +25,7 @@ class Sizes:
     head_dim: Counted
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(Part):
     """One configuration; its numbers are those of costs.baselines.measurement.Measurement.
 
     state: clocks and limits of a GPU.
@@ -58,8 +56,7 @@ class Timing:
     state: Annotated[Mapping[str, Value], REST] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Skipped:
+class Skipped(Part):
     """What was not measured, and why."""
 
     implementation: str
@@ -69,8 +66,7 @@ class Skipped:
     reason: str
 
 
-@dataclass(frozen=True)
-class Timed:
+class Timed(Part):
     """A machine that `gaincell cost --baseline` compares with. kv_heads: earlier files have none."""
 
     kind: Numbers
@@ -91,8 +87,7 @@ class Timed:
         return Measured(self.title, *sizes, self.latency, self.energy, self.kind, self.source)
 
 
-@dataclass(frozen=True, kw_only=True)
-class BaselineResult(Result):
+class BaselineResult(Result, kw_only=True):
     """machine: the accelerator; None for a CPU."""
 
     machine: str | None

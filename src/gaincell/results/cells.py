@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated
 
-from gaincell.results.common import Chip, Named, Number, Result, Value
+from gaincell.results.common import Chip, Named, Number, Part, Result, Value
 from gaincell.results.evaluation import Many
 from gaincell.results.run import Adaptations, AttachedModel, Current, MeasuredSeconds, UsedText
 from gaincell.units import Second, Volt
 
 
-@dataclass(frozen=True)
-class CellStage:
+class CellStage(Part):
     """Perplexity of the model, as one of several steps left it."""
 
     perplexity: Number
@@ -21,22 +19,19 @@ class CellStage:
     seconds: MeasuredSeconds | None = None
 
 
-@dataclass(frozen=True)
 class TimedModel(AttachedModel):
     """token_period: on the chip."""
 
     token_period: Second
 
 
-@dataclass(frozen=True)
 class DescribedChip(Named):
     """A chip in words."""
 
     description: str
 
 
-@dataclass(frozen=True)
-class TitledCurve:
+class TitledCurve(Part):
     """F: current over the voltage relative to its offset."""
 
     title: str
@@ -45,16 +40,14 @@ class TitledCurve:
     F: Current
 
 
-@dataclass(frozen=True, kw_only=True)
-class CellResult(Result):
+class CellResult(Result, kw_only=True):
     """stages: by what was done."""
 
     design: Chip
     stages: Mapping[str, CellStage]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CellDesignResult(CellResult, Adaptations):
+class CellDesignResult(CellResult, Adaptations, kw_only=True):
     """A design of the literature; its numbers are explained in recipes/cells.py."""
 
     model: TimedModel
@@ -71,8 +64,7 @@ class CellDesignResult(CellResult, Adaptations):
     refresh_tokens: Annotated[float, "tokens"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CellAdaptationResult(CellResult, Adaptations):
+class CellAdaptationResult(CellResult, Adaptations, kw_only=True):
     """Both methods of adaptation on one cell of one chip."""
 
     model: TimedModel
@@ -81,8 +73,7 @@ class CellAdaptationResult(CellResult, Adaptations):
     cell: TitledCurve
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoresResult(CellResult):
+class ScoresResult(CellResult, kw_only=True):
     """error_of_scores: of every layer."""
 
     error_of_scores: Many

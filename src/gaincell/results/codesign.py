@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
-from gaincell.results.common import Chip, CountedTokens, Result, Values, Whole
+from gaincell.results.common import Chip, CountedTokens, Part, Result, Values, Whole
 from gaincell.results.evaluation import Many, Nats
 from gaincell.results.run import (
     Adaptation,
@@ -23,8 +22,7 @@ Voltages: TypeAlias = Annotated[tuple[float, ...], "V"]
 Setting: TypeAlias = Annotated[float, "1", "measured"]
 
 
-@dataclass(frozen=True)
-class Circuits:
+class Circuits(Part):
     """What of a chip can be learned. Levels: relative pulse widths, and voltages about V_offset."""
 
     score_saturation_per_row: Charge
@@ -33,16 +31,14 @@ class Circuits:
     storage_levels: Voltages | None = None
 
 
-@dataclass(frozen=True)
-class LearnedCircuits:
+class LearnedCircuits(Part):
     """Before and after."""
 
     start: Circuits
     learned: Circuits
 
 
-@dataclass(frozen=True)
-class JointTraining:
+class JointTraining(Part):
     """Of model and chip. weights: whether the model's were trained along."""
 
     steps: Annotated[int, "1", "measured"]
@@ -54,8 +50,7 @@ class JointTraining:
     seconds: MeasuredSeconds
 
 
-@dataclass(frozen=True)
-class PairedLosses:
+class PairedLosses(Part):
     """Summed losses of every block, adapted and trained."""
 
     predictions: Annotated[tuple[int, ...], "tokens", "measured"]
@@ -63,16 +58,14 @@ class PairedLosses:
     trained: Nats
 
 
-@dataclass(frozen=True)
-class Histogram:
+class Histogram(Part):
     """Of the signals of a stage."""
 
     edges: Values
     share: Many
 
 
-@dataclass(frozen=True, kw_only=True)
-class LearnedChip:
+class LearnedChip(Part, kw_only=True):
     """One training. start: the chip before it.  energy: of all attention and one token, bottom-up."""
 
     model: AttachedModel
@@ -94,13 +87,11 @@ class LearnedChip:
         return {stage.name: stage.perplexity for stage in self.stages}
 
 
-@dataclass(frozen=True, kw_only=True)
-class CodesignResult(LearnedChip, AdaptedResult):
+class CodesignResult(LearnedChip, AdaptedResult, kw_only=True):
     """Of `gaincell codesign`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ComparedChip(LearnedChip):
+class ComparedChip(LearnedChip, kw_only=True):
     """name: what was learned.  chip: which, by its levels.  levels: how many codes."""
 
     name: str
@@ -109,8 +100,7 @@ class ComparedChip(LearnedChip):
     command: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class CodesignComparison(Result):
+class CodesignComparison(Result, kw_only=True):
     """Of recipes/codesign.py."""
 
     model: AttachedModel

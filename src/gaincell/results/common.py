@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Never, TypeAlias
+from dataclasses import Field, dataclass
+from typing import Annotated, Any, ClassVar, Never, TypeAlias, dataclass_transform
 
 from gaincell.errors import RunError
 from gaincell.results.codec import Kind as Kind
@@ -23,8 +23,17 @@ def nothing() -> Mapping[str, Never]:
     return _NOTHING
 
 
-@dataclass(frozen=True)
-class Value:
+@dataclass_transform(frozen_default=True)
+class Part:
+    """A result or a part of one: every class that inherits this is a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    def __init_subclass__(cls, *, kw_only: bool = False) -> None:
+        dataclass(frozen=True, kw_only=kw_only)(cls)
+
+
+class Value(Part):
     """A number with a unit of its own. source: of a cited one."""
 
     value: float | int
@@ -36,8 +45,7 @@ class Value:
         _check_source(self.kind, self.source)
 
 
-@dataclass(frozen=True)
-class Values:
+class Values(Part):
     """Numbers with a unit of their own. source: of cited ones."""
 
     value: tuple[float, ...]
@@ -54,8 +62,7 @@ def _check_source(kind: Kind, source: str | None) -> None:
         raise RunError("a number is cited without a source; give one")
 
 
-@dataclass(frozen=True)
-class Hardware:
+class Hardware(Part):
     """The machine that a result was computed on. threads: of torch. memory_bytes: None where not known."""
 
     cpu: str
@@ -65,8 +72,7 @@ class Hardware:
     accelerator: str | None
 
 
-@dataclass(frozen=True)
-class Repriced:
+class Repriced(Part):
     """Numbers of a result that were computed anew by a later cost model: which, and how."""
 
     commit: str
@@ -75,8 +81,7 @@ class Repriced:
     how: str
 
 
-@dataclass(frozen=True)
-class Provenance:
+class Provenance(Part):
     """How a result came about.
 
     inputs: name (no path) -> content hash of what went in.  commit: None when installed.
@@ -94,8 +99,7 @@ class Provenance:
     repriced: Repriced | None = None
 
 
-@dataclass(frozen=True)
-class Chip:
+class Chip(Part):
     """A design. nonideality: its name and numbers."""
 
     name: str
@@ -104,23 +108,20 @@ class Chip:
     nonideality: Mapping[str, object] | None = None
 
 
-@dataclass(frozen=True)
-class Named:
+class Named(Part):
     """A text, by its name."""
 
     name: str
 
 
-@dataclass(frozen=True)
-class NamedModel:
+class NamedModel(Part):
     """A model, by its name and the hash of its files."""
 
     name: str
     sha256: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(Part, kw_only=True):
     """The head of every result file. command: that made it. title: as figures call it."""
 
     command: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
 from gaincell.results.codec import REST, Numbers
@@ -15,6 +14,7 @@ from gaincell.results.common import (
     Named,
     NamedModel,
     Number,
+    Part,
     Result,
     Value,
     Whole,
@@ -30,8 +30,7 @@ Many: TypeAlias = Annotated[tuple[float, ...], "1"]
 PerItem: TypeAlias = Annotated[tuple[float | tuple[float, ...], ...], "1"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluationResult(Result):
+class EvaluationResult(Result, kw_only=True):
     """Of a model on a text. design: None in software.  gains: whose, in words.  stage: of a RUN, if named."""
 
     model: NamedModel
@@ -41,8 +40,7 @@ class EvaluationResult(Result):
     stage: str | None = None
 
 
-@dataclass(frozen=True)
-class AblationRow:
+class AblationRow(Part):
     """One constraint.
 
     kind: "off" (switched off, the others on), "ring" (a shorter ring) or "on" (on alone).
@@ -64,23 +62,20 @@ class AblationRow:
         return self.not_exercised is None
 
 
-@dataclass(frozen=True, kw_only=True)
-class AblationResult(EvaluationResult):
+class AblationResult(EvaluationResult, kw_only=True):
     """What every constraint of the hardware costs."""
 
     text: Named
     ablation: tuple[AblationRow, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FidelityResult(EvaluationResult):
+class FidelityResult(EvaluationResult, kw_only=True):
     """Every head beside that of the pretrained model, by name of the number: see evaluation/fidelity.py."""
 
     fidelity: Mapping[str, Annotated[Heads, "1"]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PerplexityResult(EvaluationResult):
+class PerplexityResult(EvaluationResult, kw_only=True):
     """By blocks-T or strided-T-S. numbers: "measured" in software, else "simulated"."""
 
     numbers: Numbers
@@ -91,8 +86,7 @@ class PerplexityResult(EvaluationResult):
     perplexity_error: Number | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class RollingPerplexity:
+class RollingPerplexity(Part, kw_only=True):
     """Of whole documents, by words, tokens and bytes; words and bytes are those of the published text."""
 
     word_perplexity: Number
@@ -107,15 +101,13 @@ class RollingPerplexity:
     word_perplexity_error: Number | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class RollingResult(RollingPerplexity, EvaluationResult):
+class RollingResult(RollingPerplexity, EvaluationResult, kw_only=True):
     """By rolling-T."""
 
     numbers: Numbers
 
 
-@dataclass(frozen=True)
-class ContextPoint:
+class ContextPoint(Part):
     """What one length of context gives.
 
     context: tokens before the first target.  perplexity: of the targets.
@@ -130,16 +122,14 @@ class ContextPoint:
     per_block: Nats = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ContextResult(EvaluationResult):
+class ContextResult(EvaluationResult, kw_only=True):
     """Perplexity over the length of the context."""
 
     numbers: Numbers
     context: tuple[ContextPoint, ...]
 
 
-@dataclass(frozen=True)
-class ContextCurve:
+class ContextCurve(Part):
     """Of a model of some layers on rings of `window` columns."""
 
     layers: Whole
@@ -147,8 +137,7 @@ class ContextCurve:
     context: tuple[ContextPoint, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class DepthResult(Result):
+class DepthResult(Result, kw_only=True):
     """Of recipes/depth.py: models of other depths on other rings."""
 
     training_tokens: CountedTokens
@@ -156,8 +145,7 @@ class DepthResult(Result):
     curves: tuple[ContextCurve, ...]
 
 
-@dataclass(frozen=True)
-class RepetitionPoint:
+class RepetitionPoint(Part):
     """One kind of tokens.
 
     kind: one of evaluation.repetition.KINDS.  tokens: how many of them were predicted.  nll: mean, a token.
@@ -172,24 +160,21 @@ class RepetitionPoint:
     counts: Annotated[tuple[int, ...], "tokens", "measured"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class RepetitionResult(EvaluationResult):
+class RepetitionResult(EvaluationResult, kw_only=True):
     """What a model finds again in its context."""
 
     numbers: Numbers
     repetition: tuple[RepetitionPoint, ...]
 
 
-@dataclass(frozen=True)
-class RefreshPolicy:
+class RefreshPolicy(Part):
     """kind: of arrays.refresh.  every: so many tokens or seconds."""
 
     kind: str
     every: Value | None = None
 
 
-@dataclass(frozen=True)
-class PauseRow:
+class PauseRow(Part):
     """What a pause left; time, refreshes and columns written in every key/value head: of one block."""
 
     idle: Second
@@ -202,8 +187,7 @@ class PauseRow:
     writes: Annotated[int, "columns"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PausesResult(EvaluationResult):
+class PausesResult(EvaluationResult, kw_only=True):
     """Perplexity after pauses."""
 
     design: Chip
@@ -211,8 +195,7 @@ class PausesResult(EvaluationResult):
     pauses: tuple[PauseRow, ...]
 
 
-@dataclass(frozen=True)
-class Strength:
+class Strength(Part):
     """Of an error that differs from chip to chip."""
 
     value: float | tuple[float, ...]
@@ -220,8 +203,7 @@ class Strength:
     kind: Kind = "simulated"
 
 
-@dataclass(frozen=True)
-class ChipSpread:
+class ChipSpread(Part):
     """Of virtual chips (evaluation/chips.py). number: of each.  spread: what differs, by name; its seed."""
 
     perplexity: Many
@@ -238,31 +220,27 @@ class ChipSpread:
     ratio_interval: Many | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChipsResult(EvaluationResult):
+class ChipsResult(EvaluationResult, kw_only=True):
     """One model on many virtual chips."""
 
     chips: ChipSpread
 
 
-@dataclass(frozen=True)
-class Harness:
+class Harness(Part):
     """The evaluation harness."""
 
     name: str
     version: str
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(Part):
     """A score and its standard error."""
 
     score: Value
     error: Value | None = None
 
 
-@dataclass(frozen=True)
-class TaskScores:
+class TaskScores(Part):
     """Of one task: see evaluation/harness.py. items, of: evaluated, and there are.  per_item: by metric."""
 
     task: str
@@ -275,8 +253,7 @@ class TaskScores:
     per_item: Mapping[str, PerItem]
 
 
-@dataclass(frozen=True)
-class ScoreSpread:
+class ScoreSpread(Part):
     """Of one score over chips; perplexities have ratio and yield, other scores a difference."""
 
     nominal: Number
@@ -293,8 +270,7 @@ class ScoreSpread:
     per_item: Annotated[tuple[tuple[float | tuple[float, ...], ...], ...], "1"] | None = None
 
 
-@dataclass(frozen=True)
-class TaskChips:
+class TaskChips(Part):
     """Scores of virtual chips, by task/metric."""
 
     number: Annotated[tuple[int, ...], "1"]
@@ -303,8 +279,7 @@ class TaskChips:
     spread: Annotated[Mapping[str, Strength], REST]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TasksResult(EvaluationResult):
+class TasksResult(EvaluationResult, kw_only=True):
     """Scores of `gaincell evaluate --tasks`. dtype: of the weights.  softmax: its type."""
 
     numbers: Numbers
@@ -321,8 +296,7 @@ class TasksResult(EvaluationResult):
     chips: TaskChips | None = None
 
 
-@dataclass(frozen=True)
-class ComparedScore:
+class ComparedScore(Part):
     """difference: to the reference, on the same items; points of an accuracy, the ratio of perplexities."""
 
     score: Value
@@ -331,16 +305,14 @@ class ComparedScore:
     difference_error: Value | None = None
 
 
-@dataclass(frozen=True)
-class ComparedModel:
+class ComparedModel(Part):
     """entries: by task/metric."""
 
     name: str
     entries: Mapping[str, ComparedScore]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ComparisonResult(Result):
+class ComparisonResult(Result, kw_only=True):
     """Of `gaincell table`. reference: name of the model that the others are compared to."""
 
     reference: str

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated
 
 from gaincell.results.codec import COLUMNS, Cited
-from gaincell.results.common import Chip, Result, Whole
+from gaincell.results.common import Chip, Part, Result, Whole
 from gaincell.units import Metre, SquareMetre
 
 PAPER = Cited("Leroux et al. 2025 [S]")
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(Part):
     """tile: columns of a sub-tile.  rows: of its key array.  tiles: of a head.  layers: of cells."""
 
     tile: Whole
@@ -23,8 +21,7 @@ class Sizes:
     layers: Whole
 
 
-@dataclass(frozen=True)
-class Rectangle:
+class Rectangle(Part):
     """name, kind: what it is.  x, y: lower left corner."""
 
     name: str
@@ -35,8 +32,7 @@ class Rectangle:
     h: Metre
 
 
-@dataclass(frozen=True)
-class Wire:
+class Wire(Part):
     """One tapped bit line: from (x, y), on the diagonal, horizontally to `to`."""
 
     x: Metre
@@ -44,8 +40,7 @@ class Wire:
     to: Metre
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Part):
     """Rectangles that do not overlap, inside an outline from (0, 0) to (w, h), and the wires over them."""
 
     w: Metre
@@ -54,16 +49,14 @@ class Plan:
     wires: Annotated[tuple[Wire, ...], COLUMNS] = ()
 
 
-@dataclass(frozen=True)
-class Plans:
+class Plans(Part):
     """A sub-tile, and a head of such."""
 
     tile: Plan
     head: Plan
 
 
-@dataclass(frozen=True)
-class Stack:
+class Stack(Part):
     """Cells in layers: their area and that of the head. cited_cells: of the paper."""
 
     layers: Whole
@@ -72,8 +65,7 @@ class Stack:
     cited_cells: Annotated[SquareMetre, PAPER]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FloorplanResult(Result):
+class FloorplanResult(Result, kw_only=True):
     """Of `gaincell floorplan`. areas: of a head, by block.  shared: those that no sub-tile has of its own."""
 
     design: Chip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Literal, TypeAlias
 
 from gaincell.results.codec import Numbers
@@ -13,6 +13,7 @@ from gaincell.results.common import (
     CountedTokens,
     NamedModel,
     Number,
+    Part,
     Result,
     Value,
     Values,
@@ -33,7 +34,6 @@ PerHead: TypeAlias = Annotated[tuple[tuple[float, ...], ...], "fraction of sigma
 Current: TypeAlias = Annotated[tuple[float, ...], "charge units"]
 
 
-@dataclass(frozen=True)
 class AttachedModel(NamedModel):
     """A model on arrays, and its size."""
 
@@ -44,8 +44,7 @@ class AttachedModel(NamedModel):
     head_dim: Counted
 
 
-@dataclass(frozen=True)
-class UsedText:
+class UsedText(Part):
     """A text and how much of it was used."""
 
     name: str
@@ -54,16 +53,14 @@ class UsedText:
     training_tokens: CountedTokens | None = None
 
 
-@dataclass(frozen=True)
-class BlockLosses:
+class BlockLosses(Part):
     """Summed losses and counts of the blocks of an evaluation."""
 
     nll: Nats
     predictions: Annotated[tuple[int, ...], "tokens", "measured"]
 
 
-@dataclass(frozen=True)
-class TrainingCurve:
+class TrainingCurve(Part):
     """Evaluations during a training. numbers: "measured" with softmax attention, else "simulated"."""
 
     numbers: Numbers
@@ -71,8 +68,7 @@ class TrainingCurve:
     perplexity: Many
 
 
-@dataclass(frozen=True)
-class AdaptationHistory:
+class AdaptationHistory(Part):
     """Of the published method: an entry an iteration. perplexity: of the calibration text."""
 
     iteration: Many
@@ -80,8 +76,7 @@ class AdaptationHistory:
     perplexity: Many
 
 
-@dataclass(frozen=True, kw_only=True)
-class Adaptation:
+class Adaptation(Part, kw_only=True):
     """One adaptation: see adaptation.result.AdaptationResult.
 
     worst: the place of the largest residual.  skipped, saturated: places.  start, rule: earlier files have
@@ -104,8 +99,7 @@ class Adaptation:
     history: AdaptationHistory | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class StageResult:
+class StageResult(Part, kw_only=True):
     """One line of the table of a run.
 
     numbers: "measured" in software, else "simulated".  training_tokens: beyond the pretrained model.
@@ -134,8 +128,7 @@ class StageResult:
     adaptation: Adaptation | None = None
 
 
-@dataclass(frozen=True)
-class Spread:
+class Spread(Part):
     """Residuals of a stage in every head."""
 
     mean: PerHead
@@ -146,16 +139,14 @@ Mismatch: TypeAlias = Mapping[str, Mapping[str, Spread]]
 """Before and after an adaptation, by stage: q, k, v, out."""
 
 
-@dataclass(frozen=True)
-class CodeShares:
+class CodeShares(Part):
     """How often every code of a converter is used."""
 
     code: Annotated[tuple[int, ...], "code"]
     share: Many
 
 
-@dataclass(frozen=True)
-class CellCurve:
+class CellCurve(Part):
     """Current of a cell and of the linear one over its stored voltage relative to its offset."""
 
     name: str
@@ -164,8 +155,7 @@ class CellCurve:
     nonlinear: Current
 
 
-@dataclass(frozen=True, kw_only=True)
-class StagedResult(Result):
+class StagedResult(Result, kw_only=True):
     """Anything with stages. saved: whose model lies beside the file; not stated: the last."""
 
     model: NamedModel
@@ -183,15 +173,13 @@ class StagedResult(Result):
         return next(stage for stage in self.stages[::-1] if self.saved in (None, "", stage.name))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Adaptations(Result):
+class Adaptations(Result, kw_only=True):
     """Anything with adaptations, by method."""
 
     adaptation: Mapping[str, Adaptation]
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdaptedResult(Adaptations, StagedResult):
+class AdaptedResult(Adaptations, StagedResult, kw_only=True):
     """Of `gaincell adapt`. codes: by model, then stage (q, k, v, out)."""
 
     model: AttachedModel
@@ -201,15 +189,13 @@ class AdaptedResult(Adaptations, StagedResult):
     cell: CellCurve | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class MappedResult(AdaptedResult):
+class MappedResult(AdaptedResult, kw_only=True):
     """Of `gaincell map`. silent: stages of the linear model without variance."""
 
     silent: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainedResult(StagedResult):
+class TrainedResult(StagedResult, kw_only=True):
     """Of `gaincell train`. set: what was set otherwise than in the recipe.  software: its perplexity."""
 
     recipe: str

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
-from gaincell.results.common import Number, Whole
+from gaincell.results.common import Number, Part, Whole
 from gaincell.results.spice import (
     Check,
     Coulombs,
@@ -22,8 +21,7 @@ Steps: TypeAlias = Annotated[tuple[float, ...], "steps"]
 CodeTable: TypeAlias = Annotated[tuple[tuple[float, ...], ...], "codes"]
 
 
-@dataclass(frozen=True)
-class DacWrites:
+class DacWrites(Part):
     """One kind of DAC, by code.
 
     levels: ideal.  stored: after the gate has closed.  gain, offset: of the line through both ends.
@@ -46,8 +44,7 @@ class DacWrites:
     ideal_charge: Coulombs
 
 
-@dataclass(frozen=True)
-class WordLinePulses:
+class WordLinePulses(Part):
     """error: of the width."""
 
     width: Seconds
@@ -55,8 +52,7 @@ class WordLinePulses:
     energy: Joules
 
 
-@dataclass(frozen=True, kw_only=True)
-class WriteResult(SpiceResult):
+class WriteResult(SpiceResult, kw_only=True):
     """Of `gaincell spice write`. cells: on a write line.  dacs: by kind."""
 
     corner: OperatingPoint
@@ -67,8 +63,7 @@ class WriteResult(SpiceResult):
     pulses: WordLinePulses
 
 
-@dataclass(frozen=True)
-class MixedCodes:
+class MixedCodes(Part):
     """[tokens, outputs]; differ: from those of HeadArray."""
 
     spice: CodeTable
@@ -78,24 +73,21 @@ class MixedCodes:
     unlike_ideal_writes: Whole
 
 
-@dataclass(frozen=True)
-class VoltageErrors:
+class VoltageErrors(Part):
     """Over all cells."""
 
     rms: Volt
     largest: Volt
 
 
-@dataclass(frozen=True)
-class Nodes:
+class Nodes(Part):
     """Voltages of circuit nodes, by name, over time."""
 
     time: Seconds
     nodes: Mapping[str, Volts]
 
 
-@dataclass(frozen=True)
-class MixedWaves:
+class MixedWaves(Part):
     """logic, integrators: in the step of one token.  stores: over the run."""
 
     token: Whole
@@ -104,8 +96,7 @@ class MixedWaves:
     stores: Nodes
 
 
-@dataclass(frozen=True, kw_only=True)
-class MixedResult(SpiceResult):
+class MixedResult(SpiceResult, kw_only=True):
     """Of `gaincell spice mixed`. drift: of a stored voltage until its column is written again."""
 
     corner: OperatingPoint

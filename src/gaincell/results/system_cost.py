@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from gaincell.errors import InputError
 from gaincell.results.codec import Cited, Numbers
-from gaincell.results.common import Number, Whole
+from gaincell.results.common import Number, Part, Whole
 from gaincell.units import Joule, Second, SquareMetre, Watt
 
 SCALED = Cited("Leroux et al. 2025, scaled by counts")
 
 
-@dataclass(frozen=True)
-class CitedTime:
+class CitedTime(Part):
     """The same, where no area is compared."""
 
     energy: Annotated[Joule, SCALED]
     latency: Annotated[Second, SCALED]
 
 
-@dataclass(frozen=True)
-class EnergyTime:
+class EnergyTime(Part):
     """Of a part of a whole model."""
 
     energy: Joule
     latency: Second
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(Part):
     """Attention of one layer, one token, on a machine.
 
     title: of the machine.  heads, kv_heads, head_dim, context: what it computed; query heads share kv_heads
@@ -59,7 +55,6 @@ class Measured:
         return self.heads, self.kv_heads, self.head_dim, self.context
 
 
-@dataclass(frozen=True)
 class Machine(Measured):
     """A machine against as many heads in gain cells; no ratios where sizes differ."""
 
@@ -69,8 +64,7 @@ class Machine(Measured):
     energy_over_bottom_up: Annotated[float, "1", "simulated"] | None = None
 
 
-@dataclass(frozen=True)
-class WholeModel:
+class WholeModel(Part):
     """Who computes what, one token. gains: over the first arrangement.  held: how long a token is needed."""
 
     title: str
@@ -90,8 +84,7 @@ class WholeModel:
     held: Second | None = None
 
 
-@dataclass(frozen=True)
-class Cache:
+class Cache(Part):
     """The key/value cache of a model on a GPU, one sequence.
 
     seen: tokens that are kept, at most those of the model's own sliding window.
@@ -108,8 +101,7 @@ class Cache:
     arithmetic: Joule
 
 
-@dataclass(frozen=True)
-class StatedCache:
+class StatedCache(Part):
     """A stated cache: at which lengths a model's has that size.
 
     read_as: unit.  bytes_per_number, grouped: of the cache.  tokens: for which it is that large.
@@ -121,8 +113,7 @@ class StatedCache:
     tokens: Annotated[float, "tokens"]
 
 
-@dataclass(frozen=True)
-class MemoryCost:
+class MemoryCost(Part):
     """Keys and values of one head in a memory.
 
     area: of the cells.  write: of one token.  lifetime: until cells are worn out; None: no limit.
@@ -137,8 +128,7 @@ class MemoryCost:
     retention: Second | None = None
 
 
-@dataclass(frozen=True)
-class Conversion:
+class Conversion(Part):
     """Reading out one line."""
 
     title: str
@@ -146,8 +136,7 @@ class Conversion:
     area: SquareMetre
 
 
-@dataclass(frozen=True)
-class Motivation:
+class Motivation(Part):
     """Cache, memories, converters."""
 
     cache: Cache
