@@ -63,24 +63,34 @@ from gaincell.reports.html import page as report
 from gaincell.reports.style import save, styled
 from gaincell.reports.tables import Rows
 from gaincell.results import read
-from gaincell.results.activity import ActivityResult
-from gaincell.results.baseline import BaselineResult
-from gaincell.results.cells import CellAdaptationResult, CellDesignResult
 from gaincell.results.common import Result
-from gaincell.results.cost import CostResult
+from gaincell.results.cost import CostResult, FloorplanResult
 from gaincell.results.evaluation import (
     AblationResult,
+    ActivityResult,
     ChipsResult,
     DepthResult,
     FidelityResult,
     PausesResult,
     TasksResult,
 )
-from gaincell.results.floorplan import FloorplanResult
 from gaincell.results.rtl import RtlResult, WordLengthsResult
-from gaincell.results.run import AdaptedResult, MappedResult, TrainedResult
-from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
-from gaincell.results.spice_circuits import MixedResult, WriteResult
+from gaincell.results.run import (
+    AdaptedResult,
+    CellAdaptationResult,
+    CellDesignResult,
+    MappedResult,
+    TrainedResult,
+)
+from gaincell.results.spice import (
+    CharacterisationResult,
+    EnergyResult,
+    MixedResult,
+    VerifyResult,
+    WiresResult,
+    WriteResult,
+)
+from gaincell.results.system_cost import BaselineResult
 
 T = TypeVar("T", bound=Result)
 ROOT = Path(__file__).parents[1]

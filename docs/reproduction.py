@@ -19,7 +19,18 @@ import costs_page
 import reproduction_figures
 import tokens_page
 from conversions import counted
-from reproduction_circuits import RESULTS, accuracy, area, cell, costs, energy, machines, markdown, simulated_cell, timing
+from reproduction_circuits import (
+    RESULTS,
+    accuracy,
+    area,
+    cell,
+    costs,
+    energy,
+    machines,
+    markdown,
+    simulated_cell,
+    timing,
+)
 
 from gaincell.chips.design_file import load_design
 from gaincell.files import write_atomic, write_text
@@ -31,11 +42,16 @@ from gaincell.reports.paper import cited
 from gaincell.reports.style import styled
 from gaincell.reports.tables import readable
 from gaincell.results import read
-from gaincell.results.baseline import BaselineResult
-from gaincell.results.cells import CellAdaptationResult
 from gaincell.results.cost import CostResult
-from gaincell.results.run import AdaptedResult, MappedResult, StagedResult, StageResult, TrainedResult
-from gaincell.results.system_cost import Machine
+from gaincell.results.run import (
+    AdaptedResult,
+    CellAdaptationResult,
+    MappedResult,
+    StagedResult,
+    StageResult,
+    TrainedResult,
+)
+from gaincell.results.system_cost import BaselineResult, Machine
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"

@@ -148,12 +148,17 @@ def accuracy() -> str:
         parts = found.first, found.second
         cells = []
         for model in ("own", "cubic", "linear"):
-            cells.append(
-                " / ".join(f"{1e9 * part.rms[model]:.3f}" for part in parts)
-            )
+            cells.append(" / ".join(f"{1e9 * part.rms[model]:.3f}" for part in parts))
         left = (part.affine_calibration.rms_in_range for part in parts)
         off, columns = found.codes.differ, found.columns
-        rows.append([title, *cells, " / ".join("–" if one is None else f"{1e9 * one:.3f}" for one in left), f"{off} of {columns}"])
+        rows.append(
+            [
+                title,
+                *cells,
+                " / ".join("–" if one is None else f"{1e9 * one:.3f}" for one in left),
+                f"{off} of {columns}",
+            ]
+        )
         missed += [f"{title}: {check.name}" for check in found.checks if not check.passed]
         cubic = found.second.rms["cubic"]
         checked = {check.name for check in found.checks}
@@ -162,9 +167,7 @@ def accuracy() -> str:
                 f"{title}: second product against the cubic, {1e9 * cubic:.2f} ns (more than {1e9 * TOLERANCES[CUBIC][0]:g} ns)"
             )
         if off / columns > TOLERANCES[CODES][0] and CODES not in checked:
-            beyond.append(
-                f"{title}: {off} of {columns} codes (more than {100 * TOLERANCES[CODES][0]:g} %)"
-            )
+            beyond.append(f"{title}: {off} of {columns} codes (more than {100 * TOLERANCES[CODES][0]:g} %)")
     said = "Tolerances were stated beforehand for the first dot product and for the codes of the behavioural readout. "
     said += f"These **miss** them: {'; '.join(missed)}." if missed else "All are met."
     if beyond:

@@ -42,7 +42,11 @@ from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.mapping.ready import Ready, hardware_model
 from gaincell.progress import Progress, StageProgress, silent
 from gaincell.results import read, write
-from gaincell.results.cells import (
+from gaincell.results.common import Provenance, Value
+from gaincell.results.provenance import hash_of, made
+from gaincell.results.run import (
+    Adaptation,
+    AdaptedResult,
     CellAdaptationResult,
     CellDesignResult,
     CellResult,
@@ -50,10 +54,8 @@ from gaincell.results.cells import (
     DescribedChip,
     TimedModel,
     TitledCurve,
+    UsedText,
 )
-from gaincell.results.common import Provenance, Value
-from gaincell.results.provenance import hash_of, made
-from gaincell.results.run import Adaptation, AdaptedResult, UsedText
 from gaincell.text import open_text, token_stream
 
 ROOT = Path(__file__).parents[1]

@@ -25,8 +25,8 @@ from gaincell.errors import InputError
 from gaincell.reports.baseline import baseline_figure, baseline_rows, per_token, was_shared
 from gaincell.reports.style import save
 from gaincell.results import read
-from gaincell.results.baseline import BaselineResult
 from gaincell.results.codec import to_json
+from gaincell.results.system_cost import BaselineResult
 
 CPU = torch.device("cpu")
 SMALL = {"heads": 4, "kv_heads": 2, "head_dim": 16, "context": 48, "batch": 3, "seconds": 0.02, "runs": 3}

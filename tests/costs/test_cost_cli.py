@@ -21,11 +21,11 @@ from gaincell.integrations.hf.size import model_size, run_design
 from gaincell.reports import costs, costs_around
 from gaincell.reports.costs_figures import FIGURES, draw_all
 from gaincell.results import read
-from gaincell.results.baseline import BaselineResult, Timed
 from gaincell.results.codec import to_json
 from gaincell.results.cost import CostResult
 from gaincell.results.rtl import RtlResult
 from gaincell.results.spice import WriteResult
+from gaincell.results.system_cost import BaselineResult, Timed
 
 ROOT = Path(__file__).parents[2]
 SMOLLM2 = pytest.mark.skipif(

@@ -23,8 +23,8 @@ from gaincell.costs.roll_up import of_head
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology, list_technologies, load_technology
 from gaincell.errors import DesignError, GaincellError, InputError
-from gaincell.results.baseline import Timed
 from gaincell.results.codec import from_json, to_json
+from gaincell.results.system_cost import Timed
 
 BASELINE = Path(__file__).parents[2] / "docs" / "results" / "costs" / "baseline-cpu.json"
 DESIGN, TECHNOLOGY = load_design("leroux2025"), load_technology("28nm")

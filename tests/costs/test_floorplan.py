@@ -36,7 +36,7 @@ from gaincell.errors import InputError
 from gaincell.reports.floorplan import floorplan_figure
 from gaincell.results import read
 from gaincell.results.codec import to_json
-from gaincell.results.floorplan import FloorplanResult, Rectangle
+from gaincell.results.cost import FloorplanResult, Rectangle
 
 
 def area_of(*rectangles: Rectangle) -> float:

@@ -26,8 +26,8 @@ from gaincell.errors import InputError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.nn.attention import GainCellAttention
-from gaincell.results.activity import ActivityResult
 from gaincell.results.codec import from_json, to_json
+from gaincell.results.evaluation import ActivityResult
 
 TOKENS = 70
 EXTENDED = {

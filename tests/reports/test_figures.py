@@ -45,10 +45,9 @@ from gaincell.reports import (
 )
 from gaincell.reports.style import STYLE, styled
 from gaincell.results import parse, read
-from gaincell.results.cells import CellAdaptationResult
 from gaincell.results.cost import CostResult
 from gaincell.results.evaluation import ChipsResult, PausesResult, TasksResult
-from gaincell.results.run import MappedResult, TrainedResult
+from gaincell.results.run import CellAdaptationResult, MappedResult, TrainedResult
 from gaincell.results.spice import CharacterisationResult
 from gaincell.results.sweep import SweepResult
 

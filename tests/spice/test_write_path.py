@@ -13,7 +13,7 @@ from gaincell.cli import main
 from gaincell.errors import InputError
 from gaincell.results import parse
 from gaincell.results.codec import to_json
-from gaincell.results.spice_circuits import WriteResult
+from gaincell.results.spice import WriteResult
 from gaincell.spice.netlists.write_path import KINDS, WriteSizes, WriteTimes, write_path_bench
 from gaincell.spice.runner import available
 from gaincell.spice.technology import Corner, technology

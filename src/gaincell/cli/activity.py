@@ -47,7 +47,7 @@ def activity(
     from gaincell.cli._activity import observe_model
     from gaincell.cli._perplexity import result
     from gaincell.reports.activity import activity_figure, activity_rows, sparsity_line
-    from gaincell.results.activity import ActivityResult
+    from gaincell.results.evaluation import ActivityResult
 
     chip = None if design is None else load_design(design)
     seen = observe_model(model, chip, text, tokens, sequences, batch=batch, device=device)

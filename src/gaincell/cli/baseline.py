@@ -11,7 +11,7 @@ from gaincell.cli._options import LARGEST_SEED, Device, HeadDim, Threads, use
 
 if TYPE_CHECKING:
     from gaincell.costs.baselines import Sweep
-    from gaincell.results.baseline import BaselineResult, Timed
+    from gaincell.results.system_cost import BaselineResult, Timed
 
 app = typer.Typer()
 
@@ -102,8 +102,8 @@ PROTOCOL = (
 
 
 def _result(found: Sweep, heads: int, kv_heads: int, head_dim: int, device: str, seed: int) -> BaselineResult:
-    from gaincell.results.baseline import BaselineResult, Sizes
     from gaincell.results.provenance import made
+    from gaincell.results.system_cost import BaselineResult, Sizes
 
     return BaselineResult(
         command="baseline",
@@ -121,7 +121,7 @@ def _machines(found: Sweep) -> list[Timed]:
     from gaincell.costs.baselines.grid import fastest
     from gaincell.costs.data import FOLDER, read_toml
     from gaincell.costs.gpus import FILE, published
-    from gaincell.results.baseline import Timed
+    from gaincell.results.system_cost import Timed
 
     raw = read_toml(FOLDER / FILE)["measured"]
     batches = {name: int(entry["batch"]["value"]) for name, entry in raw.items()}

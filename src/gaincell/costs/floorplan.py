@@ -42,7 +42,7 @@ from gaincell.costs.cited import paper
 from gaincell.costs.head import Head
 from gaincell.errors import InputError
 from gaincell.results import provenance
-from gaincell.results.floorplan import FloorplanResult, Plan, Plans, Rectangle, Sizes, Stack, Wire
+from gaincell.results.cost import FloorplanResult, Plan, Plans, Rectangle, Sizes, Stack, Wire
 from gaincell.units import Metre, SquareMetre
 
 CELLS, ANALOG, DRIVE, WRITE, DIGITAL, TAP = "cells", "analog", "drivers", "write", "digital", "tap"

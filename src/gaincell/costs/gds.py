@@ -27,7 +27,7 @@ from gaincell.costs.floorplan import (
     tile_plan,
 )
 from gaincell.errors import InputError
-from gaincell.results.floorplan import Plan
+from gaincell.results.cost import Plan
 
 LAYERS = {CELLS: 1, ANALOG: 2, DRIVE: 3, WRITE: 4, DIGITAL: 5, TAP: 10}
 TEXT_LAYER = 20

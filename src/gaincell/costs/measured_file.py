@@ -9,8 +9,8 @@ from gaincell.costs.gpus import Measured
 from gaincell.errors import InputError, RunError
 from gaincell.files import read_json
 from gaincell.results import parse
-from gaincell.results.baseline import BaselineResult
 from gaincell.results.cost import CostResult
+from gaincell.results.system_cost import BaselineResult
 
 
 def read_measured(path: str | os.PathLike[str]) -> list[Measured]:

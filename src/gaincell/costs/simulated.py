@@ -22,8 +22,7 @@ from gaincell.costs.writing import column_gates
 from gaincell.errors import InputError, RunError
 from gaincell.results.common import Result
 from gaincell.results.rtl import RtlEnergy, RtlResult
-from gaincell.results.spice import EnergyResult, EnergyRun
-from gaincell.results.spice_circuits import WriteResult
+from gaincell.results.spice import EnergyResult, EnergyRun, WriteResult
 from gaincell.units import Joule
 
 PREFERRED = "real"

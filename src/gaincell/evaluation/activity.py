@@ -55,7 +55,7 @@ OVER = {
 
 @dataclass
 class _Sums:
-    """Sums over everything one layer has seen so far, by query head [H] or key/value head [Hk], and counts."""
+    """Sums over all that one layer has seen, by query head [H] or key/value head [Hk], and counts."""
 
     attention: GainCellAttention
     total: dict[str, Tensor] = field(default_factory=dict)

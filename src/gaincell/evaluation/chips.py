@@ -43,7 +43,7 @@ def perplexity_spread(
     within: float,
     spread: Mapping[str, Strength] | None = None,
 ) -> ChipSpread:
-    """Perplexities of chips beside the nominal one. within: x of the yield.  spread: what differs, if known."""
+    """Perplexities of chips beside the nominal one. within: x of the yield.  spread: what differs."""
     logs = [math.log(p / nominal) for p in perplexities]
     interval = _student(logs)
     passing = sum(p <= nominal * (1 + within) for p in perplexities)

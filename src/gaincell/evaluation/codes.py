@@ -13,9 +13,8 @@ from gaincell.circuits import dac_code, query_code
 from gaincell.evaluation.forward import forward, watch_stages
 from gaincell.integrations.hf.attach import computing_layers
 from gaincell.nn.attention import GainCellAttention
-from gaincell.results.codesign import Histogram
 from gaincell.results.common import Values
-from gaincell.results.run import CodeShares
+from gaincell.results.run import CodeShares, Histogram
 
 BINS = 16
 """Bins a circuit without quantisation is counted in."""

@@ -77,8 +77,8 @@ class TaskResult:
 class TasksResult:
     """Several tasks.
 
-    harness: its version.  softmax: type in which it takes the softmax of logits.  max_length: longest context,
-    tokens.  truncated: requests that were longer and lost tokens on the left.
+    harness: its version.  softmax: type in which it takes the softmax of logits.
+    max_length: longest context, tokens.  truncated: requests that were longer and lost tokens on the left.
     beyond_window: requests whose first tokens had left the ring when the last was predicted.
     requests, cached: in all (a document is one), and answered from the cache.
     seconds: of the model's forward passes.

@@ -115,7 +115,9 @@ class GainCellLM(HFLM):  # type: ignore[misc]
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """The harness's, of requests that were not answered before."""
-        return self._kept("loglikelihood", requests, partial(super().loglikelihood, disable_tqdm=disable_tqdm))
+        return self._kept(
+            "loglikelihood", requests, partial(super().loglikelihood, disable_tqdm=disable_tqdm)
+        )
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """The harness's, of documents that were not answered before, one after the other."""

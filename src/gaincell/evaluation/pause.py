@@ -37,7 +37,7 @@ def perplexity_after_pause(
     refresh: Refresh | None = None,
     progress: Progress = silent,
 ) -> tuple[PauseRow, str]:
-    """What a pause of `seconds` leaves of an attached model, by the protocol `pause-length`; and that in words.
+    """What a pause of `seconds` leaves of an attached model, by the protocol `pause-length`.
 
     Args:
         model: attached, with a ring of at least one column.

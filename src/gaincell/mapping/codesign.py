@@ -36,15 +36,16 @@ from gaincell.mapping.ready import find_start, load_made
 from gaincell.mapping.records import Told
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results import write
-from gaincell.results.codesign import (
+from gaincell.results.provenance import hash_of
+from gaincell.results.run import (
+    FILE,
     Circuits,
     CodesignResult,
     JointTraining,
     LearnedCircuits,
     PairedLosses,
+    UsedText,
 )
-from gaincell.results.provenance import hash_of
-from gaincell.results.run import FILE, UsedText
 from gaincell.text import open_text
 from gaincell.training import checkpoint as disk
 from gaincell.training.codesign import LEARNED, codesign, stated_levels, with_zero_code

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from gaincell.reports.style import heat_map, styled, whole_ticks
 from gaincell.reports.tables import Rows, layer_rows, layered
-from gaincell.results.activity import ActivityResult
+from gaincell.results.evaluation import ActivityResult
 
 COLUMNS = {
     "x": "query_pulse",

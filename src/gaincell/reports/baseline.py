@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, RED, SKY, styled
 from gaincell.reports.tables import CITED, MEASURED, Rows
-from gaincell.results.baseline import BaselineResult, Timed, Timing
+from gaincell.results.system_cost import BaselineResult, Timed, Timing
 
 SHARED = 0.9
 """Share of its processor below which a process shared it with others."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from scipy import stats
 
 from gaincell.reports.tables import readable
-from gaincell.results.codesign import Circuits, CodesignResult, LearnedChip
+from gaincell.results.run import Circuits, CodesignResult, LearnedChip
 from gaincell.standard_error import ratio_error
 
 CONFIDENCE = 0.95

@@ -26,8 +26,15 @@ from gaincell.reports.style import (
     whole_ticks,
 )
 from gaincell.reports.tables import readable
-from gaincell.results.cells import TitledCurve
-from gaincell.results.run import Adaptation, AdaptedResult, CellCurve, CodeShares, Mismatch, StagedResult
+from gaincell.results.run import (
+    Adaptation,
+    AdaptedResult,
+    CellCurve,
+    CodeShares,
+    Mismatch,
+    StagedResult,
+    TitledCurve,
+)
 
 STAGES = {"q": "query q", "k": "key k", "v": "value v", "out": "output"}
 FLOOR = 1e-9

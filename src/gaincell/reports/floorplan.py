@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle as Drawn
 
 from gaincell.reports.style import BLACK, styled
 from gaincell.reports.tables import CITED, SIMULATED, Rows
-from gaincell.results.floorplan import FloorplanResult, Plan, Rectangle, Stack
+from gaincell.results.cost import FloorplanResult, Plan, Rectangle, Stack
 
 COLOURS = {
     "cells": "#9CC9E8", "analog": "#F2C879", "drivers": "#A9D6B8", "write": "#D9B5CF", "digital": "#C9C9C9"

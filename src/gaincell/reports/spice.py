@@ -26,11 +26,13 @@ from gaincell.results.spice import (
     BitLine,
     CharacterisationResult,
     InOperation,
+    MixedResult,
+    MixedWaves,
+    Nodes,
     VerifyResult,
     WiresResult,
     WordLine,
 )
-from gaincell.results.spice_circuits import MixedResult, MixedWaves, Nodes
 
 MICRO, NANO, FEMTO = 1e6, 1e9, 1e15
 SHOWN_CELLS = 64

@@ -12,13 +12,15 @@ from gaincell.reports.tables import SIMULATED, Rows
 from gaincell.results.spice import (
     CharacterisationResult,
     CornerCurve,
+    DacWrites,
     EnergyResult,
     InOperation,
+    MixedResult,
     VerifiedArray,
     VerifyResult,
     WiresResult,
+    WriteResult,
 )
-from gaincell.results.spice_circuits import DacWrites, MixedResult, WriteResult
 
 T = TypeVar("T")
 NANO, PICO, FEMTO = 1e9, 1e12, 1e15

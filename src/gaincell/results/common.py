@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import Field, dataclass
-from typing import Annotated, Any, ClassVar, Never, TypeAlias, dataclass_transform
+from dataclasses import dataclass
+from typing import Annotated, Never, TypeAlias, dataclass_transform
 
 from gaincell.errors import RunError
 from gaincell.results.codec import Kind as Kind
@@ -25,9 +25,7 @@ def nothing() -> Mapping[str, Never]:
 
 @dataclass_transform(frozen_default=True)
 class Part:
-    """A result or a part of one: every class that inherits this is a frozen dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    """A result or a part of one: every class that inherits this is a frozen dataclass, without a decorator."""
 
     def __init_subclass__(cls, *, kw_only: bool = False) -> None:
         dataclass(frozen=True, kw_only=kw_only)(cls)

@@ -1,4 +1,4 @@
-"""run.json: what `gaincell map`, `train` and `adapt` make of a model, stage by stage."""
+"""run.json: what `gaincell map`, `train`, `adapt`, `codesign` make of a model; comparisons of such runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from gaincell.results.common import (
     Chip,
     Counted,
     CountedTokens,
+    Named,
     NamedModel,
     Number,
     Part,
@@ -21,6 +22,7 @@ from gaincell.results.common import (
     nothing,
 )
 from gaincell.results.evaluation import BitPerByte, Many, Nat, Nats
+from gaincell.units import Joule, Second, Volt
 
 FILE = "run.json"
 """Of a RUN directory."""
@@ -31,7 +33,10 @@ DISTANCES: Mapping[Rule, str] = {"relative": "fraction of sigma", "released": "t
 MeasuredSeconds: TypeAlias = Annotated[float, "s", "measured"]
 PerHead: TypeAlias = Annotated[tuple[tuple[float, ...], ...], "fraction of sigma"]
 """[layers][heads]."""
+Measured: TypeAlias = Annotated[float, "1", "measured"]
+Volts: TypeAlias = Annotated[tuple[float, ...], "V"]
 Current: TypeAlias = Annotated[tuple[float, ...], "charge units"]
+Charge: TypeAlias = Annotated[float, "charge units"]
 
 
 class AttachedModel(NamedModel):
@@ -124,7 +129,7 @@ class StageResult(Part, kw_only=True):
     ratio_to_continued: Number | None = None
     ratio_to_continued_error: Number | None = None
     curve: TrainingCurve | None = None
-    step_time: Mapping[str, Annotated[float, "1", "measured"]] | None = None
+    step_time: Mapping[str, Measured] | None = None
     adaptation: Adaptation | None = None
 
 
@@ -150,7 +155,7 @@ class CellCurve(Part):
     """Current of a cell and of the linear one over its stored voltage relative to its offset."""
 
     name: str
-    u: Annotated[tuple[float, ...], "V"]
+    u: Volts
     linear: Current
     nonlinear: Current
 
@@ -200,4 +205,158 @@ class TrainedResult(StagedResult, kw_only=True):
 
     recipe: str
     set: Mapping[str, str] = field(default_factory=nothing)
-    software: Annotated[float, "1", "measured"]
+    software: Measured
+
+
+class Circuits(Part):
+    """What of a chip can be learned. Levels: relative pulse widths, and voltages about V_offset."""
+
+    score_saturation_per_row: Charge
+    output_saturation_per_column: Charge
+    query_levels: Many | None = None
+    storage_levels: Volts | None = None
+
+
+class LearnedCircuits(Part):
+    """Before and after."""
+
+    start: Circuits
+    learned: Circuits
+
+
+class JointTraining(Part):
+    """Of model and chip. weights: whether the model's were trained along."""
+
+    steps: Annotated[int, "1", "measured"]
+    tokens: CountedTokens
+    learning_rate: Measured
+    scale_learning_rate: Measured
+    circuit_rate: Measured
+    weights: bool
+    seconds: MeasuredSeconds
+
+
+class PairedLosses(Part):
+    """Summed losses of every block, adapted and trained."""
+
+    predictions: Annotated[tuple[int, ...], "tokens", "measured"]
+    adapted: Nats
+    trained: Nats
+
+
+class Histogram(Part):
+    """Of the signals of a stage."""
+
+    edges: Values
+    share: Many
+
+
+class LearnedChip(Part, kw_only=True):
+    """One training. start: the chip before it.  energy: of all attention and one token, bottom-up."""
+
+    model: AttachedModel
+    design: Chip
+    start: Chip
+    learn: tuple[str, ...]
+    circuits: LearnedCircuits
+    training: JointTraining
+    text: UsedText
+    adaptation: Mapping[str, Adaptation]
+    stages: tuple[StageResult, ...]
+    blocks: PairedLosses
+    energy: Joule
+    signals: Mapping[str, Histogram]
+
+    @property
+    def perplexities(self) -> Mapping[str, float]:
+        """By stage: adapted, trained."""
+        return {stage.name: stage.perplexity for stage in self.stages}
+
+
+class CodesignResult(LearnedChip, AdaptedResult, kw_only=True):
+    """Of `gaincell codesign`."""
+
+
+class ComparedChip(LearnedChip, kw_only=True):
+    """name: what was learned.  chip: which, by its levels.  levels: how many codes."""
+
+    name: str
+    chip: str
+    levels: Mapping[str, Whole]
+    command: str
+
+
+class CodesignComparison(Result, kw_only=True):
+    """Of recipes/codesign.py."""
+
+    model: AttachedModel
+    text: UsedText
+    points: tuple[ComparedChip, ...]
+
+
+class CellStage(Part):
+    """Perplexity of the model, as one of several steps left it."""
+
+    perplexity: Number
+    perplexity_error: Number | None = None
+    seconds: MeasuredSeconds | None = None
+
+
+class TimedModel(AttachedModel):
+    """token_period: on the chip."""
+
+    token_period: Second
+
+
+class DescribedChip(Named):
+    """A chip in words."""
+
+    description: str
+
+
+class TitledCurve(Part):
+    """F: current over the voltage relative to its offset."""
+
+    title: str
+    name: str
+    u: Volts
+    F: Current
+
+
+class CellResult(Result, kw_only=True):
+    """stages: by what was done."""
+
+    design: Chip
+    stages: Mapping[str, CellStage]
+
+
+class CellDesignResult(CellResult, Adaptations, kw_only=True):
+    """A design of the literature; its numbers are explained in recipes/cells.py."""
+
+    model: TimedModel
+    text: UsedText
+    retention_time: Value
+    layers: Value
+    token_period: Second
+    window: Value
+    tokens_to_1_e: Annotated[float, "tokens"]
+    deviation: Number
+    current_at_offset: Number
+    half_level: Volt
+    refresh_interval: Second
+    refresh_tokens: Annotated[float, "tokens"]
+
+
+class CellAdaptationResult(CellResult, Adaptations, kw_only=True):
+    """Both methods of adaptation on one cell of one chip."""
+
+    model: TimedModel
+    text: UsedText
+    chip: DescribedChip
+    cell: TitledCurve
+
+
+class ScoresResult(CellResult, kw_only=True):
+    """error_of_scores: of every layer."""
+
+    error_of_scores: Many

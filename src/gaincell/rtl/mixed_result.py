@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gaincell.chips.design import Design
-from gaincell.results.spice_circuits import MixedCodes, MixedResult, MixedWaves, Nodes, VoltageErrors
+from gaincell.results.spice import MixedCodes, MixedResult, MixedWaves, Nodes, VoltageErrors
 from gaincell.rtl.mixed_signal import MixedSignal
 from gaincell.spice.rawfile import Wave
 from gaincell.spice.result import checks_of, corner_of, head, plain

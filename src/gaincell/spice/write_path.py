@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from gaincell.chips.design import Design
 from gaincell.errors import InputError
-from gaincell.results.spice_circuits import DacWrites, WordLinePulses, WriteResult
+from gaincell.results.spice import DacWrites, WordLinePulses, WriteResult
 from gaincell.spice.characterise import SETTLED, read_charge
 from gaincell.spice.netlists.array import WireElement
 from gaincell.spice.netlists.write_path import (

@@ -14,7 +14,7 @@ from gaincell.costs.baselines.measurement import DTYPES, Measurement, measure
 from gaincell.costs.gpus import Measured
 from gaincell.errors import InputError
 from gaincell.progress import Progress, silent
-from gaincell.results.baseline import Skipped
+from gaincell.results.system_cost import Skipped
 from gaincell.units import Second
 
 BATCHES = (1, 4, 16, 64, 256)

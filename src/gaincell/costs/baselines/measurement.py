@@ -36,8 +36,8 @@ from gaincell.costs.baselines.meters import Meter, meter_for
 from gaincell.costs.baselines.timing import time_steps
 from gaincell.costs.gpus import Measured
 from gaincell.errors import InputError
-from gaincell.results.baseline import Timing
 from gaincell.results.common import Value
+from gaincell.results.system_cost import Timing
 from gaincell.units import Joule, Second, Watt
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

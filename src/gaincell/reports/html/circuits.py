@@ -16,8 +16,14 @@ from gaincell.reports.tables import SIMULATED, Rows
 from gaincell.results.device import DeviceResult
 from gaincell.results.rtl import RtlResult
 from gaincell.results.simulation import HeadResult, TileResult
-from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
-from gaincell.results.spice_circuits import MixedResult, WriteResult
+from gaincell.results.spice import (
+    CharacterisationResult,
+    EnergyResult,
+    MixedResult,
+    VerifyResult,
+    WiresResult,
+    WriteResult,
+)
 
 
 def timeline(run: HeadResult) -> Markup:

@@ -10,7 +10,7 @@ from gaincell.reports.codesign import CONFIDENCE, LEVELS, SATURATIONS, training_
 from gaincell.reports.html.markup import grid
 from gaincell.reports.html.tables import table
 from gaincell.reports.tables import SIMULATED, Rows, readable
-from gaincell.results.codesign import CodesignResult
+from gaincell.results.run import CodesignResult
 
 
 def codesign(run: CodesignResult) -> Markup:

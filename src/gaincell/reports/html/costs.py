@@ -16,9 +16,8 @@ from gaincell.reports.html.markup import EMPTY, folded, grid, join, listed, para
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.tables import head_rows, only_kind, short, table
 from gaincell.reports.tables import SIMULATED, Rows, layered
-from gaincell.results.baseline import BaselineResult
-from gaincell.results.cost import CostResult
-from gaincell.results.floorplan import FloorplanResult
+from gaincell.results.cost import CostResult, FloorplanResult
+from gaincell.results.system_cost import BaselineResult
 
 
 def side_by_side(results: Mapping[str, CostResult]) -> Markup:

@@ -10,8 +10,7 @@ from gaincell.reports.html.markup import folded, paragraph
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.tables import head_rows, table
 from gaincell.reports.tables import SIMULATED
-from gaincell.results.activity import ActivityResult
-from gaincell.results.evaluation import FidelityResult
+from gaincell.results.evaluation import ActivityResult, FidelityResult
 
 MEANINGS = {
     "error": "error to the pretrained head, Σ(O − Y)² / ΣY²",

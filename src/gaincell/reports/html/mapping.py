@@ -11,8 +11,14 @@ from gaincell.reports.html.markup import folded, grid, listed
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.tables import head_rows, table
 from gaincell.reports.tables import SIMULATED, Rows, with_error
-from gaincell.results.cells import CellAdaptationResult, CellDesignResult, CellResult
-from gaincell.results.run import Adaptations, AdaptedResult, Mismatch
+from gaincell.results.run import (
+    Adaptations,
+    AdaptedResult,
+    CellAdaptationResult,
+    CellDesignResult,
+    CellResult,
+    Mismatch,
+)
 
 
 def adaptation(run: Adaptations) -> Markup:

@@ -13,25 +13,24 @@ from gaincell.reports.html.tables import badges, table
 from gaincell.reports.tables import MEASURED, SIMULATED, Rows
 from gaincell.reports.tables import readable as short
 from gaincell.results import evaluation
-from gaincell.results.activity import ActivityResult
-from gaincell.results.baseline import BaselineResult
-from gaincell.results.cells import CellResult
 from gaincell.results.common import Result as Found
-from gaincell.results.cost import CostResult
+from gaincell.results.cost import CostResult, FloorplanResult
 from gaincell.results.device import DeviceResult
-from gaincell.results.floorplan import FloorplanResult
+from gaincell.results.evaluation import ActivityResult
 from gaincell.results.rtl import RtlResult
-from gaincell.results.run import StagedResult
+from gaincell.results.run import CellResult, StagedResult
 from gaincell.results.simulation import HeadResult, TileResult
 from gaincell.results.spice import (
     CharacterisationResult,
     EnergyResult,
+    MixedResult,
     SpiceResult,
     VerifyResult,
     WiresResult,
+    WriteResult,
 )
-from gaincell.results.spice_circuits import MixedResult, WriteResult
 from gaincell.results.sweep import SweepResult
+from gaincell.results.system_cost import BaselineResult
 
 HASH = 12
 """Digits of hashes and commits shown."""
