@@ -106,10 +106,10 @@ def signal_use(
     with watch_stages(layers, count, counts):
         for batch in batches:
             forward(model, batch)
-    found = {}
+    used = {}
     for stage, of_stage in counts.items():
-        edges = torch.linspace(*ranges[stage], bins + 1, dtype=torch.float64).tolist()
-        share = (of_stage / of_stage.sum()).tolist()
-        edges, share = (tuple(round(x, 6) for x in numbers) for numbers in (edges, share))
-        found[stage] = Histogram(Values(edges, "1" if stage == "q" else "V", "simulated"), share)
-    return found
+        borders = torch.linspace(*ranges[stage], bins + 1, dtype=torch.float64)
+        numbers = (borders, of_stage / of_stage.sum())
+        edges, share = (tuple(round(x, 6) for x in found.tolist()) for found in numbers)
+        used[stage] = Histogram(Values(edges, "1" if stage == "q" else "V", "simulated"), share)
+    return used

@@ -207,7 +207,7 @@ def cut_windows(tokens: Int[Tensor, " n"], length: int, stride: int) -> Int[Tens
 
 def blocks_at_once(model: nn.Module, length: int) -> int:
     """How many blocks a forward pass may have, for the size of their logits."""
-    vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    vocabulary = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
     return max(1, min(LARGEST_BATCH, LOGIT_BYTES // (length * vocabulary * 4)))
 
 

@@ -68,7 +68,7 @@ class Found:
 
     design: Design
     values: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
+    intervals: dict[str, tuple[float, ...]]
     blocks: tuple[tuple[float, int], ...]
     chips: ChipSpread | None
     activity: Activity | None
@@ -102,7 +102,7 @@ class Bench:
         begun = time.perf_counter()
         sweep, design = self.sweep, self.sweep.chip(values).replace(layers=self.size.layers)
         found: dict[str, float] = {}
-        intervals: dict[str, tuple[float, float]] = {}
+        intervals: dict[str, tuple[float, ...]] = {}
         blocks: tuple[tuple[float, int], ...] = ()
         chips, activity = None, None
         if sweep.measures:
