@@ -137,17 +137,12 @@ def over_chips(
 ) -> tuple[Found, tuple[int, ...], list[Found]]:
     """What `measure` gives on the nominal chip, numbers of chips, and what it gives on each.
 
-    The model ends on the design it came with.
+    The model, which is attached, ends on the design it came with.
 
-    Args:
-        model: attached.
-        measure: of the model as it stands.
-        chips: N, at least 1; their numbers are those from the mismatch's own on.
-        mismatch: the spread; None for the design's own.
-        progress: called after every chip with (chips done, chips).
+    measure: of the model as it stands.  chips: N, at least 1; numbered from the mismatch's own on.
+    mismatch: the spread; None for the design's own.  progress: called with (chips done, chips).
 
-    Raises:
-        InputError: a model in software, no chips, or a design whose chips are all alike.
+    Raises InputError: a model in software, no chips, or a design whose chips are all alike.
     """
     layers = computing_layers(model)
     if not layers:

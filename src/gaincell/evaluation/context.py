@@ -43,16 +43,11 @@ def perplexity_by_context(
 ) -> list[ContextPoint]:
     """Perplexity by the protocol `context-length`, for context lengths 1, 2, 4, ... and the longest.
 
-    Args:
-        model: any causal language model of transformers, attached or not.
-        tokens: the evaluation text.
-        length: T, above `TARGETS`.
-        progress: called after every forward pass with (passes done, passes).
+    model: any causal language model of transformers, attached or not.  length: T, above `TARGETS`.
+    progress: called after every forward pass with (passes done, passes).
 
-    Raises:
-        InputError: blocks that are too short, or longer than the model's context; the text is shorter than
-            one block.
-        ModelError: a log-likelihood is not finite.
+    Raises InputError: blocks too short, or longer than the model's context or the text.  ModelError: a
+    log-likelihood is not finite.
     """
     longest = length - TARGETS
     if longest < 1:

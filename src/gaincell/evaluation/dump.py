@@ -42,10 +42,8 @@ def dump_layer(
         seen
     Circuits without quantisation are stored in 16 bins. The metadata holds the design and the layer.
 
-    Raises:
-        InputError: the model is not attached, has no such layer, a normaliser inside its arrays (whose
-            quotients are none of these), or a context shorter than T.
-        RunError: the file cannot be written; nothing half-written is left.
+    Raises InputError: the model is not attached, has no such layer, a normaliser inside its arrays (whose
+    quotients are none of these), or a context shorter than T.  RunError: the file cannot be written.
     """
     layers = computing_layers(model)
     if not 0 <= layer < len(layers):

@@ -88,9 +88,8 @@ def fidelity(
         linear: the linear hardware model, attached.
         progress: called after every layer with (layers done, layers).
 
-    Raises:
-        InputError: a model in software, or a text longer than the ring or the model's context.
-        ModelError: `base` is attached already.
+    Raises InputError: a model in software, or a text longer than the ring or the model's context.
+    ModelError: `base` is attached already.
     """
     layers = computing_layers(model)
     if not layers or (linear is not None and not computing_layers(linear)):

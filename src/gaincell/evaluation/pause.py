@@ -40,20 +40,17 @@ def perplexity_after_pause(
     """What a pause of `seconds` leaves of an attached model, by the protocol `pause-length`.
 
     Args:
-        model: attached, with a ring of at least one column.
-        tokens: the evaluation text.
+        model: attached.
         seconds: of idle time, 0 or more; the cells leak with the design's retention time.
         length: T, even, at least 4.
         refresh: policy; None for none.
         progress: called after every block with (blocks done, blocks).
 
     Returns:
-        The row, whose times, refreshes and writes are of one block, and the protocol.
+        The row, whose times, refreshes and writes are of one block, and the protocol in words.
 
-    Raises:
-        InputError: a pause, a policy or a length that cannot be; blocks longer than the model's context; the
-            text is shorter than one block.
-        ModelError: the model is not attached, or a log-likelihood is not finite.
+    Raises InputError: a pause, a policy or a length that cannot be; blocks longer than the model's context or
+    the text.  ModelError: the model is not attached, or a log-likelihood is not finite.
     """
     if length < 4 or length % 2:
         raise InputError(

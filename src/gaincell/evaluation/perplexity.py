@@ -44,9 +44,7 @@ ROWS_AT_ONCE = 512
 class Perplexity:
     """The result of one evaluation.
 
-    nll: sum of negative log-likelihoods, nats.
-    tokens: predictions made.
-    blocks: blocks evaluated.
+    nll: sum of negative log-likelihoods, nats.  tokens: predictions made.  blocks: evaluated.
     bytes: UTF-8 bytes of the predicted tokens, None without a tokenizer.
     standard_error: of the mean nll a token, over blocks, nats; None for a single block.
     protocol: in words; also that no arrays computed, where an attached model is set to softmax attention.
@@ -104,15 +102,12 @@ def default_protocol(model: nn.Module) -> str:
 def describe(protocol: str, blocks: int) -> str:
     """The protocol in words, for tables and reports."""
     length, stride = window_and_stride(protocol)
-    if stride < length:
-        return (
-            f"{protocol}: {blocks} windows of {length} tokens, each {stride} further on, "
-            f"every token predicted once"
-        )
-    return (
-        f"{protocol}: {blocks} non-overlapping blocks of {length} tokens, "
-        f"every token after the first of a block predicted"
+    words = (
+        f"windows of {length} tokens, each {stride} further on, every token predicted once"
+        if stride < length
+        else f"non-overlapping blocks of {length} tokens, every token after the first of a block predicted"
     )
+    return f"{protocol}: {blocks} {words}"
 
 
 @torch.no_grad()
@@ -127,8 +122,8 @@ def perplexity(
 ) -> Perplexity:
     """Perplexity of a causal language model on a stream of tokens (see the head of this file).
 
-    The model is put into evaluation mode. Sums are kept in float64. Memory: the logits of one forward pass,
-    at most `LOGIT_BYTES` or those of one block.
+    The model is put into evaluation mode. Sums are in float64. Memory: the logits of one forward pass, at
+    most `LOGIT_BYTES` or those of one block.
 
     Example:
 
@@ -149,8 +144,8 @@ def perplexity(
         progress: called after every forward pass with (blocks done, blocks).
 
     Raises:
-        InputError: blocks are longer than the model's context, the text is shorter than one block, or a
-            token id lies outside the model's vocabulary; `redraw` without noise; a text without tokenizer.
+        InputError: blocks longer than the model's context, a text shorter than one block, or a token id
+            outside the vocabulary; `redraw` without noise; a text without tokenizer.
         ModelError: a log-likelihood is not finite; `redraw` of a model that is set to softmax attention.
     """
     protocol = protocol or default_protocol(model)
@@ -185,9 +180,7 @@ def perplexity(
 def _token_ids(text: str, tokenizer: Any) -> Int[Tensor, " n"]:
     if tokenizer is None:
         raise InputError("perplexity of a text needs tokenizer=, the model's; or give token ids")
-    made = tokenizer(text, return_tensors="pt", add_special_tokens=False, verbose=False)
-    ids: Tensor = made["input_ids"][0].long()  # of an empty text, floats
-    return ids
+    return torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]).long()
 
 
 def cut_blocks(tokens: Int[Tensor, " n"], length: int) -> Int[Tensor, "blocks T"]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +46,14 @@ def describe_rolling(window: int, documents: int) -> str:
 
 def documents_of(path: Path) -> list[str]:
     """Documents of a text file: articles of one in WikiText's layout, else what lies between `<|endoftext|>`
-    lines.
-
-    Raises:
-        InputError: the file cannot be read.
+    lines. Raises InputError: the file cannot be read.
     """
     lines = list(read_lines(path, LARGEST_SPLIT_FILE))
     if any(TITLE.match(line) for line in lines):
         return list(articles(lines))
-    found: list[list[str]] = [[]]
-    for line in lines:
-        if line.strip() == END_OF_TEXT:
-            found.append([])
-        else:
-            found[-1].append(line)
-    return [text for text in ("\n".join(document).strip("\n") for document in found) if text.strip()]
+    groups = groupby(lines, lambda line: line.strip() == END_OF_TEXT)
+    texts = ("\n".join(document).strip("\n") for is_end, document in groups if not is_end)
+    return [text for text in texts if text.strip()]
 
 
 def articles(lines: Iterable[str]) -> Iterator[str]:
@@ -109,17 +103,12 @@ def rolling_perplexity(
 ) -> RollingPerplexity:
     """Rolling perplexity of a causal language model (see the head of this file).
 
-    Args:
-        model: of transformers, attached or not.
-        tokenizer: its tokenizer, with an end-of-text token.
-        documents: in their published form, such as `articles` gives.
-        window: T, at least 2.
-        progress: called after every forward pass with (tokens done, tokens in all).
+    model: of transformers, attached or not.  tokenizer: with an end-of-text token.
+    documents: in their published form, such as `articles` gives.  window: T, at least 2.
+    progress: called after every forward pass with (tokens done, tokens in all).
 
-    Raises:
-        InputError: no documents, no end-of-text token, a token that the model lacks, or a window below 2
-            or beyond its context.
-        ModelError: a log-likelihood is not finite.
+    Raises InputError: no documents, no end-of-text token, a token that the model lacks, or a window below 2 or
+    beyond its context.  ModelError: a log-likelihood is not finite.
     """
     prefix = getattr(tokenizer, "eos_token_id", None)
     if prefix is None or window < 2 or not documents:

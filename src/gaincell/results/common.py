@@ -25,7 +25,7 @@ def nothing() -> Mapping[str, Never]:
 
 @dataclass_transform(frozen_default=True)
 class Part:
-    """A result or a part of one: every class that inherits this is a frozen dataclass, without a decorator."""
+    """A result or a part of one: what inherits this is a frozen dataclass, without a decorator."""
 
     def __init_subclass__(cls, *, kw_only: bool = False) -> None:
         dataclass(frozen=True, kw_only=kw_only)(cls)

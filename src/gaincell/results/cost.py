@@ -8,7 +8,7 @@ from typing import Annotated
 from gaincell.results.codec import COLUMNS, Cited
 from gaincell.results.common import Chip, Counted, Number, Part, Result, Value, Values, Whole
 from gaincell.results.evaluation import ActivityOfHeads
-from gaincell.results.system_cost import SCALED, Machine, Motivation, WholeModel
+from gaincell.results.system_cost import SCALED, CitedTime, EnergyTime, Machine, Motivation, WholeModel
 from gaincell.units import Joule, Metre, Second, SquareMetre, Volt, Watt
 
 PAPER = Cited("Leroux et al. 2025, second-hand summary [S]")
@@ -48,19 +48,15 @@ class Process(Part):
     numbers: Mapping[str, Value]
 
 
-class CitedCost(Part):
-    """As the paper states it, scaled to this size."""
+class CitedCost(CitedTime):
+    """With its area."""
 
-    energy: Annotated[Joule, SCALED]
-    latency: Annotated[Second, SCALED]
     area: Annotated[SquareMetre, SCALED]
 
 
-class BottomUp(Part):
+class BottomUp(EnergyTime):
     """Bottom-up. power: drawn all the time, besides energy."""
 
-    energy: Joule
-    latency: Second
     area: SquareMetre
     power: Watt | None = None
 

@@ -299,11 +299,9 @@ class TasksResult(EvaluationResult, kw_only=True):
     chips: TaskChips | None = None
 
 
-class ComparedScore(Part):
+class ComparedScore(Metric):
     """difference: to the reference, on the same items; points of an accuracy, the ratio of perplexities."""
 
-    score: Value
-    error: Value | None = None
     difference: Value | None = None
     difference_error: Value | None = None
 

@@ -20,10 +20,9 @@ def plain(setting: Setting | None) -> float | str | None:
     return setting.value if isinstance(setting, Value) else setting
 
 
-class SweptModel(Part):
+class SweptModel(Named):
     """identity: of its files."""
 
-    name: str
     identity: str
 
 

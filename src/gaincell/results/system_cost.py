@@ -21,14 +21,14 @@ Share: TypeAlias = Annotated[float, "1", "measured"]
 
 
 class CitedTime(Part):
-    """The same, where no area is compared."""
+    """As the paper states it, scaled to this size."""
 
     energy: Annotated[Joule, SCALED]
     latency: Annotated[Second, SCALED]
 
 
 class EnergyTime(Part):
-    """Of a part of a whole model."""
+    """Bottom-up, or of a part of a whole model."""
 
     energy: Joule
     latency: Second
