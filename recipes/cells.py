@@ -286,10 +286,11 @@ def cell_numbers(chip: Design) -> dict[str, Any]:
 def _is_same(path: Path, provenance: Provenance) -> bool:
     """Whether there is a result of the same design, inputs and protocol."""
     try:
-        found = read(path)["provenance"]
+        found = read(path, CellResult).provenance
     except RunError:
         return False
-    return all(found[key] == getattr(provenance, key) for key in ("design_hash", "inputs", "protocol"))
+    keys = ("design_hash", "inputs", "protocol")
+    return all(getattr(found, key) == getattr(provenance, key) for key in keys)
 
 
 def _is_same_start(path: Path, chip: Design) -> bool:

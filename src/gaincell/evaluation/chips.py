@@ -96,7 +96,7 @@ def _student(values: Sequence[float]) -> tuple[float, float] | None:
 def spread_of(chip: Design) -> dict[str, Strength]:
     """Which chips they are: the basic mismatch, and whatever else differs from one to the next."""
     others = {}
-    for name in sorted(chip.drawn("chip")):
+    for name in sorted(chip.drawn("chip") - {"nonideality"}):  # which has numbers of its own
         table, key = name.split(".")
         strength = getattr(getattr(chip, table), key)
         others[name.removeprefix("mismatch.")] = Strength(strength, TABLE_NUMBERS[table][key].unit)

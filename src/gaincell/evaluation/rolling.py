@@ -107,8 +107,8 @@ def rolling_perplexity(
     documents: in their published form, such as `articles` gives.  window: T, at least 2.
     progress: called after every forward pass with (tokens done, tokens in all).
 
-    Raises InputError: no documents, no end-of-text token, a token that the model lacks, or a window below 2 or
-    beyond its context.  ModelError: a log-likelihood is not finite.
+    Raises InputError: no documents, no end-of-text token, a token that the model lacks, or a window below 2
+    or beyond its context.  ModelError: a log-likelihood is not finite.
     """
     prefix = getattr(tokenizer, "eos_token_id", None)
     if prefix is None or window < 2 or not documents:

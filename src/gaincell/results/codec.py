@@ -145,7 +145,7 @@ def _encode(hint: Any, found: Any, origin: Origin) -> Any:
         own, rest = _marked(fields, OWN), _marked(fields, REST)
         if own is not None:
             kind = getattr(found, own.name)
-            origin = Origin(kind, found.source if kind == "cited" else None)
+            origin = Origin(kind, vars(found)["source"] if kind == "cited" else None)
         made: Json = {}
         for f in fields:
             entry = getattr(found, f.name)
