@@ -26,7 +26,7 @@ from gaincell.evaluation.chips import Chips, ChipScores, evaluate_chips
 from gaincell.evaluation.fidelity import PER_HEAD, PER_KEY_HEAD, fidelity
 from gaincell.evaluation.perplexity import cut_windows, perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
-from gaincell.nn.softmax import softmax_attention
+from gaincell.integrations.hf.softmax_passthrough import softmax_attention
 
 SCORES = Path(__file__).parents[2] / "docs" / "results" / "evaluation" / "tasks" / "tiny-software.json"
 
