@@ -25,9 +25,9 @@ from gaincell.errors import GaincellError, InputError, RunError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.checkpoint import HARDWARE
-from gaincell.integrations.hf.mixing import MIX
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.paired import KEPT, kept_components
+from gaincell.integrations.hf.paired import kept_components
+from gaincell.integrations.hf.reparametrisation import KEPT, MIX
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping.folder import run_lock
 from gaincell.mapping.overrides import parse_overrides

@@ -25,7 +25,8 @@ from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention
 from gaincell.integrations.hf.interface import SOFTMAX
 from gaincell.integrations.hf.lora import add_lora, lora_parameters, merge_lora
-from gaincell.integrations.hf.mixing import MIX, add_mixing, fold
+from gaincell.integrations.hf.mixing import add_mixing, fold
+from gaincell.integrations.hf.reparametrisation import MIX
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping.transfer import AttentionTransfer
 from gaincell.nn.attention import GainCellAttention

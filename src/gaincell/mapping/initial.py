@@ -4,8 +4,8 @@
     k: a = s_k / std, b = V_offset + c_k    in volts; v likewise
     output: least squares of the arrays' output O_h to that of softmax attention Y_h, per head,
             a = r std(Y) / std(O), b = mean(Y) - a mean(O), with the correlation r kept at or above 0.1,
-            or a itself kept within a range. Where the head has a bias vector (digital_scaling.py), means and
-            deviations are those of every component, and the vector is b. Where it has a normaliser
+            or a itself kept within a range. Where the head has a bias vector (reparametrisation.py), means
+            and deviations are those of every component, and the vector is b. Where it has a normaliser
             (nn/array_normaliser.py), O is what was divided, and the floor is the one of FLOORS that fits best
 
 s and c are a `Candidate`. Of several, every key/value head takes the one with which the output of its group

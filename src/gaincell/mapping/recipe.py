@@ -153,7 +153,7 @@ class Recipe:
     paired: whether half of the components of queries and keys are kept, each in two rows
         (integrations/hf/paired.py).
     biases: whether every head gets bias vectors for its values and its output
-        (integrations/hf/digital_scaling.py).
+        (integrations/hf/reparametrisation.py).
     exponents: whether the gains of q and of the output follow the number of columns read (the same).
     array_normaliser: whether the outputs of every head are divided by what the last row of its value arrays
         counts (the same); needs biases.

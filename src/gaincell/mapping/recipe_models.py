@@ -12,11 +12,11 @@ from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.checkpoint import load_for_training, read_state
-from gaincell.integrations.hf.digital_scaling import add_array_normaliser, add_biases, add_exponents
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.mixing import add_mixing
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import is_paired, pair_rows
+from gaincell.integrations.hf.reparametrisation import add_array_normaliser, add_biases, add_exponents
 from gaincell.mapping.folder import RunFolder
 from gaincell.mapping.initial import FIRST, candidates_for, initial_scaling
 from gaincell.mapping.job import freeze_embeddings

@@ -40,7 +40,7 @@ class TrainSettings:
     offset_learning_rate: Rate | None = None
     """The same of offsets alone; None = that of gains."""
     bias_learning_rate: Rate | None = None
-    """The same of bias vectors (integrations/hf/digital_scaling.py)."""
+    """The same of bias vectors (integrations/hf/reparametrisation.py)."""
     exponent_learning_rate: Rate | None = None
     """The same of the exponents of gains that depend on the columns read."""
     mixing_learning_rate: Rate | None = None
