@@ -135,7 +135,7 @@ def generate(
 def check_positions(model: Any, length: int) -> None:
     """Refuse texts longer than a table of learned positions. Raises InputError."""
     from gaincell.errors import InputError
-    from gaincell.integrations.hf.streaming import learned_positions
+    from gaincell.integrations.hf.context import learned_positions
 
     positions = learned_positions(model)
     if positions is not None and length > positions:
@@ -189,7 +189,7 @@ def _sample(logits: Any, temperature: float) -> Any:
 
 def _show(tokenizer: Any, produced: list[int]) -> str:
     """Write what the last token adds."""
-    from gaincell.integrations.hf.streaming import new_text
+    from gaincell.integrations.hf.context import new_text
 
     new = new_text(tokenizer, produced)
     sys.stdout.write(new)

@@ -19,12 +19,11 @@ from gaincell.errors import GaincellError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.cache import RingCache
-from gaincell.integrations.hf.context import default_length
-from gaincell.integrations.hf.digital_scaling import has_array_normaliser, has_exponents
+from gaincell.integrations.hf.context import default_length, learned_positions
 from gaincell.integrations.hf.models import load_software
+from gaincell.integrations.hf.reparametrisation import has_array_normaliser, has_exponents
 from gaincell.integrations.hf.size import size_of
 from gaincell.integrations.hf.sources import without_revision
-from gaincell.integrations.hf.streaming import learned_positions
 from gaincell.integrations.hf.support import attention_modules, own_window
 from gaincell.mapping.ready import Ready
 from gaincell.nn.attention import GainCellAttention
