@@ -94,14 +94,11 @@ def sweep(
 ) -> Sweep:
     """Measure every configuration; one that the machine refuses is skipped with its reason.
 
-    Args:
-        chosen: pairs (implementation, dtype); None: those of `default_set`.
-        batches, contexts: all of them with all of those. The published protocol is of the first context only.
-        heads, kv_heads, head_dim, device, options: of `measure`.
-        progress: called after every configuration.
+    chosen: pairs (implementation, dtype); None: those of `default_set`.
+    batches, contexts: all of them with all of those. The published protocol is of the first context only.
+    heads, kv_heads, head_dim, device, options: of `measure`.  progress: called after every configuration.
 
-    Raises:
-        InputError: an implementation or dtype that does not exist, an empty choice, sizes below 1.
+    Raises InputError: an implementation or dtype that does not exist, an empty choice, sizes below 1.
     """
     chosen, batches, contexts = list(chosen or default_set(device)), list(batches), list(contexts)
     if not batches or not contexts:

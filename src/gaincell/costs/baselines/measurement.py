@@ -15,6 +15,7 @@ Not modelled: that other programs share the machine (`busy` says how much of its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from itertools import cycle
@@ -24,20 +25,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gaincell.costs.baselines.attention import (
-    PUBLISHED,
-    Cache,
-    Step,
-    implementation,
-    quantised,
-    reference,
-)
+from gaincell.costs.baselines.attention import PUBLISHED, Cache, Step, implementation, quantised, reference
 from gaincell.costs.baselines.meters import Meter, meter_for
-from gaincell.costs.baselines.timing import time_steps
-from gaincell.costs.gpus import Measured
+from gaincell.costs.baselines.timing import Timed, time_steps
 from gaincell.errors import InputError
 from gaincell.results.baseline import Timing
 from gaincell.results.common import Value
+from gaincell.results.system_cost import Measured
 from gaincell.units import Joule, Second, Watt
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -163,11 +157,9 @@ def measure(
     """Time one configuration; takes about `seconds`, and `idle_seconds` where power can be read.
 
     Args:
-        heads, kv_heads, head_dim: H, Hk (None: H), D.
-        context: keys and values of every sequence.
-        batch: sequences decoded together.
+        heads, kv_heads, head_dim: H, Hk (None: H), D.  context: keys and values of every sequence.
+        batch: sequences decoded together.  device: cpu, cuda, cuda:1, ...
         dtype: float32, bfloat16 or float16; of an int8 cache that of the arithmetic.
-        device: cpu, cuda, cuda:1, ...
         name: of the implementation, see attention.py. "published" pins float32 and its own protocol.
         runs: of which the median is taken.  seconds: of all runs together, about; a run is one step at least.
         seed: of the random queries, keys and values.
@@ -178,9 +170,7 @@ def measure(
             a device that is not there or has too little memory, a kernel that refuses the configuration.
     """
     kv_heads = heads if kv_heads is None else kv_heads
-    _check(heads=heads, kv_heads=kv_heads, head_dim=head_dim, context=context, batch=batch, runs=runs)
-    if heads % kv_heads:
-        raise InputError(f"heads = {heads} must be a multiple of kv_heads = {kv_heads}")
+    _check_sizes(heads=heads, kv_heads=kv_heads, head_dim=head_dim, context=context, batch=batch, runs=runs)
     if dtype not in DTYPES or (name == PUBLISHED and dtype != "float32"):
         allowed = "float32" if name == PUBLISHED else ", ".join(DTYPES)
         raise InputError(f"dtype {dtype!r} of {name!r}: allowed: {allowed}")
@@ -188,7 +178,7 @@ def measure(
     step = implementation(name, place)
     try:
         with torch.no_grad():
-            made = _make(heads, kv_heads, head_dim, context, batch, DTYPES[dtype], place, name, seed)
+            made = _make((batch, kv_heads, context, head_dim), heads, DTYPES[dtype], place, name, seed)
             error = _error(step, made)
             found, why = meter_for(place) if meter is None else meter
             caches = cycle(made.caches)
@@ -203,21 +193,9 @@ def measure(
         raise InputError(
             f"{name} in {dtype}, batch {batch}, context {context} on {device}: {reason}"
         ) from failure
-    energy = timed.joules
-    if energy is not None:
-        energy = energy / (len(timed.runs) * timed.steps * batch) if energy > 0 else None
-        why = why if energy is not None else "the power did not rise above the idle power"
-    elif found is not None:
-        why = f"{found.name} gives neither an energy counter nor the power"
+    energy, no_energy = _energy(timed, batch, found, why)
     return Measurement(
-        implementation=name,
-        dtype=dtype,
-        device=place.type,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        context=context,
-        batch=batch,
+        name, dtype, place.type, heads, kv_heads, head_dim, context, batch,
         runs=tuple(timed.runs),
         steps=timed.steps,
         caches=len(made.caches),
@@ -229,12 +207,17 @@ def measure(
         idle_power=timed.idle,
         power_samples=timed.samples or None,
         meter=None if found is None else found.name,
-        no_energy=None if energy is not None else why,
-        state={
-            name: Value(number, "W" if name == "power_limit" else "Hz", "measured")
-            for name, number in ({} if found is None else found.state()).items()
-        },
-    )
+        no_energy=no_energy,
+        state={} if found is None else _state(found),
+    )  # fmt: skip
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise InputError(f"{name} = {size}: give 1 or more")
+    if sizes["heads"] % sizes["kv_heads"]:
+        raise InputError(f"heads = {sizes['heads']} must be a multiple of kv_heads = {sizes['kv_heads']}")
 
 
 class _Made(NamedTuple):
@@ -247,24 +230,21 @@ class _Made(NamedTuple):
 
 
 def _make(
+    shape: tuple[int, int, int, int],
     heads: int,
-    kv_heads: int,
-    head_dim: int,
-    context: int,
-    batch: int,
     dtype: torch.dtype,
     device: torch.device,
     name: str,
     seed: int,
 ) -> _Made:
+    """Random numbers.  shape: of keys and values, [B, Hk, T, D]."""
     random = torch.Generator().manual_seed(seed)
-    shape = (batch, kv_heads, context, head_dim)
-    size = batch * kv_heads * context * head_dim
+    size = math.prod(shape)
     pattern = torch.randn(min(size, PATTERN), generator=random).to(device)
     repeats = -(-2 * size // len(pattern))
     both = pattern.repeat(repeats)[: 2 * size].to(dtype)
     k, v = both[:size].view(shape), both[size:].flip(0).view(shape)
-    q = torch.randn((batch, heads, 1, head_dim), generator=random).to(device, dtype)
+    q = torch.randn((shape[0], heads, 1, shape[3]), generator=random).to(device, dtype)
     first = Cache(k, v)
     if name == "int8":
         (k8, k_scale), (v8, v_scale) = quantised(k, dtype), quantised(v, dtype)
@@ -283,7 +263,16 @@ def _error(step: Step, made: _Made) -> float:
     return float((out - exact).abs().max() / exact.abs().max())
 
 
-def _check(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise InputError(f"{name} = {size}: give 1 or more")
+def _energy(timed: Timed, batch: int, meter: Meter | None, why: str) -> tuple[Joule | None, str | None]:
+    """Of one token, or None and the reason.  why: there is no meter."""
+    if timed.joules is None:
+        missing = "gives neither an energy counter nor the power"
+        return None, why if meter is None else f"{meter.name} {missing}"
+    if timed.joules <= 0:
+        return None, "the power did not rise above the idle power"
+    return timed.joules / (len(timed.runs) * timed.steps * batch), None
+
+
+def _state(meter: Meter) -> dict[str, Value]:
+    units = {"power_limit": "W"}
+    return {name: Value(number, units.get(name, "Hz"), "measured") for name, number in meter.state().items()}
