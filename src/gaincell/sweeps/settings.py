@@ -44,7 +44,6 @@ OBJECTIVES: Mapping[str, tuple[str, str]] = {
     "yield": ("maximise", "1"),
 }
 """Name -> direction and unit. Energy and latency are of one token, all attention of the model."""
-DIRECTIONS = {"minimise": "minimise", "minimize": "minimise", "maximise": "maximise", "maximize": "maximise"}
 SAMPLERS = ("grid", "each", "random", "tpe", "nsga2")
 LOSSES = ("cross-entropy", "distillation")
 """Of the fine-tuning; distillation: from the model itself on the nominal chip without noise."""

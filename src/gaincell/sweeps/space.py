@@ -115,9 +115,7 @@ def shown(value: Any) -> str:
 def parse_parameters(raw: Any, design: Design, where: str) -> tuple[Parameter, ...]:
     """The table [parameters], checked against a design.
 
-    Raises:
-        InputError: no parameter, an unknown one, or an empty range.
-        DesignError: a value that the design does not allow.
+    Raises InputError: no parameter, an unknown one, an empty range; DesignError: the design forbids a value.
     """
     if not isinstance(raw, dict):
         raise InputError(f"{where} = {raw!r} is not a table; allowed: [parameters] with one line a parameter")
@@ -227,8 +225,7 @@ def _try(make: Callable[[], object], where: str) -> None:
 def applied(design: Design, values: Values) -> Design:
     """The design with the values of one point; those of the adaptation are left to whom they concern.
 
-    Raises:
-        DesignError: the values do not fit together.
+    Raises DesignError: the values do not fit together.
     """
     changes: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {}
