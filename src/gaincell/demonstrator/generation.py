@@ -58,15 +58,9 @@ class Snapshot(NamedTuple):
 
 
 class Generation:
-    """State of one text: a ring for the hardware, a cache for the software.
+    """State of one text: a ring for the hardware, a cache for the software.  chip: as it is at the beginning.
 
-    Args:
-        pair: the models.
-        request: what is asked for.
-        chip: the sliders at the beginning.
-
-    Raises:
-        InputError: the prompt has no tokens.
+    Raises InputError: the prompt has no tokens.
     """
 
     def __init__(self, pair: Pair, request: Request, chip: Chip) -> None:
@@ -99,9 +93,7 @@ class Generation:
         """One piece of the prompt, or one token; what there is to tell.
 
         chip: the sliders now.  rests: pauses of one retention time before anything else.
-
-        Raises:
-            ModelError: the hardware model's logits are no numbers.
+        Raises ModelError: the hardware model's logits are no numbers.
         """
         self.pair.use(self.design)
         changed = chip != self._chip or rests > 0
