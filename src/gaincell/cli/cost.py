@@ -28,9 +28,11 @@ from gaincell.cli._options import (
 if TYPE_CHECKING:
     from gaincell.chips.design import Design
     from gaincell.costs.activity import Activity
-    from gaincell.costs.simulated import SimulatedArrays, SimulatedDigital, SimulatedWrites
     from gaincell.reports.tables import Rows
     from gaincell.results.cost import CostResult
+    from gaincell.results.rtl import RtlResult
+    from gaincell.results.spice import EnergyResult
+    from gaincell.results.spice_circuits import WriteResult
 
 app = typer.Typer()
 
@@ -115,14 +117,17 @@ class SimulationFiles:
         Path | None, typer.Option("--write", metavar="FILE", help="Result of gaincell spice write --json.")
     ] = None
 
-    def read(self) -> tuple[SimulatedArrays | None, SimulatedDigital | None, SimulatedWrites | None]:
+    def read(self) -> tuple[EnergyResult | None, RtlResult | None, WriteResult | None]:
         """Of those that are given. Raises InputError."""
-        from gaincell.costs.simulated import read_rtl, read_spice, read_write
+        from gaincell.costs.simulated import read_simulated
+        from gaincell.results.rtl import RtlResult
+        from gaincell.results.spice import EnergyResult
+        from gaincell.results.spice_circuits import WriteResult
 
         return (
-            None if self.spice is None else read_spice(self.spice),
-            None if self.rtl is None else read_rtl(self.rtl),
-            None if self.write is None else read_write(self.write),
+            None if self.spice is None else read_simulated(self.spice, EnergyResult, "spice energy"),
+            None if self.rtl is None else read_simulated(self.rtl, RtlResult, "rtl"),
+            None if self.write is None else read_simulated(self.write, WriteResult, "spice write"),
         )
 
 

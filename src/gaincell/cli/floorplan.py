@@ -44,7 +44,7 @@ def floorplan(
     """
     from gaincell.chips.design_file import load_design
     from gaincell.costs.activity import Activity
-    from gaincell.costs.floorplan import blocks_of, floorplan_result, tiles_of
+    from gaincell.costs.floorplan import blocks_of, floorplan_result
     from gaincell.costs.gds import require_gdstk, write_gds
     from gaincell.costs.head import Head
     from gaincell.costs.technology import load_technology
@@ -53,7 +53,6 @@ def floorplan(
     if gds is not None:
         require_gdstk(gds)
     chip = load_design(design)
-    tiles_of(window or chip.window, tile or chip.tile)
     changes = {key: given for key, given in (("window", window), ("tile", tile)) if given is not None}
     chip = chip.replace(**changes) if changes else chip
     process = load_technology(technology)

@@ -8,36 +8,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields, replace
 
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
-from gaincell.costs import digital, motivation, phases, retention, sweep
+from gaincell.costs import digital, retention, simulated, sweep
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import variants
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
-from gaincell.costs.cost import Cost
-from gaincell.costs.gpus import Measured, printed, ratio
+from gaincell.costs.gpus import ratios
 from gaincell.costs.head import Head
 from gaincell.costs.left_out import of_chip
 from gaincell.costs.roll_up import HeadCost, Line, ModelCost
-from gaincell.costs.simulated import SimulatedArrays, SimulatedDigital, SimulatedWrites
-from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
-from gaincell.costs.whole_model import Arrangement
 from gaincell.results import cost as results
 from gaincell.results import system_cost
 from gaincell.results.common import Value, Values
-from gaincell.units import Joule
+from gaincell.results.rtl import RtlResult
+from gaincell.results.spice import EnergyResult
+from gaincell.results.spice_circuits import WriteResult
 
 OXIDES = ("leroux2025-oxide", "oxide-2t", "ito", "igzo")
 """Shipped designs with oxide write transistors."""
-
-
-def model(found: ModelSize) -> results.CostedModel:
-    """A model's sizes."""
-    keys = [f.name for f in fields(results.CostedModel)]
-    return results.CostedModel(found.title, *(getattr(found, key) for key in keys[1:]))
+DIGITAL_PHASES = {
+    "scaling of q": "scale inputs",
+    "scaling of k, v": "scale inputs",
+    "query pulses": "key read",
+    "counters": "count",
+    "adder tree": "add",
+    "adder registers": "add",
+    "scaling of the output": "scale output",
+}
+"""Digital parts that belong to a phase of the schedule."""
 
 
 def technology(found: Technology) -> results.Process:
@@ -56,71 +57,45 @@ def technology(found: Technology) -> results.Process:
 
 def head(
     found: HeadCost,
-    spice: SimulatedArrays | None = None,
-    rtl: SimulatedDigital | None = None,
-    write: SimulatedWrites | None = None,
+    spice: EnergyResult | None = None,
+    rtl: RtlResult | None = None,
+    write: WriteResult | None = None,
 ) -> results.CostedHead:
     """One query head, one token. spice, rtl, write: other sources, beside the formulas."""
-    stated, own = found.cited, found.bottom_up
+    stated, own, h = found.cited, found.bottom_up, found.head
     return results.CostedHead(
-        group=found.head.group,
-        context=found.head.columns,
-        window=found.head.design.window,
-        tiles=found.head.design.tiles,
-        head_dim=found.head.head_dim,
-        cells=found.head.cells,
+        group=h.group,
+        context=h.columns,
+        window=h.design.window,
+        tiles=h.design.tiles,
+        head_dim=h.head_dim,
+        cells=h.cells,
         lines=tuple(_line(found, line) for line in found.lines),
         cited=results.CitedCost(stated.energy, stated.latency, stated.area),
         bottom_up=results.BottomUp(own.energy, own.latency, own.area, own.power),
         area={name: part.area for name, part in found.area.parts.items()},
-        phases=tuple(phases.phases(found)),
-        spice=None if spice is None else _spice(found, spice),
-        rtl=None if rtl is None else _rtl(found, rtl),
-        write=None if write is None else _write(found, write),
+        phases=tuple(phases(found)),
+        spice=None if spice is None else simulated.arrays(found, spice),
+        rtl=None if rtl is None else simulated.digital(found, rtl),
+        write=None if write is None else simulated.writes(found, write),
     )
 
 
-def _as(found: HeadCost, block: str, energy: Joule) -> Line:
-    """A block with its energy from another source, against the same cited one and band."""
-    line = next(line for line in found.lines if line.name == block)
-    return replace(line, bottom_up=Cost(energy=energy))
+def phases(found: HeadCost) -> list[results.PhaseCost]:
+    """The phases of a step with one query head, bottom-up; their energies add up to that of the head.
 
-
-def _other(line: Line) -> results.OtherEnergy:
-    return results.OtherEnergy(line.bottom_up.energy, line.factor, line.band, line.inside)
-
-
-def _write(found: HeadCost, write: SimulatedWrites) -> results.SpiceWrites:
-    """Simulated energies of a write, by DAC."""
-    dacs = write.of_head(found.head)
-    shown = {kind: _other(_as(found, WRITE, joule)) for kind, joule in dacs.items()}
-    return results.SpiceWrites(write.result.technology, shown)
-
-
-def _rtl(found: HeadCost, rtl: SimulatedDigital) -> results.SynthesisedDigital:
-    """Energy of the synthesised digital part, with the formula's routing, beside the cited one."""
-    routing = next(line for line in found.lines if line.name == DIGITAL).bottom_up.parts["routing"]
-    line = _as(found, DIGITAL, rtl.of_head(found.head) + routing.energy)
-    of, columns = rtl.result, rtl.energy.columns
-    return results.SynthesisedDigital(
-        **vars(_other(line)), inputs=of.inputs, technology=of.technology, columns=columns
-    )
-
-
-def _spice(found: HeadCost, spice: SimulatedArrays) -> results.SpiceArrays:
-    """Simulated energies of both dot products beside the cited ones."""
-    first, second = spice_lines(found, spice)
-    return results.SpiceArrays(
-        spice.run.inputs, spice.result.readout, spice.result.technology,
-        first.bottom_up.energy, spice.run.first.activity, second.bottom_up.energy, spice.run.second.activity,
-        first.factor, first.band, first.inside, second.factor, second.band, second.inside,
-    )  # fmt: skip
-
-
-def spice_lines(found: HeadCost, spice: SimulatedArrays) -> list[Line]:
-    """Both dot products with simulated energies, against the same cited ones and bands."""
-    energies = spice.of_head(found.head)
-    return [_as(found, name, energy) for name, energy in zip((FIRST, SECOND), energies, strict=True)]
+    What no phase draws (registers, control, clock, routing, leakage, a division) is spread over the step.
+    """
+    step, parts = found.head.found_schedule(1).step, found.bottom_up.parts
+    energies = {event.phase.name: 0.0 for event in step}
+    energies["key write"] = energies["value write"] = parts[WRITE].energy / 2
+    energies["key read"] += parts[FIRST].energy
+    energies["value read"] += parts[SECOND].energy
+    for part, phase in DIGITAL_PHASES.items():
+        energies[phase] += parts[DIGITAL].parts[part].energy
+    rows = [results.PhaseCost(e.phase.name, e.start, e.phase.duration, energies[e.phase.name]) for e in step]
+    left = found.bottom_up.energy - sum(energies.values())
+    return [*rows, results.PhaseCost("throughout", 0.0, max(event.end for event in step), left)]
 
 
 def areas(found: HeadCost, layers: int) -> results.Areas:
@@ -152,19 +127,19 @@ def attention(found: ModelCost) -> results.CostOfAttention:
     )
 
 
-def comparison(found: HeadCost, heads: int, measured: Sequence[Measured]) -> tuple[system_cost.Machine, ...]:
+def comparison(
+    found: HeadCost, heads: int, measured: Sequence[system_cost.Measured]
+) -> tuple[system_cost.Machine, ...]:
     """Machines against `heads` query heads in gain cells; no ratio where a size differs."""
     sizes = (heads, heads // found.head.group, found.head.head_dim, round(found.head.columns))
     rows = []
     for machine in measured:
-        row = system_cost.Machine(**vars(machine))
+        over = {}
         if machine.sizes == sizes:
-            cited, bottom_up = (ratio(machine, c.latency, c.energy) for c in (found.cited, found.bottom_up))
-            row = replace(
-                row, latency_over_cited=cited.latency, latency_over_bottom_up=bottom_up.latency,
-                energy_over_cited=cited.energy, energy_over_bottom_up=bottom_up.energy,
-            )  # fmt: skip
-        rows.append(row)
+            for name, cost in (("cited", found.cited), ("bottom_up", found.bottom_up)):
+                latency, energy = ratios(machine, cost.latency, cost.energy)
+                over |= {f"latency_over_{name}": latency, f"energy_over_{name}": energy}
+        rows.append(system_cost.Machine(**vars(machine), **over))
     return tuple(rows)
 
 
@@ -172,52 +147,6 @@ def retention_times() -> dict[str, Value]:
     """Of the shipped designs with oxide write transistors."""
     found = {name: load_design(name).retention_time for name in OXIDES}
     return {name: Value(tau, "s", "cited", f"gaincell design show {name}") for name, tau in found.items()}  # type: ignore[arg-type]
-
-
-def printed_ratios() -> dict[str, float]:
-    """As in the paper."""
-    p = printed()
-    return {key: getattr(p, key) for key in p.provenance}
-
-
-def whole_model(found: Sequence[Arrangement]) -> tuple[system_cost.WholeModel, ...]:
-    """Attention (cited and bottom-up), linear layers, transfers; gain over the first."""
-    first = found[0].total
-
-    def part(cost: Cost) -> system_cost.EnergyTime:
-        return system_cost.EnergyTime(cost.energy, cost.latency)
-
-    return tuple(
-        system_cost.WholeModel(
-            title=one.title,
-            attention=part(one.attention),
-            linear=part(one.linear),
-            transfers=part(one.transfers),
-            total=part(one.total),
-            total_cited=part(one.total_cited),
-            attention_share_of_energy=one.share("energy"),
-            energy_gain=first.energy / one.total.energy,
-            energy_gain_cited=first.energy / one.total_cited.energy,
-            attention_share_of_latency=one.share("latency"),
-            latency_gain=first.latency / one.total.latency,
-            latency_gain_cited=first.latency / one.total_cited.latency,
-            note=one.note,
-            attention_cited=None
-            if one.cited is None
-            else system_cost.CitedTime(one.cited.energy, one.cited.latency),
-            held=one.held,
-        )
-        for one in found
-    )
-
-
-def why(
-    found: HeadCost, cache: system_cost.Cache, stated: Sequence[system_cost.StatedCache]
-) -> system_cost.Motivation:
-    """The motivation: cache, memories, converters."""
-    stores = [motivation.in_memory(memory, found.head) for memory in motivation.memories().values()]
-    memories = (*stores, motivation.in_gain_cells(found.head))
-    return system_cost.Motivation(cache, tuple(stated), memories, tuple(motivation.conversions(found)))
 
 
 def sweeps(chip: Head) -> dict[str, results.CostSweep]:
@@ -239,7 +168,7 @@ def sweeps(chip: Head) -> dict[str, results.CostSweep]:
     return found
 
 
-def notes(found: HeadCost, chip: Design, activity: Activity, spice: SimulatedArrays | None) -> list[str]:
+def notes(found: HeadCost, chip: Design, activity: Activity, spice: results.SpiceArrays | None) -> list[str]:
     """What a user has to know about these numbers, in words.
 
     chip: as it was asked for.  activity: of all heads.  spice: another source for the arrays.
@@ -256,14 +185,11 @@ def notes(found: HeadCost, chip: Design, activity: Activity, spice: SimulatedArr
             "refresh reread is charged as copy, a lower bound: reading the columns back is not modelled"
         )
     said += [f"{line.name} is outside its band: {found.explain(line)}" for line in found.outside]
-    if spice is not None:
-        arrays = zip(spice_lines(found, spice), (spice.run.first, spice.run.second), strict=True)
-        said += [
-            f"{line.name}, SPICE, is outside its band: simulated with inputs of its own, mean pulse "
-            f"{array.activity:.3f}"
-            for line, array in arrays
-            if line.inside is False
-        ]
+    said += [
+        f"{name}, SPICE, is outside its band: simulated with inputs of its own, mean pulse {one.pulse:.3f}"
+        for name, one in ({} if spice is None else spice.products).items()
+        if one.inside is False
+    ]
     missing = of_chip(found.head.design)
     if missing:
         said.append(f"not counted, though this chip has them: {', '.join(one.what for one in missing)}")
@@ -305,11 +231,14 @@ def _line(found: HeadCost, line: Line) -> results.Block:
             name: results.Operation(Value(one.count, one.unit, "simulated"), one.each)
             for name, one in counted.items()
         }
-    parts = {name: part.energy for name, part in line.bottom_up.parts.items()}
-    block = results.Block(line.name, line.bottom_up.energy, parts, operations)
-    if line.cited is None:
-        return block
-    cited, why = Value(line.cited, "J", "cited", paper().source(line.name)), found.explain(line)
-    return replace(
-        block, cited=cited, factor=line.factor, band=line.band, inside=line.inside, explanation=why
+    return results.Block(
+        line.name,
+        line.bottom_up.energy,
+        parts={name: part.energy for name, part in line.bottom_up.parts.items()},
+        operations=operations,
+        cited=None if line.cited is None else Value(line.cited, "J", "cited", paper().source(line.name)),
+        factor=line.factor,
+        band=line.band,
+        inside=line.inside,
+        explanation=None if line.cited is None else found.explain(line),
     )

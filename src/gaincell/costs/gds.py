@@ -39,8 +39,7 @@ WIRE_SHARE = 0.2
 def write_gds(blocks: Blocks, path: str | os.PathLike[str]) -> Path:
     """Write the floorplan of a head, completely or not at all.
 
-    Raises:
-        InputError: gdstk is not installed, or the name does not end with .gds.
+    Raises InputError: gdstk is not installed, or the name does not end with .gds.
     """
     path = Path(path)
     gdstk = require_gdstk(path)

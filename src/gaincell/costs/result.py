@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.chips.design import Design
-from gaincell.costs import describe, motivation, roll_up, whole_model
+from gaincell.costs import describe, motivation, roll_up
 from gaincell.costs.activity import Activity
-from gaincell.costs.gpus import Measured, compared, stated
+from gaincell.costs.gpus import compared, printed, stated
 from gaincell.costs.left_out import left_out
 from gaincell.costs.sensitivity import sensitivity
-from gaincell.costs.simulated import SimulatedArrays, SimulatedDigital, SimulatedWrites
-from gaincell.costs.size import ModelSize, shipped_size
+from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
+from gaincell.costs.whole_model import arrangements
 from gaincell.errors import InputError
 from gaincell.results import provenance
 from gaincell.results.codec import to_json
-from gaincell.results.cost import CostedChip, CostResult
+from gaincell.results.cost import CostedChip, CostedModel, CostResult
+from gaincell.results.rtl import RtlResult
+from gaincell.results.spice import EnergyResult
+from gaincell.results.spice_circuits import WriteResult
+from gaincell.results.system_cost import Measured
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,15 @@ class Question:
     batch: int = 1
     refresh: Refresh | None = None
     layers: int = 1
-    spice: SimulatedArrays | None = None
-    rtl: SimulatedDigital | None = None
-    write: SimulatedWrites | None = None
+    spice: EnergyResult | None = None
+    rtl: RtlResult | None = None
+    write: WriteResult | None = None
     measured: Sequence[Measured] = ()
     gpu: str = "h100"
 
 
 def answer(asked: Question, command: Sequence[str]) -> CostResult:
-    """The result.
-
-    command: the command line, for the provenance.
+    """The result.  command: the command line, for the provenance.
 
     Raises InputError: the activity is that of a model of other layers or heads.
     """
@@ -64,33 +66,33 @@ def answer(asked: Question, command: Sequence[str]) -> CostResult:
         size, chip, asked.technology, used,
         context=context, batch=asked.batch, refresh=asked.refresh, layers=asked.layers,
     )  # fmt: skip
-    head = roll_up.mean_head(size, chip, asked.technology, used, context, asked.refresh, asked.layers)
+    mean = roll_up.mean_head(size, chip, asked.technology, used, context, asked.refresh, asked.layers)
+    head = describe.head(mean, asked.spice, asked.rtl, asked.write)
     gpu = stated()[asked.gpu]
     cache = motivation.cache_cost(size, gpu, asked.context or size.tokens)
     beside = asked.context or min(size.tokens, chip.window)
-    seen = round(head.head.columns)
+    seen = round(mean.head.columns)
     machines = [*compared(size.heads, size.kv_heads, size.head_dim, seen), *asked.measured]
-    together = whole_model.arrangements(found, gpu, beside)
     return CostResult(
         command="cost",
-        model=describe.model(size),
+        model=CostedModel(size.title, *(getattr(size, f.name) for f in fields(CostedModel)[1:])),
         design=CostedChip(chip.name, chip.hash, chip.cell.name, chip.v_max),
         technology=describe.technology(asked.technology),
         gpu=gpu.title,
         gpu_context=beside,
         activity=used,
-        head=describe.head(head, asked.spice, asked.rtl, asked.write),
-        areas=describe.areas(head, asked.layers),
+        head=head,
+        areas=describe.areas(mean, asked.layers),
         model_cost=describe.attention(found),
-        machines=describe.comparison(head, size.heads, machines),
-        printed=describe.printed_ratios(),
-        whole_model=describe.whole_model(together),
+        machines=describe.comparison(mean, size.heads, machines),
+        printed={key: getattr(printed(), key) for key in printed().provenance},
+        whole_model=arrangements(found, gpu, beside),
         retention_times=describe.retention_times(),
-        why=describe.why(head, cache, motivation.stated_cache(shipped_size("mistral-7b"))),
-        sensitivity=tuple(sensitivity(head.head)),
-        sweeps=describe.sweeps(head.head),
-        left_out=tuple(left_out(head.head.design, head.refresh, head.head.divisions > 0)),
-        notes=tuple(describe.notes(head, chip, used, asked.spice)),
+        why=motivation.motivation(mean, cache),
+        sensitivity=tuple(sensitivity(mean.head)),
+        sweeps=describe.sweeps(mean.head),
+        left_out=tuple(left_out(mean.head.design, mean.refresh, mean.head.divisions > 0)),
+        notes=tuple(describe.notes(mean, chip, used, head.spice)),
         provenance=provenance.made(
             command=command,
             seed=0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from gaincell.costs.data import FOLDER, Sourced, build, read_toml
+from gaincell.costs.data import Sourced, packaged
 from gaincell.units import (
     BytePerSecond,
     Joule,
@@ -16,6 +16,8 @@ from gaincell.units import (
     SquareMetre,
     Watt,
 )
+
+FILE = "surroundings.toml"
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,6 @@ class Surroundings:
 @lru_cache(maxsize=1)
 def surroundings() -> Surroundings:
     """The numbers of the file. Raises DesignError: it is wrong."""
-    raw = read_toml(FOLDER / "surroundings.toml")
     return Surroundings(
-        build(Movement, raw["movement"], (), "surroundings.toml: movement"),
-        build(Adc, raw["adc"], (), "surroundings.toml: adc"),
-        build(Analog, raw["analog"], (), "surroundings.toml: analog"),
+        packaged(Movement, FILE, "movement"), packaged(Adc, FILE, "adc"), packaged(Analog, FILE, "analog")
     )
