@@ -20,7 +20,7 @@ from gaincell.costs.baselines.attention import Cache, implementation, quantised,
 from gaincell.costs.baselines.grid import LARGEST_CACHE
 from gaincell.costs.baselines.measurement import Measurement
 from gaincell.costs.baselines.meters import Nvml, PowerSampler, Rapl, meter_for
-from gaincell.costs.measured_file import read_measured
+from gaincell.costs.gpus import read_measured
 from gaincell.errors import InputError
 from gaincell.reports.baseline import baseline_figure, baseline_rows, per_token, was_shared
 from gaincell.reports.style import save

@@ -16,9 +16,8 @@ from gaincell.costs import (
 )
 from gaincell.costs.activity import Activity, HeadActivity
 from gaincell.costs.cost import Cost
-from gaincell.costs.gpus import published
+from gaincell.costs.gpus import published, read_measured
 from gaincell.costs.head import assumed_head
-from gaincell.costs.measured_file import read_measured
 from gaincell.costs.roll_up import of_head
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology, list_technologies, load_technology

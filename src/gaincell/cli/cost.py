@@ -227,7 +227,7 @@ def cost(
     check_needed(context_, ("--gpu",), "--whole-model or --why", views.whole_model or views.why)
     use(threads, device)
     from gaincell.costs.baselines import measure_here
-    from gaincell.costs.measured_file import read_measured
+    from gaincell.costs.gpus import read_measured
     from gaincell.costs.result import Question, answer
     from gaincell.costs.technology import load_technology
     from gaincell.integrations.hf.size import model_size, run_design

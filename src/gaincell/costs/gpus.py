@@ -1,4 +1,4 @@
-"""GPUs: what the authors of the paper measured on them, and what their makers state.
+"""GPUs: what the authors of the paper measured on them, what their makers state, and results of a user's own.
 
 The released files hold, of a run of `batch` sequences of `tokens` tokens, time and power divided by batch x
 tokens. The run is put together again, and divided as an energy:
@@ -12,12 +12,18 @@ token is that of a batch divided by the batch. See docs/costs.md.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from gaincell.costs.data import Sourced, all_packaged, packaged
-from gaincell.results.cost import RELEASED
+from gaincell.errors import InputError, RunError
+from gaincell.files import read_json
+from gaincell.results import parse
+from gaincell.results.baseline import BaselineResult
+from gaincell.results.cost import RELEASED, CostResult
 from gaincell.results.system_cost import Measured
 from gaincell.units import BytePerSecond, Joule, PerSecond, Second, Watt
 
@@ -107,3 +113,30 @@ def compared(heads: int, kv_heads: int, head_dim: int, context: int) -> list[Mea
     """The authors' measurements, and every stated GPU reading once a cache of these sizes."""
     own = (floor(gpu, heads, kv_heads, head_dim, context) for gpu in stated().values())
     return [*published().values(), *own]
+
+
+def read_measured(path: str | os.PathLike[str]) -> list[Measured]:
+    """All machines that were measured, not cited, of a result of `gaincell baseline`, or of `gaincell cost`.
+
+    Raises InputError: the file is none, or none was measured.
+    """
+    name = Path(path).name
+    try:
+        found = parse(read_json(path), name)
+    except (OSError, ValueError, TypeError, RunError) as error:
+        raise InputError(f"{name} holds no measurements: {error}") from error
+    if isinstance(found, BaselineResult):
+        machines = [machine.measured for machine in found.machines]
+    elif isinstance(found, CostResult):
+        machines = [
+            Measured(m.title, *m.sizes, m.latency, m.energy, m.kind, m.source) for m in found.machines
+        ]
+    else:
+        raise InputError(f"{name} holds no measurements; give the result of gaincell baseline --json")
+    measured = [machine for machine in machines if machine.kind == "measured"]
+    if not measured:
+        raise InputError(
+            f"{name} holds no machine that was measured, only cited or computed ones; give the result of "
+            "gaincell baseline --json"
+        )
+    return measured

@@ -58,13 +58,10 @@ def known() -> dict[str, NumberKind | tuple[Any, ...] | None]:
     found: dict[str, NumberKind | tuple[Any, ...] | None] = {
         name: kind for name, kind in NUMBERS.items() if not kind.many and name != "layers"
     }
-    found.update(CHOICES)
-    found[KIND] = None
-    found |= {f"cell.{name}": kind for name, kind in CELL_NUMBERS.items() if not kind.many}
-    for table, kinds in TABLE_NUMBERS.items():
+    found |= {**CHOICES, KIND: None}
+    for table, kinds in (("cell", CELL_NUMBERS), *TABLE_NUMBERS.items()):
         found |= {f"{table}.{name}": kind for name, kind in kinds.items() if not kind.many}
-    found.update(ADAPTATION)
-    return found
+    return found | dict(ADAPTATION)
 
 
 def unknown(name: str) -> str:

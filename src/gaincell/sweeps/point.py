@@ -47,7 +47,7 @@ from gaincell.results.run import FILE
 from gaincell.results.sweep import Point, PointChips, PointResult, Setting, SweptBlocks
 from gaincell.standard_error import exp_or_infinity, ratio_error
 from gaincell.sweeps.prepare import Preparation, State
-from gaincell.sweeps.settings import OBJECTIVES, Sweep, has_spread
+from gaincell.sweeps.settings import OBJECTIVES, Sweep
 from gaincell.sweeps.space import Values as ParameterValues
 from gaincell.sweeps.space import shown
 from gaincell.text import open_text
@@ -149,7 +149,7 @@ class Bench:
         numbers = tuple((first + n) % 2**32 for n in range(self.sweep.chips))
         each: list[Perplexity] = []
         for n, number in enumerate(numbers):
-            if not has_spread(design) and (n == 0 or not design.drawn("operation")):
+            if not design.drawn("chip") and (n == 0 or not design.drawn("operation")):
                 each.append(alike)
                 continue
             other = design.redrawn(n)

@@ -152,7 +152,7 @@ class Sweep:
     def spread(self) -> bool:
         """Whether cells or converters of any point differ from chip to chip."""
         varied = any(DRAWN.get(p.name) == "chip" for p in self.parameters)
-        return varied or self._brings_spread or has_spread(self.design)
+        return varied or self._brings_spread or bool(self.design.drawn("chip"))
 
     @property
     def _brings_spread(self) -> bool:
@@ -219,8 +219,3 @@ class Sweep:
             trial = study.ask()
             points.append({parameter.name: parameter.suggest(trial) for parameter in self.parameters})
         return points
-
-
-def has_spread(design: Design) -> bool:
-    """Whether chips of a design differ."""
-    return bool(design.drawn("chip"))
