@@ -23,9 +23,9 @@ from gaincell.costs.activity import Activity
 from gaincell.costs.area import head_area, variants
 from gaincell.costs.cited import WRITE
 from gaincell.costs.cost import Cost, total
-from gaincell.costs.describe import phases
 from gaincell.costs.head import assumed_head
 from gaincell.costs.left_out import left_out
+from gaincell.costs.result import phases
 from gaincell.costs.roll_up import of_head, of_model
 from gaincell.costs.sensitivity import sensitivity
 from gaincell.costs.simulated import arrays as simulated_arrays

@@ -10,14 +10,12 @@ from hypothesis import strategies as st
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.chips.design_file import load_design
-from gaincell.costs import (
-    describe,
-    retention,
-)
+from gaincell.costs import retention
 from gaincell.costs.activity import Activity, HeadActivity
 from gaincell.costs.cost import Cost
 from gaincell.costs.gpus import published, read_measured
 from gaincell.costs.head import assumed_head
+from gaincell.costs.result import comparison
 from gaincell.costs.roll_up import of_head
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology, list_technologies, load_technology
@@ -192,7 +190,5 @@ def test_measurements_are_read_from_a_result(tmp_path: Path) -> None:
 
 
 def test_machines_of_other_sizes_have_no_ratio() -> None:
-    rows = describe.comparison(
-        of_head(HEAD), 12, [replace(one, head_dim=128) for one in published().values()]
-    )
+    rows = comparison(of_head(HEAD), 12, [replace(one, head_dim=128) for one in published().values()])
     assert all(row.latency_over_cited is None and row.energy_over_bottom_up is None for row in rows)

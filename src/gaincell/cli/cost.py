@@ -228,7 +228,7 @@ def cost(
     use(threads, device)
     from gaincell.costs.baselines import measure_here
     from gaincell.costs.gpus import read_measured
-    from gaincell.costs.result import Question, answer
+    from gaincell.costs.result import answer
     from gaincell.costs.technology import load_technology
     from gaincell.integrations.hf.size import model_size, run_design
     from gaincell.reports.costs import basis
@@ -243,11 +243,11 @@ def cost(
     if measure:
         seen = min(context or chip.window, chip.window)
         measured += measure_here(size.heads, size.kv_heads, size.head_dim, seen)
-    asked = Question(
-        size, chip, process, found, context=context, batch=batch, refresh=refresh.policy, layers=stack,
-        spice=arrays, rtl=digital, write=writes, measured=measured, gpu=gpu,
+    result = answer(
+        size, chip, process, command_line(), activity=found, context=context, batch=batch,
+        refresh=refresh.policy, layers=stack, spice=arrays, rtl=digital, write=writes, measured=measured,
+        gpu=gpu,
     )  # fmt: skip
-    result = answer(asked, command_line())
     typer.echo(f"{model}: {how}{basis(result)}")
     show_result(result, json, *views.tables(result, stack), *(f"* {note}" for note in result.notes))
     if figures is not None:

@@ -15,17 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gaincell import files
-from gaincell.costs.floorplan import (
-    ANALOG,
-    CELLS,
-    DIGITAL,
-    DRIVE,
-    TAP,
-    WRITE,
-    Blocks,
-    head_plan,
-    tile_plan,
-)
+from gaincell.costs.floorplan import ANALOG, CELLS, DIGITAL, DRIVE, TAP, WRITE, Blocks, head_plan, tile_plan
 from gaincell.errors import InputError
 from gaincell.results.floorplan import Plan
 

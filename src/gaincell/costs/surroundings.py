@@ -6,16 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gaincell.costs.data import Sourced, packaged
-from gaincell.units import (
-    BytePerSecond,
-    Joule,
-    JoulePerBit,
-    PerJoule,
-    PerSecond,
-    Second,
-    SquareMetre,
-    Watt,
-)
+from gaincell.units import BytePerSecond, Joule, JoulePerBit, PerJoule, PerSecond, Second, SquareMetre, Watt
 
 FILE = "surroundings.toml"
 

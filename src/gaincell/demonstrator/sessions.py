@@ -12,6 +12,7 @@ everything as it was.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -116,8 +117,7 @@ class Session:
             generation = self.generation
             return generation is not None and (self.run != run or generation.written > after)
 
-        if not newer():
-            await self._wait(newer)
+        await self._wait(newer)
         generation = self.generation
         if generation is None or not newer():
             return None
@@ -153,13 +153,10 @@ class Session:
         self._news = asyncio.Event()
 
     async def _wait(self, until: Callable[[], bool]) -> None:
-        end = time.monotonic() + PATIENCE
-        while not until() and not self._ending and (left := end - time.monotonic()) > 0:
-            news = self._news
-            try:
-                await asyncio.wait_for(news.wait(), left)
-            except TimeoutError:
-                return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                while not until() and not self._ending:
+                    await self._news.wait()
 
 
 class Worker:

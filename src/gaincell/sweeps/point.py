@@ -216,11 +216,7 @@ def measure_into(bench: Bench, folder: Path, command: list[str], *, weights: boo
             inputs[f"model {summary.base_name(bench.loaded.id)}"] = bench.loaded.sha256
             inputs["evaluation text"] = hash_of(bench.evaluation)
         how = made(
-            command=command,
-            seed=sweep.seed,
-            protocol=sweep.protocol,
-            design_hash=design.hash,
-            inputs=inputs,
+            command=command, seed=sweep.seed, protocol=sweep.protocol, design_hash=design.hash, inputs=inputs
         )
         design.save(place / "design.toml")
         run = PointResult(command="sweep", provenance=how, sweep=sweep.name, activity=activity, **vars(point))

@@ -87,11 +87,7 @@ def implementation(name: str, device: torch.device) -> Step:
     def step(q: Tensor, cache: Cache) -> Tensor:
         with _only(kernel):
             return scaled_dot_product_attention(
-                q,
-                cache.k,
-                cache.v,
-                is_causal=name == PUBLISHED,
-                enable_gqa=q.shape[1] != cache.k.shape[1],
+                q, cache.k, cache.v, is_causal=name == PUBLISHED, enable_gqa=q.shape[1] != cache.k.shape[1]
             )
 
     return step
