@@ -23,9 +23,16 @@ from gaincell.mapping.ready import find_shipped
 from gaincell.quantity import did_you_mean, one_of
 from gaincell.schema import Json, either, parse, table
 from gaincell.shipped import located
-from gaincell.sweeps.names import ADAPTATION
 from gaincell.sweeps.settings import LEARNING, OBJECTIVES, Sweep
-from gaincell.sweeps.space import LARGEST_GRID, Parameter, applied, check_value, parse_parameters, shown
+from gaincell.sweeps.space import (
+    ADAPTATION,
+    LARGEST_GRID,
+    Parameter,
+    applied,
+    check_value,
+    parse_parameters,
+    shown,
+)
 from gaincell.text import open_text
 
 FILE = table(

@@ -28,8 +28,7 @@ from typing import Any
 
 from gaincell.errors import InputError
 from gaincell.files import open_file
-from gaincell.sweeps.optional import import_optuna
-from gaincell.sweeps.settings import OBJECTIVES, Sweep
+from gaincell.sweeps.settings import OBJECTIVES, Sweep, import_optuna
 
 POINT, PROCESS, REASON, ENTRY, SURPLUS = "point", "process", "reason", "entry", "surplus"
 """Attributes of a trial."""

@@ -19,9 +19,8 @@ from gaincell.errors import RunError
 from gaincell.progress import Progress, silent
 from gaincell.results.codec import from_json, to_json
 from gaincell.results.sweep import Point
-from gaincell.sweeps.optional import import_optuna
 from gaincell.sweeps.point import Measure
-from gaincell.sweeps.settings import Sweep
+from gaincell.sweeps.settings import Sweep, import_optuna
 from gaincell.sweeps.study import (
     ENTRY,
     LIVES,
