@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from gaincell.chips.design import Design
-from gaincell.demonstrator.pair import Observed, Pair, log_probabilities
+from gaincell.demonstrator.pair import Observed, Pair
 from gaincell.demonstrator.settings import NO_DECAY, Chip, Request
 from gaincell.demonstrator.software import OWN, READING, SoftwareText
 from gaincell.errors import InputError, ModelError
@@ -123,7 +123,7 @@ class Generation:
         self.snapshot = Snapshot(layers, self.design, seen, now)
         if not bool(torch.isfinite(hardware).all()):
             raise ModelError("the hardware model's output is not a number: the chip is too far from its own")
-        ours, theirs = log_probabilities(hardware), log_probabilities(software[READING])
+        ours, theirs = (one.double().log_softmax(-1) for one in (hardware, software[READING]))
         bits = float((theirs.exp() * (theirs - ours)).sum().clamp(min=0)) / math.log(2)
         self._bits += bits
         new = self._sampled(hardware, software[OWN])

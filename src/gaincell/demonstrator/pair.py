@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -112,9 +111,3 @@ class Pair:
         process = load_technology(TECHNOLOGY)
         head = roll_up.mean_head(self.size, self.design, process, self.activity, columns)
         return head.bottom_up.energy * self.size.layers * self.size.heads
-
-
-@torch.inference_mode()
-def log_probabilities(logits: Tensor) -> Tensor:
-    """Of every token of the vocabulary, natural logarithms."""
-    return torch.log_softmax(logits.double(), -1)

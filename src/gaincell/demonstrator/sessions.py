@@ -182,9 +182,6 @@ class Sessions:
         self._worker = Worker()
         self._open: dict[str, Session] = {}
 
-    def __len__(self) -> int:
-        return len(self._open)
-
     def open(self) -> Session:
         """A new page. Raises Refused: there are too many."""
         if len(self._open) >= self.most:
