@@ -58,8 +58,8 @@ def build(owner: type[T], raw: Mapping[str, Any], where: str) -> T:
     for key, quantity in found.items():
         if quantity.source == "L" and len(quantity.note) < len("author, year"):
             raise DesignError(f"{where}: {key} has source 'L' but no reference in its note; state one")
-    numbers = {key: quantity.value for key, quantity in found.items()}
-    return owner(**{key: raw[key] for key in words}, **numbers, provenance=found)
+    values: dict[str, Any] = {key: quantity.value for key, quantity in found.items()}
+    return owner(**values, **{key: raw[key] for key in words}, provenance=found)
 
 
 def packaged(owner: type[T], file: str, table: str) -> T:

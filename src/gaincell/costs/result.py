@@ -222,12 +222,14 @@ def comparison(
     sizes = (heads, heads // found.head.group, found.head.head_dim, round(found.head.columns))
     rows = []
     for machine in measured:
-        over = {}
+        row = system_cost.Machine(**vars(machine))
         if machine.sizes == sizes:
-            for name, cost in (("cited", found.cited), ("bottom_up", found.bottom_up)):
-                latency, energy = ratios(machine, cost.latency, cost.energy)
-                over |= {f"latency_over_{name}": latency, f"energy_over_{name}": energy}
-        rows.append(system_cost.Machine(**vars(machine), **over))
+            cited, own = (ratios(machine, c.latency, c.energy) for c in (found.cited, found.bottom_up))
+            row = replace(
+                row, latency_over_cited=cited[0], latency_over_bottom_up=own[0],
+                energy_over_cited=cited[1], energy_over_bottom_up=own[1],
+            )  # fmt: skip
+        rows.append(row)
     return tuple(rows)
 
 

@@ -209,7 +209,8 @@ def measure_into(bench: Bench, folder: Path, command: list[str], *, weights: boo
 
     def measure(number: int, values: ParameterValues) -> tuple[tuple[float, ...], Json]:
         point, design, activity = bench.measure(number, values)
-        place, inputs = folder / f"{number:04d}", {}
+        place = folder / f"{number:04d}"
+        inputs: dict[str, str] = {}
         if weights and sweep.measures:
             save(bench.model, place)
         if sweep.measures:

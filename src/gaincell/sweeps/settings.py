@@ -241,7 +241,9 @@ class Sweep:
 
 
 def _content_of(sweep: Sweep) -> dict[str, Any]:
-    """Hashes of text, technology and device files, and the name of the model with the hash of its weights."""
+    """Hashes of text, technology and device files, and the name of the model with the hash of its weights:
+    changed content does not go on in the same study.
+    """
     found: dict[str, Any] = {"model": _of_model(sweep.model), "technology": _of_technology(sweep.technology)}
     if sweep.measures:
         text = open_text(sweep.text)
