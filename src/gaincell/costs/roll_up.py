@@ -107,7 +107,9 @@ def of_head(head: Head, refresh: Refresh | None = None, layers: int = 1) -> Head
 
     Raises InputError: a refresh takes longer than the time between two.
     """
-    interval = refresh_seconds(head, refresh)
+    interval = None if refresh is None else refresh.every_seconds
+    if refresh is not None and refresh.every_tokens is not None:
+        interval = refresh.every_tokens * head.design.token_period
     head = replace(head, refresh_every=interval)
     stated, area = cited(head), head_area(head, layers)
     blocks = {
@@ -136,15 +138,6 @@ def _shared(cost: Cost, group: int) -> Cost:
     """A cost that the query heads of a group share."""
     parts = {name: _shared(part, group) for name, part in cost.parts.items()}
     return replace(cost, energy=cost.energy / group, parts=parts)
-
-
-def refresh_seconds(head: Head, policy: Refresh | None) -> Second | None:
-    """Time between two refreshes of a policy; None: there are none."""
-    if policy is None or policy.kind == "none":
-        return None
-    if policy.every_tokens is not None:
-        return policy.every_tokens * head.design.token_period
-    return policy.every_seconds
 
 
 @dataclass(frozen=True)

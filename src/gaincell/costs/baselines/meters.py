@@ -139,19 +139,14 @@ def _nvml(device: torch.device, nvml: Any) -> tuple[Meter | None, str]:
             return None, "the package nvidia-ml-py is missing: pip install 'gaincell[gpu]'"
     try:
         nvml.nvmlInit()
-        return Nvml(nvml, _handle(nvml, device)), ""
+        index, uuid = device.index or 0, None
+        if device.type == "cuda":  # CUDA_VISIBLE_DEVICES renumbers for torch only: by the UUID
+            uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+        if uuid is None:
+            return Nvml(nvml, nvml.nvmlDeviceGetHandleByIndex(index)), ""
+        return Nvml(nvml, nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")), ""
     except nvml.NVMLError as error:
         return None, f"NVML does not answer ({error})"
-
-
-def _handle(nvml: Any, device: torch.device) -> Any:
-    """The GPU that torch means: by its UUID, since CUDA_VISIBLE_DEVICES renumbers for torch only."""
-    index = device.index or 0
-    if device.type == "cuda":
-        uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
-        if uuid is not None:
-            return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-    return nvml.nvmlDeviceGetHandleByIndex(index)
 
 
 class PowerSampler:
