@@ -98,7 +98,7 @@ def ratios(measured: Measured, latency: Second, head_energy: Joule) -> tuple[flo
 
 
 def floor(gpu: Stated, heads: int, kv_heads: int, head_dim: int, context: int) -> Measured:
-    """Reading keys and values of two bytes once from memory, at the stated bandwidth and the largest power.
+    """Reading keys and values, two bytes a number, once from memory, at the stated bandwidth and board power.
 
     The time is a lower bound only where they do not fit the GPU's L2; the energy is an upper estimate of it.
 

@@ -94,8 +94,7 @@ def in_memory(memory: Memory, head: Head) -> MemoryCost:
     cells = -(-head.storage_bits // memory.bits) * numbers * d.window
     write = bits * memory.write
     lasting = memory.endurance * d.window * d.token_period if memory.endurance < UNLIMITED else None
-    held = d.window * d.token_period
-    refresh = d.window * write / memory.retention if memory.retention < held else 0.0
+    refresh = d.window * write / memory.retention if memory.retention < retention.held(head) else 0.0
     area = cells * memory.cell * t.node**2
     keeps = memory.retention if memory.retention < FOR_EVER else None
     return MemoryCost(memory.title, area, write, refresh, lasting, keeps)

@@ -130,7 +130,7 @@ def measure(
     try:
         with torch.no_grad():
             made = _make((batch, kv_heads, context, head_dim), heads, DTYPES[dtype], place, name, seed)
-            error, steps = _error(step, made), _round(step, made)
+            error, steps = _error(step, made), _stepping(step, made)
             found, why = meter_for(place) if meter is None else meter
             timed = time_steps(steps, place, found, name == PUBLISHED, runs, seconds, idle_seconds)
     except (RuntimeError, AssertionError) as failure:  # torch: no such device, kernel, or memory
@@ -215,8 +215,8 @@ def _make(
     return _Made(q, [first, *copies], k[:1].clone(), v[:1].clone())
 
 
-def _round(step: Step, made: _Made) -> Callable[[int], None]:
-    """So many steps, going round over the caches."""
+def _stepping(step: Step, made: _Made) -> Callable[[int], None]:
+    """Does so many steps, going round over the caches."""
     caches = cycle(made.caches)
 
     def steps(count: int) -> None:
