@@ -143,8 +143,8 @@ def test_fine_tuning_starts_anew_at_every_point(write: Callable[..., Path]) -> N
 def test_training_meets_other_chips_than_those_evaluated(
     write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    head = HEAD + 'fine_tune = 1\nlearning_rate = 1e-3\nchips = 2\nloss = "distillation"\n'
-    sweep = load_sweep(write("mismatch.gain_std = [0.0, 0.3]", head))
+    head = HEAD + 'learning_rate = 1e-3\nchips = 2\nloss = "distillation"\n'
+    sweep = load_sweep(write("mismatch.gain_std = [0.0, 0.3]\nfine_tune = [0, 1]", head))
     bench = Bench(sweep)
     met: list[Design] = []
     redrawn = Design.redrawn
@@ -159,7 +159,8 @@ def test_training_meets_other_chips_than_those_evaluated(
 
     before = bench.measure(0, {"mismatch.gain_std": 0.3, "fine_tune": 0})[0].values["perplexity"].value
     met.clear()
-    assert bench.measure(0, {"mismatch.gain_std": 0.3})[0].values["perplexity"].value != before
+    point, _, _ = bench.measure(0, {"mismatch.gain_std": 0.3, "fine_tune": 1})
+    assert point.values["perplexity"].value != before
     assert {design.mismatch.chip for design in met}.isdisjoint(range(2))
     assert len({design.mismatch.chip for design in met}) == 3  # where it begins, and one a micro-batch
 
