@@ -17,10 +17,7 @@ from gaincell.chips.device_fit import fit_device
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError, InputError
-from gaincell.quantity import (
-    did_you_mean,
-    one_of,
-)
+from gaincell.quantity import did_you_mean, one_of
 
 __all__ = ["Device", "fit_device", "load_device", "with_cell"]
 
@@ -70,10 +67,9 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
         if source.law != "exponential":
             tau = source.number("retention.time_to_1_over_e") or tau
         changes["retention_time"] = tau
-    known: dict[str, Any] = {}
     covariance = source.covariance.get("coefficients")
     stated = {key: source.number(f"mismatch.{key}") for key in MISMATCH_NUMBERS}
-    known = {key: value for key, value in stated.items() if value is not None}
+    known: dict[str, Any] = {key: value for key, value in stated.items() if value is not None}
     if covariance and source.cell.name == "polynomial":
         known = {key: value for key, value in known.items() if not key.endswith("_std")}
         known["coefficient_covariance"] = tuple(entry for row in covariance for entry in row)

@@ -19,9 +19,7 @@ from gaincell.devices.fit import CurveFit, Estimate, fit_curve
 from gaincell.devices.measurement import read_curve, read_decay
 from gaincell.devices.screening import Scale
 from gaincell.errors import InputError
-from gaincell.quantity import (
-    Quantity,
-)
+from gaincell.quantity import Quantity
 
 FARTHEST = 30.0
 """Largest ratio of a cell's slope to that the chip's converters are made for."""
@@ -56,11 +54,10 @@ def fit_device(
         InputError: the files cannot be used or fitted; with the reason and what to do.
     """
     table = read_curve(curve, columns, skip_bad_rows=skip_bad_rows)
-    per_ampere = design.t_pulse_max / design.charge_unit
-    charge_unit = design.charge_unit
+    charge_unit, wanted = design.charge_unit, design.cell.linear_slope
+    per_ampere = design.t_pulse_max / charge_unit
     scale = Scale(design.v_min, design.v_max, design.v_offset, per_ampere)
     fitted = fit_curve(table, scale, kind, order)
-    wanted = design.cell.linear_slope
     ratio = fitted.cell.linear_slope / wanted
     if rescale:
         charge_unit *= ratio
@@ -74,68 +71,57 @@ def fit_device(
         )
     decayed = None if decay is None else read_decay(decay, columns, skip_bad_rows=skip_bad_rows)
     held = None if decayed is None else fit_decay(decayed, law)
-    numbers = (
-        _cell_numbers(fitted)
-        | _spread_numbers(fitted)
-        | ({} if held is None else _decay_numbers(held, design))
-    )
-    for key in SCALE_NUMBERS:
+    numbers = _cell_numbers(fitted) | _spread_numbers(fitted)
+    if held is not None:
+        numbers |= _decay_numbers(held, design)
+    for key, number in SCALE_NUMBERS.items():
         value = charge_unit if key == "charge_unit" else getattr(design, key)
-        numbers[f"scale.{key}"] = Quantity(
-            value, SCALE_NUMBERS[key].unit, "U", (value, value), f"of {design.name}"
-        )
-    origin: dict[str, Any] = {"curve": table.path.name, "curve_sha256": table.sha256, "cells": fitted.cells}
-    origin["points"] = fitted.points
+        numbers[f"scale.{key}"] = Quantity(value, number.unit, "U", (value, value), f"of {design.name}")
+    origin: dict[str, Any] = {"curve": table.path.name, "curve_sha256": table.sha256}
+    origin |= {"cells": fitted.cells, "points": fitted.points}
     left_out = len(table.left_out) + (0 if decayed is None else len(decayed.left_out))
     if left_out:
         origin["rows_left_out"] = left_out
     if decayed is not None:
         origin |= {"decay": decayed.path.name, "decay_sha256": decayed.sha256}
-    quality: dict[str, Any] = {
-        "r_squared_of_nominal_curve": fitted.nominal_r_squared,
-        "rms_about_nominal_curve_charge_units": fitted.nominal_rms,
-        "r_squared_of_own_curves": fitted.r_squared,
-        "rms_about_own_curves_charge_units": fitted.rms,
-    }
-    quality |= {"residual_of_full_scale": fitted.residual_std, "full_scale_charge_units": fitted.full_scale}
-    if fitted.offset_voltage is not None:
-        quality["zero_current_at_volts"] = fitted.offset_voltage + design.v_offset
-    if fitted.explained is not None:
-        quality["variance_explained_by_mismatch"] = fitted.explained
-    if held is not None:
-        quality |= {"decay_rms_volts": held.rms, "decays_left_out": held.left_out}
-    covariance = {"coefficients": [list(row) for row in fitted.covariance]} if fitted.covariance else {}
-    title = f"{fitted.cell.name} cell fitted to {fitted.cells} measured cell{'s' * (fitted.cells > 1)}"
     device = Device(
         name or Path(curve).stem,
-        title,
+        f"{fitted.cell.name} cell fitted to {fitted.cells} measured cell{'s' * (fitted.cells > 1)}",
         fitted.cell,
         None if held is None else held.law,
         numbers,
         origin,
-        quality,
-        covariance,
+        _quality(fitted, held, design),
+        {"coefficients": [list(row) for row in fitted.covariance]} if fitted.covariance else {},
     )
     return device, fitted, held
 
 
-def _fitted(value: Any, unit: str, estimate: Estimate | None = None, note: str = "") -> Quantity:
-    low, high = (min(value), max(value)) if isinstance(value, tuple) else (value, value)
-    if estimate is not None:
-        low, high = estimate.interval
-        note = note or "range: 95 % confidence"
-    return Quantity(value, unit, "F", (low, high), note)
+def _quality(fitted: CurveFit, held: DecayFit | None, design: Design) -> dict[str, Any]:
+    """How well curves and decays are described; what was not fitted is left out."""
+    zero = fitted.offset_voltage
+    found = {
+        "r_squared_of_nominal_curve": fitted.nominal_r_squared,
+        "rms_about_nominal_curve_charge_units": fitted.nominal_rms,
+        "r_squared_of_own_curves": fitted.r_squared,
+        "rms_about_own_curves_charge_units": fitted.rms,
+        "residual_of_full_scale": fitted.residual_std,
+        "full_scale_charge_units": fitted.full_scale,
+        "zero_current_at_volts": None if zero is None else zero + design.v_offset,
+        "variance_explained_by_mismatch": fitted.explained,
+        "decay_rms_volts": None if held is None else held.rms,
+        "decays_left_out": None if held is None else held.left_out,
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _cell_numbers(fitted: CurveFit) -> dict[str, Quantity]:
+    widths = ", ".join(f"+-{e.interval[1] - e.value:.3g}" for e in fitted.coefficients)
     numbers: dict[str, Quantity] = {}
     for key, value in fitted.cell.numbers.items():
-        note = ""
-        if key == "coefficients":
-            note = "95 % confidence: " + ", ".join(
-                f"+-{e.interval[1] - e.value:.3g}" for e in fitted.coefficients
-            )
-        numbers[f"cell.{key}"] = _fitted(value, CELL_NUMBERS[key].unit, note=note)
+        ends = (min(value), max(value)) if isinstance(value, tuple) else (value, value)
+        note = f"95 % confidence: {widths}" if key == "coefficients" else ""
+        numbers[f"cell.{key}"] = Quantity(value, CELL_NUMBERS[key].unit, "F", ends, note)
     return numbers
 
 
@@ -144,16 +130,16 @@ def _spread_numbers(fitted: CurveFit) -> dict[str, Quantity]:
     for key, kind in MISMATCH_NUMBERS.items():
         estimate: Estimate | None = getattr(fitted, key, None)
         if estimate is not None:
-            numbers[f"mismatch.{key}"] = _fitted(estimate.value, kind.unit, estimate)
+            value, ends = estimate.value, estimate.interval
+            numbers[f"mismatch.{key}"] = Quantity(value, kind.unit, "F", ends, "range: 95 % confidence")
     everything = fitted.cells + sum(fitted.broken.values())
     for key, count in fitted.broken.items():
         ends = stats.binomtest(count, everything).proportion_ci(0.95)
         note = f"{count} of {everything} cells; range: 95 % confidence"
         numbers[f"mismatch.{key}"] = Quantity(count / everything, "1", "F", (ends.low, ends.high), note)
-    if fitted.noise_std is not None:
-        numbers["noise.read_std"] = _fitted(
-            fitted.noise_std, "1", note="fraction of full scale, from repeated reads"
-        )
+    if (noise := fitted.noise_std) is not None:
+        note = "fraction of full scale, from repeated reads"
+        numbers["noise.read_std"] = Quantity(noise, "1", "F", (noise, noise), note)
     return numbers
 
 
