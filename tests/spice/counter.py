@@ -11,7 +11,7 @@ Not modelled: metastability at an edge of the pulse, time to ripple at the end.
 
 from __future__ import annotations
 
-from gaincell.spice.netlists.netlist import OPTIONS, Netlist, netlist, number
+from gaincell.spice.netlists.netlist import Netlist, bench, number
 from gaincell.spice.netlists.transistor_readout import gates
 from gaincell.spice.technology import Corner, Technology
 from gaincell.units import Hertz, Second
@@ -77,13 +77,6 @@ def counter_bench(
         for bit in range(BITS):
             body.append(f"Xt{n}_{bit} {ck} {ckb} reset b{n}_{bit} c{n}_{bit} vread toggle")
             ck, ckb = f"c{n}_{bit}", f"b{n}_{bit}"
-    return netlist(
-        f"{technology.name}: counters of {len(widths)} pulses",
-        body,
-        f".tran 50p {number(end)} 0 50p",
-        [f"v(b{n}_{bit})" for n in range(len(widths)) for bit in range(BITS)],
-        files=technology.files(corner),
-        temperature=corner.temperature,
-        options=OPTIONS,
-        stop_time=end,
-    )
+    title = f"counters of {len(widths)} pulses"
+    saved = [f"v(b{n}_{bit})" for n in range(len(widths)) for bit in range(BITS)]
+    return bench(technology, corner, title, body, saved, stop=end, steps=("50p", "50p"))

@@ -9,8 +9,8 @@ from tests.tiers import slow
 from gaincell.chips.design_file import load_design
 from gaincell.chips.device_file import load_device
 from gaincell.errors import InputError
-from gaincell.spice.characterise import Characterisation, characterise, threshold_shifts, write_measurements
-from gaincell.spice.device import device_of
+from gaincell.results.spice import CharacterisationResult
+from gaincell.spice.characterise import characterise, device_of, threshold_shifts
 from gaincell.spice.netlists.cell import hold_bench
 from gaincell.spice.runner import available, run
 from gaincell.spice.technology import Corner, technology, user_technology
@@ -19,31 +19,30 @@ pytestmark = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngs
 
 
 @pytest.fixture(scope="module", params=["freepdk45", slow("generic28")])
-def found(request: pytest.FixtureRequest) -> Characterisation:
+def found(request: pytest.FixtureRequest) -> CharacterisationResult:
     return characterise(technology(request.param), load_design("leroux2025"), cells=10, tau=5e-3)
 
 
-def test_the_curve_rises_and_is_nearly_odd(found: Characterisation) -> None:
-    assert (np.diff(found.current) > 0).all()
-    assert (np.diff(found.charge) > 0).all()
-    assert abs(found.current[0] / found.current[-1] + 1) < 0.15
-    assert 8e-6 < found.current[-1] < 11e-6
+def test_the_curve_rises_and_is_nearly_odd(found: CharacterisationResult) -> None:
+    assert (np.diff(found.curve.current) > 0).all()
+    assert (np.diff(found.curve.charge) > 0).all()
+    assert abs(found.curve.current[0] / found.curve.current[-1] + 1) < 0.15
+    assert 8e-6 < found.curve.current[-1] < 11e-6
 
 
-def test_every_level_is_written_within_a_nanosecond(found: Characterisation) -> None:
-    assert found.write_times.max() < 1e-9
-    assert np.abs(found.written).max() < 9e-3
+def test_every_level_is_written_within_a_nanosecond(found: CharacterisationResult) -> None:
+    assert max(found.write.settled_within_9_mV) < 1e-9
+    assert np.abs(found.write.error_after_switching_off).max() < 9e-3
 
 
-def test_disturb_stays_below_a_tenth_of_a_level(found: Characterisation) -> None:
-    assert np.abs(found.read_disturb).max() < 12e-3
-    assert np.abs(found.half_select).max() < 12e-3
+def test_disturb_stays_below_a_tenth_of_a_level(found: CharacterisationResult) -> None:
+    assert np.abs(found.disturb.after_8_reads).max() < 12e-3
+    assert np.abs(found.disturb.half_selected).max() < 12e-3
 
 
-def test_the_device_is_what_was_simulated(found: Characterisation, tmp_path: Path) -> None:
+def test_the_device_is_what_was_simulated(found: CharacterisationResult, tmp_path: Path) -> None:
     design = load_design("leroux2025")
-    files = write_measurements(found, tmp_path / "cell", design.t_pulse_max)
-    device, without = device_of(found, *files, design, "cell", "ngspice")
+    device, without = device_of(found, design, tmp_path / "cell", 5e-3)
     assert without == ""
     device.save(tmp_path / "cell.toml")
     again = load_device(tmp_path / "cell.toml")

@@ -22,7 +22,7 @@ def test_the_pulse_is_affine_in_the_charge(kind: str) -> None:
     levels = np.array([0.36, 0.40, 0.48, 0.5, 0.51, 0.525])
     stored = np.tile(levels, (ROWS, 1))
     full = ROWS * design.score_saturation_per_row * design.charge_unit
-    charge = ROWS * read_charge(free, Corner(), levels, 10e-9)[0] / full * 15e-9
+    charge = ROWS * read_charge(free, Corner(), levels, 10e-9) / full * 15e-9
     bench = array_slice(
         free, Corner(), stored.tolist(), [10e-9] * ROWS, Readout(kind, full), transistor_readout=True
     )

@@ -79,20 +79,19 @@ def mixed(
     from gaincell.reports.spice_tables import mixed as mixed_rows
 
     with needing_amaranth():
-        from gaincell.rtl.mixed_result import mixed_result
         from gaincell.rtl.mixed_signal import simulate_sub_tile
 
     chip, where = load_design(design), corner.load()
     technology = models.load(context)
     with simulating() as stages:
-        found = simulate_sub_tile(
-            technology, chip, size=head_dim, tokens=tokens, corner=where, seed=seed, stages=stages
-        )
-    result = mixed_result(found, chip, command_line(), seed)
+        result, circuit, verilog = simulate_sub_tile(
+            technology, chip, command_line(), size=head_dim, tokens=tokens, corner=where, seed=seed,
+            stages=stages,
+        )  # fmt: skip
     show_result(result, json, mixed_rows(result), figure=figure, draw=mixed_figure)
     if out is not None:
-        texts = {"circuit.cir": found.circuit.text, "sub_tile.v": found.verilog, **found.circuit.files}
+        texts = {"circuit.cir": circuit.text, "sub_tile.v": verilog, **circuit.files}
         show(*(write_text(out / name, text) for name, text in texts.items()))
         show("In it: ngspice vlnggen -- -Wno-fatal sub_tile.v; ngspice -b -r out.raw circuit.cir")
-    if not found.passed:
+    if not all(check.passed for check in result.checks):
         raise typer.Exit(1)

@@ -84,21 +84,21 @@ def rtl(
     if given is not None:
         head_dim, group = given[0].shape[2], given[0].shape[1]
     parameters = Parameters(chip, head_dim, group, guard_bits)
+    origin = None if inputs is None else {inputs.name: hashlib.sha256(inputs.read_bytes()).hexdigest()[:12]}
     with progress_bars() as progress:
         found = generation.generate(
-            parameters, process, tokens=tokens if verify else 0, codes=given, seed=seed, liberty=liberty,
-            progress=progress,
+            parameters, process, command_line(), tokens=tokens if verify else 0, codes=given, inputs=origin,
+            seed=seed, liberty=liberty, progress=progress,
         )  # fmt: skip
-    origin = None if inputs is None else {inputs.name: hashlib.sha256(inputs.read_bytes()).hexdigest()[:12]}
-    result = generation.result_of(found, parameters, process, command_line(), seed, origin)
+    result = found.result
     shown: list[object] = []
     if verify:
         shown.append(tables.check_rows(result))
-    shown += [f"* {check.name}: {check.note}" for check in found.checks if check.note]
+    shown += [f"* {check.name}: {check.note}" for check in result.checks if check.note]
     shown += [tables.module_rows(result)] if result.modules else []
     shown += [tables.energy_rows({result.inputs: result})] if result.energy else []
-    show_result(result, json, *shown, *generation.write(found, parameters, process, result, out))
-    if any(check.failed for check in found.checks):
+    show_result(result, json, *shown, *generation.write(found, parameters, process, out))
+    if any(check.failed for check in result.checks):
         raise typer.Exit(1)
 
 

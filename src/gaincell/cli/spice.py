@@ -68,17 +68,13 @@ def characterise(
 
     Example: gaincell adapt tiny --cell freepdk45.toml
     """
-    import torch
-
     from gaincell.chips.design_file import load_design
     from gaincell.errors import InputError
     from gaincell.reports.spice import cell_figure
     from gaincell.reports.style import save
     from gaincell.spice.characterise import characterise as simulate
-    from gaincell.spice.characterise import write_measurements
-    from gaincell.spice.device import device_of
-    from gaincell.spice.result import cell_result
-    from gaincell.spice.runner import version
+    from gaincell.spice.characterise import device_of
+    from gaincell.spice.result import rounded
 
     if out.suffix != ".toml":
         raise InputError(f"--out {out}: give a file with the ending .toml")
@@ -86,13 +82,12 @@ def characterise(
     chip = load_design(design)
     technology = models.load(context)
     with simulating() as stages:
-        found = simulate(technology, chip, cells=cells, seed=seed, tau=tau, jobs=workers, stages=stages)
-    curve, decay = write_measurements(found, out.with_suffix(""), chip.t_pulse_max)
-    device, without = device_of(found, curve, decay, chip, out.stem, version())
+        found = simulate(
+            technology, chip, command_line(), cells=cells, seed=seed, tau=tau, jobs=workers, stages=stages
+        )
+    device, without = device_of(found, chip, out.with_suffix(""), tau)
     device.save(out)
-    u = torch.tensor(found.levels, dtype=torch.float64) - chip.v_offset
-    expected = chip.cell.current(u).numpy() * chip.charge_unit
-    result = cell_result(found, chip, expected, command_line(), seed)
+    result = rounded(found)
     figure = save(cell_figure(result), out.with_suffix(".png"))
     show_result(result, json, cell_table(result, device))
     if without:
@@ -146,7 +141,6 @@ def verify(
     from gaincell.chips.design_file import load_design
     from gaincell.reports.spice import verification_figure
     from gaincell.spice.inputs import random_inputs
-    from gaincell.spice.result import verify_result
     from gaincell.spice.verify import verify as compare
     from gaincell.spice.write_path import stored_levels
 
@@ -165,10 +159,12 @@ def verify(
         written = None
         if write_dac is not None:
             written = stored_levels(technology, chip, write_dac, corner=where)
-        found = compare(
+        result, _ = compare(
             technology,
             chip,
             chosen,
+            command_line(),
+            seed=seed,
             corner=where,
             written=written,
             columns=columns,
@@ -177,9 +173,8 @@ def verify(
             jobs=workers,
             stages=stages,
         )
-    result = verify_result(found, chip, command_line(), seed)
     show_result(result, json, *verify_tables(result), figure=figure, draw=verification_figure)
-    if not found.passed:
+    if not all(check.passed for check in result.checks):
         raise typer.Exit(1)
 
 
@@ -248,7 +243,7 @@ def energy(
     """
     from gaincell.chips.design_file import load_design
     from gaincell.spice.inputs import random_inputs
-    from gaincell.spice.result import energy_result
+    from gaincell.spice.verify import energy_result
     from gaincell.spice.verify import verify as simulate
 
     chip, where = load_design(design), corner.load()

@@ -61,6 +61,16 @@ class Record:
         return Record(self.inputs[:end], self.outputs[:end], self.starts[:tokens])
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Of one quantity.  compared: how many.  different: how many were not as expected.  first: of those."""
+
+    name: str
+    compared: int
+    different: int
+    first: tuple[str, ...] = ()
+
+
 class Stimulus:
     """Gains and offsets, loaded one by one, then the tokens.
 

@@ -70,7 +70,7 @@ def characterise_write_path(
     benches.append(pulse_bench(technology, corner, widths.tolist(), design.tile, design.t_pulse_max))
     *written, pulses = (found.plot for found in run_many(benches, jobs=jobs))
     ideal = np.linspace(0, vdd, levels)
-    charge = read_charge(technology, corner, ideal, design.t_pulse_max)[0]
+    charge = read_charge(technology, corner, ideal, design.t_pulse_max)
     kinds = {
         kind: _dac(
             plot, times, ideal, charge, _capacitance(technology, kind, levels, design.tile, sizes), corner
@@ -78,7 +78,7 @@ def characterise_write_path(
         for kind, plot in zip(KINDS, written, strict=True)
     }
     return WriteResult(
-        **head("write", technology, command, design),
+        **head("write", technology.title, command, design),
         corner=corner_of(corner, technology),
         cells=design.tile,
         discharge=times.discharge,

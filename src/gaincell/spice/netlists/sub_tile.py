@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from gaincell.spice.netlists.array import GATE_LOAD, WireElement, driver_subcircuit
 from gaincell.spice.netlists.cell import cell_subcircuit, write_levels
-from gaincell.spice.netlists.netlist import ARRAY_OPTIONS, Netlist, netlist, number
+from gaincell.spice.netlists.netlist import ARRAY_OPTIONS, Netlist, bench, number
 from gaincell.spice.netlists.readout import Readout, column_lines
 from gaincell.spice.netlists.transistor_readout import gates
 from gaincell.spice.netlists.write_path import WriteSizes, discharge_transistor, string_dac
@@ -104,16 +104,9 @@ def sub_tile(
                     f"gate_{array}_{column} n_gate_{array}_{column} {store} vdd gaincell"
                 )
                 body.append(f".ic v({store})=0")
-    return netlist(
-        f"{technology.name}: sub-tile of {size} x {size} with its digital block",
-        body,
-        f".tran 100p {number(stop)} 0 100p",
-        _saved(size, sum_bits),
-        files=technology.files(corner),
-        temperature=corner.temperature,
-        options=ARRAY_OPTIONS,
-        stop_time=stop,
-    )
+    title, steps = f"sub-tile of {size} x {size} with its digital block", ("100p", "100p")
+    saved = _saved(size, sum_bits)
+    return bench(technology, corner, title, body, saved, stop=stop, steps=steps, options=ARRAY_OPTIONS)
 
 
 def _saved(size: int, sum_bits: int) -> list[str]:
