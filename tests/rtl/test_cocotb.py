@@ -18,9 +18,8 @@ from cocotb_tools.runner import get_runner
 from gaincell.chips.design_file import load_design
 from gaincell.rtl.equivalence import compare
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import Record, Stimulus, simulate
+from gaincell.rtl.simulation import Record, Stimulus, random_scales, random_words, simulate
 from gaincell.rtl.verilog import generate
-from gaincell.rtl.words import random_scales, random_words
 
 PAPER = load_design("leroux2025")
 

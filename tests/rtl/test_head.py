@@ -29,8 +29,7 @@ from gaincell.rtl.blocks import AdderTree, Block, InputScaler, PulseCounter, Wri
 from gaincell.rtl.equivalence import compare
 from gaincell.rtl.fixed_point import Stage, query_stage, storage_stage
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import Comparison, Stimulus, simulate
-from gaincell.rtl.words import random_scales, random_words
+from gaincell.rtl.simulation import Comparison, Stimulus, random_scales, random_words, simulate
 
 PAPER = load_design("leroux2025")
 SMALL = PAPER.replace(tile=8, window=24)

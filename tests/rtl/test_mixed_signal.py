@@ -26,9 +26,8 @@ pytest.importorskip("amaranth", reason=AMARANTH)
 
 from gaincell.rtl.mixed_signal import PROGRAMS, _stored, simulate_sub_tile, source
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import Record, Stimulus, simulate
+from gaincell.rtl.simulation import Record, Stimulus, random_scales, random_words, simulate
 from gaincell.rtl.verilog import generate
-from gaincell.rtl.words import random_scales, random_words
 
 PAPER = load_design("leroux2025")
 FREE = technology("freepdk45")

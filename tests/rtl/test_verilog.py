@@ -22,10 +22,9 @@ pytest.importorskip("amaranth", reason=AMARANTH)
 from gaincell.rtl import formal, gates
 from gaincell.rtl.energy import energies, hypotheses
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import Stimulus, simulate
+from gaincell.rtl.simulation import Stimulus, random_scales, random_words, simulate
 from gaincell.rtl.synthesis import Synthesis, map_to_library, synthesise
 from gaincell.rtl.verilog import Design, generate, play
-from gaincell.rtl.words import random_scales, random_words
 
 PARAMETERS = Parameters(load_design("leroux2025").replace(tile=4, window=12), rows=4, group=2)
 """Three sub-tiles of four columns; the tokens go around the ring."""

@@ -13,7 +13,7 @@ from gaincell.results.spice import CharacterisationResult
 from gaincell.spice.characterise import characterise, device_of, threshold_shifts
 from gaincell.spice.netlists.cell import hold_bench
 from gaincell.spice.runner import available, run
-from gaincell.spice.technology import Corner, technology, user_technology
+from gaincell.spice.technology import Corner, Site, technology, user_technology
 
 pytestmark = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
 
@@ -54,7 +54,7 @@ def test_the_device_is_what_was_simulated(found: CharacterisationResult, tmp_pat
 def test_default_gmin_is_not_taken_for_retention() -> None:
     """The simulator's 1e-12 S discharges the store within milliseconds; ours must not."""
     held = [
-        float(run(hold_bench(technology("freepdk45"), Corner(), [0.75], 1e-2, gmin=gmin)).plot["v(st0)"][-1])
+        float(run(hold_bench(Site(technology("freepdk45")), [0.75], 1e-2, gmin=gmin)).plot["v(st0)"][-1])
         for gmin in (1e-20, 1e-18, 1e-12)
     ]
     assert held[0] == pytest.approx(held[1], abs=2e-4)
@@ -63,7 +63,7 @@ def test_default_gmin_is_not_taken_for_retention() -> None:
 
 
 def test_an_oxide_write_transistor_holds() -> None:
-    plot = run(hold_bench(technology("oxide"), Corner(), [0.0, 0.9], 1.0, gmin=1e-24)).plot
+    plot = run(hold_bench(Site(technology("oxide")), [0.0, 0.9], 1.0, gmin=1e-24)).plot
     assert abs(plot["v(st1)"][-1] - 0.9) < 1e-3
 
 
@@ -86,11 +86,9 @@ def test_own_models_give_the_same_curve_as_the_vendored_ones(tmp_path: Path) -> 
     )
     kit.write_text(text + subcircuits)
     own = user_technology(kit, "nch", "pch", subcircuits=True, nodes="bdgs")
-    curves = [run(curve_bench(t, Corner(), points=5)).plot["i(vb0)"] for t in (free, own)]
+    curves = [run(curve_bench(Site(t), points=5)).plot["i(vb0)"] for t in (free, own)]
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-4, atol=1e-10)
-    shifted = [
-        run(curve_bench(t, Corner(), points=5, shifts=[[0.012] * 4])).plot["i(vb0)"] for t in (free, own)
-    ]
+    shifted = [run(curve_bench(Site(t), points=5, shifts=[[0.012] * 4])).plot["i(vb0)"] for t in (free, own)]
     effect = [a - b for a, b in zip(shifted, curves, strict=True)]
     share = effect[1] / effect[0]  # without the part that delvto has in the mobility
     assert (share > 0.5).all()

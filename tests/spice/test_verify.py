@@ -17,7 +17,7 @@ from gaincell.spice.netlists.readout import RELU, Phases, Readout
 from gaincell.spice.pulses import decided_width, pulse_width
 from gaincell.spice.rawfile import Plot
 from gaincell.spice.runner import available, run
-from gaincell.spice.technology import Corner, technology
+from gaincell.spice.technology import Site, technology
 from gaincell.spice.verify import Verified, count, energy_result, verify
 
 needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
@@ -69,9 +69,7 @@ class TestSimulated:
     @pytest.mark.slow
     def test_the_counter_counts_to_the_nearest_period(self) -> None:
         widths = [0.0, 0.7e-9, 7.8e-9, 14.2e-9]
-        bench = counter_bench(
-            technology("freepdk45"), Corner(), widths, DESIGN.counter_clock, DESIGN.t_pulse_max
-        )
+        bench = counter_bench(Site(technology("freepdk45")), widths, DESIGN.counter_clock, DESIGN.t_pulse_max)
         plot = run(bench).plot
         bits = [[plot[f"v(b{n}_{bit})"][-1] > 0.45 for bit in range(4)] for n in range(len(widths))]
         counts = [sum(int(b) << k for k, b in enumerate(word)) for word in bits]
@@ -104,7 +102,7 @@ class TestSimulated:
     @pytest.mark.slow
     def test_the_first_order_model_holds_for_small_drops(self, monkeypatch: pytest.MonkeyPatch) -> None:
         free, wire = technology("freepdk45"), (30.0, 0.2e-15)
-        operating = wires.in_operation(free, DESIGN, Corner(), first=[wire], second=[], columns=2)
+        operating = wires.in_operation(Site(free), DESIGN, first=[wire], second=[], columns=2)
         (point,) = operating
         assert point.columns == 2
         assert 0.15e-9 < point.rms < 0.6e-9

@@ -17,7 +17,7 @@ from gaincell.results.plain import check
 from gaincell.results.spice_circuits import WriteResult
 from gaincell.spice.netlists.write_path import KINDS, WriteSizes, WriteTimes, write_path_bench
 from gaincell.spice.runner import available
-from gaincell.spice.technology import Corner, technology
+from gaincell.spice.technology import Site, technology
 from gaincell.spice.write_path import characterise_write_path
 
 needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
@@ -27,8 +27,8 @@ TIMES = WriteTimes(8e-9, 8e-9, 15e-9)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_code_has_a_line_of_its_own(kind: str) -> None:
-    text = write_path_bench(technology("freepdk45"), Corner(), kind, 8, 64, TIMES, WriteSizes()).text
-    assert text == write_path_bench(technology("freepdk45"), Corner(), kind, 8, 64, TIMES, WriteSizes()).text
+    text = write_path_bench(Site(technology("freepdk45")), kind, 8, 64, TIMES, WriteSizes()).text
+    assert text == write_path_bench(Site(technology("freepdk45")), kind, 8, 64, TIMES, WriteSizes()).text
     for code in range(8):
         assert f"Xc{code} b{code} wl wlb w{code} wwl wwlb st{code} vdd gaincell" in text
     if kind == "string":

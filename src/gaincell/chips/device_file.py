@@ -80,8 +80,8 @@ class Device:
 
     def to_toml(self) -> str:
         """The device as a file; loading it gives an equal device."""
-        lines = [f"{key} = {toml_value(value)}" for key, value in (("schema", SCHEMA), ("name", self.name))]
-        lines.append(f"description = {toml_value(self.description)}")
+        words = {"schema": SCHEMA, "name": self.name, "description": self.description}
+        lines = [f"{key} = {toml_value(value)}" for key, value in words.items()]
         for table in TABLES:
             entries = {k.split(".")[1]: q for k, q in self.numbers.items() if k.startswith(f"{table}.")}
             word = {"cell": self.cell.name, "retention": self.law}.get(table)

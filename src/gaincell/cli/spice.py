@@ -141,6 +141,7 @@ def verify(
     from gaincell.chips.design_file import load_design
     from gaincell.reports.spice import verification_figure
     from gaincell.spice.inputs import random_inputs
+    from gaincell.spice.technology import Site
     from gaincell.spice.verify import verify as compare
     from gaincell.spice.write_path import stored_levels
 
@@ -158,7 +159,7 @@ def verify(
     with simulating() as stages:
         written = None
         if write_dac is not None:
-            written = stored_levels(technology, chip, write_dac, corner=where)
+            written = stored_levels(Site(technology, where), chip, write_dac)
         result, _ = compare(
             technology,
             chip,

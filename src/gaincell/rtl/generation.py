@@ -30,12 +30,11 @@ from gaincell.rtl.energy import Energy, areas, energies, hypotheses
 from gaincell.rtl.equivalence import WINDOWS, seen_periods
 from gaincell.rtl.gates import replay
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import Record, Stimulus, simulate
+from gaincell.rtl.simulation import Record, Stimulus, random_scales, random_words, simulate, words_of_codes
 from gaincell.rtl.synthesis import Synthesis, check_liberty, map_to_library, synthesise
 from gaincell.rtl.verification import check_head, check_properties, check_ring, check_verilog, done, not_done
 from gaincell.rtl.verilog import TOP, VECTORS, Design
 from gaincell.rtl.verilog import generate as generate_verilog
-from gaincell.rtl.words import random_scales, random_words, words_of_codes
 
 SHOWN_TOKENS = 8
 """Tokens of the testbench that is written, and of a head that is not verified."""

@@ -32,10 +32,18 @@ from gaincell.rtl import programs
 from gaincell.rtl.equivalence import golden_steps
 from gaincell.rtl.fixed_point import Scales
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import PULSES, Record, Stimulus, Wires, Words, simulate
+from gaincell.rtl.simulation import (
+    PULSES,
+    Record,
+    Stimulus,
+    Wires,
+    Words,
+    random_scales,
+    simulate,
+    words_of_codes,
+)
 from gaincell.rtl.verilog import Design as Verilog
 from gaincell.rtl.verilog import generate
-from gaincell.rtl.words import random_scales, words_of_codes
 from gaincell.spice.characterise import LEVELS, read_charge
 from gaincell.spice.netlists.netlist import Netlist
 from gaincell.spice.netlists.readout import RELU, SIGNED, Readout
@@ -43,7 +51,7 @@ from gaincell.spice.netlists.sub_tile import ARRAYS, LIBRARY, inputs, outputs, s
 from gaincell.spice.rawfile import Plot, Wave
 from gaincell.spice.result import corner_of, head, plain
 from gaincell.spice.runner import MISSING, available, run
-from gaincell.spice.technology import Corner, Technology
+from gaincell.spice.technology import Corner, Site, Technology
 from gaincell.spice.verify import TOLERANCES, check_design, checked
 from gaincell.spice.write_path import stored_levels
 from gaincell.units import Second, Volt
@@ -99,20 +107,20 @@ def simulate_sub_tile(
     if not available():
         raise SimulationError(MISSING)
     programs.require(*PROGRAMS)
-    corner = corner or Corner()
-    p = Parameters(_chip(technology, corner, design, size), size)
+    site = Site(technology, corner or Corner())
+    p = Parameters(_chip(site, design, size), size)
     scales = random_scales(p, seed)
     words, written = _random_words(p, scales, tokens, seed)
     digital = Stimulus(p, scales, words)
     record = simulate(digital, stages("Amaranth"))
-    circuit = _circuit(technology, corner, p, len(record.outputs))
+    circuit = _circuit(site, p, len(record.outputs))
     verilog = source(generate(p), p, record)
     stages("ngspice")(0, 1, {})
     with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
         library = compile_library(verilog, Path(name))
         done = run(replace(circuit, libraries={LIBRARY: library}), timeout=TIMEOUT)
-    d, vdd = p.design, technology.vdd * corner.supply
-    injected = _with_injection(d, stored_levels(technology, d, DAC, corner=corner), vdd)
+    d, vdd = p.design, site.vdd
+    injected = _with_injection(d, stored_levels(site, d, DAC), vdd)
     ideal, expected = (_head_codes(digital, scales, chip) for chip in (d, injected))
     codes = _codes(p, record, done.plot, vdd)
     stored = _stored(p, record, done.plot)
@@ -120,7 +128,7 @@ def simulate_sub_tile(
     measured = dict(zip(CODE_CHECKS, (float((off > 0).mean()), float(off.max())), strict=True))
     result = MixedResult(
         **head("mixed", technology.title, command, design, seed),
-        corner=corner_of(corner, technology),
+        corner=corner_of(site),
         chip=d.name,
         columns=p.columns,
         rows=p.rows,
@@ -143,11 +151,10 @@ def simulate_sub_tile(
     return Simulated(result, circuit, verilog)
 
 
-def _circuit(technology: Technology, corner: Corner, p: Parameters, periods: int) -> Netlist:
+def _circuit(site: Site, p: Parameters, periods: int) -> Netlist:
     d = p.design
     return sub_tile(
-        technology,
-        corner,
+        site,
         {
             "key": Readout(RELU, d.score_saturation(p.rows) * d.charge_unit),
             "value": Readout(SIGNED, d.output_saturation * d.charge_unit),
@@ -187,11 +194,11 @@ def _waves(p: Parameters, record: Record, plot: Plot) -> MixedWaves:
     return MixedWaves(p.columns, sampled(logic, step), sampled(analog, step), sampled(stores, run))
 
 
-def _chip(technology: Technology, corner: Corner, design: Design, size: int) -> Design:
+def _chip(site: Site, design: Design, size: int) -> Design:
     """The design with one sub-tile of the simulated cell, which holds for ever."""
-    vdd = technology.vdd * corner.supply
+    vdd = site.vdd
     levels = np.linspace(0, vdd, LEVELS)
-    charge = read_charge(technology, corner, levels, design.t_pulse_max) / design.charge_unit
+    charge = read_charge(site, levels, design.t_pulse_max) / design.charge_unit
     u = levels / vdd * (design.v_max - design.v_min) + design.v_min - design.v_offset
     slope = float(np.polyfit(u, charge, 1)[0])
     cell = TabulatedCell(tuple(u.tolist()), tuple(charge.tolist()), slope)

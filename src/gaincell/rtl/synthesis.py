@@ -12,7 +12,7 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,11 +90,8 @@ def synthesise(design: Design) -> Synthesis:
         tee -q -o depth.txt ltp -noff
         write_json netlist.json
     """
-    with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
-        folder = Path(name)
-        _run(design, script, folder)
-        netlist = json.loads((folder / "netlist.json").read_text(encoding="utf-8"))["modules"]
-        depths = dict(DEPTH.findall((folder / "depth.txt").read_text(encoding="utf-8")))
+    written, depth = _run(design, script, ("netlist.json", "depth.txt"))
+    netlist, depths = json.loads(written)["modules"], dict(DEPTH.findall(depth))
     placed = Counter(cell["type"] for cell in netlist[design.top]["cells"].values())
     found = []
     for module in design.modules:
@@ -128,14 +125,11 @@ def map_to_library(design: Design, liberty: Path) -> Mapped:
         opt_clean
         tee -q -o stat.json stat -json -liberty cells.lib
     """
-    with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
-        folder = Path(name)
-        (folder / "cells.lib").write_bytes(liberty.read_bytes())
-        try:
-            _run(design, script, folder)
-        except SimulationError as error:
-            raise InputError(f"--liberty {liberty.name} cannot be mapped to: {error}") from None
-        found = json.loads((folder / "stat.json").read_text(encoding="utf-8"))["design"]
+    try:
+        (statistics,) = _run(design, script, ("stat.json",), liberty)
+    except SimulationError as error:
+        raise InputError(f"--liberty {liberty.name} cannot be mapped to: {error}") from None
+    found = json.loads(statistics)["design"]
     cells: dict[str, int] = found["num_cells_by_type"]
     if "area" not in found or (left := [kind for kind in cells if kind.startswith("$")]):
         raise InputError(
@@ -145,10 +139,9 @@ def map_to_library(design: Design, liberty: Path) -> Mapped:
     return Mapped(cells, float(found["area"]))
 
 
-def _run(design: Design, script: str, folder: Path) -> None:
+def _run(design: Design, script: str, wanted: Sequence[str], liberty: Path | None = None) -> list[str]:
+    """The texts of the files that a script writes, having read the Verilog."""
     programs.require("yosys")
-    for module, text in design.modules.items():
-        (folder / f"{module}.v").write_text(text, encoding="utf-8")
     sources = " ".join(f"{module}.v" for module in design.modules)
     whole = f"""
         read_verilog {sources}
@@ -158,5 +151,12 @@ def _run(design: Design, script: str, folder: Path) -> None:
         synth -top {design.top} -noabc
         {script}
     """
-    (folder / "synthesise.ys").write_text(whole, encoding="utf-8")
-    programs.run(["yosys", "-q", "-s", "synthesise.ys"], folder)
+    with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
+        folder = Path(name)
+        for module, text in design.modules.items():
+            (folder / f"{module}.v").write_text(text, encoding="utf-8")
+        if liberty is not None:
+            (folder / "cells.lib").write_bytes(liberty.read_bytes())
+        (folder / "synthesise.ys").write_text(whole, encoding="utf-8")
+        programs.run(["yosys", "-q", "-s", "synthesise.ys"], folder)
+        return [(folder / file).read_text(encoding="utf-8") for file in wanted]

@@ -20,9 +20,8 @@ from gaincell.rtl import formal, programs
 from gaincell.rtl.equivalence import compare
 from gaincell.rtl.fixed_point import Scales
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import Comparison, Record, Stimulus, simulate
+from gaincell.rtl.simulation import Comparison, Record, Stimulus, random_scales, random_words, simulate
 from gaincell.rtl.verilog import Design, play, simulator
-from gaincell.rtl.words import random_scales, random_words
 
 RING_TILES = 2
 """Most sub-tiles of the shorter ring."""

@@ -24,8 +24,7 @@ import numpy as np
 import torch
 
 from gaincell.chips.design import Design
-from gaincell.chips.device_file import Device
-from gaincell.chips.device_fit import fit_device
+from gaincell.chips.device import Device, fit_device
 from gaincell.errors import InputError
 from gaincell.files import write_text
 from gaincell.progress import StageProgress, silent_stages
@@ -45,7 +44,7 @@ from gaincell.spice.netlists.cell import curve_bench, disturb_bench, hold_bench,
 from gaincell.spice.rawfile import Plot, Wave
 from gaincell.spice.result import head, plain
 from gaincell.spice.runner import run, run_many
-from gaincell.spice.technology import PROCESSES, SUPPLIES, TEMPERATURES, Corner, Technology
+from gaincell.spice.technology import PROCESSES, SUPPLIES, TEMPERATURES, Corner, Site, Technology
 from gaincell.units import Second, Volt
 
 LEVELS = 15
@@ -62,9 +61,9 @@ GROUP = 10
 """Cells of the Monte Carlo in one netlist."""
 
 
-def read_charge(technology: Technology, corner: Corner, levels: Wave, width: Second) -> Wave:
+def read_charge(site: Site, levels: Wave, width: Second) -> Wave:
     """Charge that a cell takes from its bit line for one pulse, C [levels]."""
-    return _charges(run(charge_bench(technology, corner, levels.tolist(), width)).plot, 1, len(levels))[0]
+    return _charges(run(charge_bench(site, levels.tolist(), width)).plot, 1, len(levels))[0]
 
 
 def _charges(plot: Plot, cells: int, levels: int) -> Wave:
@@ -94,7 +93,7 @@ def characterise(
         raise InputError(f"cells = {cells!r} is out of range; allowed: 2 to 1000")
     if tau is not None and not 1e-6 <= tau <= 1:
         raise InputError(f"tau = {tau!r} s is out of range; allowed: 1e-6 to 1")
-    vdd = technology.vdd
+    site, vdd = Site(technology), technology.vdd
     if not (np.isclose(vdd, design.v_max) and design.v_min == 0):
         raise InputError(
             f"{technology.name} has VDD = {vdd:g} V, and the design {design.name} stores {design.v_min:g} to "
@@ -102,17 +101,17 @@ def characterise(
         )
     step = stages("current, write, disturb")
     step(0, 5, {})
-    dc = run(curve_bench(technology, Corner())).plot
+    dc = run(curve_bench(site)).plot
     step(1, 5, {})
     codes = design.storage_levels or 8
-    write = _writes(technology, np.arange(codes) * vdd / (codes - 1))
+    write = _writes(site, np.arange(codes) * vdd / (codes - 1))
     step(2, 5, {})
-    disturb = _disturb(technology)
+    disturb = _disturb(site)
     step(3, 5, {})
     corners = _corners(technology, jobs)
     step(4, 5, {})
     levels = np.linspace(0, vdd, LEVELS)
-    charge = read_charge(technology, Corner(), levels, design.t_pulse_max)
+    charge = read_charge(site, levels, design.t_pulse_max)
     step(5, 5, {})
     expected = design.cell.current(torch.from_numpy(levels) - design.v_offset).numpy() * design.charge_unit
     unexplained = ((charge - expected) ** 2).sum() / ((charge - charge.mean()) ** 2).sum()
@@ -140,9 +139,9 @@ def characterise(
     )
 
 
-def _writes(technology: Technology, targets: Wave) -> CellWrite:
+def _writes(site: Site, targets: Wave) -> CellWrite:
     """Time to within SETTLED for good, inf if not within the write; error after the switch closed; waves."""
-    waves = run(write_bench(technology, Corner(), targets.tolist())).plot
+    waves = run(write_bench(site, targets.tolist())).plot
     t = waves["time"]
     start, stop = 1e-9, 6e-9
     stored = np.array([waves[f"v(st{n})"] for n in range(len(targets))])
@@ -155,9 +154,9 @@ def _writes(technology: Technology, targets: Wave) -> CellWrite:
     return CellWrite(plain(targets), tuple(times), plain(stored[:, -1] - targets), plain(t), plain(stored))
 
 
-def _disturb(technology: Technology) -> CellDisturb:
-    stored = np.array([0.0, technology.vdd / 2, technology.vdd])
-    plot = run(disturb_bench(technology, Corner(), stored.tolist(), reads=READS)).plot
+def _disturb(site: Site) -> CellDisturb:
+    stored = np.array([0.0, site.vdd / 2, site.vdd])
+    plot = run(disturb_bench(site, stored.tolist(), reads=READS)).plot
     read, half_selected = (
         np.array([plot[f"v({kind}{n})"][-1] for n in range(len(stored))]) - stored for kind in ("st", "hs")
     )
@@ -168,7 +167,9 @@ def _corners(technology: Technology, jobs: int | None) -> CellCorners:
     """Of a user's own models, which are those of one process, the nominal one only."""
     processes = PROCESSES if technology.kit is None else ("nominal",)
     places = [(p, t, s) for p in processes for t in TEMPERATURES for s in SUPPLIES]
-    found = run_many([curve_bench(technology, Corner(*place), points=19) for place in places], jobs=jobs)
+    found = run_many(
+        [curve_bench(Site(technology, Corner(*place)), points=19) for place in places], jobs=jobs
+    )
     curves = [
         CornerCurve(*place, plain(-simulation.plot["i(vb0)"]))
         for place, simulation in zip(places, found, strict=True)
@@ -196,7 +197,7 @@ def _cells_with_mismatch(
     """Charges of cells whose thresholds are drawn, C [cells, levels]."""
     shifts = threshold_shifts(technology, cells, seed).tolist()
     groups = [shifts[n : n + GROUP] for n in range(0, cells, GROUP)]
-    benches = [charge_bench(technology, Corner(), levels.tolist(), width, shifts=group) for group in groups]
+    benches = [charge_bench(Site(technology), levels.tolist(), width, shifts=group) for group in groups]
     done = run_many(benches, jobs=jobs, progress=stages("mismatch"))
     parts = zip(groups, done, strict=True)
     return np.concatenate([_charges(found.plot, len(group), len(levels)) for group, found in parts])
@@ -207,13 +208,13 @@ def _retention(
 ) -> CellRetention:
     """Of cells with the retention asked for, with the simulator's own gmin, and with gate tunnelling."""
     stored = [v * technology.vdd / 0.9 for v in HELD]
-    corner, progress = Corner(), stages("retention")
+    site, progress = Site(technology), stages("retention")
     progress(0, 4, {})
     leak = None
     duration = HOLD if tau is None else 2 * tau
     if tau is not None:
         # the store is more than C_s: found from a decay through a known resistance
-        probe = run(hold_bench(technology, corner, stored, tau, leak=tau / technology.storage)).plot
+        probe = run(hold_bench(site, stored, tau, leak=tau / technology.storage)).plot
         t, v = probe["time"], probe[f"v(st{len(stored) - 1})"]
         signal = (v[-1] - technology.vdd / 2) / (v[0] - technology.vdd / 2)
         if not 0 < signal < 1:
@@ -222,9 +223,9 @@ def _retention(
     progress(1, 4, {})
     times, short = np.linspace(0, duration, 61), np.linspace(0, 1e-5, 61)
     benches = [
-        hold_bench(technology, corner, stored, duration, leak=leak),
-        hold_bench(technology, corner, stored, duration, gmin=DEFAULT_GMIN),
-        hold_bench(technology, corner, stored, 1e-5, tunnelling=True),
+        hold_bench(site, stored, duration, leak=leak),
+        hold_bench(site, stored, duration, gmin=DEFAULT_GMIN),
+        hold_bench(site, stored, 1e-5, tunnelling=True),
     ]
     held, by_default_gmin, with_tunnelling = (
         tuple(plain(np.interp(when, s.plot["time"], s.plot[f"v(st{n})"])) for n in range(len(stored)))

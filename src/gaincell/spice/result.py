@@ -13,7 +13,7 @@ from gaincell.results import provenance
 from gaincell.results.common import Provenance, Values
 from gaincell.results.spice import OperatingPoint
 from gaincell.spice.runner import version
-from gaincell.spice.technology import Corner, Technology
+from gaincell.spice.technology import Site
 
 T = TypeVar("T")
 PROTOCOL = "transistor-level simulation with open models; see docs/spice.md"
@@ -52,10 +52,12 @@ def plain(wave: Any) -> Any:
     return tuple(map(plain, wave)) if np.ndim(wave) else np.asarray(wave).item()
 
 
-def corner_of(corner: Corner, technology: Technology) -> OperatingPoint:
+def corner_of(site: Site) -> OperatingPoint:
     """Where circuits operated."""
-    process = corner.process if technology.kit is None else technology.section or "as the models are"
-    return OperatingPoint(process, corner.temperature, technology.vdd * corner.supply)
+    process, kit = site.corner.process, site.technology
+    if kit.kit is not None:
+        process = kit.section or "as the models are"
+    return OperatingPoint(process, site.corner.temperature, site.vdd)
 
 
 def rounded(entry: T) -> T:

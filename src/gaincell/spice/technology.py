@@ -34,6 +34,8 @@ TITLES = {
 PROCESSES = ("nominal", "fast", "slow")
 TEMPERATURES = (-40.0, 27.0, 85.0)
 SUPPLIES = (0.9, 1.0, 1.1)
+OXIDE_HIGH, OXIDE_LOW = 2.0, -1.0
+"""Gate of an oxide write transistor, V: on and off."""
 CARD = "card.spi"
 _FREEPDK = {"nominal": "freepdk45_nom.spi", "fast": "freepdk45_ff.spi", "slow": "freepdk45_ss.spi"}
 _GENERIC = {"nominal": (0.0, 1.0), "fast": (-0.03, 1.08), "slow": (0.03, 0.92)}
@@ -156,6 +158,30 @@ class Technology:
     def title(self) -> str:
         """Words for tables and figures."""
         return TITLES.get(self.name, f"{self.name} (a user's own models)")
+
+
+@dataclass(frozen=True)
+class Site:
+    """What every circuit is built for: a technology in a corner."""
+
+    technology: Technology
+    corner: Corner = Corner()
+
+    @property
+    def vdd(self) -> Volt:
+        """Of this corner."""
+        return self.technology.vdd * self.corner.supply
+
+    @property
+    def write_levels(self) -> tuple[Volt, Volt, Volt]:
+        """Gates of the write path: wwl off, wwl on, wwlb off (wwlb is at 0 V when on).
+
+        Off is beyond the rails by the technology's underdrive: at the rails the subthreshold current of a
+        short transistor moves a 10 fF store by 0.2 V within microseconds.
+        """
+        if self.technology.oxide_write:
+            return OXIDE_LOW, OXIDE_HIGH, self.vdd
+        return -self.technology.underdrive, self.vdd, self.vdd + self.technology.underdrive
 
 
 _FREE = Technology("freepdk45", 0.9, "NMOS_VTG", "PMOS_VTG")

@@ -55,7 +55,7 @@ from gaincell.spice.pulses import decided_width, sourced, supplied, touched_rail
 from gaincell.spice.rawfile import Plot, Wave
 from gaincell.spice.result import corner_of, head, plain
 from gaincell.spice.runner import run, run_many
-from gaincell.spice.technology import Corner, Technology
+from gaincell.spice.technology import Corner, Site, Technology
 from gaincell.units import Second
 
 TIMEOUT: Second = 900.0
@@ -82,15 +82,15 @@ class Verified(NamedTuple):
     energy: EnergyRun
 
 
-def own_curve(technology: Technology, corner: Corner, design: Design) -> dict[str, Callable[[Wave], Wave]]:
+def own_curve(site: Site, design: Design) -> dict[str, Callable[[Wave], Wave]]:
     """F in charge units over stored voltage in V, for every one of CURVES."""
     from scipy.interpolate import PchipInterpolator
 
-    levels = np.linspace(0, technology.vdd * corner.supply, LEVELS)
-    charge = read_charge(technology, corner, levels, design.t_pulse_max) / design.charge_unit
+    levels = np.linspace(0, site.vdd, LEVELS)
+    charge = read_charge(site, levels, design.t_pulse_max) / design.charge_unit
     own = PchipInterpolator(levels, charge)
     cubic, line = (np.polynomial.Polynomial.fit(levels, charge, order) for order in (3, 1))
-    dc = run(curve_bench(technology, corner)).plot
+    dc = run(curve_bench(site)).plot
     static = PchipInterpolator(dc["v(st)"], -dc["i(vb0)"] * design.t_pulse_max / design.charge_unit)
     return {"own": own, "cubic": cubic, "linear": line, "static": static}
 
@@ -120,16 +120,14 @@ def verify(
     ngspice cannot do.
     """
     check_design(design)
-    corner = corner or Corner()
+    site = Site(technology, corner or Corner())
     tokens, dims = inputs.values.shape
     if not 1 <= columns <= min(tokens, dims):
         raise InputError(f"columns = {columns!r} is out of range; allowed: 1 to {min(tokens, dims)}")
-    curves = own_curve(technology, corner, design)
-    ideal = np.linspace(0, technology.vdd * corner.supply, design.storage_levels or 8)
+    curves = own_curve(site, design)
+    ideal = np.linspace(0, site.vdd, design.storage_levels or 8)
     levels = ideal if written is None else written
-    bench = _Bench(
-        technology, design, inputs, corner, levels, columns, group, transistor_readout, jobs, stages
-    )
+    bench = _Bench(site, design, inputs, levels, columns, group, transistor_readout, jobs, stages)
     longest = bench.phases.longest
     models = {name: bench.chained(curve, levels) for name, curve in curves.items()}
     model1, model2 = ({name: pair[n] for name, pair in models.items()} for n in (0, 1))
@@ -151,7 +149,7 @@ def verify(
     written_off = float(np.abs(levels - ideal).max() / ideal[1])
     result = VerifyResult(
         **head("verify", technology.title, command, design, seed, inputs.origin),
-        corner=corner_of(corner, technology),
+        corner=corner_of(site),
         readout="transistor" if transistor_readout else "behavioural",
         inputs=inputs.name,
         input_statistics=inputs.statistics,
@@ -242,10 +240,9 @@ class _Simulated(NamedTuple):
 class _Bench:
     """What both arrays share: their circuits, what is stored and read, and how they are simulated."""
 
-    technology: Technology
+    site: Site
     design: Design
     inputs: Inputs
-    corner: Corner
     levels: Wave
     columns: int
     group: int
@@ -256,10 +253,6 @@ class _Bench:
     @property
     def phases(self) -> Phases:
         return Phases(self.design.t_pulse_max)
-
-    @property
-    def vdd(self) -> float:
-        return self.technology.vdd * self.corner.supply
 
     def readout(self, kind: str) -> Readout:
         """That of one array."""
@@ -274,14 +267,14 @@ class _Bench:
         spans = [(a, min(a + self.group, self.columns)) for a in starts]
         slices = [
             array_slice(
-                self.technology, self.corner, self.levels[codes[:, a:b]].tolist(), pulses.tolist(), readout,
+                self.site, self.levels[codes[:, a:b]].tolist(), pulses.tolist(), readout,
                 phases=phases, before=a, columns=all_lines, transistor_readout=self.transistors,
             )
             for a, b in spans
         ]  # fmt: skip
         done = run_many(slices, jobs=self.jobs, timeout=TIMEOUT, progress=self.stages(title))
         widths = [
-            transistor_width(simulation.plot, c, kind, phases, self.vdd)
+            transistor_width(simulation.plot, c, kind, phases, self.site.vdd)
             if self.transistors
             else decided_width(simulation.plot, c, readout, phases)
             for (a, b), simulation in zip(spans, done, strict=True)
@@ -330,7 +323,7 @@ class _Bench:
             rms,
             {curve: value / longest for curve, value in rms.items()},
             affine_fit(model["own"], found.widths, longest),
-            sum(touched_rail(plot, c, self.readout(kind), self.vdd) for plot, c in places),
+            sum(touched_rail(plot, c, self.readout(kind), self.site.vdd) for plot, c in places),
             self._energy(found.plots, places, self.readout(kind)),
         )
 
@@ -343,13 +336,13 @@ class _Bench:
         energy: dict[str, ReadEnergy] = {}
         for name, source in {"cells": "i(vcell)", "drivers": "i(vdrive)", "readout": "i(vread)"}.items():
             if source in plots[0].waves:
-                parts = [supplied(plot, source, self.phases, self.vdd) for plot in plots]
+                parts = [supplied(plot, source, self.phases, self.site.vdd) for plot in plots]
                 # every slice drives whole word lines, so drivers count once
                 share = 1 / len(plots) if name == "drivers" else 1.0
                 read, conversion = (share * sum(part[n] for part in parts) for n in (0, 1))
                 energy[name] = ReadEnergy(read, conversion, self.columns)
         if "readout" not in energy:
-            drawn = [sourced(plot, c, readout) * self.vdd for plot, c in places]
+            drawn = [sourced(plot, c, readout) * self.site.vdd for plot, c in places]
             energy["integrators, at least"] = ReadEnergy(float(np.sum(drawn)), 0.0, self.columns)
         return energy
 

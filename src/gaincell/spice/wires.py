@@ -37,14 +37,14 @@ from gaincell.progress import StageProgress, silent_stages
 from gaincell.results.spice import BitLine, InOperation, WiresResult, WordLine
 from gaincell.spice.inputs import random_inputs
 from gaincell.spice.netlists.array import GATE_LOAD, WireElement, array_slice, driver_subcircuit, word_line
-from gaincell.spice.netlists.cell import cell_subcircuit, write_levels
+from gaincell.spice.netlists.cell import cell_subcircuit
 from gaincell.spice.netlists.netlist import ARRAY_OPTIONS, OPTIONS, Netlist, bench, number, sources
 from gaincell.spice.netlists.readout import RELU, SIGNED, Phases, Readout
 from gaincell.spice.pulses import touched_rail
 from gaincell.spice.rawfile import Plot, Wave
 from gaincell.spice.result import corner_of, head
 from gaincell.spice.runner import run_many
-from gaincell.spice.technology import Corner, Technology
+from gaincell.spice.technology import Corner, Site, Technology
 from gaincell.spice.verify import own_curve
 from gaincell.units import Farad, Ohm, Second
 
@@ -65,12 +65,11 @@ COLUMNS = 16
 ABOVE_NOISE = 3.0
 
 
-def bit_line_bench(technology: Technology, corner: Corner, cells: int, resistance: float) -> Netlist:
+def bit_line_bench(site: Site, cells: int, resistance: float) -> Netlist:
     """Operating point of one bit line whose cells all conduct, stored voltage VDD; i(vsense)."""
-    vdd = technology.vdd * corner.supply
-    off, _, off_b = write_levels(technology, vdd)
+    vdd, (off, _, off_b) = site.vdd, site.write_levels
     body = [
-        *cell_subcircuit(technology, write_gate=False),
+        *cell_subcircuit(site.technology, write_gate=False),
         *sources({"dd vdd": vdd, "on on": vdd, "onb onb": 0, "off off": off, "offb offb": off_b}),
         *sources({"st st": vdd, "sense b0": vdd / 2}),
     ]
@@ -79,18 +78,15 @@ def bit_line_bench(technology: Technology, corner: Corner, cells: int, resistanc
         body.append(f"Xc{n} b{n} on onb off off offb st vdd gaincell")
     title = f"bit line of {cells} cells, {resistance:g} Ohm per cell"
     dc = f".dc Vsense {number(vdd / 2)} {number(vdd / 2 + 2e-3)} 1e-3"
-    return bench(technology, corner, title, body, ["i(vsense)"], dc=dc)
+    return bench(site, title, body, ["i(vsense)"], dc=dc)
 
 
-def word_line_bench(
-    technology: Technology, corner: Corner, cells: int, wire: WireElement, width: float
-) -> Netlist:
+def word_line_bench(site: Site, cells: int, wire: WireElement, width: float) -> Netlist:
     """One word line: the nearest and the farthest cell at V_max, gate loads between; i(vb0), i(vb1)."""
-    vdd = technology.vdd * corner.supply
-    off, _, off_b = write_levels(technology, vdd)
+    vdd, (off, _, off_b) = site.vdd, site.write_levels
     body = [
-        *cell_subcircuit(technology, write_gate=False),
-        *driver_subcircuit(technology),
+        *cell_subcircuit(site.technology, write_gate=False),
+        *driver_subcircuit(site.technology),
         *sources({"dd vdd": vdd, "drive vdrive": vdd, "off off": off, "offb offb": off_b}),
         *word_line(0, width, 1e-9, vdd, cells, wire, 0, 0),
     ]
@@ -105,7 +101,7 @@ def word_line_bench(
     end = 1e-9 + width + 3e-9 + 2 * cells**2 * wire.resistance * (wire.capacitance + GATE_LOAD)
     title = f"word line of {cells} cells, {wire.resistance:g} Ohm, {width * 1e9:g} ns"
     saved = ["i(vb0)", "i(vb1)"]
-    return bench(technology, corner, title, body, saved, stop=end, options=ARRAY_OPTIONS)
+    return bench(site, title, body, saved, stop=end, options=ARRAY_OPTIONS)
 
 
 def study(
@@ -124,30 +120,27 @@ def study(
 
     Raises SimulationError.
     """
-    corner = corner or Corner()
+    site = Site(technology, corner or Corner())
     sizes = [n for n in SIZES if n <= most]
-    bit_line, current, conductance = bit_lines(technology, corner, sizes, jobs, stages)
-    word_line = word_lines(technology, corner, sizes, design.t_pulse_max, jobs, stages)
-    operating = in_operation(technology, design, corner, jobs=jobs, stages=stages)
+    bit_line, current, conductance = bit_lines(site, sizes, jobs, stages)
+    word_line = word_lines(site, sizes, design.t_pulse_max, jobs, stages)
+    operating = in_operation(site, design, jobs=jobs, stages=stages)
     tolerance = 0.5 / (design.counter_levels - 1)
-    limits = {"bit line": _limit([(p.resistance, p.error) for p in bit_line if p.cells == 64], tolerance)}
+    errors = {"bit line": [(p.resistance, p.error) for p in bit_line if p.cells == 64]}
     for c in WORD_CAPACITANCES:
         line = [p for p in word_line if p.cells == 64 and p.capacitance == c]
-        for words, errors in (
-            ("1 ns pulse", [(p.resistance, p.error) for p in line]),
-            ("longest pulse", [(p.resistance, p.long_error) for p in line]),
-        ):
-            limits[f"word line, {c * 1e15:g} fF, {words}"] = _limit(errors, tolerance)
+        errors[f"word line, {c * 1e15:g} fF, 1 ns pulse"] = [(p.resistance, p.error) for p in line]
+        errors[f"word line, {c * 1e15:g} fF, longest pulse"] = [(p.resistance, p.long_error) for p in line]
     for array in ("first", "second"):
         points = [p for p in operating if p.array == array and p.capacitance == POINTS[0][1]]
-        for words, changes in (("rms", [p.rms for p in points]), ("largest", [p.largest for p in points])):
-            share = [change / design.t_pulse_max for change in changes]
-            pairs = list(zip((p.resistance for p in points), share, strict=True))
-            limits[f"in operation, {array} dot product, {words}"] = _limit(pairs, tolerance)
+        for words in ("rms", "largest"):
+            errors[f"in operation, {array} dot product, {words}"] = [
+                (p.resistance, getattr(p, words) / design.t_pulse_max) for p in points
+            ]
     full = 64 * current * design.t_pulse_max / (design.score_saturation(64) * design.charge_unit)
     return WiresResult(
         **head("wires", technology.title, command, design),
-        corner=corner_of(corner, technology),
+        corner=corner_of(site),
         bit_line=tuple(bit_line),
         word_line=tuple(word_line),
         in_operation=tuple(operating),
@@ -155,17 +148,17 @@ def study(
         tolerance=tolerance,
         full_scale=design.t_pulse_max,
         overload=full,
-        limits=limits,
+        limits={name: _limit(points, tolerance) for name, points in errors.items()},
     )
 
 
 def bit_lines(
-    technology: Technology, corner: Corner, sizes: Sequence[int], jobs: int | None, stages: StageProgress
+    site: Site, sizes: Sequence[int], jobs: int | None, stages: StageProgress
 ) -> tuple[list[BitLine], float, float]:
     """Lines of `sizes` cells; current, A, and output conductance, S, of one cell at V_max."""
     points = [(n, r) for r in BIT_RESISTANCES for n in sizes]
-    benches = [bit_line_bench(technology, corner, 1, 1e-6)]
-    benches += [bit_line_bench(technology, corner, n, r) for n, r in points]
+    benches = [bit_line_bench(site, 1, 1e-6)]
+    benches += [bit_line_bench(site, n, r) for n, r in points]
     currents = [-s.plot["i(vsense)"] for s in run_many(benches, jobs=jobs, progress=stages("bit lines"))]
     single, conductance = float(currents[0][0]), float((currents[0][2] - currents[0][0]) / 2e-3)
     found = []
@@ -178,8 +171,7 @@ def bit_lines(
 
 
 def word_lines(
-    technology: Technology,
-    corner: Corner,
+    site: Site,
     sizes: Sequence[int],
     longest: Second,
     jobs: int | None,
@@ -188,9 +180,7 @@ def word_lines(
     """Lines of `sizes` cells over resistance and capacitance."""
     points = [(n, r, c) for c in WORD_CAPACITANCES for r in WORD_RESISTANCES for n in sizes]
     benches = [
-        word_line_bench(technology, corner, n, WireElement(r, c), width)
-        for n, r, c in points
-        for width in (SHORT, longest)
+        word_line_bench(site, n, WireElement(r, c), width) for n, r, c in points for width in (SHORT, longest)
     ]
     plots = [s.plot for s in run_many(benches, jobs=jobs, progress=stages("word lines"))]
     ratios = [
@@ -213,9 +203,8 @@ class _Array:
 
 
 def in_operation(
-    technology: Technology,
+    site: Site,
     design: Design,
-    corner: Corner,
     *,
     first: Sequence[tuple[Ohm, Farad]] = POINTS,
     second: Sequence[tuple[Ohm, Farad]] = SECOND_POINTS,
@@ -229,13 +218,13 @@ def in_operation(
 
     Raises SimulationError.
     """
-    phases, vdd = Phases(design.t_pulse_max), technology.vdd * corner.supply
+    phases, vdd = Phases(design.t_pulse_max), site.vdd
     found = []
-    arrays = _arrays(technology, design, corner, columns, phases)
+    arrays = _arrays(site, design, columns, phases)
     for array, points in zip(arrays, (first, second), strict=True):
         if not points:
             continue
-        benches = [_slice(technology, corner, array, phases, wire) for wire in ((0.0, 0.0), *points)]
+        benches = [_slice(site, array, phases, wire) for wire in ((0.0, 0.0), *points)]
         finer = replace(benches[0], text=benches[0].text.replace(ARRAY_OPTIONS, OPTIONS))
         benches.insert(1, finer)
         progress = stages(f"arrays in operation, {array.name} dot product")
@@ -247,12 +236,10 @@ def in_operation(
     return found
 
 
-def _arrays(
-    technology: Technology, design: Design, corner: Corner, columns: int, phases: Phases
-) -> tuple[_Array, _Array]:
-    inputs, curve = random_inputs(design, 0), own_curve(technology, corner, design)["own"]
+def _arrays(site: Site, design: Design, columns: int, phases: Phases) -> tuple[_Array, _Array]:
+    inputs, curve = random_inputs(design, 0), own_curve(site, design)["own"]
     dims = inputs.values.shape[1]
-    volts = technology.vdd * corner.supply / ((design.storage_levels or 8) - 1)
+    volts = site.vdd / ((design.storage_levels or 8) - 1)
     pulses = inputs.x * phases.longest
     scores = Readout(RELU, design.score_saturation(dims) * design.charge_unit)
     charge = inputs.x @ curve(inputs.keys * volts) * design.charge_unit / scores.full_charge
@@ -268,14 +255,11 @@ def _arrays(
     return array("first", inputs.keys, pulses, scores), array("second", inputs.values, driven, outputs)
 
 
-def _slice(
-    technology: Technology, corner: Corner, array: _Array, phases: Phases, wire: tuple[Ohm, Farad]
-) -> Netlist:
+def _slice(site: Site, array: _Array, phases: Phases, wire: tuple[Ohm, Farad]) -> Netlist:
     """The simulated columns in the middle of the word lines, the other columns lumped before and after."""
     others = array.columns - array.volts.shape[1]
     return array_slice(
-        technology,
-        corner,
+        site,
         array.volts.tolist(),
         array.pulses.tolist(),
         array.readout,

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gaincell.errors import InputError
-from gaincell.spice.netlists.cell import cell_subcircuit, write_levels
+from gaincell.spice.netlists.cell import cell_subcircuit
 from gaincell.spice.netlists.netlist import (
     ARRAY_OPTIONS,
     EDGE,
@@ -32,7 +32,7 @@ from gaincell.spice.netlists.netlist import (
 )
 from gaincell.spice.netlists.readout import Phases, Readout, column_lines, shared_lines
 from gaincell.spice.netlists.transistor_readout import column_of_transistors, shared_of_transistors
-from gaincell.spice.technology import Corner, Size, Technology
+from gaincell.spice.technology import Site, Size, Technology
 from gaincell.units import Farad, Ohm, Second, Volt
 
 DRIVER_N, DRIVER_P = 1.0e-6, 2.0e-6
@@ -50,8 +50,7 @@ class WireElement:
 
 
 def array_slice(
-    technology: Technology,
-    corner: Corner,
+    site: Site,
     stored: Sequence[Sequence[Volt]],
     pulses: Sequence[Second],
     readout: Readout,
@@ -83,12 +82,11 @@ def array_slice(
         )
     if max(pulses) > phases.longest * 1.1:
         raise InputError(f"a pulse of {max(pulses):.4g} s is longer than the longest, {phases.longest:.4g} s")
-    vdd = technology.vdd * corner.supply
-    ref = vdd / 2
+    technology, vdd, ref = site.technology, site.vdd, site.vdd / 2
     body = [
         *cell_subcircuit(technology, write_gate=write_gates),
         *driver_subcircuit(technology),
-        *idle_supplies(technology, vdd),
+        *_idle_supplies(site),
         *shared_lines(readout, phases, ref),
     ]
     saved = ["v(ramp)", "v(ref)", "i(vcell)", "i(vdrive)"]
@@ -113,8 +111,7 @@ def array_slice(
         saved += [f"v(o{c})", f"v(p{c})", f"v(bl{c})"] + ([f"v(s{c})"] if readout.kind == "signed" else [])
     step = "5e-11" if transistor_readout else "1e-09"
     return bench(
-        technology,
-        corner,
+        site,
         f"{n} x {m} cells, {readout.kind} readout{' of transistors' * transistor_readout}",
         body,
         saved,
@@ -124,9 +121,9 @@ def array_slice(
     )
 
 
-def idle_supplies(technology: Technology, vdd: Volt) -> list[str]:
+def _idle_supplies(site: Site) -> list[str]:
     """Supplies of cells and word-line drivers, and the write path at rest."""
-    off, _, off_b = write_levels(technology, vdd)
+    vdd, (off, _, off_b) = site.vdd, site.write_levels
     supplies = {"cell vdd": vdd, "drive vdrive": vdd}
     return sources({**supplies, "wl off": off, "wlb offb": off_b, "wbl wbl": vdd / 2})
 
@@ -169,8 +166,7 @@ def word_line(
 
 
 def charge_bench(
-    technology: Technology,
-    corner: Corner,
+    site: Site,
     stored: Sequence[Volt],
     width: Second,
     *,
@@ -185,11 +181,11 @@ def charge_bench(
     stored: voltages of the copies of every cell [levels].  shifts: of every cell k, see cell_subcircuit
     [cells, 4]; each has a word line of its own.  columns: length of the word lines.
     """
-    start, vdd = Phases().start, technology.vdd * corner.supply
+    technology, vdd, start = site.technology, site.vdd, Phases().start
     m = len(stored)
     body = [
         *driver_subcircuit(technology),
-        *idle_supplies(technology, vdd),
+        *_idle_supplies(site),
     ]
     for k, shift in enumerate(shifts):
         body += cell_subcircuit(technology, f"cell{k}", shift, write_gate=False)
@@ -203,4 +199,4 @@ def charge_bench(
     title = f"charge of {len(saved)} cells for a pulse of {width * 1e9:.4g} ns"
     saved += ["i(vcell)", "i(vdrive)"]
     steps = ("1n", "500p")
-    return bench(technology, corner, title, body, saved, stop=end, steps=steps, options=ARRAY_OPTIONS)
+    return bench(site, title, body, saved, stop=end, steps=steps, options=ARRAY_OPTIONS)

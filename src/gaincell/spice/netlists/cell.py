@@ -24,11 +24,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gaincell.spice.netlists.netlist import EDGE, Netlist, bench, number, pulse, pwl, sources
-from gaincell.spice.technology import Corner, Technology
+from gaincell.spice.technology import Site, Technology
 from gaincell.units import Second, Volt
 
-OXIDE_HIGH, OXIDE_LOW = 2.0, -1.0
-"""Gate of an oxide write transistor, V: on and off."""
 HOLD_OPTIONS = "reltol=1e-4 abstol=1e-18 chgtol=1e-20 vntol=1e-6 gmin={gmin} method=gear"
 
 
@@ -61,40 +59,21 @@ def cell_subcircuit(
     return [*lines, f"Cs store 0 {number(t.storage)}", ".ends"]
 
 
-def write_levels(technology: Technology, vdd: Volt) -> tuple[Volt, Volt, Volt]:
-    """Gates of the write path: wwl off, wwl on, wwlb off (wwlb is at 0 V when on).
-
-    Off is beyond the rails by the technology's underdrive: at the rails the subthreshold current of a
-    short transistor moves a 10 fF store by 0.2 V within microseconds.
-    """
-    if technology.oxide_write:
-        return OXIDE_LOW, OXIDE_HIGH, vdd
-    return -technology.underdrive, vdd, vdd + technology.underdrive
-
-
-def curve_bench(
-    technology: Technology,
-    corner: Corner,
-    *,
-    shifts: Sequence[Sequence[Volt]] = ((0.0,) * 4,),
-    points: int = 46,
-) -> Netlist:
+def curve_bench(site: Site, *, shifts: Sequence[Sequence[Volt]] = ((0.0,) * 4,), points: int = 46) -> Netlist:
     """DC current of one or many cells, bit line at VDD/2, over the stored voltage 0 ... VDD; i(vb<n>): out of
     each.
 
     shifts: four threshold shifts of every cell, V [cells, 4].
     """
-    vdd = technology.vdd * corner.supply
-    off, _, off_b = write_levels(technology, vdd)
+    vdd, (off, _, off_b) = site.vdd, site.write_levels
     body = sources(
         {"dd vdd": vdd, "wl wl": vdd, "wlb wlb": 0, "wwl wwl": off, "wwlb wwlb": off_b, "st st": 0}
     )
     for n, shift in enumerate(shifts):
-        body += cell_subcircuit(technology, f"cell{n}", shift)
+        body += cell_subcircuit(site.technology, f"cell{n}", shift)
         body += [f"Vb{n} b{n} 0 {number(vdd / 2)}", f"Xc{n} b{n} wl wlb st wwl wwlb st vdd cell{n}"]
     return bench(
-        technology,
-        corner,
+        site,
         f"current over the stored voltage, {len(shifts)} cell(s)",
         body,
         ["v(st)", *(f"i(vb{n})" for n in range(len(shifts)))],
@@ -102,15 +81,12 @@ def curve_bench(
     )
 
 
-def write_bench(
-    technology: Technology, corner: Corner, targets: Sequence[Volt], *, t_write: Second = 5e-9
-) -> Netlist:
+def write_bench(site: Site, targets: Sequence[Volt], *, t_write: Second = 5e-9) -> Netlist:
     """One cell for every target: discharged to 0 V, written for t_write from 1 ns on, then held; v(st<n>)."""
-    vdd = technology.vdd * corner.supply
-    off, on, off_b = write_levels(technology, vdd)
+    vdd, (off, on, off_b) = site.vdd, site.write_levels
     start, stop = 1e-9, 1e-9 + t_write
     body = [
-        *cell_subcircuit(technology),
+        *cell_subcircuit(site.technology),
         *sources({"dd vdd": vdd, "wl wl": 0, "wlb wlb": vdd, "b bl": vdd / 2}),
         f"Vwwl wwl 0 {pulse(start, stop, off, on)}",
         f"Vwwlb wwlb 0 {pulse(start, stop, off_b, 0)}",
@@ -120,12 +96,11 @@ def write_bench(
         body.append(f".ic v(st{n})=0")
     saved = [f"v(st{n})" for n in range(len(targets))]
     title = f"writing {len(targets)} levels"
-    return bench(technology, corner, title, body, saved, stop=stop + 1e-9, steps=("20p", "20p"))
+    return bench(site, title, body, saved, stop=stop + 1e-9, steps=("20p", "20p"))
 
 
 def hold_bench(
-    technology: Technology,
-    corner: Corner,
+    site: Site,
     stored: Sequence[Volt],
     duration: Second,
     *,
@@ -137,11 +112,10 @@ def hold_bench(
 
     leak: resistance from the store to VDD/2, Ohm: set, not predicted.
     """
-    vdd = technology.vdd * corner.supply
-    off, _, off_b = write_levels(technology, vdd)
+    vdd, (off, _, off_b) = site.vdd, site.write_levels
     rest = {"wl wl": 0, "wlb wlb": vdd, "b bl": vdd / 2, "mid mid": vdd / 2, "w wbl": vdd / 2}
     body = [
-        *cell_subcircuit(technology),
+        *cell_subcircuit(site.technology),
         *sources({"dd vdd": vdd, **rest, "wwl wwl": off, "wwlb wwlb": off_b}),
     ]
     for n, volts in enumerate(stored):
@@ -149,8 +123,7 @@ def hold_bench(
         if leak is not None:
             body.append(f"Rl{n} st{n} mid {number(leak)}")
     return bench(
-        technology,
-        corner,
+        site,
         f"{len(stored)} cells held for {duration:g} s",
         body,
         [f"v(st{n})" for n in range(len(stored))],
@@ -161,16 +134,13 @@ def hold_bench(
     )
 
 
-def disturb_bench(
-    technology: Technology, corner: Corner, stored: Sequence[Volt], *, reads: int = 8, t_pulse: Second = 15e-9
-) -> Netlist:
+def disturb_bench(site: Site, stored: Sequence[Volt], *, reads: int = 8, t_pulse: Second = 15e-9) -> Netlist:
     """Read disturb, v(st<n>), and half-select disturb, v(hs<n>).
 
     Every stored cell is read `reads` times. Its half-selected twin shares the write bit line with columns
     being written: the line goes rail to rail as often, its own write gate stays off.
     """
-    vdd = technology.vdd * corner.supply
-    off, _, off_b = write_levels(technology, vdd)
+    vdd, (off, _, off_b) = site.vdd, site.write_levels
     period = t_pulse + 5e-9
     wl, wlb, line = [(0.0, 0.0)], [(0.0, vdd)], [(0.0, vdd / 2)]
     for k in range(reads):
@@ -183,7 +153,7 @@ def disturb_bench(
     line += [(stop - 1e-9, line[-1][1]), (stop - 1e-9 + EDGE, vdd / 2)]
     rest = {"off offn": 0, "rest offp": vdd, "mid mid": vdd / 2, "b bl": vdd / 2}
     body = [
-        *cell_subcircuit(technology),
+        *cell_subcircuit(site.technology),
         f"Vdd vdd 0 {number(vdd)}",
         f"Vwl wl 0 {pwl(wl)}",
         f"Vwlb wlb 0 {pwl(wlb)}",
@@ -196,4 +166,4 @@ def disturb_bench(
         body.append(f".ic v(st{n})={number(volts)} v(hs{n})={number(volts)}")
     saved = [f"v({kind}{n})" for kind in ("st", "hs") for n in range(len(stored))]
     title = "read and half-select disturb"
-    return bench(technology, corner, title, body, saved, stop=stop, steps=("100p", "100p"))
+    return bench(site, title, body, saved, stop=stop, steps=("100p", "100p"))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gaincell.spice.technology import Corner, Technology
+from gaincell.spice.technology import Site
 from gaincell.units import Second, Volt
 
 OPTIONS = "reltol=1e-3 abstol=1e-12 chgtol=1e-16 vntol=1e-5 gmin=1e-16 method=trap klu bypass=1"
@@ -61,8 +61,7 @@ def netlist(
 
 
 def bench(
-    technology: Technology,
-    corner: Corner,
+    site: Site,
     title: str,
     body: Iterable[str],
     saved: Sequence[str],
@@ -73,15 +72,15 @@ def bench(
     options: str = OPTIONS,
     tunnelling: bool = False,
 ) -> Netlist:
-    """A netlist in a technology: a sweep, or a transient to `stop`; steps: suggested and longest ones."""
+    """A netlist at a site: a sweep, or a transient to `stop`; steps: suggested and longest ones."""
     analysis = dc if stop is None else f".tran {steps[0]} {number(stop)} 0 {steps[1]}"
     return netlist(
-        f"{technology.name}: {title}",
+        f"{site.technology.name}: {title}",
         body,
         analysis,
         saved,
-        files=technology.files(corner, tunnelling=tunnelling),
-        temperature=corner.temperature,
+        files=site.technology.files(site.corner, tunnelling=tunnelling),
+        temperature=site.corner.temperature,
         options=options,
         stop_time=stop,
     )

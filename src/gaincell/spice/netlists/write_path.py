@@ -27,10 +27,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gaincell.spice.netlists.array import GATE_LOAD, WireElement, driver_subcircuit
-from gaincell.spice.netlists.cell import cell_subcircuit, write_levels
+from gaincell.spice.netlists.cell import cell_subcircuit
 from gaincell.spice.netlists.netlist import EDGE, Netlist, bench, number, pulse, pwl
 from gaincell.spice.netlists.transistor_readout import gates
-from gaincell.spice.technology import Corner, Size, Technology
+from gaincell.spice.technology import Site, Size, Technology
 from gaincell.units import Farad, Ohm, Second
 
 KINDS = ("string", "charge")
@@ -74,8 +74,7 @@ class WriteTimes:
 
 
 def write_path_bench(
-    technology: Technology,
-    corner: Corner,
+    site: Site,
     kind: str,
     levels: int,
     cells: int,
@@ -87,8 +86,7 @@ def write_path_bench(
     kind: of KINDS.  levels: L.  cells: N on a write line.
     Saved: st<code> the store, i(vd<code>) of the DAC's supply, i(vb<code>) of the cell's bit line.
     """
-    t, vdd = technology, technology.vdd * corner.supply
-    off, on, off_b = write_levels(t, vdd)
+    t, vdd, (off, on, off_b) = site.technology, site.vdd, site.write_levels
     begun, release = START, START + times.discharge
     connect, closed = release + GAP, times.written
 
@@ -126,7 +124,7 @@ def write_path_bench(
         else:
             body += _charge(code, levels, vdd, connect, sizes)
         saved += [f"v(st{code})", f"i(vd{code})", f"i(vb{code})"]
-    return bench(t, corner, f"{kind} DAC, {levels} codes into cells", body, saved, stop=times.end)
+    return bench(site, f"{kind} DAC, {levels} codes into cells", body, saved, stop=times.end)
 
 
 def _idle_gates(t: Technology, line: str, code: int, count: int, off: float, off_b: float) -> list[str]:
@@ -179,14 +177,12 @@ def _charge(code: int, levels: int, vdd: float, connect: Second, sizes: WriteSiz
     return lines
 
 
-def pulse_bench(
-    technology: Technology, corner: Corner, widths: Sequence[Second], cells: int, longest: Second
-) -> Netlist:
+def pulse_bench(site: Site, widths: Sequence[Second], cells: int, longest: Second) -> Netlist:
     """A word-line driver for every width, on the lines of `cells` cells: v(wl<n>), i(vw<n>) of its supply."""
-    vdd = technology.vdd * corner.supply
+    vdd = site.vdd
     load = cells * (WireElement().capacitance + GATE_LOAD)
     end = START + longest + 3e-9
-    body = [*driver_subcircuit(technology)]
+    body = [*driver_subcircuit(site.technology)]
     saved = []
     for n, width in enumerate(widths):
         body += [
@@ -197,4 +193,4 @@ def pulse_bench(
             f"Cb{n} wlb{n} 0 {number(load)}",
         ]
         saved += [f"v(wl{n})", f"i(vw{n})"]
-    return bench(technology, corner, f"word-line drivers of {len(widths)} pulses", body, saved, stop=end)
+    return bench(site, f"word-line drivers of {len(widths)} pulses", body, saved, stop=end)
