@@ -58,10 +58,8 @@ class _Kind:
         self.flip_flops = [cell for cell in cells if cell["type"] in FLIP_FLOPS]
         gates = [cell for cell in cells if cell["type"] in OPERATIONS]
         self._row: dict[Any, int] = {"0": 0, "1": 1}
-        ports = module["ports"]
-        self._inside: dict[str, list[int]] = {
-            name: [self._of(bit) for bit in port["bits"]] for name, port in ports.items()
-        }
+        self.inputs = self._ends(module["ports"], instances, "input")
+        self.outputs = self._ends(module["ports"], instances, "output")
         self.q, self.d = self._pins("Q"), self._pins("D")
         self.enable, self.reset = self._pins("E", "1"), self._pins("R", "0")
         self._program = [
@@ -77,13 +75,22 @@ class _Kind:
         self.wires: Bits = np.zeros((len(self._row), len(instances)), dtype=bool)
         self.wires[1] = True
         self.before = self.wires.copy()
-        directions = {name: port["direction"] for name, port in ports.items()}
-        self.inputs = _connections(self._inside, instances, directions, "input")
-        self.outputs = _connections(self._inside, instances, directions, "output")
         self._stale = True
 
     def _of(self, bit: Any) -> int:
         return self._row.setdefault(bit, len(self._row)) if isinstance(bit, int) else int(bit == "1")
+
+    def _ends(
+        self, ports: Mapping[str, Any], instances: Sequence[Mapping[str, Sequence[Any]]], direction: str
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of the ports of one direction, and the nets outside that each instance connects them to."""
+        ends = [
+            (self._of(bit), _nets([instance[name][n] for instance in instances]))
+            for name, port in ports.items()
+            if port["direction"] == direction
+            for n, bit in enumerate(port["bits"])
+        ]
+        return np.array([row for row, _ in ends], dtype=np.int64), np.array([nets for _, nets in ends])
 
     def _pins(self, pin: str, without: str = "0") -> NDArray[np.int64]:
         """Rows of one pin of all flip-flops; of a constant where one has no such pin."""
@@ -194,23 +201,6 @@ def _kinds(synthesis: Synthesis, top: str) -> dict[str, _Kind]:
     module = {"cells": glue, "ports": ports}
     found[top] = _Kind(module, [ends])
     return found
-
-
-def _connections(
-    inside: Mapping[str, list[int]],
-    instances: Sequence[Mapping[str, Sequence[Any]]],
-    directions: Mapping[str, str],
-    wanted: str,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the ports of one direction, and the nets outside that each instance connects them to."""
-    rows, where = [], []
-    for name, direction in directions.items():
-        if direction != wanted:
-            continue
-        for n, row in enumerate(inside[name]):
-            rows.append(row)
-            where.append(_nets([instance[name][n] for instance in instances]))
-    return np.array(rows, dtype=np.int64), np.array(where)
 
 
 def _sorted(gates: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -63,7 +63,8 @@ GROUP = 10
 
 def read_charge(site: Site, levels: Wave, width: Second) -> Wave:
     """Charge that a cell takes from its bit line for one pulse, C [levels]."""
-    return _charges(run(charge_bench(site, levels.tolist(), width)).plot, 1, len(levels))[0]
+    charges = _charges(run(charge_bench(site, levels.tolist(), width)).plot, 1, len(levels))
+    return charges.reshape(len(levels))
 
 
 def _charges(plot: Plot, cells: int, levels: int) -> Wave:

@@ -298,10 +298,11 @@ class _Bench:
     def calibrated(self, array: VerifiedArray) -> Wave:
         """Its pulses: of a readout of transistors with the affine map found in the same run."""
         fit, width, longest = array.affine_calibration, np.array(array.spice), self.phases.longest
-        if not self.transistors or fit.gain is None or fit.gain <= 0:
+        gain, positive, negative = fit.gain, fit.offset, fit.offset_of_negative
+        if not self.transistors or gain is None or positive is None or negative is None or gain <= 0:
             return width
-        offset = np.where(width >= 0, fit.offset, fit.offset_of_negative)
-        right = np.where(width == 0, 0.0, (width - offset) / fit.gain)
+        offset = np.where(width >= 0, positive, negative)
+        right = np.where(width == 0, 0.0, (width - offset) / gain)
         right = np.where(width >= 0, np.maximum(right, 0), np.minimum(right, 0))
         return np.clip(np.where(np.abs(width) >= 0.999 * longest, width, right), -longest, longest)
 
