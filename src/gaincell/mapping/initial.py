@@ -28,8 +28,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.adaptation.adapt import concatenate
-from gaincell.adaptation.result import Place
-from gaincell.adaptation.statistics import NO_SPREAD, Tokens, as_batch, attached, backbone, moments
+from gaincell.adaptation.statistics import NO_SPREAD, Place, Tokens, as_batch, attached, backbone, moments
 from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.integrations.hf.paired import is_paired
