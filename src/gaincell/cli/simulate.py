@@ -145,10 +145,10 @@ def tile(
     column = int(arrays.trace.pulses[0, 0].argmax()) if column is None else column
     row = int(arrays.trace.tile_charge[0, 0, column // chip.tile].abs().argmax()) if row is None else row
     found = waveforms(arrays.trace, column=column, row=row)
-    result = tile_result(found, chip, arrays.head_dim, command_line(), seed)
+    result = tile_result(found, chip, command_line(), seed)
     ends = (
-        f"key column {column}: {float(found.key_charge[-1]) * 1e15:.1f} fC; "
-        f"value bit line {row}: {float(found.value_charge[-1]) * 1e15:.1f} fC, count {int(found.count[-1])}"
+        f"key column {column}: {found.key_charge[-1] * 1e15:.1f} fC; "
+        f"value bit line {row}: {found.value_charge[-1] * 1e15:.1f} fC, count {found.count[-1]}"
     )
     show_result(result, json, ends, *draw_tile(result, figures))
 
