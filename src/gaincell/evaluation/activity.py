@@ -173,8 +173,8 @@ def _of_sequences(sums: _Sums, scaled: tuple[Tensor, ...], first: int, window: i
     """Sequences of real tokens only, all of one length."""
     attention = sums.attention
     q, k, v = scaled
-    design, layer, dim = attention.design, attention.layer, attention.head_dim
-    found = array_inputs(requested(q, k, v, design, first, layer))
+    call = requested(q, k, v, attention.design, first, attention.layer, window)
+    found, dim = array_inputs(call), attention.head_dim
     sums.add("query", found.q.abs().sum((0, 2, 3), dtype=torch.float64))
     sums.add("query active", (found.q != 0).sum((0, 2, 3)))
     sums.add("queries", torch.tensor(float(q.shape[0] * q.shape[2] * dim)))
@@ -183,7 +183,7 @@ def _of_sequences(sums: _Sums, scaled: tuple[Tensor, ...], first: int, window: i
         sums.add(f"{name}_level", u.abs().sum((0, 2, 3), dtype=torch.float64))
         sums.add(f"{name}_square", u.square().sum((0, 2, 3), dtype=torch.float64))
     sums.add("cells", torch.tensor(float(k.shape[0] * k.shape[2] * dim)))
-    for seen in observe(q, k, v, design, first=first, sliding_window=window, layer=layer):
+    for seen in observe(call):
         _of_block(sums, seen, dim)
 
 

@@ -30,7 +30,7 @@ from gaincell.chips.design import Design
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.errors import InputError
 from gaincell.integrations.hf.lora import WHERE
-from gaincell.ops.gain_cell_attention.gradients import GRADIENTS
+from gaincell.ops.gain_cell_attention import GRADIENTS
 from gaincell.quantity import one_of
 from gaincell.schema import Count, Factor, Json, OneOf, Rate, Several, Share, Whole
 from gaincell.training.settings import TrainSettings

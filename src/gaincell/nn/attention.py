@@ -46,7 +46,7 @@ class GainCellAttention(nn.Module):
         head_dim: D, rows of a key array and columns of a value array.
         layer: which layer this is: mismatch is drawn per (layer, head).
         backend: implementation of the arrays, see ``gain_cell_attention``.
-        gradient: of the cells in the backward pass, see ops/gain_cell_attention/gradients.py.
+        gradient: of the cells in the backward pass, see ops/gain_cell_attention/call.py.
         dtype: of gains and offsets.
         device: of gains and offsets.
 

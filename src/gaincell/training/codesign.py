@@ -35,6 +35,7 @@ from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention
+from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.learned import Learned, attention_of_learned
 from gaincell.progress import Progress, silent
 from gaincell.quantity import one_of
@@ -166,7 +167,7 @@ class Circuits(nn.Module):
         assert scaling is None
         query, storage = self.levels()
         learned = Learned(query, storage, self.log_score, self.log_output)
-        total = attention_of_learned(q, k, v, design, learned, *rest, **options)
+        total = attention_of_learned(Call(q, k, v, design, *rest, **options), learned)
         return total if design.normaliser.present else total * self.log_output.exp().to(total.dtype)
 
     def apply_to(self, layers: Collection[GainCellAttention]) -> None:

@@ -18,10 +18,8 @@ from gaincell.circuits.normaliser import normalised
 from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import backends
-from gaincell.ops.gain_cell_attention.call import Call, Scaling, check
-from gaincell.ops.gain_cell_attention.gradients import GRADIENTS, Gradient
-from gaincell.ops.gain_cell_attention.input_stage import decay_factor, drive_queries
-from gaincell.ops.gain_cell_attention.normaliser_padding import with_normaliser_column
+from gaincell.ops.gain_cell_attention.call import GRADIENTS, Call, Gradient, Scaling, check
+from gaincell.ops.gain_cell_attention.input_stage import decay_factor, drive_queries, with_normaliser_column
 from gaincell.ops.gain_cell_attention.pipeline import attend
 from gaincell.renamed import renamed
 
@@ -82,7 +80,7 @@ def gain_cell_attention(
         layer: layer of the chip, selects the cells' mismatch.
         gradient: "exact", "surrogate" for a backward pass through linear cells of slope
             `design.cell.linear_slope`, or a cheaper approximation of either, "bf16" or "surrogate-bf16":
-            see gradients.py.
+            see call.py.
 
     Returns:
         Output of every head, in the precision of q, in units of a sub-tile's full-scale output times
@@ -141,7 +139,7 @@ def attention_from_voltages(
 
 def _sums_of_stored(call: Call, extra_age: Tensor | None) -> Tensor:
     """The digital sum; of voltages without the errors of their writes."""
-    design, native = call.design, call.backend == "auto" or call.backend.startswith("native")
+    design, native = call.design, call.in_kernel
     if design.writing.present:
         k, v = (write_errors(u, design, call.layer, n, call.keys) for n, u in enumerate((call.k, call.v)))
         call = call._replace(k=k, v=v)
@@ -150,10 +148,8 @@ def _sums_of_stored(call: Call, extra_age: Tensor | None) -> Tensor:
         call = call._replace(k=k, v=v, aged=True, backend="auto" if native else call.backend)
     elif native and not design.front_differs:  # what was written is written again
         again = call._replace(k=call.k + design.v_offset, v=call.v + design.v_offset, stage="requested")
-        if call.backend != "auto":
-            return backends.run(again)
-        found = backends.attempt("native", again)
-        if isinstance(found, Tensor):
+        found = backends.in_kernel(again)
+        if found is not None:
             return found
     return backends.run(backends.in_plain_torch(drive_queries(call)))
 
@@ -167,9 +163,7 @@ def _as_old_as_tokens(extra_age: Tensor, design: Design) -> bool:
 def _leaked(call: Call, u: Tensor, array: int, extra_age: Tensor) -> Tensor:
     """What is left at the first query of voltages `u`, of which the first ones have an age."""
     design, held = call.design, extra_age.shape[1]
-    queries = torch.where(call.queries >= 0, call.queries, torch.iinfo(torch.int64).max)
-    distance = (queries.min(1, keepdim=True).values - call.keys[:, :held]).double()
-    column = call.keys[:, :held] % design.window
-    old, target = u[:, :, :held], design.decay_target
-    left = decay_factor(design, call.layer, array, call.reads, old, column, distance, extra_age)
+    keys, old, target = call.keys[:, :held], u[:, :, :held], design.decay_target
+    distance = (call.first_query - keys).double()
+    left = decay_factor(call, array, old, keys % design.window, distance, extra_age)
     return torch.cat([target + (old - target) * left, u[:, :, held:]], 2)

@@ -14,15 +14,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from gaincell.chips.design_file import Design
 from gaincell.devices.variability import CellErrors
 from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
 from gaincell.ops.gain_cell_attention.slabs import Slabs
 
-ROWS = (
-    128  # query rows of a block, over the g heads of a group: score panel and stacks stay in a core's cache
-)
+ROWS = 128
+"""Query rows of a block, over the g heads of a group: score panel and stacks stay in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,19 @@ class Segment(NamedTuple):
         columns = self.tokens % self.plan.design.window
         return errors.each(lambda e: e[self.heads[:, None], columns[None, :]])
 
+    def in_columns(self, u: Tensor) -> Tensor:
+        """What of `u` [G, T, D], whose first token is `plan.first_key`, is in the columns; zeros elsewhere."""
+        start = self.first - self.plan.first_key
+        stop = start + self.columns
+        inside = u[:, max(0, start) : min(u.shape[1], stop)]
+        before, after = max(0, -start), max(0, stop - u.shape[1])
+        return inside if before == after == 0 else pad(inside, (0, 0, before, after))
+
     def separated(self, slabs: Slabs, ks: Tensor, vs: Tensor) -> Segment:
         """With keys and values by `slabs`; missing tokens are zeros and masked by the caller."""
         other = self._replace(slabs=slabs)
         keys, values = (
-            slabs.key_slabs(panel_of(other, u), other.written_since(), other.errors(array)).flatten(2)
+            slabs.key_slabs(other.in_columns(u), other.written_since(), other.errors(array)).flatten(2)
             for array, u in enumerate((ks, vs))
         )
         rel = torch.arange(self.end - self.base, device=ks.device)
@@ -144,8 +152,7 @@ class Panel(NamedTuple):
     @property
     def values(self) -> Tensor:
         """In pieces of a sub-tile: [G, nb, N, nD]."""
-        values = self.segment.values[:, self.lo : self.hi]
-        pieces: Tensor = values.unflatten(1, (-1, self.plan.design.tile))
+        pieces: Tensor = self.segment.values[:, self.lo : self.hi].unflatten(1, (-1, self.plan.design.tile))
         return pieces
 
     def row_factors(self, scale: float) -> Tensor:
@@ -192,16 +199,3 @@ def segments_of(
             lo = max(i0 - plan.window + 1, first) // n * n - first
             panels.append(Panel(segment, i0, i1, lo, -(-i1 // n) * n - first))
         yield segment, panels
-
-
-def panel_of(segment: Segment, u: Tensor) -> Tensor:
-    """Tokens of a segment's columns of `u` [G, T, D], whose own first token is `plan.first_key`; zeros where
-    there are none.
-    """
-    start = segment.first - segment.plan.first_key
-    stop = start + segment.columns
-    inside = u[:, max(0, start) : min(u.shape[1], stop)]
-    before, after = max(0, -start), max(0, stop - u.shape[1])
-    if before == after == 0:
-        return inside
-    return torch.nn.functional.pad(inside, (0, 0, before, after))
