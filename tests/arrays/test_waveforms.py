@@ -41,12 +41,8 @@ def test_integrators_end_at_the_charges_of_the_trace(column: int | None) -> None
     assert found.count[-1] == int(trace.tile_codes[0, 1, shown // 16, 5])
     step = found.time[1]
     integrated = sum(found.key_current) * step
-    assert integrated == pytest.approx(found.key_charge[-1], rel=0.02), (
-        "current integrates to the charge"
-    )
-    assert sum(found.word_lines[0]) * step == pytest.approx(
-        float(trace.query_seconds[0, 1, 0]), abs=2 * step
-    )
+    assert integrated == pytest.approx(found.key_charge[-1], rel=0.02), "current integrates to the charge"
+    assert sum(found.word_lines[0]) * step == pytest.approx(float(trace.query_seconds[0, 1, 0]), abs=2 * step)
 
 
 def test_columns_that_hold_nothing_are_refused() -> None:

@@ -192,7 +192,7 @@ class HeadArray:
         return output
 
     def idle(self, seconds: Second) -> None:
-        """Let time pass without a step; cells leak, and the refresh policy goes on. Raises as `Clock.idle`."""
+        """Let time pass without a step; cells leak, refreshes go on. Raises as `Clock.idle`."""
         self.clock.idle(self, seconds)
 
     def oldest_age(self, now: Second) -> Second:

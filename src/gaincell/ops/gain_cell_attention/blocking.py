@@ -95,7 +95,7 @@ class Segment(NamedTuple):
         return errors.each(lambda e: e[self.heads[:, None], columns[None, :]])
 
     def in_columns(self, u: Tensor) -> Tensor:
-        """What of `u` [G, T, D], whose first token is `plan.first_key`, is in the columns; zeros elsewhere."""
+        """What of `u` [G, T, D], from token `plan.first_key` on, is in the columns; zeros elsewhere."""
         start = self.first - self.plan.first_key
         stop = start + self.columns
         inside = u[:, max(0, start) : min(u.shape[1], stop)]

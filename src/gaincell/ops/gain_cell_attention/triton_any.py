@@ -23,11 +23,10 @@ from gaincell.circuits.converter import sum_rounding
 from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, Effect
 from gaincell.ops.gain_cell_attention import triton_slabs as kernels
 from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
-from gaincell.ops.gain_cell_attention.gradients import SURROGATES
+from gaincell.ops.gain_cell_attention.call import SURROGATES
 from gaincell.ops.gain_cell_attention.native_library import READOUTS
 from gaincell.ops.gain_cell_attention.native_tables import curve_of, mismatch_of, quiet
-from gaincell.ops.gain_cell_attention.slabs import PolynomialSlabs, SampledSlabs
-from gaincell.ops.gain_cell_attention.time_basis import linear_slabs, slabs_of
+from gaincell.ops.gain_cell_attention.slabs import PolynomialSlabs, SampledSlabs, linear_slabs, slabs_of
 from gaincell.ops.gain_cell_attention.varlen import Span
 
 ROWS = 64

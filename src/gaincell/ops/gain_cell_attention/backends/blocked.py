@@ -275,7 +275,7 @@ def _read_out(plan: Plan, o: Tensor) -> Tensor:
 
 
 def _tile_gradient(panel: Panel, o: Tensor, grad: Tensor) -> Tensor:
-    """Gradient of the tile outputs in charge units, [G, tiles, gR, D]; 0 unless strictly inside the ceiling."""
+    """Gradient of the tile outputs in charge units, [G, tiles, gR, D]; 0 on the ceiling and beyond."""
     plan = panel.plan
     grad = grad.reshape(grad.shape[0], 1, -1, grad.shape[-1]) * (plan.output_scale / plan.steps)
     if plan.disturbance is not None and plan.disturbance.output is not None:

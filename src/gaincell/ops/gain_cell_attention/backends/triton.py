@@ -35,13 +35,13 @@ from gaincell.chips.design_file import Design
 from gaincell.circuits import dac_code, query_code
 from gaincell.circuits.converter import in_precision, sum_rounding
 from gaincell.features import NOMINAL, missing
-from gaincell.ops.gain_cell_attention import not_a_number, triton_any
+from gaincell.ops.gain_cell_attention import triton_any
 from gaincell.ops.gain_cell_attention import triton_kernels as kernels
 from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs
 from gaincell.ops.gain_cell_attention.native_library import READOUTS
 from gaincell.ops.gain_cell_attention.triton_launches import launch_of
-from gaincell.ops.gain_cell_attention.varlen import Span, over_real_tokens
+from gaincell.ops.gain_cell_attention.varlen import Span, around_nan, marks, over_real_tokens
 
 IMPLEMENTS = triton_any.IMPLEMENTS
 
@@ -76,10 +76,10 @@ def run(call: Call, *, half: bool = True) -> Tensor:
     """
     if not in_codes(call):
         call = call._replace(q=call.q.float(), k=call.k.float(), v=call.v.float())
-        return over_real_tokens(partial(not_a_number.around, triton_any.core), array_inputs(call))
+        return over_real_tokens(partial(around_nan, triton_any.core), array_inputs(call))
 
     def core(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:
-        reached = not_a_number.marks(q, k, v, span)  # codes have no number for it
+        reached = marks(q, k, v, span)  # codes have no number for it
         return _TritonCore.apply(q, k, v, span, half) + reached  # type: ignore[no-untyped-call,no-any-return]
 
     return over_real_tokens(core, call)
