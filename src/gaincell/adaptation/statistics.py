@@ -1,11 +1,10 @@
 """Mean and standard deviation of every scaling stage, per layer and head.
 
 A stage is q, k, v or out of one head of one layer; what is measured is the output y = a x + b of its
-`Scaler`, before the clamp of the circuit behind it, over batch, tokens and D, as equation (4) of the
-paper compares them. Padding is left out. The digital scaling is exact, and so are its statistics: those of x
-are summed in float64, and with a and b in float64 too, mean(y) = a mean(x) + b and std(y) = |a| std(x). (The
-float32 values of y that a model computes with are rounded to 6e-8 of y. Where y hardly moves, in a head that
-is almost silent, that rounding alone can shift their mean by more than 1e-6 standard deviations.)
+`Scaler`, before the clamp of the circuit behind it, over batch, tokens and D, as equation (4) of the paper
+compares them. Padding is left out. The digital scaling is exact, and so are its statistics: those of x are
+summed in float64, and mean(y) = a mean(x) + b, std(y) = |a| std(x). (In a head that is almost silent the
+rounding of y to float32 alone can shift its mean by more than 1e-6 standard deviations.)
 """
 
 from __future__ import annotations
@@ -111,9 +110,8 @@ def moments(x: Float[Tensor, "B heads T D"], real: Bool[Tensor, "B T"] | None) -
     for head in x.unbind(1):
         values = (head if real is None else head[real]).double()
         count = values.numel()
-        mean = values.mean()
-        means.append(mean)
-        squares.append((values - mean).square_().sum())
+        means.append(values.mean())
+        squares.append((values - means[-1]).square_().sum())
     return Moments(count, torch.stack(means).cpu(), torch.stack(squares).cpu())
 
 
@@ -131,7 +129,7 @@ def collect_statistics(
         128
 
     Args:
-        model: a model of transformers with `gaincell.attach` done; put into evaluation mode.
+        model: attached (`gaincell.attach`); put into evaluation mode.
         batches: token ids [B, T] each, or mappings with `input_ids` and `attention_mask`.
         progress: called after every batch.
 
@@ -253,8 +251,8 @@ def attached(model: nn.Module) -> list[GainCellAttention]:
 
 def as_batch(tokens: Tokens, model: nn.Module) -> Batch:
     """Calibration text on the model's device."""
-    ids = tokens if isinstance(tokens, Tensor) else tokens["input_ids"]
-    mask = None if isinstance(tokens, Tensor) else tokens.get("attention_mask")
+    given = {"input_ids": tokens} if isinstance(tokens, Tensor) else tokens
+    ids, mask = given["input_ids"], given.get("attention_mask")
     if ids.ndim != 2 or ids.numel() == 0:
         raise InputError(f"calibration token ids have shape {tuple(ids.shape)}; give [sequences, tokens]")
     check_ids(model, ids)

@@ -60,8 +60,7 @@ class HeadArray:
 
     Args:
         design: the chip; its `token_period` is the time from step to step.
-        head_dim: D.
-        heads: query heads H.  kv_heads: key/value heads Hk; None: as many. One write serves H / Hk reads.
+        head_dim: D.  heads: H.  kv_heads: Hk; None: as many. One write serves H / Hk reads.
         batch: sequences B, each in arrays of its own on a chip alike.  layer: whose mismatch to draw.
         sliding_window: the model's own window W: columns written W steps ago or more are gated.
         refresh: policy, applied after steps and during idle time.
@@ -150,16 +149,11 @@ class HeadArray:
     ) -> Float[Tensor, "B H D"]:
         """Write one token and attend with its query; `trace` then holds every intermediate.
 
-        Args:
-            q: requested pulse widths, 0 to 1.
-            k, v: requested voltages, volts.
+        q: requested pulse widths, 0 to 1.  k, v: requested voltages, volts.
 
-        Returns:
-            The digital sum over the sub-tiles, in units of one sub-tile's full scale; divided, where there is
-            a normalising column.
-
-        Raises:
-            InputError: a wrong shape, or a value that is not a finite number. Nothing is written then.
+        Returns the digital sum over the sub-tiles, in units of one sub-tile's full scale; divided, where
+        there is a normalising column. Raises InputError for a wrong shape or a value that is not a finite
+        number; nothing is written then.
         """
         q, k, v = (self._checked(name, x) for name, x in (("q", q), ("k", k), ("v", v)))
         d = self.design

@@ -14,9 +14,8 @@ With `scales`, also those of equation (3), which the published 65 ns may or may 
     scale inputs keys; queries and values while the key is written       1 / f_clock
     scale output the sum of the sub-tiles                                1 / f_clock
 
-T_max, the clock and the number of sub-tiles are the design's; the paper states besides only that all of it
-takes 65 ns [M]. What the computed phases leave of those 65 ns is the one assumed number, the design's
-`unstated_latency`; `sensitivity` shows what depends on it.
+T_max, the clock and the number of sub-tiles are the design's. What these phases leave of the 65 ns that the
+paper states [M] is the one assumed number, `unstated_latency`; `sensitivity` shows what depends on it.
 
 Conversion takes no time of its own: a charge-to-pulse circuit integrates while the key array is read and
 gives out its pulse while the value array is read; a signed one integrates then, and its pulse is counted.
@@ -45,10 +44,9 @@ Basis = Literal["computed", "assumed"]
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of a query.
+    """One phase of a query: see the head of this file.
 
-    name: as in the head of this file.  duration: s.  basis: whether it is computed from stated numbers.
-    circuits: those it occupies.  after: phases of the same query that must have ended, of the token for those
+    circuits: that it occupies.  after: phases of the same query that must have ended, of the token for those
     done once.  once: done once per token, not for every query head of a group.
     """
 
@@ -78,8 +76,7 @@ class Event:
 class Schedule:
     """The schedule of the heads of one layer, which all work in parallel.
 
-    design: the chip.  group: query heads per key/value head, which share its arrays.
-    scales: whether the scaling stages are part of a step.
+    group: query heads per key/value head, which share its arrays.  scales: with the scaling stages.
     """
 
     design: Design

@@ -72,33 +72,23 @@ class Disturbance:
             o.mul_(gain).add_(offset, alpha=self.design.readout_steps)
         std = _std(self.output_std, self.output_of_cell, squares)
         if std is not None:
-            draws = self._draws(
-                o.dtype,
-                head=self._heads(heads)[:, None, :, None, None],
-                step=queries[:, None],
-                column=tiles[:, None, None, None],
-                row=torch.arange(o.shape[3], device=o.device),
-            )
+            column, row = tiles[:, None, None, None], torch.arange(o.shape[3], device=o.device)
+            draws = self._draws(o, heads[:, None], (1, 1), queries, column=column, row=row)
             o.add_(draws(Effect.READ, VALUE_ARRAY).flatten(2, 3).mul_(std))
-
-    def _heads(self, heads: Tensor) -> Tensor:
-        """Query heads [G, g]."""
-        return heads[:, None] * self.group + torch.arange(self.group, device=heads.device)
 
     def _columns(
         self, effect: Effect, array: int, like: Tensor, heads: Tensor, queries: Tensor, tokens: Tensor
     ) -> Tensor:
-        draws = self._draws(
-            like.dtype,
-            head=self._heads(heads)[:, :, None, None],
-            step=queries[:, None],
-            column=tokens % self.design.window,
-            row=0,
-        )
+        draws = self._draws(like, heads, (1, 1), queries, column=tokens % self.design.window, row=0)
         return draws(effect, array).flatten(1, 2)
 
-    def _draws(self, dtype: torch.dtype, **index: Tensor | int) -> Draws:
-        return Draws(self.design, self.layer, dtype, **index)
+    def _draws(
+        self, like: Tensor, heads: Tensor, more: tuple[int, ...], queries: Tensor, **index: Tensor | int
+    ) -> Draws:
+        """For query heads [G, g, *more]."""
+        head = heads[:, None] * self.group + torch.arange(self.group, device=heads.device)
+        head = head.view(*head.shape, *more)
+        return Draws(self.design, self.layer, like.dtype, head=head, step=queries[:, None], **index)
 
 
 def _std(rest: float, of_cell: float, squares: Tensor) -> Tensor | float | None:

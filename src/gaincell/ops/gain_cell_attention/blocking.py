@@ -106,7 +106,7 @@ class Segment(NamedTuple):
         """With keys and values by `slabs`; missing tokens are zeros and masked by the caller."""
         other = self._replace(slabs=slabs)
         keys, values = (
-            slabs.key_slabs(other.in_columns(u), other.written_since(), other.errors(array)).flatten(2)
+            slabs.of_keys(other.in_columns(u), other.written_since(), other.errors(array)).flatten(2)
             for array, u in enumerate((ks, vs))
         )
         rel = torch.arange(self.end - self.base, device=ks.device)

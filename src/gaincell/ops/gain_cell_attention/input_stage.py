@@ -62,8 +62,7 @@ def array_inputs(call: Call) -> Call:
 
 def write_cells(call: Call) -> Call:
     """What is in the cells of both arrays, about V_offset, once keys and values (volts) are written."""
-    call = convert_writes(call, call.design.dac_levels)
-    return add_write_errors(call) if call.design.writing.present else call
+    return add_write_errors(convert_writes(call, call.design.dac_levels))
 
 
 def drive_queries(call: Call) -> Call:

@@ -67,9 +67,7 @@ def attention_of_learned(call: Call, learned: Learned) -> Float[Tensor, "B H Tq 
     call = input_stage.convert_writes(call, learned.storage)
     x = query_driver(q, learned.query, signed=design.drivers.signed)
     x = x * torch.exp(learned.log_score.detach() - learned.log_score).to(x.dtype)
-    call = input_stage.with_normaliser_column(call._replace(q=x))
-    if design.writing.present:
-        call = input_stage.add_write_errors(call)
+    call = input_stage.add_write_errors(input_stage.with_normaliser_column(call._replace(q=x)))
     total = _sum(call)
     if learned.log_output.requires_grad:
         total = _OutputSaturation.apply(total, learned.log_output, call)  # type: ignore[no-untyped-call]

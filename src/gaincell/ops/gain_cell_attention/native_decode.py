@@ -26,7 +26,6 @@ from gaincell.ops.gain_cell_attention.backends import native
 from gaincell.ops.gain_cell_attention.native_library import MOST_SLABS, TABLE, pointer
 
 IMPLEMENTS = NOMINAL | PULSE_LAW | CELLS | CONVERSIONS | READ_NOISE - {"noise.pulse_jitter"}
-"""Features of a chip (features.py)."""
 
 
 def unsupported(tensors: tuple[Tensor, ...], design: Design) -> str | None:

@@ -249,10 +249,10 @@ def _tables(design: Design, slabs: Slabs, age: Tensor) -> tuple[Tensor, Tensor]:
     step = (design.v_max - design.v_min) / (levels - 1)
     u = (torch.arange(levels, dtype=torch.float64) - (levels - 1) / 2) * step
     tables = []
-    for slab_of in (slabs.key_slabs, slabs.key_slopes):
+    for slopes in (False, True):
         filled = torch.zeros(len(age), slabs.count, TABLE, dtype=torch.float64)
         # a token of age a about the block's first query was written at -a
-        filled[:, :, :levels] = slab_of(u.expand(1, len(age), levels), -age, None)[0]
+        filled[:, :, :levels] = slabs.of_keys(u.expand(1, len(age), levels), -age, None, slopes=slopes)[0]
         tables.append(filled.float().contiguous())
     return tables[0], tables[1]
 

@@ -25,7 +25,7 @@ F(v + u_inf): voltages here are relative to u_inf.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, comb, exp, inf, isqrt, log, log2
@@ -54,8 +54,8 @@ class PolynomialSlabs:
     """Exact separation of a polynomial cell F(u) = sum_p C_p u^p.
 
     As of every separation: `span` is the number of query tokens that one base time may serve, `row_factors`
-    those of queries at `rel` = i - base (0 <= rel < span), [n, R] in float64, `key_slabs` and `key_slopes`
-    the slabs and their derivative by the voltage, [G, c, n, D], of voltages `u` [G, c, D] stored at `rel` =
+    those of queries at `rel` = i - base (0 <= rel < span), [n, R] in float64, `of_keys` the slabs, or with
+    `slopes` their derivative by the voltage, [G, c, n, D], of voltages `u` [G, c, D] stored at `rel` =
     j - base into cells with `errors`.  mismatch: every cell has its own C_p.
     """
 
@@ -85,13 +85,7 @@ class PolynomialSlabs:
         orders = torch.tensor(self.orders, dtype=torch.float64, device=rel.device)
         return torch.exp(-self.alpha * orders[:, None] * rel.double()[None, :])
 
-    def key_slabs(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
-        return self._stack(u, rel, errors, slopes=False)
-
-    def key_slopes(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
-        return self._stack(u, rel, errors, slopes=True)
-
-    def _stack(self, u: Tensor, rel: Tensor, errors: CellErrors | None, *, slopes: bool) -> Tensor:
+    def of_keys(self, u: Tensor, rel: Tensor, errors: CellErrors | None, *, slopes: bool = False) -> Tensor:
         """C_p w^p of every order, or p C_p w^(p-1) dw/du."""
         stack = u.new_empty(*u.shape[:2], self.count, u.shape[2])
         factor = torch.exp(self.alpha * rel.double()).to(u.dtype)[None, :, None]
@@ -142,16 +136,11 @@ class _Interpolation:
         """What is left of the voltages at every node."""
         raise NotImplementedError
 
-    def key_slabs(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
-        return self._stack(u, (current_of(self.cell, u * x, errors) for x in self.left(rel, u, errors)))
-
-    def key_slopes(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
-        return self._stack(u, (slope_of(self.cell, u * x, errors) * x for x in self.left(rel, u, errors)))
-
-    def _stack(self, u: Tensor, slabs: Iterator[Tensor]) -> Tensor:
+    def of_keys(self, u: Tensor, rel: Tensor, errors: CellErrors | None, *, slopes: bool = False) -> Tensor:
         stack = u.new_empty(*u.shape[:2], self.count, u.shape[2])
-        for n, slab in enumerate(slabs):  # one by one, for the sake of memory
-            stack[:, :, n] = slab
+        for n, left in enumerate(self.left(rel, u, errors)):
+            slab = (slope_of if slopes else current_of)(self.cell, u * left, errors)
+            stack[:, :, n] = slab * left if slopes else slab
         return stack
 
 

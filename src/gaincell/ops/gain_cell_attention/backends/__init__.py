@@ -4,9 +4,8 @@
     supports(call)              why it does not compute a call, in words; None if it does
     run(call)                   the digital sum over the sub-tiles, every head, before the output scaling
 
-A chip with a feature that `IMPLEMENTS` does not name is refused before `supports` is asked, by name. `run`
-agrees with naive.py in output and gradients, to the precision that it computes in. How to add one:
-docs/adding_a_backend.md.
+A chip with another feature is refused by name, before `supports` is asked. `run` agrees with naive.py in
+output and gradients, to the precision that it computes in. How to add one: docs/adding_a_backend.md.
 """
 
 from __future__ import annotations
@@ -46,8 +45,7 @@ def load(name: str) -> Backend:
 def run(call: Call) -> Tensor:
     """The digital sum by the backend that is named, or for "auto" by the first of `AUTO` that supports it.
 
-    Raises:
-        InputError: the one that is named does not, or none does.
+    Raises InputError where the one that is named does not, or none does.
     """
     if call.backend != "auto":
         if reason := unsupported(call.backend, call):

@@ -40,7 +40,6 @@ from gaincell.ops.gain_cell_attention.slabs import errors_about_target, fastest_
 from gaincell.ops.gain_cell_attention.varlen import Span, around_nan, over_real_tokens
 
 IMPLEMENTS = features.ARRAYS
-"""Features of a chip (features.py), those of the input stage included."""
 
 
 def supports(_: Call) -> None:
@@ -316,8 +315,8 @@ def _query_gradient(panel: Panel, ds: Tensor, shape: torch.Size) -> Tensor:
 
 def _add_key_gradient(segment: Segment, d_slabs: Tensor, array: int, u: Tensor, du: Tensor) -> None:
     """Turn the gradient of the slabs [G, c, nD] into that of the stored voltages, added to `du` [G, T, D]."""
-    since, errors = segment.written_since(), segment.errors(array)
-    slopes = segment.slabs.key_slopes(segment.in_columns(u), since, errors)
+    at = segment.in_columns(u), segment.written_since(), segment.errors(array)
+    slopes = segment.slabs.of_keys(*at, slopes=True)
     gradient = (slopes * d_slabs.view(slopes.shape)).sum(2)
     start = segment.first - segment.plan.first_key
     stop = min(u.shape[1], start + segment.columns)

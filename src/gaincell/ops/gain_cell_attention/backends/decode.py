@@ -25,7 +25,6 @@ from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs
 
 IMPLEMENTS = NOMINAL | LEVELS | DRIVERS | WRITES | CELLS | PULSE_LAW
-"""Features of a chip (features.py), those of the input stage included."""
 
 
 def supports(call: Call) -> str | None:

@@ -13,7 +13,6 @@ from gaincell.ops.gain_cell_attention.naive import attention
 from gaincell.ops.gain_cell_attention.naive_errors import Chip, errors_of_columns
 
 IMPLEMENTS = features.ARRAYS | {"nonideality"}
-"""Features of a chip (features.py), those of the input stage included."""
 CELLS_AT_ONCE = 2**22  # cells (B Hk Q Tk D) of one chunk; bounds memory only
 
 

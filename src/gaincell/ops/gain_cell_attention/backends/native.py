@@ -31,7 +31,6 @@ from gaincell.ops.gain_cell_attention.input_stage import scaled
 from gaincell.ops.gain_cell_attention.varlen import Span, around_nan, over_real_tokens
 
 IMPLEMENTS = features.ARRAYS
-"""Features of a chip (features.py), those of the input stage included."""
 LARGEST_SIDE, LARGEST_ORDER = 4096, 64  # as dispatch.cpp has them
 
 
