@@ -279,9 +279,7 @@ def backward(
         kv_row = line // heads * kv_heads + kv
     else:
         piece = first_key // tile + number
-        begin = (
-            tl.maximum(piece * tile, first_query) - first_query
-        ) // step  # of the blocks that see a piece
+        begin = (tl.maximum(piece * tile, first_query) - first_query) // step  # of the blocks that see it
         end = tl.minimum(piece * tile + tile - 1 + window, first_query + queries)
         stop = tl.cdiv(end - first_query, step)
         members, kv, kv_row = group, line % kv_heads, line
