@@ -209,8 +209,8 @@ class Collector:
                 )
             mean[stage].append(found.mean)
             std[stage].append(found.std)
-        of_stages = ({stage: torch.stack(of[stage]) for stage in STAGES} for of in (mean, std))
-        return Statistics(*of_stages, tokens)
+        means, stds = ({stage: torch.stack(of[stage]) for stage in STAGES} for of in (mean, std))
+        return Statistics(means, stds, tokens)
 
 
 def _beyond_limits(

@@ -141,7 +141,7 @@ class HeadArray:
     def state(self) -> HeadState:
         """What the arrays hold now."""
         columns = (self._write_time, self._written_at, self._read_since, self._valid, self._pointer)
-        return HeadState(*self._cells, *columns)
+        return HeadState(self._cells[0], self._cells[1], *columns)
 
     @torch.no_grad()
     def step(

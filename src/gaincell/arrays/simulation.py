@@ -55,9 +55,9 @@ def step_through(
         held, oldest = int(trace.valid.sum()), arrays.oldest_age(trace.time)
         left = 1.0 if tau is None else float(torch.exp(torch.tensor(-oldest / tau)))
         pulses = (trace.pulses > 0, trace.pulses >= 1)
-        shares = (float(of_kind.sum()) / (held * heads) for of_kind in pulses)
+        above, full = (float(of_kind.sum()) / (held * heads) for of_kind in pulses)
         rms = float(output.square().mean().sqrt())
-        steps.append(simulation.TracedStep(t, trace.time, held, left, *shares, rms))
+        steps.append(simulation.TracedStep(t, trace.time, held, left, above, full, rms))
         shown(t + 1, q.shape[2], {})
     return arrays, tuple(steps)
 

@@ -35,8 +35,9 @@ from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import computing_layers
 from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.nn.attention import GainCellAttention
+from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs
-from gaincell.ops.gain_cell_attention.probes import Seen, observe, requested
+from gaincell.ops.gain_cell_attention.probes import Seen, observe
 from gaincell.progress import Progress, silent
 
 PADDING = -1
@@ -173,7 +174,8 @@ def _of_sequences(sums: _Sums, scaled: tuple[Tensor, ...], first: int, window: i
     """Sequences of real tokens only, all of one length."""
     attention = sums.attention
     q, k, v = scaled
-    call = requested(q, k, v, attention.design, first, attention.layer, window)
+    index = torch.arange(first, first + k.shape[2], device=k.device).expand(k.shape[0], -1)
+    call = Call(q, k, v, attention.design, key_index=index, sliding_window=window, layer=attention.layer)
     found, dim = array_inputs(call), attention.head_dim
     sums.add("query", found.q.abs().sum((0, 2, 3), dtype=torch.float64))
     sums.add("query active", (found.q != 0).sum((0, 2, 3)))

@@ -43,11 +43,6 @@ class Disturbance:
             return ()
         return (*self.score, self.output.gain, self.output.offset * self.design.readout_steps)
 
-    @property
-    def of_pulses(self) -> bool:
-        """Whether pulses are disturbed after the clamp of the scores."""
-        return self.jitter_std > 0
-
     def scores(self, a: Tensor, x: Tensor, heads: Tensor, queries: Tensor, tokens: Tensor) -> None:
         """Disturb, in place, scores `a` [G, gR, c] of queries x [G, g, R, D] and columns of `tokens` [c]."""
         if self.score is not None:
@@ -60,7 +55,7 @@ class Disturbance:
 
     def pulses(self, a: Tensor, heads: Tensor, queries: Tensor, tokens: Tensor) -> Tensor:
         """Pulses [G, gR, c] with their jitter."""
-        if not self.of_pulses:
+        if self.jitter_std == 0:
             return a
         z = self._columns(Effect.PULSE_JITTER, VALUE_ARRAY, a, heads, queries, tokens)
         return z.mul_(self.jitter_std).add_(a).clamp_(min=0).mul_(a > 0)

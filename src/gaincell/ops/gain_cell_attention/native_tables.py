@@ -322,7 +322,7 @@ def _errors_of(design: Design, layer: int, kv_heads: int, dim: int) -> tuple[Err
     d = Disturbance(design, layer, kv_heads, 1, torch.empty(0, dim, dtype=torch.float32))
     lines = [part.contiguous() for part in d.lines]
     errors = Errors(
-        *([line.data_ptr() for line in lines] or [None] * 4),
+        *(pointer(line) for line in lines or (None,) * 4),
         *(d.score_std, d.output_std, d.score_of_cell, d.output_of_cell, d.jitter_std),
         *(design.noise.seed, design.mismatch.chip, layer),
         design.noise.present or design.converters.present,

@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gaincell.chips.design_file import Design
 from gaincell.circuits.converter import sum_rounding
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention.backends import blocked, not_implemented
@@ -44,23 +43,6 @@ class Seen(NamedTuple):
     read: Bool[Tensor, "s R"]
 
 
-def requested(
-    q: Float[Tensor, "B H Tq D"],
-    k: Float[Tensor, "B Hk Tk D"],
-    v: Float[Tensor, "B Hk Tk D"],
-    design: Design,
-    first: int = 0,
-    layer: int = 0,
-    sliding_window: int | None = None,
-) -> Call:
-    """A call of scaled q (pulse widths), k and v (volts), of consecutive tokens.
-
-    first: index of the first key; the queries are those of the last keys.
-    """
-    index = torch.arange(first, first + k.shape[2], device=k.device).expand(k.shape[0], -1)
-    return Call(q, k, v, design, key_index=index, sliding_window=sliding_window, layer=layer)
-
-
 @torch.no_grad()
 def observe(call: Call) -> Iterator[Seen]:
     """Block after block of the queries, per key/value head and sequence (S, A and O of naive.py).
@@ -68,7 +50,8 @@ def observe(call: Call) -> Iterator[Seen]:
     A normalising column takes part in `outputs` as the last one, D + 1.
 
     Args:
-        call: as `requested` makes it, so that there is no padding; on a chip with its errors and noise.
+        call: requested pulse widths and volts of consecutive tokens, as its `key_index` has them, without
+            padding; the queries are those of the last keys.
 
     Raises:
         InputError: columns of first tokens, whose sub-tile is not part of the ring.
