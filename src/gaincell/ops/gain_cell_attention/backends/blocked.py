@@ -315,8 +315,7 @@ def _query_gradient(panel: Panel, ds: Tensor, shape: torch.Size) -> Tensor:
 
 def _add_key_gradient(segment: Segment, d_slabs: Tensor, array: int, u: Tensor, du: Tensor) -> None:
     """Turn the gradient of the slabs [G, c, nD] into that of the stored voltages, added to `du` [G, T, D]."""
-    at = segment.in_columns(u), segment.written_since(), segment.errors(array)
-    slopes = segment.slabs.of_keys(*at, slopes=True)
+    slopes = segment.of_keys(u, array, slopes=True)
     gradient = (slopes * d_slabs.view(slopes.shape)).sum(2)
     start = segment.first - segment.plan.first_key
     stop = min(u.shape[1], start + segment.columns)
