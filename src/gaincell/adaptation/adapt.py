@@ -50,8 +50,7 @@ def adapt(
     max_iterations: int = 100,
     progress: Progress = silent,
 ) -> AdaptationResult:
-    """Set gains and offsets of an attached model, in place, so that its stages have the statistics of
-    `target`.
+    """Set gains and offsets of an attached model, in place, so that its stages have those statistics.
 
     Example:
 
@@ -70,10 +69,9 @@ def adapt(
         target: statistics of the model to be matched, best measured on the same text (`collect_statistics`).
         method: "closed-form" (two forward passes) or "published" (the paper's damped iteration).
         start: "trained", the gains and offsets the model has, or "neutral" (see `set_neutral`).
-        rule: how residuals are stated and when the published method stops: "relative", or "released" by the
-            authors (see `Residuals`).
-        tolerance: largest residual of a stage that counts as converged; None for 1e-6 ("relative") or 1e-4
-            ("released").
+        rule: how residuals are stated and when the published method stops: "relative", or the authors'
+            "released" (see `Residuals`).
+        tolerance: largest residual of a converged stage; None for 1e-6 ("relative") or 1e-4 ("released").
         max_iterations: limit of the published method.
         progress: called after every pass over the text, with the largest residual where it is known.
 
