@@ -50,7 +50,7 @@ def adapt(
     max_iterations: int = 100,
     progress: Progress = silent,
 ) -> AdaptationResult:
-    """Set gains and offsets of an attached model, in place, so that its stages have those statistics.
+    """Set, in place, gains and offsets of a model so that its stages have the statistics of `target`.
 
     Example:
 
