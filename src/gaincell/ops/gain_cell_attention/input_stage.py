@@ -1,6 +1,6 @@
 """The input stage: queries become pulses of the drivers, keys and values voltages that the writes left.
 
-    requested  -- write_cells -->  written  -- drive_queries -->  driven
+    requested  -- convert_writes, add_write_errors -->  written  -- drive_queries -->  driven
 
 Where a chip's drivers and writes do exactly what they are asked for, a kernel may take what is requested and
 do both itself; on any other chip (`Design.front_differs`) every backend is given what this file makes of it.
@@ -56,13 +56,8 @@ def with_normaliser_column(call: Call) -> Call:
 def array_inputs(call: Call) -> Call:
     """The call with pulses and voltages, through what of the input stage is still before it."""
     if call.stage == "requested":
-        call = write_cells(call)
+        call = add_write_errors(convert_writes(call, call.design.dac_levels))
     return drive_queries(call) if call.stage == "written" else call
-
-
-def write_cells(call: Call) -> Call:
-    """What is in the cells of both arrays, about V_offset, once keys and values (volts) are written."""
-    return add_write_errors(convert_writes(call, call.design.dac_levels))
 
 
 def drive_queries(call: Call) -> Call:
