@@ -1,4 +1,4 @@
-"""Files that commands write: the option `--json FILE` beside the table, `--figure FILE`, and their check."""
+"""Files that commands write: options for them, checks before any work, and how a result is shown."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from gaincell import files
+from gaincell.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,8 +40,6 @@ def output_file(param: typer.CallbackParam, value: Path | None) -> Path | None:
 
 def output_figure(param: typer.CallbackParam, value: Path | None) -> Path | None:
     """Callback of an option: as `output_file`, and the ending must be that of a picture."""
-    from gaincell.errors import InputError
-
     if value is not None and value.suffix.lower() not in FIGURES:
         raise InputError(f"{param.opts[0]} {value.name}: give a name that ends with {', '.join(FIGURES)}")
     return output_file(param, value)
@@ -53,14 +52,20 @@ def output_directory(param: typer.CallbackParam, value: Path | None) -> Path | N
     return value
 
 
-def output(option: str, help: str, metavar: str = "FILE") -> Any:
+def output(help: str, metavar: str = "FILE", check: Callable[..., Path | None] = output_file) -> object:
     """An option for a file that a command writes."""
-    return typer.Option(option, callback=output_file, metavar=metavar, dir_okay=False, help=help)
+    return typer.Option(callback=check, metavar=metavar, dir_okay=False, help=help)
 
 
-def directory(option: str, metavar: str, help: str) -> Any:
+def directory(help: str, metavar: str = "DIR") -> object:
     """An option for a directory that a command writes into."""
-    return typer.Option(option, callback=output_directory, metavar=metavar, file_okay=False, help=help)
+    return typer.Option(callback=output_directory, metavar=metavar, file_okay=False, help=help)
+
+
+JsonFile: TypeAlias = Annotated[Path | None, output("Also write the result as JSON.")]
+FigureFile: TypeAlias = Annotated[
+    Path | None, output("Also draw it: .png, .svg or .pdf.", check=output_figure)
+]
 
 
 def run_folder(context: typer.Context, out: Path | None, name: str) -> Path:
@@ -76,8 +81,6 @@ def check_output(option: str, place: Path, *, directory: bool = False) -> None:
 
     Tried is the directory that is there, with all that is missing in a temporary one.
     """
-    from gaincell.errors import InputError, RunError
-
     whole = place.absolute() / "file" if directory else place.absolute()
     parent = whole.parent
     try:
@@ -105,8 +108,6 @@ def _check_of(parameter: Any) -> Any:
 
 def check_names(parameters: Sequence[Any], words: Sequence[str]) -> None:
     """Raise InputError where the file of an option has the name of a directory, which paths do not keep."""
-    from gaincell.errors import InputError
-
     options = {o for p in parameters if _check_of(p) in (output_file, output_figure) for o in p.opts}
     for word, after in pairwise([*words, ""]):
         option, equals, value = word.partition("=")
@@ -124,8 +125,6 @@ def check_apart(command: Any, given: Mapping[str, Any], derived: Sequence[tuple[
     given: values of the command's parameters, by name.  derived: outputs whose names follow from others, each
     with the option that changes it.
     """
-    from gaincell.errors import InputError
-
     written = [p for p in command.params if _check_of(p) in (output_file, output_figure, output_directory)]
     directories = [p.opts[0] for p in written if _check_of(p) is output_directory]
     outputs = [(p.opts[0], given[p.name]) for p in written if given.get(p.name) is not None]
@@ -139,12 +138,8 @@ def check_apart(command: Any, given: Mapping[str, Any], derived: Sequence[tuple[
     for option, place in [*outputs, *derived]:
         directory = option in directories
         for source, known in read:
-            if _replaces(place, known, directory) or (
-                not directory
-                and place.exists()
-                and known.is_dir()
-                and _real(place).is_relative_to(_real(known))
-            ):
+            inside = place.exists() and known.is_dir() and _real(place).is_relative_to(_real(known))
+            if _replaces(place, known, directory) or (inside and not directory):
                 raise InputError(
                     f"{option} {place} would replace what the command reads ({source} {known}); "
                     "give another place"
@@ -178,19 +173,6 @@ def _replaces(place: Path, known: Path, directory: bool) -> bool:
 
 def _real(place: Path) -> Path:
     return Path(os.path.realpath(place))
-
-
-JsonFile: TypeAlias = Annotated[Path | None, output("--json", "Also write the result as JSON.")]
-FigureFile: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--figure",
-        callback=output_figure,
-        metavar="FILE",
-        dir_okay=False,
-        help="Also draw it: .png, .svg or .pdf.",
-    ),
-]
 
 
 def show_result(

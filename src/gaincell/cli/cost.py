@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from gaincell.cli._groups import with_groups
+from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show, show_result
-from gaincell.cli._options import (
-    MODEL_HELP,
-    CellName,
-    Device,
-    ProcessName,
-    RefreshOptions,
-    Stack,
-    TextName,
-    Threads,
-    Window,
-    check_needed,
-    chip_of,
-    use,
-)
+from gaincell.cli._models import observe_model
+from gaincell.cli._options import argument, check_needed, flag, option
+from gaincell.errors import InputError
 
 if TYPE_CHECKING:
     from gaincell.chips.design import Design
     from gaincell.costs.activity import Activity
+    from gaincell.costs.result import Question
     from gaincell.costs.simulated import SimulatedArrays, SimulatedDigital, SimulatedWrites
     from gaincell.reports.tables import Rows
     from gaincell.results.cost import CostResult
@@ -38,38 +28,27 @@ TOKENS = 512
 """Most tokens of the text that an activity is measured on by default: seconds for SmolLM2-135M."""
 
 
-Gpu: TypeAlias = Literal["h100", "rtx-4090"]
-"""Of the whole-model view, see costs/gpus.toml."""
-
-
 @dataclass(frozen=True)
 class ActivityOptions:
     """Whose activity the energies are of."""
 
     activity: Annotated[
-        Path | None,
-        typer.Option(
-            "--activity", metavar="FILE", help="Result of gaincell activity --json, instead of a measurement."
-        ),
+        Path | None, option("Result of gaincell activity --json, instead of a measurement.", "FILE")
     ] = None
     assumed: Annotated[
-        bool, typer.Option("--assumed", help="Measure no activity; assume that every code is equally likely.")
+        bool, flag("--assumed", "Measure no activity; assume that every code is equally likely.")
     ] = False
-    text: TextName = "sample"
+    text: options.TextName = "sample"
     tokens: Annotated[
         int | None,
-        typer.Option(
-            "--tokens", metavar="TOKENS", min=1,
-            help="Tokens read, where the activity is measured; by default up to 512.",
-        ),
-    ] = None  # fmt: skip
+        option("Tokens read, where the activity is measured; by default up to 512.", "TOKENS", min=1),
+    ] = None
 
     def measured_of(self, model: str) -> bool:
         """Whether it is measured here: the model is attached, or has a shipped linear version.
 
         Raises InputError: options exclude each other.
         """
-        from gaincell.errors import InputError
         from gaincell.integrations.hf.size import run_design
         from gaincell.mapping.ready import find_shipped
 
@@ -90,7 +69,6 @@ class ActivityOptions:
         """Of an attached model, or of an embedded one in its shipped linear version, on one sequence of a
         text. Behind it, in words, whose activity it is. chip: another than its own.
         """
-        from gaincell.cli._activity import observe_model
         from gaincell.integrations.hf.size import run_design
 
         attached = run_design(model) is not None
@@ -105,15 +83,9 @@ class ActivityOptions:
 class SimulationFiles:
     """Results of other commands that take the place of a formula."""
 
-    spice: Annotated[
-        Path | None, typer.Option("--spice", metavar="FILE", help="Result of gaincell spice energy --json.")
-    ] = None
-    rtl: Annotated[
-        Path | None, typer.Option("--rtl", metavar="FILE", help="Of gaincell rtl --verify: result.json.")
-    ] = None
-    write: Annotated[
-        Path | None, typer.Option("--write", metavar="FILE", help="Result of gaincell spice write --json.")
-    ] = None
+    spice: Annotated[Path | None, option("Result of gaincell spice energy --json.", "FILE")] = None
+    rtl: Annotated[Path | None, option("Of gaincell rtl --verify: result.json.", "FILE")] = None
+    write: Annotated[Path | None, option("Result of gaincell spice write --json.", "FILE")] = None
 
     def read(self) -> tuple[SimulatedArrays | None, SimulatedDigital | None, SimulatedWrites | None]:
         """Of those that are given. Raises InputError."""
@@ -131,12 +103,10 @@ class Views:
     """Tables that are shown on demand."""
 
     whole_model: Annotated[
-        bool, typer.Option("--whole-model", help="With linear layers on a GPU, or analog: Amdahl's law.")
+        bool, flag("--whole-model", "With linear layers on a GPU, or analog: Amdahl's law.")
     ] = False
-    why: Annotated[bool, typer.Option("--why", help="The cache on a GPU, and other memories.")] = False
-    sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Every parameter up and down by 20 %.")
-    ] = False
+    why: Annotated[bool, flag("--why", "The cache on a GPU, and other memories.")] = False
+    sensitivity: Annotated[bool, flag("--sensitivity", "Every parameter up and down by 20 %.")] = False
 
     def tables(self, result: CostResult, stack: int) -> list[Rows]:
         """All that are shown."""
@@ -152,52 +122,82 @@ class Views:
         return [*shown, tables.left_out(result)]
 
 
+@dataclass(frozen=True)
+class Costs:
+    """What is costed, and with what it is compared."""
+
+    design: Annotated[str | None, option("A chip; by default that of the RUN, or leroux2025.", "DESIGN")] = (
+        None
+    )
+    cell: options.CellName = None
+    window: options.Window = None
+    context: Annotated[int | None, option("Tokens so far; by default a full ring.", "N", min=1)] = None
+    batch: Annotated[int, option("Sequences, each with arrays of its own.", "N", min=1)] = 1
+    stack: options.Stack = 1
+    technology: options.ProcessName = "28nm"
+    observed: ActivityOptions = field(default_factory=ActivityOptions)
+    simulated: SimulationFiles = field(default_factory=SimulationFiles)
+    baseline: Annotated[Path | None, option("Result of gaincell baseline --json.", "FILE")] = None
+    measure: Annotated[
+        bool,
+        flag("--measure/--no-measure", "Time softmax attention of these sizes here, for two seconds."),
+    ] = True
+    gpu: Annotated[Literal["h100", "rtx-4090"], option("GPU of --whole-model and --why.")] = "h100"
+    views: Views = field(default_factory=Views)
+    refresh: options.RefreshOptions = field(default_factory=options.RefreshOptions)
+
+    def check(self, context: typer.Context, model: str) -> bool:
+        """Whether the activity is measured here. Raises InputError for options that do not go together."""
+        measured_here = self.observed.measured_of(model)
+        on_text = "an activity measured here, of a RUN or of tiny"
+        check_needed(context, ("--text", "--tokens", "--device"), on_text, measured_here)
+        compared = self.views.whole_model or self.views.why
+        check_needed(context, ("--gpu",), "--whole-model or --why", compared)
+        return measured_here
+
+    def ask(self, model: str, measured_here: bool, device: str) -> tuple[Question, str]:
+        """What is asked, after what is measured for it; behind it, in words, whose activity it is."""
+        from gaincell.costs.baselines import measure_here
+        from gaincell.costs.measured_file import read_measured
+        from gaincell.costs.result import Question
+        from gaincell.costs.technology import load_technology
+        from gaincell.integrations.hf.size import model_size, run_design
+
+        size = model_size(model)
+        chip = options.chip_of(self.design or run_design(model) or "leroux2025", self.cell, self.window)
+        process, (arrays, digital, writes) = load_technology(self.technology), self.simulated.read()
+        measured = [] if self.baseline is None else read_measured(self.baseline)
+        found, how = self.observed.known(model), ""
+        if measured_here:
+            other = chip if self.design or self.cell or self.window else None
+            found, how = self.observed.measure(model, other, device)
+        if self.measure:
+            seen = min(self.context or chip.window, chip.window)
+            measured += measure_here(size.heads, size.kv_heads, size.head_dim, seen)
+        asked = Question(
+            size, chip, process, found, context=self.context, batch=self.batch, refresh=self.refresh.policy,
+            layers=self.stack, spice=arrays, rtl=digital, write=writes, measured=measured, gpu=self.gpu,
+        )  # fmt: skip
+        return asked, how
+
+
 @app.command()
-@with_groups
+@options.with_groups
 def cost(
     context_: typer.Context,
     *,
     model: Annotated[
         str,
-        typer.Argument(
-            metavar="MODEL|RUN",
-            help=f"{MODEL_HELP}, a RUN, or sizes alone: gpt2, gpt2-xl, llama-2-7b, mistral-7b, llama-3-8b.",
+        argument(
+            f"{options.MODEL_HELP}, a RUN, or sizes alone: gpt2, gpt2-xl, llama-2-7b, mistral-7b, "
+            "llama-3-8b.",
+            "MODEL|RUN",
         ),
     ],
-    design: Annotated[
-        str | None,
-        typer.Option("--design", metavar="DESIGN", help="A chip; by default that of the RUN, or leroux2025."),
-    ] = None,
-    cell: CellName = None,
-    window: Window = None,
-    context: Annotated[
-        int | None,
-        typer.Option("--context", metavar="N", min=1, help="Tokens so far; by default a full ring."),
-    ] = None,
-    batch: Annotated[
-        int, typer.Option("--batch", metavar="N", min=1, help="Sequences, each with arrays of its own.")
-    ] = 1,
-    stack: Stack = 1,
-    technology: ProcessName = "28nm",
-    observed: ActivityOptions,
-    simulated: SimulationFiles,
-    baseline: Annotated[
-        Path | None, typer.Option("--baseline", metavar="FILE", help="Result of gaincell baseline --json.")
-    ] = None,
-    measure: Annotated[
-        bool,
-        typer.Option(
-            "--measure/--no-measure", help="Time softmax attention of these sizes here, for two seconds."
-        ),
-    ] = True,
-    gpu: Annotated[Gpu, typer.Option("--gpu", help="GPU of --whole-model and --why.")] = "h100",
-    views: Views,
-    refresh: RefreshOptions,
-    figures: Annotated[
-        Path | None, directory("--figures", "DIR", "Also draw figures into this directory.")
-    ] = None,
-    threads: Threads = None,
-    device: Device = "cpu",
+    asked: Costs,
+    figures: Annotated[Path | None, directory("Also draw figures into this directory.")] = None,
+    threads: options.Threads = None,
+    device: options.Device = "cpu",
     json: JsonFile = None,
 ) -> None:
     """What a token costs in gain cells: energy, latency and area, by block.
@@ -216,34 +216,16 @@ def cost(
 
     Example: gaincell cost runs/tiny --tokens 1024 --sensitivity --figures figures/
     """
-    measured_here = observed.measured_of(model)
-    on_text = "an activity measured here, of a RUN or of tiny"
-    check_needed(context_, ("--text", "--tokens", "--device"), on_text, measured_here)
-    check_needed(context_, ("--gpu",), "--whole-model or --why", views.whole_model or views.why)
-    use(threads, device)
-    from gaincell.costs.baselines import measure_here
-    from gaincell.costs.measured_file import read_measured
-    from gaincell.costs.result import Question, answer
-    from gaincell.costs.technology import load_technology
-    from gaincell.integrations.hf.size import model_size, run_design
+    measured_here = asked.check(context_, model)
+    options.use(threads, device)
+    from gaincell.costs.result import answer
     from gaincell.reports.costs import basis
     from gaincell.reports.costs_figures import draw_all
 
-    size, chip = model_size(model), chip_of(design or run_design(model) or "leroux2025", cell, window)
-    process, (arrays, digital, writes) = load_technology(technology), simulated.read()
-    measured = [] if baseline is None else read_measured(baseline)
-    found, how = observed.known(model), ""
-    if measured_here:
-        found, how = observed.measure(model, chip if design or cell or window else None, device)
-    if measure:
-        seen = min(context or chip.window, chip.window)
-        measured += measure_here(size.heads, size.kv_heads, size.head_dim, seen)
-    asked = Question(
-        size, chip, process, found, context=context, batch=batch, refresh=refresh.policy, layers=stack,
-        spice=arrays, rtl=digital, write=writes, measured=measured, gpu=gpu,
-    )  # fmt: skip
-    result = answer(asked, command_line())
+    question, how = asked.ask(model, measured_here, device)
+    result = answer(question, command_line())
     typer.echo(f"{model}: {how}{basis(result)}")
-    show_result(result, json, *views.tables(result, stack), *(f"* {note}" for note in result.notes))
+    notes = (f"* {note}" for note in result.notes)
+    show_result(result, json, *asked.views.tables(result, asked.stack), *notes)
     if figures is not None:
         show(*draw_all(result, figures))
