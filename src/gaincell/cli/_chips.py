@@ -3,71 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
 
-from gaincell.cli._models import result
-from gaincell.cli._options import LARGEST_SEED, fraction, option
-from gaincell.cli._perplexity import one_row
-from gaincell.errors import InputError
+from torch import Tensor
+
+from gaincell.arrays import Refresh
+from gaincell.chips.fields import TABLE_NUMBERS
+from gaincell.cli._models import one_row, result
+from gaincell.cli.evaluate import ChipOptions
+from gaincell.devices.variability import Mismatch
+from gaincell.evaluation.chips import Chips, ChipScores, evaluate_chips, over_chips
+from gaincell.evaluation.pause import perplexity_after_pause
+from gaincell.evaluation.perplexity import perplexity, window_and_stride
+from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.base_model import LoadedModel
+from gaincell.progress import StageProgress
 from gaincell.reports.tables import Rows, readable
 from gaincell.results import evaluation as of
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gaincell.arrays import Refresh
-    from gaincell.devices.variability import Mismatch
-    from gaincell.integrations.hf.base_model import LoadedModel
-    from gaincell.progress import StageProgress
-
-
-@dataclass(frozen=True)
-class ChipOptions:
-    """Virtual chips."""
-
-    chips: Annotated[int | None, option("Perplexity of N virtual chips, with its spread.", "N")] = None
-    mismatch: Annotated[
-        str | None, option("Spread of the cells' currents, of full scale, for --chips.", "P%")
-    ] = None
-    within: Annotated[
-        str | None, option("Good: up to X % above nominal; by default 5 %.", "X%", "--yield-within")
-    ] = None
-    seed: Annotated[int | None, option("Of the chips.", "N", "--chip-seed", min=0, max=LARGEST_SEED)] = None
-
-    def check(self) -> None:
-        """Raise InputError for numbers that say nothing."""
-        if self.chips is not None and self.chips < 1:
-            raise InputError(f"{self.chips} chips: give 1 or more")
-        if self.chips is not None:
-            _ = self.spread, self.good
-
-    @property
-    def count(self) -> int:
-        """How many."""
-        assert self.chips is not None
-        return self.chips
-
-    @property
-    def spread(self) -> float | None:
-        """Of the cells, a fraction of full scale; None for the design's. Raises InputError."""
-        return None if self.mismatch is None else fraction(self.mismatch, "--mismatch")
-
-    @property
-    def good(self) -> float:
-        """Up to which increase over the nominal chip. Raises InputError."""
-        return fraction(self.within or "5%", "--yield-within")
-
-    def mismatch_of(self, loaded: LoadedModel) -> Mismatch:
-        """The spread of the cells of a model's chips."""
-        from gaincell.devices.variability import Mismatch
-        from gaincell.integrations.hf.attach import attached_layers
-
-        layers = attached_layers(loaded.model)
-        own = layers[0].design.mismatch if layers else Mismatch()
-        if self.spread is not None:
-            own = Mismatch(current_offset_std=self.spread, seed=own.seed)
-        return own if self.seed is None else replace(own, seed=self.seed)
 
 
 def by_chips(
@@ -79,10 +31,6 @@ def by_chips(
     progress: StageProgress,
 ) -> tuple[Rows, of.ChipsResult]:
     """Table and result of a perplexity; pause: idle time and refresh policy."""
-    from gaincell.evaluation.chips import evaluate_chips
-    from gaincell.evaluation.pause import perplexity_after_pause
-    from gaincell.evaluation.perplexity import perplexity, window_and_stride
-
     length, _ = window_and_stride(protocol)
     words: list[str] = []
 
@@ -95,7 +43,7 @@ def by_chips(
         words.append(found.protocol)
         return found.perplexity
 
-    mismatch, bar = options.mismatch_of(loaded), progress("chips")
+    mismatch, bar = mismatch_of(options, loaded), progress("chips")
     found = evaluate_chips(loaded.model, measure, options.count, mismatch, options.good, bar)
     head = result(loaded, words[0], tokens)
     made = replace(head.provenance, seed=mismatch.seed)
@@ -130,11 +78,17 @@ def by_chips(
     return one_row(row, caption), of.ChipsResult(**vars(replace(head, provenance=made)), chips=chips)
 
 
+def mismatch_of(options: ChipOptions, loaded: LoadedModel) -> Mismatch:
+    """The spread of the cells of a model's chips."""
+    layers = attached_layers(loaded.model)
+    own = layers[0].design.mismatch if layers else Mismatch()
+    if options.spread is not None:
+        own = Mismatch(current_offset_std=options.spread, seed=own.seed)
+    return own if options.seed is None else replace(own, seed=options.seed)
+
+
 def spread_of(loaded: LoadedModel, mismatch: Mismatch) -> dict[str, of.Strength]:
     """Which chips they are: the basic mismatch, and whatever else differs from one to the next."""
-    from gaincell.chips.fields import TABLE_NUMBERS
-    from gaincell.integrations.hf.attach import attached_layers
-
     chip = attached_layers(loaded.model)[0].design.replace(mismatch=mismatch)
     others = {}
     for name in sorted(chip.drawn("chip")):
@@ -156,9 +110,7 @@ def tasks_by_chips(
     progress: StageProgress,
 ) -> tuple[Rows, of.TaskChips]:
     """Table and result of the scores that `measure` gives, task/metric by task/metric."""
-    from gaincell.evaluation.chips import over_chips
-
-    mismatch, good = options.mismatch_of(loaded), options.good
+    mismatch, good = mismatch_of(options, loaded), options.good
     nominal, numbers, found = over_chips(loaded.model, measure, options.count, mismatch, progress("chips"))
     caption = (
         f"{len(numbers)} chips and the nominal one on the same items; change: ratio of perplexities, "
@@ -181,8 +133,6 @@ def _spread_of(
     name: str, nominal: float, numbers: tuple[int, ...], scores: tuple[float, ...], within: float
 ) -> of.ScoreSpread:
     """Of one score: perplexities have a ratio and a yield, others a difference."""
-    from gaincell.evaluation.chips import Chips, ChipScores
-
     if "perplexity" in name:
         chips = Chips(nominal, numbers, scores, within)
         return of.ScoreSpread(

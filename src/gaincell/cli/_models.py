@@ -1,29 +1,40 @@
-"""Models as commands load them, what they read, and what the results of evaluations say alike."""
+"""Models as commands load them, what they read, and what the results of evaluations say alike.
+
+This module and those of `gaincell evaluate` beside it import torch: commands import them when they run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 import typer
+from torch import Tensor
 
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.cli._json import command_line
 from gaincell.cli._options import Computing, ComputingAnywhere, check_run, choose_chip
 from gaincell.cli._progress import progress_bars
+from gaincell.costs.activity import Activity
 from gaincell.errors import InputError
+from gaincell.evaluation.activity import measure_activity
+from gaincell.evaluation.perplexity import cut_blocks
+from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.base_model import LoadedModel
+from gaincell.integrations.hf.chip import as_saved, change_chip, set_backend
+from gaincell.integrations.hf.context import check_length, default_length, read_tokens
+from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.placement import place_model
+from gaincell.mapping.ready import Ready, hardware_model
+from gaincell.mapping.summary import base_name, chip_of
+from gaincell.progress import StageProgress
+from gaincell.reports.tables import Rows
 from gaincell.results.common import Named, NamedModel
 from gaincell.results.evaluation import EvaluationResult
 from gaincell.results.provenance import hash_of, made
 from gaincell.text import Text, open_text
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gaincell.chips.design import Design
-    from gaincell.costs.activity import Activity
-    from gaincell.integrations.hf.base_model import LoadedModel
-    from gaincell.mapping.ready import Ready
-    from gaincell.progress import StageProgress
 
 
 def load_run(
@@ -52,13 +63,6 @@ def load_evaluated(
     refusal: str = "",
 ) -> tuple[LoadedModel, str]:
     """The same of any model, with another chip, cell, window or other latency. refusal: of software."""
-    import torch
-
-    from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.chip import as_saved, change_chip, set_backend
-    from gaincell.integrations.hf.models import load_model
-    from gaincell.integrations.hf.placement import place_model
-
     dtype = computing.weights if isinstance(computing, ComputingAnywhere) else torch.float32
     loaded = load_model(model, dtype, stage)
     software = not attached_layers(loaded.model)
@@ -76,9 +80,6 @@ def read_blocks(
     loaded: LoadedModel, text: Text, tokens: int, sequences: int, progress: StageProgress
 ) -> Tensor:
     """The first sequences of the evaluation part of a text, [sequences, tokens]. Raises InputError."""
-    from gaincell.evaluation.perplexity import cut_blocks
-    from gaincell.integrations.hf.context import check_length, read_tokens
-
     check_length(loaded.model, tokens)
     reading = progress("read and tokenise the text")
     stream = read_tokens(loaded, text, "evaluation", tokens * sequences, reading, block=tokens)
@@ -115,11 +116,6 @@ def observe_model(
 
     Raises GaincellError: there is no such model, RUN or text, the text is too short, or the model's context.
     """
-    from gaincell.chips.design_file import load_design
-    from gaincell.evaluation.activity import measure_activity
-    from gaincell.integrations.hf.context import default_length
-    from gaincell.mapping.ready import hardware_model
-
     found_text = open_text(text)
     with progress_bars() as progress:
         ready = hardware_model(model, load_design("leroux2025"), chip, progress=progress)
@@ -143,9 +139,6 @@ def result(
     stage: str | None = None,
 ) -> EvaluationResult:
     """What all evaluations say: the command, the model, the chip, where it comes from."""
-    from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.mapping.summary import base_name, chip_of
-
     layers = attached_layers(loaded.model)
     name = base_name(loaded.id)
     return EvaluationResult(
@@ -163,3 +156,8 @@ def result(
             inputs={f"model {name}": loaded.sha256, "evaluation text": hash_of(tokens)},
         ),
     )
+
+
+def one_row(row: dict[str, str], caption: str) -> Rows:
+    """A table of numbers by their headings."""
+    return Rows("", (*row,), [(*row.values(),)], caption, text=())

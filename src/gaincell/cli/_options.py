@@ -72,11 +72,7 @@ def argument(help: str, metavar: str) -> object:
 
 
 def option(
-    help: str,
-    metavar: str | None = None,
-    *names: str,
-    min: float | None = None,
-    max: float | None = None,
+    help: str, metavar: str | None = None, *names: str, min: float | None = None, max: float | None = None
 ) -> object:
     """An option with a value, called as its parameter where it has no other name."""
     return typer.Option(*names, metavar=metavar, min=min, max=max, help=help)

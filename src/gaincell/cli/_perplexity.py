@@ -4,40 +4,93 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gaincell.cli._models import result
+from torch import Tensor
+
+from gaincell.arrays import Refresh
+from gaincell.cli._chips import by_chips
+from gaincell.cli._models import load_evaluated, one_row, result
+from gaincell.cli._options import ComputingAnywhere
+from gaincell.cli._progress import progress_bars
+from gaincell.cli._tasks import by_tasks
+from gaincell.cli.evaluate import DEFAULT_LIMIT, Evaluation, window_of_rolling
 from gaincell.errors import InputError
-from gaincell.quantity import whole_number
+from gaincell.evaluation.context import describe_context, perplexity_by_context
+from gaincell.evaluation.dump import dump_layer
+from gaincell.evaluation.noise import noise_remark
+from gaincell.evaluation.pause import perplexity_after_pause
+from gaincell.evaluation.perplexity import cut_blocks, default_protocol, perplexity, window_and_stride
+from gaincell.evaluation.repetition import describe_repetition, loss_by_repetition
+from gaincell.evaluation.rolling import describe_rolling, documents_of, rolling_perplexity
+from gaincell.integrations.hf.base_model import LoadedModel
+from gaincell.integrations.hf.context import check_length, read_tokens
+from gaincell.progress import StageProgress
 from gaincell.reports.tables import Rows, readable
 from gaincell.results import evaluation as of
 from gaincell.results.codec import Kind
-from gaincell.results.common import Value
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gaincell.arrays import Refresh
-    from gaincell.integrations.hf.base_model import LoadedModel
-    from gaincell.progress import StageProgress
+from gaincell.results.common import Named, Value
+from gaincell.text import Text, open_text
 
 
-def window_of_rolling(protocol: str | None) -> int | None:
-    """T of the protocol `rolling-T`, None for another protocol."""
-    kind, _, window = (protocol or "").partition("-")
-    if kind != "rolling":
-        return None
-    if (length := whole_number(window)) is None or length < 2:
-        raise InputError(f"protocol {protocol!r}: give rolling-T with T >= 2, such as rolling-1024")
-    return length
+def evaluate(asked: Evaluation, model: str, computing: ComputingAnywhere) -> tuple[Rows, of.EvaluationResult]:
+    """Table and result of `gaincell evaluate`. Raises GaincellError."""
+    window, tasks = window_of_rolling(asked.protocol), asked.harness.tasks is not None
+    text = None if tasks or window is not None else open_text(asked.text or "sample")
+    refusal = f"{model} is in software and has no chip that could idle; give a RUN" if asked.pauses else ""
+    chip = (asked.design, asked.cell, asked.window, asked.other_latency)
+    loaded, gains = load_evaluated(model, computing, *chip, stage=asked.stage, refusal=refusal)
+    found: tuple[Rows, of.EvaluationResult]
+    with progress_bars() as progress:
+        if text is not None:
+            found = _of_text(asked, loaded, text, progress)
+            title = f", text {text.name} ({asked.part or 'evaluation'} part)"
+        elif tasks:
+            found, title = by_tasks(loaded, asked.harness, asked.limit or 0, asked.drawn, progress), ""
+        else:
+            path = asked.text or "sample"
+            found = rolling(loaded, path, window or 0, asked.limit or 0, progress)
+            title = f", text {Path(path).name}"
+    table, head = found
+    title += "" if asked.stage is None else f", stage {asked.stage}"
+    head = replace(head, stage=asked.stage, gains=gains if head.design else None)
+    return replace(table, title=f"{model}{title}"), head
+
+
+def _of_text(
+    asked: Evaluation, loaded: LoadedModel, text: Text, progress: StageProgress
+) -> tuple[Rows, of.EvaluationResult]:
+    """The same of a text as one stream of tokens."""
+    protocol = asked.protocol or default_protocol(loaded.model)
+    length, _ = window_and_stride(protocol)
+    check_length(loaded.model, length)
+    budget = DEFAULT_LIMIT if asked.limit is None else asked.limit or None
+    reading, part = progress("read and tokenise the text"), asked.part or "evaluation"
+    tokens = read_tokens(loaded, text, part, budget, reading, block=length)
+    times, policy = asked.at or [0.0], asked.refresh.policy
+    found: tuple[Rows, of.EvaluationResult]
+    if asked.drawn.chips is not None:
+        pause = (times[0], policy) if asked.pauses else None
+        found = by_chips(loaded, tokens, protocol, pause, asked.drawn, progress)
+    elif asked.pauses:
+        found = after_pauses(loaded, tokens, times, length, policy, progress)
+    elif asked.by_context:
+        found = by_context(loaded, tokens, length, progress)
+    elif asked.by_repetition:
+        found = by_repetition(loaded, tokens, length, progress)
+    else:
+        found = blocks(loaded, tokens, protocol, progress, redraw=asked.redraw_noise)
+    if asked.dump.dump is not None:
+        block, layer = cut_blocks(tokens, length)[:1], asked.dump.layer or 0
+        dump_layer(loaded.model, block, layer, asked.dump.dump, scores=asked.dump.scores)
+    table, head = found
+    return table, replace(head, text=Named(text.name))
 
 
 def blocks(
     loaded: LoadedModel, tokens: Tensor, protocol: str, progress: StageProgress, *, redraw: bool = False
 ) -> tuple[Rows, of.PerplexityResult]:
     """Table and result of the protocols blocks-T and strided-T-S."""
-    from gaincell.evaluation.perplexity import perplexity
-
     shown, tokenizer = progress("evaluate"), loaded.tokenizer
     found = perplexity(loaded.model, tokens, protocol, tokenizer=tokenizer, redraw=redraw, progress=shown)
     entry = of.PerplexityResult(
@@ -61,9 +114,6 @@ def rolling(
     loaded: LoadedModel, text: str, window: int, limit: int, progress: StageProgress
 ) -> tuple[Rows, of.RollingResult]:
     """Table and result of the protocol rolling-T."""
-    from gaincell.evaluation.noise import noise_remark
-    from gaincell.evaluation.rolling import describe_rolling, documents_of, rolling_perplexity
-
     path = Path(text).expanduser()
     if not path.is_file():
         raise InputError(f"--protocol rolling-T takes a text file, and {text!r} is none")
@@ -98,9 +148,6 @@ def by_context(
     loaded: LoadedModel, tokens: Tensor, length: int, progress: StageProgress
 ) -> tuple[Rows, of.ContextResult]:
     """Table and result of the protocol context-T."""
-    from gaincell.evaluation.context import describe_context, perplexity_by_context
-    from gaincell.evaluation.noise import noise_remark
-
     points = perplexity_by_context(loaded.model, tokens, length, progress=progress("evaluate"))
     protocol = describe_context(length, len(tokens) // length) + noise_remark(loaded.model)
     rounded = (replace(p, per_block=tuple(round(x, 6) for x in p.per_block)) for p in points)
@@ -116,9 +163,6 @@ def by_repetition(
     loaded: LoadedModel, tokens: Tensor, length: int, progress: StageProgress
 ) -> tuple[Rows, of.RepetitionResult]:
     """Table and result of the protocol repetition-T."""
-    from gaincell.evaluation.noise import noise_remark
-    from gaincell.evaluation.repetition import describe_repetition, loss_by_repetition
-
     points = loss_by_repetition(loaded.model, tokens, length, progress=progress("evaluate"))
     protocol = describe_repetition(length, len(tokens) // length) + noise_remark(loaded.model)
     rounded = (replace(p, sums=tuple(round(x, 4) for x in p.sums)) for p in points)
@@ -136,8 +180,6 @@ def after_pauses(
     progress: StageProgress,
 ) -> tuple[Rows, of.PausesResult]:
     """Table and result of the protocol pause-T."""
-    from gaincell.evaluation.pause import perplexity_after_pause
-
     pauses = []
     for time in sorted(times):
         shown = progress(f"evaluate after {time:g} s")
@@ -172,11 +214,6 @@ def after_pauses(
         text=(),
     )
     return rows, of.PausesResult(**vars(head), refresh=policy, pauses=tuple(pauses))
-
-
-def one_row(row: dict[str, str], caption: str) -> Rows:
-    """A table of numbers by their headings."""
-    return Rows("", (*row,), [(*row.values(),)], caption, text=())
 
 
 def with_four_digits(number: float | None) -> str:

@@ -8,10 +8,10 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -64,30 +64,30 @@ class ModelOptions:
         return technology(self.technology)
 
 
-@dataclass(frozen=True)
-class CornerOptions:
-    """Where circuits operate."""
-
-    process: Annotated[str, option("Corner: nominal, fast or slow; with --lib use --section.", "CORNER")] = (
-        "nominal"
-    )
-    temperature: Annotated[float, option("Temperature of the circuit.", "DEGREES", "--celsius")] = 27.0
-    supply: Annotated[float, option("Factor on VDD, for instance 0.9.", "X")] = 1.0
+DesignName: TypeAlias = Annotated[str, option("Chip it is for.", "DESIGN")]
+Workers: TypeAlias = Annotated[
+    int | None, option("Simulations at a time; by default one a core.", "N", min=1)
+]
+Seed: TypeAlias = Annotated[int, option("Of every random choice.", "N", min=0)]
 
 
 @dataclass(frozen=True)
 class Circuits:
-    """Of what and where circuits are."""
+    """What is simulated, where it operates, and on how many cores."""
 
-    models: ModelOptions
-    corner: CornerOptions
+    models: ModelOptions = field(default_factory=ModelOptions)
+    process: Annotated[str, option("Corner: nominal, fast or slow; with --lib use --section.", "CORNER")] = (
+        "nominal"
+    )
+    celsius: Annotated[float, option("Temperature of the circuit.", "DEGREES")] = 27.0
+    supply: Annotated[float, option("Factor on VDD, for instance 0.9.", "X")] = 1.0
+    design: DesignName = "leroux2025"
 
-    def load(self, context: typer.Context, design: str) -> tuple[Design, Technology, Corner]:
+    def load(self, context: typer.Context) -> tuple[Design, Technology, Corner]:
         """The chip, the transistors and the corner. Raises GaincellError."""
         from gaincell.spice.technology import Corner
 
-        chip, corner = chip_of(design), self.corner
-        where = Corner(corner.process, corner.temperature, corner.supply)
+        chip, where = chip_of(self.design), Corner(self.process, self.celsius, self.supply)
         return chip, self.models.load(context), where
 
 
@@ -105,19 +105,6 @@ class DumpOptions:
         from gaincell.spice.inputs import real_inputs
 
         return real_inputs(file, chip, head=self.head, token=self.token)
-
-
-DesignName: TypeAlias = Annotated[str, option("Chip it is for.", "DESIGN")]
-Workers: TypeAlias = Annotated[
-    int | None, option("Simulations at a time; by default one a core.", "N", min=1)
-]
-
-
-WriteDac: TypeAlias = Annotated[
-    Literal["string", "charge"] | None,
-    option("Store what this simulated DAC writes; by default ideal levels."),
-]
-Seed: TypeAlias = Annotated[int, option("Of every random choice.", "N", min=0)]
 
 
 @contextmanager

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 import gaincell
-from gaincell.cli._chips import ChipOptions, tasks_by_chips
+from gaincell.cli._chips import tasks_by_chips
 from gaincell.cli._models import result
-from gaincell.cli._options import flag, option
+from gaincell.cli.evaluate import ChipOptions, TaskOptions
+from gaincell.evaluation.noise import noise_remark
+from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.base_model import LoadedModel, fingerprint
+from gaincell.progress import StageProgress
 from gaincell.reports.tables import Rows, readable
 from gaincell.results import evaluation as of
 from gaincell.results.codec import Kind
@@ -20,28 +26,9 @@ from gaincell.results.common import Value
 
 if TYPE_CHECKING:
     from gaincell.evaluation.harness import TaskResult, TasksResult
-    from gaincell.integrations.hf.base_model import LoadedModel
-    from gaincell.progress import StageProgress
 
 COMPUTING = ("arrays", "circuits", "devices", "evaluation", "integrations", "native", "nn", "ops", ".")
 """Folders of the package whose code an answer depends on."""
-
-
-@dataclass(frozen=True)
-class TaskOptions:
-    """Which tasks, and how they are run."""
-
-    tasks: Annotated[str | None, option("Tasks of lm-evaluation-harness instead.", "NAME,...|paper")] = None
-    data: Annotated[str | None, option("Folder with the tasks' files; else they are downloaded.", "DIR")] = (
-        None
-    )
-    max_length: Annotated[
-        int | None, option("Longest context of a task; by default 1024.", "TOKENS", min=2)
-    ] = None
-    batch: Annotated[int | None, option("Requests of a task in one forward pass; 8.", "N", min=1)] = None
-    cache: Annotated[bool, flag("--cache/--no-cache", "Keep every answer, so that a broken run goes on.")] = (
-        True
-    )
 
 
 def by_tasks(
@@ -49,7 +36,6 @@ def by_tasks(
 ) -> tuple[Rows, of.TasksResult]:
     """Table and result; of many chips the result holds that of the nominal one."""
     from gaincell.evaluation.harness import evaluate_tasks
-    from gaincell.integrations.hf.attach import attached_layers
 
     layers = attached_layers(loaded.model)
     runs: list[TasksResult] = []
@@ -86,8 +72,6 @@ def by_tasks(
 
 def result_of(loaded: LoadedModel, found: TasksResult) -> of.TasksResult:
     """The result."""
-    from gaincell.evaluation.noise import noise_remark
-
     first = ", ".join(f"{t.task} {t.n} of {t.of}" for t in found.tasks)
     protocol = (
         f"lm-evaluation-harness {found.harness}, 0-shot, contexts up to {found.max_length} tokens; "
@@ -130,10 +114,7 @@ def _short(items: list[Any]) -> tuple[Any, ...]:
 
 def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
     """Where results of this very model, chip, implementation and code are kept."""
-    import torch
-
     from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.base_model import fingerprint
 
     layers = attached_layers(loaded.model)
     dtype = next(loaded.model.parameters()).dtype

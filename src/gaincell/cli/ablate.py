@@ -8,7 +8,6 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import FigureFile, JsonFile, show_result
-from gaincell.cli._models import load_run, result
 from gaincell.cli._options import fraction, option
 from gaincell.cli._progress import progress_bars
 from gaincell.results.evaluation import AblationResult
@@ -42,6 +41,7 @@ def ablate(
     Example: gaincell ablate runs/tiny --figure ablation.png
     """
     computing.start()
+    from gaincell.cli._models import load_run, result
     from gaincell.devices.variability import Mismatch
     from gaincell.evaluation.ablation import ablate as run_ablation
     from gaincell.evaluation.perplexity import default_protocol, window_and_stride

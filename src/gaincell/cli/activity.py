@@ -8,7 +8,6 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import FigureFile, JsonFile, show_result
-from gaincell.cli._models import observe_model, result
 from gaincell.cli._options import option
 from gaincell.results.activity import ActivityResult
 
@@ -43,6 +42,7 @@ def activity(
     Example: gaincell activity adapters/smollm2-135m --tokens 2048 --figure activity.png --json activity.json
     """
     options.use(threads, device)
+    from gaincell.cli._models import observe_model, result
     from gaincell.reports.activity import activity_figure, activity_rows, sparsity_line
 
     chip = None if design is None else options.chip_of(design)

@@ -23,8 +23,7 @@ class Adaptation:
     """How gains and offsets are adapted; fields as those of `gaincell.mapping.readapt.AdaptSettings`."""
 
     method: Annotated[
-        Literal["closed-form", "published"],
-        option("Exact in two forward passes, or the paper's iteration."),
+        Literal["closed-form", "published"], option("Exact in two forward passes, or the paper's iteration.")
     ] = "closed-form"
     start: Annotated[
         Literal["trained", "neutral"], option("trained, or neutral: all gains 1, all offsets 0.", "START")
@@ -38,8 +37,7 @@ class Adaptation:
         ),
     ] = None
     max_iterations: Annotated[
-        int | None,
-        option("Most of published; by default 100.", "N", "--iterations", min=1, max=1000),
+        int | None, option("Most of published; by default 100.", "N", "--iterations", min=1, max=1000)
     ] = None
 
     def checked(self) -> Adaptation:

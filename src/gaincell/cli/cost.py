@@ -10,7 +10,6 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show, show_result
-from gaincell.cli._models import observe_model
 from gaincell.cli._options import argument, check_needed, flag, option
 from gaincell.errors import InputError
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from gaincell.chips.design import Design
     from gaincell.costs.activity import Activity
     from gaincell.costs.result import Question
-    from gaincell.costs.simulated import SimulatedArrays, SimulatedDigital, SimulatedWrites
     from gaincell.reports.tables import Rows
     from gaincell.results.cost import CostResult
 
@@ -69,6 +67,7 @@ class ActivityOptions:
         """Of an attached model, or of an embedded one in its shipped linear version, on one sequence of a
         text. Behind it, in words, whose activity it is. chip: another than its own.
         """
+        from gaincell.cli._models import observe_model
         from gaincell.integrations.hf.size import run_design
 
         attached = run_design(model) is not None
@@ -86,16 +85,6 @@ class SimulationFiles:
     spice: Annotated[Path | None, option("Result of gaincell spice energy --json.", "FILE")] = None
     rtl: Annotated[Path | None, option("Of gaincell rtl --verify: result.json.", "FILE")] = None
     write: Annotated[Path | None, option("Result of gaincell spice write --json.", "FILE")] = None
-
-    def read(self) -> tuple[SimulatedArrays | None, SimulatedDigital | None, SimulatedWrites | None]:
-        """Of those that are given. Raises InputError."""
-        from gaincell.costs.simulated import read_rtl, read_spice, read_write
-
-        return (
-            None if self.spice is None else read_spice(self.spice),
-            None if self.rtl is None else read_rtl(self.rtl),
-            None if self.write is None else read_write(self.write),
-        )
 
 
 @dataclass(frozen=True)
@@ -139,8 +128,7 @@ class Costs:
     simulated: SimulationFiles = field(default_factory=SimulationFiles)
     baseline: Annotated[Path | None, option("Result of gaincell baseline --json.", "FILE")] = None
     measure: Annotated[
-        bool,
-        flag("--measure/--no-measure", "Time softmax attention of these sizes here, for two seconds."),
+        bool, flag("--measure/--no-measure", "Time softmax attention of these sizes here, for two seconds.")
     ] = True
     gpu: Annotated[Literal["h100", "rtx-4090"], option("GPU of --whole-model and --why.")] = "h100"
     views: Views = field(default_factory=Views)
@@ -160,12 +148,16 @@ class Costs:
         from gaincell.costs.baselines import measure_here
         from gaincell.costs.measured_file import read_measured
         from gaincell.costs.result import Question
+        from gaincell.costs.simulated import read_rtl, read_spice, read_write
         from gaincell.costs.technology import load_technology
         from gaincell.integrations.hf.size import model_size, run_design
 
         size = model_size(model)
         chip = options.chip_of(self.design or run_design(model) or "leroux2025", self.cell, self.window)
-        process, (arrays, digital, writes) = load_technology(self.technology), self.simulated.read()
+        process, files = load_technology(self.technology), self.simulated
+        arrays = None if files.spice is None else read_spice(files.spice)
+        digital = None if files.rtl is None else read_rtl(files.rtl)
+        writes = None if files.write is None else read_write(files.write)
         measured = [] if self.baseline is None else read_measured(self.baseline)
         found, how = self.observed.known(model), ""
         if measured_here:

@@ -32,12 +32,10 @@ class ColumnOptions:
 
     voltage: Annotated[str | None, option("Column of the stored voltage.", "COLUMN")] = None
     current: Annotated[
-        list[str] | None,
-        option("Of the current; of a wide file '*', or several: a cell each.", "COLUMN"),
+        list[str] | None, option("Of the current; of a wide file '*', or several: a cell each.", "COLUMN")
     ] = None
     decay_voltage: Annotated[
-        str | None,
-        option("Of the stored voltage in DECAY.csv, where it is not that of CURVE.csv.", "COLUMN"),
+        str | None, option("Of the stored voltage in DECAY.csv, where it is not that of CURVE.csv.", "COLUMN")
     ] = None
     time: Annotated[str | None, option("Of the time, in DECAY.csv.", "COLUMN")] = None
     cell: Annotated[str | None, option("Of the cells' names, any text.", "COLUMN")] = None
@@ -143,8 +141,7 @@ def fit(
 
 @app.command()
 def show(
-    device: Annotated[Path, argument("A file of gaincell device fit.", "DEVICE.toml")],
-    json: JsonFile = None,
+    device: Annotated[Path, argument("A file of gaincell device fit.", "DEVICE.toml")], json: JsonFile = None
 ) -> None:
     """Show every number of a device with unit, source and range.
 

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from gaincell.cli import _options as options
-from gaincell.cli import _perplexity as protocols
-from gaincell.cli._chips import ChipOptions, by_chips
 from gaincell.cli._json import JsonFile, output, show_result
-from gaincell.cli._models import load_evaluated
-from gaincell.cli._options import check_needed, flag, option
-from gaincell.cli._progress import progress_bars
-from gaincell.cli._tasks import TaskOptions, by_tasks
+from gaincell.cli._options import LARGEST_SEED, check_needed, flag, fraction, option
 from gaincell.errors import InputError
-from gaincell.reports.tables import Rows
-from gaincell.results.common import Named
-from gaincell.results.evaluation import EvaluationResult
-from gaincell.text import Text, open_text
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gaincell.integrations.hf.base_model import LoadedModel
-    from gaincell.progress import StageProgress
+from gaincell.quantity import whole_number
 
 app = typer.Typer()
 
@@ -50,12 +36,59 @@ class DumpOptions:
     layer: Annotated[int | None, option("The layer to dump; by default the first.", "N", min=0)] = None
     scores: Annotated[bool, flag("--scores", "Dump the scores S_ij as well.")] = False
 
-    def write(self, loaded: LoadedModel, block: Tensor) -> None:
-        """Store it, of one block of tokens."""
-        from gaincell.evaluation.dump import dump_layer
 
-        if self.dump is not None:
-            dump_layer(loaded.model, block, self.layer or 0, self.dump, scores=self.scores)
+@dataclass(frozen=True)
+class TaskOptions:
+    """Which tasks, and how they are run."""
+
+    tasks: Annotated[str | None, option("Tasks of lm-evaluation-harness instead.", "NAME,...|paper")] = None
+    data: Annotated[str | None, option("Folder with the tasks' files; else they are downloaded.", "DIR")] = (
+        None
+    )
+    max_length: Annotated[
+        int | None, option("Longest context of a task; by default 1024.", "TOKENS", min=2)
+    ] = None
+    batch: Annotated[int | None, option("Requests of a task in one forward pass; 8.", "N", min=1)] = None
+    cache: Annotated[bool, flag("--cache/--no-cache", "Keep every answer, so that a broken run goes on.")] = (
+        True
+    )
+
+
+@dataclass(frozen=True)
+class ChipOptions:
+    """Virtual chips."""
+
+    chips: Annotated[int | None, option("Perplexity of N virtual chips, with its spread.", "N")] = None
+    mismatch: Annotated[
+        str | None, option("Spread of the cells' currents, of full scale, for --chips.", "P%")
+    ] = None
+    within: Annotated[
+        str | None, option("Good: up to X % above nominal; by default 5 %.", "X%", "--yield-within")
+    ] = None
+    seed: Annotated[int | None, option("Of the chips.", "N", "--chip-seed", min=0, max=LARGEST_SEED)] = None
+
+    def check(self) -> None:
+        """Raise InputError for numbers that say nothing."""
+        if self.chips is not None and self.chips < 1:
+            raise InputError(f"{self.chips} chips: give 1 or more")
+        if self.chips is not None:
+            _ = self.spread, self.good
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        assert self.chips is not None
+        return self.chips
+
+    @property
+    def spread(self) -> float | None:
+        """Of the cells, a fraction of full scale; None for the design's. Raises InputError."""
+        return None if self.mismatch is None else fraction(self.mismatch, "--mismatch")
+
+    @property
+    def good(self) -> float:
+        """Up to which increase over the nominal chip. Raises InputError."""
+        return fraction(self.within or "5%", "--yield-within")
 
 
 @dataclass(frozen=True)
@@ -112,7 +145,7 @@ class Evaluation:
         from gaincell.evaluation.perplexity import window_and_stride
         from gaincell.integrations.hf.size import run_design
 
-        rolling = protocols.window_of_rolling(self.protocol) is not None
+        rolling = window_of_rolling(self.protocol) is not None
         length, stride = (1, 1) if self.protocol is None or rolling else window_and_stride(self.protocol)
         tasks, chips = self.harness.tasks is not None, self.drawn.chips is not None
         dump = self.dump.dump is not None
@@ -154,61 +187,15 @@ class Evaluation:
                 options.check_run(model, name)
         options.choose_chip(model, self.design, self.cell)
 
-    def run(self, model: str, computing: options.ComputingAnywhere) -> tuple[Rows, EvaluationResult]:
-        """Table and result. Raises GaincellError."""
-        other = self.harness.tasks is not None or protocols.window_of_rolling(self.protocol) is not None
-        text = None if other else open_text(self.text or "sample")
-        refusal = f"{model} is in software and has no chip that could idle; give a RUN" if self.pauses else ""
-        chip = (self.design, self.cell, self.window, self.other_latency)
-        loaded, gains = load_evaluated(model, computing, *chip, stage=self.stage, refusal=refusal)
-        with progress_bars() as progress:
-            table, head = self._measure(loaded, text, progress)
-        stage = "" if self.stage is None else f", stage {self.stage}"
-        head = replace(head, stage=self.stage, gains=gains if head.design else None)
-        return replace(table, title=f"{model}{table.title}{stage}"), head
 
-    def _measure(
-        self, loaded: LoadedModel, text: Text | None, progress: StageProgress
-    ) -> tuple[Rows, EvaluationResult]:
-        """Table, whose title is the name of what was read, and result. text: None for documents and tasks."""
-        if self.harness.tasks is not None:
-            return by_tasks(loaded, self.harness, self.limit or 0, self.drawn, progress)
-        if text is not None:
-            table, head = self._measure_on(loaded, text, progress)
-            title = f", text {text.name} ({self.part or 'evaluation'} part)"
-            return replace(table, title=title), replace(head, text=Named(text.name))
-        path, window = self.text or "sample", protocols.window_of_rolling(self.protocol) or 0
-        table, head = protocols.rolling(loaded, path, window, self.limit or 0, progress)
-        return replace(table, title=f", text {Path(path).name}"), head
-
-    def _measure_on(
-        self, loaded: LoadedModel, text: Text, progress: StageProgress
-    ) -> tuple[Rows, EvaluationResult]:
-        """Table and result of a text as one stream of tokens."""
-        from gaincell.evaluation.perplexity import cut_blocks, default_protocol, window_and_stride
-        from gaincell.integrations.hf.context import check_length, read_tokens
-
-        protocol = self.protocol or default_protocol(loaded.model)
-        length, _ = window_and_stride(protocol)
-        check_length(loaded.model, length)
-        budget = DEFAULT_LIMIT if self.limit is None else self.limit or None
-        reading, part = progress("read and tokenise the text"), self.part or "evaluation"
-        tokens = read_tokens(loaded, text, part, budget, reading, block=length)
-        times, policy = self.at or [0.0], self.refresh.policy
-        found: tuple[Rows, EvaluationResult]
-        if self.drawn.chips is not None:
-            pause = (times[0], policy) if self.pauses else None
-            found = by_chips(loaded, tokens, protocol, pause, self.drawn, progress)
-        elif self.pauses:
-            found = protocols.after_pauses(loaded, tokens, times, length, policy, progress)
-        elif self.by_context:
-            found = protocols.by_context(loaded, tokens, length, progress)
-        elif self.by_repetition:
-            found = protocols.by_repetition(loaded, tokens, length, progress)
-        else:
-            found = protocols.blocks(loaded, tokens, protocol, progress, redraw=self.redraw_noise)
-        self.dump.write(loaded, cut_blocks(tokens, length)[:1])
-        return found
+def window_of_rolling(protocol: str | None) -> int | None:
+    """T of the protocol `rolling-T`, None for another protocol."""
+    kind, _, window = (protocol or "").partition("-")
+    if kind != "rolling":
+        return None
+    if (length := whole_number(window)) is None or length < 2:
+        raise InputError(f"protocol {protocol!r}: give rolling-T with T >= 2, such as rolling-1024")
+    return length
 
 
 @app.command()
@@ -276,5 +263,7 @@ def evaluate(
     """
     computing.start()
     asked.check(context, model)
-    table, result = asked.run(model, computing)
+    from gaincell.cli._perplexity import evaluate as evaluated
+
+    table, result = evaluated(asked, model, computing)
     show_result(result, json, table)

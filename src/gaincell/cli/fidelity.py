@@ -8,7 +8,6 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import FigureFile, JsonFile, show_result
-from gaincell.cli._models import load_run, read_blocks, result
 from gaincell.cli._options import option
 from gaincell.cli._progress import progress_bars
 from gaincell.errors import InputError
@@ -54,6 +53,7 @@ def fidelity(
     Example: gaincell fidelity runs/tiny --figure fidelity.png --json fidelity.json
     """
     computing.start()
+    from gaincell.cli._models import load_run, read_blocks, result
     from gaincell.evaluation.fidelity import fidelity as compare_heads
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.integrations.hf.context import check_length, default_length

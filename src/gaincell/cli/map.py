@@ -24,8 +24,7 @@ class TrainingOptions:
     learning_rate: Annotated[float, option("Peak learning rate of the linear model's training.", "X")] = 3e-4
     fine_tuning_learning_rate: Annotated[float, option("Peak learning rate of the fine-tuning.", "X")] = 1e-4
     lora: Annotated[
-        int,
-        option("Train adapters of this rank, not weights; bfloat16 stays bfloat16.", "RANK", min=0),
+        int, option("Train adapters of this rank, not weights; bfloat16 stays bfloat16.", "RANK", min=0)
     ] = 0
     gradient: Annotated[
         options.GradientName,
@@ -48,8 +47,7 @@ def map_(
     budget: Annotated[int, option("Training tokens in total.", "TOKENS", min=0)] = 65_536,
     out: Annotated[Path | None, directory("Directory of results; by default runs/MODEL.", "RUN")] = None,
     block: Annotated[
-        int | None,
-        option("Tokens of a block; by default the model's context, at most 1024.", "TOKENS"),
+        int | None, option("Tokens of a block; by default the model's context, at most 1024.", "TOKENS")
     ] = None,
     limit: options.Limit = 32_768,
     calibration_tokens: options.CalibrationTokens = 8_192,

@@ -27,8 +27,7 @@ def rtl(
     context: typer.Context,
     design: options.ChipArgument,
     out: Annotated[
-        Path,
-        directory("Directory of the Verilog, testbench, constraints, floorplan, timeline and a README."),
+        Path, directory("Directory of the Verilog, testbench, constraints, floorplan, timeline and a README.")
     ],
     verify: Annotated[
         bool, flag("--verify", "Check all of it; without, a few tokens for the testbench.")

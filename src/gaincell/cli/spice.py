@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from gaincell.cli import _spice_options as options
-from gaincell.cli._json import (
-    FigureFile,
-    JsonFile,
-    check_apart,
-    command_line,
-    directory,
-    output,
-    show,
-    show_result,
-)
+from gaincell.cli._json import FigureFile, JsonFile, check_apart, command_line, directory, output, show_result
 from gaincell.cli._options import check_needed, chip_of, flag, needing_amaranth, option, with_groups
 from gaincell.cli._spice_options import simulating
 from gaincell.cli._spice_tables import cell_table, energy_table, verify_tables, wire_tables
@@ -41,7 +32,6 @@ def write(
     context: typer.Context,
     *,
     circuits: options.Circuits,
-    design: options.DesignName = "leroux2025",
     workers: options.Workers = None,
     json: JsonFile = None,
 ) -> None:
@@ -54,7 +44,7 @@ def write(
     """
     from gaincell.spice.write_path import characterise_write_path
 
-    chip, technology, where = circuits.load(context, design)
+    chip, technology, where = circuits.load(context)
     with simulating():
         result = characterise_write_path(technology, chip, command_line(), corner=where, jobs=workers)
     show_result(result, json, spice_tables.write(result))
@@ -67,12 +57,11 @@ def mixed(
     *,
     head_dim: Annotated[int, option("Rows and columns, which are the ring.", "N", min=2, max=16)] = 8,
     tokens: Annotated[int, option("More than columns: around the ring.", "TOKENS", min=3)] = 12,
-    circuits: options.Circuits,
     out: Annotated[
         Path | None, directory("Keep the netlist, its models and the Verilog of the digital block.")
     ] = None,
     figure: FigureFile = None,
-    design: options.DesignName = "leroux2025",
+    circuits: options.Circuits,
     seed: options.Seed = 0,
     json: JsonFile = None,
 ) -> None:
@@ -92,17 +81,18 @@ def mixed(
         from gaincell.rtl.mixed_result import mixed_result
         from gaincell.rtl.mixed_signal import simulate_sub_tile
 
-    chip, technology, where = circuits.load(context, design)
+    chip, technology, where = circuits.load(context)
     with simulating() as stages:
         found = simulate_sub_tile(
             technology, chip, size=head_dim, tokens=tokens, corner=where, seed=seed, stages=stages
         )
     result = mixed_result(found, chip, command_line(), seed)
-    show_result(result, json, spice_tables.mixed(result), figure=figure, draw=mixed_figure)
+    kept: list[object] = []
     if out is not None:
         texts = {"circuit.cir": found.circuit.text, "sub_tile.v": found.verilog, **found.circuit.files}
-        show(*(write_text(out / name, text) for name, text in texts.items()))
-        show("In it: ngspice vlnggen -- -Wno-fatal sub_tile.v; ngspice -b -r out.raw circuit.cir")
+        kept = [write_text(out / name, text) for name, text in texts.items()]
+        kept.append("In it: ngspice vlnggen -- -Wno-fatal sub_tile.v; ngspice -b -r out.raw circuit.cir")
+    show_result(result, json, spice_tables.mixed(result), *kept, figure=figure, draw=mixed_figure)
     if not found.passed:
         raise typer.Exit(1)
 
@@ -180,10 +170,12 @@ def verify(
     transistors: Annotated[
         bool, flag("--transistors", "Readouts of transistors, with their own error.")
     ] = False,
-    write_dac: options.WriteDac = None,
-    circuits: options.Circuits,
+    write_dac: Annotated[
+        Literal["string", "charge"] | None,
+        option("Store what this simulated DAC writes; by default ideal levels."),
+    ] = None,
     figure: FigureFile = None,
-    design: options.DesignName = "leroux2025",
+    circuits: options.Circuits,
     seed: options.Seed = 0,
     workers: options.Workers = None,
     json: JsonFile = None,
@@ -204,7 +196,7 @@ def verify(
     from gaincell.spice.verify import verify as compare
     from gaincell.spice.write_path import stored_levels
 
-    chip, technology, where = circuits.load(context, design)
+    chip, technology, where = circuits.load(context)
     check_needed(context, ("--columns",), "a part of the array, without --full", not full)
     check_needed(context, OF_FILE, "--inputs FILE", inputs not in RANDOM)
     check_needed(context, ("--seed",), "random inputs", inputs in RANDOM)
@@ -232,10 +224,9 @@ def verify(
 def wires(
     context: typer.Context,
     *,
-    circuits: options.Circuits,
     most: Annotated[int, option("Cells on the longest line.", "N", min=16, max=1024)] = 512,
     figure: FigureFile = None,
-    design: options.DesignName = "leroux2025",
+    circuits: options.Circuits,
     workers: options.Workers = None,
     json: JsonFile = None,
 ) -> None:
@@ -249,7 +240,7 @@ def wires(
     from gaincell.reports.spice import wires_figure
     from gaincell.spice.wires import study
 
-    chip, technology, where = circuits.load(context, design)
+    chip, technology, where = circuits.load(context)
     with simulating() as stages:
         result = study(technology, chip, command_line(), corner=where, most=most, jobs=workers, stages=stages)
     show_result(result, json, *wire_tables(result), figure=figure, draw=wires_figure)
@@ -267,7 +258,6 @@ def energy(
     transistors: Annotated[bool, flag("--transistors", "With readouts of transistors.")] = False,
     columns: Annotated[int, option("Lines of each array that are simulated.", "N", min=1)] = 8,
     circuits: options.Circuits,
-    design: options.DesignName = "leroux2025",
     seed: options.Seed = 0,
     workers: options.Workers = None,
     json: JsonFile = None,
@@ -285,7 +275,7 @@ def energy(
     from gaincell.spice.result import energy_result
     from gaincell.spice.verify import verify as simulate
 
-    chip, technology, where = circuits.load(context, design)
+    chip, technology, where = circuits.load(context)
     check_needed(context, OF_FILE, "--inputs FILE", inputs)
     every = [random_inputs(chip, seed, centred=True), random_inputs(chip, seed)]
     every += [dump.read(file, chip) for file in inputs or ()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,8 +64,8 @@ def sweep(
 
     Example: gaincell sweep recipes/sweeps/front.toml --storage front.journal --out runs/front
     """
-    measured, needing = "points that are measured, without --dry-run", ("--json", "--keep-models")
-    check_needed(context, (*needing, "--retry-elsewhere"), measured, not dry_run)
+    measured = "points that are measured, without --dry-run"
+    check_needed(context, ("--json", "--keep-models", "--retry-elsewhere"), measured, not dry_run)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = computing.threads or max(1, cores // workers)
     use(threads, computing.device)
@@ -85,34 +84,11 @@ def sweep(
     if storage is not None or Path(shared).exists():
         open_storage(shared)
     _claim(place, asked)
-    command = [sys.executable, "-m", "gaincell", "sweep", str(file), "--out", str(place)]
-    command += [
-        "--storage",
-        shared,
-        "--parent",
-        str(os.getpid()),
-        *(["--keep-models"] if keep_models else []),
-    ]
-    command += ["--backend", computing.backend, "--device", computing.device, "--threads", str(threads)]
-    found = _oversee(asked, open_storage(shared), Workers(command, place / "logs"), workers, retry_elsewhere)
+    command = [sys.executable, "-m", "gaincell", "sweep", str(file), "--out", str(place), "--storage", shared]
+    command += ["--parent", str(os.getpid()), "--backend", computing.backend, "--device", computing.device]
+    command += ["--threads", str(threads), *(["--keep-models"] if keep_models else [])]
+    found = _oversee(asked, open_storage(shared), workers, command, place / "logs", retry_elsewhere)
     _report(asked, found, place, json)
-
-
-@dataclass(frozen=True)
-class Workers:
-    """Processes of this command. command: without the number of the worker.  logs: what they print."""
-
-    command: list[str]
-    logs: Path
-
-    def log_of(self, number: int) -> Path:
-        return self.logs / f"worker-{number}.log"
-
-    def launch(self, number: int) -> subprocess.Popen[bytes]:
-        self.logs.mkdir(parents=True, exist_ok=True)
-        command = [*self.command, "--worker", str(number)]
-        with self.log_of(number).open("wb") as log:
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 def _claim(place: Path, asked: Sweep) -> None:
@@ -140,13 +116,7 @@ def _claim(place: Path, asked: Sweep) -> None:
 
 
 def _work(
-    asked: Sweep,
-    place: Path,
-    shared: str,
-    computing: Computing,
-    keep_models: bool,
-    worker: int,
-    parent: int,
+    asked: Sweep, place: Path, shared: str, computing: Computing, weights: bool, worker: int, parent: int
 ) -> None:
     """What a worker does."""
     from gaincell.sweeps.point import Bench, measure_into
@@ -154,18 +124,29 @@ def _work(
     from gaincell.sweeps.work import work
 
     storage, bench = open_storage(shared), Bench(asked, computing.backend, computing.device)
-    measure = measure_into(bench, place / POINTS, command_line(), weights=keep_models)
+    measure = measure_into(bench, place / POINTS, command_line(), weights=weights)
     work(asked, storage, measure, worker, parent)
 
 
-def _oversee(asked: Sweep, storage: Any, workers: Workers, number: int, retry_elsewhere: bool) -> Survey:
-    """Have all points measured, by so many workers at a time."""
+def _oversee(
+    asked: Sweep, storage: Any, workers: int, command: list[str], logs: Path, retry_elsewhere: bool
+) -> Survey:
+    """Have all points measured. command: of a worker, without its number."""
     from gaincell.sweeps.work import oversee
+
+    def log_of(number: int) -> Path:
+        return logs / f"worker-{number}.log"
+
+    def launch(number: int) -> subprocess.Popen[bytes]:
+        logs.mkdir(parents=True, exist_ok=True)
+        numbered = [*command, "--worker", str(number)]
+        with log_of(number).open("wb") as log:
+            return subprocess.Popen(numbered, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     try:
         with progress_bars() as progress:
             return oversee(
-                asked, storage, workers.launch, number, workers.log_of, retry_elsewhere=retry_elsewhere,
+                asked, storage, launch, workers, log_of, retry_elsewhere=retry_elsewhere,
                 progress=progress(f"{asked.points} points of {asked.name}"),
             )  # fmt: skip
     except KeyboardInterrupt:

@@ -70,10 +70,16 @@ def train(
     check_needed(context, ("--json", "--track"), carried_out, not dry_run)
     folder = run_folder(context, out, recipe.stem)
     options.use(threads, device)
-    plan, chosen = _plan(context, recipe, design, changes or (), only)
+    from gaincell.mapping.overrides import parse_overrides
+    from gaincell.mapping.recipe_file import load_recipe
+
+    plan = load_recipe(recipe, design, parse_overrides(changes or ()))
+    chosen = plan.stages if only is None else plan.needed_by(only)
+    keeps = any(stage.loss == "distillation" and not stage.states and not stage.outputs for stage in chosen)
+    check_needed(context, ("--teacher-outputs",), "a stage of distillation without states and outputs", keeps)
     if dry_run:
         _dry_run(plan, chosen, text if options.was_given(context, "text") else None)
-    elif result := _carry_out(plan, text, folder, track, device, only=only, teacher_outputs=teacher_outputs):
+    elif result := _carry_out(plan, text, folder, track, device, only, teacher_outputs):
         saved = "; no model, for no stage in arrays began with a trained one"
         if result.saved:
             saved = f", the model of {result.saved}"
@@ -81,31 +87,10 @@ def train(
         show_result(result, json, stages_table(result), *step_times(result), where)
 
 
-def _plan(
-    context: typer.Context, recipe: Path, design: str | None, changes: Sequence[str], only: str | None
-) -> tuple[Recipe, Sequence[StageRecipe]]:
-    """The recipe and the stages that are run. Raises GaincellError."""
-    from gaincell.mapping.overrides import parse_overrides
-    from gaincell.mapping.recipe_file import load_recipe
-
-    plan = load_recipe(recipe, design, parse_overrides(changes))
-    chosen = plan.stages if only is None else plan.needed_by(only)
-    keeps = any(stage.loss == "distillation" and not stage.states and not stage.outputs for stage in chosen)
-    check_needed(context, ("--teacher-outputs",), "a stage of distillation without states and outputs", keeps)
-    return plan, chosen
-
-
 def _carry_out(
-    plan: Recipe,
-    text: str,
-    folder: Path,
-    track: str | None,
-    device: str,
-    *,
-    only: str | None,
-    teacher_outputs: Path | None,
+    plan: Recipe, text: str, folder: Path, track: str | None, device: str, only: str | None, kept: Path | None
 ) -> TrainedResult | None:
-    """The result; None in all processes but the first."""
+    """The result; None in all processes but the first. kept: where outputs of teachers are."""
     from gaincell.mapping.run_recipe import run_recipe
     from gaincell.training.parallel import join_processes
     from gaincell.training.tracker import tracking
@@ -117,8 +102,8 @@ def _carry_out(
         tracking(track if main else None, folder) as tracker,
     ):
         result = run_recipe(
-            plan, open_text(text), folder, stages, only=only, device=device,
-            teacher_outputs=teacher_outputs, command=command_line(), tracker=tracker,
+            plan, open_text(text), folder, stages, only=only, device=device, teacher_outputs=kept,
+            command=command_line(), tracker=tracker,
         )  # fmt: skip
     return result if main else None
 
