@@ -10,7 +10,7 @@ from dataclasses import is_dataclass
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,14 +39,14 @@ def output_file(param: typer.CallbackParam, value: Path | None) -> Path | None:
 
 
 def output_figure(param: typer.CallbackParam, value: Path | None) -> Path | None:
-    """Callback of an option: as `output_file`, and the ending must be that of a picture."""
+    """As `output_file`; the ending must be that of a picture."""
     if value is not None and value.suffix.lower() not in FIGURES:
         raise InputError(f"{param.opts[0]} {value.name}: give a name that ends with {', '.join(FIGURES)}")
     return output_file(param, value)
 
 
 def output_directory(param: typer.CallbackParam, value: Path | None) -> Path | None:
-    """Callback of an option: refuse, before any work, a directory that could not be written into after it."""
+    """As `output_file`, of a directory."""
     if value is not None:
         check_output(param.opts[0], value, directory=True)
     return value
@@ -62,10 +62,8 @@ def directory(help: str, metavar: str = "DIR") -> object:
     return typer.Option(callback=output_directory, metavar=metavar, file_okay=False, help=help)
 
 
-JsonFile: TypeAlias = Annotated[Path | None, output("Also write the result as JSON.")]
-FigureFile: TypeAlias = Annotated[
-    Path | None, output("Also draw it: .png, .svg or .pdf.", check=output_figure)
-]
+JsonFile = Annotated[Path | None, output("Also write the result as JSON.")]
+FigureFile = Annotated[Path | None, output("Also draw it: .png, .svg or .pdf.", check=output_figure)]
 
 
 def run_folder(context: typer.Context, out: Path | None, name: str) -> Path:
@@ -166,9 +164,8 @@ def _places(value: Any, metavar: str | None) -> Iterator[Path]:
 def _replaces(place: Path, known: Path, directory: bool) -> bool:
     """Whether an output, maybe a directory, takes the place of a file or directory."""
     real, other = _real(place), _real(known)
-    if directory and other.parent == real and other.name in PARTS:
-        return True
-    return real == other or (real.exists() and other.exists() and real.samefile(other))
+    inside = directory and other.parent == real and other.name in PARTS
+    return inside or real == other or (real.exists() and other.exists() and real.samefile(other))
 
 
 def _real(place: Path) -> Path:
@@ -181,14 +178,19 @@ def show_result(
     *shown: Any,
     figure: Path | None = None,
     draw: Callable[[Any], Figure] | None = None,
+    passed: bool = True,
 ) -> None:
-    """The end of a command: print tables and lines, write the result and draw it if files were asked for."""
+    """The end of a command: print tables and lines, write the result and draw it if files were asked for, and
+    leave with exit code 1 if it did not pass.
+    """
     write_json(json, result)
     show(*shown)
     if figure is not None and draw is not None:
         from gaincell.reports.style import save
 
         save(draw(result), figure)
+    if not passed:
+        raise typer.Exit(1)
 
 
 def show(*shown: Any) -> None:

@@ -120,7 +120,7 @@ def observe_model(
     with progress_bars() as progress:
         ready = hardware_model(model, load_design("leroux2025"), chip, progress=progress)
         loaded = ready.loaded
-        loaded.model.to(device)  # type: ignore[arg-type]
+        place_model(loaded.model, device)
         tokens = tokens or default_length(loaded.model, most)
         ids = read_blocks(loaded, found_text, tokens, sequences, progress)
         batches, watching = list(ids.split(batch)), progress("observe the arrays")

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
@@ -91,26 +91,24 @@ MODEL_HELP = (
 TEXT_HELP = "A .txt or .txt.gz file, a directory of them, a data set id, or sample (embedded)."
 CHIP_HELP = "Shipped chip (gaincell design list) or a .toml file."
 
-GradientName: TypeAlias = Literal["exact", "bf16", "surrogate", "surrogate-bf16"]
+GradientName = Literal["exact", "bf16", "surrogate", "surrogate-bf16"]
 """Gradients of the cells in a backward pass."""
-Redraw: TypeAlias = Literal["nothing", "noise", "chip"]
+Redraw = Literal["nothing", "noise", "chip"]
 """What every step of a training draws anew, see `gaincell.training.settings.REDRAWS`."""
 
-ModelOrRun: TypeAlias = Annotated[str, argument(f"{MODEL_HELP}, or a RUN.", "MODEL|RUN")]
-ModelInArrays: TypeAlias = Annotated[
+ModelOrRun = Annotated[str, argument(f"{MODEL_HELP}, or a RUN.", "MODEL|RUN")]
+ModelInArrays = Annotated[
     str, argument("A RUN, such as runs/tiny, or a model with a shipped linear version: tiny.", "MODEL|RUN")
 ]
-RunName: TypeAlias = Annotated[str, argument("A RUN directory, such as runs/tiny.", "RUN")]
-StageName: TypeAlias = Annotated[
+RunName = Annotated[str, argument("A RUN directory, such as runs/tiny.", "RUN")]
+StageName = Annotated[
     str | None, option("A stage of a RUN of `gaincell train`; by default its last in arrays.", "NAME")
 ]
-ChipArgument: TypeAlias = Annotated[str, argument(CHIP_HELP, "DESIGN")]
-DesignName: TypeAlias = Annotated[str, option(CHIP_HELP, "DESIGN")]
-OtherDesign: TypeAlias = Annotated[str | None, option("Another chip than the RUN's own.", "DESIGN")]
-ChipOfModel: TypeAlias = Annotated[
-    str | None, option("Another chip than the model's own, with its cell.", "DESIGN")
-]
-CellName: TypeAlias = Annotated[
+ChipArgument = Annotated[str, argument(CHIP_HELP, "DESIGN")]
+DesignName = Annotated[str, option(CHIP_HELP, "DESIGN")]
+OtherDesign = Annotated[str | None, option("Another chip than the RUN's own.", "DESIGN")]
+ChipOfModel = Annotated[str | None, option("Another chip than the model's own, with its cell.", "DESIGN")]
+CellName = Annotated[
     str | None,
     option(
         "polynomial, x3, x5, sigmoid, exponential or linear, a DEVICE.toml, or a measured CURVE.csv; by "
@@ -118,41 +116,33 @@ CellName: TypeAlias = Annotated[
         "CELL",
     ),
 ]
-Window: TypeAlias = Annotated[
-    int | None, option("Token columns of a head; by default the chip's.", "COLUMNS", min=1)
-]
-HeadDim: TypeAlias = Annotated[int, option("D, the dimension of a head.", "N", min=1)]
-Stack: TypeAlias = Annotated[int, option("Layers of cells in 3D.", "N", min=1)]
-ProcessName: TypeAlias = Annotated[str, option("28nm, 14nm (a projection) or a .toml file.", "NAME")]
-OtherLatency: TypeAlias = Annotated[
+Window = Annotated[int | None, option("Token columns of a head; by default the chip's.", "COLUMNS", min=1)]
+HeadDim = Annotated[int, option("D, the dimension of a head.", "N", min=1)]
+Stack = Annotated[int, option("Layers of cells in 3D.", "N", min=1)]
+ProcessName = Annotated[str, option("28nm, 14nm (a projection) or a .toml file.", "NAME")]
+OtherLatency = Annotated[
     float | None, option("Latency of the rest of a layer; see the schedule.", "SECONDS", min=0.0)
 ]
 
-TextName: TypeAlias = Annotated[str, option(TEXT_HELP, "TEXT")]
-ProtocolName: TypeAlias = Annotated[
+TextName = Annotated[str, option(TEXT_HELP, "TEXT")]
+ProtocolName = Annotated[
     str | None,
     option("blocks-T (the default; T is the model's context, at most 1024) or strided-T-S.", "PROTOCOL"),
 ]
-Limit: TypeAlias = Annotated[int, option("Most tokens evaluated; 0: all.", "N", "--limit", min=0)]
-CalibrationTokens: TypeAlias = Annotated[int, option("Most tokens the adaptation reads.", "N", min=2)]
-Sequences: TypeAlias = Annotated[int, option("Sequences read.", "N", min=1)]
-Seed: TypeAlias = Annotated[int, option("Seed of the order of the text.", "N", min=0, max=LARGEST_SEED)]
-TrackName: TypeAlias = Annotated[
-    str | None, option("Log the training to tensorboard or wandb too.", "TRACKER")
-]
+Limit = Annotated[int, option("Most tokens evaluated; 0: all.", "N", "--limit", min=0)]
+CalibrationTokens = Annotated[int, option("Most tokens the adaptation reads.", "N", min=2)]
+Sequences = Annotated[int, option("Sequences read.", "N", min=1)]
+Seed = Annotated[int, option("Seed of the order of the text.", "N", min=0, max=LARGEST_SEED)]
+TrackName = Annotated[str | None, option("Log the training to tensorboard or wandb too.", "TRACKER")]
 
-Threads: TypeAlias = Annotated[
-    int | None, option("Threads of torch; by default all cores.", "N", min=1, max=1024)
-]
-Backend: TypeAlias = Annotated[
-    BackendName, option(f"Implementation of the arrays: {', '.join(BACKENDS)}.", "BACKEND")
-]
-Device: TypeAlias = Annotated[str, option("cpu, cuda, cuda:1, ...", "DEVICE")]
-DeviceOrAuto: TypeAlias = Annotated[
+Threads = Annotated[int | None, option("Threads of torch; by default all cores.", "N", min=1, max=1024)]
+Backend = Annotated[BackendName, option(f"Implementation of the arrays: {', '.join(BACKENDS)}.", "BACKEND")]
+Device = Annotated[str, option("cpu, cuda, cuda:1, ...", "DEVICE")]
+DeviceOrAuto = Annotated[
     str,
     option("cpu, cuda, cuda:1, ..., or auto: layers shared out over all GPUs and the main memory.", "DEVICE"),
 ]
-DtypeName: TypeAlias = Annotated[
+DtypeName = Annotated[
     Literal["float32", "bfloat16"],
     option("Type of the weights; bfloat16 is faster, takes half the memory, and rounds log-likelihoods."),
 ]

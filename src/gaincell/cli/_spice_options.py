@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -64,11 +64,9 @@ class ModelOptions:
         return technology(self.technology)
 
 
-DesignName: TypeAlias = Annotated[str, option("Chip it is for.", "DESIGN")]
-Workers: TypeAlias = Annotated[
-    int | None, option("Simulations at a time; by default one a core.", "N", min=1)
-]
-Seed: TypeAlias = Annotated[int, option("Of every random choice.", "N", min=0)]
+DesignName = Annotated[str, option("Chip it is for.", "DESIGN")]
+Workers = Annotated[int | None, option("Simulations at a time; by default one a core.", "N", min=1)]
+Seed = Annotated[int, option("Of every random choice.", "N", min=0)]
 
 
 @dataclass(frozen=True)

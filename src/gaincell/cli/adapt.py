@@ -89,7 +89,6 @@ def adapt(
     Example: gaincell adapt runs/tiny --cell sigmoid --method published --out runs/tiny-sigmoid
     """
     computing.start()
-    from gaincell.chips.design_file import load_design
     from gaincell.mapping.readapt import AdaptSettings, adapt_model
     from gaincell.mapping.ready import find_start
 
@@ -108,7 +107,8 @@ def adapt(
     )
     typer.echo(f"{model}: {find_start(model).words}")
     with progress_bars() as progress:
-        run = adapt_model(settings, load_design("leroux2025"), out, command=command_line(), progress=progress)
-    show_result(run, json, perplexity_table(run), *adaptation_lines(run))
-    if not run.adaptation[settings.method].converged:
-        raise typer.Exit(1)
+        run = adapt_model(
+            settings, options.chip_of("leroux2025"), out, command=command_line(), progress=progress
+        )
+    passed = run.adaptation[settings.method].converged
+    show_result(run, json, perplexity_table(run), *adaptation_lines(run), passed=passed)

@@ -89,11 +89,11 @@ def baseline(
         machines=tuple(_machines(found)),
     )
     tables = [rows.terminal(no_wrap=True) for rows in report.baseline_rows(entry)]
-    measured = [report.title(entry), *tables] if found.measured else []
-    draw = report.baseline_figure if found.measured else None
-    show_result(entry, json, *measured, *report.skipped_lines(entry), figure=figure, draw=draw)
-    if not found.measured:
-        raise typer.Exit(1)
+    passed = bool(found.measured)
+    shown = [report.title(entry), *tables] if passed else []
+    draw = report.baseline_figure if passed else None
+    shown += report.skipped_lines(entry)
+    show_result(entry, json, *shown, figure=figure, draw=draw, passed=passed)
 
 
 def _machines(found: Sweep) -> list[Timed]:

@@ -87,7 +87,6 @@ def codesign(
     trained = "training of weights, without --no-weights"
     options.check_needed(context, ("--learning-rate",), trained, training.weights)
     computing.start()
-    from gaincell.chips.design_file import load_design
     from gaincell.mapping.codesign import CodesignSettings, codesign_model
     from gaincell.mapping.ready import find_start
     from gaincell.reports.codesign import learned_lines
@@ -103,6 +102,6 @@ def codesign(
     typer.echo(f"{model}: {find_start(model, linear=False).words}")
     with kept_in(out), progress_bars() as progress:
         run = codesign_model(
-            settings, load_design("leroux2025"), out, command=command_line(), progress=progress
+            settings, options.chip_of("leroux2025"), out, command=command_line(), progress=progress
         )
     show_result(run, json, *learned_lines(run))

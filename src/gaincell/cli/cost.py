@@ -43,17 +43,15 @@ class ActivityOptions:
     ] = None
 
     def measured_of(self, model: str) -> bool:
-        """Whether it is measured here: the model is attached, or has a shipped linear version.
-
-        Raises InputError: options exclude each other.
-        """
+        """Whether it is measured: of an attached model, or a shipped linear version. Raises InputError."""
         from gaincell.integrations.hf.size import run_design
         from gaincell.mapping.ready import find_shipped
 
         if self.assumed and self.activity is not None:
             raise InputError("--assumed and --activity exclude each other: give one of them")
-        known = self.assumed or self.activity is not None
-        return not known and (run_design(model) is not None or find_shipped(model) is not None)
+        if self.assumed or self.activity is not None:
+            return False
+        return run_design(model) is not None or find_shipped(model) is not None
 
     def known(self, model: str) -> Activity | None:
         """Of a file, or as it comes with the package; None: assumed."""

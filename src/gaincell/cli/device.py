@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from gaincell.cli._json import JsonFile, check_apart, check_output, command_line, output, show_result
-from gaincell.cli._options import argument, bounds, check_needed, flag, option, with_groups
+from gaincell.cli._options import argument, bounds, check_needed, chip_of, flag, option, with_groups
 from gaincell.errors import InputError
 from gaincell.reports.tables import Rows
 
@@ -116,7 +116,6 @@ def fit(
     Example: gaincell adapt tiny --cell MY_CELL.toml
     """
     check_needed(context, ("--law", "--time", "--decay-voltage"), "--decay DECAY.csv", decay)
-    from gaincell.chips.design_file import load_design
     from gaincell.chips.device import fit_device
     from gaincell.reports.device import describe, draw
 
@@ -126,7 +125,7 @@ def fit(
         raise InputError(f"--out {path}: give a file with the ending .toml")
     beside = [("--out", path.with_suffix(".png"))] + ([] if out else [("--out", path)])
     check_apart(context.command, context.params, beside)
-    chip = load_design(design)
+    chip = chip_of(design)
     found, fitted, held = fit_device(
         curve, chip, decay=decay, rescale=rescale, name=name, columns=columns.chosen, **vars(fitting)
     )

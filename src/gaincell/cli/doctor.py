@@ -58,10 +58,9 @@ def doctor(json: JsonFile = None) -> None:
     for each in found:
         state = {True: "ok", False: "problem", None: "–"}[each.ok]
         table.add_row(each.part, each.found, state, each.note)
-    failed = [each.part for each in found if each.ok is False]
-    show_result({"ok": not failed, "findings": [asdict(each) for each in found]}, json, table)
-    if failed:
-        raise typer.Exit(1)
+    failed = any(each.ok is False for each in found)
+    content = {"ok": not failed, "findings": [asdict(each) for each in found]}
+    show_result(content, json, table, passed=not failed)
 
 
 def _packages() -> list[Finding]:

@@ -58,6 +58,7 @@ def fidelity(
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.integrations.hf.context import check_length, default_length
     from gaincell.integrations.hf.models import load_model, load_software
+    from gaincell.integrations.hf.placement import place_model
     from gaincell.reports.fidelity import fidelity_figure, fidelity_rows
 
     found_text = open_text(text)
@@ -65,7 +66,8 @@ def fidelity(
     columns = attached_layers(loaded.model)[0].design.window
     tokens = tokens or default_length(loaded.model, min(TOKENS, columns))
     check_length(loaded.model, tokens)
-    base = load_software(loaded.id).to(computing.device)  # type: ignore[arg-type]
+    base = load_software(loaded.id)
+    place_model(base, computing.device)
     of_linear = None
     if linear is not None:
         other = load_model(linear)
@@ -73,7 +75,8 @@ def fidelity(
             raise InputError(
                 f"--linear {linear} was made from another model than {run}; give a RUN of the same"
             )
-        of_linear = other.model.to(computing.device)  # type: ignore[arg-type]
+        of_linear = other.model
+        place_model(of_linear, computing.device)
     with progress_bars() as progress:
         ids = read_blocks(loaded, found_text, tokens, sequences, progress)
         found = compare_heads(loaded.model, base, ids, linear=of_linear, progress=progress("compare heads"))

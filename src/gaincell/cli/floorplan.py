@@ -38,7 +38,6 @@ def floorplan(
 
     Example: gaincell floorplan leroux2025-oxide --cell-area 0.12e-12 --stack 4 --figure dense.png
     """
-    from gaincell.chips.design_file import load_design
     from gaincell.costs.activity import Activity
     from gaincell.costs.floorplan import blocks_of, floorplan_result, tiles_of
     from gaincell.costs.gds import require_gdstk, write_gds
@@ -48,7 +47,7 @@ def floorplan(
 
     if gds is not None:
         require_gdstk(gds)
-    chip = load_design(design)
+    chip = options.chip_of(design)
     tiles_of(window or chip.window, tile or chip.tile)
     changes = {key: given for key, given in (("window", window), ("tile", tile)) if given is not None}
     chip = chip.replace(**changes) if changes else chip

@@ -59,7 +59,6 @@ class Writing:
 
     def load(self, model: str, computing: options.ComputingAnywhere) -> tuple[Ready, RingCache, Tensor]:
         """The model, its empty cache, and the prompt's tokens. Raises GaincellError."""
-        from gaincell.chips.design_file import load_design
         from gaincell.integrations.hf.cache import RingCache
         from gaincell.integrations.hf.chip import change_chip
         from gaincell.integrations.hf.context import check_ids
@@ -67,7 +66,7 @@ class Writing:
         from gaincell.mapping.ready import hardware_model
 
         chip, policy = options.choose_chip(model, self.design, self.cell), self.refresh.policy
-        default, backend, dtype = load_design("leroux2025"), computing.backend, computing.weights
+        default, backend, dtype = options.chip_of("leroux2025"), computing.backend, computing.weights
         with progress_bars() as progress:
             ready = hardware_model(model, default, chip, backend=backend, dtype=dtype, progress=progress)
         print(f"{model}: {ready.how}", file=sys.stderr)

@@ -96,6 +96,5 @@ def map_(
         run = map_model(settings, folder, command=command_line(), progress=progress, tracker=tracker)
     typer.echo(f"{model}: the pretrained model, in software, where the mapping starts")
     where = f"Results, figures and the model are in {folder}."
-    show_result(run, json, perplexity_table(run), *adaptation_lines(run), where)
-    if not run.adaptation["closed-form"].converged:
-        raise typer.Exit(1)
+    passed = run.adaptation["closed-form"].converged
+    show_result(run, json, perplexity_table(run), *adaptation_lines(run), where, passed=passed)

@@ -74,15 +74,12 @@ def rtl(
         )  # fmt: skip
     origin = None if inputs is None else {inputs.name: hashlib.sha256(inputs.read_bytes()).hexdigest()[:12]}
     result = generation.result_of(found, parameters, process, command_line(), seed, origin)
-    shown: list[object] = []
-    if verify:
-        shown.append(tables.check_rows(result))
+    shown: list[object] = [tables.check_rows(result)] if verify else []
     shown += [f"* {check.name}: {check.note}" for check in found.checks if check.note]
     shown += [tables.module_rows(result)] if result.modules else []
     shown += [tables.energy_rows({result.inputs: result})] if result.energy else []
-    show_result(result, json, *shown, *generation.write(found, parameters, process, result, out))
-    if any(check.failed for check in found.checks):
-        raise typer.Exit(1)
+    shown += generation.write(found, parameters, process, result, out)
+    show_result(result, json, *shown, passed=not any(check.failed for check in found.checks))
 
 
 def _codes(file: Path, chip: Design) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import webbrowser
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -72,11 +73,10 @@ def serve(
 
 def _pair(model: str, design: str | None, cell: str | None, backend: BackendName) -> Pair:
     """The model in its arrays and in software."""
-    from gaincell.chips.design_file import load_design
     from gaincell.demonstrator.pair import Pair
     from gaincell.mapping.ready import adapted_model, find_shipped, hardware_model
 
-    default = load_design("leroux2025")
+    default = options.chip_of("leroux2025")
     chip = options.choose_chip(model, design, cell)
     with progress_bars() as progress:
         if find_shipped(model) is not None:
@@ -96,8 +96,6 @@ def _run(pair: Pair, listening: socket.socket, host: str, pages: int, browser: b
     def started() -> None:
         print(f"{pair.name}: {pair.how}\n{pair.name} at {url}   Ctrl-C ends", file=sys.stderr)
         if browser:
-            import webbrowser
-
             webbrowser.open(url)
 
     run(Server(application(pair, pages=pages, names=[host]), started), listening)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -28,42 +28,6 @@ RANDOM = ("--group", "--head-dim", "--seed")
 """Options of random signals."""
 DEFAULT_CHIP, DEFAULT_LAYERS = "leroux2025", 12
 
-ChipName: TypeAlias = Annotated[
-    str | None, option("A chip; by default that of the inputs, or leroux2025.", "DESIGN")
-]
-HeadDim: TypeAlias = Annotated[int, option("D (random signals).", "N", min=1)]
-
-
-@dataclass(frozen=True)
-class Ends:
-    """Where signals come from and figures go."""
-
-    inputs: Annotated[Path | None, option("Codes of a real layer, of gaincell evaluate --dump.", "FILE")] = (
-        None
-    )
-    figures: Annotated[Path, directory("Draw figures into this directory.")] = Path("runs/simulate")
-    seed: Annotated[int, option("Of the random signals.", "N", min=0, max=LARGEST_SEED)] = 0
-
-    def read(
-        self,
-        context: typer.Context,
-        design: str | None,
-        cell: str | None,
-        tokens: int,
-        head_dim: int,
-        group: int = 1,
-    ) -> Source:
-        """Of a file of gaincell evaluate --dump, with its chip unless another is named; or random ones."""
-        from gaincell.arrays.simulation import random_signals
-
-        check_needed(context, RANDOM, "random signals, without --inputs", self.inputs is None)
-        if self.inputs is None:
-            chip = options.chip_of(design or DEFAULT_CHIP)
-            found = Source(chip, DEFAULT_LAYERS, random_signals(tokens, group, head_dim, self.seed))
-        else:
-            found = _dumped(self.inputs, tokens)
-        return found._replace(chip=options.chip_of(design or found.chip, cell))
-
 
 class Source(NamedTuple):
     """Signals, and the chip and layers that go with them."""
@@ -71,6 +35,33 @@ class Source(NamedTuple):
     chip: Design
     layers: int
     signals: Signals
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """The chip, the signals it gets, and where figures of them go."""
+
+    design: Annotated[
+        str | None, option("A chip; by default that of the inputs, or leroux2025.", "DESIGN")
+    ] = None
+    cell: options.CellName = None
+    inputs: Annotated[Path | None, option("Codes of a real layer, of gaincell evaluate --dump.", "FILE")] = (
+        None
+    )
+    head_dim: Annotated[int, option("D (random signals).", "N", min=1)] = 64
+    seed: Annotated[int, option("Of the random signals.", "N", min=0, max=LARGEST_SEED)] = 0
+    figures: Annotated[Path, directory("Draw figures into this directory.")] = Path("runs/simulate")
+
+    def read(self, context: typer.Context, tokens: int, group: int = 1) -> Source:
+        """Of a file of gaincell evaluate --dump, with its chip unless another is named; or random ones."""
+        from gaincell.arrays.simulation import random_signals
+
+        check_needed(context, RANDOM, "random signals, without --inputs", self.inputs is None)
+        if self.inputs is None:
+            chip = options.chip_of(self.design or DEFAULT_CHIP, self.cell)
+            return Source(chip, DEFAULT_LAYERS, random_signals(tokens, group, self.head_dim, self.seed))
+        found = _dumped(self.inputs, tokens)
+        return found._replace(chip=options.chip_of(self.design or found.chip, self.cell))
 
 
 def _dumped(file: Path, tokens: int) -> Source:
@@ -96,15 +87,12 @@ def _dumped(file: Path, tokens: int) -> Source:
 def head(
     context: typer.Context,
     *,
-    design: ChipName = None,
-    cell: options.CellName = None,
+    source: SourceOptions,
     tokens: Annotated[int, option("Tokens read, one a step.", "TOKENS", min=1)] = 2048,
     group: Annotated[int, option("Query heads that share the arrays (random signals).", "N", min=1)] = 1,
-    head_dim: HeadDim = 64,
     refresh: options.RefreshOptions,
     layers: Annotated[int | None, option("Computed between two tokens; by default 12.", "N", min=1)] = None,
     other_latency: Annotated[float, option("Of the rest of a layer.", "SECONDS", min=0.0)] = 0.0,
-    ends: Ends,
     json: JsonFile = None,
 ) -> None:
     """A head token by token: its schedule, and a trace of many steps.
@@ -120,16 +108,16 @@ def head(
     from gaincell.arrays.simulation import head_result, step_through
     from gaincell.reports.hardware import draw_head
 
-    source = ends.read(context, design, cell, tokens, head_dim, group)
-    layers = layers or source.layers
-    group = source.signals.q.shape[1] // source.signals.k.shape[1]
-    period = Schedule(source.chip, group).token_period(layers, other_latency)
-    chip = source.chip.replace(token_period=period)
+    chip, layers_of_it, signals = source.read(context, tokens, group)
+    layers = layers or layers_of_it
+    group = signals.q.shape[1] // signals.k.shape[1]
+    period = Schedule(chip, group).token_period(layers, other_latency)
+    chip = chip.replace(token_period=period)
     with progress_bars() as progress:
-        arrays, steps = step_through(chip, source.signals, refresh.policy, progress)
+        arrays, steps = step_through(chip, signals, refresh.policy, progress)
     schedule = Schedule(chip, group)
-    result = head_result(arrays, steps, schedule, layers, other_latency, command_line(), ends.seed)
-    show_result(result, json, *_tables(result), *draw_head(result, ends.figures))
+    result = head_result(arrays, steps, schedule, layers, other_latency, command_line(), source.seed)
+    show_result(result, json, *_tables(result), *draw_head(result, source.figures))
 
 
 @app.command()
@@ -137,15 +125,12 @@ def head(
 def tile(
     context: typer.Context,
     *,
-    design: ChipName = None,
-    cell: options.CellName = None,
+    source: SourceOptions,
     tokens: Annotated[int, option("Tokens read; the last is shown.", "TOKENS", min=1)] = 48,
-    head_dim: HeadDim = 64,
     column: Annotated[
         int | None, option("Key column shown; by default that of most charge.", "N", min=0)
     ] = None,
     row: Annotated[int | None, option("Value bit line; by default that of most charge.", "N", min=0)] = None,
-    ends: Ends,
     json: JsonFile = None,
 ) -> None:
     """Waveforms of one token: word lines, stored voltages, bit-line currents, integrators, counter.
@@ -159,22 +144,21 @@ def tile(
     from gaincell.arrays.waveforms import waveforms
     from gaincell.reports.hardware import draw_tile
 
-    source = ends.read(context, design, cell, tokens, head_dim)
-    chip = source.chip
+    chip, _, signals = source.read(context, tokens)
     with progress_bars() as progress:
-        arrays, _ = step_through(chip, source.signals, None, progress)
+        arrays, _ = step_through(chip, signals, None, progress)
     assert arrays.trace is not None
     if column is not None and column >= chip.window:
         raise InputError(f"there is no column {column}; allowed: 0 to {chip.window - 1}")
     column = int(arrays.trace.pulses[0, 0].argmax()) if column is None else column
     row = int(arrays.trace.tile_charge[0, 0, column // chip.tile].abs().argmax()) if row is None else row
     found = waveforms(arrays.trace, column=column, row=row)
-    result = tile_result(found, chip, arrays.head_dim, command_line(), ends.seed)
+    result = tile_result(found, chip, arrays.head_dim, command_line(), source.seed)
     said = (
         f"key column {column}: {float(found.key_charge[-1]) * 1e15:.1f} fC; "
         f"value bit line {row}: {float(found.value_charge[-1]) * 1e15:.1f} fC, count {int(found.count[-1])}"
     )
-    show_result(result, json, said, *draw_tile(result, ends.figures))
+    show_result(result, json, said, *draw_tile(result, source.figures))
 
 
 def _tables(result: HeadResult) -> list[Rows]:

@@ -92,9 +92,8 @@ def mixed(
         texts = {"circuit.cir": found.circuit.text, "sub_tile.v": found.verilog, **found.circuit.files}
         kept = [write_text(out / name, text) for name, text in texts.items()]
         kept.append("In it: ngspice vlnggen -- -Wno-fatal sub_tile.v; ngspice -b -r out.raw circuit.cir")
-    show_result(result, json, spice_tables.mixed(result), *kept, figure=figure, draw=mixed_figure)
-    if not found.passed:
-        raise typer.Exit(1)
+    shown = (spice_tables.mixed(result), *kept)
+    show_result(result, json, *shown, figure=figure, draw=mixed_figure, passed=found.passed)
 
 
 @app.command()
@@ -214,9 +213,8 @@ def verify(
             group=8 if columns > 8 else 4, transistor_readout=transistors, jobs=workers, stages=stages,
         )  # fmt: skip
     result = verify_result(found, chip, command_line(), seed)
-    show_result(result, json, *verify_tables(result), figure=figure, draw=verification_figure)
-    if not found.passed:
-        raise typer.Exit(1)
+    shown, draw = verify_tables(result), verification_figure
+    show_result(result, json, *shown, figure=figure, draw=draw, passed=found.passed)
 
 
 @app.command()
