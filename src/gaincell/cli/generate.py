@@ -145,42 +145,23 @@ def generate(
     """
     asked.check(context)
     computing.start()
+    from gaincell.mapping.summary import base_name, chip_of
+
     ready, cache, ids = asked.load(model, computing)
     started = time.perf_counter()
     text = asked.write(ready, cache, ids)
     seconds = time.perf_counter() - started
     written = cache.get_seq_length() + 1 - ids.shape[1]
+    design = cache.rings[0].attention.design
     print(
-        f"[{written} tokens, {written / seconds:.1f} a second; ring of "
-        f"{cache.rings[0].attention.design.window} columns, {cache.memory / 2**20:.1f} MiB; "
-        f"{cache.now:.3g} s on the chip, {cache.clock.refreshes} refreshes]",
+        f"[{written} tokens, {written / seconds:.1f} a second; ring of {design.window} columns, "
+        f"{cache.memory / 2**20:.1f} MiB; {cache.now:.3g} s on the chip, {cache.clock.refreshes} refreshes]",
         file=sys.stderr,
     )
-    write_json(json, _result(ready, cache, text, written, seconds, asked.seed))
-
-
-def check_positions(model: PreTrainedModel, length: int) -> None:
-    """Refuse texts longer than a table of learned positions. Raises InputError."""
-    from gaincell.integrations.hf.streaming import learned_positions
-
-    positions = learned_positions(model)
-    if positions is not None and length > positions:
-        raise InputError(
-            f"{type(model).__name__} has learned positions for {positions} tokens; "
-            f"prompt and text would have {length}: give fewer --tokens, or a model with rotary positions"
-        )
-
-
-def _result(
-    ready: Ready, cache: RingCache, text: str, written: int, seconds: float, seed: int
-) -> GenerationResult:
-    from gaincell.mapping.summary import base_name, chip_of
-
-    design = cache.rings[0].attention.design
-    model = NamedModel(base_name(ready.loaded.id), ready.loaded.sha256)
-    return GenerationResult(
+    named = NamedModel(base_name(ready.loaded.id), ready.loaded.sha256)
+    result = GenerationResult(
         command="generate",
-        model=model,
+        model=named,
         gains=ready.how,
         design=chip_of(design),
         text=text,
@@ -193,9 +174,22 @@ def _result(
         writes=cache.writes,
         provenance=made(
             command=command_line(),
-            seed=seed,
+            seed=asked.seed,
             protocol="generation on the ring",
             design_hash=design.hash,
-            inputs={f"model {model.name}": model.sha256},
+            inputs={f"model {named.name}": named.sha256},
         ),
     )
+    write_json(json, result)
+
+
+def check_positions(model: PreTrainedModel, length: int) -> None:
+    """Refuse texts longer than a table of learned positions. Raises InputError."""
+    from gaincell.integrations.hf.streaming import learned_positions
+
+    positions = learned_positions(model)
+    if positions is not None and length > positions:
+        raise InputError(
+            f"{type(model).__name__} has learned positions for {positions} tokens; "
+            f"prompt and text would have {length}: give fewer --tokens, or a model with rotary positions"
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 import webbrowser
 from typing import TYPE_CHECKING, Annotated
@@ -56,7 +55,7 @@ def serve(
             f"the page needs Starlette and uvicorn ({error}): pip install 'gaincell[serve]', from a clone "
             "pip install -e '.[serve]'"
         ) from error
-    from gaincell.demonstrator.server import is_loopback, listen
+    from gaincell.demonstrator.server import Server, is_loopback, listen, run, url_of
 
     with listen(host, port) as listening:  # before the models are loaded: a port in use is known at once
         options.use(threads, "cpu")
@@ -67,7 +66,16 @@ def serve(
                 "and no encryption; leave --host out to serve this machine alone",
                 file=sys.stderr,
             )
-        _run(pair, listening, host, pages, browser)
+        from gaincell.demonstrator.application import application
+
+        url = url_of(listening)
+
+        def started() -> None:
+            print(f"{pair.name}: {pair.how}\n{pair.name} at {url}   Ctrl-C ends", file=sys.stderr)
+            if browser:
+                webbrowser.open(url)
+
+        run(Server(application(pair, pages=pages, names=[host]), started), listening)
     print("ended", file=sys.stderr)
 
 
@@ -84,18 +92,3 @@ def _pair(model: str, design: str | None, cell: str | None, backend: BackendName
         else:
             ready = hardware_model(model, default, chip, backend=backend, progress=progress)
         return Pair(model, ready, progress("observe the arrays"))
-
-
-def _run(pair: Pair, listening: socket.socket, host: str, pages: int, browser: bool) -> None:
-    """Serve until Ctrl-C."""
-    from gaincell.demonstrator.application import application
-    from gaincell.demonstrator.server import Server, run, url_of
-
-    url = url_of(listening)
-
-    def started() -> None:
-        print(f"{pair.name}: {pair.how}\n{pair.name} at {url}   Ctrl-C ends", file=sys.stderr)
-        if browser:
-            webbrowser.open(url)
-
-    run(Server(application(pair, pages=pages, names=[host]), started), listening)

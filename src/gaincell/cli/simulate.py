@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,16 +29,8 @@ RANDOM = ("--group", "--head-dim", "--seed")
 DEFAULT_CHIP, DEFAULT_LAYERS = "leroux2025", 12
 
 
-class Source(NamedTuple):
-    """Signals, and the chip and layers that go with them."""
-
-    chip: Design
-    layers: int
-    signals: Signals
-
-
 @dataclass(frozen=True)
-class SourceOptions:
+class Source:
     """The chip, the signals it gets, and where figures of them go."""
 
     design: Annotated[
@@ -52,19 +44,21 @@ class SourceOptions:
     seed: Annotated[int, option("Of the random signals.", "N", min=0, max=LARGEST_SEED)] = 0
     figures: Annotated[Path, directory("Draw figures into this directory.")] = Path("runs/simulate")
 
-    def read(self, context: typer.Context, tokens: int, group: int = 1) -> Source:
-        """Of a file of gaincell evaluate --dump, with its chip unless another is named; or random ones."""
+    def read(self, context: typer.Context, tokens: int, group: int = 1) -> tuple[Design, int, Signals]:
+        """Chip, layers, and signals: random, or of a file of gaincell evaluate --dump, with its chip unless
+        another is named.
+        """
         from gaincell.arrays.simulation import random_signals
 
         check_needed(context, RANDOM, "random signals, without --inputs", self.inputs is None)
         if self.inputs is None:
             chip = options.chip_of(self.design or DEFAULT_CHIP, self.cell)
-            return Source(chip, DEFAULT_LAYERS, random_signals(tokens, group, self.head_dim, self.seed))
-        found = _dumped(self.inputs, tokens)
-        return found._replace(chip=options.chip_of(self.design or found.chip, self.cell))
+            return chip, DEFAULT_LAYERS, random_signals(tokens, group, self.head_dim, self.seed)
+        own, layers, signals = _dumped(self.inputs, tokens)
+        return options.chip_of(self.design or own, self.cell), layers, signals
 
 
-def _dumped(file: Path, tokens: int) -> Source:
+def _dumped(file: Path, tokens: int) -> tuple[Design, int, Signals]:
     """Codes of one layer of a real model, as pulse widths and volts."""
     import torch
 
@@ -79,7 +73,7 @@ def _dumped(file: Path, tokens: int) -> Source:
     u = torch.tensor(design.levels.storage or [(code - levels / 2) * span for code in range(levels + 1)])
     widths = torch.tensor(design.levels.query or [code / steps for code in range(steps + 1)])
     volts = (design.v_offset + u[code] for code in (k, v))
-    return Source(design, found.layers, Signals(widths[q.abs()] * q.sign(), *volts))
+    return design, found.layers, Signals(widths[q.abs()] * q.sign(), *volts)
 
 
 @app.command()
@@ -87,7 +81,7 @@ def _dumped(file: Path, tokens: int) -> Source:
 def head(
     context: typer.Context,
     *,
-    source: SourceOptions,
+    source: Source,
     tokens: Annotated[int, option("Tokens read, one a step.", "TOKENS", min=1)] = 2048,
     group: Annotated[int, option("Query heads that share the arrays (random signals).", "N", min=1)] = 1,
     refresh: options.RefreshOptions,
@@ -125,7 +119,7 @@ def head(
 def tile(
     context: typer.Context,
     *,
-    source: SourceOptions,
+    source: Source,
     tokens: Annotated[int, option("Tokens read; the last is shown.", "TOKENS", min=1)] = 48,
     column: Annotated[
         int | None, option("Key column shown; by default that of most charge.", "N", min=0)

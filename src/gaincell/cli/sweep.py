@@ -76,7 +76,12 @@ def sweep(
     place = out or Path("runs") / "sweeps" / asked.name
     shared = storage or str(place / JOURNAL)
     if worker is not None:
-        _work(asked, place, shared, computing, keep_models, worker, parent)
+        from gaincell.sweeps.point import Bench, measure_into
+        from gaincell.sweeps.work import work
+
+        opened, bench = open_storage(shared), Bench(asked, computing.backend, computing.device)
+        measure = measure_into(bench, place / POINTS, command_line(), weights=keep_models)
+        work(asked, opened, measure, worker, parent)
         return
     if dry_run:
         _dry_run(asked, existing_storage(shared) if storage or Path(shared).is_file() else None)
@@ -113,19 +118,6 @@ def _claim(place: Path, asked: Sweep) -> None:
             )
             return
     write_json(known, content, indent=1)
-
-
-def _work(
-    asked: Sweep, place: Path, shared: str, computing: Computing, weights: bool, worker: int, parent: int
-) -> None:
-    """What a worker does."""
-    from gaincell.sweeps.point import Bench, measure_into
-    from gaincell.sweeps.study import open_storage
-    from gaincell.sweeps.work import work
-
-    storage, bench = open_storage(shared), Bench(asked, computing.backend, computing.device)
-    measure = measure_into(bench, place / POINTS, command_line(), weights=weights)
-    work(asked, storage, measure, worker, parent)
 
 
 def _oversee(
