@@ -80,9 +80,9 @@ def _of_text(
         found = by_repetition(loaded, tokens, length, progress)
     else:
         found = blocks(loaded, tokens, protocol, progress, redraw=asked.redraw_noise)
-    if asked.dump.dump is not None:
-        block, layer = cut_blocks(tokens, length)[:1], asked.dump.layer or 0
-        dump_layer(loaded.model, block, layer, asked.dump.dump, scores=asked.dump.scores)
+    if asked.dump is not None:
+        block = cut_blocks(tokens, length)[:1]
+        dump_layer(loaded.model, block, asked.layer or 0, asked.dump, scores=asked.scores)
     table, head = found
     return table, replace(head, text=Named(text.name))
 

@@ -39,6 +39,10 @@ class Adaptation:
     max_iterations: Annotated[
         int | None, option("Most of published; by default 100.", "N", "--iterations", min=1, max=1000)
     ] = None
+    text: options.TextName = "sample"
+    protocol: options.ProtocolName = None
+    evaluation_tokens: options.Limit = 16_384
+    calibration_tokens: options.CalibrationTokens = 16_384
 
     def checked(self) -> Adaptation:
         """With what follows from the method. Raises InputError for what has no effect with it."""
@@ -59,12 +63,8 @@ def adapt(
     *,
     model: options.ModelInArrays,
     cell: options.CellName = None,
-    adaptation: Adaptation,
     design: Annotated[str | None, option("Chip; by default that of the RUN.", "DESIGN")] = None,
-    text: options.TextName = "sample",
-    protocol: options.ProtocolName = None,
-    limit: options.Limit = 16_384,
-    calibration_tokens: options.CalibrationTokens = 16_384,
+    adaptation: Adaptation,
     out: Annotated[Path | None, directory("Also save the adapted model and its figures here.", "RUN")] = None,
     computing: options.ComputingAnywhere,
     json: JsonFile = None,
@@ -96,10 +96,6 @@ def adapt(
         model=model,
         design=options.choose_chip(model, design),
         cell=cell,
-        text=text,
-        protocol=protocol,
-        evaluation_tokens=limit,
-        calibration_tokens=calibration_tokens,
         backend=computing.backend,
         device=computing.device,
         dtype=computing.dtype,

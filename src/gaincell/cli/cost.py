@@ -77,39 +77,6 @@ class ActivityOptions:
 
 
 @dataclass(frozen=True)
-class SimulationFiles:
-    """Results of other commands that take the place of a formula."""
-
-    spice: Annotated[Path | None, option("Result of gaincell spice energy --json.", "FILE")] = None
-    rtl: Annotated[Path | None, option("Of gaincell rtl --verify: result.json.", "FILE")] = None
-    write: Annotated[Path | None, option("Result of gaincell spice write --json.", "FILE")] = None
-
-
-@dataclass(frozen=True)
-class Views:
-    """Tables that are shown on demand."""
-
-    whole_model: Annotated[
-        bool, flag("--whole-model", "With linear layers on a GPU, or analog: Amdahl's law.")
-    ] = False
-    why: Annotated[bool, flag("--why", "The cache on a GPU, and other memories.")] = False
-    sensitivity: Annotated[bool, flag("--sensitivity", "Every parameter up and down by 20 %.")] = False
-
-    def tables(self, result: CostResult, stack: int) -> list[Rows]:
-        """All that are shown."""
-        from gaincell.reports import costs as tables
-        from gaincell.reports import costs_around as around
-
-        shown = [tables.summary(result), tables.energy(result), tables.area(result), around.machines(result)]
-        shown += [around.whole_model(result)] if self.whole_model else []
-        shown += [around.cache(result), around.memories(result)] if self.why else []
-        shown += [tables.variants(result)] if stack > 1 else []
-        shown += [tables.sensitivity(result, tables.MOST)] if self.sensitivity else []
-        shown += [tables.layers(result)] if len(result.model_cost.heads) > 1 else []
-        return [*shown, tables.left_out(result)]
-
-
-@dataclass(frozen=True)
 class Costs:
     """What is costed, and with what it is compared."""
 
@@ -123,13 +90,19 @@ class Costs:
     stack: options.Stack = 1
     technology: options.ProcessName = "28nm"
     observed: ActivityOptions = field(default_factory=ActivityOptions)
-    simulated: SimulationFiles = field(default_factory=SimulationFiles)
+    spice: Annotated[Path | None, option("Result of gaincell spice energy --json.", "FILE")] = None
+    rtl: Annotated[Path | None, option("Of gaincell rtl --verify: result.json.", "FILE")] = None
+    write: Annotated[Path | None, option("Result of gaincell spice write --json.", "FILE")] = None
     baseline: Annotated[Path | None, option("Result of gaincell baseline --json.", "FILE")] = None
     measure: Annotated[
         bool, flag("--measure/--no-measure", "Time softmax attention of these sizes here, for two seconds.")
     ] = True
     gpu: Annotated[Literal["h100", "rtx-4090"], option("GPU of --whole-model and --why.")] = "h100"
-    views: Views = field(default_factory=Views)
+    whole_model: Annotated[
+        bool, flag("--whole-model", "With linear layers on a GPU, or analog: Amdahl's law.")
+    ] = False
+    why: Annotated[bool, flag("--why", "The cache on a GPU, and other memories.")] = False
+    sensitivity: Annotated[bool, flag("--sensitivity", "Every parameter up and down by 20 %.")] = False
     refresh: options.RefreshOptions = field(default_factory=options.RefreshOptions)
 
     def check(self, context: typer.Context, model: str) -> bool:
@@ -137,7 +110,7 @@ class Costs:
         measured_here = self.observed.measured_of(model)
         on_text = "an activity measured here, of a RUN or of tiny"
         check_needed(context, ("--text", "--tokens", "--device"), on_text, measured_here)
-        compared = self.views.whole_model or self.views.why
+        compared = self.whole_model or self.why
         check_needed(context, ("--gpu",), "--whole-model or --why", compared)
         return measured_here
 
@@ -152,10 +125,10 @@ class Costs:
 
         size = model_size(model)
         chip = options.chip_of(self.design or run_design(model) or "leroux2025", self.cell, self.window)
-        process, files = load_technology(self.technology), self.simulated
-        arrays = None if files.spice is None else read_spice(files.spice)
-        digital = None if files.rtl is None else read_rtl(files.rtl)
-        writes = None if files.write is None else read_write(files.write)
+        process = load_technology(self.technology)
+        arrays = None if self.spice is None else read_spice(self.spice)
+        digital = None if self.rtl is None else read_rtl(self.rtl)
+        writes = None if self.write is None else read_write(self.write)
         measured = [] if self.baseline is None else read_measured(self.baseline)
         found, how = self.observed.known(model), ""
         if measured_here:
@@ -169,6 +142,19 @@ class Costs:
             layers=self.stack, spice=arrays, rtl=digital, write=writes, measured=measured, gpu=self.gpu,
         )  # fmt: skip
         return asked, how
+
+    def tables(self, result: CostResult) -> list[Rows]:
+        """All that are shown, some of them on demand."""
+        from gaincell.reports import costs as tables
+        from gaincell.reports import costs_around as around
+
+        shown = [tables.summary(result), tables.energy(result), tables.area(result), around.machines(result)]
+        shown += [around.whole_model(result)] if self.whole_model else []
+        shown += [around.cache(result), around.memories(result)] if self.why else []
+        shown += [tables.variants(result)] if self.stack > 1 else []
+        shown += [tables.sensitivity(result, tables.MOST)] if self.sensitivity else []
+        shown += [tables.layers(result)] if len(result.model_cost.heads) > 1 else []
+        return [*shown, tables.left_out(result)]
 
 
 @app.command()
@@ -216,6 +202,6 @@ def cost(
     result = answer(question, command_line())
     typer.echo(f"{model}: {how}{basis(result)}")
     notes = (f"* {note}" for note in result.notes)
-    show_result(result, json, *asked.views.tables(result, asked.stack), *notes)
+    show_result(result, json, *asked.tables(result), *notes)
     if figures is not None:
         show(*draw_all(result, figures))

@@ -55,6 +55,9 @@ class ColumnOptions:
 class Fitting:
     """How a cell is fitted; fields as the arguments of `gaincell.chips.device.fit_device`."""
 
+    decay: Annotated[
+        Path | None, option("Stored voltage against time, of one or many cells.", "DECAY.csv")
+    ] = None
     skip_bad_rows: Annotated[
         bool, flag("--skip-bad-rows", "Leave out rows without numbers, and say how many.")
     ] = False
@@ -66,6 +69,10 @@ class Fitting:
         Literal["exponential", "stretched", "two-times"] | None,
         option("Of the decay; by default the one that describes it best."),
     ] = None
+    rescale: Annotated[
+        bool, flag("--rescale", "Dimension the chip's converters for the currents of this cell.")
+    ] = False
+    name: Annotated[str | None, option("Of the device; by default of the file.", "NAME")] = None
 
 
 @app.command()
@@ -79,18 +86,11 @@ def fit(
             metavar="CURVE.csv", dir_okay=False, help="Current against stored voltage, of one or many cells."
         ),
     ],
-    decay: Annotated[
-        Path | None, option("Stored voltage against time, of one or many cells.", "DECAY.csv")
-    ] = None,
     columns: ColumnOptions,
     fitting: Fitting,
     design: Annotated[
         str, option("Chip whose voltages, pulses and charge unit it gets.", "DESIGN")
     ] = "leroux2025",
-    rescale: Annotated[
-        bool, flag("--rescale", "Dimension the chip's converters for the currents of this cell.")
-    ] = False,
-    name: Annotated[str | None, option("Of the device; by default of the file.", "NAME")] = None,
     out: Annotated[Path | None, output("Where to; by default beside CURVE.csv.", "DEVICE.toml")] = None,
     json: JsonFile = None,
 ) -> None:
@@ -115,7 +115,7 @@ def fit(
 
     Example: gaincell adapt tiny --cell MY_CELL.toml
     """
-    check_needed(context, ("--law", "--time", "--decay-voltage"), "--decay DECAY.csv", decay)
+    check_needed(context, ("--law", "--time", "--decay-voltage"), "--decay DECAY.csv", fitting.decay)
     from gaincell.chips.device import fit_device
     from gaincell.reports.device import describe, draw
 
@@ -126,9 +126,7 @@ def fit(
     beside = [("--out", path.with_suffix(".png"))] + ([] if out else [("--out", path)])
     check_apart(context.command, context.params, beside)
     chip = chip_of(design)
-    found, fitted, held = fit_device(
-        curve, chip, decay=decay, rescale=rescale, name=name, columns=columns.chosen, **vars(fitting)
-    )
+    found, fitted, held = fit_device(curve, chip, columns=columns.chosen, **vars(fitting))
     found.save(path)
     result = describe(found.name, fitted, held, command_line(), chip.hash, dict(found.origin))
     figure = draw(result, path.with_suffix(".png"))

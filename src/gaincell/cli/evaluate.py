@@ -29,15 +29,6 @@ TOGETHER = (
 
 
 @dataclass(frozen=True)
-class DumpOptions:
-    """What of a layer is stored."""
-
-    dump: Annotated[Path | None, output("Store codes and outputs of a layer as .safetensors.")] = None
-    layer: Annotated[int | None, option("The layer to dump; by default the first.", "N", min=0)] = None
-    scores: Annotated[bool, flag("--scores", "Dump the scores S_ij as well.")] = False
-
-
-@dataclass(frozen=True)
 class TaskOptions:
     """Which tasks, and how they are run."""
 
@@ -133,7 +124,9 @@ class Evaluation:
     ] = False
     other_latency: options.OtherLatency = None
     refresh: options.RefreshOptions = field(default_factory=options.RefreshOptions)
-    dump: DumpOptions = field(default_factory=DumpOptions)
+    dump: Annotated[Path | None, output("Store codes and outputs of a layer as .safetensors.")] = None
+    layer: Annotated[int | None, option("The layer to dump; by default the first.", "N", min=0)] = None
+    scores: Annotated[bool, flag("--scores", "Dump the scores S_ij as well.")] = False
 
     @property
     def pauses(self) -> bool:
@@ -148,7 +141,7 @@ class Evaluation:
         rolling = window_of_rolling(self.protocol) is not None
         length, stride = (1, 1) if self.protocol is None or rolling else window_and_stride(self.protocol)
         tasks, chips = self.harness.tasks is not None, self.drawn.chips is not None
-        dump = self.dump.dump is not None
+        dump = self.dump is not None
         ways = {
             "--tasks": tasks, "--chips": chips, "--by-context": self.by_context,
             "--by-repetition": self.by_repetition, "--at or --refresh": self.pauses,

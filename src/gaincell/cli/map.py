@@ -18,9 +18,16 @@ app = typer.Typer()
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
-    """How the linear model and the chip's own are trained; fields as those of `MapSettings`."""
+class Mapping:
+    """What is read, and how models are trained; fields as those of `mapping.settings.MapSettings`."""
 
+    text: options.TextName = "sample"
+    budget: Annotated[int, option("Training tokens in total.", "TOKENS", min=0)] = 65_536
+    block: Annotated[
+        int | None, option("Tokens of a block; by default the model's context, at most 1024.", "TOKENS")
+    ] = None
+    evaluation_tokens: options.Limit = 32_768
+    calibration_tokens: options.CalibrationTokens = 8_192
     learning_rate: Annotated[float, option("Peak learning rate of the linear model's training.", "X")] = 3e-4
     fine_tuning_learning_rate: Annotated[float, option("Peak learning rate of the fine-tuning.", "X")] = 1e-4
     lora: Annotated[
@@ -33,6 +40,8 @@ class TrainingOptions:
     redraw: Annotated[
         options.Redraw, option("What each training step redraws on a chip with noise or spread.")
     ] = "noise"
+    published: Annotated[bool, option("Also run the paper's adaptation, for its curve.")] = True
+    seed: options.Seed = 0
 
 
 @app.command()
@@ -43,18 +52,9 @@ def map_(
     model: Annotated[str, argument(f"{options.MODEL_HELP}.", "MODEL")],
     design: options.DesignName = "leroux2025",
     cell: options.CellName = None,
-    text: options.TextName = "sample",
-    budget: Annotated[int, option("Training tokens in total.", "TOKENS", min=0)] = 65_536,
+    asked: Mapping,
     out: Annotated[Path | None, directory("Directory of results; by default runs/MODEL.", "RUN")] = None,
-    block: Annotated[
-        int | None, option("Tokens of a block; by default the model's context, at most 1024.", "TOKENS")
-    ] = None,
-    limit: options.Limit = 32_768,
-    calibration_tokens: options.CalibrationTokens = 8_192,
-    training: TrainingOptions,
-    published: Annotated[bool, option("Also run the paper's adaptation, for its curve.")] = True,
     track: options.TrackName = None,
-    seed: options.Seed = 0,
     computing: options.Computing,
     json: JsonFile = None,
 ) -> None:
@@ -81,16 +81,9 @@ def map_(
     settings = MapSettings(
         model=model,
         design=options.chip_of(design, cell),
-        text=text,
-        budget=budget,
-        seed=seed,
-        block=block,
-        evaluation_tokens=limit,
-        calibration_tokens=calibration_tokens,
-        published=published,
         backend=computing.backend,
         device=computing.device,
-        **vars(training),
+        **vars(asked),
     )
     with kept_in(folder), progress_bars() as progress, tracking(track, folder) as tracker:
         run = map_model(settings, folder, command=command_line(), progress=progress, tracker=tracker)
