@@ -59,10 +59,10 @@ def measure(bf16: bool, gradient: str | None, kept: bool, steps: int) -> dict[st
     from gaincell.integrations.hf.mixing import add_mixing
     from gaincell.integrations.hf.models import load_model
     from gaincell.integrations.hf.paired import pair_rows
-    from gaincell.mapping.transfer import AttentionTransfer, only_attention
     from gaincell.text import open_text, token_stream
     from gaincell.training.distillation import Distillation
     from gaincell.training.loop import TrainSettings, train
+    from gaincell.training.transfer import AttentionTransfer, only_attention
 
     loaded = load_model(MODEL)
     tokens = token_stream(

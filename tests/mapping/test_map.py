@@ -19,9 +19,8 @@ from gaincell.integrations.hf import models
 from gaincell.integrations.hf.base_model import BaseModel, load_base
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.job import Job, prepare
-from gaincell.mapping.pipeline import map_model
+from gaincell.mapping.pipeline import STAGES, map_model
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
-from gaincell.mapping.stages import STAGES
 from gaincell.progress import silent_stages
 from gaincell.reports.figures import draw_all
 from gaincell.reports.tables import adaptation_lines, perplexity_markdown, perplexity_rows

@@ -118,7 +118,7 @@ def map_(
     from gaincell.mapping.pipeline import map_model
     from gaincell.mapping.settings import MapSettings
     from gaincell.reports.tables import adaptation_lines, perplexity_table
-    from gaincell.training.tracker import tracking
+    from gaincell.training.log import tracking
 
     settings = MapSettings(
         model=model,

@@ -73,14 +73,13 @@ def train(
     Example: gaincell train recipes/gpt2.toml --text Skylion007/openwebtext --only linear --device cuda
     """
     from gaincell.cli._progress import kept_in, progress_bars
-    from gaincell.mapping.overrides import parse_overrides
-    from gaincell.mapping.recipe_file import load_recipe
+    from gaincell.mapping.recipe_file import load_recipe, parse_overrides
     from gaincell.mapping.run_recipe import run_recipe
     from gaincell.progress import silent_stages
     from gaincell.reports.tables import stages_table, step_times
     from gaincell.text import open_text
+    from gaincell.training.log import tracking
     from gaincell.training.parallel import join_processes
-    from gaincell.training.tracker import tracking
 
     check_needed(
         context, ("--json", "--track"), "a recipe that is carried out, without --dry-run", not dry_run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from gaincell.evaluation.codes import CodeUse
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.sources import without_revision
-from gaincell.mapping.records import StageRecord
+from gaincell.mapping.folder import StageRecord
 from gaincell.results.common import Value, Values
 from gaincell.results.run import (
     DISTANCES,
@@ -26,16 +27,14 @@ from gaincell.results.run import (
     AttachedModel,
     CellCurve,
     CodeShares,
+    Mismatch,
     Spread,
     StageResult,
 )
 from gaincell.standard_error import paired_ratio
 
 CURVE_POINTS = 91
-KEPT = (
-    "numbers", "training_tokens", "perplexity", "nll", "predictions", "seconds", "blocks", "perplexity_error",
-    "bits_per_byte", "curve", "step_time", "adaptation",
-)  # fmt: skip
+KEPT = {field.name for field in fields(StageRecord)} & {field.name for field in fields(StageResult)}
 """Of a record, in a stage."""
 
 
@@ -101,16 +100,24 @@ def adaptation(found: AdaptationResult, **perplexities: float) -> Adaptation:
     )
 
 
-def mismatch(measured: Statistics, target: Statistics) -> dict[str, Spread]:
-    """How far the statistics of a model are from their target, by stage."""
-    found = Residuals.between(measured, target)
-    rows = ((s, (tuple(map(tuple, each[s].tolist())) for each in (found.mean, found.std))) for s in STAGES)
-    return {stage: Spread(*residuals) for stage, residuals in rows}
+def mismatch(before: Statistics, after: Statistics, target: Statistics) -> Mismatch:
+    """How far the statistics of a model are from their target before and after an adaptation, by stage."""
+    found = {"before": Residuals.between(before, target), "after": Residuals.between(after, target)}
+    return {
+        when: {
+            stage: Spread(*(tuple(map(tuple, part[stage].tolist())) for part in (far.mean, far.std)))
+            for stage in STAGES
+        }
+        for when, far in found.items()
+    }
 
 
-def codes(use: Mapping[str, CodeUse]) -> dict[str, CodeShares]:
-    """The use of codes, by stage."""
-    return {stage: CodeShares(found.codes, found.share) for stage, found in use.items()}
+def codes(use: Mapping[str, Mapping[str, CodeUse]]) -> dict[str, dict[str, CodeShares]]:
+    """The use of codes, by model, then stage."""
+    return {
+        model: {stage: CodeShares(found.codes, found.share) for stage, found in by_stage.items()}
+        for model, by_stage in use.items()
+    }
 
 
 def cell(chip: Design) -> CellCurve:

@@ -41,7 +41,7 @@ from gaincell.quantity import one_of
 from gaincell.schema import Factor, check_value
 from gaincell.training.log import TrainingLog
 from gaincell.training.loop import Blocks, Loss, TrainResult, next_token_loss, train
-from gaincell.training.loss_name import called, name_of
+from gaincell.training.loss import called, name_of
 from gaincell.training.settings import TrainSettings
 
 LEARNED = ("saturations", "levels")

@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from gaincell.errors import InputError, RunError
 from gaincell.files import check_file, flush, is_count, read_json, write_json
 from gaincell.progress import Progress, silent
-from gaincell.text import END_OF_TEXT, Source
+from gaincell.text import BEGINNING, END_OF_TEXT, Source, token_ids
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -98,7 +97,7 @@ def keep_tokens(
         "tokens": tokens,
         "tokenizer": _digest(tokenizer),
     }
-    state = {"done": False, "source": 0, "documents": 0, "length": 0, "begun_at": 0}
+    done, state = False, dict(BEGINNING)
     for place in (noted, path):
         if os.path.lexists(place):
             _refuse_damage(place, partial(check_file, place))
@@ -108,22 +107,21 @@ def keep_tokens(
         if differing is not None:
             what = OTHER[differing] if "tokenizer" in known else "an older version"
             raise InputError(f"tokens/{path.name} holds tokens of {what}; remove it, or choose another --out")
-        state = _refuse_damage(noted, lambda: _state(known))
-        _refuse_damage(path, lambda: _check_length(path, state))
+        done, state = _refuse_damage(noted, lambda: _state(known))
+        _refuse_damage(path, lambda: _check_length(path, state["length"], done=done))
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not state["done"]:
+    if not done:
         with path.open("r+b" if path.exists() and state["length"] else "wb") as file:
             file.truncate(4 * state["length"])
             file.seek(4 * state["length"])
-            for ids in _rest(sources, tokenizer, tokens, state):
+            for ids in token_ids(sources, tokenizer, tokens, state, AHEAD):
                 file.write(np.asarray(ids, dtype=np.int32).tobytes())
                 progress(state["length"], tokens or 0, {})
                 if state["documents"] % NOTED_EVERY == 0:
                     flush(file)
-                    write_json(noted, {**wanted, **state})
+                    write_json(noted, {**wanted, "done": False, **state})
             flush(file)
-        state["done"] = True
-        write_json(noted, {**wanted, **state})
+        write_json(noted, {**wanted, "done": True, **state})
     if not state["length"]:
         raise InputError(
             f"the text {', '.join(s.name for s in sources)} is empty; give a text with documents"
@@ -150,20 +148,18 @@ def _note(path: Path) -> dict[str, Any]:
     return known
 
 
-def _state(known: Mapping[str, Any]) -> dict[str, Any]:
-    """How far the tokens reach. Raises ValueError: it does not say that."""
-    counts = {key: known.get(key) for key in ("source", "documents", "length", "begun_at")}
-    odd = next((key for key, count in counts.items() if not is_count(count)), None)
-    if odd is not None:
-        raise ValueError(f"{odd} is {known.get(odd)!r}")
-    if not isinstance(known.get("done"), bool):
-        raise ValueError(f"done is {known.get('done')!r}")
-    return {"done": known["done"], **counts}
+def _state(known: Mapping[str, Any]) -> tuple[bool, dict[str, int]]:
+    """Whether all tokens are there, and how far they reach. Raises ValueError: it does not say that."""
+    state = {key: known.get(key) for key in BEGINNING}
+    odd = next((key for key, count in state.items() if not is_count(count)), None)
+    if odd is not None or not isinstance(known.get("done"), bool):
+        raise ValueError(f"{odd or 'done'} is {known.get(odd or 'done')!r}")
+    return known["done"], {key: int(count) for key, count in state.items() if count is not None}
 
 
-def _check_length(path: Path, state: Mapping[str, Any]) -> None:
-    size, wanted = path.stat().st_size, 4 * state["length"]
-    if size < wanted or (state["done"] and size != wanted):
+def _check_length(path: Path, tokens: int, *, done: bool) -> None:
+    size, wanted = path.stat().st_size, 4 * tokens
+    if size < wanted or (done and size != wanted):
         raise ValueError(f"it has {size} bytes, {wanted} are noted")
 
 
@@ -173,45 +169,6 @@ def _check_ids(found: np.ndarray[Any, Any], largest: int) -> None:
         for odd in (int(piece.min()), int(piece.max())):
             if not 0 <= odd <= largest:
                 raise ValueError(f"token id {odd}, the tokenizer has 0 to {largest}")
-
-
-def _rest(
-    sources: Sequence[Source], tokenizer: Any, tokens: int | None, state: dict[str, Any]
-) -> Iterator[list[int]]:
-    """Token ids, document by document, from where `state` says on; `state` is kept up to date."""
-    end = getattr(tokenizer, "eos_token_id", None)
-    for number in range(state["source"], len(sources)):
-        if number != state["source"]:
-            state |= {"source": number, "documents": 0, "begun_at": state["length"]}
-        weight = sources[number].size / max(1, sum(source.size for source in sources[number:]))
-        share = None if tokens is None else round((tokens - state["begun_at"]) * weight)
-        documents = islice(sources[number].documents(), state["documents"], None)
-        for ids in _tokenised(documents, tokenizer):
-            left = None if share is None else state["begun_at"] + share - state["length"]
-            if left == 0:
-                break
-            ids = [*ids, *([] if end is None else [end])][:left]
-            state["length"] += len(ids)
-            state["documents"] += 1
-            yield ids
-
-
-def _tokenised(documents: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
-    """Token ids of every document, `AHEAD` characters at a time."""
-
-    def ids_of(some: list[str]) -> Iterator[list[int]]:
-        if some:
-            yield from tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]
-
-    waiting: list[str] = []
-    characters = 0
-    for document in documents:
-        waiting.append(document)
-        characters += len(document)
-        if characters >= AHEAD:
-            yield from ids_of(waiting)
-            waiting, characters = [], 0
-    yield from ids_of(waiting)
 
 
 def _digest(tokenizer: Any) -> str:

@@ -69,11 +69,11 @@ class TrainSettings:
     """Largest norm of one tensor's gradient, in multiples of its running mean; inf = any."""
     bf16: bool | None = None
     """bf16 autocast of the linear layers; the hardware attention always computes in float32. None = where
-    that is faster, by a measurement of a second (precision.py).
+    that is faster, by a measurement of a second (machine.py).
     """
     gradient_checkpointing: bool | None = False
     """Keep only every layer's input and compute the rest again in the backward pass: less memory, a third
-    more time. None = where the activations of a step would not fit (activations.py), unless it is sharded.
+    more time. None = where the activations of a step would not fit (machine.py), unless it is sharded.
     """
     redraw: Annotated[str, OneOf(REDRAWS)] = "noise"
     """What every forward pass draws anew: one of REDRAWS."""
