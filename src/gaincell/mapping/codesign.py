@@ -108,8 +108,7 @@ def codesign_model(
 
     With `out` an interrupted training goes on from its checkpoint there.
 
-    Raises:
-        GaincellError: model, text, design or what is to be learned are not acceptable.
+    Raises GaincellError: model, text, design or what is to be learned are not acceptable.
     """
     with run_lock(out):
         loaded = load_made(settings.model, settings.backend)

@@ -32,10 +32,8 @@ from gaincell.training.loop import Blocks, Evaluation, Loss, TrainSettings, trai
 def read_evaluation(
     loaded: LoadedModel, text: Text, tokens: int, protocol: str, progress: StageProgress
 ) -> Int[Tensor, " n"]:
-    """The evaluation part of a text: `tokens` at the most, all of it for 0.
-
-    Raises:
-        InputError: the model's context is shorter than a block of the protocol, or the text is.
+    """The evaluation part of a text: `tokens` at the most, all of it for 0. Raises InputError: the model's
+    context is shorter than a block of the protocol, or the text is.
     """
     block, _ = window_and_stride(protocol)
     check_length(loaded.model, block)

@@ -24,7 +24,7 @@ from torch import nn
 
 from gaincell.errors import RunError
 from gaincell.evaluation.perplexity import Perplexity
-from gaincell.files import read_json, remove_leftovers, remove_leftovers_in, restored, write_json
+from gaincell.files import read_object, remove_leftovers, remove_leftovers_in, restored, write_json
 from gaincell.integrations.hf.checkpoint import trained_parameters, write_state
 from gaincell.integrations.hf.run import DESIGN, HARDWARE
 from gaincell.results.codec import Numbers, from_json, to_json
@@ -48,10 +48,8 @@ from gaincell.training.log import Tracker, TrainingLog
 def run_lock(path: Path | None) -> Iterator[None]:
     """Within the context no other process may work on a RUN directory, where its file system can lock one. It
     is made if it is missing, with those above it, and they are removed again if it stays empty; what killed
-    writers left there goes. A process that ends, however it does, lets it go. None: nothing is locked.
-
-    Raises:
-        RunError: another process works on it, or it cannot be made.
+    writers left there goes. A process that ends, however it does, lets it go. None: nothing is locked. Raises
+    RunError: another process works on it, or it cannot be made.
     """
     if path is None:
         yield
@@ -151,8 +149,7 @@ class RunFolder:
         path: the directory; made if it is missing.
         identity: plain data that says what the run is.
 
-    Raises:
-        RunError: the directory holds another run, or cannot be written.
+    Raises RunError: the directory holds another run, or cannot be written.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
@@ -232,9 +229,7 @@ def _oddity(record: StageRecord) -> str | None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = restored(read_json(path))
-        if not isinstance(content, dict):
-            raise ValueError("it holds no object")
+        content: dict[str, Any] = restored(read_object(path))
     except (OSError, ValueError) as error:
         raise RunError(f"{path.name} cannot be read ({error}); remove it to do its stage again") from error
     return content

@@ -19,6 +19,7 @@ the signal.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -67,40 +68,25 @@ CANDIDATES = (
     Candidate(q=(0.25, 0.5), k=(0.2, 0.0), v=(0.2, 0.0)),
 )
 """What is tried where there is no time for trials: models differ in how sharp their heads are."""
-SIGNED = tuple(
-    Candidate(q=(0.4, q), k=(std, k), v=(0.4, 0.0))
-    for q in (0.05, 0.1)
-    for std in (0.2, 0.3)
-    for k in (-0.05, -0.1)
-)
+
+
+def _grid(
+    queries: Sequence[tuple[float, float]], key_std: Sequence[float], key_centre: Sequence[float]
+) -> tuple[Candidate, ...]:
+    keys = list(itertools.product(key_std, key_centre))
+    return tuple(Candidate(q=q, k=k, v=(0.4, 0.0)) for q, k in itertools.product(queries, keys))
+
+
+SIGNED = _grid([(0.4, 0.05), (0.4, 0.1)], (0.2, 0.3), (-0.05, -0.1))
 """The same for queries with a sign. The product of both centres is the threshold that scores have to pass."""
-SHARP = tuple(
-    Candidate(q=(0.4, q), k=(std, k), v=(0.4, 0.0))
-    for q in (0.0, 0.05, 0.1)
-    for std in (0.2, 0.3)
-    for k in (0.0, -0.05)
-)
+SHARP = _grid([(0.4, 0.0), (0.4, 0.05), (0.4, 0.1)], (0.2, 0.3), (0.0, -0.05))
 """The same where the converter between the arrays has an exponent, which does what a threshold does."""
-PAIRED = tuple(
-    Candidate(q=(std_q, q), k=(std, k), v=(0.4, 0.0))
-    for std_q, q in ((0.4, 0.0), (0.4, 0.1), (0.3, 0.3), (0.2, 0.5))
-    for std in (0.15, 0.25)
-    for k in (-0.05, -0.1)
-)
+PAIRED = _grid([(0.4, 0.0), (0.4, 0.1), (0.3, 0.3), (0.2, 0.5)], (0.15, 0.25), (-0.05, -0.1))
 """The same for paired rows, where queries have a sign and a centre keeps both rows driven."""
-WIDE = tuple(
-    Candidate(q=(std_q, q), k=(std, k), v=(0.4, 0.0))
-    for std_q, q in (
-        (0.4, 0.0),
-        (0.4, 0.1),
-        (0.7, 0.0),
-        (1.0, 0.0),
-        (1.5, 0.0),
-        (0.7, -0.3),
-        (0.3, 0.4),
-    )
-    for std in (0.15, 0.25, 0.35, 0.5)
-    for k in (0.0, -0.06)
+WIDE = _grid(
+    [(0.4, 0.0), (0.4, 0.1), (0.7, 0.0), (1.0, 0.0), (1.5, 0.0), (0.7, -0.3), (0.3, 0.4)],
+    (0.15, 0.25, 0.35, 0.5),
+    (0.0, -0.06),
 )
 """More for paired rows, many of which drive circuits beyond their range: keys of 0.5 V are nearly binary,
 queries of 1.5 pulse widths too, and the scores of both are sharp.
@@ -117,8 +103,7 @@ def candidates_for(design: Design, paired: bool = False, wide: bool = False) -> 
 
     paired: for paired rows (integrations/hf/paired.py).  wide: more of them.
 
-    Raises:
-        InputError: `wide` is for paired rows only.
+    Raises InputError: `wide` is for paired rows only.
     """
     if wide and not paired:
         raise InputError('initial = "wide" is for paired rows; give paired = true, or leave it out')
@@ -134,14 +119,20 @@ def candidates_for(design: Design, paired: bool = False, wide: bool = False) -> 
 class Fit(NamedTuple):
     """Least squares of the arrays' output to softmax attention, per head: gain, offset (of every component
     where the head has a bias vector), what is left of the variance, whether the output had any, and the floor
-    of the normaliser, where there is one.
+    of the normaliser (0: there is none).
     """
 
     gain: Float[Tensor, " H"]
     offset: Tensor
     residual: Float[Tensor, " H"]
     usable: Tensor
-    floor: Float[Tensor, " H"] | None = None
+    floor: Float[Tensor, " H"]
+
+
+def _best_of(fits: Sequence[Fit], best: Int[Tensor, " H"]) -> Fit:
+    """Of every head the fit of this number."""
+    heads = torch.arange(len(best))
+    return Fit(*(torch.stack(part)[best, heads] for part in zip(*fits, strict=True)))
 
 
 @torch.no_grad()
@@ -251,21 +242,15 @@ def _fit_layer(
     residual = torch.stack([fit.residual.unflatten(0, (attention.kv_heads, -1)).sum(1) for fit in fits])
     best = residual.argmin(0)  # [Hk]
     _set_inputs(attention, spread, [candidates[int(n)] for n in best])
-    heads = torch.arange(attention.heads)
-    chosen = best.repeat_interleave(attention.heads // attention.kv_heads)
+    chosen = _best_of(fits, best.repeat_interleave(attention.heads // attention.kv_heads))
+    attention.out.gain.copy_(chosen.gain)
     offset = attention.out.offset if attention.output_bias is None else attention.output_bias
-    for parameter, values in (
-        (attention.out.gain, [f.gain for f in fits]),
-        (offset, [f.offset for f in fits]),
-    ):
-        parameter.copy_(torch.stack(values)[chosen, heads])
-    floors = [fit.floor for fit in fits if fit.floor is not None]
+    offset.copy_(chosen.offset)
     if attention.normaliser is not None:
-        attention.normaliser.set_floor(torch.stack(floors)[chosen, heads])
-    usable = torch.stack([fit.usable for fit in fits])[chosen, heads]
-    for stage, std in spread.items():
-        silent.extend(Place(layer, head, stage) for head in (std == 0).nonzero().flatten().tolist())
-    silent.extend(Place(layer, head, "out") for head in (~usable).nonzero().flatten().tolist())
+        attention.normaliser.set_floor(chosen.floor)
+    unusable = {stage: std == 0 for stage, std in spread.items()} | {"out": ~chosen.usable}
+    for stage, heads in unusable.items():
+        silent.extend(Place(layer, head, stage) for head in heads.nonzero().flatten().tolist())
 
 
 def _fit_output(
@@ -276,19 +261,12 @@ def _fit_output(
     gains: tuple[float, float] | None,
 ) -> Fit:
     """The output stage of a layer whose arrays give `sums`: gain 1 and offset 0 now."""
-    vectors = attention.output_bias is not None
-    if attention.normaliser is None:
-        return _least_squares(attention.output(sums, columns), wanted, vectors=vectors, gains=gains)
-    fits = []
-    for floor in FLOORS:
-        attention.normaliser.set_floor(floor)
-        fits.append(_least_squares(attention.output(sums, columns), wanted, vectors=vectors, gains=gains))
-    best = torch.stack([fit.residual for fit in fits]).argmin(0)  # [H]
-    heads = torch.arange(len(best))
-    gain, offset, residual, usable = (
-        torch.stack(part)[best, heads] for part in zip(*(fit[:4] for fit in fits), strict=True)
-    )
-    return Fit(gain, offset, residual, usable, torch.tensor(FLOORS)[best])
+    vectors, fits = attention.output_bias is not None, []
+    for floor in (0.0,) if attention.normaliser is None else FLOORS:
+        if attention.normaliser is not None:
+            attention.normaliser.set_floor(floor)
+        fits.append(_least_squares(attention.output(sums, columns), wanted, vectors, gains, floor))
+    return _best_of(fits, torch.stack([fit.residual for fit in fits]).argmin(0))
 
 
 def _set_inputs(
@@ -309,9 +287,9 @@ def _set_inputs(
 def _least_squares(
     raw: Float[Tensor, "B H T D"],
     wanted: Float[Tensor, "B H T D"],
-    *,
     vectors: bool,
     gains: tuple[float, float] | None,
+    floor: float,
 ) -> Fit:
     """See the head of this file; a head whose output has no variance keeps gain 1 and gets the mean."""
     over = (0, 1) if vectors else (0, 1, 2)
@@ -333,4 +311,5 @@ def _least_squares(
         gain = (product / var_o).clamp(*gains)
         left = var_y - 2 * gain * product + gain.square() * var_o
     gain, left = torch.where(usable, gain, 1.0), torch.where(usable, left, var_y)
-    return Fit(gain, mean_y - (gain[:, None] if vectors else gain) * mean_o, left, usable)
+    offset = mean_y - (gain[:, None] if vectors else gain) * mean_o
+    return Fit(gain, offset, left, usable, torch.full(gain.shape, floor))

@@ -105,10 +105,8 @@ class Job(Engine):
 
 
 def prepare(settings: MapSettings, out: Path, progress: StageProgress, tracker: Tracker | None = None) -> Job:
-    """Load the model, read and share out the text, open the directory.
-
-    Raises:
-        GaincellError: the model, the text or the directory is not acceptable.
+    """Load the model, read and share out the text, open the directory. Raises GaincellError: the model, the
+    text or the directory is not acceptable.
     """
     loaded = load_model(settings.model, None if settings.lora else torch.float32)
     loaded.model.to(settings.device)  # type: ignore[arg-type]

@@ -84,8 +84,7 @@ def adapt_model(
 
     to: the chip with the cell to adapt to, in place of `settings.cell`.
 
-    Raises:
-        GaincellError: model, text or design are not acceptable.
+    Raises GaincellError: model, text or design are not acceptable.
     """
     start = find_start(settings.model)
     chip, source = settings.design or start.design or default_design, start.made_for

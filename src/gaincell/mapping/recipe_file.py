@@ -68,12 +68,9 @@ JOINED = ("model", "design", "lora", "training")
 
 def load_recipe(path: Path, design: str | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:
     """Read a recipe, for another chip than its own if `design` names one, with other values under some keys
-    (see `parse_overrides`).
-
-    Raises:
-        InputError: the file is missing or no TOML, a key is unknown, missing or of a wrong type, a value is
-            not allowed or has no effect, a stage names one that does not come before it, or a model or RUN is
-            not there (one of the hub is believed to be).
+    (see `parse_overrides`). Raises InputError: the file is missing or no TOML, a key is unknown, missing or
+    of a wrong type, a value is not allowed or has no effect, a stage names one that does not come before it,
+    or a model or RUN is not there (one of the hub is believed to be).
     """
     changes = changes or {}
     if design is not None and "design" in changes:
@@ -220,9 +217,7 @@ def _files(raw: Any, skipped: Mapping[str, int]) -> dict[str, float | None]:
 
 def parse_overrides(given: Sequence[str]) -> dict[str, Any]:
     """Dotted keys and their values. A value is TOML; what is no TOML is text, so that it needs no quotes.
-
-    Raises:
-        InputError: one is not of the form KEY=VALUE, or a key stands there twice.
+    Raises InputError: one is not of the form KEY=VALUE, or a key stands there twice.
     """
     found: dict[str, Any] = {}
     for entry in given:
@@ -246,10 +241,7 @@ def _value(text: str) -> Any:
 def _override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe as read from its file, with other values under dotted keys: `stage.NAME.KEY` for a stage.
     `design.KEY` also changes a chip that is given by its name. It is checked afterwards as if its file said
-    so: there is no second list of keys.
-
-    Raises:
-        InputError: a part of a key names no table, or no stage.
+    so: there is no second list of keys. Raises InputError: a part of a key names no table, or no stage.
     """
     changed = copy.deepcopy(dict(raw))
     for dotted, value in changes.items():

@@ -1,16 +1,20 @@
-"""The models of a recipe: that of a stage as it starts or ended, and its teacher."""
+"""The models of a recipe: the one that it makes first, that of a stage as it starts or ended, its teacher."""
 
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from gaincell.errors import InputError
-from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.errors import InputError, RunError
+from gaincell.files import write_atomic
+from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.checkpoint import load_for_training, read_state
 from gaincell.integrations.hf.digital_scaling import add_array_normaliser, add_biases, add_exponents
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
@@ -20,9 +24,14 @@ from gaincell.integrations.hf.paired import is_paired, pair_rows
 from gaincell.mapping.engine import Engine, freeze_embeddings
 from gaincell.mapping.folder import RunFolder
 from gaincell.mapping.initial import FIRST, candidates_for, initial_scaling
-from gaincell.mapping.recipe import ROOTS, Recipe, StageRecipe
+from gaincell.mapping.recipe import ROOTS, ModelRecipe, Recipe, StageRecipe
 from gaincell.mapping.recipe_text import RecipeText
+from gaincell.progress import Progress
+from gaincell.text import sha256
+from gaincell.training import checkpoint as disk
 from gaincell.training.distillation import Distillation
+from gaincell.training.log import TrainingLog
+from gaincell.training.loop import Blocks, train
 from gaincell.training.loss import Loss, next_token_loss
 from gaincell.training.transfer import AttentionTransfer
 
@@ -30,6 +39,35 @@ INITIAL_TOKENS = 4096
 """Tokens that first gains and offsets are taken from."""
 WIDE_TOKENS = 2048
 """The same where they are chosen from a wide range."""
+
+
+def take_model(run: Path, out: Path) -> None:
+    """Copy the model of a RUN into the directory `out`, byte by byte, unless that holds it already. Raises
+    RunError: `out` holds another model.
+    """
+    weights = "model.safetensors"
+    for path in sorted((run / "model").iterdir(), key=lambda path: path.name == weights):  # weights last
+        place = out / "model" / path.name
+        if path.is_file() and not place.exists():
+            write_atomic(place, partial(shutil.copyfile, path))
+    if sha256(out / "model" / weights) != sha256(run / "model" / weights):
+        raise RunError(f"{out.name}/model is another model than that of {run.name}; choose another --out")
+
+
+def pretrain(
+    recipe: ModelRecipe, blocks: Blocks, seed: int, out: Path, log: TrainingLog, progress: Progress
+) -> None:
+    """Train the softmax model from nothing, unless `out` holds it; its weights are kept in bf16."""
+    if (out / "model.safetensors").exists():
+        return
+    torch.manual_seed(seed)
+    ids = {"vocab_size": recipe.vocabulary, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
+    config = AutoConfig.for_model(recipe.architecture, **recipe.config, **ids)
+    model: Any = AutoModelForCausalLM.from_config(config)  # transformers' types lose `to`
+    checkpoint = out / "pretrain.checkpoint"
+    train(model, blocks, recipe.training, progress=progress, checkpoint=checkpoint, log=log)
+    model.to(torch.bfloat16).save_pretrained(out)
+    disk.remove(checkpoint)
 
 
 @dataclass(kw_only=True)
@@ -118,15 +156,11 @@ class RecipeModels(Engine):
             teacher = _in_bfloat16(teacher)
         if stage.loss == "distillation":
             return Distillation(teacher, stage.weight, stage.states, stage.outputs, self.teacher_outputs)
-        if attached_layers(teacher):
-            raise InputError(f"stage {stage.name}: attention transfer needs a teacher with softmax attention")
         attach(teacher, self.recipe.design, attention="softmax")
         return AttentionTransfer(teacher, stage.attention_weights, stage.own_inputs)
 
     def _other_model(self, stage: StageRecipe) -> PreTrainedModel:
         """A teacher that is no stage; raises InputError where its tokens are not the model's."""
-        if stage.loss == "transfer":
-            raise InputError(f"stage {stage.name}: attention is transferred from software or a stage")
         found = load_model(stage.teacher)
         own, other = self.loaded.tokenizer.get_vocab(), found.tokenizer.get_vocab()
         if own != other:

@@ -11,19 +11,18 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from gaincell.errors import InputError, ModelError
-from gaincell.files import read_json
+from gaincell.files import read_json, write_json, write_text
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.integrations.hf.models import load_model
-from gaincell.mapping.pretrain import make_tokenizer
 from gaincell.mapping.recipe import ModelRecipe, Recipe, StageRecipe
 from gaincell.progress import StageProgress
-from gaincell.text import Source, Text, sha256
-from gaincell.training.data import RandomBlocks, keep_tokens, pack_blocks, repeat_passages
+from gaincell.text import END_OF_TEXT, Source, Text, sha256
+from gaincell.training.data import RandomBlocks, keep_tokens, pack_blocks, repeat_passages, train_tokenizer
 from gaincell.training.loop import Blocks
 
 MOST_PACKED = 1032
@@ -42,8 +41,7 @@ class RecipeText:
     `loaded`: the recipe's model, None where it is made first.  `tokenizer`: its tokenizer.
     `blocks`: all blocks that the recipe needs.  `evaluation_tokens`: what every stage is evaluated on.
 
-    Raises:
-        GaincellError: the model cannot be loaded, the text lacks what the recipe names, or is too short.
+    Raises GaincellError: the model cannot be loaded, the text lacks what the recipe names, or is too short.
     """
 
     def __init__(self, recipe: Recipe, text: Text, out: Path, progress: StageProgress) -> None:
@@ -53,7 +51,7 @@ class RecipeText:
         self.loaded = _loaded(recipe)
         self.tokenizer: PreTrainedTokenizerBase
         if isinstance(recipe.model, ModelRecipe):
-            self.tokenizer = make_tokenizer(recipe.model, recipe.block, training, out / "model")
+            self.tokenizer = _tokenizer(recipe.model, recipe.block, training, out / "model")
         elif self.loaded is not None:
             self.tokenizer = self.loaded.tokenizer
         reading = progress("read and tokenise the text")
@@ -121,6 +119,26 @@ class RecipeText:
     def digests(self) -> dict[str, str]:
         """12 hexadecimal digits of the SHA-256 of the tokens that are trained and evaluated on."""
         return {f"{part} text": sha256(self._tokens / part)[:12] for part in ("training", "evaluation")}
+
+
+def _tokenizer(
+    recipe: ModelRecipe, context: int, sources: Sequence[Source], out: Path
+) -> PreTrainedTokenizerFast:
+    """The tokenizer in the directory `out`, trained first if there is none."""
+    if not (out / "tokenizer.json").exists():
+        beginnings = (d[: recipe.characters_per_document] for s in sources for d in s.documents())
+        trained = train_tokenizer(beginnings, recipe.vocabulary)
+        write_text(out / "tokenizer.json", trained.to_str())
+    if not (out / "tokenizer_config.json").exists():
+        # written by hand: save_pretrained of transformers 5 names a class that version 4 does not know
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": END_OF_TEXT,
+            "eos_token": END_OF_TEXT,
+            "model_max_length": context,
+        }
+        write_json(out / "tokenizer_config.json", config, indent=1)
+    return PreTrainedTokenizerFast.from_pretrained(out)  # type: ignore[no-any-return]
 
 
 def _loaded(recipe: Recipe) -> LoadedModel | None:

@@ -37,9 +37,8 @@ from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import summary
 from gaincell.mapping.folder import RunFolder, StageRecord, Told, run_lock, run_log
-from gaincell.mapping.pretrain import pretrain, take_model
 from gaincell.mapping.recipe import MADE_HERE, ROOTS, ModelRecipe, Recipe, StageRecipe
-from gaincell.mapping.recipe_models import RecipeModels
+from gaincell.mapping.recipe_models import RecipeModels, pretrain, take_model
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports.training import draw_stages, read_log
@@ -79,8 +78,7 @@ def run_recipe(
         command: the command line, for the record.
         tracker: where trainings are logged too.
 
-    Raises:
-        GaincellError: model, text or directory are not acceptable, or a training diverges.
+    Raises GaincellError: model, text or directory are not acceptable, or a training diverges.
     """
     processes = join_processes(torch.device(device).type)
     main = processes.is_main_process

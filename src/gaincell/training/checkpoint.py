@@ -117,10 +117,8 @@ def settings_of(path: Path) -> dict[str, Any]:
 def restore(
     path: Path, parameters: Parameters, optimizer: torch.optim.Optimizer, identity: Identity
 ) -> dict[str, Any]:
-    """Load the newest checkpoint if there is one; returns its progress, nothing without a checkpoint.
-
-    Raises:
-        RunError: it cannot be read, is of another run or another model, or holds numbers that are not finite.
+    """Load the newest checkpoint if there is one; returns its progress, nothing without a checkpoint. Raises
+    RunError: it cannot be read, is of another run or another model, or holds numbers that are not finite.
     """
     places = checkpoints(path)
     if not places:

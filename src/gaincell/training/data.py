@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gaincell.errors import InputError, RunError
-from gaincell.files import check_file, flush, is_count, read_json, write_json
+from gaincell.files import check_file, flush, is_count, read_object, write_json
 from gaincell.progress import Progress, silent
 from gaincell.text import BEGINNING, END_OF_TEXT, Source, token_ids
 
@@ -100,15 +101,19 @@ def keep_tokens(
     done, state = False, dict(BEGINNING)
     for place in (noted, path):
         if os.path.lexists(place):
-            _refuse_damage(place, partial(check_file, place))
+            with _refusing_damage(place):
+                check_file(place)
     if noted.exists() and path.exists():
-        known = _refuse_damage(noted, lambda: _note(noted))
+        with _refusing_damage(noted):
+            known = read_object(noted)
         differing = next((key for key in wanted if known.get(key) != wanted[key]), None)
         if differing is not None:
             what = OTHER[differing] if "tokenizer" in known else "an older version"
             raise InputError(f"tokens/{path.name} holds tokens of {what}; remove it, or choose another --out")
-        done, state = _refuse_damage(noted, lambda: _state(known))
-        _refuse_damage(path, lambda: _check_length(path, state["length"], done=done))
+        with _refusing_damage(noted):
+            done, state = _state(known)
+        with _refusing_damage(path):
+            _check_length(path, state["length"], done=done)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not done:
         with path.open("r+b" if path.exists() and state["length"] else "wb") as file:
@@ -127,25 +132,20 @@ def keep_tokens(
             f"the text {', '.join(s.name for s in sources)} is empty; give a text with documents"
         )
     found = np.memmap(path, dtype=np.int32, mode="c")
-    _refuse_damage(path, lambda: _check_ids(found, max(tokenizer.get_vocab().values())))
+    with _refusing_damage(path):
+        _check_ids(found, max(tokenizer.get_vocab().values()))
     return torch.from_numpy(found)
 
 
-def _refuse_damage(place: Path, read: Callable[[], Any]) -> Any:
-    """What `read` returns; OSError and ValueError, which say what is wrong with a file, as RunError."""
+@contextmanager
+def _refusing_damage(place: Path) -> Iterator[None]:
+    """Within the context OSError and ValueError, which say what is wrong with a file, become RunError."""
     try:
-        return read()
+        yield
     except (OSError, ValueError) as error:
         raise RunError(
             f"tokens/{place.name} is damaged ({error}); remove it: the tokens are made again"
         ) from error
-
-
-def _note(path: Path) -> dict[str, Any]:
-    known = read_json(path)
-    if not isinstance(known, dict):
-        raise ValueError("it holds no object")
-    return known
 
 
 def _state(known: Mapping[str, Any]) -> tuple[bool, dict[str, int]]:
@@ -181,19 +181,13 @@ def _digest(tokenizer: Any) -> str:
 
 
 def pack_blocks(tokens: Tensor, length: int, seed: int | None) -> Tensor:
-    """Cut a stream into blocks of `length` + 1 tokens that overlap by one, shuffled by `seed`; int32 [n,
-    length + 1].
+    """Cut a stream into blocks of `length` + 1 tokens that overlap by one, shuffled by `seed` (None: in the
+    order of the text); int32 [n, length + 1]. Every token but the first is a target exactly once.
 
-    Every token but the first is a target exactly once. `seed=None` keeps the order of the text.
-
-    Raises:
-        InputError: the stream holds less than one block.
+    Raises InputError: the stream holds less than one block.
     """
+    _check_block(tokens, length)
     n = (len(tokens) - 1) // length
-    if n < 1:
-        raise InputError(
-            f"the text has {len(tokens)} tokens, fewer than one block of {length + 1}; give more text"
-        )
     blocks = tokens[: n * length + 1].unfold(0, length + 1, length)
     if seed is None:
         return blocks.contiguous()
@@ -222,41 +216,41 @@ def repeat_passages(blocks: Tensor, share: float, seed: int) -> Tensor:
     return blocks
 
 
+@dataclass(frozen=True)
 class RandomBlocks:
     """Blocks of `length` + 1 tokens from anywhere in a stream, with repetition: the paper's protocol.
 
-    Block i is a function of (seed, i) alone, so that any position can be resumed exactly.
-
-    Args:
-        tokens: the stream.  length: T.  seed: which blocks.  count: how many there are.
-        first: number of the first one.
+    Block i is a function of (seed, i) alone, so that any position can be resumed exactly. There are `count`
+    of them, from number `first` on.
     """
 
-    def __init__(self, tokens: Tensor, length: int, seed: int, count: int, first: int = 0) -> None:
-        if len(tokens) < length + 1:
-            raise InputError(
-                f"the text has {len(tokens)} tokens, fewer than one block of {length + 1}; give more text"
-            )
-        self._tokens, self._length, self._seed = tokens, length, seed
-        self._count, self._first = count, first
+    tokens: Tensor
+    length: int
+    seed: int
+    count: int
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        _check_block(self.tokens, self.length)
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __getitem__(self, which: slice, /) -> Tensor:
-        begin, end, step = which.indices(self._count)
+        begin, end, step = which.indices(self.count)
         if step != 1:
             raise IndexError("blocks are taken in their order")
-        starts = [
-            int(
-                np.random.default_rng((self._seed, self._first + n)).integers(
-                    len(self._tokens) - self._length
-                )
-            )
-            for n in range(begin, end)
-        ]
-        return torch.stack([self._tokens[s : s + self._length + 1] for s in starts])
+        draws = (np.random.default_rng((self.seed, self.first + n)) for n in range(begin, end))
+        starts = [int(draw.integers(len(self.tokens) - self.length)) for draw in draws]
+        return torch.stack([self.tokens[s : s + self.length + 1] for s in starts])
 
     def after(self, blocks: int, count: int) -> RandomBlocks:
         """`count` blocks of the same sequence, beginning `blocks` further."""
-        return RandomBlocks(self._tokens, self._length, self._seed, count, self._first + blocks)
+        return replace(self, count=count, first=self.first + blocks)
+
+
+def _check_block(tokens: Tensor, length: int) -> None:
+    if len(tokens) <= length:
+        raise InputError(
+            f"the text has {len(tokens)} tokens, fewer than one block of {length + 1}; give more text"
+        )

@@ -59,9 +59,8 @@ class Distillation:
     (`TeacherOutputs`); not used where s or t need its whole pass, nor, with a warning, without plain
     matrices.
 
-    Raises:
-        InputError: the weight lies outside [0, 1], or that of states or outputs below 0; called: the
-            vocabularies differ, or the shapes where states or outputs are learnt.
+    Raises InputError: the weight lies outside [0, 1], or that of states or outputs below 0; called: the
+    vocabularies differ, or the shapes where states or outputs are learnt.
     """
 
     def __init__(

@@ -77,8 +77,7 @@ class Tracker:
         name: one of TRACKERS.
         folder: RUN; its name is that of the project, and `track/` in it takes the files of the tracker.
 
-    Raises:
-        InputError: another name; its package is not installed; it does not start (no account, say).
+    Raises InputError: another name; its package is not installed; it does not start (no account, say).
     """
 
     def __init__(self, name: str, folder: Path) -> None:

@@ -59,8 +59,7 @@ class Parallel:
         loss_of: what is minimised.
         sharded: FSDP instead of DDP. With one process neither does anything.
 
-    Raises:
-        ModelError: the model does not say which of its modules are layers, as sharding needs.
+    Raises ModelError: the model does not say which of its modules are layers, as sharding needs.
     """
 
     def __init__(self, model: nn.Module, loss_of: Loss, *, sharded: bool = False) -> None:

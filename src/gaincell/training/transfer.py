@@ -60,8 +60,7 @@ class AttentionTransfer:
         weights: w, 0 or more.
         own_inputs: n, layers of a block; 0: all are given the teacher's hidden states.
 
-    Raises:
-        InputError: w is below 0 or not finite.
+    Raises InputError: w is below 0 or not finite.
     """
 
     def __init__(self, teacher: PreTrainedModel, weights: float = 0.0, own_inputs: int = 0) -> None:
@@ -194,20 +193,15 @@ def watched_queries(model: nn.Module) -> Iterator[dict[int, Looked]]:
     """Queries and keys that an attached model attends with while the context lasts, by layer."""
     found: dict[int, Looked] = {}
 
-    def watch(layer: GainCellAttention) -> Any:
-        def keep(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            q, k = inputs[:2]
-            if module is layer.softmax:
-                found[layer.layer] = Looked(q, k, scaling=inputs[4] or q.shape[-1] ** -0.5)
-            else:
-                found[layer.layer] = Looked(q, k, window=inputs[5])
+    def of_arrays(layer: str, inputs: Any, keywords: Any, output: Tensor) -> None:
+        found[int(layer)] = Looked(*inputs[:2], window=inputs[5])
 
-        return keep
+    def of_softmax(layer: str, inputs: Any, keywords: Any, output: Tensor) -> None:
+        found[int(layer)] = Looked(*inputs[:2], scaling=inputs[4] or inputs[0].shape[-1] ** -0.5)
 
-    with ExitStack() as hooks:
-        for layer in attached_layers(model):
-            for module in (layer, layer.softmax):
-                hooks.callback(module.register_forward_hook(watch(layer)).remove)
+    arrays = {str(attention.layer): attention for attention in attached_layers(model)}
+    softmax = {layer: attention.softmax for layer, attention in arrays.items()}
+    with seen(arrays, of_arrays), seen(softmax, of_softmax):
         yield found
 
 
