@@ -1,6 +1,4 @@
-"""What `map`, `adapt`, `codesign` and `train` have in common: a model and the text that all of its stages are
-evaluated on, stages that are done once, their trainings, and what run.json says of both.
-"""
+"""What `map`, `adapt`, `codesign` and `train` share: stages over one model and one text, done once."""
 
 from __future__ import annotations
 
@@ -42,9 +40,7 @@ def read_evaluation(
 
 
 def freeze_embeddings(model: PreTrainedModel, *, weights: bool = True) -> None:
-    """Every parameter is trained but those of the input and output embeddings; with adapters these, and gains
-    and offsets. Without `weights` gains and offsets alone.
-    """
+    """Train all but the embeddings (with adapters, these), or without `weights` gains and offsets alone."""
     adapters = lora_parameters(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(".gain_cell." in name or (weights and (name in adapters or not adapters)))

@@ -145,9 +145,7 @@ def evaluated(name: str, told: Told, found: Perplexity, seconds: float) -> Stage
 class RunFolder:
     """One RUN directory.
 
-    Args:
-        path: the directory; made if it is missing.
-        identity: plain data that says what the run is.
+    path: the directory; made if it is missing.  identity: plain data that says what the run is.
 
     Raises RunError: the directory holds another run, or cannot be written.
     """

@@ -41,9 +41,7 @@ from gaincell.progress import silent as no_progress
 
 
 class Candidate(NamedTuple):
-    """Standard deviation and centre of the scaled inputs: of q in pulse widths, of k and v in volts, their
-    centres from V_offset.
-    """
+    """Standard deviation and centre of scaled inputs: q in pulse widths; k and v in volts, from V_offset."""
 
     q: tuple[float, float]
     k: tuple[float, float]
@@ -93,9 +91,7 @@ queries of 1.5 pulse widths too, and the scores of both are sharp.
 """
 SMALLEST_CORRELATION = 0.1
 FLOORS = (1 / 15, 1 / 4, 1.0, 4.0)
-"""Of a normaliser inside the arrays, in full scales of a sub-tile: from one count to so many that the sum
-hardly matters.
-"""
+"""Of a normaliser, in full scales of a sub-tile: from one count to so many that the sum hardly matters."""
 
 
 def candidates_for(design: Design, paired: bool = False, wide: bool = False) -> tuple[Candidate, ...]:
@@ -146,12 +142,10 @@ def initial_scaling(
     """Set gains and offsets of an attached model, whose weights are still those of the softmax model, in
     place.
 
-    Args:
-        model: attached; not trained on the hardware yet.
-        ids: some text without padding.
-        candidates: to choose from; each costs a forward pass of the arrays.
-        progress: called after every layer with (layers done, layers).
-        gains: range in which gains of the output are kept; None: what the correlation's smallest value gives.
+    model: attached; not trained on the hardware yet.  ids: some text without padding.  candidates: to choose
+    from; each costs a forward pass of the arrays.  progress: called after every layer with (layers done,
+    layers).  gains: range in which gains of the output are kept; None: what the correlation's smallest value
+    gives.
 
     Returns:
         The stages whose input has no variance; they stay as they are.

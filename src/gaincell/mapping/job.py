@@ -1,6 +1,4 @@
-"""What all stages of a mapping share: the model, the texts, the directory; and switching between its
-models.
-"""
+"""What all stages of a mapping share: model, texts, directory; and switching between its models."""
 
 from __future__ import annotations
 
@@ -105,9 +103,7 @@ class Job(Engine):
 
 
 def prepare(settings: MapSettings, out: Path, progress: StageProgress, tracker: Tracker | None = None) -> Job:
-    """Load the model, read and share out the text, open the directory. Raises GaincellError: the model, the
-    text or the directory is not acceptable.
-    """
+    """Load the model, share out the text, open the directory. Raises GaincellError: one is not acceptable."""
     loaded = load_model(settings.model, None if settings.lora else torch.float32)
     loaded.model.to(settings.device)  # type: ignore[arg-type]
     if attached_layers(loaded.model):

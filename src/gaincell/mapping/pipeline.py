@@ -134,9 +134,7 @@ def _software_continued(job: Job) -> Told:
 
 
 def _linear(job: Job) -> Told:
-    """From the shipped linear version, or by first gains and offsets, attention transfer, and distillation
-    from the softmax model.
-    """
+    """From the shipped version, or by first gains and offsets, attention transfer, then distillation."""
     if job.shipped is not None:
         model = job.hardware(job.shipped.linear, linear=True)
         return Told(training_tokens=_train_linear_share(job, model, "linear", None))

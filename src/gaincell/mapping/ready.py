@@ -1,6 +1,4 @@
-"""A model on its hardware, ready to run, from whatever a user names: a RUN, or a model that comes with its
-linear hardware version.
-"""
+"""A model on its hardware, from what a user names: a RUN, or a model with a linear version shipped."""
 
 from __future__ import annotations
 
@@ -41,9 +39,7 @@ MADE_FOR = "leroux2025"
 
 
 class Shipped(NamedTuple):
-    """What is shipped with a model: its linear hardware version, and the softmax model continued on the same
-    tokens.
-    """
+    """Shipped with a model: its linear version, and the softmax model continued on the same tokens."""
 
     linear: Path
     software: Path

@@ -24,9 +24,7 @@ OF_LOSSES = ("teacher", "weight", "states", "outputs", "attention_weights", "own
 
 
 def check_entry(entry: Mapping[str, Any], names: Sequence[str], where: str) -> None:
-    """Raise InputError for a stage that starts from none of `names` before it, or for a key of it that would
-    change nothing beside its others.
-    """
+    """Raise InputError for a stage that starts from nothing before it, or a key that would change nothing."""
     start = check_value(entry["start"], Annotated[str, OneOf((*ROOTS, *names))], f"{where}: start")
     task, loss = entry.get("task", "train"), entry.get("loss", "cross-entropy")
     initial = ("initial", "initial_gains")
@@ -139,9 +137,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def check_model(model: str, where: str, *, bare: bool = True) -> None:
-    """Raise InputError for a model that is not here. Nothing is downloaded: OWNER/NAME is believed to be on
-    the hub, and with `bare` NAME alone, too.
-    """
+    """Raise InputError for a model not here; OWNER/NAME, with `bare` NAME too, is believed on the hub."""
     here = Path(model).expanduser().exists() or model.endswith(".gguf") or model.startswith("adapters/")
     owner, _, name = model.rpartition("/")
     named = all(re.fullmatch(r"[\w-][\w.-]*", part) for part in ([owner, name] if owner else [name]))

@@ -200,9 +200,7 @@ def _design(raw: Any) -> Design:
 
 
 def _files(raw: Any, skipped: Mapping[str, int]) -> dict[str, float | None]:
-    """Names of texts and their shares, None without. Raises InputError, also for a text of which
-    documents are skipped and that is none of them.
-    """
+    """Names of texts and their shares, None without. Raises InputError, also for skipped texts not named."""
     if isinstance(raw, list) and len(set(raw)) < len(raw):
         raise InputError(f"files = {raw}; a text stands there twice")
     if skipped and not raw:

@@ -42,9 +42,7 @@ WIDE_TOKENS = 2048
 
 
 def take_model(run: Path, out: Path) -> None:
-    """Copy the model of a RUN into the directory `out`, byte by byte, unless that holds it already. Raises
-    RunError: `out` holds another model.
-    """
+    """Copy the model of a RUN into `out`, unless it is there. Raises RunError: `out` holds another model."""
     weights = "model.safetensors"
     for path in sorted((run / "model").iterdir(), key=lambda path: path.name == weights):  # weights last
         place = out / "model" / path.name

@@ -32,11 +32,8 @@ MOST_PACKED = 1032
 class RecipeText:
     """The blocks that a recipe trains on, and what it evaluates on.
 
-    Args:
-        recipe: the recipe.
-        text: the text as the user names it.
-        out: the recipe's directory; tokens are kept there.
-        progress: opens the progress of reading.
+    recipe: the recipe.  text: the text as the user names it.  out: the recipe's directory; tokens are kept
+    there.  progress: opens the progress of reading.
 
     `loaded`: the recipe's model, None where it is made first.  `tokenizer`: its tokenizer.
     `blocks`: all blocks that the recipe needs.  `evaluation_tokens`: what every stage is evaluated on.
@@ -87,9 +84,7 @@ class RecipeText:
         return blocks
 
     def _packed(self, tokens: Tensor) -> Tensor:
-        """All blocks in the order of the seed; where a model is taken from another RUN, those that it was
-        pretrained on stay in front.
-        """
+        """All blocks in the order of the seed; those that a model of another RUN has seen stay in front."""
         recipe = self._recipe
         if not isinstance(recipe.model, ModelRecipe) or recipe.model.seed is None:
             return pack_blocks(tokens, recipe.block, recipe.seed)
@@ -153,9 +148,7 @@ def _loaded(recipe: Recipe) -> LoadedModel | None:
 
 
 def check_recipe_text(recipe: Recipe, text: Text) -> None:
-    """Raise InputError, without reading a text, where it lacks files that a recipe names, or has fewer bytes
-    than the recipe takes tokens.
-    """
+    """Raise InputError, without reading a text, where it lacks files of the recipe or has too few bytes."""
     for part in (text.training, text.evaluation):
         _named(part, recipe.files)
     held = sum(s.size * (MOST_PACKED if s.name.endswith(".gz") else 1) for s in text.part("all"))

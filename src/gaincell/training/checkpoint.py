@@ -48,11 +48,9 @@ def store(
 ) -> None:
     """Write a checkpoint and remove the oldest beyond `keep`.
 
-    Args:
-        path: of the newest checkpoint.
-        parameters, optimizer: what is trained; all processes help to put sharded ones together.
-        identity, progress: plain data that says what the run is, and where it stands.
-        write: whether this process writes.
+    path: of the newest checkpoint.  parameters, optimizer: what is trained; all processes help to put sharded
+    ones together.  identity, progress: plain data that says what the run is, and where it stands.  write:
+    whether this process writes.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():

@@ -84,9 +84,7 @@ def with_zero_code(design: Design, *, more_below: bool = False) -> LevelTable:
 class Circuits(nn.Module):
     """The numbers that are learned of a chip, as parameters.
 
-    Args:
-        design: the chip to start from.
-        learn: some of LEARNED.
+    design: the chip to start from.  learn: some of LEARNED.
 
     Raises InputError: nothing known is to be learned, or levels that cannot be.
     """

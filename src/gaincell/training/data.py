@@ -44,9 +44,8 @@ AHEAD = 2**18
 def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
     """Train a byte-level BPE tokenizer (GPT-2's pre-tokenisation) whose id 0 ends a document.
 
-    Args:
-        documents: training text; the order does not matter.
-        vocabulary: number of ids, at least 257 (the bytes and the end of text).
+    documents: training text; the order does not matter.  vocabulary: number of ids, at least 257 (the bytes
+    and the end of text).
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -200,8 +199,7 @@ def repeat_passages(blocks: Tensor, share: float, seed: int) -> Tensor:
     In such a block a passage of an eighth to half of its tokens, from anywhere in it, also stands somewhere
     behind itself, over what was there. Which and where is a function of (seed, number of the block) alone.
 
-    Args:
-        blocks: int [n, T + 1].  share: of the blocks, 0 to 1.  seed: of the choice.
+    blocks: int [n, T + 1].  share: of the blocks, 0 to 1.  seed: of the choice.
     """
     blocks = blocks.clone()
     for number, block in enumerate(blocks):

@@ -1,6 +1,4 @@
-"""What a training tells while it goes on: a line a step in a file, a figure of its losses, and a tracker of
-experiments through accelerate.
-"""
+"""What a training tells on its way: a line a step, a figure of its losses, a tracker of experiments."""
 
 from __future__ import annotations
 
@@ -24,11 +22,9 @@ TRACKERS = {"tensorboard": "logging_dir", "wandb": "dir"}
 class TrainingLog:
     """A `.jsonl` file and the figure beside it.
 
-    Args:
-        path: the file; several runs may share it.
-        labels: of this run's lines, {"stage": "linear"}, say.
-        figure: a PNG file, drawn anew about once a minute and at the end; None = none.
-        tracker: takes every line too.
+    path: the file; several runs may share it.  labels: of this run's lines, {"stage": "linear"},
+    say.  figure: a PNG file, drawn anew about once a minute and at the end; None = none.  tracker: takes
+    every line too.
     """
 
     def __init__(
@@ -73,9 +69,8 @@ class TrainingLog:
 class Tracker:
     """One run in a tracker.
 
-    Args:
-        name: one of TRACKERS.
-        folder: RUN; its name is that of the project, and `track/` in it takes the files of the tracker.
+    name: one of TRACKERS.  folder: RUN; its name is that of the project, and `track/` in it takes the files
+    of the tracker.
 
     Raises InputError: another name; its package is not installed; it does not start (no account, say).
     """

@@ -332,9 +332,7 @@ def redraw(arrays: Mapping[GainCellAttention, Design], what: str, draw: int) -> 
 
 
 def _fingerprint(model: nn.Module, blocks: Blocks) -> dict[str, str]:
-    """Digests of the text (where blocks come from a stream, of the first and the last) and of the first
-    values of every parameter that is not trained.
-    """
+    """Digests of the text (of a stream: its first and last block) and of the beginning of frozen weights."""
     some = [blocks] if isinstance(blocks, Tensor) else [blocks[0:1], blocks[len(blocks) - 1 : len(blocks)]]
     frozen = [p.detach().flatten()[:64] for p in model.parameters() if not p.requires_grad]
     return {"text": _digest(some), "frozen weights": _digest(frozen)}

@@ -39,9 +39,7 @@ def join_processes(device: str) -> PartialState:
 
 
 class LossModule(nn.Module):
-    """A model whose forward pass gives the loss of token ids [sequences, T + 1], however the loss uses the
-    model: so whatever wraps a forward pass wraps all of it.
-    """
+    """A model whose forward pass gives the loss: so whatever wraps a forward pass wraps all of it."""
 
     def __init__(self, model: nn.Module, loss_of: Loss) -> None:
         super().__init__()
@@ -54,10 +52,8 @@ class LossModule(nn.Module):
 class Parallel:
     """A model and its loss, shared out among the processes there are.
 
-    Args:
-        model: in place; sharding replaces its parameters.
-        loss_of: what is minimised.
-        sharded: FSDP instead of DDP. With one process neither does anything.
+    model: in place; sharding replaces its parameters.  loss_of: what is minimised.  sharded: FSDP instead of
+    DDP. With one process neither does anything.
 
     Raises ModelError: the model does not say which of its modules are layers, as sharding needs.
     """
@@ -140,9 +136,7 @@ def clip_each_gradient(parameters: Mapping[str, nn.Parameter], most: float, norm
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> float:
-    """Scale all gradients so that their norm is at most `largest`; returns the norm before. (Those of sharded
-    and of whole parameters count together, which torch's own function does not allow.)
-    """
+    """Scale all gradients, whole and sharded, to a norm of at most `largest`; returns the norm before."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     squares = torch.zeros((), dtype=torch.float64)
     for sharded in (False, True):

@@ -29,9 +29,7 @@ Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 @checked
 @dataclass(frozen=True)
 class TrainSettings:
-    """Settings of one training run. Defaults for betas, decay and clip are those of the authors' released
-    code [R].
-    """
+    """Settings of one training run. Betas, decay and clip are by default those of the released code [R]."""
 
     learning_rate: Rate = 6e-4
     """Peak learning rate."""
@@ -121,9 +119,7 @@ SCALE_RATES = {
 
 
 def learning_rate_at(step: int, total: int, settings: TrainSettings) -> float:
-    """Fraction of the peak learning rate at a step: linear warm-up, then a cosine down to
-    `final_fraction`.
-    """
+    """Fraction of the peak learning rate at a step: linear warm-up, then a cosine to `final_fraction`."""
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
     end = settings.decay_steps or total

@@ -55,10 +55,8 @@ SMOOTH = 0.05
 class AttentionTransfer:
     """The loss of attention transfer, for `gaincell.training.loop.train(..., loss_of=...)`.
 
-    Args:
-        teacher: an attached model with `attention="softmax"` and the pretrained weights.
-        weights: w, 0 or more.
-        own_inputs: n, layers of a block; 0: all are given the teacher's hidden states.
+    teacher: an attached model with `attention="softmax"` and the pretrained weights.  weights: w, 0 or
+    more.  own_inputs: n, layers of a block; 0: all are given the teacher's hidden states.
 
     Raises InputError: w is below 0 or not finite.
     """
@@ -74,9 +72,7 @@ class AttentionTransfer:
             )
 
     def __call__(self, model: nn.Module, tokens: Int[Tensor, "B T_plus_1"]) -> Float[Tensor, ""]:
-        """Loss of the attached model `model`, the student, on some token ids (the last column is not
-        used).
-        """
+        """Loss of the attached student `model` on some token ids (the last column is not used)."""
         ids = tokens[:, :-1]
         with ExitStack() as hooks:
             if self._weights:
@@ -178,9 +174,7 @@ def only_attention(model: PreTrainedModel) -> None:
 
 
 class Looked(NamedTuple):
-    """Queries and keys of one layer; for softmax the factor of their products, for arrays the model's own
-    sliding window.
-    """
+    """Queries and keys of a layer; of softmax the factor of their products, of arrays the sliding window."""
 
     q: Float[Tensor, "B H T D"]
     k: Float[Tensor, "B Hk T D"]
