@@ -188,10 +188,11 @@ def watched_queries(model: nn.Module) -> Iterator[dict[int, Looked]]:
     found: dict[int, Looked] = {}
 
     def of_arrays(layer: str, inputs: Any, keywords: Any, output: Tensor) -> None:
-        found[int(layer)] = Looked(*inputs[:2], window=inputs[5])
+        found[int(layer)] = Looked(inputs[0], inputs[1], window=inputs[5])
 
     def of_softmax(layer: str, inputs: Any, keywords: Any, output: Tensor) -> None:
-        found[int(layer)] = Looked(*inputs[:2], scaling=inputs[4] or inputs[0].shape[-1] ** -0.5)
+        q, k = inputs[:2]
+        found[int(layer)] = Looked(q, k, scaling=inputs[4] or q.shape[-1] ** -0.5)
 
     arrays = {str(attention.layer): attention for attention in attached_layers(model)}
     softmax = {layer: attention.softmax for layer, attention in arrays.items()}
