@@ -235,7 +235,8 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
         comparison_result,
         terminal_table,
     )
-    from gaincell.reports.comparison_figure import draw_comparison
+    from gaincell.reports.comparison_figure import differences
+    from gaincell.reports.style import save
     from gaincell.results import read, write
     from gaincell.results.common import Value
     from gaincell.results.evaluation import ComparisonResult, Metric, TaskScores, TasksResult
@@ -258,18 +259,15 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     b = run([1.0, 0.0, 0.0, 1.0], [-1.5, -2.0, -4.0], [[-120.0, 40.0], [-58.0, 30.0]])
     found = compare({"software": a, "chip": b}, paper=True)
     assert [c[0] for c in found.columns] == ["lambada_openai", "piqa", "wikitext"]
-    acc = found.rows["chip"]["piqa", "acc"].difference
+    acc = found.rows["chip"]["piqa", "acc"]
     lambada = found.rows["chip"]["lambada_openai", "perplexity"]
     wiki = found.rows["chip"]["wikitext", "word_perplexity"]
-    assert acc is not None
-    assert lambada.difference is not None
-    assert wiki.difference is not None
-    assert (acc.amount, acc.error) == pytest.approx((-25.0, 25.0))
+    assert (acc.difference, acc.difference_error) == pytest.approx((-25.0, 25.0))
     base = found.rows["software"]["lambada_openai", "perplexity"].number
-    assert lambada.difference.amount == pytest.approx(lambada.number / base) == pytest.approx(math.exp(0.5))
+    assert lambada.difference == pytest.approx(lambada.number / base) == pytest.approx(math.exp(0.5))
     spread = torch.tensor([0.5, 0.0, 1.0]).std().item() / math.sqrt(3)
-    assert lambada.difference.error == pytest.approx(spread * math.exp(0.5))
-    assert wiki.difference.amount == pytest.approx(math.exp(28 / 70))
+    assert lambada.difference_error == pytest.approx(spread * math.exp(0.5))
+    assert wiki.difference == pytest.approx(math.exp(28 / 70))
     assert found.rows["GPT-2, public software"]["piqa", "acc"].number == 62.89
     result = comparison_result(found, {"software": replace(a, numbers="measured"), "chip": b}, ["gaincell"])
     write(result, tmp_path / "table.json")
@@ -286,7 +284,7 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     assert "$\\times 1.65 \\pm 0.48$" in latex
     csv = as_csv(found).splitlines()
     assert csv[0].split(",")[5:9] == ["unit", "difference", "difference_error", "kind"]
-    assert draw_comparison(found, tmp_path / "table.png").stat().st_size > 5000
+    assert save(differences(found), tmp_path / "table.png").stat().st_size > 5000
     mixed = compare({"software": replace(a, dtype="bfloat16"), "chip": b})
     assert "weights in bfloat16 (software), in float32 (chip)" in mixed.notes[0]
     unlike = compare({"software": a, "other": run([1.0], [-1.0], [[-1.0, 2.0]], "y")})

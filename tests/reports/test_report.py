@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from gaincell.cli import app
 from gaincell.errors import RunError
-from gaincell.reports.hardware import pauses
+from gaincell.reports.evaluation import pauses
 from gaincell.reports.html import theme
 from gaincell.reports.html.page import load, names, page
 from gaincell.reports.html.picture import DRAWN, MOST, line_rows, picture

@@ -56,7 +56,7 @@ def ablate(
     from gaincell.evaluation.perplexity import default_protocol, window_and_stride
     from gaincell.integrations.hf.attach import attached_layers, set_design
     from gaincell.integrations.hf.context import check_length, read_tokens
-    from gaincell.reports.ablation import ablation_figure, ablation_rows
+    from gaincell.reports.evaluation import ablation_figure, ablation_rows
     from gaincell.results.evaluation import AblationResult
     from gaincell.text import open_text
 

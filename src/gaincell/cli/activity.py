@@ -46,7 +46,7 @@ def activity(
     from gaincell.chips.design_file import load_design
     from gaincell.cli._activity import observe_model
     from gaincell.cli._perplexity import result
-    from gaincell.reports.activity import activity_figure, activity_rows, sparsity_line
+    from gaincell.reports.heads import activity_figure, activity_rows, sparsity_line
     from gaincell.results.activity import ActivityResult
 
     chip = None if design is None else load_design(design)

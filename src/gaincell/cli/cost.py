@@ -147,7 +147,7 @@ class Views:
         shown += [around.whole_model(result)] if self.whole_model else []
         shown += [around.cache(result), around.memories(result)] if self.why else []
         shown += [tables.variants(result)] if stack > 1 else []
-        shown += [tables.sensitivity(result, tables.MOST)] if self.sensitivity else []
+        shown += [tables.sensitivity(result)] if self.sensitivity else []
         shown += [tables.layers(result)] if len(result.model_cost.heads) > 1 else []
         return [*shown, tables.left_out(result)]
 

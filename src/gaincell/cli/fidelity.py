@@ -60,7 +60,7 @@ def fidelity(
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.integrations.hf.context import check_length, default_length, read_tokens
     from gaincell.integrations.hf.models import load_model, load_software
-    from gaincell.reports.fidelity import fidelity_figure, fidelity_rows
+    from gaincell.reports.heads import fidelity_figure, fidelity_rows
     from gaincell.results.evaluation import FidelityResult
     from gaincell.text import open_text
 

@@ -80,7 +80,7 @@ def head(
     from gaincell.arrays.simulation import head_result, step_through
     from gaincell.cli._progress import progress_bars
     from gaincell.cli._signals import read_source
-    from gaincell.reports.hardware import draw_head
+    from gaincell.reports.simulation import draw_head
 
     check_needed(context, RANDOM, "random signals, without --inputs", signals is None)
     source = read_source(signals, design, cell, tokens, group, head_dim, seed)
@@ -132,7 +132,7 @@ def tile(
     from gaincell.cli._progress import progress_bars
     from gaincell.cli._signals import read_source
     from gaincell.errors import InputError
-    from gaincell.reports.hardware import draw_tile
+    from gaincell.reports.simulation import draw_tile
 
     check_needed(context, RANDOM, "random signals, without --inputs", signals is None)
     source = read_source(signals, design, cell, tokens, 1, head_dim, seed)

@@ -56,17 +56,15 @@ def table(
         comparison_result,
         terminal_table,
     )
+    from gaincell.reports.comparison_figure import differences
     from gaincell.reports.html.page import names
     from gaincell.results import read
     from gaincell.results.evaluation import TasksResult
 
     runs = {name: read(path, TasksResult) for name, path in names(results).items()}
     found = compare(runs, reference, paper)
-    show_result(comparison_result(found, runs, command_line()), json, terminal_table(found))
+    result = comparison_result(found, runs, command_line())
+    show_result(result, json, terminal_table(found), figure=figure, draw=lambda _: differences(found))
     for file, text in ((csv, as_csv), (latex, as_latex), (markdown, as_markdown)):
         if file is not None:
             write_text(file, text(found))
-    if figure is not None:
-        from gaincell.reports.comparison_figure import draw_comparison
-
-        draw_comparison(found, figure)
