@@ -52,14 +52,15 @@ def measure(bf16: bool, gradient: str | None, kept: bool, steps: int) -> dict[st
     """Tokens a processor second of this process's own checkout, by the loss."""
     try:
         from gaincell.chips.design_file import load_design
+        from gaincell.training.transfer import AttentionTransfer, only_attention
     except ImportError:  # of the earlier commit
         from gaincell.config import load_design
+        from gaincell.mapping.transfer import AttentionTransfer, only_attention
     from gaincell.integrations.hf.attach import attach
     from gaincell.integrations.hf.lora import add_lora
     from gaincell.integrations.hf.mixing import add_mixing
     from gaincell.integrations.hf.models import load_model
     from gaincell.integrations.hf.paired import pair_rows
-    from gaincell.mapping.transfer import AttentionTransfer, only_attention
     from gaincell.text import open_text, token_stream
     from gaincell.training.distillation import Distillation
     from gaincell.training.loop import TrainSettings, train

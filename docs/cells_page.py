@@ -19,8 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from gaincell.errors import InputError
 from gaincell.reports.style import BLUE, GREEN, GREY, MARKERS, ORANGE, RED, styled
 from gaincell.reports.tables import readable
-from gaincell.results.cells import CellAdaptationResult, CellDesignResult, CellResult
-from gaincell.results.run import AdaptedResult
+from gaincell.results.run import AdaptedResult, CellAdaptationResult, CellDesignResult, CellResult
 
 COLOURS = (BLUE, ORANGE, GREEN, RED)
 """Of the chips in the figure."""

@@ -14,7 +14,7 @@ from gaincell.reports.style import BLUE, GREY, ORANGE, styled
 from gaincell.reports.sweep import quantity, repriced
 from gaincell.reports.tables import Rows, readable
 from gaincell.results import read
-from gaincell.results.codesign import Circuits, CodesignComparison, ComparedChip, LearnedChip
+from gaincell.results.run import Circuits, CodesignComparison, ComparedChip, LearnedChip
 
 TITLES = {
     "fixed": "fixed chip",

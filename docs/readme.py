@@ -41,19 +41,16 @@ from matplotlib.figure import Figure
 from gaincell.costs.size import shipped_sizes
 from gaincell.files import write_atomic, write_text
 from gaincell.reports import (
-    ablation,
-    activity,
     baseline,
-    chips,
     comparison,
     comparison_figure,
     costs,
     costs_around,
     costs_figures,
-    fidelity,
+    evaluation,
     figures,
     floorplan,
-    hardware,
+    heads,
     rtl,
     spice,
     spice_tables,
@@ -63,24 +60,34 @@ from gaincell.reports.html import page as report
 from gaincell.reports.style import save, styled
 from gaincell.reports.tables import Rows
 from gaincell.results import read
-from gaincell.results.activity import ActivityResult
-from gaincell.results.baseline import BaselineResult
-from gaincell.results.cells import CellAdaptationResult, CellDesignResult
 from gaincell.results.common import Result
-from gaincell.results.cost import CostResult
+from gaincell.results.cost import CostResult, FloorplanResult
 from gaincell.results.evaluation import (
     AblationResult,
+    ActivityResult,
     ChipsResult,
     DepthResult,
     FidelityResult,
     PausesResult,
     TasksResult,
 )
-from gaincell.results.floorplan import FloorplanResult
 from gaincell.results.rtl import RtlResult, WordLengthsResult
-from gaincell.results.run import AdaptedResult, MappedResult, TrainedResult
-from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
-from gaincell.results.spice_circuits import MixedResult, WriteResult
+from gaincell.results.run import (
+    AdaptedResult,
+    CellAdaptationResult,
+    CellDesignResult,
+    MappedResult,
+    TrainedResult,
+)
+from gaincell.results.spice import (
+    CharacterisationResult,
+    EnergyResult,
+    MixedResult,
+    VerifyResult,
+    WiresResult,
+    WriteResult,
+)
+from gaincell.results.system_cost import BaselineResult
 
 T = TypeVar("T", bound=Result)
 ROOT = Path(__file__).parents[1]
@@ -108,7 +115,7 @@ def main() -> None:
     found = ROOT / "docs" / "figures"
     draw_pauses(ROOT / "docs" / "results" / "pauses", found / "pauses.png")
     by_context = read(ROOT / "docs/results/context/context.json", DepthResult)
-    draw(hardware.context, by_context, found / "context.png")
+    draw(evaluation.context, by_context, found / "context.png")
     bench, models, memory = (
         json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
         for name in ("attention", "models", "memory")
@@ -145,7 +152,7 @@ def main() -> None:
 
 def draw_pauses(folder: Path, figure: Path) -> None:
     """The curves of all results in `folder`, which are of `gaincell evaluate --at`."""
-    draw(hardware.pauses, [read(path, PausesResult) for path in sorted(folder.glob("*.json"))], figure)
+    draw(evaluation.pauses, [read(path, PausesResult) for path in sorted(folder.glob("*.json"))], figure)
 
 
 def adapters_table(folder: Path) -> str:
@@ -285,7 +292,7 @@ def write_costs(docs: Path) -> None:
         "cache": costs_around.cache(large),
         "stated": costs_around.stated_cache(large),
         "memories": costs_around.memories(large),
-        "sensitivity": costs.sensitivity(paper, costs.MOST),
+        "sensitivity": costs.sensitivity(paper),
         "technology": costs.technology(paper),
     }
     text = page.read_text()
@@ -314,7 +321,7 @@ def write_baselines(docs: Path) -> None:
     save(baseline.baseline_figure(measured), drawn / "baseline-cpu.png")
     save(floorplan.floorplan_figure(plan), drawn / "floorplan.png")
     for path in sorted(folder.glob("activity-smollm2-*.json")):
-        save(activity.activity_figure(read(path, ActivityResult)), drawn / f"{path.stem}.png")
+        save(heads.activity_figure(read(path, ActivityResult)), drawn / f"{path.stem}.png")
 
 
 def write_rtl(docs: Path) -> None:
@@ -347,21 +354,21 @@ def write_evaluation(docs: Path) -> None:
         if runs:
             found = comparison.compare(runs, "software")
             text = replaced(text, f"tasks-{model}", comparison.as_markdown(found))
-            comparison_figure.draw_comparison(found, docs / "figures" / f"tasks-{model}.png")
+            save(comparison_figure.differences(found), docs / "figures" / f"tasks-{model}.png")
     bench = json.loads((ROOT / "benchmarks" / "results" / "evaluation.json").read_text())
     text = replaced(text, "evaluation-speed", evaluation_speed(bench))
     ablated = read(folder / "ablation.json", AblationResult)
-    heads = read(folder / "fidelity.json", FidelityResult)
-    text = replaced(text, "ablation", ablation.ablation_rows(ablated).markdown())
-    save(ablation.ablation_figure(ablated), docs / "figures" / "ablation.png")
-    save(fidelity.fidelity_figure(heads), docs / "figures" / "fidelity.png")
+    every = read(folder / "fidelity.json", FidelityResult)
+    text = replaced(text, "ablation", evaluation.ablation_rows(ablated).markdown())
+    save(evaluation.ablation_figure(ablated), docs / "figures" / "ablation.png")
+    save(heads.fidelity_figure(every), docs / "figures" / "fidelity.png")
     spread = {
         f"{100 * float(found.chips.spread['current_offset_std'].value):g} %": found
         for found in (read(path, ChipsResult) for path in sorted(folder.glob("chips-*.json")))
     }
     spread = dict(sorted(spread.items(), key=lambda entry: float(entry[0].split()[0])))
-    text = replaced(text, "chips", chips.chips_rows(spread).markdown())
-    draw(chips.draw_chips, spread, docs / "figures" / "chips.png")
+    text = replaced(text, "chips", evaluation.chips_rows(spread).markdown())
+    draw(evaluation.draw_chips, spread, docs / "figures" / "chips.png")
     write_text(page, text)
 
 

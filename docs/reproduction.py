@@ -11,16 +11,26 @@ c cited, s simulated, m measured here.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cells_page
 import costs_page
 import reproduction_figures
 import tokens_page
 from conversions import counted
-from reproduction_circuits import RESULTS, accuracy, area, cell, energy, machines, markdown, result, timing
+from reproduction_circuits import (
+    RESULTS,
+    accuracy,
+    area,
+    cell,
+    costs,
+    energy,
+    machines,
+    markdown,
+    simulated_cell,
+    timing,
+)
 
 from gaincell.chips.design_file import load_design
 from gaincell.files import write_atomic, write_text
@@ -32,24 +42,28 @@ from gaincell.reports.paper import cited
 from gaincell.reports.style import styled
 from gaincell.reports.tables import readable
 from gaincell.results import read
-from gaincell.results.baseline import BaselineResult
-from gaincell.results.cells import CellAdaptationResult
 from gaincell.results.cost import CostResult
-from gaincell.results.plain import number
-from gaincell.results.run import AdaptedResult, MappedResult, StagedResult, StageResult, TrainedResult
+from gaincell.results.run import (
+    AdaptedResult,
+    CellAdaptationResult,
+    MappedResult,
+    StagedResult,
+    StageResult,
+    TrainedResult,
+)
+from gaincell.results.system_cost import BaselineResult, Machine
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"
 STARTS = {"tiny": "cells/starts", "SmolLM2-135M": "adaptation/smollm2-135m"}
 """Model -> folder of its published adaptations, START/CELL.json below it."""
-Json = Mapping[str, Any]
 OURS = {"cited": "the paper's number (c)", "bottom_up": "ours (s over c)"}
 """Columns of a comparison with machines, and how they are called."""
 
 
 def main() -> None:
     """Figures and page anew."""
-    reproduction_figures.draw_all(result("spice/cell-freepdk45"), ROOT / "docs" / "figures")
+    reproduction_figures.draw_all(simulated_cell(), ROOT / "docs" / "figures")
     with styled():
         write_atomic(ROOT / "docs" / "figures" / "adaptation-starts.png", cells_page.starts(starts()).savefig)
     text = PAGE.read_text()
@@ -263,9 +277,9 @@ def baseline() -> str:
 
 def headline() -> str:
     """The claims of the abstract."""
-    said, machines_of = cited()["claims"], result("costs/cost-gpt2")["machines"]
+    said, machines_of = cited()["claims"], costs("gpt2").machines
     gain = {what: against(machines_of, what) for what in ("latency", "energy")}
-    mistral = result("costs/cost-mistral-7b")["why"]["stated_cache"][0]
+    mistral = costs("mistral-7b").why.stated_cache[0]
     orders = f"{said['energy_article']['value']} orders of magnitude (preprint: {said['energy_preprint']['value']})"
     rows = [
         ["claim", "paper (c)", "ours", "verdict"],
@@ -276,7 +290,7 @@ def headline() -> str:
          holds(machines_of, "latency", said["latency"]["value"])],
         ["quality of a converted model", "like GPT-2, from GPT-2", *quality()],
         ["cache of Mistral 7B", f"{said['cache']['value']} {said['cache']['unit']} at batch 1",
-         f"{number(mistral['tokens']):,.0f} tokens in 16 bits (s)", "agrees if the paper means gigabits"],
+         f"{mistral.tokens:,.0f} tokens in 16 bits (s)", "agrees if the paper means gigabits"],
     ]  # fmt: skip
     return markdown(rows)
 
@@ -313,7 +327,7 @@ def quality() -> list[str]:
     ]
 
 
-def holds(machines: list[Json], what: str, orders: float) -> str:
+def holds(machines: Sequence[Machine], what: str, orders: float) -> str:
     """Whether so many orders of magnitude are reached, with the paper's number and with ours: against one of
     the measured GPUs (up to, as claimed), and against every computed one, which are estimates.
     """
@@ -353,7 +367,7 @@ def negative() -> str:
         for kind in ("exponential", "oxide-2t-saturated")
     ]
     left = [at["closed-form"].perplexity / at["linear"].perplexity for at in stiff]
-    whole = {name: result(f"costs/cost-{name}")["whole_model"][1] for name in ("gpt2", "mistral-7b")}
+    whole = {name: costs(name).whole_model[1] for name in ("gpt2", "mistral-7b")}
     tau = 1e3 * load_design("leroux2025").retention_time
     before, after = (short[name].perplexity for name in ("adapted", "fine-tuned"))
     straight = table["nonlinear-straight"] / table["fine-tuned"]
@@ -374,11 +388,11 @@ def negative() -> str:
         f"Adaptation does not undo an exponential or a saturated cell: perplexity stays {left[0]:.1f} and {left[1]:.1f} times that of the linear model (s).",
         "With the linear layers on an H100, attention in gain cells lowers the energy of a whole model at batch 1 only by a factor of "
         + " or ".join(
-            f"{' and '.join(f'{number(row[key]):.2f} ({name})' for name, row in whole.items())} with {OURS[column]}"
+            f"{' and '.join(f'{getattr(row, key):.2f} ({name})' for name, row in whole.items())} with {OURS[column]}"
             for column, key in (("cited", "energy_gain_cited"), ("bottom_up", "energy_gain"))
         )
         + ", because reading the weights dominates. A token must then be held for "
-        + " and ".join(with_scale(number(row["held"]), "s") for row in whole.values())
+        + " and ".join(with_scale(row.held, "s") for row in whole.values() if row.held is not None)
         + f", but the retention time is {tau:g} ms: this needs refreshes or other cells ([costs.md](costs.md)) (s over c).",
     ]
     return "\n".join(f"* {line}" for line in lines)
@@ -390,13 +404,13 @@ PARTS = {
 }  # fmt: skip
 
 
-def ratios(machines: list[Json], key: str) -> tuple[list[float], list[float]]:
+def ratios(machines: Sequence[Machine], key: str) -> tuple[list[float], list[float]]:
     """To GPUs that the paper's authors measured, and to those computed from what makers state."""
-    measured = [number(machine[key]) for machine in machines if "reading" not in machine["title"]]
-    return measured, [number(machine[key]) for machine in machines if "reading" in machine["title"]]
+    measured = [getattr(machine, key) for machine in machines if "reading" not in machine.title]
+    return measured, [getattr(machine, key) for machine in machines if "reading" in machine.title]
 
 
-def against(machines: list[Json], what: str) -> str:
+def against(machines: Sequence[Machine], what: str) -> str:
     """Ratios to GPUs in words, with the paper's number and with ours."""
     found = {title: ratios(machines, f"{what}_over_{column}") for column, title in OURS.items()}
     groups = ("the published GPU measurements", "GPUs that only read their cache (computed)")

@@ -4,22 +4,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gaincell.arrays.schedule import Schedule
 from gaincell.chips.design_file import load_design
 from gaincell.reports.costs import with_scale
 from gaincell.reports.costs_around import energy_verdict
 from gaincell.results import read
+from gaincell.results.common import Value
 from gaincell.results.cost import CostResult
-from gaincell.results.plain import number, numbers
+from gaincell.results.spice import CharacterisationResult, VerifyResult
 from gaincell.spice.verify import CUBIC, TOLERANCES
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-Json = Mapping[str, Any]
 CODES = "codes that differ"
 """A check of `gaincell spice verify`."""
 
@@ -37,10 +35,10 @@ class Row:
 
 def cell() -> str:
     """Fig. 1: the cell."""
-    chip, found = load_design("leroux2025"), result("spice/cell-freepdk45")
+    chip, found = load_design("leroux2025"), simulated_cell()
     micro = 1e6 / chip.t_pulse_max
     rows = []
-    curve, published = numbers(found["curve"]["charge"]), numbers(found["curve"]["of_the_design"])
+    curve, published = found.curve.charge, found.curve.of_the_design.value
     for place, volts in ((0, chip.v_min), (-1, chip.v_max)):
         ours, theirs = curve[place] * micro, published[place] * micro
         rows.append(
@@ -52,7 +50,7 @@ def cell() -> str:
                 "we use open transistor cards and our own sizes; the paper gives the curve without its unit of charge, assumed here: 1 µA × 15 ns",
             )
         )
-    spread = [100 * x for x in numbers(found["mismatch"]["std_of_full_scale"])]
+    spread = [100 * x for x in found.mismatch.std_of_full_scale]
     middle = len(spread) // 2
     rows.append(
         Row(
@@ -63,32 +61,30 @@ def cell() -> str:
             "Pelgrom's law with an assumed constant",
         )
     )
-    half, retention = chip.v_max - chip.v_offset, found["retention"]
-    for key, times, what, why in (
+    half, retention = chip.v_max - chip.v_offset, found.retention
+    for voltages, times, what, why in (
         (
-            "held",
-            "time",
+            retention.held,
+            retention.time,
             "own leakage, no gate tunnelling",
             "the leakage of the foundry's transistors is not known here; the ratio is that of the signals left",
         ),
         (
-            "with_tunnelling",
-            "tunnelling_time",
+            retention.with_tunnelling,
+            retention.tunnelling_time,
             "with the card's gate tunnelling",
             "thin gates drain the store; a cell that must hold would have thicker ones, so every other row switches this off",
         ),
         (
-            "with_default_gmin",
-            "time",
+            retention.with_default_gmin,
+            retention.time,
             "with ngspice's default gmin, an artefact",
             "the simulator's conductance to ground empties the store, not the transistors",
         ),
     ):
-        after = numbers(retention[times])[-1]
+        after = times[-1]
         left = chip.v_offset + half * math.exp(-after / chip.retention_time)
-        held = max(
-            (curve[-1] for curve in retention[key]["value"] if curve[0] > chip.v_offset), default=math.nan
-        )
+        held = max((curve[-1] for curve in voltages if curve[0] > chip.v_offset), default=math.nan)
         rows.append(
             Row(
                 f"{chip.v_max:g} V after {with_scale(after, 's')}, {what}",
@@ -103,10 +99,10 @@ def cell() -> str:
 
 def timing() -> str:
     """Fig. 2: latency of a step."""
-    chip, costs = load_design("leroux2025"), result("costs/cost-gpt2")["head"]
-    paper = number(costs["cited"]["latency"])
+    chip, head = load_design("leroux2025"), costs("gpt2").head
+    paper = head.cited.latency
     schedule = Schedule(chip).latency
-    free = number(costs["bottom_up"]["latency"])
+    free = head.bottom_up.latency
     rows = [
         Row("a step of one head, as the design has it", f"{1e9 * paper:.0f} ns (c)", f"{1e9 * schedule:.0f} ns (made to agree)", None,
             "circular, no reproduction: the published figure is an input; reads, conversion, counter and adders are computed, and the write takes the rest"),
@@ -118,12 +114,12 @@ def timing() -> str:
 
 def area() -> str:
     """Fig. 3: area of a head."""
-    areas = result("costs/cost-gpt2")["areas"]
+    areas = costs("gpt2").areas
     rows = [
-        Row("cells of a head", millimetres(areas["cells_cited"], "c"), millimetres(areas["cells"], "made to agree"), None,
+        Row("cells of a head", millimetres(areas.cells_cited, "c"), millimetres(areas.cells, "made to agree"), None,
             "circular, no reproduction: the area of a cell is an input, taken from the paper (worst case); only the number of cells is ours"),
-        Row("a head with its circuits", millimetres(areas["head_cited"], "c"), millimetres(areas["head"], "s"),
-            number(areas["head_factor"]), "most of our area is capacitors for S_sat and O_sat, at an assumed density"),
+        Row("a head with its circuits", millimetres(areas.head_cited, "c"), millimetres(areas.head, "s"),
+            areas.head_factor, "most of our area is capacitors for S_sat and O_sat, at an assumed density"),
     ]  # fmt: skip
     return compared(rows)
 
@@ -148,28 +144,30 @@ def accuracy() -> str:
         ("verify-freepdk45-transistors", "FreePDK45, readout of transistors"),
         ("verify-generic28-random", "generic 28 nm card, random inputs"),
     ):
-        found = result(f"spice/{name}")
+        found = read(RESULTS / "spice" / f"{name}.json", VerifyResult)
+        parts = found.first, found.second
         cells = []
         for model in ("own", "cubic", "linear"):
-            cells.append(
-                " / ".join(f"{1e9 * number(found[part]['rms'][model]):.3f}" for part in ("first", "second"))
-            )
-        left = (
-            1e9 * number(found[part]["affine_calibration"]["rms_in_range"]) for part in ("first", "second")
+            cells.append(" / ".join(f"{1e9 * part.rms[model]:.3f}" for part in parts))
+        left = (part.affine_calibration.rms_in_range for part in parts)
+        off, columns = found.codes.differ, found.columns
+        rows.append(
+            [
+                title,
+                *cells,
+                " / ".join("–" if one is None else f"{1e9 * one:.3f}" for one in left),
+                f"{off} of {columns}",
+            ]
         )
-        off, columns = number(found["codes"]["differ"]), number(found["columns"])
-        rows.append([title, *cells, " / ".join(f"{one:.3f}" for one in left), f"{off:.0f} of {columns:.0f}"])
-        missed += [f"{title}: {check['name']}" for check in found["checks"] if not check["passed"]]
-        cubic = number(found["second"]["rms"]["cubic"])
-        checked = {check["name"] for check in found["checks"]}
-        if cubic > TOLERANCES[CUBIC][0] and found["readout"] == "behavioural":
+        missed += [f"{title}: {check.name}" for check in found.checks if not check.passed]
+        cubic = found.second.rms["cubic"]
+        checked = {check.name for check in found.checks}
+        if cubic > TOLERANCES[CUBIC][0] and found.readout == "behavioural":
             beyond.append(
                 f"{title}: second product against the cubic, {1e9 * cubic:.2f} ns (more than {1e9 * TOLERANCES[CUBIC][0]:g} ns)"
             )
         if off / columns > TOLERANCES[CODES][0] and CODES not in checked:
-            beyond.append(
-                f"{title}: {off:.0f} of {columns:.0f} codes (more than {100 * TOLERANCES[CODES][0]:g} %)"
-            )
+            beyond.append(f"{title}: {off} of {columns} codes (more than {100 * TOLERANCES[CODES][0]:g} %)")
     said = "Tolerances were stated beforehand for the first dot product and for the codes of the behavioural readout. "
     said += f"These **miss** them: {'; '.join(missed)}." if missed else "All are met."
     if beyond:
@@ -183,62 +181,64 @@ def accuracy() -> str:
 
 def energy() -> str:
     """Fig. 5e: energy of a token and head."""
-    assumed, real = (result(f"costs/cost-{name}")["head"] for name in ("gpt2", "smollm2-135m"))
+    assumed, real = (costs(name).head for name in ("gpt2", "smollm2-135m"))
     rows = [
         ["energy", "paper (c)", "ours, assumed activity (s)", "ours / paper", "ours, SmolLM2 (s)"],
         ["---", *["---:"] * 4],
     ]
-    by_name = {line["name"]: line for line in real["lines"]}
-    for line in assumed["lines"]:
-        paper = line.get("cited")
-        ratio = f"{number(line['factor']):.2g}" if paper else "–"
+    by_name = {line.name: line for line in real.lines}
+    for line in assumed.lines:
+        ratio = "–" if line.factor is None else f"{line.factor:.2g}"
         rows.append(
             [
-                line["name"],
-                joule(paper),
-                joule(line["bottom_up"]),
+                line.name,
+                joule(line.cited),
+                joule(line.bottom_up),
                 ratio,
-                joule(by_name[line["name"]]["bottom_up"]),
+                joule(by_name[line.name].bottom_up),
             ]
         )
-    totals = [assumed["cited"]["energy"], assumed["bottom_up"]["energy"], real["bottom_up"]["energy"]]
-    share = number(totals[1]) / number(totals[0])
+    totals = [assumed.cited.energy, assumed.bottom_up.energy, real.bottom_up.energy]
+    share = totals[1] / totals[0]
     rows.append(["**all**", joule(totals[0]), joule(totals[1]), f"{share:.2g}", joule(totals[2])])
     return markdown(rows)
 
 
 def machines() -> str:
     """Fig. 5c, d: ratios to GPUs."""
-    found = result("costs/cost-gpt2")
-    printed = {key: number(entry) for key, entry in found["printed"].items()}
+    found = costs("gpt2")
+    printed = found.printed
     keys = {"RTX 4090": "rtx_4090", "Jetson Nano": "jetson_nano"}
     head = ["against", "latency: printed (c)", "from released data (c)", "ours (s)"]
     head += ["energy: printed (c)", "from released data (c)", "ours (s)"]
     rows = [head, ["---", *["---:"] * 6]]
-    for machine in found["machines"]:
-        key = keys.get(machine["title"])
-        row = [machine["title"]]
+    for machine in found.machines:
+        key = keys.get(machine.title)
+        row = [machine.title]
         for what in ("latency", "energy"):
             row.append(f"{printed[f'{what}_{key}']:,.0f}" if key else "–")
-            released = f"{number(machine[f'{what}_over_cited']):,.0f}"
-            row.append(released)
-            row.append(f"{number(machine[f'{what}_over_bottom_up']):,.0f}")
+            row += [f"{getattr(machine, f'{what}_over_{ours}'):,.0f}" for ours in ("cited", "bottom_up")]
         rows.append(row)
     unreleased = [f"{printed[f'{what}_h100']:,.0f}" for what in ("latency", "energy")]
     rows.insert(4, ["H100 (no data released)", unreleased[0], "–", "–", unreleased[1], "–", "–"])
-    return f"{markdown(rows)}\n\n{energy_verdict(read(RESULTS / 'costs' / 'cost-gpt2.json', CostResult))}"
+    return f"{markdown(rows)}\n\n{energy_verdict(found)}"
 
 
-def result(name: str) -> Json:
-    return read(RESULTS / f"{name}.json")
+def simulated_cell() -> CharacterisationResult:
+    return read(RESULTS / "spice" / "cell-freepdk45.json", CharacterisationResult)
 
 
-def millimetres(entry: Json, letter: str) -> str:
-    return f"{1e6 * number(entry):.3f} mm² ({letter})"
+def costs(model: str) -> CostResult:
+    return read(RESULTS / "costs" / f"cost-{model}.json", CostResult)
 
 
-def joule(entry: Json | None) -> str:
-    return "–" if entry is None else with_scale(number(entry), "J")
+def millimetres(area: float, letter: str) -> str:
+    return f"{1e6 * area:.3f} mm² ({letter})"
+
+
+def joule(energy: Value | float | None) -> str:
+    number = energy.value if isinstance(energy, Value) else energy
+    return "–" if number is None else with_scale(number, "J")
 
 
 def compared(rows: list[Row]) -> str:

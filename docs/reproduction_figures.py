@@ -5,9 +5,7 @@ Drawn from the design of the paper's chip and from docs/results/spice; called by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +18,7 @@ from gaincell.chips.design_file import load_design
 from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse
 from gaincell.files import write_atomic
 from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, RED, styled
+from gaincell.results.spice import CharacterisationResult
 
 SHORT = {"window": 8, "tile": 4}
 """Columns of the ring that is drawn, and of its sub-tiles."""
@@ -28,7 +27,7 @@ STEPS = 20
 """Tokens written into it."""
 
 
-def draw_all(cell: Mapping[str, Any], folder: Path) -> None:
+def draw_all(cell: CharacterisationResult, folder: Path) -> None:
     """Every figure into `folder`; cell: result of `gaincell spice characterise`."""
     chip = load_design("leroux2025")
     with styled():
@@ -41,14 +40,14 @@ def draw_all(cell: Mapping[str, Any], folder: Path) -> None:
 
 
 @styled()
-def draw_cell(chip: Design, cell: Mapping[str, Any]) -> Figure:
+def draw_cell(chip: Design, cell: CharacterisationResult) -> Figure:
     """Fig. 1e and 1f: current against stored voltage, and decay of the stored voltage."""
     figure = Figure(figsize=(9.6, 3.6))
     left, right = figure.subplots(1, 2)
     ampere = chip.charge_unit / chip.t_pulse_max
     volts = torch.linspace(chip.v_min, chip.v_max, 181, dtype=torch.float64)
-    volts_of_cells = np.array(cell["curve"]["levels"]["value"])
-    drawn = np.array(cell["mismatch"]["charge"]["value"]) / chip.t_pulse_max * 1e6
+    volts_of_cells = np.array(cell.curve.levels)
+    drawn = np.array(cell.mismatch.charge) / chip.t_pulse_max * 1e6
     for number, curve in enumerate(drawn):
         label = f"{len(drawn)} cells, FreePDK45, SPICE" if number == 0 else None
         left.plot(volts_of_cells, curve, color=GREY, linewidth=0.5, alpha=0.6, label=label)
@@ -73,13 +72,13 @@ def draw_cell(chip: Design, cell: Mapping[str, Any]) -> Figure:
         ideal = chip.v_offset + (level - chip.v_offset) * np.exp(-time / chip.retention_time)
         label = f"τ = {chip.retention_time * 1e3:g} ms (cited, an input)" if level == chip.v_max else None
         right.plot(time * 1e3, ideal, color=BLUE, linewidth=2, label=label)
-    retention = cell["retention"]
-    at = np.array(retention["time"]["value"]) * 1e3
-    for key, style, colour, what in (
-        ("held", "-", RED, "FreePDK45, SPICE: own leakage"),
-        ("with_default_gmin", "--", ORANGE, "the same with ngspice's gmin, an artefact"),
+    retention = cell.retention
+    at = np.array(retention.time) * 1e3
+    for voltages, style, colour, what in (
+        (retention.held, "-", RED, "FreePDK45, SPICE: own leakage"),
+        (retention.with_default_gmin, "--", ORANGE, "the same with ngspice's gmin, an artefact"),
     ):
-        held = np.array(retention[key]["value"])
+        held = np.array(voltages)
         for number, curve in enumerate((held[0], held[-1])):
             right.plot(at, curve, style, color=colour, label=what if number == 0 else None)
     right.set(

@@ -103,8 +103,8 @@ def compared(result: TasksResult, to: TasksResult) -> tuple[float, tuple[float, 
     """Perplexity, its ratio to that of another result on the same articles, and the error of the ratio."""
     entry = compare({"reference": to, "trained": result}, "reference").rows["trained"][COLUMN]
     assert entry.difference is not None
-    assert entry.difference.error is not None
-    return entry.number, (entry.difference.amount, entry.difference.error)
+    assert entry.difference_error is not None
+    return entry.number, (entry.difference, entry.difference_error)
 
 
 def can_be_fitted(found: Sequence[TokenPoint]) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean
 
 from gaincell.files import write_atomic, write_text
-from gaincell.reports import ablation, fidelity
+from gaincell.reports import evaluation, heads
 from gaincell.reports.style import styled
 from gaincell.reports.tables import Rows, readable
 from gaincell.results import read
@@ -39,8 +39,8 @@ def write_why(docs: Path) -> None:
         read(RESULTS / f"{name}.json", RepetitionResult) for name in ("repetition", "repetition-software")
     )
     with styled():
-        write_atomic(docs / "figures" / "why-heads.png", fidelity.fidelity_figure(after).savefig)
-        write_atomic(docs / "figures" / "why-constraints.png", ablation.ablation_figure(ablated).savefig)
+        write_atomic(docs / "figures" / "why-heads.png", heads.fidelity_figure(after).savefig)
+        write_atomic(docs / "figures" / "why-constraints.png", evaluation.ablation_figure(ablated).savefig)
     assert ablated.design is not None
     write_text(
         docs / "why.md",
@@ -49,7 +49,7 @@ def write_why(docs: Path) -> None:
             design=ablated.design.name,
             heads=of_heads(before, after),
             said_heads=said_of_heads(before, after),
-            constraints=ablation.ablation_rows(ablated).markdown(),
+            constraints=evaluation.ablation_rows(ablated).markdown(),
             said_constraints=said_of_constraints(ablated.ablation),
             retrieval=of_retrieval(arrays, software),
         ),

@@ -35,8 +35,8 @@ from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.mapping.ready import find_start
 from gaincell.nn.attention import GainCellAttention
 from gaincell.results import write
-from gaincell.results.cells import CellStage, ScoresResult
 from gaincell.results.provenance import made
+from gaincell.results.run import CellStage, ScoresResult
 from gaincell.text import open_text, token_stream
 
 BLOCK, BLOCKS, FITTED, LENGTH = 1024, 16, 4, 512  # of evaluation and statistics; of the fit

@@ -42,7 +42,11 @@ from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.mapping.ready import Ready, hardware_model
 from gaincell.progress import Progress, StageProgress, silent
 from gaincell.results import read, write
-from gaincell.results.cells import (
+from gaincell.results.common import Provenance, Value
+from gaincell.results.provenance import hash_of, made
+from gaincell.results.run import (
+    Adaptation,
+    AdaptedResult,
     CellAdaptationResult,
     CellDesignResult,
     CellResult,
@@ -50,10 +54,8 @@ from gaincell.results.cells import (
     DescribedChip,
     TimedModel,
     TitledCurve,
+    UsedText,
 )
-from gaincell.results.common import Provenance, Value
-from gaincell.results.provenance import hash_of, made
-from gaincell.results.run import Adaptation, AdaptedResult, UsedText
 from gaincell.text import open_text, token_stream
 
 ROOT = Path(__file__).parents[1]
@@ -284,10 +286,11 @@ def cell_numbers(chip: Design) -> dict[str, Any]:
 def _is_same(path: Path, provenance: Provenance) -> bool:
     """Whether there is a result of the same design, inputs and protocol."""
     try:
-        found = read(path)["provenance"]
+        found = read(path, CellResult).provenance
     except RunError:
         return False
-    return all(found[key] == getattr(provenance, key) for key in ("design_hash", "inputs", "protocol"))
+    keys = ("design_hash", "inputs", "protocol")
+    return all(getattr(found, key) == getattr(provenance, key) for key in keys)
 
 
 def _is_same_start(path: Path, chip: Design) -> bool:

@@ -26,8 +26,8 @@ from gaincell.cli._progress import progress_bars
 from gaincell.errors import RunError
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
 from gaincell.results import read, write
-from gaincell.results.codesign import CodesignComparison, CodesignResult, ComparedChip, LearnedChip
 from gaincell.results.provenance import without_paths
+from gaincell.results.run import CodesignComparison, CodesignResult, ComparedChip, LearnedChip
 from gaincell.training.codesign import with_zero_code
 
 ROOT = Path(__file__).parents[1]

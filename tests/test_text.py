@@ -18,8 +18,8 @@ class Bytes:
 
     eos_token_id = 0
 
-    def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
-        return {"input_ids": [byte + 1 for byte in text.encode()]}
+    def __call__(self, texts: list[str], **_: object) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[byte + 1 for byte in text.encode()] for text in texts]}
 
 
 def documents(sources: tuple[Source, ...]) -> list[str]:

@@ -107,6 +107,14 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     return parse_json(read_text(path))
 
 
+def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises OSError and ValueError."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError("it holds no object")
+    return found
+
+
 def parse_json(text: str | bytes) -> Any:
     """JSON as its standard has it. Raises ValueError: it is not, nests too deeply, or holds NaN or numbers
     that no number of ours can hold.

@@ -27,6 +27,9 @@ SOURCES = {
     "L": "other published literature, cited in the note",
 }
 
+SEEDS = 2**32 - 1
+"""The largest seed, and number of a chip: a word of 32 bits."""
+
 Value: TypeAlias = int | float | tuple[float, ...] | None
 
 
@@ -145,6 +148,37 @@ def parse_quantity(raw: Any, kind: NumberKind, where: str) -> Quantity:
     quantity = Quantity(value, kind.unit, raw["source"], (bounds[0], bounds[1]), note)
     quantity.check_range(where)
     return quantity
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a number may be. above, below: `low`, `high` itself is not allowed."""
+
+    low: float
+    high: float
+    above: bool = False
+    below: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether a number is in it."""
+        is_end = (value == self.low and self.above) or (value == self.high and self.below)
+        return self.low <= value <= self.high and not is_end
+
+    def __str__(self) -> str:
+        if self.low == -math.inf:
+            return "finite numbers"
+        low = f"above {self.low}" if self.above else f"{self.low}"
+        if self.high == math.inf:
+            return low if self.above else f"{low} or more"
+        return f"{low} to {'below ' * self.below}{self.high}"
+
+
+def check_ranges(table: str, part: object, **allowed: Range) -> None:
+    """Raise DesignError for the first number of a part that is out of its range; None is in it."""
+    for key, numbers in allowed.items():
+        value = getattr(part, key)
+        if value is not None and not numbers.holds(value):
+            raise DesignError(f"{table}: {key} = {value!r} is out of range; allowed: {numbers}")
 
 
 def check_keys(given: Iterable[str], allowed: Iterable[str], where: str) -> None:

@@ -221,9 +221,6 @@ def _resolved(schema: Json, root: Json) -> Json:
 # -- an error in words -------------------------------------------------------------------------------------
 
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
-
-
-UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 JSON_TYPES: Mapping[type, str] = {dict: "object", list: "array", tuple: "array", str: "string"}
 
 

@@ -24,11 +24,11 @@ import hashlib
 import re
 import zlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -154,19 +154,10 @@ def token_stream(
     """
     import torch
 
-    sources = list(sources)
-    remaining = sources.copy()
-    ids = array("i")
-    while remaining:
-        source = remaining.pop(0)
-        weight = (
-            source.size / max(1, source.size + sum(other.size for other in remaining)) if remaining else 1
-        )
-        share = None if tokens is None else round((tokens - len(ids)) * weight)
-        if share == 0:
-            continue
-        report = partial(_report, progress, len(ids), tokens or 0)
-        ids += _tokens_of(source, tokenizer, share, report)
+    sources, place, ids = list(sources), dict(BEGINNING), array("i")
+    for some in token_ids(sources, tokenizer, tokens, place):
+        ids.extend(some)
+        progress(len(ids), tokens or 0, {})
     if tokens == 0:
         return torch.empty(0, dtype=torch.int32)
     if not ids:
@@ -175,24 +166,48 @@ def token_stream(
     return torch.frombuffer(ids, dtype=torch.int32)
 
 
-def _report(progress: Progress, before: int, total: int, new: int) -> None:
-    progress(before + new, total, {})
+BEGINNING = {"source": 0, "documents": 0, "length": 0, "begun_at": 0}
+"""Where a stream stands: its source, documents read of that, tokens so far, tokens before that source."""
 
 
-def _tokens_of(
-    source: Source, tokenizer: Any, share: int | None, report: Callable[[int], None]
-) -> array[int]:
-    """Up to `share` token ids from the beginning of one source."""
+def token_ids(
+    sources: Sequence[Source], tokenizer: Any, tokens: int | None, place: dict[str, int], ahead: int = 1
+) -> Iterator[list[int]]:
+    """The ids of a stream, document by document, from `place` on, which is kept up to date.
+
+    tokens: see `token_stream`.  ahead: characters that are read before they are tokenised, on all cores.
+    """
     end = getattr(tokenizer, "eos_token_id", None)
-    ids = array("i")
-    for document in source.documents():
-        ids.extend(tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"])
-        if end is not None:
-            ids.append(end)
-        report(len(ids) if share is None else min(len(ids), share))
-        if share is not None and len(ids) >= share:
-            return ids[:share]
-    return ids
+    for number in range(place["source"], len(sources)):
+        if number != place["source"]:
+            place |= {"source": number, "documents": 0, "begun_at": place["length"]}
+        sizes = [source.size for source in sources[number:]]
+        weight = sizes[0] / max(1, sum(sizes)) if len(sizes) > 1 else 1
+        share = None if tokens is None else round((tokens - place["begun_at"]) * weight)
+        last = None if share is None else place["begun_at"] + share
+        if last is not None and place["length"] >= last:
+            continue
+        documents = islice(sources[number].documents(), place["documents"], None)
+        for found in _tokenised(documents, tokenizer, ahead):
+            ids = [*found, *([] if end is None else [end])]
+            ids = ids if last is None else ids[: last - place["length"]]
+            place["length"] += len(ids)
+            place["documents"] += 1
+            yield ids
+            if place["length"] == last:
+                break
+
+
+def _tokenised(documents: Iterable[str], tokenizer: Any, ahead: int) -> Iterator[list[int]]:
+    waiting: list[str] = []
+    characters = 0
+    for document in chain(documents, [None]):
+        if document is not None:
+            waiting.append(document)
+            characters += len(document)
+        if waiting and (document is None or characters >= ahead):
+            yield from tokenizer(waiting, add_special_tokens=False, verbose=False)["input_ids"]
+            waiting, characters = [], 0
 
 
 def _directory(folder: Path, name: str) -> Text:

@@ -83,9 +83,9 @@ def test_sensitivity_to_the_assumed_number() -> None:
     rows = Schedule(PAPER).sensitivity(12, 1e-6, (0.5, 1.0, 2.0))
     latencies = [57e-9, 65e-9, 81e-9]
     periods = [12 * (latency + 1e-6) for latency in latencies]
-    assert [row["latency"] for row in rows] == pytest.approx(latencies)
-    assert [row["tokens_per_second"] for row in rows] == pytest.approx([1 / period for period in periods])
-    assert [row["decay_per_token"] for row in rows] == pytest.approx(
+    assert [row.latency for row in rows] == pytest.approx(latencies)
+    assert [row.tokens_per_second for row in rows] == pytest.approx([1 / period for period in periods])
+    assert [row.decay_per_token for row in rows] == pytest.approx(
         [math.exp(-period / 5e-3) for period in periods], rel=1e-12
     )
 

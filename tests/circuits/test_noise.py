@@ -49,9 +49,9 @@ def filled(design: Design, seed: int) -> HeadArray:
     """Arrays whose every column holds random voltages, after one step with random queries."""
     g = torch.Generator().manual_seed(seed)
     arrays = HeadArray(design, D, heads=HEADS)
-    for store in (arrays._key, arrays._value):
+    for store in (arrays.state.key, arrays.state.value):
         store.uniform_(-0.45, 0.45, generator=g)
-    arrays._valid.fill_(True)
+    arrays.state.valid.fill_(True)
     step(arrays, g)
     return arrays
 

@@ -9,8 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from gaincell.cli._groups import with_groups
-from gaincell.cli._options import RefreshOptions
+from gaincell.cli._options import RefreshOptions, with_groups
 from gaincell.errors import InputError
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,15 @@ from gaincell.cli import main
 from gaincell.costs.baselines import PUBLISHED, measure, measure_here, sweep
 from gaincell.costs.baselines.attention import Cache, implementation, quantised, reference
 from gaincell.costs.baselines.grid import LARGEST_CACHE
-from gaincell.costs.baselines.measurement import Measurement
 from gaincell.costs.baselines.meters import Nvml, PowerSampler, Rapl, meter_for
-from gaincell.costs.measured_file import read_measured
+from gaincell.costs.baselines.timing import Timed
+from gaincell.costs.gpus import read_measured
 from gaincell.errors import InputError
 from gaincell.reports.baseline import baseline_figure, baseline_rows, per_token, was_shared
 from gaincell.reports.style import save
 from gaincell.results import read
-from gaincell.results.baseline import BaselineResult
 from gaincell.results.codec import to_json
-from gaincell.results.plain import check
+from gaincell.results.system_cost import BaselineResult
 
 CPU = torch.device("cpu")
 SMALL = {"heads": 4, "kv_heads": 2, "head_dim": 16, "context": 48, "batch": 3, "seconds": 0.02, "runs": 3}
@@ -264,7 +264,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "RTX 4090 (cited)" in shown
     assert "faulty" in shown
     result = json.loads(file.read_text())
-    check(result)
+    assert to_json(read(file, BaselineResult)) == result
     assert str(tmp_path) not in file.read_text()
     assert len(result["measurements"]) == 6
     assert all(m["latency"]["kind"] == "measured" for m in result["measurements"])
@@ -290,7 +290,6 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_shared_processor_shows_its_own_time(tmp_path: Path) -> None:
     committed = Path(__file__).parents[2] / "docs" / "results" / "costs" / "baseline-cpu.json"
     result = read(committed, BaselineResult)
-    check(to_json(result))
     for entry in result.measurements:
         assert entry.busy is not None
         shared = entry.busy < 0.9
@@ -300,14 +299,14 @@ def test_a_shared_processor_shows_its_own_time(tmp_path: Path) -> None:
     assert save(baseline_figure(result), tmp_path / "b.svg").is_file()
 
 
-def test_measurement_is_what_the_costs_compare_with() -> None:
+def test_measurement_is_what_the_costs_compare_with(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of processor and wall time the smaller, for a token of the batch."""
-    common: dict[str, Any] = {
-        "implementation": "sdpa", "dtype": "float32", "device": "cpu", "heads": 12, "kv_heads": 12,
-        "head_dim": 64, "context": 8, "batch": 4, "steps": 1, "caches": 1, "cache_bytes": 8, "error": 0.0,
-    }  # fmt: skip
-    shared = Measurement(**common, runs=(4.0, 8.0, 6.0), processor=(1.0, 1.5, 2.0))
-    assert (shared.latency, shared.undisturbed_per_token) == (6.0, 1.5 / 4)
+    timed = Timed([4.0, 8.0, 6.0], 1, [1.0, 1.5, 2.0], None, None, None, 0)
+    monkeypatch.setattr("gaincell.costs.baselines.measurement.time_steps", lambda *_: timed)
+    shared = measure(**SMALL)
+    assert (shared.latency, shared.processor_per_token, shared.undisturbed_per_token) == (6.0, 0.5, 0.5)
     assert shared.busy == pytest.approx(4.5 / 18)
-    gpu = Measurement(**common, runs=(4.0,))
-    assert (gpu.busy, gpu.processor_latency, gpu.undisturbed_per_token) == (None, None, 1.0)
+    gpu = replace(shared, processor_per_token=None)
+    assert gpu.undisturbed_per_token == shared.latency_per_token == 2.0
+    assert shared.as_measured().latency == 0.5
+    assert to_json(shared.as_timing()).keys().isdisjoint({"device", "heads", "kv_heads", "head_dim"})

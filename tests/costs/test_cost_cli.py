@@ -21,10 +21,11 @@ from gaincell.integrations.hf.size import model_size, run_design
 from gaincell.reports import costs, costs_around
 from gaincell.reports.costs_figures import FIGURES, draw_all
 from gaincell.results import read
-from gaincell.results.baseline import BaselineResult, Timed
 from gaincell.results.codec import to_json
 from gaincell.results.cost import CostResult
-from gaincell.results.plain import check, number, numbers
+from gaincell.results.rtl import RtlResult
+from gaincell.results.spice import WriteResult
+from gaincell.results.system_cost import BaselineResult, Timed
 
 ROOT = Path(__file__).parents[2]
 SMOLLM2 = pytest.mark.skipif(
@@ -65,12 +66,11 @@ def test_it_prints_every_column_and_says_what_is_assumed(
     ):
         assert word in out
     assert "+20 % / at -20 %" in " ".join(out.split())
-    result = read(file)
-    check(result)
-    assert result["command"] == "cost"
-    assert result["model"]["name"] == "tiny"
-    assert number(result["head"]["group"]) == 2
-    titles = [row["title"] for row in result["machines"]]
+    result = read(file, CostResult)
+    assert result.command == "cost"
+    assert result.model.name == "tiny"
+    assert result.head.group == 2
+    titles = [row.title for row in result.machines]
     assert titles[:2] == ["RTX 4090", "Jetson Nano"]
     assert all(title.endswith("reading its cache once") for title in titles[2:])
     assert str(tmp_path) not in file.read_text()
@@ -95,10 +95,10 @@ def test_a_measured_activity_and_a_measured_baseline(
     assert code == 0
     assert "measured on a text" in " ".join(out.split())
     assert "assumed" not in out.replace("assumed time of a product", "")
-    result = read(file)
-    mine = next(row for row in result["machines"] if row["title"] == "this machine")
-    assert number(mine["latency_over_cited"]) == pytest.approx(1e-4 / 95e-9)
-    chip = result["design"]["hash"]
+    result = read(file, CostResult)
+    mine = next(row for row in result.machines if row.title == "this machine")
+    assert mine.latency_over_cited == pytest.approx(1e-4 / 95e-9)
+    chip = result.design.hash
     assert f"on another chip, of hash {design.hash}, than" in " ".join(out.split())
     activity.write_text(json.dumps({"activity": to_json(Activity("a text", 1000, heads, chip))}))
     assert "on another chip" not in " ".join(run(capsys, "tiny", "--activity", str(activity))[1].split())
@@ -119,7 +119,7 @@ def test_the_activity_of_a_model_is_measured(
     options = ("--tokens", "96", "--device", "cpu") if model == "tiny" else ()
     code, out, _ = run(capsys, model, *options, "--json", str(file), "--figures", str(figures), assumed=False)
     assert code == 0
-    result, size = read(file), model_size(model)
+    result, size = read(file, CostResult), model_size(model)
     how = (
         "tiny: the shipped linear hardware version, trained on 6,553,600 tokens; " if model == "tiny" else ""
     )
@@ -128,9 +128,9 @@ def test_the_activity_of_a_model_is_measured(
     assert "assumed, every code" not in " ".join(out.split())
     assert "it is taken to hold for 1024" in " ".join(out.split())
     tokens = 96 if model == "tiny" else 2048
-    assert number(result["activity"]["tokens"]) == tokens
-    assert len(numbers(result["model_cost"]["heads"]["energy"])) == size.layers * size.heads
-    assert number(result["head"]["context"]) == 1024
+    assert result.activity.tokens == tokens
+    assert len(result.model_cost.heads) == size.layers * size.heads
+    assert result.head.context == 1024
     assert (figures / "costs-heads.png").is_file()
 
 
@@ -149,12 +149,13 @@ def test_the_synthesised_digital_part_stands_beside_the_formula(
     file = tmp_path / "cost.json"
     code, out, _ = run(capsys, "gpt2", "--rtl", str(RTL), "--json", str(file))
     assert code == 0
-    head = read(file)["head"]
-    line = next(line for line in head["lines"] if line["name"] == "digital")
-    synthesised = number(read(RTL)["energy"]["synthesised"])
-    routing = number(line["parts"]["routing"])
-    assert number(head["rtl"]["energy"]) == pytest.approx(synthesised + routing)
-    assert head["rtl"]["inside"] == (1 / 10 <= number(head["rtl"]["factor"]) <= 10)
+    head, energy = read(file, CostResult).head, read(RTL, RtlResult).energy
+    line = next(line for line in head.lines if line.name == "digital")
+    assert head.rtl is not None
+    assert head.rtl.factor is not None
+    assert energy is not None
+    assert head.rtl.energy == pytest.approx(energy.synthesised + line.parts["routing"])
+    assert head.rtl.inside == (1 / 10 <= head.rtl.factor <= 10)
     assert "digital, synthesised" in " ".join(out.split())
 
 
@@ -165,15 +166,18 @@ def test_the_simulated_write_stands_beside_the_formula(
     file = tmp_path / "cost.json"
     code, out, _ = run(capsys, "gpt2", "--write", str(WRITE), "--json", str(file))
     assert code == 0
-    head, simulated = read(file)["head"], read(WRITE)
-    line = next(line for line in head["lines"] if line["name"] == "write")
-    gates = 2 * number(line["parts"]["discharge"])
-    for kind, dac in head["write"]["dacs"].items():
-        codes = numbers(simulated["dacs"][kind]["energy"])
-        assert number(dac["energy"]) == pytest.approx(128 * sum(codes) / len(codes) + gates)
-        assert number(dac["factor"]) == pytest.approx(number(dac["energy"]) / number(line["cited"]))
-        assert dac["inside"] == (1 / 5 <= number(dac["factor"]) <= 5)
-    assert head["write"]["dacs"]["string"]["energy"]["kind"] == "simulated"
+    head, simulated = read(file, CostResult).head, read(WRITE, WriteResult)
+    line = next(line for line in head.lines if line.name == "write")
+    gates = 2 * line.parts["discharge"]
+    assert head.write is not None
+    assert line.cited is not None
+    for kind, dac in head.write.dacs.items():
+        codes = simulated.dacs[kind].energy
+        assert dac.energy == pytest.approx(128 * sum(codes) / len(codes) + gates)
+        assert dac.factor == pytest.approx(dac.energy / line.cited.value)
+        assert dac.inside == (1 / 5 <= (dac.factor or 0) <= 5)
+    written = json.loads(file.read_text())["head"]["write"]
+    assert written["dacs"]["string"]["energy"]["kind"] == "simulated"
     assert "write, SPICE (resistor string)" in " ".join(out.split())
 
 
@@ -181,10 +185,12 @@ def test_spice_energies_have_their_bands(capsys: pytest.CaptureFixture[str], tmp
     file = tmp_path / "cost.json"
     code, out, _ = run(capsys, "gpt2", "--spice", str(SPICE), "--json", str(file))
     assert code == 0
-    spice = read(file)["head"]["spice"]
-    assert spice["first_inside"] == (1 / 3 <= number(spice["first_factor"]) <= 3)
-    assert not spice["second_inside"]
-    assert number(spice["second_band"]) == 3
+    spice = read(file, CostResult).head.spice
+    assert spice is not None
+    assert spice.first_factor is not None
+    assert spice.first_inside == (1 / 3 <= spice.first_factor <= 3)
+    assert spice.second_inside is False
+    assert spice.second_band == 3
     assert "second dot product, SPICE, is outside its band" in " ".join(out.split())
 
 
@@ -221,11 +227,11 @@ def test_a_gpu_reads_the_cache_of_the_model_itself(
     """tiny: 4 query heads on 2 key/value heads; the published GPUs had 12 on 12, so there is no ratio."""
     file = tmp_path / "cost.json"
     assert run(capsys, "tiny", "--assumed", "--no-measure", "--json", str(file))[0] == 0
-    found = read(file)["machines"]
-    h100 = next(row for row in found if row["title"].startswith("H100"))
-    assert number(h100["latency"]) == pytest.approx(2 * 2 * 64 * 1024 * 2 / 3.35e12)
-    assert [row["title"] for row in found if "latency_over_cited" not in row] == ["RTX 4090", "Jetson Nano"]
-    assert not any(row["latency"]["kind"] == "measured" for row in found)
+    found = read(file, CostResult).machines
+    h100 = next(row for row in found if row.title.startswith("H100"))
+    assert h100.latency == pytest.approx(2 * 2 * 64 * 1024 * 2 / 3.35e12)
+    assert [row.title for row in found if row.latency_over_cited is None] == ["RTX 4090", "Jetson Nano"]
+    assert not any(row.kind == "measured" for row in found)
     assert "Measured" not in costs_around.machines(read(file, CostResult)).caption
 
 

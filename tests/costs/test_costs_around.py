@@ -27,7 +27,7 @@ def test_amdahl() -> None:
     model = of_model(size, DESIGN, TECHNOLOGY, Activity.assumed(DESIGN))
     gpu, beside, analog = whole_model.arrangements(model, stated()["h100"], 1024)
     for number in ("energy", "latency"):
-        limit = 1 / (1 - gpu.share(number))
+        limit = 1 / (1 - getattr(gpu, f"attention_share_of_{number}"))
         assert getattr(gpu.total, number) / getattr(beside.total, number) < limit
     assert beside.linear == gpu.linear
     assert analog.total.energy < beside.total.energy / 100
@@ -50,7 +50,7 @@ def test_the_whole_of_gpt2_by_hand() -> None:
     assert beside.total.latency == pytest.approx(weights + moved + 12 * 53e-9)
     assert analog.total.latency == pytest.approx(49e-6 + moved + 12 * 53e-9)
     assert gpu.total.latency / beside.total.latency == pytest.approx(1.1061, rel=1e-3)
-    assert beside.cited is not None
+    assert beside.attention_cited is not None
     assert beside.total_cited.latency == pytest.approx(weights + moved + 12 * 65e-9)
 
 

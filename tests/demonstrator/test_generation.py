@@ -30,9 +30,9 @@ from gaincell.devices.writing import Writing
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.checkpoint import save
-from gaincell.integrations.hf.digital_scaling import add_array_normaliser, add_biases
+from gaincell.integrations.hf.context import learned_positions
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.streaming import learned_positions
+from gaincell.integrations.hf.reparametrisation import add_array_normaliser, add_biases
 from gaincell.mapping.ready import adapted_model, hardware_model
 
 from .conftest import small

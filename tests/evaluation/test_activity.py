@@ -27,7 +27,7 @@ from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.nn.attention import GainCellAttention
 from gaincell.results.codec import from_json, to_json
-from gaincell.results.plain import check
+from gaincell.results.evaluation import ActivityResult
 
 TOKENS = 70
 EXTENDED = {
@@ -213,7 +213,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert left.value.code == 0
     assert "of the valid columns give a pulse" in " ".join(capsys.readouterr().out.split())
     result = json.loads(file.read_text())
-    check(result)
+    assert to_json(from_json(ActivityResult, result)) == result
     assert str(tmp_path) not in file.read_text()
     assert result["gains"] == "the shipped linear hardware version, trained on 6,553,600 tokens"
     assert result["activity"]["tokens"]["value"] == 192

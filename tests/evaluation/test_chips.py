@@ -22,11 +22,11 @@ from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires
 from gaincell.errors import InputError
 from gaincell.evaluation.ablation import ablate, freed, one_tile
-from gaincell.evaluation.chips import Chips, ChipScores, evaluate_chips
+from gaincell.evaluation.chips import evaluate_chips, perplexity_spread, score_spread
 from gaincell.evaluation.fidelity import PER_HEAD, PER_KEY_HEAD, fidelity
 from gaincell.evaluation.perplexity import cut_windows, perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
-from gaincell.nn.softmax import softmax_attention
+from gaincell.integrations.hf.softmax_passthrough import softmax_attention
 
 SCORES = Path(__file__).parents[2] / "docs" / "results" / "evaluation" / "tasks" / "tiny-software.json"
 
@@ -37,12 +37,12 @@ def tokens() -> torch.Tensor:
 
 
 def test_statistics_of_chips() -> None:
-    chips = Chips(10.0, (3, 4, 5, 6), (10.1, 10.4, 12.0, 9.9), 0.05)
-    logs = [math.log(p / 10.0) for p in chips.perplexities]
+    chips = perplexity_spread(10.0, (3, 4, 5, 6), (10.1, 10.4, 12.0, 9.9), 0.05)
+    logs = [math.log(p / 10.0) for p in chips.perplexity]
     assert chips.mean == pytest.approx(10.6)
-    assert chips.std == pytest.approx(torch.tensor(chips.perplexities, dtype=torch.float64).std().item())
+    assert chips.std == pytest.approx(torch.tensor(chips.perplexity, dtype=torch.float64).std().item())
     assert chips.worst == 5
-    assert (chips.passing, chips.yield_share) == (3, 0.75)
+    assert chips.yield_ == 0.75
     found = stats.ttest_1samp(logs, 0.0).confidence_interval(0.95)
     assert chips.ratio_interval == pytest.approx((math.exp(found.low), math.exp(found.high)))
     assert chips.yield_interval == pytest.approx((0.3006, 0.9544), abs=1e-4)  # Wilson's, 3 of 4
@@ -50,12 +50,13 @@ def test_statistics_of_chips() -> None:
 
 def test_statistics_of_scores_that_are_no_perplexities() -> None:
     accuracies = (0.5, 0.4, 0.45)
-    found = ChipScores(0.5, (7, 8, 9), accuracies)
+    found = score_spread(0.5, (7, 8, 9), accuracies)
     assert found.difference == pytest.approx(-0.05)
     expected = stats.ttest_1samp([a - 0.5 for a in accuracies], 0.0).confidence_interval(0.95)
     assert found.difference_interval == pytest.approx((expected.low, expected.high))
-    assert (found.worst, ChipScores(0.5, (7, 8, 9), accuracies, lower_is_better=True).worst) == (8, 7)
-    assert ChipScores(0.5, (7,), (0.4,)).difference_interval is None
+    lowest = score_spread(0.5, (7, 8, 9), accuracies, lower_is_better=True)
+    assert (found.worst, lowest.worst) == (8, 7)
+    assert score_spread(0.5, (7,), (0.4,)).difference_interval is None
 
 
 def test_chips_differ_and_repeat(tokens: torch.Tensor) -> None:
@@ -69,12 +70,12 @@ def test_chips_differ_and_repeat(tokens: torch.Tensor) -> None:
     spread = Mismatch(current_offset_std=0.1, seed=3)
     found = evaluate_chips(model, measure, 3, spread)
     assert found.nominal == nominal
-    assert len({*found.perplexities, nominal}) == 4
-    assert evaluate_chips(model, measure, 3, spread).perplexities == found.perplexities
+    assert len({*found.perplexity, nominal}) == 4
+    assert evaluate_chips(model, measure, 3, spread).perplexity == found.perplexity
     assert attached_layers(model)[0].design.hash == own.hash
     set_design(model, own.replace(mismatch=Mismatch(current_offset_std=0.1, seed=3, chip=1)))
-    assert measure() == found.perplexities[1]
-    assert evaluate_chips(model, measure, 2).perplexities == found.perplexities[1:]
+    assert measure() == found.perplexity[1]
+    assert evaluate_chips(model, measure, 2).perplexity == found.perplexity[1:]
 
 
 def test_chips_that_cannot_be(tokens: torch.Tensor) -> None:
@@ -103,7 +104,7 @@ def test_the_nominal_chip_has_nothing_of_its_own(tokens: torch.Tensor, spread: d
     set_design(model, own.replace(**spread))
     found = evaluate_chips(model, measure, 2)
     assert found.nominal == alike
-    assert len({alike, *found.perplexities}) == 3
+    assert len({alike, *found.perplexity}) == 3
     assert evaluate_chips(model, measure, 2, Mismatch(gain_std=0.1)).nominal == alike
 
 
@@ -235,7 +236,8 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
         comparison_result,
         terminal_table,
     )
-    from gaincell.reports.comparison_figure import draw_comparison
+    from gaincell.reports.comparison_figure import differences
+    from gaincell.reports.style import save
     from gaincell.results import read, write
     from gaincell.results.common import Value
     from gaincell.results.evaluation import ComparisonResult, Metric, TaskScores, TasksResult
@@ -258,18 +260,15 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     b = run([1.0, 0.0, 0.0, 1.0], [-1.5, -2.0, -4.0], [[-120.0, 40.0], [-58.0, 30.0]])
     found = compare({"software": a, "chip": b}, paper=True)
     assert [c[0] for c in found.columns] == ["lambada_openai", "piqa", "wikitext"]
-    acc = found.rows["chip"]["piqa", "acc"].difference
+    acc = found.rows["chip"]["piqa", "acc"]
     lambada = found.rows["chip"]["lambada_openai", "perplexity"]
     wiki = found.rows["chip"]["wikitext", "word_perplexity"]
-    assert acc is not None
-    assert lambada.difference is not None
-    assert wiki.difference is not None
-    assert (acc.amount, acc.error) == pytest.approx((-25.0, 25.0))
+    assert (acc.difference, acc.difference_error) == pytest.approx((-25.0, 25.0))
     base = found.rows["software"]["lambada_openai", "perplexity"].number
-    assert lambada.difference.amount == pytest.approx(lambada.number / base) == pytest.approx(math.exp(0.5))
+    assert lambada.difference == pytest.approx(lambada.number / base) == pytest.approx(math.exp(0.5))
     spread = torch.tensor([0.5, 0.0, 1.0]).std().item() / math.sqrt(3)
-    assert lambada.difference.error == pytest.approx(spread * math.exp(0.5))
-    assert wiki.difference.amount == pytest.approx(math.exp(28 / 70))
+    assert lambada.difference_error == pytest.approx(spread * math.exp(0.5))
+    assert wiki.difference == pytest.approx(math.exp(28 / 70))
     assert found.rows["GPT-2, public software"]["piqa", "acc"].number == 62.89
     result = comparison_result(found, {"software": replace(a, numbers="measured"), "chip": b}, ["gaincell"])
     write(result, tmp_path / "table.json")
@@ -286,7 +285,7 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     assert "$\\times 1.65 \\pm 0.48$" in latex
     csv = as_csv(found).splitlines()
     assert csv[0].split(",")[5:9] == ["unit", "difference", "difference_error", "kind"]
-    assert draw_comparison(found, tmp_path / "table.png").stat().st_size > 5000
+    assert save(differences(found), tmp_path / "table.png").stat().st_size > 5000
     mixed = compare({"software": replace(a, dtype="bfloat16"), "chip": b})
     assert "weights in bfloat16 (software), in float32 (chip)" in mixed.notes[0]
     unlike = compare({"software": a, "other": run([1.0], [-1.0], [[-1.0, 2.0]], "y")})

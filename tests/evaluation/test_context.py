@@ -31,7 +31,7 @@ from gaincell.mapping.codesign import CodesignSettings, codesign_model
 from gaincell.mapping.pipeline import map_model
 from gaincell.mapping.settings import MapSettings
 from gaincell.reports.html.page import page
-from gaincell.reports.html.result import Result
+from gaincell.reports.html.parts import Result
 from gaincell.results.codec import from_json
 from gaincell.results.evaluation import AblationResult
 from gaincell.training.data import train_tokenizer

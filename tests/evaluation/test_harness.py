@@ -283,8 +283,8 @@ def test_a_broken_run_goes_on(tmp_path: Path, data: Path) -> None:
 
 @pytest.mark.slow
 def test_scores_of_many_chips(tmp_path: Path, data: Path) -> None:
-    from gaincell.cli._chips import ChipOptions
-    from gaincell.cli._tasks import TaskOptions, by_tasks
+    from gaincell.cli._tasks import by_tasks
+    from gaincell.cli.evaluate import ChipOptions, TaskOptions
     from gaincell.progress import silent_stages
     from gaincell.results.codec import from_json, to_json
     from gaincell.results.evaluation import TasksResult

@@ -125,8 +125,8 @@ def test_a_layer_that_is_not_there_cannot_be_dumped(tmp_path: Path) -> None:
 def test_use_of_codes() -> None:
     model = attach(micro_llama(), micro_design())
     use = code_use(model, [TOKENS[None, :64]])
-    assert use["q"].codes == tuple(range(16))
-    assert use["k"].codes == use["v"].codes == tuple(range(8))
+    assert use["q"].code == tuple(range(16))
+    assert use["k"].code == use["v"].code == tuple(range(8))
     for stage in use.values():
         assert sum(stage.share) == pytest.approx(1)
-    assert max(map(abs, use["out"].codes)) <= 15 * 4
+    assert max(map(abs, use["out"].code)) <= 15 * 4

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import gaincell
 from gaincell.cli import main
-from gaincell.integrations.hf.digital_scaling import add_array_normaliser, add_biases, add_exponents
 from gaincell.integrations.hf.paired import pair_rows
+from gaincell.integrations.hf.reparametrisation import add_array_normaliser, add_biases, add_exponents
 
 from .families import tokens
 

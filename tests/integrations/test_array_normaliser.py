@@ -35,9 +35,9 @@ from gaincell.integrations.hf.checkpoint import (
     trained_parameters,
     write_state,
 )
-from gaincell.integrations.hf.digital_scaling import add_array_normaliser, add_biases
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.reparametrisation import add_array_normaliser, add_biases
 from gaincell.mapping.initial import FIRST, FLOORS, initial_scaling
 from gaincell.nn.attention import GainCellAttention
 from gaincell.training.optimizer import make_optimizer

@@ -31,10 +31,10 @@ from gaincell.integrations.hf.checkpoint import (
     trained_parameters,
     write_state,
 )
-from gaincell.integrations.hf.digital_scaling import add_biases, add_exponents
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import pair_rows
+from gaincell.integrations.hf.reparametrisation import add_biases, add_exponents
 from gaincell.integrations.hf.softmax_passthrough import softmax_passthrough
 from gaincell.mapping.initial import FIRST, WIDE, initial_scaling
 from gaincell.nn.attention import GainCellAttention

@@ -26,9 +26,9 @@ from gaincell.integrations.hf.paired import (
     _most_varying,
     is_paired,
     kept_components,
-    load_pairing,
     pair_rows,
 )
+from gaincell.integrations.hf.reparametrisation import hold
 from gaincell.mapping.initial import Candidate, initial_scaling
 from gaincell.nn.attention import GainCellAttention
 
@@ -54,7 +54,7 @@ def test_paired_rows_multiply_with_a_sign(offset: float) -> None:
         for attention in (arrays, plain):
             attention.k.gain.fill_(0.4)
             attention.v.gain.fill_(0.4)
-    load_pairing(arrays, {".k.kept": kept})
+    arrays.pair_rows(kept)
     only = torch.zeros(2, 1, 16, dtype=torch.float64).scatter(-1, kept[:, None], 1.0)
     with torch.no_grad():
         found, wanted = arrays(q, k, v), plain(q * only.repeat_interleave(2, 0), k * only, v)
@@ -235,6 +235,6 @@ def test_rows_are_paired_once_and_where_it_makes_sense() -> None:
     with pytest.raises(InputError, match=r"shape \(2, 1\); give \[sequences, 2 or more\]"):
         pair_rows(attach(micro_llama(), micro_design()), some_ids()[:, :1])
     assert not is_paired(other)
-    load_pairing(other, {})
+    hold(other, {})
     assert not is_paired(other)
     assert all(cell.q.kept is None for cell in attached_layers(other))

@@ -25,16 +25,15 @@ from gaincell.errors import GaincellError, InputError, RunError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.checkpoint import HARDWARE
-from gaincell.integrations.hf.mixing import MIX
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.paired import KEPT, kept_components
+from gaincell.integrations.hf.paired import kept_components
+from gaincell.integrations.hf.reparametrisation import KEPT, MIX
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping.folder import run_lock
-from gaincell.mapping.overrides import parse_overrides
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.mapping.ready import find_start
 from gaincell.mapping.recipe import LoraRecipe, ModelRecipe, Recipe
-from gaincell.mapping.recipe_file import TRAINING, load_recipe
+from gaincell.mapping.recipe_file import TRAINING, load_recipe, parse_overrides
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.run_recipe import run_recipe
 from gaincell.nn.array_normaliser import NORMALISER
@@ -144,10 +143,31 @@ def write(tmp_path: Path, text: str = MADE) -> Path:
     return path
 
 
+def miniature(recipe: Recipe) -> Recipe:
+    """The same stages in two steps of a few short sequences."""
+
+    def small(training: TrainSettings) -> TrainSettings:
+        return replace(training, batch=2, micro_batch=1, warmup_steps=1, decay_steps=None, bf16=False)
+
+    stages = [
+        replace(stage, steps=min(stage.steps, 2), training=small(stage.training)) for stage in recipe.stages
+    ]
+    return replace(
+        recipe,
+        block=32,
+        stages=tuple(stages),
+        weights="float32",
+        evaluation_tokens=4 * 32,
+        calibration_tokens=4 * 32,
+        watched_tokens=2 * 32,
+        lora=None if recipe.lora is None else replace(recipe.lora, rank=2),
+    )
+
+
 def on_micro(recipe: Recipe, folder: Path, *, random: bool = False) -> tuple[Recipe, Path]:
     """A shipped recipe in miniature: on the micro model, a small chip and a small text."""
     model, text = write_micro(folder)
-    small = recipe.miniature()
+    small = miniature(recipe)
     design = recipe.design.replace(window=64, tile=16)
     if isinstance(small.model, ModelRecipe):
         sizes = {"hidden_size": 48, "intermediate_size": 48, "num_hidden_layers": 2}
@@ -174,7 +194,7 @@ def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
     recipe, text = on_micro(load_recipe(path), tmp_path)
     if recipe.adapter is not None:  # one that is made here, of the same small model
         name = "low-tokens-fitted" if recipe.mixing else "low-tokens-extended"
-        base = load_recipe(path.with_name(f"{name}.toml")).miniature()
+        base = miniature(load_recipe(path.with_name(f"{name}.toml")))
         before = replace(base, model=recipe.model, design=recipe.design, files={})
         run_recipe(before, open_text(text), tmp_path / "adapter", only="fine-tuned")
         recipe = replace(recipe, adapter=str(tmp_path / "adapter"))
@@ -202,7 +222,7 @@ def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
     more = {"adapter": str(tmp_path / "control"), "adapter_stage": "software-distilled"}
     idle_arrays = ("paired", "mixing", "biases", "exponents", "array_normaliser")
     changes = more | {"stage.more.attention": "softmax"} | dict.fromkeys(idle_arrays, False)
-    recipe = load_recipe(paths["low-tokens-more"], changes=changes).miniature()
+    recipe = miniature(load_recipe(paths["low-tokens-more"], changes=changes))
     recipe = replace(recipe, model=control.model, design=control.design, files={})
     run = run_recipe(recipe, open_text(text), tmp_path / "more", only="more")
     own = recipe.tokens_of(recipe.stage("more"))

@@ -20,6 +20,7 @@ from gaincell.integrations.hf.run import Run, is_run
 from gaincell.integrations.hf.sources import find_source
 from gaincell.mapping.recipe_file import load_recipe
 from gaincell.results import read
+from gaincell.results.run import TrainedResult
 
 ROOT = Path(__file__).parents[2]
 CARDS = sorted([ROOT / "src" / "gaincell" / "assets" / "tiny", *(ROOT / "adapters").glob("*")])
@@ -38,7 +39,7 @@ def test_adapters_are_found_from_anywhere(name: str, tmp_path: Path, monkeypatch
     assert name in shipped.available()
     assert is_run(name)
     assert Run(name).hardware.base == "smollm2-135m"
-    assert read(name)["command"] == "train"
+    assert read(name, TrainedResult).command == "train"
     assert load_recipe(Path("recipes/tiny.toml")).name == "tiny.toml"
 
 

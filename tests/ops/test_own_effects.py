@@ -78,8 +78,8 @@ def test_the_example_of_a_nonideality_runs_and_means_what_the_page_says() -> Non
     found = run_example("docs/adding_a_nonideality.md")
     assert found["after"] != found["before"]
     assert found["chips"].nominal == found["before"]
-    assert found["chips"].perplexities[0] == found["after"]
-    assert len(set(found["chips"].perplexities)) == 2
+    assert found["chips"].perplexity[0] == found["after"]
+    assert len(set(found["chips"].perplexity)) == 2
 
 
 def test_the_example_of_a_cell_runs() -> None:

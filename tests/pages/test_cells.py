@@ -14,9 +14,15 @@ import torch
 from gaincell.chips.design_file import load_design
 from gaincell.progress import silent_stages
 from gaincell.results import read
-from gaincell.results.cells import CellAdaptationResult, CellDesignResult, CellStage
 from gaincell.results.common import Provenance, Value, Values
-from gaincell.results.run import Adaptation, AdaptationHistory, AdaptedResult
+from gaincell.results.run import (
+    Adaptation,
+    AdaptationHistory,
+    AdaptedResult,
+    CellAdaptationResult,
+    CellDesignResult,
+    CellStage,
+)
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results" / "cells"
@@ -131,7 +137,9 @@ def test_a_result_is_made_once(recipe: ModuleType, tmp_path: Path) -> None:
     for chip in (design, design, design.replace(layers=3)):
         job.keep(tmp_path / "igzo.json", chip, make, design)
     assert made == ["igzo", "igzo"]
-    assert read(tmp_path / "igzo.json")["provenance"]["design_hash"] == design.replace(layers=3).hash
+    assert (
+        read(tmp_path / "igzo.json", CellDesignResult).provenance.design_hash == design.replace(layers=3).hash
+    )
 
 
 def test_starts_that_are_there_are_kept(recipe: ModuleType) -> None:

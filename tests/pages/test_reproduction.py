@@ -60,11 +60,7 @@ def test_a_verdict_needs_every_computed_gpu_and_both_energies(
     generator: ModuleType, cited: list[float], ours: list[float], verdict: str
 ) -> None:
     machines = [
-        {
-            "title": f"GPU, {which}",
-            "energy_over_cited": {"value": a, "unit": "1", "kind": "simulated"},
-            "energy_over_bottom_up": {"value": b, "unit": "1", "kind": "simulated"},
-        }
+        Machine(f"GPU, {which}", 1, 1, 64, 1024, 1e-6, 1e-6, energy_over_cited=a, energy_over_bottom_up=b)
         for which in ("measured", "reading its cache once")
         for a, b in zip(cited, ours, strict=True)
     ]

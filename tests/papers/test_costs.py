@@ -19,7 +19,7 @@ from gaincell.circuits.sinks import Sinks
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import variants
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
-from gaincell.costs.gpus import printed, published, ratio
+from gaincell.costs.gpus import printed, published, ratios
 from gaincell.costs.head import Head
 from gaincell.costs.left_out import left_out
 from gaincell.costs.motivation import stated_cache
@@ -28,8 +28,8 @@ from gaincell.costs.size import ModelSize, shipped_size
 from gaincell.costs.technology import load_technology
 from gaincell.integrations.hf.size import model_size
 from gaincell.results import read
-from gaincell.results.codec import from_json
-from gaincell.results.plain import number
+from gaincell.results.cost import CostResult
+from gaincell.results.sweep import SweepResult
 from gaincell.sweeps.file import load_sweep
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "costs"
@@ -106,9 +106,9 @@ def test_cells_and_their_areas(cost: HeadCost) -> None:
 def test_ratios_against_the_released_measurements(cost: HeadCost) -> None:
     """344x and 97 266x (RTX 4090), 7521x and 43 981x (Jetson Nano), against twelve heads."""
     found = {
-        name: ratio(machine, cost.cited.latency, cost.cited.energy) for name, machine in published().items()
+        name: ratios(machine, cost.cited.latency, cost.cited.energy) for name, machine in published().items()
     }
-    rounded = {name: (round(r.latency), round(r.energy or 0)) for name, r in found.items()}
+    rounded = {name: (round(latency), round(energy or 0)) for name, (latency, energy) in found.items()}
     assert rounded == {"rtx-4090": (344, 97_266), "jetson-nano": (7521, 43_981)}
 
 
@@ -127,10 +127,10 @@ def test_printed_ratios_are_rounded_down(cost: HeadCost) -> None:
         "jetson-nano": (p.latency_jetson_nano, p.energy_jetson_nano),
     }
     for name, (latency, energy) in pairs.items():
-        found = ratio(published()[name], cost.cited.latency, cost.cited.energy)
-        assert found.energy is not None
-        assert 0.85 <= latency / found.latency <= 1
-        assert 0.85 <= energy / found.energy <= 1
+        slower, more = ratios(published()[name], cost.cited.latency, cost.cited.energy)
+        assert more is not None
+        assert 0.85 <= latency / slower <= 1
+        assert 0.85 <= energy / more <= 1
 
 
 def test_every_block_is_in_its_band_or_listed_as_outside(cost: HeadCost) -> None:
@@ -252,50 +252,46 @@ def test_bands_with_measured_activity(name: str, group: int, outside: set[str]) 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("cost-*.json")), ids=lambda path: path.stem)
 def test_committed_costs_are_those_of_the_estimate(path: Path) -> None:
     """From the activity that a result holds follow its energies, latency, area and what is left out."""
-    result = read(path)
-    sizes = {key: int(number(of)) for key, of in result["model"].items() if isinstance(of, dict)}
-    window = int(number(result["head"]["window"]))
-    digital = next(line["parts"] for line in result["head"]["lines"] if line["name"] == "digital")
+    result = read(path, CostResult)
+    sizes = {key: of for key, of in vars(result.model).items() if key not in ("name", "source")}
+    digital = next(line.parts for line in result.head.lines if line.name == "digital")
     scaling = {"column_gains": "column gains" in digital, "array_normaliser": "division" in digital}
     found = mean_head(
-        ModelSize(result["model"]["name"], result["model"]["source"], **sizes, **scaling),
-        load_design(result["design"]["name"]).replace(window=window, layers=sizes["layers"]),
-        load_technology(result["technology"]["name"]),
-        from_json(Activity, result["activity"]),
-        round(number(result["head"]["context"])),
+        ModelSize(result.model.name, result.model.source, **sizes, **scaling),
+        load_design(result.design.name).replace(window=result.head.window, layers=result.model.layers),
+        load_technology(result.technology.name),
+        Activity(**vars(result.activity)),
+        round(result.head.context),
     )
-    for line, stored in zip(found.lines, result["head"]["lines"], strict=True):
-        parts = {name: number(entry) for name, entry in stored["parts"].items()}
-        assert {name: part.energy for name, part in line.bottom_up.parts.items()} == pytest.approx(parts)
-        assert line.bottom_up.energy == pytest.approx(number(stored["bottom_up"]))
-        assert (line.inside, found.explain(line)) == (stored.get("inside"), stored.get("explanation", ""))
-    assert found.bottom_up.latency == pytest.approx(number(result["head"]["bottom_up"]["latency"]))
-    assert found.area.area == pytest.approx(number(result["areas"]["head"]))
-    assert [vars(one) for one in left_out(found.head.design, None, found.head.divisions > 0)] == result[
-        "left_out"
-    ]
+    for line, stored in zip(found.lines, result.head.lines, strict=True):
+        parts = {name: part.energy for name, part in line.bottom_up.parts.items()}
+        assert parts == pytest.approx(dict(stored.parts))
+        assert line.bottom_up.energy == pytest.approx(stored.bottom_up)
+        assert (line.inside, found.explain(line)) == (stored.inside, stored.explanation or "")
+    assert found.bottom_up.latency == pytest.approx(result.head.bottom_up.latency)
+    assert found.area.area == pytest.approx(result.areas.head)
+    assert tuple(left_out(found.head.design, None, found.head.divisions > 0)) == result.left_out
 
 
 @pytest.mark.parametrize("name", ["constraints", "arrays", "relaxed"])
 def test_committed_sweeps_have_the_latency_and_area_of_the_estimate(name: str) -> None:
     """What depends on the design alone; energies were priced anew with them, and the page says how."""
-    result = read(RESULTS.parent / "sweeps" / f"{name}.json")
+    result = read(RESULTS.parent / "sweeps" / f"{name}.json", SweepResult)
     sweep = load_sweep(RESULTS.parents[2] / "recipes" / "sweeps" / f"{name}.toml")
     size, technology = model_size(sweep.model), load_technology(sweep.technology)
-    for point in result["points"]:
-        values = {key: _parameter(key, entry) for key, entry in point["parameters"].items()}
+    for point in result.points:
+        values = {key: _parameter(key, point.setting(key)) for key in point.parameters}
         design = sweep.chip(values).replace(layers=size.layers)
         cost = of_model(size, design, technology, Activity.assumed(design))
         for key, found in (("latency", cost.latency[1]), ("area", cost.area[1])):
-            assert found == pytest.approx(number(point["values"][key]))
+            assert found == pytest.approx(point.values[key].value)
     page = (RESULTS.parents[1] / "sweeps.md").read_text()
-    assert result["provenance"].get("repriced", {"how": ""})["how"] in page
+    repriced = result.provenance.repriced
+    assert repriced is None or repriced.how in page
 
 
 def _parameter(name: str, entry: Any) -> Any:
     """A parameter of a point, as its sweep has it."""
-    if isinstance(entry, dict):
-        return entry["value"]
     return {"true": True, "false": False, "none": "none" if name == "readout" else None}.get(entry, entry)
 
 

@@ -29,27 +29,24 @@ from tests import drawing
 from tests.tiers import slow
 
 from gaincell.reports import (
-    ablation,
-    activity,
     baseline,
-    chips,
     comparison,
     comparison_figure,
     costs_figures,
-    fidelity,
+    evaluation,
     figures,
-    hardware,
+    heads,
+    simulation,
     spice,
     sweep_figures,
     training,
 )
 from gaincell.reports.style import STYLE, styled
 from gaincell.results import parse, read
-from gaincell.results.cells import CellAdaptationResult
 from gaincell.results.cost import CostResult
-from gaincell.results.evaluation import PausesResult, TasksResult
-from gaincell.results.run import MappedResult, TrainedResult
-from gaincell.results.sweep import SweepResult
+from gaincell.results.evaluation import ChipsResult, PausesResult, TasksResult
+from gaincell.results.run import CellAdaptationResult, MappedResult, TrainedResult
+from gaincell.results.spice import CharacterisationResult
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -70,7 +67,9 @@ def _result(path: str) -> Any:
 
 
 def _drawn(run: MappedResult, name: str) -> Figure:
-    return figures.drawn(run)[name]
+    figure = figures.FIGURES[name](run)
+    assert figure is not None
+    return figure
 
 
 def _of(path: str, draw: Callable[..., Any], *rest: Any) -> Draw:
@@ -90,7 +89,7 @@ def _several(pattern: str, draw: Callable[..., Any], name: Callable[[Path], str]
 
 
 def _mismatch(path: Path) -> str:
-    return f"{100 * read(path)['chips']['current_offset_std']['value']:g} %"
+    return f"{100 * read(path, ChipsResult).chips.spread['current_offset_std'].value:g} %"
 
 
 def _cells(_: Path) -> Figure:
@@ -101,10 +100,10 @@ def _cells(_: Path) -> Figure:
     return cells_page.adaptation(found)
 
 
-def _tasks(model: str, folder: Path) -> Any:
+def _tasks(model: str, _: Path) -> Any:
     paths = sorted(RESULTS.glob(f"evaluation/tasks/{model}-*.json"))
     runs = {path.stem.partition("-")[2]: read(path, TasksResult) for path in paths}
-    return comparison_figure.draw_comparison(comparison.compare(runs, "software"), folder / "tasks.png")
+    return comparison_figure.differences(comparison.compare(runs, "software"))
 
 
 def _tokens(chip: str, _: Path) -> Figure:
@@ -138,7 +137,7 @@ def _simulation(*what: str) -> Any:
 
 def _simulated(name: str, _: Path) -> Figure:
     head = ["head", "--group", "2", "--layers", "6", "--tokens", "64"]
-    figure: Figure = getattr(hardware, name)(_simulation(*(["tile"] if name == "waveforms" else head)))
+    figure: Figure = getattr(simulation, name)(_simulation(*(["tile"] if name == "waveforms" else head)))
     return figure
 
 
@@ -148,7 +147,7 @@ def _reproduction(name: str, _: Path) -> Figure:
     from gaincell.chips.design_file import load_design
 
     chip = load_design("leroux2025")
-    cell = read(RESULTS / "spice" / "cell-freepdk45.json")
+    cell = read(RESULTS / "spice" / "cell-freepdk45.json", CharacterisationResult)
     return drawn.draw_cell(chip, cell) if name == "cell" else getattr(drawn, f"draw_{name}")(chip)
 
 
@@ -163,20 +162,20 @@ FIGURES: dict[str, Draw] = {
         for name in ("perplexity", "adaptation", "mismatch", "codes", "cell")
     },
     "adaptation-starts": _starts,
-    "ablation": _of("evaluation/ablation", ablation.ablation_figure),
-    "fidelity": _of("evaluation/fidelity", fidelity.fidelity_figure),
-    "why-constraints": _of("why/ablation", ablation.ablation_figure),
-    "why-heads": _of("why/fidelity", fidelity.fidelity_figure),
+    "ablation": _of("evaluation/ablation", evaluation.ablation_figure),
+    "fidelity": _of("evaluation/fidelity", heads.fidelity_figure),
+    "why-constraints": _of("why/ablation", evaluation.ablation_figure),
+    "why-heads": _of("why/fidelity", heads.fidelity_figure),
     **{
-        f"activity-smollm2-135m{chip}": _of(f"costs/activity-smollm2-135m{chip}", activity.activity_figure)
+        f"activity-smollm2-135m{chip}": _of(f"costs/activity-smollm2-135m{chip}", heads.activity_figure)
         for chip in ("", "-extended")
     },
     "baseline-cpu": _of("costs/baseline-cpu", baseline.baseline_figure),
-    "pauses": lambda _: hardware.pauses(
+    "pauses": lambda _: evaluation.pauses(
         [read(path, PausesResult) for path in sorted(RESULTS.glob("pauses/*.json"))]
     ),
-    "context": _of("context/context", hardware.context),
-    "chips": _several("evaluation/chips-*.json", chips.draw_chips, _mismatch),
+    "context": _of("context/context", evaluation.context),
+    "chips": _several("evaluation/chips-*.json", evaluation.draw_chips, _mismatch),
     "adaptation-cells": _cells,
     "tasks-tiny": partial(_tasks, "tiny"),
     "tasks-smollm2": partial(_tasks, "smollm2"),
@@ -194,8 +193,8 @@ FIGURES: dict[str, Draw] = {
         f"sweep-{p.stem}-{name}": _of(f"sweeps/{p.stem}", draw)
         for p in sorted((RESULTS / "sweeps").glob("*.json"))
         if p.stem != "codesign"
-        for name, (has_data, draw) in sweep_figures.FIGURES.items()
-        if has_data(read(p, SweepResult)) and (ROOT / f"docs/figures/sweep-{p.stem}-{name}.png").exists()
+        for name, draw in sweep_figures.FIGURES.items()
+        if (ROOT / f"docs/figures/sweep-{p.stem}-{name}.png").exists()
     },
     "sweep-codesign-levels": _of("sweeps/codesign", codesign_page.levels_figure),
     **{
@@ -402,7 +401,8 @@ def test_stages_without_variance_are_no_perfect_matches() -> None:
     run = read(RESULTS / "smollm2.json", MappedResult)
     silent = run.adaptation["closed-form"].skipped
     assert run.mismatch is not None
-    figure = figures.mismatch(run.mismatch, run.adaptation)
+    figure = figures.mismatch(run)
+    assert figure is not None
     _, exact_before, after, exact_after, *_ = figure.axes[3].lines
     drawn = np.asarray(after.get_ydata())
     assert np.isnan(drawn).sum() == len(silent) > 0
@@ -423,11 +423,11 @@ def test_maps_of_one_kind_share_a_scale(monkeypatch: pytest.MonkeyPatch, tmp_pat
     scales: dict[str, set[tuple[float, float]]] = {}
     for axes in figure.axes:
         for image in axes.images:
-            kind = next(k for k, keys in fidelity.MAPS.items() if axes.get_title(loc="left") in keys)
+            kind = next(k for k, keys in heads.MAPS.items() if axes.get_title(loc="left") in keys)
             scales.setdefault(kind, set()).add(image.get_clim())
-    assert scales.keys() == fidelity.MAPS.keys()
+    assert scales.keys() == heads.MAPS.keys()
     assert all(len(found) == 1 for found in scales.values())
-    assert {bar.get_ylabel() for bar in _colour_bars(figure)} == fidelity.MAPS.keys()
+    assert {bar.get_ylabel() for bar in _colour_bars(figure)} == heads.MAPS.keys()
 
 
 @pytest.mark.parametrize("draw", [costs_figures.machines, costs_figures.sweeps])

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from gaincell.cli import app
 from gaincell.errors import RunError
-from gaincell.reports.hardware import pauses
+from gaincell.reports.evaluation import pauses
 from gaincell.reports.html import theme
 from gaincell.reports.html.page import load, names, page
 from gaincell.reports.html.picture import DRAWN, MOST, line_rows, picture
@@ -31,7 +31,7 @@ from gaincell.reports.html.sections import SECTIONS
 from gaincell.reports.html.tables import short
 from gaincell.reports.style import RED, styled
 from gaincell.reports.tables import number_and_error, readable
-from gaincell.results import read
+from gaincell.results import content
 from gaincell.results.codec import from_json
 from gaincell.results.evaluation import PausesResult
 
@@ -138,7 +138,7 @@ def whole() -> str:
 
 
 def says_where_it_is_from(page: Checked, file: Path) -> bool:
-    provenance = read(file)["provenance"]
+    provenance = content(file)["provenance"]
     said = str(provenance["protocol"]), str(provenance["commit"] or "installed package")
     return all(words in page.text for words in said)
 
@@ -234,7 +234,7 @@ def test_sections_appear_only_where_a_result_holds_them(whole: str) -> None:
 @pytest.mark.usefixtures("blank_figures")
 def test_numbers_are_those_of_the_result_with_their_kind() -> None:
     html = made(ROOT / "docs" / "results" / "tiny.json")
-    stage = read(ROOT / "docs" / "results" / "tiny.json")["stages"][0]
+    stage = content(ROOT / "docs" / "results" / "tiny.json")["stages"][0]
     shown = f"{stage['perplexity']['value']:.2f} ± {stage['perplexity_error']['value']:.2f}"
     assert f'{shown}<abbr title="measured">m</abbr>' in html
 
@@ -262,7 +262,7 @@ def hostile(entry: Any, key: str = "") -> Any:
     ],
 )
 def test_what_a_result_says_is_escaped(file: str, tmp_path: Path) -> None:
-    run = hostile(read(ROOT / "docs" / "results" / f"{file}.json"))
+    run = hostile(content(ROOT / "docs" / "results" / f"{file}.json"))
     path = tmp_path / "hostile.json"
     path.write_text(json.dumps(run), encoding="utf-8")
     html = page([load(path, HOSTILE)], title=HOSTILE)
@@ -281,7 +281,7 @@ def test_broken_results_are_refused(tmp_path: Path) -> None:
         with pytest.raises(RunError, match=words):
             page([load(path, "broken")])
 
-    good = read(ROOT / "docs" / "results" / "evaluation" / "chips-5.json")
+    good = content(ROOT / "docs" / "results" / "evaluation" / "chips-5.json")
     refused("{", r"broken\.json cannot be read")
     refused({"schema": 99}, r"broken\.json is not a result")
     refused(
@@ -293,7 +293,7 @@ def test_broken_results_are_refused(tmp_path: Path) -> None:
     refused(less, r"broken\.json\.chips lacks 'nominal'; make it again")
     bare = copy.deepcopy(good)
     bare["chips"]["mean"] = 3.0
-    refused(bare, "broken result: chips.mean = 3.0 stands without unit and kind")
+    refused(bare, r"broken\.json\.chips\.mean lacks unit or kind; make it again")
     refused(good | {"provenance": {"date": "x"}}, r"broken\.json\.provenance lacks 'command'")
     with pytest.raises(RunError, match="no results"):
         page([])
@@ -301,10 +301,10 @@ def test_broken_results_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("blank_figures")
 def test_numbers_that_json_does_not_know(tmp_path: Path) -> None:
-    fidelity = read(ROOT / "docs" / "results" / "evaluation" / "fidelity.json")
+    fidelity = content(ROOT / "docs" / "results" / "evaluation" / "fidelity.json")
     fidelity["fidelity"]["error"]["value"][0][1] = "nan"
     fidelity["fidelity"]["cosine"]["value"][0][1] = "infinity"
-    run = read(ROOT / "docs" / "results" / "tiny.json")
+    run = content(ROOT / "docs" / "results" / "tiny.json")
     run["stages"][2]["perplexity"]["value"] = "infinity"
     run["stages"][3]["perplexity_error"]["value"] = "nan"
     for name, found in (("fidelity", fidelity), ("tiny", run)):
@@ -318,7 +318,7 @@ def test_numbers_that_json_does_not_know(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("blank_figures")
 def test_pauses_of_one_block_have_no_error(tmp_path: Path) -> None:
     """As `gaincell evaluate --at` writes them with --limit of one block."""
-    run = read(ROOT / "docs" / "results" / "pauses" / "silicon.json")
+    run = content(ROOT / "docs" / "results" / "pauses" / "silicon.json")
     for row in run["pauses"]:
         row["perplexity_error"]["value"] = None
     path = tmp_path / "at.json"
@@ -332,7 +332,7 @@ def test_pauses_of_one_block_have_no_error(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("blank_figures")
 def test_a_run_with_a_log_shows_its_training(tmp_path: Path) -> None:
-    run = read(ROOT / "adapters" / "smollm2-135m" / "run.json")
+    run = content(ROOT / "adapters" / "smollm2-135m" / "run.json")
     run["stages"][-1]["curve"] = {
         "step": {"value": [1, 2, 3], "unit": "steps", "kind": "measured"},
         "perplexity": {"value": [90.0, 60.0, 50.0], "unit": "1", "kind": "simulated"},
@@ -376,7 +376,7 @@ def test_a_damaged_log_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_result_of_codesign_shows_what_was_learned(tmp_path: Path) -> None:
     """A point of the comparison is what `gaincell codesign` gives, but for its name and provenance."""
-    comparison = read(ROOT / "docs" / "results" / "sweeps" / "codesign.json")
+    comparison = content(ROOT / "docs" / "results" / "sweeps" / "codesign.json")
     point = next(p for p in comparison["points"] if p["learn"] == ["saturations", "levels"])
     run = {key: part for key, part in point.items() if key not in ("name", "chip", "levels")}
     run |= {"schema": comparison["schema"], "provenance": comparison["provenance"]}
@@ -462,7 +462,7 @@ def test_every_protocol_of_an_evaluation_has_a_section(
         "provenance",
     }
     for name, key in (("blocks", "perplexity"), ("rolling", "word_perplexity")):
-        number = read(f"{name}.json")[key]
+        number = content(f"{name}.json")[key]
         assert f">{readable(number['value'])}<abbr" in html
     assert "far" in html
     assert "again, repeated" in html
@@ -559,7 +559,7 @@ def test_numbers_keyboard_and_theme(tab: Browser, shown: Path) -> None:
     tab.open(shown, 1280)
     numbers = "document.querySelector('#fidelity figure details')"
     tab.run(f"{numbers}.querySelector('summary').focus(); {numbers}.open = true")
-    error = read(ROOT / "docs" / "results" / "evaluation" / "fidelity.json")["fidelity"]["error"]["value"]
+    error = content(ROOT / "docs" / "results" / "evaluation" / "fidelity.json")["fidelity"]["error"]["value"]
     said = tab.run(f"return {numbers}.querySelector('table').rows[2].cells[1].textContent")
     assert said == short(error[1][0])
     tab.run(f"{numbers}.querySelector('.scroll').focus()")

@@ -11,15 +11,13 @@ from typing import Annotated
 import pytest
 
 from gaincell.errors import RunError
-from gaincell.results import KINDS, kind_of, parse, read
-from gaincell.results import read as reports_read
+from gaincell.results import KINDS, content, kind_of, parse, read
 from gaincell.results.codec import COLUMNS, Cited, Numbers, from_json, kinds_of, to_json
-from gaincell.results.codesign import CodesignResult
+from gaincell.results.codec import KINDS as ORIGINS
 from gaincell.results.common import Number, Value, nothing
 from gaincell.results.device import DeviceResult
 from gaincell.results.evaluation import ComparisonResult, ContextResult, PerplexityResult, RollingResult
-from gaincell.results.plain import check
-from gaincell.results.run import MappedResult, StagedResult, TrainedResult
+from gaincell.results.run import CodesignResult, MappedResult, StagedResult, TrainedResult
 from gaincell.results.simulation import GenerationResult, HeadResult, TileResult
 from gaincell.results.sweep import PointResult
 from gaincell.units import Joule, Second
@@ -37,10 +35,47 @@ TYPED = [
 
 @pytest.mark.parametrize("path", TYPED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_committed_result_is_written_back_as_it_was(path: Path) -> None:
-    content = json.loads(path.read_text())
-    found = parse(content, path.name)
-    assert to_json(found) == content
-    check(to_json(found))
+    run = content(path)
+    assert to_json(parse(run, path.name)) == run
+    check_numbers({key: part for key, part in run.items() if key not in ("provenance", "schema")})
+
+
+def check_numbers(entry: object, where: str = "result") -> None:
+    """Raise ValueError where a number stands without unit and kind, or is cited without its source."""
+    if isinstance(entry, dict) and "value" in entry:
+        if not isinstance(entry.get("unit"), str) or not entry["unit"] or entry.get("kind") not in ORIGINS:
+            raise ValueError(f"{where} lacks unit or kind")
+        if not is_value(entry["value"]):
+            raise ValueError(f"{where} has a value that is neither a number, a word nor a list of them")
+        if entry["kind"] == "cited" and not entry.get("source"):
+            raise ValueError(f"{where} is cited without a source")
+    elif isinstance(entry, dict):
+        for key, item in entry.items():
+            check_numbers(item, f"{where}.{key}")
+    elif isinstance(entry, list):
+        for n, item in enumerate(entry):
+            check_numbers(item, f"{where}[{n}]")
+    elif isinstance(entry, (int, float)) and not isinstance(entry, bool):
+        raise ValueError(f"{where} = {entry} stands without unit and kind")
+
+
+def is_value(entry: object) -> bool:
+    if isinstance(entry, list):
+        return all(map(is_value, entry))
+    return entry is None or isinstance(entry, (int, float, str))
+
+
+@pytest.mark.parametrize("bad", [{"x": 1.0}, {"x": {"value": 1, "unit": "V"}}, {"x": [{"y": 2}]}])
+def test_a_number_without_unit_or_kind_is_found(bad: object) -> None:
+    with pytest.raises(ValueError, match="x"):
+        check_numbers(bad)
+
+
+def test_a_cited_number_needs_its_source() -> None:
+    with pytest.raises(RunError, match="source"):
+        Value(1.0, "V", "cited")
+    with pytest.raises(RunError, match="source"):
+        from_json(Value, {"value": 1.0, "unit": "V", "kind": "cited"})
 
 
 def test_kinds_of_committed_results_are_found() -> None:
@@ -123,32 +158,31 @@ def test_annotations_say_what_is_written() -> None:
     ],
 )
 def test_what_is_no_such_result_is_refused(path: tuple[str | int, ...], put: object, message: str) -> None:
-    content = json.loads(json.dumps(to_json(EXAMPLE)))
-    place = content
+    entry = json.loads(json.dumps(to_json(EXAMPLE)))
+    place = entry
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = put
     with pytest.raises(RunError, match=message):
-        from_json(Example, content)
+        from_json(Example, entry)
 
 
 def test_what_is_missing_is_named() -> None:
-    content = to_json(EXAMPLE)
-    del content["error"]
+    entry = to_json(EXAMPLE)
+    del entry["error"]
     with pytest.raises(RunError, match="result lacks 'error'; make it again"):
-        from_json(Example, content)
+        from_json(Example, entry)
 
 
 def test_one_function_reads_files_and_directories() -> None:
     adapter, mapped = ROOT / "adapters" / "smollm2-135m", RESULTS / "tiny.json"
     run = read(adapter, StagedResult)
     assert isinstance(run, TrainedResult)
-    assert read(adapter) == to_json(run)
+    assert content(adapter) == to_json(run)
     assert run.saved_stage is run.stage("fine-tuned") is run.stages[-1]
     assert isinstance(read(mapped, StagedResult), MappedResult)
     with pytest.raises(RunError, match=r"tiny\.json: unknown key"):
         read(mapped, TrainedResult)
-    assert reports_read is read
 
 
 @dataclass(frozen=True)
@@ -168,8 +202,8 @@ class Choice:
     ],
 )
 def test_what_may_be_of_several_types_comes_back_as_it_was(choice: Choice) -> None:
-    content = json.loads(json.dumps(to_json(choice)))
-    assert ("others" in content) == (choice.others is not nothing())
-    again = from_json(Choice, content)
+    entry = json.loads(json.dumps(to_json(choice)))
+    assert ("others" in entry) == (choice.others is not nothing())
+    again = from_json(Choice, entry)
     assert again == choice
-    assert json.dumps(to_json(again)) == json.dumps(content)  # 8 is not 8.0
+    assert json.dumps(to_json(again)) == json.dumps(entry)  # 8 is not 8.0

@@ -36,8 +36,7 @@ from gaincell.integrations.hf.checkpoint import (
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import find_source
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
-from gaincell.mapping.folder import RunFolder
-from gaincell.mapping.records import Told, evaluated
+from gaincell.mapping.folder import RunFolder, Told, evaluated
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
 from gaincell.training.data import keep_tokens

@@ -20,7 +20,7 @@ from gaincell.mapping.folder import run_lock
 from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports.baseline import per_token
 from gaincell.results import read
-from gaincell.results.baseline import BaselineResult
+from gaincell.results.system_cost import BaselineResult
 from gaincell.spice.inputs import check_codes, real_inputs
 
 ROOT = Path(__file__).parents[2]

@@ -22,10 +22,9 @@ pytest.importorskip("amaranth", reason=AMARANTH)
 from gaincell.rtl import formal, gates
 from gaincell.rtl.energy import energies, hypotheses
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import Stimulus, simulate
+from gaincell.rtl.simulation import Stimulus, random_scales, random_words, simulate
 from gaincell.rtl.synthesis import Synthesis, map_to_library, synthesise
 from gaincell.rtl.verilog import Design, generate, play
-from gaincell.rtl.words import random_scales, random_words
 
 PARAMETERS = Parameters(load_design("leroux2025").replace(tile=4, window=12), rows=4, group=2)
 """Three sub-tiles of four columns; the tokens go around the ring."""
@@ -83,7 +82,7 @@ def test_the_verilog_gives_every_wire_of_the_simulator_in_every_period(
 ) -> None:
     needs(program)
     found = play(verilog, run.record, program)
-    assert (found.periods, found.different, found.first) == (len(run.record.outputs), 0, ())
+    assert (found.compared, found.different, found.first) == (len(run.record.outputs), 0, ())
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -133,10 +132,10 @@ def test_signed_queries_in_verilog() -> None:
 def test_the_gates_give_every_wire_of_the_simulator(
     run: Stimulus, verilog: Design, synthesis: Synthesis
 ) -> None:
-    found = gates.replay(synthesis, verilog.top, run.record)
-    assert (found.periods, found.different) == (len(run.record.outputs), 0)
+    found = gates.replay(synthesis, verilog.top, run.record).comparison
+    assert (found.compared, found.different) == (len(run.record.outputs), 0)
     faulty = with_fault(verilog, *FAULTS["adder without sign extension"])
-    assert gates.replay(synthesise(faulty), verilog.top, run.record).different > 0
+    assert gates.replay(synthesise(faulty), verilog.top, run.record).comparison.different > 0
 
 
 def test_registers_are_those_that_the_cost_model_counts(synthesis: Synthesis) -> None:

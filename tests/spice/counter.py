@@ -11,9 +11,9 @@ Not modelled: metastability at an edge of the pulse, time to ripple at the end.
 
 from __future__ import annotations
 
-from gaincell.spice.netlists.netlist import OPTIONS, Netlist, netlist, number
+from gaincell.spice.netlists.netlist import Netlist, bench, number
 from gaincell.spice.netlists.transistor_readout import gates
-from gaincell.spice.technology import Corner, Technology
+from gaincell.spice.technology import Site
 from gaincell.units import Hertz, Second
 
 BITS = 4
@@ -43,14 +43,12 @@ def flip_flop_lines() -> list[str]:
     ]
 
 
-def counter_bench(
-    technology: Technology, corner: Corner, widths: list[Second], clock: Hertz, longest: Second
-) -> Netlist:
+def counter_bench(site: Site, widths: list[Second], clock: Hertz, longest: Second) -> Netlist:
     """One counter for every pulse width: bits v(b<n>_0) ... v(b<n>_3), lowest first, read at the end.
 
     Widths below EDGE are no pulses.
     """
-    vdd = technology.vdd * corner.supply
+    vdd = site.vdd
     period = 1 / clock
     first = START + period / 2
     end = START + longest + 2 * period
@@ -59,7 +57,7 @@ def counter_bench(
         f"Vreset reset 0 PWL(0 0 {number(START / 2)} 0 {number(START / 2 + EDGE)} {number(vdd)})",
         f"Vclk clk 0 PULSE(0 {number(vdd)} {number(first)} {number(EDGE)} {number(EDGE)} "
         f"{number(period / 2 - EDGE)} {number(period)})",
-        *gates(technology),
+        *gates(site.technology),
         *flip_flop_lines(),
     ]
     for n, width in enumerate(widths):
@@ -77,13 +75,6 @@ def counter_bench(
         for bit in range(BITS):
             body.append(f"Xt{n}_{bit} {ck} {ckb} reset b{n}_{bit} c{n}_{bit} vread toggle")
             ck, ckb = f"c{n}_{bit}", f"b{n}_{bit}"
-    return netlist(
-        f"{technology.name}: counters of {len(widths)} pulses",
-        body,
-        f".tran 50p {number(end)} 0 50p",
-        [f"v(b{n}_{bit})" for n in range(len(widths)) for bit in range(BITS)],
-        files=technology.files(corner),
-        temperature=corner.temperature,
-        options=OPTIONS,
-        stop_time=end,
-    )
+    title = f"counters of {len(widths)} pulses"
+    saved = [f"v(b{n}_{bit})" for n in range(len(widths)) for bit in range(BITS)]
+    return bench(site, title, body, saved, stop=end, steps=("50p", "50p"))

@@ -9,41 +9,40 @@ from tests.tiers import slow
 from gaincell.chips.design_file import load_design
 from gaincell.chips.device_file import load_device
 from gaincell.errors import InputError
-from gaincell.spice.characterise import Characterisation, characterise, threshold_shifts, write_measurements
-from gaincell.spice.device import device_of
+from gaincell.results.spice import CharacterisationResult
+from gaincell.spice.characterise import characterise, device_of, threshold_shifts
 from gaincell.spice.netlists.cell import hold_bench
 from gaincell.spice.runner import available, run
-from gaincell.spice.technology import Corner, technology, user_technology
+from gaincell.spice.technology import Corner, Site, technology, user_technology
 
 pytestmark = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
 
 
 @pytest.fixture(scope="module", params=["freepdk45", slow("generic28")])
-def found(request: pytest.FixtureRequest) -> Characterisation:
+def found(request: pytest.FixtureRequest) -> CharacterisationResult:
     return characterise(technology(request.param), load_design("leroux2025"), cells=10, tau=5e-3)
 
 
-def test_the_curve_rises_and_is_nearly_odd(found: Characterisation) -> None:
-    assert (np.diff(found.current) > 0).all()
-    assert (np.diff(found.charge) > 0).all()
-    assert abs(found.current[0] / found.current[-1] + 1) < 0.15
-    assert 8e-6 < found.current[-1] < 11e-6
+def test_the_curve_rises_and_is_nearly_odd(found: CharacterisationResult) -> None:
+    assert (np.diff(found.curve.current) > 0).all()
+    assert (np.diff(found.curve.charge) > 0).all()
+    assert abs(found.curve.current[0] / found.curve.current[-1] + 1) < 0.15
+    assert 8e-6 < found.curve.current[-1] < 11e-6
 
 
-def test_every_level_is_written_within_a_nanosecond(found: Characterisation) -> None:
-    assert found.write_times.max() < 1e-9
-    assert np.abs(found.written).max() < 9e-3
+def test_every_level_is_written_within_a_nanosecond(found: CharacterisationResult) -> None:
+    assert max(found.write.settled_within_9_mV) < 1e-9
+    assert np.abs(found.write.error_after_switching_off).max() < 9e-3
 
 
-def test_disturb_stays_below_a_tenth_of_a_level(found: Characterisation) -> None:
-    assert np.abs(found.read_disturb).max() < 12e-3
-    assert np.abs(found.half_select).max() < 12e-3
+def test_disturb_stays_below_a_tenth_of_a_level(found: CharacterisationResult) -> None:
+    assert np.abs(found.disturb.after_8_reads).max() < 12e-3
+    assert np.abs(found.disturb.half_selected).max() < 12e-3
 
 
-def test_the_device_is_what_was_simulated(found: Characterisation, tmp_path: Path) -> None:
+def test_the_device_is_what_was_simulated(found: CharacterisationResult, tmp_path: Path) -> None:
     design = load_design("leroux2025")
-    files = write_measurements(found, tmp_path / "cell", design.t_pulse_max)
-    device, without = device_of(found, *files, design, "cell", "ngspice")
+    device, without = device_of(found, design, tmp_path / "cell", 5e-3)
     assert without == ""
     device.save(tmp_path / "cell.toml")
     again = load_device(tmp_path / "cell.toml")
@@ -55,7 +54,7 @@ def test_the_device_is_what_was_simulated(found: Characterisation, tmp_path: Pat
 def test_default_gmin_is_not_taken_for_retention() -> None:
     """The simulator's 1e-12 S discharges the store within milliseconds; ours must not."""
     held = [
-        float(run(hold_bench(technology("freepdk45"), Corner(), [0.75], 1e-2, gmin=gmin)).plot["v(st0)"][-1])
+        float(run(hold_bench(Site(technology("freepdk45")), [0.75], 1e-2, gmin=gmin)).plot["v(st0)"][-1])
         for gmin in (1e-20, 1e-18, 1e-12)
     ]
     assert held[0] == pytest.approx(held[1], abs=2e-4)
@@ -64,7 +63,7 @@ def test_default_gmin_is_not_taken_for_retention() -> None:
 
 
 def test_an_oxide_write_transistor_holds() -> None:
-    plot = run(hold_bench(technology("oxide"), Corner(), [0.0, 0.9], 1.0, gmin=1e-24)).plot
+    plot = run(hold_bench(Site(technology("oxide")), [0.0, 0.9], 1.0, gmin=1e-24)).plot
     assert abs(plot["v(st1)"][-1] - 0.9) < 1e-3
 
 
@@ -87,11 +86,9 @@ def test_own_models_give_the_same_curve_as_the_vendored_ones(tmp_path: Path) -> 
     )
     kit.write_text(text + subcircuits)
     own = user_technology(kit, "nch", "pch", subcircuits=True, nodes="bdgs")
-    curves = [run(curve_bench(t, Corner(), points=5)).plot["i(vb0)"] for t in (free, own)]
+    curves = [run(curve_bench(Site(t), points=5)).plot["i(vb0)"] for t in (free, own)]
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-4, atol=1e-10)
-    shifted = [
-        run(curve_bench(t, Corner(), points=5, shifts=[[0.012] * 4])).plot["i(vb0)"] for t in (free, own)
-    ]
+    shifted = [run(curve_bench(Site(t), points=5, shifts=[[0.012] * 4])).plot["i(vb0)"] for t in (free, own)]
     effect = [a - b for a, b in zip(shifted, curves, strict=True)]
     share = effect[1] / effect[0]  # without the part that delvto has in the mobility
     assert (share > 0.5).all()

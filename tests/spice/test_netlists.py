@@ -11,7 +11,7 @@ from tests.spice.circuits import circuits
 from gaincell.errors import InputError
 from gaincell.spice.netlists.array import WireElement, array_slice, word_line
 from gaincell.spice.netlists.readout import RELU, Readout
-from gaincell.spice.technology import Corner, technology, user_technology
+from gaincell.spice.technology import Corner, Site, technology, user_technology
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -36,11 +36,11 @@ def test_times_of_a_pulse_rise_whatever_its_width(width: float) -> None:
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:
-    free = technology("freepdk45")
+    free = Site(technology("freepdk45"))
     with pytest.raises(InputError, match="they must fit"):
-        array_slice(free, Corner(), [[0.0]], [1e-9, 1e-9], Readout(RELU, 1e-13))
+        array_slice(free, [[0.0]], [1e-9, 1e-9], Readout(RELU, 1e-13))
     with pytest.raises(InputError, match="longer than the longest"):
-        array_slice(free, Corner(), [[0.0]], [1e-6], Readout(RELU, 1e-13))
+        array_slice(free, [[0.0]], [1e-6], Readout(RELU, 1e-13))
 
 
 def test_corners_and_technologies_out_of_range_are_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from gaincell.spice.netlists.array import array_slice
 from gaincell.spice.netlists.readout import RELU, SIGNED, Phases, Readout
 from gaincell.spice.pulses import pulse_width
 from gaincell.spice.runner import available, run
-from gaincell.spice.technology import Corner, technology
+from gaincell.spice.technology import Site, technology
 
 pytestmark = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
 ROWS = 8
@@ -18,14 +18,12 @@ ROWS = 8
 
 @pytest.mark.parametrize("kind", slow_after(0, [RELU, SIGNED]))
 def test_the_pulse_is_affine_in_the_charge(kind: str) -> None:
-    free, design = technology("freepdk45"), load_design("leroux2025")
+    free, design = Site(technology("freepdk45")), load_design("leroux2025")
     levels = np.array([0.36, 0.40, 0.48, 0.5, 0.51, 0.525])
     stored = np.tile(levels, (ROWS, 1))
     full = ROWS * design.score_saturation_per_row * design.charge_unit
-    charge = ROWS * read_charge(free, Corner(), levels, 10e-9)[0] / full * 15e-9
-    bench = array_slice(
-        free, Corner(), stored.tolist(), [10e-9] * ROWS, Readout(kind, full), transistor_readout=True
-    )
+    charge = ROWS * read_charge(free, levels, 10e-9) / full * 15e-9
+    bench = array_slice(free, stored.tolist(), [10e-9] * ROWS, Readout(kind, full), transistor_readout=True)
     plot = run(bench).plot
     t, at = plot["time"], Phases().convert
     width = np.array([pulse_width(t, plot[f"v(p{c})"], 0.9) for c in range(len(levels))])

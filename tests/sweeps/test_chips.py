@@ -14,6 +14,7 @@ from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.ready import find_shipped
 from gaincell.reports import sweep as reports
@@ -77,14 +78,14 @@ def test_chips_draw_noise_that_no_calibration_met(
 
     monkeypatch.setattr(prepare, "adapt", adapting)
     monkeypatch.setattr(points, "perplexity", evaluating)
-    found = bench.measure({"noise.output_std": 0.2})
+    found, _, _ = bench.measure(0, {"noise.output_std": 0.2})
     assert seen["evaluate"] == [0, 1, 2]
     assert not set(seen["adapt"]) & {0, 1, 2}
     assert found.chips is not None
-    assert len(set(found.chips.perplexities)) == 3
-    still = bench.measure({"noise.output_std": 0.0})
+    assert len(set(found.chips.perplexity)) == 3
+    still, _, _ = bench.measure(0, {"noise.output_std": 0.0})
     assert still.chips is not None
-    assert len(set(still.chips.perplexities)) == 1
+    assert len(set(still.chips.perplexity)) == 1
     result = measured(sweep, tmp_path)
     assert "mean over 3 chips that differ by their noise" in reports.caption(result)
 
@@ -99,11 +100,11 @@ def test_yield_needs_cells_that_differ(write: Callable[..., Path]) -> None:
 def test_a_spread_of_retention_makes_chips_and_is_not_in_the_nominal_one(write: Callable[..., Path]) -> None:
     head = HEAD.replace('["perplexity"]', '["perplexity", "yield"]') + "chips = 2\nadapt = false\n"
     bench = Bench(load_sweep(write("leakage.spread = [0.0, 1.0]", head)))
-    alike, spread = (bench.measure({"leakage.spread": s}).chips for s in (0.0, 1.0))
+    alike, spread = (bench.measure(0, {"leakage.spread": s})[0].chips for s in (0.0, 1.0))
     assert alike is not None
     assert spread is not None
     assert spread.nominal == alike.nominal
-    assert len({alike.nominal, *spread.perplexities}) == 3
+    assert len({alike.nominal, *spread.perplexity}) == 3
 
 
 def test_what_is_saved_is_the_first_chip_as_it_was_measured(
@@ -118,11 +119,11 @@ def test_what_is_saved_is_the_first_chip_as_it_was_measured(
         return measure(model, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(points, "measure_activity", spy)
-    found = bench.measure({"mismatch.current_offset_std": 0.2})
+    found, _, _ = bench.measure(0, {"mismatch.current_offset_std": 0.2})
     assert found.chips is not None
-    bench.save(tmp_path / "run")
+    save(bench.model, tmp_path / "run")
     again = perplexity(load_model(tmp_path / "run").model, bench.evaluation, "blocks-64").perplexity
-    assert again == pytest.approx(found.chips.perplexities[0], rel=1e-9)
+    assert again == pytest.approx(found.chips.perplexity[0], rel=1e-9)
     (design,) = active
     assert isinstance(design, Design)
     assert design.mismatch.current_offset_std == 0.2

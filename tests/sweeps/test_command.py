@@ -20,7 +20,7 @@ from gaincell.results import read
 from gaincell.results.provenance import code
 from gaincell.results.sweep import SweepResult
 from gaincell.sweeps.file import FILE, load_sweep
-from gaincell.sweeps.names import ALIASES, known
+from gaincell.sweeps.space import ALIASES, known
 from gaincell.sweeps.study import enqueue, open_storage, open_study, survey
 from gaincell.sweeps.work import work
 

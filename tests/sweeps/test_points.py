@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.micro import micro_design
@@ -132,18 +133,18 @@ def test_chips_yield_and_an_adaptation_of_every_chip(write: Callable[..., Path],
 def test_fine_tuning_starts_anew_at_every_point(write: Callable[..., Path]) -> None:
     sweep = load_sweep(write("fine_tune = [0, 1]\nlearning_rate = [1e-3]"))
     bench = Bench(sweep)
-    plain = bench.measure({"fine_tune": 0, "learning_rate": 1e-3}).values["perplexity"]
-    tuned = bench.measure({"fine_tune": 1, "learning_rate": 1e-3}).values["perplexity"]
+    plain = bench.measure(0, {"fine_tune": 0, "learning_rate": 1e-3})[0].values["perplexity"].value
+    tuned = bench.measure(0, {"fine_tune": 1, "learning_rate": 1e-3})[0].values["perplexity"].value
     assert tuned != plain
-    assert bench.measure({"fine_tune": 0, "learning_rate": 1e-3}).values["perplexity"] == plain
+    assert bench.measure(0, {"fine_tune": 0, "learning_rate": 1e-3})[0].values["perplexity"].value == plain
 
 
 @pytest.mark.slow
 def test_training_meets_other_chips_than_those_evaluated(
     write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    head = HEAD + 'fine_tune = 1\nlearning_rate = 1e-3\nchips = 2\nloss = "distillation"\n'
-    sweep = load_sweep(write("mismatch.gain_std = [0.0, 0.3]", head))
+    head = HEAD + 'learning_rate = 1e-3\nchips = 2\nloss = "distillation"\n'
+    sweep = load_sweep(write("mismatch.gain_std = [0.0, 0.3]\nfine_tune = [0, 1]", head))
     bench = Bench(sweep)
     met: list[Design] = []
     redrawn = Design.redrawn
@@ -156,11 +157,18 @@ def test_training_meets_other_chips_than_those_evaluated(
 
     monkeypatch.setattr(Design, "redrawn", drawn)
 
-    before = bench.measure({"mismatch.gain_std": 0.3, "fine_tune": 0}).values["perplexity"]
+    before = bench.measure(0, {"mismatch.gain_std": 0.3, "fine_tune": 0})[0].values["perplexity"].value
     met.clear()
-    assert bench.measure({"mismatch.gain_std": 0.3}).values["perplexity"] != before
+    point, _, _ = bench.measure(0, {"mismatch.gain_std": 0.3, "fine_tune": 1})
+    assert point.values["perplexity"].value != before
     assert {design.mismatch.chip for design in met}.isdisjoint(range(2))
     assert len({design.mismatch.chip for design in met}) == 3  # where it begins, and one a micro-batch
+
+
+def _numbered(number: int, values: Mapping[str, Any]) -> tuple[tuple[float, ...], dict[str, Any]]:
+    """A measurement that leaves its number as the code."""
+    point = Point(point=number, state="complete", parameters={}, code=str(number))
+    return (values["retention_time"],), to_json(point)
 
 
 @pytest.mark.parametrize("sampler", slow_after(1, ["random", "tpe", "nsga2"]))
@@ -172,12 +180,12 @@ def test_samplers_give_exactly_the_points_asked_for(
     for storage in (open_storage(str(tmp_path / "j")), open_storage(f"sqlite:///{tmp_path}/s.db")):
         study = open_study(sweep, storage)
         enqueue(study, sweep.plan(), range(9))
-        assert work(sweep, storage, lambda n, values: ((values["retention_time"],), {"n": n})) == 9
+        assert work(sweep, storage, _numbered) == 9
         found = survey(study, 9)
         assert len(found.complete) == 9
         times = [trial.params["retention_time"] for trial in found.complete.values()]
         assert len(set(times)) >= (5 if sampler == "nsga2" else 8)  # children may repeat their parents
-        measured_at = [trial.user_attrs["entry"]["n"] for trial in found.complete.values()]
+        measured_at = [trial.user_attrs["entry"]["code"] for trial in found.complete.values()]
         assert len(set(measured_at)) == len({tuple(t.params.items()) for t in found.complete.values()})
         assert all(1e-5 <= t <= 1 for t in times)
     if sampler == "random":

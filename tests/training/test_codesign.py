@@ -25,7 +25,7 @@ from gaincell.mapping.codesign import CodesignSettings, codesign_model
 from gaincell.ops.gain_cell_attention import gain_cell_attention
 from gaincell.results import read
 from gaincell.results.codec import to_json
-from gaincell.results.codesign import CodesignComparison, CodesignResult
+from gaincell.results.run import CodesignComparison, CodesignResult
 from gaincell.training.codesign import Circuits, codesign, with_zero_code
 from gaincell.training.loop import train
 from gaincell.training.settings import TrainSettings

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from gaincell.training.memory import memory_kept
+from gaincell.training.machine import memory_kept
 
 PAGES, PAGE = 16384, resource.getpagesize()
 

@@ -26,7 +26,7 @@ from transformers import (
 
 from gaincell.errors import RunError
 from gaincell.integrations.hf.attach import attach
-from gaincell.integrations.hf.digital_scaling import add_biases, add_exponents
+from gaincell.integrations.hf.reparametrisation import add_biases, add_exponents
 from gaincell.progress import silent
 from gaincell.training import checkpoint as disk
 from gaincell.training.distillation import Distillation

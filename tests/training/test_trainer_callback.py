@@ -17,8 +17,7 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 import gaincell
 from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attached_layers
-from gaincell.training.log import TrainingLog, read_log
-from gaincell.training.tracker import tracking
+from gaincell.training.log import TrainingLog, read_log, tracking
 
 pytestmark = WARNINGS
 DESIGN = gaincell.load_design("leroux2025").replace(

@@ -25,22 +25,21 @@ from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention
 from gaincell.integrations.hf.interface import SOFTMAX
 from gaincell.integrations.hf.lora import add_lora, lora_parameters, merge_lora
-from gaincell.integrations.hf.mixing import MIX, add_mixing, fold
+from gaincell.integrations.hf.mixing import add_mixing, fold
+from gaincell.integrations.hf.reparametrisation import MIX
 from gaincell.integrations.hf.support import attention_modules
-from gaincell.mapping.transfer import AttentionTransfer
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import BackendName
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
-from gaincell.training.activations import kept_bytes, left_to_container
-from gaincell.training.attention_weights import QUERIES, SMOOTH, watched_queries
 from gaincell.training.data import RandomBlocks, keep_tokens, repeat_passages, train_tokenizer
 from gaincell.training.distillation import Distillation
 from gaincell.training.loop import TrainSettings, next_token_loss, switch_checkpointing, train
+from gaincell.training.machine import bf16_pays, kept_bytes, left_to_container
 from gaincell.training.parallel import clip_each_gradient
-from gaincell.training.precision import bf16_pays
 from gaincell.training.settings import learning_rate_at
 from gaincell.training.shares import GROUPS
+from gaincell.training.transfer import QUERIES, SMOOTH, AttentionTransfer, watched_queries
 
 
 def blocks(count: int = 16, length: int = 33) -> Tensor:
@@ -381,7 +380,7 @@ def test_a_container_may_take_what_its_limit_leaves(tmp_path: Path) -> None:
 def test_activations_are_computed_again_where_memory_asks_for_it(
     free: int, recomputed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gaincell.training.activations.free_memory", lambda device: free)
+    monkeypatch.setattr("gaincell.training.machine.free_memory", lambda device: free)
     seen = []
 
     def loss(model: nn.Module, tokens: Tensor) -> Tensor:
@@ -536,7 +535,7 @@ def test_bf16_pays_from_a_stated_gain_on(speed: float, pays: bool, monkeypatch: 
     """With a clock that goes as fast as the products that were waited for."""
     durations = itertools.cycle([1.0, 1.0 / speed])
     clock = iter(itertools.accumulate(t for d in durations for t in (0.0, d)))
-    monkeypatch.setattr("gaincell.training.precision.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("gaincell.training.machine.time.perf_counter", lambda: next(clock))
     assert bf16_pays.__wrapped__("cpu") is pays
 
 

@@ -3,7 +3,7 @@ alone.
 """
 
 from gaincell.adaptation.adapt import adapt, set_neutral
-from gaincell.adaptation.result import AdaptationResult, Place
-from gaincell.adaptation.statistics import Statistics, collect_statistics
+from gaincell.adaptation.result import AdaptationResult
+from gaincell.adaptation.statistics import Place, Statistics, collect_statistics
 
 __all__ = ["AdaptationResult", "Place", "Statistics", "adapt", "collect_statistics", "set_neutral"]

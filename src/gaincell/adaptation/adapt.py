@@ -22,22 +22,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from gaincell.adaptation import statistics as measured
 from gaincell.adaptation.published import iterate
-from gaincell.adaptation.result import TOLERANCE, AdaptationResult, Place, Residuals, Rule
-from gaincell.adaptation.saturation import SaturationWatch
-from gaincell.adaptation.statistics import (
-    Batch,
-    Collector,
-    Statistics,
-    Tokens,
-    as_batch,
-    attached,
-    backbone,
-    count_tokens,
-    forward,
-    moments,
-    scalers,
-)
+from gaincell.adaptation.result import TOLERANCE, AdaptationResult, Residuals, Rule
+from gaincell.adaptation.statistics import Batch, Place, Statistics, Tokens, attached, scalers
 from gaincell.errors import InputError, ModelError
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.scaler import Scaler
@@ -62,8 +50,7 @@ def adapt(
     max_iterations: int = 100,
     progress: Progress = silent,
 ) -> AdaptationResult:
-    """Set gains and offsets of an attached model, in place, so that its stages have the statistics of
-    `target`.
+    """Set, in place, gains and offsets of a model so that its stages have the statistics of `target`.
 
     Example:
 
@@ -76,17 +63,15 @@ def adapt(
         (True, 1)
 
     Args:
-        model: attached (`gaincell.attach`) and carrying the weights, gains and offsets of the model to be
-        matched. batches: calibration text, token ids [B, T] each, or mappings with `input_ids` and
-            `attention_mask`. All of it goes through the model at once.
+        model: attached (`gaincell.attach`), with the weights, gains and offsets of the model to be matched.
+        batches: calibration text, token ids [B, T] each, or mappings with `input_ids` and `attention_mask`.
+            All of it goes through the model at once.
         target: statistics of the model to be matched, best measured on the same text (`collect_statistics`).
         method: "closed-form" (two forward passes) or "published" (the paper's damped iteration).
-        start: "trained" begins with the gains and offsets the model has; "neutral" throws them away first
-            (see `set_neutral`).
-        rule: how residuals are stated and when the published method stops: "relative", or "released" by the
-            authors (see `Residuals`).
-        tolerance: largest residual of a stage that counts as converged; None for 1e-6 ("relative") or 1e-4
-            ("released").
+        start: "trained", the gains and offsets the model has, or "neutral" (see `set_neutral`).
+        rule: how residuals are stated and when the published method stops: "relative", or the authors'
+            "released" (see `Residuals`).
+        tolerance: largest residual of a converged stage; None for 1e-6 ("relative") or 1e-4 ("released").
         max_iterations: limit of the published method.
         progress: called after every pass over the text, with the largest residual where it is known.
 
@@ -98,21 +83,9 @@ def adapt(
     A gain keeps its sign. The gain of a stage without variance stays as it is, and its offset too unless the
     rule is "released"; the stage is named in the result.
     """
-    choices = (("method", method, METHODS), ("start", start, STARTS), ("rule", rule, RULES))
-    for name, given, allowed in choices:
-        if given not in allowed:
-            raise InputError(f"unknown {name} {given!r}; choose {one_of(allowed)}")
-    if rule == "released" and method != "published":
-        raise InputError("the released rule stops the published method; leave it out with the closed form")
-    layers = attached(model)
+    layers = _checked(model, target, method, start, rule)
     tolerance = TOLERANCE[rule] if tolerance is None else tolerance
-    for stage, _, scaler in scalers(layers):
-        shape, needed = tuple(target.mean[stage].shape), (len(layers), scaler.gain.numel())
-        if shape != needed:
-            raise InputError(
-                f"the target's stage {stage} has {shape} layers and heads; this model has {needed}"
-            )
-    batch = concatenate([as_batch(b, model) for b in batches])
+    batch = concatenate([measured.as_batch(b, model) for b in batches])
     model.eval()
     if start == "neutral":
         set_neutral(model)
@@ -137,7 +110,7 @@ def adapt(
         statistics=statistics,
         iterations=len(history) - 1 if history else 1,
         forward_passes=sum(passed) / (len(layers) * batch.ids.numel()),
-        tokens=count_tokens(batch),
+        tokens=batch.tokens,
         skipped=residuals.without_variance(),
         saturated=saturated,
         history=history,
@@ -146,35 +119,53 @@ def adapt(
     )
 
 
+def _checked(
+    model: nn.Module, target: Statistics, method: str, start: str, rule: str
+) -> list[GainCellAttention]:
+    """The layers of a model that can be adapted so."""
+    choices = (("method", method, METHODS), ("start", start, STARTS), ("rule", rule, RULES))
+    for name, given, allowed in choices:
+        if given not in allowed:
+            raise InputError(f"unknown {name} {given!r}; choose {one_of(allowed)}")
+    if rule == "released" and method != "published":
+        raise InputError("the released rule stops the published method; leave it out with the closed form")
+    layers = attached(model)
+    for stage, _, scaler in scalers(layers):
+        shape, needed = tuple(target.mean[stage].shape), (len(layers), scaler.gain.numel())
+        if shape != needed:
+            raise InputError(
+                f"the target's stage {stage} has {shape} layers and heads; this model has {needed}"
+            )
+    return layers
+
+
 @torch.no_grad()
 def set_neutral(model: nn.Module) -> None:
-    """Set every gain of an attached model to 1 and every offset to 0, in place: q, k, v and output alike, and
-    biases and exponents, where there are any.
+    """Set every gain of an attached model to 1 and every offset, bias and exponent to 0, in place.
 
-    Keys and values lose their centre V_offset. The paper's released code does this before it adapts [R], so
-    that Fig. 4c starts from here.
+    Keys and values lose their centre V_offset. The paper's released code does this before it adapts [R]:
+    Fig. 4c starts from here.
     """
     layers = attached(model)
     for _, _, scaler in scalers(layers):
         scaler.gain.fill_(1.0)
         scaler.offset.zero_()
-    for number in (number for layer in layers for number in layer.extras()):
-        number.zero_()
+    for layer in layers:
+        for number in layer.extras():
+            number.zero_()
 
 
 @contextmanager
 def neutral_scales(model: nn.Module) -> Iterator[None]:
     """Within the context an attached model has neutral gains and offsets; after it, its own."""
-    found = attached(model)
-    own = [{name: p.detach().clone() for name, p in layer.named_parameters()} for layer in found]
+    own = [(p, p.detach().clone()) for layer in attached(model) for p in layer.parameters()]
     set_neutral(model)
     try:
         yield
     finally:
         with torch.no_grad():
-            for layer, values in zip(found, own, strict=True):
-                for name, parameter in layer.named_parameters():
-                    parameter.copy_(values[name])
+            for parameter, value in own:
+                parameter.copy_(value)
 
 
 def _closed_form(
@@ -185,16 +176,15 @@ def _closed_form(
     with ExitStack() as hooks:
         for stage, layer, scaler in scalers(layers):
             mean, std = target.mean[stage][layer], target.std[stage][layer]
-            hooks.callback(
-                scaler.register_forward_pre_hook(partial(_set_scaler, mean, std, batch.real)).remove
-            )
-        forward(backbone(model), batch)
+            hook = scaler.register_forward_pre_hook(partial(_set_scaler, mean, std, batch.real))
+            hooks.callback(hook.remove)
+        measured.forward(measured.backbone(model), batch)
     progress(1, 2, {})
-    collector, watch = Collector(layers), SaturationWatch(layers)
-    with collector.observing(batch.real), watch.observing(batch.real):
-        forward(backbone(model), batch)
+    collector = measured.Collector(layers, saturation=True)
+    with collector.observing(batch.real):
+        measured.forward(measured.backbone(model), batch)
     progress(2, 2, {})
-    return collector.statistics(count_tokens(batch)), watch.places()
+    return collector.statistics(batch.tokens), collector.saturated()
 
 
 def _set_scaler(
@@ -205,7 +195,7 @@ def _set_scaler(
     inputs: tuple[Any, ...],
 ) -> None:
     """Give one stage the mean and standard deviation of the target: equation (4) at the head of this file."""
-    found = moments(scaler.rows(*inputs), real)
+    found = measured.moments(scaler.rows(*inputs), real)
     if not torch.isfinite(found.squares).all():
         raise ModelError("the model's activations are not finite; look for NaN or infinite weights")
     usable = (found.std > 0) & (std > 0)
@@ -234,7 +224,7 @@ def _counting(layers: list[GainCellAttention]) -> Iterator[list[int]]:
 def concatenate(batches: list[Batch]) -> Batch:
     """All sequences in one batch, shorter ones padded on the right."""
     if not batches:
-        raise InputError("there is no calibration text; give at least one batch of token ids")
+        raise InputError(measured.NO_TEXT)
     longest = max(batch.ids.shape[1] for batch in batches)
     ids = torch.cat([pad(batch.ids, (0, longest - batch.ids.shape[1])) for batch in batches])
     masks = [torch.ones_like(b.ids, dtype=torch.bool) if b.real is None else b.real for b in batches]

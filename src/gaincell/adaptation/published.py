@@ -15,17 +15,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from gaincell.adaptation.result import Place, Residuals, Rule
-from gaincell.adaptation.saturation import SaturationWatch
-from gaincell.adaptation.statistics import (
-    Batch,
-    Collector,
-    Statistics,
-    attached,
-    count_tokens,
-    forward,
-    scalers,
-)
+from gaincell.adaptation.result import Residuals, Rule
+from gaincell.adaptation.statistics import Batch, Collector, Place, Statistics, attached, forward, scalers
 from gaincell.evaluation.perplexity import LOGIT_BYTES, next_token_nll
 from gaincell.progress import Progress
 from gaincell.standard_error import exp_or_infinity
@@ -70,10 +61,8 @@ def iterate(
 ) -> tuple[Statistics | None, Statistics, tuple[Place, ...], tuple[dict[str, float], ...]]:
     """Run the iteration on one fixed batch, in place.
 
-    Returns:
-        The statistics before the first update and of the result, its fully saturated stages, and per
-        iteration (0 = before the first update) {"iteration", "residual", "perplexity"}, the perplexity being
-        that of the calibration text itself.
+    Returns the statistics before the first update and of the result, its fully saturated stages, and per
+    iteration (0 = before the first update) {"iteration", "residual", "perplexity"} on the calibration text.
     """
     layers = attached(model)
     gains = {(s, n): scaler.gain.double().cpu() for s, n, scaler in scalers(layers)}
@@ -103,22 +92,19 @@ def iterate(
 
 @torch.no_grad()
 def measure(model: nn.Module, batch: Batch) -> tuple[Statistics, tuple[Place, ...], float]:
-    """Statistics, saturated stages and mean nll (nats a token) of the batch, in as few passes as the logits
-    allow.
-    """
-    layers = attached(model)
-    collector, watch = Collector(layers), SaturationWatch(layers)
+    """Statistics, saturated stages and mean nll (nats a token) of the batch, in pieces whose logits fit."""
+    collector = Collector(attached(model), saturation=True)
     vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     rows = max(1, LOGIT_BYTES // (batch.ids.shape[1] * vocabulary * 4))
     nll, predictions = 0.0, 0
     for start in range(0, len(batch.ids), rows):
         real = None if batch.real is None else batch.real[start : start + rows]
         piece = Batch(batch.ids[start : start + rows], real)
-        with collector.observing(real), watch.observing(real):
+        with collector.observing(real):
             logits: Tensor = forward(model, piece).logits
         losses = next_token_nll(logits, piece.ids)
         if real is not None:
             losses = losses[real[:, 1:] & real[:, :-1]]
         nll += float(losses.sum())
         predictions += losses.numel()
-    return collector.statistics(count_tokens(batch)), watch.places(), nll / max(1, predictions)
+    return collector.statistics(batch.tokens), collector.saturated(), nll / max(1, predictions)

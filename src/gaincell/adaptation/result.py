@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gaincell.adaptation.statistics import STAGES, Statistics
+from gaincell.adaptation.statistics import STAGES, Place, Statistics
 from gaincell.results.run import Rule as Rule
 
 TOLERANCE: dict[Rule, float] = {"relative": 1e-6, "released": 1e-4}
 """Largest residual that counts as converged; that of the released rule is the authors' [R]."""
-
-
-class Place(NamedTuple):
-    """One stage of one head (a query head for q and out, a key/value head for k and v)."""
-
-    layer: int
-    head: int
-    stage: str
-
-    def __str__(self) -> str:
-        return f"layer {self.layer}, head {self.head}, stage {self.stage}"
 
 
 @dataclass(frozen=True)
@@ -50,20 +39,18 @@ class Residuals:
     @classmethod
     def between(cls, measured: Statistics, target: Statistics, rule: Rule = "relative") -> Residuals:
         """The residuals of `measured` against `target`."""
-        if rule == "released":
-            return cls(
-                {s: (measured.std[s] - target.std[s]).abs() for s in STAGES},
-                {s: (measured.mean[s] - target.mean[s]).abs() for s in STAGES},
-                {s: measured.std[s] > 0 for s in STAGES},
-                rule,
-            )
-        usable = {s: (measured.std[s] > 0) & (target.std[s] > 0) for s in STAGES}
-        std, mean = {}, {}
+        std, mean, usable = {}, {}, {}
         for s in STAGES:
+            usable[s] = measured.std[s] > 0
+            if rule == "released":
+                std[s] = (measured.std[s] - target.std[s]).abs()
+                mean[s] = (measured.mean[s] - target.mean[s]).abs()
+                continue
+            usable[s] &= target.std[s] > 0
             sigma = torch.where(usable[s], target.std[s], 1.0)
             std[s] = torch.where(usable[s], (measured.std[s] / sigma - 1).abs(), 0.0)
             mean[s] = torch.where(usable[s], (measured.mean[s] - target.mean[s]).abs() / sigma, 0.0)
-        return cls(std, mean, usable)
+        return cls(std, mean, usable, rule)
 
     def of(self, stage: str) -> Float[Tensor, "L heads"]:
         """The larger of both residuals."""
@@ -105,21 +92,14 @@ class AdaptationResult:
     """The outcome of `adapt`.
 
     converged: every stage that counts (see `Residuals`) is within the tolerance.
-    method: "closed-form" or "published".  start: "trained" or "neutral".
-    tolerance: largest residual allowed.
-    residual: the largest residual of the adapted model.
-    worst: where it is.
-    residuals: of every stage.
-    statistics: of the adapted model.
-    iterations: updates made (1 for the closed form).
-    forward_passes: forward passes of the model over all calibration tokens, counted in its attention layers;
-        the statistics of the target are not among them.
-    tokens: calibration tokens.
+    tolerance, residual, worst: largest residual allowed, that of the adapted model, and where it is.
+    residuals, statistics: of the adapted model.  iterations: updates made (1 for the closed form).
+    forward_passes: of the model over all calibration tokens, counted in its attention layers, without those
+    of the target's statistics.  tokens: of the calibration text.
     skipped: stages of zero variance, in the model or in the target; their gains and offsets are unchanged.
     saturated: stages all of whose values lie at or beyond the limits of the circuit behind them.
     history: of the published method, one entry an iteration: iteration, residual, perplexity of the
-    calibration text.
-    started: of the published method, the statistics before the first update.
+    calibration text.  started: of the published method, the statistics before the first update.
     """
 
     converged: bool
@@ -148,10 +128,7 @@ class AdaptationResult:
             f"{self.iterations} iteration(s), {self.forward_passes:.3g} forward passes over "
             f"{self.tokens} tokens"
         )
-        for name, places in (
-            ("without variance", self.skipped),
-            ("fully saturated", self.saturated),
-        ):
+        for name, places in (("without variance", self.skipped), ("fully saturated", self.saturated)):
             if places:
                 more = f" and {len(places) - 3} more" if len(places) > 3 else ""
                 line += f"; {len(places)} {name}: " + ", ".join(f"({p})" for p in places[:3]) + more

@@ -1,19 +1,19 @@
 """Mean and standard deviation of every scaling stage, per layer and head.
 
 A stage is q, k, v or out of one head of one layer; what is measured is the output y = a x + b of its
-`Scaler`, before the clamp of the circuit behind it, over batch, tokens and D, as equation (4) of the
-paper compares them. Padding is left out. The digital scaling is exact, and so are its statistics: those of x
-are summed in float64, and with a and b in float64 too, mean(y) = a mean(x) + b and std(y) = |a| std(x). (The
-float32 values of y that a model computes with are rounded to 6e-8 of y. Where y hardly moves, in a head that
-is almost silent, that rounding alone can shift their mean by more than 1e-6 standard deviations.)
+`Scaler`, before the clamp of the circuit behind it, over batch, tokens and D, as equation (4) of the paper
+compares them. Padding is left out. The digital scaling is exact, and so are its statistics: those of x are
+summed in float64, and mean(y) = a mean(x) + b, std(y) = |a| std(x). (In a head that is almost silent the
+rounding of y to float32 alone can shift its mean by more than 1e-6 standard deviations.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,36 +22,51 @@ from torch import Tensor, nn
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import computing_layers
 from gaincell.integrations.hf.context import check_ids, check_length
+from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.scaler import Scaler
 from gaincell.progress import Progress, silent
-
-if TYPE_CHECKING:
-    from gaincell.nn.attention import GainCellAttention
-    from gaincell.nn.scaler import Scaler
 
 STAGES = ("q", "k", "v", "out")
 NO_SPREAD = 1e-12
 """A standard deviation below this fraction of the mean is rounding of a constant, and counts as zero."""
+
+ROUNDING = 1e-3
+"""A tile output within this of full scale is at full scale."""
+NO_TEXT = "there is no calibration text; give at least one batch of token ids"
 
 Tokens: TypeAlias = Int[Tensor, "B T"] | Mapping[str, Tensor]
 """Token ids, or a mapping with `input_ids` and, where there is padding, `attention_mask`."""
 
 
 class Batch(NamedTuple):
-    """Token ids [B, T] and which of them are real [B, T]; None = all."""
+    """Token ids and which of them are real; None = all."""
 
     ids: Int[Tensor, "B T"]
     real: Bool[Tensor, "B T"] | None
 
+    @property
+    def tokens(self) -> int:
+        """Real ones."""
+        return self.ids.numel() if self.real is None else int(self.real.sum())
+
+
+class Place(NamedTuple):
+    """One stage of one head (a query head for q and out, a key/value head for k and v)."""
+
+    layer: int
+    head: int
+    stage: str
+
+    def __str__(self) -> str:
+        return f"layer {self.layer}, head {self.head}, stage {self.stage}"
+
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of every stage ("q", "k", "v", "out"): mean and standard deviation [layers, heads], float64, on the
-    CPU.
+    """Of every stage ("q", "k", "v", "out"): mean and standard deviation, float64, on the CPU.
 
-    q and out have the query heads, k and v the key/value heads. A stage without variance has a standard
-    deviation of exactly 0.
-
-    tokens: real tokens measured.
+    q and out have the query heads, k and v the key/value heads. Without variance the standard deviation is
+    exactly 0.  tokens: real tokens measured.
     """
 
     mean: dict[str, Float[Tensor, "L heads"]]
@@ -95,9 +110,8 @@ def moments(x: Float[Tensor, "B heads T D"], real: Bool[Tensor, "B T"] | None) -
     for head in x.unbind(1):
         values = (head if real is None else head[real]).double()
         count = values.numel()
-        mean = values.mean()
-        means.append(mean)
-        squares.append((values - mean).square_().sum())
+        means.append(values.mean())
+        squares.append((values - means[-1]).square_().sum())
     return Moments(count, torch.stack(means).cpu(), torch.stack(squares).cpu())
 
 
@@ -115,7 +129,7 @@ def collect_statistics(
         128
 
     Args:
-        model: a model of transformers with `gaincell.attach` done; put into evaluation mode.
+        model: attached (`gaincell.attach`); put into evaluation mode.
         batches: token ids [B, T] each, or mappings with `input_ids` and `attention_mask`.
         progress: called after every batch.
 
@@ -126,56 +140,98 @@ def collect_statistics(
     collected = Collector(attached(model))
     pieces = [as_batch(batch, model) for batch in batches]
     if not pieces:
-        raise InputError("there is no calibration text; give at least one batch of token ids")
+        raise InputError(NO_TEXT)
     model.eval()
     for n, batch in enumerate(pieces):
         with collected.observing(batch.real):
             forward(backbone(model), batch)
         progress(n + 1, len(pieces), {})
-    return collected.statistics(sum(count_tokens(batch) for batch in pieces))
+    return collected.statistics(sum(batch.tokens for batch in pieces))
 
 
 class Collector:
-    """Gathers the moments of what enters all stages, over any number of forward passes."""
+    """Gathers the moments of what enters all stages, over any number of forward passes.
 
-    def __init__(self, layers: list[GainCellAttention]) -> None:
-        self._layers = layers
+    saturation: also which stages of which heads drive the circuit behind them beyond its limits with every
+        single value. They carry one or two codes only, whatever their mean and standard deviation are.
+    """
+
+    def __init__(self, layers: list[GainCellAttention], *, saturation: bool = False) -> None:
+        self._layers, self._watches = layers, saturation
         self._moments: dict[tuple[str, int], Moments] = {}
+        self._saturated: dict[tuple[str, int], Bool[Tensor, " heads"]] = {}
 
     @contextmanager
     def observing(self, real: Bool[Tensor, "B T"] | None) -> Iterator[None]:
         """Within the context every forward pass of the model is measured; `real` marks its real tokens."""
         with ExitStack() as hooks:
             for stage, layer, scaler in scalers(self._layers):
-                hook = scaler.register_forward_pre_hook(self._hook((stage, layer), real))
+                hook = scaler.register_forward_hook(partial(self._observe, (stage, layer), real))
                 hooks.callback(hook.remove)
             yield
 
-    def _hook(self, key: tuple[str, int], real: Tensor | None) -> Callable[[nn.Module, Any], None]:
-        def observe(scaler: Any, inputs: Any) -> None:
-            new = moments(scaler.rows(*inputs), real)
-            self._moments[key] = self._moments[key].merged(new) if key in self._moments else new
+    def _observe(
+        self, key: tuple[str, int], real: Tensor | None, scaler: Scaler, inputs: Any, output: Tensor
+    ) -> None:
+        new = moments(scaler.rows(*inputs), real)
+        self._moments[key] = self._moments[key].merged(new) if key in self._moments else new
+        known = self._saturated.get(key)
+        if not self._watches or (known is not None and not known.any()):
+            return
+        for rows in (slice(1), slice(None)):  # one sequence is enough to show that a stage moves
+            some = None if real is None else real[rows]
+            beyond = _beyond_limits(self._layers[key[1]], key[0], inputs[0][rows], output[rows], some)
+            if some is not None:
+                beyond |= ~some[:, None, :, None]
+            everywhere = beyond.all(dim=3).all(dim=2).all(dim=0).cpu()
+            if not everywhere.any():
+                break
+        self._saturated[key] = everywhere if known is None else everywhere & known
 
-        return observe
+    def saturated(self) -> tuple[Place, ...]:
+        """The stages all of whose values so far were at or beyond the limits."""
+        return tuple(
+            Place(layer, head, stage)
+            for (stage, layer), heads in self._saturated.items()
+            for head in heads.nonzero().flatten().tolist()
+        )
 
     def statistics(self, tokens: int) -> Statistics:
         """What was gathered so far. Raises ModelError where it is not finite."""
-        mean: dict[str, Tensor] = {}
-        std: dict[str, Tensor] = {}
-        for stage in STAGES:
-            found = []
-            for layer, attention in enumerate(self._layers):
-                scaler: Scaler = getattr(attention, stage)
-                found.append(self._moments[stage, layer].scaled(scaler.gain, scaler.offset))
-            mean[stage] = torch.stack([m.mean for m in found])
-            std[stage] = torch.stack([m.std for m in found])
-            for layer, m in enumerate(found):
-                if not (torch.isfinite(m.mean) & torch.isfinite(m.squares)).all():
-                    raise ModelError(
-                        f"stage {stage} of layer {layer} is not finite; "
-                        "look for NaN or infinite weights, gains and offsets"
-                    )
-        return Statistics(mean, std, tokens)
+        mean: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
+        std: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
+        for stage, layer, scaler in scalers(self._layers):
+            found = self._moments[stage, layer].scaled(scaler.gain, scaler.offset)
+            if not (torch.isfinite(found.mean) & torch.isfinite(found.squares)).all():
+                raise ModelError(
+                    f"stage {stage} of layer {layer} is not finite; "
+                    "look for NaN or infinite weights, gains and offsets"
+                )
+            mean[stage].append(found.mean)
+            std[stage].append(found.std)
+        means, stds = ({stage: torch.stack(of[stage]) for stage in STAGES} for of in (mean, std))
+        return Statistics(means, stds, tokens)
+
+
+def _beyond_limits(
+    attention: GainCellAttention,
+    stage: str,
+    x: Float[Tensor, "B heads T D"],
+    y: Float[Tensor, "B heads T D"],
+    real: Bool[Tensor, "B T"] | None,
+) -> Bool[Tensor, "B heads T D"]:
+    """q outside (0, 1), k and v outside (V_min, V_max); the output where all sub-tiles in use are at full
+    scale, which quotients (array_normaliser.py) do not say.
+    """
+    design = attention.design
+    if stage != "out":
+        low, high = (0.0, 1.0) if stage == "q" else (design.v_min, design.v_max)
+        return (y <= low) | (y >= high)
+    if not design.output_ceiling or attention.normaliser is not None:
+        return torch.zeros_like(x, dtype=torch.bool)
+    tokens = torch.arange(x.shape[2], device=x.device)[None] if real is None else real.cumsum(1) - 1
+    tiles_in_use = (tokens // design.tile + 1).clamp(max=design.tiles)
+    return x.abs() >= tiles_in_use[:, None, :, None] - ROUNDING
 
 
 def scalers(layers: list[GainCellAttention]) -> Iterator[tuple[str, int, Scaler]]:
@@ -194,11 +250,9 @@ def attached(model: nn.Module) -> list[GainCellAttention]:
 
 
 def as_batch(tokens: Tokens, model: nn.Module) -> Batch:
-    """Token ids and the mask of real tokens on the model's device; the mask is None when nothing is
-    padded.
-    """
-    ids = tokens if isinstance(tokens, Tensor) else tokens["input_ids"]
-    mask = None if isinstance(tokens, Tensor) else tokens.get("attention_mask")
+    """Calibration text on the model's device."""
+    given = {"input_ids": tokens} if isinstance(tokens, Tensor) else tokens
+    ids, mask = given["input_ids"], given.get("attention_mask")
     if ids.ndim != 2 or ids.numel() == 0:
         raise InputError(f"calibration token ids have shape {tuple(ids.shape)}; give [sequences, tokens]")
     check_ids(model, ids)
@@ -208,11 +262,6 @@ def as_batch(tokens: Tokens, model: nn.Module) -> Batch:
         raise InputError("a batch of calibration text holds padding only; remove it")
     check_length(model, ids.shape[1] if real is None else int(real.sum(1).max()))
     return Batch(ids.to(device=device, dtype=torch.long), real)
-
-
-def count_tokens(batch: Batch) -> int:
-    """Real tokens of a batch."""
-    return batch.ids.numel() if batch.real is None else int(batch.real.sum())
 
 
 def backbone(model: nn.Module) -> nn.Module:

@@ -31,12 +31,10 @@ class Columns(Protocol):
 class Clock:
     """Time since the arrays were made.
 
-    policy: when to refresh.  columns: of the arrays.  write_slot: duration of one column's discharge and
-    write, s.  now: s.  tokens: so far.  refreshes, rewrites, refreshing: their number, the columns that they
-    rewrote, and the time that they took, s.
+    write_slot: duration of one column's discharge and write, s.  now: s.  tokens: so far.  refreshes,
+    rewrites, refreshing: their number, the columns that they rewrote, and the time that they took, s.
 
-    Raises:
-        InputError: a refresh would take longer than its period.
+    Raises InputError where a refresh would take longer than its period.
     """
 
     policy: Refresh
@@ -73,11 +71,7 @@ class Clock:
             self.refresh(arrays)
 
     def idle(self, arrays: Columns, seconds: Second) -> None:
-        """Let time pass between two tokens.
-
-        Raises:
-            InputError: a negative or infinite time.
-        """
+        """Let time pass between two tokens. Raises InputError for a negative or infinite time."""
         if not (math.isfinite(seconds) and seconds >= 0):
             raise InputError(f"told to idle for {seconds} s; give a finite number, 0 or above")
         self._pass(arrays, self.now + seconds, longer=False)

@@ -6,12 +6,10 @@ Both are given clock by clock: what stands in the registers after an edge, from 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 from gaincell.errors import InputError
 
 
-@dataclass
 class WriteAddressController:
     """Says which column is written next and which columns hold a token.
 
@@ -19,14 +17,11 @@ class WriteAddressController:
     Not modelled: the word-line drivers behind the decoder.
     """
 
-    columns: int
-    pointer: int = 0
-    valid: list[bool] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if self.columns < 1:
-            raise InputError(f"a controller of {self.columns} columns; give 1 or more")
-        self.valid = [False] * self.columns
+    def __init__(self, columns: int) -> None:
+        if columns < 1:
+            raise InputError(f"a controller of {columns} columns; give 1 or more")
+        self.columns = columns
+        self.clock(reset=True)
 
     @property
     def bits(self) -> int:
@@ -44,10 +39,9 @@ class WriteAddressController:
             self.pointer, self.valid = 0, [False] * self.columns
         elif write:
             self.valid[self.pointer] = True
-            self.pointer = 0 if self.pointer == self.columns - 1 else self.pointer + 1
+            self.pointer = (self.pointer + 1) % self.columns
 
 
-@dataclass
 class AdderTree:
     """Adds the signed codes of a head's sub-tiles: a pipeline of two-input adders, a register after each.
 
@@ -56,18 +50,14 @@ class AdderTree:
     wider than its operands, so nothing overflows.
     """
 
-    inputs: int
-    width: int
-    levels: list[list[int]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if self.inputs < 1 or self.width < 2:
-            raise InputError(f"a tree of {self.inputs} inputs of {self.width} bits; give 1 and 2 or more")
-        count = self.inputs
-        self.levels = []
-        while count > 1:
-            count = math.ceil(count / 2)
-            self.levels.append([0] * count)
+    def __init__(self, inputs: int, width: int) -> None:
+        if inputs < 1 or width < 2:
+            raise InputError(f"a tree of {inputs} inputs of {width} bits; give 1 and 2 or more")
+        self.inputs, self.width = inputs, width
+        self.levels: list[list[int]] = []
+        while inputs > 1:
+            inputs = math.ceil(inputs / 2)
+            self.levels.append([0] * inputs)
 
     @property
     def depth(self) -> int:

@@ -49,7 +49,7 @@ class FirstTokens:
         if not held:
             return []
         age = now - torch.tensor(self._written, dtype=torch.float64, device=x.device)
-        left = torch.exp(-age / d.tau) if d.tau is not None else torch.ones_like(age)
+        left = torch.exp(-age / d.tau) if d.tau else torch.ones_like(age)
         key, value = (
             d.cell.current(u[:, :, :held] * left.to(u.dtype)[:, None]) for u in (self._key, self._value)
         )

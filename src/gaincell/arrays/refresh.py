@@ -29,10 +29,8 @@ REFRESH_KINDS: tuple[str, ...] = get_args(RefreshKind)
 class Refresh:
     """A refresh policy.
 
-    kind: see the head of this file.
-    every_tokens: after how many steps; None: not by steps.
-    every_seconds: after how much time; None: not by time.
-    One of the two is given, none for the kind none.
+    kind: see the head of this file.  every_tokens, every_seconds: after how many steps or how much time; one
+    of the two is given, none for the kind none.
     """
 
     kind: RefreshKind = "none"
@@ -42,21 +40,16 @@ class Refresh:
     def __post_init__(self) -> None:
         if self.kind not in REFRESH_KINDS:
             raise InputError(f"refresh {self.kind!r} is unknown; choose one of {', '.join(REFRESH_KINDS)}")
-        periods = [period for period in (self.every_tokens, self.every_seconds) if period is not None]
-        if self.kind == "none":
-            if periods:
-                raise InputError("refresh 'none' takes no period; choose copy or reread")
-            return
-        if len(periods) != 1:
+        tokens, seconds = self.every_tokens, self.every_seconds
+        given = (tokens is not None) + (seconds is not None)
+        if self.kind == "none" and given:
+            raise InputError("refresh 'none' takes no period; choose copy or reread")
+        if self.kind != "none" and given != 1:
             raise InputError(
                 f"refresh {self.kind!r} needs one period: give every_tokens or every_seconds "
                 "(--refresh-tokens or --refresh-seconds), not both"
             )
-        if self.every_tokens is not None and (
-            not isinstance(self.every_tokens, int) or self.every_tokens < 1
-        ):
-            raise InputError(f"every_tokens is {self.every_tokens}; give a whole number, 1 or more")
-        if self.every_seconds is not None and not (
-            math.isfinite(self.every_seconds) and self.every_seconds > 0
-        ):
-            raise InputError(f"every_seconds is {self.every_seconds}; give a finite number above 0")
+        if tokens is not None and (not isinstance(tokens, int) or tokens < 1):
+            raise InputError(f"every_tokens is {tokens}; give a whole number, 1 or more")
+        if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+            raise InputError(f"every_seconds is {seconds}; give a finite number above 0")

@@ -14,9 +14,8 @@ With `scales`, also those of equation (3), which the published 65 ns may or may 
     scale inputs keys; queries and values while the key is written       1 / f_clock
     scale output the sum of the sub-tiles                                1 / f_clock
 
-T_max, the clock and the number of sub-tiles are the design's; the paper states besides only that all of it
-takes 65 ns [M]. What the computed phases leave of those 65 ns is the one assumed number, the design's
-`unstated_latency`; `sensitivity` shows what depends on it.
+T_max, the clock and the number of sub-tiles are the design's. What these phases leave of the 65 ns that the
+paper states [M] is the one assumed number, `unstated_latency`; `sensitivity` shows what depends on it.
 
 Conversion takes no time of its own: a charge-to-pulse circuit integrates while the key array is read and
 gives out its pulse while the value array is read; a signed one integrates then, and its pulse is counted.
@@ -37,6 +36,7 @@ from typing import Literal
 
 from gaincell.chips.design import Design
 from gaincell.errors import InputError
+from gaincell.results.simulation import LatencySensitivity
 from gaincell.units import Second
 
 Basis = Literal["computed", "assumed"]
@@ -44,10 +44,9 @@ Basis = Literal["computed", "assumed"]
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of a query.
+    """One phase of a query: see the head of this file.
 
-    name: as in the head of this file.  duration: s.  basis: whether it is computed from stated numbers.
-    circuits: those it occupies.  after: phases of the same query that must have ended, of the token for those
+    circuits: that it occupies.  after: phases of the same query that must have ended, of the token for those
     done once.  once: done once per token, not for every query head of a group.
     """
 
@@ -77,8 +76,7 @@ class Event:
 class Schedule:
     """The schedule of the heads of one layer, which all work in parallel.
 
-    design: the chip.  group: query heads per key/value head, which share its arrays.
-    scales: whether the scaling stages are part of a step.
+    group: query heads per key/value head, which share its arrays.  scales: with the scaling stages.
     """
 
     design: Design
@@ -92,44 +90,27 @@ class Schedule:
     @cached_property
     def phases(self) -> tuple[Phase, ...]:
         """The phases of one query in their order."""
-        d = self.design
-        clock = 1 / d.counter_clock
+        d, clock, t_max = self.design, 1 / self.design.counter_clock, self.design.t_pulse_max
         count = 0.0 if d.readout == "none" else (d.counter_levels - 1) * clock
         add = math.ceil(math.log2(d.tiles)) * clock
-        t_max = d.t_pulse_max
-        integrators = ("charge-to-pulse", "signed charge-to-pulse")
-        before, after = (
-            (
-                (Phase("scale inputs", clock, "computed", ("input scaling",), once=True),),
-                (Phase("scale output", clock, "computed", ("output scaling",), ("add",)),),
-            )
-            if self.scales
-            else ((), ())
-        )
+        scores, outputs = "charge-to-pulse", "signed charge-to-pulse"
+        first: tuple[Phase, ...] = ()
+        last: tuple[Phase, ...] = ()
+        if self.scales:
+            first = (Phase("scale inputs", clock, "computed", ("input scaling",), once=True),)
+            last = (Phase("scale output", clock, "computed", ("output scaling",), ("add",)),)
+        key_write = ("write DAC", "key array"), tuple(phase.name for phase in first)
+        key_read = ("query driver", "key array", scores), ("key write",)
+        value_read = ("value array", scores, outputs), ("value write", "key read")
         return (
-            *before,
-            Phase(
-                "key write",
-                d.unstated_latency,
-                "assumed",
-                ("write DAC", "key array"),
-                tuple(phase.name for phase in before),
-                once=True,
-            ),
+            *first,
+            Phase("key write", d.unstated_latency, "assumed", *key_write, once=True),
             Phase("value write", t_max, "assumed", ("write DAC", "value array"), ("key write",), once=True),
-            Phase(
-                "key read",
-                d.drivers.phases * t_max,
-                "computed",
-                ("query driver", "key array", integrators[0]),
-                ("key write",),
-            ),
-            Phase(
-                "value read", t_max, "computed", ("value array", *integrators), ("value write", "key read")
-            ),
-            Phase("count", count, "computed", (integrators[1], "counter"), ("value read",)),
+            Phase("key read", d.drivers.phases * t_max, "computed", *key_read),
+            Phase("value read", t_max, "computed", *value_read),
+            Phase("count", count, "computed", (outputs, "counter"), ("value read",)),
             Phase("add", add, "computed", ("adder tree",), ("count",)),
-            *after,
+            *last,
         )
 
     @cached_property
@@ -138,12 +119,10 @@ class Schedule:
         return self.events(1)
 
     def events(self, tokens: int, streams: int = 1) -> tuple[Event, ...]:
-        """The events of some tokens.
+        """The events of some tokens, 1 or more.
 
-        Args:
-            tokens: to schedule, 1 or more.
-            streams: independent sequences that take turns on the same arrays, token by token; the tokens of
-                one stream wait for each other.
+        streams: independent sequences that take turns on the same arrays, token by token; the tokens of one
+            stream wait for each other.
         """
         if tokens < 1 or streams < 1:
             raise InputError(f"tokens = {tokens}, streams = {streams}; give 1 or more of both")
@@ -196,32 +175,17 @@ class Schedule:
         return tokens * streams / max(event.end for event in events)
 
     def sensitivity(
-        self,
-        layers: int,
-        others: Second = 0.0,
-        factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0),
-    ) -> list[dict[str, float]]:
-        """What depends on the assumed latency: the same schedule with multiples of it.
+        self, layers: int, others: Second = 0.0, factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+    ) -> tuple[LatencySensitivity, ...]:
+        """What depends on the assumed latency: the same schedule with multiples of it, `factors`.
 
-        Args:
-            layers, others: as in `token_period`.
-            factors: multiples of the assumed latency.
-
-        Returns:
-            For every factor: unstated_latency and latency in s, tokens_per_second of one stream (all layers),
-            and decay_per_token, the factor exp(-dt / tau).
+        layers, others: as in `token_period`.
         """
         rows = []
         for factor in factors:
             design = self.design.replace(unstated_latency=factor * self.design.unstated_latency)
             schedule = replace(self, design=design)
             period = schedule.token_period(layers, others)
-            rows.append(
-                {
-                    "unstated_latency": design.unstated_latency,
-                    "latency": schedule.latency,
-                    "tokens_per_second": 1 / period,
-                    "decay_per_token": design.replace(token_period=period).decay_per_token,
-                }
-            )
-        return rows
+            decay = design.replace(token_period=period).decay_per_token
+            rows.append(LatencySensitivity(design.unstated_latency, schedule.latency, 1 / period, decay))
+        return tuple(rows)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gaincell.arrays.head import HeadArray
 from gaincell.arrays.refresh import Refresh
-from gaincell.arrays.schedule import Schedule
-from gaincell.arrays.waveforms import Waveforms
+from gaincell.arrays.schedule import Phase, Schedule
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import chip_of
 from gaincell.progress import StageProgress
@@ -42,15 +41,10 @@ def step_through(
 ) -> tuple[HeadArray, tuple[simulation.TracedStep, ...]]:
     """Step a head through tokens; the head, and what was observed."""
     q, k, v = signals
-    heads = q.shape[1]
+    heads, kv_heads, tau = q.shape[1], k.shape[1], design.tau
+    dim, slot = q.shape[-1], design.unstated_latency
     arrays = HeadArray(
-        design,
-        q.shape[-1],
-        heads=heads,
-        kv_heads=k.shape[1],
-        refresh=policy,
-        write_slot=design.unstated_latency,
-        dtype=torch.float32,
+        design, dim, heads=heads, kv_heads=kv_heads, refresh=policy, write_slot=slot, dtype=torch.float32
     )
     shown = progress("step")
     steps = []
@@ -58,12 +52,10 @@ def step_through(
         output = arrays.step(q[:, :, t], k[:, :, t], v[:, :, t])
         trace = arrays.trace
         assert trace is not None
-        held = int(trace.valid.sum())
-        oldest, tau = arrays.oldest_age(trace.time), design.tau
+        held, oldest = int(trace.valid.sum()), arrays.oldest_age(trace.time)
         left = 1.0 if tau is None else float(torch.exp(torch.tensor(-oldest / tau)))
-        above, full = (
-            float(pulses.sum()) / (held * heads) for pulses in (trace.pulses > 0, trace.pulses >= 1)
-        )
+        pulses = (trace.pulses > 0, trace.pulses >= 1)
+        above, full = (float(of_kind.sum()) / (held * heads) for of_kind in pulses)
         rms = float(output.square().mean().sqrt())
         steps.append(simulation.TracedStep(t, trace.time, held, left, above, full, rms))
         shown(t + 1, q.shape[2], {})
@@ -80,37 +72,19 @@ def head_result(
     seed: int,
 ) -> simulation.HeadResult:
     """Of `gaincell simulate head`. layers, others: as in `Schedule.token_period`."""
+    phases = tuple(simulation.SchedulePhase(p.name, *_stated(p)) for p in schedule.phases)
     events = schedule.events(2)
+    shown = (
+        simulation.ScheduleEvent(e.phase.name, e.token, e.query, e.start, *_stated(e.phase)) for e in events
+    )
+    ends = tuple(max(e.end for e in events if e.token == token) for token in (0, 1))
+    period = schedule.token_period(layers, others)
     return simulation.HeadResult(
         command="simulate head",
         design=chip_of(schedule.design),
-        schedule=simulation.StepSchedule(
-            tuple(
-                simulation.SchedulePhase(phase.name, phase.duration, phase.basis, phase.circuits)
-                for phase in schedule.phases
-            ),
-            schedule.latency,
-            schedule.token_period(layers, others),
-            schedule.utilisation(),
-        ),
-        timeline=simulation.Timeline(
-            tuple(
-                simulation.ScheduleEvent(
-                    event.phase.name,
-                    event.token,
-                    event.query,
-                    event.start,
-                    event.phase.duration,
-                    event.phase.basis,
-                    event.phase.circuits,
-                )
-                for event in events
-            ),
-            tuple(max(e.end for e in events if e.token == token) for token in (0, 1)),
-        ),
-        sensitivity=tuple(
-            simulation.LatencySensitivity(**row) for row in schedule.sensitivity(layers, others)
-        ),
+        schedule=simulation.StepSchedule(phases, schedule.latency, period, schedule.utilisation()),
+        timeline=simulation.Timeline(tuple(shown), ends),
+        sensitivity=schedule.sensitivity(layers, others),
         trace=steps,
         refreshes=arrays.clock.refreshes,
         writes=arrays.writes,
@@ -119,25 +93,19 @@ def head_result(
     )
 
 
+def _stated(phase: Phase) -> tuple[Second, str, tuple[str, ...]]:
+    """What a result says of a phase beside its name."""
+    return phase.duration, phase.basis, phase.circuits
+
+
 def tile_result(
-    found: Waveforms, design: Design, head_dim: int, command: Sequence[str], seed: int
+    found: simulation.Waveforms, design: Design, command: Sequence[str], seed: int
 ) -> simulation.TileResult:
     """Of `gaincell simulate tile`."""
-    waves: dict[str, Any] = {name: _plain(tensor.tolist()) for name, tensor in vars(found).items()}
+    made = _made(design, command, seed)
     return simulation.TileResult(
-        command="simulate tile",
-        design=chip_of(design),
-        waveforms=simulation.Waveforms(
-            **waves,
-            score_saturation=design.score_saturation(head_dim) * design.charge_unit,
-            output_saturation=design.output_saturation * design.charge_unit,
-        ),
-        provenance=_made(design, command, seed),
+        command="simulate tile", design=chip_of(design), waveforms=found, provenance=made
     )
-
-
-def _plain(numbers: Any) -> Any:
-    return tuple(map(_plain, numbers)) if isinstance(numbers, list) else numbers
 
 
 def _made(design: Design, command: Sequence[str], seed: int) -> Provenance:

@@ -15,16 +15,14 @@ from gaincell.units import Second
 
 @dataclass(frozen=True)
 class StepTrace:
-    """Everything that can be observed in one step.
+    """Everything that can be observed in one step: charges in charge units, pulse widths over the longest.
 
-    design: of the head.  time: of the reads, seconds since the head was made.  column: written, per sequence;
-        empty where the token was one of the first, which have columns of their own (circuits/sinks.py).
-    valid: columns that hold a token.  key, value: stored voltages at the reads, relative to V_offset, volts.
-    key_current, value_current: charge of every cell for a full pulse, charge units.
-    query: pulse widths over the longest pulse.  scores: charge of every key column, charge units.
-    pulses: their widths over the longest pulse.  tile_charge: charge of every sub-tile's value bit lines,
-    charge units.  tile_output: digitised, in units of full scale; that of the first tokens' sub-tile comes
-    last.  output: sum over the sub-tiles.
+    time: of the reads, seconds since the head was made.  column: written, per sequence; empty where the token
+    was one of the first, which have columns of their own (circuits/sinks.py).  valid: columns that hold a
+    token.  key, value: stored voltages at the reads, relative to V_offset, volts.  key_current,
+    value_current: charge of every cell for a full pulse.  scores: of every key column.  tile_charge: of every
+    sub-tile's value bit lines.  tile_output: digitised, in units of full scale; that of the first tokens'
+    sub-tile comes last.  output: sum over the sub-tiles.
     """
 
     design: Design
@@ -76,18 +74,16 @@ class StepTrace:
         """
         if self.design.readout == "none":
             raise InputError("the readout of this design is 'none': sub-tiles have no codes")
-        levels = self.design.counter_levels
-        steps = levels - 0.5 if self.design.readout == "published-code" else levels - 1.0
-        return torch.round(self.tile_output * steps).to(torch.int64)
+        return torch.round(self.tile_output * self.design.readout_steps).to(torch.int64)
 
 
 @dataclass(frozen=True)
 class HeadState:
     """What the arrays hold now. Shares memory with the head: copy what is to be kept.
 
-    key, value: voltages when last written, relative to V_offset, volts.  write_time: of every column, s.
-    written_at: number of steps a sequence had made when the column was written.  read_since: when it was
-    written or refreshed last.  valid: valid bits.  pointer: column that is written next.
+    key, value: voltages when last written, relative to V_offset, volts.  write_time: s.  written_at: steps
+    made when the column was written.  read_since: when it was written or refreshed last.  pointer: column
+    that is written next.
     """
 
     key: Float[Tensor, "B Hk M D"]

@@ -11,41 +11,19 @@ Not modelled: edges, settling, RC of the lines, the ramp by which a charge becom
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from gaincell.arrays.schedule import Schedule
 from gaincell.arrays.trace import StepTrace
 from gaincell.errors import InputError
+from gaincell.results.simulation import Waveforms
 from gaincell.units import Second
 
 SAMPLES = 651
-
-
-@dataclass(frozen=True)
-class Waveforms:
-    """One query head of one sequence, one sub-tile, one of its key columns and one of its value bit lines.
-
-    time: s, from the beginning of the step.  word_lines: of the key rows, 0 or 1.  key_current: of the key
-    column's bit line, A.  key_charge: on its integrator, C.  pulses: into the sub-tile's value columns, 0
-    or 1.  value_current, value_charge: of the value bit line.  output: its output pulse, 0 or 1.  count: of
-    its counter.  stored_time, stored: voltages of the newest column's cells over one window, s and V.
-    """
-
-    time: Float[Tensor, " n"]
-    word_lines: Float[Tensor, "D n"]
-    key_current: Float[Tensor, " n"]
-    key_charge: Float[Tensor, " n"]
-    pulses: Float[Tensor, "N n"]
-    value_current: Float[Tensor, " n"]
-    value_charge: Float[Tensor, " n"]
-    output: Float[Tensor, " n"]
-    count: Int[Tensor, " n"]
-    stored_time: Float[Tensor, " m"]
-    stored: Float[Tensor, "D m"]
 
 
 def waveforms(
@@ -56,7 +34,10 @@ def waveforms(
     row: int = 0,
     schedule: Schedule | None = None,
 ) -> Waveforms:
-    """The waveforms of a step.
+    """The waveforms of a step: one query head of one sequence, one of its key columns, one value bit line.
+
+    Word lines, pulses and the output pulse are 0 or 1; `stored` are the voltages of the newest column's cells
+    over one window.
 
     Args:
         trace: of the step.
@@ -81,9 +62,9 @@ def waveforms(
         raise InputError(f"column {column} holds no token yet; choose one that was written")
     kv_head = head // (heads // trace.key.shape[1])
     tile = slice(column // design.tile * design.tile, (column // design.tile + 1) * design.tile)
-    at = {event.phase.name: event.start for event in (schedule or Schedule(design)).step}
-    end = (schedule or Schedule(design)).latency
-    time = torch.linspace(0.0, end, SAMPLES, dtype=torch.float64)
+    schedule = schedule or Schedule(design)
+    at = {event.phase.name: event.start for event in schedule.step}
+    time = torch.linspace(0.0, schedule.latency, SAMPLES, dtype=torch.float64)
     ampere = design.charge_unit / design.t_pulse_max
     key_currents = trace.key_current[0, kv_head, column].double() * ampere
     value_currents = trace.value_current[0, kv_head, tile, row].double() * ampere
@@ -98,19 +79,28 @@ def waveforms(
     age = torch.linspace(0.0, design.window * design.token_period, 101, dtype=torch.float64)
     left = torch.exp(-age / design.tau) if design.tau else torch.ones_like(age)
     newest = trace.key[0, kv_head, int(trace.column[0])].double()
+    waves = {
+        "time": time,
+        "word_lines": word_lines,
+        "key_current": (word_lines * key_currents[:, None]).sum(0),
+        "key_charge": key_charge,
+        "pulses": pulses,
+        "value_current": (pulses * value_currents[:, None]).sum(0),
+        "value_charge": value_charge,
+        "output": ((since >= 0) & (since < width)).double(),
+        "count": torch.where(since >= 0, counted, 0.0).to(torch.int64) * (1 if code >= 0 else -1),
+        "stored_time": age,
+        "stored": design.v_offset + newest[:, None] * left,
+    }
     return Waveforms(
-        time=time,
-        word_lines=word_lines,
-        key_current=(word_lines * key_currents[:, None]).sum(0),
-        key_charge=key_charge,
-        pulses=pulses,
-        value_current=(pulses * value_currents[:, None]).sum(0),
-        value_charge=value_charge,
-        output=((since >= 0) & (since < width)).double(),
-        count=torch.where(since >= 0, counted, 0.0).to(torch.int64) * (1 if code >= 0 else -1),
-        stored_time=age,
-        stored=design.v_offset + newest[:, None] * left,
+        **{name: _plain(wave.tolist()) for name, wave in waves.items()},
+        score_saturation=design.score_saturation(dim - design.normaliser.present) * design.charge_unit,
+        output_saturation=design.output_saturation * design.charge_unit,
     )
+
+
+def _plain(numbers: Any) -> Any:
+    return tuple(map(_plain, numbers)) if isinstance(numbers, list) else numbers
 
 
 def _pulses(

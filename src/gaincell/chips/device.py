@@ -1,29 +1,45 @@
-"""How a measured cell enters a design.
+"""A measured cell: from files to a device, and from a device into a design.
 
 device = fit_device("curve.csv", design)[0]  # or load_device("device.toml")
 design = with_cell(design, device)           # or with_cell(design, "device.toml" | "curve.csv" | "x3")
+
+The fits are those of `devices`; the device keeps their intervals, and the files with their hashes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
+from pathlib import Path
 from typing import Any
 
+from scipy import stats
+
 from gaincell.chips.design import Design
-from gaincell.chips.device_file import MISMATCH_NUMBERS, Device, load_device
-from gaincell.chips.device_fit import fit_device
+from gaincell.chips.device_file import (
+    MISMATCH_NUMBERS,
+    RETENTION_NUMBERS,
+    SCALE_NUMBERS,
+    Device,
+    load_device,
+)
+from gaincell.chips.fields import CELL_NUMBERS
 from gaincell.devices.cell import CELL_KINDS
+from gaincell.devices.columns import Columns
+from gaincell.devices.decay import DecayFit, fit_decay
+from gaincell.devices.fit import CurveFit, Estimate, fit_curve
+from gaincell.devices.measurement import read_curve, read_decay
+from gaincell.devices.screening import Scale
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError, InputError
-from gaincell.quantity import (
-    did_you_mean,
-    one_of,
-)
+from gaincell.quantity import Quantity, did_you_mean, one_of
 
 __all__ = ["Device", "fit_device", "load_device", "with_cell"]
 
+FARTHEST = 30.0
+"""Largest ratio of a cell's slope to that the chip's converters are made for."""
 ELSEWHERE = {
     "retention.target_voltage": "leakage.decay_voltage",
     "retention.spread": "leakage.spread",
@@ -70,10 +86,9 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
         if source.law != "exponential":
             tau = source.number("retention.time_to_1_over_e") or tau
         changes["retention_time"] = tau
-    known: dict[str, Any] = {}
     covariance = source.covariance.get("coefficients")
     stated = {key: source.number(f"mismatch.{key}") for key in MISMATCH_NUMBERS}
-    known = {key: value for key, value in stated.items() if value is not None}
+    known: dict[str, Any] = {key: value for key, value in stated.items() if value is not None}
     if covariance and source.cell.name == "polynomial":
         known = {key: value for key, value in known.items() if not key.endswith("_std")}
         known["coefficient_covariance"] = tuple(entry for row in covariance for entry in row)
@@ -111,3 +126,150 @@ def _named(design: Design, kind: str) -> Design:
         f"no cell {kind!r}{did_you_mean(kind, CELL_KINDS)}; allowed: {one_of(CELL_KINDS)}, a device file "
         "(.toml) or a measured curve (.csv)"
     )
+
+
+def fit_device(
+    curve: str | os.PathLike[str],
+    design: Design,
+    *,
+    decay: str | os.PathLike[str] | None = None,
+    kind: str = "polynomial",
+    order: int = 3,
+    law: str | None = None,
+    rescale: bool = False,
+    name: str | None = None,
+    columns: Columns | None = None,
+    skip_bad_rows: bool = False,
+) -> tuple[Device, CurveFit, DecayFit | None]:
+    """A device from measured files.
+
+    Args:
+        curve: current against stored voltage, see devices/measurement.py.
+        design: the chip it is meant for: storage range, pulse, charge unit.
+        decay: stored voltage against time.
+        kind, order: of the curve, see `fit_curve`.  law: of the decay, see `fit_decay`.
+        rescale: take for charge unit what gives the cell the slope of the design's linear cell: converters
+            dimensioned for this cell.
+        name: of the device; by default that of the file.
+        columns, skip_bad_rows: see `read_curve`.
+
+    Raises:
+        InputError: the files cannot be used or fitted; with the reason and what to do.
+    """
+    table = read_curve(curve, columns, skip_bad_rows=skip_bad_rows)
+    charge_unit, wanted = design.charge_unit, design.cell.linear_slope
+    per_ampere = design.t_pulse_max / charge_unit
+    scale = Scale(design.v_min, design.v_max, design.v_offset, per_ampere)
+    fitted = fit_curve(table, scale, kind, order)
+    ratio = fitted.cell.linear_slope / wanted
+    if rescale:
+        charge_unit *= ratio
+        scale = dataclasses.replace(scale, charge_per_ampere=per_ampere / ratio)
+        fitted = fit_curve(table, scale, kind, order)
+    elif not 1 / FARTHEST <= ratio <= FARTHEST:
+        raise InputError(
+            f"{curve}: the cell gives {fitted.cell.linear_slope / per_ampere:.3g} A/V, {ratio:.3g} times "
+            f"what the converters of {design.name} are made for ({wanted / per_ampere:.3g} A/V): check the "
+            "unit of the current, or give --rescale, which dimensions the converters for this cell"
+        )
+    decayed = None if decay is None else read_decay(decay, columns, skip_bad_rows=skip_bad_rows)
+    held = None if decayed is None else fit_decay(decayed, law)
+    numbers = _cell_numbers(fitted) | _spread_numbers(fitted)
+    if held is not None:
+        numbers |= _decay_numbers(held, design)
+    for key, number in SCALE_NUMBERS.items():
+        value = charge_unit if key == "charge_unit" else getattr(design, key)
+        numbers[f"scale.{key}"] = Quantity(value, number.unit, "U", (value, value), f"of {design.name}")
+    origin: dict[str, Any] = {"curve": table.path.name, "curve_sha256": table.sha256}
+    origin |= {"cells": fitted.cells, "points": fitted.points}
+    left_out = len(table.left_out) + (0 if decayed is None else len(decayed.left_out))
+    if left_out:
+        origin["rows_left_out"] = left_out
+    if decayed is not None:
+        origin |= {"decay": decayed.path.name, "decay_sha256": decayed.sha256}
+    device = Device(
+        name or Path(curve).stem,
+        f"{fitted.cell.name} cell fitted to {fitted.cells} measured cell{'s' * (fitted.cells > 1)}",
+        fitted.cell,
+        None if held is None else held.law,
+        numbers,
+        origin,
+        _quality(fitted, held, design),
+        {"coefficients": [list(row) for row in fitted.covariance]} if fitted.covariance else {},
+    )
+    return device, fitted, held
+
+
+def _quality(fitted: CurveFit, held: DecayFit | None, design: Design) -> dict[str, Any]:
+    """How well curves and decays are described; what was not fitted is left out."""
+    zero = fitted.offset_voltage
+    found = {
+        "r_squared_of_nominal_curve": fitted.nominal_r_squared,
+        "rms_about_nominal_curve_charge_units": fitted.nominal_rms,
+        "r_squared_of_own_curves": fitted.r_squared,
+        "rms_about_own_curves_charge_units": fitted.rms,
+        "residual_of_full_scale": fitted.residual_std,
+        "full_scale_charge_units": fitted.full_scale,
+        "zero_current_at_volts": None if zero is None else zero + design.v_offset,
+        "variance_explained_by_mismatch": fitted.explained,
+        "decay_rms_volts": None if held is None else held.rms,
+        "decays_left_out": None if held is None else held.left_out,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _cell_numbers(fitted: CurveFit) -> dict[str, Quantity]:
+    widths = ", ".join(f"+-{e.interval[1] - e.value:.3g}" for e in fitted.coefficients)
+    numbers: dict[str, Quantity] = {}
+    for key, value in fitted.cell.numbers.items():
+        ends = (min(value), max(value)) if isinstance(value, tuple) else (value, value)
+        note = f"95 % confidence: {widths}" if key == "coefficients" else ""
+        numbers[f"cell.{key}"] = Quantity(value, CELL_NUMBERS[key].unit, "F", ends, note)
+    return numbers
+
+
+def _spread_numbers(fitted: CurveFit) -> dict[str, Quantity]:
+    numbers: dict[str, Quantity] = {}
+    for key, kind in MISMATCH_NUMBERS.items():
+        estimate: Estimate | None = getattr(fitted, key, None)
+        if estimate is not None:
+            value, ends = estimate.value, estimate.interval
+            numbers[f"mismatch.{key}"] = Quantity(value, kind.unit, "F", ends, "range: 95 % confidence")
+    everything = fitted.cells + sum(fitted.broken.values())
+    for key, count in fitted.broken.items():
+        ends = stats.binomtest(count, everything).proportion_ci(0.95)
+        note = f"{count} of {everything} cells; range: 95 % confidence"
+        numbers[f"mismatch.{key}"] = Quantity(count / everything, "1", "F", (ends.low, ends.high), note)
+    if (noise := fitted.noise_std) is not None:
+        note = "fraction of full scale, from repeated reads"
+        numbers["noise.read_std"] = Quantity(noise, "1", "F", (noise, noise), note)
+    return numbers
+
+
+def _decay_numbers(held: DecayFit, design: Design) -> dict[str, Quantity]:
+    """The retention; a target that agrees with v_offset within its interval is v_offset."""
+    low, high = held.intervals["target_voltage"]
+    is_offset = low <= design.v_offset <= high
+    found = {
+        "retention_time": held.tau,
+        "beta": held.beta,
+        "tau_slow": held.tau_slow,
+        "share": held.share,
+        "target_voltage": design.v_offset if is_offset else held.target,
+        "spread": held.tau_spread,
+        "time_to_1_over_e": held.time_to_1_over_e,
+    }
+    notes = dict.fromkeys(held.intervals, "range: 95 % confidence")
+    if is_offset:
+        notes["target_voltage"] += f"; v_offset, with which the fit, {held.target:.6g} V, agrees"
+    return {
+        f"retention.{key}": Quantity(
+            value,
+            RETENTION_NUMBERS[key].unit,
+            "F",
+            held.intervals.get(key, (-math.inf, math.inf)),
+            notes.get(key, ""),
+        )
+        for key, value in found.items()
+        if value is not None
+    }

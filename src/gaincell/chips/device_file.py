@@ -15,20 +15,13 @@ from typing import Any
 import torch
 
 from gaincell.chips.design import cell_of
-from gaincell.chips.fields import CELL_NUMBERS
+from gaincell.chips.fields import BASIC, CELL_NUMBERS, NUMBERS, TABLE_NUMBERS
 from gaincell.devices.cell import Cell
 from gaincell.devices.decay import LAWS
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError
 from gaincell.files import read_toml, write_text
-from gaincell.quantity import (
-    NumberKind,
-    Quantity,
-    check_keys,
-    one_of,
-    parse_quantity,
-    toml_value,
-)
+from gaincell.quantity import NumberKind, Quantity, check_keys, one_of, parse_quantity, toml_value
 from gaincell.shipped import located
 
 SCHEMA = "gaincell-device-1"
@@ -42,19 +35,10 @@ RETENTION_NUMBERS: Mapping[str, NumberKind] = {
     "time_to_1_over_e": NumberKind("s"),
 }
 MISMATCH_NUMBERS: Mapping[str, NumberKind] = {
-    "gain_std": NumberKind("1"),
-    "offset_voltage_std": NumberKind("V"),
-    "current_offset_std": NumberKind("1"),
-    "stuck_low": NumberKind("1"),
-    "stuck_high": NumberKind("1"),
-    "dead": NumberKind("1"),
+    key: TABLE_NUMBERS["mismatch"][key] for key in (*BASIC, "stuck_low", "stuck_high", "dead")
 }
 SCALE_NUMBERS: Mapping[str, NumberKind] = {
-    "v_min": NumberKind("V"),
-    "v_max": NumberKind("V"),
-    "v_offset": NumberKind("V"),
-    "t_pulse_max": NumberKind("s"),
-    "charge_unit": NumberKind("C"),
+    key: NUMBERS[key] for key in ("v_min", "v_max", "v_offset", "t_pulse_max", "charge_unit")
 }
 TABLES: Mapping[str, Mapping[str, NumberKind]] = {
     "cell": CELL_NUMBERS,
@@ -96,8 +80,8 @@ class Device:
 
     def to_toml(self) -> str:
         """The device as a file; loading it gives an equal device."""
-        lines = [f"{key} = {toml_value(value)}" for key, value in (("schema", SCHEMA), ("name", self.name))]
-        lines.append(f"description = {toml_value(self.description)}")
+        words = {"schema": SCHEMA, "name": self.name, "description": self.description}
+        lines = [f"{key} = {toml_value(value)}" for key, value in words.items()]
         for table in TABLES:
             entries = {k.split(".")[1]: q for k, q in self.numbers.items() if k.startswith(f"{table}.")}
             word = {"cell": self.cell.name, "retention": self.law}.get(table)

@@ -123,59 +123,48 @@ def _converter_errors(
     dtype: torch.dtype,
     device: torch.device,
 ) -> ConverterErrors:
-    def line(gain: Tensor, offset: Tensor) -> Line:
+    head, column, row = torch.arange(heads), torch.arange(window), torch.arange(dim)
+    tiles, first = torch.arange(window // tile), torch.tensor(0)
+
+    def drawn(effect: Effect, std: float, array: int, column: Tensor, row: Tensor) -> Tensor:
+        """Errors [Hk, *columns, *rows]."""
+        lead = head.view(-1, *[1] * max(column.dim(), row.dim()))
+        if std == 0:
+            shape = torch.broadcast_shapes(lead.shape, column.shape, row.shape)
+            return torch.zeros(shape, dtype=torch.float64)
+        return std * normal(
+            seed=seed, chip=chip, layer=layer, head=lead, array=array, column=column, row=row, effect=effect
+        )
+
+    def line(*errors: Tensor) -> Line:
         if c.calibration_step > 0:
-            gain, offset = (
-                e - c.calibration_step * torch.floor(e / c.calibration_step + 0.5) for e in (gain, offset)
-            )
+            errors = tuple(e - c.calibration_step * torch.floor(e / c.calibration_step + 0.5) for e in errors)
+        gain, offset = errors
         with torch.inference_mode(False):
             return Line(*(e.to(device=device, dtype=dtype).clone() for e in (1 + gain, offset)))
 
-    head, column, row = torch.arange(heads)[:, None], torch.arange(window), torch.arange(dim)
-    tiles = torch.arange(window // tile)
-
-    def drawn(
-        effect: Effect, std: float, array: int, shape: tuple[int, ...], at: Tensor, row: Tensor | int
-    ) -> Tensor:
-        if std == 0:
-            return torch.zeros(shape, dtype=torch.float64)
-        lead = head.view(-1, *[1] * (len(shape) - 1))
-        z = normal(
-            seed=seed, chip=chip, layer=layer, head=lead, array=array, column=at, row=row, effect=effect
-        )
-        return (std * z).expand(shape)
-
     driver = score = output = None
     if c.drivers_present:
-        shape = (heads, dim)
-        driver = line(
-            drawn(Effect.DRIVER_GAIN, c.driver_gain_std, KEY_ARRAY, shape, torch.zeros(1), row),
-            drawn(Effect.DRIVER_OFFSET, c.driver_offset_std, KEY_ARRAY, shape, torch.zeros(1), row),
-        )
+        kinds = ((Effect.DRIVER_GAIN, c.driver_gain_std), (Effect.DRIVER_OFFSET, c.driver_offset_std))
+        driver = line(*(drawn(effect, std, KEY_ARRAY, first, row) for effect, std in kinds))
     if c.present:
-        kinds = (
-            (Effect.RAMP_GAIN, c.ramp_gain_std, Effect.RAMP_GAIN_OF_TILE, c.ramp_gain_tile_std),
-            (
-                *(Effect.COMPARATOR_OFFSET, c.comparator_offset_std),
-                *(Effect.COMPARATOR_OFFSET_OF_TILE, c.comparator_offset_tile_std),
-            ),
+        gain = Effect.RAMP_GAIN, c.ramp_gain_std, Effect.RAMP_GAIN_OF_TILE, c.ramp_gain_tile_std
+        offset = (
+            *(Effect.COMPARATOR_OFFSET, c.comparator_offset_std),
+            *(Effect.COMPARATOR_OFFSET_OF_TILE, c.comparator_offset_tile_std),
         )
-        one, shared_by = (heads, window), (heads, len(tiles))
         score = line(
             *(
-                drawn(own, std, KEY_ARRAY, one, column, 0)
-                + drawn(shared, tile_std, KEY_ARRAY, shared_by, tiles, 0)[:, column // tile]
-                for own, std, shared, tile_std in kinds
+                drawn(own, std, KEY_ARRAY, column, first)
+                + drawn(shared, tile_std, KEY_ARRAY, tiles, first)[:, column // tile]
+                for own, std, shared, tile_std in (gain, offset)
             )
         )
-        each, common = (heads, len(tiles), dim), (heads, len(tiles), 1)
         output = line(
             *(
-                drawn(own, std, VALUE_ARRAY, each, tiles[:, None], row)
-                + drawn(
-                    shared, tile_std, VALUE_ARRAY, common, tiles[:, None], torch.zeros(1, dtype=torch.int64)
-                )
-                for own, std, shared, tile_std in kinds
+                drawn(own, std, VALUE_ARRAY, tiles[:, None], row)
+                + drawn(shared, tile_std, VALUE_ARRAY, tiles[:, None], first)
+                for own, std, shared, tile_std in (gain, offset)
             )
         )
     return ConverterErrors(driver, score, output)

@@ -17,12 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gaincell.circuits.converter import (
-    at_least_float32,
-    clamp_and_quantise,
-    in_precision,
-    strict_clamp,
-)
+from gaincell.circuits.converter import at_least_float32, clamp_and_quantise, in_precision, strict_clamp
 from gaincell.circuits.levels import Levels, level_code, on_levels
 from gaincell.units import Volt
 

@@ -55,13 +55,6 @@ def _leaves(command: Any) -> Iterator[Any]:
         yield from _leaves(inner)
 
 
-def _make_legible(command: Any) -> None:
-    """Help as plain text, which cuts no name and no sentence however narrow the terminal."""
-    command.rich_markup_mode = None
-    paragraph = (command.help or "").strip().partition("\n\n")[0]
-    command.short_help = " ".join(paragraph.split())
-
-
 class CommandFolder(TyperGroup):
     """The files of this folder as commands, and the one place where exceptions become exit codes."""
 
@@ -76,7 +69,8 @@ class CommandFolder(TyperGroup):
         command.name = cmd_name
         command.params = [parameter for parameter in command.params if parameter.name not in COMPLETION]
         for each in _leaves(command):
-            _make_legible(each)
+            each.rich_markup_mode = None  # plain text cuts no name and no sentence however narrow it is
+            each.short_help = " ".join((each.help or "").strip().partition("\n\n")[0].split())
             if each.callback is not None:
                 _check_given(each)
         return command
@@ -85,16 +79,12 @@ class CommandFolder(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if command is None:
             return name, command, rest
-        valued = {
-            name
-            for leaf in _leaves(command)
-            for p in leaf.params
-            if p.param_type_name == "option" and not getattr(p, "is_flag", False)
-            for name in p.opts
-        }
+        parameters = [p for leaf in _leaves(command) for p in leaf.params]
+        options = (p for p in parameters if p.param_type_name == "option")
+        valued = {name for p in options if not getattr(p, "is_flag", False) for name in p.opts}
         renamed = with_new_names(str(name), rest, valued)
         rest = without_debug(renamed, valued)
-        check_names([p for leaf in _leaves(command) for p in leaf.params], rest)
+        check_names(parameters, rest)
         ctx.params["debug"] |= len(rest) < len(renamed)
         return name, command, rest
 
@@ -133,25 +123,20 @@ def _refuse(error: Exception, *, debug: bool = False) -> None:
 
 def _message(error: Exception) -> str | None:
     """What a user is told of an error; None of a defect of the program, which stays a traceback."""
+    text = str(error)
     if isinstance(error, UsageError) and type(error).__name__ != NO_ARGUMENTS:
         path = error.ctx.command_path if error.ctx is not None else "gaincell"
-        return f"{error.format_message().rstrip('.')}{_given(error)}; see {path} --help"
-    if isinstance(error, (GaincellError, OSError)) or str(error).startswith("Symlink loop"):
-        return str(error)  # (that is a RuntimeError of pathlib, as is the next)
-    if str(error).startswith("Could not determine home directory"):
+        checker = getattr(error.__cause__, "errors", None)  # of an option; it says only what is allowed
+        given = "" if checker is None else f", not {checker()[0]['input']!r}"
+        return f"{error.format_message().rstrip('.')}{given}; see {path} --help"
+    if isinstance(error, (GaincellError, OSError)) or text.startswith("Symlink loop"):
+        return text  # (that is a RuntimeError of pathlib, as is the next)
+    if text.startswith("Could not determine home directory"):
         return "there is no home directory that ~ stands for; give the whole path"
-    allocating = isinstance(error, RuntimeError) and (
-        "can't allocate memory" in str(error) or "out of memory" in str(error)
-    )
-    if isinstance(error, MemoryError) or allocating:
+    full = "can't allocate memory" in text or "out of memory" in text
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and full):
         return "the memory of this machine does not suffice; give smaller numbers, or a smaller model"
     return None
-
-
-def _given(error: Exception) -> str:
-    """What was given, of an option whose checker says only what is allowed."""
-    found = getattr(error.__cause__, "errors", None)
-    return f", not {found()[0]['input']!r}" if found is not None else ""
 
 
 def _check_given(command: Any) -> None:
@@ -170,19 +155,14 @@ def _check_given(command: Any) -> None:
                 if isinstance(number, int) and abs(number) > LARGEST:
                     raise InputError(f"{names[key]} {number}: give at most {LARGEST}")
             if key in ("name", "title") and value is not None:
-                _check_label(names[key], value)
+                control = any(category(letter) == "Cc" for letter in value)
+                if not value.strip() or len(value) > LONGEST_LABEL or control:
+                    allowed = f"1 to {LONGEST_LABEL} visible characters without line breaks"
+                    raise InputError(f"{names[key]} {value!r}: give {allowed}")
         check_apart(command, given)
         return run(**given)
 
     command.callback = checked
-
-
-def _check_label(option: str, text: str) -> None:
-    """Raise InputError for a name or a title that no page and no figure can show."""
-    if not text.strip() or len(text) > LONGEST_LABEL or any(category(letter) == "Cc" for letter in text):
-        raise InputError(
-            f"{option} {text!r}: give 1 to {LONGEST_LABEL} visible characters without line breaks"
-        )
 
 
 app = typer.Typer(

@@ -1,4 +1,4 @@
-"""Files that commands write: the option `--json FILE` beside the table, `--figure FILE`, and their check."""
+"""Files that commands write: options for them, checks before any work, and how a result is shown."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from dataclasses import is_dataclass
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gaincell import files
+from gaincell.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,29 +39,31 @@ def output_file(param: typer.CallbackParam, value: Path | None) -> Path | None:
 
 
 def output_figure(param: typer.CallbackParam, value: Path | None) -> Path | None:
-    """Callback of an option: as `output_file`, and the ending must be that of a picture."""
-    from gaincell.errors import InputError
-
+    """As `output_file`; the ending must be that of a picture."""
     if value is not None and value.suffix.lower() not in FIGURES:
         raise InputError(f"{param.opts[0]} {value.name}: give a name that ends with {', '.join(FIGURES)}")
     return output_file(param, value)
 
 
 def output_directory(param: typer.CallbackParam, value: Path | None) -> Path | None:
-    """Callback of an option: refuse, before any work, a directory that could not be written into after it."""
+    """As `output_file`, of a directory."""
     if value is not None:
         check_output(param.opts[0], value, directory=True)
     return value
 
 
-def output(option: str, help: str, metavar: str = "FILE") -> Any:
+def output(help: str, metavar: str = "FILE", check: Callable[..., Path | None] = output_file) -> object:
     """An option for a file that a command writes."""
-    return typer.Option(option, callback=output_file, metavar=metavar, dir_okay=False, help=help)
+    return typer.Option(callback=check, metavar=metavar, dir_okay=False, help=help)
 
 
-def directory(option: str, metavar: str, help: str) -> Any:
+def directory(help: str, metavar: str = "DIR") -> object:
     """An option for a directory that a command writes into."""
-    return typer.Option(option, callback=output_directory, metavar=metavar, file_okay=False, help=help)
+    return typer.Option(callback=output_directory, metavar=metavar, file_okay=False, help=help)
+
+
+JsonFile = Annotated[Path | None, output("Also write the result as JSON.")]
+FigureFile = Annotated[Path | None, output("Also draw it: .png, .svg or .pdf.", check=output_figure)]
 
 
 def run_folder(context: typer.Context, out: Path | None, name: str) -> Path:
@@ -76,8 +79,6 @@ def check_output(option: str, place: Path, *, directory: bool = False) -> None:
 
     Tried is the directory that is there, with all that is missing in a temporary one.
     """
-    from gaincell.errors import InputError, RunError
-
     whole = place.absolute() / "file" if directory else place.absolute()
     parent = whole.parent
     try:
@@ -105,8 +106,6 @@ def _check_of(parameter: Any) -> Any:
 
 def check_names(parameters: Sequence[Any], words: Sequence[str]) -> None:
     """Raise InputError where the file of an option has the name of a directory, which paths do not keep."""
-    from gaincell.errors import InputError
-
     options = {o for p in parameters if _check_of(p) in (output_file, output_figure) for o in p.opts}
     for word, after in pairwise([*words, ""]):
         option, equals, value = word.partition("=")
@@ -124,8 +123,6 @@ def check_apart(command: Any, given: Mapping[str, Any], derived: Sequence[tuple[
     given: values of the command's parameters, by name.  derived: outputs whose names follow from others, each
     with the option that changes it.
     """
-    from gaincell.errors import InputError
-
     written = [p for p in command.params if _check_of(p) in (output_file, output_figure, output_directory)]
     directories = [p.opts[0] for p in written if _check_of(p) is output_directory]
     outputs = [(p.opts[0], given[p.name]) for p in written if given.get(p.name) is not None]
@@ -139,12 +136,8 @@ def check_apart(command: Any, given: Mapping[str, Any], derived: Sequence[tuple[
     for option, place in [*outputs, *derived]:
         directory = option in directories
         for source, known in read:
-            if _replaces(place, known, directory) or (
-                not directory
-                and place.exists()
-                and known.is_dir()
-                and _real(place).is_relative_to(_real(known))
-            ):
+            inside = place.exists() and known.is_dir() and _real(place).is_relative_to(_real(known))
+            if _replaces(place, known, directory) or (inside and not directory):
                 raise InputError(
                     f"{option} {place} would replace what the command reads ({source} {known}); "
                     "give another place"
@@ -171,26 +164,12 @@ def _places(value: Any, metavar: str | None) -> Iterator[Path]:
 def _replaces(place: Path, known: Path, directory: bool) -> bool:
     """Whether an output, maybe a directory, takes the place of a file or directory."""
     real, other = _real(place), _real(known)
-    if directory and other.parent == real and other.name in PARTS:
-        return True
-    return real == other or (real.exists() and other.exists() and real.samefile(other))
+    inside = directory and other.parent == real and other.name in PARTS
+    return inside or real == other or (real.exists() and other.exists() and real.samefile(other))
 
 
 def _real(place: Path) -> Path:
     return Path(os.path.realpath(place))
-
-
-JsonFile: TypeAlias = Annotated[Path | None, output("--json", "Also write the result as JSON.")]
-FigureFile: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--figure",
-        callback=output_figure,
-        metavar="FILE",
-        dir_okay=False,
-        help="Also draw it: .png, .svg or .pdf.",
-    ),
-]
 
 
 def show_result(
@@ -199,14 +178,19 @@ def show_result(
     *shown: Any,
     figure: Path | None = None,
     draw: Callable[[Any], Figure] | None = None,
+    passed: bool = True,
 ) -> None:
-    """The end of a command: print tables and lines, write the result and draw it if files were asked for."""
+    """The end of a command: print tables and lines, write the result and draw it if files were asked for, and
+    leave with exit code 1 if it did not pass.
+    """
     write_json(json, result)
     show(*shown)
     if figure is not None and draw is not None:
         from gaincell.reports.style import save
 
         save(draw(result), figure)
+    if not passed:
+        raise typer.Exit(1)
 
 
 def show(*shown: Any) -> None:

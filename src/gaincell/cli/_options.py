@@ -1,18 +1,25 @@
-"""Options that several commands share."""
+"""Options that several commands share, groups of them, and checks of what was given.
+
+A group is a frozen dataclass, an option a field; a command that is made by `with_groups` takes it as one
+parameter.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import inspect
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
 from gaincell.backend_names import BACKENDS, BackendName
+from gaincell.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -21,106 +28,123 @@ if TYPE_CHECKING:
     from gaincell.chips.design import Design
 
 
-GradientName: TypeAlias = Literal["exact", "bf16", "surrogate", "surrogate-bf16"]
-"""Gradients of the cells in a backward pass."""
-Redraw: TypeAlias = Literal["nothing", "noise", "chip"]
-"""What every step of a training draws anew, see `gaincell.training.settings.REDRAWS`."""
+def with_groups(run: Callable[..., None]) -> Callable[..., None]:
+    """A command some of whose parameters are groups of options: dataclasses of options and groups."""
+    hints = get_type_hints(run, include_extras=True)
+    signature = inspect.signature(run).parameters.values()
+    parameters = [p for each in signature for p in _options_of(each.replace(annotation=hints[each.name]))]
+
+    @functools.wraps(run)
+    def command(**given: Any) -> None:
+        run(**{p.name: _gather(p.name, hints[p.name], given) for p in signature})
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _options_of(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
+    """The options that a parameter stands for."""
+    kind = parameter.annotation
+    if not is_dataclass(kind):
+        yield parameter
+        return
+    hints = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        default = parameter.empty if field.default is MISSING else field.default
+        yield from _options_of(
+            parameter.replace(name=field.name, default=default, annotation=hints[field.name])
+        )
+
+
+def _gather(name: str, kind: Any, given: Mapping[str, Any]) -> Any:
+    """The value of a parameter, of a group the group."""
+    if not is_dataclass(kind):
+        return given[name]
+    hints = get_type_hints(kind)
+    make = cast(Callable[..., Any], kind)
+    return make(**{field.name: _gather(field.name, hints[field.name], given) for field in fields(kind)})
+
+
+def argument(help: str, metavar: str) -> object:
+    """What is given without a name."""
+    return typer.Argument(metavar=metavar, help=help)
+
+
+def option(
+    help: str, metavar: str | None = None, *names: str, min: float | None = None, max: float | None = None
+) -> object:
+    """An option with a value, called as its parameter where it has no other name."""
+    return typer.Option(*names, metavar=metavar, min=min, max=max, help=help)
+
+
+def flag(names: str, help: str) -> object:
+    """An option without a value: "--name", or "--name/--no-name"."""
+    return typer.Option(names, help=help)
+
+
+LARGEST_SEED = 2**32 - 1
 MODEL_HELP = (
     "tiny (embedded), smollm2-135m, a hub id such as openai-community/gpt2, a model directory, a .gguf file, "
     "an adapter of peft on arrays"
 )
-ModelOrRun: TypeAlias = Annotated[str, typer.Argument(metavar="MODEL|RUN", help=MODEL_HELP + ", or a RUN.")]
-ModelInArrays: TypeAlias = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL|RUN", help="A RUN, such as runs/tiny, or a model with a shipped linear version: tiny."
-    ),
-]
 TEXT_HELP = "A .txt or .txt.gz file, a directory of them, a data set id, or sample (embedded)."
+CHIP_HELP = "Shipped chip (gaincell design list) or a .toml file."
 
-DesignName: TypeAlias = Annotated[
+GradientName = Literal["exact", "bf16", "surrogate", "surrogate-bf16"]
+"""Gradients of the cells in a backward pass."""
+Redraw = Literal["nothing", "noise", "chip"]
+"""What every step of a training draws anew, see `gaincell.training.settings.REDRAWS`."""
+
+ModelOrRun = Annotated[str, argument(f"{MODEL_HELP}, or a RUN.", "MODEL|RUN")]
+ModelInArrays = Annotated[
+    str, argument("A RUN, such as runs/tiny, or a model with a shipped linear version: tiny.", "MODEL|RUN")
+]
+RunName = Annotated[str, argument("A RUN directory, such as runs/tiny.", "RUN")]
+StageName = Annotated[
+    str | None, option("A stage of a RUN of `gaincell train`; by default its last in arrays.", "NAME")
+]
+ChipArgument = Annotated[str, argument(CHIP_HELP, "DESIGN")]
+DesignName = Annotated[str, option(CHIP_HELP, "DESIGN")]
+OtherDesign = Annotated[str | None, option("Another chip than the RUN's own.", "DESIGN")]
+ChipOfModel = Annotated[str | None, option("Another chip than the model's own, with its cell.", "DESIGN")]
+CellName = Annotated[
+    str | None,
+    option(
+        "polynomial, x3, x5, sigmoid, exponential or linear, a DEVICE.toml, or a measured CURVE.csv; by "
+        "default the chip's own.",
+        "CELL",
+    ),
+]
+Window = Annotated[int | None, option("Token columns of a head; by default the chip's.", "COLUMNS", min=1)]
+HeadDim = Annotated[int, option("D, the dimension of a head.", "N", min=1)]
+Stack = Annotated[int, option("Layers of cells in 3D.", "N", min=1)]
+ProcessName = Annotated[str, option("28nm, 14nm (a projection) or a .toml file.", "NAME")]
+OtherLatency = Annotated[
+    float | None, option("Latency of the rest of a layer; see the schedule.", "SECONDS", min=0.0)
+]
+
+TextName = Annotated[str, option(TEXT_HELP, "TEXT")]
+ProtocolName = Annotated[
+    str | None,
+    option("blocks-T (the default; T is the model's context, at most 1024) or strided-T-S.", "PROTOCOL"),
+]
+Limit = Annotated[int, option("Most tokens evaluated; 0: all.", "N", "--limit", min=0)]
+CalibrationTokens = Annotated[int, option("Most tokens the adaptation reads.", "N", min=2)]
+Sequences = Annotated[int, option("Sequences read.", "N", min=1)]
+Seed = Annotated[int, option("Seed of the order of the text.", "N", min=0, max=LARGEST_SEED)]
+TrackName = Annotated[str | None, option("Log the training to tensorboard or wandb too.", "TRACKER")]
+
+Threads = Annotated[int | None, option("Threads of torch; by default all cores.", "N", min=1, max=1024)]
+Backend = Annotated[BackendName, option(f"Implementation of the arrays: {', '.join(BACKENDS)}.", "BACKEND")]
+Device = Annotated[str, option("cpu, cuda, cuda:1, ...", "DEVICE")]
+DeviceOrAuto = Annotated[
     str,
-    typer.Option("--design", metavar="DESIGN", help="Shipped chip (gaincell design list) or a .toml file."),
+    option("cpu, cuda, cuda:1, ..., or auto: layers shared out over all GPUs and the main memory.", "DEVICE"),
 ]
-RunName: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="A RUN directory, such as runs/tiny.")]
-StageName: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--stage",
-        metavar="NAME",
-        help="A stage of a RUN of `gaincell train`; by default its last in arrays.",
-    ),
-]
-OtherDesign: TypeAlias = Annotated[
-    str | None, typer.Option("--design", metavar="DESIGN", help="Another chip than the RUN's own.")
-]
-CellName: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--cell",
-        metavar="CELL",
-        help="polynomial, x3, x5, sigmoid, exponential or linear, a DEVICE.toml, or a measured CURVE.csv; "
-        "by default the chip's own.",
-    ),
-]
-TextName: TypeAlias = Annotated[str, typer.Option("--text", metavar="TEXT", help=TEXT_HELP)]
-ProtocolName: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--protocol",
-        metavar="PROTOCOL",
-        help="blocks-T (the default; T is the model's context, at most 1024) or strided-T-S.",
-    ),
-]
-Limit: TypeAlias = Annotated[
-    int, typer.Option("--limit", metavar="N", min=0, help="Most tokens evaluated; 0: all.")
-]
-CalibrationTokens: TypeAlias = Annotated[
-    int, typer.Option("--calibration-tokens", metavar="N", min=2, help="Most tokens the adaptation reads.")
-]
-Window: TypeAlias = Annotated[
-    int | None,
-    typer.Option(
-        "--window", metavar="COLUMNS", min=1, help="Token columns of a head; by default the chip's."
-    ),
-]
-TrackName: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--track", metavar="TRACKER", help="Log the training to tensorboard or wandb too."),
-]
-LARGEST_SEED = 2**32 - 1
-Seed: TypeAlias = Annotated[
-    int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Seed of the order of the text.")
-]
-Threads: TypeAlias = Annotated[
-    int | None,
-    typer.Option("--threads", metavar="N", min=1, max=1024, help="Threads of torch; by default all cores."),
-]
-Backend: TypeAlias = Annotated[
-    BackendName,
-    typer.Option(
-        "--backend",
-        metavar="BACKEND",
-        help=f"Implementation of the arrays: {', '.join(BACKENDS)}.",
-    ),
-]
-Device: TypeAlias = Annotated[str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...")]
-DeviceOrAuto: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        "--device",
-        metavar="DEVICE",
-        help="cpu, cuda, cuda:1, ..., or auto: layers shared out over all GPUs and the main memory.",
-    ),
-]
-
-
-DtypeName: TypeAlias = Annotated[
+DtypeName = Annotated[
     Literal["float32", "bfloat16"],
-    typer.Option(
-        "--dtype",
-        help="Type of the weights; bfloat16 is faster, takes half the memory, and rounds log-likelihoods.",
-    ),
+    option("Type of the weights; bfloat16 is faster, takes half the memory, and rounds log-likelihoods."),
 ]
 
 
@@ -162,16 +186,10 @@ class RefreshOptions:
 
     refresh: Annotated[
         Literal["none", "copy", "reread"],
-        typer.Option(
-            "--refresh", help="How columns are refreshed: from a digital copy, or reread and rewritten."
-        ),
+        option("How columns are refreshed: from a digital copy, or reread and rewritten."),
     ] = "none"
-    refresh_tokens: Annotated[
-        int | None, typer.Option("--refresh-tokens", metavar="N", min=1, help="Refresh after so many tokens.")
-    ] = None
-    refresh_seconds: Annotated[
-        float | None, typer.Option("--refresh-seconds", metavar="SECONDS", help="Refresh after so much time.")
-    ] = None
+    refresh_tokens: Annotated[int | None, option("Refresh after so many tokens.", "N", min=1)] = None
+    refresh_seconds: Annotated[float | None, option("Refresh after so much time.", "SECONDS")] = None
 
     @property
     def policy(self) -> Refresh:
@@ -181,36 +199,8 @@ class RefreshOptions:
         return Refresh(self.refresh, self.refresh_tokens, self.refresh_seconds)
 
 
-ProcessName: TypeAlias = Annotated[
-    str, typer.Option("--technology", metavar="NAME", help="28nm, 14nm (a projection) or a .toml file.")
-]
-ChipArgument: TypeAlias = Annotated[
-    str, typer.Argument(metavar="DESIGN", help="Shipped chip (gaincell design list) or a .toml file.")
-]
-ChipOfModel: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--design", metavar="DESIGN", help="Another chip than the model's own, with its cell."),
-]
-HeadDim: TypeAlias = Annotated[
-    int, typer.Option("--head-dim", metavar="N", min=1, help="D, the dimension of a head.")
-]
-Stack: TypeAlias = Annotated[int, typer.Option("--stack", metavar="N", min=1, help="Layers of cells in 3D.")]
-Sequences: TypeAlias = Annotated[int, typer.Option("--sequences", metavar="N", min=1, help="Sequences read.")]
-OtherLatency: TypeAlias = Annotated[
-    float | None,
-    typer.Option(
-        "--other-latency",
-        metavar="SECONDS",
-        min=0.0,
-        help="Latency of the rest of a layer; see the schedule.",
-    ),
-]
-
-
 def check_needed(context: typer.Context, options: Sequence[str], needs: str, there: object) -> None:
     """Raise InputError where one of `options` was given without what it has an effect with (`needs`)."""
-    from gaincell.errors import InputError
-
     for parameter in context.command.params:
         if not there and parameter.opts[0] in options and was_given(context, str(parameter.name)):
             name = "/".join((*parameter.opts, *parameter.secondary_opts))
@@ -226,8 +216,6 @@ def was_given(context: typer.Context, name: str) -> bool:
 @contextlib.contextmanager
 def needing_amaranth() -> Iterator[None]:
     """Imports of the RTL inside. Raises InputError where Amaranth is not installed."""
-    from gaincell.errors import InputError
-
     try:
         yield
     except ModuleNotFoundError as error:
@@ -238,7 +226,6 @@ def needing_amaranth() -> Iterator[None]:
 
 def check_run(model: str, purpose: str) -> None:
     """Raise InputError, before a model is loaded, where there is no chip for a purpose."""
-    from gaincell.errors import InputError
     from gaincell.integrations.hf.size import run_design
 
     if run_design(model) is None:
@@ -280,8 +267,6 @@ def bounds(low: float | None, high: float | None) -> str:
 
 def fraction(text: str, option: str) -> float:
     """A share as a user writes it: 5%, 5 % or 0.05. Raises InputError."""
-    from gaincell.errors import InputError
-
     number = text.strip()
     percent = number.endswith("%")
     try:
@@ -315,8 +300,6 @@ def use(threads: int | None, device: str, *, auto: bool = False) -> None:
     auto: the command takes `auto` in place of a device.
     """
     import torch
-
-    from gaincell.errors import InputError
 
     keep_freed_memory()
     if threads is not None:

@@ -4,287 +4,213 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import typer
+from torch import Tensor
 
-from gaincell.cli._json import command_line
-from gaincell.cli._options import check_run, choose_chip
-
-if TYPE_CHECKING:
-    from gaincell.arrays import Refresh
-    from gaincell.backend_names import BackendName
-    from gaincell.integrations.hf.base_model import LoadedModel
-    from gaincell.progress import StageProgress
-    from gaincell.reports.tables import Rows
-    from gaincell.results.codec import Kind
-    from gaincell.results.evaluation import (
-        ContextResult,
-        EvaluationResult,
-        PausesResult,
-        PerplexityResult,
-        RepetitionResult,
-        RollingResult,
-    )
-
-
-def load_run(
-    run: str, purpose: str, design: str | None, backend: BackendName, stage: str | None
-) -> tuple[LoadedModel, str]:
-    """A RUN or a stage of it, on another chip if one is named, and in words what it is, which is printed.
-
-    Raises GaincellError, before it is loaded, where it is none, or the chip is not acceptable; after, where
-    the stage is in software.
-    """
-    from gaincell.errors import InputError
-    from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.chip import as_saved, change_chip, set_backend
-    from gaincell.integrations.hf.models import load_model
-
-    check_run(run, purpose)
-    choose_chip(run, design)
-    loaded = load_model(run, stage=stage)
-    if not attached_layers(loaded.model):
-        raise InputError(f"stage {stage} of {run} is in software; name one in arrays")
-    gains = as_saved(stage) + change_chip(loaded.model, design)
-    set_backend(loaded.model, backend)
-    typer.echo(f"{run}: {gains}")
-    return loaded, gains
+from gaincell.arrays import Refresh
+from gaincell.cli._chips import by_chips
+from gaincell.cli._models import load_evaluated, one_row, result
+from gaincell.cli._options import ComputingAnywhere
+from gaincell.cli._progress import progress_bars
+from gaincell.cli._tasks import by_tasks
+from gaincell.cli.evaluate import DEFAULT_LIMIT, Evaluation, window_of_rolling
+from gaincell.errors import InputError
+from gaincell.evaluation.context import describe_context, perplexity_by_context
+from gaincell.evaluation.dump import dump_layer
+from gaincell.evaluation.noise import noise_remark
+from gaincell.evaluation.pause import perplexity_after_pause
+from gaincell.evaluation.perplexity import cut_blocks, default_protocol, perplexity, window_and_stride
+from gaincell.evaluation.repetition import describe_repetition, loss_by_repetition
+from gaincell.evaluation.rolling import describe_rolling, documents_of, rolling_perplexity
+from gaincell.integrations.hf.base_model import LoadedModel
+from gaincell.integrations.hf.context import check_length, read_tokens
+from gaincell.progress import StageProgress
+from gaincell.reports.tables import Rows, readable
+from gaincell.results import evaluation as of
+from gaincell.results.codec import Kind
+from gaincell.results.common import Named, Value
+from gaincell.text import Text, open_text
 
 
-def window_of_rolling(protocol: str | None) -> int | None:
-    """T of the protocol `rolling-T`, None for another protocol."""
-    from gaincell.errors import InputError
-    from gaincell.quantity import whole_number
+def evaluate(asked: Evaluation, model: str, computing: ComputingAnywhere) -> tuple[Rows, of.EvaluationResult]:
+    """Table and result of `gaincell evaluate`. Raises GaincellError."""
+    window, tasks = window_of_rolling(asked.protocol), asked.harness.tasks is not None
+    text = None if tasks or window is not None else open_text(asked.text or "sample")
+    refusal = f"{model} is in software and has no chip that could idle; give a RUN" if asked.pauses else ""
+    chip = (asked.design, asked.cell, asked.window, asked.other_latency)
+    loaded, gains = load_evaluated(model, computing, *chip, stage=asked.stage, refusal=refusal)
+    found: tuple[Rows, of.EvaluationResult]
+    with progress_bars() as progress:
+        if text is not None:
+            found = _of_text(asked, loaded, text, progress)
+            title = f", text {text.name} ({asked.part or 'evaluation'} part)"
+        elif tasks:
+            found, title = by_tasks(loaded, asked.harness, asked.limit or 0, asked.drawn, progress), ""
+        else:
+            path = asked.text or "sample"
+            found = rolling(loaded, path, window or 0, asked.limit or 0, progress)
+            title = f", text {Path(path).name}"
+    table, head = found
+    title += "" if asked.stage is None else f", stage {asked.stage}"
+    head = replace(head, stage=asked.stage, gains=gains if head.design else None)
+    return replace(table, title=f"{model}{title}"), head
 
-    kind, _, window = (protocol or "").partition("-")
-    if kind != "rolling":
-        return None
-    if (length := whole_number(window)) is None or length < 2:
-        raise InputError(f"protocol {protocol!r}: give rolling-T with T >= 2, such as rolling-1024")
-    return length
+
+def _of_text(
+    asked: Evaluation, loaded: LoadedModel, text: Text, progress: StageProgress
+) -> tuple[Rows, of.EvaluationResult]:
+    """The same of a text as one stream of tokens."""
+    protocol = asked.protocol or default_protocol(loaded.model)
+    length, _ = window_and_stride(protocol)
+    check_length(loaded.model, length)
+    budget = DEFAULT_LIMIT if asked.limit is None else asked.limit or None
+    reading, part = progress("read and tokenise the text"), asked.part or "evaluation"
+    tokens = read_tokens(loaded, text, part, budget, reading, block=length)
+    times, policy = asked.at or [0.0], asked.refresh.policy
+    found: tuple[Rows, of.EvaluationResult]
+    if asked.drawn.chips is not None:
+        pause = (times[0], policy) if asked.pauses else None
+        found = by_chips(loaded, tokens, protocol, pause, asked.drawn, progress)
+    elif asked.pauses:
+        found = after_pauses(loaded, tokens, times, length, policy, progress)
+    elif asked.by_context:
+        found = by_context(loaded, tokens, length, progress)
+    elif asked.by_repetition:
+        found = by_repetition(loaded, tokens, length, progress)
+    else:
+        found = blocks(loaded, tokens, protocol, progress, redraw=asked.redraw_noise)
+    if asked.dump is not None:
+        block = cut_blocks(tokens, length)[:1]
+        dump_layer(loaded.model, block, asked.layer or 0, asked.dump, scores=asked.scores)
+    table, head = found
+    return table, replace(head, text=Named(text.name))
 
 
 def blocks(
-    loaded: LoadedModel, tokens: Any, protocol: str, progress: StageProgress, *, redraw: bool = False
-) -> tuple[Rows, PerplexityResult]:
+    loaded: LoadedModel, tokens: Tensor, protocol: str, progress: StageProgress, *, redraw: bool = False
+) -> tuple[Rows, of.PerplexityResult]:
     """Table and result of the protocols blocks-T and strided-T-S."""
-    from gaincell.evaluation.perplexity import perplexity
-    from gaincell.reports.tables import Rows, readable
-    from gaincell.results.evaluation import PerplexityResult
-
-    found = perplexity(
-        loaded.model,
-        tokens,
-        protocol,
-        tokenizer=loaded.tokenizer,
-        redraw=redraw,
-        progress=progress("evaluate"),
-    )
-    head = result(loaded, found.protocol, tokens)
-    entry = PerplexityResult(
-        **vars(head),
-        numbers=_kind(head),
+    shown, tokenizer = progress("evaluate"), loaded.tokenizer
+    found = perplexity(loaded.model, tokens, protocol, tokenizer=tokenizer, redraw=redraw, progress=shown)
+    entry = of.PerplexityResult(
+        **_head(loaded, found.protocol, tokens),
         perplexity=found.perplexity,
         nll=found.nll,
         predictions=found.tokens,
         bits_per_byte=found.bits_per_byte,
         perplexity_error=found.perplexity_error,
     )
-    error, bits = found.perplexity_error, found.bits_per_byte
-    row = (
-        readable(found.perplexity),
-        "–" if error is None else readable(error),
-        "–" if bits is None else f"{bits:.4f}",
-        f"{found.tokens:,}",
-    )
-    headings = ("perplexity", "standard error", "bits per byte", "predictions")
-    return Rows("", headings, [row], found.protocol, text=()), entry
+    row = {
+        "perplexity": readable(found.perplexity),
+        "standard error": readable(found.perplexity_error),
+        "bits per byte": with_four_digits(found.bits_per_byte),
+        "predictions": f"{found.tokens:,}",
+    }
+    return one_row(row, found.protocol), entry
 
 
 def rolling(
     loaded: LoadedModel, text: str, window: int, limit: int, progress: StageProgress
-) -> tuple[Rows, RollingResult]:
+) -> tuple[Rows, of.RollingResult]:
     """Table and result of the protocol rolling-T."""
-    from gaincell.errors import InputError
-    from gaincell.evaluation.noise import noise_remark
-    from gaincell.evaluation.rolling import describe_rolling, documents_of, rolling_perplexity
-    from gaincell.reports.tables import Rows, readable
-    from gaincell.results.evaluation import RollingResult
-
     path = Path(text).expanduser()
     if not path.is_file():
         raise InputError(f"--protocol rolling-T takes a text file, and {text!r} is none")
     chosen = documents_of(path)[: limit or None]
     found = rolling_perplexity(loaded.model, loaded.tokenizer, chosen, window, progress("evaluate"))
     protocol = describe_rolling(window, len(chosen)) + noise_remark(loaded.model)
-    head = result(loaded, protocol, chosen, text=path.name)
-    entry = RollingResult(
-        **vars(head),
-        numbers=_kind(head),
-        word_perplexity=found.word_perplexity,
-        token_perplexity=found.token_perplexity,
-        byte_perplexity=found.byte_perplexity,
-        bits_per_byte=found.bits_per_byte,
-        nll=found.nll,
-        words=found.words,
-        bytes=found.bytes,
-        predictions=found.tokens,
-        documents=found.documents,
-        word_perplexity_error=found.word_perplexity_error,
-    )
-    error = found.word_perplexity_error
-    row = (
-        readable(found.word_perplexity),
-        "–" if error is None else readable(error),
-        readable(found.token_perplexity),
-        f"{found.byte_perplexity:.4f}",
-        f"{found.bits_per_byte:.4f}",
-        f"{found.words:,}",
-    )
-    headings = ("perplexity by words", "±", "by tokens", "by bytes", "bits per byte", "words")
-    return Rows("", headings, [row], protocol, text=()), entry
+    entry = of.RollingResult(**_head(loaded, protocol, chosen, path.name), **vars(found))
+    row = {
+        "perplexity by words": readable(found.word_perplexity),
+        "±": readable(found.word_perplexity_error),
+        "by tokens": readable(found.token_perplexity),
+        "by bytes": f"{found.byte_perplexity:.4f}",
+        "bits per byte": f"{found.bits_per_byte:.4f}",
+        "words": f"{found.words:,}",
+    }
+    return one_row(row, protocol), entry
 
 
 def by_context(
-    loaded: LoadedModel, tokens: Any, length: int, progress: StageProgress
-) -> tuple[Rows, ContextResult]:
+    loaded: LoadedModel, tokens: Tensor, length: int, progress: StageProgress
+) -> tuple[Rows, of.ContextResult]:
     """Table and result of the protocol context-T."""
-    from gaincell.evaluation.context import describe_context, perplexity_by_context
-    from gaincell.evaluation.noise import noise_remark
-    from gaincell.reports.tables import Rows, readable
-    from gaincell.results.evaluation import ContextResult
-
     points = perplexity_by_context(loaded.model, tokens, length, progress=progress("evaluate"))
     protocol = describe_context(length, len(tokens) // length) + noise_remark(loaded.model)
-    head = result(loaded, protocol, tokens)
     rounded = (replace(p, per_block=tuple(round(x, 6) for x in p.per_block)) for p in points)
-    entry = ContextResult(**vars(head), numbers=_kind(head), context=tuple(rounded))
+    entry = of.ContextResult(**_head(loaded, protocol, tokens), context=tuple(rounded))
     rows = [
-        (
-            f"{point.context:,}",
-            readable(point.perplexity),
-            f"{point.excess:.4f}",
-            "–" if point.excess_error is None else f"{point.excess_error:.4f}",
-        )
-        for point in points
+        (f"{p.context:,}", readable(p.perplexity), f"{p.excess:.4f}", with_four_digits(p.excess_error))
+        for p in points
     ]
     return Rows("", ("context", "perplexity", "nats above the longest", "±"), rows, protocol, text=()), entry
 
 
 def by_repetition(
-    loaded: LoadedModel, tokens: Any, length: int, progress: StageProgress
-) -> tuple[Rows, RepetitionResult]:
+    loaded: LoadedModel, tokens: Tensor, length: int, progress: StageProgress
+) -> tuple[Rows, of.RepetitionResult]:
     """Table and result of the protocol repetition-T."""
-    from gaincell.evaluation.noise import noise_remark
-    from gaincell.evaluation.repetition import describe_repetition, loss_by_repetition
-    from gaincell.reports.tables import Rows, readable
-    from gaincell.results.evaluation import RepetitionResult
-
     points = loss_by_repetition(loaded.model, tokens, length, progress=progress("evaluate"))
     protocol = describe_repetition(length, len(tokens) // length) + noise_remark(loaded.model)
-    head = result(loaded, protocol, tokens)
     rounded = (replace(p, sums=tuple(round(x, 4) for x in p.sums)) for p in points)
-    entry = RepetitionResult(**vars(head), numbers=_kind(head), repetition=tuple(rounded))
+    entry = of.RepetitionResult(**_head(loaded, protocol, tokens), repetition=tuple(rounded))
     rows = [(p.kind, readable(p.perplexity), f"{p.nll:.3f}", f"{p.tokens:,}") for p in points]
-    headings = ("tokens", "perplexity", "nats a token", "predictions")
-    return Rows("", headings, rows, protocol), entry
+    return Rows("", ("tokens", "perplexity", "nats a token", "predictions"), rows, protocol), entry
 
 
 def after_pauses(
     loaded: LoadedModel,
-    tokens: Any,
+    tokens: Tensor,
     times: list[float],
     length: int,
     refresh: Refresh,
     progress: StageProgress,
-) -> tuple[Rows, PausesResult]:
+) -> tuple[Rows, of.PausesResult]:
     """Table and result of the protocol pause-T."""
-    from gaincell.evaluation.pause import perplexity_after_pause
-    from gaincell.reports.tables import Rows, readable
-    from gaincell.results.common import Value
-    from gaincell.results.evaluation import PauseRow, PausesResult, RefreshPolicy
-
-    found = [
-        perplexity_after_pause(
-            loaded.model,
-            tokens,
-            seconds,
-            length,
-            refresh=refresh,
-            progress=progress(f"evaluate after {seconds:g} s"),
+    pauses = []
+    for time in sorted(times):
+        shown = progress(f"evaluate after {time:g} s")
+        pause, protocol = perplexity_after_pause(
+            loaded.model, tokens, time, length, refresh=refresh, progress=shown
         )
-        for seconds in sorted(times)
-    ]
-    protocol = found[0].found.protocol
+        pauses.append(pause)
     every = None
     if refresh.every_tokens is not None:
         every = Value(refresh.every_tokens, "tokens", "simulated")
     if refresh.every_seconds is not None:
         every = Value(refresh.every_seconds, "s", "simulated")
-    pauses = tuple(
-        PauseRow(
-            pause.seconds, pause.found.perplexity, pause.found.perplexity_error, pause.found.tokens,
-            pause.chip_time, pause.refreshes, pause.refreshing, pause.writes,
-        )
-        for pause in found
-    )  # fmt: skip
-    policy = RefreshPolicy(refresh.kind, every)
-    entry = PausesResult(**vars(result(loaded, protocol, tokens)), refresh=policy, pauses=pauses)
+    head = result(loaded, protocol, tokens)
+    policy = of.RefreshPolicy(refresh.kind, every)
     caption = (
-        f"{protocol}; ± is the standard error; time on the chip, refreshes, the time they take, and columns "
-        "written in every key/value head: of one block"
+        f"{protocol}; ± is the standard error; time on the chip, refreshes, the time they take, and "
+        "columns written in every key/value head: of one block"
     )
-    rows = [
-        (
-            f"{row.idle:g}",
-            readable(row.perplexity),
-            "–" if row.perplexity_error is None else readable(row.perplexity_error),
-            f"{row.chip_time:.4g}",
-            f"{row.refreshes:,}",
-            f"{row.refreshing:.3g}",
-            f"{row.writes:,}",
-        )
-        for row in pauses
-    ]
-    headings = ("idle, s", "perplexity", "±", "chip, s", "refreshes", "taking, s", "writes")
-    return Rows("", headings, rows, caption, text=()), entry
-
-
-def _kind(head: EvaluationResult) -> Kind:
-    """Of the numbers: a chip is simulated, software is measured."""
-    return "simulated" if head.design else "measured"
-
-
-def result(
-    loaded: LoadedModel,
-    protocol: str,
-    tokens: Any,
-    *,
-    command: str = "evaluate",
-    text: str | None = None,
-    gains: str | None = None,
-) -> EvaluationResult:
-    """What all protocols say: the command, the model, the chip, where it comes from."""
-    from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.mapping.summary import base_name, chip_of
-    from gaincell.results.common import Named, NamedModel
-    from gaincell.results.evaluation import EvaluationResult
-    from gaincell.results.provenance import hash_of, made
-
-    layers = attached_layers(loaded.model)
-    name = base_name(loaded.id)
-    return EvaluationResult(
-        command=command,
-        model=NamedModel(name, loaded.sha256),
-        design=chip_of(layers[0].design) if layers else None,
-        text=None if text is None else Named(text),
-        gains=gains,
-        provenance=made(
-            command=command_line(),
-            seed=0,
-            protocol=protocol,
-            design_hash=layers[0].design.hash if layers else None,
-            inputs={f"model {name}": loaded.sha256, "evaluation text": hash_of(tokens)},
-        ),
+    rows = Rows.of(
+        "",
+        pauses,
+        {
+            "idle, s": lambda row: f"{row.idle:g}",
+            "perplexity": lambda row: readable(row.perplexity),
+            "±": lambda row: readable(row.perplexity_error),
+            "chip, s": lambda row: f"{row.chip_time:.4g}",
+            "refreshes": lambda row: f"{row.refreshes:,}",
+            "taking, s": lambda row: f"{row.refreshing:.3g}",
+            "writes": lambda row: f"{row.writes:,}",
+        },
+        caption=caption,
+        text=(),
     )
+    return rows, of.PausesResult(**vars(head), refresh=policy, pauses=tuple(pauses))
+
+
+def with_four_digits(number: float | None) -> str:
+    """A number; a dash where there is none."""
+    return "–" if number is None else f"{number:.4f}"
+
+
+def _head(loaded: LoadedModel, protocol: str, tokens: Any, text: str | None = None) -> dict[str, Any]:
+    """What all results say. The numbers of a chip are simulated, those of software are measured."""
+    head = result(loaded, protocol, tokens, text=text)
+    kind: Kind = "simulated" if head.design else "measured"
+    return vars(head) | {"numbers": kind}

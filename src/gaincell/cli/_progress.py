@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from gaincell import progress
@@ -45,7 +45,8 @@ def progress_bars() -> Iterator[progress.StageProgress]:
             task = bars.add_task(step, total=None, numbers="")
 
             def show(done: int, total: int, numbers: dict[str, float]) -> None:
-                _update(bars, task, done, total, numbers)
+                likely = numbers.get("expected", total)
+                bars.update(task, completed=done, total=likely or None, numbers=_shown(numbers))
 
             return show
 
@@ -63,11 +64,6 @@ def kept_in(folder: Path | None) -> Iterator[None]:
         raise KeyboardInterrupt(
             f"what is done is kept in {folder}; the same command goes on from there"
         ) from None
-
-
-def _update(bars: Progress, task: TaskID, done: int, total: int, numbers: dict[str, float]) -> None:
-    likely = numbers.get("expected", total)
-    bars.update(task, completed=done, total=likely or None, numbers=_shown(numbers))
 
 
 class _Lines:

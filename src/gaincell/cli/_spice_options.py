@@ -8,15 +8,16 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gaincell.cli._options import check_needed
+from gaincell.cli._options import check_needed, chip_of, flag, option
 from gaincell.cli._progress import progress_bars
+from gaincell.errors import InputError
 from gaincell.progress import StageProgress
 
 if TYPE_CHECKING:
@@ -32,52 +33,29 @@ OF_LIBRARY = ("--section", "--nmos", "--pmos", "--subcircuits", "--nodes")
 class ModelOptions:
     """Transistor models."""
 
-    technology: Annotated[
-        str, typer.Option("--technology", metavar="NAME", help="freepdk45, generic28 or oxide.")
-    ] = "freepdk45"
-    lib: Annotated[
-        Path | None,
-        typer.Option("--lib", metavar="FILE", help="Your own models instead; with --nmos and --pmos."),
-    ] = None
-    section: Annotated[
-        str | None,
-        typer.Option(
-            "--section", metavar="SECTION", help="Of --lib, where it has sections; also its corner."
-        ),
-    ] = None
-    nmos: Annotated[
-        str, typer.Option("--nmos", metavar="NAME", help="Name of the n transistor in --lib.")
-    ] = "nmos"
-    pmos: Annotated[
-        str, typer.Option("--pmos", metavar="NAME", help="Name of the p transistor in --lib.")
-    ] = "pmos"
+    technology: Annotated[str, option("freepdk45, generic28 or oxide.", "NAME")] = "freepdk45"
+    lib: Annotated[Path | None, option("Your own models instead; with --nmos and --pmos.", "FILE")] = None
+    section: Annotated[str | None, option("Of --lib, where it has sections; also its corner.", "SECTION")] = (
+        None
+    )
+    nmos: Annotated[str, option("Name of the n transistor in --lib.", "NAME")] = "nmos"
+    pmos: Annotated[str, option("Name of the p transistor in --lib.", "NAME")] = "pmos"
     subcircuits: Annotated[
-        bool, typer.Option("--subcircuits", help="Transistors of --lib are subcircuits with w and l.")
+        bool, flag("--subcircuits", "Transistors of --lib are subcircuits with w and l.")
     ] = False
-    nodes: Annotated[
-        str, typer.Option("--nodes", metavar="LETTERS", help="Order of their nodes, letters d g s b.")
-    ] = "dgsb"
-    vdd: Annotated[
-        float | None, typer.Option("--vdd", metavar="VOLTS", help="Nominal supply of --lib; by default 0.9.")
-    ] = None
+    nodes: Annotated[str, option("Order of their nodes, letters d g s b.", "LETTERS")] = "dgsb"
+    vdd: Annotated[float | None, option("Nominal supply of --lib; by default 0.9.", "VOLTS")] = None
 
     def load(self, context: typer.Context) -> Technology:
         """The technology. Raises InputError."""
-        from gaincell.errors import InputError
         from gaincell.spice.technology import technology, user_technology
 
         check_needed(context, OF_LIBRARY, "--lib FILE", self.lib)
         if self.lib is not None:
             return user_technology(
-                self.lib,
-                self.nmos,
-                self.pmos,
-                section=self.section,
-                subcircuits=self.subcircuits,
-                nodes=self.nodes,
-                vdd=self.vdd or 0.9,
-                like=self.technology,
-            )
+                self.lib, self.nmos, self.pmos, section=self.section, subcircuits=self.subcircuits,
+                nodes=self.nodes, vdd=self.vdd or 0.9, like=self.technology,
+            )  # fmt: skip
         if self.vdd is not None:
             raise InputError(
                 f"--vdd {self.vdd:g} is for your own models (--lib); use --supply FACTOR with "
@@ -86,42 +64,38 @@ class ModelOptions:
         return technology(self.technology)
 
 
+DesignName = Annotated[str, option("Chip it is for.", "DESIGN")]
+Workers = Annotated[int | None, option("Simulations at a time; by default one a core.", "N", min=1)]
+Seed = Annotated[int, option("Of every random choice.", "N", min=0)]
+
+
 @dataclass(frozen=True)
-class CornerOptions:
-    """Where circuits operate."""
+class Circuits:
+    """What is simulated, where it operates, and on how many cores."""
 
-    process: Annotated[
-        str,
-        typer.Option(
-            "--process", metavar="CORNER", help="Corner: nominal, fast or slow; with --lib use --section."
-        ),
-    ] = "nominal"
-    temperature: Annotated[
-        float, typer.Option("--celsius", metavar="DEGREES", help="Temperature of the circuit.")
-    ] = 27.0
-    supply: Annotated[
-        float, typer.Option("--supply", metavar="X", help="Factor on VDD, for instance 0.9.")
-    ] = 1.0
+    models: ModelOptions = field(default_factory=ModelOptions)
+    process: Annotated[str, option("Corner: nominal, fast or slow; with --lib use --section.", "CORNER")] = (
+        "nominal"
+    )
+    celsius: Annotated[float, option("Temperature of the circuit.", "DEGREES")] = 27.0
+    supply: Annotated[float, option("Factor on VDD, for instance 0.9.", "X")] = 1.0
+    design: DesignName = "leroux2025"
 
-    def load(self) -> Corner:
-        """The corner. Raises InputError."""
+    def load(self, context: typer.Context) -> tuple[Design, Technology, Corner]:
+        """The chip, the transistors and the corner. Raises GaincellError."""
         from gaincell.spice.technology import Corner
 
-        return Corner(self.process, self.temperature, self.supply)
+        chip, where = chip_of(self.design), Corner(self.process, self.celsius, self.supply)
+        return chip, self.models.load(context), where
 
 
 @dataclass(frozen=True)
 class DumpOptions:
     """What is taken of a file of gaincell evaluate --dump."""
 
-    head: Annotated[
-        int, typer.Option("--head", metavar="N", min=0, help="Which head of FILE (--inputs).")
-    ] = 0
+    head: Annotated[int, option("Which head of FILE (--inputs).", "N", min=0)] = 0
     token: Annotated[
-        int | None,
-        typer.Option(
-            "--token", metavar="N", min=0, help="Whose query of FILE (--inputs); by default the last."
-        ),
+        int | None, option("Whose query of FILE (--inputs); by default the last.", "N", min=0)
     ] = None
 
     def read(self, file: str | Path, chip: Design) -> Inputs:
@@ -129,20 +103,6 @@ class DumpOptions:
         from gaincell.spice.inputs import real_inputs
 
         return real_inputs(file, chip, head=self.head, token=self.token)
-
-
-DesignName: TypeAlias = Annotated[str, typer.Option("--design", metavar="DESIGN", help="Chip it is for.")]
-Workers: TypeAlias = Annotated[
-    int | None,
-    typer.Option("--workers", metavar="N", min=1, help="Simulations at a time; by default one a core."),
-]
-
-
-WriteDac: TypeAlias = Annotated[
-    Literal["string", "charge"] | None,
-    typer.Option("--write-dac", help="Store what this simulated DAC writes; by default ideal levels."),
-]
-Seed: TypeAlias = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of every random choice.")]
 
 
 @contextmanager

@@ -6,31 +6,30 @@ from typing import Annotated
 
 import typer
 
+from gaincell.cli import _options as options
 from gaincell.cli._json import FigureFile, JsonFile, show_result
-from gaincell.cli._options import Device, ModelOrRun, OtherDesign, Sequences, TextName, Threads, use
+from gaincell.cli._options import option
+from gaincell.results.evaluation import ActivityResult
 
 app = typer.Typer()
 
 
 @app.command()
 def activity(
-    model: ModelOrRun,
-    text: TextName = "sample",
+    model: options.ModelOrRun,
+    text: options.TextName = "sample",
     tokens: Annotated[
         int | None,
-        typer.Option(
-            "--tokens",
-            metavar="TOKENS",
-            min=1,
-            help="Tokens read, of one sequence; by default the model's context, at most 1024.",
+        option(
+            "Tokens read, of one sequence; by default the model's context, at most 1024.", "TOKENS", min=1
         ),
     ] = None,
-    sequences: Sequences = 1,
-    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Sequences at a time.")] = 1,
-    design: OtherDesign = None,
+    sequences: options.Sequences = 1,
+    batch: Annotated[int, option("Sequences at a time.", "N", min=1)] = 1,
+    design: options.OtherDesign = None,
     figure: FigureFile = None,
-    threads: Threads = None,
-    device: Device = "cpu",
+    threads: options.Threads = None,
+    device: options.Device = "cpu",
     json: JsonFile = None,
 ) -> None:
     """Measure what energy depends on: lengths of pulses, columns that give one, stored voltages.
@@ -42,22 +41,17 @@ def activity(
 
     Example: gaincell activity adapters/smollm2-135m --tokens 2048 --figure activity.png --json activity.json
     """
-    use(threads, device)
-    from gaincell.chips.design_file import load_design
-    from gaincell.cli._activity import observe_model
-    from gaincell.cli._perplexity import result
-    from gaincell.reports.activity import activity_figure, activity_rows, sparsity_line
-    from gaincell.results.activity import ActivityResult
+    options.use(threads, device)
+    from gaincell.cli._models import observe_model, result
+    from gaincell.reports.heads import activity_figure, activity_rows, sparsity_line
 
-    chip = None if design is None else load_design(design)
+    chip = None if design is None else options.chip_of(design)
     seen = observe_model(model, chip, text, tokens, sequences, batch=batch, device=device)
     protocol = f"{len(seen.ids)} x {seen.ids.shape[1]} tokens, each sequence from empty arrays"
-    how = seen.ready.how
-    head = result(
-        seen.ready.loaded, protocol, seen.ids.flatten(), command="activity", text=seen.text, gains=how
-    )
+    loaded, how = seen.ready
+    words = {"command": "activity", "text": seen.text, "gains": how}
+    head = result(loaded, protocol, seen.ids.flatten(), **words)
     entry = ActivityResult(**vars(head), activity=seen.found)
     typer.echo(f"{model}: {how}")
-    show_result(
-        entry, json, activity_rows(entry, model), sparsity_line(entry), figure=figure, draw=activity_figure
-    )
+    shown = (activity_rows(entry, model), sparsity_line(entry))
+    show_result(entry, json, *shown, figure=figure, draw=activity_figure)

@@ -2,72 +2,71 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 import typer
 
-from gaincell.cli._groups import with_groups
+from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
-from gaincell.cli._options import (
-    CalibrationTokens,
-    CellName,
-    ComputingAnywhere,
-    Limit,
-    ModelInArrays,
-    ProtocolName,
-    TextName,
-    choose_chip,
-)
+from gaincell.cli._options import option
+from gaincell.cli._progress import progress_bars
+from gaincell.errors import InputError
+from gaincell.reports.tables import adaptation_lines, perplexity_table
 
 app = typer.Typer()
 
 
-Start: TypeAlias = Literal["trained", "neutral"]
-"""Gains and offsets that an adaptation starts from."""
-Rule: TypeAlias = Literal["relative", "released"]
-"""When the published method stops, see `gaincell.adaptation.result.Residuals`."""
-Method: TypeAlias = Literal["closed-form", "published"]
-"""Ways to adapt."""
+@dataclass(frozen=True)
+class Adaptation:
+    """How gains and offsets are adapted; fields as those of `gaincell.mapping.readapt.AdaptSettings`."""
+
+    method: Annotated[
+        Literal["closed-form", "published"], option("Exact in two forward passes, or the paper's iteration.")
+    ] = "closed-form"
+    start: Annotated[
+        Literal["trained", "neutral"], option("trained, or neutral: all gains 1, all offsets 0.", "START")
+    ] = "trained"
+    rule: Annotated[
+        Literal["relative", "released"] | None,
+        option(
+            "When published stops: relative, or as released by the authors; by default released from the "
+            "neutral start, relative from the trained one.",
+            "RULE",
+        ),
+    ] = None
+    max_iterations: Annotated[
+        int | None, option("Most of published; by default 100.", "N", "--iterations", min=1, max=1000)
+    ] = None
+    text: options.TextName = "sample"
+    protocol: options.ProtocolName = None
+    evaluation_tokens: options.Limit = 16_384
+    calibration_tokens: options.CalibrationTokens = 16_384
+
+    def checked(self) -> Adaptation:
+        """With what follows from the method. Raises InputError for what has no effect with it."""
+        for given, name, does in (
+            (self.rule == "released", "--rule", "--rule released stops"),
+            (self.max_iterations is not None, "--iterations", "--iterations limits"),
+        ):
+            if given and self.method != "published":
+                raise InputError(f"{does} --method published; give both, or leave {name} out")
+        as_the_paper = self.method == "published" and self.start == "neutral"
+        rule = self.rule or ("released" if as_the_paper else "relative")
+        return replace(self, rule=rule, max_iterations=self.max_iterations or 100)
 
 
 @app.command()
-@with_groups
+@options.with_groups
 def adapt(
     *,
-    model: ModelInArrays,
-    cell: CellName = None,
-    method: Annotated[
-        Method, typer.Option("--method", help="Exact in two forward passes, or the paper's iteration.")
-    ] = "closed-form",
-    start: Annotated[
-        Start,
-        typer.Option("--start", metavar="START", help="trained, or neutral: all gains 1, all offsets 0."),
-    ] = "trained",
-    rule: Annotated[
-        Rule | None,
-        typer.Option(
-            "--rule",
-            metavar="RULE",
-            help="When published stops: relative, or as released by the authors; by default released from "
-            "the neutral start, relative from the trained one.",
-        ),
-    ] = None,
-    iterations: Annotated[
-        int | None,
-        typer.Option("--iterations", metavar="N", min=1, max=1000, help="Most of published; by default 100."),
-    ] = None,
-    design: Annotated[
-        str | None, typer.Option("--design", metavar="DESIGN", help="Chip; by default that of the RUN.")
-    ] = None,
-    text: TextName = "sample",
-    protocol: ProtocolName = None,
-    limit: Limit = 16_384,
-    calibration_tokens: CalibrationTokens = 16_384,
-    out: Annotated[
-        Path | None, directory("--out", "RUN", "Also save the adapted model and its figures here.")
-    ] = None,
-    computing: ComputingAnywhere,
+    model: options.ModelInArrays,
+    cell: options.CellName = None,
+    design: Annotated[str | None, option("Chip; by default that of the RUN.", "DESIGN")] = None,
+    adaptation: Adaptation,
+    out: Annotated[Path | None, directory("Also save the adapted model and its figures here.", "RUN")] = None,
+    computing: options.ComputingAnywhere,
     json: JsonFile = None,
 ) -> None:
     """Put a model on another cell and adapt its gains and offsets, nothing else.
@@ -90,40 +89,22 @@ def adapt(
     Example: gaincell adapt runs/tiny --cell sigmoid --method published --out runs/tiny-sigmoid
     """
     computing.start()
-    from gaincell.chips.design_file import load_design
-    from gaincell.cli._progress import progress_bars
-    from gaincell.errors import InputError
     from gaincell.mapping.readapt import AdaptSettings, adapt_model
     from gaincell.mapping.ready import find_start
-    from gaincell.reports.tables import adaptation_lines, perplexity_table
 
-    for given, option, does in (
-        (rule == "released", "--rule", "--rule released stops"),
-        (iterations is not None, "--iterations", "--iterations limits"),
-    ):
-        if given and method != "published":
-            raise InputError(f"{does} --method published; give both, or leave {option} out")
-    as_the_paper = method == "published" and start == "neutral"
-    rule = rule or ("released" if as_the_paper else "relative")
     settings = AdaptSettings(
         model=model,
-        design=choose_chip(model, design),
+        design=options.choose_chip(model, design),
         cell=cell,
-        method=method,
-        start=start,
-        rule=rule,
-        max_iterations=iterations or 100,
-        text=text,
-        protocol=protocol,
-        evaluation_tokens=limit,
-        calibration_tokens=calibration_tokens,
         backend=computing.backend,
         device=computing.device,
         dtype=computing.dtype,
+        **vars(adaptation.checked()),
     )
     typer.echo(f"{model}: {find_start(model).words}")
     with progress_bars() as progress:
-        run = adapt_model(settings, load_design("leroux2025"), out, command=command_line(), progress=progress)
-    show_result(run, json, perplexity_table(run), *adaptation_lines(run))
-    if not run.adaptation[method].converged:
-        raise typer.Exit(1)
+        run = adapt_model(
+            settings, options.chip_of("leroux2025"), out, command=command_line(), progress=progress
+        )
+    passed = run.adaptation[settings.method].converged
+    show_result(run, json, perplexity_table(run), *adaptation_lines(run), passed=passed)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gaincell.cli._groups import with_groups
+from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
-from gaincell.cli._options import (
-    CalibrationTokens,
-    Computing,
-    Limit,
-    ModelInArrays,
-    TextName,
-    check_needed,
-    choose_chip,
-)
+from gaincell.cli._options import flag, option
+from gaincell.cli._progress import kept_in, progress_bars
 
 app = typer.Typer()
 
@@ -30,55 +24,52 @@ class Circuit(StrEnum):
     levels = "levels"
 
 
+@dataclass(frozen=True)
+class JointTraining:
+    """How model and circuits are trained; fields as those of `gaincell.mapping.codesign.CodesignSettings`."""
+
+    steps: Annotated[int, option("Steps of training.", "N", min=1)] = 100
+    batch: Annotated[int, option("Sequences per step.", "N", min=1)] = 2
+    learning_rate: Annotated[float, option("Peak learning rate of the weights.", "X", min=0.0)] = 1e-4
+    scale_learning_rate: Annotated[
+        float, option("Peak learning rate of gains and offsets.", "X", min=0.0)
+    ] = 1e-3
+    rate: Annotated[
+        float,
+        option(
+            "Peak learning rate of the circuits: relative change per step.",
+            "X",
+            "--circuit-learning-rate",
+            min=0.0,
+        ),
+    ] = 3e-2
+    weights: Annotated[bool, flag("--weights/--no-weights", "Train weights, or gains and offsets alone.")] = (
+        True
+    )
+    text: options.TextName = "sample"
+    evaluation_tokens: options.Limit = 32_768
+    calibration_tokens: options.CalibrationTokens = 4096
+
+
 @app.command()
-@with_groups
+@options.with_groups
 def codesign(
     context: typer.Context,
     *,
-    model: ModelInArrays,
+    model: options.ModelInArrays,
     learn: Annotated[
         list[Circuit] | None,
-        typer.Option(
-            "--learn",
-            help="S_sat and O_sat, or the levels of query drivers and write DACs, with a zero code; "
-            "may be given twice, which is the default.",
+        option(
+            "S_sat and O_sat, or the levels of query drivers and write DACs, with a zero code; may be given "
+            "twice, which is the default."
         ),
     ] = None,
-    design: Annotated[
-        str | None,
-        typer.Option("--design", metavar="DESIGN", help="Chip to start from; by default that of the RUN."),
-    ] = None,
-    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Steps of training.")] = 100,
-    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Sequences per step.")] = 2,
-    learning_rate: Annotated[
-        float,
-        typer.Option("--learning-rate", metavar="X", min=0.0, help="Peak learning rate of the weights."),
-    ] = 1e-4,
-    scale_learning_rate: Annotated[
-        float,
-        typer.Option(
-            "--scale-learning-rate", metavar="X", min=0.0, help="Peak learning rate of gains and offsets."
-        ),
-    ] = 1e-3,
-    rate: Annotated[
-        float,
-        typer.Option(
-            "--circuit-learning-rate",
-            metavar="X",
-            min=0.0,
-            help="Peak learning rate of the circuits: relative change per step.",
-        ),
-    ] = 3e-2,
-    weights: Annotated[
-        bool, typer.Option("--weights/--no-weights", help="Train weights, or gains and offsets alone.")
-    ] = True,
-    text: TextName = "sample",
-    limit: Limit = 32_768,
-    calibration_tokens: CalibrationTokens = 4096,
+    design: Annotated[str | None, option("Chip to start from; by default that of the RUN.", "DESIGN")] = None,
+    training: JointTraining,
     out: Annotated[
-        Path | None, directory("--out", "RUN", "Save model and chip; an interrupted training goes on.")
+        Path | None, directory("Save model and chip; an interrupted training goes on.", "RUN")
     ] = None,
-    computing: Computing,
+    computing: options.Computing,
     json: JsonFile = None,
 ) -> None:
     """Learn circuits of a chip by gradients, together with the model that runs on it.
@@ -93,33 +84,24 @@ def codesign(
 
     Example: gaincell codesign runs/tiny --learn saturations --no-weights
     """
-    check_needed(context, ("--learning-rate",), "training of weights, without --no-weights", weights)
+    trained = "training of weights, without --no-weights"
+    options.check_needed(context, ("--learning-rate",), trained, training.weights)
     computing.start()
-    from gaincell.chips.design_file import load_design
-    from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.mapping.codesign import CodesignSettings, codesign_model
     from gaincell.mapping.ready import find_start
     from gaincell.reports.codesign import learned_lines
 
     settings = CodesignSettings(
         model=model,
-        design=choose_chip(model, design),
+        design=options.choose_chip(model, design),
         learn=tuple(dict.fromkeys(circuit.value for circuit in learn or Circuit)),
-        steps=steps,
-        batch=batch,
-        learning_rate=learning_rate,
-        scale_learning_rate=scale_learning_rate,
-        rate=rate,
-        weights=weights,
-        text=text,
-        evaluation_tokens=limit,
-        calibration_tokens=calibration_tokens,
         backend=computing.backend,
         device=computing.device,
+        **vars(training),
     )
     typer.echo(f"{model}: {find_start(model, linear=False).words}")
     with kept_in(out), progress_bars() as progress:
         run = codesign_model(
-            settings, load_design("leroux2025"), out, command=command_line(), progress=progress
+            settings, options.chip_of("leroux2025"), out, command=command_line(), progress=progress
         )
     show_result(run, json, *learned_lines(run))

@@ -12,20 +12,21 @@ from rich import box
 from rich.table import Table
 
 from gaincell.cli._json import JsonFile, output, show_result
-from gaincell.cli._options import CellName, bounds
-from gaincell.errors import DesignError
+from gaincell.cli._options import CellName, argument, bounds, chip_of, option
+from gaincell.errors import DesignError, InputError
+from gaincell.files import write_text
+from gaincell.quantity import SOURCES
+from gaincell.units import with_prefix
 
 if TYPE_CHECKING:
-    from gaincell.chips.design_file import Design
+    from gaincell.chips.design import Design
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="List, show, write, check and compare designs of chips."
 )
 
-DesignName = Annotated[str, typer.Argument(metavar="DESIGN", help="Shipped name or path of a .toml file.")]
-DesignNames = Annotated[
-    list[str], typer.Argument(metavar="DESIGN...", help="Shipped names or paths of .toml files.")
-]
+DesignName = Annotated[str, argument("Shipped name or path of a .toml file.", "DESIGN")]
+DesignNames = Annotated[list[str], argument("Shipped names or paths of .toml files.", "DESIGN...")]
 
 DERIVED = {"token_period": "s", "decay_per_token": "1", "tiles": "1", "output_saturation": "charge units"}
 """Properties of a design that follow from its numbers, with their units; the C_p of the cell come on top."""
@@ -39,13 +40,13 @@ def list_(json: JsonFile = None) -> None:
     """
     from gaincell.chips.design_file import list_designs, load_design
 
-    designs = [load_design(name) for name in list_designs()]
-    table = Table("name", "cell", "hash", "description")
-    for design in designs:
-        table.add_row(design.name, design.cell.name, design.hash, design.description)
+    designs = map(load_design, list_designs())
     known = [
         {"name": d.name, "cell": d.cell.name, "hash": d.hash, "description": d.description} for d in designs
     ]
+    table = Table(*known[0])
+    for entry in known:
+        table.add_row(*entry.values())
     show_result(known, json, table)
 
 
@@ -57,13 +58,7 @@ def show(design: DesignName, cell: CellName = None, json: JsonFile = None) -> No
 
     Example: gaincell design show leroux2025 --cell docs/data/compressive.toml
     """
-    from gaincell.chips.design_file import load_design
-    from gaincell.chips.device import with_cell
-    from gaincell.quantity import SOURCES
-
-    chip = load_design(design)
-    if cell is not None:
-        chip = with_cell(chip, cell)
+    chip = chip_of(design, cell)
     content = describe(chip)
     table = Table("key", "value", "source", "range", "note", box=box.SIMPLE, title=chip.description)
     table.columns[0].no_wrap = True
@@ -80,14 +75,11 @@ def show(design: DesignName, cell: CellName = None, json: JsonFile = None) -> No
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the chip, and of its file NAME.toml.")],
+    name: Annotated[str, argument("Name of the chip, and of its file NAME.toml.", "NAME")],
     source: Annotated[
-        str,
-        typer.Option(
-            "--from", metavar="DESIGN", help="Design to start from: a shipped name or a .toml file."
-        ),
+        str, option("Design to start from: a shipped name or a .toml file.", "DESIGN", "--from")
     ] = "leroux2025",
-    out: Annotated[Path | None, output("--out", "The file, if not NAME.toml in this directory.")] = None,
+    out: Annotated[Path | None, output("The file, if not NAME.toml in this directory.")] = None,
 ) -> None:
     """Write a complete design with a comment for every table, to be edited.
 
@@ -97,8 +89,6 @@ def new(
     """
     from gaincell.chips.design_file import list_designs, load_design
     from gaincell.chips.text import commented
-    from gaincell.errors import InputError
-    from gaincell.files import write_text
 
     path = out or Path(f"{name}.toml")
     if path.suffix != ".toml" or Path(name).name != name or name.startswith("."):
@@ -121,12 +111,10 @@ def validate(designs: DesignNames, json: JsonFile = None) -> None:
 
     Example: gaincell design validate MY_CHIP.toml
     """
-    from gaincell.chips.design_file import load_design
-
     results: list[dict[str, Any]] = []
     for name in designs:
         try:
-            results.append({"design": name, "ok": True, "hash": load_design(name).hash})
+            results.append({"design": name, "ok": True, "hash": chip_of(name).hash})
         except DesignError as error:
             results.append({"design": name, "ok": False, "error": str(error)})
             print(f"gaincell: error: {error}", file=sys.stderr)
@@ -144,9 +132,7 @@ def diff(first: DesignName, second: DesignName, json: JsonFile = None) -> None:
 
     Example: gaincell design diff leroux2025 ideal
     """
-    from gaincell.chips.design_file import load_design
-
-    one, other = (_readable_entries(load_design(name)) for name in (first, second))
+    one, other = (_readable_entries(chip_of(name)) for name in (first, second))
     keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     table = Table("key", first, second)
     for key in keys:
@@ -177,18 +163,13 @@ def describe(design: Design) -> dict[str, Any]:
 
 def _readable(entry: dict[str, Any]) -> str:
     """The value of one entry of `describe` as a person reads it."""
-    from gaincell.units import with_prefix
-
     value = entry["value"]
-    if isinstance(value, (str, list)):
-        return str(value)
-    return with_prefix(value, entry["unit"])
+    return str(value) if isinstance(value, (str, list)) else with_prefix(value, entry["unit"])
 
 
 def _readable_entries(design: Design) -> dict[str, str]:
     """Every setting, number and derived value of a design, readable, by key."""
     content = describe(design)
-    entries = {key: str(word) for key, word in content["settings"].items()}
-    return entries | {
-        key: _readable(entry) for key, entry in {**content["numbers"], **content["derived"]}.items()
-    }
+    settings = {key: str(word) for key, word in content["settings"].items()}
+    numbers = content["numbers"] | content["derived"]
+    return settings | {key: _readable(entry) for key, entry in numbers.items()}

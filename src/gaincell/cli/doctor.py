@@ -12,8 +12,12 @@ from importlib import metadata
 from pathlib import Path
 
 import typer
+from rich import box
+from rich.table import Table
 
 from gaincell.cli._json import JsonFile, show_result
+from gaincell.errors import InputError
+from gaincell.results.provenance import hardware
 
 app = typer.Typer()
 
@@ -46,24 +50,17 @@ def doctor(json: JsonFile = None) -> None:
 
     Example: gaincell doctor --json doctor.json
     """
-    from rich import box
-    from rich.table import Table
-
-    found = [_python(), *_packages(), _compiler(), *_kernel(), *_programs(), _gpu(), _machine()]
+    python = Finding("Python", platform.python_version(), note=platform.platform())
+    found = [python, *_packages(), _compiler(), *_kernel(), *_programs(), _gpu(), _machine()]
     table = Table("part", "found", "", "note", box=box.SIMPLE)
     for column in table.columns:
         column.overflow = "fold"
     for each in found:
         state = {True: "ok", False: "problem", None: "–"}[each.ok]
         table.add_row(each.part, each.found, state, each.note)
-    failed = [each.part for each in found if each.ok is False]
-    show_result({"ok": not failed, "findings": [asdict(each) for each in found]}, json, table)
-    if failed:
-        raise typer.Exit(1)
-
-
-def _python() -> Finding:
-    return Finding("Python", platform.python_version(), note=platform.platform())
+    failed = any(each.ok is False for each in found)
+    content = {"ok": not failed, "findings": [asdict(each) for each in found]}
+    show_result(content, json, table, passed=not failed)
 
 
 def _packages() -> list[Finding]:
@@ -118,7 +115,6 @@ def _compiler() -> Finding:
 
 def _kernel() -> list[Finding]:
     """The compiled attention: the level in use, why that one, and why no higher one."""
-    from gaincell.errors import InputError
     from gaincell.ops.gain_cell_attention.native_library import LEVELS, level_in_use, levels
 
     try:
@@ -152,17 +148,18 @@ def _programs() -> list[Finding]:
     """Programs that some commands call."""
     from gaincell.spice import runner
 
-    ngspice = (
-        Finding("ngspice", runner.version())
-        if runner.available()
-        else Finding("ngspice", "not installed", None, "for gaincell spice: apt install ngspice")
-    )
-    yosys = (
-        Finding("yosys", _said("yosys", "-V"))
-        if shutil.which("yosys")
-        else Finding("yosys", "not installed", None, "for synthesis: apt install yosys")
-    )
-    return [ngspice, yosys]
+    missing = {
+        "ngspice": "for gaincell spice: apt install ngspice",
+        "yosys": "for synthesis: apt install yosys",
+    }
+    versions = {
+        "ngspice": runner.version() if runner.available() else "",
+        "yosys": _said("yosys", "-V") if shutil.which("yosys") else "",
+    }
+    return [
+        Finding(name, found) if found else Finding(name, "not installed", None, missing[name])
+        for name, found in versions.items()
+    ]
 
 
 def _gpu() -> Finding:
@@ -179,8 +176,6 @@ def _gpu() -> Finding:
 
 def _machine() -> Finding:
     """Processor, threads and memory."""
-    from gaincell.results.provenance import hardware
-
     here = hardware()
     memory = f", {here.memory_bytes / 2**30:.1f} GiB" if here.memory_bytes else ""
     return Finding("machine", f"{here.cores} cores{memory}", note=f"{here.cpu}; torch uses {here.threads}")

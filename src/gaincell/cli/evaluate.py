@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 import typer
 
-from gaincell.cli._chips import ChipOptions
-from gaincell.cli._groups import with_groups
+from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, output, show_result
-from gaincell.cli._options import (
-    TEXT_HELP,
-    CellName,
-    ComputingAnywhere,
-    ModelOrRun,
-    OtherDesign,
-    OtherLatency,
-    RefreshOptions,
-    StageName,
-    Window,
-    check_needed,
-    check_run,
-    choose_chip,
-)
-from gaincell.cli._tasks import TaskOptions
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gaincell.integrations.hf.base_model import LoadedModel
-    from gaincell.progress import StageProgress
-    from gaincell.reports.tables import Rows
-    from gaincell.results.evaluation import EvaluationResult
-    from gaincell.text import Text
+from gaincell.cli._options import LARGEST_SEED, check_needed, flag, fraction, option
+from gaincell.errors import InputError
+from gaincell.quantity import whole_number
 
 app = typer.Typer()
 
@@ -50,85 +28,105 @@ TOGETHER = (
 """Ways to evaluate that go together; else there is one at a time."""
 
 
-Part: TypeAlias = Literal["evaluation", "training", "all"]
-"""Parts of a text."""
+@dataclass(frozen=True)
+class TaskOptions:
+    """Which tasks, and how they are run."""
+
+    tasks: Annotated[str | None, option("Tasks of lm-evaluation-harness instead.", "NAME,...|paper")] = None
+    data: Annotated[str | None, option("Folder with the tasks' files; else they are downloaded.", "DIR")] = (
+        None
+    )
+    max_length: Annotated[
+        int | None, option("Longest context of a task; by default 1024.", "TOKENS", min=2)
+    ] = None
+    batch: Annotated[int | None, option("Requests of a task in one forward pass; 8.", "N", min=1)] = None
+    cache: Annotated[bool, flag("--cache/--no-cache", "Keep every answer, so that a broken run goes on.")] = (
+        True
+    )
 
 
 @dataclass(frozen=True)
-class DumpOptions:
-    """What of a layer is stored."""
+class ChipOptions:
+    """Virtual chips."""
 
-    dump: Annotated[Path | None, output("--dump", "Store codes and outputs of a layer as .safetensors.")] = (
-        None
-    )
-    layer: Annotated[
-        int | None,
-        typer.Option("--layer", metavar="N", min=0, help="The layer to dump; by default the first."),
+    chips: Annotated[int | None, option("Perplexity of N virtual chips, with its spread.", "N")] = None
+    mismatch: Annotated[
+        str | None, option("Spread of the cells' currents, of full scale, for --chips.", "P%")
     ] = None
-    scores: Annotated[bool, typer.Option("--scores", help="Dump the scores S_ij as well.")] = False
+    within: Annotated[
+        str | None, option("Good: up to X % above nominal; by default 5 %.", "X%", "--yield-within")
+    ] = None
+    seed: Annotated[int | None, option("Of the chips.", "N", "--chip-seed", min=0, max=LARGEST_SEED)] = None
 
-    def write(self, loaded: LoadedModel, block: Tensor) -> None:
-        """Store it, of one block of tokens."""
-        from gaincell.evaluation.dump import dump_layer
+    def check(self) -> None:
+        """Raise InputError for numbers that say nothing."""
+        if self.chips is not None and self.chips < 1:
+            raise InputError(f"{self.chips} chips: give 1 or more")
+        if self.chips is not None:
+            _ = self.spread, self.good
 
-        if self.dump is not None:
-            dump_layer(loaded.model, block, self.layer or 0, self.dump, scores=self.scores)
+    @property
+    def count(self) -> int:
+        """How many."""
+        assert self.chips is not None
+        return self.chips
+
+    @property
+    def spread(self) -> float | None:
+        """Of the cells, a fraction of full scale; None for the design's. Raises InputError."""
+        return None if self.mismatch is None else fraction(self.mismatch, "--mismatch")
+
+    @property
+    def good(self) -> float:
+        """Up to which increase over the nominal chip. Raises InputError."""
+        return fraction(self.within or "5%", "--yield-within")
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What is evaluated, and how."""
 
-    text: Annotated[
-        str | None, typer.Option("--text", metavar="TEXT", help=TEXT_HELP + " By default sample.")
-    ] = None
+    text: Annotated[str | None, option(f"{options.TEXT_HELP} By default sample.", "TEXT")] = None
     part: Annotated[
-        Part | None,
-        typer.Option("--part", help="Of a text; by default evaluation, which was never trained on."),
+        Literal["evaluation", "training", "all"] | None,
+        option("Of a text; by default evaluation, which was never trained on."),
     ] = None
     protocol: Annotated[
         str | None,
-        typer.Option(
-            "--protocol",
-            metavar="PROTOCOL",
-            help="blocks-T (the default; T is the model's context, at most 1024), strided-T-S or rolling-T.",
+        option(
+            "blocks-T (the default; T is the model's context, at most 1024), strided-T-S or rolling-T.",
+            "PROTOCOL",
         ),
     ] = None
     limit: Annotated[
         int | None,
-        typer.Option(
-            "--limit",
-            metavar="N",
-            min=0,
-            help="Most tokens evaluated (rolling-T: documents; tasks: items of each); 0: all.",
-        ),
+        option("Most tokens evaluated (rolling-T: documents; tasks: items of each); 0: all.", "N", min=0),
     ] = None
-    stage: StageName = None
+    stage: options.StageName = None
     harness: TaskOptions = field(default_factory=TaskOptions)
     drawn: ChipOptions = field(default_factory=ChipOptions)
     redraw_noise: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--redraw-noise",
-            help="Redraw the noise of reads and writes for every block, so that ± includes its variance.",
+            "Redraw the noise of reads and writes for every block, so that ± includes its variance.",
         ),
     ] = False
     at: Annotated[
-        list[float] | None,
-        typer.Option("--at", metavar="SECONDS", help="Idle time in the middle of a block; repeatable."),
+        list[float] | None, option("Idle time in the middle of a block; repeatable.", "SECONDS")
     ] = None
-    design: OtherDesign = None
-    cell: CellName = None
-    window: Window = None
-    by_context: Annotated[
-        bool, typer.Option("--by-context", help="Perplexity against the length of context.")
-    ] = False
+    design: options.OtherDesign = None
+    cell: options.CellName = None
+    window: options.Window = None
+    by_context: Annotated[bool, flag("--by-context", "Perplexity against the length of context.")] = False
     by_repetition: Annotated[
-        bool, typer.Option("--by-repetition", help="Loss on tokens that stood in the context before.")
+        bool, flag("--by-repetition", "Loss on tokens that stood in the context before.")
     ] = False
-    other_latency: OtherLatency = None
-    refresh: RefreshOptions = field(default_factory=RefreshOptions)
-    dump: DumpOptions = field(default_factory=DumpOptions)
+    other_latency: options.OtherLatency = None
+    refresh: options.RefreshOptions = field(default_factory=options.RefreshOptions)
+    dump: Annotated[Path | None, output("Store codes and outputs of a layer as .safetensors.")] = None
+    layer: Annotated[int | None, option("The layer to dump; by default the first.", "N", min=0)] = None
+    scores: Annotated[bool, flag("--scores", "Dump the scores S_ij as well.")] = False
 
     @property
     def pauses(self) -> bool:
@@ -137,18 +135,13 @@ class Evaluation:
 
     def check(self, context: typer.Context, model: str) -> None:
         """Raise GaincellError, before a model is loaded, for options that do not go together."""
-        from gaincell.cli._perplexity import window_of_rolling
-        from gaincell.errors import InputError
         from gaincell.evaluation.perplexity import window_and_stride
         from gaincell.integrations.hf.size import run_design
 
         rolling = window_of_rolling(self.protocol) is not None
         length, stride = (1, 1) if self.protocol is None or rolling else window_and_stride(self.protocol)
-        tasks, chips, dump = (
-            self.harness.tasks is not None,
-            self.drawn.chips is not None,
-            self.dump.dump is not None,
-        )
+        tasks, chips = self.harness.tasks is not None, self.drawn.chips is not None
+        dump = self.dump is not None
         ways = {
             "--tasks": tasks, "--chips": chips, "--by-context": self.by_context,
             "--by-repetition": self.by_repetition, "--at or --refresh": self.pauses,
@@ -157,13 +150,13 @@ class Evaluation:
         chosen = [name for name, there in ways.items() if there]
         if len(chosen) > 1 and not any(set(chosen) <= pair for pair in TOGETHER):
             raise InputError(f"{' and '.join(chosen)} do not go together; give one of them")
-        for options, needs, there in (
+        for names, needs, there in (
             (("--data", "--max-length", "--batch", "--cache"), "--tasks", tasks),
             (("--mismatch", "--yield-within", "--chip-seed"), "--chips", chips),
             (("--layer", "--scores"), "--dump FILE", dump),
             (("--backend",), "a RUN, whose attention is in arrays", run_design(model) is not None),
         ):
-            check_needed(context, options, needs, there)
+            check_needed(context, names, needs, there)
         for given, message in (
             (self.protocol is not None and tasks, "--tasks go without --protocol"),
             ((self.text, self.part) != (None, None) and tasks, "--tasks go without --text and --part"),
@@ -184,75 +177,28 @@ class Evaluation:
         }  # fmt: skip
         for name, there in for_arrays.items():
             if there:
-                check_run(model, name)
-        choose_chip(model, self.design, self.cell)
+                options.check_run(model, name)
+        options.choose_chip(model, self.design, self.cell)
 
-    def opened(self) -> Text | None:
-        """The text; None where documents or tasks are read instead. Raises GaincellError."""
-        from gaincell.cli._perplexity import window_of_rolling
-        from gaincell.text import open_text
 
-        other = self.harness.tasks is not None or window_of_rolling(self.protocol) is not None
-        return None if other else open_text(self.text or "sample")
-
-    def measure(
-        self, loaded: LoadedModel, text: Text | None, progress: StageProgress
-    ) -> tuple[Rows, EvaluationResult]:
-        """Table, whose title is the name of what was read, and result."""
-        from gaincell.cli._perplexity import rolling, window_of_rolling
-        from gaincell.cli._tasks import by_tasks
-        from gaincell.results.common import Named
-
-        if self.harness.tasks is not None:
-            return by_tasks(loaded, self.harness, self.limit or 0, self.drawn, progress)
-        if text is not None:
-            table, head = self._measure_on(loaded, text, progress)
-            title = f", text {text.name} ({self.part or 'evaluation'} part)"
-            return replace(table, title=title), replace(head, text=Named(text.name))
-        path, window = self.text or "sample", window_of_rolling(self.protocol) or 0
-        table, head = rolling(loaded, path, window, self.limit or 0, progress)
-        return replace(table, title=f", text {Path(path).name}"), head
-
-    def _measure_on(
-        self, loaded: LoadedModel, text: Text, progress: StageProgress
-    ) -> tuple[Rows, EvaluationResult]:
-        """Table and result of a text as one stream of tokens."""
-        from gaincell.cli import _perplexity as protocols
-        from gaincell.cli._chips import by_chips
-        from gaincell.evaluation.perplexity import cut_blocks, default_protocol, window_and_stride
-        from gaincell.integrations.hf.context import check_length, read_tokens
-
-        protocol = self.protocol or default_protocol(loaded.model)
-        length, _ = window_and_stride(protocol)
-        check_length(loaded.model, length)
-        budget = DEFAULT_LIMIT if self.limit is None else self.limit or None
-        reading, part = progress("read and tokenise the text"), self.part or "evaluation"
-        tokens = read_tokens(loaded, text, part, budget, reading, block=length)
-        times, policy = self.at or [0.0], self.refresh.policy
-        found: tuple[Rows, EvaluationResult]
-        if self.drawn.chips is not None:
-            pause = (times[0], policy) if self.pauses else None
-            found = by_chips(loaded, tokens, protocol, pause, self.drawn, progress)
-        elif self.pauses:
-            found = protocols.after_pauses(loaded, tokens, times, length, policy, progress)
-        elif self.by_context:
-            found = protocols.by_context(loaded, tokens, length, progress)
-        elif self.by_repetition:
-            found = protocols.by_repetition(loaded, tokens, length, progress)
-        else:
-            found = protocols.blocks(loaded, tokens, protocol, progress, redraw=self.redraw_noise)
-        self.dump.write(loaded, cut_blocks(tokens, length)[:1])
-        return found
+def window_of_rolling(protocol: str | None) -> int | None:
+    """T of the protocol `rolling-T`, None for another protocol."""
+    kind, _, window = (protocol or "").partition("-")
+    if kind != "rolling":
+        return None
+    if (length := whole_number(window)) is None or length < 2:
+        raise InputError(f"protocol {protocol!r}: give rolling-T with T >= 2, such as rolling-1024")
+    return length
 
 
 @app.command()
-@with_groups
+@options.with_groups
 def evaluate(
     context: typer.Context,
     *,
-    model: ModelOrRun,
+    model: options.ModelOrRun,
     asked: Evaluation,
-    computing: ComputingAnywhere,
+    computing: options.ComputingAnywhere,
     json: JsonFile = None,
 ) -> None:
     """Perplexity or task scores of a model in software, or of a RUN on its hardware.
@@ -309,27 +255,8 @@ def evaluate(
     Example: gaincell evaluate runs/tiny --dump layer3.safetensors --layer 3
     """
     computing.start()
-    from gaincell.cli._progress import progress_bars
-    from gaincell.errors import InputError
-    from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.chip import as_saved, change_chip, set_backend
-    from gaincell.integrations.hf.models import load_model
-    from gaincell.integrations.hf.placement import place_model
-
     asked.check(context, model)
-    text = asked.opened()
-    loaded = load_model(model, computing.weights, asked.stage)
-    exchanged = change_chip(loaded.model, asked.design, asked.cell, asked.window, asked.other_latency)
-    set_backend(loaded.model, computing.backend)
-    place_model(loaded.model, computing.device)
-    in_arrays = bool(attached_layers(loaded.model))
-    if asked.pauses and not in_arrays:
-        raise InputError(f"{model} is in software and has no chip that could idle; give a RUN")
-    software = asked.stage is None and not in_arrays
-    gains = ("the pretrained model, in software" if software else as_saved(asked.stage)) + exchanged
-    typer.echo(f"{model}: {gains}")
-    with progress_bars() as progress:
-        table, head = asked.measure(loaded, text, progress)
-    stage = "" if asked.stage is None else f", stage {asked.stage}"
-    head = replace(head, stage=asked.stage, gains=gains if in_arrays else None)
-    show_result(head, json, replace(table, title=f"{model}{table.title}{stage}"))
+    from gaincell.cli._perplexity import evaluate as evaluated
+
+    table, result = evaluated(asked, model, computing)
+    show_result(result, json, table)

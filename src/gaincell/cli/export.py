@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from gaincell.cli import _options as options
 from gaincell.cli._json import directory
-from gaincell.cli._options import DtypeName, RunName, check_needed
+from gaincell.cli._options import option
 
 app = typer.Typer()
 
@@ -16,13 +17,13 @@ app = typer.Typer()
 @app.command()
 def export(
     context: typer.Context,
-    run: RunName,
-    out: Annotated[Path, directory("--out", "DIR", "Directory to write.")],
+    run: options.RunName,
+    out: Annotated[Path, directory("Directory to write.")],
     form: Annotated[
         Literal["transformers", "peft"],
-        typer.Option("--format", help="transformers: a model that stands alone; peft: an adapter."),
+        option("transformers: a model that stands alone; peft: an adapter.", None, "--format"),
     ] = "transformers",
-    dtype: DtypeName = "float32",
+    dtype: options.DtypeName = "float32",
 ) -> None:
     """Write a RUN as a model of transformers, or as an adapter of peft, with a model card.
 
@@ -40,6 +41,6 @@ def export(
     from gaincell.integrations.hf.export import export_peft, export_transformers
 
     whole = form == "transformers"
-    check_needed(context, ("--dtype",), "--format transformers", whole)
+    options.check_needed(context, ("--dtype",), "--format transformers", whole)
     place = export_transformers(run, out, getattr(torch, dtype)) if whole else export_peft(run, out)
     typer.echo(f"{place}: {', '.join(sorted(file.name for file in place.iterdir()))}")

@@ -6,9 +6,13 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._groups import with_groups
+from gaincell.cli import _options as options
 from gaincell.cli._json import FigureFile, JsonFile, show_result
-from gaincell.cli._options import Computing, OtherDesign, RunName, Sequences, StageName, TextName
+from gaincell.cli._options import option
+from gaincell.cli._progress import progress_bars
+from gaincell.errors import InputError
+from gaincell.results.evaluation import FidelityResult
+from gaincell.text import open_text
 
 app = typer.Typer()
 TOKENS = 512
@@ -16,28 +20,25 @@ TOKENS = 512
 
 
 @app.command()
-@with_groups
+@options.with_groups
 def fidelity(
     *,
-    run: RunName,
-    text: TextName = "sample",
+    run: options.RunName,
+    text: options.TextName = "sample",
     tokens: Annotated[
         int | None,
-        typer.Option(
-            "--tokens",
-            metavar="TOKENS",
+        option(
+            "Tokens read, of one sequence; by default up to 512, at most ring and context hold.",
+            "TOKENS",
             min=2,
-            help="Tokens read, of one sequence; by default up to 512, at most ring and context hold.",
         ),
     ] = None,
-    sequences: Sequences = 1,
-    design: OtherDesign = None,
-    stage: StageName = None,
-    linear: Annotated[
-        str | None, typer.Option("--linear", metavar="RUN", help="The linear hardware model, if it is a RUN.")
-    ] = None,
+    sequences: options.Sequences = 1,
+    design: options.OtherDesign = None,
+    stage: options.StageName = None,
+    linear: Annotated[str | None, option("The linear hardware model, if it is a RUN.", "RUN")] = None,
     figure: FigureFile = None,
-    computing: Computing,
+    computing: options.Computing,
     json: JsonFile = None,
 ) -> None:
     """Compare every head's output in arrays with the pretrained model's softmax attention.
@@ -52,24 +53,21 @@ def fidelity(
     Example: gaincell fidelity runs/tiny --figure fidelity.png --json fidelity.json
     """
     computing.start()
-    from gaincell.cli._perplexity import load_run, result
-    from gaincell.cli._progress import progress_bars
-    from gaincell.errors import InputError
+    from gaincell.cli._models import load_run, read_blocks, result
     from gaincell.evaluation.fidelity import fidelity as compare_heads
-    from gaincell.evaluation.perplexity import cut_blocks
     from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.context import check_length, default_length, read_tokens
+    from gaincell.integrations.hf.context import check_length, default_length
     from gaincell.integrations.hf.models import load_model, load_software
-    from gaincell.reports.fidelity import fidelity_figure, fidelity_rows
-    from gaincell.results.evaluation import FidelityResult
-    from gaincell.text import open_text
+    from gaincell.integrations.hf.placement import place_model
+    from gaincell.reports.heads import fidelity_figure, fidelity_rows
 
     found_text = open_text(text)
-    loaded, gains = load_run(run, "fidelity", design, computing.backend, stage)
+    loaded, gains = load_run(run, "fidelity", design, stage, computing)
     columns = attached_layers(loaded.model)[0].design.window
     tokens = tokens or default_length(loaded.model, min(TOKENS, columns))
     check_length(loaded.model, tokens)
     base = load_software(loaded.id)
+    place_model(base, computing.device)
     of_linear = None
     if linear is not None:
         other = load_model(linear)
@@ -78,14 +76,12 @@ def fidelity(
                 f"--linear {linear} was made from another model than {run}; give a RUN of the same"
             )
         of_linear = other.model
-    for model in (loaded.model, base, *([] if of_linear is None else [of_linear])):
-        model.to(computing.device)  # type: ignore[arg-type]
+        place_model(of_linear, computing.device)
     with progress_bars() as progress:
-        reading = progress("read and tokenise the text")
-        stream = read_tokens(loaded, found_text, "evaluation", tokens * sequences, reading, block=tokens)
-        ids = cut_blocks(stream, tokens)[:sequences]
+        ids = read_blocks(loaded, found_text, tokens, sequences, progress)
         found = compare_heads(loaded.model, base, ids, linear=of_linear, progress=progress("compare heads"))
     protocol = f"{len(ids)} x {tokens} tokens, hidden states of the pretrained model, {found.queries} queries"
-    head = result(loaded, protocol, ids.flatten(), command="fidelity", text=found_text.name, gains=gains)
-    entry = FidelityResult(**vars(head) | {"stage": stage}, fidelity=found.tables)
+    words = {"command": "fidelity", "text": found_text.name, "gains": gains}
+    head = result(loaded, protocol, ids.flatten(), **words, stage=stage)
+    entry = FidelityResult(**vars(head), fidelity=found.tables)
     show_result(entry, json, fidelity_rows(entry, run), figure=figure, draw=fidelity_figure)

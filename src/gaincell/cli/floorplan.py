@@ -7,30 +7,26 @@ from typing import Annotated
 
 import typer
 
+from gaincell.cli import _options as options
 from gaincell.cli._json import FigureFile, JsonFile, command_line, output, show_result
-from gaincell.cli._options import ChipArgument, HeadDim, ProcessName, Stack, Window
+from gaincell.cli._options import option
 
 app = typer.Typer()
 
 
 @app.command()
 def floorplan(
-    design: ChipArgument = "leroux2025",
+    design: options.ChipArgument = "leroux2025",
     figure: FigureFile = None,
-    gds: Annotated[Path | None, output("--gds", "Rectangles as GDSII (extra: layout).")] = None,
-    window: Window = None,
-    tile: Annotated[
-        int | None, typer.Option("--tile", metavar="N", min=1, help="Columns of a sub-tile.")
-    ] = None,
-    head_dim: HeadDim = 64,
+    gds: Annotated[Path | None, output("Rectangles as GDSII (extra: layout).")] = None,
+    window: options.Window = None,
+    tile: Annotated[int | None, option("Columns of a sub-tile.", "N", min=1)] = None,
+    head_dim: options.HeadDim = 64,
     cell_area: Annotated[
-        float | None,
-        typer.Option(
-            "--cell-area", metavar="M^2", help="Area of a gain cell; by default the technology's, 1e-12."
-        ),
+        float | None, option("Area of a gain cell; by default the technology's, 1e-12.", "M^2")
     ] = None,
-    stack: Stack = 1,
-    technology: ProcessName = "28nm",
+    stack: options.Stack = 1,
+    technology: options.ProcessName = "28nm",
     json: JsonFile = None,
 ) -> None:
     """Floorplan of a sub-tile, with the wire taps between its arrays, and of a head; table of areas.
@@ -42,9 +38,8 @@ def floorplan(
 
     Example: gaincell floorplan leroux2025-oxide --cell-area 0.12e-12 --stack 4 --figure dense.png
     """
-    from gaincell.chips.design_file import load_design
     from gaincell.costs.activity import Activity
-    from gaincell.costs.floorplan import blocks_of, floorplan_result, tiles_of
+    from gaincell.costs.floorplan import blocks_of, floorplan_result
     from gaincell.costs.gds import require_gdstk, write_gds
     from gaincell.costs.head import Head
     from gaincell.costs.technology import load_technology
@@ -52,8 +47,7 @@ def floorplan(
 
     if gds is not None:
         require_gdstk(gds)
-    chip = load_design(design)
-    tiles_of(window or chip.window, tile or chip.tile)
+    chip = options.chip_of(design)
     changes = {key: given for key, given in (("window", window), ("tile", tile)) if given is not None}
     chip = chip.replace(**changes) if changes else chip
     process = load_technology(technology)

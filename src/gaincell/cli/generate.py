@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._groups import with_groups
+from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, write_json
-from gaincell.cli._options import (
-    LARGEST_SEED,
-    CellName,
-    ChipOfModel,
-    ComputingAnywhere,
-    ModelOrRun,
-    OtherLatency,
-    RefreshOptions,
-    check_needed,
-    choose_chip,
-)
+from gaincell.cli._options import LARGEST_SEED, check_needed, option
+from gaincell.cli._progress import progress_bars
 from gaincell.errors import InputError
+from gaincell.results.common import NamedModel
+from gaincell.results.provenance import made
+from gaincell.results.simulation import GenerationResult
 
 if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
     from gaincell.integrations.hf.cache import RingCache
     from gaincell.mapping.ready import Ready
-    from gaincell.results.simulation import GenerationResult
 
 app = typer.Typer()
 
@@ -34,32 +31,98 @@ LEAST_TEMPERATURE = 1e-3
 """Below it logits overflow before anything else than the likeliest token is drawn."""
 
 
+@dataclass(frozen=True)
+class Writing:
+    """What is written, and on which chip."""
+
+    prompt: Annotated[str, option("Beginning of the text.", "TEXT")]
+    tokens: Annotated[int, option("Tokens to write.", "TOKENS", min=1)] = 256
+    design: options.ChipOfModel = None
+    cell: options.CellName = None
+    temperature: Annotated[
+        float, option("Temperature of sampling; 0: the likeliest token.", "X", min=0.0)
+    ] = 0.8
+    other_latency: options.OtherLatency = None
+    refresh: options.RefreshOptions = field(default_factory=options.RefreshOptions)
+    at: Annotated[float, option("Idle time between prompt and text.", "SECONDS", min=0.0)] = 0.0
+    stop: Annotated[bool, option("Stop at the end-of-text token.")] = False
+    seed: Annotated[int, option("Seed of sampling.", "N", min=0, max=LARGEST_SEED)] = 0
+
+    def check(self, context: typer.Context) -> None:
+        """Raise InputError for numbers that do not go together."""
+        if 0 < self.temperature < LEAST_TEMPERATURE:
+            raise InputError(
+                f"--temperature {self.temperature:g}: give {LEAST_TEMPERATURE:g} or more, or 0 for the "
+                "likeliest token"
+            )
+        check_needed(context, ("--seed",), "sampling, at a --temperature above 0", self.temperature > 0)
+
+    def load(self, model: str, computing: options.ComputingAnywhere) -> tuple[Ready, RingCache, Tensor]:
+        """The model, its empty cache, and the prompt's tokens. Raises GaincellError."""
+        from gaincell.integrations.hf.cache import RingCache
+        from gaincell.integrations.hf.chip import change_chip
+        from gaincell.integrations.hf.context import check_ids
+        from gaincell.integrations.hf.placement import place_model
+        from gaincell.mapping.ready import hardware_model
+
+        chip, policy = options.choose_chip(model, self.design, self.cell), self.refresh.policy
+        default, backend, dtype = options.chip_of("leroux2025"), computing.backend, computing.weights
+        with progress_bars() as progress:
+            ready = hardware_model(model, default, chip, backend=backend, dtype=dtype, progress=progress)
+        print(f"{model}: {ready.how}", file=sys.stderr)
+        loaded = ready.loaded
+        place = place_model(loaded.model, computing.device)
+        made = loaded.tokenizer(self.prompt, return_tensors="pt", add_special_tokens=False, verbose=False)
+        ids = made["input_ids"].to(place)
+        if ids.numel() == 0:
+            raise InputError("the prompt is empty; give --prompt TEXT")
+        check_ids(loaded.model, ids)
+        check_positions(loaded.model, ids.shape[1] + self.tokens)
+        change_chip(loaded.model, other_latency=self.other_latency)
+        return ready, RingCache(loaded.model, policy), ids
+
+    def write(self, ready: Ready, cache: RingCache, ids: Tensor) -> str:
+        """The text, written to stdout as it comes."""
+        import torch
+
+        from gaincell.integrations.hf.cache import feed
+        from gaincell.integrations.hf.context import new_text
+
+        torch.manual_seed(self.seed)
+        model, tokenizer = ready.loaded.model, ready.loaded.tokenizer
+        shown = self.prompt
+        sys.stdout.write(shown)
+        produced: list[int] = []
+        with torch.inference_mode():
+            logits = feed(model, cache, ids, last=True)[:, -1]
+            cache.idle(self.at)
+            for n in range(self.tokens):
+                if self.temperature == 0.0:
+                    token = logits.argmax(-1)
+                else:
+                    shares = torch.softmax(logits.float() / self.temperature, -1)
+                    token = torch.multinomial(shares, 1)[:, 0]
+                if self.stop and int(token) == tokenizer.eos_token_id:
+                    break
+                produced.append(int(token))
+                new = new_text(tokenizer, produced)
+                sys.stdout.write(new)
+                sys.stdout.flush()
+                shown += new
+                if n + 1 < self.tokens:
+                    logits = model(input_ids=token.view(1, 1), **cache.argument).logits[:, -1]
+        sys.stdout.write("\n")
+        return shown
+
+
 @app.command()
-@with_groups
+@options.with_groups
 def generate(
     context: typer.Context,
     *,
-    model: ModelOrRun,
-    prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="Beginning of the text.")],
-    tokens: Annotated[int, typer.Option("--tokens", metavar="TOKENS", min=1, help="Tokens to write.")] = 256,
-    design: ChipOfModel = None,
-    cell: CellName = None,
-    temperature: Annotated[
-        float,
-        typer.Option(
-            "--temperature", metavar="X", min=0.0, help="Temperature of sampling; 0: the likeliest token."
-        ),
-    ] = 0.8,
-    other_latency: OtherLatency = None,
-    refresh: RefreshOptions,
-    idle: Annotated[
-        float, typer.Option("--at", metavar="SECONDS", min=0.0, help="Idle time between prompt and text.")
-    ] = 0.0,
-    stop: Annotated[bool, typer.Option(help="Stop at the end-of-text token.")] = False,
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Seed of sampling.")
-    ] = 0,
-    computing: ComputingAnywhere,
+    model: options.ModelOrRun,
+    asked: Writing,
+    computing: options.ComputingAnywhere,
     json: JsonFile = None,
 ) -> None:
     """Generate text with the attention in gain-cell arrays, token by token.
@@ -80,136 +143,25 @@ def generate(
     Example: gaincell generate runs/tiny --prompt "Rain" --other-latency 50e-6 --refresh copy
     --refresh-tokens 8
     """
-    if 0 < temperature < LEAST_TEMPERATURE:
-        raise InputError(
-            f"--temperature {temperature:g}: give {LEAST_TEMPERATURE:g} or more, or 0 for the likeliest token"
-        )
-    check_needed(context, ("--seed",), "sampling, at a --temperature above 0", temperature > 0)
+    asked.check(context)
     computing.start()
-    import torch
+    from gaincell.mapping.summary import base_name, chip_of
 
-    from gaincell.chips.design_file import load_design
-    from gaincell.cli._progress import progress_bars
-    from gaincell.integrations.hf.cache import RingCache
-    from gaincell.integrations.hf.chip import change_chip
-    from gaincell.integrations.hf.context import check_ids
-    from gaincell.integrations.hf.placement import place_model
-    from gaincell.mapping.ready import hardware_model
-
-    chip = choose_chip(model, design, cell)
-    policy = refresh.policy
-    with progress_bars() as progress:
-        ready = hardware_model(
-            model,
-            load_design("leroux2025"),
-            chip,
-            backend=computing.backend,
-            dtype=computing.weights,
-            progress=progress,
-        )
-    print(f"{model}: {ready.how}", file=sys.stderr)
-    loaded = ready.loaded
-    place = place_model(loaded.model, computing.device)
-    made = loaded.tokenizer(prompt, return_tensors="pt", add_special_tokens=False, verbose=False)
-    ids = made["input_ids"].to(place)
-    if ids.numel() == 0:
-        raise InputError("the prompt is empty; give --prompt TEXT")
-    check_ids(loaded.model, ids)
-    check_positions(loaded.model, ids.shape[1] + tokens)
-    change_chip(loaded.model, other_latency=other_latency)
-    cache = RingCache(loaded.model, policy)
-    torch.manual_seed(seed)
+    ready, cache, ids = asked.load(model, computing)
     started = time.perf_counter()
-    text = _write(ready, cache, ids, prompt, tokens, temperature, idle, stop)
+    text = asked.write(ready, cache, ids)
     seconds = time.perf_counter() - started
     written = cache.get_seq_length() + 1 - ids.shape[1]
-    design_used = cache.rings[0].attention.design
+    design = cache.rings[0].attention.design
     print(
-        f"[{written} tokens, {written / seconds:.1f} a second; ring of {design_used.window} columns, "
+        f"[{written} tokens, {written / seconds:.1f} a second; ring of {design.window} columns, "
         f"{cache.memory / 2**20:.1f} MiB; {cache.now:.3g} s on the chip, {cache.clock.refreshes} refreshes]",
         file=sys.stderr,
     )
-    write_json(json, _result(ready, cache, text, written, seconds, seed))
-
-
-def check_positions(model: Any, length: int) -> None:
-    """Refuse texts longer than a table of learned positions. Raises InputError."""
-    from gaincell.errors import InputError
-    from gaincell.integrations.hf.streaming import learned_positions
-
-    positions = learned_positions(model)
-    if positions is not None and length > positions:
-        raise InputError(
-            f"{type(model).__name__} has learned positions for {positions} tokens; "
-            f"prompt and text would have {length}: give fewer --tokens, or a model with rotary positions"
-        )
-
-
-def _write(
-    ready: Ready,
-    cache: RingCache,
-    ids: Any,
-    prompt: str,
-    tokens: int,
-    temperature: float,
-    idle: float,
-    stop: bool,
-) -> str:
-    """The text, written to stdout as it comes."""
-    import torch
-
-    from gaincell.integrations.hf.cache import feed
-
-    model, tokenizer = ready.loaded.model, ready.loaded.tokenizer
-    shown = prompt
-    sys.stdout.write(prompt)
-    produced: list[int] = []
-    with torch.inference_mode():
-        logits = feed(model, cache, ids, last=True)[:, -1]
-        cache.idle(idle)
-        for n in range(tokens):
-            token = _sample(logits, temperature)
-            if stop and int(token) == tokenizer.eos_token_id:
-                break
-            produced.append(int(token))
-            shown += _show(tokenizer, produced)
-            if n + 1 < tokens:
-                logits = model(input_ids=token.view(1, 1), **cache.argument).logits[:, -1]
-    sys.stdout.write("\n")
-    return shown
-
-
-def _sample(logits: Any, temperature: float) -> Any:
-    import torch
-
-    if temperature == 0.0:
-        return logits.argmax(-1)
-    return torch.multinomial(torch.softmax(logits.float() / temperature, -1), 1)[:, 0]
-
-
-def _show(tokenizer: Any, produced: list[int]) -> str:
-    """Write what the last token adds."""
-    from gaincell.integrations.hf.streaming import new_text
-
-    new = new_text(tokenizer, produced)
-    sys.stdout.write(new)
-    sys.stdout.flush()
-    return new
-
-
-def _result(
-    ready: Ready, cache: RingCache, text: str, written: int, seconds: float, seed: int
-) -> GenerationResult:
-    from gaincell.mapping.summary import base_name, chip_of
-    from gaincell.results.common import NamedModel
-    from gaincell.results.provenance import made
-    from gaincell.results.simulation import GenerationResult
-
-    design = cache.rings[0].attention.design
-    model = NamedModel(base_name(ready.loaded.id), ready.loaded.sha256)
-    return GenerationResult(
+    named = NamedModel(base_name(ready.loaded.id), ready.loaded.sha256)
+    result = GenerationResult(
         command="generate",
-        model=model,
+        model=named,
         gains=ready.how,
         design=chip_of(design),
         text=text,
@@ -222,9 +174,22 @@ def _result(
         writes=cache.writes,
         provenance=made(
             command=command_line(),
-            seed=seed,
+            seed=asked.seed,
             protocol="generation on the ring",
             design_hash=design.hash,
-            inputs={f"model {model.name}": model.sha256},
+            inputs={f"model {named.name}": named.sha256},
         ),
     )
+    write_json(json, result)
+
+
+def check_positions(model: PreTrainedModel, length: int) -> None:
+    """Refuse texts longer than a table of learned positions. Raises InputError."""
+    from gaincell.integrations.hf.context import learned_positions
+
+    positions = learned_positions(model)
+    if positions is not None and length > positions:
+        raise InputError(
+            f"{type(model).__name__} has learned positions for {positions} tokens; "
+            f"prompt and text would have {length}: give fewer --tokens, or a model with rotary positions"
+        )

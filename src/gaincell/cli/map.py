@@ -8,94 +8,54 @@ from typing import Annotated
 
 import typer
 
-from gaincell.cli._groups import with_groups
+from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, run_folder, show_result
-from gaincell.cli._options import (
-    MODEL_HELP,
-    CalibrationTokens,
-    CellName,
-    Computing,
-    DesignName,
-    GradientName,
-    Limit,
-    Redraw,
-    Seed,
-    TextName,
-    TrackName,
-    chip_of,
-)
+from gaincell.cli._options import argument, option
+from gaincell.cli._progress import kept_in, progress_bars
+from gaincell.reports.tables import adaptation_lines, perplexity_table
 
 app = typer.Typer()
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
-    """How the linear model and the chip's own are trained."""
+class Mapping:
+    """What is read, and how models are trained; fields as those of `mapping.settings.MapSettings`."""
 
-    learning_rate: Annotated[
-        float,
-        typer.Option(
-            "--learning-rate", metavar="X", help="Peak learning rate of the linear model's training."
-        ),
-    ] = 3e-4
-    fine_tuning_learning_rate: Annotated[
-        float,
-        typer.Option(
-            "--fine-tuning-learning-rate", metavar="X", help="Peak learning rate of the fine-tuning."
-        ),
-    ] = 1e-4
+    text: options.TextName = "sample"
+    budget: Annotated[int, option("Training tokens in total.", "TOKENS", min=0)] = 65_536
+    block: Annotated[
+        int | None, option("Tokens of a block; by default the model's context, at most 1024.", "TOKENS")
+    ] = None
+    evaluation_tokens: options.Limit = 32_768
+    calibration_tokens: options.CalibrationTokens = 8_192
+    learning_rate: Annotated[float, option("Peak learning rate of the linear model's training.", "X")] = 3e-4
+    fine_tuning_learning_rate: Annotated[float, option("Peak learning rate of the fine-tuning.", "X")] = 1e-4
     lora: Annotated[
-        int,
-        typer.Option(
-            "--lora",
-            metavar="RANK",
-            min=0,
-            help="Train adapters of this rank, not weights; bfloat16 stays bfloat16.",
-        ),
+        int, option("Train adapters of this rank, not weights; bfloat16 stays bfloat16.", "RANK", min=0)
     ] = 0
     gradient: Annotated[
-        GradientName,
-        typer.Option(
-            "--gradient",
-            help="Of the cells in training: exact, or as if they were linear; -bf16: faster, approximate.",
-        ),
+        options.GradientName,
+        option("Of the cells in training: exact, or as if they were linear; -bf16: faster, approximate."),
     ] = "exact"
     redraw: Annotated[
-        Redraw,
-        typer.Option("--redraw", help="What each training step redraws on a chip with noise or spread."),
+        options.Redraw, option("What each training step redraws on a chip with noise or spread.")
     ] = "noise"
+    published: Annotated[bool, option("Also run the paper's adaptation, for its curve.")] = True
+    seed: options.Seed = 0
 
 
 @app.command()
-@with_groups
+@options.with_groups
 def map_(
     context: typer.Context,
     *,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP + ".")],
-    design: DesignName = "leroux2025",
-    cell: CellName = None,
-    text: TextName = "sample",
-    budget: Annotated[
-        int, typer.Option("--budget", metavar="TOKENS", min=0, help="Training tokens in total.")
-    ] = 65_536,
-    out: Annotated[
-        Path | None, directory("--out", "RUN", "Directory of results; by default runs/MODEL.")
-    ] = None,
-    block: Annotated[
-        int | None,
-        typer.Option(
-            "--block",
-            metavar="TOKENS",
-            help="Tokens of a block; by default the model's context, at most 1024.",
-        ),
-    ] = None,
-    limit: Limit = 32_768,
-    calibration_tokens: CalibrationTokens = 8_192,
-    training: TrainingOptions,
-    published: Annotated[bool, typer.Option(help="Also run the paper's adaptation, for its curve.")] = True,
-    track: TrackName = None,
-    seed: Seed = 0,
-    computing: Computing,
+    model: Annotated[str, argument(f"{options.MODEL_HELP}.", "MODEL")],
+    design: options.DesignName = "leroux2025",
+    cell: options.CellName = None,
+    asked: Mapping,
+    out: Annotated[Path | None, directory("Directory of results; by default runs/MODEL.", "RUN")] = None,
+    track: options.TrackName = None,
+    computing: options.Computing,
     json: JsonFile = None,
 ) -> None:
     """Map a pretrained language model onto gain-cell attention, and show the perplexity of every stage.
@@ -114,34 +74,20 @@ def map_(
     """
     folder = run_folder(context, out, Path(model).resolve().name)
     computing.start()
-    from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.mapping.pipeline import map_model
     from gaincell.mapping.settings import MapSettings
-    from gaincell.reports.tables import adaptation_lines, perplexity_table
-    from gaincell.training.tracker import tracking
+    from gaincell.training.log import tracking
 
     settings = MapSettings(
         model=model,
-        design=chip_of(design, cell),
-        text=text,
-        budget=budget,
-        seed=seed,
-        block=block,
-        evaluation_tokens=limit,
-        calibration_tokens=calibration_tokens,
-        learning_rate=training.learning_rate,
-        fine_tuning_learning_rate=training.fine_tuning_learning_rate,
-        lora=training.lora,
-        gradient=training.gradient,
-        redraw=training.redraw,
-        published=published,
+        design=options.chip_of(design, cell),
         backend=computing.backend,
         device=computing.device,
+        **vars(asked),
     )
     with kept_in(folder), progress_bars() as progress, tracking(track, folder) as tracker:
         run = map_model(settings, folder, command=command_line(), progress=progress, tracker=tracker)
     typer.echo(f"{model}: the pretrained model, in software, where the mapping starts")
     where = f"Results, figures and the model are in {folder}."
-    show_result(run, json, perplexity_table(run), *adaptation_lines(run), where)
-    if not run.adaptation["closed-form"].converged:
-        raise typer.Exit(1)
+    passed = run.adaptation["closed-form"].converged
+    show_result(run, json, perplexity_table(run), *adaptation_lines(run), where, passed=passed)

@@ -8,20 +8,18 @@ from typing import Annotated
 import typer
 
 from gaincell.cli._json import output
+from gaincell.cli._options import argument, option
+from gaincell.errors import InputError
+from gaincell.files import write_text
 
 app = typer.Typer()
 
 
 @app.command()
 def report(
-    results: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN|FILE...", help="RUN directories, files of --json, or NAME=FILE."),
-    ],
-    out: Annotated[Path, output("--out", "The page, HTML.")] = Path("report.html"),
-    title: Annotated[
-        str | None, typer.Option("--title", metavar="TEXT", help="By default what the results are about.")
-    ] = None,
+    results: Annotated[list[str], argument("RUN directories, files of --json, or NAME=FILE.", "RUN|FILE...")],
+    out: Annotated[Path, output("The page, HTML.")] = Path("report.html"),
+    title: Annotated[str | None, option("By default what the results are about.", "TEXT")] = None,
 ) -> None:
     """One HTML page from results, with tables, charts, heat maps of the heads, and provenance.
 
@@ -33,8 +31,6 @@ def report(
     Example: gaincell report docs/results/tiny.json chips=docs/results/evaluation/chips-5.json
     docs/results/costs/cost-tiny.json --out report.html
     """
-    from gaincell.errors import InputError
-    from gaincell.files import write_text
     from gaincell.reports.html.page import load, names, page
 
     if out.suffix.lower() not in (".html", ".htm"):

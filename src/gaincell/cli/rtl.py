@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
-from gaincell.cli._options import ChipArgument, ProcessName, Seed, check_needed, needing_amaranth
+from gaincell.cli._options import check_needed, flag, option
+from gaincell.cli._progress import progress_bars
+from gaincell.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,42 +25,24 @@ app = typer.Typer()
 @app.command()
 def rtl(
     context: typer.Context,
-    design: ChipArgument,
+    design: options.ChipArgument,
     out: Annotated[
-        Path,
-        directory(
-            "--out",
-            "DIR",
-            "Directory of the Verilog, testbench, constraints, floorplan, timeline and a README.",
-        ),
+        Path, directory("Directory of the Verilog, testbench, constraints, floorplan, timeline and a README.")
     ],
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check all of it; without, a few tokens for the testbench.")
+        bool, flag("--verify", "Check all of it; without, a few tokens for the testbench.")
     ] = False,
-    tokens: Annotated[
-        int, typer.Option("--tokens", metavar="TOKENS", min=1, help="Tokens that --verify reads.")
-    ] = 200,
+    tokens: Annotated[int, option("Tokens that --verify reads.", "TOKENS", min=1)] = 200,
     inputs: Annotated[
         Path | None,
-        typer.Option(
-            "--inputs",
-            metavar="FILE",
-            help="Of gaincell evaluate --dump: codes of a real model; by default random words.",
-        ),
+        option("Of gaincell evaluate --dump: codes of a real model; by default random words.", "FILE"),
     ] = None,
-    head_dim: Annotated[int, typer.Option("--head-dim", metavar="N", min=1, help="D.")] = 64,
-    group: Annotated[
-        int, typer.Option("--group", metavar="N", min=1, help="Query heads that share the arrays.")
-    ] = 1,
-    guard_bits: Annotated[
-        int, typer.Option("--guard-bits", metavar="N", min=0, help="Of words and gains, beyond a code's.")
-    ] = 4,
-    liberty: Annotated[
-        Path | None,
-        typer.Option("--liberty", metavar="FILE", help="Also synthesise to the cells of a Liberty file."),
-    ] = None,
-    technology: ProcessName = "28nm",
-    seed: Seed = 0,
+    head_dim: Annotated[int, option("D.", "N", min=1)] = 64,
+    group: Annotated[int, option("Query heads that share the arrays.", "N", min=1)] = 1,
+    guard_bits: Annotated[int, option("Of words and gains, beyond a code's.", "N", min=0)] = 4,
+    liberty: Annotated[Path | None, option("Also synthesise to the cells of a Liberty file.", "FILE")] = None,
+    technology: options.ProcessName = "28nm",
+    seed: options.Seed = 0,
     json: JsonFile = None,
 ) -> None:
     """The digital half of a head as hardware: generated from a design, simulated, proved, synthesised.
@@ -68,43 +53,37 @@ def rtl(
 
     Example: gaincell rtl leroux2025 --out runs/rtl --verify
     """
-    from gaincell.chips.design_file import load_design
-    from gaincell.cli._progress import progress_bars
     from gaincell.costs.technology import load_technology
     from gaincell.reports import rtl as tables
 
-    with needing_amaranth():
+    with options.needing_amaranth():
         from gaincell.rtl import generation
         from gaincell.rtl.parameters import Parameters
 
     check_needed(context, ("--tokens",), "--verify", verify)
     check_needed(context, ("--head-dim", "--group"), "random words, without --inputs", inputs is None)
-    process, chip = load_technology(technology), load_design(design)
+    process, chip = load_technology(technology), options.chip_of(design)
     given = None if inputs is None else _codes(inputs, chip)
     if given is not None:
         head_dim, group = given[0].shape[2], given[0].shape[1]
     parameters = Parameters(chip, head_dim, group, guard_bits)
+    origin = None if inputs is None else {inputs.name: hashlib.sha256(inputs.read_bytes()).hexdigest()[:12]}
     with progress_bars() as progress:
         found = generation.generate(
-            parameters, process, tokens=tokens if verify else 0, codes=given, seed=seed, liberty=liberty,
-            progress=progress,
+            parameters, process, command_line(), tokens=tokens if verify else 0, codes=given, inputs=origin,
+            seed=seed, liberty=liberty, progress=progress,
         )  # fmt: skip
-    origin = None if inputs is None else {inputs.name: hashlib.sha256(inputs.read_bytes()).hexdigest()[:12]}
-    result = generation.result_of(found, parameters, process, command_line(), seed, origin)
-    shown: list[object] = []
-    if verify:
-        shown.append(tables.check_rows(result))
-    shown += [f"* {check.name}: {check.note}" for check in found.checks if check.note]
+    result = found.result
+    shown: list[object] = [tables.check_rows(result)] if verify else []
+    shown += [f"* {check.name}: {check.note}" for check in result.checks if check.note]
     shown += [tables.module_rows(result)] if result.modules else []
     shown += [tables.energy_rows({result.inputs: result})] if result.energy else []
-    show_result(result, json, *shown, *generation.write(found, parameters, process, result, out))
-    if any(check.failed for check in found.checks):
-        raise typer.Exit(1)
+    shown += generation.write(found, parameters, process, out)
+    show_result(result, json, *shown, passed=not any(check.failed for check in result.checks))
 
 
 def _codes(file: Path, chip: Design) -> tuple[Tensor, Tensor, Tensor]:
     """Codes of the first key/value head of a dumped layer, q [T, g, D], k and v [T, D]."""
-    from gaincell.errors import InputError
     from gaincell.spice.inputs import read_dump
 
     q, k, v, *_ = read_dump(file, chip)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import sys
+import webbrowser
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._options import Backend, CellName, ChipOfModel, ModelOrRun, Threads, choose_chip, use
+from gaincell.cli import _options as options
+from gaincell.cli._options import flag, option
+from gaincell.cli._progress import progress_bars
+from gaincell.errors import InputError
 
 if TYPE_CHECKING:
     from gaincell.backend_names import BackendName
@@ -21,21 +24,15 @@ PORT = 8765
 
 @app.command()
 def serve(
-    model: ModelOrRun = "tiny",
-    design: ChipOfModel = None,
-    cell: CellName = None,
-    host: Annotated[
-        str, typer.Option("--host", metavar="ADDRESS", help="Listen there; by default this machine alone.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", metavar="N", min=0, max=65535, help="0: any free one.")
-    ] = PORT,
-    browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-    pages: Annotated[
-        int, typer.Option("--pages", metavar="N", min=1, max=100, help="That may be open at a time.")
-    ] = 8,
-    threads: Threads = None,
-    backend: Backend = "auto",
+    model: options.ModelOrRun = "tiny",
+    design: options.ChipOfModel = None,
+    cell: options.CellName = None,
+    host: Annotated[str, option("Listen there; by default this machine alone.", "ADDRESS")] = "127.0.0.1",
+    port: Annotated[int, option("0: any free one.", "N", min=0, max=65535)] = PORT,
+    browser: Annotated[bool, flag("--open", "Open the page in a browser.")] = False,
+    pages: Annotated[int, option("That may be open at a time.", "N", min=1, max=100)] = 8,
+    threads: options.Threads = None,
+    backend: options.Backend = "auto",
 ) -> None:
     """Show a model writing on its hardware and in software, live, on a local page.
 
@@ -50,8 +47,6 @@ def serve(
 
     Example: gaincell serve tiny --cell linear --port 9000
     """
-    from gaincell.errors import InputError
-
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
@@ -60,10 +55,10 @@ def serve(
             f"the page needs Starlette and uvicorn ({error}): pip install 'gaincell[serve]', from a clone "
             "pip install -e '.[serve]'"
         ) from error
-    from gaincell.demonstrator.server import is_loopback, listen
+    from gaincell.demonstrator.server import Server, is_loopback, listen, run, url_of
 
     with listen(host, port) as listening:  # before the models are loaded: a port in use is known at once
-        use(threads, "cpu")
+        options.use(threads, "cpu")
         pair = _pair(model, design, cell, backend)
         if not is_loopback(host):
             print(
@@ -71,39 +66,29 @@ def serve(
                 "and no encryption; leave --host out to serve this machine alone",
                 file=sys.stderr,
             )
-        _run(pair, listening, host, pages, browser)
+        from gaincell.demonstrator.application import application
+
+        url = url_of(listening)
+
+        def started() -> None:
+            print(f"{pair.name}: {pair.how}\n{pair.name} at {url}   Ctrl-C ends", file=sys.stderr)
+            if browser:
+                webbrowser.open(url)
+
+        run(Server(application(pair, pages=pages, names=[host]), started), listening)
     print("ended", file=sys.stderr)
 
 
 def _pair(model: str, design: str | None, cell: str | None, backend: BackendName) -> Pair:
     """The model in its arrays and in software."""
-    from gaincell.chips.design_file import load_design
-    from gaincell.cli._progress import progress_bars
     from gaincell.demonstrator.pair import Pair
     from gaincell.mapping.ready import adapted_model, find_shipped, hardware_model
 
-    default = load_design("leroux2025")
-    chip = choose_chip(model, design, cell)
+    default = options.chip_of("leroux2025")
+    chip = options.choose_chip(model, design, cell)
     with progress_bars() as progress:
         if find_shipped(model) is not None:
             ready = adapted_model(model, chip or default, backend=backend, progress=progress)
         else:
             ready = hardware_model(model, default, chip, backend=backend, progress=progress)
         return Pair(model, ready, progress("observe the arrays"))
-
-
-def _run(pair: Pair, listening: socket.socket, host: str, pages: int, browser: bool) -> None:
-    """Serve until Ctrl-C."""
-    from gaincell.demonstrator.application import application
-    from gaincell.demonstrator.server import Server, run, url_of
-
-    url = url_of(listening)
-
-    def started() -> None:
-        print(f"{pair.name}: {pair.how}\n{pair.name} at {url}   Ctrl-C ends", file=sys.stderr)
-        if browser:
-            import webbrowser
-
-            webbrowser.open(url)
-
-    run(Server(application(pair, pages=pages, names=[host]), started), listening)

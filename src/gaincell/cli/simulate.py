@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gaincell.cli._groups import with_groups
+from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
-from gaincell.cli._options import LARGEST_SEED, CellName, RefreshOptions, check_needed
+from gaincell.cli._options import LARGEST_SEED, check_needed, option
+from gaincell.cli._progress import progress_bars
+from gaincell.errors import InputError
+from gaincell.reports.tables import Rows
+from gaincell.results.simulation import HeadResult
 
 if TYPE_CHECKING:
-    from gaincell.reports.tables import Rows
-    from gaincell.results.simulation import HeadResult
+    from gaincell.arrays.simulation import Signals
+    from gaincell.chips.design import Design
 
 app = typer.Typer(
     no_args_is_help=True, help="Simulate the arrays token by token: schedule, trace and waveforms."
@@ -21,50 +26,67 @@ app = typer.Typer(
 
 RANDOM = ("--group", "--head-dim", "--seed")
 """Options of random signals."""
-ChipName: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--design", metavar="DESIGN", help="A chip; by default that of the inputs, or leroux2025."),
-]
-Signals: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--inputs", metavar="FILE", help="Codes of a real layer, of gaincell evaluate --dump."),
-]
-Group: TypeAlias = Annotated[
-    int,
-    typer.Option("--group", metavar="N", min=1, help="Query heads that share the arrays (random signals)."),
-]
-HeadDim: TypeAlias = Annotated[
-    int, typer.Option("--head-dim", metavar="N", min=1, help="D (random signals).")
-]
-Figures: TypeAlias = Annotated[Path, directory("--figures", "DIR", "Draw figures into this directory.")]
-Seed: TypeAlias = Annotated[
-    int, typer.Option("--seed", metavar="N", min=0, max=LARGEST_SEED, help="Of the random signals.")
-]
+DEFAULT_CHIP, DEFAULT_LAYERS = "leroux2025", 12
+
+
+@dataclass(frozen=True)
+class Source:
+    """The chip, the signals it gets, and where figures of them go."""
+
+    design: Annotated[
+        str | None, option("A chip; by default that of the inputs, or leroux2025.", "DESIGN")
+    ] = None
+    cell: options.CellName = None
+    inputs: Annotated[Path | None, option("Codes of a real layer, of gaincell evaluate --dump.", "FILE")] = (
+        None
+    )
+    head_dim: Annotated[int, option("D (random signals).", "N", min=1)] = 64
+    seed: Annotated[int, option("Of the random signals.", "N", min=0, max=LARGEST_SEED)] = 0
+    figures: Annotated[Path, directory("Draw figures into this directory.")] = Path("runs/simulate")
+
+    def read(self, context: typer.Context, tokens: int, group: int = 1) -> tuple[Design, int, Signals]:
+        """Chip, layers, and signals: random, or of a file of gaincell evaluate --dump, with its chip unless
+        another is named.
+        """
+        from gaincell.arrays.simulation import random_signals
+
+        check_needed(context, RANDOM, "random signals, without --inputs", self.inputs is None)
+        if self.inputs is None:
+            chip = options.chip_of(self.design or DEFAULT_CHIP, self.cell)
+            return chip, DEFAULT_LAYERS, random_signals(tokens, group, self.head_dim, self.seed)
+        own, layers, signals = _dumped(self.inputs, tokens)
+        return options.chip_of(self.design or own, self.cell), layers, signals
+
+
+def _dumped(file: Path, tokens: int) -> tuple[Design, int, Signals]:
+    """Codes of one layer of a real model, as pulse widths and volts."""
+    import torch
+
+    from gaincell.arrays.simulation import Signals
+    from gaincell.spice.inputs import read_dump
+
+    found = read_dump(file)
+    q, k, v = (codes[:1, :, :tokens].long() for codes in (found.q, found.k, found.v))
+    design = found.design
+    steps, levels = (design.query_levels or 16) - 1, (design.storage_levels or 16) - 1
+    span = (design.v_max - design.v_min) / levels
+    u = torch.tensor(design.levels.storage or [(code - levels / 2) * span for code in range(levels + 1)])
+    widths = torch.tensor(design.levels.query or [code / steps for code in range(steps + 1)])
+    volts = (design.v_offset + u[code] for code in (k, v))
+    return design, found.layers, Signals(widths[q.abs()] * q.sign(), *volts)
 
 
 @app.command()
-@with_groups
+@options.with_groups
 def head(
     context: typer.Context,
     *,
-    design: ChipName = None,
-    cell: CellName = None,
-    tokens: Annotated[
-        int, typer.Option("--tokens", metavar="TOKENS", min=1, help="Tokens read, one a step.")
-    ] = 2048,
-    group: Group = 1,
-    head_dim: HeadDim = 64,
-    refresh: RefreshOptions,
-    layers: Annotated[
-        int | None,
-        typer.Option("--layers", metavar="N", min=1, help="Computed between two tokens; by default 12."),
-    ] = None,
-    other_latency: Annotated[
-        float, typer.Option("--other-latency", min=0.0, metavar="SECONDS", help="Of the rest of a layer.")
-    ] = 0.0,
-    signals: Signals = None,
-    figures: Figures = Path("runs/simulate"),
-    seed: Seed = 0,
+    source: Source,
+    tokens: Annotated[int, option("Tokens read, one a step.", "TOKENS", min=1)] = 2048,
+    group: Annotated[int, option("Query heads that share the arrays (random signals).", "N", min=1)] = 1,
+    refresh: options.RefreshOptions,
+    layers: Annotated[int | None, option("Computed between two tokens; by default 12.", "N", min=1)] = None,
+    other_latency: Annotated[float, option("Of the rest of a layer.", "SECONDS", min=0.0)] = 0.0,
     json: JsonFile = None,
 ) -> None:
     """A head token by token: its schedule, and a trace of many steps.
@@ -78,46 +100,31 @@ def head(
     """
     from gaincell.arrays import Schedule
     from gaincell.arrays.simulation import head_result, step_through
-    from gaincell.cli._progress import progress_bars
-    from gaincell.cli._signals import read_source
-    from gaincell.reports.hardware import draw_head
+    from gaincell.reports.simulation import draw_head
 
-    check_needed(context, RANDOM, "random signals, without --inputs", signals is None)
-    source = read_source(signals, design, cell, tokens, group, head_dim, seed)
-    chip, layers = source.chip, layers or source.layers
-    group = source.signals.q.shape[1] // source.signals.k.shape[1]
-    schedule = Schedule(chip, group)
-    period = schedule.token_period(layers, other_latency)
+    chip, layers_of_it, signals = source.read(context, tokens, group)
+    layers = layers or layers_of_it
+    group = signals.q.shape[1] // signals.k.shape[1]
+    period = Schedule(chip, group).token_period(layers, other_latency)
     chip = chip.replace(token_period=period)
-    schedule = Schedule(chip, group)
     with progress_bars() as progress:
-        arrays, steps = step_through(chip, source.signals, refresh.policy, progress)
-    result = head_result(arrays, steps, schedule, layers, other_latency, command_line(), seed)
-    show_result(result, json, *_tables(result), *draw_head(result, figures))
+        arrays, steps = step_through(chip, signals, refresh.policy, progress)
+    schedule = Schedule(chip, group)
+    result = head_result(arrays, steps, schedule, layers, other_latency, command_line(), source.seed)
+    show_result(result, json, *_tables(result), *draw_head(result, source.figures))
 
 
 @app.command()
+@options.with_groups
 def tile(
     context: typer.Context,
-    design: ChipName = None,
-    cell: CellName = None,
-    tokens: Annotated[
-        int, typer.Option("--tokens", metavar="TOKENS", min=1, help="Tokens read; the last is shown.")
-    ] = 48,
-    head_dim: HeadDim = 64,
+    *,
+    source: Source,
+    tokens: Annotated[int, option("Tokens read; the last is shown.", "TOKENS", min=1)] = 48,
     column: Annotated[
-        int | None,
-        typer.Option(
-            "--column", metavar="N", min=0, help="Key column shown; by default that of most charge."
-        ),
+        int | None, option("Key column shown; by default that of most charge.", "N", min=0)
     ] = None,
-    row: Annotated[
-        int | None,
-        typer.Option("--row", metavar="N", min=0, help="Value bit line; by default that of most charge."),
-    ] = None,
-    signals: Signals = None,
-    figures: Figures = Path("runs/simulate"),
-    seed: Seed = 0,
+    row: Annotated[int | None, option("Value bit line; by default that of most charge.", "N", min=0)] = None,
     json: JsonFile = None,
 ) -> None:
     """Waveforms of one token: word lines, stored voltages, bit-line currents, integrators, counter.
@@ -129,71 +136,70 @@ def tile(
     """
     from gaincell.arrays.simulation import step_through, tile_result
     from gaincell.arrays.waveforms import waveforms
-    from gaincell.cli._progress import progress_bars
-    from gaincell.cli._signals import read_source
-    from gaincell.errors import InputError
-    from gaincell.reports.hardware import draw_tile
+    from gaincell.reports.simulation import draw_tile
 
-    check_needed(context, RANDOM, "random signals, without --inputs", signals is None)
-    source = read_source(signals, design, cell, tokens, 1, head_dim, seed)
-    chip = source.chip
+    chip, _, signals = source.read(context, tokens)
     with progress_bars() as progress:
-        arrays, _ = step_through(chip, source.signals, None, progress)
+        arrays, _ = step_through(chip, signals, None, progress)
     assert arrays.trace is not None
     if column is not None and column >= chip.window:
         raise InputError(f"there is no column {column}; allowed: 0 to {chip.window - 1}")
     column = int(arrays.trace.pulses[0, 0].argmax()) if column is None else column
     row = int(arrays.trace.tile_charge[0, 0, column // chip.tile].abs().argmax()) if row is None else row
     found = waveforms(arrays.trace, column=column, row=row)
-    result = tile_result(found, chip, arrays.head_dim, command_line(), seed)
-    ends = (
-        f"key column {column}: {float(found.key_charge[-1]) * 1e15:.1f} fC; "
-        f"value bit line {row}: {float(found.value_charge[-1]) * 1e15:.1f} fC, count {int(found.count[-1])}"
+    result = tile_result(found, chip, command_line(), source.seed)
+    said = (
+        f"key column {column}: {found.key_charge[-1] * 1e15:.1f} fC; "
+        f"value bit line {row}: {found.value_charge[-1] * 1e15:.1f} fC, count {found.count[-1]}"
     )
-    show_result(result, json, ends, *draw_tile(result, figures))
+    show_result(result, json, said, *draw_tile(result, source.figures))
 
 
 def _tables(result: HeadResult) -> list[Rows]:
     """Phases of a step, what depends on the assumed latency, the head at some of its tokens."""
-    from gaincell.reports.tables import Rows
-
     schedule, steps = result.schedule, result.trace
-    phases = [
-        (phase.name, f"{phase.duration * 1e9:.3g}", phase.basis, ", ".join(phase.circuits))
-        for phase in schedule.phases
-    ]
     caption = (
         f"A step takes {schedule.latency * 1e9:.4g} ns, a token (all layers) "
         f"{schedule.token_period * 1e9:.4g} ns. The key write begins "
         "with the discharge; conversion happens within the reads and the count. What is assumed is an input: "
         "in designs of the paper it completes the published step."
     )
-    others = [
-        (
-            f"{row.unstated_latency * 1e9:.3g}",
-            f"{row.latency * 1e9:.4g}",
-            f"{row.tokens_per_second:.3g}",
-            f"{1 - row.decay_per_token:.2e}",
-        )
-        for row in result.sensitivity
-    ]
+    phases = Rows.of(
+        "Phases of a step",
+        schedule.phases,
+        {
+            "phase": lambda phase: phase.name,
+            "ns": lambda phase: f"{phase.duration * 1e9:.3g}",
+            "basis": lambda phase: phase.basis,
+            "circuits": lambda phase: ", ".join(phase.circuits),
+        },
+        caption=caption,
+        text=(0, 2, 3),
+    )
+    others = Rows.of(
+        "If the assumed latency were another (all layers)",
+        result.sensitivity,
+        {
+            "assumed, ns": lambda row: f"{row.unstated_latency * 1e9:.3g}",
+            "step, ns": lambda row: f"{row.latency * 1e9:.4g}",
+            "tokens/s": lambda row: f"{row.tokens_per_second:.3g}",
+            "lost per token": lambda row: f"{1 - row.decay_per_token:.2e}",
+        },
+        text=(),
+    )
     shown = sorted({min(len(steps) - 1, round(len(steps) * part / 8)) for part in range(9)})
-    trace = [
-        (
-            str(step.token),
-            f"{step.time * 1e6:.4g}",
-            str(step.columns_held),
-            f"{step.oldest_left:.3f}",
-            f"{step.pulses_above_zero:.1%}",
-            f"{step.pulses_full:.1%}",
-            f"{step.output_rms:.3f}",
-        )
-        for step in (steps[n] for n in shown)
-    ]
-    sensitivity = ("assumed, ns", "step, ns", "tokens/s", "lost per token")
-    observed = ("token", "time, µs", "columns", "oldest left", "pulses > 0", "full", "output rms")
-    return [
-        Rows("Phases of a step", ("phase", "ns", "basis", "circuits"), phases, caption, text=(0, 2, 3)),
-        Rows("If the assumed latency were another (all layers)", sensitivity, others, text=()),
-        Rows("The head at some of its tokens", observed, trace, text=()),
-    ]
+    trace = Rows.of(
+        "The head at some of its tokens",
+        [steps[n] for n in shown],
+        {
+            "token": lambda step: str(step.token),
+            "time, µs": lambda step: f"{step.time * 1e6:.4g}",
+            "columns": lambda step: str(step.columns_held),
+            "oldest left": lambda step: f"{step.oldest_left:.3f}",
+            "pulses > 0": lambda step: f"{step.pulses_above_zero:.1%}",
+            "full": lambda step: f"{step.pulses_full:.1%}",
+            "output rms": lambda step: f"{step.output_rms:.3f}",
+        },
+        text=(),
+    )
+    return [phases, others, trace]

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from gaincell.cli._groups import with_groups
-from gaincell.cli._json import FigureFile, JsonFile, check_apart, command_line, output, show_result
-from gaincell.cli._options import check_needed
-from gaincell.cli._spice_circuits import mixed, write
-from gaincell.cli._spice_options import (
-    CornerOptions,
-    DesignName,
-    DumpOptions,
-    ModelOptions,
-    Seed,
-    Workers,
-    WriteDac,
-    simulating,
-)
+from gaincell.cli import _spice_options as options
+from gaincell.cli._json import FigureFile, JsonFile, check_apart, command_line, directory, output, show_result
+from gaincell.cli._options import check_needed, chip_of, flag, needing_amaranth, option, with_groups
+from gaincell.cli._spice_options import simulating
 from gaincell.cli._spice_tables import cell_table, energy_table, verify_tables, wire_tables
+from gaincell.errors import InputError
+from gaincell.files import write_text
+from gaincell.reports import spice_tables
 
 OF_FILE = ("--head", "--token")
 RANDOM = ("random", "centred")
@@ -31,8 +24,76 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Simulate cell and circuits in ngspice with open transistor models (docs/spice.md).",
 )
-app.command()(write)
-app.command()(mixed)
+
+
+@app.command()
+@with_groups
+def write(
+    context: typer.Context,
+    *,
+    circuits: options.Circuits,
+    workers: options.Workers = None,
+    json: JsonFile = None,
+) -> None:
+    """The write path: two write DACs, discharge and write gate for every code, and the word-line drivers.
+
+    From a code to the stored voltage and to the charge that the cell then gives: settling, linearity,
+    energy, noise, of a resistor string and of charge redistribution.
+
+    Example: gaincell spice write --json write.json
+    """
+    from gaincell.spice.write_path import characterise_write_path
+
+    chip, technology, where = circuits.load(context)
+    with simulating():
+        result = characterise_write_path(technology, chip, command_line(), corner=where, jobs=workers)
+    show_result(result, json, spice_tables.write(result))
+
+
+@app.command()
+@with_groups
+def mixed(
+    context: typer.Context,
+    *,
+    head_dim: Annotated[int, option("Rows and columns, which are the ring.", "N", min=2, max=16)] = 8,
+    tokens: Annotated[int, option("More than columns: around the ring.", "TOKENS", min=3)] = 12,
+    out: Annotated[
+        Path | None, directory("Keep the netlist, its models and the Verilog of the digital block.")
+    ] = None,
+    figure: FigureFile = None,
+    circuits: options.Circuits,
+    seed: options.Seed = 0,
+    json: JsonFile = None,
+) -> None:
+    """A sub-tile in ngspice with its generated digital block, from input codes to output codes.
+
+    Cells, write path and word lines are of transistors, the readouts behavioural; the Verilog of the head
+    runs in the same simulation. Leaves with exit code 1 if the codes are not those of HeadArray within the
+    readout's stated error. Needs yosys, Verilator and a C++ compiler beside ngspice.
+
+    Example: gaincell spice mixed --figure mixed.png
+
+    Example: gaincell spice mixed --head-dim 4 --tokens 6 --out runs/mixed
+    """
+    from gaincell.reports.spice import mixed_figure
+
+    with needing_amaranth():
+        from gaincell.rtl.mixed_signal import simulate_sub_tile
+
+    chip, technology, where = circuits.load(context)
+    with simulating() as stages:
+        result, circuit, verilog = simulate_sub_tile(
+            technology, chip, command_line(), size=head_dim, tokens=tokens, corner=where, seed=seed,
+            stages=stages,
+        )  # fmt: skip
+    kept: list[object] = []
+    if out is not None:
+        texts = {"circuit.cir": circuit.text, "sub_tile.v": verilog, **circuit.files}
+        kept = [write_text(out / name, text) for name, text in texts.items()]
+        kept.append("In it: ngspice vlnggen -- -Wno-fatal sub_tile.v; ngspice -b -r out.raw circuit.cir")
+    shown = (spice_tables.mixed(result), *kept)
+    passed = all(check.passed for check in result.checks)
+    show_result(result, json, *shown, figure=figure, draw=mixed_figure, passed=passed)
 
 
 @app.command()
@@ -40,22 +101,17 @@ app.command()(mixed)
 def characterise(
     context: typer.Context,
     *,
-    out: Annotated[
-        Path, output("--out", "Where to; measurements and figure beside it.", "DEVICE.toml")
-    ] = Path("cell.toml"),
-    models: ModelOptions,
-    cells: Annotated[
-        int, typer.Option("--cells", metavar="N", min=2, max=1000, help="Of the Monte Carlo.")
-    ] = 50,
+    out: Annotated[Path, output("Where to; measurements and figure beside it.", "DEVICE.toml")] = Path(
+        "cell.toml"
+    ),
+    models: options.ModelOptions,
+    cells: Annotated[int, option("Of the Monte Carlo.", "N", min=2, max=1000)] = 50,
     tau: Annotated[
-        float | None,
-        typer.Option(
-            "--tau", metavar="SECONDS", help="Set retention by a leak; by default as the models leak."
-        ),
+        float | None, option("Set retention by a leak; by default as the models leak.", "SECONDS")
     ] = None,
-    design: DesignName = "leroux2025",
-    seed: Seed = 0,
-    workers: Workers = None,
+    design: options.DesignName = "leroux2025",
+    seed: options.Seed = 0,
+    workers: options.Workers = None,
     json: JsonFile = None,
 ) -> None:
     """Simulate one cell and write it as DEVICE.toml: current, charge, write, retention, disturb, mismatch.
@@ -68,31 +124,23 @@ def characterise(
 
     Example: gaincell adapt tiny --cell freepdk45.toml
     """
-    import torch
-
-    from gaincell.chips.design_file import load_design
-    from gaincell.errors import InputError
     from gaincell.reports.spice import cell_figure
     from gaincell.reports.style import save
     from gaincell.spice.characterise import characterise as simulate
-    from gaincell.spice.characterise import write_measurements
-    from gaincell.spice.device import device_of
-    from gaincell.spice.result import cell_result
-    from gaincell.spice.runner import version
+    from gaincell.spice.characterise import device_of
+    from gaincell.spice.result import rounded
 
     if out.suffix != ".toml":
         raise InputError(f"--out {out}: give a file with the ending .toml")
     check_apart(context.command, context.params, [("--out", out.with_suffix(".png"))])
-    chip = load_design(design)
-    technology = models.load(context)
+    chip, technology = chip_of(design), models.load(context)
     with simulating() as stages:
-        found = simulate(technology, chip, cells=cells, seed=seed, tau=tau, jobs=workers, stages=stages)
-    curve, decay = write_measurements(found, out.with_suffix(""), chip.t_pulse_max)
-    device, without = device_of(found, curve, decay, chip, out.stem, version())
+        found = simulate(
+            technology, chip, command_line(), cells=cells, seed=seed, tau=tau, jobs=workers, stages=stages
+        )
+    device, without = device_of(found, chip, out.with_suffix(""), tau)
     device.save(out)
-    u = torch.tensor(found.levels, dtype=torch.float64) - chip.v_offset
-    expected = chip.cell.current(u).numpy() * chip.charge_unit
-    result = cell_result(found, chip, expected, command_line(), seed)
+    result = rounded(found)
     figure = save(cell_figure(result), out.with_suffix(".png"))
     show_result(result, json, cell_table(result, device))
     if without:
@@ -106,31 +154,24 @@ def verify(
     context: typer.Context,
     *,
     inputs: Annotated[
-        str,
-        typer.Option(
-            "--inputs",
-            metavar="random|centred|FILE",
-            help="random, centred, or a FILE of gaincell evaluate ... --dump.",
-        ),
+        str, option("random, centred, or a FILE of gaincell evaluate ... --dump.", "random|centred|FILE")
     ] = "random",
-    dump: DumpOptions,
-    full: Annotated[bool, typer.Option("--full", help="All columns: minutes instead of seconds.")] = False,
-    some: Annotated[
-        int,
-        typer.Option(
-            "--columns", metavar="N", min=1, help="Without --full: lines of each array that are simulated."
-        ),
+    dump: options.DumpOptions,
+    full: Annotated[bool, flag("--full", "All columns: minutes instead of seconds.")] = False,
+    columns: Annotated[
+        int, option("Without --full: lines of each array that are simulated.", "N", min=1)
     ] = 8,
     transistors: Annotated[
-        bool, typer.Option("--transistors", help="Readouts of transistors, with their own error.")
+        bool, flag("--transistors", "Readouts of transistors, with their own error.")
     ] = False,
-    write_dac: WriteDac = None,
-    models: ModelOptions,
-    corner: CornerOptions,
+    write_dac: Annotated[
+        Literal["string", "charge"] | None,
+        option("Store what this simulated DAC writes; by default ideal levels."),
+    ] = None,
     figure: FigureFile = None,
-    design: DesignName = "leroux2025",
-    seed: Seed = 0,
-    workers: Workers = None,
+    circuits: options.Circuits,
+    seed: options.Seed = 0,
+    workers: options.Workers = None,
     json: JsonFile = None,
 ) -> None:
     """Simulate the two chained dot products of a 64 x 64 array and compare them with the behavioural model.
@@ -143,15 +184,13 @@ def verify(
 
     Example: gaincell spice verify --full --inputs layer3.safetensors --figure verify.png
     """
-    from gaincell.chips.design_file import load_design
     from gaincell.reports.spice import verification_figure
     from gaincell.spice.inputs import random_inputs
-    from gaincell.spice.result import verify_result
+    from gaincell.spice.technology import Site
     from gaincell.spice.verify import verify as compare
     from gaincell.spice.write_path import stored_levels
 
-    chip = load_design(design)
-    technology = models.load(context)
+    chip, technology, where = circuits.load(context)
     check_needed(context, ("--columns",), "a part of the array, without --full", not full)
     check_needed(context, OF_FILE, "--inputs FILE", inputs not in RANDOM)
     check_needed(context, ("--seed",), "random inputs", inputs in RANDOM)
@@ -159,28 +198,18 @@ def verify(
         chosen = random_inputs(chip, seed, centred=inputs == "centred")
     else:
         chosen = dump.read(inputs, chip)
-    columns = min(chosen.values.shape) if full else some
-    where = corner.load()
+    columns = min(chosen.values.shape) if full else columns
     with simulating() as stages:
         written = None
         if write_dac is not None:
-            written = stored_levels(technology, chip, write_dac, corner=where)
-        found = compare(
-            technology,
-            chip,
-            chosen,
-            corner=where,
-            written=written,
-            columns=columns,
-            group=8 if columns > 8 else 4,
-            transistor_readout=transistors,
-            jobs=workers,
+            written = stored_levels(Site(technology, where), chip, write_dac)
+        result, _ = compare(
+            technology, chip, chosen, command_line(), seed=seed, corner=where, written=written,
+            columns=columns, group=8 if columns > 8 else 4, transistor_readout=transistors, jobs=workers,
             stages=stages,
-        )
-    result = verify_result(found, chip, command_line(), seed)
-    show_result(result, json, *verify_tables(result), figure=figure, draw=verification_figure)
-    if not found.passed:
-        raise typer.Exit(1)
+        )  # fmt: skip
+    shown, draw, passed = verify_tables(result), verification_figure, all(c.passed for c in result.checks)
+    show_result(result, json, *shown, figure=figure, draw=draw, passed=passed)
 
 
 @app.command()
@@ -188,14 +217,10 @@ def verify(
 def wires(
     context: typer.Context,
     *,
-    models: ModelOptions,
-    corner: CornerOptions,
-    most: Annotated[
-        int, typer.Option("--most", metavar="N", min=16, max=1024, help="Cells on the longest line.")
-    ] = 512,
+    most: Annotated[int, option("Cells on the longest line.", "N", min=16, max=1024)] = 512,
     figure: FigureFile = None,
-    design: DesignName = "leroux2025",
-    workers: Workers = None,
+    circuits: options.Circuits,
+    workers: options.Workers = None,
     json: JsonFile = None,
 ) -> None:
     """Error against array size and wire resistance, bit line and word line separately.
@@ -205,12 +230,10 @@ def wires(
 
     Example: gaincell spice wires --figure wires.png
     """
-    from gaincell.chips.design_file import load_design
     from gaincell.reports.spice import wires_figure
     from gaincell.spice.wires import study
 
-    chip, where = load_design(design), corner.load()
-    technology = models.load(context)
+    chip, technology, where = circuits.load(context)
     with simulating() as stages:
         result = study(technology, chip, command_line(), corner=where, most=most, jobs=workers, stages=stages)
     show_result(result, json, *wire_tables(result), figure=figure, draw=wires_figure)
@@ -221,20 +244,15 @@ def wires(
 def energy(
     context: typer.Context,
     *,
-    files: Annotated[
-        list[Path] | None,
-        typer.Option("--inputs", metavar="FILE", help="Of gaincell evaluate ... --dump; may be repeated."),
+    inputs: Annotated[
+        list[Path] | None, option("Of gaincell evaluate ... --dump; may be repeated.", "FILE")
     ] = None,
-    dump: DumpOptions,
-    transistors: Annotated[bool, typer.Option("--transistors", help="With readouts of transistors.")] = False,
-    columns: Annotated[
-        int, typer.Option("--columns", metavar="N", min=1, help="Lines of each array that are simulated.")
-    ] = 8,
-    models: ModelOptions,
-    corner: CornerOptions,
-    design: DesignName = "leroux2025",
-    seed: Seed = 0,
-    workers: Workers = None,
+    dump: options.DumpOptions,
+    transistors: Annotated[bool, flag("--transistors", "With readouts of transistors.")] = False,
+    columns: Annotated[int, option("Lines of each array that are simulated.", "N", min=1)] = 8,
+    circuits: options.Circuits,
+    seed: options.Seed = 0,
+    workers: options.Workers = None,
     json: JsonFile = None,
 ) -> None:
     """Integrate the supplies: energy of both dot products per cell, column, array and head.
@@ -246,29 +264,22 @@ def energy(
 
     Example: gaincell spice energy --inputs layer3.safetensors --json energy.json
     """
-    from gaincell.chips.design_file import load_design
     from gaincell.spice.inputs import random_inputs
-    from gaincell.spice.result import energy_result
+    from gaincell.spice.verify import energy_result
     from gaincell.spice.verify import verify as simulate
 
-    chip, where = load_design(design), corner.load()
-    technology = models.load(context)
-    check_needed(context, OF_FILE, "--inputs FILE", files)
-    inputs = [random_inputs(chip, seed, centred=True), random_inputs(chip, seed)]
-    inputs += [dump.read(file, chip) for file in files or ()]
+    chip, technology, where = circuits.load(context)
+    check_needed(context, OF_FILE, "--inputs FILE", inputs)
+    every = [random_inputs(chip, seed, centred=True), random_inputs(chip, seed)]
+    every += [dump.read(file, chip) for file in inputs or ()]
     runs = []
     with simulating() as stages:
-        for chosen in inputs:
+        for chosen in every:
             found = simulate(
-                technology,
-                chip,
-                chosen,
-                corner=where,
-                columns=columns,
-                transistor_readout=transistors,
+                technology, chip, chosen, corner=where, columns=columns, transistor_readout=transistors,
                 jobs=workers,
                 stages=lambda title, name=chosen.name: stages(f"{name}, {title}"),  # type: ignore[misc]
-            )
+            )  # fmt: skip
             runs.append(found)
     result = energy_result(runs, chip, command_line(), seed)
     show_result(result, json, energy_table(result))

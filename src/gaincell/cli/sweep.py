@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
-from gaincell.cli._groups import with_groups
 from gaincell.cli._json import JsonFile, command_line, directory, show, show_result
-from gaincell.cli._options import Computing, check_needed, use
+from gaincell.cli._options import Computing, argument, check_needed, flag, option, use, with_groups
+from gaincell.cli._progress import progress_bars
+from gaincell.errors import RunError
+from gaincell.files import read_json, write_json
+from gaincell.results import write
+from gaincell.results.provenance import code
 
 if TYPE_CHECKING:
     from gaincell.sweeps.settings import Sweep
+    from gaincell.sweeps.study import Survey
 
 app = typer.Typer()
 
@@ -28,32 +34,25 @@ JOURNAL, POINTS, SWEEP, RESULT = "points.journal", "points", "sweep.json", "resu
 def sweep(
     context: typer.Context,
     *,
-    file: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="See docs/sweeps.md.")],
+    file: Annotated[Path, argument("See docs/sweeps.md.", "SWEEP.toml")],
     out: Annotated[
-        Path | None, directory("--out", "DIR", "Results, points and figures; by default runs/sweeps/NAME.")
+        Path | None, directory("Results, points and figures; by default runs/sweeps/NAME.")
     ] = None,
-    workers: Annotated[
-        int, typer.Option("--workers", metavar="N", min=1, max=1024, help="Processes on this machine.")
-    ] = 1,
+    workers: Annotated[int, option("Processes on this machine.", "N", min=1, max=1024)] = 1,
     storage: Annotated[
-        str | None,
-        typer.Option(
-            "--storage", metavar="URL|FILE", help="Shared: a database, or a journal; by default one in DIR."
-        ),
+        str | None, option("Shared: a database, or a journal; by default one in DIR.", "URL|FILE")
     ] = None,
-    weights: Annotated[
-        bool, typer.Option("--keep-models", help="Keep the model of every point: points/NNNN is a RUN.")
+    keep_models: Annotated[
+        bool, flag("--keep-models", "Keep the model of every point: points/NNNN is a RUN.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything and say what is planned.")
-    ] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "Check everything and say what is planned.")] = False,
     retry_elsewhere: Annotated[
-        bool, typer.Option("--retry-elsewhere", help="Take points that other machines were at for lost.")
+        bool, flag("--retry-elsewhere", "Take points that other machines were at for lost.")
     ] = False,
     computing: Computing,
     json: JsonFile = None,
-    worker: Annotated[int | None, typer.Option("--worker", hidden=True)] = None,
-    parent: Annotated[int, typer.Option("--parent", hidden=True)] = 0,
+    worker: Annotated[int | None, typer.Option(hidden=True)] = None,
+    parent: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Measure a model on many designs: perplexity, energy, latency, area and yield.
 
@@ -65,13 +64,10 @@ def sweep(
 
     Example: gaincell sweep recipes/sweeps/front.toml --storage front.journal --out runs/front
     """
-    check_needed(
-        context,
-        ("--json", "--keep-models", "--retry-elsewhere"),
-        "points that are measured, without --dry-run",
-        not dry_run,
-    )
-    threads = computing.threads or max(1, _cores() // workers)
+    measured = "points that are measured, without --dry-run"
+    check_needed(context, ("--json", "--keep-models", "--retry-elsewhere"), measured, not dry_run)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = computing.threads or max(1, cores // workers)
     use(threads, computing.device)
     from gaincell.sweeps.file import load_sweep
     from gaincell.sweeps.study import existing_storage, open_storage
@@ -80,7 +76,12 @@ def sweep(
     place = out or Path("runs") / "sweeps" / asked.name
     shared = storage or str(place / JOURNAL)
     if worker is not None:
-        _work(asked, place, shared, worker, parent, computing, weights=weights)
+        from gaincell.sweeps.point import Bench, measure_into
+        from gaincell.sweeps.work import work
+
+        opened, bench = open_storage(shared), Bench(asked, computing.backend, computing.device)
+        measure = measure_into(bench, place / POINTS, command_line(), weights=keep_models)
+        work(asked, opened, measure, worker, parent)
         return
     if dry_run:
         _dry_run(asked, existing_storage(shared) if storage or Path(shared).is_file() else None)
@@ -88,23 +89,15 @@ def sweep(
     if storage is not None or Path(shared).exists():
         open_storage(shared)
     _claim(place, asked)
-    opened = open_storage(shared)
-    options = ["--keep-models"] if weights else []
-    options += ["--backend", computing.backend, "--device", computing.device, "--threads", str(threads)]
-    found = _oversee(asked, file, place, shared, opened, workers, options, retry_elsewhere)
+    command = [sys.executable, "-m", "gaincell", "sweep", str(file), "--out", str(place), "--storage", shared]
+    command += ["--parent", str(os.getpid()), "--backend", computing.backend, "--device", computing.device]
+    command += ["--threads", str(threads), *(["--keep-models"] if keep_models else [])]
+    found = _oversee(asked, open_storage(shared), workers, command, place / "logs", retry_elsewhere)
     _report(asked, found, place, json)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _claim(place: Path, asked: Sweep) -> None:
     """Make DIR that of the sweep; say where points are of other code. Raises RunError: it is another's."""
-    from gaincell.errors import RunError
-    from gaincell.files import read_json, write_json
-    from gaincell.results.provenance import code
-
     known, content = place / SWEEP, {"study": asked.study, "code": code(), "identity": asked.identity}
     if known.is_file():
         try:
@@ -127,46 +120,25 @@ def _claim(place: Path, asked: Sweep) -> None:
     write_json(known, content, indent=1)
 
 
-def _work(
-    asked: Sweep, place: Path, shared: str, worker: int, parent: int, computing: Computing, *, weights: bool
-) -> None:
-    """What a worker does."""
-    from gaincell.sweeps.point import Bench, measure_into
-    from gaincell.sweeps.study import open_storage
-    from gaincell.sweeps.work import work
-
-    storage = open_storage(shared)
-    bench = Bench(asked, computing.backend, computing.device)
-    work(asked, storage, measure_into(bench, place / POINTS, command_line(), weights=weights), worker, parent)
-
-
 def _oversee(
-    asked: Sweep,
-    file: Path,
-    place: Path,
-    shared: str,
-    opened: Any,
-    workers: int,
-    options: list[str],
-    retry_elsewhere: bool,
-) -> Any:
-    from gaincell.cli._progress import progress_bars
+    asked: Sweep, storage: Any, workers: int, command: list[str], logs: Path, retry_elsewhere: bool
+) -> Survey:
+    """Have all points measured. command: of a worker, without its number."""
     from gaincell.sweeps.work import oversee
 
     def log_of(number: int) -> Path:
-        return place / "logs" / f"worker-{number}.log"
+        return logs / f"worker-{number}.log"
 
     def launch(number: int) -> subprocess.Popen[bytes]:
-        log_of(number).parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "gaincell", "sweep", str(file), "--out", str(place)]
-        command += ["--storage", shared, "--worker", str(number), "--parent", str(os.getpid()), *options]
+        logs.mkdir(parents=True, exist_ok=True)
+        numbered = [*command, "--worker", str(number)]
         with log_of(number).open("wb") as log:
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            return subprocess.Popen(numbered, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     try:
         with progress_bars() as progress:
             return oversee(
-                asked, opened, launch, workers, log_of, retry_elsewhere=retry_elsewhere,
+                asked, storage, launch, workers, log_of, retry_elsewhere=retry_elsewhere,
                 progress=progress(f"{asked.points} points of {asked.name}"),
             )  # fmt: skip
     except KeyboardInterrupt:
@@ -175,8 +147,6 @@ def _oversee(
 
 def _dry_run(asked: Sweep, storage: Any | None) -> None:
     """What a sweep would do."""
-    from rich.table import Table
-
     from gaincell.sweeps.settings import LEARNING, OBJECTIVES
     from gaincell.sweeps.study import open_study, survey
 
@@ -196,13 +166,11 @@ def _dry_run(asked: Sweep, storage: Any | None) -> None:
         show(f"already complete: {len(found.complete)}, failed: {len(found.failed)}")
 
 
-def _report(asked: Sweep, found: Any, place: Path, json: Path | None) -> None:
+def _report(asked: Sweep, found: Survey, place: Path, json: Path | None) -> None:
     """Result files, table, figures."""
-    from gaincell.errors import RunError
     from gaincell.reports.sweep import rows
     from gaincell.reports.sweep_aware import remarks
     from gaincell.reports.sweep_figures import draw_all
-    from gaincell.results import write
     from gaincell.sweeps.result import assemble
 
     result = assemble(asked, found, command_line())

@@ -8,6 +8,10 @@ from typing import Annotated
 import typer
 
 from gaincell.cli._json import FigureFile, JsonFile, command_line, output, show_result
+from gaincell.cli._options import argument, flag, option
+from gaincell.files import write_text
+from gaincell.results import read
+from gaincell.results.evaluation import TasksResult
 
 app = typer.Typer()
 
@@ -15,23 +19,15 @@ app = typer.Typer()
 @app.command()
 def table(
     results: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RESULT...", help="Files of `gaincell evaluate --tasks --json`, or NAME=FILE."
-        ),
+        list[str], argument("Files of `gaincell evaluate --tasks --json`, or NAME=FILE.", "RESULT...")
     ],
     reference: Annotated[
-        str | None,
-        typer.Option(
-            "--reference",
-            metavar="NAME",
-            help="Result that the others are compared with; by default the first.",
-        ),
+        str | None, option("Result that the others are compared with; by default the first.", "NAME")
     ] = None,
-    paper: Annotated[bool, typer.Option("--paper", help="Also show the paper's table (cited).")] = False,
-    csv: Annotated[Path | None, output("--csv", "Also write it as CSV.")] = None,
-    latex: Annotated[Path | None, output("--latex", "Also write it for LaTeX (booktabs).")] = None,
-    markdown: Annotated[Path | None, output("--markdown", "Also write it as Markdown.")] = None,
+    paper: Annotated[bool, flag("--paper", "Also show the paper's table (cited).")] = False,
+    csv: Annotated[Path | None, output("Also write it as CSV.")] = None,
+    latex: Annotated[Path | None, output("Also write it for LaTeX (booktabs).")] = None,
+    markdown: Annotated[Path | None, output("Also write it as Markdown.")] = None,
     figure: FigureFile = None,
     json: JsonFile = None,
 ) -> None:
@@ -47,26 +43,16 @@ def table(
     Example: gaincell table docs/results/evaluation/tasks/smollm2-software.json
     docs/results/evaluation/tasks/smollm2-leroux2025-extended.json --latex table.tex --figure table.png
     """
-    from gaincell.files import write_text
-    from gaincell.reports.comparison import (
-        as_csv,
-        as_latex,
-        as_markdown,
-        compare,
-        comparison_result,
-        terminal_table,
-    )
+    from gaincell.reports import comparison
+    from gaincell.reports.comparison_figure import differences
     from gaincell.reports.html.page import names
-    from gaincell.results import read
-    from gaincell.results.evaluation import TasksResult
 
     runs = {name: read(path, TasksResult) for name, path in names(results).items()}
-    found = compare(runs, reference, paper)
-    show_result(comparison_result(found, runs, command_line()), json, terminal_table(found))
-    for file, text in ((csv, as_csv), (latex, as_latex), (markdown, as_markdown)):
+    found = comparison.compare(runs, reference, paper)
+    result = comparison.comparison_result(found, runs, command_line())
+    shown = comparison.terminal_table(found)
+    show_result(result, json, shown, figure=figure, draw=lambda _: differences(found))
+    written = ((csv, comparison.as_csv), (latex, comparison.as_latex), (markdown, comparison.as_markdown))
+    for file, text in written:
         if file is not None:
             write_text(file, text(found))
-    if figure is not None:
-        from gaincell.reports.comparison_figure import draw_comparison
-
-        draw_comparison(found, figure)

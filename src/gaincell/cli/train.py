@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, run_folder, show, show_result
-from gaincell.cli._options import Device, TextName, Threads, TrackName, check_needed, use, was_given
+from gaincell.cli._options import argument, check_needed, flag, option
+from gaincell.cli._progress import kept_in, progress_bars
+from gaincell.progress import silent_stages
+from gaincell.reports.tables import plan_table, stages_table, step_times
+from gaincell.text import check_text, open_text
 
 if TYPE_CHECKING:
     from gaincell.mapping.recipe import Recipe, StageRecipe
+    from gaincell.results.run import TrainedResult
 
 app = typer.Typer(add_completion=False)
 
@@ -21,36 +27,24 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def train(
     context: typer.Context,
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="Such as recipes/tiny.toml.")],
-    text: TextName = "sample",
-    out: Annotated[
-        Path | None, directory("--out", "RUN", "Directory of results; by default runs/RECIPE.")
-    ] = None,
-    design: Annotated[
-        str | None, typer.Option("--design", metavar="DESIGN", help="Another chip than the recipe's own.")
-    ] = None,
+    recipe: Annotated[Path, argument("Such as recipes/tiny.toml.", "RECIPE.toml")],
+    text: options.TextName = "sample",
+    out: Annotated[Path | None, directory("Directory of results; by default runs/RECIPE.", "RUN")] = None,
+    design: Annotated[str | None, option("Another chip than the recipe's own.", "DESIGN")] = None,
     changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; may be repeated."),
+        list[str] | None, option("Change a value of the recipe; may be repeated.", "KEY=VALUE", "--set")
     ] = None,
-    only: Annotated[
-        str | None, typer.Option(metavar="STAGE", help="Run this stage, what it needs and is compared to.")
-    ] = None,
+    only: Annotated[str | None, option("Run this stage, what it needs and is compared to.", "STAGE")] = None,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Check the recipe, and the text if given, and show what it would do."),
+        bool, flag("--dry-run", "Check the recipe, and the text if given, and show what it would do.")
     ] = False,
     teacher_outputs: Annotated[
         Path | None,
-        directory(
-            "--teacher-outputs",
-            "DIRECTORY",
-            "Keep what teachers give here, for trainings that see the same text again.",
-        ),
+        directory("Keep what teachers give here, for trainings that see the same text again.", "DIRECTORY"),
     ] = None,
-    track: TrackName = None,
-    threads: Threads = None,
-    device: Device = "cpu",
+    track: options.TrackName = None,
+    threads: options.Threads = None,
+    device: options.Device = "cpu",
     json: JsonFile = None,
 ) -> None:
     """Carry out a recipe: train software, linear and nonlinear hardware models, one from the other.
@@ -72,28 +66,34 @@ def train(
 
     Example: gaincell train recipes/gpt2.toml --text Skylion007/openwebtext --only linear --device cuda
     """
-    from gaincell.cli._progress import kept_in, progress_bars
-    from gaincell.mapping.overrides import parse_overrides
-    from gaincell.mapping.recipe_file import load_recipe
-    from gaincell.mapping.run_recipe import run_recipe
-    from gaincell.progress import silent_stages
-    from gaincell.reports.tables import stages_table, step_times
-    from gaincell.text import open_text
-    from gaincell.training.parallel import join_processes
-    from gaincell.training.tracker import tracking
-
-    check_needed(
-        context, ("--json", "--track"), "a recipe that is carried out, without --dry-run", not dry_run
-    )
+    carried_out = "a recipe that is carried out, without --dry-run"
+    check_needed(context, ("--json", "--track"), carried_out, not dry_run)
     folder = run_folder(context, out, recipe.stem)
-    use(threads, device)
+    options.use(threads, device)
+    from gaincell.mapping.recipe_file import load_recipe, parse_overrides
+
     plan = load_recipe(recipe, design, parse_overrides(changes or ()))
     chosen = plan.stages if only is None else plan.needed_by(only)
     keeps = any(stage.loss == "distillation" and not stage.states and not stage.outputs for stage in chosen)
     check_needed(context, ("--teacher-outputs",), "a stage of distillation without states and outputs", keeps)
     if dry_run:
-        _dry_run(plan, chosen, text if was_given(context, "text") else None)
-        return
+        _dry_run(plan, chosen, text if options.was_given(context, "text") else None)
+    elif result := _carry_out(plan, text, folder, track, device, only, teacher_outputs):
+        saved = "; no model, for no stage in arrays began with a trained one"
+        if result.saved:
+            saved = f", the model of {result.saved}"
+        where = f"Results and figures are in {folder}{saved}."
+        show_result(result, json, stages_table(result), *step_times(result), where)
+
+
+def _carry_out(
+    plan: Recipe, text: str, folder: Path, track: str | None, device: str, only: str | None, kept: Path | None
+) -> TrainedResult | None:
+    """The result; None in all processes but the first. kept: where outputs of teachers are."""
+    from gaincell.mapping.run_recipe import run_recipe
+    from gaincell.training.log import tracking
+    from gaincell.training.parallel import join_processes
+
     main = join_processes(device).is_main_process
     with (
         kept_in(folder),
@@ -101,30 +101,15 @@ def train(
         tracking(track if main else None, folder) as tracker,
     ):
         result = run_recipe(
-            plan,
-            open_text(text),
-            folder,
-            stages,
-            only=only,
-            device=device,
-            teacher_outputs=teacher_outputs,
-            command=command_line(),
-            tracker=tracker,
-        )
-    if not main:
-        return
-    saved = "; no model, for no stage in arrays began with a trained one"
-    if result.saved:
-        saved = f", the model of {result.saved}"
-    where = f"Results and figures are in {folder}{saved}."
-    show_result(result, json, stages_table(result), *step_times(result), where)
+            plan, open_text(text), folder, stages, only=only, device=device, teacher_outputs=kept,
+            command=command_line(), tracker=tracker,
+        )  # fmt: skip
+    return result if main else None
 
 
 def _dry_run(plan: Recipe, chosen: Sequence[StageRecipe], text: str | None) -> None:
     """Check the text, if there is one, and show what a recipe would do."""
     from gaincell.mapping.recipe_text import check_recipe_text
-    from gaincell.reports.tables import plan_table
-    from gaincell.text import check_text
 
     if text is not None and (found := check_text(text)) is not None:
         check_recipe_text(plan, found)

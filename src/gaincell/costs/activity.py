@@ -8,21 +8,20 @@ say so.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from gaincell.chips.design import Design
 from gaincell.errors import InputError, RunError
 from gaincell.files import read_json
-from gaincell.results.activity import ASSUMED, ActivityOfHeads, HeadActivity
 from gaincell.results.codec import from_json
+from gaincell.results.evaluation import ASSUMED, ActivityOfHeads, HeadActivity
 
 __all__ = ["Activity", "HeadActivity", "packaged"]
 PACKAGED = Path(__file__).parent / "activities"
 """Of models whose RUN is shipped; docs/readme.py writes them from docs/results/costs."""
 
 
-@dataclass(frozen=True)
 class Activity(ActivityOfHeads):
     """Of a model on a text, as costs take it."""
 

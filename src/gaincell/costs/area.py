@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gaincell.costs.arrays import integrator_capacitance
-from gaincell.costs.cited import paper
+from gaincell.costs.cited import cells_ratio, paper
 from gaincell.costs.cost import Cost, total
 from gaincell.costs.digital import circuits
 from gaincell.costs.head import Head
@@ -34,8 +34,7 @@ STACKS = (1, 2, 4, 8)
 
 def variants(head: Head) -> list[Variant]:
     """Cells of the paper, one all of silicon, and stacks."""
-    t, p = head.technology, paper()
-    scale = head.cells / (2 * p.window * p.head_dim)
+    t, p, scale = head.technology, paper(), cells_ratio(head)
     crossbar, stacked = (area / (2 * p.window * p.head_dim) for area in (p.crossbar_area, p.stack_area))
     kinds = [
         ("oxide write transistors, worst case", p.cell_area, 1, head.cells * p.cell_area),

@@ -10,12 +10,12 @@ At the paper's own sizes the factors are 1. Nothing is rescaled for another cell
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from gaincell.arrays.schedule import Schedule
 from gaincell.costs.cost import Cost, total
-from gaincell.costs.data import FOLDER, Sourced, build, read_toml
+from gaincell.costs.data import Sourced, packaged
 from gaincell.costs.head import Head
 from gaincell.units import Joule, Second, SquareMetre, Watt
 
@@ -58,7 +58,7 @@ class Paper(Sourced):
 @lru_cache(maxsize=1)
 def paper() -> Paper:
     """The numbers that the paper states."""
-    return build(Paper, read_toml(FOLDER / "components.toml")["paper"], (), "components.toml: paper")
+    return packaged(Paper, "components.toml", "paper")
 
 
 def cited(head: Head) -> Cost:
@@ -74,16 +74,11 @@ def cited(head: Head) -> Cost:
         DIGITAL: p.digital * lines,
     }
     parts = total({name: Cost(energy=energy) for name, energy in energies.items()})
-    return Cost(parts.energy, cited_latency(head), p.head_area * _cells(head), parts=parts.parts)
+    others = head.schedule.latency - Schedule(head.design).latency  # of the group
+    return replace(parts, latency=head.design.layer_latency + others, area=p.head_area * cells_ratio(head))
 
 
-def cited_latency(head: Head) -> Second:
-    """The published step, and what the schedule adds for the other query heads of a group, s."""
-    more = head.schedule.latency - Schedule(head.design).latency
-    return head.design.layer_latency + more
-
-
-def _cells(head: Head) -> float:
+def cells_ratio(head: Head) -> float:
     """Cells of a key/value head over those of the paper's."""
     p = paper()
     return head.cells / (2 * p.window * p.head_dim)

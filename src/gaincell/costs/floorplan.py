@@ -37,12 +37,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gaincell.chips.design_file import chip_of
-from gaincell.costs.area import head_area
+from gaincell.costs.area import STACKS, head_area
 from gaincell.costs.cited import paper
 from gaincell.costs.head import Head
 from gaincell.errors import InputError
 from gaincell.results import provenance
-from gaincell.results.floorplan import FloorplanResult, Plan, Plans, Rectangle, Sizes, Stack, Wire
+from gaincell.results.cost import FloorplanResult, Plan, Plans, Rectangle, Sizes, Stack, Wire
 from gaincell.units import Metre, SquareMetre
 
 CELLS, ANALOG, DRIVE, WRITE, DIGITAL, TAP = "cells", "analog", "drivers", "write", "digital", "tap"
@@ -50,23 +50,19 @@ CELLS, ANALOG, DRIVE, WRITE, DIGITAL, TAP = "cells", "analog", "drivers", "write
 LONGEST = 5.0
 """Width of the charge-to-pulse block over its height, at most [assumed]."""
 
-
-STACKS = (1, 2, 4, 8)
 SHARED = ("adder tree", "input scaling", "output scaling", "digital control")
 """Blocks that no sub-tile has of its own."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Areas of what a floorplan is made of, m^2.
+    """Areas of what a floorplan is made of, m^2. Raises InputError for one not above 0, or a size below 1.
 
     Of one sub-tile: cell (one), query_drivers (all rows), word_drivers (all value word lines), decoder
     (select lines of one array; there are two), dacs, charge_to_pulse (all columns), readout and counters
     (all value bit lines).
-    Of a head: adders, output_scaling; control, input_scaling.
+    Of a head: adders (of a single sub-tile: 0), output_scaling; control, input_scaling.
     tile, rows, tiles: N, R, sub-tiles.
-
-    Raises InputError for an area that is not above 0 (adders of a single sub-tile: 0), or a size below 1.
     """
 
     cell: SquareMetre
@@ -123,22 +119,8 @@ def blocks_of(head: Head, stack: int = 1) -> Blocks:
         input_scaling=parts["input scaling"],
         tile=n,
         rows=head.rows,
-        tiles=tiles_of(d.window, n),
+        tiles=d.tiles,
     )
-
-
-def tiles_of(window: int, tile: int) -> int:
-    """Sub-tiles of a window.
-
-    Raises InputError for a window that sub-tiles of this size cannot fill.
-    """
-    if tile < 1 or window < 1 or window % tile:
-        near = max(window // max(tile, 1), 1) * max(tile, 1)
-        raise InputError(
-            f"floorplan: sub-tiles of {tile} columns cannot fill a window of {window}; allowed: a multiple "
-            f"of {tile}, {near} or {near + tile} for instance"
-        )
-    return window // tile
 
 
 def tile_plan(blocks: Blocks) -> Plan:

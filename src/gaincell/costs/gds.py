@@ -15,19 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from gaincell import files
-from gaincell.costs.floorplan import (
-    ANALOG,
-    CELLS,
-    DIGITAL,
-    DRIVE,
-    TAP,
-    WRITE,
-    Blocks,
-    head_plan,
-    tile_plan,
-)
+from gaincell.costs.floorplan import ANALOG, CELLS, DIGITAL, DRIVE, TAP, WRITE, Blocks, head_plan, tile_plan
 from gaincell.errors import InputError
-from gaincell.results.floorplan import Plan
+from gaincell.results.cost import Plan
 
 LAYERS = {CELLS: 1, ANALOG: 2, DRIVE: 3, WRITE: 4, DIGITAL: 5, TAP: 10}
 TEXT_LAYER = 20
@@ -39,8 +29,7 @@ WIRE_SHARE = 0.2
 def write_gds(blocks: Blocks, path: str | os.PathLike[str]) -> Path:
     """Write the floorplan of a head, completely or not at all.
 
-    Raises:
-        InputError: gdstk is not installed, or the name does not end with .gds.
+    Raises InputError: gdstk is not installed, or the name does not end with .gds.
     """
     path = Path(path)
     gdstk = require_gdstk(path)

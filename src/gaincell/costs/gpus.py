@@ -1,4 +1,4 @@
-"""GPUs: what the authors of the paper measured on them, and what their makers state.
+"""GPUs: what the authors of the paper measured on them, what their makers state, and results of a user's own.
 
 The released files hold, of a run of `batch` sequences of `tokens` tokens, time and power divided by batch x
 tokens. The run is put together again, and divided as an energy:
@@ -12,37 +12,21 @@ token is that of a batch divided by the batch. See docs/costs.md.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
-from gaincell.costs.data import FOLDER, Sourced, build, read_toml
-from gaincell.results.cost import RELEASED
-from gaincell.results.system_cost import Measured
+from gaincell.costs.data import Sourced, all_packaged, packaged
+from gaincell.errors import InputError, RunError
+from gaincell.files import read_json
+from gaincell.results import parse
+from gaincell.results.cost import RELEASED, CostResult
+from gaincell.results.system_cost import BaselineResult, Measured
 from gaincell.units import BytePerSecond, Joule, PerSecond, Second, Watt
 
-__all__ = [
-    "Measured",
-    "Printed",
-    "Ratio",
-    "Stated",
-    "compared",
-    "floor",
-    "printed",
-    "published",
-    "ratio",
-    "stated",
-]
 FILE = "gpus.toml"
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Machine over gain cells: latency, and energy of as many heads."""
-
-    measured: Measured
-    latency: float
-    energy: float | None
 
 
 @dataclass(frozen=True)
@@ -82,8 +66,7 @@ class Printed(Sourced):
 def published() -> Mapping[str, Measured]:
     """The authors' measurements, by name."""
     found = {}
-    for name, raw in read_toml(FOLDER / FILE)["measured"].items():
-        run = build(_Run, raw, ("title",), f"{FILE}: {name}")
+    for name, run in all_packaged(_Run, FILE, "measured").items():
         n = run.batch * run.tokens
         power, duration = run.power_per_token * n, run.latency_per_token * n
         sizes = run.heads, run.heads, run.head_dim, run.tokens
@@ -95,35 +78,32 @@ def published() -> Mapping[str, Measured]:
 @lru_cache(maxsize=1)
 def printed() -> Printed:
     """The paper's rounded ratios."""
-    return build(Printed, read_toml(FOLDER / FILE)["printed"], (), f"{FILE}: printed")
+    return packaged(Printed, FILE, "printed")
 
 
 @lru_cache(maxsize=1)
 def stated() -> Mapping[str, Stated]:
     """Makers' figures, by name."""
-    raw = read_toml(FOLDER / FILE)["stated"]
-    return {name: build(Stated, entry, ("title",), f"{FILE}: {name}") for name, entry in raw.items()}
+    return all_packaged(Stated, FILE, "stated")
 
 
-def ratio(measured: Measured, latency: Second, head_energy: Joule) -> Ratio:
-    """Of a machine that computed some heads against as many in gain cells, which work side by side.
+def ratios(measured: Measured, latency: Second, head_energy: Joule) -> tuple[float, float | None]:
+    """Latency and energy of a machine over those of as many heads in gain cells, which work side by side.
 
     latency: of a step, s.  head_energy: of one head, J.
     """
     energy = None if measured.energy is None else measured.energy / (measured.heads * head_energy)
-    return Ratio(measured, measured.latency / latency, energy)
+    return measured.latency / latency, energy
 
 
-def floor(
-    gpu: Stated, heads: int, kv_heads: int, head_dim: int, context: int, bytes_per_number: float = 2.0
-) -> Measured:
-    """Reading keys and values once from memory, at the stated bandwidth and the largest board power.
+def floor(gpu: Stated, heads: int, kv_heads: int, head_dim: int, context: int) -> Measured:
+    """Reading keys and values, two bytes a number, once from memory, at the stated bandwidth and board power.
 
     The time is a lower bound only where they do not fit the GPU's L2; the energy is an upper estimate of it.
 
     heads: query heads, which share kv_heads key/value heads.  context: tokens in the cache of one sequence.
     """
-    time = 2 * kv_heads * head_dim * context * bytes_per_number / gpu.bandwidth
+    time = 2 * kv_heads * head_dim * context * 2.0 / gpu.bandwidth
     title, source = f"{gpu.title}, reading its cache once", gpu.provenance["bandwidth"].note
     return Measured(title, heads, kv_heads, head_dim, context, time, time * gpu.power, "simulated", source)
 
@@ -132,3 +112,30 @@ def compared(heads: int, kv_heads: int, head_dim: int, context: int) -> list[Mea
     """The authors' measurements, and every stated GPU reading once a cache of these sizes."""
     own = (floor(gpu, heads, kv_heads, head_dim, context) for gpu in stated().values())
     return [*published().values(), *own]
+
+
+def read_measured(path: str | os.PathLike[str]) -> list[Measured]:
+    """All machines that were measured, not cited, of a result of `gaincell baseline`, or of `gaincell cost`.
+
+    Raises InputError: the file is none, or none was measured.
+    """
+    name = Path(path).name
+    try:
+        found = parse(read_json(path), name)
+    except (OSError, ValueError, TypeError, RunError) as error:
+        raise InputError(f"{name} holds no measurements: {error}") from error
+    if isinstance(found, BaselineResult):
+        machines = [machine.measured for machine in found.machines]
+    elif isinstance(found, CostResult):
+        machines = [
+            Measured(m.title, *m.sizes, m.latency, m.energy, m.kind, m.source) for m in found.machines
+        ]
+    else:
+        raise InputError(f"{name} holds no measurements; give the result of gaincell baseline --json")
+    measured = [machine for machine in machines if machine.kind == "measured"]
+    if not measured:
+        raise InputError(
+            f"{name} holds no machine that was measured, only cited or computed ones; give the result of "
+            "gaincell baseline --json"
+        )
+    return measured

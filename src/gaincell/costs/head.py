@@ -54,14 +54,9 @@ class Head:
         return self.design.tile
 
     @property
-    def blocks(self) -> int:
-        """Row blocks of N rows that D needs; the rows beyond D idle."""
-        return math.ceil(self.head_dim / self.tile)
-
-    @property
     def rows(self) -> int:
-        """Rows of cells of a column, idle ones included."""
-        return self.blocks * self.tile
+        """Rows of cells of a column: row blocks of N rows that D needs, those beyond D idle."""
+        return math.ceil(self.head_dim / self.tile) * self.tile
 
     @cached_property
     def columns(self) -> float:

@@ -17,18 +17,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 from gaincell.costs import retention, writing
 from gaincell.costs.area import head_area
-from gaincell.costs.cited import SECOND
-from gaincell.costs.data import Sourced, build_all
+from gaincell.costs.cited import DIGITAL, SECOND
+from gaincell.costs.data import Sourced, all_packaged
 from gaincell.costs.gpus import Stated
 from gaincell.costs.head import Head
 from gaincell.costs.roll_up import HeadCost
-from gaincell.costs.size import ModelSize
+from gaincell.costs.size import ModelSize, shipped_size
 from gaincell.costs.surroundings import surroundings
-from gaincell.errors import InputError
-from gaincell.results.system_cost import Cache, Conversion, MemoryCost, StatedCache
+from gaincell.results.system_cost import Cache, Conversion, MemoryCost, Motivation, StatedCache
 from gaincell.units import JoulePerBit, Second
 
 PAPERS_CACHE = 8.0 * 2**30
@@ -54,31 +54,36 @@ class Memory(Sourced):
 @lru_cache(maxsize=1)
 def memories() -> Mapping[str, Memory]:
     """Memories of memories.toml. Raises DesignError: the file is wrong."""
-    return build_all(Memory, "memories.toml", ("title",))
+    return all_packaged(Memory, "memories.toml")
 
 
-def cache_cost(size: ModelSize, gpu: Stated, context: int, bytes_per_number: float = 2.0) -> Cache:
-    """Of a model at a context of so many tokens. Raises InputError."""
-    if context < 1 or bytes_per_number <= 0:
-        raise InputError(
-            f"context = {context!r}, {bytes_per_number!r} bytes; give 1 token or more, above 0 bytes"
-        )
-    seen = min(context, size.sliding_window) if size.sliding_window else context
-    per_token = size.cache_bytes(bytes_per_number)
+def cache_cost(size: ModelSize, gpu: Stated, context: int) -> Cache:
+    """Of a model at a context of so many tokens, two bytes a number."""
+    seen, per_token = size.seen(context), size.cache_bytes()
     cache, moved = per_token * seen, surroundings().movement
     arithmetic = 2 * size.layers * size.heads * size.head_dim * seen * (moved.multiply + moved.add)
     floor, movement = cache / gpu.bandwidth, 8 * cache * moved.hbm
     return Cache(size.title, context, seen, per_token, cache, floor, movement, arithmetic)
 
 
-def stated_cache(size: ModelSize, stated: float = PAPERS_CACHE) -> list[StatedCache]:
-    """How many tokens make the stated number, read as bits and as bytes, with and without grouped queries."""
-    found = []
-    for unit, divisor in (("bits", 8), ("bytes", 1)):
-        for width, grouped in ((2.0, True), (4.0, True), (2.0, False), (4.0, False)):
-            per_token = size.cache_bytes(width) * (1 if grouped else size.group)
-            found.append(StatedCache(unit, width, grouped, stated / divisor / per_token))
-    return found
+def stated_cache(size: ModelSize) -> tuple[StatedCache, ...]:
+    """How many tokens make the paper's cache, read as bits and as bytes, with and without grouped queries."""
+    return tuple(
+        StatedCache(
+            unit,
+            width,
+            grouped,
+            PAPERS_CACHE / divisor / (size.cache_bytes(width) * (1 if grouped else size.group)),
+        )
+        for (unit, divisor), grouped, width in product((("bits", 8), ("bytes", 1)), (True, False), (2.0, 4.0))
+    )
+
+
+def motivation(found: HeadCost, cache: Cache) -> Motivation:
+    """Cache, memories, converters."""
+    stores = (in_memory(memory, found.head) for memory in memories().values())
+    stated = stated_cache(shipped_size("mistral-7b"))
+    return Motivation(cache, stated, (*stores, in_gain_cells(found.head)), conversions(found))
 
 
 def in_memory(memory: Memory, head: Head) -> MemoryCost:
@@ -89,8 +94,7 @@ def in_memory(memory: Memory, head: Head) -> MemoryCost:
     cells = -(-head.storage_bits // memory.bits) * numbers * d.window
     write = bits * memory.write
     lasting = memory.endurance * d.window * d.token_period if memory.endurance < UNLIMITED else None
-    held = d.window * d.token_period
-    refresh = d.window * write / memory.retention if memory.retention < held else 0.0
+    refresh = d.window * write / memory.retention if memory.retention < retention.held(head) else 0.0
     area = cells * memory.cell * t.node**2
     keeps = memory.retention if memory.retention < FOR_EVER else None
     return MemoryCost(memory.title, area, write, refresh, lasting, keeps)
@@ -99,21 +103,18 @@ def in_memory(memory: Memory, head: Head) -> MemoryCost:
 def in_gain_cells(head: Head) -> MemoryCost:
     """The same in the chip's own cells; their endurance is not limited by the write."""
     interval, write = retention.refresh_interval(head), writing.write(head).energy
-    needed = interval is not None and retention.needs_refresh(head)
-    power = head.design.window * write / interval if needed and interval is not None else 0.0
+    power = head.design.window * write / interval if interval and retention.needs_refresh(head) else 0.0
     area = head.design.window * 2 * head.head_dim * head.technology.cell_area
     return MemoryCost("gain cells (this chip)", area, write, power, None, head.design.tau)
 
 
-def conversions(cost: HeadCost) -> list[Conversion]:
+def conversions(cost: HeadCost) -> tuple[Conversion, ...]:
     """An output line by charge-to-pulse and counter, and by an ADC."""
     head, adc = cost.head, surroundings().adc
-    blocks = {line.name: line.bottom_up for line in cost.lines}
-    lines = head.output_lines
-    readout = blocks[SECOND].parts["signed readout"].energy + blocks["digital"].parts["counters"].energy
-    area = head_area(head)
-    each = (area.parts["signed readout"].area + area.parts["counters"].area) / (head.design.tiles * head.rows)
-    return [
-        Conversion("charge-to-pulse and counter (bottom-up)", readout / lines, each),
+    parts, area = cost.bottom_up.parts, head_area(head).parts
+    readout = parts[SECOND].parts["signed readout"].energy + parts[DIGITAL].parts["counters"].energy
+    each = (area["signed readout"].area + area["counters"].area) / (head.design.tiles * head.rows)
+    return (
+        Conversion("charge-to-pulse and counter (bottom-up)", readout / head.output_lines, each),
         Conversion("ADC, 7 bits (cited)", adc.power / adc.rate, adc.area),
-    ]
+    )

@@ -1,96 +1,121 @@
-"""Everything about the costs of a model as one result file: what `gaincell cost --json` writes."""
+"""Everything about the costs of a model as one result file: what `gaincell cost --json` writes.
+
+Numbers of the paper and of makers are "cited"; everything bottom-up is "simulated": computed by a model of
+the hardware. What was assumed is said in words beside it.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import fields, replace
 from itertools import product
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.chips.design import Design
-from gaincell.costs import describe, motivation, roll_up, whole_model
+from gaincell.chips.design_file import load_design
+from gaincell.costs import digital, motivation, retention, roll_up, simulated, sweep
 from gaincell.costs.activity import Activity
-from gaincell.costs.gpus import Measured, compared, stated
-from gaincell.costs.left_out import left_out
+from gaincell.costs.area import variants
+from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
+from gaincell.costs.gpus import compared, printed, ratios, stated
+from gaincell.costs.head import Head
+from gaincell.costs.left_out import left_out, of_chip
+from gaincell.costs.roll_up import HeadCost, Line, ModelCost
 from gaincell.costs.sensitivity import sensitivity
-from gaincell.costs.simulated import SimulatedArrays, SimulatedDigital, SimulatedWrites
-from gaincell.costs.size import ModelSize, shipped_size
+from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
+from gaincell.costs.whole_model import arrangements
 from gaincell.errors import InputError
-from gaincell.results import provenance
+from gaincell.results import cost as results
+from gaincell.results import provenance, system_cost
 from gaincell.results.codec import to_json
-from gaincell.results.cost import CostedChip, CostResult
+from gaincell.results.common import Value, Values
+from gaincell.results.rtl import RtlResult
+from gaincell.results.spice import EnergyResult, WriteResult
+
+OXIDES = ("leroux2025-oxide", "oxide-2t", "ito", "igzo")
+"""Shipped designs with oxide write transistors."""
+DIGITAL_PHASES = {
+    "scaling of q": "scale inputs",
+    "scaling of k, v": "scale inputs",
+    "query pulses": "key read",
+    "counters": "count",
+    "adder tree": "add",
+    "adder registers": "add",
+    "scaling of the output": "scale output",
+}
+"""Digital parts that belong to a phase of the schedule."""
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is asked.
-
-    size, design, technology: model and chip.  activity: None: assumed.  context: tokens so far; None: a full
-    ring.  batch: sequences.  refresh: policy.  layers: of cells, stacked in 3D.
-    spice, rtl, write: other sources for the arrays, the digital part and the write.
-    measured: machines to compare with, besides the published ones.
-    gpu: of gpus.toml, for the whole model and the cache.
-    """
-
-    size: ModelSize
-    design: Design
-    technology: Technology
-    activity: Activity | None = None
-    context: int | None = None
-    batch: int = 1
-    refresh: Refresh | None = None
-    layers: int = 1
-    spice: SimulatedArrays | None = None
-    rtl: SimulatedDigital | None = None
-    write: SimulatedWrites | None = None
-    measured: Sequence[Measured] = ()
-    gpu: str = "h100"
-
-
-def answer(asked: Question, command: Sequence[str]) -> CostResult:
+def answer(
+    size: ModelSize,
+    design: Design,
+    technology: Technology,
+    command: Sequence[str],
+    *,
+    activity: Activity | None = None,
+    context: int | None = None,
+    batch: int = 1,
+    refresh: Refresh | None = None,
+    layers: int = 1,
+    spice: EnergyResult | None = None,
+    rtl: RtlResult | None = None,
+    write: WriteResult | None = None,
+    measured: Sequence[system_cost.Measured] = (),
+    gpu: str = "h100",
+) -> results.CostResult:
     """The result.
 
-    command: the command line, for the provenance.
+    size, design, technology: model and chip.  command: the command line, for the provenance.
+    activity: None: assumed.  context: tokens so far; None: a full ring.  batch: sequences.  refresh: policy.
+    layers: of cells, stacked in 3D.  spice, rtl, write: other sources for the arrays, the digital part and
+    the write.  measured: machines to compare with, besides the published ones.
+    gpu: of gpus.toml, for the whole model and the cache.
 
     Raises InputError: the activity is that of a model of other layers or heads.
     """
-    size, chip = asked.size, asked.design.replace(layers=asked.size.layers)
-    if asked.activity is not None:
-        _check_heads(asked.activity, size)
-    used, context = asked.activity or Activity.assumed(chip), asked.context or chip.window
-    found = roll_up.of_model(
-        size, chip, asked.technology, used,
-        context=context, batch=asked.batch, refresh=asked.refresh, layers=asked.layers,
-    )  # fmt: skip
-    head = roll_up.mean_head(size, chip, asked.technology, used, context, asked.refresh, asked.layers)
-    gpu = stated()[asked.gpu]
-    cache = motivation.cache_cost(size, gpu, asked.context or size.tokens)
-    beside = asked.context or min(size.tokens, chip.window)
-    seen = round(head.head.columns)
-    machines = [*compared(size.heads, size.kv_heads, size.head_dim, seen), *asked.measured]
-    together = whole_model.arrangements(found, gpu, beside)
-    return CostResult(
+    chip, used = design.replace(layers=size.layers), activity or Activity.assumed(design)
+    _check_heads(used, size)
+    ring, beside = context or chip.window, context or min(size.tokens, chip.window)
+    model = roll_up.of_model(
+        size, chip, technology, used, context=ring, batch=batch, refresh=refresh, layers=layers
+    )
+    mean = roll_up.mean_head(size, chip, technology, used, ring, refresh, layers)
+    head, others = mean.head, stated()[gpu]
+    arrays = None if spice is None else simulated.arrays(mean, spice)
+    machines = [
+        *compared(size.heads, size.kv_heads, size.head_dim, round(head.columns)),
+        *measured,
+    ]
+    return results.CostResult(
         command="cost",
-        model=describe.model(size),
-        design=CostedChip(chip.name, chip.hash, chip.cell.name, chip.v_max),
-        technology=describe.technology(asked.technology),
-        gpu=gpu.title,
+        model=results.CostedModel(
+            size.title, *(getattr(size, f.name) for f in fields(results.CostedModel)[1:])
+        ),
+        design=results.CostedChip(chip.name, chip.hash, chip.cell.name, chip.v_max),
+        technology=_technology(technology),
+        gpu=others.title,
         gpu_context=beside,
         activity=used,
-        head=describe.head(head, asked.spice, asked.rtl, asked.write),
-        areas=describe.areas(head, asked.layers),
-        model_cost=describe.attention(found),
-        machines=describe.comparison(head, size.heads, machines),
-        printed=describe.printed_ratios(),
-        whole_model=describe.whole_model(together),
-        retention_times=describe.retention_times(),
-        why=describe.why(head, cache, motivation.stated_cache(shipped_size("mistral-7b"))),
-        sensitivity=tuple(sensitivity(head.head)),
-        sweeps=describe.sweeps(head.head),
-        left_out=tuple(left_out(head.head.design, head.refresh, head.head.divisions > 0)),
-        notes=tuple(describe.notes(head, chip, used, asked.spice)),
+        head=replace(
+            _head(mean),
+            spice=arrays,
+            rtl=None if rtl is None else simulated.digital(mean, rtl),
+            write=None if write is None else simulated.writes(mean, write),
+        ),
+        areas=_areas(mean, layers),
+        model_cost=_attention(model),
+        machines=comparison(mean, size.heads, machines),
+        printed={key: getattr(printed(), key) for key in printed().provenance},
+        whole_model=arrangements(model, others, beside),
+        retention_times=_retention_times(),
+        why=motivation.motivation(mean, motivation.cache_cost(size, others, context or size.tokens)),
+        sensitivity=tuple(sensitivity(head)),
+        sweeps=_sweeps(head),
+        left_out=tuple(left_out(head.design, refresh, head.divisions > 0)),
+        notes=tuple(_notes(mean, chip, used, arrays)),
         provenance=provenance.made(
             command=command,
             seed=0,
@@ -109,3 +134,200 @@ def _check_heads(activity: Activity, size: ModelSize) -> None:
             f"the activity measured on {activity.source} has {len(found)} heads, and not the {size.heads} of "
             f"each of the {size.layers} layers of {size.title}; give one of this model"
         )
+
+
+def _technology(found: Technology) -> results.Process:
+    """A process with all its numbers, and which of them are assumed."""
+    numbers = {
+        key: Value(
+            number.value,  # type: ignore[arg-type]
+            number.unit,
+            "cited" if number.source in ("L", "M", "R", "S") else "simulated",
+            number.note or number.source,
+        )
+        for key, number in found.provenance.items()
+    }
+    return results.Process(found.name, found.description, numbers)
+
+
+def _head(found: HeadCost) -> results.CostedHead:
+    """One query head, one token."""
+    stated, own, h = found.cited, found.bottom_up, found.head
+    return results.CostedHead(
+        group=h.group,
+        context=h.columns,
+        window=h.design.window,
+        tiles=h.design.tiles,
+        head_dim=h.head_dim,
+        cells=h.cells,
+        lines=tuple(_line(found, line) for line in found.lines),
+        cited=results.CitedCost(stated.energy, stated.latency, stated.area),
+        bottom_up=results.BottomUp(own.energy, own.latency, own.area, own.power),
+        area={name: part.area for name, part in found.area.parts.items()},
+        phases=tuple(phases(found)),
+    )
+
+
+def phases(found: HeadCost) -> list[results.PhaseCost]:
+    """The phases of a step with one query head, bottom-up; their energies add up to that of the head.
+
+    What no phase draws (registers, control, clock, routing, leakage, a division) is spread over the step.
+    """
+    step, parts = found.head.found_schedule(1).step, found.bottom_up.parts
+    energies = {event.phase.name: 0.0 for event in step}
+    energies["key write"] = energies["value write"] = parts[WRITE].energy / 2
+    energies["key read"] += parts[FIRST].energy
+    energies["value read"] += parts[SECOND].energy
+    for part, phase in DIGITAL_PHASES.items():
+        energies[phase] += parts[DIGITAL].parts[part].energy
+    rows = [results.PhaseCost(e.phase.name, e.start, e.phase.duration, energies[e.phase.name]) for e in step]
+    left = found.bottom_up.energy - sum(energies.values())
+    return [*rows, results.PhaseCost("throughout", 0.0, max(event.end for event in step), left)]
+
+
+def _areas(found: HeadCost, layers: int) -> results.Areas:
+    """Areas that the paper states, beside the bottom-up ones."""
+    p = paper()
+    return results.Areas(
+        layers=layers,
+        cells_cited=p.cell_area * found.head.cells,
+        cells=found.area.parts["cells"].area,
+        crossbar_cited=p.crossbar_area,
+        stack_cited=p.stack_area / layers,
+        head_cited=found.cited.area,
+        head=found.area.area,
+        head_factor=found.area.area / found.cited.area,
+        variants=tuple(variants(found.head)),
+    )
+
+
+def _attention(found: ModelCost) -> results.CostOfAttention:
+    """All attention of a model, one token."""
+    latency, area = found.latency, found.area
+    heads = ((one.head.activity, one.bottom_up.energy) for one in found.heads)
+    return results.CostOfAttention(
+        batch=found.batch,
+        cited=results.CitedCost(found.energy_cited, latency[0], area[0]),
+        bottom_up=results.BottomUp(found.energy_bottom_up, latency[1], area[1]),
+        throughput=found.throughput,
+        heads=tuple(results.HeadEnergy(one.layer, one.head, energy) for one, energy in heads),
+    )
+
+
+def comparison(
+    found: HeadCost, heads: int, measured: Sequence[system_cost.Measured]
+) -> tuple[system_cost.Machine, ...]:
+    """Machines against `heads` query heads in gain cells; no ratio where a size differs."""
+    sizes = (heads, heads // found.head.group, found.head.head_dim, round(found.head.columns))
+    rows = []
+    for machine in measured:
+        row = system_cost.Machine(**vars(machine))
+        if machine.sizes == sizes:
+            cited, own = (ratios(machine, c.latency, c.energy) for c in (found.cited, found.bottom_up))
+            row = replace(
+                row, latency_over_cited=cited[0], latency_over_bottom_up=own[0],
+                energy_over_cited=cited[1], energy_over_bottom_up=own[1],
+            )  # fmt: skip
+        rows.append(row)
+    return tuple(rows)
+
+
+def _retention_times() -> dict[str, Value]:
+    """Of the shipped designs with oxide write transistors."""
+    found = {name: load_design(name).retention_time for name in OXIDES}
+    return {name: Value(tau, "s", "cited", f"gaincell design show {name}") for name, tau in found.items()}  # type: ignore[arg-type]
+
+
+def _sweeps(chip: Head) -> dict[str, results.CostSweep]:
+    """Every sweep as columns of numbers."""
+    found = {}
+    for name, (title, unit, run) in sweep.SWEEPS.items():
+        points = run(chip)
+        costs = [point.cost for point in points]
+        found[name] = results.CostSweep(
+            title=title,
+            at=Values(tuple(point.at for point in points), unit, "simulated"),
+            energy=tuple(cost.bottom_up.energy for cost in costs),
+            energy_cited=tuple(cost.cited.energy for cost in costs),
+            latency=tuple(cost.bottom_up.latency for cost in costs),
+            area=tuple(cost.bottom_up.area for cost in costs),
+            refresh=tuple(point.refresh for point in points),
+            throughput=tuple(point.throughput for point in points),
+        )
+    return found
+
+
+def _notes(found: HeadCost, chip: Design, activity: Activity, spice: results.SpiceArrays | None) -> list[str]:
+    """What a user has to know about these numbers, in words.
+
+    chip: as it was asked for.  activity: of all heads.  spice: another source for the arrays.
+    """
+    measured = found.head.activity.valid_columns
+    said = [_origin(activity, chip), retention.note(found.head), _above_supply(found.head)]
+    if activity.tokens and found.head.columns > 1.01 * measured:
+        said.append(
+            f"the activity was measured with {measured:.0f} valid columns on average; it is taken to hold "
+            f"for {found.head.columns:.0f}"
+        )
+    if found.refresh is not None and found.refresh.kind == "reread":
+        said.append(
+            "refresh reread is charged as copy, a lower bound: reading the columns back is not modelled"
+        )
+    said += [f"{line.name} is outside its band: {found.explain(line)}" for line in found.outside]
+    said += [
+        f"{name}, SPICE, is outside its band: simulated with inputs of its own, mean pulse {one.pulse:.3f}"
+        for name, one in ({} if spice is None else spice.products).items()
+        if one.inside is False
+    ]
+    missing = of_chip(found.head.design)
+    if missing:
+        said.append(f"not counted, though this chip has them: {', '.join(one.what for one in missing)}")
+    return [note for note in said if note]
+
+
+def _origin(activity: Activity, chip: Design) -> str:
+    """That nobody measured the activity, or not on this chip."""
+    if activity.is_assumed:
+        return (
+            "WARNING: the activity is assumed, every code equally likely; real text gives shorter and fewer "
+            "pulses: give a RUN, or --activity with the file of gaincell activity --json"
+        )
+    if activity.design in (None, chip.hash):
+        return ""
+    return (
+        f"the activity was measured on another chip, of hash {activity.design}, than the one that is priced, "
+        f"{chip.name} of hash {chip.hash}"
+    )
+
+
+def _above_supply(head: Head) -> str:
+    """That the cells hold more than the process supplies."""
+    top, supply = head.design.v_max, head.technology.supply
+    if top <= supply * (1 + 1e-9):
+        return ""
+    return (
+        f"WARNING: the chip stores up to {top:g} V, above the supply of {supply:g} V of technology "
+        f"{head.technology.name}: no write reaches it; choose a design with a narrower storage range, or a "
+        "technology with a higher supply"
+    )
+
+
+def _line(found: HeadCost, line: Line) -> results.Block:
+    operations = None
+    if line.name == DIGITAL:
+        counted = digital.operations(found.head, math.sqrt(found.area.area))
+        operations = {
+            name: results.Operation(Value(one.count, one.unit, "simulated"), one.each)
+            for name, one in counted.items()
+        }
+    return results.Block(
+        line.name,
+        line.bottom_up.energy,
+        parts={name: part.energy for name, part in line.bottom_up.parts.items()},
+        operations=operations,
+        cited=None if line.cited is None else Value(line.cited, "J", "cited", paper().source(line.name)),
+        factor=line.factor,
+        band=line.band,
+        inside=line.inside,
+        explanation=None if line.cited is None else found.explain(line),
+    )

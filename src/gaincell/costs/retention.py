@@ -28,23 +28,18 @@ from gaincell.costs.head import Head
 from gaincell.costs.writing import write
 from gaincell.errors import InputError
 from gaincell.reports.costs import with_scale
-from gaincell.units import Second, Watt
+from gaincell.units import Second
 
 GATES_PER_FLIP_FLOP = 5
 """Two-input gates that leak as a flip-flop does."""
 
 
-def leakage_power(head: Head) -> Watt:
-    """Of the arrays and the digital part of a key/value head."""
+def leakage(head: Head) -> Cost:
+    """During a token period, of one query head: its share of the arrays and digital part of the group."""
     t = head.technology
     cells = head.streams * head.cells * t.supply * t.off_current * (t.cell_switches + t.cell_write)
     gates = sum(found.gates + GATES_PER_FLIP_FLOP * found.flip_flops for found in circuits(head).values())
-    return cells + gates * t.gate_leakage
-
-
-def leakage(head: Head) -> Cost:
-    """During a token period, of one query head: its share of the arrays of the group."""
-    power = leakage_power(head) / head.group
+    power = (cells + gates * t.gate_leakage) / head.group
     return Cost(energy=power * head.design.token_period / head.streams, power=power)
 
 
@@ -76,19 +71,17 @@ def refresh(head: Head, interval: Second) -> Cost:
 
     Energy: columns x a write x dt / interval. Latency: the columns' share of dt, during which nothing else
     happens; the layers are refreshed at the same time.
+
+    Raises InputError: it takes longer than the time between two.
     """
-    share = head.columns * head.design.token_period / interval
-    return Cost(energy=share * write(head).energy / head.group, latency=share * head.slot)
-
-
-def check_interval(head: Head, interval: Second) -> None:
-    """Raise InputError for a refresh that takes longer than the time between two."""
     needed = head.columns * head.slot
     if needed >= interval:
         raise InputError(
             f"a refresh every {interval:.3g} s is out of range: rewriting {head.columns:.0f} columns takes "
             f"{needed:.3g} s; allowed: more than that (--refresh-seconds, --refresh-tokens), or fewer columns"
         )
+    share = head.columns * head.design.token_period / interval
+    return Cost(energy=share * write(head).energy / head.group, latency=share * head.slot)
 
 
 def note(head: Head) -> str | None:

@@ -8,20 +8,20 @@ explain it, and never adjusted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.arrays.schedule import Schedule
 from gaincell.chips.design import Design
 from gaincell.costs import arrays, digital, retention, writing
-from gaincell.costs.activity import Activity, HeadActivity
 from gaincell.costs.area import head_area
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, cited, paper
 from gaincell.costs.cost import Cost, total
 from gaincell.costs.head import Head
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
+from gaincell.results.evaluation import ActivityOfHeads
 from gaincell.units import Joule, PerSecond, Second, SquareMetre
 
 REFRESH, LEAKAGE = "refresh", "leakage"
@@ -103,15 +103,13 @@ class HeadCost:
 
 
 def of_head(head: Head, refresh: Refresh | None = None, layers: int = 1) -> HeadCost:
-    """All of one query head.
-
-    refresh: policy; by default none.  layers: of cells, stacked in 3D.
+    """All of one query head.  refresh: policy; by default none.  layers: of cells, stacked in 3D.
 
     Raises InputError: a refresh takes longer than the time between two.
     """
-    interval = refresh_seconds(head, refresh)
-    if interval is not None:
-        retention.check_interval(head, interval)
+    interval = None if refresh is None else refresh.every_seconds
+    if refresh is not None and refresh.every_tokens is not None:
+        interval = refresh.every_tokens * head.design.token_period
     head = replace(head, refresh_every=interval)
     stated, area = cited(head), head_area(head, layers)
     blocks = {
@@ -123,23 +121,23 @@ def of_head(head: Head, refresh: Refresh | None = None, layers: int = 1) -> Head
     }
     if interval is not None:
         blocks[REFRESH] = retention.refresh(head, interval)
-    lines = tuple(
-        Line(name, stated.parts[name].energy, block, paper().band(name)) if name in stated.parts
-        else Line(name, None, block, None)
-        for name, block in blocks.items()
-    )  # fmt: skip
+    lines = tuple(compared(name, block, stated) for name, block in blocks.items())
     stalled = blocks[REFRESH].latency / head.design.layers if REFRESH in blocks else 0.0
     whole = replace(total(blocks, head.latency + stalled), area=area.area)
     return HeadCost(head, lines, stated, whole, area, refresh, layers)
 
 
-def refresh_seconds(head: Head, policy: Refresh | None) -> Second | None:
-    """Time between two refreshes of a policy; None: there are none."""
-    if policy is None or policy.kind == "none":
-        return None
-    if policy.every_tokens is not None:
-        return policy.every_tokens * head.design.token_period
-    return policy.every_seconds
+def compared(name: str, bottom_up: Cost, stated: Cost) -> Line:
+    """A block against what the paper states of it, if it does.  stated: of the whole head."""
+    if name not in stated.parts:
+        return Line(name, None, bottom_up, None)
+    return Line(name, stated.parts[name].energy, bottom_up, paper().band(name))
+
+
+def _shared(cost: Cost, group: int) -> Cost:
+    """A cost that the query heads of a group share."""
+    parts = {name: _shared(part, group) for name, part in cost.parts.items()}
+    return replace(cost, energy=cost.energy / group, parts=parts)
 
 
 @dataclass(frozen=True)
@@ -161,12 +159,12 @@ class ModelCost:
     @property
     def energy_bottom_up(self) -> Joule:
         """Of all heads."""
-        return self._all([head.bottom_up.energy for head in self.heads])
+        return self._all(head.bottom_up for head in self.heads)
 
     @property
     def energy_cited(self) -> Joule:
-        """Of all heads."""
-        return self._all([head.cited.energy for head in self.heads])
+        """Of all heads, as the paper states it."""
+        return self._all(head.cited for head in self.heads)
 
     @property
     def latency(self) -> tuple[Second, Second]:
@@ -185,15 +183,15 @@ class ModelCost:
         """Tokens per second of all sequences together: each has arrays of its own."""
         return self.batch / self.latency[1]
 
-    def _all(self, energies: Sequence[Joule]) -> Joule:
-        return sum(energies) / len(energies) * self.size.layers * self.size.heads
+    def _all(self, costs: Iterable[Cost]) -> Joule:
+        return sum(cost.energy for cost in costs) / len(self.heads) * self.size.layers * self.size.heads
 
 
 def of_model(
     size: ModelSize,
     design: Design,
     technology: Technology,
-    activity: Activity,
+    activity: ActivityOfHeads,
     *,
     context: int | None = None,
     batch: int = 1,
@@ -202,33 +200,19 @@ def of_model(
 ) -> ModelCost:
     """All attention of a model.
 
-    design: its `layers` become those of the model, as in `attach`; see `chip_of`.
-    activity: measured or assumed.
+    design: its `layers` become those of the model, as in `attach`, and the time between two tokens layers x
+    the step of a group, unless it states one.  activity: measured or assumed.
     context: tokens before and including the query; by default the whole window, or what was measured.
     batch: sequences at a time.  refresh: policy.  layers: of cells, stacked in 3D.
     """
-    chip = chip_of(size, design)
-    heads = tuple(
-        of_head(_head(size, chip, technology, one, context), refresh, layers) for one in activity.heads
-    )
-    return ModelCost(size, heads, batch)
-
-
-def _head(
-    size: ModelSize, chip: Design, technology: Technology, activity: HeadActivity, context: int | None
-) -> Head:
-    scaling = {"column_gains": size.column_gains, "array_normaliser": size.array_normaliser}
-    return Head(chip, technology, activity, size.head_dim, size.group, context, **scaling)
-
-
-def chip_of(size: ModelSize, design: Design) -> Design:
-    """A chip in a model: its layers, and the time between two tokens: layers x the step of a group, unless
-    the design states one.
-    """
     chip = design.replace(layers=size.layers)
-    if chip.explicit_token_period is not None:
-        return chip
-    return chip.replace(token_period=Schedule(chip, size.group).token_period(size.layers))
+    if chip.explicit_token_period is None:
+        chip = chip.replace(token_period=Schedule(chip, size.group).token_period(size.layers))
+    scaling = {"column_gains": size.column_gains, "array_normaliser": size.array_normaliser}
+    heads = (
+        Head(chip, technology, one, size.head_dim, size.group, context, **scaling) for one in activity.heads
+    )
+    return ModelCost(size, tuple(of_head(head, refresh, layers) for head in heads), batch)
 
 
 def paced(model: ModelCost, others: Second) -> ModelCost:
@@ -256,22 +240,11 @@ def mean_head(
     size: ModelSize,
     design: Design,
     technology: Technology,
-    activity: Activity,
+    activity: ActivityOfHeads,
     context: int | None = None,
     refresh: Refresh | None = None,
     layers: int = 1,
 ) -> HeadCost:
-    """The head with the mean activity of a model."""
-    chip = chip_of(size, design)
-    return of_head(_head(size, chip, technology, activity.mean(), context), refresh, layers)
-
-
-def tokens_per_second(head: Head, streams: int) -> PerSecond:
-    """Of one layer whose circuits `streams` sequences share by turns, from the bottom-up schedule."""
-    return head.found_schedule(head.group).throughput(streams)
-
-
-def _shared(cost: Cost, group: int) -> Cost:
-    """A cost that the query heads of a group share."""
-    parts = {name: _shared(part, group) for name, part in cost.parts.items()}
-    return replace(cost, energy=cost.energy / group, parts=parts)
+    """The head with the mean activity of a model; see `of_model`."""
+    mean = replace(activity, heads=(activity.mean(),))
+    return of_model(size, design, technology, mean, context=context, refresh=refresh, layers=layers).head

@@ -1,7 +1,7 @@
 """Energies of other simulations, beside the formulas.
 
-arrays    of `gaincell spice energy`: the simulated array as it is, with its own inputs, counted once for
-          every sub-tile that is read
+arrays    of `gaincell spice energy`: the simulated array as it is, with its own inputs (real ones, where the
+          file has them), counted once for every sub-tile that is read
 writes    of `gaincell spice write`: the mean over the codes of a simulated line, counted twice a row, for a
           key and a value. The gates of the column that is written, and those of its discharge, are ideal in
           the simulation: the formula adds them
@@ -12,115 +12,90 @@ digital   of `gaincell rtl --verify`: what switched at the gates of the head tha
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from gaincell import results
-from gaincell.costs.head import Head
+from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE
+from gaincell.costs.cost import Cost
+from gaincell.costs.roll_up import HeadCost, compared
 from gaincell.costs.writing import column_gates
 from gaincell.errors import InputError, RunError
 from gaincell.results.common import Result
-from gaincell.results.rtl import RtlEnergy, RtlResult
-from gaincell.results.spice import EnergyResult, EnergyRun
-from gaincell.results.spice_circuits import WriteResult
+from gaincell.results.cost import OtherEnergy, SpiceArrays, SpiceWrites, SynthesisedDigital
+from gaincell.results.rtl import RtlResult
+from gaincell.results.spice import EnergyResult, WriteResult
 from gaincell.units import Joule
 
-PREFERRED = "real"
-"""Inputs that are taken where a file has several."""
 T = TypeVar("T", bound=Result)
 
 
-@dataclass(frozen=True)
-class SimulatedArrays:
-    """One run of a simulation."""
-
-    result: EnergyResult
-    run: EnergyRun
-
-    def of_head(self, head: Head) -> tuple[Joule, Joule]:
-        """Both dot products of a head. Raises InputError: the head is not made of such arrays."""
-        if head.head_dim != head.tile:
-            raise InputError(
-                f"the SPICE energies are of arrays of {head.tile} rows, the heads have {head.head_dim}; "
-                "leave --spice out"
-            )
-        return self.run.first.array * head.active_tiles, self.run.second.array * head.active_tiles
-
-
-@dataclass(frozen=True)
-class SimulatedWrites:
-    """Of both DACs."""
-
-    result: WriteResult
-
-    def of_head(self, head: Head) -> dict[str, Joule]:
-        """Of one query head's share, by DAC. Raises InputError: its lines or levels are others."""
-        levels, dacs = head.design.storage_levels, self.result.dacs
-        found = (self.result.cells, *{len(dac.energy) for dac in dacs.values()})
-        if found != (head.tile, levels):
-            raise InputError(
-                f"the simulated write lines have cells and levels {found}, those of design "
-                f"{head.design.name!r} {(head.tile, levels)}; run gaincell spice write --design with it, or "
-                "leave --write out"
-            )
-        lines = 2 * head.head_dim
-        return {
-            kind: (lines * sum(dac.energy) / len(dac.energy) + 2 * column_gates(head)) / head.group
-            for kind, dac in dacs.items()
-        }
-
-
-@dataclass(frozen=True)
-class SimulatedDigital:
-    """Of a verified head."""
-
-    result: RtlResult
-    energy: RtlEnergy
-
-    def of_head(self, head: Head) -> Joule:
-        """Of one query head. Raises InputError: the head is another one."""
-        sizes = self.result.sizes
-        found, own = (head.head_dim, head.design.window, head.group), (sizes.rows, sizes.columns, sizes.group)
-        if found != own:
-            raise InputError(
-                f"the synthesised head has D, columns and query heads {own}, the model's heads {found}; "
-                "synthesise such a head (gaincell rtl --head-dim, --group), or leave --rtl out"
-            )
-        return self.energy.synthesised / sizes.group
-
-
-def read_spice(path: str | os.PathLike[str], inputs: str | None = None) -> SimulatedArrays:
-    """Read one run of a file of `gaincell spice energy --json`.
-
-    inputs: which run; by default that of real inputs, else the last.
-
-    Raises:
-        InputError: the file is no such result, or has no such run.
-    """
-    result = _read(path, EnergyResult, "spice energy")
-    runs = {run.inputs: run for run in result.runs}
-    wanted = inputs or (PREFERRED if PREFERRED in runs else result.runs[-1].inputs)
-    if wanted not in runs:
-        raise InputError(f"{Path(path).name} has no run with inputs {wanted!r}; it has {', '.join(runs)}")
-    return SimulatedArrays(result, runs[wanted])
-
-
-def read_write(path: str | os.PathLike[str]) -> SimulatedWrites:
-    """Read a file of `gaincell spice write --json`. Raises InputError: it is none."""
-    return SimulatedWrites(_read(path, WriteResult, "spice write"))
-
-
-def read_rtl(path: str | os.PathLike[str]) -> SimulatedDigital:
-    """Read a result of `gaincell rtl`. Raises InputError: it is none, or nothing was verified in it."""
-    result = _read(path, RtlResult, "rtl")
-    if result.energy is None:
-        raise InputError(f"{Path(path).name} has no energy; make it by gaincell rtl --verify, with yosys")
-    return SimulatedDigital(result, result.energy)
-
-
-def _read(path: str | os.PathLike[str], kind: type[T], command: str) -> T:
+def read_simulated(path: str | os.PathLike[str], kind: type[T], command: str) -> T:
+    """Read a result of a command. Raises InputError: it is none, or nothing was verified in it."""
     try:
-        return results.read(path, kind)
+        found = results.read(path, kind)
     except RunError as error:
         raise InputError(f"{error}; give one of `gaincell {command}`") from error
+    if isinstance(found, RtlResult) and found.energy is None:
+        name = os.path.basename(path)
+        raise InputError(f"{name} has no energy; make it by gaincell rtl --verify, with yosys")
+    return found
+
+
+def arrays(found: HeadCost, simulated: EnergyResult) -> SpiceArrays:
+    """Both dot products. Raises InputError: the head is not made of such arrays."""
+    head = found.head
+    if head.head_dim != head.tile:
+        raise InputError(
+            f"the SPICE energies are of arrays of {head.tile} rows, the heads have {head.head_dim}; leave "
+            "--spice out"
+        )
+    run = next((run for run in simulated.runs if run.inputs == "real"), simulated.runs[-1])
+    first = _beside(found, FIRST, run.first.array * head.active_tiles)
+    second = _beside(found, SECOND, run.second.array * head.active_tiles)
+    return SpiceArrays(
+        run.inputs, simulated.readout, simulated.technology,
+        first.energy, run.first.activity, second.energy, run.second.activity,
+        first.factor, first.band, first.inside, second.factor, second.band, second.inside,
+    )  # fmt: skip
+
+
+def writes(found: HeadCost, simulated: WriteResult) -> SpiceWrites:
+    """One query head's share, by DAC. Raises InputError: its lines or levels are others."""
+    head, design = found.head, found.head.design
+    sizes = (simulated.cells, *{len(dac.energy) for dac in simulated.dacs.values()})
+    if sizes != (head.tile, design.storage_levels):
+        raise InputError(
+            f"the simulated write lines have cells and levels {sizes}, those of design {design.name!r} "
+            f"{(head.tile, design.storage_levels)}; run gaincell spice write --design with it, or leave "
+            "--write out"
+        )
+    lines, gates = 2 * head.head_dim, 2 * column_gates(head)
+    energies = {
+        kind: (lines * sum(dac.energy) / len(dac.energy) + gates) / head.group
+        for kind, dac in simulated.dacs.items()
+    }
+    shown = {kind: _beside(found, WRITE, energy) for kind, energy in energies.items()}
+    return SpiceWrites(simulated.technology, shown)
+
+
+def digital(found: HeadCost, simulated: RtlResult) -> SynthesisedDigital:
+    """One query head's share. Raises InputError: the head is another one."""
+    head, sizes, energy = found.head, simulated.sizes, simulated.energy
+    wanted, own = (head.head_dim, head.design.window, head.group), (sizes.rows, sizes.columns, sizes.group)
+    if wanted != own:
+        raise InputError(
+            f"the synthesised head has D, columns and query heads {own}, the model's heads {wanted}; "
+            "synthesise such a head (gaincell rtl --head-dim, --group), or leave --rtl out"
+        )
+    assert energy is not None
+    routing = found.bottom_up.parts[DIGITAL].parts["routing"]
+    beside = _beside(found, DIGITAL, energy.synthesised / sizes.group + routing.energy)
+    return SynthesisedDigital(
+        **vars(beside), inputs=simulated.inputs, technology=simulated.technology, columns=energy.columns
+    )
+
+
+def _beside(found: HeadCost, block: str, energy: Joule) -> OtherEnergy:
+    """The energy of a block from another source, against the same cited one and band."""
+    line = compared(block, Cost(energy=energy), found.cited)
+    return OtherEnergy(energy, line.factor, line.band, line.inside)

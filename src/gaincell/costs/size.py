@@ -6,21 +6,18 @@ models.toml has those of some well-known models from their published configurati
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import get_type_hints
 
-from gaincell.costs.data import FOLDER, pick, read_toml
+from gaincell.costs.data import FOLDER, read_toml
 from gaincell.errors import DesignError, InputError
-from gaincell.quantity import check_keys
+from gaincell.quantity import did_you_mean, one_of
 
 PRODUCTS = 4
 """Matrix-vector products of a layer that follow each other: q k v, output, up (and gate), down."""
-SCALING = ("column_gains", "array_normaliser")
-"""What a converted model's digital scaling has beside gains and offsets, or not."""
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """A decoder.
+    """A decoder. Raises InputError for numbers that no decoder has.
 
     title, source: its name, and where the numbers come from.
     layers: with attention.  heads, kv_heads, head_dim: H, Hk, D.  hidden: width of the residual stream.
@@ -28,8 +25,6 @@ class ModelSize:
     tokens: longest context it was made for.  sliding_window: of its own attention; 0 = none.
     column_gains: whether its gains of q and of the output follow the columns read (nn/scaler.py).
     array_normaliser: whether outputs are divided by one of them (nn/array_normaliser.py).
-
-    Raises InputError for numbers that no decoder has.
     """
 
     title: str
@@ -47,12 +42,10 @@ class ModelSize:
     array_normaliser: bool = False
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            number = getattr(self, f.name)
-            if isinstance(number, str) or f.name in SCALING:
-                continue
-            if type(number) is not int or number < (0 if f.name == "sliding_window" else 1):
-                raise InputError(f"{self.title}: {f.name} = {number!r} is out of range; allowed: 1 or more")
+        for name in (f.name for f in fields(self) if f.type == "int"):
+            number = getattr(self, name)
+            if type(number) is not int or number < (name != "sliding_window"):
+                raise InputError(f"{self.title}: {name} = {number!r} is out of range; allowed: 1 or more")
         if self.heads % self.kv_heads:
             raise InputError(
                 f"{self.title}: heads = {self.heads} is no multiple of kv_heads = {self.kv_heads}; "
@@ -69,24 +62,23 @@ class ModelSize:
         """Read once a token: linear layers and the output head."""
         return self.linear_weights + self.hidden * self.vocabulary
 
+    def seen(self, context: int) -> int:
+        """Tokens that the model keeps of a context: those of its own sliding window, where it has one."""
+        return min(context, self.sliding_window) if self.sliding_window else context
+
     def cache_bytes(self, bytes_per_number: float = 2.0) -> float:
         """Bytes of keys and values of one token, all layers."""
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_number
 
 
 def shipped_sizes() -> dict[str, ModelSize]:
-    """Sizes of models.toml, by name. Raises DesignError: the file is wrong."""
-    hints = get_type_hints(ModelSize)
-    found = {}
-    for name, raw in read_toml(FOLDER / "models.toml").items():
-        check_keys(raw, hints, f"models.toml: {name}")
-        missing = [key for key in hints if key not in raw and key not in ("sliding_window", *SCALING)]
-        if missing:
-            raise DesignError(f"models.toml: {name} lacks {missing[0]!r}")
-        found[name] = ModelSize(**raw)
-    return found
+    """Sizes of models.toml, by name."""
+    return {name: ModelSize(**raw) for name, raw in read_toml(FOLDER / "models.toml").items()}
 
 
 def shipped_size(name: str) -> ModelSize:
-    """One of them by name. Raises DesignError."""
-    return pick(shipped_sizes(), name, "model size")
+    """One of them by name. Raises DesignError with the nearest name."""
+    found = shipped_sizes()
+    if name not in found:
+        raise DesignError(f"no model size {name!r}{did_you_mean(name, found)}; allowed: {one_of(found)}")
+    return found[name]

@@ -5,17 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from gaincell.costs.data import FOLDER, Sourced, build, read_toml
-from gaincell.units import (
-    BytePerSecond,
-    Joule,
-    JoulePerBit,
-    PerJoule,
-    PerSecond,
-    Second,
-    SquareMetre,
-    Watt,
-)
+from gaincell.costs.data import Sourced, packaged
+from gaincell.units import BytePerSecond, Joule, JoulePerBit, PerJoule, PerSecond, Second, SquareMetre, Watt
+
+FILE = "surroundings.toml"
 
 
 @dataclass(frozen=True)
@@ -59,9 +52,6 @@ class Surroundings:
 @lru_cache(maxsize=1)
 def surroundings() -> Surroundings:
     """The numbers of the file. Raises DesignError: it is wrong."""
-    raw = read_toml(FOLDER / "surroundings.toml")
     return Surroundings(
-        build(Movement, raw["movement"], (), "surroundings.toml: movement"),
-        build(Adc, raw["adc"], (), "surroundings.toml: adc"),
-        build(Analog, raw["analog"], (), "surroundings.toml: analog"),
+        packaged(Movement, FILE, "movement"), packaged(Adc, FILE, "adc"), packaged(Analog, FILE, "analog")
     )

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from gaincell.arrays.refresh import Refresh
 from gaincell.costs import retention
 from gaincell.costs.head import Head
-from gaincell.costs.roll_up import HeadCost, of_head, tokens_per_second
-from gaincell.errors import InputError
+from gaincell.costs.roll_up import REFRESH, HeadCost, of_head
 
 WINDOWS = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 HEAD_DIMS = (16, 32, 64, 96, 128, 192, 256)
@@ -33,13 +32,17 @@ class Point:
 
 def windows(head: Head, sizes: Sequence[int] = WINDOWS) -> list[Point]:
     """A full ring of other sizes, in columns; sizes that sub-tiles do not divide are left out."""
-    fit = [size for size in sizes if size % head.tile == 0]
-    return [_point(size, _resized(head, size)) for size in fit]
+    points = []
+    for size in (size for size in sizes if size % head.tile == 0):
+        activity = replace(head.activity, valid_columns=float(size))
+        design = head.design.replace(window=size)
+        points.append(_point(size, replace(head, design=design, activity=activity, context=None)))
+    return points
 
 
-def head_dims(head: Head, sizes: Sequence[int] = HEAD_DIMS) -> list[Point]:
+def head_dims(head: Head) -> list[Point]:
     """Other head dimensions."""
-    return [_point(size, replace(head, head_dim=size)) for size in sizes]
+    return [_point(size, replace(head, head_dim=size)) for size in HEAD_DIMS]
 
 
 def retentions(head: Head, times: Sequence[float] = RETENTIONS) -> list[Point]:
@@ -57,7 +60,7 @@ def retentions(head: Head, times: Sequence[float] = RETENTIONS) -> list[Point]:
     return points
 
 
-def batches(head: Head, sizes: Sequence[int] = BATCHES) -> list[Point]:
+def batches(head: Head) -> list[Point]:
     """Sequences that take turns on the same circuits, each with cells of its own.
 
     The cells multiply, the periphery does not; the throughput grows until the busiest circuit is never idle,
@@ -65,15 +68,12 @@ def batches(head: Head, sizes: Sequence[int] = BATCHES) -> list[Point]:
     grows as much, and with it decay and, shared by the tokens of all, leakage.
     """
     points = []
-    for size in sizes:
-        if size < 1:
-            raise InputError(f"batch = {size!r} is out of range; allowed: 1 or more")
-        throughput = tokens_per_second(head, size)
+    for size in BATCHES:
+        throughput = _throughput(head, size)
         latency = size / throughput
         period = head.design.token_period * latency / head.latency
         cost = of_head(replace(head, design=head.design.replace(token_period=period), streams=size))
-        cells = cost.area.parts["cells"].area
-        area = cost.area.area + (size - 1) * cells
+        area = cost.area.area + (size - 1) * cost.area.parts["cells"].area
         at = replace(cost, bottom_up=replace(cost.bottom_up, area=area, latency=latency))
         points.append(Point(float(size), at, 0.0, throughput))
     return points
@@ -88,12 +88,12 @@ SWEEPS: dict[str, tuple[str, str, Callable[[Head], list[Point]]]] = {
 """Name -> title, unit, function."""
 
 
-def _resized(head: Head, window: int) -> Head:
-    activity = replace(head.activity, valid_columns=float(window))
-    return replace(head, design=head.design.replace(window=window), activity=activity, context=None)
-
-
 def _point(at: float, head: Head, policy: Refresh | None = None) -> Point:
     cost = of_head(head, policy)
-    refreshed = sum(line.bottom_up.energy for line in cost.lines if line.name == "refresh")
-    return Point(float(at), cost, refreshed / cost.bottom_up.energy, tokens_per_second(head, 1))
+    refreshed = cost.bottom_up.parts[REFRESH].energy if REFRESH in cost.bottom_up.parts else 0.0
+    return Point(float(at), cost, refreshed / cost.bottom_up.energy, _throughput(head, 1))
+
+
+def _throughput(head: Head, streams: int) -> float:
+    """Tokens per second of one layer whose circuits so many sequences share by turns."""
+    return head.found_schedule(head.group).throughput(streams)

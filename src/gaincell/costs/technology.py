@@ -6,13 +6,14 @@ import dataclasses
 import math
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gaincell.costs.data import FOLDER, Sourced, build, number_kinds, parse, read_toml
+from gaincell.chips.fields import number_kinds
+from gaincell.costs.data import FOLDER, Sourced, build, read_toml
 from gaincell.errors import DesignError
-from gaincell.quantity import Quantity, did_you_mean, one_of
+from gaincell.quantity import check_keys, did_you_mean, one_of
 from gaincell.units import (
     AmperePerMetre,
     Farad,
@@ -30,7 +31,6 @@ from gaincell.units import (
 SHIPPED = FOLDER / "technologies"
 REFERENCE = "28nm"
 """Its ranges hold for every file."""
-WORDS = ("name", "description")
 CELL_TRANSISTORS = 6
 
 
@@ -102,17 +102,12 @@ class Technology(Sourced):
 
     def replace(self, **changes: Any) -> Technology:
         """A copy with some numbers changed, checked against their ranges. Raises DesignError."""
-        kinds = number_kinds(Technology)
-        provenance, where = dict(self.provenance), f"technology {self.name!r}"
+        kinds, provenance = number_kinds(Technology), dict(self.provenance)
+        check_keys(changes, kinds, f"technology {self.name!r}")
         for key, value in changes.items():
-            if key not in kinds:
-                hint = did_you_mean(key, kinds)
-                raise DesignError(
-                    f"technology {self.name!r}: unknown key {key!r}{hint}; allowed: {one_of(kinds)}"
-                )
             where = f"technology {self.name!r}: {key}"
-            changes[key] = kinds[key].convert(value, f"{where}: {key}")
-            provenance[key] = provenance[key].set_to(changes[key], f"{where}: {key}")
+            changes[key] = kinds[key].convert(value, where)
+            provenance[key] = provenance[key].set_to(changes[key], where)
         return dataclasses.replace(self, **changes, provenance=provenance)
 
 
@@ -130,27 +125,21 @@ def load_technology(source: str | os.PathLike[str] | Technology) -> Technology:
     if isinstance(source, Technology):
         return source
     path = _locate(os.fspath(source))
-    found = build(Technology, _read(path, ()), WORDS, str(path))
-    limited = {key: _limited(key, quantity, path) for key, quantity in found.provenance.items()}
+    found = build(Technology, _read(path, ()), str(path))
+    limited = {}
+    for key, quantity in found.provenance.items():
+        (low, high), (lowest, highest) = quantity.range, _reference().provenance[key].range
+        limited[key] = dataclasses.replace(quantity, range=(max(low, lowest), min(high, highest)))
+        limited[key].check_range(f"{path}: {key}")
     return dataclasses.replace(found, provenance=limited)
 
 
-def _limited(key: str, quantity: Quantity, path: Path) -> Quantity:
-    """A number that also lies where the shipped process allows it: a file's own range may be narrower, not
-    wider, so that nothing becomes negative and no divisor 0. Raises DesignError.
+@cache
+def _reference() -> Technology:
+    """Where every number may lie: a file's own range may be narrower, not wider, so that nothing becomes
+    negative and no divisor 0.
     """
-    low, high = _limits()[key]
-    limited = dataclasses.replace(quantity, range=(max(low, quantity.range[0]), min(high, quantity.range[1])))
-    limited.check_range(f"{path}: {key}")
-    return limited
-
-
-@lru_cache(maxsize=1)
-def _limits() -> dict[str, tuple[float, float]]:
-    """Ranges of technologies/28nm.toml, by key."""
-    kinds = number_kinds(Technology)
-    _, found = parse(_read(SHIPPED / f"{REFERENCE}.toml", ()), kinds, WORDS, REFERENCE)
-    return {key: quantity.range for key, quantity in found.items()}
+    return build(Technology, _read(SHIPPED / f"{REFERENCE}.toml", ()), REFERENCE)
 
 
 def _locate(name: str) -> Path:

@@ -18,7 +18,7 @@ Not modelled: norms, activations, embedding, sampling; kernel launches and host;
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 from gaincell.costs import retention
 from gaincell.costs.cost import Cost
@@ -27,68 +27,70 @@ from gaincell.costs.roll_up import ModelCost, paced
 from gaincell.costs.size import PRODUCTS, ModelSize
 from gaincell.costs.surroundings import surroundings
 from gaincell.errors import InputError
-from gaincell.units import Second
+from gaincell.results.system_cost import CitedTime, EnergyTime, WholeModel
 
-ATTENTION, LINEAR, TRANSFERS = "attention", "linear layers", "inputs and outputs"
 BYTES_PER_WEIGHT = 2.0
 """bfloat16."""
 
 
-@dataclass(frozen=True)
-class Arrangement:
-    """Who computes what; costs per token of one sequence.
-
-    title: in words.  attention, linear, transfers: energy and latency of each, bottom-up.
-    cited: attention as the paper states it; None where no gain cells compute it.
-    held: how long a token is needed, s.  note: what that means for its cells, in words; both None without.
-    """
-
-    title: str
-    attention: Cost
-    linear: Cost
-    transfers: Cost
-    cited: Cost | None = None
-    held: Second | None = None
-    note: str | None = None
-
-    @property
-    def total(self) -> Cost:
-        return self.attention + self.linear + self.transfers
-
-    @property
-    def total_cited(self) -> Cost:
-        """With the cited attention, where there is one."""
-        return (self.cited or self.attention) + self.linear + self.transfers
-
-    def share(self, number: str) -> float:
-        """Of attention in the whole, of "energy" or "latency"."""
-        return float(getattr(self.attention, number) / getattr(self.total, number))
-
-
-def arrangements(model: ModelCost, gpu: Stated, context: int) -> list[Arrangement]:
-    """The GPU alone; gain cells beside it; gain cells beside analog linear layers.
+def arrangements(model: ModelCost, gpu: Stated, context: int) -> tuple[WholeModel, ...]:
+    """The GPU alone; gain cells beside it; gain cells beside analog linear layers. Gains are over the first.
 
     context: tokens in the GPU's cache; the gain cells hold those of their window.
     """
     size, batch = model.size, model.batch
     if context < 1:
         raise InputError(f"context = {context!r} is out of range; allowed: 1 or more tokens")
-    dense = gpu_linear(size, gpu, batch)
-    return [
-        Arrangement(f"all on {gpu.title}", gpu_attention(size, gpu, context, batch), dense, Cost()),
-        _with_cells(f"gain cells, linear layers on {gpu.title}", model, dense),
-        _with_cells("gain cells, analog linear layers", model, analog_linear(size, batch)),
-    ]
+    dense, attention = gpu_linear(size, gpu, batch), gpu_attention(size, gpu, context, batch)
+    first = attention + dense
+    return (
+        _arranged(f"all on {gpu.title}", first, attention, dense, Cost()),
+        _with_cells(f"gain cells, linear layers on {gpu.title}", first, model, dense),
+        _with_cells("gain cells, analog linear layers", first, model, analog_linear(size, batch)),
+    )
 
 
-def _with_cells(title: str, model: ModelCost, linear: Cost) -> Arrangement:
+def _with_cells(title: str, first: Cost, model: ModelCost, linear: Cost) -> WholeModel:
     """Attention in gain cells whose tokens follow each other at the pace of the whole."""
     moved = transfers(model)
     slow = paced(model, linear.latency + moved.latency)
-    head = slow.head.head
     attention = Cost(energy=slow.energy_bottom_up, latency=slow.latency[1])
     stated = Cost(energy=model.energy_cited, latency=model.latency[0])
-    return Arrangement(title, attention, linear, moved, stated, retention.held(head), retention.note(head))
+    return replace(
+        _arranged(title, first, attention, linear, moved, stated),
+        note=retention.note(slow.head.head),
+        held=retention.held(slow.head.head),
+    )
+
+
+def _arranged(
+    title: str, first: Cost, attention: Cost, linear: Cost, moved: Cost, cited: Cost | None = None
+) -> WholeModel:
+    """Costs per token of one sequence, bottom-up.
+
+    first: all of the arrangement that gains are over.  cited: attention as the paper states it, if at all.
+    """
+    total, total_cited = attention + linear + moved, (cited or attention) + linear + moved
+    return WholeModel(
+        title=title,
+        attention=_energy_time(attention),
+        linear=_energy_time(linear),
+        transfers=_energy_time(moved),
+        total=_energy_time(total),
+        total_cited=_energy_time(total_cited),
+        attention_share_of_energy=attention.energy / total.energy,
+        energy_gain=first.energy / total.energy,
+        energy_gain_cited=first.energy / total_cited.energy,
+        attention_share_of_latency=attention.latency / total.latency,
+        latency_gain=first.latency / total.latency,
+        latency_gain_cited=first.latency / total_cited.latency,
+        note=None,
+        attention_cited=None if cited is None else CitedTime(cited.energy, cited.latency),
+    )
+
+
+def _energy_time(cost: Cost) -> EnergyTime:
+    return EnergyTime(cost.energy, cost.latency)
 
 
 def gpu_linear(size: ModelSize, gpu: Stated, batch: int) -> Cost:
@@ -100,8 +102,7 @@ def gpu_linear(size: ModelSize, gpu: Stated, batch: int) -> Cost:
 
 def gpu_attention(size: ModelSize, gpu: Stated, context: int, batch: int) -> Cost:
     """Attention on a GPU whose cache passes once at the stated bandwidth."""
-    seen = min(context, size.sliding_window) if size.sliding_window else context
-    time = batch * seen * size.cache_bytes() / gpu.bandwidth
+    time = batch * size.seen(context) * size.cache_bytes() / gpu.bandwidth
     return Cost(energy=gpu.power * time / batch, latency=time)
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict
 from importlib import resources
 from typing import Any
@@ -34,7 +34,7 @@ from gaincell.demonstrator.arrays import voltage_reach
 from gaincell.demonstrator.guard import Guard
 from gaincell.demonstrator.pair import Pair
 from gaincell.demonstrator.server import REQUEST
-from gaincell.demonstrator.sessions import Full, Gone, Sessions
+from gaincell.demonstrator.sessions import Refused, Session, Sessions
 from gaincell.demonstrator.settings import Chip, Request
 from gaincell.errors import GaincellError, InputError
 from gaincell.files import parse_json
@@ -45,28 +45,9 @@ LARGEST_BODY = 1_000_000
 SCRIPTS = ("page.js", "texts.js", "arrays.js", "drawing.js")
 TEMPLATES = resources.files("gaincell") / "demonstrator" / "templates"
 
-Handler = Callable[[Call], Awaitable[Response]]
-
-
-class TooLarge(GaincellError):
-    """A request is larger than any page sends."""
-
-
-class TooSlow(GaincellError):
-    """A request is begun and not ended."""
-
-
-STATUS = {Full: 503, Gone: 404, TooLarge: 413, TooSlow: 408}
-
 
 def application(pair: Pair, *, pages: int, names: Iterable[str] = ()) -> Starlette:
-    """The server of two models.
-
-    Args:
-        pair: the models.
-        pages: that may be open at a time.
-        names: of this machine, see `Guard`.
-    """
+    """The server of two models.  pages: that may be open at a time.  names: of this machine, see `Guard`."""
     sessions = Sessions(pair, pages)
 
     @contextlib.asynccontextmanager
@@ -76,8 +57,12 @@ def application(pair: Pair, *, pages: int, names: Iterable[str] = ()) -> Starlet
         sweeping.cancel()
         await sessions.close_all()
 
-    routes = [*_page(), *_api(sessions)]
-    app = Starlette(routes=routes, middleware=[Middleware(Guard, names=tuple(names))], lifespan=life)
+    app = Starlette(
+        routes=[*_page(), *_api(sessions)],
+        middleware=[Middleware(Guard, names=tuple(names))],
+        exception_handlers={GaincellError: _refuse},
+        lifespan=life,
+    )
     app.state.sessions = sessions
     return app
 
@@ -89,13 +74,11 @@ def _page() -> list[Route]:
     files = {"/": (_template("page.html"), "text/html"), "/style.css": (style, "text/css")}
     files |= {f"/{name}": (_template(name), "text/javascript") for name in SCRIPTS}
 
-    def serve(content: str, kind: str) -> Handler:
-        async def answer(call: Call) -> Response:
-            return Response(content, media_type=kind)
+    async def serve(call: Call) -> Response:
+        content, kind = files[call.url.path]
+        return Response(content, media_type=kind)
 
-        return answer
-
-    return [Route(path, serve(*file), methods=["GET"]) for path, file in files.items()]
+    return [Route(path, serve, methods=["GET"]) for path in files]
 
 
 def _template(name: str) -> str:
@@ -103,6 +86,9 @@ def _template(name: str) -> str:
 
 
 def _api(sessions: Sessions) -> list[Route]:
+    def session(call: Call) -> Session:
+        return sessions.find(call.path_params["id"])
+
     async def about(call: Call) -> Response:
         return JSONResponse(describe(sessions.pair))
 
@@ -110,63 +96,52 @@ def _api(sessions: Sessions) -> list[Route]:
         return JSONResponse({"id": sessions.open().id}, 201)
 
     async def page(call: Call) -> Response:
-        found = sessions.find(call.path_params["id"])
+        found = session(call)
         return JSONResponse({"chip": asdict(found.chip), "run": found.run, "state": found.state})
 
     async def chip(call: Call) -> Response:
-        found = sessions.find(call.path_params["id"])
+        found = session(call)
         found.chip = Chip.read(await _json(call), sessions.pair.design)
         return JSONResponse({"chip": asdict(found.chip)})
 
     async def text(call: Call) -> Response:
-        found = sessions.find(call.path_params["id"])
+        found = session(call)
         if call.method == "DELETE":
             await found.stop()
             return JSONResponse({"state": found.state})
         return JSONResponse({"run": await found.start(Request.read(await _json(call)))}, 202)
 
     async def rest(call: Call) -> Response:
-        sessions.find(call.path_params["id"]).rest()
+        session(call).rest()
         return Response(status_code=204)
 
     async def news(call: Call) -> Response:
-        found = sessions.find(call.path_params["id"])
-        return JSONResponse(
-            await found.news(_whole(call, "run"), _whole(call, "after"), call.query_params.get("state", ""))
-        )
+        state = call.query_params.get("state", "")
+        return JSONResponse(await session(call).news(_whole(call, "run"), _whole(call, "after"), state))
 
     async def arrays(call: Call) -> Response:
-        found = sessions.find(call.path_params["id"])
-        wanted = (_whole(call, name) for name in ("run", "after", "layer", "head"))
-        seen = await found.picture(*wanted)
+        found = session(call)
+        seen = await found.picture(*(_whole(call, name) for name in ("run", "after", "layer", "head")))
         if seen is None:
             return Response(status_code=204)
         return Response(seen, media_type="application/octet-stream")
 
     one = "/api/pages/{id}"
-    table: list[tuple[str, Handler, list[str]]] = [
-        ("/api/about", about, ["GET"]),
-        ("/api/pages", open_page, ["POST"]),
-        (one, page, ["GET"]),
-        (f"{one}/chip", chip, ["PUT"]),
-        (f"{one}/text", text, ["POST", "DELETE"]),
-        (f"{one}/rest", rest, ["POST"]),
-        (f"{one}/news", news, ["GET"]),
-        (f"{one}/arrays", arrays, ["GET"]),
+    return [
+        Route("/api/about", about, methods=["GET"]),
+        Route("/api/pages", open_page, methods=["POST"]),
+        Route(one, page, methods=["GET"]),
+        Route(f"{one}/chip", chip, methods=["PUT"]),
+        Route(f"{one}/text", text, methods=["POST", "DELETE"]),
+        Route(f"{one}/rest", rest, methods=["POST"]),
+        Route(f"{one}/news", news, methods=["GET"]),
+        Route(f"{one}/arrays", arrays, methods=["GET"]),
     ]
-    return [Route(path, _checked(handler), methods=methods) for path, handler, methods in table]
 
 
-def _checked(handler: Handler) -> Handler:
+async def _refuse(call: Call, error: Exception) -> Response:
     """Errors of a user as answers."""
-
-    async def answer(call: Call) -> Response:
-        try:
-            return await handler(call)
-        except GaincellError as error:
-            return JSONResponse({"error": str(error)}, STATUS.get(type(error), 400))
-
-    return answer
+    return JSONResponse({"error": str(error)}, error.status if isinstance(error, Refused) else 400)
 
 
 async def _json(call: Call) -> Any:
@@ -179,9 +154,9 @@ async def _json(call: Call) -> Any:
             async for chunk in call.stream():
                 body += chunk
                 if len(body) > LARGEST_BODY:
-                    raise TooLarge(f"the request is too large; allowed: {LARGEST_BODY:,} bytes")
+                    raise Refused(413, f"the request is too large; allowed: {LARGEST_BODY:,} bytes")
     except TimeoutError:
-        raise TooSlow(f"the request did not come within {REQUEST:g} s") from None
+        raise Refused(408, f"the request did not come within {REQUEST:g} s") from None
     try:
         return parse_json(body)
     except ValueError as error:

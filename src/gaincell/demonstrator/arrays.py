@@ -37,8 +37,7 @@ LEVELS = 127
 def picture(generation: Generation, layer: int, head: int) -> bytes | None:
     """The arrays of one query head at the last token; None before the first one.
 
-    Raises:
-        InputError: there is no such layer or head.
+    Raises InputError: there is no such layer or head.
     """
     check_head(generation.pair.layers, layer, head)
     snapshot = generation.snapshot

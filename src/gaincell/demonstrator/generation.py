@@ -26,12 +26,12 @@ import torch
 from torch import Tensor
 
 from gaincell.chips.design import Design
-from gaincell.demonstrator.pair import Observed, Pair, log_probabilities
+from gaincell.demonstrator.pair import Observed, Pair
 from gaincell.demonstrator.settings import NO_DECAY, Chip, Request
 from gaincell.demonstrator.software import OWN, READING, SoftwareText
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.cache import RingCache
-from gaincell.integrations.hf.streaming import new_text
+from gaincell.integrations.hf.context import new_text
 from gaincell.units import Second
 
 PIECE = 128
@@ -58,15 +58,9 @@ class Snapshot(NamedTuple):
 
 
 class Generation:
-    """State of one text: a ring for the hardware, a cache for the software.
+    """State of one text: a ring for the hardware, a cache for the software.  chip: as it is at the beginning.
 
-    Args:
-        pair: the models.
-        request: what is asked for.
-        chip: the sliders at the beginning.
-
-    Raises:
-        InputError: the prompt has no tokens.
+    Raises InputError: the prompt has no tokens.
     """
 
     def __init__(self, pair: Pair, request: Request, chip: Chip) -> None:
@@ -99,9 +93,7 @@ class Generation:
         """One piece of the prompt, or one token; what there is to tell.
 
         chip: the sliders now.  rests: pauses of one retention time before anything else.
-
-        Raises:
-            ModelError: the hardware model's logits are no numbers.
+        Raises ModelError: the hardware model's logits are no numbers.
         """
         self.pair.use(self.design)
         changed = chip != self._chip or rests > 0
@@ -131,7 +123,7 @@ class Generation:
         self.snapshot = Snapshot(layers, self.design, seen, now)
         if not bool(torch.isfinite(hardware).all()):
             raise ModelError("the hardware model's output is not a number: the chip is too far from its own")
-        ours, theirs = log_probabilities(hardware), log_probabilities(software[READING])
+        ours, theirs = (one.double().log_softmax(-1) for one in (hardware, software[READING]))
         bits = float((theirs.exp() * (theirs - ours)).sum().clamp(min=0)) / math.log(2)
         self._bits += bits
         new = self._sampled(hardware, software[OWN])

@@ -33,11 +33,9 @@ HEADERS = {
 
 
 class Guard:
-    """Answers strangers with 403 and passes everything else on, with headers for the browser.
+    """Answers strangers with 403 and passes everything else on to `app`, with headers for the browser.
 
-    Args:
-        app: what is guarded.
-        names: of this machine that are allowed besides addresses and localhost.
+    names: of this machine that are allowed besides addresses and localhost.
     """
 
     def __init__(self, app: ASGIApp, names: Iterable[str] = ()) -> None:

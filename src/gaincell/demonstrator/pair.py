@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,12 +18,11 @@ from gaincell.errors import GaincellError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.cache import RingCache
-from gaincell.integrations.hf.context import default_length
-from gaincell.integrations.hf.digital_scaling import has_array_normaliser, has_exponents
+from gaincell.integrations.hf.context import default_length, learned_positions
 from gaincell.integrations.hf.models import load_software
+from gaincell.integrations.hf.reparametrisation import has_array_normaliser, has_exponents
 from gaincell.integrations.hf.size import size_of
 from gaincell.integrations.hf.sources import without_revision
-from gaincell.integrations.hf.streaming import learned_positions
 from gaincell.integrations.hf.support import attention_modules, own_window
 from gaincell.mapping.ready import Ready
 from gaincell.nn.attention import GainCellAttention
@@ -45,15 +43,10 @@ the digital sum before gain and offset."""
 class Pair:
     """A model in its arrays, the same model in software, and what their pages need to know.
 
-    Args:
-        name: as the user gave it.
-        ready: the model in its arrays.
-        progress: of the measurement of the arrays' activity on the sample text.
-
+    name: as the user gave it.  progress: of the measurement of the arrays' activity on the sample text.
     Not safe to use from several threads at a time: designs are exchanged and layers observed in place.
 
-    Raises:
-        GaincellError: the base model cannot be read, or the chip has effects that a ring does not model.
+    Raises GaincellError: the base model cannot be read, or the chip has effects that a ring does not model.
     """
 
     def __init__(self, name: str, ready: Ready, progress: Progress = silent) -> None:
@@ -117,9 +110,3 @@ class Pair:
         process = load_technology(TECHNOLOGY)
         head = roll_up.mean_head(self.size, self.design, process, self.activity, columns)
         return head.bottom_up.energy * self.size.layers * self.size.heads
-
-
-@torch.inference_mode()
-def log_probabilities(logits: Tensor) -> Tensor:
-    """Of every token of the vocabulary, natural logarithms."""
-    return torch.log_softmax(logits.double(), -1)

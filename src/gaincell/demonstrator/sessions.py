@@ -12,6 +12,7 @@ everything as it was.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -39,12 +40,12 @@ log = logging.getLogger("gaincell.serve")
 Found = TypeVar("Found")
 
 
-class Full(GaincellError):
-    """There are as many pages as are allowed."""
+class Refused(GaincellError):
+    """A request that is not answered.  status: of HTTP."""
 
-
-class Gone(GaincellError):
-    """The page's text was freed, or never was."""
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Session:
@@ -72,15 +73,13 @@ class Session:
     async def start(self, request: Request) -> int:
         """Begin a text; one that is being written is stopped. The number of the run.
 
-        Raises:
-            InputError: the prompt has no tokens.
-            Gone: the page was closed meanwhile.
+        Raises InputError: the prompt has no tokens; Refused: the page was closed meanwhile.
         """
         async with self._starting:  # starts at once begin one after the other
             await self.stop()
             generation = await self._worker.do(partial(Generation, self._pair, request, self.chip))
             if self._ending:
-                raise Gone("this page was closed")
+                raise Refused(404, "this page was closed")
             self.run += 1
             self.events, self.state, self.generation, self._rests = [], "reading", generation, 0
             self._halted = False
@@ -109,8 +108,7 @@ class Session:
     async def picture(self, run: int, after: int, layer: int, head: int) -> bytes | None:
         """The arrays of a head at a later token than `after` of a run; None where there is none for a while.
 
-        Raises:
-            InputError: there is no such layer or head.
+        Raises InputError: there is no such layer or head.
         """
         self.last_seen = time.monotonic()
         check_head(self._pair.layers, layer, head)
@@ -119,8 +117,7 @@ class Session:
             generation = self.generation
             return generation is not None and (self.run != run or generation.written > after)
 
-        if not newer():
-            await self._wait(newer)
+        await self._wait(newer)
         generation = self.generation
         if generation is None or not newer():
             return None
@@ -156,13 +153,10 @@ class Session:
         self._news = asyncio.Event()
 
     async def _wait(self, until: Callable[[], bool]) -> None:
-        end = time.monotonic() + PATIENCE
-        while not until() and not self._ending and (left := end - time.monotonic()) > 0:
-            news = self._news
-            try:
-                await asyncio.wait_for(news.wait(), left)
-            except TimeoutError:
-                return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                while not until() and not self._ending:
+                    await self._news.wait()
 
 
 class Worker:
@@ -181,45 +175,30 @@ class Worker:
 
 
 class Sessions:
-    """All open pages.
-
-    Args:
-        pair: the models.
-        most: pages at a time.
-    """
+    """All open pages.  most: at a time."""
 
     def __init__(self, pair: Pair, most: int) -> None:
         self.pair, self.most = pair, most
         self._worker = Worker()
         self._open: dict[str, Session] = {}
 
-    def __len__(self) -> int:
-        return len(self._open)
-
     def open(self) -> Session:
-        """A new page.
-
-        Raises:
-            Full: there are too many.
-        """
+        """A new page. Raises Refused: there are too many."""
         if len(self._open) >= self.most:
-            raise Full(
+            raise Refused(
+                503,
                 f"{self.most} pages are open already, which is as many as this server serves: close one and "
-                f"wait {GRACE:g} seconds, or start it with --pages"
+                f"wait {GRACE:g} seconds, or start it with --pages",
             )
         session = Session(self._worker, self.pair)
         self._open[session.id] = session
         return session
 
     def find(self, id: str) -> Session:
-        """An open page.
-
-        Raises:
-            Gone: there is none of this name.
-        """
+        """An open page. Raises Refused: there is none of this name."""
         session = self._open.get(id)
         if session is None:
-            raise Gone("this page was away for too long and its text was freed")
+            raise Refused(404, "this page was away for too long and its text was freed")
         return session
 
     async def close(self, id: str) -> None:

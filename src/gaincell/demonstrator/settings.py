@@ -49,11 +49,7 @@ class Chip:
 
     @classmethod
     def read(cls, given: Any, design: Design) -> Chip:
-        """From a page.
-
-        Raises:
-            InputError: a number is missing, unknown or out of range.
-        """
+        """From a page. Raises InputError: a number is missing, unknown or out of range."""
         limits: Json = {
             name: Annotated[float, Field(ge=low, le=high)] for name, (low, high) in ranges(design).items()
         }
@@ -101,8 +97,7 @@ class Request:
     def read(cls, given: Any) -> Request:
         """From a page.
 
-        Raises:
-            InputError: the prompt is empty or too long, a number is missing, unknown or out of range.
+        Raises InputError: the prompt is empty or too long, a number is missing, unknown or out of range.
         """
         prompt = given.get("prompt") if isinstance(given, Mapping) else None
         if not isinstance(prompt, str):

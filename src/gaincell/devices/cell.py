@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gaincell.devices.tabulated import TabulatedCell
+from gaincell.devices.tabulated import TabulatedCell, require_positive
 from gaincell.errors import DesignError
 
 
@@ -70,12 +70,6 @@ def _derivative(coefficients: Sequence[float]) -> tuple[float, ...]:
     return tuple(p * c for p, c in enumerate(coefficients) if p > 0) or (0.0,)
 
 
-def _require_positive(cell: str, **numbers: float) -> None:
-    for key, value in numbers.items():
-        if not (math.isfinite(value) and value > 0):
-            raise DesignError(f"cell {cell!r}: {key} = {value!r} must be a finite number above 0")
-
-
 @dataclass(frozen=True)
 class LinearCell:
     """The ideal cell, F(u) = linear_slope * u.
@@ -86,13 +80,10 @@ class LinearCell:
     """
 
     linear_slope: float
+    name = "linear"
 
     def __post_init__(self) -> None:
-        _require_positive(self.name, linear_slope=self.linear_slope)
-
-    @property
-    def name(self) -> str:
-        return "linear"
+        require_positive(self.name, self.numbers)
 
     @property
     def coefficients(self) -> tuple[float, ...]:
@@ -121,6 +112,7 @@ class PolynomialCell:
 
     coefficients: tuple[float, ...]
     linear_slope: float
+    name = "polynomial"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "coefficients", tuple(float(c) for c in self.coefficients))
@@ -128,7 +120,7 @@ class PolynomialCell:
             raise DesignError(
                 f"cell 'polynomial': coefficients {self.coefficients!r} must be two or more finite numbers"
             )
-        _require_positive(self.name, linear_slope=self.linear_slope)
+        require_positive(self.name, {"linear_slope": self.linear_slope})
 
     @classmethod
     def from_two_variable_fit(
@@ -143,10 +135,6 @@ class PolynomialCell:
         for (i, j), c_ij in sorted(c.items()):
             coefficients[i] += c_ij * v_in**j
         return cls(tuple(coefficients), linear_slope)
-
-    @property
-    def name(self) -> str:
-        return "polynomial"
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -179,7 +167,7 @@ class PowerCell:
     def __post_init__(self) -> None:
         if self.exponent < 3 or self.exponent % 2 == 0:
             raise DesignError(f"cell {self.name!r}: the exponent must be odd and at least 3")
-        _require_positive(self.name, span=self.span, half_span=self.half_span, linear_slope=self.linear_slope)
+        require_positive(self.name, self.numbers)
 
     @property
     def name(self) -> str:
@@ -213,29 +201,16 @@ class SigmoidCell:
     span: float
     half_span: float
     linear_slope: float
+    name = "sigmoid"
+    coefficients = None
 
     def __post_init__(self) -> None:
-        _require_positive(self.name, **{key: float(value) for key, value in self._fields().items()})
-
-    def _fields(self) -> dict[str, Any]:
-        return {
-            "sigmoid_steepness": self.steepness,
-            "span": self.span,
-            "half_span": self.half_span,
-            "linear_slope": self.linear_slope,
-        }
-
-    @property
-    def name(self) -> str:
-        return "sigmoid"
-
-    @property
-    def coefficients(self) -> None:
-        return None
+        require_positive(self.name, self.numbers)
 
     @property
     def numbers(self) -> dict[str, Any]:
-        return self._fields()
+        span = {"span": self.span, "half_span": self.half_span}
+        return {"sigmoid_steepness": self.steepness, **span, "linear_slope": self.linear_slope}
 
     @property
     def _scale(self) -> float:
@@ -263,29 +238,16 @@ class ExponentialCell:
     span: float
     half_span: float
     linear_slope: float
+    name = "exponential"
+    coefficients = None
 
     def __post_init__(self) -> None:
-        _require_positive(self.name, **{key: float(value) for key, value in self._fields().items()})
-
-    def _fields(self) -> dict[str, Any]:
-        return {
-            "exponential_rate": self.rate,
-            "span": self.span,
-            "half_span": self.half_span,
-            "linear_slope": self.linear_slope,
-        }
-
-    @property
-    def name(self) -> str:
-        return "exponential"
-
-    @property
-    def coefficients(self) -> None:
-        return None
+        require_positive(self.name, self.numbers)
 
     @property
     def numbers(self) -> dict[str, Any]:
-        return self._fields()
+        span = {"span": self.span, "half_span": self.half_span}
+        return {"exponential_rate": self.rate, **span, "linear_slope": self.linear_slope}
 
     @property
     def _scale(self) -> float:
@@ -298,10 +260,6 @@ class ExponentialCell:
         return self._scale * self.rate * torch.exp(self.rate * u)
 
 
-def _linear(n: Mapping[str, Any]) -> Cell:
-    return LinearCell(n["linear_slope"])
-
-
 def _polynomial_cell(n: Mapping[str, Any]) -> Cell:
     if "coefficients" in n:
         return PolynomialCell(tuple(n["coefficients"]), n["linear_slope"])
@@ -311,47 +269,25 @@ def _polynomial_cell(n: Mapping[str, Any]) -> Cell:
     return PolynomialCell.from_two_variable_fit(fit, n["v_in"], n["linear_slope"])
 
 
-def _cubed(n: Mapping[str, Any]) -> Cell:
-    return PowerCell(3, n["span"], n["half_span"], n["linear_slope"])
-
-
-def _fifth_power(n: Mapping[str, Any]) -> Cell:
-    return PowerCell(5, n["span"], n["half_span"], n["linear_slope"])
-
-
-def _sigmoid(n: Mapping[str, Any]) -> Cell:
-    return SigmoidCell(n["sigmoid_steepness"], n["span"], n["half_span"], n["linear_slope"])
-
-
-def _tabulated(n: Mapping[str, Any]) -> Cell:
-    return TabulatedCell(tuple(n["volts"]), tuple(n["currents"]), n["linear_slope"])
-
-
-def _exponential(n: Mapping[str, Any]) -> Cell:
-    return ExponentialCell(n["exponential_rate"], n["span"], n["half_span"], n["linear_slope"])
-
-
 CELL_KINDS: Mapping[str, Callable[[Mapping[str, Any]], Cell]] = {
-    "linear": _linear,
+    "linear": lambda n: LinearCell(n["linear_slope"]),
     "polynomial": _polynomial_cell,
-    "x3": _cubed,
-    "x5": _fifth_power,
-    "sigmoid": _sigmoid,
-    "exponential": _exponential,
-    "tabulated": _tabulated,
+    "x3": lambda n: PowerCell(3, n["span"], n["half_span"], n["linear_slope"]),
+    "x5": lambda n: PowerCell(5, n["span"], n["half_span"], n["linear_slope"]),
+    "sigmoid": lambda n: SigmoidCell(n["sigmoid_steepness"], n["span"], n["half_span"], n["linear_slope"]),
+    "exponential": lambda n: ExponentialCell(
+        n["exponential_rate"], n["span"], n["half_span"], n["linear_slope"]
+    ),
+    "tabulated": lambda n: TabulatedCell(tuple(n["volts"]), tuple(n["currents"]), n["linear_slope"]),
 }
+"""How each kind is built from the numbers of a design file."""
 
 
 def named_cell(kind: str, numbers: Mapping[str, Any]) -> Cell:
     """Build a cell from the numbers of a design file.
 
-    numbers holds at least what the kind needs and may hold more, so one table serves all kinds:
-        linear        linear_slope
-        polynomial    linear_slope and either coefficients (C0, ..., Cp) or c00, c01, ... c30 with v_in
-        x3, x5        linear_slope, span, half_span
-        sigmoid       linear_slope, span, half_span, sigmoid_steepness
-        exponential   linear_slope, span, half_span, exponential_rate
-        tabulated     linear_slope, volts, currents
+    numbers: at least those that CELL_KINDS takes for the kind, and maybe more, so that one table serves all
+    kinds; a polynomial takes coefficients (C0, ..., Cp), or c00, c01, ... c30 with v_in.
     Units: linear_slope in charge units per volt, span in charge units, half_span and v_in in volts,
     sigmoid_steepness and exponential_rate in 1/volt, volts relative to V_offset, currents in charge units.
 

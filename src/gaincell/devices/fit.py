@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -44,6 +45,8 @@ CONFIDENCE = 0.95
 MOST_ORDER = 9
 WORST_CONDITION = 1e8
 GRID = 401
+SHOWN = 50
+"""Cells whose points are drawn."""
 
 
 @dataclass(frozen=True)
@@ -123,47 +126,33 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
     if not 1 <= order <= MOST_ORDER:
         raise InputError(f"order {order}; choose 1 to {MOST_ORDER}")
     where = str(table.path)
-    cells = [
-        (number, rows["voltage"] - scale.v_offset, rows["current"] * scale.charge_per_ampere)
-        for number, rows in table.cells()
-    ]
-    cells, broken = without_broken(cells, scale)
+    cells, broken = without_broken(
+        [
+            (name, rows["voltage"] - scale.v_offset, rows["current"] * scale.charge_per_ampere)
+            for name, rows in table.cells()
+        ],
+        scale,
+    )
     _check_cells(cells, scale, kind, order, where)
-    own = np.array([_least_squares(u, y, order, f"{where}: cell {n}")[0] for n, u, y in cells])
-    spread = [_least_squares(u, y, order, where)[1] for _, u, y in cells]
+    solved = [_least_squares(u, y, order, f"{where}: cell {n}") for n, u, y in cells]
+    own, spread = (np.array(parts) for parts in zip(*solved, strict=True))
     mean = own.mean(0)
-    half = _half_widths(own, spread, [len(u) for _, u, _ in cells])
-    low, high = scale.ends
-    grid = np.linspace(low, high, GRID)
-    slope = _best_slope(grid, _value(mean, grid))
-    if slope <= 0:
-        raise InputError(
-            f"{where}: the current falls with the voltage; if the sign is a convention, negate the currents"
-        )
+    half = _half_widths(own, spread, len(cells[0][1]))
+    grid = np.linspace(*scale.ends, GRID)
+    cell = _nominal_cell(cells, kind, mean, grid, scale, where)
+    (gain, shift, offset, explained), errors = _mismatch(cell, cells)
     if kind == "polynomial":
-        _check_rising(mean, grid, scale, f"{where}: the polynomial of order {order}")
-        cell: Cell = PolynomialCell(tuple(mean), slope)
-    else:
-        cell = _table_cell(cells, slope, where)
-    mismatch, tables = _mismatch(cell, cells) if len(cells) > 1 else (None, [])
-    if kind == "polynomial":
-        own_curves = [_value(c, u) for c, (_, u, _) in zip(own, cells, strict=True)]
-        curves, parameters = np.array([_value(c, grid) for c in own]), own.size
+        drawn, free = [partial(_value, c) for c in own], own.size
     else:  # the table, with a gain, a shift and an offset of each cell
-        errors = tables or [np.zeros(3)]
-        own_curves = [_moved(cell, e, u) for e, (_, u, _) in zip(errors, cells, strict=True)]
-        curves, parameters = np.array([_moved(cell, e, grid) for e in errors]), 3 * len(tables)
-    all_y = np.concatenate([y for _, _, y in cells])
-    residuals = all_y - np.concatenate(own_curves)
-    from_nominal = all_y - _current(cell, np.concatenate([u for _, u, _ in cells]))
-    squares = float(((all_y - all_y.mean()) ** 2).sum())
-    full_scale = float(_current(cell, np.array([high]))[0])
-    noise = _noise_of_reads(table, scale, {number for number, _, _ in cells})
-    residual_std = float(np.sqrt((residuals**2).sum() / max(1, len(residuals) - parameters)))
+        drawn, free = [partial(_moved, cell, e) for e in errors], 0 if len(cells) == 1 else 3 * len(cells)
+    u, y = (np.concatenate([points[n] for points in cells]) for n in (1, 2))
+    residuals = y - np.concatenate([curve(points[1]) for curve, points in zip(drawn, cells, strict=True)])
+    from_nominal = y - _current(cell, u)
+    squares = float(((y - y.mean()) ** 2).sum())
+    full_scale = float(_current(cell, grid[-1:])[0])
+    noise = _noise_of_reads(table, scale, {name for name, _, _ in cells})
     nominal = _current(cell, grid)
-    rms = float(np.sqrt((residuals**2).mean()))
-    gain, shift, offset, explained = mismatch or (None, None, None, None)
-    some = cells[:50]
+    some = sum(len(points[1]) for points in cells[:SHOWN])
     return CurveFit(
         cell=cell,
         coefficients=tuple(
@@ -177,19 +166,43 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
         current_offset_std=None if offset is None else offset.over(abs(full_scale)),
         explained=explained,
         noise_std=None if noise is None else noise / abs(full_scale),
-        residual_std=residual_std / abs(full_scale),
+        residual_std=float(np.sqrt((residuals**2).sum() / max(1, len(y) - free))) / abs(full_scale),
         r_squared=1.0 - float((residuals**2).sum()) / squares,
-        rms=rms,
+        rms=float(np.sqrt((residuals**2).mean())),
         nominal_r_squared=1.0 - float((from_nominal**2).sum()) / squares,
         nominal_rms=float(np.sqrt((from_nominal**2).mean())),
         cells=len(cells),
-        points=len(all_y),
+        points=len(y),
         u=grid,
         nominal=nominal,
-        curves=curves,
-        measured=(np.concatenate([u for _, u, _ in some]), np.concatenate([y for _, _, y in some])),
+        curves=np.array([curve(grid) for curve in drawn]),
+        measured=(u[:some], y[:some]),
         broken=broken,
     )
+
+
+def _nominal_cell(
+    cells: Sequence[Points], kind: str, mean: Numbers, grid: Numbers, scale: Scale, where: str
+) -> Cell:
+    """The cell of the mean coefficients, or of the mean currents; its linear slope is that of the mean's best
+    line. Raises InputError where it falls.
+    """
+    slope = _best_slope(grid, _value(mean, grid))
+    if slope <= 0:
+        raise InputError(
+            f"{where}: the current falls with the voltage; if the sign is a convention, negate the currents"
+        )
+    if kind == "tabulated":
+        return _table_cell(cells, slope, where)
+    slopes = np.polynomial.polynomial.polyval(grid, np.polynomial.polynomial.polyder(mean))
+    falling = grid[slopes < 0] + scale.v_offset
+    if len(falling):
+        raise InputError(
+            f"{where}: the polynomial of order {len(mean) - 1} falls between {falling.min():.3g} and "
+            f"{falling.max():.3g} V, a cell that is read out by its current must rise: choose another "
+            "--order, or --kind tabulated"
+        )
+    return PolynomialCell(tuple(mean), slope)
 
 
 def _check_cells(cells: Sequence[Points], scale: Scale, kind: str, order: int, where: str) -> None:
@@ -223,20 +236,20 @@ def _least_squares(u: Numbers, y: Numbers, order: int, where: str) -> tuple[Numb
     return c / units, covariance / np.outer(units, units)
 
 
-def _half_widths(own: Numbers, spread: Sequence[Numbers], points: Sequence[int]) -> Numbers:
-    """Of the confidence intervals of the mean coefficients."""
+def _half_widths(own: Numbers, spread: Numbers, points: int) -> Numbers:
+    """Of the confidence intervals of the mean coefficients. points: of the first cell."""
     n, count = own.shape
     if n == 1:
-        t = stats.t.ppf(0.5 + CONFIDENCE / 2, max(1, points[0] - count))
+        t = stats.t.ppf(0.5 + CONFIDENCE / 2, max(1, points - count))
         return np.asarray(t * np.sqrt(np.diag(spread[0])))
     return np.asarray(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * own.std(0, ddof=1) / np.sqrt(n))
 
 
-def _between(own: Numbers, spread: Sequence[Numbers]) -> tuple[tuple[float, ...], ...]:
+def _between(own: Numbers, spread: Numbers) -> tuple[tuple[float, ...], ...]:
     """Covariance of the coefficients across cells: no negative variances."""
     if len(own) < 2:
         return ()
-    values, vectors = np.linalg.eigh(np.cov(own.T) - np.mean(spread, 0))
+    values, vectors = np.linalg.eigh(np.cov(own.T) - spread.mean(0))
     covariance = (vectors * values.clip(min=0.0)) @ vectors.T
     return tuple(tuple(float(x) for x in row) for row in covariance)
 
@@ -249,13 +262,15 @@ def _moved(cell: Cell, errors: Numbers, u: Numbers) -> Numbers:
 
 def _mismatch(
     cell: Cell, cells: Sequence[Points]
-) -> tuple[tuple[Estimate, Estimate, Estimate, float], list[Numbers]]:
+) -> tuple[tuple[Estimate | None, Estimate | None, Estimate | None, float | None], list[Numbers]]:
     """Standard deviations of gain, offset voltage (V) and offset current (charge units), and what share of
-    the cells' variance they describe; and these errors of every cell.
+    the cells' variance they describe; and these errors of every cell. One cell has none.
 
     Where the slope of the cell hardly changes, a shift of the voltage cannot be told from a current: all of
     it then counts as voltage.
     """
+    if len(cells) < 2:
+        return (None, None, None, None), [np.zeros(3)]
     errors, variances, before, after = [], [], 0.0, 0.0
     for _, u, y in cells:
         f, slope = _current(cell, u), _slope(cell, u)
@@ -281,9 +296,10 @@ def _mismatch(
         np.sqrt((total * (n - 1) / stats.chi2.ppf(0.5 + s * CONFIDENCE / 2, n - 1) - noise).clip(min=0.0))
         for s in (1, -1)
     ]
-    estimates = [Estimate(float(s), (float(a), float(b))) for s, a, b in zip(found, *ends, strict=True)]
-    explained = 1.0 - after / before if before else 1.0
-    return (estimates[0], estimates[1], estimates[2], explained), errors
+    gain, shift, offset = (
+        Estimate(float(s), (float(a), float(b))) for s, a, b in zip(found, *ends, strict=True)
+    )
+    return (gain, shift, offset, 1.0 - after / before if before else 1.0), errors
 
 
 def _noise_of_reads(table: Table, scale: Scale, used: set[str]) -> float | None:
@@ -315,17 +331,6 @@ def _table_cell(cells: Sequence[Points], slope: float, where: str) -> TabulatedC
             "of their range; measure again, or leave out the cells that do not work"
         )
     return TabulatedCell(tuple(volts), tuple(rising), slope)
-
-
-def _check_rising(c: Numbers, grid: Numbers, scale: Scale, what: str) -> None:
-    """Raise InputError where a polynomial falls inside the storage range."""
-    slopes = np.polynomial.polynomial.polyval(grid, np.polynomial.polynomial.polyder(c))
-    falling = grid[slopes < 0] + scale.v_offset
-    if len(falling):
-        raise InputError(
-            f"{what} falls between {falling.min():.3g} and {falling.max():.3g} V, a cell that is read out "
-            "by its current must rise: choose another --order, or --kind tabulated"
-        )
 
 
 def _best_slope(u: Numbers, y: Numbers) -> float:

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gaincell.devices.random import PER_CHIP
-from gaincell.errors import DesignError
+from gaincell.quantity import Range, check_ranges
 from gaincell.units import ElectronVolt, Kelvin, Second, Volt
 
 BOLTZMANN = 1.380649e-23
@@ -51,20 +51,15 @@ class Leakage:
     read_disturb: float = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("spread", "activation_energy", "read_disturb"):
-            value = getattr(self, key)
-            if not (math.isfinite(value) and value >= 0):
-                raise DesignError(f"leakage: {key} = {value!r} must be a finite number, 0 or above")
-        if self.spread > 3:
-            raise DesignError(f"leakage: spread = {self.spread!r} is out of range; allowed: 0 to 3")
-        if self.read_disturb >= 1:
-            raise DesignError(f"leakage: read_disturb = {self.read_disturb!r} must be below 1")
-        if not (math.isfinite(self.reference_temperature) and self.reference_temperature > 0):
-            raise DesignError(
-                f"leakage: reference_temperature = {self.reference_temperature!r} must be above 0 K"
-            )
-        if self.decay_voltage is not None and not math.isfinite(self.decay_voltage):
-            raise DesignError(f"leakage: decay_voltage = {self.decay_voltage!r} must be a finite number")
+        check_ranges(
+            "leakage",
+            self,
+            decay_voltage=Range(-math.inf, math.inf, above=True, below=True),
+            spread=Range(0, 3),
+            activation_energy=Range(0, math.inf, below=True),
+            reference_temperature=Range(0, math.inf, above=True, below=True),
+            read_disturb=Range(0, 1, below=True),
+        )
 
 
 def at_temperature(tau: Second | None, leakage: Leakage, temperature: Kelvin) -> Second | None:

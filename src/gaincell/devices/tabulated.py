@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -18,6 +18,13 @@ from torch import Tensor
 from gaincell.errors import DesignError
 
 FEWEST_POINTS = 4
+
+
+def require_positive(cell: str, numbers: Mapping[str, float]) -> None:
+    """Raise DesignError for a number of a cell that is not finite and above 0."""
+    for key, value in numbers.items():
+        if not (math.isfinite(value) and value > 0):
+            raise DesignError(f"cell {cell!r}: {key} = {value!r} must be a finite number above 0")
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class TabulatedCell:
     volts: tuple[float, ...]
     currents: tuple[float, ...]
     linear_slope: float
+    name = "tabulated"
+    coefficients = None
 
     def __post_init__(self) -> None:
         for name in ("volts", "currents"):
@@ -48,22 +57,11 @@ class TabulatedCell:
             )
         if not all(math.isfinite(x) for x in (*self.volts, *self.currents)):
             raise DesignError("cell 'tabulated': volts and currents must be finite numbers")
-        if not _rising(self.volts, strictly=True):
+        if not all(a < b for a, b in pairwise(self.volts)):
             raise DesignError("cell 'tabulated': volts must rise from point to point")
-        if not _rising(self.currents, strictly=False) or self.currents[0] == self.currents[-1]:
+        if sorted(self.currents) != list(self.currents) or self.currents[0] == self.currents[-1]:
             raise DesignError("cell 'tabulated': currents must rise, or stay equal, from point to point")
-        if not (math.isfinite(self.linear_slope) and self.linear_slope > 0):
-            raise DesignError(
-                f"cell 'tabulated': linear_slope = {self.linear_slope!r} must be a finite number above 0"
-            )
-
-    @property
-    def name(self) -> str:
-        return "tabulated"
-
-    @property
-    def coefficients(self) -> None:
-        return None
+        require_positive(self.name, {"linear_slope": self.linear_slope})
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -95,8 +93,3 @@ def _pieces(volts: tuple[float, ...], currents: tuple[float, ...]) -> tuple[Tens
     """Where the pieces begin [K] and their coefficients of 1, t, t^2, t^3 [K, 4], float64."""
     curve = PchipInterpolator(np.array(volts), np.array(currents))
     return torch.tensor(volts[:-1], dtype=torch.float64), torch.from_numpy(curve.c[::-1].T.copy())
-
-
-def _rising(numbers: Sequence[float], *, strictly: bool) -> bool:
-    steps = [b - a for a, b in pairwise(numbers)]
-    return all(step > 0 if strictly else step >= 0 for step in steps)

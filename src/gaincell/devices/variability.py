@@ -43,13 +43,10 @@ from gaincell.devices.leakage import Leakage
 from gaincell.devices.random import KEY_ARRAY, PER_CHIP, VALUE_ARRAY, Effect, normal, uniform
 from gaincell.devices.wires import Wires, weights
 from gaincell.errors import DesignError
+from gaincell.quantity import SEEDS, Range, check_ranges
 from gaincell.units import Volt
 
 __all__ = ["KEY_ARRAY", "VALUE_ARRAY", "CellErrors", "Mismatch", "cell_errors", "current_of", "slope_of"]
-
-
-LARGEST = {"correlation_length": 1000.0}
-"""Largest numbers that are accepted, where it is not 10."""
 
 
 @dataclass(frozen=True)
@@ -86,24 +83,16 @@ class Mismatch:
     dead: float = field(default=0.0, metadata=PER_CHIP)
 
     def __post_init__(self) -> None:
-        for key in ("gain_std", "offset_voltage_std", "current_offset_std", "correlation_length"):
-            value = getattr(self, key)
-            if not 0 <= value <= LARGEST.get(key, 10.0):
-                allowed = f"0 to {LARGEST.get(key, 10.0):g}"
-                raise DesignError(f"mismatch: {key} = {value!r} is out of range; allowed: {allowed}")
-        for key in ("smooth_share", "stuck_low", "stuck_high", "dead"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise DesignError(
-                    f"mismatch: {key} = {getattr(self, key)!r} is out of range; allowed: 0 to 1"
-                )
+        std, share, seed = Range(0, 10), Range(0, 1), Range(0, SEEDS)
+        check_ranges(
+            "mismatch", self, gain_std=std, offset_voltage_std=std, current_offset_std=std,
+            correlation_length=Range(0, 1000), smooth_share=share, stuck_low=share, stuck_high=share,
+            dead=share, seed=seed, chip=seed,
+        )  # fmt: skip
         if self.stuck_low + self.stuck_high + self.dead > 1:
             raise DesignError("mismatch: stuck_low + stuck_high + dead is more than all cells")
         if (self.smooth_share > 0) != (self.correlation_length > 0):
             raise DesignError("mismatch: state both smooth_share and correlation_length above 0, or neither")
-        for key in ("seed", "chip"):
-            value = getattr(self, key)
-            if not 0 <= value < 2**32:
-                raise DesignError(f"mismatch: {key} = {value!r} must be an integer in 0 ... 2^32 - 1")
         object.__setattr__(self, "coefficient_covariance", tuple(map(float, self.coefficient_covariance)))
         if self.coefficient_covariance:
             _lower_root(self.coefficient_covariance)

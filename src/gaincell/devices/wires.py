@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gaincell.errors import DesignError
+from gaincell.quantity import Range, check_ranges
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,8 @@ class Wires:
     value_drop: float = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("key_drop", "value_drop"):
-            if not 0 <= getattr(self, key) < 1:
-                raise DesignError(
-                    f"wires: {key} = {getattr(self, key)!r} is out of range; allowed: 0 to below 1"
-                )
+        share = Range(0, 1, below=True)
+        check_ranges("wires", self, key_drop=share, value_drop=share)
 
 
 def weights(drop: float, cells: int) -> Float[Tensor, " cells"]:

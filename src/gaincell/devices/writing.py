@@ -26,7 +26,7 @@ from torch import Tensor
 from gaincell.devices.leakage import BOLTZMANN
 from gaincell.devices.random import PER_OPERATION, Effect, normal
 from gaincell.devices.variability import Mismatch
-from gaincell.errors import DesignError
+from gaincell.quantity import SEEDS, Range, check_ranges
 from gaincell.units import Farad, Kelvin, Volt
 
 
@@ -46,23 +46,16 @@ class Writing:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key in ("injection_voltage", "injection_gain"):
-            value = getattr(self, key)
-            if not -10 <= value <= 10:
-                raise DesignError(f"writing: {key} = {value!r} is out of range; allowed: -10 to 10")
-        if not 0 <= self.error_std <= 10:
-            raise DesignError(f"writing: error_std = {self.error_std!r} is out of range; allowed: 0 to 10")
-        if not 0 <= self.discharge_residual < 1:
-            raise DesignError(
-                f"writing: discharge_residual = {self.discharge_residual!r} is out of range; "
-                "allowed: 0 to below 1"
-            )
-        if self.storage_capacitance is not None and not self.storage_capacitance > 0:
-            raise DesignError(
-                f"writing: storage_capacitance = {self.storage_capacitance!r} must be above 0 F, or none"
-            )
-        if not 0 <= self.seed < 2**32:
-            raise DesignError(f"writing: seed = {self.seed!r} must be an integer in 0 ... 2^32 - 1")
+        check_ranges(
+            "writing",
+            self,
+            error_std=Range(0, 10),
+            injection_voltage=Range(-10, 10),
+            injection_gain=Range(-10, 10),
+            discharge_residual=Range(0, 1, below=True),
+            storage_capacitance=Range(0, math.inf, above=True),
+            seed=Range(0, SEEDS),
+        )
 
     @property
     def present(self) -> bool:

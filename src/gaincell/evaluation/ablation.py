@@ -36,6 +36,8 @@ from gaincell.results.evaluation import AblationRow
 from gaincell.standard_error import paired_ratio
 
 Changes = Mapping[str, Any]
+ALWAYS = "all quantisation"
+"""Also of a chip that has none."""
 CONSTRAINTS: Mapping[str, tuple[str, Changes]] = {
     "query levels": ("pulse widths of queries not quantised", {"query_levels": None}),
     "storage levels": ("stored voltages not quantised", {"storage_levels": None}),
@@ -47,9 +49,12 @@ CONSTRAINTS: Mapping[str, tuple[str, Changes]] = {
     "mismatch": ("all cells and converters alike", {"mismatch": Mismatch(), "converters": Converters()}),
     "noise": ("no noise of reads", {"noise": Noise()}),
     "writes and leakage": ("exact writes, equal leakage", {"writing": Writing(), "leakage": Leakage()}),
+    ALWAYS: (
+        "queries, storage, outputs",
+        {"query_levels": None, "storage_levels": None, "readout": "none"},
+    ),
 }
 """Name -> what a chip without it does, and the changes of a design that take it away."""
-QUANTISATION = ("query levels", "storage levels", "readout")
 
 
 @dataclass(frozen=True)
@@ -68,12 +73,11 @@ def ablate(
 ) -> Ablation:
     """Perplexity of an attached model with one constraint after the other off and on.
 
-    The model ends on the design it came with. Besides `CONSTRAINTS`: all quantisation at once, and one
-    sub-tile as long as the ring with the O_sat of a short one, and half the ring where blocks are longer.
+    The model ends on the design it came with. Besides `CONSTRAINTS`: one sub-tile as long as the
+    ring with the O_sat of a short one, and half the ring where blocks are longer.
     protocol: None for `default_protocol`.
 
-    Raises:
-        InputError: a model in software.
+    Raises InputError: a model in software.
     """
     layers = computing_layers(model)
     if not layers:
@@ -81,13 +85,7 @@ def ablate(
     protocol = protocol or default_protocol(model)
     length, _ = window_and_stride(protocol)
     chip = layers[0].design
-    free = freed(chip)
-    plan = [("off", "chip", "as it is", chip)]
-    plan += [("off", name, meaning, design) for name, meaning, design in _loosened(chip)]
-    if chip.tiles % 2 == 0 and length > chip.window // 2:  # shorter blocks fill no more
-        plan.append(("ring", "half the ring", "half the columns", chip.replace(window=chip.window // 2)))
-    plan += [("on", "free", "none of these constraints", free)]
-    plan += [("on", name, "", design) for name, _, design in _bound(chip, free)]
+    plan = _plan(chip, length)
     rows: list[AblationRow] = []
     reference: Perplexity | None = None
     words = ""
@@ -99,7 +97,8 @@ def ablate(
             if reference is None or (kind, name) == ("on", "free"):
                 reference = found
             exercised = found is reference or found.per_block != reference.per_block
-            ratio, error = _ratio(found, reference)
+            ours, theirs = ([nll for nll, _ in one.per_block] for one in (found, reference))
+            ratio, error = paired_ratio(ours, theirs, [float(count) for _, count in found.per_block])
             compared = (error, None) if exercised else (None, found.protocol.partition(":")[0])
             rows.append(AblationRow(kind, name, meaning, found.perplexity, ratio, *compared))
             progress(done, len(plan), {})
@@ -115,41 +114,27 @@ def freed(chip: Design) -> Design:
     return chip
 
 
-def _loosened(chip: Design) -> list[tuple[str, str, Design]]:
-    """Every constraint that the chip has, taken away; and what changes the ring."""
-    found = [
-        (name, meaning, chip.replace(**changes))
-        for name, (meaning, changes) in CONSTRAINTS.items()
-        if chip.replace(**changes).hash != chip.hash
-    ]
-    unquantised = chip
-    for name in QUANTISATION:
-        unquantised = unquantised.replace(**CONSTRAINTS[name][1])
-    found.append(("all quantisation", "queries, storage, outputs", unquantised))
+def _plan(chip: Design, length: int) -> list[tuple[str, str, str, Design]]:
+    """Kind, name, meaning and design of every row, for blocks of so many tokens."""
+    plan = [("off", "chip", "as it is", chip)]
+    for name, (meaning, changes) in CONSTRAINTS.items():
+        loosened = chip.replace(**changes)
+        if loosened.hash != chip.hash or name == ALWAYS:
+            plan.append(("off", name, meaning, loosened))
     if chip.tile < chip.window:
-        found.append(("tiling", "one sub-tile as long as the ring", one_tile(chip)))
-    return found
+        plan.append(("off", "tiling", "one sub-tile as long as the ring", one_tile(chip)))
+    if chip.tiles % 2 == 0 and length > chip.window // 2:  # shorter blocks fill no more
+        plan.append(("ring", "half the ring", "half the columns", chip.replace(window=chip.window // 2)))
+    free = freed(chip)
+    plan.append(("on", "free", "none of these constraints", free))
+    for name, (_, changes) in CONSTRAINTS.items():
+        bound = free.replace(**{key: getattr(chip, key) for key in changes})
+        if bound.hash != free.hash or name == ALWAYS:
+            plan.append(("on", name, "", bound))
+    return plan
 
 
 def one_tile(chip: Design) -> Design:
     """The chip with a single sub-tile, whose converters keep their full scale."""
     per_column = chip.output_saturation_per_column * chip.tile / chip.window
     return chip.replace(tile=chip.window, output_saturation_per_column=per_column)
-
-
-def _bound(chip: Design, free: Design) -> list[tuple[str, str, Design]]:
-    """The free chip with one constraint of `chip`."""
-    found = []
-    for name, (meaning, changes) in CONSTRAINTS.items():
-        own = {key: getattr(chip, key) for key in changes}
-        design = free.replace(**own)
-        if design.hash != free.hash:
-            found.append((name, meaning, design))
-    levels = {key: getattr(chip, key) for name in QUANTISATION for key in CONSTRAINTS[name][1]}
-    found.append(("all quantisation", "", free.replace(**levels)))
-    return found
-
-
-def _ratio(found: Perplexity, reference: Perplexity) -> tuple[float, float | None]:
-    ours, theirs = ([nll for nll, _ in one.per_block] for one in (found, reference))
-    return paired_ratio(ours, theirs, [float(count) for _, count in found.per_block])

@@ -32,45 +32,45 @@ from transformers import PreTrainedModel
 
 from gaincell.costs.activity import Activity, HeadActivity
 from gaincell.errors import InputError
+from gaincell.evaluation.forward import forward
 from gaincell.integrations.hf.attach import computing_layers
 from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.nn.attention import GainCellAttention
+from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs
-from gaincell.ops.gain_cell_attention.probes import Seen, observe, requested
+from gaincell.ops.gain_cell_attention.probes import Seen, observe
 from gaincell.progress import Progress, silent
 
 PADDING = -1
 """The token index of a slot that holds no real token."""
 
 
+OVER = {
+    "query_pulse": "rows", "query_active": "rows", "score_pulse": "valid_columns",
+    "score_active": "valid_columns", "score_negative": "valid_columns", "key_level": "cells",
+    "value_level": "cells", "key_square": "cells", "value_square": "cells", "output_pulse": "outputs",
+    "valid_columns": "tokens",
+}  # fmt: skip
+"""A number of a HeadActivity -> the count that its sum is divided by."""
+
+
 @dataclass
 class _Sums:
-    """Sums over everything one layer has seen so far, by query head [H] or key/value head [Hk]."""
+    """Sums over all that one layer has seen, by query head [H] or key/value head [Hk], and counts."""
 
     attention: GainCellAttention
     total: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(self, name: str, sums: Tensor) -> None:
-        sums = sums.double().cpu()
-        self.total[name] = self.total[name] + sums if name in self.total else sums
+    def add(self, name: str, sums: Tensor | int) -> None:
+        found = torch.as_tensor(sums).double().cpu()
+        self.total[name] = self.total[name] + found if name in self.total else found
 
     def heads(self) -> list[HeadActivity]:
-        found, layer = self.total, self.attention
-        group = layer.heads // layer.kv_heads
-        mean = {
-            "query_pulse": found["query"] / found["queries"],
-            "query_active": found["query active"] / found["queries"],
-            "score_pulse": found["pulse"] / found["valid"],
-            "score_active": found["pulse active"] / found["valid"],
-            "score_negative": found["negative"] / found["valid"],
-            "output_pulse": found["output"] / found["outputs"],
-            "valid_columns": found["valid"] / found["tokens"],
-        }
-        for name in ("key_level", "value_level", "key_square", "value_square"):
-            mean[name] = (found[name] / found["cells"]).repeat_interleave(group)
-        columns = {name: tensor.expand(layer.heads).tolist() for name, tensor in mean.items()}
+        layer = self.attention
+        means = {name: self.total[name] / self.total[count] for name, count in OVER.items()}
+        rows = {n: mean.repeat_interleave(layer.heads // len(mean)).tolist() for n, mean in means.items()}
         return [
-            HeadActivity(layer=layer.layer, head=h, **{name: column[h] for name, column in columns.items()})
+            HeadActivity(layer=layer.layer, head=h, **{name: row[h] for name, row in rows.items()})
             for h in range(layer.heads)
         ]
 
@@ -93,12 +93,10 @@ def measure_activity(
         progress: called after every layer with (layers done, layers of all batches).
 
     Returns:
-        An Activity, its heads ordered by layer and head; `tokens` are real ones.
+        Heads are ordered by layer and head; `tokens` are real ones.
 
-    Raises:
-        InputError: a model in software, no text, one longer than the model's context, or a design that is not
-            observed.
-        ModelError: a mask that attached models refuse.
+    Raises InputError: a model in software, no text, one longer than the model's context, or a design that is
+    not observed.  ModelError: a mask that attached models refuse.
     """
     batches = list(batches)
     for ids in batches:
@@ -114,31 +112,23 @@ def measure_activity(
     )
     sums = [_Sums(attention) for attention in layers]
     done, tokens = 0, 0
-    model.eval()
+    padding: dict[str, Tensor] = {}
+    if attention_mask is not None:
+        mask = attention_mask.to(next(model.parameters()).device)
+        padding = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
     with ExitStack() as hooks:
+        for one in sums:
 
-        def watch(one: _Sums) -> Any:
-            def hook(module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            def hook(_: Any, arguments: Any, keywords: Any, one: _Sums = one) -> None:
                 nonlocal done
                 _of_layer(one, *arguments, **keywords)
                 done += 1
                 progress(done, len(layers) * len(batches), {})
 
-            return hook
-
-        for one in sums:
-            handle = one.attention.register_forward_pre_hook(watch(one), with_kwargs=True)
-            hooks.callback(handle.remove)
-        device = next(model.parameters()).device
+            hooks.callback(one.attention.register_forward_pre_hook(hook, with_kwargs=True).remove)
         for ids in batches:
-            padding: dict[str, Tensor] = {}
-            if attention_mask is not None:
-                mask = attention_mask.to(device)
-                padding = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
             tokens += ids.numel() if attention_mask is None else int(attention_mask.sum())
-            getattr(model, "base_model", model)(
-                input_ids=ids.to(device, torch.long), use_cache=False, **padding
-            )
+            forward(model, ids, **padding)
     heads = tuple(head for one in sums for head in one.heads())
     return Activity(source, tokens, heads, layers[0].design.hash)
 
@@ -173,17 +163,18 @@ def _of_sequences(sums: _Sums, scaled: tuple[Tensor, ...], first: int, window: i
     """Sequences of real tokens only, all of one length."""
     attention = sums.attention
     q, k, v = scaled
-    design, layer, dim = attention.design, attention.layer, attention.head_dim
-    found = array_inputs(requested(q, k, v, design, first, layer))
-    sums.add("query", found.q.abs().sum((0, 2, 3), dtype=torch.float64))
-    sums.add("query active", (found.q != 0).sum((0, 2, 3)))
-    sums.add("queries", torch.tensor(float(q.shape[0] * q.shape[2] * dim)))
-    sums.add("tokens", torch.tensor(float(q.shape[0] * q.shape[2])))
+    index = torch.arange(first, first + k.shape[2], device=k.device).expand(k.shape[0], -1)
+    call = Call(q, k, v, attention.design, key_index=index, sliding_window=window, layer=attention.layer)
+    found, dim = array_inputs(call), attention.head_dim
+    sums.add("query_pulse", found.q.abs().sum((0, 2, 3), dtype=torch.float64))
+    sums.add("query_active", (found.q != 0).sum((0, 2, 3)))
+    sums.add("rows", q.shape[0] * q.shape[2] * dim)
+    sums.add("tokens", q.shape[0] * q.shape[2])
     for name, u in (("key", found.k), ("value", found.v)):
         sums.add(f"{name}_level", u.abs().sum((0, 2, 3), dtype=torch.float64))
         sums.add(f"{name}_square", u.square().sum((0, 2, 3), dtype=torch.float64))
-    sums.add("cells", torch.tensor(float(k.shape[0] * k.shape[2] * dim)))
-    for seen in observe(q, k, v, design, first=first, sliding_window=window, layer=layer):
+    sums.add("cells", k.shape[0] * k.shape[2] * dim)
+    for seen in observe(call):
         _of_block(sums, seen, dim)
 
 
@@ -197,9 +188,9 @@ def _of_block(sums: _Sums, seen: Seen, dim: int) -> None:
         return table.index_add_(0, seen.heads, of_block.double()).flatten()
 
     outputs = seen.outputs[..., :dim].abs() * seen.read[None, None, :, :, None]
-    sums.add("pulse", by_head(seen.pulses.sum(-1).sum(-1, dtype=torch.float64)))
-    sums.add("pulse active", by_head(seen.active.sum((-1, -2))))
-    sums.add("negative", by_head(seen.negative.sum(-1, dtype=torch.float64)))
-    sums.add("valid", by_head(seen.valid.sum().expand(len(seen.heads), group)))
-    sums.add("output", by_head(outputs.sum(-1).sum((2, 3), dtype=torch.float64)))
+    sums.add("score_pulse", by_head(seen.pulses.sum(-1).sum(-1, dtype=torch.float64)))
+    sums.add("score_active", by_head(seen.active.sum((-1, -2))))
+    sums.add("score_negative", by_head(seen.negative.sum(-1, dtype=torch.float64)))
+    sums.add("valid_columns", by_head(seen.valid.sum().expand(len(seen.heads), group)))
+    sums.add("output_pulse", by_head(outputs.sum(-1).sum((2, 3), dtype=torch.float64)))
     sums.add("outputs", by_head((seen.read.sum() * dim).expand(len(seen.heads), group)))

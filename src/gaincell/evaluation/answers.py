@@ -42,10 +42,7 @@ WAIT: Second = 10.0
 class Answers:
     """The answers of one model on one chip.
 
-    file: of the database; made if it is not there.
-
-    Raises:
-        InputError: it cannot be made or read.
+    file: of the database; made if it is not there.  Raises InputError: it cannot be made or read.
     """
 
     def __init__(self, file: Path) -> None:
@@ -58,16 +55,17 @@ class Answers:
             self._database.execute("pragma journal_mode = wal")
             self._database.execute("pragma synchronous = normal")
             self._database.execute(TABLE.replace("TABLE", "TABLE IF NOT EXISTS"))
-            self._check_schema()
+            found = self._database.execute("select sql from sqlite_master where sql is not null").fetchall()
+            if found != [(TABLE,)]:
+                raise sqlite3.DatabaseError("it holds other tables, views or triggers than ours")
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from error
 
     def get(self, kind: str, arguments: Iterable[Any]) -> Any | None:
         """What was answered before; None: nothing. Raises InputError for a damaged file."""
+        query = "select answer from answers where request = ?"
         try:
-            row = self._database.execute(
-                "select answer from answers where request = ?", (_key(kind, arguments),)
-            ).fetchone()
+            row = self._database.execute(query, (_key(kind, arguments),)).fetchone()
             if row is None:
                 return None
             found = parse_json(row[0])
@@ -79,10 +77,9 @@ class Answers:
 
     def add_partial(self, kind: str, arguments: Iterable[Any], answer: Any) -> None:
         """Keep an answer; the harness calls it so, for every request as soon as it is answered."""
+        query = "insert or replace into answers values (?, ?)"
         try:
-            self._database.execute(
-                "insert or replace into answers values (?, ?)", (_key(kind, arguments), to_json(answer))
-            )
+            self._database.execute(query, (_key(kind, arguments), to_json(answer)))
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
@@ -98,12 +95,6 @@ class Answers:
                 found[place] = next(new)
                 self.add_partial(kind, requests[place].args, found[place])
         return found
-
-    def _check_schema(self) -> None:
-        """Raise sqlite3.Error for a view, a trigger or columns that are not ours."""
-        found = self._database.execute("select sql from sqlite_master where sql is not null").fetchall()
-        if found != [(TABLE,)]:
-            raise sqlite3.DatabaseError("it holds other tables, views or triggers than ours")
 
     def close(self) -> None:
         """Close the file."""

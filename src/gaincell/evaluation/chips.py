@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -26,121 +25,87 @@ from scipy import stats
 from transformers import PreTrainedModel
 
 from gaincell.chips.design import Design
-from gaincell.chips.fields import where_drawn
+from gaincell.chips.fields import TABLE_NUMBERS, where_drawn
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import computing_layers, set_design
 from gaincell.progress import Progress, silent
+from gaincell.results.evaluation import ChipSpread, ScoreSpread, Strength
 
 CONFIDENCE = 0.95
 Found = TypeVar("Found")
 
 
-@dataclass(frozen=True)
-class Chips:
-    """nominal: perplexity without spread.  chips: their numbers.  perplexities: of each.
-    within: x of the yield.
-    """
-
-    nominal: float
-    chips: tuple[int, ...]
-    perplexities: tuple[float, ...]
-    within: float
-
-    @property
-    def mean(self) -> float:
-        """Of the perplexities."""
-        return float(np.mean(self.perplexities))
-
-    @property
-    def std(self) -> float | None:
-        """Of the perplexities over chips; None for one chip."""
-        return float(np.std(self.perplexities, ddof=1)) if len(self.chips) > 1 else None
-
-    @property
-    def ratio(self) -> float:
-        """Geometric mean of r."""
-        return float(math.exp(np.mean(self._log_ratios)))
-
-    @property
-    def ratio_interval(self) -> tuple[float, float] | None:
-        """95 % confidence interval of `ratio`; None for one chip."""
-        interval = _student(self._log_ratios)
-        return None if interval is None else (math.exp(interval[0]), math.exp(interval[1]))
-
-    @property
-    def worst(self) -> int:
-        """Number of the chip with the highest perplexity."""
-        return self.chips[int(np.argmax(self.perplexities))]
-
-    @property
-    def passing(self) -> int:
-        """Chips within 1 + x of the nominal perplexity."""
-        return sum(p <= self.nominal * (1 + self.within) for p in self.perplexities)
-
-    @property
-    def yield_share(self) -> float:
-        """Share of them."""
-        return self.passing / len(self.chips)
-
-    @property
-    def yield_interval(self) -> tuple[float, float]:
-        """95 % confidence interval of the yield (Wilson)."""
-        found = stats.binomtest(self.passing, len(self.chips)).proportion_ci(CONFIDENCE, method="wilson")
-        return float(found.low), float(found.high)
-
-    @property
-    def _log_ratios(self) -> list[float]:
-        return [math.log(p / self.nominal) for p in self.perplexities]
+def perplexity_spread(
+    nominal: float,
+    numbers: tuple[int, ...],
+    perplexities: tuple[float, ...],
+    within: float,
+    spread: Mapping[str, Strength] | None = None,
+) -> ChipSpread:
+    """Perplexities of chips beside the nominal one. within: x of the yield.  spread: what differs."""
+    logs = [math.log(p / nominal) for p in perplexities]
+    interval = _student(logs)
+    passing = sum(p <= nominal * (1 + within) for p in perplexities)
+    wilson = stats.binomtest(passing, len(numbers)).proportion_ci(CONFIDENCE, method="wilson")
+    return ChipSpread(
+        perplexity=perplexities,
+        number=numbers,
+        nominal=nominal,
+        mean=float(np.mean(perplexities)),
+        ratio=math.exp(np.mean(logs)),
+        worst=numbers[int(np.argmax(perplexities))],
+        yield_within=within,
+        yield_=passing / len(numbers),
+        yield_interval=(float(wilson.low), float(wilson.high)),
+        spread=spread or {},
+        std=_std(perplexities),
+        ratio_interval=None if interval is None else tuple(map(math.exp, interval)),
+    )
 
 
-@dataclass(frozen=True)
-class ChipScores:
-    """A score that is no perplexity: an accuracy, or bits per byte.
+def score_spread(
+    nominal: float, numbers: tuple[int, ...], scores: tuple[float, ...], *, lower_is_better: bool = False
+) -> ScoreSpread:
+    """Scores that are no perplexities: accuracies, or bits per byte."""
+    mean, worst = float(np.mean(scores)), np.argmax(scores) if lower_is_better else np.argmin(scores)
+    return ScoreSpread(
+        nominal=nominal,
+        chips=scores,
+        mean=mean,
+        worst=numbers[int(worst)],
+        std=_std(scores),
+        difference=mean - nominal,
+        difference_interval=_student([score - nominal for score in scores]),
+    )
 
-    nominal: without spread.  chips: their numbers.  scores: of each.  lower_is_better: of the score.
-    """
 
-    nominal: float
-    chips: tuple[int, ...]
-    scores: tuple[float, ...]
-    lower_is_better: bool = False
-
-    @property
-    def mean(self) -> float:
-        """Of the scores."""
-        return float(np.mean(self.scores))
-
-    @property
-    def std(self) -> float | None:
-        """Of the scores over chips; None for one chip."""
-        return float(np.std(self.scores, ddof=1)) if len(self.chips) > 1 else None
-
-    @property
-    def difference(self) -> float:
-        """Mean difference to the nominal chip, on the same items."""
-        return self.mean - self.nominal
-
-    @property
-    def difference_interval(self) -> tuple[float, float] | None:
-        """95 % confidence interval of `difference` (Student, over chips); None for one chip."""
-        return _student([score - self.nominal for score in self.scores])
-
-    @property
-    def worst(self) -> int:
-        """Number of the chip with the worst score."""
-        worst = np.argmax(self.scores) if self.lower_is_better else np.argmin(self.scores)
-        return self.chips[int(worst)]
+def _std(values: Sequence[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def _student(values: Sequence[float]) -> tuple[float, float] | None:
     """95 % confidence interval of their mean; None for a single one."""
-    n = len(values)
-    if n < 2:
+    n, middle, std = len(values), float(np.mean(values)), _std(values)
+    if std is None:
         return None
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
-    middle = float(np.mean(values))
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * std / math.sqrt(n))
     return middle - half, middle + half
+
+
+def spread_of(chip: Design) -> dict[str, Strength]:
+    """Which chips they are: the basic mismatch, and whatever else differs from one to the next."""
+    others = {}
+    for name in sorted(chip.drawn("chip") - {"nonideality"}):  # which has numbers of its own
+        table, key = name.split(".")
+        strength = getattr(getattr(chip, table), key)
+        others[name.removeprefix("mismatch.")] = Strength(strength, TABLE_NUMBERS[table][key].unit)
+    return others | {
+        "seed": Strength(chip.mismatch.seed, "1"),
+        "gain_std": Strength(chip.mismatch.gain_std, "of the current"),
+        "offset_voltage_std": Strength(chip.mismatch.offset_voltage_std, "V"),
+        "current_offset_std": Strength(chip.mismatch.current_offset_std, "of full scale"),
+    }
 
 
 def evaluate_chips(
@@ -150,7 +115,7 @@ def evaluate_chips(
     mismatch: Mismatch | None = None,
     within: float = 0.05,
     progress: Progress = silent,
-) -> Chips:
+) -> ChipSpread:
     """Perplexity of the nominal chip and of `chips` chips: see `over_chips`.
 
     measure: gives the model's perplexity as it stands.  within: x of the yield, a fraction.
@@ -158,7 +123,9 @@ def evaluate_chips(
     if not 0 < within < math.inf:
         raise InputError(f"yield within {within!r} of the nominal perplexity: give a fraction above 0")
     reference, numbers, found = over_chips(model, measure, chips, mismatch, progress)
-    return Chips(reference, numbers, tuple(found), within)
+    chip = computing_layers(model)[0].design
+    differs = spread_of(chip if mismatch is None else chip.replace(mismatch=mismatch))
+    return perplexity_spread(reference, numbers, tuple(found), within, differs)
 
 
 def over_chips(
@@ -170,17 +137,12 @@ def over_chips(
 ) -> tuple[Found, tuple[int, ...], list[Found]]:
     """What `measure` gives on the nominal chip, numbers of chips, and what it gives on each.
 
-    The model ends on the design it came with.
+    The model, which is attached, ends on the design it came with.
 
-    Args:
-        model: attached.
-        measure: of the model as it stands.
-        chips: N, at least 1; their numbers are those from the mismatch's own on.
-        mismatch: the spread; None for the design's own.
-        progress: called after every chip with (chips done, chips).
+    measure: of the model as it stands.  chips: N, at least 1; numbered from the mismatch's own on.
+    mismatch: the spread; None for the design's own.  progress: called with (chips done, chips).
 
-    Raises:
-        InputError: a model in software, no chips, or a design whose chips are all alike.
+    Raises InputError: a model in software, no chips, or a design whose chips are all alike.
     """
     layers = computing_layers(model)
     if not layers:

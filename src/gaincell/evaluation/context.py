@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from gaincell.errors import InputError, ModelError
-from gaincell.evaluation.perplexity import LARGEST_BATCH, cut_blocks, next_token_nll
+from gaincell.errors import InputError
+from gaincell.evaluation.perplexity import LARGEST_BATCH, cut_blocks, token_nll
 from gaincell.integrations.hf.context import check_length
 from gaincell.progress import Progress, silent
 from gaincell.results.evaluation import ContextPoint
@@ -43,16 +43,11 @@ def perplexity_by_context(
 ) -> list[ContextPoint]:
     """Perplexity by the protocol `context-length`, for context lengths 1, 2, 4, ... and the longest.
 
-    Args:
-        model: any causal language model of transformers, attached or not.
-        tokens: the evaluation text.
-        length: T, above `TARGETS`.
-        progress: called after every forward pass with (passes done, passes).
+    model: any causal language model of transformers, attached or not.  length: T, above `TARGETS`.
+    progress: called after every forward pass with (passes done, passes).
 
-    Raises:
-        InputError: blocks that are too short, or longer than the model's context; the text is shorter than
-            one block.
-        ModelError: a log-likelihood is not finite.
+    Raises InputError: blocks too short, or longer than the model's context or the text.  ModelError: a
+    log-likelihood is not finite.
     """
     longest = length - TARGETS
     if longest < 1:
@@ -62,24 +57,19 @@ def perplexity_by_context(
     check_length(model, length)
     blocks = cut_blocks(tokens, length)
     lengths = [2**n for n in range(longest.bit_length()) if 2**n < longest] + [longest]
-    device = next(model.parameters()).device
     model.eval()
-    positions = torch.arange(length, device=device)[None]
-    groups = blocks.split(max(1, LARGEST_BATCH // 2))
+    positions = torch.arange(length, device=next(model.parameters()).device)[None]
+    groups = blocks.split(LARGEST_BATCH // 2)
     means = torch.empty(len(lengths), len(blocks), dtype=torch.float64)
     done = 0
     for row, context in zip(means, lengths, strict=True):
         found = []
+        last = slice(-context - TARGETS, None)
         for group in groups:
-            ids = group[:, -(context + TARGETS) :].to(device, torch.long)
-            logits = model(input_ids=ids, position_ids=positions[:, -ids.shape[1] :], use_cache=False).logits
-            logits = logits[:, -TARGETS - 1 :]
-            found.append(next_token_nll(logits, ids[:, -TARGETS - 1 :]).mean(1).cpu())
+            found.append(token_nll(model, group[:, last], TARGETS, position_ids=positions[:, last]).mean(1))
             done += 1
             progress(done, len(lengths) * len(groups), {})
         row.copy_(torch.cat(found))
-    if not bool(torch.isfinite(means).all()):
-        raise ModelError("the model's log-likelihood is not a finite number")
     excess = means - means[-1]
     n = len(blocks)
     return [

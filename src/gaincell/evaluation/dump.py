@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from gaincell import files
+from gaincell.chips.design import Design
 from gaincell.circuits import query_driver, write_dac
 from gaincell.errors import InputError
 from gaincell.evaluation.codes import stage_codes
+from gaincell.evaluation.forward import forward, watch_stages
 from gaincell.integrations.hf.attach import computing_layers
 from gaincell.integrations.hf.context import check_length
+from gaincell.nn.attention import GainCellAttention
 
 
 @torch.no_grad()
@@ -42,10 +42,8 @@ def dump_layer(
         seen
     Circuits without quantisation are stored in 16 bins. The metadata holds the design and the layer.
 
-    Raises:
-        InputError: the model is not attached, has no such layer, a normaliser inside its arrays (whose
-            quotients are none of these), or a context shorter than T.
-        RunError: the file cannot be written; nothing half-written is left.
+    Raises InputError: the model is not attached, has no such layer, a normaliser inside its arrays (whose
+    quotients are none of these), or a context shorter than T.  RunError: the file cannot be written.
     """
     layers = computing_layers(model)
     if not 0 <= layer < len(layers):
@@ -58,31 +56,24 @@ def dump_layer(
     found: dict[str, Tensor] = {"tokens": tokens.to(torch.int32)}
     scaled: dict[str, Tensor] = {}
 
-    def keep(stage: str, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def keep(attention: GainCellAttention, stage: str, raw: Tensor, output: Tensor) -> None:
         scaled[stage] = output
         if stage == "out":
-            found["output"], found["scaled"] = inputs[0].float(), output.float()
+            found["output"], found["scaled"] = raw.float(), output.float()
         else:
-            found[f"{stage}_code"] = stage_codes(attention, stage, output, inputs[0]).to(torch.int32)
+            found[f"{stage}_code"] = stage_codes(attention, stage, output, raw).to(torch.int32)
 
-    def hook(stage: str) -> Any:
-        return lambda module, inputs, output: keep(stage, inputs, output)
-
-    with ExitStack() as hooks:
-        for stage in ("q", "k", "v", "out"):
-            hooks.callback(getattr(attention, stage).register_forward_hook(hook(stage)).remove)
-        device = next(model.parameters()).device
-        model.eval()
-        getattr(model, "base_model", model)(input_ids=tokens.to(device, torch.long), use_cache=False)
+    with watch_stages([attention], keep):
+        forward(model, tokens)
     design = attention.design
     if scores:
         found["score"] = _scores(scaled["q"], scaled["k"], design).float()
-    metadata = {"layer": str(layer), "design": design.to_toml(), "layers": json.dumps(len(layers))}
+    metadata = {"layer": str(layer), "design": design.to_toml(), "layers": str(len(layers))}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in found.items()}
     return files.write_tensors(path, tensors, metadata)
 
 
-def _scores(q: Tensor, k: Tensor, design: Any) -> Tensor:
+def _scores(q: Tensor, k: Tensor, design: Design) -> Tensor:
     """S_ij = sum_d F(u_jd delta^(i - j)) x_id of nominal cells, a row at a time (equations (6) to (9))."""
     x = query_driver(q, design.driver_levels, signed=design.drivers.signed)
     u = write_dac(k, design.dac_levels, design.v_min, design.v_max, design.v_offset)

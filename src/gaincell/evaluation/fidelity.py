@@ -40,7 +40,8 @@ from transformers import PreTrainedModel
 from gaincell.chips.design import Design
 from gaincell.circuits import charge_to_pulse, query_driver, write_dac
 from gaincell.errors import InputError
-from gaincell.evaluation.codes import output_steps, stage_codes
+from gaincell.evaluation.codes import code_range, output_steps, stage_codes
+from gaincell.evaluation.forward import forward
 from gaincell.integrations.hf.attach import attach, attached_layers, computing_layers, detach
 from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.integrations.hf.softmax_passthrough import softmax_passthrough
@@ -87,9 +88,8 @@ def fidelity(
         linear: the linear hardware model, attached.
         progress: called after every layer with (layers done, layers).
 
-    Raises:
-        InputError: a model in software, or a text longer than the ring or the model's context.
-        ModelError: `base` is attached already.
+    Raises InputError: a model in software, or a text longer than the ring or the model's context.
+    ModelError: `base` is attached already.
     """
     layers = computing_layers(model)
     if not layers or (linear is not None and not computing_layers(linear)):
@@ -109,7 +109,7 @@ def fidelity(
         else:
             of_linear = _with_linear_cells(attention, inputs)
         for name, heads in _of_layer(attention, inputs, (output, wanted[n], of_linear), stride).items():
-            rows[name].append(tuple(float(x) for x in heads))
+            rows[name].append(tuple(heads.tolist()))
         progress(n + 1, len(layers), {})
     queries = len(range(ids.shape[1] - 1, -1, -stride)) * ids.shape[0]
     return Fidelity({name: tuple(table) for name, table in rows.items()}, ids.numel(), queries)
@@ -122,7 +122,7 @@ def _software(
     calls: list[tuple[Any, Any]] = []
     outputs: list[Tensor] = []
 
-    def keep(module: Any, arguments: Any, keywords: Any) -> None:
+    def keep(_: Any, arguments: Any, keywords: Any) -> None:
         calls.append((arguments, keywords))
 
     def watch(layer: int, attention: Any, inputs: Any, softmax: Tensor) -> None:
@@ -133,8 +133,7 @@ def _software(
         hooks.enter_context(softmax_passthrough(base, watch))
         for module in attention_modules(base).values():
             hooks.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)
-        device = next(base.parameters()).device
-        getattr(base, "base_model", base)(input_ids=ids.to(device, torch.long), use_cache=False)
+        forward(base, ids)
     return calls, outputs
 
 
@@ -166,12 +165,11 @@ def _of_layer(
     design = attention.design
     got, wanted, linear = (output.double() for output in outputs)
     q, k, v = (t.double() for t in inputs[:3])
-    pulses = attention.q(q, attention.columns(*inputs))
-    scaled = dict(zip("qkv", (pulses, *attention.volts(k, v)), strict=True))
-    x = query_driver(scaled["q"], design.driver_levels, signed=design.drivers.signed)
+    scaled = attention.q(q, attention.columns(*inputs)), *attention.volts(k, v)
+    x = query_driver(scaled[0], design.driver_levels, signed=design.drivers.signed)
     ku, vu = (
-        write_dac(scaled[s], design.dac_levels, design.v_min, design.v_max, design.v_offset)
-        for s in ("k", "v")
+        write_dac(volts, design.dac_levels, design.v_min, design.v_max, design.v_offset)
+        for volts in scaled[1:]
     )
     found = {
         "error": _error(got, wanted),
@@ -181,12 +179,11 @@ def _of_layer(
         "silent": (got.std((0, 2), unbiased=False).amax(-1) == 0).double(),
         **_circuits(x, ku, vu, design, stride),
     }
-    for stage, raw in (("q", q), ("k", k), ("v", v)):
+    for stage, raw, signal in zip("qkv", (q, k, v), scaled, strict=True):
         low, high = (design.v_min, design.v_max) if stage != "q" else (-float(design.drivers.signed), 1.0)
-        beyond = (scaled[stage] < low) | (scaled[stage] > high)
-        found[f"{stage} clipped"] = beyond.double().mean((0, 2, 3))
-        codes = stage_codes(attention, stage, scaled[stage], raw)
-        found[f"{stage} codes"] = _utilisation(codes, _levels(design, stage))
+        found[f"{stage} clipped"] = ((signal < low) | (signal > high)).double().mean((0, 2, 3))
+        codes = stage_codes(attention, stage, signal, raw)
+        found[f"{stage} codes"] = _utilisation(codes, code_range(design, stage)[1])
     return found
 
 
@@ -211,21 +208,16 @@ def _circuits(
         )
         exponent = design.charge_to_pulse.exponent
         a = charge_to_pulse(scores, design.score_saturation(d), design.score_ceiling, exponent)
-        charges = (
-            torch.stack(
-                [
-                    torch.einsum("bkgj,bkjd->bkgd", a_t, design.cell.current(u_t * l_t))
-                    for a_t, u_t, l_t in zip(
-                        a.split(design.tile, -1),
-                        vu[:, :, : i + 1].split(design.tile, 2),
-                        left.split(design.tile, 0),
-                        strict=True,
-                    )
-                ],
-                -1,
-            )
-            / design.output_saturation
-        )  # [B, Hk, g, D, tiles]
+        tiles = zip(
+            a.split(design.tile, -1),
+            vu[:, :, : i + 1].split(design.tile, 2),
+            left.split(design.tile, 0),
+            strict=True,
+        )
+        of_tiles = [
+            torch.einsum("bkgj,bkjd->bkgd", a_t, design.cell.current(u_t * l_t)) for a_t, u_t, l_t in tiles
+        ]
+        charges = torch.stack(of_tiles, -1) / design.output_saturation  # [B, Hk, g, D, tiles]
         a, charges = a.reshape(b, h, -1), charges.reshape(b, h, -1)
         code = torch.round(charges.clamp(-1.0, 1.0) * steps)
         full = charges.abs() >= 1.0 if design.output_ceiling else torch.zeros_like(charges, dtype=torch.bool)
@@ -255,10 +247,3 @@ def _utilisation(codes: Int[Tensor, "B H T n"], levels: int) -> Float[Tensor, " 
         share = share / share.sum()
         found.append(torch.exp(-(share * share.log()).sum()) / levels)
     return torch.stack(found)
-
-
-def _levels(design: Design, stage: str) -> int:
-    if stage != "q":
-        return design.storage_levels or 16
-    levels = design.query_levels or 16
-    return 2 * levels - 1 if design.drivers.signed else levels

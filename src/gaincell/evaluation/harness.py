@@ -27,7 +27,9 @@ from torch import nn
 from gaincell.errors import InputError
 from gaincell.evaluation.answers import Answers
 from gaincell.evaluation.harness_model import GainCellLM, data_of_hub, quiet
+from gaincell.files import is_number
 from gaincell.progress import StageProgress, silent_stages
+from gaincell.results.provenance import hash_of
 from gaincell.standard_error import ratio_error
 
 try:
@@ -48,8 +50,6 @@ PAPER = "paper"
 """In place of names: the tasks of the paper's table."""
 BATCH = 8
 
-Items = dict[str, list[Any]]
-
 
 @dataclass(frozen=True)
 class TaskResult:
@@ -65,7 +65,7 @@ class TaskResult:
 
     task: str
     metrics: dict[str, tuple[float, float | None]]
-    items: Items
+    items: dict[str, list[Any]]
     version: str
     split: str
     n: int
@@ -77,12 +77,11 @@ class TaskResult:
 class TasksResult:
     """Several tasks.
 
-    harness: its version.  max_length: longest context, tokens.
-    softmax: type in which the harness takes the logarithm of the softmax of the logits.
-    truncated: requests that were longer and lost tokens on the left.
+    harness: its version.  softmax: type in which it takes the softmax of logits.
+    max_length: longest context, tokens.  truncated: requests that were longer and lost tokens on the left.
     beyond_window: requests whose first tokens had left the ring when the last was predicted.
-    requests, cached: in all (a document is one), and those answered from the cache.
-    seconds: of the model's forward passes, without those found in the cache.
+    requests, cached: in all (a document is one), and answered from the cache.
+    seconds: of the model's forward passes.
     """
 
     tasks: tuple[TaskResult, ...]
@@ -112,21 +111,18 @@ def evaluate_tasks(
     """Run tasks of the harness.
 
     Args:
-        model: a causal language model of transformers, attached or not.
-        tokenizer: its tokenizer.
+        model, tokenizer: a causal language model of transformers, attached or not.
         tasks: names of the harness, or of `PAPER_TASKS`; one that names several (a group) gives several.
         data: folder of local files (see tasks/local.py); None: the harness downloads its own.
-        limit: first so many items of every task; None for all.
+        limit: first so many items of every task.
         batch: requests of one forward pass.
         max_length: longest context in tokens; longer ones lose tokens on the left, and are counted.
         window: columns of the chip, to count contexts that are longer.
         cache: file in which every answer is kept (answers.py); it must belong to this model and chip alone.
         progress: opens a bar for the requests of a kind.
 
-    Raises:
-        InputError: an unknown task, no local file for one and no hub that gives it, a row that does not fit,
-            a limit below 1.
-        ModelError: a logit is not finite.
+    Raises InputError: an unknown task, no local file for one and no hub that gives it, a row that does not
+    fit, a limit below 1.  ModelError: a logit is not finite.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit = {limit}: give a number of items of 1 or more, or none for all")
@@ -134,47 +130,34 @@ def evaluate_tasks(
     names = _known(tasks, manager, data)
     with nullcontext() if cache is None else closing(Answers(cache)) as answers:
         lm = GainCellLM(
-            pretrained=model,
-            tokenizer=tokenizer,
-            batch_size=batch,
-            max_length=max_length,
-            progress=progress,
-            answers=answers,
-        )
+            pretrained=model, tokenizer=tokenizer, batch_size=batch, max_length=max_length,
+            progress=progress, answers=answers,
+        )  # fmt: skip
         with quiet(), data_of_hub() if data is None else nullcontext():
-            found: Any = simple_evaluate(
-                model=lm, tasks=list(names), task_manager=manager, limit=limit, log_samples=True
-            )
-    results = tuple(_task_result(name, found) for name in found["samples"])
-    requests = sum(len(sample["arguments"]) for task in found["samples"].values() for sample in task)
-    lengths = [n for task in found["samples"].values() for sample in task for n in _lengths(lm, sample)]
+            found: Any = simple_evaluate(model=lm, tasks=names, task_manager=manager, limit=limit)
+    asked = [a for task in found["samples"].values() for sample in task for a in sample["arguments"]]
+    lengths = [n for arguments in asked for n in _lengths(lm, arguments)]
     read = [min(n - 1, lm.max_length) for n in lengths]
     return TasksResult(
-        tasks=results,
+        tasks=tuple(_task_result(name, found) for name in found["samples"]),
         harness=metadata.version("lm_eval"),
         softmax=lm.softmax_name,
         max_length=lm.max_length,
         truncated=sum(n > lm.max_length + 1 for n in lengths),
         beyond_window=0 if window is None else sum(n > window for n in read),
-        requests=requests,
-        cached=requests - lm.asked,
+        requests=len(asked),
+        cached=len(asked) - lm.asked,
         seconds=lm.seconds,
     )
 
 
-def _lengths(lm: GainCellLM, sample: Mapping[str, Any]) -> list[int]:
-    """Tokens of every request of an item; documents are cut into windows that fit."""
-    found = []
-    for arguments in sample["arguments"]:
-        if len(arguments) == 2:
-            context, wanted = (
-                lm._encode_pair(*arguments) if arguments[0] else ([0], lm.tok_encode(arguments[1]))
-            )
-            found.append(len(context) + len(wanted))
-        else:
-            tokens = len(lm.tok_encode(arguments[0])) + 1
-            found += [min(tokens, lm.max_length + 1)] * max(1, -(-(tokens - 1) // lm.max_length))
-    return found
+def _lengths(lm: GainCellLM, arguments: Sequence[str]) -> list[int]:
+    """Tokens of a request; documents are cut into windows that fit."""
+    if len(arguments) == 2:
+        context, wanted = lm._encode_pair(*arguments) if arguments[0] else ([0], lm.tok_encode(arguments[1]))
+        return [len(context) + len(wanted)]
+    tokens = len(lm.tok_encode(arguments[0]))
+    return [min(tokens, lm.max_length) + 1] * max(1, math.ceil(tokens / lm.max_length))
 
 
 def _manager(data: str | None) -> Any:
@@ -188,49 +171,39 @@ def _known(tasks: Sequence[str], manager: Any, data: str | None) -> list[str]:
     """Names that the harness knows, in the order given."""
     if not tasks:
         raise InputError("no task was given; give names with commas between them, such as arc_easy,piqa")
-    known = set(manager.all_tasks)
-    names: list[str] = []
+    known, renamed = set(manager.all_tasks), CANONICAL if data is None else LOCAL_NAMES
     wanted = [t for task in tasks for t in (PAPER_TASKS if task == PAPER else (task,))]
     for task in wanted:
-        name = LOCAL_NAMES.get(task, task) if data is not None else CANONICAL.get(task, task)
-        if name not in known:
-            close = difflib.get_close_matches(
-                task, known.union(PAPER_TASKS if data is None else ()), n=3, cutoff=0.5
-            )
+        if renamed.get(task, task) not in known:
+            choices = known.union(PAPER_TASKS if data is None else ())
+            close = difflib.get_close_matches(task, choices, n=3, cutoff=0.5)
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
             there = f"; with --data there are {', '.join(sorted(known))}" if data is not None else ""
             raise InputError(f"unknown task {task!r}{hint}{there}")
-        if name not in names:
-            names.append(name)
-    return names
+    return list(dict.fromkeys(renamed.get(task, task) for task in wanted))
 
 
 def _task_result(task: str, found: Mapping[str, Any]) -> TaskResult:
     samples = sorted(found["samples"][task], key=lambda sample: sample["doc_id"])
-    config = found["configs"][task]
     metrics: dict[str, tuple[float, float | None]] = {}
-    items: Items = {}
+    items: dict[str, list[Any]] = {}
     for key, score in found["results"][task].items():
         metric, _, _ = key.partition(",")
-        if not isinstance(score, (int, float)) or isinstance(score, bool) or metric.endswith("_stderr"):
-            continue
-        if not all(metric in sample for sample in samples):
-            continue
-        items[metric] = [_plain(sample[metric]) for sample in samples]
-        given = found["results"][task].get(key.replace(metric, f"{metric}_stderr", 1))
-        error = given if isinstance(given, float) else _error(items[metric], metric, score)
-        metrics[metric] = (float(score), error)
+        if is_number(score) and not metric.endswith("_stderr") and all(metric in s for s in samples):
+            items[metric] = [_plain(sample[metric]) for sample in samples]
+            given = found["results"][task].get(key.replace(metric, f"{metric}_stderr", 1))
+            error = given if isinstance(given, float) else _error(items[metric], metric, score)
+            metrics[metric] = (float(score), error)
     counts = found["n-samples"][task]
-    texts = "\0".join(str(sample["doc_hash"]) for sample in samples)
     return TaskResult(
         task=task,
         metrics=metrics,
         items=items,
         version=str(found["versions"].get(task, "")),
-        split=_split(config),
+        split=_split(found["configs"][task]),
         n=int(counts["effective"]),
         of=int(counts["original"]),
-        fingerprint=hashlib.sha256(texts.encode()).hexdigest()[:12],
+        fingerprint=hash_of([str(sample["doc_hash"]) for sample in samples]),
     )
 
 
@@ -253,7 +226,7 @@ def _error(items: list[Any], metric: str, score: float) -> float | None:
     """Standard error of a perplexity of documents, or of bits per byte: first order, of a ratio of sums."""
     if not isinstance(items[0], list):
         return None
-    spread = ratio_error([nll for nll, _ in items], [weight for _, weight in items])
+    spread = ratio_error(*zip(*items, strict=True))
     if spread is None:
         return None
     return spread / math.log(2) if metric == "bits_per_byte" else score * spread

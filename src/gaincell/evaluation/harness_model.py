@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,7 +74,7 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         answers: Answers | None = None,
         **kwargs: Any,
     ) -> None:
-        if len([given for given in (path, run, pretrained) if given is not None]) != 1:
+        if sum(given is not None for given in (path, run, pretrained)) != 1:
             raise InputError("model gaincell needs one path=MODEL|RUN, such as path=adapters/smollm2-135m")
         if unknown := sorted(kwargs.keys() - OF_HARNESS):
             allowed = sorted({"path", "design", "cell", "impl", "dtype", "max_length", *OF_HARNESS})
@@ -114,31 +115,32 @@ class GainCellLM(HFLM):  # type: ignore[misc]
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """The harness's, of requests that were not answered before."""
-
-        def ask(new: list[Any]) -> list[tuple[float, bool]]:
-            self.asked += len(new)
-            return HFLM.loglikelihood(self, new, disable_tqdm=disable_tqdm)  # type: ignore[no-any-return]
-
-        return self._kept("loglikelihood", requests, ask)
+        return self._kept(
+            "loglikelihood", requests, partial(super().loglikelihood, disable_tqdm=disable_tqdm)
+        )
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """The harness's, of documents that were not answered before, one after the other."""
+        of_document = super().loglikelihood_rolling
 
         def ask(new: list[Any]) -> list[float]:
-            self.asked += len(new)
             show = self._open("documents")
             found: list[float] = []
             for request in new:
                 self.tok_encode(request.args[0])  # refuses a token that the model lacks, before any work
             for request in new:
-                found += HFLM.loglikelihood_rolling(self, [request], disable_tqdm=True)
+                found += of_document([request], disable_tqdm=True)
                 show(len(found), len(new), {})
             return found
 
         return self._kept("loglikelihood_rolling", requests, ask)
 
     def _kept(self, kind: str, requests: list[Any], ask: Callable[[list[Any]], list[Any]]) -> list[Any]:
-        return ask(requests) if self._answers is None else self._answers.complete(kind, requests, ask)
+        def counted(new: list[Any]) -> list[Any]:
+            self.asked += len(new)
+            return ask(new)
+
+        return counted(requests) if self._answers is None else self._answers.complete(kind, requests, counted)
 
     def _loglikelihood_tokens(
         self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None
@@ -182,11 +184,7 @@ def _load(run: str, design: str | None, cell: str | None, impl: BackendName, dty
 
 
 def run_command(arguments: Sequence[str]) -> None:
-    """The harness's own command, which knows the model type `gaincell` by now.
-
-    Raises:
-        InputError: see `data_of_hub`.
-    """
+    """The harness's own command, which knows the model type `gaincell` by now. Raises as `data_of_hub`."""
     from lm_eval.__main__ import cli_evaluate
 
     before = sys.argv
@@ -202,8 +200,7 @@ def run_command(arguments: Sequence[str]) -> None:
 def data_of_hub() -> Iterator[None]:
     """Within the context the harness downloads data, or refuses at once if it cannot.
 
-    Raises:
-        InputError: data is not in the local cache and the hub does not give it.
+    Raises InputError: data is not in the local cache and the hub does not give it.
     """
     with local_if_unreachable():
         try:

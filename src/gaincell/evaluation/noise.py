@@ -18,8 +18,7 @@ from gaincell.integrations.hf.attach import attached_layers, computes_softmax, c
 
 
 def noise_remark(arrays: nn.Module | Design, *, redraw: bool = False) -> str:
-    """Which noise the parts of an evaluation met, or that no arrays computed, to follow its protocol; empty
-    without noise.
+    """Which noise the parts of an evaluation met, or that no arrays computed; empty without noise.
 
     arrays: the model, or the design of all of its arrays.
     """
@@ -37,9 +36,7 @@ def noise_remark(arrays: nn.Module | Design, *, redraw: bool = False) -> str:
 def redrawn(model: nn.Module, draw: int) -> Iterator[None]:
     """Within the context the arrays of a model have another draw of noise; 0 is the design's own.
 
-    Raises:
-        InputError: there is no noise to draw.
-        ModelError: the model is attached, but set to softmax attention.
+    Raises InputError: there is no noise to draw.  ModelError: the model is set to softmax attention.
     """
     own = {layer: layer.design for layer in computing_layers(model)}
     if not any(design.drawn("operation") for design in own.values()):

@@ -9,7 +9,6 @@ and what went before in its second helps a prediction. A refresh policy works th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
@@ -17,30 +16,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.arrays.refresh import Refresh
-from gaincell.errors import InputError, ModelError
+from gaincell.errors import InputError
 from gaincell.evaluation.noise import noise_remark
-from gaincell.evaluation.perplexity import Perplexity, cut_blocks, next_token_nll
+from gaincell.evaluation.perplexity import check_finite, cut_blocks, next_token_nll
 from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.context import check_length
 from gaincell.progress import Progress, silent
+from gaincell.results.evaluation import PauseRow
+from gaincell.standard_error import exp_or_infinity
 from gaincell.units import Second
-
-
-@dataclass(frozen=True)
-class Pause:
-    """What a pause left, and what the chip did meanwhile.
-
-    found: perplexity of the second halves.  seconds: of the pause.
-    Of one block: chip_time, s, in all; refreshes; refreshing, s, that they took; writes, columns of every
-    key/value head, refreshes included.
-    """
-
-    found: Perplexity
-    seconds: Second
-    chip_time: Second
-    refreshes: int
-    refreshing: Second
-    writes: int
 
 
 @torch.no_grad()
@@ -52,21 +36,21 @@ def perplexity_after_pause(
     *,
     refresh: Refresh | None = None,
     progress: Progress = silent,
-) -> Pause:
-    """Perplexity of an attached model by the protocol `pause-length` with a pause of `seconds`.
+) -> tuple[PauseRow, str]:
+    """What a pause of `seconds` leaves of an attached model, by the protocol `pause-length`.
 
     Args:
-        model: attached, with a ring of at least one column.
-        tokens: the evaluation text.
+        model: attached.
         seconds: of idle time, 0 or more; the cells leak with the design's retention time.
         length: T, even, at least 4.
         refresh: policy; None for none.
         progress: called after every block with (blocks done, blocks).
 
-    Raises:
-        InputError: a pause, a policy or a length that cannot be; blocks longer than the model's context; the
-            text is shorter than one block.
-        ModelError: the model is not attached, or a log-likelihood is not finite.
+    Returns:
+        The row, whose times, refreshes and writes are of one block, and the protocol in words.
+
+    Raises InputError: a pause, a policy or a length that cannot be; blocks longer than the model's context or
+    the text.  ModelError: the model is not attached, or a log-likelihood is not finite.
     """
     if length < 4 or length % 2:
         raise InputError(
@@ -84,22 +68,24 @@ def perplexity_after_pause(
         feed(model, cache, ids[:, :half], last=True)
         cache.idle(seconds)
         nll[n] = next_token_nll(feed(model, cache, ids[:, half:]), ids[:, half:])[0]
-        if not bool(torch.isfinite(nll[n]).all()):
-            raise ModelError("the model's log-likelihood is not a finite number")
+        check_finite(nll[n])
         progress(n + 1, len(blocks), {})
     per_block = nll.sum(1)
+    found = exp_or_infinity(float(per_block.sum()) / nll.numel())
     error = float(per_block.std() / (half - 1) / math.sqrt(len(blocks))) if len(blocks) > 1 else None
-    found = Perplexity(
-        nll=float(per_block.sum()),
-        tokens=nll.numel(),
-        blocks=len(blocks),
-        bytes=None,
-        standard_error=error,
-        protocol=(
-            f"pause-{length}: {len(blocks)} blocks of {length} tokens, a pause after the first half of each, "
-            "every token after the first of the second half predicted"
-        )
-        + noise_remark(model),
-    )
     clock = cache.clock
-    return Pause(found, seconds, clock.now, clock.refreshes, clock.refreshing, cache.writes)
+    row = PauseRow(
+        idle=seconds,
+        perplexity=found,
+        perplexity_error=None if error is None else found * error,
+        predictions=nll.numel(),
+        chip_time=clock.now,
+        refreshes=clock.refreshes,
+        refreshing=clock.refreshing,
+        writes=cache.writes,
+    )
+    protocol = (
+        f"pause-{length}: {len(blocks)} blocks of {length} tokens, a pause after the first half of each, "
+        "every token after the first of the second half predicted"
+    )
+    return row, protocol + noise_remark(model)

@@ -19,7 +19,6 @@ Of whole documents, by words: rolling.py.
 from __future__ import annotations
 
 import math
-import re
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +31,7 @@ from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.noise import noise_remark, redrawn
 from gaincell.integrations.hf.context import check_ids, check_length, default_length
 from gaincell.progress import Progress, silent
+from gaincell.quantity import whole_number
 from gaincell.standard_error import exp_or_infinity, ratio_error
 
 LOGIT_BYTES = 256 * 2**20
@@ -44,9 +44,7 @@ ROWS_AT_ONCE = 512
 class Perplexity:
     """The result of one evaluation.
 
-    nll: sum of negative log-likelihoods, nats.
-    tokens: predictions made.
-    blocks: blocks evaluated.
+    nll: sum of negative log-likelihoods, nats.  tokens: predictions made.  blocks: evaluated.
     bytes: UTF-8 bytes of the predicted tokens, None without a tokenizer.
     standard_error: of the mean nll a token, over blocks, nats; None for a single block.
     protocol: in words; also that no arrays computed, where an attached model is set to softmax attention.
@@ -77,35 +75,23 @@ class Perplexity:
         return self.nll / (math.log(2) * self.bytes) if self.bytes else None
 
 
-def block_length(protocol: str) -> int:
-    """T of the protocol `blocks-T`.
-
-    Raises:
-        InputError: another protocol, or T < 2.
-    """
-    match = re.fullmatch(r"blocks-(\d{1,18})", protocol)
-    if match is None or int(match[1]) < 2:
-        raise InputError(
-            f"unknown protocol {protocol!r}; give blocks-T, strided-T-S or rolling-T with T >= 2, "
-            "such as blocks-1024"
-        )
-    return int(match[1])
-
-
 def window_and_stride(protocol: str) -> tuple[int, int]:
     """T and S of `strided-T-S`; T and T of `blocks-T`.
 
-    Raises:
-        InputError: another protocol, T < 2, or S not from 1 to T - 1.
+    Raises InputError: another protocol, T < 2, or S not from 1 to T - 1.
     """
-    match = re.fullmatch(r"strided-(\d{1,18})-(\d{1,18})", protocol)
-    if match is None:
-        length = block_length(protocol)
-        return length, length
-    length, stride = int(match[1]), int(match[2])
-    if not 1 <= stride < length:
-        raise InputError(f"protocol {protocol!r}: give strided-T-S with S from 1 to T - 1")
-    return length, stride
+    kind, *numbers = protocol.split("-")
+    match kind, [whole_number(number) for number in numbers]:
+        case "blocks", [int(length)] if length >= 2:
+            return length, length
+        case "strided", [int(length), int(stride)]:
+            if 1 <= stride < length:
+                return length, stride
+            raise InputError(f"protocol {protocol!r}: give strided-T-S with S from 1 to T - 1")
+    raise InputError(
+        f"unknown protocol {protocol!r}; give blocks-T, strided-T-S or rolling-T with T >= 2, "
+        "such as blocks-1024"
+    )
 
 
 def default_protocol(model: nn.Module) -> str:
@@ -116,15 +102,12 @@ def default_protocol(model: nn.Module) -> str:
 def describe(protocol: str, blocks: int) -> str:
     """The protocol in words, for tables and reports."""
     length, stride = window_and_stride(protocol)
-    if stride < length:
-        return (
-            f"{protocol}: {blocks} windows of {length} tokens, each {stride} further on, "
-            f"every token predicted once"
-        )
-    return (
-        f"{protocol}: {blocks} non-overlapping blocks of {length} tokens, "
-        f"every token after the first of a block predicted"
+    words = (
+        f"windows of {length} tokens, each {stride} further on, every token predicted once"
+        if stride < length
+        else f"non-overlapping blocks of {length} tokens, every token after the first of a block predicted"
     )
+    return f"{protocol}: {blocks} {words}"
 
 
 @torch.no_grad()
@@ -139,8 +122,8 @@ def perplexity(
 ) -> Perplexity:
     """Perplexity of a causal language model on a stream of tokens (see the head of this file).
 
-    The model is put into evaluation mode. Sums are kept in float64. Memory: the logits of one forward pass,
-    at most `LOGIT_BYTES` or those of one block.
+    The model is put into evaluation mode. Sums are in float64. Memory: the logits of one forward pass, at
+    most `LOGIT_BYTES` or those of one block.
 
     Example:
 
@@ -161,45 +144,35 @@ def perplexity(
         progress: called after every forward pass with (blocks done, blocks).
 
     Raises:
-        InputError: blocks are longer than the model's context, the text is shorter than one block, or a
-            token id lies outside the model's vocabulary; `redraw` without noise; a text without tokenizer.
+        InputError: blocks longer than the model's context, a text shorter than one block, or a token id
+            outside the vocabulary; `redraw` without noise; a text without tokenizer.
         ModelError: a log-likelihood is not finite; `redraw` of a model that is set to softmax attention.
     """
     protocol = protocol or default_protocol(model)
     length, stride = window_and_stride(protocol)
     check_length(model, length)
     stream = _token_ids(tokens, tokenizer) if isinstance(tokens, str) else tokens
-    blocks = cut_blocks(stream, length) if stride == length else cut_windows(stream, length, stride)
+    blocks = cut_windows(stream, length, stride)
     counted = torch.full((len(blocks),), min(stride, length - 1))
     counted[0] = length - 1
-    vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     check_ids(model, blocks)
-    device = next(model.parameters()).device
-    batch = 1 if redraw else max(1, min(LARGEST_BATCH, LOGIT_BYTES // (length * vocabulary * 4)))
+    batch = 1 if redraw else blocks_at_once(model, length)
     model.eval()
     sums: list[Tensor] = []
     for start in range(0, len(blocks), batch):
-        ids = blocks[start : start + batch].to(device=device, dtype=torch.long)
         with redrawn(model, start) if redraw else nullcontext():
-            logits = model(input_ids=ids, use_cache=False).logits
-        nll = next_token_nll(logits, ids).cpu()
+            nll = token_nll(model, blocks[start : start + batch])
         asked = torch.arange(length - 1) >= length - 1 - counted[start : start + batch, None]
         sums.append((nll * asked).sum(1))
-        if not torch.isfinite(sums[-1]).all():
-            raise ModelError(
-                "the model's log-likelihood is not a finite number; look for NaN or infinite weights, gains "
-                "and offsets"
-            )
         progress(sum(map(len, sums)), len(blocks), {})
     per_block = torch.cat(sums)
-    n = len(blocks)
     return Perplexity(
         nll=float(per_block.sum()),
         tokens=int(counted.sum()),
-        blocks=n,
+        blocks=len(blocks),
         bytes=None if tokenizer is None else _bytes(blocks, counted, tokenizer),
         standard_error=ratio_error(per_block.tolist(), counted.tolist()),
-        protocol=describe(protocol, n) + noise_remark(model, redraw=redraw),
+        protocol=describe(protocol, len(blocks)) + noise_remark(model, redraw=redraw),
         per_block=tuple(zip(per_block.tolist(), counted.tolist(), strict=True)),
     )
 
@@ -207,34 +180,51 @@ def perplexity(
 def _token_ids(text: str, tokenizer: Any) -> Int[Tensor, " n"]:
     if tokenizer is None:
         raise InputError("perplexity of a text needs tokenizer=, the model's; or give token ids")
-    made = tokenizer(text, return_tensors="pt", add_special_tokens=False, verbose=False)
-    ids: Tensor = made["input_ids"][0].long()  # of an empty text, floats
-    return ids
+    return torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]).long()
 
 
 def cut_blocks(tokens: Int[Tensor, " n"], length: int) -> Int[Tensor, "blocks T"]:
-    """Non-overlapping blocks; a rest is dropped.
+    """Non-overlapping blocks; a rest is dropped. Raises InputError: the text is shorter than one block."""
+    return cut_windows(tokens, length, length)
 
-    Raises:
-        InputError: the text is shorter than one block.
-    """
-    n = len(tokens) // length
-    if n == 0:
+
+def cut_windows(tokens: Int[Tensor, " n"], length: int, stride: int) -> Int[Tensor, "windows T"]:
+    """Windows that overlap; a rest shorter than the stride is dropped. Raises InputError likewise."""
+    if len(tokens) < length:
         raise InputError(
             f"the text has {len(tokens)} tokens, fewer than one block of {length}; "
             "give more text or shorter blocks"
         )
-    return tokens[: n * length].view(n, length)
-
-
-def cut_windows(tokens: Int[Tensor, " n"], length: int, stride: int) -> Int[Tensor, "windows T"]:
-    """Windows that overlap; a rest shorter than the stride is dropped.
-
-    Raises:
-        InputError: the text is shorter than one window.
-    """
-    cut_blocks(tokens, length)
     return tokens.unfold(0, length, stride)
+
+
+def blocks_at_once(model: nn.Module, length: int) -> int:
+    """How many blocks a forward pass may have, for the size of their logits."""
+    vocabulary = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+    return max(1, min(LARGEST_BATCH, LOGIT_BYTES // (length * vocabulary * 4)))
+
+
+def token_nll(
+    model: nn.Module, ids: Int[Tensor, "B T"], targets: int | None = None, **options: Tensor
+) -> Float[Tensor, "B n"]:
+    """-log p of the last `targets` tokens of each row (None: all after the first), float64 nats.
+
+    options: of the model's forward pass.  Raises ModelError: one is not finite.
+    """
+    ids = ids.to(next(model.parameters()).device, torch.long)
+    asked = slice(0 if targets is None else -targets - 1, None)
+    logits = model(input_ids=ids, use_cache=False, **options).logits[:, asked]
+    return check_finite(next_token_nll(logits, ids[:, asked]).cpu())
+
+
+def check_finite(nll: Tensor) -> Tensor:
+    """The same losses. Raises ModelError: one is not finite."""
+    if not bool(nll.isfinite().all()):
+        raise ModelError(
+            "the model's log-likelihood is not a finite number; look for NaN or infinite weights, gains and "
+            "offsets"
+        )
+    return nll
 
 
 def next_token_nll(logits: Float[Tensor, "B T V"], ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T_minus_1"]:

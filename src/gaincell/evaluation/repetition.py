@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from gaincell.errors import InputError, ModelError
-from gaincell.evaluation.perplexity import LARGEST_BATCH, cut_blocks, next_token_nll
+from gaincell.errors import InputError
+from gaincell.evaluation.perplexity import LARGEST_BATCH, cut_blocks, token_nll
 from gaincell.integrations.hf.context import check_length
 from gaincell.progress import Progress, silent
 from gaincell.results.evaluation import RepetitionPoint
@@ -40,15 +40,11 @@ def loss_by_repetition(
 ) -> list[RepetitionPoint]:
     """Losses by the protocol `repetition-length`, of every kind that the text has.
 
-    Args:
-        model: any causal language model of transformers, attached or not.
-        tokens: the evaluation text.
-        length: T, an even number of 4 or more.
-        progress: called after every forward pass with (passes done, passes).
+    model: any causal language model of transformers, attached or not.  length: T, even, 4 or more.
+    progress: called after every forward pass with (passes done, passes).
 
-    Raises:
-        InputError: another length, or one beyond the model's context; the text is shorter than one block.
-        ModelError: a log-likelihood is not finite.
+    Raises InputError: another length, or one beyond the model's context or the text.  ModelError: a
+    log-likelihood is not finite.
     """
     if length < 4 or length % 2:
         raise InputError(f"blocks of {length} tokens have no two halves; give an even number of 4 or more")
@@ -56,17 +52,13 @@ def loss_by_repetition(
     blocks = cut_blocks(tokens, length).long()
     half = length // 2
     repeated = blocks[:, :half].repeat(1, 2)
-    device = next(model.parameters()).device
     model.eval()
     groups = [*blocks.split(LARGEST_BATCH // 2), *repeated.split(LARGEST_BATCH // 2)]
     losses = []
     for done, ids in enumerate(groups, start=1):
-        ids = ids.to(device)
-        losses.append(next_token_nll(model(input_ids=ids, use_cache=False).logits, ids).cpu().double())
+        losses.append(token_nll(model, ids))
         progress(done, len(groups), {})
     of_text, of_repeated = torch.cat(losses).split(len(blocks))
-    if not bool(of_text.isfinite().all() & of_repeated.isfinite().all()):
-        raise ModelError("the model's log-likelihood is not a finite number")
     seen = seen_before(blocks)
     second = torch.zeros_like(seen)
     second[:, half:] = True  # the prediction at place t is of token t + 1

@@ -18,63 +18,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 
-from gaincell.errors import InputError, ModelError
-from gaincell.evaluation.perplexity import LARGEST_BATCH, LOGIT_BYTES, next_token_nll
+from gaincell.errors import InputError
+from gaincell.evaluation.perplexity import blocks_at_once, check_finite, next_token_nll
 from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.progress import Progress, silent
+from gaincell.results.evaluation import RollingPerplexity
 from gaincell.standard_error import exp_or_infinity, ratio_error
 from gaincell.text import END_OF_TEXT, LARGEST_SPLIT_FILE, read_lines
 
 TITLE = re.compile(r"^ = [^=].* = $")
-
-
-@dataclass(frozen=True)
-class RollingPerplexity:
-    """nll: of all documents, nats.  tokens: predicted.  words, bytes: of the published text.
-    documents: how many.  window: T.  per_document: nll, tokens, words and bytes of each.
-    """
-
-    nll: float
-    tokens: int
-    words: int
-    bytes: int
-    documents: int
-    window: int
-    per_document: tuple[tuple[float, int, int, int], ...]
-
-    @property
-    def word_perplexity(self) -> float:
-        """exp(nll / words)."""
-        return exp_or_infinity(self.nll / self.words)
-
-    @property
-    def word_perplexity_error(self) -> float | None:
-        """Its standard error over documents (first order)."""
-        error = ratio_error([nll for nll, *_ in self.per_document], [d[2] for d in self.per_document])
-        return None if error is None else self.word_perplexity * error
-
-    @property
-    def token_perplexity(self) -> float:
-        """exp(nll / tokens)."""
-        return exp_or_infinity(self.nll / self.tokens)
-
-    @property
-    def byte_perplexity(self) -> float:
-        """exp(nll / bytes)."""
-        return exp_or_infinity(self.nll / self.bytes)
-
-    @property
-    def bits_per_byte(self) -> float:
-        """nll / (ln 2 bytes)."""
-        return self.nll / (math.log(2) * self.bytes)
 
 
 def describe_rolling(window: int, documents: int) -> str:
@@ -87,21 +46,14 @@ def describe_rolling(window: int, documents: int) -> str:
 
 def documents_of(path: Path) -> list[str]:
     """Documents of a text file: articles of one in WikiText's layout, else what lies between `<|endoftext|>`
-    lines.
-
-    Raises:
-        InputError: the file cannot be read.
+    lines. Raises InputError: the file cannot be read.
     """
     lines = list(read_lines(path, LARGEST_SPLIT_FILE))
     if any(TITLE.match(line) for line in lines):
         return list(articles(lines))
-    found: list[list[str]] = [[]]
-    for line in lines:
-        if line.strip() == END_OF_TEXT:
-            found.append([])
-        else:
-            found[-1].append(line)
-    return [text for text in ("\n".join(document).strip("\n") for document in found) if text.strip()]
+    groups = groupby(lines, lambda line: line.strip() == END_OF_TEXT)
+    texts = ("\n".join(document).strip("\n") for is_end, document in groups if not is_end)
+    return [text for text in texts if text.strip()]
 
 
 def articles(lines: Iterable[str]) -> Iterator[str]:
@@ -151,17 +103,12 @@ def rolling_perplexity(
 ) -> RollingPerplexity:
     """Rolling perplexity of a causal language model (see the head of this file).
 
-    Args:
-        model: of transformers, attached or not.
-        tokenizer: its tokenizer, with an end-of-text token.
-        documents: in their published form, such as `articles` gives.
-        window: T, at least 2.
-        progress: called after every forward pass with (tokens done, tokens in all).
+    model: of transformers, attached or not.  tokenizer: with an end-of-text token.
+    documents: in their published form, such as `articles` gives.  window: T, at least 2.
+    progress: called after every forward pass with (tokens done, tokens in all).
 
-    Raises:
-        InputError: no documents, no end-of-text token, a token that the model lacks, or a window below 2
-            or beyond its context.
-        ModelError: a log-likelihood is not finite.
+    Raises InputError: no documents, no end-of-text token, a token that the model lacks, or a window below 2
+    or beyond its context.  ModelError: a log-likelihood is not finite.
     """
     prefix = getattr(tokenizer, "eos_token_id", None)
     if prefix is None or window < 2 or not documents:
@@ -173,39 +120,37 @@ def rolling_perplexity(
         check_ids(model, torch.tensor([prefix, *ids]))
         pieces += [(number, piece, counted) for piece, counted in windows(ids, prefix, window)]
     pieces.sort(key=lambda piece: len(piece[1]))  # so that those of one length can share a forward pass
-    nll, predicted = [0.0] * len(documents), [0] * len(documents)
-    for number, _, counted in pieces:
-        predicted[number] += counted
+    nll = [0.0] * len(documents)
     total, done, start = sum(counted for *_, counted in pieces), 0, 0
     device = next(model.parameters()).device
     model.eval()
     while start < len(pieces):
         length = len(pieces[start][1])
-        vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-        most = max(1, min(LARGEST_BATCH, LOGIT_BYTES // (length * vocabulary * 4)))
-        some = [piece for piece in pieces[start : start + most] if len(piece[1]) == length]
-        ids_of: Int[Tensor, "B T"] = torch.tensor([piece for _, piece, _ in some], device=device)
-        logits = model(input_ids=ids_of[:, :-1], use_cache=False).logits
-        losses = next_token_nll(_with_last(logits), ids_of)
-        for (number, _, counted), loss in zip(some, losses, strict=True):
+        most = pieces[start : start + blocks_at_once(model, length)]
+        some = [piece for piece in most if len(piece[1]) == length]
+        batch = torch.tensor([piece for _, piece, _ in some], device=device)
+        logits = model(input_ids=batch[:, :-1], use_cache=False).logits
+        for (number, _, counted), loss in zip(some, next_token_nll(_with_last(logits), batch), strict=True):
             nll[number] += float(loss[-counted:].sum())
             done += counted
         start += len(some)
         progress(done, total, {})
-    if not all(map(math.isfinite, nll)):
-        raise ModelError(
-            "the model's log-likelihood is not a finite number; look for NaN or infinite weights"
-        )
+    check_finite(torch.tensor(nll, dtype=torch.float64))
     words = [len(re.split(r"\s+", document)) for document in documents]
     sizes = [len(document.encode()) for document in documents]
+    whole, found = sum(nll), exp_or_infinity(sum(nll) / sum(words))
+    error = ratio_error(nll, words)
     return RollingPerplexity(
-        nll=sum(nll),
-        tokens=total,
+        word_perplexity=found,
+        token_perplexity=exp_or_infinity(whole / total),
+        byte_perplexity=exp_or_infinity(whole / sum(sizes)),
+        bits_per_byte=whole / (math.log(2) * sum(sizes)),
+        nll=whole,
         words=sum(words),
         bytes=sum(sizes),
+        predictions=total,
         documents=len(documents),
-        window=window,
-        per_document=tuple(zip(nll, predicted, words, sizes, strict=True)),
+        word_perplexity_error=None if error is None else found * error,
     )
 
 

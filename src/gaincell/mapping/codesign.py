@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -21,7 +20,7 @@ from gaincell.costs import roll_up
 from gaincell.costs.technology import load_technology
 from gaincell.errors import InputError
 from gaincell.evaluation.activity import measure_activity
-from gaincell.evaluation.codes import SignalUse, signal_use
+from gaincell.evaluation.codes import signal_use
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.base_model import LoadedModel
@@ -29,25 +28,22 @@ from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import summary
-from gaincell.mapping.engine import Engine, read_evaluation
-from gaincell.mapping.folder import run_lock
-from gaincell.mapping.job import freeze_embeddings
+from gaincell.mapping.engine import Engine, freeze_embeddings, read_evaluation
+from gaincell.mapping.folder import Told, run_lock
 from gaincell.mapping.ready import find_start, load_made
-from gaincell.mapping.records import Told
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results import write
-from gaincell.results.codesign import (
+from gaincell.results.provenance import hash_of
+from gaincell.results.run import (
+    FILE,
     Circuits,
     CodesignResult,
-    Histogram,
     JointTraining,
     LearnedCircuits,
     PairedLosses,
+    UsedText,
 )
-from gaincell.results.common import Values
-from gaincell.results.provenance import hash_of
-from gaincell.results.run import FILE, UsedText
-from gaincell.text import open_text
+from gaincell.text import Text, open_text
 from gaincell.training import checkpoint as disk
 from gaincell.training.codesign import LEARNED, codesign, stated_levels, with_zero_code
 from gaincell.training.settings import TrainSettings
@@ -84,6 +80,20 @@ class CodesignSettings:
     backend: BackendName = "auto"
     device: str = "cpu"
 
+    def training(self, chip: Design) -> TrainSettings:
+        """Of model and chip together."""
+        return TrainSettings(
+            learning_rate=self.learning_rate,
+            scale_learning_rate=self.scale_learning_rate,
+            batch=self.batch,
+            micro_batch=self.batch,
+            warmup_steps=5,
+            gradient_checkpointing=None,
+            redraw="chip" if chip.drawn("chip") else "noise",
+            checkpoint_every=20,
+            keep_checkpoints=1,
+        )
+
 
 def codesign_model(
     settings: CodesignSettings,
@@ -97,99 +107,78 @@ def codesign_model(
 
     With `out` an interrupted training goes on from its checkpoint there.
 
-    Raises:
-        GaincellError: model, text, design or what is to be learned are not acceptable.
+    Raises GaincellError: model, text, design or what is to be learned are not acceptable.
     """
     with run_lock(out):
-        return _codesigned(settings, default_design, out, command, progress)
+        loaded = load_made(settings.model, settings.backend)
+        model: PreTrainedModel = loaded.model.to(settings.device)  # type: ignore[arg-type]
+        chip = settings.design or find_start(settings.model).design or default_design
+        if "levels" in settings.learn and not chip.levels.storage:
+            chip = chip.replace(levels=with_zero_code(chip))
+        block, text = default_length(model), open_text(settings.text)
+        evaluation = read_evaluation(loaded, text, settings.evaluation_tokens, f"blocks-{block}", progress)
+        training, calibration = _training_text(settings, block, loaded, text, progress)
+        engine = Engine(loaded=loaded, evaluation=evaluation, protocol=f"blocks-{block}", progress=progress)
+        reading = progress("statistics of the model as it was made")
+        target = collect_statistics(model, [calibration], reading)
+        set_design(model, chip)
+        chip = attached_layers(model)[0].design
+        adapted = adapt(model, [calibration], target, progress=progress("adapt"))
+        before = engine.stage("adapted", lambda: (Told(), model))
+        what = "-".join((chip.hash, *(settings.learn or ("fixed",))))
+        checkpoint = None if out is None else out / f"{what}.checkpoint"
+        freeze_embeddings(model, weights=settings.weights)
+        done = codesign(
+            model,
+            cut_blocks(training[calibration.numel() :], block + 1),
+            settings.training(chip),
+            settings.learn,
+            rate=settings.rate,
+            progress=progress("train model and chip"),
+            checkpoint=checkpoint,
+        )
+        after = engine.stage("trained", lambda: (Told(training_tokens=done.tokens), model))
+        learned = attached_layers(model)[0].design
+        some = cut_blocks(evaluation, block)[:ACTIVITY_BLOCKS].long()
+        activity = measure_activity(model, [some], settings.text, progress=progress("activity"))
+        technology = load_technology(settings.technology)
+        cost = roll_up.of_model(model_size(settings.model), learned, technology, activity)
+        inputs = {"training text": hash_of(training), "evaluation text": hash_of(evaluation)}
+        run = CodesignResult(
+            command="codesign",
+            model=summary.model(loaded),
+            design=summary.chip_of(learned),
+            start=summary.chip_of(chip),
+            learn=tuple(settings.learn),
+            circuits=LearnedCircuits(_circuits(chip), _circuits(learned)),
+            training=JointTraining(
+                steps=done.steps,
+                tokens=done.tokens,
+                learning_rate=settings.learning_rate,
+                scale_learning_rate=settings.scale_learning_rate,
+                circuit_rate=settings.rate,
+                weights=settings.weights,
+                seconds=done.seconds,
+            ),
+            text=UsedText(text.name, len(evaluation), calibration.numel()),
+            adaptation={"closed-form": summary.adaptation(adapted)},
+            stages=tuple(summary.stage(name, name, record) for name, record in engine.records.items()),
+            blocks=PairedLosses(after.blocks.predictions, before.blocks.nll, after.blocks.nll),
+            energy=cost.energy_bottom_up,
+            signals=signal_use(model, [some]),
+            provenance=engine.provenance(command, learned, inputs),
+        )
+        if out is not None and checkpoint is not None:
+            save(model, out)
+            write(run, out / FILE)
+            disk.remove(checkpoint)
+        return run
 
 
-def _codesigned(
-    settings: CodesignSettings,
-    default_design: Design,
-    out: Path | None,
-    command: Sequence[str],
-    progress: StageProgress,
-) -> CodesignResult:
-    loaded = load_made(settings.model, settings.backend)
-    model: PreTrainedModel = loaded.model.to(settings.device)  # type: ignore[arg-type]
-    chip = settings.design or find_start(settings.model).design or default_design
-    if "levels" in settings.learn and not chip.levels.storage:
-        chip = chip.replace(levels=with_zero_code(chip))
-    block = default_length(model)
-    texts = _read(settings, block, loaded, progress)
-    engine = Engine(loaded=loaded, evaluation=texts.evaluation, protocol=f"blocks-{block}", progress=progress)
-    reading = progress("statistics of the model as it was made")
-    target = collect_statistics(model, [texts.calibration], reading)
-    set_design(model, chip)
-    chip = attached_layers(model)[0].design
-    adapted = adapt(model, [texts.calibration], target, progress=progress("adapt"))
-    before = engine.stage("adapted", lambda: (Told(), model))
-    what = "-".join((chip.hash, *(settings.learn or ("fixed",))))
-    checkpoint = None if out is None else out / f"{what}.checkpoint"
-    freeze_embeddings(model, weights=settings.weights)
-    done = codesign(
-        model,
-        texts.blocks,
-        _training(settings, chip),
-        settings.learn,
-        rate=settings.rate,
-        progress=progress("train model and chip"),
-        checkpoint=checkpoint,
-    )
-    after = engine.stage("trained", lambda: (Told(training_tokens=done.tokens), model))
-    learned = attached_layers(model)[0].design
-    some = cut_blocks(texts.evaluation, block)[:ACTIVITY_BLOCKS].long()
-    activity = measure_activity(model, [some], settings.text, progress=progress("activity"))
-    technology = load_technology(settings.technology)
-    cost = roll_up.of_model(model_size(settings.model), learned, technology, activity)
-    training = JointTraining(
-        steps=done.steps,
-        tokens=done.tokens,
-        learning_rate=settings.learning_rate,
-        scale_learning_rate=settings.scale_learning_rate,
-        circuit_rate=settings.rate,
-        weights=settings.weights,
-        seconds=done.seconds,
-    )
-    inputs = {"training text": hash_of(texts.training), "evaluation text": hash_of(texts.evaluation)}
-    run = CodesignResult(
-        command="codesign",
-        model=summary.model(loaded),
-        design=summary.chip_of(learned),
-        start=summary.chip_of(chip),
-        learn=tuple(settings.learn),
-        circuits=LearnedCircuits(circuits(chip), circuits(learned)),
-        training=training,
-        text=UsedText(texts.name, len(texts.evaluation), texts.calibration.numel()),
-        adaptation={"closed-form": summary.adaptation(adapted)},
-        stages=(summary.stage("adapted", "adapted", before), summary.stage("trained", "trained", after)),
-        blocks=PairedLosses(after.blocks.predictions, before.blocks.nll, after.blocks.nll),
-        energy=cost.energy_bottom_up,
-        signals={stage: _histogram(stage, use) for stage, use in signal_use(model, [some]).items()},
-        provenance=engine.provenance(command, learned, after, inputs),
-    )
-    if out is not None:
-        save(model, out)
-        write(run, out / FILE)
-        assert checkpoint is not None
-        disk.remove(checkpoint)
-    return run
-
-
-class _Texts(NamedTuple):
-    """training: all of calibration and blocks.  blocks: of one token more."""
-
-    name: str
-    evaluation: Tensor
-    training: Tensor
-    calibration: Tensor
-    blocks: Tensor
-
-
-def _read(settings: CodesignSettings, block: int, loaded: LoadedModel, progress: StageProgress) -> _Texts:
-    text = open_text(settings.text)
-    evaluation = read_evaluation(loaded, text, settings.evaluation_tokens, f"blocks-{block}", progress)
+def _training_text(
+    settings: CodesignSettings, block: int, loaded: LoadedModel, text: Text, progress: StageProgress
+) -> tuple[Tensor, Tensor]:
+    """The training text, and the blocks at its beginning that are for calibration."""
     before = max(1, settings.calibration_tokens // block) * block
     wanted = before + settings.steps * settings.batch * (block + 1)
     training = read_tokens(loaded, text, "training", wanted, progress("read the training text"))
@@ -198,30 +187,10 @@ def _read(settings: CodesignSettings, block: int, loaded: LoadedModel, progress:
             f"{settings.steps} steps need {wanted} tokens of training text, those of calibration included; "
             f"{text.name} has {len(training)}; give more text or fewer --steps"
         )
-    calibration = cut_blocks(training[:before], block).long()
-    return _Texts(text.name, evaluation, training, calibration, cut_blocks(training[before:], block + 1))
+    return training, cut_blocks(training[:before], block).long()
 
 
-def _training(settings: CodesignSettings, chip: Design) -> TrainSettings:
-    return TrainSettings(
-        learning_rate=settings.learning_rate,
-        scale_learning_rate=settings.scale_learning_rate,
-        batch=settings.batch,
-        micro_batch=settings.batch,
-        warmup_steps=5,
-        gradient_checkpointing=None,
-        redraw="chip" if chip.drawn("chip") else "noise",
-        checkpoint_every=20,
-        keep_checkpoints=1,
-    )
-
-
-def _histogram(stage: str, use: SignalUse) -> Histogram:
-    edges, share = (tuple(round(x, 6) for x in found) for found in (use.edges, use.share))
-    return Histogram(Values(edges, "1" if stage == "q" else "V", "simulated"), share)
-
-
-def circuits(design: Design) -> Circuits:
+def _circuits(design: Design) -> Circuits:
     """What of a chip can be learned: saturations, and every level as it is, stated or even."""
     levels = (tuple(round(level, 6) for level in found) or None for found in stated_levels(design))
     return Circuits(design.score_saturation_per_row, design.output_saturation_per_column, *levels)

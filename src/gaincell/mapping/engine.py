@@ -1,12 +1,10 @@
-"""What `map`, `adapt`, `codesign` and `train` have in common: a model and the text that all of its stages are
-evaluated on, stages that are done once, and what run.json says of both.
-"""
+"""What `map`, `adapt`, `codesign` and `train` share: stages over one model and one text, done once."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from accelerate import PartialState
 from jaxtyping import Int
@@ -18,27 +16,37 @@ from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import describe, perplexity, window_and_stride
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_length, read_tokens
-from gaincell.mapping.folder import RunFolder
-from gaincell.mapping.records import StageRecord, Told, evaluated
+from gaincell.integrations.hf.lora import lora_parameters
+from gaincell.mapping.folder import RunFolder, StageRecord, Told, evaluated, run_log
 from gaincell.mapping.summary import base_name
 from gaincell.progress import StageProgress
 from gaincell.results.common import Provenance
 from gaincell.results.provenance import made
 from gaincell.text import Text
+from gaincell.training.log import Tracker
+from gaincell.training.loop import Blocks, Evaluation, Loss, TrainSettings, train
 
 
 def read_evaluation(
     loaded: LoadedModel, text: Text, tokens: int, protocol: str, progress: StageProgress
 ) -> Int[Tensor, " n"]:
-    """The evaluation part of a text: `tokens` at the most, all of it for 0.
-
-    Raises:
-        InputError: the model's context is shorter than a block of the protocol, or the text is.
+    """The evaluation part of a text: `tokens` at the most, all of it for 0. Raises InputError: the model's
+    context is shorter than a block of the protocol, or the text is.
     """
     block, _ = window_and_stride(protocol)
     check_length(loaded.model, block)
     reading = progress("read the evaluation text")
     return read_tokens(loaded, text, "evaluation", tokens or None, reading, block=block)
+
+
+def freeze_embeddings(model: PreTrainedModel, *, weights: bool = True) -> None:
+    """Train all but the embeddings (with adapters, these), or without `weights` gains and offsets alone."""
+    adapters = lora_parameters(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".gain_cell." in name or (weights and (name in adapters or not adapters)))
+    for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
+        if embedding is not None:
+            embedding.requires_grad_(False)
 
 
 @dataclass(kw_only=True)
@@ -48,7 +56,8 @@ class Engine:
     loaded: the model that all of them come from.
     evaluation: token ids that every stage is evaluated on.  protocol: how.
     progress: opens the progress of every step.
-    folder: where finished stages are kept; None: nowhere.  processes: that do stages together; None: one.
+    folder: where finished stages and their logs are kept; None: nowhere.  tracker: where these go too.
+    processes: that do stages together; None: one.  records: of the stages so far, by name.
     """
 
     loaded: LoadedModel
@@ -56,7 +65,14 @@ class Engine:
     protocol: str
     progress: StageProgress
     folder: RunFolder | None = None
+    tracker: Tracker | None = None
     processes: PartialState | None = None
+    records: dict[str, StageRecord] = field(default_factory=dict, init=False)
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes."""
+        return self.processes is None or self.processes.is_main_process
 
     def stage(
         self, name: str, do: Callable[[], tuple[Told, PreTrainedModel]], *, keep: bool = False
@@ -67,42 +83,68 @@ class Engine:
         keep: whether the parameters of the model are stored too.
         """
         record = None if self.folder is None else self.folder.record(name)
-        if record is not None:
-            return record
-        begun = time.perf_counter()
-        told, model = do()
-        if self.processes is None or self.processes.is_main_process:
-            shown, tokenizer = self.progress(f"{name}: evaluate"), self.loaded.tokenizer
-            found = perplexity(model, self.evaluation, self.protocol, tokenizer=tokenizer, progress=shown)
-            record = evaluated(name, told, found, time.perf_counter() - begun)
-            if self.folder is not None:
-                self.folder.finish(name, record, model if keep else None)
-        if self.processes is not None:
-            self.processes.wait_for_everyone()
-        if record is None:  # another process stored it
-            record = self.folder.record(name) if self.folder is not None else None
+        if record is None:
+            begun = time.perf_counter()
+            told, model = do()
+            if self.main:
+                shown, tokenizer = self.progress(f"{name}: evaluate"), self.loaded.tokenizer
+                found = perplexity(model, self.evaluation, self.protocol, tokenizer=tokenizer, progress=shown)
+                record = evaluated(name, told, found, time.perf_counter() - begun)
+                if self.folder is not None:
+                    self.folder.finish(name, record, model if keep else None)
+            if self.processes is not None:
+                self.processes.wait_for_everyone()
+            if record is None and self.folder is not None:  # another process stored it
+                record = self.folder.record(name)
             assert record is not None
+        self.records[name] = record
         return record
+
+    def train(
+        self,
+        model: PreTrainedModel,
+        blocks: Blocks,
+        settings: TrainSettings,
+        stage: str,
+        part: str | None = None,
+        *,
+        loss_of: Loss | None = None,
+        evaluate: Evaluation | None = None,
+        shares: dict[str, float] | None = None,
+    ) -> None:
+        """Train a model as a stage, or as the part "1 of 2", say, of one: see `training.loop.train`."""
+        assert self.folder is not None
+        labels = {"stage": stage} if part is None else {"stage": stage, "part": part}
+        train(
+            model,
+            blocks,
+            settings,
+            progress=self.progress(f"{stage}: train" if part is None else f"{stage}: train {part}"),
+            checkpoint=self.folder.checkpoint(stage, part or "training"),
+            log=run_log(self.folder.path, labels, self.tracker),
+            loss_of=loss_of,
+            evaluate=evaluate,
+            shares=shares,
+        )
 
     def provenance(
         self,
         command: Sequence[str],
         design: Design,
-        record: StageRecord,
         inputs: Mapping[str, str],
         *,
         seed: int = 0,
         remark: str = "",
     ) -> Provenance:
-        """How a result came about.
+        """How the result of the stages came about, on a chip.
 
-        design: of the chip.  record: of any stage.  inputs: hashes of texts and the like, by name.
-        remark: follows the protocol.
+        inputs: hashes of texts and the like, by name.  remark: follows the protocol.
         """
+        blocks = len(next(iter(self.records.values())).blocks.nll)
         return made(
             command=command,
             seed=seed,
-            protocol=describe(self.protocol, len(record.blocks.nll)) + remark + noise_remark(design),
+            protocol=describe(self.protocol, blocks) + remark + noise_remark(design),
             design_hash=design.hash,
-            inputs={f"model {base_name(self.loaded.id)}": self.loaded.sha256} | dict(inputs),
+            inputs={f"model {base_name(self.loaded.id)}": self.loaded.sha256, **inputs},
         )

@@ -12,38 +12,44 @@ there.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 
 from gaincell.errors import RunError
-from gaincell.files import (
-    read_json,
-    remove_leftovers,
-    remove_leftovers_in,
-    restored,
-    write_json,
-)
+from gaincell.evaluation.perplexity import Perplexity
+from gaincell.files import read_object, remove_leftovers, remove_leftovers_in, restored, write_json
 from gaincell.integrations.hf.checkpoint import trained_parameters, write_state
 from gaincell.integrations.hf.run import DESIGN, HARDWARE
-from gaincell.mapping.records import StageRecord, oddity
-from gaincell.results.codec import from_json, to_json
-from gaincell.results.run import FILE
+from gaincell.results.codec import Numbers, from_json, to_json
+from gaincell.results.common import CountedTokens, Number
+from gaincell.results.evaluation import BitPerByte, Nat
+from gaincell.results.run import (
+    FILE,
+    Adaptation,
+    BlockLosses,
+    CodeShares,
+    MeasuredSeconds,
+    Mismatch,
+    TrainingCurve,
+)
+from gaincell.standard_error import exp_or_infinity
 from gaincell.training.checkpoint import difference
+from gaincell.training.log import Tracker, TrainingLog
 
 
 @contextmanager
 def run_lock(path: Path | None) -> Iterator[None]:
     """Within the context no other process may work on a RUN directory, where its file system can lock one. It
     is made if it is missing, with those above it, and they are removed again if it stays empty; what killed
-    writers left there goes. A process that ends, however it does, lets it go. None: nothing is locked.
-
-    Raises:
-        RunError: another process works on it, or it cannot be made.
+    writers left there goes. A process that ends, however it does, lets it go. None: nothing is locked. Raises
+    RunError: another process works on it, or it cannot be made.
     """
     if path is None:
         yield
@@ -68,6 +74,11 @@ def run_lock(path: Path | None) -> Iterator[None]:
                 place.rmdir()
 
 
+def run_log(run: Path, labels: Mapping[str, str], tracker: Tracker | None) -> TrainingLog:
+    """The log of a training in a RUN, with its figure."""
+    return TrainingLog(run / "log.jsonl", labels, run / "figures" / "loss.png", tracker)
+
+
 def _lock(path: Path) -> int | None:
     """The descriptor of a locked directory; None where there are no such locks."""
     try:
@@ -87,15 +98,56 @@ def _lock(path: Path) -> int | None:
     return place
 
 
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a stage tells beside its evaluation: see StageResult, AdaptedResult and MappedResult."""
+
+    training_tokens: CountedTokens = 0
+    curve: TrainingCurve | None = None
+    step_time: Mapping[str, Annotated[float, "1", "measured"]] | None = None
+    adaptation: Adaptation | None = None
+    adaptations: Mapping[str, Adaptation] | None = None
+    mismatch: Mismatch | None = None
+    codes: Mapping[str, Mapping[str, CodeShares]] | None = None
+    silent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecord(Told):
+    """A stage and its evaluation."""
+
+    numbers: Numbers
+    perplexity: Number
+    nll: Nat
+    predictions: CountedTokens
+    seconds: MeasuredSeconds
+    blocks: BlockLosses
+    perplexity_error: Number | None = None
+    bits_per_byte: BitPerByte | None = None
+
+
+def evaluated(name: str, told: Told, found: Perplexity, seconds: float) -> StageRecord:
+    """The record of a stage that ended."""
+    losses, counts = zip(*found.per_block, strict=True)
+    return StageRecord(
+        **vars(told),
+        numbers="measured" if name.startswith("software") else "simulated",
+        perplexity=found.perplexity,
+        nll=found.nll,
+        predictions=found.tokens,
+        seconds=seconds,
+        blocks=BlockLosses(tuple(round(nll, 6) for nll in losses), counts),
+        perplexity_error=found.perplexity_error,
+        bits_per_byte=found.bits_per_byte,
+    )
+
+
 class RunFolder:
     """One RUN directory.
 
-    Args:
-        path: the directory; made if it is missing.
-        identity: plain data that says what the run is.
+    path: the directory; made if it is missing.  identity: plain data that says what the run is.
 
-    Raises:
-        RunError: the directory holds another run, or cannot be written.
+    Raises RunError: the directory holds another run, or cannot be written.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
@@ -124,7 +176,7 @@ class RunFolder:
         entry = _read_json(path)
         try:
             record = from_json(StageRecord, entry, stage)
-            odd = oddity(record)
+            odd = _oddity(record)
         except RunError as error:
             odd = str(error)
         if odd is not None:
@@ -157,11 +209,25 @@ class RunFolder:
                 path.unlink()
 
 
+def _oddity(record: StageRecord) -> str | None:
+    """What makes a record none of a stage with its evaluation, in words; None for a good one."""
+    for key in ("training_tokens", "predictions", "nll", "perplexity", "seconds"):
+        if not getattr(record, key) >= 0:
+            return f"{key} = {getattr(record, key)!r}"
+    if not math.isclose(record.perplexity, exp_or_infinity(record.nll / max(1, record.predictions))):
+        return f"perplexity = {record.perplexity!r} is not that of nll and predictions"
+    losses, counts = record.blocks.nll, record.blocks.predictions
+    if len(losses) != len(counts) or min(counts, default=0) < 0 or sum(counts) != record.predictions:
+        return f"blocks has not {record.predictions} predictions"
+    total = math.fsum(losses)
+    if record.nll != total and not abs(record.nll - total) <= 1e-6 * (len(losses) + abs(record.nll)):
+        return f"blocks does not add up to nll = {record.nll!r}"
+    return None
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = restored(read_json(path))
-        if not isinstance(content, dict):
-            raise ValueError("it holds no object")
+        content: dict[str, Any] = restored(read_object(path))
     except (OSError, ValueError) as error:
         raise RunError(f"{path.name} cannot be read ({error}); remove it to do its stage again") from error
     return content

@@ -4,8 +4,8 @@
     k: a = s_k / std, b = V_offset + c_k    in volts; v likewise
     output: least squares of the arrays' output O_h to that of softmax attention Y_h, per head,
             a = r std(Y) / std(O), b = mean(Y) - a mean(O), with the correlation r kept at or above 0.1,
-            or a itself kept within a range. Where the head has a bias vector (digital_scaling.py), means and
-            deviations are those of every component, and the vector is b. Where it has a normaliser
+            or a itself kept within a range. Where the head has a bias vector (reparametrisation.py), means
+            and deviations are those of every component, and the vector is b. Where it has a normaliser
             (nn/array_normaliser.py), O is what was divided, and the floor is the one of FLOORS that fits best
 
 s and c are a `Candidate`. Of several, every key/value head takes the one with which the output of its group
@@ -19,6 +19,7 @@ the signal.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -28,8 +29,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.adaptation.adapt import concatenate
-from gaincell.adaptation.result import Place
-from gaincell.adaptation.statistics import NO_SPREAD, Tokens, as_batch, attached, backbone, moments
+from gaincell.adaptation.statistics import NO_SPREAD, Place, Tokens, as_batch, attached, backbone, moments
 from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.integrations.hf.paired import is_paired
@@ -40,9 +40,7 @@ from gaincell.progress import silent as no_progress
 
 
 class Candidate(NamedTuple):
-    """Standard deviation and centre of the scaled inputs: of q in pulse widths, of k and v in volts, their
-    centres from V_offset.
-    """
+    """Standard deviation and centre of scaled inputs: q in pulse widths; k and v in volts, from V_offset."""
 
     q: tuple[float, float]
     k: tuple[float, float]
@@ -67,49 +65,32 @@ CANDIDATES = (
     Candidate(q=(0.25, 0.5), k=(0.2, 0.0), v=(0.2, 0.0)),
 )
 """What is tried where there is no time for trials: models differ in how sharp their heads are."""
-SIGNED = tuple(
-    Candidate(q=(0.4, q), k=(std, k), v=(0.4, 0.0))
-    for q in (0.05, 0.1)
-    for std in (0.2, 0.3)
-    for k in (-0.05, -0.1)
-)
+
+
+def _grid(
+    queries: Sequence[tuple[float, float]], key_std: Sequence[float], key_centre: Sequence[float]
+) -> tuple[Candidate, ...]:
+    keys = list(itertools.product(key_std, key_centre))
+    return tuple(Candidate(q=q, k=k, v=(0.4, 0.0)) for q, k in itertools.product(queries, keys))
+
+
+SIGNED = _grid([(0.4, 0.05), (0.4, 0.1)], (0.2, 0.3), (-0.05, -0.1))
 """The same for queries with a sign. The product of both centres is the threshold that scores have to pass."""
-SHARP = tuple(
-    Candidate(q=(0.4, q), k=(std, k), v=(0.4, 0.0))
-    for q in (0.0, 0.05, 0.1)
-    for std in (0.2, 0.3)
-    for k in (0.0, -0.05)
-)
+SHARP = _grid([(0.4, 0.0), (0.4, 0.05), (0.4, 0.1)], (0.2, 0.3), (0.0, -0.05))
 """The same where the converter between the arrays has an exponent, which does what a threshold does."""
-PAIRED = tuple(
-    Candidate(q=(std_q, q), k=(std, k), v=(0.4, 0.0))
-    for std_q, q in ((0.4, 0.0), (0.4, 0.1), (0.3, 0.3), (0.2, 0.5))
-    for std in (0.15, 0.25)
-    for k in (-0.05, -0.1)
-)
+PAIRED = _grid([(0.4, 0.0), (0.4, 0.1), (0.3, 0.3), (0.2, 0.5)], (0.15, 0.25), (-0.05, -0.1))
 """The same for paired rows, where queries have a sign and a centre keeps both rows driven."""
-WIDE = tuple(
-    Candidate(q=(std_q, q), k=(std, k), v=(0.4, 0.0))
-    for std_q, q in (
-        (0.4, 0.0),
-        (0.4, 0.1),
-        (0.7, 0.0),
-        (1.0, 0.0),
-        (1.5, 0.0),
-        (0.7, -0.3),
-        (0.3, 0.4),
-    )
-    for std in (0.15, 0.25, 0.35, 0.5)
-    for k in (0.0, -0.06)
+WIDE = _grid(
+    [(0.4, 0.0), (0.4, 0.1), (0.7, 0.0), (1.0, 0.0), (1.5, 0.0), (0.7, -0.3), (0.3, 0.4)],
+    (0.15, 0.25, 0.35, 0.5),
+    (0.0, -0.06),
 )
 """More for paired rows, many of which drive circuits beyond their range: keys of 0.5 V are nearly binary,
 queries of 1.5 pulse widths too, and the scores of both are sharp.
 """
 SMALLEST_CORRELATION = 0.1
 FLOORS = (1 / 15, 1 / 4, 1.0, 4.0)
-"""Of a normaliser inside the arrays, in full scales of a sub-tile: from one count to so many that the sum
-hardly matters.
-"""
+"""Of a normaliser, in full scales of a sub-tile: from one count to so many that the sum hardly matters."""
 
 
 def candidates_for(design: Design, paired: bool = False, wide: bool = False) -> tuple[Candidate, ...]:
@@ -117,8 +98,7 @@ def candidates_for(design: Design, paired: bool = False, wide: bool = False) -> 
 
     paired: for paired rows (integrations/hf/paired.py).  wide: more of them.
 
-    Raises:
-        InputError: `wide` is for paired rows only.
+    Raises InputError: `wide` is for paired rows only.
     """
     if wide and not paired:
         raise InputError('initial = "wide" is for paired rows; give paired = true, or leave it out')
@@ -134,14 +114,20 @@ def candidates_for(design: Design, paired: bool = False, wide: bool = False) -> 
 class Fit(NamedTuple):
     """Least squares of the arrays' output to softmax attention, per head: gain, offset (of every component
     where the head has a bias vector), what is left of the variance, whether the output had any, and the floor
-    of the normaliser, where there is one.
+    of the normaliser (0: there is none).
     """
 
     gain: Float[Tensor, " H"]
     offset: Tensor
     residual: Float[Tensor, " H"]
     usable: Tensor
-    floor: Float[Tensor, " H"] | None = None
+    floor: Float[Tensor, " H"]
+
+
+def _best_of(fits: Sequence[Fit], best: Int[Tensor, " H"]) -> Fit:
+    """Of every head the fit of this number."""
+    heads = torch.arange(len(best))
+    return Fit(*(torch.stack(part)[best, heads] for part in zip(*fits, strict=True)))
 
 
 @torch.no_grad()
@@ -155,12 +141,10 @@ def initial_scaling(
     """Set gains and offsets of an attached model, whose weights are still those of the softmax model, in
     place.
 
-    Args:
-        model: attached; not trained on the hardware yet.
-        ids: some text without padding.
-        candidates: to choose from; each costs a forward pass of the arrays.
-        progress: called after every layer with (layers done, layers).
-        gains: range in which gains of the output are kept; None: what the correlation's smallest value gives.
+    model: attached; not trained on the hardware yet.  ids: some text without padding.  candidates: to choose
+    from; each costs a forward pass of the arrays.  progress: called after every layer with (layers done,
+    layers).  gains: range in which gains of the output are kept; None: what the correlation's smallest value
+    gives.
 
     Returns:
         The stages whose input has no variance; they stay as they are.
@@ -251,21 +235,15 @@ def _fit_layer(
     residual = torch.stack([fit.residual.unflatten(0, (attention.kv_heads, -1)).sum(1) for fit in fits])
     best = residual.argmin(0)  # [Hk]
     _set_inputs(attention, spread, [candidates[int(n)] for n in best])
-    heads = torch.arange(attention.heads)
-    chosen = best.repeat_interleave(attention.heads // attention.kv_heads)
+    chosen = _best_of(fits, best.repeat_interleave(attention.heads // attention.kv_heads))
+    attention.out.gain.copy_(chosen.gain)
     offset = attention.out.offset if attention.output_bias is None else attention.output_bias
-    for parameter, values in (
-        (attention.out.gain, [f.gain for f in fits]),
-        (offset, [f.offset for f in fits]),
-    ):
-        parameter.copy_(torch.stack(values)[chosen, heads])
-    floors = [fit.floor for fit in fits if fit.floor is not None]
+    offset.copy_(chosen.offset)
     if attention.normaliser is not None:
-        attention.normaliser.set_floor(torch.stack(floors)[chosen, heads])
-    usable = torch.stack([fit.usable for fit in fits])[chosen, heads]
-    for stage, std in spread.items():
-        silent.extend(Place(layer, head, stage) for head in (std == 0).nonzero().flatten().tolist())
-    silent.extend(Place(layer, head, "out") for head in (~usable).nonzero().flatten().tolist())
+        attention.normaliser.set_floor(chosen.floor)
+    unusable = {stage: std == 0 for stage, std in spread.items()} | {"out": ~chosen.usable}
+    for stage, heads in unusable.items():
+        silent.extend(Place(layer, head, stage) for head in heads.nonzero().flatten().tolist())
 
 
 def _fit_output(
@@ -276,19 +254,12 @@ def _fit_output(
     gains: tuple[float, float] | None,
 ) -> Fit:
     """The output stage of a layer whose arrays give `sums`: gain 1 and offset 0 now."""
-    vectors = attention.output_bias is not None
-    if attention.normaliser is None:
-        return _least_squares(attention.output(sums, columns), wanted, vectors=vectors, gains=gains)
-    fits = []
-    for floor in FLOORS:
-        attention.normaliser.set_floor(floor)
-        fits.append(_least_squares(attention.output(sums, columns), wanted, vectors=vectors, gains=gains))
-    best = torch.stack([fit.residual for fit in fits]).argmin(0)  # [H]
-    heads = torch.arange(len(best))
-    gain, offset, residual, usable = (
-        torch.stack(part)[best, heads] for part in zip(*(fit[:4] for fit in fits), strict=True)
-    )
-    return Fit(gain, offset, residual, usable, torch.tensor(FLOORS)[best])
+    vectors, fits = attention.output_bias is not None, []
+    for floor in (0.0,) if attention.normaliser is None else FLOORS:
+        if attention.normaliser is not None:
+            attention.normaliser.set_floor(floor)
+        fits.append(_least_squares(attention.output(sums, columns), wanted, vectors, gains, floor))
+    return _best_of(fits, torch.stack([fit.residual for fit in fits]).argmin(0))
 
 
 def _set_inputs(
@@ -309,9 +280,9 @@ def _set_inputs(
 def _least_squares(
     raw: Float[Tensor, "B H T D"],
     wanted: Float[Tensor, "B H T D"],
-    *,
     vectors: bool,
     gains: tuple[float, float] | None,
+    floor: float,
 ) -> Fit:
     """See the head of this file; a head whose output has no variance keeps gain 1 and gets the mean."""
     over = (0, 1) if vectors else (0, 1, 2)
@@ -333,4 +304,5 @@ def _least_squares(
         gain = (product / var_o).clamp(*gains)
         left = var_y - 2 * gain * product + gain.square() * var_o
     gain, left = torch.where(usable, gain, 1.0), torch.where(usable, left, var_y)
-    return Fit(gain, mean_y - (gain[:, None] if vectors else gain) * mean_o, left, usable)
+    offset = mean_y - (gain[:, None] if vectors else gain) * mean_o
+    return Fit(gain, offset, left, usable, torch.full(gain.shape, floor))

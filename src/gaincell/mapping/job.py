@@ -1,6 +1,4 @@
-"""What all stages of a mapping share: the model, the texts, the directory; and switching between its
-models.
-"""
+"""What all stages of a mapping share: model, texts, directory; and switching between its models."""
 
 from __future__ import annotations
 
@@ -19,10 +17,10 @@ from gaincell.integrations.hf.attach import attach, attached_layers, detach, set
 from gaincell.integrations.hf.base_model import base_weights
 from gaincell.integrations.hf.checkpoint import read_state, trained_parameters
 from gaincell.integrations.hf.context import check_length, default_length, read_tokens
-from gaincell.integrations.hf.lora import add_lora, lora_parameters, without_adapters
+from gaincell.integrations.hf.lora import add_lora, without_adapters
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.support import attention_modules
-from gaincell.mapping.engine import Engine, read_evaluation
+from gaincell.mapping.engine import Engine, freeze_embeddings, read_evaluation
 from gaincell.mapping.folder import RunFolder
 from gaincell.mapping.ready import Shipped, find_shipped
 from gaincell.mapping.settings import MapSettings, Phase
@@ -30,9 +28,8 @@ from gaincell.progress import StageProgress
 from gaincell.results.provenance import hash_of
 from gaincell.text import open_text
 from gaincell.training.data import pack_blocks
-from gaincell.training.log import TrainingLog
-from gaincell.training.loop import Loss, train
-from gaincell.training.tracker import Tracker
+from gaincell.training.log import Tracker
+from gaincell.training.loss import Loss
 
 
 @dataclass(kw_only=True)
@@ -48,7 +45,6 @@ class Job(Engine):
     text_name: str
     shipped: Shipped | None
     original: dict[str, Tensor]
-    tracker: Tracker | None = None
 
     @property
     def model(self) -> PreTrainedModel:
@@ -63,8 +59,7 @@ class Job(Engine):
         """Turn the model into the softmax model, with the pretrained weights or those of `state`."""
         if attached_layers(self.model):
             detach(self.model)
-        self._restore(state)
-        return self.model
+        return self._restored(state)
 
     def hardware(self, state: Path | None, *, linear: bool) -> PreTrainedModel:
         """Turn the model into the hardware model, with the pretrained weights or those of `state`."""
@@ -74,69 +69,61 @@ class Job(Engine):
         else:
             attach(self.model, design, backend=self.settings.backend, gradient=self.settings.gradient)
         freeze_embeddings(self.model)
-        self._restore(state)
-        return self.model
+        return self._restored(state)
 
-    def pretrained_weights(self) -> dict[str, Tensor]:
-        """The weights that the model came with, by the names that they have without adapters."""
-        weights = without_adapters(base_weights(self.model))
-        return {name: self.original.get(name, weight) for name, weight in weights.items()}
-
-    def teacher(self, state: Path | None) -> PreTrainedModel:
-        """A copy of the softmax model, to learn from: it shares the weights that are not trained."""
-        software = self.software(state)
-        return copy.deepcopy(software, {id(p): p for p in software.parameters() if not p.requires_grad})
-
-    def _restore(self, state: Path | None) -> None:
+    def _restored(self, state: Path | None) -> PreTrainedModel:
         parameters = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, tensor in self.original.items():
                 parameters[name].copy_(tensor)
         if state is not None:
             read_state(self.model, state)
+        return self.model
 
-    def train(self, stage: str, part: str, phase: Phase, blocks: Tensor, loss_of: Loss | None) -> None:
-        """Train the model as it is on some blocks, as the part "1 of 2", say, of a stage."""
-        path = self.folder.path
-        labels, figure = {"stage": stage, "part": part}, path / "figures" / "loss.png"
-        train(
-            self.model,
-            blocks,
-            self.settings.training(phase, len(blocks), self.block, self.model.config.vocab_size),
-            progress=self.progress(f"{stage}: train {part}"),
-            log=TrainingLog(path / "log.jsonl", labels, figure, self.tracker),
-            checkpoint=self.folder.checkpoint(stage, part),
-            loss_of=loss_of,
-        )
+    def teacher(self, state: Path | None) -> PreTrainedModel:
+        """A copy of the softmax model, to learn from: it shares the weights that are not trained."""
+        software = self.software(state)
+        return copy.deepcopy(software, {id(p): p for p in software.parameters() if not p.requires_grad})
+
+    def pretrained_weights(self) -> dict[str, Tensor]:
+        """The weights that the model came with, by the names that they have without adapters."""
+        weights = without_adapters(base_weights(self.model))
+        return {name: self.original.get(name, weight) for name, weight in weights.items()}
+
+    def train_phase(self, stage: str, part: str, phase: Phase, blocks: Tensor, loss: Loss | None) -> None:
+        """Train the model as it is on some blocks."""
+        vocabulary = self.model.config.vocab_size
+        settings = self.settings.training(phase, len(blocks), self.block, vocabulary)
+        self.train(self.model, blocks, settings, stage, part, loss_of=loss)
+
+    def tokens(self, stage: str) -> int:
+        """Tokens that a finished stage was trained on."""
+        record = self.folder.record(stage)
+        return 0 if record is None else record.training_tokens
 
 
-def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
-    """Load the model, read and share out the text, open the directory.
-
-    Raises:
-        GaincellError: the model, the text or the directory is not acceptable.
-    """
+def prepare(settings: MapSettings, out: Path, progress: StageProgress, tracker: Tracker | None = None) -> Job:
+    """Load the model, share out the text, open the directory. Raises GaincellError: one is not acceptable."""
     loaded = load_model(settings.model, None if settings.lora else torch.float32)
     loaded.model.to(settings.device)  # type: ignore[arg-type]
     if attached_layers(loaded.model):
         raise ModelError(f"{settings.model} is a RUN already; give the pretrained model it was made from")
-    attention_modules(loaded.model)  # refuses what cannot be mapped, before any work
+    layers = len(attention_modules(loaded.model))  # refuses what cannot be mapped, before any work
     block = settings.block or default_length(loaded.model)
     protocol = f"blocks-{block}"
     check_length(loaded.model, block)
     shipped = None if settings.lora else find_shipped(settings.model)
     text = open_text(settings.text)
     wanted = max(settings.budget, settings.calibration_tokens) + block
-    stream = read_tokens(
-        loaded, text, "training", wanted, progress("read the training text"), block=block + 1
-    )
+    reading = progress("read the training text")
+    stream = read_tokens(loaded, text, "training", wanted, reading, block=block + 1)
     evaluation = read_evaluation(loaded, text, settings.evaluation_tokens, protocol, progress)
     blocks = pack_blocks(stream, block, settings.seed)
     training = blocks[: settings.budget // block]
-    if shipped is not None and shipped.design_hash == _linear_hash(settings.design, loaded.model):
+    linear_blocks = round(settings.linear_share * len(training))
+    linear = settings.design.replace(cell="linear", layers=layers)
+    if shipped is not None and shipped.design_hash == linear.hash:
         linear_blocks = 0
-    else:
-        linear_blocks = round(settings.linear_share * len(training))
     if shipped is None and linear_blocks < 2:
         raise InputError(
             f"{len(training)} blocks of {block} tokens are too few to convert {settings.model}; "
@@ -156,6 +143,7 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
     return Job(
         settings=settings,
         folder=RunFolder(out, identity),
+        tracker=tracker,
         loaded=loaded,
         protocol=protocol,
         block=block,
@@ -168,19 +156,3 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress) -> Job:
         progress=progress,
         original={name: tensor.clone() for name, tensor in trained_parameters(loaded.model).items()},
     )
-
-
-def freeze_embeddings(model: PreTrainedModel, *, weights: bool = True) -> None:
-    """Every parameter is trained but those of the input and output embeddings; with adapters these, and gains
-    and offsets. Without `weights` gains and offsets alone.
-    """
-    adapters = lora_parameters(model)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(".gain_cell." in name or (weights and (name in adapters or not adapters)))
-    for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
-        if embedding is not None:
-            embedding.requires_grad_(False)
-
-
-def _linear_hash(design: Design, model: PreTrainedModel) -> str:
-    return design.replace(cell="linear", layers=len(attention_modules(model))).hash

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
+from torch import Tensor
 
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.adaptation.adapt import Method, Start, neutral_scales
@@ -20,20 +20,15 @@ from gaincell.chips.design import Design
 from gaincell.chips.device import with_cell
 from gaincell.errors import InputError
 from gaincell.evaluation.codes import code_use
-from gaincell.evaluation.perplexity import (
-    cut_blocks,
-    default_protocol,
-    window_and_stride,
-)
+from gaincell.evaluation.perplexity import cut_blocks, default_protocol, window_and_stride
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.context import read_tokens
 from gaincell.integrations.hf.placement import place_model
 from gaincell.mapping import summary
 from gaincell.mapping.engine import Engine, read_evaluation
-from gaincell.mapping.folder import run_lock
-from gaincell.mapping.ready import find_start
-from gaincell.mapping.records import StageRecord, Told
+from gaincell.mapping.folder import Told, run_lock
+from gaincell.mapping.ready import HardwareVersion, find_start
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results import write
 from gaincell.results.provenance import hash_of
@@ -89,88 +84,90 @@ def adapt_model(
 
     to: the chip with the cell to adapt to, in place of `settings.cell`.
 
-    Raises:
-        GaincellError: model, text or design are not acceptable.
+    Raises GaincellError: model, text or design are not acceptable.
     """
     start = find_start(settings.model)
-    chip = settings.design or start.design or default_design
-    source = start.made_for
+    chip, source = settings.design or start.design or default_design, start.made_for
     to = to or (with_cell(chip, settings.cell) if settings.cell else chip)
-    neutral = settings.start == "neutral"
     loaded = start.load(backend=settings.backend, dtype=getattr(torch, settings.dtype))
     place_model(loaded.model, settings.device)
-    if to.hash == source.hash and not neutral:
+    if to.hash == source.hash and settings.start == "trained":
         raise InputError(
             f"{settings.model} is on this chip with {source.cell.name} cells already: nothing to adapt; give "
             "another --cell, or --start neutral to let it recover from discarded gains"
         )
-    protocol = settings.protocol or default_protocol(loaded.model)
+    protocol, text = settings.protocol or default_protocol(loaded.model), open_text(settings.text)
     block, _ = window_and_stride(protocol)
-    text = open_text(settings.text)
     evaluation = read_evaluation(loaded, text, settings.evaluation_tokens, protocol, progress)
     engine = Engine(loaded=loaded, evaluation=evaluation, protocol=protocol, progress=progress)
     reading = progress("read the calibration text")
     stream = read_tokens(loaded, text, "training", settings.calibration_tokens, reading, block=block)
     calibration = cut_blocks(stream, block).long()
-    stages: list[tuple[str, str, StageRecord]] = []
-
-    def evaluate(name: str, title: str, trained: str = "") -> None:
-        record = engine.stage(name, lambda: (Told(training_tokens=start.tokens), loaded.model))
-        stages.append((name, title + trained, record))
-
-    def evaluate_starts(name: str, title: str, trained: str = "") -> None:
-        evaluate(name, title, trained)
-        if neutral:
-            with neutral_scales(loaded.model):
-                evaluate(f"{name}-neutral", f"{title}, neutral start")
-
-    evaluate_starts("linear", f"{source.cell.name} cell")
-    reading = progress("statistics of the model as it is")
-    target, _, as_it_is = measure(loaded.model, as_batch(calibration, loaded.model))
-    reading(1, 1, {})
-    codes = {"linear": code_use(loaded.model, [calibration[:4]])}
-    set_design(loaded.model, to)
-    title = f"{to.cell.name} cell"
-    evaluate_starts("unadapted", f"{title}, unadapted", ", trained start" if neutral else "")
-    before = None
-    if settings.method == "closed-form":  # the published method measures them itself
-        with neutral_scales(loaded.model) if neutral else nullcontext():
-            before = collect_statistics(loaded.model, [calibration], progress("statistics, unadapted"))
-    codes["unadapted"] = code_use(loaded.model, [calibration[:4]])
-    result = adapt(
-        loaded.model, [calibration], target, settings.method, start=settings.start, rule=settings.rule,
-        max_iterations=settings.max_iterations, progress=progress("adapt"),
-    )  # fmt: skip
-    codes["adapted"] = code_use(loaded.model, [calibration[:4]])
-    evaluate("adapted", f"{title}, adapted")
-    before = before or result.started
-    assert before is not None
-    mismatch = {"before": before, "after": result.statistics}
-    adapted = summary.adaptation(result, target_perplexity=exp_or_infinity(as_it_is))
-    design = attached_layers(loaded.model)[0].design
-    inputs = {"calibration text": hash_of(calibration), "evaluation text": hash_of(evaluation)}
-    run = AdaptedResult(
-        command="adapt",
-        model=summary.model(loaded),
-        design=summary.chip_of(design),
-        text=UsedText(text.name, len(evaluation), calibration.numel()),
-        stages=tuple(summary.stage(*one) for one in stages),
-        adaptation={settings.method: adapted},
-        mismatch={when: summary.mismatch(s, target) for when, s in mismatch.items()},
-        codes={name: summary.codes(use) for name, use in codes.items()},
-        cell=summary.cell(design),
-        provenance=engine.provenance(command, design, stages[-1][2], inputs),
-    )
+    run = _adapt(engine, settings, start, to, calibration, text.name, command)
     if out is not None:
-        _store(run, loaded.model, out)
+        from gaincell.reports.figures import draw_all  # matplotlib takes half a second to import
+
+        with run_lock(out):
+            save(loaded.model, out)
+            write(run, out / FILE)
+            draw_all(run, out / "figures")
     return run
 
 
-def _store(run: AdaptedResult, model: PreTrainedModel, out: Path) -> None:
-    """Model, result and figures."""
-    from gaincell.reports.figures import draw_all  # matplotlib takes half a second to import
+def _adapt(
+    engine: Engine,
+    settings: AdaptSettings,
+    start: HardwareVersion,
+    to: Design,
+    calibration: Tensor,
+    text: str,
+    command: Sequence[str],
+) -> AdaptedResult:
+    """Put the model on the chip `to` and adapt it, evaluated before and after."""
+    model, progress, neutral = engine.loaded.model, engine.progress, settings.start == "neutral"
+    some, titles = [calibration[:4]], dict[str, str]()
 
-    with run_lock(out):
-        save(model, out)
-        write(run, out / FILE)
-        draw_all(run, out / "figures")
+    def evaluate(name: str, title: str) -> None:
+        titles[name] = title
+        engine.stage(name, lambda: (Told(training_tokens=start.tokens), model))
+
+    evaluate("linear", f"{start.made_for.cell.name} cell")
+    if neutral:
+        with neutral_scales(model):
+            evaluate("linear-neutral", f"{start.made_for.cell.name} cell, neutral start")
+    reading = progress("statistics of the model as it is")
+    target, _, as_it_is = measure(model, as_batch(calibration, model))
+    reading(1, 1, {})
+    codes = {"linear": code_use(model, some)}
+    set_design(model, to)
+    title, before = f"{to.cell.name} cell", None
+    evaluate("unadapted", f"{title}, unadapted" + (", trained start" if neutral else ""))
+    with neutral_scales(model) if neutral else nullcontext():
+        if neutral:
+            evaluate("unadapted-neutral", f"{title}, unadapted, neutral start")
+        if settings.method == "closed-form":  # the published method measures them itself
+            before = collect_statistics(model, [calibration], progress("statistics, unadapted"))
+    codes["unadapted"] = code_use(model, some)
+    result = adapt(
+        model, [calibration], target, settings.method, start=settings.start, rule=settings.rule,
+        max_iterations=settings.max_iterations, progress=progress("adapt"),
+    )  # fmt: skip
+    codes["adapted"] = code_use(model, some)
+    evaluate("adapted", f"{title}, adapted")
+    before = before or result.started
+    assert before is not None
+    adapted = summary.adaptation(result, target_perplexity=exp_or_infinity(as_it_is))
+    design = attached_layers(model)[0].design
+    inputs = {"calibration text": hash_of(calibration), "evaluation text": hash_of(engine.evaluation)}
+    return AdaptedResult(
+        command="adapt",
+        model=summary.model(engine.loaded),
+        design=summary.chip_of(design),
+        text=UsedText(text, len(engine.evaluation), calibration.numel()),
+        stages=tuple(summary.stage(name, titles[name], record) for name, record in engine.records.items()),
+        adaptation={settings.method: adapted},
+        mismatch=summary.mismatch(before, result.statistics, target),
+        codes=codes,
+        cell=summary.cell(design),
+        provenance=engine.provenance(command, design, inputs),
+    )

@@ -1,6 +1,4 @@
-"""A model on its hardware, ready to run, from whatever a user names: a RUN, or a model that comes with its
-linear hardware version.
-"""
+"""A model on its hardware, from what a user names: a RUN, or a model with a linear version shipped."""
 
 from __future__ import annotations
 
@@ -41,9 +39,7 @@ MADE_FOR = "leroux2025"
 
 
 class Shipped(NamedTuple):
-    """What is shipped with a model: its linear hardware version, and the softmax model continued on the same
-    tokens.
-    """
+    """Shipped with a model: its linear version, and the softmax model continued on the same tokens."""
 
     linear: Path
     software: Path
@@ -73,8 +69,8 @@ def find_shipped(model: str) -> Shipped | None:
     return Shipped(linear, software, int(metadata.get("tokens", 0)), metadata.get("design_hash", ""))
 
 
-class Start(NamedTuple):
-    """A hardware version of a model, before it is loaded.
+class HardwareVersion(NamedTuple):
+    """A model in arrays, before it is loaded.
 
     model: as it was named.  run: the RUN that it is in; None: it is shipped, or saved in files of other
     libraries.  state: of a linear version; None: what is saved.  words: which version it is.  tokens: it was
@@ -115,7 +111,7 @@ class Start(NamedTuple):
         return loaded
 
 
-def find_start(model: str, *, linear: bool = True) -> Start:
+def find_start(model: str, *, linear: bool = True) -> HardwareVersion:
     """The hardware version of a model that an adaptation starts from.
 
     linear: of a RUN of `gaincell map` its linear model; else, as of other RUNs, the model saved in it. Its
@@ -126,24 +122,22 @@ def find_start(model: str, *, linear: bool = True) -> Start:
     run, shipped = Run(model), find_shipped(model)
     if run.saved and linear and run.file(LINEAR).is_file():
         words = "the linear hardware model of the RUN"
-        return Start(model, run, run.file(LINEAR), words, run.training_tokens(LINEAR))
+        return HardwareVersion(model, run, run.file(LINEAR), words, run.training_tokens(LINEAR))
     if run.saved:
-        return Start(model, run, None, AS_SAVED, run.training_tokens())
-    if shipped is None:
-        if saved_design(model) is not None:
-            return Start(model, None, None, AS_SAVED, 0)
-        raise ModelError(
-            f"{model} has no linear hardware version to start from; "
-            f"make one: gaincell map {model}, then adapt the RUN it writes"
-        )
-    return Start(model, None, shipped.linear, shipped.words, shipped.tokens)
+        return HardwareVersion(model, run, None, AS_SAVED, run.training_tokens())
+    if shipped is not None:
+        return HardwareVersion(model, None, shipped.linear, shipped.words, shipped.tokens)
+    if saved_design(model) is not None:
+        return HardwareVersion(model, None, None, AS_SAVED, 0)
+    raise ModelError(
+        f"{model} has no linear hardware version to start from; "
+        f"make one: gaincell map {model}, then adapt the RUN it writes"
+    )
 
 
 def load_made(model: str, backend: BackendName = "auto") -> LoadedModel:
     """A hardware model as it was made, attached: of a RUN its final weights on its own chip; of a shipped
-    model its linear version, on `MADE_FOR` with linear cells.
-
-    Raises ModelError: there is no hardware version.
+    model its linear version, on `MADE_FOR` with linear cells. Raises ModelError: there is none.
     """
     return find_start(model, linear=False).load(backend=backend)
 
@@ -215,20 +209,16 @@ def hardware_model(
     dtype: torch.dtype = torch.float32,
     progress: StageProgress = silent_stages,
 ) -> Ready:
-    """Load a model and see to it that it runs in arrays.
+    """Load a model, a RUN or another, and see to it that it runs in arrays.
 
     A RUN is what it is. An embedded model takes its shipped linear hardware version, so its cell is the
     linear one. Any other model gets first gains and offsets from statistics of the text `sample`, also for
     the linear cell: without training it writes noise, but it runs.
 
-    Args:
-        name: a model or a RUN.
-        default_design: for models that bring no design.
-        design: instead of the model's own or the default one; its cell is used as it is, and `how` says so.
-        dtype: of the weights.
+    default_design: for models that bring no design.  design: instead of the model's own or the default one;
+    its cell is used as it is, and `how` says so.  dtype: of the weights.
 
-    Raises:
-        GaincellError: the model cannot be found or mapped.
+    Raises GaincellError: the model cannot be found or mapped.
     """
     loaded = load_model(name, dtype)
     shipped = find_shipped(name)
@@ -246,12 +236,10 @@ def hardware_model(
         read_state(loaded.model, shipped.linear)
         return Ready(loaded, shipped.words + cells_exchanged(_linear_chip(), chip))
     ids = read_tokens(loaded, open_text("sample"), "training", CALIBRATION_TOKENS).long()[None]
-    context = default_length(loaded.model, CALIBRATION_TOKENS)
-    fitting = progress("first gains and offsets")
-    calibrate(loaded.model, [ids[:, :context]], progress=fitting)
-    return Ready(
-        loaded, "first gains and offsets from statistics, untrained: expect noise (see gaincell map)"
-    )
+    ids = ids[:, : default_length(loaded.model, CALIBRATION_TOKENS)]
+    calibrate(loaded.model, [ids], progress=progress("first gains and offsets"))
+    how = "first gains and offsets from statistics, untrained: expect noise (see gaincell map)"
+    return Ready(loaded, how)
 
 
 def adapted_model(
@@ -260,23 +248,22 @@ def adapted_model(
     """An embedded model on a chip: its shipped linear version, with gains and offsets adapted in closed form
     to other cells on the training part of the text `sample`.
 
-    Raises:
-        GaincellError: there is no shipped version of the model, or the text cannot be read.
+    Raises GaincellError: there is no shipped version of the model, or the text cannot be read.
     """
-    shipped = find_shipped(name)
-    if shipped is None:
+    if find_shipped(name) is None:
         raise InputError(f"{name} has no linear hardware version to adapt; give a RUN (see gaincell map)")
-    loaded = find_start(name).load(backend=backend)
+    start = find_start(name)
+    loaded = start.load(backend=backend)
     model = loaded.model
-    if chip.cell == _linear_chip().cell:
+    if chip.cell == start.made_for.cell:
         set_design(model, chip)
-        return Ready(loaded, shipped.words)
+        return Ready(loaded, start.words)
     ids = read_tokens(loaded, open_text("sample"), "training", ADAPTATION_TOKENS)
     batches = [cut_blocks(ids, default_length(model)).long()]
     target = collect_statistics(model, batches, progress("statistics of the linear version"))
     set_design(model, chip)
     adapt(model, batches, target, progress=progress("adapt to the chip's cells"))
-    how = f"{shipped.words}, then adapted in closed form to {chip.cell.name} cells, without training on them"
+    how = f"{start.words}, then adapted in closed form to {chip.cell.name} cells, without training on them"
     return Ready(loaded, how)
 
 

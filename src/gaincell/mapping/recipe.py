@@ -20,7 +20,7 @@ the same tokens in the same order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field
@@ -30,7 +30,7 @@ from gaincell.chips.design import Design
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.errors import InputError
 from gaincell.integrations.hf.lora import WHERE
-from gaincell.ops.gain_cell_attention.gradients import GRADIENTS
+from gaincell.ops.gain_cell_attention import GRADIENTS
 from gaincell.quantity import one_of
 from gaincell.schema import Count, Factor, Json, OneOf, Rate, Several, Share, Whole
 from gaincell.training.settings import TrainSettings
@@ -129,6 +129,15 @@ class ModelRecipe:
     run: str | None = None
     seed: int | None = None
 
+    @property
+    def blocks(self) -> int:
+        """Blocks of text that its pretraining takes."""
+        return self.steps * self.training.batch
+
+    def made_by(self) -> Json:
+        """What the model is made by, wherever it is taken from."""
+        return {key: value for key, value in asdict(self).items() if key not in ("run", "seed")}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -153,7 +162,7 @@ class Recipe:
     paired: whether half of the components of queries and keys are kept, each in two rows
         (integrations/hf/paired.py).
     biases: whether every head gets bias vectors for its values and its output
-        (integrations/hf/digital_scaling.py).
+        (integrations/hf/reparametrisation.py).
     exponents: whether the gains of q and of the output follow the number of columns read (the same).
     array_normaliser: whether the outputs of every head are divided by what the last row of its value arrays
         counts (the same); needs biases.
@@ -201,7 +210,7 @@ class Recipe:
     def first_block(self, stage: StageRecipe) -> int:
         """Where in the text a stage begins."""
         if stage.start in ROOTS:
-            return self.model.steps * self.model.training.batch if isinstance(self.model, ModelRecipe) else 0
+            return self.model.blocks if isinstance(self.model, ModelRecipe) else 0
         before = self.stage(stage.start)
         return self.first_block(before) + before.blocks
 
@@ -214,7 +223,7 @@ class Recipe:
     def blocks(self) -> int:
         """Blocks of text that the recipe needs."""
         ends = [self.first_block(stage) + stage.blocks for stage in self.stages]
-        made = self.model.steps * self.model.training.batch if isinstance(self.model, ModelRecipe) else 0
+        made = self.model.blocks if isinstance(self.model, ModelRecipe) else 0
         return max([made, *ends])
 
     def needed_by(self, name: str) -> list[StageRecipe]:
@@ -226,29 +235,3 @@ class Recipe:
                 wanted |= {stage.teacher} if stage.loss != "cross-entropy" else set()
         self.stage(name)
         return [stage for stage in self.stages if stage.name in wanted]
-
-    def miniature(self, steps: int = 2, block: int = 32) -> Recipe:
-        """The same stages in a few steps of a few short sequences, to try that all of them run."""
-
-        def small(training: TrainSettings) -> TrainSettings:
-            return replace(training, batch=2, micro_batch=1, warmup_steps=1, decay_steps=None, bf16=False)
-
-        stages = tuple(
-            replace(stage, steps=min(stage.steps, steps), training=small(stage.training))
-            for stage in self.stages
-        )
-        return replace(
-            self,
-            block=block,
-            stages=stages,
-            weights="float32",
-            evaluation_tokens=4 * block,
-            calibration_tokens=4 * block,
-            watched_tokens=2 * block,
-            lora=None if self.lora is None else replace(self.lora, rank=2),
-        )
-
-
-def plain_model(model: ModelRecipe) -> dict[str, Any]:
-    """What the model is made by, wherever it is taken from."""
-    return {key: value for key, value in asdict(model).items() if key not in ("run", "seed")}

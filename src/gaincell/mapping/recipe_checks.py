@@ -1,48 +1,143 @@
-"""Which keys of a recipe's stage have an effect, and whether what a recipe names is there."""
+"""What a recipe's keys must be together, and whether what it names is there."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from gaincell.chips.design import Design
 from gaincell.errors import GaincellError, InputError
 from gaincell.integrations.hf.run import Run, is_run
 from gaincell.integrations.hf.sources import SMOLLM2, TINY, find_source
+from gaincell.mapping.initial import candidates_for
+from gaincell.mapping.recipe import ROOTS, ModelRecipe, Recipe, StageRecipe
+from gaincell.quantity import one_of
+from gaincell.schema import Count, OneOf, check_value
 from gaincell.training.settings import TrainSettings
 
 TRAINING = tuple(field.name for field in fields(TrainSettings))
+OF_LOSSES = ("teacher", "weight", "states", "outputs", "attention_weights", "own_inputs")
 
 
-def check_use(entry: Mapping[str, Any], where: str) -> None:
-    """Raise InputError for a key of a stage that would change nothing beside its others."""
+def check_entry(entry: Mapping[str, Any], names: Sequence[str], where: str) -> None:
+    """Raise InputError for a stage that starts from nothing before it, or a key that would change nothing."""
+    start = check_value(entry["start"], Annotated[str, OneOf((*ROOTS, *names))], f"{where}: start")
     task, loss = entry.get("task", "train"), entry.get("loss", "cross-entropy")
-    of_losses = ("teacher", "weight", "states", "outputs", "attention_weights", "own_inputs")
+    initial = ("initial", "initial_gains")
+    in_arrays = ("cell", "gradient", *initial, "neutral")
     for idle, keys, why in (
-        (task != "train", ("loss", *of_losses, "gradient", *TRAINING), f"task = {task!r}"),
+        (task != "train", ("loss", *OF_LOSSES, "gradient", *TRAINING), f"task = {task!r}"),
         (task == "train", ("method", "neutral"), f"task = {task!r}"),
         (task == "nothing", ("method",), f"task = {task!r}"),
-        (loss == "cross-entropy", of_losses, f"loss = {loss!r}"),
+        (loss == "cross-entropy", OF_LOSSES, f"loss = {loss!r}"),
         (loss == "distillation", ("attention_weights", "own_inputs"), f"loss = {loss!r}"),
         (loss == "transfer", ("weight", "states", "outputs"), f"loss = {loss!r}"),
-        (
-            entry.get("attention") == "softmax",
-            ("cell", "gradient", "initial", "initial_gains", "neutral"),
-            "attention = 'softmax'",
-        ),
+        (entry.get("attention") == "softmax", in_arrays, "attention = 'softmax'"),
+        (start in (*names, "adapter"), initial, f"start = {start!r}"),
+        (entry.get("initial") == "released", ("initial_gains",), "initial = 'released'"),
     ):
         useless = next((key for key in keys if idle and key in entry), None)
         if useless is not None:
             raise InputError(f"{where}: {useless} has no effect with {why}; leave it out")
+    low, high = entry.get("initial_gains", (0.0, 1.0))
+    if low >= high:
+        raise InputError(f"{where}: initial_gains = [{low:g}, {high:g}]; give the smaller one first")
+
+
+def check_stage(stage: StageRecipe, before: Mapping[str, StageRecipe], design: Design, where: str) -> None:
+    """Raise InputError for a stage that cannot be carried out behind those before it."""
+    if stage.name in (*before, *ROOTS, "settings") or not stage.name.replace("-", "").isalnum():
+        raise InputError(f"{where}: the name {stage.name!r} is taken or not of letters, digits and -")
+    if stage.cell is not None:
+        with _refusing(where):
+            design.replace(cell=stage.cell)
+    if stage.compare not in (None, *before):
+        allowed = one_of(before) if before else "none, no stage stands before it"
+        raise InputError(
+            f"{where}: compare = {stage.compare!r}; allowed: {allowed} (with software every stage is)"
+        )
+    if (stage.task == "train") != (stage.steps > 0):
+        raise InputError(f"{where}: steps = {stage.steps} with task {stage.task!r}; only training has steps")
+    if stage.attention == "softmax" and (stage.loss == "transfer" or stage.task == "adapt"):
+        raise InputError(f"{where}: softmax attention has no adaptation and no attention transfer")
+    if stage.training.sharded and (stage.states or stage.outputs or stage.loss == "transfer"):
+        raise InputError(
+            f"{where}: attention transfer, states and outputs need whole layers; leave out sharded"
+        )
+    if stage.task == "adapt" and stage.start in ROOTS:
+        raise InputError(f"{where}: adapt needs a stage in arrays to start from")
+    start = before.get(stage.start, stage)
+    if start.attention != stage.attention:
+        raise InputError(
+            f"{where}: {stage.name} computes with {stage.attention}, {start.name} with {start.attention}; "
+            "start it from software, random or a stage with the same attention"
+        )
+
+
+def check_teacher(
+    stage: StageRecipe, before: Mapping[str, StageRecipe], after: Sequence[str], where: str
+) -> None:
+    """Raise InputError where a stage cannot learn from its teacher."""
+    if stage.task != "train" or stage.loss == "cross-entropy" or stage.teacher == "software":
+        return
+    where = f"{where}: teacher = {stage.teacher!r}"
+    if stage.teacher in after:
+        raise InputError(f"{where}: this stage does not come before {stage.name}")
+    own = before.get(stage.teacher)
+    if stage.loss == "transfer" and (own is None or own.attention != "softmax"):
+        raise InputError(f"{where}: attention is transferred from software or a stage with softmax attention")
+    if own is None:
+        check_model(stage.teacher, f"{where} is no stage", bare=False)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise InputError for a recipe whose parts do not fit together."""
+    design, block = recipe.design, recipe.block
+    if recipe.repeated and recipe.order == "random":
+        raise InputError(f'repeated = {recipe.repeated}; it needs order = "shuffled"')
+    made = recipe.model.config if isinstance(recipe.model, ModelRecipe) else {}
+    stated = made.get("max_position_embeddings", made.get("n_positions", block))
+    context: int = check_value(stated, Count, "[model] context")
+    for most, what in ((design.window, "the design's window"), (context, "the model's context")):
+        if block > most:
+            raise InputError(f"block = {block}; give 2 to {most}, {what}")
+    for key in ("evaluation_tokens", "watched_tokens"):
+        if (given := getattr(recipe, key)) <= block:
+            raise InputError(f"{key} = {given}; give more than a block, {block}")
+    for stage in recipe.stages:
+        candidates_for(design, recipe.paired, stage.initial == "wide")
+    if recipe.paired and design.drivers.signed:
+        raise InputError(f"the queries of {design.name} have a sign; leave out paired")
+    if recipe.array_normaliser and not recipe.biases:
+        raise InputError(
+            "array_normaliser = true needs biases = true: a bias returns the mean of what it drops"
+        )
+    if recipe.array_normaliser and design.normaliser.present:
+        raise InputError(f"{design.name} has a normalising column; leave out array_normaliser")
+    if not recipe.stages and not isinstance(recipe.model, ModelRecipe):
+        raise InputError("the recipe has no stage")
+    from_adapter = [stage for stage in recipe.stages if stage.start == "adapter"]
+    if recipe.adapter is not None and not from_adapter:
+        raise InputError(f'adapter = {recipe.adapter!r}: no stage starts from it; give start = "adapter"')
+    if from_adapter and (recipe.adapter is None or recipe.lora is None):
+        raise InputError(f"{from_adapter[0].name} starts from an adapter: it needs adapter = RUN, and [lora]")
+    if from_adapter and recipe.lora is not None and recipe.lora.scale != 1.0:
+        raise InputError(f"[lora] scale = {recipe.lora.scale}; a saved adapter has scale 1")
+    attention = "arrays" if recipe.adapter_stage is None else "softmax"
+    if any(stage.attention != attention for stage in from_adapter):
+        raise InputError(
+            "a stage with softmax attention starts from an adapter_stage, one in arrays from an adapter alone"
+        )
+    if recipe.weights == "bfloat16" and recipe.lora is None:
+        raise InputError('weights = "bfloat16" is for weights that are not trained: it needs [lora]')
 
 
 def check_model(model: str, where: str, *, bare: bool = True) -> None:
-    """Raise InputError for a model that is not here. Nothing is downloaded: OWNER/NAME is believed to be on
-    the hub, and with `bare` NAME alone, too.
-    """
+    """Raise InputError for a model not here; OWNER/NAME, with `bare` NAME too, is believed on the hub."""
     here = Path(model).expanduser().exists() or model.endswith(".gguf") or model.startswith("adapters/")
     owner, _, name = model.rpartition("/")
     named = all(re.fullmatch(r"[\w-][\w.-]*", part) for part in ([owner, name] if owner else [name]))

@@ -1,31 +1,39 @@
-"""The models of a recipe: that of a stage as it starts or ended, and its teacher."""
+"""The models of a recipe: the one that it makes first, that of a stage as it starts or ended, its teacher."""
 
 from __future__ import annotations
 
 import copy
+import shutil
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from gaincell.errors import InputError
-from gaincell.integrations.hf.attach import attach, attached_layers
-from gaincell.integrations.hf.base_model import LoadedModel
+from gaincell.errors import InputError, RunError
+from gaincell.files import write_atomic
+from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.checkpoint import load_for_training, read_state
-from gaincell.integrations.hf.digital_scaling import add_array_normaliser, add_biases, add_exponents
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.mixing import add_mixing
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import is_paired, pair_rows
+from gaincell.integrations.hf.reparametrisation import add_array_normaliser, add_biases, add_exponents
+from gaincell.mapping.engine import Engine, freeze_embeddings
 from gaincell.mapping.folder import RunFolder
 from gaincell.mapping.initial import FIRST, candidates_for, initial_scaling
-from gaincell.mapping.job import freeze_embeddings
-from gaincell.mapping.recipe import ROOTS, Recipe, StageRecipe
+from gaincell.mapping.recipe import ROOTS, ModelRecipe, Recipe, StageRecipe
 from gaincell.mapping.recipe_text import RecipeText
-from gaincell.mapping.transfer import AttentionTransfer
-from gaincell.progress import StageProgress
+from gaincell.progress import Progress
+from gaincell.text import sha256
+from gaincell.training import checkpoint as disk
 from gaincell.training.distillation import Distillation
-from gaincell.training.loop import Loss
+from gaincell.training.log import TrainingLog
+from gaincell.training.loop import Blocks, train
+from gaincell.training.loss import Loss, next_token_loss
+from gaincell.training.transfer import AttentionTransfer
 
 INITIAL_TOKENS = 4096
 """Tokens that first gains and offsets are taken from."""
@@ -33,122 +41,133 @@ WIDE_TOKENS = 2048
 """The same where they are chosen from a wide range."""
 
 
-class RecipeModels:
-    """Makes the models of a recipe's stages from its pretrained one.
+def take_model(run: Path, out: Path) -> None:
+    """Copy the model of a RUN into `out`, unless it is there. Raises RunError: `out` holds another model."""
+    weights = "model.safetensors"
+    for path in sorted((run / "model").iterdir(), key=lambda path: path.name == weights):  # weights last
+        place = out / "model" / path.name
+        if path.is_file() and not place.exists():
+            write_atomic(place, partial(shutil.copyfile, path))
+    if sha256(out / "model" / weights) != sha256(run / "model" / weights):
+        raise RunError(f"{out.name}/model is another model than that of {run.name}; choose another --out")
 
-    Args:
-        recipe, text: of the run.  base: the pretrained model.  folder: where results of stages are.
-        progress: opens the progress of every step.  device: where to compute.
-        teacher_outputs: where what teachers give is kept (training/teacher_outputs.py); None: nowhere.
+
+def pretrain(
+    recipe: ModelRecipe, blocks: Blocks, seed: int, out: Path, log: TrainingLog, progress: Progress
+) -> None:
+    """Train the softmax model from nothing, unless `out` holds it; its weights are kept in bf16."""
+    if (out / "model.safetensors").exists():
+        return
+    torch.manual_seed(seed)
+    ids = {"vocab_size": recipe.vocabulary, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
+    config = AutoConfig.for_model(recipe.architecture, **recipe.config, **ids)
+    model: Any = AutoModelForCausalLM.from_config(config)  # transformers' types lose `to`
+    checkpoint = out / "pretrain.checkpoint"
+    train(model, blocks, recipe.training, progress=progress, checkpoint=checkpoint, log=log)
+    model.to(torch.bfloat16).save_pretrained(out)
+    disk.remove(checkpoint)
+
+
+@dataclass(kw_only=True)
+class RecipeModels(Engine):
+    """Makes the models of a recipe's stages from its pretrained one, `loaded`.
+
+    device: where to compute.  teacher_outputs: where what teachers give is kept (training/distillation.py);
+    None: nowhere.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        base: LoadedModel,
-        text: RecipeText,
-        folder: RunFolder,
-        progress: StageProgress,
-        device: str,
-        teacher_outputs: Path | None = None,
-    ) -> None:
-        self.recipe, self.base, self.text = recipe, base, text
-        self.folder, self.progress, self.device = folder, progress, device
-        self.teacher_outputs = teacher_outputs
+    recipe: Recipe
+    text: RecipeText
+    folder: RunFolder
+    device: str
+    teacher_outputs: Path | None = None
 
     def model(self, stage: StageRecipe, state: Path | None, *, cell: str | None = None) -> PreTrainedModel:
         """The model of a stage: with the weights of `state`, or as it starts."""
-        recipe = self.recipe
-        if self.root(stage) == "random":
+        recipe, root = self.recipe, self.root(stage)
+        model: PreTrainedModel
+        if root == "random":
             torch.manual_seed(recipe.seed)
-            model: PreTrainedModel = (
-                AutoModelForCausalLM.from_config(copy.deepcopy(self.base.model.config)).to(self.device).eval()
-            )
+            config = copy.deepcopy(self.loaded.model.config)
+            model = AutoModelForCausalLM.from_config(config).to(self.device).eval()
         else:
-            model = copy.deepcopy(self.base.model)
+            model = copy.deepcopy(self.loaded.model)
         if stage.attention == "arrays":
-            design = recipe.design
-            if (kind := cell or stage.cell) is not None:
-                design = design.replace(cell=kind)
-            attach(model, design, gradient=stage.gradient)  # type: ignore[arg-type]
-            first = recipe.first_block(stage)
-            ids = self.text.some(first, max(1, INITIAL_TOKENS // recipe.block))
-            fresh = state is None and stage.start != "adapter"
-            if recipe.paired and fresh:
-                pair_rows(model, ids[:1])
-            if recipe.mixing:
-                turned = fresh and not recipe.paired  # products with a sign do not care
-                add_mixing(model, ids[:1] if turned else None)
-            if recipe.biases:
-                add_biases(model)
-            if recipe.exponents:
-                add_exponents(model)
-            if recipe.array_normaliser:
-                add_array_normaliser(model, ids if fresh else None)
-            if fresh and stage.initial != "released":
-                fitting = self.progress(f"{stage.name}: first gains and offsets")
-                wide = stage.initial == "wide"
-                several = candidates_for(design, recipe.paired, wide)
-                candidates = (FIRST,) if stage.initial == "first" else several
-                if wide:  # so many that fewer tokens have to do
-                    ids = ids[: max(1, WIDE_TOKENS // recipe.block)]
-                initial_scaling(model, ids, candidates, fitting, stage.initial_gains)
-        lora = recipe.lora
-        if lora is not None and self.root(stage) != "random":
-            add_lora(model, lora.rank, lora.where, lora.scale, seed=recipe.seed)
+            self._put_in_arrays(model, stage, cell or stage.cell, state is None and stage.start != "adapter")
+        if recipe.lora is not None and root != "random":
+            add_lora(model, recipe.lora.rank, recipe.lora.where, recipe.lora.scale, seed=recipe.seed)
             if recipe.weights == "bfloat16":
                 _in_bfloat16(model)
-        whole = recipe.embeddings or self.root(stage) == "random"
-        if whole and not lora_parameters(model):
+        if (recipe.embeddings or root == "random") and not lora_parameters(model):
             model.requires_grad_(True)
         else:
             freeze_embeddings(model)
         if state is not None:
             read_state(model, state)
-        elif self.root(stage) == "adapter":
+        elif root == "adapter":
             load_for_training(model, str(recipe.adapter), recipe.adapter_stage)
         if stage.attention == "arrays" and is_paired(model) != recipe.paired:
             there = str(is_paired(model)).lower()
             raise InputError(f"what {stage.name} starts from has paired = {there}; say so in the recipe")
         return model
 
+    def _put_in_arrays(self, model: PreTrainedModel, stage: StageRecipe, cell: str | None, new: bool) -> None:
+        """Attach a model, with what the recipe adds; `new`: with first gains and offsets."""
+        recipe = self.recipe
+        design = recipe.design if cell is None else recipe.design.replace(cell=cell)
+        attach(model, design, gradient=stage.gradient)  # type: ignore[arg-type]
+        ids = self.text.some(recipe.first_block(stage), max(1, INITIAL_TOKENS // recipe.block))
+        if recipe.paired and new:
+            pair_rows(model, ids[:1])
+        if recipe.mixing:  # products with a sign do not care how they are turned
+            add_mixing(model, ids[:1] if new and not recipe.paired else None)
+        if recipe.biases:
+            add_biases(model)
+        if recipe.exponents:
+            add_exponents(model)
+        if recipe.array_normaliser:
+            add_array_normaliser(model, ids if new else None)
+        if new and stage.initial != "released":
+            fitting = self.progress(f"{stage.name}: first gains and offsets")
+            wide = stage.initial == "wide"
+            candidates = candidates_for(design, recipe.paired, wide)
+            if wide:  # so many that fewer tokens have to do
+                ids = ids[: max(1, WIDE_TOKENS // recipe.block)]
+            chosen = (FIRST,) if stage.initial == "first" else candidates
+            initial_scaling(model, ids, chosen, fitting, stage.initial_gains)
+
     def root(self, stage: StageRecipe) -> str:
         """What the first of the stages before this one starts from."""
         return stage.start if stage.start in ROOTS else self.root(self.recipe.stage(stage.start))
 
-    def loss(self, stage: StageRecipe) -> Loss | None:
-        """What a stage minimises; None: cross-entropy."""
+    def loss(self, stage: StageRecipe) -> Loss:
+        """What a stage minimises."""
         if stage.loss == "cross-entropy":
-            return None
-        stages = {other.name: other for other in self.recipe.stages}
+            return next_token_loss
         if stage.teacher == "software":
-            teacher = copy.deepcopy(self.base.model)
-        elif stage.teacher in stages:
-            teacher = self.model(stages[stage.teacher], self.folder.state(stage.teacher))
+            teacher = copy.deepcopy(self.loaded.model)
+        elif stage.teacher in [other.name for other in self.recipe.stages]:
+            teacher = self.model(self.recipe.stage(stage.teacher), self.folder.state(stage.teacher))
         else:
             teacher = self._other_model(stage)
         if self.recipe.weights == "bfloat16":
             teacher = _in_bfloat16(teacher)
         if stage.loss == "distillation":
             return Distillation(teacher, stage.weight, stage.states, stage.outputs, self.teacher_outputs)
-        if attached_layers(teacher):
-            raise InputError(f"stage {stage.name}: attention transfer needs a teacher with softmax attention")
         attach(teacher, self.recipe.design, attention="softmax")
         return AttentionTransfer(teacher, stage.attention_weights, stage.own_inputs)
 
     def _other_model(self, stage: StageRecipe) -> PreTrainedModel:
         """A teacher that is no stage; raises InputError where its tokens are not the model's."""
-        if stage.loss == "transfer":
-            raise InputError(f"stage {stage.name}: attention is transferred from software or a stage")
-        loaded = load_model(stage.teacher)
-        own, other = self.base.tokenizer.get_vocab(), loaded.tokenizer.get_vocab()
+        found = load_model(stage.teacher)
+        own, other = self.loaded.tokenizer.get_vocab(), found.tokenizer.get_vocab()
         if own != other:
             raise InputError(
                 f"stage {stage.name}: the teacher {stage.teacher} has another tokenizer than the model "
                 f"({len(other)} and {len(own)} tokens, {len(own.items() & other.items())} in common)"
             )
-        loaded.model.to(self.device)  # type: ignore[arg-type]
-        return loaded.model
+        found.model.to(self.device)  # type: ignore[arg-type]
+        return found.model
 
 
 def _in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:

@@ -11,19 +11,18 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from gaincell.errors import InputError, ModelError
-from gaincell.files import read_json
+from gaincell.files import read_json, write_json, write_text
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.integrations.hf.models import load_model
-from gaincell.mapping.pretrain import make_tokenizer
 from gaincell.mapping.recipe import ModelRecipe, Recipe, StageRecipe
 from gaincell.progress import StageProgress
-from gaincell.text import Source, Text, sha256
-from gaincell.training.data import RandomBlocks, keep_tokens, pack_blocks, repeat_passages
+from gaincell.text import END_OF_TEXT, Source, Text, sha256
+from gaincell.training.data import RandomBlocks, keep_tokens, pack_blocks, repeat_passages, train_tokenizer
 from gaincell.training.loop import Blocks
 
 MOST_PACKED = 1032
@@ -33,65 +32,48 @@ MOST_PACKED = 1032
 class RecipeText:
     """The blocks that a recipe trains on, and what it evaluates on.
 
-    Args:
-        recipe: the recipe.
-        text: the text as the user names it.
-        out: the recipe's directory; tokens are kept there.
-        progress: opens the progress of reading.
+    recipe: the recipe.  text: the text as the user names it.  out: the recipe's directory; tokens are kept
+    there.  progress: opens the progress of reading.
 
     `loaded`: the recipe's model, None where it is made first.  `tokenizer`: its tokenizer.
     `blocks`: all blocks that the recipe needs.  `evaluation_tokens`: what every stage is evaluated on.
 
-    Raises:
-        GaincellError: the model cannot be loaded, the text lacks what the recipe names, or is too short.
+    Raises GaincellError: the model cannot be loaded, the text lacks what the recipe names, or is too short.
     """
 
     def __init__(self, recipe: Recipe, text: Text, out: Path, progress: StageProgress) -> None:
-        self._recipe, self._out, self._name = recipe, out, text.name
+        self._recipe, self._tokens = recipe, out / "tokens"
         training = _skipped(_named(text.training, recipe.files), recipe.skip_documents)
-        self._evaluation = _named(text.evaluation, recipe.files)
-        self.loaded: LoadedModel | None = None
+        evaluation = _named(text.evaluation, recipe.files)
+        self.loaded = _loaded(recipe)
+        self.tokenizer: PreTrainedTokenizerBase
         if isinstance(recipe.model, ModelRecipe):
-            made: PreTrainedTokenizerBase = make_tokenizer(
-                recipe.model, recipe.block, training, out / "model"
-            )
-            self.tokenizer = made
-        else:
-            self.loaded = load_model(recipe.model)
-            if attached_layers(self.loaded.model):
-                raise ModelError(f"{recipe.model} is a RUN; a recipe starts from the model it was made from")
-            check_length(self.loaded.model, recipe.block)
+            self.tokenizer = _tokenizer(recipe.model, recipe.block, training, out / "model")
+        elif self.loaded is not None:
             self.tokenizer = self.loaded.tokenizer
-        self.blocks = self._all_blocks(training, progress)
-        self.evaluation_tokens = self._evaluation_tokens()
-        if self.loaded is not None:
-            check_ids(self.loaded.model, self.evaluation_tokens)
-        if (held := len(self.evaluation_tokens)) <= recipe.block:
-            raise InputError(
-                f"the evaluation text of {self._name} has {held} tokens, fewer than one block of "
-                f"{recipe.block + 1}; "
-                "give more text, or more evaluation_tokens"
-            )
-
-    def _all_blocks(self, training: Sequence[Source], progress: StageProgress) -> Blocks:
-        recipe = self._recipe
-        wanted = max(recipe.blocks, 1) * recipe.block + 1
         reading = progress("read and tokenise the text")
-        path = self._place("training")
-        everything = recipe.order == "random" or isinstance(
-            recipe.model, ModelRecipe
-        )  # as its tokenizer does
-        tokens = keep_tokens(training, self.tokenizer, path, None if everything else wanted, reading)
+        everything = recipe.order == "random" or self.loaded is None  # as the tokenizer that is made does
+        wanted = None if everything else max(recipe.blocks, 1) * recipe.block + 1
+        tokens = keep_tokens(training, self.tokenizer, self._tokens / "training", wanted, reading)
+        self._check(tokens, f"training text of {text.name}", "give more text")
+        self.blocks = self._cut(tokens)
+        place, most = self._tokens / "evaluation", recipe.evaluation_tokens
+        self.evaluation_tokens = keep_tokens(evaluation, self.tokenizer, place, most)
+        advice = "give more text, or more evaluation_tokens"
+        self._check(self.evaluation_tokens, f"evaluation text of {text.name}", advice)
+
+    def _check(self, tokens: Tensor, what: str, advice: str) -> None:
+        """Raise InputError for tokens that the model does not know, or fewer than a block of them."""
         if self.loaded is not None:
             check_ids(self.loaded.model, tokens)
-        if len(tokens) <= recipe.block:
-            raise InputError(
-                f"the training text of {self._name} has {len(tokens)} tokens, fewer than one block of "
-                f"{recipe.block + 1}; give more text"
-            )
+        if (held := len(tokens)) <= (block := self._recipe.block):
+            raise InputError(f"the {what} has {held} tokens, fewer than one block of {block + 1}; {advice}")
+
+    def _cut(self, tokens: Tensor) -> Blocks:
+        recipe = self._recipe
         if recipe.order == "random":
             return RandomBlocks(tokens, recipe.block, recipe.seed, recipe.blocks)
-        blocks = self._packed(tokens, path)
+        blocks = self._packed(tokens)
         if len(blocks) < recipe.blocks:
             raise InputError(
                 f"the recipe trains on {recipe.blocks} blocks of {recipe.block} tokens, the text has "
@@ -101,21 +83,19 @@ class RecipeText:
             blocks = repeat_passages(blocks[: recipe.blocks], recipe.repeated, recipe.seed)
         return blocks
 
-    def _packed(self, tokens: Tensor, path: Path) -> Tensor:
-        """All blocks in the order of the seed; where a model is taken from another RUN, those that it was
-        pretrained on stay in front.
-        """
+    def _packed(self, tokens: Tensor) -> Tensor:
+        """All blocks in the order of the seed; those that a model of another RUN has seen stay in front."""
         recipe = self._recipe
         if not isinstance(recipe.model, ModelRecipe) or recipe.model.seed is None:
             return pack_blocks(tokens, recipe.block, recipe.seed)
-        noted = f"{path.name}.json"
-        other = Path(str(recipe.model.run)).expanduser() / "tokens" / noted
-        if not other.is_file() or read_json(other) != read_json(path.with_name(noted)):
+        own = self._tokens / "training.json"
+        other = Path(str(recipe.model.run)).expanduser() / "tokens" / own.name
+        if not other.is_file() or read_json(other) != read_json(own):
             raise InputError(f"model.run = {recipe.model.run!r}: its model was pretrained on another text")
         blocks = pack_blocks(tokens, recipe.block, recipe.model.seed)
         if recipe.seed == recipe.model.seed:
             return blocks
-        seen = recipe.model.steps * recipe.model.training.batch
+        seen = recipe.model.blocks
         order = np.random.default_rng(recipe.seed).permutation(max(0, len(blocks) - seen))
         return torch.cat([blocks[:seen], blocks[seen:][torch.from_numpy(order)]])
 
@@ -131,22 +111,44 @@ class RecipeText:
         first = max(0, min(first, len(self.blocks) - count))
         return self.blocks[first : first + count][:, :-1].long()
 
-    def _evaluation_tokens(self) -> Int[Tensor, " n"]:
-        wanted = self._recipe.evaluation_tokens
-        return keep_tokens(self._evaluation, self.tokenizer, self._place("evaluation"), wanted)
-
     def digests(self) -> dict[str, str]:
         """12 hexadecimal digits of the SHA-256 of the tokens that are trained and evaluated on."""
-        return {f"{part} text": sha256(self._place(part))[:12] for part in ("training", "evaluation")}
+        return {f"{part} text": sha256(self._tokens / part)[:12] for part in ("training", "evaluation")}
 
-    def _place(self, part: str) -> Path:
-        return self._out / "tokens" / part
+
+def _tokenizer(
+    recipe: ModelRecipe, context: int, sources: Sequence[Source], out: Path
+) -> PreTrainedTokenizerFast:
+    """The tokenizer in the directory `out`, trained first if there is none."""
+    if not (out / "tokenizer.json").exists():
+        beginnings = (d[: recipe.characters_per_document] for s in sources for d in s.documents())
+        trained = train_tokenizer(beginnings, recipe.vocabulary)
+        write_text(out / "tokenizer.json", trained.to_str())
+    if not (out / "tokenizer_config.json").exists():
+        # written by hand: save_pretrained of transformers 5 names a class that version 4 does not know
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": END_OF_TEXT,
+            "eos_token": END_OF_TEXT,
+            "model_max_length": context,
+        }
+        write_json(out / "tokenizer_config.json", config, indent=1)
+    return PreTrainedTokenizerFast.from_pretrained(out)  # type: ignore[no-any-return]
+
+
+def _loaded(recipe: Recipe) -> LoadedModel | None:
+    """The recipe's model; None where it is made first."""
+    if isinstance(recipe.model, ModelRecipe):
+        return None
+    loaded = load_model(recipe.model)
+    if attached_layers(loaded.model):
+        raise ModelError(f"{recipe.model} is a RUN; a recipe starts from the model it was made from")
+    check_length(loaded.model, recipe.block)
+    return loaded
 
 
 def check_recipe_text(recipe: Recipe, text: Text) -> None:
-    """Raise InputError, without reading a text, where it lacks files that a recipe names, or has fewer bytes
-    than the recipe takes tokens.
-    """
+    """Raise InputError, without reading a text, where it lacks files of the recipe or has too few bytes."""
     for part in (text.training, text.evaluation):
         _named(part, recipe.files)
     held = sum(s.size * (MOST_PACKED if s.name.endswith(".gz") else 1) for s in text.part("all"))
@@ -174,9 +176,10 @@ def _named(sources: Sequence[Source], shares: Mapping[str, float | None]) -> tup
 def _skipped(sources: Sequence[Source], documents: Mapping[str, int]) -> tuple[Source, ...]:
     """The same sources without so many documents at the beginning of each; their names say so."""
 
-    def rest(source: Source, first: int) -> Source:
+    def rest(source: Source) -> Source:
+        if not (first := documents.get(source.name.split(".")[0], 0)):
+            return source
         name = f"{source.name} from document {first + 1} on"
         return replace(source, name=name, documents=lambda: islice(source.documents(), first, None))
 
-    skipped = {source: documents.get(source.name.split(".")[0], 0) for source in sources}
-    return tuple(rest(source, first) if first else source for source, first in skipped.items())
+    return tuple(map(rest, sources))

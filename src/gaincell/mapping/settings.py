@@ -9,7 +9,7 @@ from pydantic import Field
 
 from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
-from gaincell.ops.gain_cell_attention.gradients import Gradient
+from gaincell.ops.gain_cell_attention import Gradient
 from gaincell.schema import Instance, Rate, Whole, checked
 from gaincell.training.loop import TrainSettings
 

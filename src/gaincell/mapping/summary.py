@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -13,11 +13,10 @@ from gaincell.adaptation.result import Residuals
 from gaincell.adaptation.statistics import STAGES
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import chip_of as chip_of
-from gaincell.evaluation.codes import CodeUse
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.sources import without_revision
-from gaincell.mapping.records import StageRecord
+from gaincell.mapping.folder import StageRecord
 from gaincell.results.common import Value, Values
 from gaincell.results.run import (
     DISTANCES,
@@ -25,17 +24,14 @@ from gaincell.results.run import (
     AdaptationHistory,
     AttachedModel,
     CellCurve,
-    CodeShares,
+    Mismatch,
     Spread,
     StageResult,
 )
 from gaincell.standard_error import paired_ratio
 
 CURVE_POINTS = 91
-KEPT = (
-    "numbers", "training_tokens", "perplexity", "nll", "predictions", "seconds", "blocks", "perplexity_error",
-    "bits_per_byte", "curve", "step_time", "adaptation",
-)  # fmt: skip
+KEPT = {field.name for field in fields(StageRecord)} & {field.name for field in fields(StageResult)}
 """Of a record, in a stage."""
 
 
@@ -66,9 +62,7 @@ def stage(
     software: StageRecord | None = None,
     continued: StageRecord | None = None,
 ) -> StageResult:
-    """One line of the table, with ratios to the software models where their records are known: paired block
-    by block, with the standard error of the ratio.
-    """
+    """One line of the table. Ratios to software models, where these are known, are paired block by block."""
     blocks, ratios = record.blocks, dict[str, Any]()
     for key, other in (("ratio_to_software", software), ("ratio_to_continued", continued)):
         if other is not None:
@@ -101,16 +95,16 @@ def adaptation(found: AdaptationResult, **perplexities: float) -> Adaptation:
     )
 
 
-def mismatch(measured: Statistics, target: Statistics) -> dict[str, Spread]:
-    """How far the statistics of a model are from their target, by stage."""
-    found = Residuals.between(measured, target)
-    rows = ((s, (tuple(map(tuple, each[s].tolist())) for each in (found.mean, found.std))) for s in STAGES)
-    return {stage: Spread(*residuals) for stage, residuals in rows}
-
-
-def codes(use: Mapping[str, CodeUse]) -> dict[str, CodeShares]:
-    """The use of codes, by stage."""
-    return {stage: CodeShares(found.codes, found.share) for stage, found in use.items()}
+def mismatch(before: Statistics, after: Statistics, target: Statistics) -> Mismatch:
+    """How far the statistics of a model are from their target before and after an adaptation, by stage."""
+    found = {"before": Residuals.between(before, target), "after": Residuals.between(after, target)}
+    return {
+        when: {
+            stage: Spread(*(tuple(map(tuple, part[stage].tolist())) for part in (far.mean, far.std)))
+            for stage in STAGES
+        }
+        for when, far in found.items()
+    }
 
 
 def cell(chip: Design) -> CellCurve:

@@ -95,9 +95,7 @@ class ArrayNormaliser(nn.Module):
 
 
 def check_one_normaliser(design: Design) -> None:
-    """Refuse a chip with a normalising column for a model that has its normaliser inside the arrays. Raises
-    ModelError.
-    """
+    """Refuse a chip that has a normalising column besides. Raises ModelError."""
     if design.normaliser.present:
         raise ModelError(
             f"{design.name} has a normalising column ([normaliser]), and the model a normaliser inside the "

@@ -1,17 +1,16 @@
 """The gain-cell attention of one layer: four scaling stages around the arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gaincell.chips.design import Design
 from gaincell.errors import ModelError
 from gaincell.nn.array_normaliser import ArrayNormaliser, check_one_normaliser
-from gaincell.nn.asked import Asked, At, Attend
 from gaincell.nn.scaler import Scaler
-from gaincell.nn.softmax import SoftmaxAttention
 from gaincell.ops.gain_cell_attention import (
     BackendName,
     Gradient,
@@ -23,6 +22,51 @@ from gaincell.ops.gain_cell_attention.input_stage import scaled
 
 BIASES = ("value_bias", "output_bias")
 """Names of the bias vectors that a layer can have: per key/value head, and per query head."""
+EXPONENTS = ("q.exponent", "out.exponent")
+"""Names of the exponents that a layer can have."""
+At = tuple[Tensor | None, Tensor | None, int | None]
+"""Key index, query index and the model's own window."""
+
+
+class Asked(NamedTuple):
+    """What the arrays of a layer are asked for."""
+
+    q: Float[Tensor, "B H Tq D"]
+    k: Float[Tensor, "B Hk Tk D"]
+    v: Float[Tensor, "B Hk Tk D"]
+    scaling: Scaling | None
+    """What whoever computes the arrays has to apply; None: q, k and v are pulse widths and volts."""
+    scales_output: bool
+    """Whether that is all of the output's scaling, too."""
+    columns: Int[Tensor, "#B Tq"] | None
+    """That every query reads: see `GainCellAttention.columns`."""
+
+    @property
+    def volts(self) -> tuple[Float[Tensor, "B Hk Tk D"], Float[Tensor, "B Hk Tk D"]]:
+        """Of keys and values."""
+        if self.scaling is None:
+            return self.k, self.v
+        return scaled(self.k, *self.scaling[2:4]), scaled(self.v, *self.scaling[4:6])
+
+
+class SoftmaxAttention(nn.Module):
+    """Softmax attention of one layer, a module so that hooks can look at it."""
+
+    def forward(
+        self,
+        q: Float[Tensor, "B H Tq D"],
+        k: Float[Tensor, "B Hk Tk D"],
+        v: Float[Tensor, "B Hk Tk D"],
+        seen: Bool[Tensor, "#B #H Tq Tk"],
+        scaling: float | None,
+        dropout: float = 0.0,
+    ) -> Float[Tensor, "B H Tq D"]:
+        """Attention to the keys that are `seen`; scaling None: 1/sqrt(D)."""
+        group = q.shape[1] // k.shape[1]
+        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+        return nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=seen, dropout_p=dropout, scale=scaling
+        )
 
 
 class GainCellAttention(nn.Module):
@@ -33,11 +77,10 @@ class GainCellAttention(nn.Module):
     with q, k and v each scaled by their own stage before the driver and the write DAC quantise them. The
     initial values are those of the released code [R]: q (1, 0), k and v (1, V_offset), output (1, 0).
 
-    `add_biases` gives a layer two vectors beside them, in front of the scaling of v and behind that of the
-    output: v_jd + c_d of every key/value head, out_id + e_d of every query head. A layer of the model
-    computes both as biases, c of its v_proj and W_o e of its o_proj: they are no hardware. `add_exponents`
-    lets the gains of q and of the output follow the number of columns read (`Scaler`): they are, in the
-    digital block. So is the division that `add_normaliser` brings (array_normaliser.py).
+    `add_biases` gives a layer two vectors: v_jd + c_d of every key/value head before its scaling, out_id +
+    e_d of every query head after it. The model computes both as biases, c of v_proj and W_o e of o_proj: they
+    are no hardware. `add_exponents` lets the gains of q and of the output follow the number of columns
+    read (`Scaler`), and `add_normaliser` divides (array_normaliser.py): both in the digital block.
 
     Args:
         design: the chip; its ``token_period`` must already be that of the whole model.
@@ -46,7 +89,7 @@ class GainCellAttention(nn.Module):
         head_dim: D, rows of a key array and columns of a value array.
         layer: which layer this is: mismatch is drawn per (layer, head).
         backend: implementation of the arrays, see ``gain_cell_attention``.
-        gradient: of the cells in the backward pass, see ops/gain_cell_attention/gradients.py.
+        gradient: of the cells in the backward pass, see ops/gain_cell_attention/call.py.
         dtype: of gains and offsets.
         device: of gains and offsets.
 
@@ -86,26 +129,24 @@ class GainCellAttention(nn.Module):
         self.normaliser: ArrayNormaliser | None = None
         self.softmax = SoftmaxAttention()
         """What computes in place of the arrays where the model's own attention is asked for."""
-        self.attend: Attend = gain_cell_attention
+        self.attend: Callable[..., Tensor] = gain_cell_attention
         """What computes the arrays; another while circuits are learned (training/codesign.py)."""
 
     def add_biases(self, dtype: torch.dtype = torch.float32) -> None:
         """Give the values and the output a bias vector per head, both zero, to be trained."""
         for name, heads in zip(BIASES, (self.kv_heads, self.heads), strict=True):
             zeros = torch.zeros(heads, self.head_dim, dtype=dtype, device=self.out.gain.device)
-            self.register_parameter(name, nn.Parameter(zeros))
+            setattr(self, name, nn.Parameter(zeros))
 
     def add_exponents(self) -> None:
         """Give the scaling of q and of the output an exponent per head: see `Scaler`."""
-        for stage in (self.q, self.out):
-            stage.add_exponent()
+        self.q.add_exponent()
+        self.out.add_exponent()
 
     def add_normaliser(self) -> None:
-        """Let the last row of the value arrays hold a constant, and divide by what it counts.
-
-        Raises:
-            ModelError: the design has a normalising column, or there is no bias of the output, which returns
-                the mean of what is given up.
+        """Let the last row of the value arrays hold a constant, and divide by what it counts. Raises
+        ModelError: the design has a normalising column, or there is no bias of the output, which returns the
+        mean of what is given up.
         """
         check_one_normaliser(self.design)
         if self.output_bias is None:
@@ -114,6 +155,17 @@ class GainCellAttention(nn.Module):
         self.normaliser = ArrayNormaliser(
             self.heads, self.kv_heads, self.head_dim, dtype=like.dtype, device=like.device
         )
+
+    def pair_rows(self, kept: Int[Tensor, "Hk half"]) -> None:
+        """Put these components of every head's q and k into rows twice (integrations/hf/paired.py). Raises
+        ModelError: the design's queries have a sign.
+        """
+        if self.design.drivers.signed:
+            raise ModelError(
+                f"the queries of {self.design.name} have a sign; paired rows are for those without"
+            )
+        self.k.kept = kept.to(self.k.gain.device)
+        self.q.kept = self.k.kept.repeat_interleave(self.heads // self.kv_heads, 0)
 
     def is_uncalibrated(self) -> bool:
         """Whether every gain and offset is still its initial value."""
@@ -167,11 +219,7 @@ class GainCellAttention(nn.Module):
     def volts(
         self, k: Float[Tensor, "B Hk T D"], v: Float[Tensor, "B Hk T D"]
     ) -> tuple[Float[Tensor, "B Hk T D"], Float[Tensor, "B Hk T D"]]:
-        """What the write DACs are asked for, V.
-
-        Raises:
-            ModelError: there are two normalisers.
-        """
+        """What the write DACs are asked for, V. Raises ModelError where there are two normalisers."""
         return self.k(k), self.with_constant(self.v(self.values(v)))
 
     def values(self, v: Float[Tensor, "B Hk T D"]) -> Float[Tensor, "B Hk T rows"]:
@@ -181,11 +229,7 @@ class GainCellAttention(nn.Module):
         return v if self.normaliser is None else self.normaliser.reflected(v)[..., :-1]
 
     def with_constant(self, scaled: Float[Tensor, "B Hk T rows"]) -> Float[Tensor, "B Hk T D"]:
-        """Scaled values, V, and with a normaliser what its row holds.
-
-        Raises:
-            ModelError: the design has a normalising column besides.
-        """
+        """Scaled values, V, and with a normaliser what its row holds. Raises ModelError: see `volts`."""
         if self.normaliser is None:
             return scaled
         check_one_normaliser(self.design)
@@ -196,15 +240,12 @@ class GainCellAttention(nn.Module):
     ) -> Float[Tensor, "B H T D"]:
         """What the layer passes on, of what the arrays give for queries of so many `columns`."""
         if self.normaliser is None:
-            scaled: Tensor = self.out(attended, columns)
-        else:
-            scaled = self.out(self.normaliser.divided(attended), columns)
-            scaled = self.normaliser.reflected(nn.functional.pad(scaled, (0, 1)))
-        return scaled if self.output_bias is None else self._biased(scaled)
+            return self._biased(self.out(attended, columns))
+        scaled = self.out(self.normaliser.divided(attended), columns)
+        return self._biased(self.normaliser.reflected(nn.functional.pad(scaled, (0, 1))))
 
     def _biased(self, scaled: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
-        assert self.output_bias is not None
-        return scaled + self.output_bias.to(scaled.dtype)[:, None]
+        return scaled if self.output_bias is None else scaled + self.output_bias.to(scaled.dtype)[:, None]
 
     def forward(
         self,
@@ -229,31 +270,19 @@ class GainCellAttention(nn.Module):
             The scaled output of every head, in the type of ``q``, or in float32 where that is narrower.
         """
         at = (key_index, query_index, sliding_window)
-        return self.answer(self.asked(q, k, v, self.columns(q, k, v, *at)), *at)
+        return self.answer(self.asked(q, k, v, at), at)
 
     def read(
-        self,
-        asked: Asked,
-        k: Float[Tensor, "B Hk Tk D"],
-        v: Float[Tensor, "B Hk Tk D"],
-        key_index: Int[Tensor, "B Tk"],
-        query_index: Int[Tensor, "B Tq"],
-        sliding_window: int | None,
-        extra_age: Float[Tensor, "B held"],
+        self, asked: Asked, k: Tensor, v: Tensor, at: At, extra_age: Float[Tensor, "B held"]
     ) -> Float[Tensor, "B H Tq D"]:
-        """`answer` from what a ring holds already: voltages relative to V_offset, with these ages (see
-        `attention_from_voltages`).
-        """
+        """`answer` from what a ring holds already, k and v, as `attention_from_voltages` takes them."""
         q = asked.q if asked.scaling is None else scaled(asked.q, *asked.scaling[:2])
+        keys, queries, window = at
         attended = attention_from_voltages(
-            q,
-            k,
-            v,
-            self.design,
-            self.backend,
-            key_index=key_index,
-            query_index=query_index,
-            sliding_window=sliding_window,
+            *(q, k, v, self.design, self.backend),
+            key_index=keys,
+            query_index=queries,
+            sliding_window=window,
             layer=self.layer,
             extra_age=extra_age,
         )
@@ -270,73 +299,52 @@ class GainCellAttention(nn.Module):
     ) -> Float[Tensor, "B H Tq D"]:
         """What the arrays give, before the scaling of the output; the arguments are those of `forward`."""
         at = (key_index, query_index, sliding_window)
-        return self._attend(self.asked(q, k, v, self.columns(q, k, v, *at), output=False), at)
+        return self._attend(self.asked(q, k, v, at, output=False), at)
 
-    def asked(self, q: Tensor, k: Tensor, v: Tensor, columns: Tensor | None, *, output: bool = True) -> Asked:
+    def asked(self, q: Tensor, k: Tensor, v: Tensor, at: At, *, output: bool = True) -> Asked:
         """What q, k and v ask of the arrays. What is more than gain and offset is done here, the rest left to
         `attend` where that can: the compiled kernel scales in passing.
 
         output: whether the output's scaling may be left, too.
         """
+        columns = self.columns(q, k, v, *at)
         stages = vars(self)["_modules"]  # see Scaler.plain
         inside = {name: stages[name].plain for name in ("q", "k", "v", "out")}
         if self.normaliser is not None:
             inside["v"] = inside["out"] = False
-        if not self._scaled_inside(inside, q, k, v):
+        left = self.attend is gain_cell_attention and (inside["q"] or inside["k"] or inside["v"])
+        if not left or any(t.dtype != torch.float32 or t.device.type != "cpu" for t in (q, k, v)):
             return Asked(self.q(q, columns), *self.volts(k, v), None, False, columns)
-        numbers: list[Tensor] = []
-        given: list[Tensor] = []
-        for name, x in (("q", q), ("k", k), ("v", self.values(v))):
-            given.append(x if inside[name] else stages[name](x, columns))
-            numbers += _gain_and_offset(stages[name], inside[name])
-        output = output and inside["out"]
-        numbers += _gain_and_offset(stages["out"], output)
-        return Asked(given[0], given[1], self.with_constant(given[2]), Scaling(*numbers), output, columns)
+        inside["out"] = inside["out"] and output
+        given = {"q": q, "k": k, "v": self.values(v)}
+        given = {name: x if inside[name] else stages[name](x, columns) for name, x in given.items()}
+        numbers = [number for name in inside for number in _gain_and_offset(stages[name], inside[name])]
+        volts = self.with_constant(given["v"])
+        return Asked(given["q"], given["k"], volts, Scaling(*numbers), inside["out"], columns)
 
-    def answer(
-        self,
-        asked: Asked,
-        key_index: Int[Tensor, "B Tk"] | None = None,
-        query_index: Int[Tensor, "B Tq"] | None = None,
-        sliding_window: int | None = None,
-    ) -> Float[Tensor, "B H Tq D"]:
+    def answer(self, asked: Asked, at: At) -> Float[Tensor, "B H Tq D"]:
         """`forward` for what the arrays are asked for."""
-        return self.passed_on(self._attend(asked, (key_index, query_index, sliding_window)), asked)
+        return self.passed_on(self._attend(asked, at), asked)
 
     def passed_on(self, attended: Float[Tensor, "B H T D"], asked: Asked) -> Float[Tensor, "B H T D"]:
         """What the layer passes on, of what the arrays give."""
-        if not asked.scales_output:
-            return self.output(attended, asked.columns)
-        return attended if self.output_bias is None else self._biased(attended)
-
-    def _scaled_inside(self, plain: dict[str, bool], *tensors: Tensor) -> bool:
-        """Whether `attend` may scale what the arrays are given: the compiled kernel does so in passing."""
-        if self.attend is not gain_cell_attention or not (plain["q"] or plain["k"] or plain["v"]):
-            return False
-        return all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+        return self._biased(attended) if asked.scales_output else self.output(attended, asked.columns)
 
     def _attend(self, asked: Asked, at: At) -> Tensor:
+        keys, queries, window = at
         return self.attend(
-            asked.q,
-            asked.k,
-            asked.v,
-            self.design,
-            asked.scaling,
-            self.backend,
-            key_index=at[0],
-            query_index=at[1],
-            sliding_window=at[2],
+            *(*asked[:3], self.design, asked.scaling, self.backend),
+            key_index=keys,
+            query_index=queries,
+            sliding_window=window,
             layer=self.layer,
             gradient=self.gradient,
         )
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows in the brackets."""
-        cell = self.design.cell.name
-        return (
-            f"layer={self.layer}, heads={self.heads}, kv_heads={self.kv_heads}, head_dim={self.head_dim}, "
-            f"design={self.design.name!r}, cell={cell!r}"
-        )
+        sizes = (f"{name}={getattr(self, name)}" for name in ("layer", "heads", "kv_heads", "head_dim"))
+        return f"{', '.join(sizes)}, design={self.design.name!r}, cell={self.design.cell.name!r}"
 
 
 def common_design(layers: Sequence[GainCellAttention]) -> Design:

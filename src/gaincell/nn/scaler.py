@@ -17,23 +17,21 @@ class Scaler(nn.Module):
     """``y = a x + b`` with one gain ``a`` and one offset ``b`` per head (the paper's equation (3)) [M].
 
     With `kept`, the numbers of D/2 of the D components of every head, x is first replaced by (x_c, -x_c):
-    paired rows (integrations/hf/paired.py; `load_pairing` comes before a state dict that has them).
+    paired rows (`GainCellAttention.pair_rows`, before a state dict that has them is loaded).
 
     With `add_exponent`, y = a (n / 1024)^g x + b for a query that reads n columns, with one exponent g per
     head: a sum over n tokens grows with n, and the digital block knows n exactly. An extension, of q and of
     the output.
 
     Every layer has four: q and the output per query head; k and v per key/value head, for an array is
-    written once for its whole group of query heads. Whoever wants to observe a stage (adaptation,
-    figures) hangs a forward hook on it: what comes out is what the clamp of the next circuit sees.
+    written once for its whole group of query heads. A forward hook on a stage sees what the clamp of the next
+    circuit sees.
 
     Args:
         heads: number of heads.
-        gain: initial gain of every head (dimensionless, or per volt where x is a voltage).
         offset: initial offset, in the unit of the output: pulse widths for q, volts for k and v.
-        dtype: of the parameters. In float64 the statistics of a stage are stated as exactly as the
-            adaptation needs them, whatever type the model computes in.
-        device: where the parameters live.
+        dtype, device: of the parameters. The adaptation needs statistics of a stage in float64, whatever type
+            the model computes in.
 
     Not modelled: errors of the digital scaling itself, which is exact.
     """
@@ -41,14 +39,13 @@ class Scaler(nn.Module):
     def __init__(
         self,
         heads: int,
-        gain: float = 1.0,
-        offset: float = 0.0,
         *,
+        offset: float = 0.0,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        self.gain = nn.Parameter(torch.full((heads,), gain, dtype=dtype, device=device))
+        self.gain = nn.Parameter(torch.ones(heads, dtype=dtype, device=device))
         self.offset = nn.Parameter(torch.full((heads,), offset, dtype=dtype, device=device))
         self.exponent: nn.Parameter | None
         self.register_parameter("exponent", None)
@@ -80,8 +77,7 @@ class Scaler(nn.Module):
         columns: that each query reads; needed with an exponent, and not used without.
         """
         dtype = torch.promote_types(x.dtype, torch.float32)
-        gain, offset = self.gain.to(dtype), self.offset.to(dtype)
-        return scaled(self.rows(x, columns), gain, offset)
+        return scaled(self.rows(x, columns), self.gain.to(dtype), self.offset.to(dtype))
 
     def rows(
         self, x: Float[Tensor, "B H T D"], columns: Int[Tensor, "#B T"] | None = None

@@ -1,4 +1,4 @@
-"""Reports: the schema of run.json, and the tables and figures made from it alone.
+"""Reports: tables, figures and sections of the page `gaincell report`, made from results alone.
 
-Nothing here holds a number of its own; every value comes from run.json with its unit and kind.
+Nothing here holds a number of its own; every value comes from a result with its unit and kind.
 """

@@ -1,16 +1,18 @@
-"""Softmax attention timed on a machine: table and figure."""
+"""Softmax attention timed on a machine: tables, figure and section of the page."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from gaincell.reports.html import parts
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, RED, SKY, styled
 from gaincell.reports.tables import CITED, MEASURED, Rows
-from gaincell.results.baseline import BaselineResult, Timed, Timing
+from gaincell.results.system_cost import BaselineResult, Timed, Timing
 
 SHARED = 0.9
 """Share of its processor below which a process shared it with others."""
@@ -21,15 +23,18 @@ COLOURS = {
 DASHES = {"float32": "-", "bfloat16": "--", "float16": ":"}
 
 
+def _is_shared(entry: Timing) -> bool:
+    return entry.busy is not None and entry.busy < SHARED
+
+
 def was_shared(result: BaselineResult) -> bool:
     """Whether other programs took a part of the processor from any of the measurements."""
-    return any(m.busy is not None and m.busy < SHARED for m in result.measurements)
+    return any(map(_is_shared, result.measurements))
 
 
 def per_token(entry: Timing) -> float:
     """Seconds of a token: those its threads ran for, where the machine was shared and the clock saw them."""
-    shared = entry.busy is not None and entry.busy < SHARED
-    return (entry.processor_per_token if shared else None) or entry.latency_per_token
+    return (entry.processor_per_token if _is_shared(entry) else None) or entry.latency_per_token
 
 
 def baseline_rows(result: BaselineResult) -> list[Rows]:
@@ -74,7 +79,12 @@ def _caption(result: BaselineResult) -> str:
         caption += "; other programs shared the processor: the time that it worked on this one"
     missing = sorted({m.no_energy for m in result.measurements if m.no_energy})
     caption += f". No energy: {'; '.join(missing)}." if missing else ". Energy: of the fastest batch."
-    return caption + _published_note(result)
+    if _cited(result) or any(m.implementation == "published" for m in result.measurements):
+        caption += (
+            " Faulty: is_causal=True masks all but the first key, the GPU is not waited for, power is read "
+            "once after each run."
+        )
+    return caption
 
 
 def skipped_lines(result: BaselineResult) -> list[str]:
@@ -119,8 +129,7 @@ def _line(axes: Any, name: str, dtype: str, found: list[Timing]) -> Any:
     x, y = [m.batch for m in found], [per_token(m) * 1e6 for m in found]
     lows, highs = [], []
     for m, middle in zip(found, y, strict=True):
-        shared = m.busy is not None and m.busy < SHARED
-        runs = [r / m.batch * 1e6 for r in (m.processor if shared else m.runs)]
+        runs = [r / m.batch * 1e6 for r in (m.processor if _is_shared(m) else m.runs)]
         lows.append(max(0.0, middle - min(runs)))
         highs.append(max(0.0, max(runs) - middle))
     colour = COLOURS.get(name, BLACK)
@@ -148,10 +157,19 @@ def title(result: BaselineResult) -> str:
     return f"Softmax attention of one query, {heads}, D = {sizes.head_dim}: {machine}"
 
 
-def _published_note(result: BaselineResult) -> str:
-    if not _cited(result) and all(m.implementation != "published" for m in result.measurements):
-        return ""
-    return (
-        " Faulty: is_causal=True masks all but the first key, the GPU is not waited for, power is read once "
-        "after each run."
-    )
+def page_rows(run: BaselineResult) -> Iterator[Rows]:
+    """Softmax attention timed on a machine, a table a context."""
+    for rows in baseline_rows(run):
+        yield replace(rows, headings=[f"batch {h}" if h.isdigit() else h for h in rows.headings], caption="")
+
+
+BASELINE = parts.section(
+    "Baseline", "Softmax attention on a machine of today.", BaselineResult,
+    parts.words(title, "lead"),
+    parts.tables(page_rows),
+    parts.figure("Time per token and layer", baseline_figure, MEASURED, numbers=parts.no_numbers),
+    parts.listed(skipped_lines),
+    parts.words(lambda run: run.provenance.protocol),
+    numbers="measurements",
+    headline=lambda run: f"{len(run.measurements)} timings of softmax attention", kind=MEASURED,
+)  # fmt: skip

@@ -19,7 +19,7 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -53,31 +53,19 @@ HEADINGS = {
     ("wikitext", "word_perplexity"): "WikiText-2 ppl",
 }
 """The paper's columns: task and metric. Of other tasks all metrics are shown."""
-
 Column = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Difference:
-    """To the reference: points of an accuracy, or the ratio of perplexities; with its standard error."""
-
-    amount: float
-    error: float | None
-
-
-@dataclass(frozen=True)
 class Entry:
-    """One number of the table; accuracies in %."""
+    """One number of the table; accuracies in %. difference: to the reference, points of an accuracy or the
+    ratio of perplexities; with its standard error.
+    """
 
     number: float
     error: float | None = None
-    difference: Difference | None = None
-
-    @property
-    def numbers(self) -> tuple[float | None, ...]:
-        """Number, error, difference and its error."""
-        d = self.difference
-        return (self.number, self.error, *((None, None) if d is None else (d.amount, d.error)))
+    difference: float | None = None
+    difference_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -149,22 +137,24 @@ def comparison_result(
     found: Comparison, runs: Mapping[str, TasksResult], command: Sequence[str]
 ) -> ComparisonResult:
     """For a file: every number with its unit and kind."""
-    rows = []
-    for name, entries in found.rows.items():
+
+    def score(name: str, metric: str, entry: Entry) -> ComparedScore:
+        unit = "1" if _is_ratio(metric) else "%"
         origin: tuple[Kind, str | None] = ("cited", "Leroux et al. 2025, Table 1")
         if name not in found.cited:
             origin = (runs[name].numbers, None)
-        scores = {}
-        for (task, metric), entry in entries.items():
-            unit = "1" if metric in PERPLEXITIES or metric == "bits_per_byte" else "%"
-            numbers = (None if number is None else Value(number, unit, *origin) for number in entry.numbers)
-            scores[f"{task}/{metric}"] = ComparedScore(*numbers)  # type: ignore[arg-type]
-        rows.append(ComparedModel(name, scores))
+        numbers = (None if number is None else Value(number, unit, *origin) for number in astuple(entry))
+        return ComparedScore(*numbers)  # type: ignore[arg-type]
+
+    rows = tuple(
+        ComparedModel(name, {"/".join(column): score(name, column[1], entry) for column, entry in of.items()})
+        for name, of in found.rows.items()
+    )
     protocols = {name: run.provenance.protocol for name, run in runs.items()}
     return ComparisonResult(
         command="table",
         reference=found.reference,
-        rows=tuple(rows),
+        rows=rows,
         notes=found.notes,
         provenance=made(
             command=command,
@@ -190,11 +180,10 @@ def as_csv(comparison: Comparison) -> str:
     writer.writerow((*names, "source"))
     for name, entries in comparison.rows.items():
         for (task, metric), entry in entries.items():
-            written = ["" if x is None else f"{x:.6g}" for x in entry.numbers]
-            accuracy = metric.startswith("acc")
-            units = ("%" if accuracy else "1", *written[2:], "points" if accuracy else "ratio")
+            written = ["" if x is None else f"{x:.6g}" for x in astuple(entry)]
+            unit, of_difference = ("%", "points") if metric.startswith("acc") else ("1", "ratio")
             source = "cited" if name in comparison.cited else "ours"
-            writer.writerow((name, task, metric, *written[:2], *units, source))
+            writer.writerow((name, task, metric, *written[:2], unit, *written[2:], of_difference, source))
     return file.getvalue()
 
 
@@ -209,7 +198,7 @@ def as_latex(comparison: Comparison) -> str:
     for name, entries in comparison.rows.items():
         found = [(column, entries.get(column)) for column in comparison.columns]
         cells = ["--" if entry is None else _latex(_score(entry)) for _, entry in found]
-        changes = [_latex(_change(e.difference, c)) if e and e.difference else "" for c, e in found]
+        changes = [_latex(_change(entry, column)) if entry else "" for column, entry in found]
         lines.append(" & ".join([_escaped(name), *cells]) + " \\\\")
         if any(changes):
             lines.append(" & ".join(["", *changes]) + " \\\\")
@@ -258,47 +247,51 @@ def heading(column: Column) -> str:
 def cell(entry: Entry, column: Column, line: str) -> str:
     """A number with its error, and the difference in a line of its own."""
     shown = " ± ".join(_score(entry))
-    if entry.difference is None:
+    if not (change := _change(entry, column)):
         return shown
-    amount, *error = _change(entry.difference, column)
-    if entry.difference.error == 0:
-        return f"{shown}{line}{amount} (no item differs)"
-    return f"{shown}{line}{' ± '.join([amount, *error])}"
+    if entry.difference_error == 0:
+        return f"{shown}{line}{change[0]} (no item differs)"
+    return f"{shown}{line}{' ± '.join(change)}"
 
 
-def _score(entry: Entry) -> list[str]:
+def _score(entry: Entry) -> Sequence[str]:
     """A number, and its error if it has one: two decimals, or the digits that the error leaves."""
     if abs(entry.number) < 1000:
         return [f"{x:.2f}" for x in (entry.number, entry.error) if x is not None]
-    return (
-        [f"{entry.number:,.0f}"] if entry.error is None else list(number_and_error(entry.number, entry.error))
-    )
+    return [f"{entry.number:,.0f}"] if entry.error is None else number_and_error(entry.number, entry.error)
 
 
-def _change(d: Difference, column: Column) -> list[str]:
-    """A difference in points, or a ratio, and its error if it has one."""
+def _change(entry: Entry, column: Column) -> list[str]:
+    """A difference in points, or a ratio, and its error if it has one; empty without a difference."""
+    amount, error = entry.difference, entry.difference_error
+    if amount is None:
+        return []
     if column[1] not in PERPLEXITIES:
-        return [f"{d.amount:+.1f}", *([] if d.error is None else [f"{d.error:.1f}"])]
-    if not d.error:
-        return [f"×{d.amount:.3f}"] + ([] if d.error is None else ["0"])
-    amount, error = number_and_error(d.amount, d.error)
-    return [f"×{amount}", error]
+        return [f"{amount:+.1f}", *([] if error is None else [f"{error:.1f}"])]
+    if not error:
+        return [f"×{amount:.3f}"] + ([] if error is None else ["0"])
+    ratio, spread = number_and_error(amount, error)
+    return [f"×{ratio}", spread]
+
+
+def _is_ratio(metric: str) -> bool:
+    return metric in PERPLEXITIES or metric == "bits_per_byte"
 
 
 def _entry(task: TaskScores, metric: str, reference: TaskScores | None) -> Entry:
-    ratio = metric in PERPLEXITIES or metric == "bits_per_byte"
-    scale = 1.0 if ratio else 100.0
+    scale = 1.0 if _is_ratio(metric) else 100.0
     found = task.metrics[metric]
     error = None if found.error is None else found.error.value * scale
     same = reference is not None and reference.fingerprint == task.fingerprint
-    difference = _difference(task, reference, metric) if reference is not None and same else None
-    return Entry(found.score.value * scale, error, difference)
+    difference = _difference(task, reference, metric) if reference is not None and same else (None, None)
+    return Entry(found.score.value * scale, error, *difference)
 
 
-def _difference(task: TaskScores, reference: TaskScores, metric: str) -> Difference | None:
+def _difference(task: TaskScores, reference: TaskScores, metric: str) -> tuple[float | None, float | None]:
+    """To the reference, and its error; of a single item it has none, and of other items there is neither."""
     ours, theirs = (np.asarray(t.per_item[metric], dtype=float) for t in (task, reference))
     if ours.shape != theirs.shape:
-        return None
+        return None, None
     weight = np.ones(len(ours))
     if ours.ndim == 2:
         change, weight = theirs[:, 0] - ours[:, 0], ours[:, 1]
@@ -307,10 +300,10 @@ def _difference(task: TaskScores, reference: TaskScores, metric: str) -> Differe
     mean, error = float(change.sum() / weight.sum()), ratio_error(change.tolist(), weight.tolist())
     if metric in PERPLEXITIES:
         ratio = math.exp(min(mean, 700.0))
-        return Difference(ratio, None if error is None else ratio * error)
+        return ratio, None if error is None else ratio * error
     if metric == "bits_per_byte":
-        return Difference(mean / math.log(2), None if error is None else error / math.log(2))
-    return Difference(mean, error)
+        return mean / math.log(2), None if error is None else error / math.log(2)
+    return mean, error
 
 
 def _notes(
@@ -348,7 +341,8 @@ def weights(runs: Mapping[str, TasksResult]) -> str:
 
 
 def _latex(numbers: Sequence[str]) -> str:
-    return "$" + " \\pm ".join(numbers).replace("×", "\\times ").replace(",", "{,}") + "$"
+    shown = " \\pm ".join(numbers).replace("×", "\\times ").replace(",", "{,}")
+    return f"${shown}$" if numbers else ""
 
 
 def _escaped(text: str) -> str:

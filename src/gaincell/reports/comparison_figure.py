@@ -1,51 +1,52 @@
-"""The table of the paper as a figure: every model's difference to the reference, with its standard error."""
+"""The table of the paper as a figure and on the page: differences to the reference, with standard errors."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from gaincell.reports.comparison import PERPLEXITIES, Column, Comparison, heading
-from gaincell.reports.style import BLACK, legend_below, look, plain_ticks, save, styled
+from gaincell.reports.comparison import PERPLEXITIES, Column, Comparison, cell, compare, heading
+from gaincell.reports.html import parts
+from gaincell.reports.style import BLACK, legend_below, look, plain_ticks, styled
+from gaincell.reports.tables import Rows
+from gaincell.results.evaluation import TasksResult
 
 WIDE = 10.0
 """Range of ratios beyond which only powers of ten are labelled."""
 
 
-def draw_comparison(comparison: Comparison, path: str | Path) -> Path:
+@styled()
+def differences(comparison: Comparison) -> Figure:
     """Two panels: accuracies in points from the reference, perplexities as ratios to it (logarithmic)."""
     ratios = [c for c in comparison.columns if c[1] in PERPLEXITIES]
     points = [c for c in comparison.columns if c[1].startswith("acc")]
-    with styled():
-        figure = Figure(figsize=(1.1 + 1.15 * max(3, len(ratios) + len(points)), 4.0))
-        panels = [(c, title) for c, title in ((points, "accuracy"), (ratios, "perplexity")) if c]
-        widths = [len(c) for c, _ in panels]
-        axes = figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0]
-        for panel, (columns, title) in zip(axes, panels, strict=True):
-            _panel(panel, comparison, columns)
-            panel.set_title(title)
-            panel.set_ylabel(
-                f"points from {comparison.reference}" if title == "accuracy" else f"× {comparison.reference}"
-            )
-        legend_below(figure, columns=2)
-    return save(figure, path)
+    figure = Figure(figsize=(1.1 + 1.15 * max(3, len(ratios) + len(points)), 4.0))
+    titled = {"accuracy": (points, "points from"), "perplexity": (ratios, "×")}
+    panels = {title: found for title, found in titled.items() if found[0]}
+    widths = [len(columns) for columns, _ in panels.values()]
+    axes = figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0]
+    for panel, (title, (columns, unit)) in zip(axes, panels.items(), strict=True):
+        _draw_differences(panel, comparison, columns)
+        panel.set(title=title, ylabel=f"{unit} {comparison.reference}")
+    legend_below(figure, columns=2)
+    return figure
 
 
-def _panel(panel: Axes, comparison: Comparison, columns: list[Column]) -> None:
+def _draw_differences(panel: Axes, comparison: Comparison, columns: list[Column]) -> None:
+    """Of one kind, beside one another those of several models."""
     ratio = columns[0][1] in PERPLEXITIES
     panel.axhline(1.0 if ratio else 0.0, color=BLACK, linewidth=1)
-    others = [
-        name for name in comparison.rows if name not in comparison.cited and name != comparison.reference
-    ]
-    for n, name in enumerate(others):
+    others = comparison.rows.keys() - comparison.cited - {comparison.reference}
+    for n, name in enumerate(name for name in comparison.rows if name in others):
         shift = 0.6 * ((n + 0.5) / len(others) - 0.5)
-        shown = [(k, d) for k, c in enumerate(columns)
-                 if c in comparison.rows[name] and (d := comparison.rows[name][c].difference)]  # fmt: skip
-        panel.errorbar([k + shift for k, _ in shown], [d.amount for _, d in shown], linestyle="none",
-                       yerr=[d.error or 0.0 for _, d in shown], label=name, **look(n))  # fmt: skip
+        entries = [(k + shift, comparison.rows[name].get(column)) for k, column in enumerate(columns)]
+        found = [(x, entry.difference, entry.difference_error) for x, entry in entries if entry]
+        shown = [(x, y, error or 0.0) for x, y, error in found if y is not None]
+        panel.errorbar([x for x, _, _ in shown], [y for _, y, _ in shown], linestyle="none",
+                       yerr=[error for _, _, error in shown], label=name, **look(n))  # fmt: skip
     if ratio:
         panel.set_yscale("log")
         plain_ticks(panel.yaxis)
@@ -54,3 +55,29 @@ def _panel(panel: Axes, comparison: Comparison, columns: list[Column]) -> None:
             panel.yaxis.set_minor_formatter(NullFormatter())
     panel.set_xticks(range(len(columns)), [heading(c).replace(" ", "\n") for c in columns])
     panel.set_xlim(-0.6, len(columns) - 0.4)
+
+
+def task_rows(runs: Mapping[str, TasksResult]) -> Rows:
+    """The table of several evaluations, compared with the first of them on the same items."""
+    found = compare(runs)
+    rows: list[list[str]] = []
+    kinds: list[str] = []
+    for name, run in runs.items():
+        entries = found.rows[name]
+        shown = [
+            cell(entries[c], c, "\n").partition("\n") if c in entries else ("–", "", "")
+            for c in found.columns
+        ]
+        rows.append([name, *(value for value, _, _ in shown)])
+        if any(change for _, _, change in shown):
+            rows.append([f"  to {found.reference}, paired", *(change or "–" for _, _, change in shown)])
+        kinds += [run.numbers] * (len(rows) - len(kinds))
+    headings = ["", *map(heading, found.columns)]
+    notes = " ".join(found.notes)
+    return Rows("Tasks, accuracies in %", headings, rows, notes, kinds=lambda r, _: kinds[r])
+
+
+TASKS = parts.section(
+    "Tasks", "Differences are paired: on the same items.", TasksResult, together=parts.tables(task_rows),
+    headline=lambda run: f"scores of {len(run.tasks)} tasks", kind=lambda run: run.numbers,
+)  # fmt: skip

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Mapping, Sequence
 
-from gaincell.reports.tables import CITED, SIMULATED, Kinds, Rows, layered
+from gaincell.reports.tables import CITED, SIMULATED, Columns, Kinds, Rows, layered
 from gaincell.results.common import Value
 from gaincell.results.cost import Block, BottomUp, Change, CitedCost, CostResult, OtherEnergy, Variant
 
@@ -23,7 +22,7 @@ KINDS = {"cited": "cited", "measured": "measured", "simulated": "computed"}
 DACS = {"string": "resistor string", "charge": "charge redistribution"}
 """Of the write path, by the names of result files."""
 MOST = 18
-"""Rows of the sensitivity that a terminal shows."""
+"""Rows of the sensitivity that are shown."""
 
 
 def with_scale(found: float | None, unit: str) -> str:
@@ -57,7 +56,8 @@ def energy(result: CostResult) -> Rows:
     """One head and token: every block and its parts."""
     found, rows = result.head, []
     for line in found.lines:
-        rows.append([line.name, *_compared(line)])
+        stated = None if line.cited is None else line.cited.value
+        rows.append([line.name, *_beside(stated, line.bottom_up, line)])
         rows += [
             [f"  {name}{_counted(line, name)}", "", with_scale(part, "J"), "", "", ""]
             for name, part in line.parts.items()
@@ -67,9 +67,10 @@ def energy(result: CostResult) -> Rows:
     cited = {line.name: line.cited.value for line in found.lines if line.cited is not None}
     if found.spice is not None:
         how = f"SPICE ({found.spice.inputs} inputs, mean pulse "
-        for title, product in found.spice.products.items():
-            shown = _beside(cited[title], product.energy, product)
-            rows.append([f"{title}, {how}{product.pulse:.3f})", *shown])
+        for name, product in found.spice.products.items():
+            rows.append(
+                [f"{name}, {how}{product.pulse:.3f})", *_beside(cited[name], product.energy, product)]
+            )
     if found.rtl is not None:
         title = f"digital, synthesised ({found.rtl.inputs}, {found.rtl.columns:.0f} valid columns)"
         rows.append([title, *_beside(cited["digital"], found.rtl.energy, found.rtl)])
@@ -83,17 +84,12 @@ def energy(result: CostResult) -> Rows:
 def summary(result: CostResult) -> Rows:
     """A token: of a head, of a layer, of the model."""
     head, model, sizes = result.head, result.model_cost, result.model
-    rows = []
+    rows, names = [], ("a head", f"a layer of {sizes.heads} heads", f"all {sizes.layers} layers")
     columns = ("cited", head.cited, model.cited), ("bottom-up", head.bottom_up, model.bottom_up)
     for title, one, whole in columns:
         layer = CitedCost(whole.energy / sizes.layers, one.latency, whole.area / sizes.layers)
-        rows += [
-            [f"{name}, {title}", *three(cost), with_scale(cost.energy / cost.latency, "W")]
-            for name, cost in (
-                ("a head", one), (f"a layer of {sizes.heads} heads", layer),
-                (f"all {sizes.layers} layers", whole),
-            )
-        ]  # fmt: skip
+        for name, cost in zip(names, (one, layer, whole), strict=True):
+            rows.append([f"{name}, {title}", *three(cost), with_scale(cost.energy / cost.latency, "W")])
     shared = f", shared by {head.group} query heads" if head.group > 1 else ""
     caption = (
         f"{sizes.name} on {result.design.name}, batch {model.batch}. Area of a head: "
@@ -132,7 +128,7 @@ def area(result: CostResult) -> Rows:
 
 def variants(result: CostResult) -> Rows:
     """Other cells, and stacks."""
-    columns: dict[str, Callable[[Variant], str]] = {
+    columns: Columns[Variant] = {
         "cells": lambda row: row.title,
         "one cell": lambda row: f"{row.cell * 1e12:.3g} µm²",
         "cells of a head, cited": lambda row: with_scale(row.cited, "m^2"),
@@ -140,14 +136,12 @@ def variants(result: CostResult) -> Rows:
         "head, bottom-up": lambda row: with_scale(row.head, "m^2"),
     }
     caption = "Layers of a stack share the periphery, so that it soon is all that counts."
-    kinds = _by_heading([*columns])
-    return Rows.of(
-        "Other cells and 3D stacking", result.areas.variants, columns, caption=caption, kinds=kinds
-    )
+    kinds, title = _by_heading([*columns]), "Other cells and 3D stacking"
+    return Rows.of(title, result.areas.variants, columns, caption=caption, kinds=kinds)
 
 
-def sensitivity(result: CostResult, most: int | None = None) -> Rows:
-    """A row a parameter: up and down."""
+def sensitivity(result: CostResult) -> Rows:
+    """A row a parameter: up and down; the first `MOST`."""
     changes: dict[str, dict[bool, Change]] = {}
     for row in result.sensitivity:
         changes.setdefault(f"{row.where}: {row.parameter}", {})[row.factor > 1] = row
@@ -157,7 +151,7 @@ def sensitivity(result: CostResult, most: int | None = None) -> Rows:
         return " / ".join(ends)
 
     numbers = ("energy", "latency", "area")
-    rows = [[name, *(both(n, found) for n in numbers)] for name, found in list(changes.items())[:most]]
+    rows = [[name, *(both(n, found) for n in numbers)] for name, found in list(changes.items())[:MOST]]
     caption = (
         "Change with a parameter at +20 % / at -20 % (sizes: the nearest that exists), one at a time; "
         "bottom-up, one head."
@@ -174,11 +168,16 @@ def sensitivity(result: CostResult, most: int | None = None) -> Rows:
     return Rows("Sensitivity", ("parameter", *numbers), rows, caption, kinds=SIMULATED)
 
 
+def head_energies(result: CostResult) -> list[list[float]]:
+    """Of all layers and heads, J."""
+    return layered((head.layer, head.energy) for head in result.model_cost.heads)
+
+
 def layers(result: CostResult) -> Rows:
     """Energy of the heads of every layer: mean, lowest, highest."""
     rows = [
         [str(layer), *(with_scale(x, "J") for x in (sum(of) / len(of), min(of), max(of)))]
-        for layer, of in enumerate(layered(result.model_cost.heads, attrgetter("energy")))
+        for layer, of in enumerate(head_energies(result))
     ]
     caption = f"One token, bottom-up; {basis(result)}. Every head: --json, --figures."
     return Rows("Energy of a head by layer", ("layer", "mean", "lowest", "highest"), rows, caption)
@@ -194,15 +193,11 @@ def _counted(line: Block, part: str) -> str:
     return f", {often} × {with_scale(found.each, 'J')} a {found.count.unit}"
 
 
-def _compared(line: Block) -> list[str]:
-    if line.cited is None:
-        return ["–", with_scale(line.bottom_up, "J"), "", "", ""]
-    return _beside(line.cited.value, line.bottom_up, line)
-
-
-def _beside(cited: float, found: float, compared: Block | OtherEnergy) -> list[str]:
-    """Both energies, their ratio, its band, and whether it lies inside."""
+def _beside(cited: float | None, found: float, compared: Block | OtherEnergy) -> list[str]:
+    """Both energies; where one is cited their ratio, its band, and whether it lies inside."""
     shown = [with_scale(cited, "J"), with_scale(found, "J")]
+    if cited is None:
+        return [*shown, "", "", ""]
     inside = "yes" if compared.inside else "NO"
     return [*shown, f"{compared.factor or math.nan:.3g}", f"{compared.band or math.nan:g}×", inside]
 
@@ -215,7 +210,7 @@ def three(entry: CitedCost | BottomUp) -> tuple[str, str, str]:
 def technology(result: CostResult) -> Rows:
     """Every number of the process and where it comes from."""
     numbers = list(result.technology.numbers.items())
-    columns: dict[str, Callable[[tuple[str, Value]], str]] = {
+    columns: Columns[tuple[str, Value]] = {
         "number": lambda of: of[0],
         "value": lambda of: f"{of[1].value:.6g}" + (f" {of[1].unit}" if of[1].unit != "1" else ""),
         "source": lambda of: str(of[1].source),

@@ -4,37 +4,36 @@ the cache on a GPU, other memories.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from operator import attrgetter
 
 from gaincell.reports.costs import KINDS, with_scale
 from gaincell.reports.paper import cited
-from gaincell.reports.tables import SIMULATED, Rows
+from gaincell.reports.tables import SIMULATED, Columns, Rows
 from gaincell.results.cost import CostResult
 from gaincell.results.system_cost import Cache, Machine, MemoryCost, StatedCache
 
 
 def machines(result: CostResult) -> Rows:
     """GPUs and this machine against as many heads in gain cells."""
-    columns: dict[str, Callable[[Machine], str]] = {
+
+    def times(over: float | None) -> str:
+        return "–" if over is None else f"{over:,.0f}"
+
+    columns: Columns[Machine] = {
         "attention of one layer, per token": lambda row: f"{row.title} ({KINDS[row.kind]})",
         "latency": lambda row: with_scale(row.latency, "s"),
         "energy": lambda row: with_scale(row.energy, "J"),
-        "× latency, cited": lambda row: _times(row.latency_over_cited),
-        "× energy, cited": lambda row: _times(row.energy_over_cited),
-        "× latency, bottom-up": lambda row: _times(row.latency_over_bottom_up),
-        "× energy, bottom-up": lambda row: _times(row.energy_over_bottom_up),
+        "× latency, cited": lambda row: times(row.latency_over_cited),
+        "× energy, cited": lambda row: times(row.energy_over_cited),
+        "× latency, bottom-up": lambda row: times(row.latency_over_bottom_up),
+        "× energy, bottom-up": lambda row: times(row.energy_over_bottom_up),
     }
     kinds = [row.kind for row in result.machines]
     return Rows.of(
         "Against other machines", result.machines, columns,
         caption=_machines_caption(result), kinds=lambda r, c: kinds[r] if c < 3 else SIMULATED,
     )  # fmt: skip
-
-
-def _times(over: float | None) -> str:
-    return "–" if over is None else f"{over:,.0f}"
 
 
 def _machines_caption(result: CostResult) -> str:
@@ -156,7 +155,7 @@ def stated_cache(result: CostResult) -> Rows:
 
 def memories(result: CostResult) -> Rows:
     """Keys and values of one head in other memories."""
-    columns: dict[str, Callable[[MemoryCost], str]] = {
+    columns: Columns[MemoryCost] = {
         "keys and values of a head": lambda row: row.title,
         "area of cells": lambda row: with_scale(row.area, "m^2"),
         "energy of a token": lambda row: with_scale(row.write, "J"),

@@ -1,4 +1,4 @@
-"""Figures of costs."""
+"""Figures of costs, and their section of the page."""
 
 from __future__ import annotations
 
@@ -10,28 +10,14 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gaincell.reports import costs, costs_around, style
 from gaincell.reports.costs import KINDS, basis, with_scale
-from gaincell.reports.costs_around import kept
-from gaincell.reports.hardware import PHASE_COLOURS
-from gaincell.reports.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    RED,
-    SKY,
-    above,
-    beside,
-    heat_map,
-    name_rows,
-    save_all,
-    styled,
-)  # fmt: skip
-from gaincell.reports.tables import layered
+from gaincell.reports.html import parts
+from gaincell.reports.html.tables import head_rows, short
+from gaincell.reports.simulation import PHASE_COLOURS
+from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, above, panel, styled
+from gaincell.reports.tables import Rows
 from gaincell.results.cost import CostResult
-from gaincell.results.system_cost import Cache, Conversion
 
 BLOCK_COLOURS = {
     "first dot product": BLUE, "second dot product": GREEN, "write": PURPLE, "digital": ORANGE,
@@ -41,7 +27,7 @@ BLOCK_COLOURS = {
 
 def draw_all(result: CostResult, folder: Path, prefix: str = "") -> list[Path]:
     """Draw every figure the result has data for into `folder`, as PNG files named costs-..."""
-    return save_all(FIGURES, result, folder, f"{prefix}costs-")
+    return style.save_all(FIGURES, result, folder, f"{prefix}costs-")
 
 
 @styled()
@@ -49,56 +35,53 @@ def energy(result: CostResult) -> Figure:
     """Pies of both columns, and the factor of every block with its band."""
     found = result.head
     figure = Figure(figsize=(11.5, 3.9))
-    axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
+    *pies, factors = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
     stated = {line.name: line.cited.value for line in found.lines if line.cited is not None}
     computed = {line.name: line.bottom_up for line in found.lines}
     columns = ("cited", stated, found.cited.energy), ("bottom-up", computed, found.bottom_up.energy)
-    for axes_of, (title, energies_of, whole) in zip(axes, columns, strict=False):
+    for pie, (title, energies_of, whole) in zip(pies, columns, strict=True):
         drawn = {name: energy for name, energy in energies_of.items() if energy > 0}
-        axes_of.pie(
+        pie.pie(
             list(drawn.values()), colors=[BLOCK_COLOURS[name] for name in drawn], startangle=90,
             counterclock=False, wedgeprops={"edgecolor": "white", "linewidth": 1},
         )  # fmt: skip
-        axes_of.set_title(f"{title}: {with_scale(whole, 'J')}")
+        pie.set_title(f"{title}: {with_scale(whole, 'J')}")
         named = [f"{name}, {with_scale(energy, 'J')}" for name, energy in drawn.items()]
-        axes_of.legend(named, loc="upper center", bbox_to_anchor=(0.5, 0.02), fontsize=8)
+        pie.legend(named, loc="upper center", bbox_to_anchor=(0.5, 0.02), fontsize=8)
     compared = [line for line in found.lines if line.factor is not None and line.band is not None]
     for n, line in enumerate(compared):
         band, factor = line.band or 1.0, line.factor or 1.0
-        axes[2].barh(n, band - 1 / band, left=1 / band, height=0.6, color="#E4E4E4", linewidth=0)
-        axes[2].plot(factor, n, "o", ms=7, color=BLUE if line.inside else RED)
-        above(axes[2], f"{factor:.2g}", (factor, n), 8)
-    axes[2].axvline(1, color=BLACK, linewidth=0.8)
-    axes[2].set_xscale("log")
-    name_rows(axes[2], (line.name for line in compared))
-    axes[2].set_xlabel("bottom-up over cited (grey: band)")
-    axes[2].margins(x=0.12)
+        factors.barh(n, band - 1 / band, left=1 / band, height=0.6, color="#E4E4E4", linewidth=0)
+        factors.plot(factor, n, "o", ms=7, color=BLUE if line.inside else RED)
+        above(factors, f"{factor:.2g}", (factor, n), 8)
+    factors.axvline(1, color=BLACK, linewidth=0.8)
+    style.name_rows(factors, (line.name for line in compared))
+    factors.set(xscale="log", xlabel="bottom-up over cited (grey: band)")
+    factors.margins(x=0.12)
     figure.suptitle(f"A head and token; {basis(result)}", fontsize=9)
     return figure
 
 
 @styled()
-def machines(result: CostResult) -> Figure:
+def machines(result: CostResult) -> Figure | None:
     """Latency and energy on a logarithmic axis, as dots: other machines, and gain cells twice."""
+    compared = [row for row in result.machines if row.latency_over_cited is not None]
+    if not compared:
+        return None
     figure = Figure(figsize=(9.0, 0.8 + 0.42 * (len(result.machines) + 2)))
     panels = figure.subplots(1, 2, sharey=True)
-    compared = [row for row in result.machines if row.latency_over_cited is not None]
     heads = compared[0].heads
-    for axes, key, unit, count in ((panels[0], "latency", "s", 1.0), (panels[1], "energy", "J", heads)):
-        dots: list[tuple[str, float | None, str]] = [
-            (f"gain cells, {title}", count * attrgetter(key)(column), colour)
-            for column, title, colour in (
-                (result.head.cited, "cited", SKY),
-                (result.head.bottom_up, "bottom-up", BLUE),
-            )
-        ]
+    cells = (result.head.cited, "cited", SKY), (result.head.bottom_up, "bottom-up", BLUE)
+    for axes, key, unit, count in zip(panels, ("latency", "energy"), "sJ", (1.0, heads), strict=True):
+        amount = attrgetter(key)
+        dots = [(f"gain cells, {title}", count * amount(column), colour) for column, title, colour in cells]
         for row in compared:
             colour = GREY if row.kind == "cited" else RED
-            dots.append((f"{row.title} ({KINDS[row.kind]})", attrgetter(key)(row), colour))
+            dots.append((f"{row.title} ({KINDS[row.kind]})", amount(row), colour))
         for n, (_, at, colour) in enumerate(dots):
             if at is not None:
                 axes.plot(at, n, "o", ms=8, color=colour)
-                beside(axes, with_scale(at, unit), (at, n))
+                style.beside(axes, with_scale(at, unit), (at, n))
         axes.set_xscale("log")
         axes.margins(x=0.35, y=0.1)
         axes.set_yticks(range(len(dots)), [name for name, _, _ in dots])
@@ -113,9 +96,8 @@ def sweeps(result: CostResult) -> Figure:
     found = result.sweeps
     figure = Figure(figsize=(3.1 * len(found), 5.4))
     grid = figure.subplots(2, len(found), squeeze=False)
-    for column, (name, sweep) in enumerate(found.items()):
+    for top, bottom, (name, sweep) in zip(*grid, found.items(), strict=True):
         at = sweep.at.value
-        top, bottom = grid[0][column], grid[1][column]
         top.plot(at, [e * 1e9 for e in sweep.energy], "o-", ms=4, color=BLUE, label="bottom-up")
         top.plot(at, [e * 1e9 for e in sweep.energy_cited], "--", color=GREY, label="cited, scaled")
         bottom.plot(at, [s * 1e9 for s in sweep.latency], "o-", ms=4, color=ORANGE)
@@ -143,11 +125,12 @@ def _throughput(axes: Axes, at: Sequence[float], found: Sequence[float]) -> None
 
 
 @styled()
-def phases(result: CostResult) -> Figure:
+def phases(result: CostResult) -> Figure | None:
     """Power over the time of a step, by phase, one on the other: the area of a colour is its energy."""
-    figure = Figure(figsize=(8.4, 3.2))
-    axes = figure.add_subplot()
     found = [phase for phase in result.head.phases if phase.duration > 0]
+    if not found:
+        return None
+    figure, axes = panel(8.4, 3.2)
     found.sort(key=lambda phase: phase.name != "throughout")
     times = sorted({time for phase in found for time in (phase.start, phase.start + phase.duration)})
     bases = [0.0] * (len(times) - 1)
@@ -167,15 +150,16 @@ def phases(result: CostResult) -> Figure:
     return figure
 
 
-@styled()
-def heads(result: CostResult) -> Figure:
+@styled(grid=False)
+def heads(result: CostResult) -> Figure | None:
     """Energy of every head of every layer."""
-    grid = layered(result.model_cost.heads, lambda head: head.energy * 1e9)
+    if len(result.model_cost.heads) < 2:
+        return None
+    grid = [[energy * 1e9 for energy in layer] for layer in costs.head_energies(result)]
     figure = Figure(figsize=(1.8 + 0.42 * len(grid[0]), 1.4 + 0.24 * len(grid)))
     axes = figure.add_subplot()
-    image = heat_map(axes, grid)
-    axes.grid(visible=False)
-    axes.set(xlabel="query head", ylabel="layer", title=result.model.name)
+    image = style.heat_map(axes, grid, title=result.model.name, xlabel="query head")
+    axes.set_ylabel("layer")
     figure.colorbar(image, label="energy of a head, nJ per token")
     return figure
 
@@ -202,25 +186,18 @@ def why(result: CostResult) -> Figure:
         ylabel="energy of writing a token, pJ", title="Keys and values of a head",
     )  # fmt: skip
     left.margins(x=0.25, y=0.2)
-    _readouts(middle, result.why.conversions)
-    _movement(right, result.why.cache)
-    return figure
-
-
-def _readouts(axes: Axes, conversions: Sequence[Conversion]) -> None:
-    bars = [
+    readouts = [
         (row.energy * 1e12, f"{with_scale(row.energy, 'J')}\n{row.area * 1e12:,.0f} µm²")
-        for row in conversions
+        for row in result.why.conversions
     ]
-    _bars(axes, bars, (BLUE, GREY), ["pulse and\ncounter", "ADC, 7 bits\n(cited)"], 0.25, fontsize=8)
-    axes.set(ylabel="pJ a conversion", title="Reading out a line")
-
-
-def _movement(axes: Axes, cache: Cache) -> None:
-    bars = [(energy * 1e3, with_scale(energy, "J")) for energy in (cache.movement, cache.arithmetic)]
-    _bars(axes, bars, (RED, GREEN), ["moving", "computing"], 0.15)
-    axes.set(ylabel="mJ a token", title="Cache on a GPU")
-    axes.set_xlabel(f"{cache.model},\n{kept(cache)}", fontsize=8)
+    _bars(middle, readouts, (BLUE, GREY), ["pulse and\ncounter", "ADC, 7 bits\n(cited)"], 0.25, fontsize=8)
+    middle.set(ylabel="pJ a conversion", title="Reading out a line")
+    cache = result.why.cache
+    spent = [(energy * 1e3, with_scale(energy, "J")) for energy in (cache.movement, cache.arithmetic)]
+    _bars(right, spent, (RED, GREEN), ["moving", "computing"], 0.15)
+    right.set(ylabel="mJ a token", title="Cache on a GPU")
+    right.set_xlabel(f"{cache.model},\n{costs_around.kept(cache)}", fontsize=8)
+    return figure
 
 
 def _bars(
@@ -240,12 +217,55 @@ def _bars(
     axes.margins(y=room)
 
 
-FIGURES: Mapping[str, tuple[Callable[[CostResult], bool], Callable[[CostResult], Figure]]] = {
-    "energy": (lambda _: True, energy),
-    "machines": (lambda result: any(row.latency_over_cited is not None for row in result.machines), machines),
-    "sweeps": (lambda _: True, sweeps),
-    "phases": (lambda _: True, phases),
-    "heads": (lambda result: len(result.model_cost.heads) > 1, heads),
-    "why": (lambda _: True, why),
-}
-"""Name -> (whether the result has what it needs, how it is drawn)."""
+FIGURES: Mapping[str, Callable[[CostResult], Figure | None]] = {
+    "energy": energy, "machines": machines, "sweeps": sweeps, "phases": phases, "heads": heads, "why": why,
+}  # fmt: skip
+"""By name; None where a result has no data for one."""
+
+
+def phase_rows(run: CostResult) -> Rows:
+    """Power of a head over a step; the area of a bar is its energy."""
+    return Rows.of(
+        "A step over time",
+        [phase for phase in run.head.phases if phase.duration > 0],
+        {
+            "phase": lambda p: p.name,
+            "from, ns": lambda p: short(p.start * 1e9),
+            "for, ns": lambda p: short(p.duration * 1e9),
+            "power, mW": lambda p: short(p.energy / p.duration * 1e3),
+            "energy": lambda p: with_scale(p.energy, "J"),
+        },
+    )
+
+
+def energy_of_heads(run: CostResult) -> Rows:
+    """Energy of every head."""
+    found = [[energy * 1e9 for energy in layer] for layer in costs.head_energies(run)]
+    return head_rows("Energy of every head, nJ per token", found, "query head")
+
+
+COSTS = parts.section(
+    "Costs", "Energy, latency and area of a token.", CostResult,
+    parts.tables(costs.summary),
+    parts.grid(
+        parts.figure("Energy of a head and token", energy, parts.kinds_in("head.lines"),
+                     numbers=parts.no_numbers),
+        parts.figure("A step over time", phases, parts.kinds_in("head.phases"), numbers=phase_rows),
+        parts.figure("Energy of every head", heads, numbers=energy_of_heads),
+    ),
+    parts.listed(lambda run: [note[0].upper() + note[1:] for note in run.notes]),
+    parts.tables(costs.energy, costs.area, costs_around.machines),
+    parts.folded(
+        "Sweeps, cells and stacks, whole model, memories, sensitivity, technology, what is left out",
+        parts.figure("What changes the costs", sweeps, parts.kinds_in("sweeps")),
+        parts.tables(
+            costs.variants, costs_around.whole_model, costs_around.cache, costs_around.memories,
+            costs.sensitivity, costs.technology, costs.left_out,
+        ),
+    ),
+    together=parts.tables(lambda results: [costs.models(results)] if len(results) > 1 else []),
+    numbers="head",
+    headline=lambda run: (
+        f"{', '.join(costs.three(run.model_cost.bottom_up))} for all attention of a token, bottom-up"
+    ),
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a fit to measured cells found, as a result, and as a figure of it."""
+"""What a fit to measured cells found: as a result, a figure of it, and a section of the page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from gaincell.reports.html import parts
 from gaincell.reports.style import BLACK, BLUE, GREY, RED, legend_below, save, styled
+from gaincell.reports.tables import MEASURED, Columns, Rows
 from gaincell.results import provenance
 from gaincell.results.device import CellCurves, Decay, DeviceResult, Fitted
 
@@ -144,3 +146,30 @@ def device_figure(result: DeviceResult) -> Figure:
 def draw(result: DeviceResult, path: Path) -> Path:
     """`device_figure` in a file."""
     return save(device_figure(result), path)
+
+
+def title(result: DeviceResult) -> str:
+    """Of the fit; earlier files have none."""
+    return result.title or result.device
+
+
+def fit_rows(run: DeviceResult) -> Rows:
+    """The parameters of a fit to measured cells."""
+    found = [(name, one) for name, one in run.fit.items() if not isinstance(one.value, (list, tuple))]
+    columns: Columns[tuple[str, Fitted]] = {
+        "parameter": lambda of: of[0],
+        "value": lambda of: (
+            f"{of[1].value:.6g}" if isinstance(of[1].value, (int, float)) else str(of[1].value)
+        ),
+        "95 %": lambda of: " to ".join(f"{end:.4g}" for end in of[1].interval or ()) or "–",
+        "unit": lambda of: of[1].unit,
+    }
+    kinds = [one.kind for _, one in found]
+    return Rows.of("Parameters", found, columns, text=(0, 3), kinds=lambda r, c: kinds[r] if c < 3 else None)
+
+
+DEVICE = parts.section(
+    "Device", "A fit to measured cells.", DeviceResult,
+    parts.figure(title, device_figure, parts.kinds_in("curves")), parts.tables(fit_rows),
+    numbers="fit", headline=title, kind=MEASURED,
+)  # fmt: skip

@@ -1,76 +1,72 @@
-"""Figures of a mapping, from run.json alone."""
+"""Figures of a mapping and of cells, and their sections of the page, from results alone."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gaincell.reports.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    RED,
-    SKY,
-    beside,
-    legend_below,
-    name_rows,
-    save,
-    styled,
-    whole_ticks,
+from gaincell.reports import style, tables
+from gaincell.reports.html import markup, parts
+from gaincell.reports.html.tables import head_rows
+from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, panel, styled
+from gaincell.reports.tables import CITED, HEADINGS, SIMULATED, Rows, perplexity_rows, readable, with_error
+from gaincell.results.run import (
+    Adaptations,
+    AdaptedResult,
+    CellAdaptationResult,
+    CellCurve,
+    CellDesignResult,
+    CellResult,
+    StagedResult,
+    TitledCurve,
 )
-from gaincell.reports.tables import readable
-from gaincell.results.cells import TitledCurve
-from gaincell.results.run import Adaptation, AdaptedResult, CellCurve, CodeShares, Mismatch, StagedResult
 
 STAGES = {"q": "query q", "k": "key k", "v": "value v", "out": "output"}
+STAGE_COLOURS = {"linear": SKY, "unadapted": RED, "adapted": ORANGE, "fine-tuned": GREEN}
 FLOOR = 1e-9
 """Smallest residual drawn on a logarithmic axis; an exact match sits there."""
+FACTS: Mapping[str, Callable[[CellDesignResult], float]] = {
+    "retention, s": lambda run: run.retention_time.value,
+    "deviation from a line": lambda run: run.deviation,
+    "tokens to 1/e": lambda run: run.tokens_to_1_e,
+}
+"""Of cells of the literature; the first is cited."""
+DISTANCES = {
+    "std": "standard deviation\n" r"$|\sigma/\sigma_{target} - 1|$",
+    "mean": "mean\n" r"$|\mu - \mu_{target}| / \sigma_{target}$",
+}
 
 
 def draw_all(run: AdaptedResult, folder: Path) -> list[Path]:
     """Draw every figure the run has data for into `folder`, as PNG files."""
-    return [save(figure, folder / f"{name}.png") for name, figure in drawn(run).items()]
-
-
-def drawn(run: AdaptedResult) -> dict[str, Figure]:
-    """Every figure the run has data for, by name."""
-    found = {
-        "perplexity": perplexities(run),
-        "adaptation": adaptation(run.adaptation) if "published" in run.adaptation else None,
-        "mismatch": None if run.mismatch is None else mismatch(run.mismatch, run.adaptation),
-        "codes": None if run.codes is None else codes(run.codes),
-        "cell": None if run.cell is None else cell(run.cell),
-    }
-    return {name: figure for name, figure in found.items() if figure is not None}
+    return style.save_all(FIGURES, run, folder)
 
 
 @styled()
 def perplexities(run: StagedResult) -> Figure:
     """Perplexity of every stage: bars from zero, or dots where the axis is logarithmic and has no zero."""
     stages = run.stages
-    figure = Figure(figsize=(7.6, 0.9 + 0.42 * len(stages)))
-    axes = figure.add_subplot()
-    values = [stage.perplexity for stage in stages]
-    finite = [v for v in values if math.isfinite(v)]
+    figure, axes = panel(7.6, 0.9 + 0.42 * len(stages))
+    finite = [stage.perplexity for stage in stages if math.isfinite(stage.perplexity)]
     top = max(finite) * 1.5 if finite else 10.0
     logarithmic = _perplexity_axis(axes, finite or [top])
-    for n, (stage, perplexity) in enumerate(zip(stages, values, strict=True)):
-        colour, end = _stage_colour(stage.name), min(perplexity, top)
+    for n, stage in enumerate(stages):
+        end = min(stage.perplexity, top)
+        colour = GREY if stage.name.startswith("software") else STAGE_COLOURS.get(stage.name, BLUE)
         error = min(stage.perplexity_error or 0.0, end / 2)
         if logarithmic:
-            axes.plot(end, n, "o" if math.isfinite(perplexity) else ">", color=colour, markersize=7)
+            axes.plot(end, n, "o" if math.isfinite(stage.perplexity) else ">", color=colour, markersize=7)
         else:
             axes.barh(n, end, color=colour, height=0.68)
         axes.errorbar(end, n, xerr=error, fmt="none", ecolor=BLACK, elinewidth=1)
-        beside(axes, readable(perplexity), (end + error, n), 7)
-    name_rows(axes, (stage.title for stage in stages), grid=logarithmic)
+        style.beside(axes, readable(stage.perplexity), (end + error, n), 7)
+    style.name_rows(axes, (stage.title for stage in stages), grid=logarithmic)
     axes.set_title(f"{run.model.name} on {run.design.name}, {run.design.cell} cell")
     return figure
 
@@ -79,12 +75,10 @@ def _perplexity_axis(axes: Axes, values: list[float]) -> bool:
     """From 0 where all are of one order; else, which is returned, logarithmic, from below the best."""
     low, high = min(values), max(values)
     if high < 4 * low:
-        axes.set_xlim(0, high * 1.25)
-        axes.set_xlabel("perplexity (lower is better)")
+        axes.set(xlim=(0, high * 1.25), xlabel="perplexity (lower is better)")
         return False
-    axes.set_xscale("log")
-    axes.set_xlim(low / 1.6, high * (high / low) ** 0.12 * 1.5)
-    axes.set_xlabel("perplexity (lower is better; logarithmic axis)")
+    axes.set(xscale="log", xlim=(low / 1.6, high * (high / low) ** 0.12 * 1.5),
+             xlabel="perplexity (lower is better; logarithmic axis)")  # fmt: skip
     inside = readable_ticks(low / 1.6, high * 1.5)
     axes.set_xticks(inside, [f"{t:,.0f}" if t < 1e5 else f"$10^{{{math.log10(t):.0f}}}$" for t in inside])
     axes.minorticks_off()
@@ -106,17 +100,22 @@ def closed_label(residual: float) -> str:
 
 
 @styled()
-def adaptation(found: Mapping[str, Adaptation]) -> Figure:
+def adaptation(run: Adaptations) -> Figure | None:
     """Perplexity of the calibration text, and the largest residual, against the published method's
     iteration.
     """
-    published, closed = found["published"], found.get("closed-form")
-    history = published.history
-    assert history is not None
-    iterations, name = history.iteration, f"published iteration, {published.tokens:,} tokens"
+    published, closed = (run.adaptation.get(method) for method in ("published", "closed-form"))
+    if published is None or (history := published.history) is None:
+        return None
     figure = Figure(figsize=(8.4, 3.9))
     left, right = figure.subplots(1, 2)
-    left.plot(iterations, history.perplexity, "o-", color=BLUE, ms=3, label=name)
+    right.set_yscale("log")
+    residuals = [max(r, FLOOR) for r in history.residual.value]
+    name = f"published iteration, {published.tokens:,} tokens"
+    for axes, values in ((left, history.perplexity), (right, residuals)):
+        axes.plot(history.iteration, values, "o-", color=BLUE, ms=3, label=name)
+        axes.set_xlabel("iteration")
+        style.whole_ticks(axes.xaxis)
     if closed is not None and (level := closed.calibration_perplexity) is not None:
         took = f"{closed.tokens:,} tokens, {closed.forward_passes:.3g} passes"
         left.axhline(level, color=RED, ls="--", label=f"closed form, {took}: perplexity {readable(level)}")
@@ -124,68 +123,66 @@ def adaptation(found: Mapping[str, Adaptation]) -> Figure:
         label = f"the model to be matched: perplexity {readable(target)}"
         left.axhline(target, color=GREY, ls=":", label=label)
     left.set(ylabel="perplexity of the calibration text", title="Perplexity")
-    residuals = [max(r, FLOOR) for r in history.residual.value]
-    right.set_yscale("log")
-    right.plot(iterations, residuals, "o-", color=BLUE, ms=3, label=name)
+    if max(history.perplexity) > 4 * min(history.perplexity):
+        left.set_yscale("log")
     if closed is not None:
         residual = closed.residual.value
         right.axhline(max(residual, FLOOR), color=RED, ls="--", label=closed_label(residual))
     unit = "pulse width, V or output" if published.rule == "released" else "fraction of σ"
     right.set(ylabel=f"largest residual ({unit})", title="Distance from the target statistics")
-    if max(history.perplexity) > 4 * min(history.perplexity):
-        left.set_yscale("log")
-    for axes in (left, right):
-        axes.set_xlabel("iteration")
-        whole_ticks(axes.xaxis)
-    legend_below(figure)
+    style.legend_below(figure)
     return figure
 
 
 @styled()
-def mismatch(found: Mismatch, adapted: Mapping[str, Adaptation]) -> Figure:
+def mismatch(run: Adaptations) -> Figure | None:
     """Residuals of mean and standard deviation of every stage, layer and head, before and after
     adaptation; without those that had no variance, which have nothing to match.
     """
+    if not isinstance(run, AdaptedResult) or run.mismatch is None:
+        return None
     figure = Figure(figsize=(10.5, 5.0))
     grid = figure.subplots(2, 4, sharey="row")
-    closed = adapted.get("closed-form")
+    closed = run.adaptation.get("closed-form")
     silent = frozenset(() if closed is None else closed.skipped)
-    tables = {
-        (when, stage, kind): table
-        for when, by_stage in found.items()
+    by_head: dict[tuple[str, str, str], Sequence[Sequence[float]]] = {
+        (when, stage, kind): getattr(by_stage[stage], kind)
+        for when, by_stage in run.mismatch.items()
         for stage in STAGES
-        for kind, table in (("std", by_stage[stage].std), ("mean", by_stage[stage].mean))
+        for kind in DISTANCES
     }
-    points = {at: _residuals(table, at[1], silent) for at, table in tables.items()}
+    points = {at: _residuals(table, at[1], silent) for at, table in by_head.items()}
     low = min((v for at in points.values() for v in at if not math.isnan(v)), default=FLOOR)
     floored = f" (smaller ones are drawn at {FLOOR:.0e}, hollow where exactly 0)" if low < FLOOR else ""
     if silent:
         figure.suptitle(f"{len(silent)} stages without variance are left out", fontsize=9)
-    for row, (kind, label) in enumerate(
-        [("std", r"$|\sigma/\sigma_{target} - 1|$"), ("mean", r"$|\mu - \mu_{target}| / \sigma_{target}$")]
-    ):
-        for column, (stage, title) in enumerate(STAGES.items()):
-            axes = grid[row][column]
-            for when, colour, marker in (("before", ORANGE, "o"), ("after", BLUE, "D")):
-                table, found_here = tables[when, stage, kind], points[when, stage, kind]
-                name = f"{when} adaptation{floored if when == 'after' else ''}"
-                axes.plot([max(v, FLOOR) for v in found_here], marker, color=colour, ms=3, label=name)
-                exact = [n for n, v in enumerate(found_here) if v == 0]
-                axes.plot(exact, [FLOOR] * len(exact), marker, color=colour, mfc="white", ms=3)
-                heads = len(table[0])
-            for layer in range(1, len(table)):
-                axes.axvline(layer * heads - 0.5, color="#D8D8D8", lw=0.6, zorder=0)
-            axes.set_yscale("log")
-            axes.grid(visible=False, axis="x")
-            ticks = range(0, len(table), max(1, len(table) // 6))
-            axes.set_xticks([(n + 0.5) * heads - 0.5 for n in ticks], [str(n) for n in ticks])
-            if row == 0:
-                axes.set_title(title)
-            else:
-                axes.set_xlabel("layer (one point a head)")
-        grid[row][0].set_ylabel(f"{'standard deviation' if kind == 'std' else 'mean'}\n{label}")
-    legend_below(figure, columns=2)
+    for row, (kind, label) in zip(grid, DISTANCES.items(), strict=True):
+        for axes, stage in zip(row, STAGES, strict=True):
+            for when, note, colour, marker in (("before", "", ORANGE, "o"), ("after", floored, BLUE, "D")):
+                found = points[when, stage, kind]
+                how = {"color": colour, "ms": 3}
+                axes.plot([max(v, FLOOR) for v in found], marker, label=f"{when} adaptation{note}", **how)
+                exact = [n for n, v in enumerate(found) if v == 0]
+                axes.plot(exact, [FLOOR] * len(exact), marker, mfc="white", **how)
+            _name_layers(axes, by_head["after", stage, kind])
+        row[0].set_ylabel(label)
+    for axes, title in zip(grid[0], STAGES.values(), strict=True):
+        axes.set_title(title)
+    for axes in grid[1]:
+        axes.set_xlabel("layer (one point a head)")
+    style.legend_below(figure, columns=2)
     return figure
+
+
+def _name_layers(axes: Axes, table: Sequence[Sequence[float]]) -> None:
+    """Layers along a logarithmic panel of heads, with lines between them."""
+    layers, heads = len(table), len(table[0])
+    for layer in range(1, layers):
+        axes.axvline(layer * heads - 0.5, color="#D8D8D8", lw=0.6, zorder=0)
+    axes.set_yscale("log")
+    axes.grid(visible=False, axis="x")
+    ticks = range(0, layers, max(1, layers // 6))
+    axes.set_xticks([(n + 0.5) * heads - 0.5 for n in ticks], [str(n) for n in ticks])
 
 
 def _residuals(table: Sequence[Sequence[float]], stage: str, silent: frozenset[str]) -> list[float]:
@@ -198,30 +195,31 @@ def _residuals(table: Sequence[Sequence[float]], stage: str, silent: frozenset[s
 
 
 @styled()
-def codes(found: Mapping[str, Mapping[str, CodeShares]]) -> Figure:
+def codes(run: AdaptedResult) -> Figure | None:
     """Use of the codes of q, k, v and the output, over all layers and heads."""
+    if run.codes is None:
+        return None
     figure = Figure(figsize=(10.5, 3.4))
     panels = figure.subplots(1, 4)
+    looks = {"linear": (GREY, ":"), "unadapted": (ORANGE, "--"), "adapted": (BLUE, "-")}
     for axes, (stage, title) in zip(panels, STAGES.items(), strict=True):
-        looks = {"linear": (GREY, ":"), "unadapted": (ORANGE, "--"), "adapted": (BLUE, "-")}
-        for model, (colour, style) in looks.items():
-            if model in found:
-                use, how = found[model][stage], {"where": "mid", "lw": 1.6, "color": colour, "ls": style}
+        for model, (colour, dashes) in looks.items():
+            if model in run.codes:
+                use, how = run.codes[model][stage], {"where": "mid", "lw": 1.6, "color": colour, "ls": dashes}
                 axes.step(use.code, [100 * share for share in use.share], label=model, **how)
         axes.set(title=title, xlabel="code" if stage != "out" else "sum of the sub-tiles' codes")
         axes.set_ylim(bottom=0)
     panels[3].set_yscale("symlog", linthresh=0.01)
     panels[0].set_ylabel("share of all values (%)")
     panels[3].set_ylabel("%, logarithmic above 0.01")
-    legend_below(figure, columns=3)
+    style.legend_below(figure, columns=3)
     return figure
 
 
 @styled()
 def cell(curve: CellCurve | TitledCurve) -> Figure:
     """Current of a cell over the stored voltage, beside that of the linear cell if it is known."""
-    figure = Figure(figsize=(4.6, 3.4))
-    axes = figure.add_subplot()
+    figure, axes = panel(4.6, 3.4)
     current = curve.F if isinstance(curve, TitledCurve) else curve.nonlinear
     if isinstance(curve, CellCurve):
         axes.plot(curve.u, curve.linear, color=GREY, ls="--", lw=2, label="linear (ideal)")
@@ -234,7 +232,137 @@ def cell(curve: CellCurve | TitledCurve) -> Figure:
     return figure
 
 
-def _stage_colour(name: str) -> str:
-    if name.startswith("software"):
-        return GREY
-    return {"linear": SKY, "unadapted": RED, "adapted": ORANGE, "fine-tuned": GREEN}.get(name, BLUE)
+FIGURES: Mapping[str, Callable[[AdaptedResult], Figure | None]] = {
+    "perplexity": perplexities,
+    "adaptation": adaptation,
+    "mismatch": mismatch,
+    "codes": codes,
+    "cell": lambda run: None if run.cell is None else cell(run.cell),
+}
+"""By name; None where a run has no data for one."""
+
+
+def stage_rows(run: StagedResult) -> Rows:
+    """The stages of a run; tokens are counted."""
+    text = [f"text {run.text.name}"] if isinstance(run, AdaptedResult) else []
+    caption = "; ".join([*text, run.provenance.protocol, "± is the standard error over blocks"])
+    numbers = [stage.numbers for stage in run.stages]
+    return Rows(
+        "Perplexity of every stage", HEADINGS, perplexity_rows(run), f"{caption}.",
+        kinds=lambda row, column: None if column == 1 else numbers[row],
+    )  # fmt: skip
+
+
+def side_by_side(results: Mapping[str, StagedResult]) -> Iterator[Rows]:
+    """The perplexities of several runs, stage by stage."""
+    cells: dict[str, dict[int, tuple[str, str]]] = {}
+    at, over = map(HEADINGS.index, ("perplexity", "× software"))
+    for n, run in enumerate(results.values()):
+        for stage, row in zip(run.stages, perplexity_rows(run), strict=True):
+            ratio = "" if row[over] == "–" else f" (× {row[over]})"
+            cells.setdefault(stage.title, {})[n] = (row[at] + ratio, stage.numbers)
+    shown = [[found.get(n, ("–", "")) for n in range(len(results))] for found in cells.values()]
+    rows = [[title, *(word for word, _ in row)] for title, row in zip(cells, shown, strict=True)]
+    caption = "In brackets: over the software model. Protocols and texts stand with each result below."
+    if len(results) > 1:
+        yield Rows(
+            "Perplexity side by side", ["stage", *results], rows, caption,
+            kinds=lambda r, c: shown[r][c - 1][1] or None,
+        )  # fmt: skip
+
+
+def left_out(run: Adaptations) -> list[str]:
+    """Places that the adaptations skipped, or that are saturated, a line each."""
+    return [
+        f"{name}: {len(places)} {what}: {', '.join(places)}"
+        for name, found in run.adaptation.items()
+        for what, places in (("skipped", found.skipped), ("saturated", found.saturated))
+        if places
+    ]
+
+
+def distances(run: AdaptedResult) -> Iterator[Rows]:
+    """The distances of all heads of what shows anything: what was no distance before needs no table."""
+    for stage, name in STAGES.items():
+        heads = "key/value head" if stage in ("k", "v") else "head"
+        pairs = [(when, by_stage[stage]) for when, by_stage in (run.mismatch or {}).items()]
+        of_std = [(when, "standard deviation, |σ / target − 1|", spread.std) for when, spread in pairs]
+        of_mean = [(when, "mean, |μ − target| / σ", spread.mean) for when, spread in pairs]
+        for when, title, rows in of_std + of_mean:
+            if any(x > FLOOR for row in rows for x in row):
+                yield head_rows(f"{name} {when} adaptation: {title}", rows, heads)
+
+
+def currents(results: Mapping[str, AdaptedResult | CellAdaptationResult]) -> Markup:
+    """Currents of the cells, beside one another."""
+    titled = {f"{name}: current of one gain cell": run.cell for name, run in results.items()}
+    shown = (parts.figure(title, cell)(curve) for title, curve in titled.items() if curve is not None)
+    return markup.grid(*shown)
+
+
+def cell_rows(results: Mapping[str, CellResult]) -> Rows:
+    """Cells and chips of recipes/cells.py, a row a result."""
+    named = dict.fromkeys(stage for run in results.values() for stage in run.stages)
+    facts = FACTS if any(isinstance(run, CellDesignResult) for run in results.values()) else {}
+    rows = []
+    for name, run in results.items():
+        numbers = (
+            f"{fact(run):.4g}" if isinstance(run, CellDesignResult) else "–" for fact in facts.values()
+        )
+        stages = [run.stages.get(stage) for stage in named]
+        perplexities = [
+            "–" if of is None else with_error(of.perplexity, of.perplexity_error) for of in stages
+        ]
+        rows.append([f"{name}, {run.design.name}, {run.design.cell}", *numbers, *perplexities])
+    headings = ["cell", *facts, *(f"perplexity, {stage}" for stage in named)]
+    caption = f"{next(iter(results.values())).provenance.protocol}; ± is the standard error over blocks."
+    kinds = [CITED if name == "retention, s" else SIMULATED for name in headings]
+    return Rows("Cells", headings, rows, caption, kinds=lambda _, c: kinds[c])
+
+
+def last_stage(run: CellResult) -> str:
+    """Its perplexity."""
+    name, stage = list(run.stages.items())[-1]
+    return f"perplexity {readable(stage.perplexity)} ({name})"
+
+
+def headline(run: StagedResult) -> str:
+    """The perplexity of the model that was saved."""
+    stage = run.saved_stage
+    over = stage.ratio_to_software
+    text = "" if over is None else f", × {over:.3g} software"
+    return f"perplexity {readable(stage.perplexity)}{text} ({stage.title})"
+
+
+PERPLEXITY = parts.section(
+    "Perplexity", "How well the model predicts text, stage by stage.", StagedResult,
+    parts.pair(
+        parts.tables(stage_rows),
+        parts.figure("Perplexity", perplexities, parts.kinds_in("stages"), numbers=parts.no_numbers,
+                     note="Lines: standard error over blocks."),
+    ),
+    together=parts.tables(side_by_side), numbers="stages",
+    headline=headline, kind=lambda run: run.saved_stage.numbers,
+)  # fmt: skip
+ADAPTATION = parts.section(
+    "Adaptation", "Gains and offsets that bring the statistics back.", Adaptations,
+    parts.listed(tables.adaptation_lines),
+    parts.folded("Left out or saturated", parts.listed(left_out)),
+    parts.grid(
+        parts.figure("Adaptation, iteration by iteration", adaptation),
+        parts.figure("Distance of every head", mismatch, numbers=distances),
+    ),
+    numbers="adaptation",
+)  # fmt: skip
+CODES = parts.section(
+    "Codes", "How often every code of the converters is used.", AdaptedResult,
+    parts.figure("Use of the codes", codes), numbers="codes", has="codes",
+)  # fmt: skip
+CELL = parts.section(
+    "Cell", "Current of a cell over its stored voltage.", AdaptedResult | CellAdaptationResult,
+    together=currents, has="cell",
+)  # fmt: skip
+CELLS = parts.section(
+    "Cells", "Cells and chips compared with the same model.", CellResult,
+    together=parts.tables(cell_rows), headline=last_stage,
+)  # fmt: skip

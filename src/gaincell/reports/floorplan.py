@@ -1,4 +1,4 @@
-"""Floorplans of a sub-tile and a head: drawing and tables, from the result of `gaincell floorplan`."""
+"""Floorplans of a sub-tile and a head: drawing, tables and section of the page, of `gaincell floorplan`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patches import Rectangle as Drawn
 
-from gaincell.reports.style import BLACK, styled
+from gaincell.reports.html import parts
+from gaincell.reports.style import BLACK, PLAN_COLOURS, TAP, WIRE, styled
 from gaincell.reports.tables import CITED, SIMULATED, Rows
-from gaincell.results.floorplan import FloorplanResult, Plan, Rectangle, Stack
+from gaincell.results.cost import FloorplanResult, Plan, Rectangle, Stack
 
-COLOURS = {
-    "cells": "#9CC9E8", "analog": "#F2C879", "drivers": "#A9D6B8", "write": "#D9B5CF", "digital": "#C9C9C9"
-}  # fmt: skip
 KINDS = {
     "cells": "gain cells",
     "analog": "charge-to-pulse, readout",
@@ -27,7 +25,6 @@ KINDS = {
     "write": "writing",
     "digital": "digital",
 }
-TAP, WIRE = "#B03A2E", "#7B241C"
 SHOWN_WIRES = 8
 FONT = 7.5
 CHARACTER, LINE = 0.6, 1.3
@@ -54,7 +51,8 @@ def floorplan_figure(result: FloorplanResult) -> Figure:
     _draw_tile(above, tile, tile_scale)
     _draw_head(below, head, tile, head_scale)
     handles: list[Any] = [
-        Patch(facecolor=COLOURS[kind], edgecolor=BLACK, lw=0.5, label=label) for kind, label in KINDS.items()
+        Patch(facecolor=PLAN_COLOURS[kind], edgecolor=BLACK, lw=0.5, label=label)
+        for kind, label in KINDS.items()
     ]
     label = f"key bit lines tapped to value word lines ({SHOWN_WIRES} of {len(tile.wires)})"
     handles.append(Line2D([], [], color=TAP, marker="o", ms=3, label=label))
@@ -134,7 +132,9 @@ def _draw_head(axes: Axes, plan: Plan, tile: Plan, scale: float) -> None:
 
 
 def _fill(axes: Axes, box: Rectangle, line: float = 0.6) -> None:
-    axes.add_patch(Drawn((box.x, box.y), box.w, box.h, facecolor=COLOURS[box.kind], edgecolor=BLACK, lw=line))
+    axes.add_patch(
+        Drawn((box.x, box.y), box.w, box.h, facecolor=PLAN_COLOURS[box.kind], edgecolor=BLACK, lw=line)
+    )
 
 
 def _label(axes: Axes, box: Rectangle, scale: float) -> None:
@@ -196,3 +196,11 @@ def _frame(axes: Axes, title: str, w: float, h: float, scale: float, room: float
     axes.set_xlim(-0.02 * w, 1.02 * w)
     axes.set_ylim(-room / scale, h + room / scale)
     axes.set_axis_off()
+
+
+FLOORPLAN = parts.section(
+    "Floorplan", "Where the area goes, to scale.", FloorplanResult,
+    parts.figure("Sub-tile and head", floorplan_figure, numbers=parts.no_numbers),
+    parts.tables(area_rows, title="Area of a head"), parts.tables(stack_rows),
+    numbers="floorplan", headline=lambda run: f"{sum(run.areas.values()) * 1e6:.3f} mm² a head",
+)  # fmt: skip

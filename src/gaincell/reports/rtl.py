@@ -1,4 +1,4 @@
-"""Tables and the timeline of `gaincell rtl`, from its result."""
+"""Tables, timeline and section of the page of `gaincell rtl`, from its result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from gaincell.reports.costs import with_scale
-from gaincell.reports.style import BLUE, GREY, legend_below, name_rows, styled
+from gaincell.reports.html import parts
+from gaincell.reports.style import BLUE, GREY, legend_below, name_rows, panel, styled
 from gaincell.reports.tables import CITED, SIMULATED, Rows
 from gaincell.results.rtl import PAPER, Module, RtlCheck, RtlEnergy, RtlResult, Total
 
@@ -80,19 +81,39 @@ SOURCES = {
 def timeline(result: RtlResult) -> Figure:
     """When each phase was seen on the wires of the RTL (filled), and its schedule (outlined): one token."""
     phases = result.timeline
-    figure = Figure(figsize=(8.4, 0.9 + 0.4 * len(phases)))
-    axes = figure.add_subplot()
-    seen: dict[str, Any] = {"color": BLUE, "height": 0.4}
-    scheduled: dict[str, Any] = {"facecolor": "none", "edgecolor": GREY, "height": 0.8, "linewidth": 1.2}
+    figure, axes = panel(8.4, 0.9 + 0.4 * len(phases))
+    looks: dict[str, dict[str, Any]] = {
+        "wires of the RTL": {"color": BLUE, "height": 0.4},
+        "schedule": {"facecolor": "none", "edgecolor": GREY, "height": 0.8, "linewidth": 1.2},
+    }
     for row, phase in enumerate(phases):
-        for periods, name, style in (
-            (phase.seen, "wires of the RTL", seen),
-            (phase.scheduled, "schedule", scheduled),
-        ):
+        for (name, look), periods in zip(looks.items(), (phase.seen, phase.scheduled), strict=True):
             for n, (start, end) in enumerate(periods):
-                axes.barh(row, end - start, left=start, label=None if row + n else name, **style)
+                axes.barh(row, end - start, left=start, label=None if row + n else name, **look)
     name_rows(axes, (phase.name for phase in phases))
     axes.set_xlim(left=0)
     axes.set_xlabel("clock period of the step")
     legend_below(figure, columns=2)
     return figure
+
+
+def page_rows(run: RtlResult) -> list[Rows]:
+    """What was checked of the digital half, its gates and its energies, as far as they are known."""
+    checked = [check_rows(run)] if run.checks else []
+    modules = [module_rows(run)] if run.modules else []
+    return checked + modules + ([energy_rows({run.inputs: run})] if run.energy else [])
+
+
+def headline(run: RtlResult) -> str:
+    """What was checked."""
+    if not run.checks:
+        return f"a step takes {run.sizes.step_periods} clock periods"
+    done = [check for check in run.checks if check.different]
+    return f"{len(done)} checks, {sum(check.failed for check in done)} with differences"
+
+
+RTL = parts.section(
+    "Digital half", "Generated, compared with HeadArray and the schedule, synthesised.", RtlResult,
+    parts.figure("Phases of a step", timeline), parts.tables(page_rows), numbers="sizes", id="rtl",
+    headline=headline,
+)  # fmt: skip

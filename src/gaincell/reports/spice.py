@@ -1,36 +1,23 @@
-"""What circuit simulations found, as figures."""
+"""What circuit simulations found, as figures and sections of the page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gaincell.reports.spice_tables import artefacts, corner_lines
-from gaincell.reports.style import (
-    BLACK,
-    BLUE,
-    GREY,
-    MARKERS,
-    ORANGE,
-    PALETTE,
-    RED,
-    legend_beside,
-    look,
-    styled,
-)
-from gaincell.results.spice import (
-    BitLine,
-    CharacterisationResult,
-    InOperation,
-    VerifyResult,
-    WiresResult,
-    WordLine,
-)
-from gaincell.results.spice_circuits import MixedResult, MixedWaves, Nodes
+from gaincell.reports import spice_tables, style
+from gaincell.reports.costs import with_scale
+from gaincell.reports.html import parts
+from gaincell.reports.html.tables import short
+from gaincell.reports.style import BLACK, BLUE, GREY, MARKERS, ORANGE, PALETTE, RED, look, styled
+from gaincell.reports.tables import SIMULATED, Rows
+from gaincell.results import spice as of
+from gaincell.results.spice import MixedResult, MixedWaves, Nodes, WriteResult
 
 MICRO, NANO, FEMTO = 1e6, 1e9, 1e15
 SHOWN_CELLS = 64
@@ -40,7 +27,7 @@ SMALLEST = 1e-6
 
 
 @styled()
-def cell_figure(result: CharacterisationResult) -> Figure:
+def cell_figure(result: of.CharacterisationResult) -> Figure:
     """Current with mismatch, corners, write settling and retention (after the paper's Fig. 1e to 1h)."""
     figure = Figure(figsize=(12.4, 6.8))
     (cells, corners), (write, hold) = figure.subplots(2, 2)
@@ -54,8 +41,8 @@ def cell_figure(result: CharacterisationResult) -> Figure:
         cells, "stored voltage (V)", "charge of a full pulse (fC)", f"{result.technology}: {len(drawn)} cells"
     )
     processes = list(dict.fromkeys(corner.process for corner in result.corners.curves))
-    for label, corner in corner_lines(result):
-        n, wrong = processes.index(corner.process), corner.temperature in artefacts(result)
+    for label, corner in spice_tables.corner_lines(result):
+        n, wrong = processes.index(corner.process), corner.temperature in spice_tables.artefacts(result)
         volts, current = np.array(result.corners.volts) * corner.supply, np.array(corner.current) * MICRO
         colour, dashes = (ORANGE, "--") if wrong else (PALETTE[n], ("-", "-.", ":")[n % 3])
         corners.plot(volts, current, dashes, color=colour, lw=0.8, label=label)
@@ -69,12 +56,12 @@ def cell_figure(result: CharacterisationResult) -> Figure:
     retention = result.retention
     time = np.array(retention.time) * 1e3
     how = "leak set" if retention.set_by_a_leak else "models' own leakage"
-    for held, colour, style, label in (
+    for held, colour, dashes, label in (
         (retention.held, BLUE, "-", how),
         (retention.with_default_gmin, ORANGE, "--", "artefact: default gmin"),
     ):
         for n, wave in enumerate(held):
-            hold.plot(time, wave, style, color=colour, lw=1.4, label="" if n else label)
+            hold.plot(time, wave, dashes, color=colour, lw=1.4, label="" if n else label)
     _label(hold, "time (ms)", "stored voltage (V)", f"Retention, {retention.gate_tunnelling}")
     return figure
 
@@ -84,11 +71,11 @@ def _label(axes: Axes, x: str, y: str, title: str = "") -> None:
     axes.set(xlabel=x, ylabel=y)
     if title:
         axes.set_title(title)
-    legend_beside(axes)
+    style.legend_beside(axes)
 
 
 @styled()
-def verification_figure(result: VerifyResult) -> Figure:
+def verification_figure(result: of.VerifyResult) -> Figure:
     """SPICE against the model, both dot products (the paper's Fig. 5a and 5b)."""
     figure = Figure(figsize=(11.0, 4.0))
     longest = result.full_scale * NANO
@@ -115,7 +102,7 @@ def verification_figure(result: VerifyResult) -> Figure:
 
 
 @styled()
-def wires_figure(result: WiresResult) -> Figure:
+def wires_figure(result: of.WiresResult) -> Figure:
     """Error against the cells on a line, bit line and word line apart; change of charges in operation."""
     figure = Figure(figsize=(9.0, 10.2))
     bit, word, use = figure.subplots(3, 1)
@@ -135,17 +122,17 @@ def wires_figure(result: WiresResult) -> Figure:
     limit = f"tolerance, {tolerance * full:.2g} ns"
     use.axhline(tolerance * full, color=BLACK, lw=1, ls="--", label=limit)
     for axes in (bit, word, use):
-        legend_beside(axes)
+        style.legend_beside(axes)
     figure.suptitle(f"{result.technology}, {result.corner}")
     return figure
 
 
-def _draw_sizes(axes: Axes, points: Sequence[BitLine] | Sequence[WordLine]) -> None:
+def _draw_sizes(axes: Axes, points: Sequence[of.BitLine] | Sequence[of.WordLine]) -> None:
     """A line for every resistance, in broken strokes for more capacitance."""
     lines: dict[tuple[float, float], list[tuple[float, float]]] = {}
     for p in points:
-        of = p.resistance, p.capacitance if isinstance(p, WordLine) else 0.0
-        lines.setdefault(of, []).append((p.cells, 100 * max(abs(p.error), SMALLEST)))
+        wire = p.resistance, p.capacitance if isinstance(p, of.WordLine) else 0.0
+        lines.setdefault(wire, []).append((p.cells, 100 * max(abs(p.error), SMALLEST)))
     ohms, farads = (sorted(set(values)) for values in zip(*lines, strict=True))
     for r, c in sorted(lines):
         dashes = ("-", "--", ":")[farads.index(c) % 3]
@@ -156,9 +143,9 @@ def _draw_sizes(axes: Axes, points: Sequence[BitLine] | Sequence[WordLine]) -> N
     axes.set_yscale("log")
 
 
-def _draw_operation(axes: Axes, result: WiresResult) -> None:
+def _draw_operation(axes: Axes, result: of.WiresResult) -> None:
     """Change of the charges with random inputs over the resistance of the wires."""
-    lines: dict[tuple[str, float], list[InOperation]] = {}
+    lines: dict[tuple[str, float], list[of.InOperation]] = {}
     for p in result.in_operation:
         lines.setdefault((p.array, p.capacitance), []).append(p)
     for n, ((array, c), line) in enumerate(lines.items()):
@@ -219,3 +206,85 @@ def _logic(axes: Axes, waves: MixedWaves) -> None:
     axes.set_yticks([0.2 - n for n in range(len(nodes))], [node.replace("_", " ") for node in nodes])
     axes.grid(visible=False, axis="y")
     axes.set(title=f"Token {waves.token}: it overwrites the first column", xlabel="time of the step (ns)")
+
+
+def check_rows(run: of.VerifyResult) -> Iterator[Rows]:
+    """What was checked of SPICE against the model."""
+    if run.checks:
+        yield Rows.of(
+            "Checks",
+            run.checks,
+            {
+                "check": lambda c: c.name,
+                "found": lambda c: short(c.found.value),
+                "allowed": lambda c: short(c.allowed.value),
+                "unit": lambda c: c.found.unit,
+                "outcome": lambda c: "passed" if c.passed else "FAILED",
+            },
+            text=(0, 3, 4),
+            kinds=SIMULATED,
+        )
+
+
+def deviations(run: of.VerifyResult) -> str:
+    """From the model."""
+    shares = (f"{100 * array.rms_of_full_scale['own']:.2g} %" for array in run.arrays.values())
+    return f"{' and '.join(shares)} of full scale, rms from the model"
+
+
+def energy_rows(results: Mapping[str, of.EnergyResult]) -> Rows:
+    """Of the arrays, from SPICE."""
+    found = list(results.values())
+    return replace(spice_tables.energy(found), caption=f"Not included: {found[0].not_included}.")
+
+
+def head_energies(run: of.EnergyResult) -> str:
+    """Of the last inputs."""
+    last = run.runs[-1]
+    heads = " and ".join(with_scale(array.head, "J") for array in last.arrays.values())
+    return f"{heads} a head, {last.inputs} inputs"
+
+
+def write_energy(run: WriteResult) -> str:
+    """The mean over codes."""
+    energy = run.dacs["string"].energy
+    return f"{with_scale(sum(energy) / len(energy), 'J')} a write of a line, resistor string"
+
+
+CELLS = parts.section(
+    "Cells in SPICE", "From transistor models.", of.CharacterisationResult,
+    parts.figure("Curves of the cell", cell_figure),
+    together=parts.tables(spice_tables.cells), numbers="curve", id="spice-cell",
+    headline=lambda run: f"R² {run.curve.r_squared_against_it:.3f} against the published cubic",
+)  # fmt: skip
+VERIFICATION = parts.section(
+    "SPICE and model", "Pulses of both dot products: circuit against model.", of.VerifyResult,
+    parts.figure("Pulses of both dot products", verification_figure), parts.tables(check_rows),
+    parts.listed(lambda run: run.warnings),
+    together=parts.tables(spice_tables.verification), numbers="first", id="spice-verify",
+    headline=deviations,
+)  # fmt: skip
+ENERGY = parts.section(
+    "Energy in SPICE", "Energies of the arrays.", of.EnergyResult,
+    together=parts.tables(energy_rows), id="spice-energy", headline=head_energies,
+)  # fmt: skip
+WIRES = parts.section(
+    "Wires", "What the resistance of wires costs.", of.WiresResult,
+    parts.figure("What wires cost", wires_figure), parts.tables(spice_tables.wires),
+    numbers="bit_line", id="spice-wires",
+    headline=lambda run: (
+        f"{run.limits['bit line']:.3g} Ω per cell of a bit line are half a step of the counter"
+    ),
+)  # fmt: skip
+WRITE = parts.section(
+    "Write path", "From a code to a stored voltage.", WriteResult,
+    parts.tables(spice_tables.write, title="Write path"), numbers="dacs", id="spice-write",
+    headline=write_energy,
+)  # fmt: skip
+MIXED = parts.section(
+    "Mixed-signal run", "A sub-tile of transistors with its digital block in one simulation.", MixedResult,
+    parts.figure("Mixed-signal run", mixed_figure),
+    parts.tables(spice_tables.mixed, title="Codes and stored voltages"),
+    numbers="waves", id="spice-mixed",
+    headline=lambda run: f"{run.codes.differ} of {run.tokens * run.rows} codes unlike those of HeadArray",
+)  # fmt: skip

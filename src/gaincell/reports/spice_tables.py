@@ -9,16 +9,8 @@ from typing import TypeVar
 
 from gaincell.reports.costs import DACS
 from gaincell.reports.tables import SIMULATED, Rows
-from gaincell.results.spice import (
-    CharacterisationResult,
-    CornerCurve,
-    EnergyResult,
-    InOperation,
-    VerifiedArray,
-    VerifyResult,
-    WiresResult,
-)
-from gaincell.results.spice_circuits import DacWrites, MixedResult, WriteResult
+from gaincell.results import spice as of
+from gaincell.results.spice import DacWrites, MixedResult, WriteResult
 
 T = TypeVar("T")
 NANO, PICO, FEMTO = 1e9, 1e12, 1e15
@@ -31,7 +23,7 @@ Semiconductor Devices): nothing raises a current in the cold more.
 """
 
 
-def artefacts(result: CharacterisationResult) -> list[float]:
+def artefacts(result: of.CharacterisationResult) -> list[float]:
     """Temperatures, C, whose currents rise above those at `ROOM` by more than any mobility does: the card is
     not made for them.
     """
@@ -42,7 +34,7 @@ def artefacts(result: CharacterisationResult) -> list[float]:
     ]
 
 
-def corner_lines(result: CharacterisationResult) -> list[tuple[str, CornerCurve]]:
+def corner_lines(result: of.CharacterisationResult) -> list[tuple[str, of.CornerCurve]]:
     """Label (for the first of its kind) and curve of every corner; artefacts are named, not labelled by
     their process.
     """
@@ -57,7 +49,7 @@ def corner_lines(result: CharacterisationResult) -> list[tuple[str, CornerCurve]
     return lines
 
 
-def corner_row(result: CharacterisationResult) -> str:
+def corner_row(result: of.CharacterisationResult) -> str:
     """Full current at the ends of temperature over that at `ROOM`; artefacts are called so."""
     wrong = artefacts(result)
     found = {t: ratio for t, ratio in _over_room(result).items() if t != ROOM}
@@ -67,7 +59,7 @@ def corner_row(result: CharacterisationResult) -> str:
     )
 
 
-def _over_room(result: CharacterisationResult) -> dict[float, float]:
+def _over_room(result: of.CharacterisationResult) -> dict[float, float]:
     """Temperature -> largest current over that at `ROOM`, of the first process at the nominal supply."""
     curves = result.corners.curves
     nominal = min((curve.supply for curve in curves), key=lambda supply: abs(supply - 1))
@@ -93,20 +85,20 @@ def _by_technology(
     return Rows(title, head, rows, kinds=SIMULATED)
 
 
-def cells(found: Mapping[str, CharacterisationResult]) -> Rows:
+def cells(found: Mapping[str, of.CharacterisationResult]) -> Rows:
     """One column per technology: what `characterise` found."""
 
     def ends(values: Sequence[float], factor: float, places: int) -> str:
         return f"{values[0] * factor:.{places}f} to {values[-1] * factor:.{places}f}"
 
-    def spread(result: CharacterisationResult) -> str:
+    def spread(result: of.CharacterisationResult) -> str:
         s = result.mismatch.std_of_full_scale
         return " / ".join(f"{100 * s[n]:.1f}" for n in (0, len(s) // 2, -1))
 
     def left(waves: Sequence[Sequence[float]]) -> str:
         return f"{waves[-1][-1]:.3f}"
 
-    shown: dict[str, Callable[[CharacterisationResult], str]] = {
+    shown: dict[str, Callable[[of.CharacterisationResult], str]] = {
         "current at 0 and 0.9 V, DC (µA)": lambda r: ends(r.curve.current, 1e6, 2),
         "charge of a full pulse (fC)": lambda r: ends(r.curve.charge, FEMTO, 1),
         "R² against the published cubic, not fitted": lambda r: f"{r.curve.r_squared_against_it:.3f}",
@@ -172,16 +164,16 @@ def mixed(result: MixedResult) -> Rows:
     return Rows(title, ("mixed-signal run", ""), lines, kinds=SIMULATED)
 
 
-def verification(found: Mapping[str, VerifyResult]) -> Rows:
+def verification(found: Mapping[str, of.VerifyResult]) -> Rows:
     """One row a run and array."""
 
-    def offsets(name: str, array: VerifiedArray) -> str:
+    def offsets(name: str, array: of.VerifiedArray) -> str:
         fit = array.affine_calibration
         shown = [fit.offset]
         shown += [fit.offset_of_negative] if name == "second" and fit.offset is not None else []
         return ", ".join(digits(offset, NANO, 3) for offset in shown)
 
-    columns: dict[str, Callable[[tuple[str, VerifyResult, str, VerifiedArray]], str]] = {
+    columns: dict[str, Callable[[tuple[str, of.VerifyResult, str, of.VerifiedArray]], str]] = {
         "run, dot product": lambda of: f"{of[0]}, {of[2]}",
         "rms: own curve (ns)": lambda of: digits(of[3].rms.get("own"), NANO, 3),
         "its cubic": lambda of: digits(of[3].rms.get("cubic"), NANO, 3),
@@ -204,7 +196,7 @@ def digits(found: float | None, factor: float, places: int) -> str:
     return "–" if found is None or math.isnan(found) else f"{found * factor:.{places}f}"
 
 
-def wires(result: WiresResult) -> list[Rows]:
+def wires(result: of.WiresResult) -> list[Rows]:
     """Bit line, all cells conducting; word line; arrays in operation; what follows."""
     heads = [f"{n} cells" for n in sorted({p.cells for p in result.bit_line})]
     bit: dict[str, list[str]] = {}
@@ -214,7 +206,7 @@ def wires(result: WiresResult) -> list[Rows]:
     for w in sorted(result.word_line, key=lambda w: (w.capacitance, w.resistance, w.cells)):
         name = f"{w.resistance:g} Ω, {w.capacitance / FEMTO_FARAD:g} fF"
         word.setdefault(name, []).append(f"{100 * w.error:.2f}")
-    columns: dict[str, Callable[[InOperation], str]] = {
+    columns: dict[str, Callable[[of.InOperation], str]] = {
         "dot product, per cell": lambda p: (
             f"{p.array}, {p.resistance:g} Ω, {p.capacitance / FEMTO_FARAD:g} fF"
         ),
@@ -252,7 +244,7 @@ def wires(result: WiresResult) -> list[Rows]:
     ]  # fmt: skip
 
 
-def energy(found: Sequence[EnergyResult]) -> Rows:
+def energy(found: Sequence[of.EnergyResult]) -> Rows:
     """One row a run and array."""
     rows = []
     for result in found:

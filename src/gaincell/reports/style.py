@@ -28,6 +28,11 @@ PALETTE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK)
 """For lines that have no meaning of their own."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 """One for every colour of `PALETTE`."""
+PLAN_COLOURS = {
+    "cells": "#9CC9E8", "analog": "#F2C879", "drivers": "#A9D6B8", "write": "#D9B5CF", "digital": "#C9C9C9"
+}  # fmt: skip
+TAP, WIRE = "#B03A2E", "#7B241C"
+"""Of floorplans, where every colour has a meaning."""
 STYLE: dict[str, Any] = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
@@ -71,22 +76,23 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 def save_all(
-    figures: Mapping[str, tuple[Callable[[T], bool], Callable[[T], Figure]]],
-    result: T,
-    folder: Path,
-    prefix: str = "",
+    figures: Mapping[str, Callable[[T], Figure | None]], result: T, folder: Path, prefix: str = ""
 ) -> list[Path]:
-    """Save every figure that a result has data for. figures: name -> whether it has, and how it is drawn."""
-    return [
-        save(draw(result), folder / f"{prefix}{name}.png")
-        for name, (has_data, draw) in figures.items()
-        if has_data(result)
-    ]
+    """Save every figure that a result has data for, as PNG. figures: by name; None where there is none."""
+    drawn = ((name, draw(result)) for name, draw in figures.items())
+    return [save(figure, folder / f"{prefix}{name}.png") for name, figure in drawn if figure is not None]
 
 
-def look(n: int, **more: Any) -> dict[str, Any]:
+@styled()
+def panel(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure with one panel; inches."""
+    figure = Figure(figsize=(width, height))
+    return figure, figure.add_subplot()
+
+
+def look(n: int, colours: Sequence[str] = PALETTE) -> dict[str, Any]:
     """Colour and marker of the n-th line of a panel."""
-    return {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)], **more}
+    return {"color": colours[n % len(colours)], "marker": MARKERS[n % len(MARKERS)]}
 
 
 def name_rows(axes: Axes, names: Iterable[str], *, grid: bool = False) -> None:
@@ -110,8 +116,10 @@ def whole_ticks(*axes: Axis) -> None:
         axis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
 
 
-def heat_map(axes: Axes, table: Sequence[Sequence[float]], **how: Any) -> AxesImage:
+def heat_map(axes: Axes, table: Sequence[Sequence[float]], title: str, xlabel: str, **how: Any) -> AxesImage:
     """Numbers of the heads, layers downwards and heads to the right."""
+    axes.set(title=title, xlabel=xlabel)
+    whole_ticks(axes.xaxis, axes.yaxis)
     return axes.imshow(table, aspect="auto", cmap="viridis", interpolation="nearest", **how)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeGuard
 
 from gaincell.reports.tables import Rows, readable
-from gaincell.results.codesign import CodesignComparison
 from gaincell.results.common import Value
+from gaincell.results.run import CodesignComparison
 from gaincell.results.sweep import Point, SweepResult, plain
 
 PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))

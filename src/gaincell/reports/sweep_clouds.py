@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib import colormaps
@@ -18,20 +17,16 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, RED, legend_below, styled
-from gaincell.reports.sweep import UNSEEN, front, is_number, unseen, varied, word
-from gaincell.reports.sweep_axes import (
-    TITLES,
-    as_ratio,
-    axis_title,
-    draw_unseen,
-    error_bars,
-    height,
-    key,
-    ticks,
-)
+from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, RED, legend_below, panel, styled
+from gaincell.reports.sweep import UNSEEN, front, is_number, quantity, unseen, varied, word
 from gaincell.results.sweep import Objective, Point, SweepResult
 
+TITLES = {
+    "perplexity": "perplexity", "energy": "energy of a token", "latency": "latency of a token",
+    "area": "area", "yield": "yield",
+}  # fmt: skip
+LINES = 7
+"""Most lines of one panel; larger grids are scattered."""
 COLUMNS = 4
 """Of panels of the scatter."""
 PALE, TITLE_WIDTH, CLOSE = "#DCDCDC", 12, 0.05
@@ -42,10 +37,75 @@ PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
 """Behind words that stand on lines."""
 
 
+def ticks(unit: str, label: Callable[[float, str], str] = quantity) -> Callable[[float, object], str]:
+    """Labels with their unit."""
+    return lambda x, _: label(x, unit)
+
+
+def axis_title(result: SweepResult, objective: Objective) -> str:
+    title = TITLES[objective.name]
+    return f"{title} / unchanged" if as_ratio(result, objective.name) else title
+
+
+def as_ratio(result: SweepResult, objective: str) -> bool:
+    return objective == "perplexity" and result.has_ratios
+
+
+def height(result: SweepResult, point: Point, objective: str) -> tuple[float, float, float]:
+    """Value, and the ends of its interval; NaN where the perplexity is infinite, which figures leave out."""
+    if as_ratio(result, objective):
+        if point.ratio is None:
+            own = point.point == result.reference
+            return (1.0, 1.0, 1.0) if own else (math.nan, math.nan, math.nan)
+        x, ends = point.ratio, point.ratio_interval
+    else:
+        x, ends = point.values[objective].value, point.interval(objective)
+    low, high = ends or (x, x)
+    return x, low, high
+
+
+def error_bars(heights: Sequence[tuple[float, float, float]]) -> list[list[float]]:
+    """Lengths below and above the values, as matplotlib wants them."""
+    return [[x - low for x, low, _ in heights], [high - x for x, _, high in heights]]
+
+
+def draw_unseen(
+    axes: Axes,
+    result: SweepResult,
+    objective: str,
+    points: Sequence[Point],
+    x: Sequence[float],
+    y: Sequence[float],
+    **drawn: Any,
+) -> None:
+    """Open symbols, which say that nothing was measured, over points not exercised; only for what follows
+    from losses.
+    """
+    chosen = [n for n, point in enumerate(points) if unseen(result, point)]
+    if chosen and objective in ("perplexity", "yield"):
+        axes.plot([x[n] for n in chosen], [y[n] for n in chosen], linestyle="none", markerfacecolor="white",
+                  zorder=4, label=UNSEEN, **drawn)  # fmt: skip
+
+
+def key(value: Any) -> Any:
+    return value if is_number(value) else str(value)
+
+
+def is_large(result: SweepResult) -> bool:
+    """Whether a grid has more lines in a panel than can be told apart."""
+    names, points = varied(result), result.complete
+    others = ({tuple(p.setting(o) for o in names if o != name) for p in points} for name in names)
+    return result.sampler == "grid" and any(len(lines) > LINES for lines in others)
+
+
 @styled()
-def pareto(result: SweepResult) -> Figure:
-    """The first objective against every other; the front as a line, the unchanged design marked."""
+def pareto(result: SweepResult) -> Figure | None:
+    """The first objective against every other; the front as a line, the unchanged design marked. None of one
+    objective or point.
+    """
     first, *rest = result.objectives
+    if not rest or len(result.complete) < 2:
+        return None
     figure = Figure(figsize=(0.6 + (4.6 if len(rest) == 1 else 3.4) * len(rest), 4.1))
     points, own = result.complete, result.own
     best = {point.point for point in front(result)}
@@ -85,11 +145,6 @@ def _change(result: SweepResult, point: Point, objective: str) -> tuple[float, f
     return value, low, high
 
 
-def _number(unit: str, x: float, _: object) -> str:
-    """Label of a tick."""
-    return word(x, unit)
-
-
 def _first_axis(axes: Axes, result: SweepResult, objective: Objective) -> None:
     """The vertical axis of the first objective."""
     if as_ratio(result, objective.name):
@@ -104,8 +159,12 @@ def _first_axis(axes: Axes, result: SweepResult, objective: Objective) -> None:
 
 
 @styled()
-def scatter(result: SweepResult) -> Figure:
-    """The first objective against every parameter, all points, whatever the others are."""
+def scatter(result: SweepResult) -> Figure | None:
+    """The first objective against every parameter, all points, whatever the others are. None where they do
+    not lie anywhere in the space, and are few.
+    """
+    if (result.sampler in ("grid", "each") and not is_large(result)) or len(result.complete) < 2:
+        return None
     names, objective = varied(result), result.objectives[0]
     units, points = result.units, result.complete
     columns = min(COLUMNS, len(names))
@@ -125,7 +184,7 @@ def scatter(result: SweepResult) -> Figure:
             x = [float(v) for v in values if is_number(v)]
             if min(x) > 0 and max(x) > 8 * min(x):
                 axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(partial(_number, units[name]))
+            axes.xaxis.set_major_formatter(ticks(units[name], word))
             axes.minorticks_off()
             axes.set_xticks([min(x), max(x)])
         axes.errorbar(
@@ -154,10 +213,12 @@ def _scale(axes: Axes, points: Sequence[Point], objective: Objective) -> None:
 
 
 @styled()
-def parallel(result: SweepResult) -> Figure:
+def parallel(result: SweepResult) -> Figure | None:
     """The points of the front as lines over parameters and objectives, coloured by the first objective; the
-    unchanged design in broken strokes; all others pale, behind them.
+    unchanged design in broken strokes; all others pale, behind them. None where none change together.
     """
+    if result.sampler == "each" or len(varied(result)) < 2 or len(result.complete) < 2:
+        return None
     names, objectives, units = varied(result), result.objectives, result.units
     titles = [*names, *(TITLES[o.name] for o in objectives)]
     points, first = result.complete, objectives[0].name
@@ -172,8 +233,7 @@ def parallel(result: SweepResult) -> Figure:
     chosen = [n for n, p in enumerate(points) if best is None or p.point in best]
     shown = [points[n].values[first].value for n in chosen]
     colours, norm = colormaps["viridis"], Normalize(min(shown), max(shown))
-    figure = Figure(figsize=(2.2 + 1.1 * len(titles), 4.6))
-    axes = figure.add_subplot()
+    figure, axes = panel(2.2 + 1.1 * len(titles), 4.6)
     places = range(len(titles))
     lines = list(zip(*scaled, strict=True))
     labels = iter(["other points"] if len(chosen) < len(points) else [])

@@ -1,55 +1,60 @@
-"""Figures of sweeps, from the JSON of `gaincell sweep` alone."""
+"""Figures of sweeps and their section of the page, from the JSON of `gaincell sweep` alone."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gaincell.reports.style import BLACK, BLUE, legend_below, look, name_rows, plain_ticks, save_all, styled
-from gaincell.reports.sweep import UNSEEN, by_ratio, changed, is_number, unseen, varied, word
-from gaincell.reports.sweep_axes import axis_title, draw_unseen, error_bars, height, key, ticks
-from gaincell.reports.sweep_clouds import parallel, pareto, scatter
+from gaincell.reports import style
+from gaincell.reports import sweep_clouds as clouds
+from gaincell.reports.html import parts
+from gaincell.reports.style import BLACK, BLUE, look, panel, styled
+from gaincell.reports.sweep import UNSEEN, by_ratio, changed, is_number, rows, unseen, varied, word
+from gaincell.reports.sweep_aware import remarks
+from gaincell.reports.tables import SIMULATED, Rows
 from gaincell.results.sweep import Objective, Point, SweepResult
 
-LINES = 7
-"""Most lines of one panel; larger grids are scattered."""
 PANELS = 8
 """Most panels of the curves of several objectives."""
 
 
 def draw_all(result: SweepResult, folder: Path, prefix: str = "") -> list[Path]:
     """Every figure that the result has data for, as PNG files in `folder`."""
-    return save_all(FIGURES, result, folder, prefix)
+    return style.save_all(FIGURES, result, folder, prefix)
 
 
 @styled()
-def curves(result: SweepResult) -> Figure:
+def curves(result: SweepResult) -> Figure | None:
     """Objectives against every parameter, the others fixed; bands of 95 %. Only the first objective where
-    there are many panels.
+    there are many panels. None where no points differ in one parameter alone, or there are no numbers.
     """
+    alone = result.sampler in ("grid", "each") and len(result.complete) > 1 and not clouds.is_large(result)
     names = [name for name in varied(result) if _has_numbers(result, name)]
+    if not (alone and names):
+        return None
     objectives = result.objectives
     if len(names) * len(objectives) > PANELS:
         objectives = objectives[:1]
     pairs = [(objective, name) for objective in objectives for name in names]
     columns = len(names) if len(objectives) > 1 else min(4, len(names))
-    rows = math.ceil(len(pairs) / columns)
-    figure = Figure(figsize=(0.8 + max(5.0, 3.1 * columns), 0.5 + 2.6 * rows))
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    lines = math.ceil(len(pairs) / columns)
+    figure = Figure(figsize=(0.8 + max(5.0, 3.1 * columns), 0.5 + 2.6 * lines))
+    grid = figure.subplots(lines, columns, squeeze=False).flatten()
     for n, (axes, (objective, name)) in enumerate(zip(grid, pairs, strict=False)):
         _curve(axes, result, name, objective)
         if n % columns == 0:
-            axes.set_ylabel(axis_title(result, objective))
+            axes.set_ylabel(clouds.axis_title(result, objective))
         if objective.unit != "1":
-            axes.yaxis.set_major_formatter(ticks(objective.unit))
+            axes.yaxis.set_major_formatter(clouds.ticks(objective.unit))
     for axes in grid[len(pairs) :]:
         axes.set_visible(False)
-    legend_below(figure, only=UNSEEN)
+    style.legend_below(figure, only=UNSEEN)
     return figure
 
 
@@ -58,22 +63,25 @@ def _has_numbers(result: SweepResult, name: str) -> bool:
 
 
 @styled()
-def tornado(result: SweepResult) -> Figure:
-    """Perplexity after every single change over that of the unchanged design, the best on top."""
+def tornado(result: SweepResult) -> Figure | None:
+    """Perplexity after every single change over that of the unchanged design, the best on top. None of less
+    than two.
+    """
     points = by_ratio(result.complete)
-    figure = Figure(figsize=(7.6, 0.9 + 0.27 * len(points)))
-    axes = figure.add_subplot()
-    heights = [height(result, point, "perplexity") for point in points]
+    if result.sampler != "each" or len(points) < 2:
+        return None
+    figure, axes = panel(7.6, 0.9 + 0.27 * len(points))
+    heights = [clouds.height(result, point, "perplexity") for point in points]
     ratios = [ratio for ratio, _, _ in heights]
     axes.axvline(1.0, color=BLACK, linewidth=1)
-    axes.errorbar(ratios, range(len(points)), xerr=error_bars(heights), fmt="o", color=BLUE)
-    draw_unseen(axes, result, "perplexity", points, ratios, range(len(points)), marker="o", color=BLUE)
+    axes.errorbar(ratios, range(len(points)), xerr=clouds.error_bars(heights), fmt="o", color=BLUE)
+    clouds.draw_unseen(axes, result, "perplexity", points, ratios, range(len(points)), marker="o", color=BLUE)
     marks = [f" ({UNSEEN})" if unseen(result, point) else "" for point in points]
     labels = [changed(result, point) for point in points]
-    name_rows(axes, (a + b for a, b in zip(labels, marks, strict=True)), grid=True)
+    style.name_rows(axes, (a + b for a, b in zip(labels, marks, strict=True)), grid=True)
     if ratios and max(ratios) > 1.5:
         axes.set_xscale("log")
-        plain_ticks(axes.xaxis)
+        style.plain_ticks(axes.xaxis)
     axes.set_xlabel("perplexity / that of the unchanged design, with its interval of 95 %")
     return figure
 
@@ -99,9 +107,9 @@ def _curve(axes: Axes, result: SweepResult, name: str, objective: Objective) -> 
     named = set[str | None]()
     for n, (group, points) in enumerate(lines.items()):
         colour, marker = look(n).values()
-        ordered = sorted(points, key=lambda p: places[key(p.setting(name))])
-        x = [places[key(p.setting(name))] for p in ordered]
-        heights = [height(result, p, objective.name) for p in ordered]
+        ordered = sorted(points, key=lambda p: places[clouds.key(p.setting(name))])
+        x = [places[clouds.key(p.setting(name))] for p in ordered]
+        heights = [clouds.height(result, p, objective.name) for p in ordered]
         y, low, high = zip(*heights, strict=True)
         count = sum(is_number(p.setting(name)) for p in ordered)
         label = f"{', '.join(others)} = {group}" if len(lines) > 1 else None
@@ -109,9 +117,9 @@ def _curve(axes: Axes, result: SweepResult, name: str, objective: Objective) -> 
         axes.plot(x[:count], y[:count], f"{marker}-", color=colour, label=label)
         axes.fill_between(x[:count], low[:count], high[:count], color=colour, alpha=0.2, linewidth=0)
         if x[count:]:
-            ends = [[max(0.0, e) for e in end] for end in error_bars(heights[count:])]
+            ends = [[max(0.0, e) for e in end] for end in clouds.error_bars(heights[count:])]
             axes.errorbar(x[count:], y[count:], yerr=ends, fmt=marker, color=colour)
-        draw_unseen(axes, result, objective.name, ordered, x, y, marker=marker, color=colour)
+        clouds.draw_unseen(axes, result, objective.name, ordered, x, y, marker=marker, color=colour)
     if logarithmic:
         axes.set_xscale("log")
         axes.minorticks_off()
@@ -124,42 +132,27 @@ def _curve(axes: Axes, result: SweepResult, name: str, objective: Objective) -> 
         axes.legend(handles=shown, loc="lower left", bbox_to_anchor=(0, 1))  # above: nothing is drawn there
 
 
-def _several(result: SweepResult) -> bool:
-    return len(result.objectives) > 1 and len(result.complete) > 1
-
-
-def _has_lines(result: SweepResult) -> bool:
-    """Whether there are points that differ in one parameter alone, and numbers to draw them over."""
-    alone = result.sampler in ("grid", "each") and len(result.complete) > 1
-    return alone and not _is_large(result) and any(_has_numbers(result, name) for name in varied(result))
-
-
-def _is_large(result: SweepResult) -> bool:
-    """Whether a grid has more lines in a panel than can be told apart."""
-    names, points = varied(result), result.complete
-    others = ({tuple(p.setting(o) for o in names if o != name) for p in points} for name in names)
-    return result.sampler == "grid" and any(len(lines) > LINES for lines in others)
-
-
-def _is_cloud(result: SweepResult) -> bool:
-    """Whether several parameters change together."""
-    return result.sampler != "each" and len(varied(result)) > 1 and len(result.complete) > 1
-
-
-def _is_scattered(result: SweepResult) -> bool:
-    """Whether points lie anywhere in the space, or are many."""
-    return (result.sampler not in ("grid", "each") or _is_large(result)) and len(result.complete) > 1
-
-
-def _is_tornado(result: SweepResult) -> bool:
-    return result.sampler == "each" and len(by_ratio(result.complete)) > 1
-
-
-FIGURES: Mapping[str, tuple[Callable[[SweepResult], bool], Callable[[SweepResult], Figure]]] = {
-    "curves": (_has_lines, curves),
-    "tornado": (_is_tornado, tornado),
-    "scatter": (_is_scattered, scatter),
-    "pareto": (_several, pareto),
-    "parallel": (_is_cloud, parallel),
+FIGURES: Mapping[str, Callable[[SweepResult], Figure | None]] = {
+    "curves": curves,
+    "tornado": tornado,
+    "scatter": clouds.scatter,
+    "pareto": clouds.pareto,
+    "parallel": clouds.parallel,
 }
-"""File name -> (whether the result has what it needs, how it is drawn)."""
+"""By file name; None where a result has no data for one."""
+
+
+def point_rows(run: SweepResult) -> Rows:
+    """Every point of a sweep."""
+    return replace(rows(run), title=f"Points of {run.sweep}", kinds=SIMULATED)
+
+
+SWEEP = parts.section(
+    "Sweep", "One model on many designs.", SweepResult,
+    parts.tables(point_rows), parts.listed(remarks),
+    parts.figure("Objectives", clouds.pareto, numbers=parts.no_numbers),
+    numbers="points",
+    headline=lambda run: (
+        f"{' and '.join(one.name for one in run.objectives)} of {run.counts.complete} points"
+    ),
+)  # fmt: skip

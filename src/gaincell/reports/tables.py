@@ -5,22 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, isfinite, log10
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from gaincell.results.codec import KINDS
-from gaincell.results.run import AdaptedResult, StagedResult, TrainedResult
+from gaincell.results.run import Adaptations, AdaptedResult, StagedResult, TrainedResult
 
-
-class OfLayer(Protocol):
-    """A head."""
-
-    @property
-    def layer(self) -> int: ...
-
-
-T = TypeVar("T", bound=OfLayer)
 Item = TypeVar("Item")
 MEASURED, SIMULATED, CITED = KINDS
+Columns: TypeAlias = Mapping[str, Callable[[Item], str]]
+"""Heading -> what stands below it in the row of an item."""
 Kinds = Callable[[int, int], str | None] | str | None
 """Kind of the number at a row and a column; one for all; or none where a table holds no results."""
 
@@ -37,10 +30,8 @@ class Rows:
     kinds: Kinds = None
 
     @classmethod
-    def of(
-        cls, title: str, items: Iterable[Item], columns: Mapping[str, Callable[[Item], str]], **how: Any
-    ) -> Rows:
-        """A row an item. columns: heading -> what stands below it.  how: the other fields."""
+    def of(cls, title: str, items: Iterable[Item], columns: Columns[Item], **how: Any) -> Rows:
+        """A row an item. how: the other fields."""
         return cls(title, (*columns,), [[cell(item) for cell in columns.values()] for item in items], **how)
 
     def __rich__(self) -> Any:
@@ -152,7 +143,7 @@ def plan_table(recipe: Any, stages: Sequence[Any]) -> Any:
     def rate(stage: Any) -> str:
         return f"{stage.training.learning_rate:.1e}".replace(".0e", "e").replace("e-0", "e-")
 
-    columns: dict[str, Callable[[Any], str]] = {
+    columns: Columns[Any] = {
         "stage": lambda stage: stage.name,
         "from": lambda stage: stage.start,
         "loss": lambda stage: SHORT.get(stage.loss, stage.loss) if stage.task == "train" else stage.task,
@@ -174,16 +165,16 @@ def _changes(changes: Mapping[str, Any]) -> str:
     return "".join(f", {key} = {value}" for key, value in changes.items())
 
 
-def adaptation_lines(run: AdaptedResult) -> list[str]:
+def adaptation_lines(run: Adaptations) -> list[str]:
     """What the adaptations achieved and left out, a line each."""
     return [result.summary for result in run.adaptation.values()]
 
 
-def layered(heads: Iterable[T], number: Callable[[T], float]) -> list[list[float]]:
-    """A number of heads as [layers][heads]."""
+def layered(heads: Iterable[tuple[int, float]]) -> list[list[float]]:
+    """Numbers of heads, each with its layer, as [layers][heads]."""
     found: dict[int, list[float]] = {}
-    for head in heads:
-        found.setdefault(head.layer, []).append(number(head))
+    for layer, number in heads:
+        found.setdefault(layer, []).append(number)
     return [found[layer] for layer in sorted(found)]
 
 

@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from gaincell.errors import RunError
 from gaincell.files import is_count, is_number, open_file, parse_json, restored
 from gaincell.reports.figures import perplexities, readable_ticks
-from gaincell.reports.style import BLACK, PALETTE, legend_beside, look, save, styled
+from gaincell.reports.html import markup, parts
+from gaincell.reports.html.picture import picture
+from gaincell.reports.html.tables import only_kind
+from gaincell.reports.style import BLACK, PALETTE, legend_beside, look, panel, save, save_all, styled
 from gaincell.results.codec import Json
-from gaincell.results.run import StagedResult, TrainedResult
+from gaincell.results.run import StagedResult, StageResult, TrainedResult
 
 SMOOTH = 0.02
 """Share of a run that the bold line averages over."""
@@ -144,10 +148,7 @@ def draw_stages(run: TrainedResult, folder: Path) -> None:
     """Of a finished recipe: the perplexity of every stage and, where stages were evaluated in training,
     how it fell with their steps.
     """
-    save(perplexities(run), folder / "perplexity.png")
-    figure = curves(run)
-    if figure is not None:
-        save(figure, folder / "training.png")
+    save_all({"perplexity": perplexities, "training": curves}, run, folder)
 
 
 @styled()
@@ -160,8 +161,7 @@ def curves(run: StagedResult) -> Figure | None:
     trained = [(stage, stage.curve) for stage in run.stages if stage.curve is not None]
     if not trained:
         return None
-    figure = Figure(figsize=(8.4, 4.6))
-    axes = figure.add_subplot()
+    figure, axes = panel(8.4, 4.6)
     softmax = [stage.numbers == "measured" for stage, _ in trained]
     for n, (stage, curve) in enumerate(trained):
         axes.plot(curve.step, curve.perplexity, "--" if softmax[n] else "-", label=stage.title, **look(n))
@@ -185,3 +185,32 @@ def smoothed(values: Sequence[float]) -> list[float]:
         return [*values]
     sums = [0.0, *accumulate(values)]
     return [(sums[n + 1] - sums[max(0, n + 1 - width)]) / min(n + 1, width) for n in range(len(values))]
+
+
+def has_training(result: parts.Result) -> bool:
+    """Whether there is a curve to draw."""
+    return bool(_trained(result)) or any("loss" in line for line in result.log)
+
+
+def _trained(result: parts.Result) -> list[StageResult]:
+    """Stages that were evaluated while they were trained."""
+    run = result.found
+    return [one for one in run.stages if one.curve] if isinstance(run, StagedResult) else []
+
+
+def on_page(results: Sequence[parts.Result]) -> Markup:
+    """Every loss at every step, and perplexity as it was trained."""
+    pieces: list[Markup] = []
+    for result in results:
+        run, evaluated = result.found, "Perplexity of evaluation text"
+        drawn = {("Training", ""): losses(result.log)}
+        if isinstance(run, StagedResult):
+            drawn[evaluated, only_kind(_trained(result))] = curves(run)
+        found = [picture(title, one, kind=kind) for (title, kind), one in drawn.items() if one]
+        pieces += [parts.heading(result, getattr(run, "stages", ())), markup.grid(*found)]
+    return markup.join(pieces)
+
+
+TRAINING = parts.Section(
+    "training", "Training", "Every loss on an axis of its own, and perplexity.", has_training, on_page
+)

@@ -106,14 +106,18 @@ def kinds_of(*parts: Any) -> set[str]:
 def _fields(kind: type) -> tuple[_Field, ...]:
     hints = get_type_hints(kind, include_extras=True)
     return tuple(
-        _Field(f.name, f.name.removesuffix("_"), hints[f.name], _default(f))
+        _Field(
+            f.name,
+            f.name.removesuffix("_"),
+            hints[f.name],
+            f.default if f.default_factory is dataclasses.MISSING else f.default_factory(),
+        )
         for f in dataclasses.fields(kind)
-        if f.init
     )
 
 
-def _default(f: dataclasses.Field[Any]) -> Any:
-    return f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+def _marked(fields: tuple[_Field, ...], mark: str) -> _Field | None:
+    return next((f for f in fields if mark in _marks(f.hint)[1]), None)
 
 
 def _marks(hint: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -138,16 +142,16 @@ def _encode(hint: Any, found: Any, origin: Origin) -> Any:
         return value | ({"source": source} if source else {})
     if dataclasses.is_dataclass(found) and not isinstance(found, type):
         fields = _fields(type(found))
-        for f in fields:
-            if OWN in _marks(f.hint)[1]:
-                kind = getattr(found, f.name)
-                origin = Origin(kind, vars(found)["source"] if kind == "cited" else None)
+        own, rest = _marked(fields, OWN), _marked(fields, REST)
+        if own is not None:
+            kind = getattr(found, own.name)
+            origin = Origin(kind, vars(found)["source"] if kind == "cited" else None)
         made: Json = {}
         for f in fields:
-            entry, of_field = getattr(found, f.name), _marks(f.hint)
-            if REST in of_field[1]:
-                made |= _encode(of_field[0], entry, origin)
-            elif OWN not in of_field[1] and not (entry is f.default and entry in (None, "", (), {})):
+            entry = getattr(found, f.name)
+            if f is rest:
+                made |= _encode(_marks(f.hint)[0], entry, origin)
+            elif f is not own and not (entry is f.default and entry in (None, "", (), {})):
                 made[f.key] = _encode(f.hint, entry, origin)
         return made
     options = get_args(base)
@@ -155,9 +159,8 @@ def _encode(hint: Any, found: Any, origin: Origin) -> Any:
         chosen = (option for option in options if option is not types.NoneType)
         return None if found is None else _encode(next(chosen), found, origin)
     if isinstance(found, Mapping):
-        return {
-            key: _encode(options[1] if options else object, entry, origin) for key, entry in found.items()
-        }
+        inner = options[1] if options else object
+        return {key: _encode(inner, entry, origin) for key, entry in found.items()}
     if isinstance(found, (list, tuple)):
         return [_encode(options[0] if options else object, entry, origin) for entry in found]
     return files.finite(found)
@@ -173,17 +176,7 @@ def _decode(hint: Any, entry: Any, where: str, found: set[Origin]) -> Any:
     if origin in (Union, types.UnionType):
         if entry is None and types.NoneType in options:
             return None
-        others = [option for option in options if option is not types.NoneType]
-        if isinstance(entry, list):
-            others = [option for option in others if get_origin(option) is tuple] or others
-        tables = [option for option in others if dataclasses.is_dataclass(option)]
-        words = [option for option in others if isinstance(option, type) and isinstance(entry, option)]
-        chosen = (
-            tables
-            if isinstance(entry, Mapping) and tables
-            else words or [o for o in others if o not in tables] or tables
-        )
-        return _decode(chosen[0], entry, where, found)
+        return _decode(_option(options, entry), entry, where, found)
     if dataclasses.is_dataclass(base):
         return _table(base, entry, where, found)  # type: ignore[arg-type]
     if origin is tuple:
@@ -199,6 +192,21 @@ def _decode(hint: Any, entry: Any, where: str, found: set[Origin]) -> Any:
             raise RunError(f"{where} = {entry!r}; allowed: {one_of(map(repr, options))}")
         return entry
     return _plain(base, entry, where)
+
+
+def _option(options: tuple[Any, ...], entry: Any) -> Any:
+    """Which type of a union an entry is of; where it is of none, one that is no table."""
+
+    def fits(option: Any) -> bool:
+        if dataclasses.is_dataclass(option):
+            return isinstance(entry, Mapping)
+        if get_origin(option) is tuple:
+            return isinstance(entry, list)
+        return isinstance(option, type) and isinstance(entry, option)
+
+    others = [option for option in options if option is not types.NoneType]
+    plain = [option for option in others if not dataclasses.is_dataclass(option)]
+    return next(filter(fits, others), (plain or others)[0])
 
 
 def _plain(kind: Any, entry: Any, where: str) -> Any:
@@ -217,23 +225,19 @@ def _table(kind: type, entry: Any, where: str, found: set[Origin]) -> Any:
     if not isinstance(entry, Mapping):
         raise RunError(f"{where} = {entry!r}; allowed: a table")
     fields = _fields(kind)
-    known = [f.key for f in fields]
-    rest = next((f for f in fields if REST in _marks(f.hint)[1]), None)
+    own, rest = _marked(fields, OWN), _marked(fields, REST)
+    known = [f.key for f in fields if f is not rest]
     unknown = [key for key in entry if key not in known]
     if unknown and rest is None:
         raise RunError(f"{where}: unknown key {unknown[0]!r}{did_you_mean(unknown[0], known)}; make it again")
-    own = next((f.name for f in fields if OWN in _marks(f.hint)[1]), None)
     inner = found if own is None else set()
     made = {}
-    if rest is not None:
-        others = {key: entry[key] for key in unknown}
-        made[rest.name] = _decode(_marks(rest.hint)[0], others, where, inner)
     for f in fields:
         if f is rest:
-            continue
-        if f.key in entry:
+            made[f.name] = _decode(_marks(f.hint)[0], {key: entry[key] for key in unknown}, where, inner)
+        elif f.key in entry:
             made[f.name] = _decode(f.hint, entry[f.key], f"{where}.{f.key}", inner)
-        elif f.default is dataclasses.MISSING and f.name != own:
+        elif f.default is dataclasses.MISSING and f is not own:
             raise RunError(f"{where} lacks {f.key!r}; make it again with this version of gaincell")
     if own is not None:
         if len(inner) > 1:
@@ -243,7 +247,7 @@ def _table(kind: type, entry: Any, where: str, found: set[Origin]) -> Any:
         origin = inner.pop() if inner else SIMULATED
         if origin.source != (made.get("source") if origin.kind == "cited" else None):
             raise RunError(f"{where}: its numbers are from {origin.source!r}; allowed: its own source")
-        made[own] = origin.kind
+        made[own.name] = origin.kind
     return kind(**made)
 
 
@@ -259,9 +263,7 @@ def _rows(kind: type, entry: Any, where: str, found: set[Origin]) -> Any:
         columns.append(_number(many, marks, entry[f.key], f"{where}.{f.key}", found))
     if len(set(map(len, columns))) > 1:
         raise RunError(f"{where}: its columns differ in length; make it again")
-    return tuple(
-        kind(**dict(zip((f.name for f in fields), row, strict=True))) for row in zip(*columns, strict=True)
-    )
+    return tuple(kind(*row) for row in zip(*columns, strict=True))
 
 
 def _number(base: Any, marks: tuple[Any, ...], entry: Any, where: str, found: set[Origin]) -> Any:

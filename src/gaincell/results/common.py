@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Never, TypeAlias
+from typing import Annotated, Never, TypeAlias, dataclass_transform
 
+from gaincell.errors import RunError
 from gaincell.results.codec import Kind as Kind
 
 SCHEMA = 1
@@ -22,8 +23,15 @@ def nothing() -> Mapping[str, Never]:
     return _NOTHING
 
 
-@dataclass(frozen=True)
-class Value:
+@dataclass_transform(frozen_default=True)
+class Part:
+    """A result or a part of one: what inherits this is a frozen dataclass, without a decorator."""
+
+    def __init_subclass__(cls, *, kw_only: bool = False) -> None:
+        dataclass(frozen=True, kw_only=kw_only)(cls)
+
+
+class Value(Part):
     """A number with a unit of its own. source: of a cited one."""
 
     value: float | int
@@ -31,9 +39,11 @@ class Value:
     kind: Kind
     source: str | None = None
 
+    def __post_init__(self) -> None:
+        _check_source(self.kind, self.source)
 
-@dataclass(frozen=True)
-class Values:
+
+class Values(Part):
     """Numbers with a unit of their own. source: of cited ones."""
 
     value: tuple[float, ...]
@@ -41,9 +51,16 @@ class Values:
     kind: Kind
     source: str | None = None
 
+    def __post_init__(self) -> None:
+        _check_source(self.kind, self.source)
 
-@dataclass(frozen=True)
-class Hardware:
+
+def _check_source(kind: Kind, source: str | None) -> None:
+    if kind == "cited" and not source:
+        raise RunError("a number is cited without a source; give one")
+
+
+class Hardware(Part):
     """The machine that a result was computed on. threads: of torch. memory_bytes: None where not known."""
 
     cpu: str
@@ -53,8 +70,7 @@ class Hardware:
     accelerator: str | None
 
 
-@dataclass(frozen=True)
-class Repriced:
+class Repriced(Part):
     """Numbers of a result that were computed anew by a later cost model: which, and how."""
 
     commit: str
@@ -63,8 +79,7 @@ class Repriced:
     how: str
 
 
-@dataclass(frozen=True)
-class Provenance:
+class Provenance(Part):
     """How a result came about.
 
     inputs: name (no path) -> content hash of what went in.  commit: None when installed.
@@ -82,8 +97,7 @@ class Provenance:
     repriced: Repriced | None = None
 
 
-@dataclass(frozen=True)
-class Chip:
+class Chip(Part):
     """A design. nonideality: its name and numbers."""
 
     name: str
@@ -92,23 +106,20 @@ class Chip:
     nonideality: Mapping[str, object] | None = None
 
 
-@dataclass(frozen=True)
-class Named:
+class Named(Part):
     """A text, by its name."""
 
     name: str
 
 
-@dataclass(frozen=True)
-class NamedModel:
+class NamedModel(Part):
     """A model, by its name and the hash of its files."""
 
     name: str
     sha256: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(Part, kw_only=True):
     """The head of every result file. command: that made it. title: as figures call it."""
 
     command: str

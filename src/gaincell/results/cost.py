@@ -1,23 +1,22 @@
-"""What a token costs: energy, latency and area of `gaincell cost`, cited and bottom-up."""
+"""What a token costs: energy, latency and area of `gaincell cost`, cited and bottom-up; and the floorplan."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated
 
-from gaincell.results.activity import ActivityOfHeads
 from gaincell.results.codec import COLUMNS, Cited
-from gaincell.results.common import Counted, Number, Result, Value, Values, Whole
-from gaincell.results.system_cost import SCALED, Machine, Motivation, WholeModel
-from gaincell.units import Joule, Second, SquareMetre, Volt, Watt
+from gaincell.results.common import Chip, Counted, Number, Part, Result, Value, Values, Whole
+from gaincell.results.evaluation import ActivityOfHeads
+from gaincell.results.system_cost import SCALED, CitedTime, EnergyTime, Machine, Motivation, WholeModel
+from gaincell.units import Joule, Metre, Second, SquareMetre, Volt, Watt
 
 PAPER = Cited("Leroux et al. 2025, second-hand summary [S]")
 RELEASED = Cited("Leroux et al. 2025, released measurements [R]")
+PAPER_AREA = Cited("Leroux et al. 2025 [S]")
 
 
-@dataclass(frozen=True)
-class CostedModel:
+class CostedModel(Part):
     """Sizes of a model. source: where they come from. linear_weights: without embedding and output head."""
 
     name: str
@@ -32,8 +31,7 @@ class CostedModel:
     tokens: Counted
 
 
-@dataclass(frozen=True)
-class CostedChip:
+class CostedChip(Part):
     """A design. v_max: the highest voltage that it stores."""
 
     name: str
@@ -42,8 +40,7 @@ class CostedChip:
     v_max: Volt
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(Part):
     """A technology. numbers: all of it, each with its source or note."""
 
     name: str
@@ -51,35 +48,27 @@ class Process:
     numbers: Mapping[str, Value]
 
 
-@dataclass(frozen=True)
-class CitedCost:
-    """As the paper states it, scaled to this size."""
+class CitedCost(CitedTime):
+    """With its area."""
 
-    energy: Annotated[Joule, SCALED]
-    latency: Annotated[Second, SCALED]
     area: Annotated[SquareMetre, SCALED]
 
 
-@dataclass(frozen=True)
-class BottomUp:
+class BottomUp(EnergyTime):
     """Bottom-up. power: drawn all the time, besides energy."""
 
-    energy: Joule
-    latency: Second
     area: SquareMetre
     power: Watt | None = None
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(Part):
     """What a digital block does: how often, and what each takes."""
 
     count: Value
     each: Joule
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(Part):
     """The energy of one block of a head.
 
     parts: of the bottom-up energy.  factor: bottom-up over cited.  inside: whether it lies in the band.
@@ -97,8 +86,7 @@ class Block:
     explanation: str | None = None
 
 
-@dataclass(frozen=True)
-class OtherEnergy:
+class OtherEnergy(Part):
     """Of a block, from another source. factor: over cited.  inside: whether it lies in the band."""
 
     energy: Joule
@@ -107,15 +95,13 @@ class OtherEnergy:
     inside: bool | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class DotProduct(OtherEnergy):
+class DotProduct(OtherEnergy, kw_only=True):
     """One dot product by circuit simulation. pulse: mean, over the longest."""
 
     pulse: Number
 
 
-@dataclass(frozen=True)
-class SpiceArrays:
+class SpiceArrays(Part):
     """Both dot products by circuit simulation."""
 
     inputs: str
@@ -143,16 +129,14 @@ class SpiceArrays:
         }
 
 
-@dataclass(frozen=True)
-class SpiceWrites:
+class SpiceWrites(Part):
     """Writes by circuit simulation. dacs: by kind."""
 
     technology: str
     dacs: Mapping[str, OtherEnergy]
 
 
-@dataclass(frozen=True, kw_only=True)
-class SynthesisedDigital(OtherEnergy):
+class SynthesisedDigital(OtherEnergy, kw_only=True):
     """Energy of the synthesised digital part, with the formula's routing. columns: valid ones, on average."""
 
     inputs: str
@@ -160,8 +144,7 @@ class SynthesisedDigital(OtherEnergy):
     columns: Annotated[float, "columns"]
 
 
-@dataclass(frozen=True)
-class PhaseCost:
+class PhaseCost(Part):
     """One phase of one query. name: of the schedule, or "throughout".  start: in the bottom-up schedule."""
 
     name: str
@@ -170,8 +153,7 @@ class PhaseCost:
     energy: Joule
 
 
-@dataclass(frozen=True)
-class CostedHead:
+class CostedHead(Part):
     """One query head, one token. area: of its key/value head, by part."""
 
     group: Whole
@@ -190,8 +172,7 @@ class CostedHead:
     write: SpiceWrites | None = None
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(Part):
     """Another cell, or cells stacked in 3D.
 
     title: in words.  cell: area of a cell.  layers: stacked.  cells, head: areas of a key/value head.
@@ -206,8 +187,7 @@ class Variant:
     cited: Annotated[SquareMetre, PAPER] | None = None
 
 
-@dataclass(frozen=True)
-class Areas:
+class Areas(Part):
     """Areas that the paper states, beside the bottom-up ones."""
 
     layers: Whole
@@ -221,8 +201,7 @@ class Areas:
     variants: tuple[Variant, ...]
 
 
-@dataclass(frozen=True)
-class HeadEnergy:
+class HeadEnergy(Part):
     """Of one query head, bottom-up."""
 
     layer: Whole
@@ -230,8 +209,7 @@ class HeadEnergy:
     energy: Joule
 
 
-@dataclass(frozen=True)
-class CostOfAttention:
+class CostOfAttention(Part):
     """All attention of a model, one token. batch: sequences. heads: one that stands for all, if assumed."""
 
     batch: Whole
@@ -241,8 +219,7 @@ class CostOfAttention:
     heads: Annotated[tuple[HeadEnergy, ...], COLUMNS]
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(Part):
     """One parameter moved.
 
     parameter, where: its name; technology, activity, design or head.  factor: by which it moved.
@@ -257,8 +234,7 @@ class Change:
     area: Number
 
 
-@dataclass(frozen=True)
-class CostSweep:
+class CostSweep(Part):
     """Costs of a head over one parameter. refresh: share of the energy that refreshes take.
 
     throughput: of a layer.
@@ -274,16 +250,14 @@ class CostSweep:
     throughput: Annotated[tuple[float, ...], "tokens/s"]
 
 
-@dataclass(frozen=True)
-class LeftOut:
+class LeftOut(Part):
     """where: block of the estimate that lacks it.  what: in words."""
 
     where: str
     what: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class CostResult(Result):
+class CostResult(Result, kw_only=True):
     """Of `gaincell cost`. gpu_context: tokens in the GPU's cache.  notes: what a user has to know."""
 
     model: CostedModel
@@ -304,3 +278,69 @@ class CostResult(Result):
     sweeps: Mapping[str, CostSweep]
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
+
+
+class Sizes(Part):
+    """tile: columns of a sub-tile.  rows: of its key array.  tiles: of a head.  layers: of cells."""
+
+    tile: Whole
+    rows: Whole
+    tiles: Whole
+    layers: Whole
+
+
+class Rectangle(Part):
+    """name, kind: what it is.  x, y: lower left corner."""
+
+    name: str
+    kind: str
+    x: Metre
+    y: Metre
+    w: Metre
+    h: Metre
+
+
+class Wire(Part):
+    """One tapped bit line: from (x, y), on the diagonal, horizontally to `to`."""
+
+    x: Metre
+    y: Metre
+    to: Metre
+
+
+class Plan(Part):
+    """Rectangles that do not overlap, inside an outline from (0, 0) to (w, h), and the wires over them."""
+
+    w: Metre
+    h: Metre
+    rectangles: tuple[Rectangle, ...]
+    wires: Annotated[tuple[Wire, ...], COLUMNS] = ()
+
+
+class Plans(Part):
+    """A sub-tile, and a head of such."""
+
+    tile: Plan
+    head: Plan
+
+
+class Stack(Part):
+    """Cells in layers: their area and that of the head. cited_cells: of the paper."""
+
+    layers: Whole
+    cells: SquareMetre
+    head: SquareMetre
+    cited_cells: Annotated[SquareMetre, PAPER_AREA]
+
+
+class FloorplanResult(Result, kw_only=True):
+    """Of `gaincell floorplan`. areas: of a head, by block.  shared: those that no sub-tile has of its own."""
+
+    design: Chip
+    technology: str
+    sizes: Sizes
+    areas: Mapping[str, SquareMetre]
+    shared: tuple[str, ...]
+    floorplan: Plans
+    cited: Mapping[str, Annotated[SquareMetre, PAPER_AREA]]
+    stack: tuple[Stack, ...]

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
 from gaincell.results.codec import Kind
-from gaincell.results.common import Result
+from gaincell.results.common import Part, Result
 
 ChargeUnits: TypeAlias = Annotated[tuple[float, ...], "charge units", "measured"]
 MeasuredVolts: TypeAlias = Annotated[tuple[float, ...], "V", "measured"]
 
 
-@dataclass(frozen=True)
-class Fitted:
+class Fitted(Part):
     """A number, some numbers or a word of a fit. interval: of 95 % confidence."""
 
     value: object
@@ -23,8 +21,7 @@ class Fitted:
     interval: tuple[float, ...] | None = None
 
 
-@dataclass(frozen=True)
-class CellCurves:
+class CellCurves(Part):
     """nominal, cells: over u, stored voltage relative to V_offset.  measured: over measured_u."""
 
     u: MeasuredVolts
@@ -34,8 +31,7 @@ class CellCurves:
     cells: Annotated[tuple[tuple[float, ...], ...], "charge units", "measured"]
 
 
-@dataclass(frozen=True)
-class Decay:
+class Decay(Part):
     """Stored voltage of one cell over time."""
 
     time: Annotated[tuple[float, ...], "s", "measured"]
@@ -43,8 +39,7 @@ class Decay:
     fitted: MeasuredVolts
 
 
-@dataclass(frozen=True, kw_only=True)
-class DeviceResult(Result):
+class DeviceResult(Result, kw_only=True):
     """A device with the numbers of its fit, by name."""
 
     device: str

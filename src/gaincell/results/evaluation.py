@@ -1,12 +1,14 @@
-"""What `gaincell evaluate`, `ablate` and `fidelity` find out about a model."""
+"""What `gaincell evaluate`, `ablate`, `fidelity` and `activity` find out about a model."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, fields
 from typing import Annotated, TypeAlias
 
-from gaincell.results.codec import REST, Numbers
+from gaincell.errors import InputError
+from gaincell.results.codec import COLUMNS, REST, Numbers
 from gaincell.results.common import (
     Chip,
     Counted,
@@ -15,11 +17,12 @@ from gaincell.results.common import (
     Named,
     NamedModel,
     Number,
+    Part,
     Result,
     Value,
     Whole,
 )
-from gaincell.units import Second
+from gaincell.units import Second, Volt
 
 Heads: TypeAlias = tuple[tuple[float, ...], ...]
 """[layers][heads], or [layers][key/value heads]."""
@@ -30,8 +33,7 @@ Many: TypeAlias = Annotated[tuple[float, ...], "1"]
 PerItem: TypeAlias = Annotated[tuple[float | tuple[float, ...], ...], "1"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluationResult(Result):
+class EvaluationResult(Result, kw_only=True):
     """Of a model on a text. design: None in software.  gains: whose, in words.  stage: of a RUN, if named."""
 
     model: NamedModel
@@ -41,8 +43,7 @@ class EvaluationResult(Result):
     stage: str | None = None
 
 
-@dataclass(frozen=True)
-class AblationRow:
+class AblationRow(Part):
     """One constraint.
 
     kind: "off" (switched off, the others on), "ring" (a shorter ring) or "on" (on alone).
@@ -64,23 +65,20 @@ class AblationRow:
         return self.not_exercised is None
 
 
-@dataclass(frozen=True, kw_only=True)
-class AblationResult(EvaluationResult):
+class AblationResult(EvaluationResult, kw_only=True):
     """What every constraint of the hardware costs."""
 
     text: Named
     ablation: tuple[AblationRow, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FidelityResult(EvaluationResult):
+class FidelityResult(EvaluationResult, kw_only=True):
     """Every head beside that of the pretrained model, by name of the number: see evaluation/fidelity.py."""
 
     fidelity: Mapping[str, Annotated[Heads, "1"]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PerplexityResult(EvaluationResult):
+class PerplexityResult(EvaluationResult, kw_only=True):
     """By blocks-T or strided-T-S. numbers: "measured" in software, else "simulated"."""
 
     numbers: Numbers
@@ -91,11 +89,9 @@ class PerplexityResult(EvaluationResult):
     perplexity_error: Number | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class RollingResult(EvaluationResult):
-    """Of whole documents, by words, tokens and bytes."""
+class RollingPerplexity(Part, kw_only=True):
+    """Of whole documents, by words, tokens and bytes; words and bytes are those of the published text."""
 
-    numbers: Numbers
     word_perplexity: Number
     token_perplexity: Number
     byte_perplexity: Number
@@ -108,8 +104,13 @@ class RollingResult(EvaluationResult):
     word_perplexity_error: Number | None = None
 
 
-@dataclass(frozen=True)
-class ContextPoint:
+class RollingResult(RollingPerplexity, EvaluationResult, kw_only=True):
+    """By rolling-T."""
+
+    numbers: Numbers
+
+
+class ContextPoint(Part):
     """What one length of context gives.
 
     context: tokens before the first target.  perplexity: of the targets.
@@ -124,16 +125,14 @@ class ContextPoint:
     per_block: Nats = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ContextResult(EvaluationResult):
+class ContextResult(EvaluationResult, kw_only=True):
     """Perplexity over the length of the context."""
 
     numbers: Numbers
     context: tuple[ContextPoint, ...]
 
 
-@dataclass(frozen=True)
-class ContextCurve:
+class ContextCurve(Part):
     """Of a model of some layers on rings of `window` columns."""
 
     layers: Whole
@@ -141,8 +140,7 @@ class ContextCurve:
     context: tuple[ContextPoint, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class DepthResult(Result):
+class DepthResult(Result, kw_only=True):
     """Of recipes/depth.py: models of other depths on other rings."""
 
     training_tokens: CountedTokens
@@ -150,8 +148,7 @@ class DepthResult(Result):
     curves: tuple[ContextCurve, ...]
 
 
-@dataclass(frozen=True)
-class RepetitionPoint:
+class RepetitionPoint(Part):
     """One kind of tokens.
 
     kind: one of evaluation.repetition.KINDS.  tokens: how many of them were predicted.  nll: mean, a token.
@@ -166,24 +163,21 @@ class RepetitionPoint:
     counts: Annotated[tuple[int, ...], "tokens", "measured"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class RepetitionResult(EvaluationResult):
+class RepetitionResult(EvaluationResult, kw_only=True):
     """What a model finds again in its context."""
 
     numbers: Numbers
     repetition: tuple[RepetitionPoint, ...]
 
 
-@dataclass(frozen=True)
-class RefreshPolicy:
+class RefreshPolicy(Part):
     """kind: of arrays.refresh.  every: so many tokens or seconds."""
 
     kind: str
     every: Value | None = None
 
 
-@dataclass(frozen=True)
-class PauseRow:
+class PauseRow(Part):
     """What a pause left; time, refreshes and columns written in every key/value head: of one block."""
 
     idle: Second
@@ -196,8 +190,7 @@ class PauseRow:
     writes: Annotated[int, "columns"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PausesResult(EvaluationResult):
+class PausesResult(EvaluationResult, kw_only=True):
     """Perplexity after pauses."""
 
     design: Chip
@@ -205,8 +198,7 @@ class PausesResult(EvaluationResult):
     pauses: tuple[PauseRow, ...]
 
 
-@dataclass(frozen=True)
-class Strength:
+class Strength(Part):
     """Of an error that differs from chip to chip."""
 
     value: float | tuple[float, ...]
@@ -214,8 +206,7 @@ class Strength:
     kind: Kind = "simulated"
 
 
-@dataclass(frozen=True)
-class ChipSpread:
+class ChipSpread(Part):
     """Of virtual chips (evaluation/chips.py). number: of each.  spread: what differs, by name; its seed."""
 
     perplexity: Many
@@ -232,31 +223,25 @@ class ChipSpread:
     ratio_interval: Many | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChipsResult(EvaluationResult):
+class ChipsResult(EvaluationResult, kw_only=True):
     """One model on many virtual chips."""
 
     chips: ChipSpread
 
 
-@dataclass(frozen=True)
-class Harness:
-    """The evaluation harness."""
-
+class Harness(Part):
     name: str
     version: str
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(Part):
     """A score and its standard error."""
 
     score: Value
     error: Value | None = None
 
 
-@dataclass(frozen=True)
-class TaskScores:
+class TaskScores(Part):
     """Of one task: see evaluation/harness.py. items, of: evaluated, and there are.  per_item: by metric."""
 
     task: str
@@ -269,8 +254,7 @@ class TaskScores:
     per_item: Mapping[str, PerItem]
 
 
-@dataclass(frozen=True)
-class ScoreSpread:
+class ScoreSpread(Part):
     """Of one score over chips; perplexities have ratio and yield, other scores a difference."""
 
     nominal: Number
@@ -287,8 +271,7 @@ class ScoreSpread:
     per_item: Annotated[tuple[tuple[float | tuple[float, ...], ...], ...], "1"] | None = None
 
 
-@dataclass(frozen=True)
-class TaskChips:
+class TaskChips(Part):
     """Scores of virtual chips, by task/metric."""
 
     number: Annotated[tuple[int, ...], "1"]
@@ -297,8 +280,7 @@ class TaskChips:
     spread: Annotated[Mapping[str, Strength], REST]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TasksResult(EvaluationResult):
+class TasksResult(EvaluationResult, kw_only=True):
     """Scores of `gaincell evaluate --tasks`. dtype: of the weights.  softmax: its type."""
 
     numbers: Numbers
@@ -315,28 +297,104 @@ class TasksResult(EvaluationResult):
     chips: TaskChips | None = None
 
 
-@dataclass(frozen=True)
-class ComparedScore:
+class ComparedScore(Metric):
     """difference: to the reference, on the same items; points of an accuracy, the ratio of perplexities."""
 
-    score: Value
-    error: Value | None = None
     difference: Value | None = None
     difference_error: Value | None = None
 
 
-@dataclass(frozen=True)
-class ComparedModel:
+class ComparedModel(Part):
     """entries: by task/metric."""
 
     name: str
     entries: Mapping[str, ComparedScore]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ComparisonResult(Result):
+class ComparisonResult(Result, kw_only=True):
     """Of `gaincell table`. reference: name of the model that the others are compared to."""
 
     reference: str
     rows: tuple[ComparedModel, ...]
     notes: tuple[str, ...]
+
+
+ASSUMED = "assumed"
+"""Source of an activity that nobody measured."""
+
+
+class HeadActivity(Part):
+    """Means over tokens (and rows or columns) of one query head of one layer.
+
+    layer, head: which.
+    query_pulse: mean query pulse over T_max, in [0, 1]; of |q| with signed queries.
+    query_active: share of query pulses above 0.
+    score_pulse: mean phi(S) over T_max, over the valid columns.
+    score_active: share of phi(S) above 0, of the valid columns.
+    score_negative: mean max(-S, 0) over S_sat, over the valid columns: net charge that the cells sink; the
+    converter has no lower limit, so that it may exceed 1.
+    key_level, value_level: mean |u| of stored keys and values as written.
+    key_square, value_square: mean u^2 of the same.
+    output_pulse: mean |output| over T_max of the sub-tiles.
+    valid_columns: mean number of valid columns that a query saw.
+
+    Raises InputError for a share outside [0, 1], a negative or an infinite number.
+    """
+
+    layer: Whole
+    head: Whole
+    query_pulse: Number
+    query_active: Number
+    score_pulse: Number
+    score_active: Number
+    score_negative: Number
+    key_level: Volt
+    value_level: Volt
+    key_square: Annotated[float, "V^2"]
+    value_square: Annotated[float, "V^2"]
+    output_pulse: Number
+    valid_columns: Number
+
+    def __post_init__(self) -> None:
+        for name, found in asdict(self).items():
+            share = name.endswith(("pulse", "active"))
+            if not (math.isfinite(found) and found >= 0 and (found <= 1 + 1e-9 or not share)):
+                allowed = "0 to 1" if share else "a finite number, 0 or above"
+                raise InputError(f"activity: {name} = {found!r} is out of range; allowed: {allowed}")
+
+
+HEAD_NUMBERS = tuple(f.name for f in fields(HeadActivity) if f.name not in ("layer", "head"))
+"""What of a HeadActivity is a number that can be averaged."""
+
+
+class ActivityOfHeads(Part):
+    """Of a model on a text.
+
+    source: what it was measured on, or "assumed".  tokens: measured; 0 when assumed.  heads: one or more.
+    design: hash of the chip whose arrays were observed; None when assumed.
+    """
+
+    source: str
+    tokens: Annotated[int, "tokens"]
+    heads: Annotated[tuple[HeadActivity, ...], COLUMNS]
+    design: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.heads:
+            raise InputError("an activity needs at least one head")
+
+    @property
+    def is_assumed(self) -> bool:
+        return self.source == ASSUMED
+
+    def mean(self) -> HeadActivity:
+        """The average over heads, all of the same weight; layer and head are 0."""
+        means = {name: sum(getattr(h, name) for h in self.heads) / len(self.heads) for name in HEAD_NUMBERS}
+        return HeadActivity(layer=0, head=0, **means)
+
+
+class ActivityResult(EvaluationResult, kw_only=True):
+    """Of `gaincell activity`: a model with arrays on a text."""
+
+    design: Chip
+    activity: ActivityOfHeads

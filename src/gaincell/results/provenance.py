@@ -9,6 +9,7 @@ import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,10 @@ def made(
 ) -> Provenance:
     """How results came about: design, versions, commit, seed, hardware, protocol, command, date.
 
-    Args:
-        command: the command line; paths in it are reduced to base names.
-        seed: of every random choice.
-        protocol: of the evaluation, in words.
-        design_hash: of the design.
-        inputs: name (no path) -> content hash of what went in: base model, text.
+    command: the command line; paths in it are reduced to base names.  seed: of every random choice.
+    protocol: of the evaluation, in words.  inputs: name (no path) -> content hash of base model, text, ...
     """
+    packages = {package: metadata.version(package) for package in ("torch", "transformers")}
     return Provenance(
         command=" ".join(without_paths(command)),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -41,7 +39,7 @@ def made(
         inputs=dict(inputs or {}),
         seed=seed,
         protocol=protocol,
-        versions=_versions(),
+        versions={"python": platform.python_version(), "gaincell": __version__, **packages},
         commit=_commit(),
         hardware=hardware(),
     )
@@ -74,13 +72,6 @@ def hash_of(ids: Any) -> str:
     return hashlib.sha256(ids.cpu().int().numpy().tobytes()).hexdigest()[:12]
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "gaincell": __version__}
-    for package in ("torch", "transformers"):
-        versions[package] = metadata.version(package)
-    return versions
-
-
 def code() -> str:
     """Which gaincell this is: the commit of its source tree, else the version installed."""
     return _commit() or metadata.version("gaincell")
@@ -91,12 +82,10 @@ def _commit() -> str | None:
     here = Path(__file__).resolve()
     if here.parents[2].name != "src" or not (here.parents[3] / ".git").exists():
         return None
+    git = partial(subprocess.run, cwd=here.parents[3], capture_output=True, text=True, timeout=10)
     try:
-        git = ["git", "-C", str(here.parents[3])]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--", "src"], capture_output=True, text=True, timeout=10
-        )
+        head = git(["git", "rev-parse", "HEAD"])
+        changed = git(["git", "status", "--porcelain", "--", "src"])
     except (OSError, subprocess.TimeoutExpired):
         return None
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else None

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
 from gaincell.results.codec import Cited
-from gaincell.results.common import Chip, CountedTokens, Number, Result, Value, Whole
+from gaincell.results.common import Chip, CountedTokens, Number, Part, Result, Value, Whole
 from gaincell.units import Joule, SquareMetre
 
 PAPER = Cited("Leroux et al. 2025 [R]")
 Periods: TypeAlias = Annotated[tuple[tuple[int, ...], ...], "clock periods"]
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(Part):
     """Of a head. tokens: that were simulated."""
 
     columns: Whole
@@ -30,8 +28,7 @@ class Sizes:
     tokens: Whole
 
 
-@dataclass(frozen=True)
-class RtlCheck:
+class RtlCheck(Part):
     """name: as in the head of rtl/verification.py.  how: in words.  different: of those compared.
 
     note: the first differences, or, where `different` is None, why it was not done.
@@ -49,8 +46,7 @@ class RtlCheck:
         return self.different is not None and self.different.value > 0
 
 
-@dataclass(frozen=True)
-class Phase:
+class Phase(Part):
     """When a phase of the first token was seen on the wires, and when the schedule has it."""
 
     name: str
@@ -58,8 +54,7 @@ class Phase:
     scheduled: Periods
 
 
-@dataclass(frozen=True)
-class Module:
+class Module(Part):
     """A kind of module: how often it is placed, what each holds, area of all, energy of all a token."""
 
     name: str
@@ -71,8 +66,7 @@ class Module:
     energy: Joule | None = None
 
 
-@dataclass(frozen=True)
-class Total:
+class Total(Part):
     """Of all modules."""
 
     gates: Whole
@@ -81,16 +75,14 @@ class Total:
     energy: Joule | None = None
 
 
-@dataclass(frozen=True)
-class Hypothesis:
+class Hypothesis(Part):
     """name: as in the head of rtl/energy.py.  energy: a token more, of all query heads of the group."""
 
     name: str
     energy: Joule
 
 
-@dataclass(frozen=True)
-class RtlEnergy:
+class RtlEnergy(Part):
     """Of a mean token, all query heads of the group.
 
     synthesised: gates, registers and clock.  formula: of gaincell cost for as many columns, no routing.
@@ -108,16 +100,14 @@ class RtlEnergy:
     paper: Annotated[Joule, PAPER]
 
 
-@dataclass(frozen=True)
-class Library:
+class Library(Part):
     """Mapped to the cells of a Liberty file."""
 
     area: Annotated[float, "library's unit"]
     cells: Whole
 
 
-@dataclass(frozen=True, kw_only=True)
-class RtlResult(Result):
+class RtlResult(Result, kw_only=True):
     """Of `gaincell rtl`."""
 
     design: Chip
@@ -132,8 +122,7 @@ class RtlResult(Result):
     library: Library | None = None
 
 
-@dataclass(frozen=True)
-class WordLength:
+class WordLength(Part):
     """Stages with one number of guard bits: perplexity, and shares of codes unlike those of exact stages."""
 
     guard_bits: Whole
@@ -144,8 +133,7 @@ class WordLength:
     v_codes_different: Number
 
 
-@dataclass(frozen=True, kw_only=True)
-class WordLengthsResult(Result):
+class WordLengthsResult(Result, kw_only=True):
     """Of recipes/word_lengths.py. exact: perplexity with exact stages."""
 
     model: str

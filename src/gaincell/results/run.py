@@ -1,9 +1,9 @@
-"""run.json: what `gaincell map`, `train` and `adapt` make of a model, stage by stage."""
+"""run.json: what `gaincell map`, `train`, `adapt`, `codesign` make of a model; comparisons of such runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Literal, TypeAlias
 
 from gaincell.results.codec import Numbers
@@ -11,8 +11,10 @@ from gaincell.results.common import (
     Chip,
     Counted,
     CountedTokens,
+    Named,
     NamedModel,
     Number,
+    Part,
     Result,
     Value,
     Values,
@@ -20,6 +22,7 @@ from gaincell.results.common import (
     nothing,
 )
 from gaincell.results.evaluation import BitPerByte, Many, Nat, Nats
+from gaincell.units import Joule, Second, Volt
 
 FILE = "run.json"
 """Of a RUN directory."""
@@ -30,10 +33,12 @@ DISTANCES: Mapping[Rule, str] = {"relative": "fraction of sigma", "released": "t
 MeasuredSeconds: TypeAlias = Annotated[float, "s", "measured"]
 PerHead: TypeAlias = Annotated[tuple[tuple[float, ...], ...], "fraction of sigma"]
 """[layers][heads]."""
+Measured: TypeAlias = Annotated[float, "1", "measured"]
+Volts: TypeAlias = Annotated[tuple[float, ...], "V"]
 Current: TypeAlias = Annotated[tuple[float, ...], "charge units"]
+Charge: TypeAlias = Annotated[float, "charge units"]
 
 
-@dataclass(frozen=True)
 class AttachedModel(NamedModel):
     """A model on arrays, and its size."""
 
@@ -44,8 +49,7 @@ class AttachedModel(NamedModel):
     head_dim: Counted
 
 
-@dataclass(frozen=True)
-class UsedText:
+class UsedText(Part):
     """A text and how much of it was used."""
 
     name: str
@@ -54,16 +58,14 @@ class UsedText:
     training_tokens: CountedTokens | None = None
 
 
-@dataclass(frozen=True)
-class BlockLosses:
+class BlockLosses(Part):
     """Summed losses and counts of the blocks of an evaluation."""
 
     nll: Nats
     predictions: Annotated[tuple[int, ...], "tokens", "measured"]
 
 
-@dataclass(frozen=True)
-class TrainingCurve:
+class TrainingCurve(Part):
     """Evaluations during a training. numbers: "measured" with softmax attention, else "simulated"."""
 
     numbers: Numbers
@@ -71,8 +73,7 @@ class TrainingCurve:
     perplexity: Many
 
 
-@dataclass(frozen=True)
-class AdaptationHistory:
+class AdaptationHistory(Part):
     """Of the published method: an entry an iteration. perplexity: of the calibration text."""
 
     iteration: Many
@@ -80,8 +81,7 @@ class AdaptationHistory:
     perplexity: Many
 
 
-@dataclass(frozen=True, kw_only=True)
-class Adaptation:
+class Adaptation(Part, kw_only=True):
     """One adaptation: see adaptation.result.AdaptationResult.
 
     worst: the place of the largest residual.  skipped, saturated: places.  start, rule: earlier files have
@@ -104,8 +104,7 @@ class Adaptation:
     history: AdaptationHistory | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class StageResult:
+class StageResult(Part, kw_only=True):
     """One line of the table of a run.
 
     numbers: "measured" in software, else "simulated".  training_tokens: beyond the pretrained model.
@@ -130,12 +129,11 @@ class StageResult:
     ratio_to_continued: Number | None = None
     ratio_to_continued_error: Number | None = None
     curve: TrainingCurve | None = None
-    step_time: Mapping[str, Annotated[float, "1", "measured"]] | None = None
+    step_time: Mapping[str, Measured] | None = None
     adaptation: Adaptation | None = None
 
 
-@dataclass(frozen=True)
-class Spread:
+class Spread(Part):
     """Residuals of a stage in every head."""
 
     mean: PerHead
@@ -146,26 +144,23 @@ Mismatch: TypeAlias = Mapping[str, Mapping[str, Spread]]
 """Before and after an adaptation, by stage: q, k, v, out."""
 
 
-@dataclass(frozen=True)
-class CodeShares:
+class CodeShares(Part):
     """How often every code of a converter is used."""
 
     code: Annotated[tuple[int, ...], "code"]
     share: Many
 
 
-@dataclass(frozen=True)
-class CellCurve:
+class CellCurve(Part):
     """Current of a cell and of the linear one over its stored voltage relative to its offset."""
 
     name: str
-    u: Annotated[tuple[float, ...], "V"]
+    u: Volts
     linear: Current
     nonlinear: Current
 
 
-@dataclass(frozen=True, kw_only=True)
-class StagedResult(Result):
+class StagedResult(Result, kw_only=True):
     """Anything with stages. saved: whose model lies beside the file; not stated: the last."""
 
     model: NamedModel
@@ -183,15 +178,13 @@ class StagedResult(Result):
         return next(stage for stage in self.stages[::-1] if self.saved in (None, "", stage.name))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Adaptations(Result):
+class Adaptations(Result, kw_only=True):
     """Anything with adaptations, by method."""
 
     adaptation: Mapping[str, Adaptation]
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdaptedResult(Adaptations, StagedResult):
+class AdaptedResult(Adaptations, StagedResult, kw_only=True):
     """Of `gaincell adapt`. codes: by model, then stage (q, k, v, out)."""
 
     model: AttachedModel
@@ -201,17 +194,169 @@ class AdaptedResult(Adaptations, StagedResult):
     cell: CellCurve | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class MappedResult(AdaptedResult):
+class MappedResult(AdaptedResult, kw_only=True):
     """Of `gaincell map`. silent: stages of the linear model without variance."""
 
     silent: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainedResult(StagedResult):
+class TrainedResult(StagedResult, kw_only=True):
     """Of `gaincell train`. set: what was set otherwise than in the recipe.  software: its perplexity."""
 
     recipe: str
     set: Mapping[str, str] = field(default_factory=nothing)
-    software: Annotated[float, "1", "measured"]
+    software: Measured
+
+
+class Circuits(Part):
+    """What of a chip can be learned. Levels: relative pulse widths, and voltages about V_offset."""
+
+    score_saturation_per_row: Charge
+    output_saturation_per_column: Charge
+    query_levels: Many | None = None
+    storage_levels: Volts | None = None
+
+
+class LearnedCircuits(Part):
+    """Before and after."""
+
+    start: Circuits
+    learned: Circuits
+
+
+class JointTraining(Part):
+    """Of model and chip. weights: whether the model's were trained along."""
+
+    steps: Annotated[int, "1", "measured"]
+    tokens: CountedTokens
+    learning_rate: Measured
+    scale_learning_rate: Measured
+    circuit_rate: Measured
+    weights: bool
+    seconds: MeasuredSeconds
+
+
+class PairedLosses(Part):
+    """Summed losses of every block, adapted and trained."""
+
+    predictions: Annotated[tuple[int, ...], "tokens", "measured"]
+    adapted: Nats
+    trained: Nats
+
+
+class Histogram(Part):
+    """Of the signals of a stage."""
+
+    edges: Values
+    share: Many
+
+
+class LearnedChip(Part, kw_only=True):
+    """One training. start: the chip before it.  energy: of all attention and one token, bottom-up."""
+
+    model: AttachedModel
+    design: Chip
+    start: Chip
+    learn: tuple[str, ...]
+    circuits: LearnedCircuits
+    training: JointTraining
+    text: UsedText
+    adaptation: Mapping[str, Adaptation]
+    stages: tuple[StageResult, ...]
+    blocks: PairedLosses
+    energy: Joule
+    signals: Mapping[str, Histogram]
+
+    @property
+    def perplexities(self) -> Mapping[str, float]:
+        """By stage: adapted, trained."""
+        return {stage.name: stage.perplexity for stage in self.stages}
+
+
+class CodesignResult(LearnedChip, AdaptedResult, kw_only=True):
+    """Of `gaincell codesign`."""
+
+
+class ComparedChip(LearnedChip, kw_only=True):
+    """name: what was learned.  chip: which, by its levels.  levels: how many codes."""
+
+    name: str
+    chip: str
+    levels: Mapping[str, Whole]
+    command: str
+
+
+class CodesignComparison(Result, kw_only=True):
+    """Of recipes/codesign.py."""
+
+    model: AttachedModel
+    text: UsedText
+    points: tuple[ComparedChip, ...]
+
+
+class CellStage(Part):
+    """Perplexity of the model, as one of several steps left it."""
+
+    perplexity: Number
+    perplexity_error: Number | None = None
+    seconds: MeasuredSeconds | None = None
+
+
+class TimedModel(AttachedModel):
+    """token_period: on the chip."""
+
+    token_period: Second
+
+
+class DescribedChip(Named):
+    """A chip in words."""
+
+    description: str
+
+
+class TitledCurve(Part):
+    """F: current over the voltage relative to its offset."""
+
+    title: str
+    name: str
+    u: Volts
+    F: Current
+
+
+class CellResult(Result, kw_only=True):
+    """stages: by what was done."""
+
+    design: Chip
+    stages: Mapping[str, CellStage]
+
+
+class CellDesignResult(CellResult, Adaptations, kw_only=True):
+    """A design of the literature; its numbers are explained in recipes/cells.py."""
+
+    model: TimedModel
+    text: UsedText
+    retention_time: Value
+    layers: Value
+    token_period: Second
+    window: Value
+    tokens_to_1_e: Annotated[float, "tokens"]
+    deviation: Number
+    current_at_offset: Number
+    half_level: Volt
+    refresh_interval: Second
+    refresh_tokens: Annotated[float, "tokens"]
+
+
+class CellAdaptationResult(CellResult, Adaptations, kw_only=True):
+    """Both methods of adaptation on one cell of one chip."""
+
+    model: TimedModel
+    text: UsedText
+    chip: DescribedChip
+    cell: TitledCurve
+
+
+class ScoresResult(CellResult, kw_only=True):
+    """error_of_scores: of every layer."""
+
+    error_of_scores: Many

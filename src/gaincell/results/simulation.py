@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
 from gaincell.results.codec import COLUMNS
-from gaincell.results.common import Chip, CountedTokens, NamedModel, Number, Result, Whole
+from gaincell.results.common import Chip, CountedTokens, NamedModel, Number, Part, Result, Whole
 from gaincell.units import Coulomb, PerSecond, Second
 
 Seconds: TypeAlias = Annotated[tuple[float, ...], "s"]
@@ -17,8 +16,7 @@ Amperes: TypeAlias = Annotated[tuple[float, ...], "A"]
 Coulombs: TypeAlias = Annotated[tuple[float, ...], "C"]
 
 
-@dataclass(frozen=True)
-class SchedulePhase:
+class SchedulePhase(Part):
     """basis: "computed" or "assumed"."""
 
     name: str
@@ -27,8 +25,7 @@ class SchedulePhase:
     circuits: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class StepSchedule:
+class StepSchedule(Part):
     """Of one step. latency: of it.  token_period: of all layers.  utilisation: by circuit."""
 
     phases: tuple[SchedulePhase, ...]
@@ -37,8 +34,7 @@ class StepSchedule:
     utilisation: Mapping[str, Number]
 
 
-@dataclass(frozen=True)
-class ScheduleEvent:
+class ScheduleEvent(Part):
     """A phase of one query head of one token."""
 
     phase: str
@@ -50,16 +46,14 @@ class ScheduleEvent:
     circuits: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Timeline:
+class Timeline(Part):
     """Of the first tokens."""
 
     events: tuple[ScheduleEvent, ...]
     token_ends: Seconds
 
 
-@dataclass(frozen=True)
-class LatencySensitivity:
+class LatencySensitivity(Part):
     """With another assumed latency."""
 
     unstated_latency: Second
@@ -68,8 +62,7 @@ class LatencySensitivity:
     decay_per_token: Number
 
 
-@dataclass(frozen=True)
-class TracedStep:
+class TracedStep(Part):
     """A head after a token. oldest_left: of the oldest voltage.  pulses: shares of the columns held."""
 
     token: Whole
@@ -81,8 +74,7 @@ class TracedStep:
     output_rms: Annotated[float, "full scales"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeadResult(Result):
+class HeadResult(Result, kw_only=True):
     """Of `gaincell simulate head`. chip_time: that has passed on the chip."""
 
     design: Chip
@@ -95,8 +87,7 @@ class HeadResult(Result):
     chip_time: Second
 
 
-@dataclass(frozen=True)
-class Waveforms:
+class Waveforms(Part):
     """Those of arrays.waveforms over time; score_saturation, output_saturation: of charges."""
 
     time: Seconds
@@ -114,16 +105,14 @@ class Waveforms:
     output_saturation: Coulomb
 
 
-@dataclass(frozen=True, kw_only=True)
-class TileResult(Result):
+class TileResult(Result, kw_only=True):
     """Of `gaincell simulate tile`."""
 
     design: Chip
     waveforms: Waveforms
 
 
-@dataclass(frozen=True, kw_only=True)
-class GenerationResult(Result):
+class GenerationResult(Result, kw_only=True):
     """Text written on a ring. tokens: of it, without the prompt.  writes: columns in every key/value head."""
 
     model: NamedModel

@@ -1,20 +1,22 @@
-"""Circuits in ngspice: a cell, arrays against their model, energies, wires."""
+"""Circuits in ngspice: a cell, arrays against their model, energies, wires, writes, and the digital block."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
-from gaincell.results.common import Number, Result, Value, Values, Whole
-from gaincell.units import Joule, Second, Volt
+from gaincell.results.common import Number, Part, Result, Value, Values, Whole
+from gaincell.units import Hertz, Joule, Second, Volt
 
 Volts: TypeAlias = Annotated[tuple[float, ...], "V"]
 VoltTable: TypeAlias = Annotated[tuple[tuple[float, ...], ...], "V"]
 Seconds: TypeAlias = Annotated[tuple[float, ...], "s"]
 Amperes: TypeAlias = Annotated[tuple[float, ...], "A"]
 Coulombs: TypeAlias = Annotated[tuple[float, ...], "C"]
+Joules: TypeAlias = Annotated[tuple[float, ...], "J"]
 Codes: TypeAlias = Annotated[tuple[float, ...], "codes"]
+CodeTable: TypeAlias = Annotated[tuple[tuple[float, ...], ...], "codes"]
+Steps: TypeAlias = Annotated[tuple[float, ...], "steps"]
 Celsius: TypeAlias = Annotated[float, "C"]
 OhmPerCell: TypeAlias = Annotated[float, "Ohm per cell"]
 FaradPerCell: TypeAlias = Annotated[float, "F per cell"]
@@ -22,8 +24,7 @@ Drop: TypeAlias = Annotated[float, "of the farthest cell's current"]
 OfLine: TypeAlias = Annotated[float, "of the line's current"]
 
 
-@dataclass(frozen=True)
-class OperatingPoint:
+class OperatingPoint(Part):
     """Where circuits operated. process: a corner, or a section of a kit."""
 
     process: str
@@ -34,16 +35,14 @@ class OperatingPoint:
         return f"{self.process}, {self.temperature:g} °C, {self.supply:g} V"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SpiceResult(Result):
+class SpiceResult(Result, kw_only=True):
     """technology: transistor models.  ngspice: its version."""
 
     technology: str
     ngspice: str
 
 
-@dataclass(frozen=True)
-class CellCurve:
+class CellCurve(Part):
     """current: DC, over volts.  charge: of a full pulse, over levels.  of_the_design: of the chip's own cell.
 
     r_squared_against_it: share of the variance of `charge` that it explains, unfitted.
@@ -57,8 +56,7 @@ class CellCurve:
     r_squared_against_it: Number
 
 
-@dataclass(frozen=True)
-class CellMismatch:
+class CellMismatch(Part):
     """charge: of every cell, over the levels of the curve.  a_vt: Pelgrom's constant."""
 
     cells: Number
@@ -67,8 +65,7 @@ class CellMismatch:
     a_vt: Annotated[float, "V m"]
 
 
-@dataclass(frozen=True)
-class CornerCurve:
+class CornerCurve(Part):
     """DC current in one corner."""
 
     process: str
@@ -77,16 +74,14 @@ class CornerCurve:
     current: Amperes
 
 
-@dataclass(frozen=True)
-class CellCorners:
+class CellCorners(Part):
     """volts: stored, scaled with the supply."""
 
     volts: Annotated[tuple[float, ...], "V at nominal supply"]
     curves: tuple[CornerCurve, ...]
 
 
-@dataclass(frozen=True)
-class CellWrite:
+class CellWrite(Part):
     """Of every level of the DAC; infinite: not settled within the write. stored: over time."""
 
     levels: Volts
@@ -96,8 +91,7 @@ class CellWrite:
     stored: VoltTable
 
 
-@dataclass(frozen=True)
-class CellRetention:
+class CellRetention(Part):
     """Voltages of several cells over time. with_default_gmin: what the simulator's own conductance does."""
 
     set_by_a_leak: bool
@@ -109,8 +103,7 @@ class CellRetention:
     with_tunnelling: VoltTable
 
 
-@dataclass(frozen=True)
-class CellDisturb:
+class CellDisturb(Part):
     """Changes of stored voltages."""
 
     stored: Volts
@@ -118,8 +111,7 @@ class CellDisturb:
     half_selected: Volts
 
 
-@dataclass(frozen=True, kw_only=True)
-class CharacterisationResult(SpiceResult):
+class CharacterisationResult(SpiceResult, kw_only=True):
     """Of `gaincell spice characterise`."""
 
     curve: CellCurve
@@ -130,8 +122,7 @@ class CharacterisationResult(SpiceResult):
     disturb: CellDisturb
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(Part):
     """A tolerance that was stated beforehand."""
 
     name: str
@@ -140,8 +131,7 @@ class Check:
     passed: bool
 
 
-@dataclass(frozen=True)
-class AffineFit:
+class AffineFit(Part):
     """From the model to the simulation, of columns in range. None: too few of them, or no sign to tell."""
 
     gain: Number | None = None
@@ -150,8 +140,7 @@ class AffineFit:
     rms_in_range: Second | None = None
 
 
-@dataclass(frozen=True)
-class ReadEnergy:
+class ReadEnergy(Part):
     """Of one block, in both phases of a read. lines: that were simulated."""
 
     read: Joule
@@ -164,8 +153,7 @@ class ReadEnergy:
         return self.read + self.conversion
 
 
-@dataclass(frozen=True)
-class VerifiedArray:
+class VerifiedArray(Part):
     """Pulse widths of one dot product. model, rms, rms_of_full_scale: by curve of the cell."""
 
     spice: Seconds
@@ -178,8 +166,7 @@ class VerifiedArray:
     energy: Mapping[str, ReadEnergy]
 
 
-@dataclass(frozen=True)
-class VerifiedCodes:
+class VerifiedCodes(Part):
     """spice: simulated; of the models with the cell's own curve, its cubic, a line, its static current.
 
     unlike_ideal_levels: how many differ from those of ideally written levels.
@@ -195,8 +182,7 @@ class VerifiedCodes:
     unlike_ideal_levels: Whole | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class VerifyResult(SpiceResult):
+class VerifyResult(SpiceResult, kw_only=True):
     """Of `gaincell spice verify`. levels: voltage of every code; earlier files have none."""
 
     corner: OperatingPoint
@@ -218,8 +204,7 @@ class VerifyResult(SpiceResult):
         return {"first": self.first, "second": self.second}
 
 
-@dataclass(frozen=True)
-class ArrayEnergy:
+class ArrayEnergy(Part):
     """One dot product on one tile.
 
     cell_read: of the cells over all cells, whether driven or not.  blocks: of the whole array.
@@ -235,8 +220,7 @@ class ArrayEnergy:
     activity: Number
 
 
-@dataclass(frozen=True)
-class EnergyRun:
+class EnergyRun(Part):
     """One set of inputs."""
 
     inputs: str
@@ -251,8 +235,7 @@ class EnergyRun:
         return {"first": self.first, "second": self.second}
 
 
-@dataclass(frozen=True, kw_only=True)
-class EnergyResult(SpiceResult):
+class EnergyResult(SpiceResult, kw_only=True):
     """Of `gaincell spice energy`."""
 
     corner: OperatingPoint
@@ -261,8 +244,7 @@ class EnergyResult(SpiceResult):
     not_included: str
 
 
-@dataclass(frozen=True)
-class BitLine:
+class BitLine(Part):
     """A line whose cells all conduct.
 
     error: share of the current, below 0 where it is lost.  drop: calibrated parameter of devices.wires; nan:
@@ -276,8 +258,7 @@ class BitLine:
     first_order_error: OfLine
 
 
-@dataclass(frozen=True)
-class WordLine:
+class WordLine(Part):
     """error, long_error: of the farthest cell's charge against the nearest one's, 1 ns and longest pulse."""
 
     cells: Whole
@@ -287,8 +268,7 @@ class WordLine:
     long_error: Annotated[float, "of the longest pulse's charge"]
 
 
-@dataclass(frozen=True)
-class InOperation:
+class InOperation(Part):
     """One array with one kind of wire.
 
     array: "first" or "second".  rms, largest: change of the charges as pulse widths.  drop: fitted; nan: the
@@ -307,8 +287,7 @@ class InOperation:
     columns: Whole
 
 
-@dataclass(frozen=True, kw_only=True)
-class WiresResult(SpiceResult):
+class WiresResult(SpiceResult, kw_only=True):
     """Of `gaincell spice wires`.
 
     conductance: output conductance of a conducting cell at V_max.  tolerance: half a counter step.
@@ -326,3 +305,96 @@ class WiresResult(SpiceResult):
     full_scale: Second
     overload: Annotated[float, "of the converter's saturation"]
     limits: Mapping[str, OhmPerCell]
+
+
+class DacWrites(Part):
+    """One kind of DAC, by code.
+
+    levels: ideal.  stored: after the gate has closed.  gain, offset: of the line through both ends.
+    inl, dnl: from that line.  injection: by the closing gate.  residual: share left by the discharge.
+    charge, ideal_charge: of a full pulse.
+    """
+
+    levels: Volts
+    stored: Volts
+    gain: Number
+    offset: Volt
+    inl: Steps
+    dnl: Steps
+    injection: Volts
+    settling: Seconds
+    residual: Annotated[tuple[float, ...], "1"]
+    energy: Joules
+    noise: Volt
+    charge: Coulombs
+    ideal_charge: Coulombs
+
+
+class WordLinePulses(Part):
+    """error: of the width."""
+
+    width: Seconds
+    error: Seconds
+    energy: Joules
+
+
+class WriteResult(SpiceResult, kw_only=True):
+    """Of `gaincell spice write`. cells: on a write line.  dacs: by kind."""
+
+    corner: OperatingPoint
+    cells: Whole
+    discharge: Second
+    write: Second
+    dacs: Mapping[str, DacWrites]
+    pulses: WordLinePulses
+
+
+class MixedCodes(Part):
+    """[tokens, outputs]; differ: from those of HeadArray."""
+
+    spice: CodeTable
+    head_array: CodeTable
+    ideal_writes: CodeTable
+    differ: Whole
+    unlike_ideal_writes: Whole
+
+
+class VoltageErrors(Part):
+    """Over all cells."""
+
+    rms: Volt
+    largest: Volt
+
+
+class Nodes(Part):
+    """Voltages of circuit nodes, by name, over time."""
+
+    time: Seconds
+    nodes: Mapping[str, Volts]
+
+
+class MixedWaves(Part):
+    """logic, integrators: in the step of one token.  stores: over the run."""
+
+    token: Whole
+    logic: Nodes
+    integrators: Nodes
+    stores: Nodes
+
+
+class MixedResult(SpiceResult, kw_only=True):
+    """Of `gaincell spice mixed`. drift: of a stored voltage until its column is written again."""
+
+    corner: OperatingPoint
+    chip: str
+    columns: Whole
+    rows: Whole
+    tokens: Whole
+    step_periods: Whole
+    clock: Hertz
+    codes: MixedCodes
+    write_error: VoltageErrors
+    drift: VoltageErrors
+    checks: tuple[Check, ...]
+    waves: MixedWaves
+    warnings: tuple[str, ...]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Literal, TypeAlias
 
-from gaincell.results.activity import ActivityOfHeads
-from gaincell.results.common import Chip, Named, Number, Result, Value, Values, Whole, nothing
-from gaincell.results.evaluation import Many, Nats
+from gaincell.results.common import Chip, Named, Number, Part, Result, Value, Values, Whole, nothing
+from gaincell.results.evaluation import ActivityOfHeads, Many, Nats
 from gaincell.results.run import MeasuredSeconds
 
 Setting: TypeAlias = Value | str
@@ -21,23 +20,19 @@ def plain(setting: Setting | None) -> float | str | None:
     return setting.value if isinstance(setting, Value) else setting
 
 
-@dataclass(frozen=True)
-class SweptModel:
+class SweptModel(Named):
     """identity: of its files."""
 
-    name: str
     identity: str
 
 
-@dataclass(frozen=True)
 class SweptText(Named):
     """limit: most tokens that are evaluated."""
 
     limit: Annotated[int, "tokens"]
 
 
-@dataclass(frozen=True)
-class Objective:
+class Objective(Part):
     """What points are compared by. direction: "minimise" or "maximise"."""
 
     name: str
@@ -50,16 +45,14 @@ class Objective:
         return 1.0 if self.direction == "minimise" else -1.0
 
 
-@dataclass(frozen=True)
-class NotExercised:
+class NotExercised(Part):
     """Groups of values of a parameter between which no loss changed."""
 
     protocol: str
     values: tuple[tuple[Setting, ...], ...]
 
 
-@dataclass(frozen=True)
-class SweptParameter:
+class SweptParameter(Part):
     """What points differ in. values: in words.  own: of the unchanged design."""
 
     name: str
@@ -69,8 +62,7 @@ class SweptParameter:
     not_exercised: NotExercised | None = None
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(Part):
     """Of points. elsewhere: in progress on other machines."""
 
     planned: Points
@@ -79,24 +71,21 @@ class Counts:
     elsewhere: Points
 
 
-@dataclass(frozen=True)
-class SweptBlocks:
+class SweptBlocks(Part):
     """Losses (means over chips) and predictions of every block."""
 
     nll: Nats
     predictions: Annotated[tuple[int, ...], "tokens"]
 
 
-@dataclass(frozen=True)
-class PointChips:
+class PointChips(Part):
     """Perplexities of the nominal chip and of all others."""
 
     nominal: Number
     perplexity: Many
 
 
-@dataclass(frozen=True, kw_only=True)
-class Point:
+class Point(Part, kw_only=True):
     """One design, measured by the objectives; parameters by name, values and intervals (95 %) by objective.
 
     reason: why it failed.  same_as: an earlier point with the same parameters.  code: that measured it.
@@ -130,16 +119,14 @@ class Point:
         return None if found is None else found.value
 
 
-@dataclass(frozen=True, kw_only=True)
-class PointResult(Result, Point):
+class PointResult(Result, Point, kw_only=True):
     """run.json of one point."""
 
     sweep: str
     activity: ActivityOfHeads | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class SweepResult(Result):
+class SweepResult(Result, kw_only=True):
     """All points of a sweep.
 
     sampler: how they were chosen.  adapt: whether gains and offsets are adapted to the nominal chip (True),

@@ -1,36 +1,40 @@
-"""What stands beside the arrays: other machines, a whole model, the cache on a GPU, other memories."""
+"""What stands beside the arrays: other machines, cited or timed by `gaincell baseline`, a whole model, the
+cache on a GPU, other memories.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, TypeAlias
 
 from gaincell.errors import InputError
-from gaincell.results.codec import Cited, Numbers
-from gaincell.results.common import Number, Whole
+from gaincell.results.codec import REST, Cited, Numbers
+from gaincell.results.common import Counted, CountedTokens, Number, Part, Result, Value, Whole
 from gaincell.units import Joule, Second, SquareMetre, Watt
 
 SCALED = Cited("Leroux et al. 2025, scaled by counts")
+Seconds: TypeAlias = Annotated[float, "s", "measured"]
+Runs: TypeAlias = Annotated[tuple[float, ...], "s", "measured"]
+Watts: TypeAlias = Annotated[float, "W", "measured"]
+Share: TypeAlias = Annotated[float, "1", "measured"]
 
 
-@dataclass(frozen=True)
-class CitedTime:
-    """The same, where no area is compared."""
+class CitedTime(Part):
+    """As the paper states it, scaled to this size."""
 
     energy: Annotated[Joule, SCALED]
     latency: Annotated[Second, SCALED]
 
 
-@dataclass(frozen=True)
-class EnergyTime:
-    """Of a part of a whole model."""
+class EnergyTime(Part):
+    """Bottom-up, or of a part of a whole model."""
 
     energy: Joule
     latency: Second
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(Part):
     """Attention of one layer, one token, on a machine.
 
     title: of the machine.  heads, kv_heads, head_dim, context: what it computed; query heads share kv_heads
@@ -59,7 +63,6 @@ class Measured:
         return self.heads, self.kv_heads, self.head_dim, self.context
 
 
-@dataclass(frozen=True)
 class Machine(Measured):
     """A machine against as many heads in gain cells; no ratios where sizes differ."""
 
@@ -69,8 +72,7 @@ class Machine(Measured):
     energy_over_bottom_up: Annotated[float, "1", "simulated"] | None = None
 
 
-@dataclass(frozen=True)
-class WholeModel:
+class WholeModel(Part):
     """Who computes what, one token. gains: over the first arrangement.  held: how long a token is needed."""
 
     title: str
@@ -90,8 +92,7 @@ class WholeModel:
     held: Second | None = None
 
 
-@dataclass(frozen=True)
-class Cache:
+class Cache(Part):
     """The key/value cache of a model on a GPU, one sequence.
 
     seen: tokens that are kept, at most those of the model's own sliding window.
@@ -108,8 +109,7 @@ class Cache:
     arithmetic: Joule
 
 
-@dataclass(frozen=True)
-class StatedCache:
+class StatedCache(Part):
     """A stated cache: at which lengths a model's has that size.
 
     read_as: unit.  bytes_per_number, grouped: of the cache.  tokens: for which it is that large.
@@ -121,8 +121,7 @@ class StatedCache:
     tokens: Annotated[float, "tokens"]
 
 
-@dataclass(frozen=True)
-class MemoryCost:
+class MemoryCost(Part):
     """Keys and values of one head in a memory.
 
     area: of the cells.  write: of one token.  lifetime: until cells are worn out; None: no limit.
@@ -137,8 +136,7 @@ class MemoryCost:
     retention: Second | None = None
 
 
-@dataclass(frozen=True)
-class Conversion:
+class Conversion(Part):
     """Reading out one line."""
 
     title: str
@@ -146,11 +144,90 @@ class Conversion:
     area: SquareMetre
 
 
-@dataclass(frozen=True)
-class Motivation:
+class Motivation(Part):
     """Cache, memories, converters."""
 
     cache: Cache
     stated_cache: tuple[StatedCache, ...]
     memories: tuple[MemoryCost, ...]
     conversions: tuple[Conversion, ...]
+
+
+class Sizes(Part):
+    """Of the attention that was timed."""
+
+    heads: Counted
+    kv_heads: Counted
+    head_dim: Counted
+
+
+class Timing(Part):
+    """One configuration; its numbers are those of costs.baselines.measurement.Measurement.
+
+    state: clocks and limits of a GPU.
+    """
+
+    implementation: str
+    dtype: str
+    protocol: str
+    context: CountedTokens
+    batch: Counted
+    latency: Seconds
+    latency_per_token: Seconds
+    runs: Runs
+    steps: Counted
+    caches: Counted
+    cache_bytes: Annotated[int, "byte", "measured"]
+    bandwidth: Annotated[float, "byte/s", "measured"]
+    error: Share
+    meter: str | None
+    no_energy: str | None
+    processor: Runs = ()
+    power_samples: Counted | None = None
+    busy: Share | None = None
+    processor_per_token: Seconds | None = None
+    energy: Annotated[float, "J", "measured"] | None = None
+    power: Watts | None = None
+    idle_power: Watts | None = None
+    state: Annotated[Mapping[str, Value], REST] = field(default_factory=dict)
+
+
+class Skipped(Part):
+    """What was not measured, and why."""
+
+    implementation: str
+    dtype: str
+    context: CountedTokens
+    batch: Counted
+    reason: str
+
+
+class Timed(Part):
+    """A machine that `gaincell cost --baseline` compares with. kv_heads: earlier files have none."""
+
+    kind: Numbers
+    title: str
+    source: str
+    heads: Whole
+    head_dim: Whole
+    context: Annotated[int, "tokens"]
+    batch: Whole
+    latency: Second
+    kv_heads: Whole | None = None
+    energy: Joule | None = None
+
+    @property
+    def measured(self) -> Measured:
+        """As costs compare it."""
+        sizes = self.heads, self.kv_heads or self.heads, self.head_dim, self.context
+        return Measured(self.title, *sizes, self.latency, self.energy, self.kind, self.source)
+
+
+class BaselineResult(Result, kw_only=True):
+    """machine: the accelerator; None for a CPU."""
+
+    machine: str | None
+    sizes: Sizes
+    measurements: tuple[Timing, ...]
+    skipped: tuple[Skipped, ...]
+    machines: tuple[Timed, ...]

@@ -24,7 +24,7 @@ from amaranth.hdl import (
     signed,
 )
 
-from gaincell.rtl.parameters import Parameters
+from gaincell.rtl.parameters import Parameters, bits_of
 
 
 class Block:
@@ -223,7 +223,7 @@ class WriteAddressController(Block):
     module = "write_address_controller"
 
     def build(self, p: Parameters) -> None:
-        self.pointer = self.output("pointer", max(1, bits_of_pointer(p)))
+        self.pointer = self.output("pointer", max(1, bits_of(p.columns)))
         self.select = self.output("select", p.columns)
         self.valid = self.output("valid", p.columns)
 
@@ -237,11 +237,6 @@ class WriteAddressController(Block):
             m.d.sync += self.pointer.eq(Mux(self.pointer == p.columns - 1, 0, self.pointer + 1))
 
 
-def bits_of_pointer(p: Parameters) -> int:
-    """Of an address of a column."""
-    return (p.columns - 1).bit_length()
-
-
 class ScaleRegisters(Block):
     """Gains and offsets: loaded one by one, read by the stage at work.
 
@@ -252,30 +247,25 @@ class ScaleRegisters(Block):
     module = "scale_registers"
 
     def build(self, p: Parameters) -> None:
-        self.gain, self.offset = (
-            self.output("gain", p.gain_bits),
-            self.output("offset", signed(p.offset_bits)),
-        )
+        self.gain = self.output("gain", p.gain_bits)
+        self.offset = self.output("offset", signed(p.offset_bits))
         self.sum_gain = self.output("sum_gain", p.sum_bits)
         self.sum_offset = self.output("sum_offset", signed(p.sum_offset_bits))
 
     def describe(self, m: Module) -> None:
         p, i = self.parameters, self.inputs
-        inputs = [
-            tuple(Signal.like(one, name=f"{one.name}_{n}") for one in (self.gain, self.offset))
-            for n in range(2 + p.group)
-        ]
-        outputs = [
-            tuple(Signal.like(one, name=f"{one.name}_{n}") for one in (self.sum_gain, self.sum_offset))
-            for n in range(p.group)
+        stages = (
+            ((self.gain, self.offset), 2 + p.group, i["turn"]),
+            ((self.sum_gain, self.sum_offset), p.group, i["head"]),
+        )
+        registers = [
+            [[Signal.like(one, name=f"{one.name}_{n}") for one in read] for n in range(count)]
+            for read, count, _ in stages
         ]
         with m.If(i["load"]), m.Switch(i["address"]):
-            for address, register in enumerate(r for pair in [*inputs, *outputs] for r in pair):
+            for address, register in enumerate(r for pairs in registers for pair in pairs for r in pair):
                 with m.Case(address):
                     m.d.sync += register.eq(i["number"])
-        for pairs, index, found in (
-            (inputs, i["turn"], (self.gain, self.offset)),
-            (outputs, i["head"], (self.sum_gain, self.sum_offset)),
-        ):
-            for place, signal in enumerate(found):
+        for pairs, (read, _, index) in zip(registers, stages, strict=True):
+            for place, signal in enumerate(read):
                 m.d.comb += signal.eq(Array([pair[place] for pair in pairs])[index])

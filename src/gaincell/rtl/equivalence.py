@@ -11,7 +11,6 @@ Everything is read off the wires of a record. Expected are, of the same words,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -23,7 +22,7 @@ from gaincell.chips.design import Design
 from gaincell.circuits import dac_code, query_code
 from gaincell.rtl.analog import bits, numbers
 from gaincell.rtl.fixed_point import Scales, query_widths, results, storage_volts
-from gaincell.rtl.simulation import Record, Stimulus, Wires
+from gaincell.rtl.simulation import Comparison, Stimulus, Wires
 
 SHOWN = 3
 WINDOWS = {
@@ -36,35 +35,12 @@ WINDOWS = {
 """Wires that are high during a phase."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Of one quantity.  compared: how many.  different: how many were not as expected.  first: of those."""
-
-    name: str
-    compared: int
-    different: int
-    first: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Equivalence:
-    """Of a run.  tokens: of it.  comparisons: by quantity."""
-
-    tokens: int
-    comparisons: tuple[Comparison, ...]
-
-    @property
-    def equal(self) -> bool:
-        """Whether everything was as expected."""
-        return not any(comparison.different for comparison in self.comparisons)
-
-
-def compare(run: Stimulus, scales: Scales) -> Equivalence:
-    """Hold what a finished run recorded against the golden reference."""
+def compare(run: Stimulus, scales: Scales) -> list[Comparison]:
+    """Hold what a finished run recorded against the golden reference, quantity by quantity."""
     p, d = run.parameters, run.parameters.design
-    spans = _spans(run.record, p.step_cycles)
     found: dict[str, list[tuple[object, object]]] = {}
-    for span, (q, k, v, trace) in zip(spans, golden_steps(run, scales), strict=True):
+    for start, (q, k, v, trace) in zip(run.record.starts, golden_steps(run, scales), strict=True):
+        span = run.record.outputs[start : start + p.step_cycles + 1]  # and the period after
         sums = trace.tile_codes[0].sum(1)
         expected = {
             "key codes": dac_code(k, p.storage_levels, d.v_min, d.v_max, d.v_offset).tolist(),
@@ -78,7 +54,7 @@ def compare(run: Stimulus, scales: Scales) -> Equivalence:
         }
         for name, seen in _seen(run, span).items():
             found.setdefault(name, []).append((seen, expected[name]))
-    return Equivalence(len(spans), tuple(_comparison(name, pairs) for name, pairs in found.items()))
+    return [_comparison(name, pairs) for name, pairs in found.items()]
 
 
 def golden_steps(
@@ -96,24 +72,17 @@ def golden_steps(
         q = torch.stack(
             [query_widths(words.query[token, h], stage, p) for h, stage in enumerate(scales.queries)]
         )
-        k, v = (
-            storage_volts(words.key[token], scales.key, p),
-            storage_volts(words.value[token], scales.value, p),
-        )
+        k = storage_volts(words.key[token], scales.key, p)
+        v = storage_volts(words.value[token], scales.value, p)
         reference.step(q[None], k[None, None], v[None, None])
         assert reference.trace is not None
         yield q, k, v, reference.trace
 
 
-def _spans(record: Record, cycles: int) -> list[list[Wires]]:
-    """Outputs in the periods of each token, and in the one after."""
-    return [record.outputs[start : start + cycles + 1] for start in record.starts]
-
-
 def _seen(run: Stimulus, span: Sequence[Wires]) -> dict[str, object]:
     p = run.parameters
     written = [{w["select"] for w in span if w[f"write_{array}"]} for array in ("key", "value")]
-    valid = [w["valid"] for before, w in pairwise(span) if _rises(before, w, "value_read")]
+    valid = [w["valid"] for before, w in pairwise(span) if w["value_read"] and not before["value_read"]]
     done = [(n, w) for n, w in enumerate(span) if w["result_valid"] and n > 0]  # 0: the token before
     return {
         **{
@@ -137,15 +106,19 @@ def _seen(run: Stimulus, span: Sequence[Wires]) -> dict[str, object]:
 
 def seen_periods(span: Sequence[Wires]) -> dict[str, list[tuple[int, int]]]:
     """Of the periods of a token, those of every phase in WINDOWS."""
-    return {name: _high(w[wires[0]] | w[wires[-1]] for w in span) for name, wires in WINDOWS.items()}
+    return {
+        name: _joined([(n, n + 1) for n, w in enumerate(span) if w[wires[0]] | w[wires[-1]]])
+        for name, wires in WINDOWS.items()
+    }
 
 
 def _query_codes(run: Stimulus, span: Sequence[Wires]) -> list[list[int]]:
     """Periods for which every word line was driven, read by read; pulses outside of reads are in none."""
     rows = run.parameters.rows
+    begins = {0, *(window.start for window in run.parameters.of_phase("key read"))}
     found: list[Tensor] = []
     for n, wires in enumerate(span):
-        if wires["key_read"] and (n == 0 or _begins_read(run, n)):
+        if wires["key_read"] and n in begins:
             found.append(torch.zeros(rows, dtype=torch.int64))
         if wires["key_read"]:
             pulses = torch.tensor(bits(wires["query_pulse"], rows))
@@ -153,10 +126,6 @@ def _query_codes(run: Stimulus, span: Sequence[Wires]) -> list[list[int]]:
         elif wires["query_pulse"]:
             found.append(torch.full((rows,), -run.parameters.query_levels))  # no code
     return [codes.tolist() for codes in found]
-
-
-def _begins_read(run: Stimulus, period: int) -> bool:
-    return any(window.start == period for window in run.parameters.of_phase("key read"))
 
 
 def _expected_periods(run: Stimulus) -> dict[str, list[tuple[int, int]]]:
@@ -169,20 +138,9 @@ def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Spans, those that touch as one."""
     found: list[tuple[int, int]] = []
     for start, end in spans:
-        if found and found[-1][1] == start:
-            found[-1] = (found[-1][0], end)
-        else:
-            found.append((start, end))
+        first = found.pop()[0] if found and found[-1][1] == start else start
+        found.append((first, end))
     return found
-
-
-def _high(levels: Iterable[int]) -> list[tuple[int, int]]:
-    """Spans of periods in which a wire is high."""
-    return _joined([(n, n + 1) for n, level in enumerate(levels) if level])
-
-
-def _rises(before: Wires, after: Wires, name: str) -> bool:
-    return not before[name] and bool(after[name])
 
 
 def _comparison(name: str, pairs: Sequence[tuple[object, object]]) -> Comparison:
@@ -202,8 +160,7 @@ def _comparison(name: str, pairs: Sequence[tuple[object, object]]) -> Comparison
 def _items(nested: object) -> Iterable[object]:
     """What a nested list or a mapping of spans holds, one by one."""
     if isinstance(nested, dict):
-        for name, spans in nested.items():
-            yield from ((name, span) for span in spans)
+        yield from ((name, span) for name, spans in nested.items() for span in spans)
     elif isinstance(nested, list):
         for entry in nested:
             yield from _items(entry)

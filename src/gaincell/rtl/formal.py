@@ -24,15 +24,16 @@ from gaincell.units import Second
 
 PROGRAMS = ("yosys", "yosys-smtbmc", "z3")
 BASE = 4
+TIMEOUT: Second = 300.0
 TOP = "properties"
 
 
-def prove(modules: Mapping[str, str], parameters: Parameters, *, timeout: Second = 300.0) -> bool:
+def prove(modules: Mapping[str, str], parameters: Parameters) -> bool:
     """Whether all properties hold of the Verilog of a head.
 
     Raises:
         InputError: a program is not installed.
-        SimulationError: one fails, or takes longer than `timeout`.
+        SimulationError: one fails, or takes longer than TIMEOUT.
     """
     programs.require(*PROGRAMS)
     sources = ("sequencer", "write_address_controller")
@@ -44,18 +45,15 @@ def prove(modules: Mapping[str, str], parameters: Parameters, *, timeout: Second
         files = " ".join(f"{module}.v" for module in sources)
         script = f"read_verilog {files}; read_verilog -formal -sv {TOP}.sv; prep -flatten -top {TOP}; "
         programs.run(["yosys", "-q", "-p", script + "async2sync; write_smt2 -wires model.smt2"], folder)
-        base = ["yosys-smtbmc", "-s", "z3", "--noprogress"]
-        said = [
-            _checked([*base, "-t", str(BASE), "model.smt2"], folder, timeout),
-            _checked([*base, "-i", "-t", str(BASE), "model.smt2"], folder, timeout),
-        ]
+        prover = f"yosys-smtbmc -s z3 --noprogress -t {BASE}".split()
+        said = [_checked([*prover, *how, "model.smt2"], folder) for how in ((), ("-i",))]
     return all("Status: PASSED" in text for text in said)
 
 
-def _checked(command: list[str], folder: Path, timeout: Second) -> str:
+def _checked(command: list[str], folder: Path) -> str:
     """What a solver says; that it found a counterexample is no failure of its own."""
     try:
-        return programs.run(command, folder, timeout=timeout)
+        return programs.run(command, folder, timeout=TIMEOUT)
     except SimulationError as error:
         if "Status: FAILED" in str(error):
             return str(error)
@@ -64,11 +62,10 @@ def _checked(command: list[str], folder: Path, timeout: Second) -> str:
 
 def properties(p: Parameters) -> str:
     """The properties as a module of SystemVerilog."""
-    acting = [name for name, spans in windows(p).items() if spans]
+    acting = {name: spans for name, spans in windows(p).items() if spans}
     exact = "\n".join(
         f"    assert ({name} == ({' || '.join(f'(period >= {a} && period < {b})' for a, b in spans)}));"
-        for name, spans in windows(p).items()
-        if spans
+        for name, spans in acting.items()
     )
     ports = ", ".join(f".{name}({name})" for name in ("period", "advance", *acting))
     pointer = max(1, (p.columns - 1).bit_length())

@@ -14,14 +14,15 @@ Not modelled: glitches, wires beyond the local ones in these capacitances, the c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gaincell.errors import SimulationError
-from gaincell.rtl.simulation import Record
+from gaincell.rtl.simulation import Comparison, Record
 from gaincell.rtl.synthesis import FLIP_FLOPS, OPERATIONS, Bits, Synthesis
 
 PASSES = 8
@@ -42,13 +43,11 @@ class Switching:
     all_clocked: int = 0
 
 
-@dataclass
-class Replay:
-    """What the gates did.  periods: of it.  different: of these, with outputs other than the record's."""
+class Replay(NamedTuple):
+    """What the gates did.  comparison: of the outputs in every period.  switching: by kind of module."""
 
-    periods: int
-    different: int
-    switching: dict[str, Switching] = field(default_factory=dict)
+    comparison: Comparison
+    switching: dict[str, Switching]
 
 
 class _Kind:
@@ -59,10 +58,8 @@ class _Kind:
         self.flip_flops = [cell for cell in cells if cell["type"] in FLIP_FLOPS]
         gates = [cell for cell in cells if cell["type"] in OPERATIONS]
         self._row: dict[Any, int] = {"0": 0, "1": 1}
-        ports = module["ports"]
-        self._inside: dict[str, list[int]] = {
-            name: [self._of(bit) for bit in port["bits"]] for name, port in ports.items()
-        }
+        self.inputs = self._ends(module["ports"], instances, "input")
+        self.outputs = self._ends(module["ports"], instances, "output")
         self.q, self.d = self._pins("Q"), self._pins("D")
         self.enable, self.reset = self._pins("E", "1"), self._pins("R", "0")
         self._program = [
@@ -72,21 +69,28 @@ class _Kind:
                 self._of(cell["connections"].get("B", cell["connections"]["A"])[0]),
                 self._of(cell["connections"]["Y"][0]),
             )
-            for cell in _sorted(
-                gates, {bit for cell in self.flip_flops for bit in cell["connections"]["Q"]}, ports
-            )
+            for cell in _sorted(gates)
         ]
         self.gate_rows = np.array([step[3] for step in self._program], dtype=np.int64)
         self.wires: Bits = np.zeros((len(self._row), len(instances)), dtype=bool)
         self.wires[1] = True
         self.before = self.wires.copy()
-        directions = {name: port["direction"] for name, port in ports.items()}
-        self.inputs = _connections(self._inside, instances, directions, "input")
-        self.outputs = _connections(self._inside, instances, directions, "output")
         self._stale = True
 
     def _of(self, bit: Any) -> int:
         return self._row.setdefault(bit, len(self._row)) if isinstance(bit, int) else int(bit == "1")
+
+    def _ends(
+        self, ports: Mapping[str, Any], instances: Sequence[Mapping[str, Sequence[Any]]], direction: str
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of the ports of one direction, and the nets outside that each instance connects them to."""
+        ends = [
+            (self._of(bit), _nets([instance[name][n] for instance in instances]))
+            for name, port in ports.items()
+            if port["direction"] == direction
+            for n, bit in enumerate(port["bits"])
+        ]
+        return np.array([row for row, _ in ends], dtype=np.int64), np.array([nets for _, nets in ends])
 
     def _pins(self, pin: str, without: str = "0") -> NDArray[np.int64]:
         """Rows of one pin of all flip-flops; of a constant where one has no such pin."""
@@ -138,7 +142,7 @@ def replay(synthesis: Synthesis, top: str, record: Record) -> Replay:
     highest = max(max(_nets(bits)) for bits in [*connected, *ports.values()])
     nets: Bits = np.zeros(highest + 1, dtype=bool)
     nets[1] = True
-    found = Replay(0, 0, {name: Switching() for name in kinds})
+    switching, different = {name: Switching() for name in kinds}, 0
     inputs = [name for name, port in whole["ports"].items() if port["direction"] == "input"]
     nets[ports["rst"]] = True
     _settle(kinds, nets)
@@ -151,18 +155,17 @@ def replay(synthesis: Synthesis, top: str, record: Record) -> Replay:
             if name not in ("clk", "rst"):
                 nets[ports[name]] = _bits(given[name], len(ports[name]))
         _settle(kinds, nets)
-        seen = all(
+        different += not all(
             bool((nets[ports[name]] == _bits(word, len(ports[name]))).all())
             for name, word in expected.items()
         )
-        found.periods, found.different = found.periods + 1, found.different + (not seen)
         for name, kind in kinds.items():
             if period >= first:
-                kind.count(found.switching[name])
+                kind.count(switching[name])
             else:
                 kind.before = kind.wires.copy()
             kind.edge()
-    return found
+    return Replay(Comparison("gates", len(record.inputs), different), switching)
 
 
 def _settle(kinds: Mapping[str, _Kind], nets: Bits) -> None:
@@ -200,48 +203,17 @@ def _kinds(synthesis: Synthesis, top: str) -> dict[str, _Kind]:
     return found
 
 
-def _connections(
-    inside: Mapping[str, list[int]],
-    instances: Sequence[Mapping[str, Sequence[Any]]],
-    directions: Mapping[str, str],
-    wanted: str,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the ports of one direction, and the nets outside that each instance connects them to."""
-    rows, where = [], []
-    for name, direction in directions.items():
-        if direction != wanted:
-            continue
-        for n, row in enumerate(inside[name]):
-            rows.append(row)
-            where.append(_nets([instance[name][n] for instance in instances]))
-    return np.array(rows, dtype=np.int64), np.array(where)
-
-
-def _sorted(
-    gates: Sequence[Mapping[str, Any]], known: set[Any], ports: Mapping[str, Any]
-) -> list[Mapping[str, Any]]:
+def _sorted(gates: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Gates, each after those whose outputs it reads."""
     driver = {gate["connections"]["Y"][0]: gate for gate in gates}
-    found: list[Mapping[str, Any]] = []
-    done: set[Any] = set()
-    for gate in gates:
-        waiting = [gate]
-        while waiting:
-            last = waiting[-1]
-            output = last["connections"]["Y"][0]
-            if output in done:
-                waiting.pop()
-                continue
-            inputs = [bit for pin, bits in last["connections"].items() if pin != "Y" for bit in bits]
-            before = [driver[bit] for bit in inputs if bit in driver and bit not in done and bit not in known]
-            if before:
-                waiting += before
-                if len(waiting) > 10 * len(gates):
-                    raise SimulationError("gates form a loop without a register in it")
-            else:
-                done.add(output)
-                found.append(waiting.pop())
-    return found
+    read = {
+        output: [bit for pin, bits in gate["connections"].items() if pin != "Y" for bit in bits]
+        for output, gate in driver.items()
+    }
+    try:
+        return [driver[bit] for bit in TopologicalSorter(read).static_order() if bit in driver]
+    except CycleError:
+        raise SimulationError("gates form a loop without a register in it") from None
 
 
 def _nets(bits: Sequence[Any]) -> list[int]:

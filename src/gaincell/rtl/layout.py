@@ -10,7 +10,7 @@ from __future__ import annotations
 from gaincell.costs.floorplan import DIGITAL, blocks_of, head_plan
 from gaincell.costs.head import assumed_head
 from gaincell.costs.technology import Technology
-from gaincell.results.floorplan import Plan
+from gaincell.results.cost import Plan
 from gaincell.rtl.head import Head
 from gaincell.rtl.parameters import Parameters
 

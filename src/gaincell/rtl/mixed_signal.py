@@ -14,10 +14,10 @@ Not modelled: as in netlists/sub_tile.py. HeadArray's cells hold for ever, those
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,22 +27,32 @@ from gaincell.devices.tabulated import TabulatedCell
 from gaincell.devices.writing import Writing
 from gaincell.errors import InputError, SimulationError
 from gaincell.progress import StageProgress, silent_stages
+from gaincell.results.spice import MixedCodes, MixedResult, MixedWaves, Nodes, VoltageErrors
 from gaincell.rtl import programs
 from gaincell.rtl.equivalence import golden_steps
 from gaincell.rtl.fixed_point import Scales
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import PULSES, Record, Stimulus, Wires, Words, simulate
+from gaincell.rtl.simulation import (
+    PULSES,
+    Record,
+    Stimulus,
+    Wires,
+    Words,
+    random_scales,
+    simulate,
+    words_of_codes,
+)
 from gaincell.rtl.verilog import Design as Verilog
 from gaincell.rtl.verilog import generate
-from gaincell.rtl.words import random_scales, words_of_codes
 from gaincell.spice.characterise import LEVELS, read_charge
 from gaincell.spice.netlists.netlist import Netlist
 from gaincell.spice.netlists.readout import RELU, SIGNED, Readout
 from gaincell.spice.netlists.sub_tile import ARRAYS, LIBRARY, inputs, outputs, sub_tile
 from gaincell.spice.rawfile import Plot, Wave
+from gaincell.spice.result import corner_of, head, plain
 from gaincell.spice.runner import MISSING, available, run
-from gaincell.spice.technology import Corner, Technology
-from gaincell.spice.verify import TOLERANCES, check_design
+from gaincell.spice.technology import Corner, Site, Technology
+from gaincell.spice.verify import TOLERANCES, check_design, checked
 from gaincell.spice.write_path import stored_levels
 from gaincell.units import Second, Volt
 
@@ -53,58 +63,36 @@ DAC = "string"
 CODE_CHECKS = ("codes that differ", "largest difference of a code")
 SETTLED = 0.75
 """When a period's wires are read: this share of it."""
+POINTS = 800
+"""Of a waveform in the result."""
+TIMEOUT: Second = 7200.0
+LINES = 3
+"""Rows and columns whose waveforms are kept."""
+LOGIC = ("discharge_key", "gate_key_0", "word", "phi", "late_count", "pulse", "negative")
 
 
-@dataclass(frozen=True)
-class MixedSignal:
-    """parameters: of the digital block, with the simulated cell.  record: of Amaranth's simulator.
+class Simulated(NamedTuple):
+    """What was found, and of what circuit and Verilog."""
 
-    circuit, verilog: what was simulated.
-    codes, expected: simulated and of HeadArray [T, N]; ideal: of HeadArray with ideal writes.
-    targets: ideal voltages of what was written, V [array, T, row]; stored: found there at the value read;
-    held: at the last value read before the column is written again.
-    plot: waveforms.
-    """
-
-    parameters: Parameters
-    technology: Technology
-    corner: Corner
-    record: Record
+    result: MixedResult
     circuit: Netlist
     verilog: str
-    codes: Wave
-    expected: Wave
-    ideal: Wave
-    targets: Wave
-    stored: Wave
-    held: Wave
-    plot: Plot
-    warnings: tuple[str, ...]
-
-    @property
-    def checks(self) -> Mapping[str, tuple[float, float, str]]:
-        """name -> (found, allowed, unit)."""
-        off = np.abs(self.codes - self.expected)
-        found = dict(zip(CODE_CHECKS, (float((off > 0).mean()), float(off.max())), strict=True))
-        return {name: (found[name], *TOLERANCES[name]) for name in CODE_CHECKS}
-
-    @property
-    def passed(self) -> bool:
-        return all(found <= allowed for found, allowed, _ in self.checks.values())
 
 
 def simulate_sub_tile(
     technology: Technology,
     design: Design,
+    command: Sequence[str] = (),
     *,
     size: int = 8,
     tokens: int = 12,
     corner: Corner | None = None,
     seed: int = 0,
-    timeout: Second = 7200.0,
     stages: StageProgress = silent_stages,
-) -> MixedSignal:
+) -> Simulated:
     """Random codes through a sub-tile of size x size, which is the whole ring.
+
+    command: the command line, for the provenance.
 
     Raises:
         InputError: a design without these circuits; no more tokens than columns.
@@ -119,60 +107,98 @@ def simulate_sub_tile(
     if not available():
         raise SimulationError(MISSING)
     programs.require(*PROGRAMS)
-    corner = corner or Corner()
-    p = Parameters(_chip(technology, corner, design, size), size)
+    site = Site(technology, corner or Corner())
+    p = Parameters(_chip(site, design, size), size)
     scales = random_scales(p, seed)
     words, written = _random_words(p, scales, tokens, seed)
     digital = Stimulus(p, scales, words)
     record = simulate(digital, stages("Amaranth"))
-    d = p.design
-    readouts = {
-        "key": Readout(RELU, d.score_saturation(size) * d.charge_unit),
-        "value": Readout(SIGNED, d.output_saturation * d.charge_unit),
-    }
-    circuit = sub_tile(
-        technology,
-        corner,
-        readouts,
-        size=size,
-        levels=p.storage_levels,
-        sum_bits=p.sum_bits,
-        clock=d.counter_clock,
-        longest=d.t_pulse_max,
-        stop=(len(record.outputs) + 1) / d.counter_clock,
-    )
+    circuit = _circuit(site, p, len(record.outputs))
     verilog = source(generate(p), p, record)
     stages("ngspice")(0, 1, {})
     with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
         library = compile_library(verilog, Path(name))
-        done = run(replace(circuit, libraries={LIBRARY: library}), timeout=timeout)
-    vdd = technology.vdd * corner.supply
-    targets = written / (p.storage_levels - 1) * vdd
-    injected = _with_injection(p.design, stored_levels(technology, p.design, DAC, corner=corner), vdd)
-    ideal, expected = (_head_codes(digital, scales, one) for one in (p.design, injected))
-    return MixedSignal(
-        p,
-        technology,
-        corner,
-        record,
-        circuit,
-        verilog,
-        _codes(p, record, done.plot, vdd),
-        expected,
-        ideal,
-        targets,
-        _stored(p, record, done.plot),
-        _stored(p, record, done.plot, reads=p.columns),
-        done.plot,
-        done.warnings,
+        done = run(replace(circuit, libraries={LIBRARY: library}), timeout=TIMEOUT)
+    d, vdd = p.design, site.vdd
+    injected = _with_injection(d, stored_levels(site, d, DAC), vdd)
+    ideal, expected = (_head_codes(digital, scales, chip) for chip in (d, injected))
+    codes = _codes(p, record, done.plot, vdd)
+    stored = _stored(p, record, done.plot)
+    off = np.abs(codes - expected)
+    measured = dict(zip(CODE_CHECKS, (float((off > 0).mean()), float(off.max())), strict=True))
+    result = MixedResult(
+        **head("mixed", technology.title, command, design, seed),
+        corner=corner_of(site),
+        chip=d.name,
+        columns=p.columns,
+        rows=p.rows,
+        tokens=len(codes),
+        step_periods=p.step_cycles,
+        clock=d.counter_clock,
+        codes=MixedCodes(
+            spice=plain(codes),
+            head_array=plain(expected),
+            ideal_writes=plain(ideal),
+            differ=int((off > 0).sum()),
+            unlike_ideal_writes=int((codes != ideal).sum()),
+        ),
+        write_error=_errors(stored - written / (p.storage_levels - 1) * vdd),
+        drift=_errors(_stored(p, record, done.plot, reads=p.columns) - stored),
+        checks=checked({name: TOLERANCES[name] for name in CODE_CHECKS}, measured),
+        waves=_waves(p, record, done.plot),
+        warnings=done.warnings,
+    )
+    return Simulated(result, circuit, verilog)
+
+
+def _circuit(site: Site, p: Parameters, periods: int) -> Netlist:
+    d = p.design
+    return sub_tile(
+        site,
+        {
+            "key": Readout(RELU, d.score_saturation(p.rows) * d.charge_unit),
+            "value": Readout(SIGNED, d.output_saturation * d.charge_unit),
+        },
+        size=p.rows,
+        levels=p.storage_levels,
+        sum_bits=p.sum_bits,
+        clock=d.counter_clock,
+        longest=d.t_pulse_max,
+        stop=(periods + 1) / d.counter_clock,
     )
 
 
-def _chip(technology: Technology, corner: Corner, design: Design, size: int) -> Design:
+def _errors(volts: Wave) -> VoltageErrors:
+    return VoltageErrors(float(np.sqrt((volts**2).mean())), float(np.abs(volts).max()))
+
+
+def _waves(p: Parameters, record: Record, plot: Plot) -> MixedWaves:
+    """Of the step that overwrites the first column, and the stores of that column over all steps."""
+    period = 1 / p.design.counter_clock
+    start = (record.starts[p.columns] + 1) * period
+    lines = range(min(LINES, p.rows))
+    step = np.linspace(start, start + (p.step_cycles + 1) * period, POINTS)
+    run = np.linspace(0, float(plot["time"][-1]), POINTS)
+
+    def sampled(nodes: Sequence[str], times: Wave) -> Nodes:
+        waves = {node: np.interp(times, plot["time"], plot[f"v({node})"]).round(4) for node in nodes}
+        return Nodes(plain(times - times[0]), {node: plain(wave) for node, wave in waves.items()})
+
+    logic = [
+        node
+        for name in LOGIC
+        for node in ([name] if f"v({name})" in plot.waves else [f"{name}_{line}" for line in lines])
+    ]
+    analog = [f"o_{array}_{line}" for array in ("key", "value") for line in lines]
+    stores = [f"st_key_{line}_0" for line in lines]
+    return MixedWaves(p.columns, sampled(logic, step), sampled(analog, step), sampled(stores, run))
+
+
+def _chip(site: Site, design: Design, size: int) -> Design:
     """The design with one sub-tile of the simulated cell, which holds for ever."""
-    vdd = technology.vdd * corner.supply
+    vdd = site.vdd
     levels = np.linspace(0, vdd, LEVELS)
-    charge = read_charge(technology, corner, levels, design.t_pulse_max)[0] / design.charge_unit
+    charge = read_charge(site, levels, design.t_pulse_max) / design.charge_unit
     u = levels / vdd * (design.v_max - design.v_min) + design.v_min - design.v_offset
     slope = float(np.polyfit(u, charge, 1)[0])
     cell = TabulatedCell(tuple(u.tolist()), tuple(charge.tolist()), slope)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 
@@ -22,8 +24,7 @@ EXACT_BITS = 52
 """Of a product of word and gain, so that the reference holds it, and half a unit, exactly in float64."""
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """Clock periods of a step during which something acts: first included, last not."""
 
     name: str
@@ -53,7 +54,8 @@ class Parameters:
         for name, lowest in (("rows", 1), ("group", 1), ("guard_bits", 0)):
             if getattr(self, name) < lowest:
                 raise InputError(f"{name} = {getattr(self, name)} is out of range; allowed: {lowest} or more")
-        _check(self.design)
+        for reason in _refusals(self.design):
+            raise DesignError(f"design {self.design.name!r}: {reason}")
         if max(self.columns, self.rows * self.tiles) > MOST:
             raise InputError(
                 f"rows = {self.rows}, window = {self.columns}, {self.tiles} sub-tiles: too large to be "
@@ -65,7 +67,17 @@ class Parameters:
                 f"guard_bits = {self.guard_bits} is out of range; allowed: 0 to {most} with codes of "
                 f"{self.code_bits} bits, so that the reference is exact"
             )
-        self._check_times()
+        (write,) = self.of_phase("key write")
+        if write.end - write.start < 2:
+            raise DesignError(
+                f"design {self.design.name!r}: unstated_latency is {write.end - write.start} clock "
+                "periods; a write needs 2 or more, to discharge and to write"
+            )
+        if self.of_phase("key read")[0].start < 2 + self.group:
+            raise InputError(
+                f"group = {self.group}: the words of keys, values and {self.group} queries come in "
+                f"while a key is written, {write.end} clock periods; give a smaller group"
+            )
 
     @property
     def columns(self) -> int:
@@ -204,54 +216,36 @@ class Parameters:
             )
         return round(exact)
 
-    def _check_times(self) -> None:
-        (write,) = self.of_phase("key write")
-        if write.end - write.start < 2:
-            raise DesignError(
-                f"design {self.design.name!r}: unstated_latency is {write.end - write.start} clock "
-                "periods; a write needs 2 or more, to discharge and to write"
-            )
-        if self.of_phase("key read")[0].start < 2 + self.group:
-            raise InputError(
-                f"group = {self.group}: the words of keys, values and {self.group} queries come in "
-                f"while a key is written, {write.end} clock periods; give a smaller group"
-            )
-
 
 def bits_of(levels: int) -> int:
     """Bits of a code of so many levels."""
     return (levels - 1).bit_length()
 
 
-def _check(d: Design) -> None:
-    """Raise DesignError for what these circuits cannot serve."""
-    where = f"design {d.name!r}"
+def _refusals(d: Design) -> Iterator[str]:
+    """What of a design these circuits cannot serve; each reason holds if those before it do not."""
     for name in ("query_levels", "storage_levels", "counter_levels"):
         levels = getattr(d, name)
         if levels is None or levels & (levels - 1):
             given = "not quantised" if levels is None else levels
-            raise DesignError(f"{where}: {name} is {given}; a register of whole bits takes 2, 4, 8, 16 ...")
+            yield f"{name} is {given}; a register of whole bits takes 2, 4, 8, 16 ..."
     if d.readout not in READOUTS:
-        raise DesignError(
-            f"{where}: readout = {d.readout!r} is no count of pulses; allowed: {' or '.join(READOUTS)}"
-        )
+        yield f"readout = {d.readout!r} is no count of pulses; allowed: {' or '.join(READOUTS)}"
     for name in ("score_ceiling", "output_ceiling"):
         if not getattr(d, name):
-            raise DesignError(f"{where}: {name} is false: a pulse could outlast its phase; allowed: true")
+            yield f"{name} is false: a pulse could outlast its phase; allowed: true"
     others = {
-        "levels": ("levels that are not evenly spaced", d.levels.present),
-        "normaliser.floor": ("a division by a normalising column", d.normaliser.present),
-        "sinks.tokens": ("columns of first tokens", d.sinks.tokens > 0),
+        "levels: levels that are not evenly spaced": d.levels.present,
+        "normaliser.floor: a division by a normalising column": d.normaliser.present,
+        "sinks.tokens: columns of first tokens": d.sinks.tokens > 0,
     }
-    for key, (what, present) in others.items():
+    for what, present in others.items():
         if present:
-            raise DesignError(
-                f"{where}: {key}: {what} have no circuit here; give a design without, such as leroux2025"
-            )
+            yield f"{what} have no circuit here; give a design without, such as leroux2025"
     cycles = d.t_pulse_max * d.counter_clock
     for name in ("query_levels", "counter_levels"):
         if abs(getattr(d, name) - 1 - cycles) > 1e-6:
-            raise DesignError(
-                f"{where}: {name} = {getattr(d, name)} does not fit a longest pulse of {cycles:.4g} clock "
-                f"periods; allowed: one period a step: change {name}, t_pulse_max or counter_clock"
+            yield (
+                f"{name} = {getattr(d, name)} does not fit a longest pulse of {cycles:.4g} clock periods; "
+                f"allowed: one period a step: change {name}, t_pulse_max or counter_clock"
             )

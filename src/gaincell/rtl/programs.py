@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from gaincell.errors import InputError, SimulationError
+from gaincell.spice.runner import process_group
 from gaincell.units import Second
 
 WHAT_FOR = {
@@ -32,33 +29,22 @@ class MissingProgram(InputError):
     """A program is not installed."""
 
 
-@dataclass(frozen=True)
-class Missing:
-    """What cannot be done here.  part: what.  program: that is not on the PATH."""
-
-    part: str
-    program: str
-
-    def __str__(self) -> str:
-        package = PACKAGES.get(self.program, self.program)
-        return (
-            f"{self.part} needs {self.program}, which is not installed (there is no program '{self.program}' "
-            f"on the PATH): install the package {package} of Debian, Ubuntu or Homebrew"
-        )
-
-
-def missing(*programs: str) -> Missing | None:
-    """The first of some programs that is not there."""
+def missing(*programs: str) -> str:
+    """What to install for the first of some programs that is not there; empty if all are."""
     for program in programs:
         if shutil.which(program) is None:
-            return Missing(WHAT_FOR[program], program)
-    return None
+            return (
+                f"{WHAT_FOR[program]} needs {program}, which is not installed (there is no program "
+                f"'{program}' on the PATH): install the package {PACKAGES.get(program, program)} of Debian, "
+                "Ubuntu or Homebrew"
+            )
+    return ""
 
 
 def require(*programs: str) -> None:
     """Raise MissingProgram where one of some programs is not there."""
     if found := missing(*programs):
-        raise MissingProgram(str(found))
+        raise MissingProgram(found)
 
 
 def run(command: Sequence[str], folder: Path, *, timeout: Second = 600.0) -> str:
@@ -66,29 +52,12 @@ def run(command: Sequence[str], folder: Path, *, timeout: Second = 600.0) -> str
 
     Raises SimulationError: it failed, or took longer than `timeout`; with the end of what it said.
     """
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
     try:
-        said = process.communicate(timeout=timeout)[0].decode("utf-8", "replace")
+        with process_group(command, folder) as process:
+            said = process.communicate(timeout=timeout)[0].decode("utf-8", "replace")
     except subprocess.TimeoutExpired:
-        _stop(process)
         raise SimulationError(f"{command[0]} was stopped after {timeout:g} s; give a smaller head") from None
-    except BaseException:
-        _stop(process)
-        raise
     if process.returncode:
         lines = [line for line in said.splitlines() if line.strip()]
         raise SimulationError(f"{command[0]} failed ({process.returncode}): {' | '.join(lines[-3:])}")
     return said
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

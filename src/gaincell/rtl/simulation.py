@@ -1,5 +1,7 @@
 """A generated head through tokens, period by period, between words that come in and a model of the arrays.
 
+The words are random with corners at the ends of their ranges, or those of codes that a chip was seen to use.
+
 A `Stimulus` is what whoever clocks the head needs: Amaranth's simulator here, a Verilog simulator through
 cocotb, or a testbench of recorded vectors. In every period it is shown the head's outputs, and says its
 inputs at the edge that ends the period.
@@ -11,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from amaranth.hdl import Cat, Signal
 from amaranth.sim import Simulator
 from torch import Tensor
@@ -18,13 +21,23 @@ from torch import Tensor
 from gaincell.errors import InputError
 from gaincell.progress import Progress, silent
 from gaincell.rtl.analog import AnalogArrays, packed
-from gaincell.rtl.fixed_point import Scales
+from gaincell.rtl.fixed_point import (
+    Scales,
+    Stage,
+    output_stage,
+    query_stage,
+    scaled,
+    storage_stage,
+    words,
+)
 from gaincell.rtl.head import Head
 from gaincell.rtl.parameters import Parameters
 
 Wires = dict[str, int]
 PULSES = ("pulse", "negative")
 """Inputs that the arrays drive."""
+CORNERS = 8
+"""Tokens at the end of a run that consist of extreme words and of zeros."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,69 @@ class Words:
         return len(self.key)
 
 
+def random_scales(parameters: Parameters, seed: int) -> Scales:
+    """Gains from 0.7 to 1.4, with offsets about those of the released code, of every query head its own."""
+    p, random = parameters, torch.Generator().manual_seed(seed)
+
+    def draw(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=random))
+
+    middle = p.design.v_offset
+    return Scales(
+        storage_stage(p, "k", draw(0.7, 1.4), draw(middle - 0.05, middle + 0.05)),
+        storage_stage(p, "v", draw(0.7, 1.4), draw(middle - 0.05, middle + 0.05)),
+        tuple(query_stage(p, draw(0.7, 1.4), draw(-0.1, 0.1)) for _ in range(p.group)),
+        tuple(output_stage(p, draw(0.7, 1.4), draw(-0.1, 0.1)) for _ in range(p.group)),
+    )
+
+
+def random_words(parameters: Parameters, scales: Scales, tokens: int, seed: int) -> Words:
+    """Signals whose scores lie about zero, then corners: all lowest, all highest, all zero, mixed."""
+    p, random = parameters, torch.Generator().manual_seed(seed)
+    span = p.design.v_max - p.design.v_min
+    q = torch.randn(tokens, p.group, p.rows, generator=random) * 0.4 + 0.15
+    k = torch.randn(tokens, p.rows, generator=random) * span / 6
+    v = torch.randn(tokens, p.rows, generator=random) * span / 3
+    query = torch.stack([words(q[:, h], stage, p.word_bits) for h, stage in enumerate(scales.queries)], 1)
+    found = Words(query, words(k, scales.key, p.word_bits), words(v, scales.value, p.word_bits))
+    lowest, highest = -(2 ** (p.word_bits - 1)), 2 ** (p.word_bits - 1) - 1
+    for n, token in enumerate(range(max(0, tokens - CORNERS), tokens)):
+        ends = torch.tensor([lowest, highest, 0])
+        for m, of in enumerate((found.query, found.key, found.value)):
+            mixed = ends[torch.randint(3, of[token].shape, generator=random)]
+            of[token] = mixed if n >= 3 else ends[(n + m) % 3]
+    return found
+
+
+def words_of_codes(query: Tensor, key: Tensor, value: Tensor, scales: Scales, p: Parameters) -> Words:
+    """Words whose codes are given: of those that a stage makes a code of, the one in the middle.
+
+    query: [T, g, D].  key, value: [T, D], codes that a chip was seen to use.
+
+    Raises InputError: no word of a stage gives one of the codes.
+    """
+    limits = p.code_limits
+    queries = [_words_of(query[:, h], stage, limits[0], p) for h, stage in enumerate(scales.queries)]
+    stored = [
+        _words_of(codes, stage, limits[1], p) for codes, stage in ((key, scales.key), (value, scales.value))
+    ]
+    return Words(torch.stack(queries, 1), *stored)
+
+
+def _words_of(codes: Tensor, stage: Stage, limits: tuple[int, int], p: Parameters) -> Tensor:
+    limit = 2 ** (p.word_bits - 1)
+    every = torch.arange(-limit, limit)
+    given = torch.floor(scaled(every, stage, p)).long().clamp(*limits)
+    low, high = limits
+    table = torch.zeros(high - low + 1, dtype=torch.int64)
+    for code in codes.unique().tolist():
+        found = every[given == code]
+        if not len(found):
+            raise InputError(f"no word of {p.word_bits} bits gives the code {code}; give more guard bits")
+        table[code - low] = found[len(found) // 2]
+    return table[codes.long() - low]
+
+
 @dataclass
 class Record:
     """What was seen.
@@ -59,6 +135,16 @@ class Record:
         """The first so many tokens, and what was loaded before them."""
         end = self.starts[tokens] if tokens < len(self.starts) else len(self.inputs)
         return Record(self.inputs[:end], self.outputs[:end], self.starts[:tokens])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of one quantity.  compared: how many.  different: how many were not as expected.  first: of those."""
+
+    name: str
+    compared: int
+    different: int
+    first: tuple[str, ...] = ()
 
 
 class Stimulus:

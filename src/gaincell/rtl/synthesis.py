@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from numpy.typing import NDArray
 from gaincell.errors import InputError, SimulationError
 from gaincell.rtl import programs
 from gaincell.rtl.verilog import Design
-from gaincell.units import Second
 
 Bits = NDArray[np.bool_]
 OPERATIONS: Mapping[str, Callable[[Bits, Bits], Bits]] = {
@@ -80,7 +80,7 @@ class Mapped:
     area: float
 
 
-def synthesise(design: Design, *, timeout: Second = 600.0) -> Synthesis:
+def synthesise(design: Design) -> Synthesis:
     """Generic gates. Raises InputError without yosys, SimulationError where it fails."""
     script = f"""
         dfflegalize {" ".join(f"-cell {kind} x" for kind in FLIP_FLOPS)}
@@ -90,22 +90,18 @@ def synthesise(design: Design, *, timeout: Second = 600.0) -> Synthesis:
         tee -q -o depth.txt ltp -noff
         write_json netlist.json
     """
-    with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
-        folder = Path(name)
-        _run(design, script, folder, timeout)
-        netlist = json.loads((folder / "netlist.json").read_text(encoding="utf-8"))["modules"]
-        depths = dict(DEPTH.findall((folder / "depth.txt").read_text(encoding="utf-8")))
-    placed = _placed(netlist[design.top])
+    written, depth = _run(design, script, ("netlist.json", "depth.txt"))
+    netlist, depths = json.loads(written)["modules"], dict(DEPTH.findall(depth))
+    placed = Counter(cell["type"] for cell in netlist[design.top]["cells"].values())
     found = []
     for module in design.modules:
         kinds = [cell["type"] for cell in netlist[module]["cells"].values()]
         flip_flops = sum(kind in FLIP_FLOPS for kind in kinds)
         resets = sum(kind.startswith("$_SDFF") for kind in kinds)
         gates = sum(kind.startswith("$_") for kind in kinds) - flip_flops + resets
-        unknown = set(kinds) - {*OPERATIONS, *FLIP_FLOPS, *design.modules}
-        if unknown:
+        if unknown := set(kinds) - {*OPERATIONS, *FLIP_FLOPS, *design.modules}:
             raise SimulationError(f"yosys left {', '.join(sorted(unknown))} in {module}, which are no gates")
-        found.append(Module(module, placed.get(module, 1), gates, flip_flops, int(depths[module])))
+        found.append(Module(module, placed[module] or 1, gates, flip_flops, int(depths[module])))
     return Synthesis(tuple(found), netlist)
 
 
@@ -115,7 +111,7 @@ def check_liberty(liberty: Path) -> None:
         raise InputError(f"--liberty {liberty}: there is no such file; give a Liberty file (.lib)")
 
 
-def map_to_library(design: Design, liberty: Path, *, timeout: Second = 600.0) -> Mapped:
+def map_to_library(design: Design, liberty: Path) -> Mapped:
     """Cells of a Liberty file.
 
     Raises:
@@ -129,14 +125,11 @@ def map_to_library(design: Design, liberty: Path, *, timeout: Second = 600.0) ->
         opt_clean
         tee -q -o stat.json stat -json -liberty cells.lib
     """
-    with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
-        folder = Path(name)
-        (folder / "cells.lib").write_bytes(liberty.read_bytes())
-        try:
-            _run(design, script, folder, timeout)
-        except SimulationError as error:
-            raise InputError(f"--liberty {liberty.name} cannot be mapped to: {error}") from None
-        found = json.loads((folder / "stat.json").read_text(encoding="utf-8"))["design"]
+    try:
+        (statistics,) = _run(design, script, ("stat.json",), liberty)
+    except SimulationError as error:
+        raise InputError(f"--liberty {liberty.name} cannot be mapped to: {error}") from None
+    found = json.loads(statistics)["design"]
     cells: dict[str, int] = found["num_cells_by_type"]
     if "area" not in found or (left := [kind for kind in cells if kind.startswith("$")]):
         raise InputError(
@@ -146,10 +139,9 @@ def map_to_library(design: Design, liberty: Path, *, timeout: Second = 600.0) ->
     return Mapped(cells, float(found["area"]))
 
 
-def _run(design: Design, script: str, folder: Path, timeout: Second) -> None:
+def _run(design: Design, script: str, wanted: Sequence[str], liberty: Path | None = None) -> list[str]:
+    """The texts of the files that a script writes, having read the Verilog."""
     programs.require("yosys")
-    for module, text in design.modules.items():
-        (folder / f"{module}.v").write_text(text, encoding="utf-8")
     sources = " ".join(f"{module}.v" for module in design.modules)
     whole = f"""
         read_verilog {sources}
@@ -159,13 +151,12 @@ def _run(design: Design, script: str, folder: Path, timeout: Second) -> None:
         synth -top {design.top} -noabc
         {script}
     """
-    (folder / "synthesise.ys").write_text(whole, encoding="utf-8")
-    programs.run(["yosys", "-q", "-s", "synthesise.ys"], folder, timeout=timeout)
-
-
-def _placed(top: Mapping[str, Any]) -> dict[str, int]:
-    """How often every kind is placed."""
-    found: dict[str, int] = {}
-    for cell in top["cells"].values():
-        found[cell["type"]] = found.get(cell["type"], 0) + 1
-    return found
+    with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
+        folder = Path(name)
+        for module, text in design.modules.items():
+            (folder / f"{module}.v").write_text(text, encoding="utf-8")
+        if liberty is not None:
+            (folder / "cells.lib").write_bytes(liberty.read_bytes())
+        (folder / "synthesise.ys").write_text(whole, encoding="utf-8")
+        programs.run(["yosys", "-q", "-s", "synthesise.ys"], folder)
+        return [(folder / file).read_text(encoding="utf-8") for file in wanted]

@@ -11,35 +11,48 @@ A check whose program is not installed says so; it neither passes nor fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from gaincell.progress import Progress, silent
 from gaincell.results.common import Value
 from gaincell.results.rtl import RtlCheck
 from gaincell.rtl import formal, programs
-from gaincell.rtl.equivalence import Equivalence, compare
+from gaincell.rtl.equivalence import compare
 from gaincell.rtl.fixed_point import Scales
-from gaincell.rtl.gates import Replay, replay
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import Record, Stimulus, simulate
-from gaincell.rtl.synthesis import Synthesis
+from gaincell.rtl.simulation import Comparison, Record, Stimulus, random_scales, random_words, simulate
 from gaincell.rtl.verilog import Design, play, simulator
-from gaincell.rtl.words import random_scales, random_words
 
 RING_TILES = 2
 """Most sub-tiles of the shorter ring."""
 
 
-def _check(name: str, how: str, compared: int, unit: str, different: int | None, note: str = "") -> RtlCheck:
-    found = None if different is None else Value(different, unit, "simulated")
-    return RtlCheck(name, how, note, Value(compared, unit, "simulated"), found)
+def done(found: Comparison, how: str, unit: str = "periods") -> RtlCheck:
+    """A check of what a comparison found."""
+    compared, different = (Value(n, unit, "simulated") for n in (found.compared, found.different))
+    return RtlCheck(found.name, how, "; ".join(found.first), compared, different)
 
 
-def check_head(run: Stimulus, scales: Scales, progress: Progress = silent) -> list[RtlCheck]:
+def not_done(name: str, how: str, why: str) -> RtlCheck:
+    """A check that needs a program which is not there."""
+    return RtlCheck(name, how, why, Value(0, "periods", "simulated"))
+
+
+def check_head(
+    run: Stimulus, scales: Scales, progress: Progress = silent, title: str = "head"
+) -> list[RtlCheck]:
     """Simulate a run and compare it; a check a quantity."""
     simulate(run, progress)
-    return _checks("head", compare(run, scales), run.parameters)
+    p = run.parameters
+    sizes = f"{len(run.words)} tokens, {p.columns} columns, query heads: {p.group}"
+    return [
+        done(
+            replace(one, name=f"{title}: {one.name}"),
+            f"{sizes}, against {'the schedule' if one.name == 'periods' else 'HeadArray'}",
+            "numbers",
+        )
+        for one in compare(run, scales)
+    ]
 
 
 def check_ring(parameters: Parameters, tokens: int, seed: int, progress: Progress = silent) -> list[RtlCheck]:
@@ -51,64 +64,25 @@ def check_ring(parameters: Parameters, tokens: int, seed: int, progress: Progres
     short = replace(parameters, design=parameters.design.replace(window=columns))
     scales = random_scales(short, seed)
     run = Stimulus(short, scales, random_words(short, scales, tokens, seed))
-    simulate(run, progress)
-    return _checks(f"ring of {columns}", compare(run, scales), short)
+    return check_head(run, scales, progress, f"ring of {columns}")
 
 
 def check_verilog(design: Design, record: Record) -> RtlCheck:
     """Play the testbench."""
     how = "testbench of the Verilog, every output in every period"
-
-    def done() -> RtlCheck:
+    try:
         program = simulator()
-        found = play(design, record, program)
-        note = "; ".join(found.first)
-        return _check("Verilog", f"{how}, in {program}", found.periods, "periods", found.different, note)
-
-    return _unless_missing("Verilog", how, done)
+        return done(play(design, record, program), f"{how}, in {program}")
+    except programs.MissingProgram as error:
+        return not_done("Verilog", how, str(error))
 
 
 def check_properties(design: Design, parameters: Parameters) -> RtlCheck:
     """Prove the properties."""
     how = "controller and sequencer for every input at every time, by yosys-smtbmc and z3"
-
-    def done() -> RtlCheck:
-        proved = formal.prove(design.modules, parameters)
-        count = formal.properties(parameters).count("assert (")
-        return _check("properties", how, count, "assertions", 0 if proved else 1)
-
-    return _unless_missing("properties", how, done)
-
-
-def check_gates(design: Design, synthesis: Synthesis, record: Record) -> tuple[RtlCheck, Replay]:
-    """Replay a record in the gates."""
-    found = replay(synthesis, design.top, record)
-    how = "gates and flip-flops of the synthesis, every output in every period"
-    return _check("gates", how, found.periods, "periods", found.different), found
-
-
-def not_done(name: str, program: str) -> RtlCheck:
-    """A check that needs a program which is not there."""
-    return _check(name, "", 0, "periods", None, str(programs.missing(program)))
-
-
-def _unless_missing(name: str, how: str, done: Callable[[], RtlCheck]) -> RtlCheck:
+    count = formal.properties(parameters).count("assert (")
     try:
-        return done()
+        proved = formal.prove(design.modules, parameters)
+        return done(Comparison("properties", count, int(not proved)), how, "assertions")
     except programs.MissingProgram as error:
-        return _check(name, how, 0, "periods", None, str(error))
-
-
-def _checks(name: str, found: Equivalence, p: Parameters) -> list[RtlCheck]:
-    sizes = f"{found.tokens} tokens, {p.columns} columns, query heads: {p.group}"
-    return [
-        _check(
-            f"{name}: {one.name}",
-            f"{sizes}, against {'the schedule' if one.name == 'periods' else 'HeadArray'}",
-            one.compared,
-            "numbers",
-            one.different,
-            "; ".join(one.first),
-        )
-        for one in found.comparisons
-    ]
+        return not_done("properties", how, str(error))

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from amaranth.back import verilog
-from amaranth.hdl import Elaboratable, Signal
+from amaranth.hdl import Elaboratable
 
 from gaincell.errors import SimulationError
 from gaincell.rtl import programs
 from gaincell.rtl.analog import packed
+from gaincell.rtl.blocks import Block
 from gaincell.rtl.head import Head
 from gaincell.rtl.parameters import Parameters
-from gaincell.rtl.simulation import Record
+from gaincell.rtl.simulation import Comparison, Record
 
 TOP = "testbench"
 VECTORS = "vectors.hex"
@@ -47,25 +47,16 @@ class Design:
         """Name of the top module."""
         return list(self.modules)[-1]
 
-    def vectors(self, record: Record, periods: int | None = None) -> str:
-        """Inputs and outputs of the first periods of a record, a line each, as the testbench reads them."""
+    def vectors(self, record: Record) -> str:
+        """Inputs and outputs of the periods of a record, a line each, as the testbench reads them."""
         ports = {**self.inputs, **self.outputs}
         widths = list(ports.values())
         digits = -(-sum(widths) // 4)
         lines = []
-        for inputs, outputs in zip(record.inputs[:periods], record.outputs[:periods], strict=True):
+        for inputs, outputs in zip(record.inputs, record.outputs, strict=True):
             wires = inputs | outputs
             lines.append(f"{packed([wires[name] for name in ports], widths):0{digits}x}")
         return "\n".join(lines) + "\n"
-
-
-@dataclass(frozen=True)
-class Played:
-    """What a testbench said.  periods: compared.  different: of them.  first: its words."""
-
-    periods: int
-    different: int
-    first: tuple[str, ...]
 
 
 def generate(parameters: Parameters) -> Design:
@@ -75,9 +66,8 @@ def generate(parameters: Parameters) -> Design:
     found = {}
     for module, placed in head.blocks.items():
         alone = placed[0].alone()
-        ports = [*alone.block.inputs.values(), *alone.block.outputs.values()]
-        found[module] = _convert(alone, module, ports)
-    found[head.module] = _convert(head, head.module, [*head.inputs.values(), *head.outputs.values()])
+        found[module] = _convert(alone, module, alone.block)
+    found[head.module] = _convert(head, head.module, head)
     inputs = {name: len(signal) for name, signal in head.inputs.items()}
     outputs = {name: len(signal) for name, signal in head.outputs.items()}
     return Design(found, _testbench(head.module, inputs, outputs, parameters), inputs, outputs)
@@ -86,12 +76,12 @@ def generate(parameters: Parameters) -> Design:
 def simulator() -> str:
     """The program that plays testbenches here. Raises MissingProgram: neither of both is there."""
     for program in ("iverilog", "verilator"):
-        if programs.missing(program) is None:
+        if not programs.missing(program):
             return program
     raise programs.MissingProgram(f"{programs.missing('iverilog')}, or verilator")
 
 
-def play(design: Design, record: Record, program: str | None = None) -> Played:
+def play(design: Design, record: Record, program: str | None = None) -> Comparison:
     """The testbench in a simulator of Verilog, with every period of a record.
 
     Raises:
@@ -102,51 +92,31 @@ def play(design: Design, record: Record, program: str | None = None) -> Played:
     programs.require(program)
     sources = [f"{name}.v" for name in (*design.modules, TOP)]
     periods = len(record.outputs)
-    compilers = {
-        "iverilog": [
-            "iverilog",
-            "-g2005",
-            "-s",
-            TOP,
-            f"-P{TOP}.PERIODS={periods}",
-            "-o",
-            "compiled",
-            *sources,
-        ],
-        "verilator": [
-            *(
-                "verilator",
-                "--binary",
-                "--timing",
-                "-Wno-fatal",
-                "-Wno-lint",
-                "-CFLAGS",
-                "-O0",
-                "--Mdir",
-                ".",
-            ),
-            *("--top-module", TOP, f"-GPERIODS={periods}", "-o", "compiled", *sources),
-        ],
-    }
-    runners = {"iverilog": ["vvp", "-n", "compiled"], "verilator": ["./compiled"]}
+    compile_by, run_by = {
+        "iverilog": (f"iverilog -g2005 -s {TOP} -P{TOP}.PERIODS={periods} -o compiled", "vvp -n compiled"),
+        "verilator": (
+            "verilator --binary --timing -Wno-fatal -Wno-lint -CFLAGS -O0 --Mdir . "
+            f"--top-module {TOP} -GPERIODS={periods} -o compiled",
+            "./compiled",
+        ),
+    }[program]
     with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
         folder = Path(name)
         for module, text in (*design.modules.items(), (TOP, design.testbench)):
             (folder / f"{module}.v").write_text(text, encoding="utf-8")
         (folder / VECTORS).write_text(design.vectors(record), encoding="utf-8")
-        programs.run(compilers[program], folder)
-        said = programs.run(runners[program], folder)
+        programs.run([*compile_by.split(), *sources], folder)
+        said = programs.run(run_by.split(), folder)
     verdict = VERDICT.search(said)
     if verdict is None:
         raise SimulationError(f"the testbench ended without a verdict in {program}: {said[-200:]!r}")
     first = [line for line in said.splitlines() if line.startswith("period ")][:SHOWN]
-    return Played(int(verdict[3]), int(verdict[2]), tuple(first))
+    return Comparison("Verilog", int(verdict[3]), int(verdict[2]), tuple(first))
 
 
-def _convert(design: Elaboratable, name: str, ports: Iterable[Signal | Any]) -> str:
-    text: str = verilog.convert(
-        design, name=name, ports=list(ports), emit_src=False, strip_internal_attrs=True
-    )
+def _convert(design: Elaboratable, name: str, ports: Block | Head) -> str:
+    signals = [*ports.inputs.values(), *ports.outputs.values()]
+    text: str = verilog.convert(design, name=name, ports=signals, emit_src=False, strip_internal_attrs=True)
     return text
 
 

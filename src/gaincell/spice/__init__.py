@@ -5,9 +5,9 @@
     runner.py       ngspice as a program: temporary directory, timeout, warnings told from failures
     rawfile.py      what it wrote
     characterise.py a cell's current, write, retention, disturb, mismatch -> a device file
-    verify.py       two chained dot products against the behavioural model
+    verify.py       two chained dot products against the behavioural model, and their energy
+    write_path.py   from a code to a stored voltage
     wires.py        error against the size of an array
-    energy.py       supplies integrated per block
 
 ngspice is called as a program and not linked.
 """

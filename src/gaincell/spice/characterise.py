@@ -16,26 +16,35 @@ default).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from gaincell.chips.design import Design
+from gaincell.chips.device import Device, fit_device
 from gaincell.errors import InputError
 from gaincell.files import write_text
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.spice.netlists.array import charge_bench
-from gaincell.spice.netlists.cell import (
-    curve_bench,
-    disturb_bench,
-    hold_bench,
-    write_bench,
+from gaincell.results.common import Values
+from gaincell.results.spice import (
+    CellCorners,
+    CellCurve,
+    CellDisturb,
+    CellMismatch,
+    CellRetention,
+    CellWrite,
+    CharacterisationResult,
+    CornerCurve,
 )
+from gaincell.spice.netlists.array import charge_bench
+from gaincell.spice.netlists.cell import curve_bench, disturb_bench, hold_bench, write_bench
 from gaincell.spice.rawfile import Plot, Wave
+from gaincell.spice.result import head, plain
 from gaincell.spice.runner import run, run_many
-from gaincell.spice.technology import PROCESSES, SUPPLIES, TEMPERATURES, Corner, Technology
+from gaincell.spice.technology import PROCESSES, SUPPLIES, TEMPERATURES, Corner, Site, Technology
 from gaincell.units import Second, Volt
 
 LEVELS = 15
@@ -47,73 +56,37 @@ SETTLED: Volt = 9e-3
 """Written to within this, 1 % of VDD: a fourteenth of a level."""
 READS = 8
 DEFAULT_GMIN = 1e-12
+"""The simulator's own, S: shown beside, since it alone discharges a store within milliseconds."""
+GROUP = 10
+"""Cells of the Monte Carlo in one netlist."""
 
 
-@dataclass(frozen=True)
-class Characterisation:
-    """Simulated facts about one cell; SI units.
-
-    volts, current: DC curve [points].  levels, charge: of a full pulse over stored voltage [levels], C.
-    cells_charge: of cells with mismatch [cells, levels], C.
-    corners: (process, temperature, supply) -> current over `corner_volts` scaled with the supply [points].
-    write_times: until within SETTLED of every DAC level, s; inf: not within the write.
-    written: voltage after the write gate closed, minus the level, V.
-    writes: time, and voltage of every level [levels, time].
-    hold_times, held: stored voltage over time [cells, time].  held_by_default_gmin: what the simulator's
-    default of gmin = 1e-12 S alone would do to the same cells; held_with_tunnelling: with the card's.
-    read_disturb, half_select: change of the stored voltage after READS reads, V, over `disturbed`.
-    tau_set: retention that was set by a leak, s; None: native.
-    """
-
-    technology: Technology
-    volts: Wave
-    current: Wave
-    levels: Wave
-    charge: Wave
-    cells_charge: Wave
-    corner_volts: Wave
-    corners: Mapping[tuple[str, float, float], Wave]
-    write_levels: Wave
-    write_times: Wave
-    written: Wave
-    writes: tuple[Wave, Wave]
-    hold_times: Wave
-    held: Wave
-    held_by_default_gmin: Wave
-    held_with_tunnelling: tuple[Wave, Wave]
-    disturbed: Wave
-    read_disturb: Wave
-    half_select: Wave
-    tau_set: Second | None
+def read_charge(site: Site, levels: Wave, width: Second) -> Wave:
+    """Charge that a cell takes from its bit line for one pulse, C [levels]."""
+    charges = _charges(run(charge_bench(site, levels.tolist(), width)).plot, 1, len(levels))
+    return charges.reshape(len(levels))
 
 
-def read_charge(
-    technology: Technology,
-    corner: Corner,
-    levels: Wave,
-    width: Second,
-    shifts: Sequence[Sequence[Volt]] = ((0.0,) * 4,),
-) -> Wave:
-    """Charge that each cell takes from its bit line for one pulse, C [cells, levels]."""
-    plot = run(charge_bench(technology, corner, levels.tolist(), width, shifts=shifts)).plot
+def _charges(plot: Plot, cells: int, levels: int) -> Wave:
     t = plot["time"]
-    rows = [[-np.trapezoid(plot[f"i(vb{k}_{n})"], t) for n in range(len(levels))] for k in range(len(shifts))]
-    return np.array(rows)
+    return np.array([[-np.trapezoid(plot[f"i(vb{k}_{n})"], t) for n in range(levels)] for k in range(cells)])
 
 
 def characterise(
     technology: Technology,
     design: Design,
+    command: Sequence[str] = (),
     *,
     cells: int = 50,
     seed: int = 0,
     tau: Second | None = None,
     jobs: int | None = None,
     stages: StageProgress = silent_stages,
-) -> Characterisation:
-    """Simulate one cell of a technology.
+) -> CharacterisationResult:
+    """Simulate one cell of a technology; of its numbers, `result.rounded` keeps the digits that count.
 
-    cells: of the Monte Carlo.  tau: set retention to this by a leak; None: what the cards give.
+    command: the command line, for the provenance.  cells: of the Monte Carlo.
+    tau: set retention to this by a leak; None: what the cards give.
 
     Raises InputError for numbers out of range, SimulationError for what ngspice cannot do.
     """
@@ -121,7 +94,7 @@ def characterise(
         raise InputError(f"cells = {cells!r} is out of range; allowed: 2 to 1000")
     if tau is not None and not 1e-6 <= tau <= 1:
         raise InputError(f"tau = {tau!r} s is out of range; allowed: 1e-6 to 1")
-    corner, vdd = Corner(), technology.vdd
+    site, vdd = Site(technology), technology.vdd
     if not (np.isclose(vdd, design.v_max) and design.v_min == 0):
         raise InputError(
             f"{technology.name} has VDD = {vdd:g} V, and the design {design.name} stores {design.v_min:g} to "
@@ -129,45 +102,80 @@ def characterise(
         )
     step = stages("current, write, disturb")
     step(0, 5, {})
-    dc = run(curve_bench(technology, corner)).plot
+    dc = run(curve_bench(site)).plot
     step(1, 5, {})
-    targets = np.arange(design.storage_levels or 8) * vdd / ((design.storage_levels or 8) - 1)
-    writing = run(write_bench(technology, corner, targets.tolist())).plot
+    codes = design.storage_levels or 8
+    write = _writes(site, np.arange(codes) * vdd / (codes - 1))
     step(2, 5, {})
-    disturbed = np.array([0.0, vdd / 2, vdd])
-    disturb = run(disturb_bench(technology, corner, disturbed.tolist(), reads=READS)).plot
+    disturb = _disturb(site)
     step(3, 5, {})
-    places = [(p, t, s) for p in PROCESSES for t in TEMPERATURES for s in SUPPLIES]
-    if technology.kit is not None:
-        places = [place for place in places if place[0] == "nominal"]
-    found = run_many([curve_bench(technology, Corner(*place), points=19) for place in places], jobs=jobs)
+    corners = _corners(technology, jobs)
     step(4, 5, {})
     levels = np.linspace(0, vdd, LEVELS)
-    charge = read_charge(technology, corner, levels, design.t_pulse_max)[0]
+    charge = read_charge(site, levels, design.t_pulse_max)
     step(5, 5, {})
+    expected = design.cell.current(torch.from_numpy(levels) - design.v_offset).numpy() * design.charge_unit
+    unexplained = ((charge - expected) ** 2).sum() / ((charge - charge.mean()) ** 2).sum()
     spread = _cells_with_mismatch(technology, levels, design.t_pulse_max, cells, seed, jobs, stages)
-    hold = _retention(technology, tau, jobs, stages)
-    times, written, writes = _settling(writing.waves, targets)
-    ends = {kind: [disturb[f"v({kind}{n})"] for n in range(3)] for kind in ("st", "hs")}
-    return Characterisation(
-        technology,
-        dc["v(st)"],
-        -dc["i(vb0)"],
-        levels,
-        charge,
-        spread,
-        np.linspace(0, vdd, 19),
-        {place: -s.plot["i(vb0)"] for place, s in zip(places, found, strict=True)},
-        targets,
-        times,
-        written,
-        writes,
-        *hold,
-        disturbed,
-        np.array([w[-1] for w in ends["st"]]) - disturbed,
-        np.array([w[-1] for w in ends["hs"]]) - disturbed,
-        tau,
+    return CharacterisationResult(
+        **head("characterise", technology.title, command, design, seed),
+        curve=CellCurve(
+            plain(dc["v(st)"]),
+            plain(-dc["i(vb0)"]),
+            plain(levels),
+            plain(charge),
+            Values(plain(expected), "C", "cited", f"cell of the design {design.name}"),
+            float(1 - unexplained),
+        ),
+        mismatch=CellMismatch(
+            cells,
+            plain(spread),
+            plain(spread.std(0, ddof=1) / float(np.abs(charge).max())),
+            technology.a_vt,
+        ),
+        corners=corners,
+        write=write,
+        retention=_retention(technology, tau, jobs, stages),
+        disturb=disturb,
     )
+
+
+def _writes(site: Site, targets: Wave) -> CellWrite:
+    """Time to within SETTLED for good, inf if not within the write; error after the switch closed; waves."""
+    waves = run(write_bench(site, targets.tolist())).plot
+    t = waves["time"]
+    start, stop = 1e-9, 6e-9
+    stored = np.array([waves[f"v(st{n})"] for n in range(len(targets))])
+    during = (t >= start) & (t <= stop)
+    times = []
+    for wave, target in zip(stored, targets, strict=True):
+        late = np.nonzero(during & (np.abs(wave - target) > SETTLED))[0]
+        last = int(late[-1]) if len(late) else int(np.argmax(during))
+        times.append(float(t[last + 1] - start) if t[last + 1] < stop else float("inf"))
+    return CellWrite(plain(targets), tuple(times), plain(stored[:, -1] - targets), plain(t), plain(stored))
+
+
+def _disturb(site: Site) -> CellDisturb:
+    stored = np.array([0.0, site.vdd / 2, site.vdd])
+    plot = run(disturb_bench(site, stored.tolist(), reads=READS)).plot
+    read, half_selected = (
+        np.array([plot[f"v({kind}{n})"][-1] for n in range(len(stored))]) - stored for kind in ("st", "hs")
+    )
+    return CellDisturb(plain(stored), plain(read), plain(half_selected))
+
+
+def _corners(technology: Technology, jobs: int | None) -> CellCorners:
+    """Of a user's own models, which are those of one process, the nominal one only."""
+    processes = PROCESSES if technology.kit is None else ("nominal",)
+    places = [(p, t, s) for p in processes for t in TEMPERATURES for s in SUPPLIES]
+    found = run_many(
+        [curve_bench(Site(technology, Corner(*place)), points=19) for place in places], jobs=jobs
+    )
+    curves = [
+        CornerCurve(*place, plain(-simulation.plot["i(vb0)"]))
+        for place, simulation in zip(places, found, strict=True)
+    ]
+    return CellCorners(plain(np.linspace(0, technology.vdd, 19)), tuple(curves))
 
 
 def threshold_shifts(technology: Technology, cells: int, seed: int) -> Wave:
@@ -187,86 +195,99 @@ def _cells_with_mismatch(
     jobs: int | None,
     stages: StageProgress,
 ) -> Wave:
-    """Charges of cells whose thresholds are drawn, C [cells, levels]; ten cells a netlist."""
-    shifts = threshold_shifts(technology, cells, seed)
-    groups = [shifts[n : n + 10].tolist() for n in range(0, cells, 10)]
-    benches = [charge_bench(technology, Corner(), levels.tolist(), width, shifts=group) for group in groups]
-    rows = []
-    for group, simulation in zip(
-        groups, run_many(benches, jobs=jobs, progress=stages("mismatch")), strict=True
-    ):
-        plot = simulation.plot
-        for k in range(len(group)):
-            rows.append([-np.trapezoid(plot[f"i(vb{k}_{n})"], plot["time"]) for n in range(len(levels))])
-    return np.array(rows)
+    """Charges of cells whose thresholds are drawn, C [cells, levels]."""
+    shifts = threshold_shifts(technology, cells, seed).tolist()
+    groups = [shifts[n : n + GROUP] for n in range(0, cells, GROUP)]
+    benches = [charge_bench(Site(technology), levels.tolist(), width, shifts=group) for group in groups]
+    done = run_many(benches, jobs=jobs, progress=stages("mismatch"))
+    parts = zip(groups, done, strict=True)
+    return np.concatenate([_charges(found.plot, len(group), len(levels)) for group, found in parts])
 
 
 def _retention(
     technology: Technology, tau: Second | None, jobs: int | None, stages: StageProgress
-) -> tuple[Wave, Wave, Wave, tuple[Wave, Wave]]:
-    """Times, voltages; voltages with the simulator's default gmin; times and voltages with tunnelling."""
+) -> CellRetention:
+    """Of cells with the retention asked for, with the simulator's own gmin, and with gate tunnelling."""
     stored = [v * technology.vdd / 0.9 for v in HELD]
-    corner, progress = Corner(), stages("retention")
+    site, progress = Site(technology), stages("retention")
     progress(0, 4, {})
     leak = None
     duration = HOLD if tau is None else 2 * tau
     if tau is not None:
         # the store is more than C_s: found from a decay through a known resistance
-        probe = run(hold_bench(technology, corner, stored, tau, leak=tau / technology.storage)).plot
+        probe = run(hold_bench(site, stored, tau, leak=tau / technology.storage)).plot
         t, v = probe["time"], probe[f"v(st{len(stored) - 1})"]
         signal = (v[-1] - technology.vdd / 2) / (v[0] - technology.vdd / 2)
         if not 0 < signal < 1:
             raise InputError(f"tau = {tau:g} s cannot be set: the cell itself changes faster; omit --tau")
         leak = tau / technology.storage * tau / (-t[-1] / np.log(signal))
     progress(1, 4, {})
+    times, short = np.linspace(0, duration, 61), np.linspace(0, 1e-5, 61)
     benches = [
-        hold_bench(technology, corner, stored, duration, leak=leak),
-        hold_bench(technology, corner, stored, duration, gmin=DEFAULT_GMIN),
-        hold_bench(technology, corner, stored, 1e-5, tunnelling=True),
+        hold_bench(site, stored, duration, leak=leak),
+        hold_bench(site, stored, duration, gmin=DEFAULT_GMIN),
+        hold_bench(site, stored, 1e-5, tunnelling=True),
     ]
-    native, default, tunnel = (s.plot for s in run_many(benches, jobs=jobs))
+    held, by_default_gmin, with_tunnelling = (
+        tuple(plain(np.interp(when, s.plot["time"], s.plot[f"v(st{n})"])) for n in range(len(stored)))
+        for s, when in zip(run_many(benches, jobs=jobs), (times, times, short), strict=True)
+    )
     progress(4, 4, {})
-    times = np.linspace(0, duration, 61)
-
-    def at(plot: Plot, when: Wave) -> Wave:
-        rows = [np.interp(when, plot["time"], plot[f"v(st{n})"]) for n in range(len(stored))]
-        return np.array(rows, dtype=np.float64)
-
-    short = np.linspace(0, 1e-5, 61)
-    return times, at(native, times), at(default, times), (short, at(tunnel, short))
-
-
-def _settling(waves: Mapping[str, Wave], targets: Wave) -> tuple[Wave, Wave, tuple[Wave, Wave]]:
-    """Time to within SETTLED for good, error after the switch closed, and the waves themselves."""
-    t = waves["time"]
-    start, stop = 1e-9, 6e-9
-    stored = np.array([waves[f"v(st{n})"] for n in range(len(targets))])
-    during = (t >= start) & (t <= stop)
-    times = []
-    for wave, target in zip(stored, targets, strict=True):
-        late = np.nonzero(during & (np.abs(wave - target) > SETTLED))[0]
-        last = int(late[-1]) if len(late) else int(np.argmax(during))
-        times.append(float(t[last + 1] - start) if t[last + 1] < stop else float("inf"))
-    return np.array(times), stored[:, -1] - targets, (t, stored)
+    return CellRetention(
+        tau is not None,
+        "no gate tunnelling" if technology.kit is None else "models as they are",
+        plain(times),
+        held,
+        by_default_gmin,
+        plain(short),
+        with_tunnelling,
+    )
 
 
-def write_measurements(found: Characterisation, stem: Path, t_pulse_max: Second) -> tuple[Path, Path]:
-    """STEM-curve.csv and STEM-decay.csv as `gaincell device fit` reads them; current: charge / length."""
-    origin = f"# simulated: {found.technology.title}; ngspice\n"
-    lines = [
-        f"{k},{volts:.6g},{charge / t_pulse_max:.8g}"
-        for k, row in enumerate(found.cells_charge)
-        for volts, charge in zip(found.levels, row, strict=True)
+def device_of(
+    found: CharacterisationResult, design: Design, stem: Path, tau: Second | None
+) -> tuple[Device, str]:
+    """A device file's content, and why it states no retention ("" if it does).
+
+    Writes STEM-curve.csv, whose current is the charge of a full pulse over its length, and STEM-decay.csv, as
+    `gaincell device fit` reads them.  tau: as set by a leak.
+
+    Raises InputError where the curve cannot be fitted.
+    """
+    origin = f"# simulated: {found.technology}; ngspice\n"
+    longest = design.t_pulse_max
+    curve = _write_cells(
+        stem.with_name(f"{stem.name}-curve.csv"),
+        f"{origin}# charge of a pulse of {longest * 1e9:g} ns over its length\n"
+        "cell,voltage [V],current [A]\n",
+        found.curve.levels,
+        [[charge / longest for charge in row] for row in found.mismatch.charge],
+    )
+    how = f"set by a leak, tau {tau:g} s" if tau else "by the models' own leakage"
+    decay = _write_cells(
+        stem.with_name(f"{stem.name}-decay.csv"),
+        f"{origin}# retention {how}; one cell for every written voltage\ncell,time [s],voltage [V]\n",
+        found.retention.time,
+        found.retention.held,
+    )
+    without = ""
+    retention = f"retention set to {tau:g} s by a leak" if tau else "retention as simulated"
+    try:
+        law = None if tau is None else "exponential"
+        device, _, _ = fit_device(curve, design, decay=decay, law=law, name=stem.name)
+    except InputError as error:
+        device, _, _ = fit_device(curve, design, name=stem.name)
+        without, retention = str(error).removeprefix(f"{decay}: "), "no retention stated"
+    simulated = {"simulator": found.ngspice, "models": found.technology, "retention": retention}
+    title = f"{device.cell.name} cell fitted to {found.mismatch.cells} simulated cells, {found.technology}"
+    return dataclasses.replace(device, description=title, origin={**device.origin, **simulated}), without
+
+
+def _write_cells(path: Path, heading: str, x: Sequence[float], cells: Iterable[Sequence[float]]) -> Path:
+    """A row for every cell and x."""
+    rows = [
+        f"{cell},{at:.6g},{value:.8g}\n"
+        for cell, row in enumerate(cells)
+        for at, value in zip(x, row, strict=True)
     ]
-    head = f"{origin}# charge of a pulse of {t_pulse_max * 1e9:g} ns over its length\n"
-    head += "cell,voltage [V],current [A]\n"
-    curve = write_text(stem.with_name(f"{stem.name}-curve.csv"), head + "\n".join(lines) + "\n")
-    how = f"set by a leak, tau {found.tau_set:g} s" if found.tau_set else "by the models' own leakage"
-    lines = [
-        f"{k},{time:.6g},{volts:.8g}"
-        for k, row in enumerate(found.held)
-        for time, volts in zip(found.hold_times, row, strict=True)
-    ]
-    head = f"{origin}# retention {how}; one cell for every written voltage\ncell,time [s],voltage [V]\n"
-    decay = write_text(stem.with_name(f"{stem.name}-decay.csv"), head + "\n".join(lines) + "\n")
-    return curve, decay
+    return write_text(path, heading + "".join(rows))

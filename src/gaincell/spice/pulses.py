@@ -1,4 +1,4 @@
-"""Pulse widths from waveforms.
+"""Pulse widths, charges and energies from waveforms.
 
     width = (time at which the comparator's decision falls) - tc
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gaincell.spice.netlists.readout import RELU, Phases, Readout
+from gaincell.spice.netlists.readout import RELU, SIGNED, Phases, Readout
 from gaincell.spice.rawfile import Plot, Wave
 from gaincell.units import Second, Volt
 
@@ -55,3 +55,25 @@ def touched_rail(plot: Plot, column: int, readout: Readout, vdd: Volt) -> bool:
     v = plot[f"v(o{column})"]
     margin = readout.headroom + 0.01
     return bool((v > vdd - margin).any() or (v < margin).any())
+
+
+def transistor_width(plot: Plot, column: int, kind: str, phases: Phases, vdd: float) -> Second:
+    """Signed pulse width of one column of a readout of transistors, s."""
+    width = pulse_width(plot["time"], plot[f"v(p{column})"], vdd)
+    if kind == SIGNED and float(np.interp(phases.convert, plot["time"], plot[f"v(s{column})"])) < vdd / 2:
+        width = -width
+    return width
+
+
+def sourced(plot: Plot, column: int, readout: Readout) -> float:
+    """Charge that the amplifier of a behavioural integrator must take from the supply, C: that it sources."""
+    rises = np.diff(plot[f"v(o{column})"] - plot[f"v(bl{column})"])
+    return float(rises[rises > 0].sum()) * readout.capacitance
+
+
+def supplied(plot: Plot, source: str, phases: Phases, vdd: float) -> tuple[float, float]:
+    """Energy that a supply of vdd gives before and after the conversion begins, J."""
+    t, power = plot["time"], -plot[source] * vdd
+    total = np.concatenate(([0.0], np.cumsum(np.diff(t) * (power[1:] + power[:-1]) / 2)))
+    middle = float(np.interp(phases.convert, t, total))
+    return middle, float(total[-1]) - middle

@@ -40,10 +40,6 @@ class Plot:
                 f"the simulation saved no {key!r}; it has {len(self.waves)} variables: {shown} ..."
             ) from None
 
-    @property
-    def points(self) -> int:
-        return len(next(iter(self.waves.values())))
-
 
 def read_raw(raw: bytes, where: str = "raw file") -> list[Plot]:
     """Every plot of a raw file. Raises SimulationError for a file cut short or in another format."""

@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,16 +57,11 @@ class SimulationWarning(UserWarning):
 class Simulation:
     """What one netlist gave.
 
-    plots: its analyses in order.  warnings: what ngspice warned of, one line each.
+    plot: its last analysis, usually the only one.  warnings: what ngspice warned of, one line each.
     """
 
-    plots: tuple[Plot, ...]
+    plot: Plot
     warnings: tuple[str, ...]
-
-    @property
-    def plot(self) -> Plot:
-        """The last analysis, usually the only one."""
-        return self.plots[-1]
 
 
 def available() -> bool:
@@ -121,33 +116,41 @@ def _run(
             shutil.copy(path, folder / file)
         (folder / "circuit.cir").write_text(netlist.text, encoding="utf-8")
         command = [PROGRAM, "-b", "-r", "out.raw", "-o", "log.txt", "circuit.cir"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "SPICE_ASCIIRAWFILE": "0"}
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        started.append(process)
-        if ended.is_set():
-            _stop(process)
         try:
-            printed = process.communicate(timeout=timeout)[0].decode("utf-8", "replace")
+            with process_group(command, folder, OMP_NUM_THREADS="1", SPICE_ASCIIRAWFILE="0") as process:
+                started.append(process)
+                if ended.is_set():
+                    _stop(process)
+                printed = process.communicate(timeout=timeout)[0].decode("utf-8", "replace")
         except subprocess.TimeoutExpired:
-            _stop(process)
             raise SimulationError(
                 f"{netlist.title}: stopped after {timeout:g} s; give it more time (timeout) or fewer "
                 "columns; with models of your own, see whether --nodes is the order of their nodes"
             ) from None
-        except BaseException:
-            _stop(process)
-            raise
         log = folder / "log.txt"
         said = printed + (log.read_text(encoding="utf-8", errors="replace") if log.exists() else "")
         return _result(netlist, process.returncode, said, folder / "out.raw")
+
+
+@contextlib.contextmanager
+def process_group(
+    command: Sequence[str], folder: Path, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program in a directory; it and all that it started are killed if the block ends in an exception."""
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    except BaseException:
+        _stop(process)
+        raise
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -169,15 +172,15 @@ def _result(netlist: Netlist, code: int, said: str, raw: Path) -> Simulation:
             f"{netlist.title}: the models have parameters that ngspice does not know and would ignore: "
             f"{', '.join(ignored[: 2 * SHOWN])}; correct their names, or remove them from the models"
         )
-    plots = tuple(read_raw(raw.read_bytes(), netlist.title))
+    plot = read_raw(raw.read_bytes(), netlist.title)[-1]
     if netlist.stop_time is not None:
-        reached = float(plots[-1]["time"][-1])
+        reached = float(plot["time"][-1])
         if reached < netlist.stop_time * (1 - 1e-6):
             raise SimulationError(
                 f"{netlist.title}: the transient ended at {reached:.4g} s, not {netlist.stop_time:.4g} s: "
                 f"no convergence; {reason}"
             )
-    return Simulation(plots, _warnings(said))
+    return Simulation(plot, _warnings(said))
 
 
 def _warnings(said: str) -> tuple[str, ...]:

@@ -25,10 +25,17 @@ from gaincell.files import read_text
 from gaincell.quantity import one_of
 from gaincell.units import Farad, Metre, Volt
 
-NAMES = ("freepdk45", "generic28", "oxide")
+TITLES = {
+    "freepdk45": "FreePDK45 VTG",
+    "generic28": "generic 28 nm-class",
+    "oxide": "FreePDK45 with oxide write transistor",
+}
+"""Of the technologies, by name: words for tables and figures."""
 PROCESSES = ("nominal", "fast", "slow")
 TEMPERATURES = (-40.0, 27.0, 85.0)
 SUPPLIES = (0.9, 1.0, 1.1)
+OXIDE_HIGH, OXIDE_LOW = 2.0, -1.0
+"""Gate of an oxide write transistor, V: on and off."""
 CARD = "card.spi"
 _FREEPDK = {"nominal": "freepdk45_nom.spi", "fast": "freepdk45_ff.spi", "slow": "freepdk45_ss.spi"}
 _GENERIC = {"nominal": (0.0, 1.0), "fast": (-0.03, 1.08), "slow": (0.03, 0.92)}
@@ -121,10 +128,7 @@ class Technology:
             text = _vendored(_FREEPDK[corner.process])
         if not tunnelling:
             text = re.sub(r"(ig[cb]mod\s*=\s*)1", r"\g<1>0", text)
-        found = {CARD: text}
-        if self.oxide_write:
-            found["oxide.spi"] = _vendored("oxide.spi")
-        return found
+        return {CARD: text} | ({"oxide.spi": _vendored("oxide.spi")} if self.oxide_write else {})
 
     def transistor(
         self, name: str, d: str, g: str, s: str, b: str, kind: str, size: Size, delvto: Volt = 0.0
@@ -153,38 +157,50 @@ class Technology:
     @property
     def title(self) -> str:
         """Words for tables and figures."""
-        words = {
-            "freepdk45": "FreePDK45 VTG",
-            "generic28": "generic 28 nm-class",
-            "oxide": "FreePDK45 with oxide write transistor",
-        }
-        return words.get(self.name, f"{self.name} (a user's own models)")
+        return TITLES.get(self.name, f"{self.name} (a user's own models)")
+
+
+@dataclass(frozen=True)
+class Site:
+    """What every circuit is built for: a technology in a corner."""
+
+    technology: Technology
+    corner: Corner = Corner()
+
+    @property
+    def vdd(self) -> Volt:
+        """Of this corner."""
+        return self.technology.vdd * self.corner.supply
+
+    @property
+    def write_levels(self) -> tuple[Volt, Volt, Volt]:
+        """Gates of the write path: wwl off, wwl on, wwlb off (wwlb is at 0 V when on).
+
+        Off is beyond the rails by the technology's underdrive: at the rails the subthreshold current of a
+        short transistor moves a 10 fF store by 0.2 V within microseconds.
+        """
+        if self.technology.oxide_write:
+            return OXIDE_LOW, OXIDE_HIGH, self.vdd
+        return -self.technology.underdrive, self.vdd, self.vdd + self.technology.underdrive
 
 
 _FREE = Technology("freepdk45", 0.9, "NMOS_VTG", "PMOS_VTG")
+_SHORT, _WIDE = Size(90e-9, 35e-9), Size(180e-9, 35e-9)
 _KNOWN: Mapping[str, Technology] = {
     "freepdk45": _FREE,
     "generic28": Technology(
-        "generic28",
-        0.9,
-        "nmos_g28",
-        "pmos_g28",
-        read_n=Size(90e-9, 300e-9),
-        read_p=Size(200e-9, 300e-9),
-        switch_n=Size(90e-9, 35e-9),
-        switch_p=Size(90e-9, 35e-9),
-        write_n=Size(90e-9, 35e-9),
-        write_p=Size(180e-9, 35e-9),
+        "generic28", 0.9, "nmos_g28", "pmos_g28", read_p=Size(200e-9, 300e-9),
+        switch_n=_SHORT, switch_p=_SHORT, write_n=_SHORT, write_p=_WIDE,
     ),
     "oxide": dataclasses.replace(_FREE, name="oxide", oxide_write=True),
-}
+}  # fmt: skip
 
 
 def technology(name: str) -> Technology:
     """A technology by name. Raises InputError for an unknown one."""
     if name not in _KNOWN:
         raise InputError(
-            f"technology {name!r} is unknown; allowed: {one_of(NAMES)}, or --lib FILE with your own"
+            f"technology {name!r} is unknown; allowed: {one_of(TITLES)}, or --lib FILE with your own"
         )
     return _KNOWN[name]
 
@@ -209,17 +225,17 @@ def user_technology(
     Raises InputError: there is no such file, it does not define the names, nodes are no order of dgsb.
     """
     path = Path(kit)
-    text = _read(path)
+    try:
+        text = read_text(path, encoding="latin-1")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as transistor models: {error}") from None
     if not 0.3 <= vdd <= 5:
         raise InputError(f"vdd = {vdd!r} V is out of range; allowed: 0.3 to 5")
     if sorted(nodes) != sorted("dgsb"):
         raise InputError(f"nodes = {nodes!r}; allowed: an order of the letters d, g, s, b, for instance dgsb")
-    if section is None:
-        for name in (nmos, pmos):
-            if not re.search(
-                rf"^\s*\.(model|subckt)\s+{re.escape(name)}\b", text, re.IGNORECASE | re.MULTILINE
-            ):
-                raise InputError(f"{path.name} defines no model or subcircuit {name!r}; or give --section")
+    for name in (nmos, pmos) if section is None else ():
+        if not re.search(rf"(?im)^\s*\.(model|subckt)\s+{re.escape(name)}\b", text):
+            raise InputError(f"{path.name} defines no model or subcircuit {name!r}; or give --section")
     return dataclasses.replace(
         technology(like),
         name=path.stem,
@@ -231,13 +247,6 @@ def user_technology(
         kit=str(path.resolve()),
         section=section,
     )
-
-
-def _read(path: str | Path) -> str:
-    try:
-        return read_text(path, encoding="latin-1")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as transistor models: {error}") from None
 
 
 def _vendored(name: str) -> str:

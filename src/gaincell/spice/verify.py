@@ -12,15 +12,21 @@ With fewer than all columns the other pulses of array 2 come from the model, and
 Every store is at its level, or, with `written`, where a simulated write path leaves it (write_path.py): code
 -> DAC -> cell -> current. The model then reads the voltages written; the codes of ideal levels stand beside.
 
+Energies are E = VDD * integral of i_VDD dt, by block (cells, word-line drivers, readout) and phase (read,
+conversion). They depend on the inputs, whose statistics belong to every number. A head is `tiles` key and
+value sub-tiles, all taken to be as active as the simulated one. A behavioural readout draws no supply; only
+the least that its integrators must source is counted.
+
 Tolerances are stated before and not adapted; see TOLERANCES. That against the cubic
 says how far the curve is from a cubic, over many inputs, and is checked with all columns only.
-Not modelled: age, mismatch (all cells nominal), noise.
+Not modelled: age, mismatch (all cells nominal), noise; in the energies writes and DACs, counters, adders and
+control, leakage between reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -28,17 +34,31 @@ import numpy as np
 from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.progress import StageProgress, silent_stages
+from gaincell.results.common import Value
+from gaincell.results.spice import (
+    AffineFit,
+    ArrayEnergy,
+    Check,
+    EnergyResult,
+    EnergyRun,
+    ReadEnergy,
+    VerifiedArray,
+    VerifiedCodes,
+    VerifyResult,
+)
 from gaincell.spice.characterise import LEVELS, read_charge
 from gaincell.spice.inputs import Inputs
-from gaincell.spice.netlists.array import WireElement, array_slice
+from gaincell.spice.netlists.array import array_slice
 from gaincell.spice.netlists.cell import curve_bench
 from gaincell.spice.netlists.readout import RELU, SIGNED, Phases, Readout
-from gaincell.spice.pulses import decided_width, pulse_width, touched_rail
+from gaincell.spice.pulses import decided_width, sourced, supplied, touched_rail, transistor_width
 from gaincell.spice.rawfile import Plot, Wave
+from gaincell.spice.result import corner_of, head, plain
 from gaincell.spice.runner import run, run_many
-from gaincell.spice.technology import Corner, Technology
+from gaincell.spice.technology import Corner, Site, Technology
 from gaincell.units import Second
 
+TIMEOUT: Second = 900.0
 CURVES = ("own", "cubic", "linear", "static")
 CUBIC = "first: rms against its cubic"
 TOLERANCES: Mapping[str, tuple[float, str]] = {
@@ -55,108 +75,22 @@ TRANSISTOR_TOLERANCES: Mapping[str, tuple[float, str]] = {
 }
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One array.
+class Verified(NamedTuple):
+    """What `gaincell spice verify` gives, and the energies of the same simulations."""
 
-    spice: signed pulse widths, s [columns].  model: of every curve of CURVES, s [columns].
-    same_pulses: of the own curve, from the pulses that the simulation had, s [columns].
-    clipped: columns whose integrator touched a rail.
-    energy: by block and phase (read, conversion), J: "cells" of the simulated lines; "drivers" of all word
-    lines of the array, once; "readout" of transistors, or "integrators, at least": what ideal
-    amplifiers source.
-    lines: how many were simulated.
-    """
-
-    spice: Wave
-    model: Mapping[str, Wave]
-    same_pulses: Wave
-    clipped: int
-    energy: Mapping[str, tuple[float, float]]
-    lines: int
-
-    def rms(self, curve: str) -> Second:
-        """Of the difference to one curve's model, s."""
-        return float(np.sqrt(((self.spice - self.model[curve]) ** 2).mean()))
-
-    def calibration(self, longest: Second) -> Calibration:
-        """The best affine map from the own curve's model to the simulation, of the columns in range.
-
-        In range: neither the model nor the simulation at 0 or at the longest pulse. NaN with fewer than 4.
-        """
-        x, y = self.model["own"], self.spice
-        inside = (np.minimum(abs(x), abs(y)) > 0.01 * longest) & (np.maximum(abs(x), abs(y)) < 0.99 * longest)
-        x, y = x[inside], y[inside]
-        if len(x) < 4:
-            return Calibration(*[float("nan")] * 4)
-        signed = bool((x < 0).any() and (x > 0).any())
-        terms = np.stack([x, np.sign(x), np.ones_like(x)] if signed else [x, np.ones_like(x)], 1)
-        found = np.linalg.lstsq(terms, y, rcond=None)[0]
-        free = max(len(y) - terms.shape[1], 1)
-        left = float(np.sqrt(((y - terms @ found) ** 2).sum() / free))
-        up, down = (found[2] + found[1], found[2] - found[1]) if signed else (found[1], found[1])
-        return Calibration(float(found[0]), float(up), float(down), left)
+    result: VerifyResult
+    energy: EnergyRun
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """w = gain * model + offset.  offset: s, of positive pulses; negative_offset: of negative ones,
-    whose comparator switches the other way.  rms: what is left, by the degrees of freedom left, s."""
-
-    gain: float
-    offset: Second
-    negative_offset: Second
-    rms: Second
-
-    def corrected(self, width: Wave, longest: Second) -> Wave:
-        """Widths with the calibration applied, within the longest pulse."""
-        offset = np.where(width >= 0, self.offset, self.negative_offset)
-        right = np.where(width == 0, 0.0, (width - offset) / self.gain)
-        right = np.where(width >= 0, np.maximum(right, 0), np.minimum(right, 0))
-        return np.clip(np.where(np.abs(width) >= 0.999 * longest, width, right), -longest, longest)
-
-
-@dataclass(frozen=True)
-class Verification:
-    """Both arrays, the codes they end in, and what was allowed.
-
-    driven: pulses that array 2 got, s [tokens].
-    codes: of the simulation [D of array 2], of every curve's model; a readout of transistors is calibrated,
-    in both arrays, by the affine map found in the same run.
-    levels: voltage of every code.  ideal_codes: of the own curve's model with ideal levels.
-    checks: name -> (found, allowed, unit).
-    """
-
-    inputs: Inputs
-    technology: Technology
-    corner: Corner
-    readout: str
-    first: Stage
-    second: Stage
-    driven: Wave
-    codes: Wave
-    model_codes: Mapping[str, Wave]
-    columns: int
-    longest: Second
-    levels: Wave
-    ideal_codes: Wave
-    warnings: tuple[str, ...] = ()
-    checks: Mapping[str, tuple[float, float, str]] = field(default_factory=dict)
-
-    @property
-    def passed(self) -> bool:
-        return all(found <= allowed for found, allowed, _ in self.checks.values())
-
-
-def own_curve(technology: Technology, corner: Corner, design: Design) -> dict[str, Callable[[Wave], Wave]]:
+def own_curve(site: Site, design: Design) -> dict[str, Callable[[Wave], Wave]]:
     """F in charge units over stored voltage in V, for every one of CURVES."""
     from scipy.interpolate import PchipInterpolator
 
-    levels = np.linspace(0, technology.vdd * corner.supply, LEVELS)
-    charge = read_charge(technology, corner, levels, design.t_pulse_max)[0] / design.charge_unit
+    levels = np.linspace(0, site.vdd, LEVELS)
+    charge = read_charge(site, levels, design.t_pulse_max) / design.charge_unit
     own = PchipInterpolator(levels, charge)
     cubic, line = (np.polynomial.Polynomial.fit(levels, charge, order) for order in (3, 1))
-    dc = run(curve_bench(technology, corner)).plot
+    dc = run(curve_bench(site)).plot
     static = PchipInterpolator(dc["v(st)"], -dc["i(vb0)"] * design.t_pulse_max / design.charge_unit)
     return {"own": own, "cubic": cubic, "linear": line, "static": static}
 
@@ -165,19 +99,20 @@ def verify(
     technology: Technology,
     design: Design,
     inputs: Inputs,
+    command: Sequence[str] = (),
     *,
+    seed: int = 0,
     corner: Corner | None = None,
     columns: int = 8,
     group: int = 4,
     transistor_readout: bool = False,
     written: Wave | None = None,
-    wire: WireElement | None = None,
     jobs: int | None = None,
-    timeout: Second = 900.0,
     stages: StageProgress = silent_stages,
-) -> Verification:
+) -> Verified:
     """Simulate both arrays and compare.
 
+    command, seed: for the provenance.
     columns: lines of each array that are simulated.  group: lines in one netlist.
     written: what a write path stores of every code, V; None: ideal levels.
 
@@ -185,51 +120,112 @@ def verify(
     ngspice cannot do.
     """
     check_design(design)
-    corner = corner or Corner()
+    site = Site(technology, corner or Corner())
     tokens, dims = inputs.values.shape
     if not 1 <= columns <= min(tokens, dims):
         raise InputError(f"columns = {columns!r} is out of range; allowed: 1 to {min(tokens, dims)}")
-    curves = own_curve(technology, corner, design)
-    ideal = np.linspace(0, technology.vdd * corner.supply, design.storage_levels or 8)
+    curves = own_curve(site, design)
+    ideal = np.linspace(0, site.vdd, design.storage_levels or 8)
     levels = ideal if written is None else written
-    bench = _Bench(
-        technology, design, inputs, corner, levels, columns, group, transistor_readout, wire, jobs, timeout,
-        stages,
-    )  # fmt: skip
+    bench = _Bench(site, design, inputs, levels, columns, group, transistor_readout, jobs, stages)
     longest = bench.phases.longest
     models = {name: bench.chained(curve, levels) for name, curve in curves.items()}
     model1, model2 = ({name: pair[n] for name, pair in models.items()} for n in (0, 1))
-    pulses = inputs.x * longest
-    found1 = bench.simulate(inputs.keys, pulses, RELU, tokens, "first dot product")
-    first = bench.stage(found1, model1, model1["own"], RELU)
+    found1 = bench.simulate(inputs.keys, inputs.x * longest, RELU, tokens, "first dot product")
+    first = bench.compare(found1, model1, model1["own"], RELU)
     driven = model1["own"].copy()
     driven[:columns] = bench.calibrated(first)
     same = bench.to_pulse(driven @ curves["own"](levels[inputs.values]) / longest, SIGNED)
-    high = np.clip(driven, 0, None)
-    found2 = bench.simulate(inputs.values, high, SIGNED, dims, "second dot product")
-    second = bench.stage(found2, model2, same, SIGNED)
+    found2 = bench.simulate(inputs.values, np.clip(driven, 0, None), SIGNED, dims, "second dot product")
+    second = bench.compare(found2, model2, same, SIGNED)
     codes = count(bench.calibrated(second), design)
-    model_codes = {name: count(model2[name][:columns], design) for name in curves}
+    model_codes = {name: count(wave[:columns], design) for name, wave in model2.items()}
+    ideal_codes = count(bench.chained(curves["own"], ideal)[1][:columns], design)
     off = np.abs(codes - model_codes["own"])
-    measured = {
-        "first: rms against the cell's own curve": first.rms("own"),
-        CUBIC: first.rms("cubic"),
-        "codes that differ": float((off > 0).mean()),
-        "largest difference of a code": float(off.max()),
-        "first: rms after affine calibration": first.calibration(longest).rms,
-        "write: largest error of a stored voltage": float(np.abs(levels - ideal).max() / ideal[1]),
-    }
     allowed = dict(TRANSISTOR_TOLERANCES if transistor_readout else TOLERANCES)
     allowed |= {} if written is None else WRITE_TOLERANCES
     if columns < dims:
         allowed.pop(CUBIC, None)
-    return Verification(
-        inputs, technology, corner, "transistor" if transistor_readout else "behavioural", first, second,
-        driven, codes, model_codes, columns, longest, levels,
-        count(bench.chained(curves["own"], ideal)[1][:columns], design),
-        tuple(dict.fromkeys(found1.warnings + found2.warnings)),
-        {name: (measured[name], limit, unit) for name, (limit, unit) in allowed.items()},
-    )  # fmt: skip
+    written_off = float(np.abs(levels - ideal).max() / ideal[1])
+    result = VerifyResult(
+        **head("verify", technology.title, command, design, seed, inputs.origin),
+        corner=corner_of(site),
+        readout="transistor" if transistor_readout else "behavioural",
+        inputs=inputs.name,
+        input_statistics=inputs.statistics,
+        columns=columns,
+        full_scale=longest,
+        first=first,
+        second=second,
+        codes=VerifiedCodes(
+            plain(codes),
+            **{curve: plain(wave) for curve, wave in model_codes.items()},
+            differ=int((off > 0).sum()),
+            differ_by_more_than_one=int((off > 1).sum()),
+            unlike_ideal_levels=int((codes != ideal_codes).sum()),
+        ),
+        levels=plain(levels),
+        checks=checked(allowed, _measured(first, off, written_off)),
+        warnings=tuple(dict.fromkeys(found1.warnings + found2.warnings)),
+    )
+    energy1 = _array_energy(first, columns, dims, tokens, design, float(inputs.x.mean()))
+    energy2 = _array_energy(second, columns, tokens, dims, design, float(driven.mean()) / longest)
+    return Verified(result, EnergyRun(inputs.name, inputs.statistics, columns, energy1, energy2))
+
+
+def _measured(first: VerifiedArray, off: Wave, written_off: float) -> dict[str, float]:
+    """off: of the codes.  written_off: by how many steps a level is off at most."""
+    rms = first.affine_calibration.rms_in_range
+    return {
+        "first: rms against the cell's own curve": first.rms["own"],
+        CUBIC: first.rms["cubic"],
+        "codes that differ": float((off > 0).mean()),
+        "largest difference of a code": float(off.max()),
+        "first: rms after affine calibration": float("nan") if rms is None else rms,
+        "write: largest error of a stored voltage": written_off,
+    }
+
+
+def checked(allowed: Mapping[str, tuple[float, str]], measured: Mapping[str, float]) -> tuple[Check, ...]:
+    """allowed: name -> (tolerance, unit)."""
+    return tuple(
+        Check(
+            name,
+            Value(measured[name], unit, "simulated"),
+            Value(most, unit, "simulated"),
+            measured[name] <= most,
+        )
+        for name, (most, unit) in allowed.items()
+    )
+
+
+def energy_result(
+    runs: Sequence[Verified], design: Design, command: Sequence[str], seed: int
+) -> EnergyResult:
+    """Of `gaincell spice energy`."""
+    one = runs[0].result
+    origin = {name: sha for run in runs for name, sha in run.result.provenance.inputs.items()}
+    return EnergyResult(
+        **head("energy", one.technology, command, design, seed, origin),
+        corner=one.corner,
+        readout=one.readout,
+        runs=tuple(run.energy for run in runs),
+        not_included="writes, DACs, counters, adders, control; supply of a behavioural readout",
+    )
+
+
+def _array_energy(
+    found: VerifiedArray, simulated: int, rows: int, lines: int, design: Design, activity: float
+) -> ArrayEnergy:
+    """Of a whole array: the simulated lines stand for all."""
+    share = {name: 1.0 if name == "drivers" else lines / simulated for name in found.energy}
+    blocks = {
+        name: ReadEnergy(part.read * share[name], part.conversion * share[name])
+        for name, part in found.energy.items()
+    }
+    array = sum(block.total for block in blocks.values())
+    cell = blocks["cells"].total / (rows * lines)
+    return ArrayEnergy(cell, blocks, array / lines, array, array * design.tiles, activity)
 
 
 class _Simulated(NamedTuple):
@@ -244,26 +240,19 @@ class _Simulated(NamedTuple):
 class _Bench:
     """What both arrays share: their circuits, what is stored and read, and how they are simulated."""
 
-    technology: Technology
+    site: Site
     design: Design
     inputs: Inputs
-    corner: Corner
     levels: Wave
     columns: int
     group: int
     transistors: bool
-    wire: WireElement | None
     jobs: int | None
-    timeout: Second
     stages: StageProgress
 
     @property
     def phases(self) -> Phases:
         return Phases(self.design.t_pulse_max)
-
-    @property
-    def vdd(self) -> float:
-        return self.technology.vdd * self.corner.supply
 
     def readout(self, kind: str) -> Readout:
         """That of one array."""
@@ -278,15 +267,14 @@ class _Bench:
         spans = [(a, min(a + self.group, self.columns)) for a in starts]
         slices = [
             array_slice(
-                self.technology, self.corner, self.levels[codes[:, a:b]].tolist(), pulses.tolist(), readout,
-                phases=phases, word_wire=self.wire, bit_wire=self.wire, before=a, columns=all_lines,
-                transistor_readout=self.transistors,
+                self.site, self.levels[codes[:, a:b]].tolist(), pulses.tolist(), readout,
+                phases=phases, before=a, columns=all_lines, transistor_readout=self.transistors,
             )
             for a, b in spans
         ]  # fmt: skip
-        done = run_many(slices, jobs=self.jobs, timeout=self.timeout, progress=self.stages(title))
+        done = run_many(slices, jobs=self.jobs, timeout=TIMEOUT, progress=self.stages(title))
         widths = [
-            _transistor_width(simulation.plot, c, kind, phases, self.vdd)
+            transistor_width(simulation.plot, c, kind, phases, self.site.vdd)
             if self.transistors
             else decided_width(simulation.plot, c, readout, phases)
             for (a, b), simulation in zip(spans, done, strict=True)
@@ -307,29 +295,76 @@ class _Bench:
         first = self.to_pulse(pulses @ curve(volts[self.inputs.keys]) / longest, RELU)
         return first, self.to_pulse(first @ curve(volts[self.inputs.values]) / longest, SIGNED)
 
-    def calibrated(self, stage: Stage) -> Wave:
+    def calibrated(self, array: VerifiedArray) -> Wave:
         """Its pulses: of a readout of transistors with the affine map found in the same run."""
-        fit = stage.calibration(self.phases.longest)
-        right = self.transistors and fit.gain > 0
-        return fit.corrected(stage.spice, self.phases.longest) if right else stage.spice
+        fit, width, longest = array.affine_calibration, np.array(array.spice), self.phases.longest
+        gain, positive, negative = fit.gain, fit.offset, fit.offset_of_negative
+        if not self.transistors or gain is None or positive is None or negative is None or gain <= 0:
+            return width
+        offset = np.where(width >= 0, positive, negative)
+        right = np.where(width == 0, 0.0, (width - offset) / gain)
+        right = np.where(width >= 0, np.maximum(right, 0), np.minimum(right, 0))
+        return np.clip(np.where(np.abs(width) >= 0.999 * longest, width, right), -longest, longest)
 
-    def stage(self, found: _Simulated, model: Mapping[str, Wave], same: Wave, kind: str) -> Stage:
-        """An array beside its model, of the lines that are simulated."""
-        plots, readout, vdd, n = found.plots, self.readout(kind), self.vdd, self.columns
-        energy: dict[str, tuple[float, float]] = {}
-        sources = {"cells": "i(vcell)", "drivers": "i(vdrive)", "readout": "i(vread)"}
-        for name, source in sources.items():
+    def compare(self, found: _Simulated, model: Mapping[str, Wave], same: Wave, kind: str) -> VerifiedArray:
+        """An array beside its model, of the lines that are simulated.
+
+        same: of the cell's own curve, from the pulses that the simulation had.
+        """
+        n, longest = self.columns, self.phases.longest
+        model = {curve: wave[:n] for curve, wave in model.items()}
+        rms = {c: float(np.sqrt(((found.widths - wave) ** 2).mean())) for c, wave in model.items()}
+        places = [
+            (plot, int(key[4:-1])) for plot in found.plots for key in plot.waves if key.startswith("v(bl")
+        ]
+        return VerifiedArray(
+            plain(found.widths),
+            {curve: plain(wave) for curve, wave in model.items()},
+            plain(same[:n]),
+            rms,
+            {curve: value / longest for curve, value in rms.items()},
+            affine_fit(model["own"], found.widths, longest),
+            sum(touched_rail(plot, c, self.readout(kind), self.site.vdd) for plot, c in places),
+            self._energy(found.plots, places, self.readout(kind)),
+        )
+
+    def _energy(
+        self, plots: Sequence[Plot], places: Sequence[tuple[Plot, int]], readout: Readout
+    ) -> dict[str, ReadEnergy]:
+        """By block: "cells" of the simulated lines; "drivers" of all word lines of the array, once; "readout"
+        of transistors, or "integrators, at least": what ideal amplifiers source.
+        """
+        energy: dict[str, ReadEnergy] = {}
+        for name, source in {"cells": "i(vcell)", "drivers": "i(vdrive)", "readout": "i(vread)"}.items():
             if source in plots[0].waves:
-                parts = [supplied(plot, source, self.phases, vdd) for plot in plots]
+                parts = [supplied(plot, source, self.phases, self.site.vdd) for plot in plots]
                 # every slice drives whole word lines, so drivers count once
                 share = 1 / len(plots) if name == "drivers" else 1.0
-                energy[name] = (share * sum(p[0] for p in parts), share * sum(p[1] for p in parts))
-        places = [(plot, int(key[4:-1])) for plot in plots for key in plot.waves if key.startswith("v(bl")]
+                read, conversion = (share * sum(part[n] for part in parts) for n in (0, 1))
+                energy[name] = ReadEnergy(read, conversion, self.columns)
         if "readout" not in energy:
-            drawn = [_integrator_charge(plot, c, readout) * vdd for plot, c in places]
-            energy["integrators, at least"] = (float(np.sum(drawn)), 0.0)
-        clipped = sum(touched_rail(plot, c, readout, vdd) for plot, c in places)
-        return Stage(found.widths, {k: v[:n] for k, v in model.items()}, same[:n], clipped, energy, n)
+            drawn = [sourced(plot, c, readout) * self.site.vdd for plot, c in places]
+            energy["integrators, at least"] = ReadEnergy(float(np.sum(drawn)), 0.0, self.columns)
+        return energy
+
+
+def affine_fit(x: Wave, y: Wave, longest: Second) -> AffineFit:
+    """The best y = gain * x + offset, from model to simulated widths, of the columns in range.
+
+    In range: neither at 0 nor at the longest pulse; nothing with fewer than 4. Negative pulses have an offset
+    of their own, since their comparator switches the other way. rms: by the degrees of freedom left.
+    """
+    inside = (np.minimum(abs(x), abs(y)) > 0.01 * longest) & (np.maximum(abs(x), abs(y)) < 0.99 * longest)
+    x, y = x[inside], y[inside]
+    if len(x) < 4:
+        return AffineFit()
+    signed = bool((x < 0).any() and (x > 0).any())
+    terms = np.stack([x, np.sign(x), np.ones_like(x)] if signed else [x, np.ones_like(x)], 1)
+    found = np.linalg.lstsq(terms, y, rcond=None)[0]
+    free = max(len(y) - terms.shape[1], 1)
+    left = float(np.sqrt(((y - terms @ found) ** 2).sum() / free))
+    up, down = (found[2] + found[1], found[2] - found[1]) if signed else (found[1], found[1])
+    return AffineFit(float(found[0]), float(up), float(down), left)
 
 
 def check_design(design: Design) -> None:
@@ -355,24 +390,3 @@ def count(width: Wave, design: Design) -> Wave:
     """Codes of a counter that starts half a clock early: sign * floor(|w| / T_max * (L - 1) + 1/2)."""
     steps = design.counter_levels - 1
     return np.sign(width) * np.floor(np.abs(width) / design.t_pulse_max * steps + 0.5)
-
-
-def _transistor_width(plot: Plot, column: int, kind: str, phases: Phases, vdd: float) -> Second:
-    width = pulse_width(plot["time"], plot[f"v(p{column})"], vdd)
-    if kind == SIGNED and float(np.interp(phases.convert, plot["time"], plot[f"v(s{column})"])) < vdd / 2:
-        width = -width
-    return width
-
-
-def _integrator_charge(plot: Plot, column: int, readout: Readout) -> float:
-    """Charge that the amplifier of a behavioural integrator must take from the supply, C: that it sources."""
-    rises = np.diff(plot[f"v(o{column})"] - plot[f"v(bl{column})"])
-    return float(rises[rises > 0].sum()) * readout.capacitance
-
-
-def supplied(plot: Plot, source: str, phases: Phases, vdd: float) -> tuple[float, float]:
-    """Energy that a supply of vdd gives before and after the conversion begins, J."""
-    t, power = plot["time"], -plot[source] * vdd
-    total = np.concatenate(([0.0], np.cumsum(np.diff(t) * (power[1:] + power[:-1]) / 2)))
-    middle = float(np.interp(phases.convert, t, total))
-    return middle, float(total[-1]) - middle

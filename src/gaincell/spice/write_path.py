@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from gaincell.chips.design import Design
 from gaincell.errors import InputError
-from gaincell.results.spice_circuits import DacWrites, WordLinePulses, WriteResult
+from gaincell.results.spice import DacWrites, WordLinePulses, WriteResult
 from gaincell.spice.characterise import SETTLED, read_charge
 from gaincell.spice.netlists.array import WireElement
 from gaincell.spice.netlists.write_path import (
@@ -37,7 +37,7 @@ from gaincell.spice.netlists.write_path import (
 from gaincell.spice.rawfile import Plot, Wave
 from gaincell.spice.result import corner_of, head, plain
 from gaincell.spice.runner import run, run_many
-from gaincell.spice.technology import Corner, Technology
+from gaincell.spice.technology import Corner, Site, Technology
 from gaincell.units import Joule, Second, Volt
 
 BOLTZMANN = 1.380649e-23
@@ -63,37 +63,39 @@ def characterise_write_path(
     """
     levels, times = _levels(design), _times(design)
     steps, sizes = (design.query_levels or 0) - 1, WriteSizes()
-    corner = corner or Corner()
-    vdd = technology.vdd * corner.supply
+    site = Site(technology, corner or Corner())
     widths = np.arange(1, steps + 1) * design.t_pulse_max / steps
-    benches = [write_path_bench(technology, corner, k, levels, design.tile, times, sizes) for k in KINDS]
-    benches.append(pulse_bench(technology, corner, widths.tolist(), design.tile, design.t_pulse_max))
+    benches = [write_path_bench(site, k, levels, design.tile, times, sizes) for k in KINDS]
+    benches.append(pulse_bench(site, widths.tolist(), design.tile, design.t_pulse_max))
     *written, pulses = (found.plot for found in run_many(benches, jobs=jobs))
-    ideal = np.linspace(0, vdd, levels)
-    charge = read_charge(technology, corner, ideal, design.t_pulse_max)[0]
+    ideal = np.linspace(0, site.vdd, levels)
+    charge = read_charge(site, ideal, design.t_pulse_max)
     kinds = {
         kind: _dac(
-            plot, times, ideal, charge, _capacitance(technology, kind, levels, design.tile, sizes), corner
+            plot,
+            times,
+            ideal,
+            charge,
+            _capacitance(technology, kind, levels, design.tile, sizes),
+            site.corner,
         )
         for kind, plot in zip(KINDS, written, strict=True)
     }
     return WriteResult(
-        **head("write", technology, command, design),
-        corner=corner_of(corner, technology),
+        **head("write", technology.title, command, design),
+        corner=corner_of(site),
         cells=design.tile,
         discharge=times.discharge,
         write=times.write,
         dacs=kinds,
-        pulses=WordLinePulses(plain(widths), *_pulses(pulses, widths, vdd)),
+        pulses=WordLinePulses(plain(widths), *_pulses(pulses, widths, site.vdd)),
     )
 
 
-def stored_levels(technology: Technology, design: Design, kind: str, *, corner: Corner | None = None) -> Wave:
+def stored_levels(site: Site, design: Design, kind: str) -> Wave:
     """What one kind of DAC leaves in a cell, of every code, V. Raises as `characterise_write_path`."""
     times = _times(design)
-    bench = write_path_bench(
-        technology, corner or Corner(), kind, _levels(design), design.tile, times, WriteSizes()
-    )
+    bench = write_path_bench(site, kind, _levels(design), design.tile, times, WriteSizes())
     return _stored(run(bench).plot, times, _levels(design))
 
 

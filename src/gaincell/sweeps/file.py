@@ -23,14 +23,9 @@ from gaincell.mapping.ready import find_shipped
 from gaincell.quantity import did_you_mean, one_of
 from gaincell.schema import Json, either, parse, table
 from gaincell.shipped import located
-from gaincell.sweeps.names import ADAPTATION
-from gaincell.sweeps.settings import (
-    DIRECTIONS,
-    LEARNING,
-    OBJECTIVES,
-    Sweep,
-)
+from gaincell.sweeps.settings import LEARNING, OBJECTIVES, Sweep
 from gaincell.sweeps.space import (
+    ADAPTATION,
     LARGEST_GRID,
     Parameter,
     applied,
@@ -73,170 +68,163 @@ def load_sweep(path: Path) -> Sweep:
 
 
 def _sweep(raw: Mapping[str, Any], path: Path) -> Sweep:
-    name = path.name
-    settings = parse(FILE, raw, name)
+    settings = parse(FILE, raw, path.name)
     model = settings["model"]
     if find_shipped(model) is None and saved_design(model) is None:
         raise InputError(
-            f"{name}: {model} is neither a RUN nor a model with a linear version shipped (tiny); make a RUN: "
+            f"{model} is neither a RUN nor a model with a linear version shipped (tiny); make a RUN: "
             f"gaincell map {model}"
         )
     context = model_size(model).tokens
     settings.setdefault("protocol", f"blocks-{min(context, LONGEST_BLOCK)}")
-    design = settings["design"] = _design(settings.get("design"), model, name)
-    settings["objectives"] = _objectives(settings["objectives"], name)
+    design = settings["design"] = _design(settings.get("design"), model)
+    settings["objectives"] = _objectives(settings["objectives"])
     sampler = settings.get("sampler", Sweep.sampler)
-    settings["parameters"] = parse_parameters(settings["parameters"], design, f"{name} [parameters]")
-    check_value("adapt", settings.get("adapt", True), design, f"{name}: adapt")
-    settings["points"] = _points(settings.get("points"), sampler, settings["parameters"], name)
-    settings["start"] = _start(settings.get("start", []), sampler, settings["parameters"], design, name)
+    parameters = parse_parameters(settings["parameters"], design, f"{path.name} [parameters]")
+    settings["parameters"] = parameters
+    check_value("adapt", settings.get("adapt", True), design, "adapt")
+    settings["points"] = _points(settings.get("points"), sampler, parameters)
+    settings["start"] = _start(settings.get("start", []), sampler, parameters, design)
     found = Sweep(path.stem, **settings)
     if sampler == "each":
         found = replace(found, points=len(found.plan()))
-    _check(found, context, name)
+    _check(found, context)
     unused = [key for key in TRAINING if key in raw and not found.largest("fine_tune")]
     if unused:
-        raise InputError(f"{name}: {unused[0]} is of a fine-tuning; give fine_tune = 24 too, or leave it out")
+        raise InputError(f"{unused[0]} is of a fine-tuning; give fine_tune = 24 too, or leave it out")
     return found
 
 
-def _check(sweep: Sweep, context: int, name: str) -> None:
+def _check(sweep: Sweep, context: int) -> None:
     """What excludes each other, and what is not there. context: of the model."""
     load_technology(sweep.technology)
     length, _ = window_and_stride(sweep.protocol)
-    if sweep.measures and length > context:
-        raise InputError(
-            f"{name}: protocol {sweep.protocol}: {Path(sweep.model).name} has a context of {context} "
-            f"positions; give {context} tokens or fewer"
-        )
-    if sweep.measures and sweep.limit < length:
-        raise InputError(
-            f"{name}: limit = {sweep.limit} is less than one block of {sweep.protocol}; give {length} or more"
-        )
-    if not sweep.measures:
-        _check_costs(sweep, name)
+    if sweep.measures:
+        _check_text(sweep, context, length)
+    else:
+        _check_costs(sweep)
+    alike = f"all chips of {sweep.design.name!r} are alike; give a parameter mismatch.current_offset_std"
     if "yield" in sweep.objectives and not sweep.chips:
-        raise InputError(f"{name}: the objective yield needs chips; give chips = 8, for instance")
+        raise InputError("the objective yield needs chips; give chips = 8, for instance")
     if "yield" in sweep.objectives and not sweep.spread:
-        raise InputError(
-            f"{name}: yield, but all chips of {sweep.design.name!r} are alike; give a parameter "
-            f"mismatch.current_offset_std, or a design with a spread in {where_drawn('chip')}"
-        )
+        raise InputError(f"yield, but {alike}, or a design with a spread in {where_drawn('chip')}")
     if sweep.chips and not sweep.spread and not sweep.noisy:
         raise InputError(
-            f"{name}: chips = {sweep.chips}, but all chips of {sweep.design.name!r} are alike; give a "
-            "parameter mismatch.current_offset_std or noise.output_std, or a design with a spread in "
+            f"chips = {sweep.chips}, but {alike} or noise.output_std, or a design with a spread in "
             f"{where_drawn('chip', 'operation')}"
         )
     per_chip = any(p.name == "adapt" and "chip" in p.values for p in sweep.parameters)
     if (sweep.adapt == "chip" or per_chip) and not sweep.chips:
-        raise InputError(f'{name}: adapt = "chip" adapts every chip; give chips = 4, for instance')
-    if sweep.measures:
-        open_text(sweep.text)
+        raise InputError('adapt = "chip" adapts every chip; give chips = 4, for instance')
     if sweep.start and sweep.points < 1 + len(sweep.start):
-        raise InputError(f"{name}: points = {sweep.points} for {len(sweep.start)} of start; give more")
+        raise InputError(f"points = {sweep.points} for {len(sweep.start)} of start; give more")
     if sweep.sampler not in LEARNING:
         reasons = sweep.possible()
         if all(reasons):
-            raise InputError(f"{name}: no point is possible: {reasons[0]}")
+            raise InputError(f"no point is possible: {reasons[0]}")
 
 
-def _check_costs(sweep: Sweep, name: str) -> None:
+def _check_text(sweep: Sweep, context: int, length: int) -> None:
+    """Text, and blocks of so many tokens."""
+    if length > context:
+        raise InputError(
+            f"protocol {sweep.protocol}: {Path(sweep.model).name} has a context of {context} positions; give "
+            f"{context} tokens or fewer"
+        )
+    if sweep.limit < length:
+        raise InputError(
+            f"limit = {sweep.limit} is less than one block of {sweep.protocol}; give {length} or more"
+        )
+    open_text(sweep.text)
+
+
+def _check_costs(sweep: Sweep) -> None:
     """Latency and area alone follow from sizes: nothing is evaluated."""
     varied = [p.name for p in sweep.parameters if p.name in ADAPTATION]
     given = [key for key in ("fine_tune", "chips") if getattr(sweep, key)]
     for key in (*varied, *given):
         raise InputError(
-            f"{name}: {key} changes neither {one_of(sweep.objectives)}; leave it out, or add the objective "
-            "perplexity"
+            f"{key} changes neither {one_of(sweep.objectives)}; leave it out, or add the objective perplexity"
         )
 
 
 def _start(
-    raw: list[Json], sampler: str, parameters: tuple[Parameter, ...], design: Design, name: str
+    raw: list[Json], sampler: str, parameters: tuple[Parameter, ...], design: Design
 ) -> tuple[dict[str, Any], ...]:
     """Points to begin with: lists of values that parameters have."""
     if raw and sampler not in LEARNING:
-        raise InputError(f"{name}: start is of the samplers {one_of(LEARNING)}; leave it out")
-    ours, found = {p.name: p for p in parameters}, []
-    for one in raw:
-        given = parse_parameters(_listed(one), design, f"{name}: start")
-        values = {p.name: p.values[0] for p in given}
-        for key, value in values.items():
-            if key not in ours or not ours[key].holds(value):
-                raise InputError(
-                    f"{name}: start: {key} = {shown(value)} is none of the points; allowed: "
-                    + (ours[key].describe() if key in ours else f"values of {one_of(ours)}")
-                )
-        found.append(values)
-    return tuple(found)
+        raise InputError(f"start is of the samplers {one_of(LEARNING)}; leave it out")
+    ours = {p.name: p for p in parameters}
+    found = tuple(_fixed(one, design, "start") for one in raw)
+    for key, value in (item for one in found for item in one.items()):
+        if key not in ours or not ours[key].holds(value):
+            raise InputError(
+                f"start: {key} = {shown(value)} is none of the points; allowed: "
+                + (ours[key].describe() if key in ours else f"values of {one_of(ours)}")
+            )
+    return found
 
 
-def _listed(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as choices of one."""
-    return {k: {i: [v] for i, v in e.items()} if isinstance(e, dict) else [e] for k, e in raw.items()}
+def _fixed(raw: Mapping[str, Any], design: Design, where: str) -> dict[str, Any]:
+    """Single values of parameters, checked as choices of one."""
+    listed = {k: {i: [v] for i, v in e.items()} if isinstance(e, dict) else [e] for k, e in raw.items()}
+    return {p.name: p.values[0] for p in parse_parameters(listed, design, where)}
 
 
-def _design(raw: Any, model: str, name: str) -> Design:
+def _design(raw: Any, model: str) -> Design:
     if raw is None:
         design = saved_design(model)
         if design is None:
-            raise InputError(f"{name} lacks 'design'; only a RUN brings its own")
+            raise InputError("the file lacks 'design'; only a RUN brings its own")
         return design
     if isinstance(raw, str):
         return load_design(raw)
     if not isinstance(raw.get("name"), str):
-        raise InputError(f"{name}: design = {raw!r}; allowed: a design, or a table with its name and values")
-    design = load_design(raw["name"])
-    fixed = {key: entry for key, entry in raw.items() if key != "name"}
-    if not fixed:
-        return design
-    found = parse_parameters(_listed(fixed), design, f"{name}: design")
-    misplaced = next((p.name for p in found if p.name in ADAPTATION), None)
+        raise InputError(f"design = {raw!r}; allowed: a design, or a table with its name and values")
+    design, others = load_design(raw["name"]), {key: entry for key, entry in raw.items() if key != "name"}
+    values = _fixed(others, design, "design") if others else {}
+    misplaced = next((name for name in values if name in ADAPTATION), None)
     if misplaced:
-        raise InputError(f"{name}: design: {misplaced} is not of a design; write it beside design")
-    return applied(design, {p.name: p.values[0] for p in found})
+        raise InputError(f"design: {misplaced} is not of a design; write it beside design")
+    return applied(design, values)
 
 
-def _objectives(raw: list[str], name: str) -> tuple[str, ...]:
+def _objectives(raw: list[str]) -> tuple[str, ...]:
     """Names, each once; a direction before a name must be its own."""
     if not raw:
-        raise InputError(f"{name}: objectives = {raw!r}; allowed: a list of {one_of(OBJECTIVES)}")
+        raise InputError(f"objectives = {raw!r}; allowed: a list of {one_of(OBJECTIVES)}")
     found: list[str] = []
     for item in raw:
         direction, _, objective = item.rpartition(" ")
         if objective not in OBJECTIVES:
             hint = did_you_mean(objective, OBJECTIVES)
-            raise InputError(f"{name}: unknown objective {item!r}{hint}; allowed: {one_of(OBJECTIVES)}")
+            raise InputError(f"unknown objective {item!r}{hint}; allowed: {one_of(OBJECTIVES)}")
         own = OBJECTIVES[objective][0]
-        if direction and DIRECTIONS.get(direction) != own:
-            raise InputError(f"{name}: conflicting objective {item!r}: {objective} is {own}d; leave it out")
+        if direction not in ("", own, own.replace("s", "z")):
+            raise InputError(f"conflicting objective {item!r}: {objective} is {own}d; leave it out")
         if objective in found:
-            raise InputError(f"{name}: conflicting objectives: {objective} stands there twice")
+            raise InputError(f"conflicting objectives: {objective} stands there twice")
         found.append(objective)
     return tuple(found)
 
 
-def _points(points: int | None, sampler: str, parameters: tuple[Parameter, ...], name: str) -> int:
+def _points(points: int | None, sampler: str, parameters: tuple[Parameter, ...]) -> int:
+    """How many; of "each" the most, since the design's own values count once."""
     if sampler in ("random", *LEARNING):
         if points is None:
-            raise InputError(f"{name}: the sampler {sampler} needs points; give points = 64, for instance")
-        return _bounded(points, name)
-    sizes = [len(parameter.grid()) for parameter in parameters]
-    if sampler == "each":
+            raise InputError(f"the sampler {sampler} needs points; give points = 64, for instance")
+        size = points
+    elif sampler == "each":
         if points is not None:
-            raise InputError(f"{name}: points = {points}; the sampler each has its own number, leave it out")
-        return _bounded(sum(sizes) + 1, name)  # at the most: the design's own values count once
-    size = _bounded(math.prod(sizes), name)
-    if points not in (None, size):
-        raise InputError(f"{name}: points = {points}, but the grid has {size}; leave points out")
-    return size
-
-
-def _bounded(points: int, name: str) -> int:
-    if points > LARGEST_GRID:
+            raise InputError(f"points = {points}; the sampler each has its own number, leave it out")
+        size = sum(len(parameter.grid()) for parameter in parameters) + 1
+    else:
+        size = math.prod(len(parameter.grid()) for parameter in parameters)
+    if size > LARGEST_GRID:
         raise InputError(
-            f"{name}: the sweep has {points:,} points; allowed: up to {LARGEST_GRID:,}; take fewer values, "
-            "or the sampler random"
+            f"the sweep has {size:,} points; allowed: up to {LARGEST_GRID:,}; take fewer values, or the "
+            "sampler random"
         )
-    return points
+    if points not in (None, size):
+        raise InputError(f"points = {points}, but the grid has {size}; leave points out")
+    return size

@@ -18,10 +18,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from scipy import stats
@@ -33,7 +32,7 @@ from gaincell.costs.activity import Activity
 from gaincell.costs.technology import load_technology
 from gaincell.errors import ModelError
 from gaincell.evaluation.activity import measure_activity
-from gaincell.evaluation.chips import CONFIDENCE, Chips, nominal
+from gaincell.evaluation.chips import CONFIDENCE, nominal, perplexity_spread
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
 from gaincell.integrations.hf.attach import set_design
 from gaincell.integrations.hf.checkpoint import save
@@ -43,42 +42,27 @@ from gaincell.mapping import summary
 from gaincell.results import write
 from gaincell.results.codec import Json, to_json
 from gaincell.results.common import Value, Values
+from gaincell.results.evaluation import ChipSpread
 from gaincell.results.provenance import code, hash_of, made
 from gaincell.results.run import FILE
 from gaincell.results.sweep import Point, PointChips, PointResult, Setting, SweptBlocks
 from gaincell.standard_error import exp_or_infinity, ratio_error
 from gaincell.sweeps.prepare import Preparation, State
-from gaincell.sweeps.settings import OBJECTIVES, Sweep, has_spread
+from gaincell.sweeps.settings import OBJECTIVES, Sweep
 from gaincell.sweeps.space import Values as ParameterValues
 from gaincell.sweeps.space import shown
 from gaincell.text import open_text
 
 ACTIVITY_BLOCKS = 2
 """Blocks of the evaluated text on which the activity is measured."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a point gave.
-
-    values: of the objectives, by name.  intervals: of 95 %, of those that have one.
-    blocks: nll (mean over chips) and predictions of every block.  chips: None without them.
-    """
-
-    design: Design
-    values: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    blocks: tuple[tuple[float, int], ...]
-    chips: Chips | None
-    activity: Activity | None
-    seconds: float
+Blocks: TypeAlias = tuple[tuple[float, int], ...]
+"""Negative log-likelihood (mean over chips) and predictions of every block."""
 
 
 class Bench:
     """A model, a text and all else that points share.
 
-    Raises:
-        GaincellError: model, text or design cannot be used.
+    Raises GaincellError: model, text or design cannot be used.
     """
 
     def __init__(self, sweep: Sweep, backend: BackendName = "auto", device: str = "cpu") -> None:
@@ -92,26 +76,23 @@ class Bench:
         self.loaded, self.model, self.length = self._ready.loaded, self._ready.model, self._ready.length
         self.evaluation = read_tokens(self.loaded, text, "evaluation", sweep.limit, block=self.length)
 
-    def measure(self, values: ParameterValues) -> Found:
-        """One point.
+    def measure(self, number: int, values: ParameterValues) -> tuple[Point, Design, Activity | None]:
+        """One point, its design, and the activity where that was measured.
 
-        Raises:
-            GaincellError: its values do not fit together, or the model gives no finite number.
+        Raises GaincellError: its values do not fit together, or the model gives no finite number.
         """
         begun = time.perf_counter()
         sweep, design = self.sweep, self.sweep.chip(values).replace(layers=self.size.layers)
         found: dict[str, float] = {}
-        intervals: dict[str, tuple[float, float]] = {}
-        blocks: tuple[tuple[float, int], ...] = ()
+        intervals: dict[str, tuple[float, ...] | None] = {}
+        blocks: Blocks = ()
         chips, activity = None, None
         if sweep.measures:
             self._ready.prepare(design, values)
             common = self._ready.state()
             if {"perplexity", "yield"} & set(sweep.objectives):
-                ppl, chips, blocks = self._perplexity(design, values, common)
-                found["perplexity"] = ppl
-                if (around := interval(blocks, chips)) is not None:
-                    intervals["perplexity"] = around
+                found["perplexity"], chips, blocks = self._perplexity(design, values, common)
+                intervals["perplexity"] = interval(blocks, chips)
             single = self._become(design, values, common)
             if "energy" in sweep.objectives:
                 set_design(self.model, design if single else nominal(design))
@@ -119,14 +100,27 @@ class Bench:
                 activity = measure_activity(self.model, [some], sweep.text)
             set_design(self.model, design)
         if chips is not None:
-            found["yield"], intervals["yield"] = chips.yield_share, chips.yield_interval
+            found["yield"], intervals["yield"] = chips.yield_, chips.yield_interval
         found |= self._costs(design, activity)
-        wanted = {name: found[name] for name in sweep.objectives}
-        for name, number in wanted.items():
-            if math.isnan(number):
+        for name in sweep.objectives:
+            if math.isnan(found[name]):
                 raise ModelError(f"{name} is not a number")
-        return Found(design, wanted, {n: i for n, i in intervals.items() if n in wanted}, blocks, chips,
-                     activity, time.perf_counter() - begun)  # fmt: skip
+        units = {parameter.name: parameter.unit for parameter in sweep.parameters}
+        ends = {name: both for name, both in intervals.items() if name in sweep.objectives and both}
+        nll, predictions = zip(*blocks, strict=True) if blocks else ((), ())
+        point = Point(
+            point=number,
+            state="complete",
+            design=summary.chip_of(design),
+            parameters={name: setting_of(value, units[name]) for name, value in values.items()},
+            values={n: Value(found[n], OBJECTIVES[n][1], "simulated") for n in sweep.objectives},
+            intervals={n: Values(both, OBJECTIVES[n][1], "simulated") for n, both in ends.items()},
+            seconds=time.perf_counter() - begun,
+            code=code(),
+            blocks=SweptBlocks(tuple(round(x, 6) for x in nll), predictions) if blocks else None,
+            chips=None if chips is None else PointChips(chips.nominal, chips.perplexity),
+        )
+        return point, design, activity
 
     def _costs(self, design: Design, activity: Activity | None) -> dict[str, float]:
         if not {"energy", "latency", "area"} & set(self.sweep.objectives):
@@ -146,7 +140,7 @@ class Bench:
 
     def _perplexity(
         self, design: Design, values: ParameterValues, common: State
-    ) -> tuple[float, Chips | None, tuple[tuple[float, int], ...]]:
+    ) -> tuple[float, ChipSpread | None, Blocks]:
         """Perplexity, chips, and blocks, of the prepared model."""
         if not self.sweep.chips:
             found = self._of(design)
@@ -156,14 +150,15 @@ class Bench:
         numbers = tuple((first + n) % 2**32 for n in range(self.sweep.chips))
         each: list[Perplexity] = []
         for n, number in enumerate(numbers):
-            if not has_spread(design) and (n == 0 or not design.drawn("operation")):
+            if not design.drawn("chip") and (n == 0 or not design.drawn("operation")):
                 each.append(alike)
                 continue
             other = design.redrawn(n)
             chip = other.replace(mismatch=dataclasses.replace(other.mismatch, chip=number))
             self._become(chip, values, common)
             each.append(self._of(chip))
-        chips = Chips(alike.perplexity, numbers, tuple(p.perplexity for p in each), self.sweep.within)
+        perplexities = tuple(p.perplexity for p in each)
+        chips = perplexity_spread(alike.perplexity, numbers, perplexities, self.sweep.within)
         blocks = tuple(
             (math.fsum(p.per_block[b][0] for p in each) / len(each), predictions)
             for b, (_, predictions) in enumerate(alike.per_block)
@@ -174,46 +169,29 @@ class Bench:
         set_design(self.model, design)
         return perplexity(self.model, self.evaluation, self.sweep.protocol)
 
-    def save(self, folder: Path) -> None:
-        """The model of the last point, as a RUN that `gaincell` commands take."""
-        save(self.model, folder)
 
-
-def _mean(blocks: tuple[tuple[float, int], ...]) -> float:
+def _mean(blocks: Blocks) -> float:
     return exp_or_infinity(math.fsum(nll for nll, _ in blocks) / sum(n for _, n in blocks))
 
 
-def interval(blocks: tuple[tuple[float, int], ...], chips: Chips | None) -> tuple[float, float] | None:
+def interval(blocks: Blocks, chips: ChipSpread | None) -> tuple[float, float] | None:
     """95 % of the perplexity, over blocks and chips; None where there is one of each, or it is infinite."""
-    middle = math.log(_mean(blocks)) if _mean(blocks) < math.inf else math.inf
+    mean = _mean(blocks)
+    if not mean < math.inf:
+        return None
     over_blocks = ratio_error([nll for nll, _ in blocks], [float(n) for _, n in blocks])
     variances = [] if over_blocks is None else [(over_blocks**2, len(blocks) - 1)]
-    if chips is not None and len(chips.chips) > 1:
-        logs = torch.tensor([math.log(p) for p in chips.perplexities], dtype=torch.float64)
+    if chips is not None and len(chips.number) > 1:
+        logs = torch.tensor([math.log(p) for p in chips.perplexity], dtype=torch.float64)
         variances.append((float(logs.var()) / len(logs), len(logs) - 1))
-    if not variances or middle == math.inf:
-        return None
-    half = math.sqrt(math.fsum(v * float(stats.t.ppf(0.5 + CONFIDENCE / 2, n)) ** 2 for v, n in variances))
-    return math.exp(middle - half), exp_or_infinity(middle + half)
+    half, middle = half_width(variances), math.log(mean)
+    return None if half is None else (math.exp(middle - half), exp_or_infinity(middle + half))
 
 
-def point_of(sweep: Sweep, number: int, values: ParameterValues, found: Found) -> Point:
-    """A point as a part of a result."""
-    units = {parameter.name: parameter.unit for parameter in sweep.parameters}
-    chips, ends = found.chips, found.intervals.items()
-    nll, predictions = zip(*found.blocks, strict=True) if found.blocks else ((), ())
-    return Point(
-        point=number,
-        state="complete",
-        design=summary.chip_of(found.design),
-        parameters={name: setting_of(v, units[name]) for name, v in values.items()},
-        values={name: Value(v, OBJECTIVES[name][1], "simulated") for name, v in found.values.items()},
-        intervals={name: Values(both, OBJECTIVES[name][1], "simulated") for name, both in ends},
-        seconds=found.seconds,
-        code=code(),
-        blocks=SweptBlocks(tuple(round(x, 6) for x in nll), predictions) if found.blocks else None,
-        chips=None if chips is None else PointChips(chips.nominal, tuple(chips.perplexities)),
-    )
+def half_width(variances: Sequence[tuple[float, int]]) -> float | None:
+    """Of a 95 % interval (Student) of a sum: variances with degrees of freedom; None where there are none."""
+    squares = [v * float(stats.t.ppf(0.5 + CONFIDENCE / 2, n)) ** 2 for v, n in variances]
+    return math.sqrt(math.fsum(squares)) if squares else None
 
 
 def setting_of(value: Any, unit: str) -> Setting:
@@ -223,43 +201,29 @@ def setting_of(value: Any, unit: str) -> Setting:
     return shown(value)
 
 
-def write_run(folder: Path, bench: Bench, point: Point, found: Found, command: list[str]) -> None:
-    """The RUN of a point, run.json last: run.json, design.toml, and the activity where it was measured."""
-    sweep = bench.sweep
-    inputs = {}
-    if sweep.measures:
-        inputs = {
-            f"model {summary.base_name(bench.loaded.id)}": bench.loaded.sha256,
-            "evaluation text": hash_of(bench.evaluation),
-        }
-    how = made(
-        command=command,
-        seed=sweep.seed,
-        protocol=sweep.protocol,
-        design_hash=found.design.hash,
-        inputs=inputs,
-    )
-    run = PointResult(
-        command="sweep", provenance=how, sweep=sweep.name, activity=found.activity, **vars(point)
-    )
-    found.design.save(folder / "design.toml")
-    write(run, folder / FILE)
-
-
 Measure = Callable[[int, ParameterValues], tuple[tuple[float, ...], Json]]
 """Number and values of a point -> its objectives in order, and its entry; the RUN is written."""
 
 
 def measure_into(bench: Bench, folder: Path, command: list[str], *, weights: bool = False) -> Measure:
-    """What a worker does with a point: measure it and write its RUN into `folder`."""
+    """What a worker does with a point: measure it and write its RUN into `folder`, run.json last."""
+    sweep = bench.sweep
 
     def measure(number: int, values: ParameterValues) -> tuple[tuple[float, ...], Json]:
-        found = bench.measure(values)
-        point = point_of(bench.sweep, number, values, found)
+        point, design, activity = bench.measure(number, values)
         place = folder / f"{number:04d}"
-        if weights and bench.sweep.measures:
-            bench.save(place)
-        write_run(place, bench, point, found, command)
-        return tuple(found.values[name] for name in bench.sweep.objectives), to_json(point)
+        inputs: dict[str, str] = {}
+        if weights and sweep.measures:
+            save(bench.model, place)
+        if sweep.measures:
+            inputs[f"model {summary.base_name(bench.loaded.id)}"] = bench.loaded.sha256
+            inputs["evaluation text"] = hash_of(bench.evaluation)
+        how = made(
+            command=command, seed=sweep.seed, protocol=sweep.protocol, design_hash=design.hash, inputs=inputs
+        )
+        design.save(place / "design.toml")
+        run = PointResult(command="sweep", provenance=how, sweep=sweep.name, activity=activity, **vars(point))
+        write(run, place / FILE)
+        return tuple(point.values[name].value for name in sweep.objectives), to_json(point)
 
     return measure

@@ -28,7 +28,7 @@ from gaincell.evaluation.chips import nominal
 from gaincell.evaluation.perplexity import cut_blocks, window_and_stride
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.context import read_tokens
-from gaincell.mapping.job import freeze_embeddings
+from gaincell.mapping.engine import freeze_embeddings
 from gaincell.mapping.ready import load_made
 from gaincell.sweeps.settings import BATCH, Sweep
 from gaincell.sweeps.space import Values
@@ -48,12 +48,9 @@ State: TypeAlias = dict[str, Tensor]
 class Preparation:
     """The model, and what its points start from.
 
-    Args:
-        sweep: the file.  text: its training part is that of adaptation and training.
-        backend, device: of the attention.
+    text: its training part is that of adaptation and training.  backend, device: of the attention.
 
-    Raises:
-        GaincellError: model or design cannot be used, or the text is too short to adapt or train with.
+    Raises GaincellError: model or design cannot be used, or the text is too short to adapt or train with.
     """
 
     def __init__(self, sweep: Sweep, text: Text, backend: BackendName = "auto", device: str = "cpu") -> None:
@@ -133,15 +130,8 @@ class Preparation:
             if name in state:
                 parameter.copy_(state[name])
 
-    def _more_blocks(self, values: Values, more: int) -> Tensor:
-        """The text behind that of the adaptation, for training: blocks of one token more."""
-        before = self.blocks(values).numel()
-        wanted = before + more * (self.length + 1)
-        stream = read_tokens(self.loaded, self._text, "training", wanted)
-        return cut_blocks(stream[before:], self.length + 1)
-
     def _fine_tune(self, design: Design, steps: int, values: Values) -> None:
-        """Training of all weights but the embeddings, gains and offsets."""
+        """Train all weights but the embeddings, gains and offsets, on the text behind the adaptation's."""
         sweep = self.sweep
         settings = TrainSettings(
             learning_rate=values.get("learning_rate", sweep.learning_rate),
@@ -151,12 +141,14 @@ class Preparation:
             bf16=False,
             redraw="chip",
         )
-        blocks = self._more_blocks(values, steps * settings.batch)
+        before, length = self.blocks(values).numel(), self.length + 1
+        wanted = before + steps * settings.batch * length
+        stream = read_tokens(self.loaded, self._text, "training", wanted)
         loss = Distillation(self._teacher(design, values), 1.0) if sweep.loss == "distillation" else None
         set_design(self.model, design.redrawn(TRAINED_ON, chip=True))
         torch.manual_seed(sweep.seed)
         freeze_embeddings(self.model)
-        train(self.model, blocks, settings, loss_of=loss)
+        train(self.model, cut_blocks(stream[before:], length), settings, loss_of=loss)
         self.model.eval()
         set_design(self.model, nominal(design))
 
@@ -165,14 +157,9 @@ class Preparation:
         """A copy, adapted to the nominal chip without noise; the model stays as it is."""
         state = self.state()
         self.put(self._kept)
-        set_design(self.model, _quiet(design))
+        set_design(self.model, design.without("chip", "operation"))
         if values.get("adapt", self.sweep.adapt) is not False:
             self.adapt(values)
         teacher: PreTrainedModel = copy.deepcopy(self.model)
         self.put(state)
         return teacher
-
-
-def _quiet(design: Design) -> Design:
-    """The nominal chip without noise of reads and writes."""
-    return design.without("chip", "operation")

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from gaincell.evaluation.chips import CONFIDENCE
 from gaincell.mapping.summary import chip_of
 from gaincell.results.codec import from_json
 from gaincell.results.common import Value
@@ -28,7 +26,7 @@ from gaincell.results.sweep import (
     SweptText,
 )
 from gaincell.standard_error import ratio_error
-from gaincell.sweeps.point import ACTIVITY_BLOCKS, setting_of
+from gaincell.sweeps.point import ACTIVITY_BLOCKS, half_width, setting_of
 from gaincell.sweeps.settings import OBJECTIVES, Sweep
 from gaincell.sweeps.study import ENTRY, REASON, Survey
 
@@ -149,12 +147,10 @@ def _with_ratio(point: Point, reference: Point, protocol: str) -> Point:
     if point.chips is not None and reference.chips is not None and len(point.chips.perplexity) > 1:
         a, b = (np.log(p.perplexity) for p in (point.chips, reference.chips))
         variances.append((float(np.var(a - b, ddof=1)) / len(a), len(a) - 1))
-    if variances:
-        squares = (v * float(stats.t.ppf(0.5 + CONFIDENCE / 2, n)) ** 2 for v, n in variances)
-        half = math.sqrt(math.fsum(squares))
-        if middle + half < 700:
-            return replace(found, ratio_interval=(math.exp(middle - half), math.exp(middle + half)))
-    return found
+    half = half_width(variances)
+    if half is None or middle + half >= 700:
+        return found
+    return replace(found, ratio_interval=(math.exp(middle - half), math.exp(middle + half)))
 
 
 def _protocol(sweep: Sweep) -> str:

@@ -28,13 +28,15 @@ from typing import Annotated, Any
 
 from gaincell.chips.design import Design
 from gaincell.chips.fields import DRAWN
-from gaincell.errors import GaincellError
+from gaincell.costs.technology import REFERENCE, load_technology
+from gaincell.errors import GaincellError, InputError
 from gaincell.evaluation.perplexity import window_and_stride
+from gaincell.integrations.hf.run import Run
+from gaincell.integrations.hf.size import hardware_files, saved_design
+from gaincell.mapping.ready import find_shipped
 from gaincell.schema import Count, Name, OneOf, Rate, Several, Whole
-from gaincell.sweeps.identity import content_of, is_device
-from gaincell.sweeps.names import ADAPTATION, KIND
-from gaincell.sweeps.optional import import_optuna
-from gaincell.sweeps.space import Parameter, Values, applied, same, shown, value_in
+from gaincell.sweeps.space import ADAPTATION, KIND, Parameter, Values, applied, same, shown, value_in
+from gaincell.text import Source, open_text
 
 OBJECTIVES: Mapping[str, tuple[str, str]] = {
     "perplexity": ("minimise", "1"),
@@ -44,7 +46,6 @@ OBJECTIVES: Mapping[str, tuple[str, str]] = {
     "yield": ("maximise", "1"),
 }
 """Name -> direction and unit. Energy and latency are of one token, all attention of the model."""
-DIRECTIONS = {"minimise": "minimise", "minimize": "minimise", "maximise": "maximise", "maximize": "maximise"}
 SAMPLERS = ("grid", "each", "random", "tpe", "nsga2")
 LOSSES = ("cross-entropy", "distillation")
 """Of the fine-tuning; distillation: from the model itself on the nominal chip without noise."""
@@ -52,6 +53,23 @@ LEARNING = ("tpe", "nsga2")
 """Samplers that learn from finished points."""
 BATCH = 4
 """Blocks of a step of fine-tuning."""
+CHARACTERS = 16
+"""Of a text, hashed for every token that is used of it: more than a token has on average."""
+FILES = (".toml", ".csv", ".tsv", ".txt")
+"""Ends of names of device files and curves."""
+
+
+def import_optuna() -> Any:
+    """The package, saying nothing of its own accord. Raises InputError: it is not installed."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise InputError(
+            f"sweeps need Optuna ({error}): pip install 'gaincell[sweep]', from a clone "
+            "pip install -e '.[sweep]'"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    return optuna
 
 
 @dataclass(frozen=True)
@@ -153,12 +171,12 @@ class Sweep:
     def spread(self) -> bool:
         """Whether cells or converters of any point differ from chip to chip."""
         varied = any(DRAWN.get(p.name) == "chip" for p in self.parameters)
-        return varied or self._brings_spread or has_spread(self.design)
+        return varied or self._brings_spread or bool(self.design.drawn("chip"))
 
     @property
     def _brings_spread(self) -> bool:
         """Whether there is a measured cell, which may bring mismatch and noise of its own."""
-        return any(p.name == KIND and any(is_device(kind) for kind in p.values) for p in self.parameters)
+        return any(p.name == KIND and any(_is_device(kind) for kind in p.values) for p in self.parameters)
 
     def with_own(self) -> tuple[Parameter, ...]:
         """The parameters; of "each", with the unchanged design's values among their choices."""
@@ -197,7 +215,7 @@ class Sweep:
         }  # fmt: skip
         own["population"] = self.population if self.sampler == "nsga2" else None
         own["text"] = Path(self.text).name
-        own["content"] = content_of(self)
+        own["content"] = _content_of(self)
         own["model"] = own["content"]["model"]
         own["start"] = [[f"{name} = {shown(value)}" for name, value in one.items()] for one in self.start]
         own["design"] = self.design.hash
@@ -222,6 +240,57 @@ class Sweep:
         return points
 
 
-def has_spread(design: Design) -> bool:
-    """Whether chips of a design differ."""
-    return bool(design.drawn("chip"))
+def _content_of(sweep: Sweep) -> dict[str, Any]:
+    """Hashes of text, technology and device files, and the name of the model with the hash of its weights:
+    changed content does not go on in the same study.
+    """
+    found: dict[str, Any] = {"model": _of_model(sweep.model), "technology": _of_technology(sweep.technology)}
+    if sweep.measures:
+        text = open_text(sweep.text)
+        found["evaluated"] = _of_sources(text.evaluation, sweep.limit)
+        found["trained on"] = _of_sources(text.training, sweep.training_tokens)
+    kinds = (value for p in sweep.parameters if p.name == KIND for value in p.values)
+    found["devices"] = [_of_file(Path(value)) for value in kinds if _is_device(value)]
+    return found
+
+
+def _is_device(kind: str) -> bool:
+    """Whether a cell is a DEVICE.toml or CURVE.csv, which may bring mismatch and noise."""
+    return kind.lower().endswith(FILES)
+
+
+def _of_model(model: str) -> str:
+    """A name that is the same on every machine. hardware.safetensors holds the hashes of base and design."""
+    if (run := Run(model)).saved:
+        return f"RUN {_of_file(run.file())}"
+    shipped = find_shipped(model)
+    if shipped is None and saved_design(model) is not None:
+        return f"model {' '.join(_of_file(file) for file in hardware_files(model))}"
+    return model if shipped is None else f"{model} {_of_file(shipped.linear)}"
+
+
+def _of_file(path: Path) -> str:
+    with path.expanduser().open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def _of_technology(name: str) -> str:
+    technology = load_technology(name)
+    numbers = {key: number.value for key, number in technology.provenance.items()}
+    if technology.guard_bits == load_technology(REFERENCE).guard_bits:
+        del numbers["guard_bits"]  # so that a study outlives the invention of a number
+    return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _of_sources(sources: tuple[Source, ...], tokens: int) -> str:
+    """Of the beginning of every source, as far as so many tokens may reach."""
+    content = hashlib.sha256()
+    for source in sources:
+        left = CHARACTERS * tokens
+        content.update(f"{source.name} {source.size}\0".encode())
+        for document in source.documents():
+            content.update(document[:left].encode() + b"\0")
+            left -= len(document)
+            if left <= 0:
+                break
+    return content.hexdigest()[:12]

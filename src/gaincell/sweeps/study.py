@@ -28,15 +28,12 @@ from typing import Any
 
 from gaincell.errors import InputError
 from gaincell.files import open_file
-from gaincell.sweeps.optional import import_optuna
-from gaincell.sweeps.settings import OBJECTIVES, Sweep
+from gaincell.sweeps.settings import OBJECTIVES, Sweep, import_optuna
 
 POINT, PROCESS, REASON, ENTRY, SURPLUS = "point", "process", "reason", "entry", "surplus"
 """Attributes of a trial."""
 OPERATION = b'{"op_code"'
 """With what every line of a journal begins."""
-OPTUNAS = {"minimise": "minimize", "maximise": "maximize"}
-"""Its names of directions."""
 LIVES = 3
 CLAIM_SECONDS = 60.0
 """A running trial that no process has claimed after so long is lost."""
@@ -47,8 +44,7 @@ HEARTBEAT = 30
 def open_storage(place: str) -> Any:
     """Optuna's storage: a database by its URL, or a journal by the path of its file.
 
-    Raises:
-        InputError: it cannot be reached, or is damaged.
+    Raises InputError: it cannot be reached, or is damaged.
     """
     optuna = import_optuna()
     if "://" not in place:
@@ -161,14 +157,13 @@ def _mend(path: Path, optuna: Any) -> None:
 def open_study(sweep: Sweep, storage: Any, sampler: Any = None) -> Any:
     """The study of a sweep in a storage, made if it is not there."""
     optuna = import_optuna()
-    study = optuna.create_study(
+    return optuna.create_study(
         storage=storage,
         study_name=sweep.study,
-        directions=[OPTUNAS[OBJECTIVES[name][0]] for name in sweep.objectives],
+        directions=[OBJECTIVES[name][0].replace("s", "z") for name in sweep.objectives],  # "minimize"
         sampler=sampler,
         load_if_exists=True,
     )
-    return study
 
 
 def sampler_of(sweep: Sweep, taken: int, worker: int) -> Any:
@@ -246,13 +241,13 @@ def survey(study: Any, points: int, *, elsewhere_lives: bool = True) -> Survey:
 
 
 def _place(found: Survey, number: int, trials: list[Any], elsewhere_lives: bool) -> None:
-    by_state: dict[str, list[Any]] = {}
-    for trial in trials:
-        by_state.setdefault(trial.state.name, []).append(trial)
-    if done := by_state.get("COMPLETE"):
-        found.complete[number] = done[0]
+    complete, running, waiting, ended = (
+        [trial for trial in trials if trial.state.name == state]
+        for state in ("COMPLETE", "RUNNING", "WAITING", "FAIL")
+    )
+    if complete:
+        found.complete[number] = complete[0]
         return
-    running = by_state.get("RUNNING", [])
     for trial in running:
         where = whereabouts(trial)
         if where == "here":
@@ -261,15 +256,15 @@ def _place(found: Survey, number: int, trials: list[Any], elsewhere_lives: bool)
         if where == "elsewhere" and elsewhere_lives:
             found.elsewhere[number] = trial
             return
-    if "WAITING" in by_state:
+    if waiting:
         found.waiting.add(number)
         return
-    failures = [trial for trial in by_state.get("FAIL", []) if REASON in trial.user_attrs]
-    last = max((*failures, *by_state.get("FAIL", []), *running), key=lambda trial: trial.number, default=None)
+    failures = [trial for trial in ended if REASON in trial.user_attrs]
+    last = max((*ended, *running), key=lambda trial: trial.number, default=None)
     if failures and failures[-1] is last:
         found.failed[number] = last
     else:
-        found.lost[number] = len(running) + len(by_state.get("FAIL", [])) - len(failures)
+        found.lost[number] = len(running) + len(ended) - len(failures)
 
 
 def whereabouts(trial: Any) -> str:
@@ -307,18 +302,13 @@ def is_taken(study: Any, trial: Any) -> bool:
     """Whether another trial of the same point is complete or under way: two commands may enqueue a point at
     the same time. Of two that look at each other at once the earlier one goes on.
     """
-    number = trial.user_attrs[POINT]
     for other in study.get_trials(deepcopy=False):
-        if (
-            other.number == trial.number
-            or other.user_attrs.get(POINT) != number
-            or SURPLUS in other.user_attrs
-        ):
+        same = other.user_attrs.get(POINT) == trial.user_attrs[POINT] and SURPLUS not in other.user_attrs
+        if not same or other.number == trial.number:
             continue
         if other.state.name == "COMPLETE":
             return True
-        if other.state.name != "RUNNING" or whereabouts(other) == "nowhere":
-            continue
-        if PROCESS in other.user_attrs or other.number < trial.number:
+        earlier = PROCESS in other.user_attrs or other.number < trial.number
+        if other.state.name == "RUNNING" and earlier and whereabouts(other) != "nowhere":
             return True
     return False

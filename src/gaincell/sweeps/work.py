@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from gaincell.errors import RunError
 from gaincell.progress import Progress, silent
-from gaincell.results.plain import value
-from gaincell.sweeps.optional import import_optuna
+from gaincell.results.codec import from_json, to_json
+from gaincell.results.sweep import Point
 from gaincell.sweeps.point import Measure
-from gaincell.sweeps.settings import Sweep
+from gaincell.sweeps.settings import Sweep, import_optuna
 from gaincell.sweeps.study import (
     ENTRY,
     LIVES,
@@ -95,9 +96,10 @@ def _known(study: Any, trial: Any) -> tuple[tuple[float, ...], dict[str, Any]] |
     optuna = import_optuna()
     for other in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
         if other.params == trial.params and ENTRY in other.user_attrs:
-            same = {"point": value(trial.user_attrs[POINT], "1", "simulated")}
-            first = {"same_as": value(other.user_attrs[POINT], "1", "simulated")}
-            return tuple(other.values), first | other.user_attrs[ENTRY] | same
+            earlier = from_json(Point, other.user_attrs[ENTRY])
+            first = other.user_attrs[POINT] if earlier.same_as is None else earlier.same_as
+            again = replace(earlier, point=trial.user_attrs[POINT], same_as=first)
+            return tuple(other.values), to_json(again)
     return None
 
 
@@ -113,17 +115,12 @@ def oversee(
 ) -> Survey:
     """Have all points measured that are not complete; returns where they stand then.
 
-    Args:
-        sweep: what is measured.
-        storage: of its study.
-        launch: starts a worker by its number.
-        workers: how many at a time.
-        log_of: where a worker's messages are.
-        retry_elsewhere: whether points that other machines were at are taken for lost.
-        progress: called with points finished since the call, and those that were not before it.
+    storage: of the sweep's study.  launch: starts a worker by its number.  workers: how many at a time.
+    log_of: where a worker's messages are.
+    retry_elsewhere: whether points that other machines were at are taken for lost.
+    progress: called with points finished since the call, and those that were not before it.
 
-    Raises:
-        RunError: workers die without taking a point.
+    Raises RunError: workers die without taking a point.
     """
     study, plan = open_study(sweep, storage), sweep.plan()
     give_up_lost(study, elsewhere_lives=not retry_elsewhere)
@@ -169,7 +166,7 @@ def _taken(found: Survey) -> tuple[int, int, frozenset[int]]:
     return len(found.complete), len(found.failed), frozenset(found.here)
 
 
-def _record_deaths(study: Any, found: Survey, numbers: Sequence[int] | set[int]) -> None:
+def _record_deaths(study: Any, found: Survey, numbers: Iterable[int]) -> None:
     """Points that took every process with them fail, with that as their reason."""
     optuna = import_optuna()
     for number in numbers:

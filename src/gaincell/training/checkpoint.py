@@ -1,4 +1,5 @@
-"""A training run on disk: parameters, optimiser states, the step, and what run it is.
+"""A training run on disk: parameters, optimiser states, the step, and what run it is; and whether it is worth
+going on with.
 
 The newest checkpoint has the name it was given, older ones have .1, .2 ... behind it. Each is written beside
 its place and renamed, so that at every moment a complete one is there.
@@ -8,22 +9,28 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import os
+from collections import deque
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gaincell.errors import RunError
 from gaincell.files import check_file, is_count, remove_leftovers, restored, to_json, write_tensors
+from gaincell.training.loss import LossName
+from gaincell.training.settings import TrainSettings
 
 PARAMETER = "parameter."
 MOMENTS = ("exp_avg", "exp_avg_sq")
+AVERAGED = 10
+"""Steps whose mean loss tells whether a run diverges."""
 
 Identity = Mapping[str, Any]
 Parameters = Mapping[str, nn.Parameter]
@@ -41,14 +48,9 @@ def store(
 ) -> None:
     """Write a checkpoint and remove the oldest beyond `keep`.
 
-    Args:
-        path: of the newest checkpoint.
-        parameters, optimizer: what is trained. Sharded ones are put together, in which all processes take
-            part.
-        identity: plain data that says what the run is.
-        progress: plain data that says where it stands.
-        keep: checkpoints on disk at the most.
-        write: whether this process writes.
+    path: of the newest checkpoint.  parameters, optimizer: what is trained; all processes help to put sharded
+    ones together.  identity, progress: plain data that says what the run is, and where it stands.  write:
+    whether this process writes.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
@@ -109,29 +111,25 @@ def settings_of(path: Path) -> dict[str, Any]:
         return {}
 
 
+@torch.no_grad()
 def restore(
     path: Path, parameters: Parameters, optimizer: torch.optim.Optimizer, identity: Identity
 ) -> dict[str, Any]:
-    """Load the newest checkpoint if there is one.
-
-    Returns:
-        Its progress; nothing without a checkpoint.
-
-    Raises:
-        RunError: it cannot be read, is of another run or another model, or holds numbers that are not finite.
+    """Load the newest checkpoint if there is one; returns its progress, nothing without a checkpoint. Raises
+    RunError: it cannot be read, is of another run or another model, or holds numbers that are not finite.
     """
     places = checkpoints(path)
     if not places:
         return {}
     name = places[0].name
-    others = f", or only it: {places[1].name} is the one before" if len(places) > 1 else ""
+    advice = "remove it to start again"
+    if len(places) > 1:
+        advice += f", or only it: {places[1].name} is the one before"
     try:
         check_file(places[0])
         file: Any = safe_open(places[0], framework="pt")
     except Exception as error:  # safetensors raises its own type for a torn file
-        raise RunError(
-            f"the checkpoint {name} cannot be read ({error}); remove it to start again{others}"
-        ) from error
+        raise RunError(f"the checkpoint {name} cannot be read ({error}); {advice}") from error
     with file:
         metadata = file.metadata() or {}
         known = json.loads(metadata.get("identity", "null"))
@@ -145,37 +143,26 @@ def restore(
                     f"the checkpoint {name} belongs to another {whose}{difference(there, here)}; remove it "
                     "or choose another directory"
                 )
-        progress = restored(json.loads(metadata.get("progress", "null")))
+        progress: dict[str, Any] = restored(json.loads(metadata.get("progress", "null")))
         if not (isinstance(progress, dict) and is_count(progress.get("step"))):
-            raise RunError(f"the checkpoint {name} does not say its step; remove it to start again{others}")
-        moments = [f"{key}.{name}" for name in parameters for key in MOMENTS]
-        for key in (key for key in moments if key in held):
-            there, here = file.get_slice(key).get_shape(), own[PARAMETER + key.split(".", 1)[1]]
-            if there != here:
+            raise RunError(f"the checkpoint {name} does not say its step; {advice}")
+        moments = [(f"{key}.{name}", list(p.shape)) for name, p in parameters.items() for key in MOMENTS]
+        for key, here in moments:
+            if key in held and (there := file.get_slice(key).get_shape()) != here:
                 raise RunError(
-                    f"{key} has shape {there} in the checkpoint {name}, its parameter {here}; remove it to "
-                    f"start again{others}"
+                    f"{key} has shape {there} in the checkpoint {name}, its parameter {here}; {advice}"
                 )
         bad = next((key for key in sorted(held) if not file.get_tensor(key).isfinite().all()), None)
         if bad is not None:
-            raise RunError(f"{bad} is not finite in the checkpoint {name}; remove it to start again{others}")
-        _load(partial(_get, file, held), parameters, optimizer, float(progress["step"]))
+            raise RunError(f"{bad} is not finite in the checkpoint {name}; {advice}")
+        for name, parameter in parameters.items():
+            parameter.copy_(like(file.get_tensor(PARAMETER + name), parameter))
+            stored = {key: f"{key}.{name}" for key in MOMENTS}
+            if held.issuperset(stored.values()):
+                state = optimizer.state[parameter]
+                state |= {key: like(file.get_tensor(place), parameter) for key, place in stored.items()}
+                state["step"] = torch.tensor(float(progress["step"]))
     return progress
-
-
-def _get(file: Any, held: set[str], name: str) -> Tensor | None:
-    return file.get_tensor(name) if name in held else None
-
-
-@torch.no_grad()
-def _load(get: Any, parameters: Parameters, optimizer: torch.optim.Optimizer, step: float) -> None:
-    for name, parameter in parameters.items():
-        parameter.copy_(like(get(PARAMETER + name), parameter))
-        moments = {key: get(f"{key}.{name}") for key in MOMENTS}
-        if all(moment is not None for moment in moments.values()):
-            state = optimizer.state[parameter]
-            state |= {key: like(moment, parameter) for key, moment in moments.items()}
-            state["step"] = torch.tensor(step)
 
 
 def difference(known: Any, wanted: Any, where: str = "") -> str:
@@ -197,3 +184,94 @@ def like(value: Tensor, other: Tensor) -> Tensor:
     if isinstance(other, DTensor):
         return distribute_tensor(moved, other.device_mesh, other.placements)
     return moved
+
+
+class Watch:
+    """Stops a run that diverges, and one that no longer gets better.
+
+    With patience the best parameters are kept: in memory, on the CPU, and in a file beside the checkpoint.
+
+    before: `state()` of the run when it was interrupted.  stored: steps of the newest checkpoint; 0: there is
+    none.  write: whether this process writes.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        loss: LossName,
+        before: Mapping[str, Any],
+        checkpoint: Path | None,
+        *,
+        stored: int,
+        write: bool,
+    ) -> None:
+        self._settings, self._loss, self._checkpoint, self.stored = settings, loss, checkpoint, stored
+        best = best_of(checkpoint) if checkpoint is not None else None
+        self._file = best if write else None
+        self._recent: deque[float] = deque(before.get("recent", ()), maxlen=AVERAGED)
+        self._lowest: float = before.get("lowest", math.inf)
+        self.best: float | None = before.get("best")
+        self._worse: int = before.get("worse", 0)
+        self._kept: dict[str, Tensor] = {}
+        if self.best is not None and settings.patience and best is not None and best.exists():
+            try:
+                check_file(best)
+                self._kept = load_file(best)
+            except Exception as error:  # safetensors raises its own type for a torn file
+                raise RunError(
+                    f"{best.name} cannot be read ({error}); remove it and the checkpoint to start again"
+                ) from error
+
+    def state(self) -> dict[str, Any]:
+        """Plain data to go on from."""
+        lowest = {"lowest": self._lowest} if math.isfinite(self._lowest) else {}
+        return {"recent": list(self._recent), "best": self.best, "worse": self._worse, **lowest}
+
+    def require(self, good: bool, otherwise: str, step: int) -> None:
+        """Raise RunError, what happened `otherwise` and what to do, unless all is good."""
+        if good:
+            return
+        hint = "lower the learning rate or warm up for longer"
+        if self._checkpoint is not None:
+            hint += ", in another directory (this one cannot be continued with changed settings)"
+        if self._checkpoint is not None and self.stored:
+            hint += f"; {self._checkpoint.name} holds the state after {self.stored} steps"
+        raise RunError(f"{otherwise} at step {step}; {hint}")
+
+    def see(self, loss: float, step: int) -> None:
+        """Raise RunError where the loss is not a number, or has risen far above what it was."""
+        self.require(math.isfinite(loss), f"the loss, {self._loss.name}, became {loss}", step)
+        self._recent.append(loss)
+        mean = sum(self._recent) / len(self._recent)
+        if len(self._recent) < AVERAGED or step < self._settings.warmup_steps:
+            return
+        self._lowest = min(self._lowest, mean)
+        risen = mean > self._settings.divergence * self._lowest > 0
+        what = (
+            f"the loss, {self._loss}, diverges: {mean:.4g} over {AVERAGED} steps, {self._lowest:.4g} at its "
+            "lowest,"
+        )
+        self.require(not risen, what, step)
+
+    def judge(self, evaluation: float, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Compare an evaluation with the best; raises RunError where it is not a number."""
+        self.require(not math.isnan(evaluation), f"the evaluation became {evaluation}", step)
+        if self.best is None or evaluation < self.best:
+            self.best, self._worse = evaluation, 0
+            if self._settings.patience:
+                self._kept = {n: p.detach().to("cpu", copy=True) for n, p in parameters.items()}
+                if self._file is not None:
+                    write_tensors(self._file, self._kept)
+        else:
+            self._worse += 1
+
+    @property
+    def finished(self) -> bool:
+        """Whether enough evaluations in a row were no better."""
+        return 0 < self._settings.patience <= self._worse
+
+    @torch.no_grad()
+    def return_to_best(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Put the parameters of the best evaluation back, where there is one with patience."""
+        for name, value in self._kept.items():
+            parameters[name].copy_(value)

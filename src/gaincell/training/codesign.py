@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,14 @@ from gaincell.circuits.levels import LevelTable
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.nn.attention import GainCellAttention
-from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention
+from gaincell.ops.gain_cell_attention import gain_cell_attention
+from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.learned import Learned, attention_of_learned
 from gaincell.progress import Progress, silent
 from gaincell.quantity import one_of
 from gaincell.schema import Factor, check_value
-from gaincell.training.log import TrainingLog
-from gaincell.training.loop import Blocks, Loss, TrainResult, next_token_loss, train
-from gaincell.training.loss_name import called, name_of
+from gaincell.training.loop import Blocks, TrainResult, train
+from gaincell.training.loss import called, name_of, next_token_loss
 from gaincell.training.settings import TrainSettings
 
 LEARNED = ("saturations", "levels")
@@ -85,12 +85,9 @@ def with_zero_code(design: Design, *, more_below: bool = False) -> LevelTable:
 class Circuits(nn.Module):
     """The numbers that are learned of a chip, as parameters.
 
-    Args:
-        design: the chip to start from.
-        learn: some of LEARNED.
+    design: the chip to start from.  learn: some of LEARNED.
 
-    Raises:
-        InputError: nothing known is to be learned, or levels that cannot be.
+    Raises InputError: nothing known is to be learned, or levels that cannot be.
     """
 
     log_score: nn.Parameter
@@ -108,18 +105,11 @@ class Circuits(nn.Module):
             self.register_parameter(name, parameter)
         query, storage = _start_levels(design, self.learns_levels)
         self._fixed = LevelTable(query, storage)
-        zero = storage.index(0.0) if self.learns_levels and storage else 0
-        self.query_gaps = self._gaps(query)
-        self.gaps_below = self._gaps([-u for u in reversed(storage[: zero + 1])])
-        self.gaps_above = self._gaps(storage[zero:])
-
-    def _gaps(self, levels: Collection[float]) -> nn.Parameter | None:
-        """g of levels that rise from 0; None where there are none or they are not learned."""
-        if not self.learns_levels or len(levels) < 2:
-            return None
-        rising = torch.tensor(list(levels), dtype=torch.float64)
-        share, floor = rising.diff() / rising[-1], _floor(len(levels) - 1)
-        return nn.Parameter((share - floor).clamp(min=1e-6).log())
+        learned = (query, storage) if self.learns_levels else ((), ())
+        zero = storage.index(0.0) if learned[1] else 0
+        self.query_gaps = _gaps(learned[0])
+        self.gaps_below = _gaps([-u for u in reversed(learned[1][: zero + 1])])
+        self.gaps_above = _gaps(learned[1][zero:])
 
     def levels(self) -> tuple[Float[Tensor, " L"] | None, Float[Tensor, " L"] | None]:
         """Pulse widths and voltages, differentiable; None where nothing is quantised."""
@@ -141,32 +131,20 @@ class Circuits(nn.Module):
     def chip(self) -> Design:
         """The chip as it is now, all its levels stated."""
         score, output = (math.exp(log.item()) for log in (self.log_score, self.log_output))
-        return self._replaced(*self.levels(), score, output)
-
-    def _replaced(self, query: Tensor | None, storage: Tensor | None, score: float, output: float) -> Design:
-        table = LevelTable(*(() if t is None else tuple(t.tolist()) for t in (query, storage)))
-        d = self.start
-        return d.replace(
-            levels=table,
-            score_saturation_per_row=d.score_saturation_per_row * score,
-            output_saturation_per_column=d.output_saturation_per_column * output,
+        return self.start.replace(
+            levels=LevelTable(*(() if t is None else tuple(t.tolist()) for t in self.levels())),
+            score_saturation_per_row=self.start.score_saturation_per_row * score,
+            output_saturation_per_column=self.start.output_saturation_per_column * output,
         )
 
     def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        design: Design,
-        scaling: Scaling | None,
-        *rest: Any,
-        **options: Any,
+        self, q: Tensor, k: Tensor, v: Tensor, design: Design, scaling: object, *rest: Any, **options: Any
     ) -> Tensor:
         """In place of `gain_cell_attention` in a layer, which scales itself."""
         assert scaling is None
         query, storage = self.levels()
         learned = Learned(query, storage, self.log_score, self.log_output)
-        total = attention_of_learned(q, k, v, design, learned, *rest, **options)
+        total = attention_of_learned(Call(q, k, v, design, *rest, **options), learned)
         return total if design.normaliser.present else total * self.log_output.exp().to(total.dtype)
 
     def apply_to(self, layers: Collection[GainCellAttention]) -> None:
@@ -193,11 +171,8 @@ class Circuits(nn.Module):
         if not changes:
             return start
         design = start.replace(**changes, name=f"{start.name}-codesigned")
-        ranges = {
-            "query": (0.0, 1.0),
-            "storage": (start.v_min - start.v_offset, start.v_max - start.v_offset),
-        }
-        provenance = dict(design.provenance)
+        volts = (start.v_min - start.v_offset, start.v_max - start.v_offset)
+        ranges, provenance = {"query": (0.0, 1.0), "storage": volts}, dict(design.provenance)
         for key, stated in provenance.items():
             name = key.rpartition(".")[2] if key.startswith("levels.") else ""
             if key in changes or (name and self.learns_levels):
@@ -216,34 +191,29 @@ def codesign(
     rate: float | None = None,
     progress: Progress = silent,
     checkpoint: Path | None = None,
-    log: TrainingLog | Path | None = None,
-    loss_of: Loss | None = None,
 ) -> TrainResult:
     """Train an attached model and its chip together, in place; it is then on the learned, ordinary design.
 
     Args:
         model: attached; its parameters that require a gradient are trained along.
-        blocks, settings, progress, checkpoint, log, loss_of: as of `train`; nothing is evaluated on the way.
+        blocks, settings, progress, checkpoint: as of `train`; nothing is evaluated on the way.
         learn: some of LEARNED; nothing of it: the same training on the fixed chip.
         rate: peak learning rate of the circuits, about the largest relative change of a saturation or of a
             gap between levels a step; None: that of gains and offsets.
 
-    Raises:
-        InputError: the model is not attached, or what is to be learned cannot be.
-        As `train`.
+    Raises InputError: the model is not attached, or what is to be learned cannot be. As `train`.
     """
     layers = attached_layers(model)
     if not layers:
         raise InputError("the model has no gain-cell attention; attach it to a chip first")
     circuits = Circuits(layers[0].design, learn).to(layers[0].out.gain.device)
-    loss = loss_of or next_token_loss
     own_rate = next(r for r in (rate, settings.scale_learning_rate, settings.learning_rate) if r is not None)
     check_value(own_rate, Factor, "rate")
 
-    @called(*name_of(loss))
+    @called(*name_of(next_token_loss))
     def on_the_chip(model: nn.Module, tokens: Tensor) -> Tensor:
         circuits.apply_to(layers)
-        return loss(model, tokens)
+        return next_token_loss(model, tokens)
 
     model.add_module("codesign", circuits)
     try:
@@ -255,7 +225,6 @@ def codesign(
             settings,
             progress=progress,
             checkpoint=checkpoint,
-            log=log,
             loss_of=on_the_chip,
             rates={"codesign.": own_rate},
         )
@@ -272,6 +241,15 @@ def codesign(
 
 def _floor(gaps: int) -> float:
     return min(SMALLEST_GAP, 0.1 / gaps)
+
+
+def _gaps(levels: Sequence[float]) -> nn.Parameter | None:
+    """g of levels that rise from 0; None where there are none."""
+    if len(levels) < 2:
+        return None
+    rising = torch.tensor(levels, dtype=torch.float64)
+    share, floor = rising.diff() / rising[-1], _floor(len(levels) - 1)
+    return nn.Parameter((share - floor).clamp(min=1e-6).log())
 
 
 def _rising(gaps: Float[Tensor, " n"], top: float) -> Float[Tensor, " n_plus_1"]:

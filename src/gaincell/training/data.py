@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from gaincell.errors import InputError, RunError
-from gaincell.files import check_file, flush, is_count, read_json, write_json
+from gaincell.files import check_file, flush, is_count, read_object, write_json
 from gaincell.progress import Progress, silent
-from gaincell.text import END_OF_TEXT, Source
+from gaincell.text import BEGINNING, END_OF_TEXT, Source, token_ids
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -44,9 +44,8 @@ AHEAD = 2**18
 def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
     """Train a byte-level BPE tokenizer (GPT-2's pre-tokenisation) whose id 0 ends a document.
 
-    Args:
-        documents: training text; the order does not matter.
-        vocabulary: number of ids, at least 257 (the bytes and the end of text).
+    documents: training text; the order does not matter.  vocabulary: number of ids, at least 257 (the bytes
+    and the end of text).
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -98,72 +97,68 @@ def keep_tokens(
         "tokens": tokens,
         "tokenizer": _digest(tokenizer),
     }
-    state = {"done": False, "source": 0, "documents": 0, "length": 0, "begun_at": 0}
+    done, state = False, dict(BEGINNING)
     for place in (noted, path):
         if os.path.lexists(place):
-            _refuse_damage(place, partial(check_file, place))
+            with _refusing_damage(place):
+                check_file(place)
     if noted.exists() and path.exists():
-        known = _refuse_damage(noted, lambda: _note(noted))
+        with _refusing_damage(noted):
+            known = read_object(noted)
         differing = next((key for key in wanted if known.get(key) != wanted[key]), None)
         if differing is not None:
             what = OTHER[differing] if "tokenizer" in known else "an older version"
             raise InputError(f"tokens/{path.name} holds tokens of {what}; remove it, or choose another --out")
-        state = _refuse_damage(noted, lambda: _state(known))
-        _refuse_damage(path, lambda: _check_length(path, state))
+        with _refusing_damage(noted):
+            done, state = _state(known)
+        with _refusing_damage(path):
+            _check_length(path, state["length"], done=done)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not state["done"]:
+    if not done:
         with path.open("r+b" if path.exists() and state["length"] else "wb") as file:
             file.truncate(4 * state["length"])
             file.seek(4 * state["length"])
-            for ids in _rest(sources, tokenizer, tokens, state):
+            for ids in token_ids(sources, tokenizer, tokens, state, AHEAD):
                 file.write(np.asarray(ids, dtype=np.int32).tobytes())
                 progress(state["length"], tokens or 0, {})
                 if state["documents"] % NOTED_EVERY == 0:
                     flush(file)
-                    write_json(noted, {**wanted, **state})
+                    write_json(noted, {**wanted, "done": False, **state})
             flush(file)
-        state["done"] = True
-        write_json(noted, {**wanted, **state})
+        write_json(noted, {**wanted, "done": True, **state})
     if not state["length"]:
         raise InputError(
             f"the text {', '.join(s.name for s in sources)} is empty; give a text with documents"
         )
     found = np.memmap(path, dtype=np.int32, mode="c")
-    _refuse_damage(path, lambda: _check_ids(found, max(tokenizer.get_vocab().values())))
+    with _refusing_damage(path):
+        _check_ids(found, max(tokenizer.get_vocab().values()))
     return torch.from_numpy(found)
 
 
-def _refuse_damage(place: Path, read: Callable[[], Any]) -> Any:
-    """What `read` returns; OSError and ValueError, which say what is wrong with a file, as RunError."""
+@contextmanager
+def _refusing_damage(place: Path) -> Iterator[None]:
+    """Within the context OSError and ValueError, which say what is wrong with a file, become RunError."""
     try:
-        return read()
+        yield
     except (OSError, ValueError) as error:
         raise RunError(
             f"tokens/{place.name} is damaged ({error}); remove it: the tokens are made again"
         ) from error
 
 
-def _note(path: Path) -> dict[str, Any]:
-    known = read_json(path)
-    if not isinstance(known, dict):
-        raise ValueError("it holds no object")
-    return known
+def _state(known: Mapping[str, Any]) -> tuple[bool, dict[str, int]]:
+    """Whether all tokens are there, and how far they reach. Raises ValueError: it does not say that."""
+    state = {key: known.get(key) for key in BEGINNING}
+    odd = next((key for key, count in state.items() if not is_count(count)), None)
+    if odd is not None or not isinstance(known.get("done"), bool):
+        raise ValueError(f"{odd or 'done'} is {known.get(odd or 'done')!r}")
+    return known["done"], {key: int(count) for key, count in state.items() if count is not None}
 
 
-def _state(known: Mapping[str, Any]) -> dict[str, Any]:
-    """How far the tokens reach. Raises ValueError: it does not say that."""
-    counts = {key: known.get(key) for key in ("source", "documents", "length", "begun_at")}
-    odd = next((key for key, count in counts.items() if not is_count(count)), None)
-    if odd is not None:
-        raise ValueError(f"{odd} is {known.get(odd)!r}")
-    if not isinstance(known.get("done"), bool):
-        raise ValueError(f"done is {known.get('done')!r}")
-    return {"done": known["done"], **counts}
-
-
-def _check_length(path: Path, state: Mapping[str, Any]) -> None:
-    size, wanted = path.stat().st_size, 4 * state["length"]
-    if size < wanted or (state["done"] and size != wanted):
+def _check_length(path: Path, tokens: int, *, done: bool) -> None:
+    size, wanted = path.stat().st_size, 4 * tokens
+    if size < wanted or (done and size != wanted):
         raise ValueError(f"it has {size} bytes, {wanted} are noted")
 
 
@@ -173,45 +168,6 @@ def _check_ids(found: np.ndarray[Any, Any], largest: int) -> None:
         for odd in (int(piece.min()), int(piece.max())):
             if not 0 <= odd <= largest:
                 raise ValueError(f"token id {odd}, the tokenizer has 0 to {largest}")
-
-
-def _rest(
-    sources: Sequence[Source], tokenizer: Any, tokens: int | None, state: dict[str, Any]
-) -> Iterator[list[int]]:
-    """Token ids, document by document, from where `state` says on; `state` is kept up to date."""
-    end = getattr(tokenizer, "eos_token_id", None)
-    for number in range(state["source"], len(sources)):
-        if number != state["source"]:
-            state |= {"source": number, "documents": 0, "begun_at": state["length"]}
-        weight = sources[number].size / max(1, sum(source.size for source in sources[number:]))
-        share = None if tokens is None else round((tokens - state["begun_at"]) * weight)
-        documents = islice(sources[number].documents(), state["documents"], None)
-        for ids in _tokenised(documents, tokenizer):
-            left = None if share is None else state["begun_at"] + share - state["length"]
-            if left == 0:
-                break
-            ids = [*ids, *([] if end is None else [end])][:left]
-            state["length"] += len(ids)
-            state["documents"] += 1
-            yield ids
-
-
-def _tokenised(documents: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
-    """Token ids of every document, `AHEAD` characters at a time."""
-
-    def ids_of(some: list[str]) -> Iterator[list[int]]:
-        if some:
-            yield from tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]
-
-    waiting: list[str] = []
-    characters = 0
-    for document in documents:
-        waiting.append(document)
-        characters += len(document)
-        if characters >= AHEAD:
-            yield from ids_of(waiting)
-            waiting, characters = [], 0
-    yield from ids_of(waiting)
 
 
 def _digest(tokenizer: Any) -> str:
@@ -224,19 +180,13 @@ def _digest(tokenizer: Any) -> str:
 
 
 def pack_blocks(tokens: Tensor, length: int, seed: int | None) -> Tensor:
-    """Cut a stream into blocks of `length` + 1 tokens that overlap by one, shuffled by `seed`; int32 [n,
-    length + 1].
+    """Cut a stream into blocks of `length` + 1 tokens that overlap by one, shuffled by `seed` (None: in the
+    order of the text); int32 [n, length + 1]. Every token but the first is a target exactly once.
 
-    Every token but the first is a target exactly once. `seed=None` keeps the order of the text.
-
-    Raises:
-        InputError: the stream holds less than one block.
+    Raises InputError: the stream holds less than one block.
     """
+    _check_block(tokens, length)
     n = (len(tokens) - 1) // length
-    if n < 1:
-        raise InputError(
-            f"the text has {len(tokens)} tokens, fewer than one block of {length + 1}; give more text"
-        )
     blocks = tokens[: n * length + 1].unfold(0, length + 1, length)
     if seed is None:
         return blocks.contiguous()
@@ -249,8 +199,7 @@ def repeat_passages(blocks: Tensor, share: float, seed: int) -> Tensor:
     In such a block a passage of an eighth to half of its tokens, from anywhere in it, also stands somewhere
     behind itself, over what was there. Which and where is a function of (seed, number of the block) alone.
 
-    Args:
-        blocks: int [n, T + 1].  share: of the blocks, 0 to 1.  seed: of the choice.
+    blocks: int [n, T + 1].  share: of the blocks, 0 to 1.  seed: of the choice.
     """
     blocks = blocks.clone()
     for number, block in enumerate(blocks):
@@ -265,41 +214,41 @@ def repeat_passages(blocks: Tensor, share: float, seed: int) -> Tensor:
     return blocks
 
 
+@dataclass(frozen=True)
 class RandomBlocks:
     """Blocks of `length` + 1 tokens from anywhere in a stream, with repetition: the paper's protocol.
 
-    Block i is a function of (seed, i) alone, so that any position can be resumed exactly.
-
-    Args:
-        tokens: the stream.  length: T.  seed: which blocks.  count: how many there are.
-        first: number of the first one.
+    Block i is a function of (seed, i) alone, so that any position can be resumed exactly. There are `count`
+    of them, from number `first` on.
     """
 
-    def __init__(self, tokens: Tensor, length: int, seed: int, count: int, first: int = 0) -> None:
-        if len(tokens) < length + 1:
-            raise InputError(
-                f"the text has {len(tokens)} tokens, fewer than one block of {length + 1}; give more text"
-            )
-        self._tokens, self._length, self._seed = tokens, length, seed
-        self._count, self._first = count, first
+    tokens: Tensor
+    length: int
+    seed: int
+    count: int
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        _check_block(self.tokens, self.length)
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __getitem__(self, which: slice, /) -> Tensor:
-        begin, end, step = which.indices(self._count)
+        begin, end, step = which.indices(self.count)
         if step != 1:
             raise IndexError("blocks are taken in their order")
-        starts = [
-            int(
-                np.random.default_rng((self._seed, self._first + n)).integers(
-                    len(self._tokens) - self._length
-                )
-            )
-            for n in range(begin, end)
-        ]
-        return torch.stack([self._tokens[s : s + self._length + 1] for s in starts])
+        draws = (np.random.default_rng((self.seed, self.first + n)) for n in range(begin, end))
+        starts = [int(draw.integers(len(self.tokens) - self.length)) for draw in draws]
+        return torch.stack([self.tokens[s : s + self.length + 1] for s in starts])
 
     def after(self, blocks: int, count: int) -> RandomBlocks:
         """`count` blocks of the same sequence, beginning `blocks` further."""
-        return RandomBlocks(self._tokens, self._length, self._seed, count, self._first + blocks)
+        return replace(self, count=count, first=self.first + blocks)
+
+
+def _check_block(tokens: Tensor, length: int) -> None:
+    if len(tokens) <= length:
+        raise InputError(
+            f"the text has {len(tokens)} tokens, fewer than one block of {length + 1}; give more text"
+        )

@@ -12,12 +12,17 @@ learns directly to mend what those before it did; the gradient of the end has to
 behind it first. Likewise, of what every layer's attention gives, Y' and Y, each from its own inputs:
 
     loss += t  mean over layers of  mean (Y' - Y)^2 / mean Y^2
+
+Seeds, ablations and other recipes read the same blocks, in another order or with another student: what a
+teacher gave for a text can be kept on disk for them (`TeacherOutputs`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,16 +30,20 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gaincell.errors import InputError
+from gaincell.errors import InputError, RunError
+from gaincell.files import write_atomic
 from gaincell.integrations.hf.support import attention_modules
+from gaincell.nn.attention import GainCellAttention
 from gaincell.schema import Factor, check_value
-from gaincell.training.loss_name import LossName
+from gaincell.training.loss import LossName
 from gaincell.training.shares import teachers_part
-from gaincell.training.teacher_outputs import TeacherOutputs
 
+STATES = "states"
 ROWS_AT_ONCE = 128
 """Tokens whose distributions exist at the same time where the output layer is a plain matrix."""
 
@@ -47,12 +56,11 @@ class Distillation:
 
     teacher: a causal language model with the student's vocabulary; it is not trained.  weight: w in [0, 1].
     states: s, 0 or more.  outputs: t, 0 or more.  kept: a directory for what the teacher gives
-    (teacher_outputs.py); not used where s or t need its whole pass, nor, with a warning, without plain
+    (`TeacherOutputs`); not used where s or t need its whole pass, nor, with a warning, without plain
     matrices.
 
-    Raises:
-        InputError: the weight lies outside [0, 1], or that of states or outputs below 0; called: the
-            vocabularies differ, or the shapes where states or outputs are learnt.
+    Raises InputError: the weight lies outside [0, 1], or that of states or outputs below 0; called: the
+    vocabularies differ, or the shapes where states or outputs are learnt.
     """
 
     def __init__(
@@ -79,14 +87,23 @@ class Distillation:
     def __call__(self, model: nn.Module, tokens: Int[Tensor, "B T_plus_1"]) -> Float[Tensor, ""]:
         if not self._states and not self._outputs:
             return self._of_the_end(model, tokens)
-        with _watched(self._teacher) as expected, _watched(model) as found:
+        with _handed_on(self._teacher) as expected, _handed_on(model) as found:
             loss = self._of_the_end(model, tokens)
-        _same_shapes(found, expected)
-        layers = {name for name in found if name not in attention_modules(model)}  # type: ignore[arg-type]
-        if self._states:
-            loss = loss + self._states * _mean(_distance, found, expected, layers)
-        if self._outputs:
-            loss = loss + self._outputs * _mean(relative_error, found, expected, found.keys() - layers)
+        shapes = [{name: state.shape for name, state in states.items()} for states in (found, expected)]
+        if shapes[0] != shapes[1]:
+            raise InputError(
+                "states and outputs of layers are learnt from a teacher of the model's own shape; leave them "
+                "out"
+            )
+        attention = attention_modules(model).keys()  # type: ignore[arg-type]
+        terms = (
+            (self._states, _distance, found.keys() - attention),
+            (self._outputs, relative_error, attention),
+        )
+        for weight, error, names in terms:
+            if weight:
+                errors = [error(found[name], expected[name]) for name in sorted(names)]
+                loss = loss + weight * torch.stack(errors).mean()
         return loss
 
     def _of_the_end(self, model: nn.Module, tokens: Tensor) -> Float[Tensor, ""]:
@@ -173,47 +190,36 @@ def _hidden(model: nn.Module, ids: Tensor) -> Float[Tensor, "B T width"]:
 
 
 @contextmanager
-def _watched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """What every attention module and the layer around it hand on while the context lasts, by their names."""
-    states: dict[str, Tensor] = {}
+def seen(modules: Mapping[str, nn.Module], see: Callable[[str, Any, Any, Tensor], None]) -> Iterator[None]:
+    """Within the context `see` is called with name, arguments and (first) output of every module."""
 
-    def watch(name: str) -> Any:
-        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            states[name] = output[0] if isinstance(output, tuple) else output
+    def hook(name: str) -> Any:
+        def pass_on(module: nn.Module, arguments: Any, keywords: Any, output: Any) -> None:
+            see(name, arguments, keywords, output[0] if isinstance(output, tuple) else output)
 
-        return keep
+        return pass_on
 
     with ExitStack() as hooks:
-        for attention in attention_modules(model):  # type: ignore[arg-type]
-            for name in (attention, attention.rpartition(".")[0]):
-                hooks.callback(model.get_submodule(name).register_forward_hook(watch(name)).remove)
+        for name, module in modules.items():
+            hooks.callback(module.register_forward_hook(hook(name), with_kwargs=True).remove)
+        yield
+
+
+@contextmanager
+def _handed_on(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """What every attention module and the layer around it hand on while the context lasts, by their names."""
+    states: dict[str, Tensor] = {}
+    attention = attention_modules(model)  # type: ignore[arg-type]
+    names = [name for inner in attention for name in (inner, inner.rpartition(".")[0])]
+    modules = {name: model.get_submodule(name) for name in names}
+    with seen(modules, lambda name, arguments, keywords, output: states.update({name: output})):
         yield states
-
-
-def _same_shapes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    shapes = [{name: state.shape for name, state in states.items()} for states in (found, expected)]
-    if shapes[0] != shapes[1]:
-        raise InputError(
-            "states and outputs of layers are learnt from a teacher of the model's own shape; leave them out"
-        )
-
-
-def _mean(
-    error: Callable[[Tensor, Tensor], Tensor],
-    found: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
-    names: Iterable[str],
-) -> Float[Tensor, ""]:
-    return torch.stack([error(found[name], expected[name]) for name in sorted(names)]).mean()
 
 
 def _distance(found: Tensor, expected: Tensor) -> Float[Tensor, ""]:
     """Mean squared distance of hidden states of the length sqrt(width)."""
-    return (_normed(found) - _normed(expected)).square().mean()
-
-
-def _normed(states: Tensor) -> Tensor:
-    return functional.rms_norm(states.float(), states.shape[-1:])
+    found, expected = (functional.rms_norm(h.float(), h.shape[-1:]) for h in (found, expected))
+    return (found - expected).square().mean()
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> Float[Tensor, ""]:
@@ -279,3 +285,50 @@ class _HeadLoss(torch.autograd.Function):
         (gradient,) = ctx.saved_tensors
         scaled = gradient * (upstream[0] / ctx.rows).to(gradient.dtype)
         return scaled.view(ctx.shape), None, None, None, None, None
+
+
+class TeacherOutputs:
+    """The last hidden states of a teacher, whose weights must not change any more, in files of a directory.
+
+    From them its distribution is one product of matrices. A file a forward pass, T x width numbers a block in
+    the type in which that product is computed, named by a digest of the teacher's weights, configuration and
+    chip, the token ids, that type and the version of torch: another of them is another file.
+    """
+
+    def __init__(self, folder: Path, teacher: nn.Module) -> None:
+        self._folder = folder
+        digest = hashlib.sha256(f"{torch.__version__} {_made_as(teacher)}".encode())
+        for name, tensor in teacher.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().flatten().cpu().view(torch.uint8).numpy().data)
+        self._teacher = digest.hexdigest()
+        self._full = False
+
+    def hidden(
+        self, ids: Int[Tensor, "B T"], dtype: torch.dtype, compute: Callable[[], Float[Tensor, "B T width"]]
+    ) -> Float[Tensor, "B T width"]:
+        """The teacher's last hidden states, read where they are kept, else computed and kept.
+
+        A file that cannot be read is computed anew. Where nothing can be written, a warning says so once.
+        """
+        named = f"{self._teacher} {dtype} {tuple(ids.shape)}".encode() + ids.cpu().numpy().tobytes()
+        path = self._folder / f"{hashlib.sha256(named).hexdigest()[:32]}.safetensors"
+        try:
+            return load_file(path, device=str(ids.device))[STATES]
+        except (OSError, SafetensorError):
+            states = compute().to(dtype)
+        if not self._full:
+            try:
+                write_atomic(path, partial(save_file, {STATES: states.cpu().contiguous()}))
+            except (RunError, SafetensorError) as error:
+                self._full = True
+                warnings.warn(f"the teacher's outputs are no longer kept: {error}", UserWarning, stacklevel=2)
+        return states
+
+
+def _made_as(teacher: nn.Module) -> str:
+    """What a teacher computes with beside its weights: its configuration, and the chip of every layer."""
+    config: Any = getattr(teacher, "config", None)
+    stated = {} if config is None else {**config.to_dict(), "_name_or_path": None}  # wherever it was read
+    chips = [m.design.hash for m in teacher.modules() if isinstance(m, GainCellAttention)]
+    return json.dumps([stated, chips], sort_keys=True, default=str)

@@ -27,7 +27,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.nn import functional
 
 from gaincell.chips.design_file import Design
 from gaincell.errors import InputError, RunError
@@ -36,16 +35,13 @@ from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.scaler import keep_gains_positive
 from gaincell.progress import Progress, silent
 from gaincell.training import checkpoint as disk
-from gaincell.training.activations import activations_fit
 from gaincell.training.log import TrainingLog
-from gaincell.training.loss_name import called, name_of
-from gaincell.training.memory import memory_kept
+from gaincell.training.loss import Loss, name_of, next_token_loss
+from gaincell.training.machine import activations_fit, bf16_pays, memory_kept
 from gaincell.training.optimizer import as_logarithms, check_positive, is_gain, make_optimizer
-from gaincell.training.parallel import Loss, Parallel, clip_each_gradient, clip_gradients
-from gaincell.training.precision import bf16_pays
+from gaincell.training.parallel import Parallel, clip_each_gradient, clip_gradients
 from gaincell.training.settings import TrainSettings, learning_rate_at
 from gaincell.training.shares import measured_shares
-from gaincell.training.watch import Watch
 
 __all__ = ["Blocks", "Loss", "TrainResult", "TrainSettings", "next_token_loss", "redraw", "train"]
 
@@ -103,7 +99,7 @@ def train(
         checkpoint: file written every `checkpoint_every` steps and resumed from when it exists; removed by
             the caller (`checkpoint.remove`).
         log: receives a line a step, with the name and the unit of the loss.
-        loss_of: what is minimised; by default the cross-entropy of the next token (see `loss_name`).
+        loss_of: what is minimised; by default the cross-entropy of the next token.
         evaluate: called every `evaluate_every` steps and at the end.
         rates: peak learning rates of parameters whose names begin so, in place of those of the settings.
         shares: receives where the time of the third step goes (shares.py), where there is one.
@@ -113,56 +109,37 @@ def train(
         RunError: the loss diverges, or it, the gradient or a parameter is not finite (what is on disk is
             finite); or the checkpoint is torn or belongs to another run or model.
     """
-    total = len(blocks) // settings.batch
-    if total == 0:
+    if len(blocks) < settings.batch:
         raise InputError(
             f"{len(blocks)} blocks of text are fewer than one batch of {settings.batch}; give more text"
         )
     here = _Training(model, blocks, settings, loss_of or next_token_loss, checkpoint, rates or {})
-    named, watch, main = here.named, here.watch, here.run.processes.is_main_process
     writer = TrainingLog(log) if isinstance(log, Path) else log
-    if writer is not None and main:
-        writer.rewind(here.first)
-    tokens_a_step = settings.batch * (blocks[0:1].shape[1] - 1)
-    here.start, step = time.perf_counter(), here.first
+    if writer is not None and here.main:
+        writer.rewind(here.step)
+    here.start = time.perf_counter()
     _begin(model)
     try:
-        while step < total and not watch.finished:
-            factor = learning_rate_at(step, total, settings)
-            loss, norm = here.update(step, factor, shares if step == here.first + PROFILED else None)
-            step += 1
-            here.losses.append(loss)
-            record = {
-                "learning_rate": settings.learning_rate * factor,
-                "tokens_per_second": (step - here.first) * tokens_a_step / (time.perf_counter() - here.start),
-            }
-            details: dict[str, Any] = {
-                "loss": loss,
-                "loss_name": named.name,
-                "loss_unit": named.unit,
-                **record,
-            }
-            details |= {"gradient_norm": norm, "tokens": step * tokens_a_step}
-            if evaluate is not None and _due(step, total, settings.evaluate_every):
-                with _at_rest(model, here.arrays):
-                    details["evaluation"] = here.run.mean(evaluate(model))
-                watch.judge(details["evaluation"], step - 1, here.parameters)
-            if writer is not None and main:
-                writer.line(step - 1, details)
-            if step % settings.checkpoint_every == 0:
-                here.keep(step)
-            if main:
-                progress(step, total, {str(named): loss, **record})
-        watch.return_to_best(here.parameters)
+        while here.step < here.total and not here.watch.finished:
+            details = here.update(shares if here.step == here.first + PROFILED else None)
+            if evaluate is not None and here.is_due(settings.evaluate_every):
+                details["evaluation"] = here.evaluated(evaluate)
+            if writer is not None and here.main:
+                writer.line(here.step - 1, details)
+            if here.step % settings.checkpoint_every == 0:
+                here.keep()
+            if here.main:
+                shown = {key: details[key] for key in ("learning_rate", "tokens_per_second")}
+                progress(here.step, here.total, {str(here.named): details["loss"], **shown})
+        here.watch.return_to_best(here.parameters)
     finally:
-        _leave(model, here.arrays)
+        here.leave()
         switch_checkpointing(model, here.recompute, "disable")
-    here.keep(step)
-    if writer is not None and main:
+    here.keep()
+    if writer is not None and here.main:
         writer.draw()
     here.run.processes.wait_for_everyone()
-    tail = list(here.losses)[-max(1, step // 10) :]
-    return TrainResult(step, step * tokens_a_step, sum(tail) / len(tail), here.seconds(), watch.best)
+    return here.result()
 
 
 class _Training:
@@ -181,37 +158,44 @@ class _Training:
         self.model, self.blocks, self.checkpoint = model, blocks, checkpoint
         self.named, self.start = name_of(loss_of), 0.0
         self.run = run = Parallel(model, loss_of, sharded=settings.sharded)
-        _check_share(run, settings)
+        run.check_share(settings.batch, settings.micro_batch)
+        self.main = run.processes.is_main_process
         self.device = next(model.parameters()).device
         if settings.bf16 is None:  # all processes do what most have found, or what the run began with
             begun = disk.settings_of(checkpoint).get("bf16") if checkpoint is not None else None
             pays = bf16_pays(str(self.device)) if begun is None else begun
             settings = replace(settings, bf16=run.mean(float(pays)) > 0.5)
         self.settings, first_block = settings, blocks[0:1]
+        self.total = len(blocks) // settings.batch
+        self.tokens_a_step = settings.batch * (first_block.shape[1] - 1)
         self.recompute = _recomputes(model, settings, loss_of, first_block)
         switch_checkpointing(model, self.recompute, "enable", {"use_reentrant": False})
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(self.parameters, settings, rates)
         self.gains = {n: p for n, p in self.parameters.items() if is_gain(n)} if settings.log_gains else {}
         check_positive(self.gains)
-        self.identity: dict[str, Any] = {"settings": asdict(settings)}
-        self.identity |= {"blocks": [len(blocks), first_block.shape[1]]}
-        self.identity |= given | reparametrisation.identity(model)
+        self.identity: dict[str, Any] = {
+            "settings": asdict(settings),
+            "blocks": [len(blocks), first_block.shape[1]],
+            **given,
+            **reparametrisation.identity(model),
+        }
         state = self._restored()
         run.processes.wait_for_everyone()  # nobody writes while others read
-        self.first, self.before = int(state.get("step", 0)), float(state.get("seconds", 0.0))
-        main = run.processes.is_main_process
-        self.watch = Watch(settings, self.named, state.get("watch"), checkpoint, done=self.first, write=main)
+        self.step = self.first = int(state.get("step", 0))
+        self.before = float(state.get("seconds", 0.0))
+        self.watch = disk.Watch(
+            settings, self.named, state.get("watch", {}), checkpoint, stored=self.first, write=self.main
+        )
         self.norms: dict[str, float] = dict(state.get("norms", {}))
-        tenth = max(1, len(blocks) // settings.batch // 10)
-        self.losses: deque[float] = deque(state.get("losses", ()), maxlen=tenth)
+        self.losses: deque[float] = deque(state.get("losses", ()), maxlen=max(1, self.total // 10))
         self.arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
 
     def _restored(self) -> dict[str, Any]:
         """What the checkpoint says, if there is one. Raises RunError."""
         if self.checkpoint is None:
             return {}
-        if self.run.processes.is_main_process:
+        if self.main:
             disk.sweep(self.checkpoint)
         state = disk.restore(self.checkpoint, self.parameters, self.optimizer, self.identity)
         if state and "losses" not in state:
@@ -220,45 +204,100 @@ class _Training:
             )
         return state
 
-    def seconds(self) -> float:
-        """Of the run so far, over interruptions."""
-        return self.before + time.perf_counter() - self.start
-
-    def update(self, step: int, factor: float, shares: dict[str, float] | None) -> tuple[float, float]:
-        """One step, with learning rates `factor` times their peaks; loss and norm of the gradient.
-
-        shares: receives where its time goes.
-        """
+    def update(self, shares: dict[str, float] | None) -> dict[str, Any]:
+        """One step; what the log says of it.  shares: receives where its time goes."""
         settings, watch, gains = self.settings, self.watch, self.gains.values()
+        factor = learning_rate_at(self.step, self.total, settings)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        batch = self.blocks[step * settings.batch : (step + 1) * settings.batch]
         with nullcontext() if shares is None else measured_shares(shares, self.device):
-            loss = _accumulate(self.run, batch, settings, step, self.arrays)
-        watch.see(loss, step)
+            loss = self._accumulate()
+        watch.see(loss, self.step)
         for gain in gains:
             gain.grad = None if gain.grad is None else gain.grad * gain.detach()
         clip_each_gradient(self.parameters, settings.clip_tensors, self.norms)
         norm = clip_gradients(self.parameters.values(), settings.clip)
-        watch.require(math.isfinite(norm), f"the gradient's norm became {norm}", step)
+        watch.require(math.isfinite(norm), f"the gradient's norm became {norm}", self.step)
         with as_logarithms(gains):
             self.optimizer.step()
         self.optimizer.zero_grad()
-        finite = _finite(self.run, self.parameters.values())
-        watch.require(finite, "a parameter became infinite or no number", step)
+        watch.require(self._is_finite(), "a parameter became infinite or no number", self.step)
         keep_gains_positive(self.model)
-        return loss, norm
+        self.step += 1
+        self.losses.append(loss)
+        done, seconds = (self.step - self.first) * self.tokens_a_step, time.perf_counter() - self.start
+        return {
+            "loss": loss,
+            "loss_name": self.named.name,
+            "loss_unit": self.named.unit,
+            "learning_rate": settings.learning_rate * factor,
+            "tokens_per_second": done / seconds,
+            "gradient_norm": norm,
+            "tokens": self.step * self.tokens_a_step,
+        }
 
-    def keep(self, step: int) -> None:
+    def _accumulate(self) -> float:
+        """Forward and backward over the micro-batches of a step, of all processes; their mean loss."""
+        settings, run, first = self.settings, self.run, self.step * self.settings.batch
+        pieces = self.blocks[first : first + settings.batch].split(settings.micro_batch)
+        own = run.share_of(pieces)
+        total = 0.0
+        for count, (number, piece) in enumerate(own, start=1):
+            draw = self.step * len(pieces) + number + 1
+            redraw(self.arrays, settings.redraw, draw)
+            tokens = piece.to(device=self.device, dtype=torch.long)
+            with _generators_of(draw, self.device), run.accumulating(last=count == len(own)):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=bool(settings.bf16)):
+                    loss = run.module(tokens)
+                (loss / len(own)).backward()
+            total += loss.item()
+        run.finish_gradients()
+        return run.mean(total / len(own))
+
+    def _is_finite(self) -> bool:
+        """Whether all parameters are finite, in all processes."""
+        shares = (p.to_local() if isinstance(p, DTensor) else p for p in self.parameters.values())
+        own = torch.stack([share.isfinite().all() for share in shares]).all()
+        return self.run.mean(float(own)) == 1.0
+
+    def is_due(self, every: int) -> bool:
+        """Whether the last step is one of every so many, or the last of all; 0: never."""
+        return every > 0 and (self.step % every == 0 or self.step == self.total)
+
+    def evaluated(self, evaluate: Evaluation) -> float:
+        """The model's evaluation, on the chip that it has outside training."""
+        self.leave()
+        try:
+            found = self.run.mean(evaluate(self.model))
+        finally:
+            _begin(self.model)
+        self.watch.judge(found, self.step - 1, self.parameters)
+        return found
+
+    def leave(self) -> None:
+        """Evaluation mode, on the chip that the model has outside training."""
+        self.model.eval()
+        redraw(self.arrays, "nothing", 0)
+
+    def keep(self) -> None:
         """Write the checkpoint, if there is to be one."""
         if self.checkpoint is not None:
-            place = {"step": step, "watch": self.watch.state(), "seconds": self.seconds()}
+            place = {"step": self.step, "watch": self.watch.state(), "seconds": self._seconds()}
             place |= {"losses": list(self.losses)} | ({"norms": self.norms} if self.norms else {})
             disk.store(
                 self.checkpoint, self.parameters, self.optimizer, self.identity, place,
-                keep=self.settings.keep_checkpoints, write=self.run.processes.is_main_process,
+                keep=self.settings.keep_checkpoints, write=self.main,
             )  # fmt: skip
-            self.watch.stored = step
+            self.watch.stored = self.step
+
+    def _seconds(self) -> float:
+        return self.before + time.perf_counter() - self.start
+
+    def result(self) -> TrainResult:
+        """What the run did, over interruptions."""
+        tail = list(self.losses)[-max(1, self.step // 10) :]
+        loss, tokens = sum(tail) / len(tail), self.step * self.tokens_a_step
+        return TrainResult(self.step, tokens, loss, self._seconds(), self.watch.best)
 
 
 def _recomputes(model: nn.Module, settings: TrainSettings, loss_of: Loss, block: Tensor) -> bool:
@@ -269,38 +308,6 @@ def _recomputes(model: nn.Module, settings: TrainSettings, loss_of: Loss, block:
     device = next(model.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=bool(settings.bf16)):
         return not (settings.sharded or activations_fit(model, loss_of, block, settings.micro_batch))
-
-
-@called("cross-entropy", "nats per token")
-def next_token_loss(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Cross-entropy of columns 1..T given those before, in nats per token."""
-    logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
-    return functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
-
-
-def _accumulate(
-    run: Parallel,
-    batch: Tensor,
-    settings: TrainSettings,
-    step: int,
-    arrays: Mapping[GainCellAttention, Design],
-) -> float:
-    """Forward and backward over the micro-batches of one step, of all processes; their mean loss."""
-    pieces = batch.split(settings.micro_batch)
-    device = next(run.module.parameters()).device
-    own = run.share_of(pieces)
-    total = 0.0
-    for count, (number, piece) in enumerate(own, start=1):
-        draw = step * len(pieces) + number + 1
-        redraw(arrays, settings.redraw, draw)
-        tokens = piece.to(device=device, dtype=torch.long)
-        with _generators_of(draw, device), run.accumulating(last=count == len(own)):
-            with torch.autocast(device.type, torch.bfloat16, enabled=bool(settings.bf16)):
-                loss = run.module(tokens)
-            (loss / len(own)).backward()
-        total += loss.item()
-    run.finish_gradients()
-    return run.mean(total / len(own))
 
 
 @contextmanager
@@ -315,22 +322,6 @@ def _generators_of(draw: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _finite(run: Parallel, parameters: Iterable[nn.Parameter]) -> bool:
-    """Whether all parameters are finite, in all processes."""
-    shares = (p.to_local() if isinstance(p, DTensor) else p for p in parameters)
-    own = torch.stack([share.isfinite().all() for share in shares]).all()
-    return run.mean(float(own)) == 1.0
-
-
-def _check_share(run: Parallel, settings: TrainSettings) -> None:
-    processes = run.processes.num_processes
-    if settings.batch // settings.micro_batch % processes:
-        raise InputError(
-            f"{processes} processes cannot share a step of {settings.batch} sequences in micro-batches of "
-            f"{settings.micro_batch}; give a multiple of {processes} of them"
-        )
-
-
 def redraw(arrays: Mapping[GainCellAttention, Design], what: str, draw: int) -> None:
     """Let attentions compute with draw number `draw` of what REDRAWS says of their designs."""
     redrawn: dict[Design, Design] = {}
@@ -340,27 +331,11 @@ def redraw(arrays: Mapping[GainCellAttention, Design], what: str, draw: int) -> 
         attention.design = redrawn[design]
 
 
-@contextmanager
-def _at_rest(model: nn.Module, arrays: Mapping[GainCellAttention, Design]) -> Iterator[None]:
-    """Within the context the model evaluates, on the chip it has outside training."""
-    _leave(model, arrays)
-    try:
-        yield
-    finally:
-        _begin(model)
-
-
 def _fingerprint(model: nn.Module, blocks: Blocks) -> dict[str, str]:
-    """Digests of the text (where blocks come from a stream, of the first and the last) and of the first
-    values of every parameter that is not trained.
-    """
-    some = (
-        blocks
-        if isinstance(blocks, Tensor)
-        else torch.cat([blocks[0:1], blocks[len(blocks) - 1 : len(blocks)]])
-    )
+    """Digests of the text (of a stream: its first and last block) and of the beginning of frozen weights."""
+    some = [blocks] if isinstance(blocks, Tensor) else [blocks[0:1], blocks[len(blocks) - 1 : len(blocks)]]
     frozen = [p.detach().flatten()[:64] for p in model.parameters() if not p.requires_grad]
-    return {"text": _digest([some]), "frozen weights": _digest(frozen)}
+    return {"text": _digest(some), "frozen weights": _digest(frozen)}
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:
@@ -378,16 +353,6 @@ def _begin(model: nn.Module) -> None:
     model.eval()
     for module in model.modules():
         module.training = bool(getattr(module, "gradient_checkpointing", False))
-
-
-def _leave(model: nn.Module, arrays: Mapping[GainCellAttention, Design]) -> None:
-    model.eval()
-    for attention, design in arrays.items():
-        attention.design = design
-
-
-def _due(step: int, total: int, every: int) -> bool:
-    return every > 0 and (step % every == 0 or step == total)
 
 
 def switch_checkpointing(model: nn.Module, recompute: bool, what: str, *arguments: Any) -> None:

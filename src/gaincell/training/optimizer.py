@@ -32,9 +32,7 @@ def check_positive(gains: Mapping[str, nn.Parameter]) -> None:
 
 @contextmanager
 def as_logarithms(gains: Collection[nn.Parameter]) -> Iterator[None]:
-    """Within the context gains hold their logarithms. (Nothing else is kept of these: a checkpoint holds
-    gains, and goes on exactly.)
-    """
+    """Within the context gains hold their logarithms; all else, checkpoints too, holds gains."""
     with torch.no_grad():
         for gain in gains:
             gain.log_()

@@ -12,7 +12,7 @@ micro-batches of a step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -23,13 +23,9 @@ from accelerate.utils import reduce
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from gaincell.errors import ModelError
-
-Loss = Callable[[nn.Module, Tensor], Tensor]
-"""Loss of some sequences: called with the model and token ids [sequences, T + 1]; a scalar, the mean over
-targets.
-"""
-
+from gaincell.errors import InputError, ModelError
+from gaincell.training.checkpoint import whole
+from gaincell.training.loss import Loss
 
 PATIENCE = timedelta(days=2)
 """How long processes wait for the one that reads and tokenises the text for all of them."""
@@ -43,30 +39,23 @@ def join_processes(device: str) -> PartialState:
 
 
 class LossModule(nn.Module):
-    """A model together with what is minimised: its forward pass gives the loss, however the loss uses the
-    model. So whatever wraps a forward pass wraps all of it.
-    """
+    """A model whose forward pass gives the loss: so whatever wraps a forward pass wraps all of it."""
 
     def __init__(self, model: nn.Module, loss_of: Loss) -> None:
         super().__init__()
-        self.model = model
-        self.loss_of = loss_of
+        self.model, self.loss_of = model, loss_of
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """The loss of token ids [sequences, T + 1]."""
         return self.loss_of(self.model, tokens)
 
 
 class Parallel:
     """A model and its loss, shared out among the processes there are.
 
-    Args:
-        model: in place; sharding replaces its parameters.
-        loss_of: what is minimised.
-        sharded: FSDP instead of DDP. With one process neither does anything.
+    model: in place; sharding replaces its parameters.  loss_of: what is minimised.  sharded: FSDP instead of
+    DDP. With one process neither does anything.
 
-    Raises:
-        ModelError: the model does not say which of its modules are layers, as sharding needs.
+    Raises ModelError: the model does not say which of its modules are layers, as sharding needs.
     """
 
     def __init__(self, model: nn.Module, loss_of: Loss, *, sharded: bool = False) -> None:
@@ -83,6 +72,15 @@ class Parallel:
             devices = [self.processes.local_process_index] if on_gpu else None
             self.module = nn.parallel.DistributedDataParallel(self.module, device_ids=devices)
 
+    def check_share(self, batch: int, micro_batch: int) -> None:
+        """Raise InputError where the processes cannot share the micro-batches of a step equally."""
+        processes = self.processes.num_processes
+        if batch // micro_batch % processes:
+            raise InputError(
+                f"{processes} processes cannot share a step of {batch} sequences in micro-batches of "
+                f"{micro_batch}; give a multiple of {processes} of them"
+            )
+
     def share_of(self, pieces: Iterable[Tensor]) -> list[tuple[int, Tensor]]:
         """The micro-batches of this process, with their numbers."""
         own, several = self.processes.process_index, self.processes.num_processes
@@ -90,11 +88,9 @@ class Parallel:
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
         """Within the context gradients stay here, except those of the last micro-batch, which brings all."""
-        if last or self.processes.num_processes == 1:
+        if last or not isinstance(self.module, nn.parallel.DistributedDataParallel):
             return nullcontext()
-        if isinstance(self.module, nn.parallel.DistributedDataParallel):
-            return self.module.no_sync()
-        return nullcontext()
+        return self.module.no_sync()
 
     def finish_gradients(self) -> None:
         """Average what no wrapper averages: gradients of parameters that stay whole beside sharded ones."""
@@ -103,9 +99,7 @@ class Parallel:
             return
         own = [torch.zeros_like(p) if p.grad is None else p.grad for p in with_gradient]
         mean = reduce(torch.cat([gradient.flatten() for gradient in own]), "mean")
-        for parameter, part in zip(
-            with_gradient, mean.split([p.numel() for p in with_gradient]), strict=True
-        ):
+        for parameter, part in zip(with_gradient, mean.split([p.numel() for p in own]), strict=True):
             parameter.grad = part.view_as(parameter)
 
     def mean(self, value: float) -> float:
@@ -131,8 +125,7 @@ def clip_each_gradient(parameters: Mapping[str, nn.Parameter], most: float, norm
     for name, parameter in parameters.items():
         if (gradient := parameter.grad) is None:
             continue
-        found = torch.linalg.vector_norm(gradient)
-        norm = float(found.full_tensor() if isinstance(found, DTensor) else found)
+        norm = float(whole(torch.linalg.vector_norm(gradient)))
         mean = norms.get(name, norm)
         if norm == 0.0 and mean == 0.0:
             continue
@@ -143,17 +136,14 @@ def clip_each_gradient(parameters: Mapping[str, nn.Parameter], most: float, norm
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> float:
-    """Scale all gradients so that their norm is at most `largest`; returns the norm before. (Those of sharded
-    and of whole parameters count together, which torch's own function does not allow.)
-    """
+    """Scale all gradients, whole and sharded, to a norm of at most `largest`; returns the norm before."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     squares = torch.zeros((), dtype=torch.float64)
     for sharded in (False, True):
         some = [g for g in gradients if isinstance(g, DTensor) == sharded]
         for dtype in {g.dtype for g in some}:
-            norm = nn.utils.get_total_norm([g for g in some if g.dtype == dtype])
-            full = norm.full_tensor() if isinstance(norm, DTensor) else norm
-            squares += full.double().cpu() ** 2
+            norm = whole(nn.utils.get_total_norm([g for g in some if g.dtype == dtype]))
+            squares += norm.double().cpu() ** 2
     total = float(squares.sqrt())
     factor = min(1.0, largest / (total + 1e-6))
     if factor < 1.0:

@@ -29,9 +29,7 @@ Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 @checked
 @dataclass(frozen=True)
 class TrainSettings:
-    """Settings of one training run. Defaults for betas, decay and clip are those of the authors' released
-    code [R].
-    """
+    """Settings of one training run. Betas, decay and clip are by default those of the released code [R]."""
 
     learning_rate: Rate = 6e-4
     """Peak learning rate."""
@@ -40,7 +38,7 @@ class TrainSettings:
     offset_learning_rate: Rate | None = None
     """The same of offsets alone; None = that of gains."""
     bias_learning_rate: Rate | None = None
-    """The same of bias vectors (integrations/hf/digital_scaling.py)."""
+    """The same of bias vectors (integrations/hf/reparametrisation.py)."""
     exponent_learning_rate: Rate | None = None
     """The same of the exponents of gains that depend on the columns read."""
     mixing_learning_rate: Rate | None = None
@@ -69,11 +67,11 @@ class TrainSettings:
     """Largest norm of one tensor's gradient, in multiples of its running mean; inf = any."""
     bf16: bool | None = None
     """bf16 autocast of the linear layers; the hardware attention always computes in float32. None = where
-    that is faster, by a measurement of a second (precision.py).
+    that is faster, by a measurement of a second (machine.py).
     """
     gradient_checkpointing: bool | None = False
     """Keep only every layer's input and compute the rest again in the backward pass: less memory, a third
-    more time. None = where the activations of a step would not fit (activations.py), unless it is sharded.
+    more time. None = where the activations of a step would not fit (machine.py), unless it is sharded.
     """
     redraw: Annotated[str, OneOf(REDRAWS)] = "noise"
     """What every forward pass draws anew: one of REDRAWS."""
@@ -121,9 +119,7 @@ SCALE_RATES = {
 
 
 def learning_rate_at(step: int, total: int, settings: TrainSettings) -> float:
-    """Fraction of the peak learning rate at a step: linear warm-up, then a cosine down to
-    `final_fraction`.
-    """
+    """Fraction of the peak learning rate at a step: linear warm-up, then a cosine to `final_fraction`."""
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
     end = settings.decay_steps or total

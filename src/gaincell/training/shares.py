@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,14 +41,10 @@ _RANGES = {
 _MATRICES = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear", "mkldnn")
 
 
-def teachers_part() -> Any:
-    """Context of the teacher's part of a loss."""
-    return record_function(TEACHER)
-
-
-def students_part() -> Any:
-    """Context of the student's part within the teacher's."""
-    return record_function(STUDENT)
+teachers_part = partial(record_function, TEACHER)
+"""Context of the teacher's part of a loss."""
+students_part = partial(record_function, STUDENT)
+"""Context of the student's part within the teacher's."""
 
 
 @contextmanager

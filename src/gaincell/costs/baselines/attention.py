@@ -68,8 +68,7 @@ Step = Callable[[Tensor, Cache], Tensor]
 def implementation(name: str, device: torch.device) -> Step:
     """One of IMPLEMENTATIONS as a function.
 
-    Raises:
-        InputError: there is none of that name, or it needs a GPU.
+    Raises InputError: there is none of that name, or it needs a GPU.
     """
     if name not in IMPLEMENTATIONS:
         raise InputError(f"implementation {name!r}; choose one of {', '.join(IMPLEMENTATIONS)}")
@@ -88,11 +87,7 @@ def implementation(name: str, device: torch.device) -> Step:
     def step(q: Tensor, cache: Cache) -> Tensor:
         with _only(kernel):
             return scaled_dot_product_attention(
-                q,
-                cache.k,
-                cache.v,
-                is_causal=name == PUBLISHED,
-                enable_gqa=q.shape[1] != cache.k.shape[1],
+                q, cache.k, cache.v, is_causal=name == PUBLISHED, enable_gqa=q.shape[1] != cache.k.shape[1]
             )
 
     return step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -11,10 +11,9 @@ import torch
 
 from gaincell.costs.baselines.attention import GPU_ONLY, PUBLISHED
 from gaincell.costs.baselines.measurement import DTYPES, Measurement, measure
-from gaincell.costs.gpus import Measured
 from gaincell.errors import InputError
 from gaincell.progress import Progress, silent
-from gaincell.results.baseline import Skipped
+from gaincell.results.system_cost import Measured, Skipped
 from gaincell.units import Second
 
 BATCHES = (1, 4, 16, 64, 256)
@@ -44,19 +43,15 @@ class Sweep:
 
 def fastest(measured: Iterable[Measurement]) -> list[Measurement]:
     """Of the fair ones the fastest per token, for every context: of batch 1, and of any batch."""
-    found: dict[tuple[int, bool], Measurement] = {}
-    for m in measured:
-        for single in (True, False):
-            if m.protocol != "fair" or (single and m.batch != 1):
-                continue
-            best = found.get((m.context, single))
-            if best is None or m.undisturbed_per_token < best.undisturbed_per_token:
-                found[m.context, single] = m
-    unique: list[Measurement] = []
-    for m in found.values():
-        if m not in unique:
-            unique.append(m)
-    return unique
+    fair = [m for m in measured if m.protocol == "fair"]
+    found: list[Measurement] = []
+    for context in dict.fromkeys(m.context for m in fair):
+        here = [m for m in fair if m.context == context]
+        for some in ([m for m in here if m.batch == 1], here):
+            best = min(some, key=lambda m: m.undisturbed_per_token, default=None)
+            if best is not None and best not in found:
+                found.append(best)
+    return found
 
 
 def measure_here(
@@ -76,11 +71,6 @@ def measure_here(
     return [m.as_measured() for m in fastest(found)]
 
 
-def default_set(device: str) -> tuple[tuple[str, str], ...]:
-    """(implementation, dtype) of the fair set and the published one, for a kind of device."""
-    return GPU_SET if torch.device(device).type == "cuda" else CPU_SET
-
-
 def sweep(
     chosen: Iterable[tuple[str, str]] | None = None,
     batches: Iterable[int] = BATCHES,
@@ -94,27 +84,29 @@ def sweep(
 ) -> Sweep:
     """Measure every configuration; one that the machine refuses is skipped with its reason.
 
-    Args:
-        chosen: pairs (implementation, dtype); None: those of `default_set`.
-        batches, contexts: all of them with all of those. The published protocol is of the first context only.
-        heads, kv_heads, head_dim, device, options: of `measure`.
-        progress: called after every configuration.
+    chosen: pairs (implementation, dtype); None: the published one and the fair set of the device's kind.
+    batches, contexts: all of them with all of those. The published protocol is of the first context only.
+    heads, kv_heads, head_dim, device, options: of `measure`.  progress: called after every configuration.
 
-    Raises:
-        InputError: an implementation or dtype that does not exist, an empty choice, sizes below 1.
+    Raises InputError: an implementation or dtype that does not exist, an empty choice, sizes below 1.
     """
-    chosen, batches, contexts = list(chosen or default_set(device)), list(batches), list(contexts)
+    kind, batches, contexts = torch.device(device).type, list(batches), list(contexts)
+    chosen = list(chosen or (GPU_SET if kind == "cuda" else CPU_SET))
     if not batches or not contexts:
         raise InputError("nothing to measure: give at least one batch and one context")
     for name, dtype in chosen:
         if dtype not in DTYPES:
             raise InputError(f"dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
-        if name in GPU_ONLY and torch.device(device).type != "cuda":
+        if name in GPU_ONLY and kind != "cuda":
             raise InputError(f"implementation {name!r} needs a GPU; leave it out on {device}")
-    cells = list(_cells(chosen, contexts, batches))
+    cells = [
+        (name, dtype, context, batch)
+        for (name, dtype), context, batch in product(chosen, contexts, batches)
+        if name != PUBLISHED or context == contexts[0]
+    ]
     measured: list[Measurement] = []
     skipped: list[Skipped] = []
-    limit = LARGEST_CACHE.get(torch.device(device).type, 2**31)
+    limit = LARGEST_CACHE.get(kind, 2**31)
     for n, (name, dtype, context, batch) in enumerate(cells):
         size = 2 * batch * (kv_heads or heads) * context * head_dim * DTYPES[dtype].itemsize
         if size > limit:
@@ -131,11 +123,3 @@ def sweep(
                 skipped.append(Skipped(name, dtype, context, batch, str(error)))
         progress(n + 1, len(cells), {})
     return Sweep(tuple(measured), tuple(skipped))
-
-
-def _cells(
-    chosen: list[tuple[str, str]], contexts: list[int], batches: list[int]
-) -> Iterator[tuple[str, str, int, int]]:
-    for (name, dtype), context, batch in product(chosen, contexts, batches):
-        if name != PUBLISHED or context == contexts[0]:
-            yield name, dtype, context, batch

@@ -15,8 +15,9 @@ Not modelled: that other programs share the machine (`busy` says how much of its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+import math
+from collections.abc import Callable
+from dataclasses import fields
 from itertools import cycle
 from statistics import median
 from typing import NamedTuple
@@ -24,21 +25,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gaincell.costs.baselines.attention import (
-    PUBLISHED,
-    Cache,
-    Step,
-    implementation,
-    quantised,
-    reference,
-)
+from gaincell.costs.baselines.attention import PUBLISHED, Cache, Step, implementation, quantised, reference
 from gaincell.costs.baselines.meters import Meter, meter_for
-from gaincell.costs.baselines.timing import time_steps
-from gaincell.costs.gpus import Measured
+from gaincell.costs.baselines.timing import Timed, time_steps
 from gaincell.errors import InputError
-from gaincell.results.baseline import Timing
 from gaincell.results.common import Value
-from gaincell.units import Joule, Second, Watt
+from gaincell.results.system_cost import Measured, Timing
+from gaincell.units import Joule, Second
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 COLD_BYTES = {"cpu": 2**27, "cuda": 2**28}
@@ -48,77 +41,32 @@ PATTERN = 2**20
 """Random numbers drawn; larger caches repeat them, which no kernel notices."""
 
 
-@dataclass(frozen=True)
-class Measurement:
+class Measurement(Timing, kw_only=True):
     """One configuration on one machine.
 
     implementation: of attention.IMPLEMENTATIONS.  dtype: of queries and arithmetic.  device: cpu, cuda, ...
     context: keys T.  runs: time of one step of the whole batch, in every run, s.  steps: of a run.
+    latency: of a step of the whole batch: the median run.  latency_per_token: over the batch: the inverse
+        throughput, not what one sequence waits.  bandwidth: bytes of the cache read per second.
     caches: copies that the steps went round.  cache_bytes: read by a step.
     error: largest difference to the exact output over the largest output.
     processor: time of a step, in every run, for which each thread ran, s; below `runs` where other programs
-        share the processor. Empty on a GPU.
+        share the processor. Empty on a GPU.  processor_per_token: its median over the batch.
+    busy: share of the time that its threads ran; well below 1: the machine was shared.
     energy: of one token (a step over the batch), idle power subtracted, J; None: `no_energy` says why.
     power, idle_power: means while it ran and before, W.  power_samples: of the power.  meter: RAPL, NVML.
     state: clocks and limits of a GPU at the end.
     """
 
-    implementation: str
-    dtype: str
     device: str
     heads: int
     kv_heads: int
     head_dim: int
-    context: int
-    batch: int
-    runs: tuple[Second, ...]
-    steps: int
-    caches: int
-    cache_bytes: int
-    error: float
-    processor: tuple[Second, ...] = ()
-    energy: Joule | None = None
-    power: Watt | None = None
-    idle_power: Watt | None = None
-    power_samples: int | None = None
-    meter: str | None = None
-    no_energy: str | None = None
-    state: Mapping[str, Value] = field(default_factory=dict)
-
-    @property
-    def protocol(self) -> str:
-        """fair or published."""
-        return PUBLISHED if self.implementation == PUBLISHED else "fair"
-
-    @property
-    def latency(self) -> Second:
-        """Of a step of the whole batch: the median run."""
-        return median(self.runs)
-
-    @property
-    def latency_per_token(self) -> Second:
-        """Batch latency over batch: the inverse throughput, not what one sequence waits."""
-        return self.latency / self.batch
-
-    @property
-    def processor_latency(self) -> Second | None:
-        """What `latency` would about be with the processor to itself: the median; None on a GPU."""
-        return median(self.processor) if self.processor else None
-
-    @property
-    def processor_per_token(self) -> Second | None:
-        """`processor_latency` over batch."""
-        return self.processor_latency / self.batch if self.processor_latency else None
-
-    @property
-    def busy(self) -> float | None:
-        """Share of the time that its threads ran; well below 1: the machine was shared."""
-        return sum(self.processor) / sum(self.runs) if self.processor else None
 
     @property
     def undisturbed_per_token(self) -> Second:
         """Of a token with the processor to itself, as nearly as is known."""
-        return min(self.latency, self.processor_latency or self.latency) / self.batch
+        return min(self.latency_per_token, self.processor_per_token or self.latency_per_token)
 
     def as_measured(self) -> Measured:
         """The measurement as the comparisons of gaincell.costs take it: undisturbed, energy of all heads."""
@@ -134,13 +82,8 @@ class Measurement:
             source=f"measured here, {self.protocol} protocol, {len(self.runs)} runs",
         )
 
-    @property
-    def bandwidth(self) -> float:
-        """Bytes of the cache read per second."""
-        return self.cache_bytes / self.latency
-
     def as_timing(self) -> Timing:
-        """The measurement as a result states it: what `Timing` has, by the same names."""
+        """The measurement as a result states it."""
         return Timing(**{f.name: getattr(self, f.name) for f in fields(Timing)})
 
 
@@ -163,14 +106,12 @@ def measure(
     """Time one configuration; takes about `seconds`, and `idle_seconds` where power can be read.
 
     Args:
-        heads, kv_heads, head_dim: H, Hk (None: H), D.
-        context: keys and values of every sequence.
-        batch: sequences decoded together.
+        heads, kv_heads, head_dim: H, Hk (None: H), D.  context: keys and values of every sequence.
+        batch: sequences decoded together.  device: cpu, cuda, cuda:1, ...
         dtype: float32, bfloat16 or float16; of an int8 cache that of the arithmetic.
-        device: cpu, cuda, cuda:1, ...
         name: of the implementation, see attention.py. "published" pins float32 and its own protocol.
         runs: of which the median is taken.  seconds: of all runs together, about; a run is one step at least.
-        seed: of the random queries, keys and values.
+        seed: of the random numbers.
         meter: instead of the device's own (RAPL, NVML): a meter, or None and a reason.
 
     Raises:
@@ -178,9 +119,7 @@ def measure(
             a device that is not there or has too little memory, a kernel that refuses the configuration.
     """
     kv_heads = heads if kv_heads is None else kv_heads
-    _check(heads=heads, kv_heads=kv_heads, head_dim=head_dim, context=context, batch=batch, runs=runs)
-    if heads % kv_heads:
-        raise InputError(f"heads = {heads} must be a multiple of kv_heads = {kv_heads}")
+    _check_sizes(heads=heads, kv_heads=kv_heads, head_dim=head_dim, context=context, batch=batch, runs=runs)
     if dtype not in DTYPES or (name == PUBLISHED and dtype != "float32"):
         allowed = "float32" if name == PUBLISHED else ", ".join(DTYPES)
         raise InputError(f"dtype {dtype!r} of {name!r}: allowed: {allowed}")
@@ -188,30 +127,21 @@ def measure(
     step = implementation(name, place)
     try:
         with torch.no_grad():
-            made = _make(heads, kv_heads, head_dim, context, batch, DTYPES[dtype], place, name, seed)
-            error = _error(step, made)
+            made = _make((batch, kv_heads, context, head_dim), heads, DTYPES[dtype], place, name, seed)
+            error, steps = _error(step, made), _stepping(step, made)
             found, why = meter_for(place) if meter is None else meter
-            caches = cycle(made.caches)
-
-            def some(count: int) -> None:
-                for _ in range(count):
-                    step(made.q, next(caches))
-
-            timed = time_steps(some, place, found, name == PUBLISHED, runs, seconds, idle_seconds)
+            timed = time_steps(steps, place, found, name == PUBLISHED, runs, seconds, idle_seconds)
     except (RuntimeError, AssertionError) as failure:  # torch: no such device, kernel, or memory
         reason = str(failure).strip().splitlines()[0]
         raise InputError(
             f"{name} in {dtype}, batch {batch}, context {context} on {device}: {reason}"
         ) from failure
-    energy = timed.joules
-    if energy is not None:
-        energy = energy / (len(timed.runs) * timed.steps * batch) if energy > 0 else None
-        why = why if energy is not None else "the power did not rise above the idle power"
-    elif found is not None:
-        why = f"{found.name} gives neither an energy counter nor the power"
+    energy, no_energy = _energy(timed, batch, found, why)
+    latency, size, on_cpu = median(timed.runs), made.caches[0].bytes, place.type == "cpu"
     return Measurement(
         implementation=name,
         dtype=dtype,
+        protocol=PUBLISHED if name == PUBLISHED else "fair",
         device=place.type,
         heads=heads,
         kv_heads=kv_heads,
@@ -219,22 +149,32 @@ def measure(
         context=context,
         batch=batch,
         runs=tuple(timed.runs),
+        latency=latency,
+        latency_per_token=latency / batch,
         steps=timed.steps,
         caches=len(made.caches),
-        cache_bytes=made.caches[0].bytes,
+        cache_bytes=size,
+        bandwidth=size / latency,
         error=error,
-        processor=tuple(timed.processor) if place.type == "cpu" else (),
+        processor=tuple(timed.processor) if on_cpu else (),
+        processor_per_token=median(timed.processor) / batch if on_cpu else None,
+        busy=sum(timed.processor) / sum(timed.runs) if on_cpu else None,
         energy=energy,
         power=timed.power,
         idle_power=timed.idle,
         power_samples=timed.samples or None,
         meter=None if found is None else found.name,
-        no_energy=None if energy is not None else why,
-        state={
-            name: Value(number, "W" if name == "power_limit" else "Hz", "measured")
-            for name, number in ({} if found is None else found.state()).items()
-        },
+        no_energy=no_energy,
+        state={} if found is None else _state(found),
     )
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise InputError(f"{name} = {size}: give 1 or more")
+    if sizes["heads"] % sizes["kv_heads"]:
+        raise InputError(f"heads = {sizes['heads']} must be a multiple of kv_heads = {sizes['kv_heads']}")
 
 
 class _Made(NamedTuple):
@@ -247,24 +187,21 @@ class _Made(NamedTuple):
 
 
 def _make(
+    shape: tuple[int, int, int, int],
     heads: int,
-    kv_heads: int,
-    head_dim: int,
-    context: int,
-    batch: int,
     dtype: torch.dtype,
     device: torch.device,
     name: str,
     seed: int,
 ) -> _Made:
+    """Random numbers.  shape: of keys and values, [B, Hk, T, D]."""
     random = torch.Generator().manual_seed(seed)
-    shape = (batch, kv_heads, context, head_dim)
-    size = batch * kv_heads * context * head_dim
+    size = math.prod(shape)
     pattern = torch.randn(min(size, PATTERN), generator=random).to(device)
     repeats = -(-2 * size // len(pattern))
     both = pattern.repeat(repeats)[: 2 * size].to(dtype)
     k, v = both[:size].view(shape), both[size:].flip(0).view(shape)
-    q = torch.randn((batch, heads, 1, head_dim), generator=random).to(device, dtype)
+    q = torch.randn((shape[0], heads, 1, shape[3]), generator=random).to(device, dtype)
     first = Cache(k, v)
     if name == "int8":
         (k8, k_scale), (v8, v_scale) = quantised(k, dtype), quantised(v, dtype)
@@ -276,6 +213,17 @@ def _make(
     return _Made(q, [first, *copies], k[:1].clone(), v[:1].clone())
 
 
+def _stepping(step: Step, made: _Made) -> Callable[[int], None]:
+    """Does so many steps, going round over the caches."""
+    caches = cycle(made.caches)
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            step(made.q, next(caches))
+
+    return steps
+
+
 def _error(step: Step, made: _Made) -> float:
     """Of the first sequence."""
     exact = reference(made.q[:1], made.k, made.v)
@@ -283,7 +231,16 @@ def _error(step: Step, made: _Made) -> float:
     return float((out - exact).abs().max() / exact.abs().max())
 
 
-def _check(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise InputError(f"{name} = {size}: give 1 or more")
+def _energy(timed: Timed, batch: int, meter: Meter | None, why: str) -> tuple[Joule | None, str | None]:
+    """Of one token, or None and the reason.  why: there is no meter."""
+    if timed.joules is None:
+        missing = "gives neither an energy counter nor the power"
+        return None, why if meter is None else f"{meter.name} {missing}"
+    if timed.joules <= 0:
+        return None, "the power did not rise above the idle power"
+    return timed.joules / (len(timed.runs) * timed.steps * batch), None
+
+
+def _state(meter: Meter) -> dict[str, Value]:
+    units = {"power_limit": "W"}
+    return {name: Value(number, units.get(name, "Hz"), "measured") for name, number in meter.state().items()}

@@ -17,7 +17,6 @@ import time
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import torch
@@ -54,13 +53,12 @@ class Rapl:
 
     def __init__(self, domains: list[Path]) -> None:
         self._domains = domains
-        self._ranges = [_microjoules(domain / "max_energy_range_uj") for domain in domains]
-        self._last = [_microjoules(domain / "energy_uj") for domain in domains]
-        self._total = 0
+        self._ranges = self._microjoules("max_energy_range_uj")
+        self._last, self._total = self._microjoules("energy_uj"), 0
 
     def energy(self) -> Joule | None:
         """Since the meter was made; must be read at least once a wrap (minutes)."""
-        now = [_microjoules(domain / "energy_uj") for domain in self._domains]
+        now = self._microjoules("energy_uj")
         for before, after, reach in zip(self._last, now, self._ranges, strict=True):
             self._total += after - before + (reach if after < before else 0)
         self._last = now
@@ -74,6 +72,9 @@ class Rapl:
         """Nothing that holds for a whole package."""
         return {}
 
+    def _microjoules(self, file: str) -> list[int]:
+        return [int((domain / file).read_text(encoding="ascii")) for domain in self._domains]
+
 
 class Nvml:
     """One GPU. `nvml` is the module pynvml, or a stand-in for it."""
@@ -85,26 +86,25 @@ class Nvml:
 
     def energy(self) -> Joule | None:
         """Total of the driver, J; None where the GPU has no counter."""
-        millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
-        return None if millijoules is None else millijoules * 1e-3
+        return self._ask(1e-3, "nvmlDeviceGetTotalEnergyConsumption")
 
     def power(self) -> Watt | None:
         """Board power, averaged by the driver over up to a second."""
-        milliwatts = self._ask("nvmlDeviceGetPowerUsage")
-        return None if milliwatts is None else milliwatts * 1e-3
+        return self._ask(1e-3, "nvmlDeviceGetPowerUsage")
 
     def state(self) -> Mapping[str, float]:
         """Clocks of the processors and of the memory, and the power limit."""
         found = {
-            "sm_clock": _scaled(self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM), 1e6),
-            "memory_clock": _scaled(self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_MEM), 1e6),
-            "power_limit": _scaled(self._ask("nvmlDeviceGetEnforcedPowerLimit"), 1e-3),
+            "sm_clock": self._ask(1e6, "nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM),
+            "memory_clock": self._ask(1e6, "nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_MEM),
+            "power_limit": self._ask(1e-3, "nvmlDeviceGetEnforcedPowerLimit"),
         }
         return {name: number for name, number in found.items() if number is not None}
 
-    def _ask(self, function: str, *arguments: Any) -> float | None:
+    def _ask(self, unit: float, function: str, *arguments: Any) -> float | None:
+        """What NVML answers, times its unit; None where the GPU does not say."""
         try:
-            return float(getattr(self._nvml, function)(self._handle, *arguments))
+            return float(getattr(self._nvml, function)(self._handle, *arguments)) * unit
         except (AttributeError, self._nvml.NVMLError):
             return None
 
@@ -139,19 +139,14 @@ def _nvml(device: torch.device, nvml: Any) -> tuple[Meter | None, str]:
             return None, "the package nvidia-ml-py is missing: pip install 'gaincell[gpu]'"
     try:
         nvml.nvmlInit()
-        return Nvml(nvml, _handle(nvml, device)), ""
+        index, uuid = device.index or 0, None
+        if device.type == "cuda":  # CUDA_VISIBLE_DEVICES renumbers for torch only: by the UUID
+            uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+        if uuid is None:
+            return Nvml(nvml, nvml.nvmlDeviceGetHandleByIndex(index)), ""
+        return Nvml(nvml, nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")), ""
     except nvml.NVMLError as error:
         return None, f"NVML does not answer ({error})"
-
-
-def _handle(nvml: Any, device: torch.device) -> Any:
-    """The GPU that torch means: by its UUID, since CUDA_VISIBLE_DEVICES renumbers for torch only."""
-    index = device.index or 0
-    if device.type == "cuda":
-        uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
-        if uuid is not None:
-            return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-    return nvml.nvmlDeviceGetHandleByIndex(index)
 
 
 class PowerSampler:
@@ -166,9 +161,7 @@ class PowerSampler:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._done.set()
         self._thread.join()
 
@@ -189,11 +182,3 @@ class PowerSampler:
             self.samples.append((time.perf_counter(), watts))
             if self._done.wait(self._interval):
                 return
-
-
-def _microjoules(path: Path) -> int:
-    return int(path.read_text(encoding="ascii"))
-
-
-def _scaled(number: float | None, factor: float) -> float | None:
-    return None if number is None else number * factor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -44,7 +44,11 @@ def time_steps(
 
     some: does so many steps.  device: waited for.  meter: of the device, or None.
     """
-    idle = None if meter is None else _idle(meter, idle_seconds)
+    idle = None
+    if meter is not None:
+        with Metered(meter) as before_work:
+            time.sleep(idle_seconds)
+        idle = before_work.power
 
     def wait() -> None:
         if device.type == "cuda":
@@ -58,7 +62,9 @@ def time_steps(
     powers: list[Watt] = []
     started = time.perf_counter()
     with Metered(meter, as_published) as metered:
-        while len(times) < runs and not (len(times) >= FEWEST_RUNS and _late(started, seconds)):
+        while len(times) < runs:
+            if len(times) >= FEWEST_RUNS and time.perf_counter() - started > 2 * seconds:
+                break
             before = time.process_time()
             times.append(_duration(some, steps, (lambda: None) if as_published else wait) / steps)
             processor.append((time.process_time() - before) / steps / torch.get_num_threads())
@@ -66,14 +72,14 @@ def time_steps(
             powers += [] if watts is None else [watts]
             wait()
     if as_published:
+        elapsed, samples = sum(times) * steps, len(powers)
         power = sum(powers) / len(powers) if powers else None
         spent = None if power is None else power * sum(times) * steps
-        joules = _above(spent, idle, sum(times) * steps)
-        return Timed(times, steps, processor, joules, power, idle, len(powers))
-    joules = metered.joules
-    power = None if joules is None else joules / metered.seconds
-    above = _above(joules, idle, metered.seconds)
-    return Timed(times, steps, processor, above, power, idle, metered.samples)
+    else:
+        elapsed, samples, spent = metered.seconds, metered.samples, metered.joules
+        power = metered.power
+    above = None if spent is None or idle is None else spent - idle * elapsed
+    return Timed(times, steps, processor, above, power, idle, samples)
 
 
 def _steps(some: Callable[[int], None], wait: Callable[[], None], seconds: Second) -> int:
@@ -85,10 +91,6 @@ def _steps(some: Callable[[int], None], wait: Callable[[], None], seconds: Secon
     return max(1, min(MOST_STEPS, round(seconds * count / spent)))
 
 
-def _late(started: Second, seconds: Second) -> bool:
-    return time.perf_counter() - started > 2 * seconds
-
-
 def _duration(some: Callable[[int], None], count: int, wait: Callable[[], None]) -> Second:
     started = time.perf_counter()
     some(count)
@@ -96,47 +98,35 @@ def _duration(some: Callable[[int], None], count: int, wait: Callable[[], None])
     return time.perf_counter() - started
 
 
-class _Reading:
-    """Energy of a stretch of time: from the counter, else from the sampled power."""
+class Metered:
+    """Context whose energy is read: from the counter, else from the sampled power. Complete when it ends."""
 
     joules: Joule | None = None
     seconds: Second = 0.0
     samples: int = 0
 
-
-class Metered:
-    """Context in which a `_Reading` is taken; it is complete when the context ends."""
-
     def __init__(self, meter: Meter | None, without_samples: bool = False) -> None:
-        self._meter, self._reading = meter, _Reading()
+        self._meter = meter
         self._sampler = None if meter is None or without_samples else PowerSampler(meter)
 
-    def __enter__(self) -> _Reading:
+    def __enter__(self) -> Metered:
         self._before = None if self._meter is None else self._meter.energy()
         self._started = time.perf_counter()
         if self._sampler is not None:
             self._sampler.__enter__()
-        return self._reading
+        return self
 
-    def __exit__(self, *error: Any) -> None:
-        reading, sampler = self._reading, self._sampler
-        reading.seconds = time.perf_counter() - self._started
+    def __exit__(self, *error: object) -> None:
+        self.seconds = time.perf_counter() - self._started
         after = None if self._meter is None else self._meter.energy()
-        if sampler is not None:
-            sampler.__exit__(None, None, None)
-            reading.samples = len(sampler.samples)
-            if sampler.mean is not None:
-                reading.joules = sampler.mean * reading.seconds
+        if self._sampler is not None:
+            self._sampler.__exit__()
+            self.samples, mean = len(self._sampler.samples), self._sampler.mean
+            self.joules = None if mean is None else mean * self.seconds
         if self._before is not None and after is not None:
-            reading.joules = after - self._before
+            self.joules = after - self._before
 
-
-def _idle(meter: Meter, seconds: Second) -> Watt | None:
-    """Mean power of the machine before the work."""
-    with Metered(meter) as reading:
-        time.sleep(seconds)
-    return None if reading.joules is None else reading.joules / reading.seconds
-
-
-def _above(joules: Joule | None, idle: Watt | None, seconds: Second) -> Joule | None:
-    return None if joules is None or idle is None else joules - idle * seconds
+    @property
+    def power(self) -> Watt | None:
+        """Mean over the context."""
+        return None if self.joules is None else self.joules / self.seconds

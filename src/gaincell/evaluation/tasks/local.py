@@ -46,30 +46,22 @@ def rows(data: str | None = None, task: str = "", layout: str = "", **_: Any) ->
     if layout == "pages":
         found: list[Row] = [{"page": page} for page in articles(read_lines(path, LARGEST_SPLIT_FILE))]
     else:
+        lines = enumerate(read_lines(path, LARGEST_SPLIT_FILE), 1)
         check = LAYOUTS[layout]
-        found = [
-            _row(path, number, line, check)
-            for number, line in enumerate(read_lines(path, LARGEST_SPLIT_FILE), 1)
-            if line.strip()
-        ]
+        found = [_row(f"{path.name}, line {n}", line, check) for n, line in lines if line.strip()]
     if not found:
         raise InputError(f"{path.name} holds no row")
     return {SPLIT: Dataset.from_list(found)}
 
 
-def without_space(text: str) -> str:
-    """A continuation without the space that joins it to its context; the harness puts it there."""
-    return text[1:]
-
-
 def choices(row: Row) -> list[str]:
-    """For `doc_to_choice`."""
-    return [without_space(choice) for choice in row["choices"]]
+    """For `doc_to_choice`: without the space that joins each to its context; the harness puts it there."""
+    return [choice[1:] for choice in row["choices"]]
 
 
 def continuation(row: Row) -> str:
-    """For `doc_to_target` where the contexts are the choice."""
-    return without_space(row["continuation"])
+    """For `doc_to_target` where the contexts are the choice; without the space likewise."""
+    return str(row["continuation"][1:])
 
 
 def _file(data: str | None, task: str, ending: str) -> Path:
@@ -84,14 +76,13 @@ def _file(data: str | None, task: str, ending: str) -> Path:
     raise InputError(f"{data} holds no {task}.{ending} or {task}.{ending}.gz")
 
 
-def _row(path: Path, number: int, line: str, check: Callable[[Row], str | None]) -> Row:
+def _row(where: str, line: str, check: Callable[[Row], str | None]) -> Row:
     try:
         row = parse_json(line)
     except ValueError as error:
-        raise InputError(f"{path.name}, line {number}: not JSON ({error})") from error
-    reason = check(row) if isinstance(row, dict) else "not an object"
-    if reason:
-        raise InputError(f"{path.name}, line {number}: {reason}")
+        raise InputError(f"{where}: not JSON ({error})") from error
+    if reason := check(row) if isinstance(row, dict) else "not an object":
+        raise InputError(f"{where}: {reason}")
     return dict(row)
 
 

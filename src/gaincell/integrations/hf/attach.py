@@ -3,9 +3,9 @@
 ``attach`` adds one module, ``gain_cell``, to every attention module and points the model at the attention
 and mask functions of ``interface.py``; the model's own weights are not touched. ``detach`` undoes both.
 
-transformers reads from a configuration which attention function to call, and models can share one
-configuration. So an attached model has a configuration of its own, and hooks around every attention module
-make sure that the function that was called is the one that was asked for.
+transformers reads from a configuration which attention function to call, and models can share one. So an
+attached model has a configuration of its own, and hooks around every attention module make sure that the
+function that was called is the one that was asked for.
 """
 
 import copy
@@ -14,7 +14,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeGuard, TypeVar
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.errors import InputError, ModelError, UncalibratedWarning
-from gaincell.integrations.hf import interface, pretrained
+from gaincell.integrations.hf import interface
 from gaincell.integrations.hf.support import attention_modules, geometry
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import BackendName, Gradient
@@ -39,33 +40,47 @@ _SAVE = "save_pretrained"
 
 @dataclass
 class _Attachment:
-    """What ``attach`` changed besides adding modules."""
+    """What ``attach`` changed besides adding modules.
+
+    owner: the model that is attached.  function: that every layer must call, a name in ``interface``.
+    configurations: the model's own, and the attention implementation that each had before.
+    savers: modules with another ``save_pretrained`` meanwhile, and the attribute that each had before.
+    ran: whether a forward pass has come to its end.
+    """
 
     owner: PreTrainedModel
-    """the model that is attached"""
     function: str
-    """the attention function that every layer must call: a name in ``interface``"""
     configurations: list[tuple[PretrainedConfig, str]] = field(default_factory=list)
-    """the model's own configurations, and the attention implementation that each had before"""
     savers: list[tuple[nn.Module, Any]] = field(default_factory=list)
-    """modules whose ``save_pretrained`` is another one meanwhile, and the attribute that each had before"""
     hooks: list[RemovableHandle] = field(default_factory=list)
     ran: bool = False
-    """whether a forward pass has come to its end"""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Unpickled, perhaps in a process where nothing was attached yet."""
         interface.register()
         vars(self).update(state)
 
+    def install(self, layers: list[Any], model: nn.Module) -> None:
+        """Hook into the attention modules, and replace ``save_pretrained`` in the model and around it."""
+        base = self.owner.base_model
+        for layer in layers:
+            self.hooks.append(layer.register_forward_pre_hook(self.begin_layer))
+            self.hooks.append(layer.register_forward_hook(self.end_layer))
+        self.hooks.append(base.register_forward_pre_hook(interface.refuse_call, with_kwargs=True))
+        for module in model.modules():
+            if hasattr(module, _SAVE):
+                self.savers.append((module, vars(module).get(_SAVE)))
+                setattr(module, _SAVE, self.save if module is self.owner else interface.refuse_saving)
+        self.hooks.append(base.register_forward_hook(self.end_pass))
+
     def begin_layer(self, module: Any, *_: Any) -> None:
         """Forward pre-hook: the layer is about to call ``function``."""
-        interface.forget_function()
+        interface.THREAD.function = None
         self._require(module, module.config._attn_implementation)
 
     def end_layer(self, module: Any, *_: Any) -> None:
         """Forward hook: the layer did call ``function``."""
-        self._require(module, interface.called_function())
+        self._require(module, interface.THREAD.function)
 
     def end_pass(self, *_: Any) -> None:
         """Forward hook of the whole model: after the first pass, warn where nobody set gains and offsets."""
@@ -82,13 +97,12 @@ class _Attachment:
 
     def save(self, *arguments: Any, **keywords: Any) -> Any:
         """``save_pretrained`` of the model: its own, with the hardware in ``config.json``."""
+        from gaincell.integrations.hf.hardware_record import recorded
+
         owner = self.owner
         own = next(before for module, before in self.savers if module is owner)
-        attention = "softmax" if self.function == interface.SOFTMAX else "gain-cell"
-        with pretrained.recorded(owner, attached_layers(owner), attention):
-            if own is not None:
-                return own(*arguments, **keywords)
-            return type(owner).save_pretrained(owner, *arguments, **keywords)
+        with recorded(owner):
+            return (own or partial(type(owner).save_pretrained, owner))(*arguments, **keywords)
 
     def _require(self, module: Any, found: str | None) -> None:
         if found != self.function:
@@ -111,12 +125,10 @@ def attach(
     """Run the attention of ``model`` in gain-cell arrays, in place.
 
     Every attention module gets a ``GainCellAttention`` named ``gain_cell``: per-layer, per-head gains and
-    offsets for q, k, v and the output, as parameters in float64 (float32 on mps). The design's
-    token period becomes that of the model's number of layers unless the design states one. The cache of
-    keys and values keeps the float projections; arrays are filled from it.
-
-    The model gets its own copy of its configuration. Every forward pass checks that the arrays computed every
-    layer. Where anything goes wrong here, ``model`` stays as it was.
+    offsets for q, k, v and the output, as parameters in float64 (float32 on mps). The token period becomes
+    that of the model's layers unless the design states one. The cache keeps the float projections; arrays are
+    filled from it. The model gets its own copy of its configuration. Every forward pass checks that arrays
+    computed every layer. Where anything goes wrong here, ``model`` stays as it was.
 
     Example:
 
@@ -138,8 +150,7 @@ def attach(
             cheaper approximation of either on a CPU, "bf16" or "surrogate-bf16".
         attention: "gain-cell", or "softmax": the model's own, through the same masks, checks and functions.
 
-    Returns:
-        ``model``; ``attached_layers(model)`` lists what was changed.
+    Returns ``model``; ``attached_layers(model)`` lists what was changed.
 
     Raises:
         ModelError: the model has features that are not modelled (named), or is attached already.
@@ -159,7 +170,7 @@ def attach(
             "design, or detach(model) first"
         )
     owner = _pretrained(model)
-    modules = attention_modules(owner)
+    modules: list[Any] = list(attention_modules(owner).values())
     cells = _make_cells(modules, load_design(design).replace(layers=len(modules)), backend, gradient)
     interface.register()
     attachment = _Attachment(owner, function)
@@ -167,18 +178,9 @@ def attach(
     setattr(owner, _RECORD, attachment)
     try:
         _copy_configurations(owner, attachment)
-        for module, cell in zip(modules.values(), cells, strict=True):
+        for module, cell in zip(modules, cells, strict=True):
             module.gain_cell = cell
-            attachment.hooks.append(module.register_forward_pre_hook(attachment.begin_layer))
-            attachment.hooks.append(module.register_forward_hook(attachment.end_layer))
-        attachment.hooks.append(
-            owner.base_model.register_forward_pre_hook(interface.refuse_call, with_kwargs=True)
-        )
-        for module in model.modules():
-            if hasattr(module, _SAVE):
-                attachment.savers.append((module, vars(module).get(_SAVE)))
-                setattr(module, _SAVE, attachment.save if module is owner else interface.refuse_saving)
-        attachment.hooks.append(owner.base_model.register_forward_hook(attachment.end_pass))
+        attachment.install(modules, model)
         set_attention(owner, attention)
     except BaseException:
         detach(owner)
@@ -227,6 +229,13 @@ def attached_layers(model: nn.Module) -> list[GainCellAttention]:
     return sorted((cell for cell in found if cell is not None), key=lambda cell: cell.layer)
 
 
+def required_layers(model: nn.Module) -> list[GainCellAttention]:
+    """`attached_layers` of a model that must be attached. Raises ModelError."""
+    if layers := attached_layers(model):
+        return layers
+    raise _not_attached(model)
+
+
 @contextmanager
 def not_yet_calibrated(model: nn.Module) -> Iterator[None]:
     """Within the context a forward pass does not ask whether ``model`` is calibrated: what the arrays give is
@@ -247,10 +256,8 @@ def computes_softmax(model: nn.Module) -> bool:
 
 
 def computing_layers(model: nn.Module) -> list[GainCellAttention]:
-    """``attached_layers`` for whoever wants a number of the hardware: the arrays must be in use.
-
-    Raises:
-        ModelError: the model is attached, but set to compute softmax attention.
+    """``attached_layers`` for whoever wants a number of the hardware: the arrays must be in use. Raises
+    ModelError: the model is attached, but set to compute softmax attention.
     """
     if computes_softmax(model):
         raise ModelError(
@@ -275,17 +282,15 @@ def set_design(model: AnyModel, design: Design | str | os.PathLike[str]) -> AnyM
     """
     attached_model(model)
     design = load_design(design).replace(layers=len(attached_layers(model)))
-    for cell in filter(_is_arrays, model.modules()):  # in a wrapper of peft, every adapter's
-        cell.design = design
+    for module in model.modules():
+        if isinstance(module, GainCellAttention):  # in a wrapper of peft, every adapter's
+            module.design = design
     return model
 
 
 def set_attention(model: AnyModel, attention: Literal["gain-cell", "softmax"]) -> AnyModel:
-    """Switch an attached model between its arrays and its own softmax attention; see ``attach``.
-
-    Raises:
-        ModelError: the model is not attached.
-        InputError: ``attention`` is none of the two.
+    """Switch an attached model between its arrays and its own softmax attention; see ``attach``. Raises
+    ModelError: the model is not attached; InputError: ``attention`` is none of the two.
     """
     wanted = _function(attention)
     owner = attached_model(model)
@@ -307,19 +312,16 @@ def _function(attention: str) -> str:
 
 
 def _make_cells(
-    modules: dict[str, nn.Module], design: Design, backend: BackendName, gradient: Gradient
+    modules: list[Any], design: Design, backend: BackendName, gradient: Gradient
 ) -> list[GainCellAttention]:
     """The arrays of every attention module, which is not changed."""
     cells = []
-    for module in modules.values():
-        size = geometry(module)
+    for module in modules:
         device = _device(module)
         cell = GainCellAttention(
             design,
-            size.heads,
-            size.kv_heads,
-            size.head_dim,
-            layer=_layer_index(module),
+            *geometry(module),
+            layer=module.layer_idx,
             backend=backend,
             gradient=gradient,
             dtype=torch.float32 if device.type == "mps" else torch.float64,
@@ -331,10 +333,11 @@ def _make_cells(
 
 def _device(module: nn.Module) -> torch.device:
     """Where a module computes, which is not where its weights are while accelerate keeps them elsewhere."""
-    hooks = (getattr(part, "_hf_hook", None) for part in module.modules())
-    places = (getattr(hook, "execution_device", None) for hook in hooks)
-    place = next((place for place in places if place is not None), None)
-    return next(module.parameters()).device if place is None else torch.empty(0, device=place).device
+    for part in module.modules():
+        place = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        if place is not None:
+            return torch.empty(0, device=place).device
+    return next(module.parameters()).device
 
 
 def _has_configuration(module: nn.Module) -> bool:
@@ -361,10 +364,6 @@ def _carriers(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if interface.arrays_of(module) is not None]
 
 
-def _is_arrays(module: nn.Module) -> TypeGuard[GainCellAttention]:
-    return isinstance(module, GainCellAttention)
-
-
 def _owner(model: nn.Module) -> PreTrainedModel | None:
     """The transformers model that was attached: ``model`` itself or one inside it."""
     for module in model.modules():
@@ -383,18 +382,13 @@ def _pretrained(model: nn.Module) -> PreTrainedModel:
 
 
 def attached_model(model: nn.Module) -> PreTrainedModel:
-    """The model of transformers that was attached: ``model``, or the one it wraps.
-
-    Raises:
-        ModelError: the model is not attached.
+    """The model of transformers that was attached: ``model``, or the one it wraps. Raises ModelError: the
+    model is not attached.
     """
-    owner = _owner(model)
-    if owner is None:
-        raise ModelError(f"{type(model).__name__} is not attached: call gaincell.attach(model, design) first")
+    if (owner := _owner(model)) is None:
+        raise _not_attached(model)
     return owner
 
 
-def _layer_index(module: nn.Module) -> int:
-    index = module.layer_idx
-    assert isinstance(index, int), "attention_modules() lets no module without a layer index pass"
-    return index
+def _not_attached(model: nn.Module) -> ModelError:
+    return ModelError(f"{type(model).__name__} is not attached: call gaincell.attach(model, design) first")

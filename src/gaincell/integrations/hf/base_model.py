@@ -6,6 +6,7 @@ Whatever goes wrong on the way ends in one ``ModelError`` that says what was tri
 import hashlib
 import io
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -28,13 +28,14 @@ from transformers.utils import logging
 
 from gaincell.errors import GaincellError, InputError, ModelError
 from gaincell.files import read_json
-from gaincell.integrations.hf.adapter_source import check_adapted, put_adapter
-from gaincell.integrations.hf.completeness import check_complete
+from gaincell.integrations.hf.attach import attached_layers, attached_model
+from gaincell.integrations.hf.completeness import check_complete, stored_types
 from gaincell.integrations.hf.interface import register
 from gaincell.integrations.hf.sources import (
     FORMS,
     WEIGHTS,
     Source,
+    adapter_record,
     find_source,
     in_one_line,
     revision_of,
@@ -47,33 +48,33 @@ _STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Types of weights that are kept while a model is read, by their names in safetensors files."""
 _PIECE = 2**22
 """Numbers of a tensor that are converted or checked at once."""
+_SAMPLES = 64
+"""Values of a weight that `sampled_fingerprint` takes, or up to twice as many."""
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 """Of a configuration, under the names that every family of transformers understands."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with everything needed to use it and to know it again."""
+    """A model in eval mode with everything needed to use it and to know it again.
+
+    id: what to give to ``load_model`` to get the same (base) model again; of a hub model ID@COMMIT.
+    sha256: `fingerprint` of the base model's weights.
+    """
 
     model: PreTrainedModel
-    """in eval mode"""
     tokenizer: PreTrainedTokenizerBase
     id: str
-    """what to give to ``load_model`` to get the same (base) model again; of a hub model ID@COMMIT"""
     sha256: str
-    """fingerprint of the base model's weights, see ``fingerprint``"""
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A pretrained model without its tokenizer."""
+    """A pretrained model in eval mode without its tokenizer, where it was read from, its `fingerprint`."""
 
     model: PreTrainedModel
-    """in eval mode"""
     source: Source
-    """where it was read from; ``source.id`` names it"""
     sha256: str
-    """fingerprint of its weights"""
 
     def with_tokenizer(self) -> LoadedModel:
         """The same with its tokenizer. Raises ModelError where there is none."""
@@ -91,9 +92,8 @@ def load_base(
 
     Args:
         model: ``tiny``, ``smollm2-135m``, a hub id, a model directory, a ``.gguf`` file, or an adapter.
-        dtype: of the weights. They are read as they are stored, mapped into memory, and converted one by
-            one afterwards, so that the fingerprint is that of the model and not of the choice of ``dtype``.
-            None: bfloat16 where they are stored so, else float32.
+        dtype: of the weights, which are read as they are stored and converted one by one afterwards, so that
+            the fingerprint does not depend on it. None: bfloat16 where they are stored so, else float32.
         where: who needs it, for the line that announces a download.
         base: where the base model of an adapter is now, if not where its configuration says.
 
@@ -108,7 +108,8 @@ def load_base(
         raise InputError(f"base= is for a RUN or an adapter, and {str(model)!r} is neither; leave it out")
     try:
         with _quiet():
-            check_config(source)
+            if source.gguf is None:
+                without_weights(source)  # as a check
             found: Any = AutoModelForCausalLM.from_pretrained(
                 dtype=_stored_dtype(source) or torch.float32,
                 output_loading_info=True,
@@ -128,37 +129,76 @@ def load_base(
     loaded.config._commit_hash = revision_of(source.id)
     check_finite(loaded, where=f"model {source.id!r}")
     if source.adapter is not None:
-        check_adapted(loaded, source.adapter)
+        _check_adapted(loaded, source.adapter)
     if dtype is None:
         dtype = torch.bfloat16 if loaded.dtype == torch.bfloat16 else torch.float32
-    _convert_weights(loaded, dtype)
+    for weight in base_weights(loaded).values():  # buffers stay as they are, as with transformers
+        if weight.is_floating_point():
+            weight.data = weight.data.to(dtype)
     loaded.config.dtype = dtype
     if source.adapter is not None:
-        put_adapter(loaded, source.adapter)
+        _put_adapter(loaded, source.adapter)
         check_finite(loaded, where=str(source.adapter))
     return BaseModel(loaded.eval(), source, sha256)
 
 
+def _check_adapted(model: PreTrainedModel, adapter: Path) -> None:
+    """Refuse a base model, as it is stored, that an adapter was not trained on. Raises ModelError."""
+    trained_on = adapter_record(adapter).get("base")
+    if trained_on is not None and sampled_fingerprint(model, half=True) != trained_on:
+        raise ModelError(
+            f"{adapter}: its base model {model.name_or_path!r} has changed since the adapter was trained, "
+            "or is another; restore it, or say where the old one is: gaincell.load(ADAPTER, base=DIRECTORY)"
+        )
+
+
+def _put_adapter(model: PreTrainedModel, directory: Path) -> None:
+    """Attach a base model as an adapter says, read the adapter and merge it into the weights, in place."""
+    try:
+        from peft import PeftConfig, PeftModel
+    except ImportError as error:
+        raise InputError(f"{directory}: adapters need the extra: pip install 'gaincell[train]'") from error
+    try:
+        config: Any = PeftConfig.from_pretrained(str(directory))
+        if config.is_prompt_learning:
+            raise ModelError(
+                "learned prompts cannot be merged into weights: use peft's PeftModel.from_pretrained"
+            )
+        config.inference_mode = True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of transformers, about what peft calls
+            wrapped: Any = PeftModel(model, config)
+            found = wrapped.load_adapter(str(directory), "default")
+        if unfit := sorted([*found.missing_keys, *found.unexpected_keys]):
+            raise ModelError(
+                f"the adapter does not fit the model: {unfit[0]} ({len(unfit)} tensors); save it again"
+            )
+        wrapped.merge_and_unload()
+    except GaincellError as error:
+        raise type(error)(f"{directory}: {error}") from error
+    except Exception as error:  # of whichever kind of adapter it is
+        raise ModelError(f"{directory}: the adapter cannot be read: {in_one_line(error)}") from error
+    vars(model).pop("peft_config", None)
+    model.requires_grad_(True)
+
+
 def _stored_dtype(source: Source) -> torch.dtype | None:
-    """The one type in which safetensors files hold all of a model's weights; None for several, for another,
-    and for files of another format.
-    """
-    found: set[str] = set()
-    for path in source.directory.glob(WEIGHTS[0]) if source.gguf is None else ():
-        with safe_open(path, framework="pt") as file:
-            found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    """The one type of _STORED in which safetensors files hold all of a model's weights; None: no such."""
+    files = source.directory.glob(WEIGHTS[0]) if source.gguf is None else ()
+    found = set(stored_types(files).values())
     return _STORED.get(found.pop()) if len(found) == 1 else None
 
 
-def check_config(source: Source) -> None:
-    """Raise ModelError where the config.json of a model cannot be read, or no model can be built from it."""
-    if source.gguf is not None:
-        return
+def without_weights(source: Source) -> Any:
+    """The model of a source, without reading its weights. Raises ModelError where its configuration cannot be
+    read, or no model can be built from it.
+    """
     register()
-    file = source.directory / "config.json"
+    file = source.directory / (source.gguf or "config.json")
     where = f"model {source.id!r}, {file}"
     try:
-        _check_sizes(read_json(file), where)  # as written: some configurations divide by them
+        if source.gguf is None:
+            _check_sizes(read_json(file), where)  # as written: some configurations divide by them
         config = AutoConfig.from_pretrained(**source.arguments)
     except ModelError:
         raise
@@ -168,7 +208,7 @@ def check_config(source: Source) -> None:
     _check_sizes({name: getattr(text, name, None) for name in SIZES}, where)
     try:
         with torch.device("meta"):
-            AutoModelForCausalLM.from_config(config)
+            return AutoModelForCausalLM.from_config(config)
     except Exception as error:  # of whichever class of model it is
         raise ModelError(f"cannot build {where}: {in_one_line(error)}; correct it. {FORMS}") from error
 
@@ -182,30 +222,19 @@ def _check_sizes(found: Mapping[str, Any], where: str) -> None:
 
 def has_tokenizer(source: Source) -> bool:
     """Whether there is a tokenizer beside a model or its adapter."""
-    return source.gguf is not None or _tokenizer_beside(_of_tokenizer(source).directory)
+    return source.gguf is not None or any(map(_tokenizer_in, (source.adapter, source.directory)))
 
 
-def _tokenizer_beside(directory: Path) -> bool:
-    return any((directory / name).is_file() for name in _TOKENIZERS)
-
-
-def _of_tokenizer(source: Source) -> Source:
-    """Where a model's tokenizer is read from: beside its adapter, where there is one."""
-    if source.adapter is None or not _tokenizer_beside(source.adapter):
-        return source
-    return Source(str(source.adapter), source.adapter)
+def _tokenizer_in(directory: Path | None) -> bool:
+    return directory is not None and any((directory / name).is_file() for name in _TOKENIZERS)
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a model.
-
-    A directory with a bare ``tokenizer.json`` is taken at its word: transformers' rules for the model's
-    family do not touch it.
-
-    Raises:
-        ModelError: there is none, or it cannot be read.
+    """The tokenizer beside a model's adapter, else beside the model. Raises ModelError: there is none, or it
+    cannot be read. A bare ``tokenizer.json`` is read without transformers' rules for the model's family.
     """
-    source = _of_tokenizer(source)
+    if source.adapter is not None and _tokenizer_in(source.adapter):
+        source = Source(str(source.adapter), source.adapter)
     bare = source.directory / "tokenizer.json"
     try:
         with _quiet():
@@ -224,16 +253,38 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over names, shapes and float32 values of all weights, in the order of their names.
-
-    Gains and offsets of attached arrays do not count, nor does the type the weights are held in as long
-    as it holds them exactly.
+    """SHA-256 over names, shapes and float32 values of all weights, in the order of their names. Gains and
+    offsets do not count, nor does the type the weights are held in as long as it holds them exactly.
     """
     digest = hashlib.sha256()
     for name, weight in sorted(base_weights(model).items()):
         digest.update(f"{name} {tuple(weight.shape)}\n".encode())
         for piece in _pieces(weight):
             digest.update(piece.to("cpu", torch.float32).numpy().data)
+    return digest.hexdigest()
+
+
+def sampled_fingerprint(model: Any, half: bool = False) -> str | None:
+    """SHA-256 over names, shapes and a few values of each weight but embeddings (adding tokens changes them),
+    rounded to bfloat16: cheap to take, and the same whether the weights are held in float32 or bfloat16. None
+    where some are held in another type, or are elsewhere.
+
+    model: without adapters, in a wrapper of peft or not.  half: whether weights in float16 count, because
+    they are stored so.
+    """
+    model = attached_model(model) if attached_layers(model) else model
+    embeddings = [getattr(model, f"get_{end}_embeddings", lambda: None)() for end in ("input", "output")]
+    left_out = {id(weight) for layer in embeddings if layer is not None for weight in layer.parameters()}
+    exact = {torch.float32, torch.bfloat16, torch.float64} | ({torch.float16} if half else set())
+    digest = hashlib.sha256()
+    for name, weight in sorted(base_weights(model).items()):
+        if weight.dtype not in exact or weight.is_meta:
+            return None
+        if id(weight) not in left_out:
+            flat = weight.detach().reshape(-1)
+            some = flat[:: max(1, flat.numel() // _SAMPLES)].to("cpu", torch.bfloat16)
+            digest.update(f"{name} {tuple(weight.shape)}\n".encode())
+            digest.update(some.float().numpy().data)
     return digest.hexdigest()
 
 
@@ -248,11 +299,7 @@ def base_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def check_finite(model: nn.Module, where: str = "model") -> None:
-    """Refuse weights, gains or offsets that are NaN or infinite.
-
-    Raises:
-        ModelError: names the first such tensor.
-    """
+    """Refuse weights, gains or offsets that are NaN or infinite. Raises ModelError, naming the first."""
     for name, weight in model.named_parameters():
         check_finite_tensor(name, weight, where)
 
@@ -265,15 +312,6 @@ def check_finite_tensor(name: str, tensor: Tensor, where: str) -> None:
             f"{where}: tensor {name} has {bad} of {tensor.numel()} values that are NaN or infinite; "
             "repair or reload the weights"
         )
-
-
-def _convert_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """Hold the weights in ``dtype``, as transformers does: buffers (rotary frequencies) stay as they are,
-    and gains and offsets too.
-    """
-    for weight in base_weights(model).values():
-        if weight.is_floating_point():
-            weight.data = weight.data.to(dtype)
 
 
 def _without_quantiser(loaded: PreTrainedModel) -> PreTrainedModel:

@@ -7,8 +7,7 @@ and once for all layers the time of the write. Memory does not grow, however lon
     cache = RingCache(model)
     model.generate(**inputs, **cache.argument)
 
-With a refresh policy, tokens of one call see no refresh in between: `feed` gives them in pieces that are
-short enough.
+With a refresh policy, tokens of one call see no refresh in between: `feed` gives them in short enough pieces.
 
 Token j of a sequence goes to column j mod M. Padding, wherever it stands, is not counted and never written,
 and it takes a sequence no time: only the others age while one is given padding.
@@ -30,7 +29,7 @@ from gaincell.arrays.clock import Clock
 from gaincell.arrays.refresh import Refresh
 from gaincell.chips.design_file import Design
 from gaincell.errors import InputError, ModelError
-from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.attach import required_layers
 from gaincell.integrations.hf.context import check_ids
 from gaincell.integrations.hf.ring_layer import RingLayer
 from gaincell.integrations.hf.ring_tokens import RingTokens
@@ -100,11 +99,7 @@ class RingCache(Cache):
     """
 
     def __init__(self, model: PreTrainedModel, refresh: Refresh | None = None) -> None:
-        attentions = attached_layers(model)
-        if not attentions:
-            raise ModelError(
-                f"{type(model).__name__} is not attached: call gaincell.attach(model, design) first"
-            )
+        attentions = required_layers(model)
         forward = inspect.signature(model.forward).parameters
         self.argument = {"cache" if "cache" in forward else "past_key_values": self}
         """How the model takes a cache: transformers renamed the argument."""
@@ -118,13 +113,10 @@ class RingCache(Cache):
         super().__init__(layers=list(self.rings))
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *arguments: Any, **keywords: Any
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write the new tokens of one layer; see `RingLayer.update`.
-
-        Raises:
-            ModelError: the model that uses the cache is not the one it was made for.
-            InputError: there are more new tokens than until the next refresh, or another number of sequences.
+        """Write the new tokens of one layer; see `RingLayer.update`. Raises ModelError: it was not made for
+        this model; InputError: more new tokens than until the next refresh, or another batch size.
         """
         if self.rings[layer_idx - 1].pending:
             raise ModelError(
@@ -139,15 +131,12 @@ class RingCache(Cache):
             )
         if layer_idx == 0:
             self.tokens.step = None
-        found: tuple[Tensor, Tensor] = super().update(
-            key_states, value_states, layer_idx, *arguments, **keywords
-        )
-        return found
+        return self.rings[layer_idx].update(key_states, value_states)
 
     def _passed(self) -> None:
         """All layers have what they need of the tokens: time passes."""
         steps = self.tokens.finish()
-        self.clock.step(self, self.rings[0].attention.design.token_period, steps)
+        self.clock.step(self, self.tokens.design.token_period, steps)
 
     def reset(self) -> None:
         """Forget all tokens, also those that were not finite; the clock goes on."""
@@ -156,9 +145,7 @@ class RingCache(Cache):
 
     def crop(self, max_length: int) -> None:
         """Forget the last slots, to `max_length` of them, or -n: n fewer; the time they took has passed.
-
-        Raises:
-            InputError: tokens were overwritten that would have to come back.
+        Raises InputError: tokens were overwritten that would have to come back.
         """
         self.tokens.crop(max_length)
 
@@ -184,7 +171,7 @@ class RingCache(Cache):
     @property
     def tokens_left(self) -> int | None:
         """Tokens that can be given until the next refresh; None: any number."""
-        return self.clock.tokens_left(self.rings[0].attention.design.token_period)
+        return self.clock.tokens_left(self.tokens.design.token_period)
 
     @property
     def writes(self) -> int:
@@ -192,17 +179,15 @@ class RingCache(Cache):
         return self.clock.tokens + self.clock.rewrites
 
     def idle(self, seconds: Second) -> None:
-        """Let time pass between two tokens: all that is stored leaks on, and is refreshed.
-
-        Raises:
-            InputError: a negative or infinite time.
+        """Let time pass between two tokens: all that is stored leaks on, and is refreshed. Raises InputError:
+        a negative or infinite time.
         """
         self.clock.idle(self, seconds)
 
     def rewrite(self) -> tuple[int, bool]:
         """For the clock: see `Columns`."""
         age, columns = self.tokens.rewritten()
-        tau, changed = self.rings[0].attention.design.tau, False
+        tau, changed = self.tokens.design.tau, False
         if self.clock.policy.kind == "reread" and tau is not None:
             left = torch.where(self.tokens.valid, torch.exp(-age / tau), 1.0)
             for ring in self.rings:
@@ -216,8 +201,8 @@ class RingCache(Cache):
     @property
     def memory(self) -> int:
         """Bytes of codes and write times."""
-        codes = (codes for ring in self.rings for codes in (ring.key_codes, ring.value_codes))
-        return sum(t.numel() * t.element_size() for t in (*codes, self.tokens.write_times) if t is not None)
+        held = [self.tokens.write_times, *(codes for ring in self.rings for codes in ring.codes)]
+        return sum(tensor.nbytes for tensor in held)
 
 
 def feed(
@@ -230,10 +215,7 @@ def feed(
 ) -> Float[Tensor, "B T V"]:
     """Logits of the next tokens of a cache's sequences, in pieces that end at the chip's refreshes.
 
-    Args:
-        ids: without padding.
-        last: only those of the last token.
-        progress: called after every piece with (tokens done, tokens).
+    ids: without padding.  last: only those of the last token.  progress: called after every piece.
     """
     check_ids(model, ids)
     logits: list[Tensor] = []

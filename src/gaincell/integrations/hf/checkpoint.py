@@ -1,11 +1,10 @@
 """Adapted models on disk: only what the hardware adds to, and changes in, a pretrained model.
 
 A RUN directory holds ``design.toml`` (the chip) and ``hardware.safetensors``: gains and offsets of every
-layer and each weight that differs from the base model, with the base model's name and fingerprint. Reading
-it back loads the base model anew, makes sure that it is still the same, and puts the changes on top. Of
-low-rank adapters the two factors are kept, in 16 bits, and of mixing the matrices; what is read back has both
-in its weights. Of paired rows the numbers of the components are kept. Biases, exponents and normalisers
-stand beside gains and offsets.
+layer, with what else it has (reparametrisation.py), and each weight that differs from the base model, with
+the base model's name and fingerprint. Reading it back loads the base model anew, makes sure that it is still
+the same, and puts the changes on top. Factors of low-rank adapters and matrices of mixing are kept in 16
+bits; what is read back has both in its weights.
 """
 
 import os
@@ -22,7 +21,6 @@ from gaincell.errors import GaincellError, RunError
 from gaincell.files import write_tensors
 from gaincell.integrations.hf.attach import attach, attached_layers, attached_model
 from gaincell.integrations.hf.base_model import BaseModel, base_weights, check_finite, check_finite_tensor
-from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
 from gaincell.integrations.hf.interface import arrays_of
 from gaincell.integrations.hf.lora import (
     FACTORS,
@@ -32,9 +30,18 @@ from gaincell.integrations.hf.lora import (
     refuse_prompts,
     without_adapters,
 )
-from gaincell.integrations.hf.reparametrisation import is_copy, is_index, is_trained
-from gaincell.integrations.hf.reparametrisation import put as put_reparametrisation
-from gaincell.integrations.hf.run import AGAIN, DESIGN, FORMAT, HARDWARE, Run, find_base, read_metadata
+from gaincell.integrations.hf.mixing import fold
+from gaincell.integrations.hf.reparametrisation import hold, is_copy, is_index, is_trained
+from gaincell.integrations.hf.run import (
+    AGAIN,
+    DESIGN,
+    FORMAT,
+    HARDWARE,
+    Hardware,
+    Run,
+    find_base,
+    read_metadata,
+)
 from gaincell.integrations.hf.sources import pretrained_id
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.attention import check_precision, common_design
@@ -52,9 +59,9 @@ def save(
 ) -> Path:
     """Write the attached ``model`` into the directory ``run``; see ``gaincell.load``.
 
-    Only what differs from the pretrained model is written (see the head of this file); factors of low-rank
-    adapters in 16 bits, which changes logits a little. ``save_pretrained`` keeps every bit: that of the
-    wrapper of peft writes the adapter, that of the model a directory that stands alone.
+    Only what differs from the pretrained model is written; factors of low-rank adapters in 16 bits, which
+    changes logits a little. ``save_pretrained`` keeps every bit: that of the wrapper of peft writes the
+    adapter, that of the model a directory that stands alone.
 
     Example:
 
@@ -71,8 +78,7 @@ def save(
         base: the model's pretrained original, or what ``load_model`` takes to load it; None: what
             ``model.name_or_path`` says, at the commit that it was loaded from.
 
-    Returns:
-        The directory.
+    Returns the directory.
 
     Raises:
         ModelError: the model is not attached, has weights that are NaN or infinite, or has learned prompts.
@@ -94,16 +100,9 @@ def save_differences(
     base: str,
     base_sha256: str,
 ) -> Path:
-    """`save` for who holds the pretrained weights.
+    """`save` for who holds the `original` weights, by their names in the base model.
 
-    Args:
-        model, run: see `save`.
-        original: the weights of the base model, by the names that they have there.
-        base, base_sha256: what `Hardware` says about it.
-
-    Raises:
-        ModelError: the model is not attached, or has weights that are NaN or infinite.
-        RunError: the base model does not fit, or the disk is full.
+    base, base_sha256: what `Hardware` says about it.
     """
     cells = attached_layers(model)
     design = common_design(cells)
@@ -112,19 +111,14 @@ def save_differences(
     tensors = _changed(without_adapters(base_weights(model)), original)
     tensors |= {name: factor.to(ADAPTER_DTYPE) for name, factor in factors(model).items()}
     tensors |= {n: t.to(ADAPTER_DTYPE) if is_trained(n) else t for n, t in _of_arrays(model).items()}
-    metadata = {
-        "format": FORMAT,
-        "base": base,
-        "base_sha256": base_sha256,
-        "design_hash": design.hash,
-    }
     contents = {
         name: checked(name, value.detach().to("cpu").contiguous(), "cannot save", "clamp it while training")
         for name, value in tensors.items()
     }
+    says = Hardware(base, base_sha256, design.hash)
     directory = Path(run)
     design.save(directory / DESIGN)
-    write_tensors(directory / HARDWARE, contents, metadata)
+    write_tensors(directory / HARDWARE, contents, {"format": FORMAT} | says._asdict())
     return directory
 
 
@@ -147,8 +141,7 @@ def load_run(
         base: where the base model is now, if not where it was.
         design: another design than the one saved (another chip, another cell), its name or file.
         dtype: of the model's weights; gains and offsets are float64.
-        backend: see ``attach``.
-        gradient: see ``attach``.
+        backend, gradient: see ``attach``.
 
     Raises:
         RunError: the directory or a file in it is not what it should be, it has no such stage, or the base
@@ -171,19 +164,15 @@ def load_run(
 
 def load_for_training(model: PreTrainedModel, run: str | os.PathLike[str], stage: str | None = None) -> None:
     """Put the adapters of a RUN, or of a stage, into a model that has adapters of the same rank, in place, to
-    train them further; of an attached model gains, offsets, mixing and paired rows as well.
-
-    Raises:
-        RunError: the RUN was made from another base model, has other adapters, or is damaged.
-        ModelError: a stored tensor is NaN or infinite.
+    train them further; of an attached model gains, offsets, mixing and paired rows as well. Raises RunError:
+    it was made from another base model, has other adapters, or is damaged; ModelError: see `read`.
     """
     held = Run(run)
     path, scale = held.file(stage), float(held.metadata(stage).get("lora_scale", 1.0))
-    parameters = dict(model.named_parameters())
-    wanted = {name for name in parameters if ".gain_cell." in name or ".lora_" in name}
+    wanted = {n: p.shape for n, p in model.named_parameters() if ".gain_cell." in n or ".lora_" in n}
     stored = read(path)
-    found = {lora_name(name): tensor for name, tensor in stored.items() if not is_index(name)}
-    unfit = wanted ^ found.keys() or {n for n in wanted if parameters[n].shape != found[n].shape}
+    found = {lora_name(name): tensor.shape for name, tensor in stored.items() if not is_index(name)}
+    unfit = wanted.keys() ^ found.keys() or {name for name in wanted if wanted[name] != found[name]}
     if unfit or scale != 1.0:
         raise RunError(
             f"{path} cannot be trained further here: {min(unfit, default='its scale')} ({len(unfit)} "
@@ -195,11 +184,10 @@ def load_for_training(model: PreTrainedModel, run: str | os.PathLike[str], stage
 
 def _changed(weights: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights that differ from the base model's, compared in their own type."""
-    if weights.keys() != base.keys():
-        name = min(weights.keys() ^ base.keys())
+    if odd := weights.keys() ^ base.keys():
         raise RunError(
-            f"the model and its base model have different weights ({name} is in one only): merge adapters "
-            "(peft: merge_and_unload) and undo other changes of structure before saving"
+            f"the model and its base model have different weights ({min(odd)} is in one only): merge "
+            "adapters (peft: merge_and_unload) and undo other changes of structure before saving"
         )
     changed: dict[str, Tensor] = {}
     for name, weight in weights.items():
@@ -228,13 +216,8 @@ def _of_arrays(model: nn.Module) -> dict[str, Tensor]:
 def read(
     path: Path, part: str = "", *, positive: bool = True, advice: str = "save the model again"
 ) -> dict[str, Tensor]:
-    """The tensors of a file whose names contain `part`.
-
-    positive: whether gains must be, as those of a RUN.  advice: what to do, for refusals.
-
-    Raises:
-        RunError: the file cannot be read, or one of them cannot be what its name says, or is damaged.
-        ModelError: one is NaN or infinite.
+    """The tensors of a file whose names contain `part`, each `checked`. Raises RunError: it cannot be read,
+    or one cannot be what its name says; ModelError: one is NaN or infinite.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -248,18 +231,11 @@ def read(
 
 
 def checked(name: str, tensor: Tensor, where: str, advice: str, *, positive: bool = True) -> Tensor:
-    """A stored tensor that can be what its name says: floating-point and finite, a gain above 0, no
-    direction of length 0.
+    """A stored tensor that can be what its name says: floating-point and finite, no direction of length 0,
+    and where they must be positive, as in a RUN, gains above 0. Raises RunError: it is not; ModelError: it is
+    NaN or infinite.
 
-    Args:
-        name: of the tensor in its file.
-        tensor: as it was read.
-        where: the file, and advice: what to do, for the refusal.
-        positive: whether a gain must be above 0.
-
-    Raises:
-        RunError: it holds no floating-point numbers, a gain that is not above 0, or such a direction.
-        ModelError: it is NaN or infinite.
+    where: the file, and advice: what to do, for the refusal.
     """
     if is_index(name):
         return tensor
@@ -283,9 +259,9 @@ def put(
     scale: float = 1.0,
     advice: str = "save the model again",
 ) -> None:
-    """Put stored tensors into the parameters of the same names, in place. Adapters and mixing, where the
-    model has none, go into its weights; its rows are paired as those stored, and it gets the biases,
-    exponents and normalisers that are stored.
+    """Put stored tensors into the parameters of the same names, in place; the model gets the biases,
+    exponents, normalisers and paired rows that are stored. Adapters and mixing, where it has none, go into
+    its weights.
 
     Args:
         model: attached, where there are gains and offsets.
@@ -298,14 +274,13 @@ def put(
         RunError: they are not those of this model.
     """
     try:
-        hold_digital_scaling(model, tensors)
+        hold(model, tensors)
         parameters = dict(model.named_parameters())
-        tensors = {lora_name(name): tensor for name, tensor in tensors.items()}
-        others = {n: t for n, t in tensors.items() if is_index(n) or n not in parameters}
-        reparametrised = {n: t for n, t in others.items() if is_index(n) or is_trained(n)}
+        tensors = {lora_name(name): tensor for name, tensor in tensors.items() if not is_index(name)}
+        plain = {n: t for n, t in tensors.items() if n in parameters}
+        others = {n: t for n, t in tensors.items() if n not in parameters}
         layers = sorted({n.removesuffix(end) for end in FACTORS for n in others if n.endswith(end)})
-        plain = {n: t for n, t in tensors.items() if n not in others}
-        unfit = {n for n in others if n not in reparametrised and not n.endswith(FACTORS)}
+        unfit = {n for n in others if not is_trained(n) and not n.endswith(FACTORS)}
         unfit |= {n for n, t in plain.items() if parameters[n].shape != t.shape}
         if not part:
             unfit |= {name for name in parameters if ".gain_cell." in name} - plain.keys()
@@ -313,7 +288,7 @@ def put(
             raise RunError(f"{min(unfit)} ({len(unfit)} tensors)")
         for name, tensor in plain.items():
             parameters[name].copy_(tensor)
-        put_reparametrisation(model, reparametrised)
+        fold(model, others)
         for layer in layers:
             a, b = (others[layer + end] for end in FACTORS)
             add_product(model.get_submodule(layer), a, b * scale)
@@ -333,11 +308,6 @@ def write_state(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, s
 
 
 def read_state(model: PreTrainedModel, path: Path) -> None:
-    """Put the state of a stage into a model, in place; see `put`.
-
-    Raises:
-        RunError: the file cannot be read or does not fit the model.
-        ModelError: a stored tensor is NaN or infinite.
-    """
+    """Put the state of a stage into a model, in place. Raises what `read` and `put` do."""
     scale = float(read_metadata(path, AGAIN).get("lora_scale", 1.0))
     put(model, read(path, advice=AGAIN), str(path), part=True, scale=scale, advice=AGAIN)

@@ -31,18 +31,12 @@ def change_chip(
 ) -> str:
     """Give an attached model another design, cell, ring or token period, each if it is not None.
 
-    Args:
-        design: a shipped chip or a .toml file.
-        cell: a kind of cell, a DEVICE.toml or a curve (`gaincell.chips.device.with_cell`).
-        window: token columns of a head.
-        other_latency: time of a token outside the arrays, for the token period.
+    design: a shipped chip or a .toml file.  cell: as `gaincell.chips.device.with_cell` takes it.  window:
+    token columns of a head.  other_latency: time of a token outside the arrays, for the token period.
 
-    Returns `cells_exchanged`, for the words that say what a model is.
-
-    Raises:
-        InputError: one is given and the model is not attached.
+    Returns `cells_exchanged`. Raises InputError: one is given and the model is not attached.
     """
-    if design is None and cell is None and window is None and other_latency is None:
+    if all(change is None for change in (design, cell, window, other_latency)):
         return ""
     layers = attached_layers(model)
     if not layers:

@@ -29,11 +29,7 @@ def check_complete(
 ) -> None:
     """Refuse a model that was not read from its file whole.
 
-    Args:
-        model: as `from_pretrained` gave it.
-        info: its loading info.
-        directory: where its files are.
-        gguf: the file among them that was read, if it is of that format.
+    model, info: as `from_pretrained` gave them.  gguf: the file in `directory` that was read, if it is one.
 
     Raises:
         ModelError: weights are missing, unexpected, of another shape, or no floating-point numbers; names one
@@ -75,18 +71,23 @@ def _is_weight(name: str, model: PreTrainedModel, ignored: re.Pattern[str]) -> b
     return not ignored.search(name) and name.rpartition(".")[2] not in buffers
 
 
+def stored_types(paths: Iterable[Path]) -> dict[str, str]:
+    """The types of the tensors in safetensors files, as these name them, by the tensors' names."""
+    found: dict[str, str] = {}
+    for path in paths:
+        with safe_open(path, framework="pt") as file:
+            found |= {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    return found
+
+
 def _not_floating(directory: Path) -> Iterator[str]:
     """Names of the tensors in a model's files that are integers, truth values or complex numbers."""
-    for path in sorted(directory.glob("model*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 (not a mapping)
-                if file.get_slice(name).get_dtype() not in _FLOATING:
-                    yield name
-    if not any(directory.glob("model*.safetensors")):
-        for path in sorted(directory.glob("pytorch_model*.bin")):
-            for name, tensor in torch.load(path, map_location="meta", weights_only=True).items():
-                if not tensor.is_floating_point():
-                    yield name
+    files = sorted(directory.glob("model*.safetensors"))
+    yield from (name for name, kind in stored_types(files).items() if kind not in _FLOATING)
+    for path in sorted(directory.glob("pytorch_model*.bin")) if not files else ():
+        for name, tensor in torch.load(path, map_location="meta", weights_only=True).items():
+            if not tensor.is_floating_point():
+                yield name
 
 
 def _of_gguf(model: PreTrainedModel, path: Path) -> tuple[set[str], set[str]]:

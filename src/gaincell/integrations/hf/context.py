@@ -8,6 +8,7 @@ blocks of T sees of it. So chips with different rings are compared in one protoc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 LONGEST_BLOCK = 1024
 """Tokens that a block has at most where none are asked for."""
+_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+"""What a tokenizer shows for a character whose bytes are not all there yet."""
+_TOGETHER = 8
+"""Tokens that are decoded together: a token's text can depend on those before it."""
 
 
 def context_of(model: nn.Module) -> int | None:
@@ -47,15 +52,9 @@ def read_tokens(
 ) -> Tensor:
     """A part of a text as one stream of token ids that a model knows (`gaincell.text.token_stream`).
 
-    Args:
-        loaded: the model with its tokenizer.
-        text, part: what is read.
-        tokens: the most that are read; None: all.
-        progress: see there.
-        block: tokens that are needed at the least.
+    tokens: the most that are read; None: all.  block: tokens that are needed at the least.
 
-    Raises:
-        InputError: see there; the text is shorter than a block, or the model's embedding lacks a token.
+    Raises InputError: see there; the text is shorter than a block, or the model's embedding lacks a token.
     """
     ids = token_stream(text.part(part), loaded.tokenizer, tokens, progress)
     check_ids(loaded.model, ids)
@@ -80,10 +79,8 @@ def check_ids(model: nn.Module, ids: Tensor) -> None:
 
 
 def check_length(model: nn.Module, length: int) -> None:
-    """Refuse sequences that are longer than the model's context.
-
-    Raises:
-        InputError: names the model, the tokens asked for, and its context.
+    """Refuse sequences that are longer than the model's context. Raises InputError: names the model, the
+    tokens asked for, and its context.
     """
     context = context_of(model)
     if context is not None and length > context:
@@ -92,3 +89,26 @@ def check_length(model: nn.Module, length: int) -> None:
         raise InputError(
             f"{length} tokens at once: {name} has a context of {context} positions; give {context} or fewer"
         )
+
+
+def learned_positions(model: nn.Module) -> int | None:
+    """Tokens that a table of learned positions has places for; None for a model without one."""
+    names = ("wpe", "embed_positions", "position_embeddings")
+    found = [
+        module.num_embeddings
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2] in names and isinstance(module, nn.Embedding)
+    ]
+    return min(found, default=None)
+
+
+def new_text(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """What the last of some tokens adds to their text; nothing while it leaves a character unfinished."""
+    recent = list(tokens[-_TOGETHER:])
+    before, now = (
+        str(tokenizer.decode(part, clean_up_tokenization_spaces=False)) for part in (recent[:-1], recent)
+    )
+    if now.endswith(_UNFINISHED):
+        return ""
+    common = before.rstrip(_UNFINISHED)
+    return now[len(common) :] if now.startswith(common) else now

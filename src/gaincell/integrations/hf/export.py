@@ -13,16 +13,14 @@ from gaincell.chips.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.files import write_tensors, write_text
 from gaincell.integrations.hf.attach import attach, attached_layers
-from gaincell.integrations.hf.base_model import has_tokenizer, load_tokenizer
+from gaincell.integrations.hf.base_model import has_tokenizer, load_tokenizer, sampled_fingerprint
 from gaincell.integrations.hf.checkpoint import read
-from gaincell.integrations.hf.digital_scaling import hold_digital_scaling
 from gaincell.integrations.hf.models import load_any
-from gaincell.integrations.hf.pretrained import ARRAYS
-from gaincell.integrations.hf.reparametrisation import copies, hold_indices, is_trained
+from gaincell.integrations.hf.pretrained import ARRAYS, METHOD
+from gaincell.integrations.hf.reparametrisation import hold, is_copy, is_trained
 from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.sources import revision_of, without_revision
 
-FORMATS = ("transformers", "peft")
 _A, _B = ".weight.lora_A", ".weight.lora_B"
 _LOAD = {
     "transformers": """import gaincell
@@ -67,9 +65,7 @@ def export_transformers(
 def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
     """Write the adapters, gains and offsets of a RUN as an adapter of peft, with the chip and a model card.
 
-    Args:
-        run: a RUN directory with low-rank adapters, or one on the hub.
-        out: the directory, made if it is missing.
+    run: a RUN with low-rank adapters, here or on the hub.  out: the directory, made if it is missing.
 
     Raises:
         InputError: peft is missing, or its files cannot hold something in the RUN.
@@ -80,7 +76,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
         from peft import LoraConfig
     except ImportError as error:
         raise InputError("adapters need the extra: pip install 'gaincell[train]'") from error
-    from gaincell.integrations.hf.peft_files import KEY, adapter_record, sampled_fingerprint
+    from gaincell.integrations.hf.peft_files import adapter_record
 
     source, directory = Run(run), Path(out)
     source.metadata()  # refuses what is no RUN
@@ -97,25 +93,24 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
     base = sampled_fingerprint(model)
     design = source.design
     attach(model, design)
-    hold_digital_scaling(model, held)
-    hold_indices(model, held)
-    cells = attached_layers(model)
+    hold(model, held)
     rank = max(ranks.values())
+    other_ranks = {name: own for name, own in ranks.items() if own != rank}
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,
         target_modules=sorted(ranks),
-        rank_pattern={name: own for name, own in ranks.items() if own != rank},
-        alpha_pattern={name: own for name, own in ranks.items() if own != rank},
+        rank_pattern=dict(other_ranks),
+        alpha_pattern=dict(other_ranks),
         fan_in_fan_out=all(isinstance(model.get_submodule(name), Conv1D) for name in ranks),
         modules_to_save=["gain_cell"],
         base_model_name_or_path=public_name(source.hardware.base),
         revision=revision_of(source.hardware.base),
         task_type="CAUSAL_LM",
         inference_mode=True,
-        auto_mapping={KEY: adapter_record(cells, "gain-cell", base)},
+        auto_mapping={METHOD: adapter_record(attached_layers(model), "gain-cell", base)},
     )
-    held |= copies(held, cells[0].heads // cells[0].kv_heads)
+    held |= {name: index for name, index in model.named_buffers() if is_copy(name)}
     names = {name: name.replace(".weight.lora_", ".lora_") + ".weight" for name in factors}
     tensors = {f"base_model.model.{names.get(name, name)}": tensor for name, tensor in held.items()}
     design.save(directory / DESIGN)
@@ -140,16 +135,13 @@ def public_name(base: str) -> str:
 
 
 def model_card(run: str | os.PathLike[str], base: str, name: str, design: Design, form: str) -> str:
-    """README.md of an exported RUN: what it is, how to load it, and what its results say.
-
-    base: its base model.  form: one of FORMATS.
-    """
+    """README.md of an exported RUN: what it is, how to load it (`form`: with which library), its results."""
     base = public_name(base)
-    head = ["---", f"library_name: {form}"]
-    head += [f"base_model: {base}"] if "/" in base else []
-    head += ["pipeline_tag: text-generation", "tags:", "- gaincell", "- analog", "---"]
     lines = [
-        *head,
+        "---",
+        f"library_name: {form}",
+        *([f"base_model: {base}"] if "/" in base else []),
+        *("pipeline_tag: text-generation", "tags:", "- gaincell", "- analog", "---"),
         f"# {name}: {base} on {design.name}",
         "",
         f"The attention of {base} in simulated analog gain-cell arrays (design `{design.name}`, cells "

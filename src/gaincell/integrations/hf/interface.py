@@ -1,12 +1,15 @@
 """The attention functions that transformers calls in place of its own.
 
-Two names are registered, with one mask function (``masks.py``) and one function of checks between them:
-``gaincell`` runs the layer's ``gain_cell`` module; ``gaincell-softmax`` computes the model's own softmax
-attention from the very same arguments, which proves that masks, windows, caches and groups arrive intact.
+Two names are registered, with one mask function (``masks.py``): ``gaincell`` runs the layer's ``gain_cell``
+module; ``gaincell-softmax`` computes the model's own softmax attention from the very same arguments, which
+proves that masks, windows, caches and groups arrive intact.
 """
+
+from __future__ import annotations
 
 import inspect
 import threading
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -52,32 +55,20 @@ model is causal is known from its mask function and, for a caller's own False, f
 """
 
 
-_thread = threading.local()
-"""``function``: the one of ours that this thread called last, in the attention module it is in."""
-
-
-def forget_function() -> None:
-    """An attention module begins: none of our functions was called in it yet."""
-    _thread.function = None
-
-
-def called_function() -> str | None:
-    """Which of our functions was called in the attention module that ends, if one was."""
-    function: str | None = _thread.function
-    return function
+THREAD = threading.local()
+"""``function``: that of ours which this thread called last in the attention module it is in, if any."""
 
 
 def register() -> None:
     """Make the names known to transformers (once is enough, twice does no harm)."""
     for name in NAMES:
-        AttentionInterface.register(name, softmax_forward if name == SOFTMAX else gain_cell_forward)
+        function = SOFTMAX if name == SOFTMAX else GAIN_CELL
+        AttentionInterface.register(name, partial(attention_forward, function))
         AttentionMaskInterface.register(name, key_index_mask)
 
 
 def arrays_of(module: nn.Module) -> GainCellAttention | None:
-    """The arrays of an attention module; in a wrapper of peft, which has a copy for every adapter, those in
-    use.
-    """
+    """The arrays of an attention module; of peft's copies for every adapter, those in use."""
     found: Any = getattr(module, "gain_cell", None)
     if isinstance(found, GainCellAttention):
         return found
@@ -88,7 +79,8 @@ def arrays_of(module: nn.Module) -> GainCellAttention | None:
     return found if isinstance(found, GainCellAttention) else None
 
 
-def gain_cell_forward(
+def attention_forward(
+    function: str,
     module: nn.Module,
     query: Float[Tensor, "B H Tq D"],
     key: Float[Tensor, "B Hk Tk D"],
@@ -98,16 +90,15 @@ def gain_cell_forward(
     dropout: float = 0.0,
     **arguments: Any,
 ) -> tuple[Float[Tensor, "B Tq H D"], None]:
-    """Attention of one layer in its gain-cell arrays.
+    """Attention of one layer: in its gain-cell arrays, or the model's own softmax from the same arguments.
 
     Args:
+        function: GAIN_CELL or SOFTMAX.
         module: the model's attention module; its ``gain_cell`` holds gains, offsets and design.
         query: after rotary embedding and norms.
-        key: the whole cache's, with the new tokens at the end.
-        value: likewise.
+        key, value: the whole cache's, with the new tokens at the end.
         attention_mask: the key index from ``key_index_mask``.
-        scaling: 1/sqrt(D) of softmax attention; absorbed in the gain of q.
-        dropout: not used.
+        scaling, dropout: of softmax attention. 1/sqrt(D) is absorbed in the gain of q.
         arguments: whatever else the model passes; see ``_HARMLESS``.
 
     Returns:
@@ -118,53 +109,41 @@ def gain_cell_forward(
 
     Not modelled: dropout of attention weights, also where the model's configuration sets it (GPT-2: 0.1).
     """
-    cell, index = _check(module, query, key, value, attention_mask, arguments)
-    _thread.function = GAIN_CELL
-    ring = _from_ring(module, cell, key)
-    if ring is None:
-        attended = cell(query, key, value, index.key, index.query, index.window)
+    THREAD.function = function
+    checked = _check(module, query, key, value, attention_mask, arguments)
+    cell, index, queries, window, ring = checked
+    if function == SOFTMAX:
+        attended = _softmax(checked, type(module).__name__, query, key, value, scaling, dropout)
+    elif ring is None:
+        attended = cell(query, key, value, index, queries, window).to(query.dtype)
     else:
-        attended = ring.attend(query, key, value, index.key, index.window)
-    return attended.to(query.dtype).transpose(1, 2).contiguous(), None
-
-
-def softmax_forward(
-    module: nn.Module,
-    query: Float[Tensor, "B H Tq D"],
-    key: Float[Tensor, "B Hk Tk D"],
-    value: Float[Tensor, "B Hk Tk D"],
-    attention_mask: Int[Tensor, "B 1 1 Tk"] | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **arguments: Any,
-) -> tuple[Float[Tensor, "B Tq H D"], None]:
-    """The model's own softmax attention, from the arguments and checks of ``gain_cell_forward``."""
-    cell, index = _check(module, query, key, value, attention_mask, arguments)
-    _thread.function = SOFTMAX
-    if _from_ring(module, cell, key) is not None:
-        raise ModelError(
-            f"{type(module).__name__}: softmax attention cannot read the voltages of a RingCache; leave the "
-            "cache at its default"
-        )
-    age = index.query[:, :, None] - index.key[:, None, :]
-    seen = (index.key[:, None, :] != PADDING) & (age >= 0)
-    if index.window is not None:
-        seen = seen & (age < index.window)
-    padding = index.query == PADDING
-    mask = (seen | padding[:, :, None])[:, None]
-    attended = cell.softmax(query, key, value, mask, scaling, dropout)
-    attended = attended.masked_fill(padding[:, None, :, None], 0.0)
+        attended = ring.attend(query, key, value, index, window).to(query.dtype)
     return attended.transpose(1, 2).contiguous(), None
 
 
+def _softmax(
+    checked: _Checked, where: str, q: Tensor, k: Tensor, v: Tensor, scaling: float | None, dropout: float
+) -> Float[Tensor, "B H Tq D"]:
+    cell, index, queries, window, ring = checked
+    if ring is not None:
+        raise ModelError(
+            f"{where}: softmax attention cannot read the voltages of a RingCache; leave the cache at its "
+            "default"
+        )
+    age = queries[:, :, None] - index[:, None, :]
+    seen = (index[:, None, :] != PADDING) & (age >= 0)
+    if window is not None:
+        seen = seen & (age < window)
+    padding = queries == PADDING
+    mask = (seen | padding[:, :, None])[:, None]
+    attended: Tensor = cell.softmax(q, k, v, mask, scaling, dropout)
+    return attended.masked_fill(padding[:, None, :, None], 0.0)
+
+
 def refuse_call(model: nn.Module, args: tuple[Any, ...], arguments: dict[str, Any]) -> None:
-    """Refuse arguments of a whole forward pass that its attention functions may never see.
-
-    A forward pre-hook of the base model: some families swallow these arguments on the way.
-
-    Raises:
-        ModelError: attention weights, bidirectional or cross-attention, or packed sequences are asked for, or
-            the model is being exported.
+    """A forward pre-hook of the base model: refuse arguments that some families swallow on the way to the
+    attention functions. Raises ModelError: attention weights, bidirectional or cross-attention, or packed
+    sequences are asked for, or the model is being exported.
     """
     where = type(model).__name__
     if is_torchdynamo_exporting():
@@ -207,12 +186,17 @@ def refuse_saving(*_: Any, **__: Any) -> None:
     )
 
 
-class _Index(NamedTuple):
-    """Which real token sits in which slot, and how far a query of this layer looks back."""
+class _Checked(NamedTuple):
+    """What one layer computes with, once its arguments are seen to be modelled."""
 
-    key: Int[Tensor, "B Tk"]
-    query: Int[Tensor, "B Tq"]
+    cell: GainCellAttention
+    keys: Int[Tensor, "B Tk"]
+    """Number of the real token in each slot, -1 for padding."""
+    queries: Int[Tensor, "B Tq"]
     window: int | None
+    """The layer's own sliding window."""
+    ring: Any
+    """The layer's ``ring_layer.RingLayer`` if it is to write the keys (it marks them so), or None."""
 
 
 def _check(
@@ -222,49 +206,41 @@ def _check(
     value: Tensor,
     mask: Tensor | None,
     arguments: dict[str, Any],
-) -> tuple[GainCellAttention, _Index]:
-    """Refuse whatever is not modelled; return the layer's gain-cell module and its indices."""
-    cell = arrays_of(module)
-    where = type(module).__name__
+) -> _Checked:
+    """Refuse whatever is not modelled."""
+    cell, where = arrays_of(module), type(module).__name__
     if cell is None:
         raise ModelError(f"{where} has no gain-cell arrays: call gaincell.attach(model, design) on its model")
-    _check_arguments(module, arguments)
+    _check_arguments(where, arguments)
     _check_shapes(where, cell, query, key, value)
     if mask is None or mask.dtype != torch.int64 or mask.shape[1:3] != (1, 1):
-        given = "none" if mask is None else f"{mask.dtype} of shape {tuple(mask.shape)}"
-        raise ModelError(
-            f"{where} was given a prepared attention mask ({given}), which gain-cell attention does not "
-            "model; pass a mask of shape [batch, tokens], 1 for real tokens and 0 for padding"
-        )
+        raise _prepared_mask(where, "none" if mask is None else f"{mask.dtype} of shape {tuple(mask.shape)}")
     if mask.shape[-1] != key.shape[2]:
         raise ModelError(
             f"{where}: the mask covers {mask.shape[-1]} slots but the cache returned {key.shape[2]}: this "
             "kind of cache is not modelled; leave cache_implementation at its default"
         )
-    key_index = mask.flatten(1).expand(query.shape[0], -1)
-    query_index = key_index[:, -query.shape[2] :]
+    keys = mask.flatten(1).expand(query.shape[0], -1)
     if cell.layer == 0:
-        _check_index(where, key_index)
-    return cell, _Index(key_index, query_index, _window(module, arguments))
-
-
-def _from_ring(module: nn.Module, cell: GainCellAttention, key: Tensor) -> Any:
-    """The layer's ``ring_layer.RingLayer`` if it is to write the keys (it marks them so), or None."""
-    ring = getattr(key, RING, None)
-    if ring is None:
-        return None
-    ring.pending = False
-    if ring.attention is not cell:
+        _check_index(where, keys)
+    window: int | None = arguments.get("sliding_window")
+    if "sliding_window" not in arguments and (expected := own_window(module)) is not None:
         raise ModelError(
-            f"{type(module).__name__} was given the RingCache of another model; "
-            "make one with RingCache(model)"
+            f"{where} has a sliding window ({expected}) that it does not pass to its attention function: "
+            "this family is not modelled by gain-cell attention"
         )
-    return ring
+    ring = getattr(key, RING, None)
+    if ring is not None:
+        ring.pending = False
+        if ring.attention is not cell:
+            raise ModelError(
+                f"{where} was given the RingCache of another model; make one with RingCache(model)"
+            )
+    return _Checked(cell, keys, keys[:, -query.shape[2] :], window, ring)
 
 
-def _check_arguments(module: nn.Module, arguments: dict[str, Any]) -> None:
+def _check_arguments(where: str, arguments: dict[str, Any]) -> None:
     """Everything a model passes is either known to be harmless, or absent, or refused."""
-    where = type(module).__name__
     if arguments.get("output_attentions"):
         raise ModelError(f"{where}: output_attentions=True is not modelled: arrays give no attention weights")
     for name, given in arguments.items():
@@ -291,18 +267,11 @@ def _check_index(where: str, key_index: Tensor) -> None:
     real = key_index != PADDING
     before = torch.cummax(key_index, 1).values[:, :-1]
     if bool((real[:, 1:] & (key_index[:, 1:] <= before)).any()) or bool((key_index < PADDING).any()):
-        raise ModelError(
-            f"{where} was given a prepared attention mask, which gain-cell attention does not model; "
-            "pass a mask of shape [batch, tokens], 1 for real tokens and 0 for padding"
-        )
+        raise _prepared_mask(where)
 
 
-def _window(module: nn.Module, arguments: dict[str, Any]) -> int | None:
-    """The layer's own sliding window, as the model passes it to its attention function."""
-    if "sliding_window" not in arguments and (expected := own_window(module)) is not None:
-        raise ModelError(
-            f"{type(module).__name__} has a sliding window ({expected}) that it does not pass to its "
-            "attention function: this family is not modelled by gain-cell attention"
-        )
-    window: int | None = arguments.get("sliding_window")
-    return window
+def _prepared_mask(where: str, what: str = "") -> ModelError:
+    return ModelError(
+        f"{where} was given a prepared attention mask{what and f' ({what})'}, which gain-cell attention does "
+        "not model; pass a mask of shape [batch, tokens], 1 for real tokens and 0 for padding"
+    )

@@ -6,7 +6,7 @@ the product to W and takes the adapters out again, so that a converted model hol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 from typing import Any
 
 import torch
@@ -33,13 +33,10 @@ def add_lora(model: PreTrainedModel, rank: int, where: str = "all", scale: float
 
     Args:
         model: a causal language model of transformers, attached or not.
-        rank: r.
-        where: one of WHERE.
-        scale: s / r, what the product B A is multiplied by.
+        rank: r.  where: one of WHERE.  scale: s / r, what the product B A is multiplied by.
         seed: of A; B begins at zero, so that the model computes what it did.
 
-    Returns:
-        Numbers in the adapters.
+    Returns how many numbers are in the adapters.
 
     Raises:
         InputError: peft is missing, or an option is not allowed.
@@ -61,15 +58,13 @@ def add_lora(model: PreTrainedModel, rank: int, where: str = "all", scale: float
     targets = linear_layers(model, where)
     if not targets:
         raise ModelError(f"{type(model).__name__} has no linear layer in its {where} modules")
-    scales = {n: p for n, p in model.named_parameters() if ".gain_cell." in n}
-    trained = {name: parameter.requires_grad for name, parameter in scales.items()}
-    transposed = all(isinstance(model.get_submodule(name), Conv1D) for name in targets)
+    scales = [(p, p.requires_grad) for name, p in model.named_parameters() if ".gain_cell." in name]
     config = LoraConfig(
         r=rank,
         lora_alpha=scale * rank,  # type: ignore[arg-type]
         target_modules=targets,
         lora_dropout=0.0,
-        fan_in_fan_out=transposed,
+        fan_in_fan_out=all(isinstance(model.get_submodule(name), Conv1D) for name in targets),
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -78,8 +73,8 @@ def add_lora(model: PreTrainedModel, rank: int, where: str = "all", scale: float
         if type(module) is Linear:
             module.__class__ = LowRankLinear
     model.requires_grad_(False)
-    for name, parameter in scales.items():
-        parameter.requires_grad_(trained[name])
+    for parameter, trained in scales:
+        parameter.requires_grad_(trained)
     found = lora_parameters(model)
     for parameter in found.values():
         parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
@@ -89,33 +84,32 @@ def add_lora(model: PreTrainedModel, rank: int, where: str = "all", scale: float
 
 def linear_layers(model: PreTrainedModel, where: str) -> list[str]:
     """Names of the layers that `add_lora` gives adapters: nn.Linear, and GPT-2's Conv1D."""
-    inside: Sequence[str] = tuple(attention_modules(model))
+    inside = tuple(f"{name}." for name in attention_modules(model))
     head = getattr(model, "get_output_embeddings", lambda: None)()
     return [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D)
         and module is not head
-        and (where == "all" or any(name.startswith(prefix + ".") for prefix in inside))
+        and (where == "all" or name.startswith(inside))
     ]
 
 
 def lora_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The matrices A and B of all adapters, by name."""
-    return {n: p for n, p in model.named_parameters() if ".lora_A." in n or ".lora_B." in n}
+    return {name: p for name, p in model.named_parameters() if _is_factor(name)}
+
+
+def _is_factor(name: str) -> bool:
+    return ".lora_A." in name or ".lora_B." in name
 
 
 def merge_lora(model: PreTrainedModel) -> None:
     """Add every adapter to its layer's weight and take it out, in place; without adapters nothing happens.
-
-    Raises:
-        ModelError: the model has mixing (`mixing.py`), which would then mix the adapters too.
+    Raises ModelError: the model has mixing (`mixing.py`), which would then mix the adapters too.
     """
     check_folded(model, "its adapters stand beside: save it and load it merged")
-    for name, module in list(model.named_modules()):
-        if not hasattr(module, "lora_A"):
-            continue
-        layer: Any = module
+    for name, layer in _adapted(model):
         layer.merge(safe_merge=True)
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, layer.get_base_layer())
@@ -125,28 +119,27 @@ def merge_lora(model: PreTrainedModel) -> None:
 
 def factors(model: nn.Module) -> dict[str, Tensor]:
     """A, and B times s / r, of every adapter, under the name of its layer's weight and ".lora_A", ".lora_B";
-    what `add_product` adds to a weight.
-
-    Raises:
-        ModelError: a layer has several adapters, one of another kind, or one that is merged or not in use.
+    what `add_product` adds to a weight. Raises ModelError: a layer has several adapters, one of another kind,
+    or one that is merged or not in use.
     """
     found = {}
-    for name, module in model.named_modules():
-        if hasattr(module, "lora_A"):
-            layer: Any = module
-            own = list(layer.lora_A)
-            in_use = not (layer.merged or layer.disable_adapters) and list(layer.active_adapters) == own
-            plain = not getattr(layer, "lora_variant", None) and all(
-                b.bias is None for b in layer.lora_B.values()
+    for name, layer in _adapted(model):
+        own = list(layer.lora_A)
+        in_use = not (layer.merged or layer.disable_adapters) and list(layer.active_adapters) == own
+        biased = any(b.bias is not None for b in layer.lora_B.values())
+        if len(own) != 1 or not in_use or biased or getattr(layer, "lora_variant", None):
+            raise ModelError(
+                f"{name} has the adapters {', '.join(own) or 'none'}; one can be saved, in use, not merged, "
+                "without bias: merge them into the weights first (peft: merge_and_unload)"
             )
-            if len(own) != 1 or not in_use or not plain:
-                raise ModelError(
-                    f"{name} has the adapters {', '.join(own) or 'none'}; one can be saved, in use, not "
-                    "merged, without bias: merge them into the weights first (peft: merge_and_unload)"
-                )
-            found[f"{name}.weight.lora_A"] = layer.lora_A[own[0]].weight.detach()
-            found[f"{name}.weight.lora_B"] = layer.lora_B[own[0]].weight.detach() * layer.scaling[own[0]]
+        found[f"{name}.weight.lora_A"] = layer.lora_A[own[0]].weight.detach()
+        found[f"{name}.weight.lora_B"] = layer.lora_B[own[0]].weight.detach() * layer.scaling[own[0]]
     return found
+
+
+def _adapted(model: nn.Module) -> list[tuple[str, Any]]:
+    """The layers that have adapters, by name."""
+    return [(name, module) for name, module in model.named_modules() if hasattr(module, "lora_A")]
 
 
 def refuse_prompts(model: nn.Module) -> None:
@@ -160,27 +153,19 @@ def refuse_prompts(model: nn.Module) -> None:
 
 def lora_name(name: str) -> str:
     """The parameter of a model with adapters (of scale 1) that a factor in a file is."""
-    for factor in ("lora_A", "lora_B"):
-        if name.endswith(f".weight.{factor}"):
-            return name.replace(f".weight.{factor}", f".{factor}.{NAME}.weight")
-    return name
+    return re.sub(r"\.weight\.(lora_[AB])$", rf".\1.{NAME}.weight", name)
 
 
 def without_adapters(weights: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     """Parameters by the names that they have in the model without adapters, those of adapters left out."""
-    return {
-        name.replace(".base_layer.", "."): weight
-        for name, weight in weights.items()
-        if ".lora_A." not in name and ".lora_B." not in name
-    }
+    own = {name: weight for name, weight in weights.items() if not _is_factor(name)}
+    return {name.replace(".base_layer.", "."): weight for name, weight in own.items()}
 
 
 @torch.no_grad()
 def add_product(layer: nn.Module, a: Float[Tensor, "r inputs"], b: Float[Tensor, "outputs r"]) -> None:
-    """Add B A to a layer's weight, in place. (GPT-2's Conv1D holds its weight transposed.)
-
-    Raises:
-        RunError: the factors do not fit the weight.
+    """Add B A to a layer's weight, in place. (GPT-2's Conv1D holds its weight transposed.) Raises RunError:
+    the factors do not fit the weight.
     """
     weight: nn.Parameter = layer.weight  # type: ignore[assignment]
     product = b.float() @ a.float()

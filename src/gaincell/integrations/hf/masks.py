@@ -1,13 +1,10 @@
 """What transformers calls a mask, as the gain-cell arrays need it: the number of the token in each slot.
 
-transformers asks a mask function, once per forward pass, for whatever its attention function wants to
-see as ``attention_mask``. Ours gives the *key index*: for each slot of the key/value cache the number j of
-the real token in it, counted over the whole sequence, and -1 for padding, which is never written into an
-array. Ages (i - j), physical columns (j mod M), causality and windows all follow from it, also when a
-sliding-window cache has already dropped the oldest slots.
-
-It travels as int64 of shape [B, 1, 1, slots]: transformers hands a mask of four dimensions through
-untouched, also where ``generate`` prepares it ahead of time.
+Ours gives the *key index*: for each slot of the key/value cache the number j of the real token in it, counted
+over the whole sequence, and -1 for padding, which is never written into an array. Ages (i - j), physical
+columns (j mod M), causality and windows follow from it, also when a sliding-window cache has dropped the
+oldest slots. It travels as int64 of shape [B, 1, 1, slots]: transformers hands a mask of four dimensions
+through untouched, also where ``generate`` prepares it ahead of time.
 """
 
 from collections.abc import Callable
@@ -52,27 +49,24 @@ def key_index_mask(
     ``kv_offset`` to ``kv_offset + kv_length``, which are those the cache still holds.
 
     Args:
-        batch_size: B.
         kv_length: number of slots Tk.
         kv_offset: number of the first slot in the sequence (above 0 once a sliding cache drops slots).
-        mask_function: transformers' description of who sees whom; anything but causal, with or without
-            a sliding window, is refused.
+        mask_function: transformers' description of who sees whom: causal, with or without a sliding window.
         attention_mask: 1 for real tokens, 0 for padding, over the whole sequence; None: no padding.
         local_size: the sliding window, for the layers that have one.
-        q_length: number of query tokens (transformers 5).
-        q_offset: slots before the first query token (transformers 5).
+        q_length, q_offset: number of query tokens, and slots before the first (transformers 5).
         cache_position: slots of the query tokens (transformers 4).
-        device: where the result lives.
-        unused: what other mask functions need (dtype, config, ...).
 
     Raises:
         ModelError: a pattern, a cache or a padding that is not modelled.
     """
     _refuse_patterns(mask_function)
     if cache_position is not None:
-        device, queries_end = cache_position.device, int(cache_position[-1]) + 1
+        device, q_length = cache_position.device, len(cache_position)
+        queries_end = int(cache_position[-1]) + 1
     else:
-        queries_end = int(q_offset) + (kv_length if q_length is None else q_length)
+        q_length = kv_length if q_length is None else q_length
+        queries_end = int(q_offset) + q_length
     slots_end = kv_offset + kv_length
     if slots_end > queries_end:
         raise ModelError(
@@ -89,19 +83,15 @@ def key_index_mask(
         )
     real = attention_mask.bool()
     index = torch.where(real, real.cumsum(-1) - 1, PADDING)
-    if local_size is not None:
-        queries = queries_end - (len(cache_position) if cache_position is not None else q_length or kv_length)
-        if kv_offset < queries:  # a ring gives out the new tokens alone, and keeps what it needs
-            _refuse_dropped(index, kv_offset, queries, local_size)
+    queries = queries_end - q_length
+    if local_size is not None and kv_offset < queries:  # a ring gives out the new tokens alone
+        _refuse_dropped(index, kv_offset, queries, local_size)
     return index[:, None, None, kv_offset:]
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _refuse_patterns(mask_function: Callable[..., Any]) -> None:
-    """Refuse every mask that is not made of "causal" and "sliding window" alone.
-
-    Never traced: what a mask is made of is asked of its closures, numbers in tensors among it.
-    """
+    """Refuse every mask that is not made of "causal" and "sliding window" alone. Never traced."""
     patterns = _patterns(mask_function)
     known = {"causal_mask_function", "sliding_window_overlay"}
     if "causal_mask_function" in patterns and patterns <= known:
@@ -117,10 +107,8 @@ def _refuse_patterns(mask_function: Callable[..., Any]) -> None:
 
 
 def _patterns(mask_function: Callable[..., Any]) -> set[str]:
-    """Names of the elementary patterns a mask function of transformers is an intersection of.
-
-    transformers composes masks as closures (``and_masks(a, b)``); the qualified name of a closure tells
-    which factory made it, its cells hold the parts.
+    """Names of the elementary patterns a mask function of transformers is an intersection of: it composes
+    closures (``and_masks(a, b)``), whose qualified names tell which factory made them.
     """
     factory = mask_function.__qualname__.split(".")[0]
     parts = [cell.cell_contents for cell in mask_function.__closure__ or ()]
@@ -135,9 +123,8 @@ def _patterns(mask_function: Callable[..., Any]) -> set[str]:
 
 
 def _refuse_dropped(index: Int[Tensor, "B T"], dropped: int, queries: int, window: int) -> None:
-    """Refuse padding for which a sliding cache has dropped tokens that the window still reaches.
-
-    The cache counts slots, the window counts tokens; its first `dropped` slots are gone.
+    """Refuse padding for which a sliding cache, which counts slots, has dropped tokens that the window, which
+    counts tokens, still reaches: its first `dropped` slots are gone.
     """
     if dropped == 0:
         return

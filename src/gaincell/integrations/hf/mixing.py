@@ -32,11 +32,10 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from gaincell.errors import ModelError, RunError
-from gaincell.integrations.hf.attach import attached_layers, set_attention
-from gaincell.integrations.hf.interface import SOFTMAX
+from gaincell.integrations.hf.attach import required_layers
 from gaincell.integrations.hf.lora import lora_parameters
-from gaincell.integrations.hf.reparametrisation import MIX as MIX
-from gaincell.integrations.hf.reparametrisation import is_trained
+from gaincell.integrations.hf.reparametrisation import MIX, is_mixed, is_trained
+from gaincell.integrations.hf.softmax_passthrough import pass_through
 from gaincell.integrations.hf.support import attention_modules
 
 ROTARY = ("llama", "mistral", "qwen2")
@@ -45,9 +44,7 @@ FAMILIES = (*ROTARY, "gpt2")
 
 
 class _Projection(NamedTuple):
-    """What gives q or k: a linear layer, and the number of the part of its outputs among `parts` equal
-    ones.
-    """
+    """What gives q or k: a linear layer, and which of `parts` equal parts of its outputs."""
 
     layer: nn.Module
     part: int
@@ -79,8 +76,7 @@ def add_mixing(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) ->
             such pairs.
     """
     modules: list[Any] = list(attention_modules(model).values())
-    if not attached_layers(model):
-        raise ModelError(f"{type(model).__name__} is not attached: call gaincell.attach(model, design) first")
+    required_layers(model)
     if is_mixed(model) or lora_parameters(model):
         raise ModelError("the model has mixing or adapters already; mixing is added once, before adapters")
     if model.config.model_type not in FAMILIES:
@@ -92,18 +88,12 @@ def add_mixing(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) ->
         angles = _towards_both_axes(model, modules, ids)
     for module, angle in zip(modules, angles, strict=True):
         cell = module.gain_cell
-        turned = rotation(angle)
         like = next(module.parameters())
-        first = turned.to(like.device, torch.promote_types(like.dtype, torch.float32))
+        first = rotation(angle).to(like.device, torch.promote_types(like.dtype, torch.float32))
         cell.mix_q = nn.Parameter(first.repeat_interleave(cell.heads // cell.kv_heads, 0))
         cell.mix_k = nn.Parameter(first)
         for stage in "qk":
             _projection(module, stage).layer.register_forward_hook(_Mix(module, cell, stage))
-
-
-def is_mixed(model: nn.Module) -> bool:
-    """Whether a model has matrices that are not folded into its weights."""
-    return any(is_trained(name) for name, _ in model.named_parameters())
 
 
 class _Mix:
@@ -112,13 +102,13 @@ class _Mix:
     """
 
     def __init__(self, attention: nn.Module, cell: nn.Module, stage: str) -> None:
-        self._attention, self._cell, self._stage = attention, cell, stage
+        self.attention, self.cell, self.stage = attention, cell, stage
 
     def __call__(self, layer: nn.Module, _: Any, output: Tensor) -> Tensor:
-        if getattr(self._attention, "gain_cell", None) is not self._cell:
+        if getattr(self.attention, "gain_cell", None) is not self.cell:
             return output
-        matrices: Tensor = getattr(self._cell, f"mix_{self._stage}")
-        projection = _projection(self._attention, self._stage)
+        matrices: Tensor = getattr(self.cell, f"mix_{self.stage}")
+        projection = _projection(self.attention, self.stage)
         heads = projection.of(output, -1).unflatten(-1, (len(matrices), -1))  # [B, T, heads, D]
         mixed: Tensor = torch.einsum("bthd,hed->bthe", heads, matrices.to(heads.dtype)).flatten(-2)
         parts = [*output.chunk(projection.parts, -1)]
@@ -129,29 +119,22 @@ class _Mix:
 @torch.no_grad()
 def fold(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
     """Multiply the projections of a model without mixing by the matrices among `tensors`, in place, before
-    adapters are added to them.
-
-    Raises:
-        RunError: there are matrices for q or for k alone, or of a size that does not fit.
+    adapters are added to them. Raises RunError: there are matrices for q or for k alone, or of a size that
+    does not fit.
     """
-    layers = {name.rpartition(MIX)[0] for name in tensors if is_trained(name)}
-    missing = [
-        f"{layer}{MIX}{stage}" for layer in layers for stage in "qk" if f"{layer}{MIX}{stage}" not in tensors
-    ]
+    found = {name: tensor.double() for name, tensor in tensors.items() if is_trained(name)}
+    layers = {name.rpartition(MIX)[0] for name in found}
+    missing = {f"{layer}{MIX}{stage}" for layer in layers for stage in "qk"} - found.keys()
     if missing:
-        raise RunError(f"{missing[0]} is missing beside its other matrices")
-    for name in (n for n in tensors if is_trained(n)):
+        raise RunError(f"{min(missing)} is missing beside its other matrices")
+    for name, matrices in found.items():
         layer, _, stage = name.partition(MIX)
         projection = _projection(model.get_submodule(layer), stage)
-        matrices = tensors[name].double()
         transposed = isinstance(projection.layer, Conv1D)
         for parameter in projection.layer.parameters():  # weight, and bias where there is one
             own = projection.of(parameter.T if transposed and parameter.ndim == 2 else parameter, 0)
-            if (
-                matrices.ndim != 3
-                or matrices.shape[1] != matrices.shape[2]
-                or len(own) != matrices[..., 0].numel()
-            ):
+            square = matrices.ndim == 3 and matrices.shape[1] == matrices.shape[2]
+            if not square or len(own) != matrices[..., 0].numel():
                 raise RunError(f"{name} of shape {tuple(matrices.shape)} does not fit {len(own)} rows")
             rows = own.double().unflatten(0, (len(matrices), -1))  # [heads, D, ...]
             own.copy_(torch.einsum("hed,hd...->he...", matrices.to(rows.device), rows).flatten(0, 1))
@@ -163,7 +146,6 @@ def rotation(angle: Float[Tensor, "Hk pairs"]) -> Float[Tensor, "Hk D D"]:
     return torch.cat([torch.cat([cosine, -sine], -1), torch.cat([sine, cosine], -1)], -2)
 
 
-@torch.no_grad()
 def _towards_both_axes(model: PreTrainedModel, modules: list[Any], ids: Tensor) -> list[Tensor]:
     angles: list[Tensor] = []
 
@@ -181,11 +163,5 @@ def _towards_both_axes(model: PreTrainedModel, modules: list[Any], ids: Tensor) 
     with ExitStack() as hooks:
         for module in modules:
             hooks.callback(watch(module).remove)
-        attention = "softmax" if model.config._attn_implementation == SOFTMAX else "gain-cell"
-        set_attention(model, "softmax")
-        hooks.callback(lambda: set_attention(model, attention))  # type: ignore[arg-type]
-        hooks.callback(model.train, model.training)
-        model.eval()
-        device = next(model.parameters()).device
-        model.base_model(input_ids=ids.to(device, torch.long), use_cache=False)
+        pass_through(model, ids, "softmax")
     return angles

@@ -22,7 +22,6 @@ For the same models as mixing.py, which can move what is wanted into the pairs t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -30,11 +29,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from gaincell.chips.design import Design
-from gaincell.errors import InputError, ModelError, RunError
-from gaincell.integrations.hf.attach import attached_layers
+from gaincell.errors import InputError, ModelError
+from gaincell.integrations.hf.attach import required_layers
 from gaincell.integrations.hf.mixing import FAMILIES, ROTARY
-from gaincell.integrations.hf.reparametrisation import KEPT as KEPT
 from gaincell.integrations.hf.reparametrisation import is_index
 from gaincell.integrations.hf.softmax_passthrough import observe_softmax
 from gaincell.nn.attention import GainCellAttention
@@ -52,19 +49,15 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
         ids: some text without padding.
 
     Raises:
-        ModelError: the model is not attached, is paired already, has no such pairs, or its design has queries
-            with a sign.
+        ModelError: the model is not attached, is paired already, has no such pairs, or signed queries.
         InputError: the text has no two tokens.
     """
-    layers = attached_layers(model)
-    if not layers:
-        raise ModelError(f"{type(model).__name__} is not attached: call gaincell.attach(model, design) first")
+    layers = required_layers(model)
     if model.config.model_type not in FAMILIES or layers[0].head_dim % 4:
         raise ModelError(
             f"paired rows are for the families {', '.join(FAMILIES)} with a multiple of 4 components a head, "
             f"not for {model.config.model_type!r} with {layers[0].head_dim}"
         )
-    check_unsigned(layers[0].design)
     if is_paired(model):
         raise ModelError("the model has paired rows already")
     if ids.ndim != 2 or ids.shape[1] < 2:
@@ -74,15 +67,9 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
 
     def choose(layer: int, attention: GainCellAttention, inputs: tuple[Any, ...], softmax: Tensor) -> None:
         q, k, _, _, _, window = inputs
-        _keep(attention, _most_varying(q, k, window, rotary))
+        attention.pair_rows(_most_varying(q, k, window, rotary))
 
     observe_softmax(model, ids, choose)
-
-
-def check_unsigned(design: Design) -> None:
-    """Refuse a chip whose queries have a sign. Raises ModelError."""
-    if design.drivers.signed:
-        raise ModelError(f"the queries of {design.name} have a sign; paired rows are for those without")
 
 
 def is_paired(model: nn.Module) -> bool:
@@ -93,37 +80,6 @@ def is_paired(model: nn.Module) -> bool:
 def kept_components(model: nn.Module) -> dict[str, Int[Tensor, "Hk half"]]:
     """The kept components of every layer, by name; empty where rows are not paired."""
     return {name: buffer for name, buffer in model.named_buffers() if is_index(name)}
-
-
-def load_pairing(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Pair the rows of an attached model as those of `kept_components` among `tensors`, in place.
-
-    Raises:
-        RunError: they are not for this model.
-        ModelError: its design has queries with a sign.
-    """
-    cells = {name: module for name, module in model.named_modules() if isinstance(module, GainCellAttention)}
-    found = {name: tensor for name, tensor in tensors.items() if is_index(name)}
-    if not found:
-        return
-    odd = found.keys() ^ {name + KEPT for name in cells}
-    if odd:
-        raise RunError(f"paired rows are not those of this model: {min(odd)} is in one only")
-    for name, cell in cells.items():
-        kept, shape = found[name + KEPT], (cell.kv_heads, cell.head_dim // 2)
-        fits = kept.shape == shape and kept.dtype == torch.int64
-        if not fits or any(len({*row} & {*range(cell.head_dim)}) < shape[1] for row in kept.tolist()):
-            raise RunError(
-                f"{name + KEPT} ({kept.dtype}, {tuple(kept.shape)}) does not name {shape[1]} of "
-                f"{cell.head_dim} components for each of {cell.kv_heads} heads"
-            )
-        check_unsigned(cell.design)
-        _keep(cell, kept)
-
-
-def _keep(cell: GainCellAttention, kept: Int[Tensor, "Hk half"]) -> None:
-    cell.k.kept = kept.to(cell.k.gain.device)
-    cell.q.kept = cell.k.kept.repeat_interleave(cell.heads // cell.kv_heads, 0)
 
 
 def _most_varying(

@@ -12,18 +12,11 @@ AUTO = "auto"
 
 
 def place_model(model: PreTrainedModel, device: str) -> torch.device:
-    """Move a model, attached or not, to a device, in place; with `auto` whole layers go to the GPUs one after
-    the other, by accelerate, as with transformers' `device_map="auto"`.
+    """Move a model to a device, in place: cpu, cuda, cuda:1 ... or `auto`: whole layers go to the GPUs one
+    after the other, by accelerate, as with transformers' `device_map="auto"`. Attach it before, if at all:
+    what is attached later is not shared out.
 
-    Args:
-        model: attached before, if at all: what is attached later is not shared out.
-        device: cpu, cuda, cuda:1 ... or `auto`.
-
-    Returns:
-        Where token ids go.
-
-    Raises:
-        InputError: GPUs and main memory together have no room for the model.
+    Returns where token ids go. Raises InputError: GPUs and main memory together have no room for the model.
 
     Not modelled: weights on disk; training of a model that is shared out.
     """

@@ -1,10 +1,20 @@
-"""The one place that knows what reparametrises queries and keys: mixing.py and paired.py.
+"""What the heads of an attached model can have beside a gain and an offset: all of them, or none.
 
-Whatever saves, loads or trains a model asks here, by the names of tensors, and knows neither of both:
+    biases      a vector per head behind the arrays (a bias of o_proj) and in front of the values (of v_proj):
+                no hardware, whether or not the pretrained model has such biases
+    exponents   gains of q and of the output times (n / 1024)^g for a query that reads n columns, g per head
+                (nn/scaler.py): a table or an exponential in the digital block (costs/digital.py)
+    normaliser  a row of the value arrays that counts what was attended to, and a division by it
+                (nn/array_normaliser.py)
+    paired rows numbers of components, which are no parameters (paired.py)
+    mixing      matrices, which a model without them takes into its weights (mixing.py)
 
-* mixing holds matrices, trained parameters that go into the weights of a model without them (`put`);
-* paired rows hold numbers of components, which are no parameters: a model that is trained further takes them
-  up (`hold_indices`), and its checkpoints are of these rows alone (`identity`).
+All stand in the layer's `GainCellAttention`: saved beside its gains and offsets, gone with them in `detach`,
+and, but for mixing, without effect on softmax attention. Whatever saves, loads or trains a model asks here,
+by the names of tensors.
+
+The normaliser gives up one direction u of the values of a key/value head: the one in which the outputs Y_h of
+its group vary least, the last eigenvector of sum_h cov(Y_h). The output's bias returns u (u . mean Y_h).
 """
 
 from __future__ import annotations
@@ -13,17 +23,98 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from gaincell.errors import ModelError
+from gaincell.errors import ModelError, RunError
+from gaincell.integrations.hf.attach import attached_layers, required_layers
+from gaincell.integrations.hf.softmax_passthrough import observe_softmax
+from gaincell.nn.array_normaliser import NORMALISER
+from gaincell.nn.attention import BIASES, EXPONENTS, GainCellAttention
 
+PARTS = {"biases": BIASES, "exponents": EXPONENTS, "array normalisers": NORMALISER}
+"""Names of their parameters in a layer's `GainCellAttention`."""
 MIX = ".gain_cell.mix_"
 """In the name of a layer's matrices, before the q or k of their projection."""
 KEPT = ".k.kept"
 """End of the name of a layer's kept components, a row for every key/value head; its queries keep the same."""
-OF_QUERIES = ".q.kept"
-"""End of the name of the copies that queries have; no file needs them."""
+
+
+def has_part(model: nn.Module, part: str) -> bool:
+    """Whether the heads of a model have one of PARTS."""
+    return any(PARTS[part][0] in dict(cell.named_parameters()) for cell in attached_layers(model))
+
+
+def add_part(model: PreTrainedModel, part: str) -> None:
+    """Give every head of an attached model one of PARTS. Raises ModelError: see `add_array_normaliser`."""
+    cells = required_layers(model)
+    if has_part(model, part):
+        raise ModelError(f"{type(model).__name__} has {part} already; they are added once")
+    weight = next(model.parameters())
+    for cell in cells:
+        if part == "biases":
+            cell.add_biases(torch.promote_types(weight.dtype, torch.float32))
+        elif part == "exponents":
+            cell.add_exponents()
+        else:
+            cell.add_normaliser()
+
+
+def add_biases(model: PreTrainedModel) -> None:
+    """Give every head of an attached model its bias vectors, all zero, in place. Raises ModelError: the model
+    is not attached, or has biases already.
+    """
+    add_part(model, "biases")
+
+
+def add_exponents(model: PreTrainedModel) -> None:
+    """Give every head of an attached model its exponents, all zero, in place. Raises ModelError: the model is
+    not attached, or has exponents already.
+    """
+    add_part(model, "exponents")
+
+
+@torch.no_grad()
+def add_array_normaliser(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) -> None:
+    """Give every head of an attached model a normaliser inside its arrays, in place.
+
+    Args:
+        model: with biases; where there are `ids`, with the weights of the softmax model.
+        ids: some text without padding, by which every key/value head's direction is chosen, and its mean is
+            put into the output's bias. None: the last component is given up as it is.
+
+    Raises:
+        ModelError: the model is not attached, has no biases or has normalisers already, or its design has a
+            normalising column.
+    """
+    add_part(model, "array normalisers")
+    if ids is not None:
+        observe_softmax(model, ids, _choose_direction)
+
+
+def has_exponents(model: nn.Module) -> bool:
+    """Whether gains of a model follow the number of columns read."""
+    return has_part(model, "exponents")
+
+
+def has_array_normaliser(model: nn.Module) -> bool:
+    """Whether a row of the value arrays of a model is its normaliser."""
+    return has_part(model, "array normalisers")
+
+
+def _choose_direction(
+    layer: int, attention: GainCellAttention, inputs: tuple[Any, ...], softmax: Tensor
+) -> None:
+    assert attention.normaliser is not None
+    assert attention.output_bias is not None
+    heads = softmax.double().transpose(0, 1).flatten(1, 2)  # [H, tokens, D]
+    mean = heads.mean(1)
+    apart = (heads - mean[:, None]).unflatten(0, (attention.kv_heads, -1)).flatten(1, 2)
+    lost = torch.linalg.eigh(apart.mT @ apart).eigenvectors[..., 0]  # [Hk, D], of the smallest
+    attention.normaliser.give_up(lost)
+    lost = lost.repeat_interleave(attention.heads // attention.kv_heads, 0)
+    attention.output_bias.add_((mean * lost).sum(-1, keepdim=True) * lost)
 
 
 def is_trained(name: str) -> bool:
@@ -33,52 +124,56 @@ def is_trained(name: str) -> bool:
 
 def is_index(name: str) -> bool:
     """Whether a tensor holds numbers of components, not numbers that are trained."""
-    return name.endswith(KEPT)
+    return ".gain_cell." in name and name.endswith(KEPT)
 
 
 def is_copy(name: str) -> bool:
-    """Whether a tensor says again what another says, so that no file needs it."""
-    return name.endswith(OF_QUERIES)
+    """Whether a tensor is what queries have of an index, so that no file of ours needs it."""
+    return name.endswith(".q.kept")
 
 
-def hold_indices(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Take up the indices among `tensors`, in place. Raises RunError where they are not of this model."""
-    from gaincell.integrations.hf.paired import load_pairing
-
-    load_pairing(model, tensors)
-
-
-def hold_any_indices(model: nn.Module, cells: Mapping[str, Any]) -> None:
-    """Make room for the indices of all layers, by name, whose values come later."""
-    some = {n: torch.arange(c.head_dim // 2).repeat(c.kv_heads, 1) for n, c in cells.items()}
-    hold_indices(model, {name + KEPT: kept for name, kept in some.items()})
-
-
-def copies(tensors: Mapping[str, Tensor], group: int) -> dict[str, Tensor]:
-    """The copies of indices that the state of a model has beside them, for so many query heads a group."""
-    kept = {name: tensor for name, tensor in tensors.items() if is_index(name)}
-    return {n.replace(KEPT, OF_QUERIES): index.repeat_interleave(group, 0) for n, index in kept.items()}
-
-
-def put(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
-    """Take up the indices among `tensors`, and the trained matrices into the weights, in place.
+def hold(model: PreTrainedModel, tensors: Mapping[str, Tensor | None]) -> None:
+    """Give an attached model the biases, exponents, normalisers and paired rows that are among stored
+    tensors, in place. Values of parameters come later; those of indices too, where they are None.
 
     Raises:
-        RunError: they are not those of this model.
+        RunError: they are not for this model, or some layers have them there and others have not.
+        ModelError: rows are paired, and the design has queries with a sign.
     """
-    from gaincell.integrations.hf.mixing import fold
+    cells = {name: module for name, module in model.named_modules() if isinstance(module, GainCellAttention)}
+    for what, ends in (PARTS | {"paired rows": (KEPT[1:],)}).items():
+        found = {n for n in tensors if ".gain_cell." in n and n.endswith(tuple(f".{end}" for end in ends))}
+        odd = found ^ {f"{cell}.{end}" for cell in cells for end in ends}
+        if found and odd:
+            raise RunError(f"{what} are not those of this model: {min(odd)} is in one only")
+        if found and what not in PARTS:
+            for name, cell in cells.items():
+                _pair(cell, name + KEPT, tensors[name + KEPT])
+        elif found and not has_part(model, what):
+            add_part(model, what)
 
-    hold_indices(model, tensors)
-    fold(model, tensors)
+
+def _pair(cell: GainCellAttention, name: str, kept: Tensor | None) -> None:
+    shape = (cell.kv_heads, cell.head_dim // 2)
+    if kept is None:
+        kept = torch.arange(shape[1]).repeat(cell.kv_heads, 1)
+    fits = kept.shape == shape and kept.dtype == torch.int64
+    if not fits or any(len({*row} & {*range(cell.head_dim)}) < shape[1] for row in kept.tolist()):
+        raise RunError(
+            f"{name} ({kept.dtype}, {tuple(kept.shape)}) does not name {shape[1]} of {cell.head_dim} "
+            f"components for each of {cell.kv_heads} heads"
+        )
+    cell.pair_rows(kept)
+
+
+def is_mixed(model: nn.Module) -> bool:
+    """Whether a model has matrices that are not in its weights."""
+    return any(is_trained(name) for name, _ in model.named_parameters())
 
 
 def check_folded(model: nn.Module, why: str) -> None:
-    """Refuse a model with matrices that are not in its weights, saying why and what to do.
-
-    Raises:
-        ModelError: it has some.
-    """
-    if any(is_trained(name) for name, _ in model.named_parameters()):
+    """Refuse a model with such matrices, saying why and what to do. Raises ModelError."""
+    if is_mixed(model):
         raise ModelError(f"the model has mixing, which {why}")
 
 

@@ -14,8 +14,7 @@ from gaincell.circuits import dac_code, write_dac
 from gaincell.errors import InputError
 from gaincell.integrations.hf.interface import RING
 from gaincell.integrations.hf.ring_tokens import Old, RingTokens, Step
-from gaincell.nn.asked import Asked
-from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.attention import Asked, GainCellAttention
 from gaincell.ops.gain_cell_attention import native_decode
 from gaincell.ops.gain_cell_attention.native_decode import RingDecoder
 
@@ -30,8 +29,8 @@ class RingLayer(CacheLayerMixin):
         attention: the layer's gain-cell attention, whose gains, offsets and write DAC make the codes.
         tokens: of all layers.
 
-    `key_codes`, `value_codes` [B, Hk, M, D]: uint8; the voltages themselves, u = V - V_offset, where the
-    design does not quantise them.
+    `codes`: of keys and values, [B, Hk, M, D], uint8; the voltages themselves, u = V - V_offset, where the
+    design does not quantise them; none before the first token.
     """
 
     is_sliding = False
@@ -42,27 +41,24 @@ class RingLayer(CacheLayerMixin):
         super().__init__()  # type: ignore[no-untyped-call]
         self.attention = attention
         self.tokens = tokens
+        self.codes: tuple[Tensor, ...] = ()
         self.codes_are_read = False
         """Whether the last step was read from the codes themselves, in compiled code."""
         self.finite = True
         """Whether no column holds a NaN; only then are codes read in compiled code."""
         self.passed: Callable[[], None] | None = None
         """Called when the step is over in this layer: after the last one, time passes."""
-        self._decode: RingDecoder | None = None
         self.pending = False
         """Whether what `update` gave out was not seen by the layer's attention yet."""
-        self.key_codes: Tensor | None = None
-        self.value_codes: Tensor | None = None
+        self._decode: RingDecoder | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
         """Make the empty ring, for keys of this batch size, type and device."""
         batch, heads, _, dim = key_states.shape
         design = self.attention.design
         kind = torch.uint8 if self._levels else torch.promote_types(key_states.dtype, torch.float32)
-        self.key_codes, self.value_codes = (
-            torch.zeros(batch, heads, design.window, dim, dtype=kind, device=key_states.device)
-            for _ in range(2)
-        )
+        shape = batch, heads, design.window, dim
+        self.codes = tuple(torch.zeros(shape, dtype=kind, device=key_states.device) for _ in range(2))
         self.dtype, self.device = key_states.dtype, key_states.device
         self.is_initialized = True
 
@@ -81,11 +77,10 @@ class RingLayer(CacheLayerMixin):
         """The new keys and values themselves, marked: the layer's attention gives them to `attend`."""
         if not self.is_initialized:
             self.lazy_initialization(key_states)
-        assert self.key_codes is not None
-        if key_states.shape[0] != self.key_codes.shape[0]:
+        if len(key_states) != len(self.codes[0]):
             raise InputError(
-                f"the ring holds {self.key_codes.shape[0]} sequences, the input has {key_states.shape[0]}; "
-                "make a new RingCache for another batch"
+                f"the ring holds {len(self.codes[0])} sequences, the input has {len(key_states)}; make a new "
+                "RingCache for another batch"
             )
         window = self.attention.design.window
         if self.tokens.columns != window:
@@ -113,7 +108,7 @@ class RingLayer(CacheLayerMixin):
         step = self.tokens.step or self.tokens.begin(index)
         attention = self.attention
         at = (index, index, sliding_window)
-        asked = attention.asked(query, key, value, attention.columns(query, key, value, *at))
+        asked = attention.asked(query, key, value, at)
         one, alone = key.shape[2] == 1, not step.held and not attention.design.front_differs
         written = (one or alone) and self._written_in_compiled_code(asked, step)
         total = self._decoded(asked, step, sliding_window) if written and one else None
@@ -124,12 +119,12 @@ class RingLayer(CacheLayerMixin):
             if not written:
                 self._keep(asked.volts, step)
                 self._settle()
-            attended = attention.answer(asked, *at)
+            attended = attention.answer(asked, at)
         else:
             old = self.tokens.old(step, index.device)
             keys, values = self._write(asked.volts, step, old)
-            seen = torch.cat([old.index, index], 1)
-            attended = attention.read(asked, keys, values, seen, index, sliding_window, old.extra_age)
+            at = (torch.cat([old.index, index], 1), index, sliding_window)
+            attended = attention.read(asked, keys, values, at, old.extra_age)
         if self.passed is not None:
             self.passed()
         return attended
@@ -137,14 +132,12 @@ class RingLayer(CacheLayerMixin):
     def _written_in_compiled_code(self, asked: Asked, step: Step) -> bool:
         """Whether the codes of the new tokens were written in compiled code; it does not serve all."""
         design, backend, scaling = self.attention.design, self.attention.backend, asked.scaling
-        if self._levels is None or not self.finite:
-            return False
-        if not (backend in ("auto", "decode") or backend.startswith("native")):
+        if self._levels is None or not self.finite or not backend.startswith(("auto", "decode", "native")):
             return False
         if native_decode.unsupported((*asked[:3], *(scaling or ())), design) is not None:
             return False
         scales = (None, None) if scaling is None else (scaling[2:4], scaling[4:6])
-        for codes, requested, scale in zip(self._codes, asked[1:3], scales, strict=True):
+        for codes, requested, scale in zip(self.codes, asked[1:3], scales, strict=True):
             if step.column is not None:
                 finite = native_decode.write_ring(requested, codes, step.column, design, scale)
             else:
@@ -156,33 +149,23 @@ class RingLayer(CacheLayerMixin):
         return True
 
     def _decoded(self, asked: Asked, step: Step, sliding_window: int | None) -> Tensor | None:
-        """What the arrays give for the query of one token, read from the codes in compiled code; None where
-        the query is no number.
-        """
+        """The sum for the query of one token, in compiled code; None where the query is no number."""
         attention, scaling = self.attention, asked.scaling
         if self._decode is None or self._decode.design is not attention.design:
             level = attention.backend.partition("native-")[2] or None
-            heads, kv_heads = attention.heads, attention.kv_heads
-            dim = asked.q.shape[3]
-            self._decode = RingDecoder(attention.design, heads, kv_heads, dim, attention.layer, level)
+            sizes = attention.heads, attention.kv_heads, asked.q.shape[3]
+            self._decode = RingDecoder(attention.design, *sizes, attention.layer, level)
         scales = () if scaling is None else (scaling[:2], scaling[6:])
-        return self._decode(asked.q, *self._codes, self.tokens.decoded(step, sliding_window), *scales)
-
-    @property
-    def _codes(self) -> tuple[Tensor, Tensor]:
-        assert self.key_codes is not None
-        assert self.value_codes is not None
-        return self.key_codes, self.value_codes
+        keys, values = self.codes
+        return self._decode(asked.q, keys, values, self.tokens.decoded(step, sliding_window), *scales)
 
     def _write(self, volts: tuple[Tensor, Tensor], step: Step, old: Old) -> list[Float[Tensor, "B Hk S D"]]:
         """Write requested voltages; the stored ones that the queries of the step see, oldest first."""
-        held = []
-        for codes in self._codes:
-            if len(old.columns) == 1:
-                held.append(codes[:, :, old.columns[0]])
-            else:
-                where = old.columns[:, None, :, None]
-                held.append(codes.gather(2, where.expand(-1, codes.shape[1], -1, codes.shape[3])))
+        if len(old.columns) == 1:
+            held = [codes[:, :, old.columns[0]] for codes in self.codes]
+        else:
+            where = old.columns[:, None, :, None]
+            held = [c.gather(2, where.expand(-1, c.shape[1], -1, c.shape[3])) for c in self.codes]
         fresh = [self._voltages(written) for written in self._keep(volts, step)]
         seen = [torch.cat([self._voltages(h).to(f.dtype), f], 2) for h, f in zip(held, fresh, strict=True)]
         self._settle()
@@ -192,17 +175,17 @@ class RingLayer(CacheLayerMixin):
         """Write requested voltages; what was written, in the order of the tokens."""
         self.finite &= not any(bool(requested.isnan().any()) for requested in volts)
         found = [self._written(requested) for requested in volts]
-        for codes, written in zip(self._codes, found, strict=True):
+        for codes, written in zip(self.codes, found, strict=True):
             codes[step.rows, :, step.columns] = written.detach()[step.rows, :, step.slots]
         return found
 
     def _settle(self) -> None:
         """See whether what was no number was overwritten."""
         if not self.finite and self._levels is not None:
-            self.finite = not any(bool((codes == NOT_A_NUMBER).any()) for codes in self._codes)
+            self.finite = not any(bool((codes == NOT_A_NUMBER).any()) for codes in self.codes)
 
     def _written(self, volts: Tensor) -> Tensor:
-        """What is kept of requested voltages: codes, or voltages where there is no quantisation to a byte."""
+        """What is kept of requested voltages: codes, or voltages where no byte holds one."""
         d = self.attention.design
         if self._levels is None:
             return write_dac(volts, d.dac_levels, d.v_min, d.v_max, d.v_offset)
@@ -226,13 +209,13 @@ class RingLayer(CacheLayerMixin):
 
     def held(self) -> tuple[Float[Tensor, "B Hk M D"], Float[Tensor, "B Hk M D"]]:
         """Voltages of keys and values as they were written, relative to V_offset, by column."""
-        keys, values = self._codes
-        return self._voltages(keys), self._voltages(values)
+        keys, values = map(self._voltages, self.codes)
+        return keys, values
 
     def reread(self, left: Float[Tensor, "B M"]) -> bool:
         """Write back what is left of the voltages, as the write DAC gives it; whether any code changed."""
         changed = False
-        for codes in self._codes if self.is_initialized else ():
+        for codes in self.codes:
             u = self._voltages(codes)
             read = self._written(u * left[:, None, :, None].to(u) + self.attention.design.v_offset)
             changed |= bool((read != codes).any())
@@ -256,13 +239,11 @@ class RingLayer(CacheLayerMixin):
 
     def reset(self) -> None:
         """Forget all tokens."""
-        self.pending, self.is_initialized, self.finite = False, False, True
-        self.key_codes = self.value_codes = None
+        self.pending, self.is_initialized, self.finite, self.codes = False, False, True, ()
 
     def select(self, rows: Tensor) -> None:
         """Let sequence n continue what sequence rows[n] has written."""
-        if self.is_initialized:
-            self.key_codes, self.value_codes = (codes[rows.to(codes.device)] for codes in self._codes)
+        self.codes = tuple(codes[rows.to(codes.device)] for codes in self.codes)
 
     def offload(self) -> None:
         """Refused: a ring is small and stays where it is."""

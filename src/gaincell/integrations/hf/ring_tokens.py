@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from gaincell.arrays.clock import Clock
+from gaincell.chips.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.masks import PADDING
 from gaincell.nn.attention import GainCellAttention
@@ -19,13 +20,14 @@ from gaincell.units import Second
 
 @dataclass(frozen=True)
 class Old:
-    """The tokens held before a step that its queries may see, oldest first."""
+    """The tokens held before a step that its queries may see, oldest first.
+
+    columns: where they are; one row if all are alike.  extra_age: see `attention_from_voltages`.
+    """
 
     index: Int[Tensor, "B S"]
     columns: Int[Tensor, "#B S"]
-    """Where they are; one row if all are alike."""
     extra_age: Float[Tensor, "B S"]
-    """See `attention_from_voltages`."""
 
 
 @dataclass
@@ -35,6 +37,8 @@ class Step:
     index [B, T]: of the real token in each slot, -1 for padding.  held: columns held before it that its
     queries may see.  alike: whether all sequences have as many.  rows, slots, columns: of the tokens that
     stay, and where they go.  column: of the first, if it is the same of every sequence and none has padding.
+    decoded: what the query of one token sees of the ring, by sliding window.  old: what is held before. Both
+    are found when they are asked for.
     """
 
     index: Int[Tensor, "B T"]
@@ -44,10 +48,8 @@ class Step:
     slots: Int[Tensor, " n"]
     columns: Int[Tensor, " n"]
     column: int | None
-    decoded: dict[int | None, Slots]
-    """What the query of one token sees of the ring, by sliding window."""
+    decoded: dict[int | None, Slots] = field(default_factory=dict)
     old: Old | None = None
-    """What is held before; found when it is asked for."""
 
 
 class RingTokens:
@@ -68,18 +70,22 @@ class RingTokens:
     def reset(self) -> None:
         """Forget all tokens; the clock goes on."""
         self.slots, self.step = 0, None
-        self.count, self.waited = (torch.zeros(0, dtype=torch.int64) for _ in range(2))
-        self.write_times = torch.zeros(0, self.columns, dtype=torch.float64)
-        self._real = torch.zeros(0, 0, dtype=torch.bool)
+        self._begin(0)
+
+    def _begin(self, sequences: int) -> None:
+        self.count, self.waited = (torch.zeros(sequences, dtype=torch.int64) for _ in range(2))
+        self.write_times = torch.zeros(sequences, self.columns, dtype=torch.float64)
+        self._real = torch.zeros(sequences, 0, dtype=torch.bool)
         """[B, last slots, at most M] whether they hold a token."""
 
     @property
-    def _period(self) -> Second:
-        return self.attention.design.token_period
+    def design(self) -> Design:
+        """Of all layers, which `set_design` may exchange."""
+        return self.attention.design
 
     @property
     def _now(self) -> Float[Tensor, " B"]:
-        return self.clock.now - self.waited.double() * self._period
+        return self.clock.now - self.waited.double() * self.design.token_period
 
     @property
     def valid(self) -> Tensor:
@@ -87,16 +93,12 @@ class RingTokens:
         return torch.arange(self.columns) < self.count[:, None]
 
     def begin(self, index: Int[Tensor, "B T"]) -> Step:
-        """The step that writes tokens of these indices, -1 for padding.
-
-        Raises:
-            ModelError: they do not follow those that the columns hold.
+        """The step that writes tokens of these indices, -1 for padding. Raises ModelError: they do not follow
+        those that the columns hold.
         """
         device, index = index.device, index.cpu()
         if self.slots == 0:
-            self.count, self.waited = (torch.zeros(len(index), dtype=torch.int64) for _ in range(2))
-            self.write_times = torch.zeros(len(index), self.columns, dtype=torch.float64)
-            self._real = torch.zeros(len(index), 0, dtype=torch.bool)
+            self._begin(len(index))
         real = index != PADDING
         follows = torch.where(real, self.count[:, None] + real.cumsum(1) - 1, PADDING)
         if not torch.equal(index, follows):
@@ -120,7 +122,6 @@ class RingTokens:
             slots=slots.to(device),
             columns=columns.to(device),
             column=int(index[0, 0]) % window if alike and bool(real.all()) else None,
-            decoded={},
         )
         return self.step
 
@@ -129,7 +130,7 @@ class RingTokens:
         if step.old is None:
             old = self.count[:, None] - torch.arange(step.held, 0, -1)
             columns = old.clamp(min=0) % self.columns
-            regular = (self.count[:, None] - old).double() * self._period
+            regular = (self.count[:, None] - old).double() * self.design.token_period
             extra_age = self._now[:, None] - self.write_times.gather(1, columns) - regular
             found = torch.where(old < 0, PADDING, old), columns[:1] if step.alike else columns, extra_age
             step.old = Old(*(t.to(device) for t in found))
@@ -138,20 +139,17 @@ class RingTokens:
     def decoded(self, step: Step, sliding_window: int | None) -> Slots:
         """What the query of a step of one token sees of the ring, that token included."""
         if sliding_window not in step.decoded:
-            design = self.attention.design
-            window = design.window if sliding_window is None else min(design.window, sliding_window)
-            query = step.index
+            design, query = self.design, step.index
+            window = min(design.window, sliding_window or design.window)
             columns = torch.arange(min(self.columns, max(1, int(query.max()) + 1)))
             age = (query - columns) % self.columns
             seen = (query != PADDING) & (age <= query) & (age < window)
             tile = torch.where(seen, columns // design.tile, -1)
             seconds = (self._now[:, None] - self.write_times[:, : len(columns)]).clamp(min=0.0)
             seconds = torch.where(age == 0, 0.0, seconds)
-            tau = design.tau
-            left = torch.ones_like(seconds) if tau is None else torch.exp(-seconds / tau)
-            step.decoded[sliding_window] = native_decode.make_slots(
-                columns, tile, left, query[:, -1].clamp(min=0), design
-            )
+            left = torch.ones_like(seconds) if design.tau is None else torch.exp(-seconds / design.tau)
+            tokens = query[:, -1].clamp(min=0)
+            step.decoded[sliding_window] = native_decode.make_slots(columns, tile, left, tokens, design)
         return step.decoded[sliding_window]
 
     def finish(self) -> int:
@@ -161,7 +159,7 @@ class RingTokens:
         real = index != PADDING
         new, taken = real.sum(1), int(real.any(0).sum())
         since = index[rows, self.step.slots.cpu()] - self.count[rows]
-        self.write_times[rows, columns] = self._now[rows] + since.double() * self._period
+        self.write_times[rows, columns] = self._now[rows] + since.double() * self.design.token_period
         self.step = None
         self.slots += index.shape[1]
         self.count = self.count + new
@@ -170,10 +168,8 @@ class RingTokens:
         return taken
 
     def crop(self, slots: int) -> None:
-        """Forget the last slots, to `slots` of them, or -n: n fewer. The clock does not go back.
-
-        Raises:
-            InputError: tokens were overwritten that would have to come back.
+        """Forget the last slots, to `slots` of them, or -n: n fewer. The clock does not go back. Raises
+        InputError: tokens were overwritten that would have to come back.
         """
         left = slots if slots > 0 else self.slots + slots
         if left >= self.slots:

@@ -39,21 +39,20 @@ AGAIN = "start again with another --out"
 
 
 class Hardware(NamedTuple):
-    """What ``hardware.safetensors`` says about itself."""
+    """What ``hardware.safetensors`` says about itself.
+
+    base: the base model, as ``load_model`` takes it; of a hub model with the commit, where it was known.
+    base_sha256: fingerprint that it had.  design_hash: of the design it was saved with.
+    """
 
     base: str
-    """the base model, as ``load_model`` takes it; of a hub model with the commit, where it was known"""
     base_sha256: str
-    """fingerprint the base model had"""
     design_hash: str
-    """hash of the design it was saved with"""
 
 
 class Run:
-    """A RUN. Each part is read, and refused with a `RunError`, when it is first asked for.
-
-    Args:
-        run: the directory, the name of one that is shipped, or one on the hub.
+    """A RUN: a directory, the name of one that is shipped, or one on the hub. Each part is read, and refused
+    with a `RunError`, when it is first asked for.
 
     `name`: as it was given.  `folder`: where it is read from; what was given where there is none, so that
     errors name that.
@@ -72,12 +71,12 @@ class Run:
     def hardware(self) -> Hardware:
         """What it says about its base model and design, without loading either."""
         metadata = self.metadata()
-        missing = [key for key in Hardware._fields if key not in metadata]
-        if missing:
+        try:
+            return Hardware(*(metadata[key] for key in Hardware._fields))
+        except KeyError as error:
             raise RunError(
-                f"{self.file()} does not say its {missing[0]}: it is damaged; save the model again"
-            )
-        return Hardware(*(metadata[key] for key in Hardware._fields))
+                f"{self.file()} does not say its {error.args[0]}: it is damaged; save the model again"
+            ) from error
 
     @cached_property
     def design(self) -> Design:
@@ -113,8 +112,6 @@ class Run:
         """Tokens that the saved model, or a stage, was trained on; 0 where no run.json says it."""
         found = self.result_of(stage)
         return 0 if found is None else found.training_tokens
-
-    # -- stages ----------------------------------------------------------------------------------------------
 
     def file(self, stage: str | None = None) -> Path:
         """Where the tensors of the saved model, or of a stage, are."""
@@ -177,17 +174,12 @@ class Run:
         design = load_design(path)
         return design.replace(cell=plan["cell"]) if plan["cell"] else design
 
-    # -- the base model --------------------------------------------------------------------------------------
-
     def base(
         self, base: str | os.PathLike[str] | None = None, dtype: torch.dtype | None = torch.float32
     ) -> BaseModel:
-        """Load the base model, as it was when the RUN was made.
+        """Load the base model, as it was when the RUN was made. Raises RunError: it is not found, or changed.
 
         base: where it is now, if not where it was.  dtype: see `load_base`.
-
-        Raises:
-            RunError: it is not found, or has changed.
         """
         where, sha256 = f"{self.folder}: ", None
         if self.saved:
@@ -215,10 +207,7 @@ def is_run(path: str | os.PathLike[str]) -> bool:
 def find_base(
     model: str | os.PathLike[str] | None, dtype: torch.dtype | None = torch.float32, where: str = ""
 ) -> BaseModel:
-    """Load a base model, in software, also where it was saved attached; raises RunError where it cannot be.
-
-    where: who needs it.
-    """
+    """Load a base model for `where`, in software, also where it was saved attached. Raises RunError."""
     if not model:
         raise RunError(
             "the model does not say which pretrained model it was made from: load it with gaincell's "

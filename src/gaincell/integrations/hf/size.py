@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from gaincell.chips.design import Design
-from gaincell.chips.design_file import design_from, load_design
+from gaincell.chips.design_file import load_design
 from gaincell.costs.activity import Activity
 from gaincell.costs.roll_up import ModelCost, of_model
 from gaincell.costs.size import ModelSize, shipped_sizes
 from gaincell.costs.technology import load_technology
 from gaincell.errors import ModelError
-from gaincell.files import read_json
-from gaincell.integrations.hf.adapter_source import adapter_record
-from gaincell.integrations.hf.base_model import check_config
+from gaincell.integrations.hf.base_model import without_weights
+from gaincell.integrations.hf.completeness import stored_types
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
-from gaincell.integrations.hf.digital_scaling import EXPONENTS
-from gaincell.integrations.hf.pretrained import ARRAYS, METHOD, check_version
+from gaincell.integrations.hf.hardware_record import recorded_design, saved_record
+from gaincell.integrations.hf.pretrained import ARRAYS
 from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.sources import (
-    FORMS,
-    Source,
+    adapter_record,
     find_source,
-    in_one_line,
     is_adapter_on_hub,
     without_revision,
 )
 from gaincell.integrations.hf.support import attention_modules, geometry, own_window
 from gaincell.nn.array_normaliser import NORMALISER
+from gaincell.nn.attention import EXPONENTS
 
 
 def cost(
@@ -59,7 +55,7 @@ def cost(
     Args:
         design: the chip, the name of a shipped one, or a ``.toml`` file.
         model: the configuration of a model of transformers, of which only sizes are used.
-        activity: measured (`gaincell.evaluation.activity`); None: every code is taken to be equally likely.
+        activity: measured (`gaincell.evaluation.activity`); None: every code is equally likely.
         technology: a process by its name or file.
 
     Raises:
@@ -74,21 +70,17 @@ def cost(
 
 
 def model_size(model: str | os.PathLike[str]) -> ModelSize:
-    """Sizes of a model, a RUN, or one of costs/models.toml by its name there.
-
-    Raises:
-        ModelError: it cannot be found, is not supported, or its layers differ in size.
-        RunError: the RUN is damaged.
+    """Sizes of a model, a RUN, or one of costs/models.toml by its name there. Raises ModelError: it cannot be
+    found, is not supported, or its layers differ in size; RunError: the RUN is damaged.
     """
     name = os.fspath(model)
     shipped = shipped_sizes()
     if name in shipped:
         return shipped[name]
     run = Run(name)
-    base = run.hardware.base if run.saved else name
-    source = find_source(base, f"{name}: " if base != name else "")
+    source = find_source(run.hardware.base, f"{name}: ") if run.saved else find_source(name)
     size = size_of(without_weights(source), Path(without_revision(source.id)).name)
-    held = {name for name in _names(hardware_files(name)) if ARRAYS in name}
+    held = {name for name in stored_types(hardware_files(name)) if ARRAYS in name}
     return replace(
         size,
         column_gains=any(tensor.endswith(EXPONENTS) for tensor in held),
@@ -98,8 +90,7 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
 
 def hardware_files(model: str | os.PathLike[str]) -> list[Path]:
     """The files that hold the weights, gains and offsets of a MODEL or a RUN, without its base model's."""
-    run = Run(model)
-    if run.saved:
+    if (run := Run(model)).saved:
         return [run.file()]
     source = find_source(run.name)
     if source.adapter is not None:
@@ -109,11 +100,8 @@ def hardware_files(model: str | os.PathLike[str]) -> list[Path]:
 
 def run_design(model: str | os.PathLike[str]) -> Path | Design | None:
     """The design of a RUN, or of what `save_pretrained` wrote of an attached model or of an adapter on one;
-    None for other models.
-
-    Raises:
-        RunError, DesignError: a newer gaincell wrote it, or it is damaged.
-        ModelError: the model cannot be found.
+    None for other models. Raises RunError, DesignError: a newer gaincell wrote it, or it is damaged;
+    ModelError: the model cannot be found.
     """
     if (run := Run(model)).saved:
         return run.folder / DESIGN
@@ -121,15 +109,12 @@ def run_design(model: str | os.PathLike[str]) -> Path | Design | None:
         return None
     source = find_source(os.fspath(model))
     if source.adapter is not None:
-        return design_from(adapter_record(source.adapter).get("design"), f"{source.adapter}: its design")
+        return recorded_design(adapter_record(source.adapter), str(source.adapter))
     file = source.directory / "config.json"
     if source.gguf is not None or not file.is_file():
         return None
-    record = read_json(file).get("quantization_config") or {}
-    if record.get("quant_method") != METHOD:
-        return None
-    check_version(record, str(file))
-    return design_from(record.get("design"), f"{file}: its design")
+    record = saved_record(file)
+    return None if record is None else recorded_design(record, str(file))
 
 
 def saved_design(model: str | os.PathLike[str]) -> Design | None:
@@ -139,30 +124,14 @@ def saved_design(model: str | os.PathLike[str]) -> Design | None:
     return None if found is None else load_design(found)
 
 
-def without_weights(source: Source) -> Any:
-    """The model of a source, without reading its weights. Raises ModelError."""
-    check_config(source)
-    try:
-        config: Any = AutoConfig.from_pretrained(**source.arguments)
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
-    except Exception as error:
-        raise ModelError(f"cannot read the sizes of {source.id!r}: {in_one_line(error)}. {FORMS}") from error
-
-
 def size_of(model: Any, title: str) -> ModelSize:
-    """Sizes of a model of transformers that is not attached.
-
-    Raises:
-        ModelError: it is not supported, or its layers differ in size.
+    """Sizes of a model of transformers that is not attached. Raises ModelError: it is not supported, or its
+    layers differ in size.
     """
     modules = list(attention_modules(model).values())
     sizes = {geometry(module) for module in modules}
     if len(sizes) > 1:
         raise ModelError(f"{title}: its layers have heads of different sizes; costs are of equal layers only")
-    heads, kv_heads, head_dim = sizes.pop()
     config, output = model.config.get_text_config(), model.get_output_embeddings()
     weights = sum(
         module.weight.numel()
@@ -176,21 +145,10 @@ def size_of(model: Any, title: str) -> ModelSize:
         title=title,
         source="its configuration",
         layers=len(modules),
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
+        **sizes.pop()._asdict(),
         hidden=config.hidden_size,
         linear_weights=weights,
         vocabulary=config.vocab_size,
         tokens=context_of(model) or LONGEST_BLOCK,
         sliding_window=own_window(modules[0]) or 0,
     )
-
-
-def _names(files: Iterable[Path]) -> set[str]:
-    """Names of the tensors in safetensors files."""
-    found: set[str] = set()
-    for path in files:
-        with safe_open(path, framework="pt") as file:
-            found |= set(file.keys())
-    return found

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.integrations.hf.attach import computes_softmax, not_yet_calibrated, set_attention
 from gaincell.integrations.hf.interface import arrays_of
 from gaincell.integrations.hf.support import attention_modules
-from gaincell.nn.softmax import softmax_attention
+from gaincell.nn.attention import SoftmaxAttention
 
 See = Callable[[int, Any, tuple[Any, ...], Tensor], None]
 """Called with the number of a layer, its GainCellAttention, what that was called with, and the output of
@@ -50,15 +50,35 @@ def softmax_passthrough(model: PreTrainedModel, see: See) -> Iterator[None]:
 
 
 @torch.no_grad()
-def observe_softmax(model: PreTrainedModel, ids: Int[Tensor, "B T"], see: See) -> None:
-    """Pass some text without padding through an attached model, with softmax passed on; the model is then as
-    it was.
-    """
-    attention = "softmax" if computes_softmax(model) else "gain-cell"
-    with ExitStack() as hooks:
-        hooks.enter_context(softmax_passthrough(model, see))
-        hooks.callback(set_attention, model, attention)  # type: ignore[arg-type]
-        hooks.callback(model.train, model.training)
-        set_attention(model, "gain-cell")
+def pass_through(
+    model: PreTrainedModel, ids: Int[Tensor, "B T"], attention: Literal["gain-cell", "softmax"]
+) -> None:
+    """Pass some text without padding through an attached model, which is then as it was."""
+    before: Literal["gain-cell", "softmax"] = "softmax" if computes_softmax(model) else "gain-cell"
+    with ExitStack() as after:
+        after.callback(set_attention, model, before)
+        after.callback(model.train, model.training)
+        set_attention(model, attention)
         model.eval()
         model.base_model(input_ids=ids.to(next(model.parameters()).device, torch.long), use_cache=False)
+
+
+def observe_softmax(model: PreTrainedModel, ids: Int[Tensor, "B T"], see: See) -> None:
+    """`pass_through` the arrays, with softmax passed on."""
+    with softmax_passthrough(model, see):
+        pass_through(model, ids, "gain-cell")
+
+
+def softmax_attention(
+    q: Float[Tensor, "B H T D"],
+    k: Float[Tensor, "B Hk T D"],
+    v: Float[Tensor, "B Hk T D"],
+    scaling: float,
+    window: int | None,
+) -> Float[Tensor, "B H T D"]:
+    """Causal softmax attention without padding; `window` is the model's own sliding window."""
+    age = torch.arange(q.shape[2], device=q.device)
+    age = age[:, None] - age[None, :]
+    seen = (age >= 0) & (age < (window or q.shape[2]))
+    found: Tensor = SoftmaxAttention()(q, k, v, seen, scaling)
+    return found

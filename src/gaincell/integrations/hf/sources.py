@@ -1,6 +1,7 @@
-"""Finding and reading pretrained models: embedded, local, GGUF, from the hub.
+"""Where pretrained models, and adapters of peft on gain-cell arrays, are read from: here or from the hub.
 
-Whatever goes wrong on the way ends in one ``ModelError`` that says what was tried and what is allowed.
+`adapter_config.json` of an adapter (peft_files.py) names its base model and holds the chip. Whatever goes
+wrong on the way ends in one ``ModelError`` that says what was tried and what is allowed.
 """
 
 import fnmatch
@@ -8,6 +9,7 @@ import importlib.util
 import os
 import re
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,15 +17,12 @@ from textwrap import shorten
 from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
-from transformers import (
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
 from gaincell.errors import ModelError
-from gaincell.files import check_text
-from gaincell.integrations.hf.adapter_source import CONFIG as ADAPTER
-from gaincell.integrations.hf.adapter_source import WEIGHTS as ADAPTER_WEIGHTS
-from gaincell.integrations.hf.adapter_source import adapted_model, is_adapter
+from gaincell.files import check_text, read_json
+from gaincell.integrations.hf.hardware_record import check_version
+from gaincell.integrations.hf.pretrained import METHOD
 from gaincell.shipped import FOLDERS, available, begun
 
 TINY = "tiny"
@@ -37,32 +36,31 @@ FORMS = (
     "adapter of peft on gain-cell arrays"
 )
 
+ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", ADAPTER_WEIGHTS)
 """Files that hold weights, the preferred kind first."""
-
 _TEXTS = ("*.json", "*.model", "*.txt", "*.jinja")
 """Files of a model besides its weights."""
-
-
 _HUB_ID = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?:@([\w.-]+))?")
 """A model of the hub, and its revision."""
-
 _HUB_TIMEOUT = 10.0
 """Seconds to wait for the hub's first answer."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a pretrained model is read from."""
+    """Where a pretrained model is read from.
+
+    id: what to give to ``load_model`` to get the model again; of a hub model ID@COMMIT.
+    directory: where its files are.  gguf: name of the GGUF file there, if it is one.
+    adapter: directory of an adapter of peft that is merged into it; `id` is then that of the base model.
+    """
 
     id: str
-    """what to give to ``load_model`` to get the model again; of a hub model ID@COMMIT"""
     directory: Path
-    """where its files are"""
     gguf: str | None = None
-    """name of the GGUF file in the directory, if it is one"""
     adapter: Path | None = None
-    """directory of an adapter of peft that is merged into it; `id` is then that of the base model"""
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -103,16 +101,16 @@ def find_source(model: str, where: str = "", base: str | os.PathLike[str] | None
         RunError: a newer gaincell wrote the adapter.
     """
     found = _find_source(model, where)
-    if not is_adapter(found.directory):
+    if not _is_adapter(found.directory):
         return found
     adapter = found.directory
     needed = f"{adapter}: its base model is needed: "
-    named = os.fspath(base) if base is not None else adapted_model(adapter)
+    named = os.fspath(base) if base is not None else _adapted_model(adapter)
     try:
         beneath = _find_source(named, needed)
     except ModelError as error:
         raise ModelError(f"{needed}{error}") from error
-    if is_adapter(beneath.directory):
+    if _is_adapter(beneath.directory):
         raise ModelError(f"{adapter}: its base model {named} is an adapter itself")
     return replace(beneath, adapter=adapter)
 
@@ -127,7 +125,7 @@ def _find_source(model: str, where: str) -> Source:
             raise ModelError(f"there is no file {model!r}. {FORMS}")
         return Source(str(path.resolve()), path.parent, gguf=path.name)
     if path.is_dir():
-        if not is_adapter(path) and not (path / "config.json").is_file():
+        if not _is_adapter(path) and not (path / "config.json").is_file():
             what = begun(path) or f"holds neither a model (config.json) nor a RUN. {FORMS}"
             raise ModelError(f"directory {model!r} {what}")
         for text in sorted(path.glob("*.json")):
@@ -135,7 +133,7 @@ def _find_source(model: str, where: str) -> Source:
                 check_text(text)
             except OSError as error:
                 raise ModelError(f"cannot read model {model!r}: {error}. {FORMS}") from error
-        return Source(str(path.resolve()), path.resolve() if is_adapter(path) else path)
+        return Source(str(path.resolve()), path.resolve() if _is_adapter(path) else path)
     if model.startswith("adapters/"):
         raise ModelError(
             f"there is no adapter {model!r} here, and none of that name is shipped; shipped: "
@@ -144,7 +142,7 @@ def _find_source(model: str, where: str) -> Source:
     hub = _HUB_ID.fullmatch(model)
     if hub is None or model.startswith((".", "~")):
         raise ModelError(f"there is no file or directory {model!r}. {FORMS}")
-    directory = _hub_directory(hub[1], hub[2], where)
+    directory = _hub_model(hub[1], hub[2], where)
     return Source(f"{hub[1]}@{directory.name}", directory)
 
 
@@ -172,28 +170,59 @@ def _smollm2() -> Source:
 _NAMED = {TINY: _tiny, SMOLLM2: _smollm2}
 
 
-@cache
-def hub_directory(name: str, needed: str, wanted: tuple[str, ...]) -> Path | None:
-    """The files `wanted` of a repository of the hub that has the file `needed`; None: there is none, or it
-    does not answer. Announces a download.
+# -- adapters --------------------------------------------------------------------------------------------
 
-    name: OWNER/NAME, or OWNER/NAME@REVISION.
+
+def _is_adapter(directory: Path) -> bool:
+    """Whether a directory holds an adapter of peft. Raises ModelError where it holds a model too."""
+    if not (directory / ADAPTER).is_file():
+        return False
+    if (directory / "config.json").is_file():
+        raise ModelError(
+            f"{directory} holds a model and an adapter ({ADAPTER}): move the adapter into its own directory"
+        )
+    return True
+
+
+def adapter_record(directory: Path) -> dict[str, Any]:
+    """What `adapter_config.json` says about the hardware of its adapter: `peft_files.adapter_record`. Raises
+    ModelError: it cannot be read, or is for softmax attention; RunError: a newer gaincell wrote it.
     """
-    hub = _HUB_ID.fullmatch(name)
-    if hub is None or "/" not in hub[1] or name.startswith((".", "~", *FOLDERS)):
-        return None
+    file = directory / ADAPTER
+    record = (_entries(file).get("auto_mapping") or {}).get(METHOD)
+    if not isinstance(record, dict):
+        raise ModelError(
+            f"{file} is of an adapter for softmax attention, without a chip: merge it into its base model "
+            "(peft: merge_and_unload), save that model, and give it to gaincell map"
+        )
+    check_version(record, str(file))
+    return record
+
+
+def _adapted_model(directory: Path) -> str:
+    """The base model that an adapter names, as MODEL, with its commit where that is known."""
+    adapter_record(directory)
+    entries = _entries(directory / ADAPTER)
+    base, revision = entries.get("base_model_name_or_path"), entries.get("revision")
+    if not isinstance(base, str) or not base:
+        raise ModelError(
+            f"{directory / ADAPTER} names no base model: write its name or directory into "
+            "base_model_name_or_path, or give base="
+        )
+    return f"{base}@{revision}" if revision and not Path(base).exists() else base
+
+
+def _entries(file: Path) -> dict[str, Any]:
     try:
-        for file in (needed, "config.json"):  # a model is no RUN
-            cached = try_to_load_from_cache(hub[1], file, revision=hub[2])
-            if isinstance(cached, str):
-                return Path(cached).parent if file == needed else None
-        info = HfApi().model_info(hub[1], revision=hub[2], timeout=_HUB_TIMEOUT)
-        if needed not in {file.rfilename for file in info.siblings or []}:
-            return None
-        print(f"downloading {hub[1]}, revision {info.sha}, from the hub", file=sys.stderr)
-        return Path(snapshot_download(hub[1], revision=info.sha, allow_patterns=list(wanted)))
-    except Exception:  # whoever needs the model says why there is none
-        return None
+        found = read_json(file)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{file} holds no settings of an adapter; save it again")
+    return found
+
+
+# -- the hub ---------------------------------------------------------------------------------------------
 
 
 def is_adapter_on_hub(name: str) -> bool:
@@ -201,28 +230,66 @@ def is_adapter_on_hub(name: str) -> bool:
     return hub_directory(name, ADAPTER, (ADAPTER, ADAPTER_WEIGHTS, *_TEXTS)) is not None
 
 
-def _hub_directory(model: str, revision: str | None = None, where: str = "") -> Path:
-    """The files of a model of the hub, in a directory with the name of the commit: from its local cache if
-    they are there, else downloaded, which is announced.
-
-    The hub is asked once, with a short time limit, before anything that would try again and again.
+@cache
+def hub_directory(name: str, needed: str, wanted: tuple[str, ...]) -> Path | None:
+    """The files `wanted` of a repository of the hub, OWNER/NAME or OWNER/NAME@REVISION, that has the file
+    `needed`; None: there is none, or it does not answer. Announces a download.
     """
+    hub = _HUB_ID.fullmatch(name)
+    if hub is None or "/" not in hub[1] or name.startswith((".", "~", *FOLDERS)):
+        return None
+    try:
+        if cached := _cached(hub[1], hub[2], needed):
+            return cached
+        if _cached(hub[1], hub[2], "config.json"):  # a model is no RUN
+            return None
+        return _downloaded(hub[1], hub[2], lambda names: wanted if needed in names else ())
+    except Exception:  # whoever needs the model says why there is none
+        return None
+
+
+def _hub_model(model: str, revision: str | None, where: str) -> Path:
+    """The files of a model of the hub, in a directory with the name of the commit."""
+
+    def wanted(names: list[str]) -> Sequence[str]:
+        weights = next((p for p in WEIGHTS if fnmatch.filter(names, p)), WEIGHTS[0])
+        return weights, *_TEXTS
+
     try:
         for file in ("config.json", ADAPTER):
-            cached = try_to_load_from_cache(model, file, revision=revision)
-            if isinstance(cached, str) and any(any(Path(cached).parent.glob(kind)) for kind in WEIGHTS):
-                return Path(cached).parent
-        info = HfApi().model_info(model, revision=revision, timeout=_HUB_TIMEOUT)
-        names = [file.rfilename for file in info.siblings or []]
-        weights = next((p for p in WEIGHTS if fnmatch.filter(names, p)), WEIGHTS[0])
-        print(f"{where}downloading {model}, revision {info.sha}, from the hub", file=sys.stderr)
-        return Path(snapshot_download(model, revision=info.sha, allow_patterns=[weights, *_TEXTS]))
+            cached = _cached(model, revision, file)
+            if cached is not None and any(any(cached.glob(kind)) for kind in WEIGHTS):
+                return cached
+        found = _downloaded(model, revision, wanted, where)
+        assert found is not None
+        return found
     except Exception as error:
         named = f"{model}@{revision}" if revision else model
         raise ModelError(
             f"model {named!r} is not a file or directory here, not in the hub's local cache, and the hub "
             f"does not give it ({in_one_line(error)}). {FORMS}"
         ) from error
+
+
+def _cached(model: str, revision: str | None, file: str) -> Path | None:
+    """Where the hub's local cache has a file of a repository."""
+    found = try_to_load_from_cache(model, file, revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _downloaded(
+    model: str, revision: str | None, wanted: Callable[[list[str]], Sequence[str]], where: str = ""
+) -> Path | None:
+    """The files of a repository that are `wanted`, by the names of all; None: none are. Announces a download.
+
+    The hub is asked once, with a short time limit, before anything that would try again and again.
+    """
+    info = HfApi().model_info(model, revision=revision, timeout=_HUB_TIMEOUT)
+    patterns = wanted([file.rfilename for file in info.siblings or []])
+    if not patterns:
+        return None
+    print(f"{where}downloading {model}, revision {info.sha}, from the hub", file=sys.stderr)
+    return Path(snapshot_download(model, revision=info.sha, allow_patterns=list(patterns)))
 
 
 def in_one_line(error: BaseException) -> str:

@@ -15,22 +15,17 @@ from gaincell.errors import ModelError
 
 
 class Geometry(NamedTuple):
-    """Sizes of one attention module."""
+    """Sizes of one attention module: query heads H, key/value heads Hk, and D."""
 
     heads: int
-    """query heads H"""
     kv_heads: int
-    """key/value heads Hk"""
     head_dim: int
-    """D"""
 
 
 def attention_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """All attention modules of ``model`` by name, in the order of their layers.
-
-    Raises:
-        ModelError: there is none that goes through transformers' attention interface, or one of them
-            does something that gain-cell attention does not model; all such features are named.
+    """All attention modules of ``model`` by name, in the order of their layers. Raises ModelError: there is
+    none that goes through transformers' attention interface, or one of them does something that gain-cell
+    attention does not model; all such features are named.
     """
     found = {name: module for name, module in model.named_modules() if _uses_attention_interface(module)}
     problems = _model_problems(model)
@@ -38,37 +33,34 @@ def attention_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
         problems = ["attention that does not go through transformers' AttentionInterface"]
     for name, module in found.items():
         problems += [f"{feature} ({name})" for feature in _module_problems(module)]
-    problems += _layer_problems(found)
+    if len({_get(module, "layer_idx") for module in found.values()}) < len(found):
+        problems.append("several attention modules with the same layer index")  # the same physical arrays
     if problems:
         raise ModelError(
             f"{type(model).__name__} uses {_shorten(problems)}: not modelled by gain-cell attention "
             "(allowed: decoders with plain causal self-attention through transformers' AttentionInterface, "
             "with or without grouped heads and sliding windows)"
         )
-    return dict(sorted(found.items(), key=lambda item: _attribute(item[1], "layer_idx")))
+    return dict(sorted(found.items(), key=lambda item: _get(item[1], "layer_idx")))
 
 
 def geometry(module: nn.Module) -> Geometry:
     """Heads, key/value heads and head dimension of one attention module."""
     config = module.config
-    heads = _attribute(module, "num_heads") or _attribute(config, "num_attention_heads")
-    kv_heads = _attribute(config, "num_key_value_heads") or heads
-    groups = _attribute(module, "num_key_value_groups") or heads // kv_heads
-    head_dim = (
-        _attribute(module, "head_dim")
-        or _attribute(module, "head_size")
-        or _attribute(config, "head_dim")
-        or _attribute(config, "hidden_size") // heads
-    )
+    heads = _get(module, "num_heads") or _get(config, "num_attention_heads")
+    kv_heads = _get(config, "num_key_value_heads") or heads
+    groups = _get(module, "num_key_value_groups") or heads // kv_heads
+    own = _get(module, "head_dim") or _get(module, "head_size") or _get(config, "head_dim")
+    head_dim = own or _get(config, "hidden_size") // heads
     return Geometry(heads, heads // groups, head_dim)
 
 
 def own_window(module: nn.Module) -> int | None:
     """The sliding window that the configuration gives to this module's layer, None for full attention."""
-    types = _attribute(module.config, "layer_types")
-    if types is not None and types[_attribute(module, "layer_idx")] != "sliding_attention":
+    types = _get(module.config, "layer_types")
+    if types is not None and types[_get(module, "layer_idx")] != "sliding_attention":
         return None
-    window: int | None = _attribute(module.config, "sliding_window")
+    window: int | None = _get(module.config, "sliding_window")
     return window
 
 
@@ -79,62 +71,53 @@ def _uses_attention_interface(module: nn.Module) -> bool:
 
 def _model_problems(model: PreTrainedModel) -> list[str]:
     """What the configuration, or the absence of an attention interface, says about the whole model."""
-    config = model.config.get_text_config()
-    problems = []
-    if _attribute(model.config, "is_encoder_decoder"):
-        problems.append("an encoder and cross-attention (config.is_encoder_decoder)")
-    if _attribute(config, "add_cross_attention"):
-        problems.append("cross-attention (config.add_cross_attention)")
-    if _has_alibi(model, config):
-        problems.append("ALiBi position biases")
-    if _attribute(config, "is_causal") is False:
-        problems.append("bidirectional attention (config.is_causal)")
-    if _attribute(config, "attention_chunk_size") is not None:
-        problems.append("chunked attention (config.attention_chunk_size)")
-    for kind in dict.fromkeys(_attribute(config, "layer_types") or []):
+    whole, config = model.config, model.config.get_text_config()
+    chunk = _get(config, "attention_chunk_size")
+    checks = (
+        (_get(whole, "is_encoder_decoder"), "an encoder and cross-attention (config.is_encoder_decoder)"),
+        (_get(config, "add_cross_attention"), "cross-attention (config.add_cross_attention)"),
+        (_has_alibi(model, config), "ALiBi position biases"),
+        (_get(config, "is_causal") is False, "bidirectional attention (config.is_causal)"),
+        (chunk is not None, "chunked attention (config.attention_chunk_size)"),
+    )
+    problems = [problem for there, problem in checks if there]
+    for kind in dict.fromkeys(_get(config, "layer_types") or []):
         if kind not in {"full_attention", "sliding_attention"}:
             problems.append(f"layers of type {kind} (config.layer_types)")
     for name, module in model.named_modules():
         missed = type(module).__name__.endswith("Attention") and not _uses_attention_interface(module)
-        if missed and _attribute(module, "layer_idx") is not None:
+        if missed and _get(module, "layer_idx") is not None:
             problems.append(f"attention outside transformers' AttentionInterface ({name})")
     return problems
 
 
+_NOT_NONE = {
+    "sinks": "attention sinks",
+    "attn_logit_softcapping": "soft-capping of attention logits",
+    "kv_lora_rank": "multi-head latent attention",
+    "lambda_init": "differential attention",
+}
+"""What an attention module does that has such an attribute."""
+
+
 def _module_problems(module: nn.Module) -> list[str]:
     """What one attention module does besides causal attention of its own tokens."""
-    problems = []
-    if _attribute(module, "sinks") is not None:
-        problems.append("attention sinks")
-    if _attribute(module, "attn_logit_softcapping") is not None:
-        problems.append("soft-capping of attention logits")
-    if _attribute(module, "is_cross_attention"):
+    problems = [problem for name, problem in _NOT_NONE.items() if _get(module, name) is not None]
+    if _get(module, "is_cross_attention"):
         problems.append("cross-attention")
-    elif _attribute(module, "is_causal") is not True:
+    elif _get(module, "is_causal") is not True:
         problems.append("bidirectional attention or cross-attention (is_causal is not True)")
-    if _attribute(module, "kv_lora_rank") is not None:
-        problems.append("multi-head latent attention")
-    if _attribute(module, "lambda_init") is not None:
-        problems.append("differential attention")
-    if _attribute(module, "is_kv_shared_layer"):
+    if _get(module, "is_kv_shared_layer"):
         problems.append("keys and values shared between layers")
-    if _attribute(module, "layer_idx") is None:
+    if _get(module, "layer_idx") is None:
         problems.append("an attention module without a layer index")
     return problems
 
 
-def _layer_problems(found: dict[str, nn.Module]) -> list[str]:
-    """Two modules of one layer index would be the same physical arrays."""
-    indices = [_attribute(module, "layer_idx") for module in found.values()]
-    if len(set(indices)) < len(indices):
-        return ["several attention modules with the same layer index"]
-    return []
-
-
 def _has_alibi(model: PreTrainedModel, config: Any) -> bool:
     """ALiBi by the configuration if it says so or not, else by the arguments of the attention modules."""
-    for place in (config, _attribute(config, "attn_config")):
-        flag = _attribute(place, "alibi")
+    for place in (config, _get(config, "attn_config")):
+        flag = _get(place, "alibi")
         if flag is not None:
             return bool(flag)
     return any("alibi" in inspect.signature(type(module).forward).parameters for module in model.modules())
@@ -148,6 +131,6 @@ def _shorten(problems: list[str]) -> str:
     return "; ".join(first.values())
 
 
-def _attribute(thing: Any, name: str) -> Any:
+def _get(thing: Any, name: str) -> Any:
     """An attribute that not every model family has."""
     return getattr(thing, name, None)

@@ -18,10 +18,8 @@ from gaincell.circuits.normaliser import normalised
 from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import backends
-from gaincell.ops.gain_cell_attention.call import Call, Scaling, check
-from gaincell.ops.gain_cell_attention.gradients import GRADIENTS, Gradient
-from gaincell.ops.gain_cell_attention.input_stage import decay_factor, drive_queries
-from gaincell.ops.gain_cell_attention.normaliser_padding import with_normaliser_column
+from gaincell.ops.gain_cell_attention.call import GRADIENTS, Call, Gradient, Scaling, check
+from gaincell.ops.gain_cell_attention.input_stage import decay_factor, drive_queries, with_normaliser_column
 from gaincell.ops.gain_cell_attention.pipeline import attend
 from gaincell.renamed import renamed
 
@@ -72,17 +70,15 @@ def gain_cell_attention(
         k, v: keys and values; H is a multiple of Hk. With `scaling=None` in volts, v_min to v_max.
         design: the chip. Its `token_period` sets the decay from token to token.
         scaling: gains and offsets applied to q, k, v and the output; None for gain 1, offset 0.
-        backend: "naive", "blocked", "native", "triton", "decode" (one query, no gradients), or "auto":
-            "native" for what it serves (see native.py), else "decode" for one query without gradients, else
-            "blocked".
+        backend: "naive", "blocked", "native", "triton", "decode" (one query, no gradients), or "auto", the
+            fastest on a CPU: "native" for what it serves, else "decode", else "blocked".
         key_index: index j of the real token in each key slot, consecutive, -1 for padding, which is never
-            written. Ages and physical columns count real tokens. None for 0 ... Tk - 1.
+            written: ages and physical columns count real tokens. None for 0 ... Tk - 1.
         query_index: index i of each query, -1 for padding. None for the last Tq of key_index.
         sliding_window: the model's own window W >= 1: columns of age W and more are gated.
         layer: layer of the chip, selects the cells' mismatch.
-        gradient: "exact", "surrogate" for a backward pass through linear cells of slope
-            `design.cell.linear_slope`, or a cheaper approximation of either, "bf16" or "surrogate-bf16":
-            see gradients.py.
+        gradient: "exact", "surrogate" (of linear cells), or an approximation of either, "bf16" or
+            "surrogate-bf16": see call.py.
 
     Returns:
         Output of every head, in the precision of q, in units of a sub-tile's full-scale output times
@@ -93,8 +89,8 @@ def gain_cell_attention(
         InputError: shapes, precisions, devices or options that do not fit.
 
     Not modelled: attention sinks, soft-capping, additive biases, dropout.
-    A NaN reaches the outputs of the queries that see its token, in its own sequence and group of heads, and
-    no others (one in a component of a value: that component of them). What stands in padding reaches none.
+    A NaN reaches the outputs of the queries that see its token (one in a component of a value: that component
+    of them), in its own sequence and group of heads, and no others. What stands in padding reaches none.
     """
     call = Call(q, k, v, design, backend, key_index, query_index, sliding_window, layer, gradient, scaling)
     check(call)
@@ -119,11 +115,9 @@ def attention_from_voltages(
     Args:
         q: requested pulse widths, 0 to 1.
         ku, vu: the write DACs' voltages, relative to V_offset, volts; errors of writes are added here.
-        extra_age: of the first slots, which are those written before the first query: by how much their age
-            at the first query exceeds the token periods in between, s; above 0 after idle time, below 0 after
-            a refresh.
-        backend: as in `gain_cell_attention`, but plain torch in place of "native" where `extra_age` is not 0,
-            and always in place of "triton".
+        backend: plain torch in place of "native" where `extra_age` is not 0, and always of "triton".
+        extra_age: of the first slots, written before the first query: by how much their age at the first
+            query exceeds the token periods in between, s; above 0 after idle time, below 0 after a refresh.
 
     Raises:
         InputError: as there; an incomplete discharge, or columns of first tokens.
@@ -141,19 +135,16 @@ def attention_from_voltages(
 
 def _sums_of_stored(call: Call, extra_age: Tensor | None) -> Tensor:
     """The digital sum; of voltages without the errors of their writes."""
-    design, native = call.design, call.backend == "auto" or call.backend.startswith("native")
-    if design.writing.present:
-        k, v = (write_errors(u, design, call.layer, n, call.keys) for n, u in enumerate((call.k, call.v)))
-        call = call._replace(k=k, v=v)
+    design, native = call.design, call.in_kernel
+    k, v = (write_errors(u, design, call.layer, n, call.keys) for n, u in enumerate((call.k, call.v)))
+    call = call._replace(k=k, v=v)
     if extra_age is not None and not _as_old_as_tokens(extra_age, design):
         k, v = (_leaked(call, u, array, extra_age) for array, u in enumerate((call.k, call.v)))
         call = call._replace(k=k, v=v, aged=True, backend="auto" if native else call.backend)
     elif native and not design.front_differs:  # what was written is written again
         again = call._replace(k=call.k + design.v_offset, v=call.v + design.v_offset, stage="requested")
-        if call.backend != "auto":
-            return backends.run(again)
-        found = backends.attempt("native", again)
-        if isinstance(found, Tensor):
+        found = backends.in_kernel(again)
+        if found is not None:
             return found
     return backends.run(backends.in_plain_torch(drive_queries(call)))
 
@@ -167,9 +158,7 @@ def _as_old_as_tokens(extra_age: Tensor, design: Design) -> bool:
 def _leaked(call: Call, u: Tensor, array: int, extra_age: Tensor) -> Tensor:
     """What is left at the first query of voltages `u`, of which the first ones have an age."""
     design, held = call.design, extra_age.shape[1]
-    queries = torch.where(call.queries >= 0, call.queries, torch.iinfo(torch.int64).max)
-    distance = (queries.min(1, keepdim=True).values - call.keys[:, :held]).double()
-    column = call.keys[:, :held] % design.window
-    old, target = u[:, :, :held], design.decay_target
-    left = decay_factor(design, call.layer, array, call.reads, old, column, distance, extra_age)
+    keys, old, target = call.keys[:, :held], u[:, :, :held], design.decay_target
+    distance = (call.first_query - keys).double()
+    left = decay_factor(call, array, old, keys % design.window, distance, extra_age)
     return torch.cat([target + (old - target) * left, u[:, :, held:]], 2)

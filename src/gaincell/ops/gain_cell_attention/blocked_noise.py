@@ -43,11 +43,6 @@ class Disturbance:
             return ()
         return (*self.score, self.output.gain, self.output.offset * self.design.readout_steps)
 
-    @property
-    def of_pulses(self) -> bool:
-        """Whether pulses are disturbed after the clamp of the scores."""
-        return self.jitter_std > 0
-
     def scores(self, a: Tensor, x: Tensor, heads: Tensor, queries: Tensor, tokens: Tensor) -> None:
         """Disturb, in place, scores `a` [G, gR, c] of queries x [G, g, R, D] and columns of `tokens` [c]."""
         if self.score is not None:
@@ -60,7 +55,7 @@ class Disturbance:
 
     def pulses(self, a: Tensor, heads: Tensor, queries: Tensor, tokens: Tensor) -> Tensor:
         """Pulses [G, gR, c] with their jitter."""
-        if not self.of_pulses:
+        if self.jitter_std == 0:
             return a
         z = self._columns(Effect.PULSE_JITTER, VALUE_ARRAY, a, heads, queries, tokens)
         return z.mul_(self.jitter_std).add_(a).clamp_(min=0).mul_(a > 0)
@@ -72,33 +67,23 @@ class Disturbance:
             o.mul_(gain).add_(offset, alpha=self.design.readout_steps)
         std = _std(self.output_std, self.output_of_cell, squares)
         if std is not None:
-            draws = self._draws(
-                o.dtype,
-                head=self._heads(heads)[:, None, :, None, None],
-                step=queries[:, None],
-                column=tiles[:, None, None, None],
-                row=torch.arange(o.shape[3], device=o.device),
-            )
+            column, row = tiles[:, None, None, None], torch.arange(o.shape[3], device=o.device)
+            draws = self._draws(o, heads[:, None], (1, 1), queries, column=column, row=row)
             o.add_(draws(Effect.READ, VALUE_ARRAY).flatten(2, 3).mul_(std))
-
-    def _heads(self, heads: Tensor) -> Tensor:
-        """Query heads [G, g]."""
-        return heads[:, None] * self.group + torch.arange(self.group, device=heads.device)
 
     def _columns(
         self, effect: Effect, array: int, like: Tensor, heads: Tensor, queries: Tensor, tokens: Tensor
     ) -> Tensor:
-        draws = self._draws(
-            like.dtype,
-            head=self._heads(heads)[:, :, None, None],
-            step=queries[:, None],
-            column=tokens % self.design.window,
-            row=0,
-        )
+        draws = self._draws(like, heads, (1, 1), queries, column=tokens % self.design.window, row=0)
         return draws(effect, array).flatten(1, 2)
 
-    def _draws(self, dtype: torch.dtype, **index: Tensor | int) -> Draws:
-        return Draws(self.design, self.layer, dtype, **index)
+    def _draws(
+        self, like: Tensor, heads: Tensor, more: tuple[int, ...], queries: Tensor, **index: Tensor | int
+    ) -> Draws:
+        """For query heads [G, g, *more]."""
+        head = heads[:, None] * self.group + torch.arange(self.group, device=heads.device)
+        head = head.view(*head.shape, *more)
+        return Draws(self.design, self.layer, like.dtype, head=head, step=queries[:, None], **index)
 
 
 def _std(rest: float, of_cell: float, squares: Tensor) -> Tensor | float | None:

@@ -14,15 +14,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from gaincell.chips.design_file import Design
 from gaincell.devices.variability import CellErrors
 from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
 from gaincell.ops.gain_cell_attention.slabs import Slabs
 
-ROWS = (
-    128  # query rows of a block, over the g heads of a group: score panel and stacks stay in a core's cache
-)
+ROWS = 128
+"""Query rows of a block, over the g heads of a group: score panel and stacks stay in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -74,33 +74,29 @@ class Segment(NamedTuple):
     values: Tensor
     factors: Tensor  # [queries, n, 1] row factors, from the base time on
 
-    @property
-    def tokens(self) -> Tensor:
-        """Of the columns."""
-        return torch.arange(self.first, self.first + self.columns, device=self.heads.device)
-
-    def written_since(self) -> Tensor:
-        """When the tokens began to decay, after the base time. Those that no query sees, at the end, are not
-        let grow without bound.
+    def of_keys(self, u: Tensor, array: int, *, slopes: bool = False) -> Tensor:
+        """Slabs of the columns, or their slopes, [G, c, n, D], of voltages `u` [G, T, D] from token
+        `plan.first_key` on; of zeros where there is no token.
         """
-        tokens = self.tokens.clamp(min=self.plan.first_query) if self.plan.aged else self.tokens
-        return tokens.clamp(max=self.end - 1) - self.base
-
-    def errors(self, array: int) -> CellErrors | None:
-        """Of the physical columns that hold the tokens, [G, c, D]; the surrogate's cells are nominal."""
-        errors = self.plan.errors[array]
-        if errors is None or self.slabs is not self.plan.slabs:
-            return None
-        columns = self.tokens % self.plan.design.window
-        return errors.each(lambda e: e[self.heads[:, None], columns[None, :]])
+        plan, start, errors = self.plan, self.first - self.plan.first_key, self.plan.errors[array]
+        stop = start + self.columns
+        inside = u[:, max(0, start) : min(u.shape[1], stop)]
+        before, after = max(0, -start), max(0, stop - u.shape[1])
+        if before or after:
+            inside = pad(inside, (0, 0, before, after))
+        tokens = torch.arange(self.first, self.first + self.columns, device=u.device)
+        decays_from = tokens.clamp(min=plan.first_query) if plan.aged else tokens
+        since = decays_from.clamp(max=self.end - 1) - self.base  # no query sees later ones: keep them finite
+        own = None  # the surrogate's cells are nominal
+        if errors is not None and self.slabs is plan.slabs:
+            columns = tokens % plan.design.window
+            own = errors.each(lambda e: e[self.heads[:, None], columns[None, :]])
+        return self.slabs.of_keys(inside, since, own, slopes=slopes)
 
     def separated(self, slabs: Slabs, ks: Tensor, vs: Tensor) -> Segment:
         """With keys and values by `slabs`; missing tokens are zeros and masked by the caller."""
         other = self._replace(slabs=slabs)
-        keys, values = (
-            slabs.key_slabs(panel_of(other, u), other.written_since(), other.errors(array)).flatten(2)
-            for array, u in enumerate((ks, vs))
-        )
+        keys, values = (other.of_keys(u, array).flatten(2) for array, u in enumerate((ks, vs)))
         rel = torch.arange(self.end - self.base, device=ks.device)
         factors = slabs.row_factors(rel).to(ks.dtype).t().unsqueeze(2).contiguous()
         return other._replace(keys=keys, values=values, factors=factors)
@@ -144,8 +140,7 @@ class Panel(NamedTuple):
     @property
     def values(self) -> Tensor:
         """In pieces of a sub-tile: [G, nb, N, nD]."""
-        values = self.segment.values[:, self.lo : self.hi]
-        pieces: Tensor = values.unflatten(1, (-1, self.plan.design.tile))
+        pieces: Tensor = self.segment.values[:, self.lo : self.hi].unflatten(1, (-1, self.plan.design.tile))
         return pieces
 
     def row_factors(self, scale: float) -> Tensor:
@@ -192,16 +187,3 @@ def segments_of(
             lo = max(i0 - plan.window + 1, first) // n * n - first
             panels.append(Panel(segment, i0, i1, lo, -(-i1 // n) * n - first))
         yield segment, panels
-
-
-def panel_of(segment: Segment, u: Tensor) -> Tensor:
-    """Tokens of a segment's columns of `u` [G, T, D], whose own first token is `plan.first_key`; zeros where
-    there are none.
-    """
-    start = segment.first - segment.plan.first_key
-    stop = start + segment.columns
-    inside = u[:, max(0, start) : min(u.shape[1], stop)]
-    before, after = max(0, -start), max(0, stop - u.shape[1])
-    if before == after == 0:
-        return inside
-    return torch.nn.functional.pad(inside, (0, 0, before, after))

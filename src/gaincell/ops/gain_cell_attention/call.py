@@ -1,6 +1,21 @@
-"""What one call of the attention is: its tensors and options, checked once and passed on whole."""
+"""What one call of the attention is: its tensors and options, checked once and passed on whole.
 
-from typing import Literal, NamedTuple
+`GRADIENTS` name what a backward pass takes. The forward pass is the same whichever it is.
+
+* "exact": the derivative of the cells' own curve, in float32.
+* "surrogate": the derivative of linear cells of slope `design.cell.linear_slope`, as in the paper; the
+  clamps' masks are those of the true forward pass.
+* "bf16", "surrogate-bf16": cheaper approximations of these, by the compiled kernel alone. All queries of a
+  block of 64 see a column at one age, that at the middle one of them. The products with gradients are of
+  numbers in bf16, summed in float32. Pulses and masks are exact, and so is the sub-tile of first tokens.
+  With the paper's cell the gradients of q, k and v are off by less than 0.6 % of their norm without decay,
+  1.2 % with that of 12 layers, 3 % with that of 30; those of gains and offsets, as vectors of all heads, by
+  up to twice as much (tests/ops/test_native.py). They are sums over tokens: where the terms of a head all
+  but cancel, what is left can be off by any share. The steeper a cell, the faster its current decays: x^5 is
+  off by 3 % where the paper's cell is by 1.2 %.
+"""
+
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -9,8 +24,14 @@ from torch import Tensor
 from gaincell.backend_names import BACKENDS
 from gaincell.chips.design_file import Design
 from gaincell.errors import InputError
-from gaincell.ops.gain_cell_attention.gradients import Gradient, check_gradient
 
+Gradient = Literal["exact", "bf16", "surrogate", "surrogate-bf16"]
+GRADIENTS = get_args(Gradient)
+SURROGATES = ("surrogate", "surrogate-bf16")
+APPROXIMATED = {"bf16": "exact", "surrogate-bf16": "surrogate"}
+"""What the approximate ones stand for."""
+LARGEST_DECAY = 0.05
+"""Of a stored voltage over half a block of 64 queries, for an approximate gradient to be worth its name."""
 Stage = Literal["requested", "written", "driven"]
 """How far the input stage has come: q, k and v are pulse widths and volts as requested; k and v are voltages
 in the cells, relative to V_offset; q, too, is what the drivers give.
@@ -81,9 +102,20 @@ class Call(NamedTuple):
         return self.keys[:, self.k.shape[2] - self.q.shape[2] :]
 
     @property
+    def first_query(self) -> Int[Tensor, "B 1"]:
+        """The first of each sequence that is no padding; beyond all tokens where there is none."""
+        queries = torch.where(self.queries >= 0, self.queries, torch.iinfo(torch.int64).max)
+        return queries.min(1, keepdim=True).values
+
+    @property
     def differentiated(self) -> bool:
         """Whether somebody may ask for gradients."""
         return torch.is_grad_enabled() and any(t.requires_grad for t in (self.q, self.k, self.v))
+
+    @property
+    def in_kernel(self) -> bool:
+        """Whether the compiled kernel may be what computes it."""
+        return self.backend == "auto" or self.backend.startswith("native")
 
 
 def check(call: Call) -> None:
@@ -107,13 +139,34 @@ def check(call: Call) -> None:
             )
         if index.device != of.device:
             raise InputError(f"{name} is on {index.device}, q on {of.device}; put them on one device")
-    check_gradient(call.gradient, call.backend, call.design, call.reads)
+    _check_gradient(call)
     for name, value in () if call.scaling is None else call.scaling._asdict().items():
         heads = call.kv_heads if name[0] in "kv" else call.q.shape[1]
         if value.shape != (heads,):
             raise InputError(
                 f"scaling.{name} has shape {tuple(value.shape)}; give one number per head, ({heads},)"
             )
+
+
+def _check_gradient(call: Call) -> None:
+    """Refuse an approximate gradient where it is not computed, or would be far off."""
+    gradient, design = call.gradient, call.design
+    if gradient not in GRADIENTS:
+        raise InputError(f"gradient={gradient!r}; choose one of {', '.join(GRADIENTS)}")
+    if gradient not in APPROXIMATED:
+        return
+    instead = f"give gradient={APPROXIMATED[gradient]!r}"
+    if not call.in_kernel:
+        raise InputError(
+            f"backend={call.backend!r} does not compute gradient={gradient!r}; give backend='native', or "
+            f"{instead}"
+        )
+    decay = 32 * (design.leak_per_token + call.reads * design.disturb_per_read)
+    if decay > LARGEST_DECAY:
+        raise InputError(
+            f"gradient={gradient!r} takes voltages as constant over 32 tokens, but {design.name!r} loses "
+            f"{decay:.0%} of them by then, above {LARGEST_DECAY:.0%}; {instead}"
+        )
 
 
 def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:

@@ -7,29 +7,18 @@ once more, as checkpointing does; outside torch.compile it is not used.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch import library as operators
 
 from gaincell.chips.design_file import Design
-from gaincell.ops.gain_cell_attention.call import Call
-from gaincell.ops.gain_cell_attention.gradients import Gradient
+from gaincell.ops.gain_cell_attention.call import Call, Gradient
 from gaincell.ops.gain_cell_attention.pipeline import sums
 
-
-class _Options(NamedTuple):
-    """What a call is but for its tensors."""
-
-    design: Design
-    backend: str
-    sliding_window: int | None
-    layer: int
-    gradient: Gradient
-
-
-_OPTIONS: list[_Options] = []
+_OPTIONS: list[tuple[Design, str, int | None, int, Gradient]] = []
+"""What calls are but for their tensors: design, backend, sliding window, layer, gradient."""
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -37,7 +26,7 @@ def number_of(
     design: Design, backend: str, sliding_window: int | None, layer: int, gradient: Gradient
 ) -> int:
     """A number for the options of a call, as operators take no objects."""
-    options = _Options(design, backend, sliding_window, layer, gradient)
+    options = (design, backend, sliding_window, layer, gradient)
     if options not in _OPTIONS:
         _OPTIONS.append(options)
     return _OPTIONS.index(options)
@@ -46,8 +35,8 @@ def number_of(
 def _eager(
     q: Tensor, k: Tensor, v: Tensor, key_index: Tensor | None, query_index: Tensor | None, number: int
 ) -> Tensor:
-    options = _OPTIONS[number]._asdict()
-    return sums(Call(q, k, v, key_index=key_index, query_index=query_index, **options))
+    design, backend, window, layer, gradient = _OPTIONS[number]
+    return sums(Call(q, k, v, design, backend, key_index, query_index, window, layer, gradient))
 
 
 @operators.custom_op("gaincell::attention", mutates_args=())
@@ -66,19 +55,13 @@ def _(q: Tensor, k: Tensor, *_: Any) -> Tensor:
 
 @operators.custom_op("gaincell::attention_backward", mutates_args=())
 def attention_backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    key_index: Tensor | None,
-    query_index: Tensor | None,
-    number: int,
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None, queries: Tensor | None, number: int
 ) -> list[Tensor]:
     """Gradients of q, k and v."""
 
     def run() -> list[Tensor]:
         leaves = [t.detach().requires_grad_() for t in (q, k, v)]
-        out = _eager(leaves[0], leaves[1], leaves[2], key_index, query_index, number)
+        out = _eager(leaves[0], leaves[1], leaves[2], keys, queries, number)
         return [g.contiguous() for g in torch.autograd.grad(out, leaves, grad)]
 
     # an operator runs below autograd in its own thread; a thread of its own has an autograd of its own

@@ -12,19 +12,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gaincell import circuits
 from gaincell.chips.design_file import Design
-from gaincell.circuits import (
-    charge_to_pulse,
-    query_driver,
-    read_out,
-    signed_charge_to_pulse,
-    straight_through,
-    write_dac,
-)
 from gaincell.circuits.sinks import Sinks
 from gaincell.devices.leakage import remaining
-from gaincell.ops.gain_cell_attention.call import Call
-from gaincell.ops.gain_cell_attention.gradients import SURROGATES
+from gaincell.ops.gain_cell_attention.call import SURROGATES, Call
 
 CELLS_AT_ONCE = 2**22
 """Cells (B Hk Q n D) of one piece; bounds memory only."""
@@ -49,22 +41,20 @@ def sink_tile(call: Call) -> Float[Tensor, "B H Tq D"]:
 
     An approximate gradient is exactly what it stands for here.
     """
-    design, k, v = call.design, call.k, call.v
-    n = design.sinks.tokens
-    wanted = torch.arange(n, device=k.device)
-    match = call.keys[:, None, :] == wanted[:, None]  # [B, n, Tk]
+    d, (heads, _, dim) = call.design, call.k.shape[1:]
+    match = call.keys[:, None, :] == torch.arange(d.sinks.tokens, device=call.k.device)[:, None]  # [B, n, Tk]
     held, slot = match.any(2), match.to(torch.uint8).argmax(2)
-    where = slot[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[3])
+    where = slot[:, None, :, None].expand(-1, heads, -1, dim)
     ku, vu = (
-        write_dac(volts.gather(2, where), design.dac_levels, design.v_min, design.v_max, design.v_offset)
-        for volts in (k, v)
+        circuits.write_dac(volts.gather(2, where), d.dac_levels, d.v_min, d.v_max, d.v_offset)
+        for volts in (call.k, call.v)
     )
-    x = query_driver(call.q, design.driver_levels, signed=design.drivers.signed)
+    x = circuits.query_driver(call.q, d.driver_levels, signed=d.drivers.signed)
     dtype = torch.promote_types(x.dtype, torch.promote_types(ku.dtype, vu.dtype))
-    x = x.to(dtype).unflatten(1, (ku.shape[1], -1))  # [B, Hk, g, Tq, D]
-    at_once = max(1, CELLS_AT_ONCE // (ku[:, :, :, :1].numel() * k.shape[3]))
+    x, ku, vu = x.to(dtype).unflatten(1, (heads, -1)), ku.to(dtype), vu.to(dtype)  # [B, Hk, g, Tq, D]
+    at_once = max(1, CELLS_AT_ONCE // (ku[:, :, :, :1].numel() * dim))
     pieces = [
-        _some_queries(part, ku.to(dtype), vu.to(dtype), design, index, held, call.gradient)
+        _some_queries(part, ku, vu, call, index, held)
         for part, index in zip(x.split(at_once, 3), call.queries.split(at_once, 1), strict=True)
     ]
     return torch.cat(pieces, 3).flatten(1, 2)
@@ -74,14 +64,12 @@ def _some_queries(
     x: Float[Tensor, "B Hk g Q D"],
     ku: Float[Tensor, "B Hk n D"],
     vu: Float[Tensor, "B Hk n D"],
-    design: Design,
+    call: Call,
     query_index: Int[Tensor, "B Q"],
     held: Tensor,
-    gradient: str,
 ) -> Float[Tensor, "B Hk g Q D"]:
-    period = design.sinks.rewrite_tokens
-    token = torch.arange(ku.shape[2], device=x.device)
-    query = query_index[:, :, None]
+    design, period = call.design, call.design.sinks.rewrite_tokens
+    token, query = torch.arange(ku.shape[2], device=x.device), query_index[:, :, None]
     age = (query - torch.maximum(token, query // period * period)).clamp(min=0)  # [B, Q, n]
     seen = held[:, None, :] & (query >= token)
     left = remaining(design.decay_per_token, age, x.dtype)[:, None, :, :, None]
@@ -89,15 +77,15 @@ def _some_queries(
     def product(kind: str, a: Tensor, u: Tensor) -> Tensor:
         decayed = torch.where(seen[:, None, :, :, None], u[:, :, None] * left, 0.0)  # [B, Hk, Q, n, D]
         charge = torch.einsum(kind, a, design.cell.current(decayed))
-        if gradient not in SURROGATES:
+        if call.gradient not in SURROGATES:
             return charge
-        return straight_through(charge, torch.einsum(kind, a, design.cell.linear_slope * decayed))
+        linear = torch.einsum(kind, a, design.cell.linear_slope * decayed)
+        return circuits.straight_through(charge, linear)
 
     scores = product("bkgid,bkijd->bkgij", x, ku)
     # S_sat is a number per row of the array; a normalising column adds a row that is never driven
     saturation, exponent = design.score_saturation(x.shape[-1]), design.charge_to_pulse.exponent
-    pulses = charge_to_pulse(scores, saturation, design.score_ceiling, exponent)
-    pulses = torch.where(seen[:, None, None], pulses, 0.0)
-    charge = product("bkgij,bkijd->bkgid", pulses, vu)
-    output = signed_charge_to_pulse(charge, design.output_saturation, design.output_ceiling)
-    return read_out(output, design.readout, design.counter_levels)
+    pulses = circuits.charge_to_pulse(scores, saturation, design.score_ceiling, exponent)
+    charge = product("bkgij,bkijd->bkgid", torch.where(seen[:, None, None], pulses, 0.0), vu)
+    output = circuits.signed_charge_to_pulse(charge, design.output_saturation, design.output_ceiling)
+    return circuits.read_out(output, design.readout, design.counter_levels)

@@ -1,24 +1,30 @@
 """The input stage: queries become pulses of the drivers, keys and values voltages that the writes left.
 
-    requested  -- write_cells -->  written  -- drive_queries -->  driven
+    requested  -- convert_writes, add_write_errors -->  written  -- drive_queries -->  driven
 
 Where a chip's drivers and writes do exactly what they are asked for, a kernel may take what is requested and
 do both itself; on any other chip (`Design.front_differs`) every backend is given what this file makes of it.
+Arrays with a normalising column (circuits/normaliser.py) are served as arrays of D + 1 rows and columns
+without one: the column is written with the highest voltage, the additional key row driven by no pulse.
 
 Dimensions: B sequences, H query heads, Hk key/value heads, Tq queries, Tk keys, D head dimension, M window.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from gaincell.chips.design_file import Design
 from gaincell.circuits import query_driver, write_dac
 from gaincell.circuits.converter_errors import Line, converter_errors, driven
 from gaincell.circuits.levels import Levels
 from gaincell.circuits.noise import Draws, jitter
+from gaincell.circuits.normaliser import Normaliser
 from gaincell.devices.random import Effect
 from gaincell.devices.variability import cell_errors
 from gaincell.devices.writing import write_errors
@@ -30,17 +36,28 @@ def scaled(x: Float[Tensor, "B H T D"], gain: Float[Tensor, " H"], offset: Float
     return x * gain[:, None, None] + offset[:, None, None]
 
 
+@lru_cache(maxsize=64)
+def _without_normaliser(design: Design, head_dim: int) -> Design:
+    """The chip whose arrays of `head_dim` + 1 rows behave as those of `head_dim` rows."""
+    per_row = design.score_saturation_per_row * head_dim / (head_dim + 1)
+    return design.replace(normaliser=Normaliser(), score_saturation_per_row=per_row)
+
+
+def with_normaliser_column(call: Call) -> Call:
+    """The call with one dimension more where the chip has a normalising column; else as it is."""
+    d = call.design
+    if not d.normaliser.present:
+        return call
+    middle, top = (d.v_offset, d.v_max) if call.stage == "requested" else (0.0, d.highest_write)
+    k, v = pad(call.k, (0, 1), value=middle), pad(call.v, (0, 1), value=top)
+    return call._replace(q=pad(call.q, (0, 1)), k=k, v=v, design=_without_normaliser(d, call.q.shape[3]))
+
+
 def array_inputs(call: Call) -> Call:
     """The call with pulses and voltages, through what of the input stage is still before it."""
     if call.stage == "requested":
-        call = write_cells(call)
+        call = add_write_errors(convert_writes(call, call.design.dac_levels))
     return drive_queries(call) if call.stage == "written" else call
-
-
-def write_cells(call: Call) -> Call:
-    """What is in the cells of both arrays, about V_offset, once keys and values (volts) are written."""
-    call = convert_writes(call, call.design.dac_levels)
-    return add_write_errors(call) if call.design.writing.present else call
 
 
 def drive_queries(call: Call) -> Call:
@@ -70,7 +87,7 @@ def _written(call: Call, u: Tensor, array: int) -> Tensor:
     residual, lap, tokens = design.writing.discharge_residual, design.window, u.shape[2]
     if residual == 0 or tokens <= lap:
         return u
-    left = decay_factor(design, call.layer, array, call.reads, u[:, :, lap:], index[:, :-lap] % lap, lap)
+    left = decay_factor(call, array, u[:, :, lap:], index[:, :-lap] % lap, lap)
     held = (index[:, :-lap] >= 0)[:, None, :, None]
     target = design.decay_target
     laps = [u[:, :, :lap]]
@@ -106,10 +123,8 @@ def add_driver_errors(call: Call) -> Call:
 
 
 def decay_factor(
-    design: Design,
-    layer: int,
+    call: Call,
     array: int,
-    reads: int,
     like: Float[Tensor, "B Hk T D"],
     column: Int[Tensor, "B T"],
     tokens: Float[Tensor, "B T"] | int,
@@ -119,13 +134,14 @@ def decay_factor(
 
     Broadcasts to `like`.
     """
+    design = call.design
     age = torch.as_tensor(tokens, dtype=torch.float64, device=like.device).expand(column.shape)
     leaked = torch.zeros_like(age)
     if design.tau is not None:
         leaked = (age * design.token_period + extra).clamp(min=0.0) / design.tau
-    errors = cell_errors(design, layer, like.shape[1], like.shape[3], array, torch.float64, like.device)
+    errors = cell_errors(design, call.layer, like.shape[1], like.shape[3], array, torch.float64, like.device)
     leaked = leaked[:, None, :, None]
     if errors is not None and errors.leakage is not None:
         leaked = leaked * errors.leakage[:, column].transpose(0, 1)
-    disturbed = (age * reads * design.disturb_per_read)[:, None, :, None]
+    disturbed = (age * call.reads * design.disturb_per_read)[:, None, :, None]
     return torch.exp(-leaked - disturbed).to(like.dtype)

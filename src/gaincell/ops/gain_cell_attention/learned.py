@@ -27,20 +27,16 @@ from math import exp
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from gaincell.backend_names import BackendName
 from gaincell.chips.design_file import Design
 from gaincell.circuits import query_driver
 from gaincell.circuits.levels import Levels
 from gaincell.circuits.normaliser import normalised
 from gaincell.errors import InputError
-from gaincell.ops.gain_cell_attention import backends
+from gaincell.ops.gain_cell_attention import backends, input_stage
 from gaincell.ops.gain_cell_attention.call import Call
-from gaincell.ops.gain_cell_attention.gradients import Gradient
-from gaincell.ops.gain_cell_attention.input_stage import add_driver_errors, add_write_errors, convert_writes
-from gaincell.ops.gain_cell_attention.normaliser_padding import with_normaliser_column
 
 STEP = 1e-3
 """h of the central difference."""
@@ -59,38 +55,19 @@ class Learned(NamedTuple):
     log_output: Float[Tensor, ""]
 
 
-def attention_of_learned(
-    q: Float[Tensor, "B H Tq D"],
-    k: Float[Tensor, "B Hk Tk D"],
-    v: Float[Tensor, "B Hk Tk D"],
-    design: Design,
-    learned: Learned,
-    backend: BackendName = "auto",
-    *,
-    key_index: Int[Tensor, "B Tk"] | None = None,
-    query_index: Int[Tensor, "B Tq"] | None = None,
-    sliding_window: int | None = None,
-    layer: int = 0,
-    gradient: Gradient = "exact",
-) -> Float[Tensor, "B H Tq D"]:
+def attention_of_learned(call: Call, learned: Learned) -> Float[Tensor, "B H Tq D"]:
     """`gain_cell_attention` without scaling, differentiable in `learned` too.
 
-    Arguments and result as there; the design states the levels that are learned, as `learned` has them.
-
-    Raises:
-        InputError: the chip has columns of first tokens.
+    The design of the call states the levels that are learned, as `learned` has them. Raises InputError where
+    the chip has columns of first tokens.
     """
+    q, design = call.q, call.design
     if design.sinks.tokens:
         raise InputError("columns of first tokens have no gradients of circuits; give sinks.tokens = 0")
-    call = convert_writes(
-        Call(q, k, v, design, backend, key_index, query_index, sliding_window, layer, gradient),
-        learned.storage,
-    )
+    call = input_stage.convert_writes(call, learned.storage)
     x = query_driver(q, learned.query, signed=design.drivers.signed)
     x = x * torch.exp(learned.log_score.detach() - learned.log_score).to(x.dtype)
-    call = with_normaliser_column(call._replace(q=x))
-    if design.writing.present:
-        call = add_write_errors(call)
+    call = input_stage.add_write_errors(input_stage.with_normaliser_column(call._replace(q=x)))
     total = _sum(call)
     if learned.log_output.requires_grad:
         total = _OutputSaturation.apply(total, learned.log_output, call)  # type: ignore[no-untyped-call]
@@ -101,16 +78,14 @@ def attention_of_learned(
 
 def _sum(call: Call) -> Tensor:
     """The digital sum for pulse widths of perfect drivers."""
-    return backends.run(backends.in_plain_torch(add_driver_errors(call)))
+    return backends.run(backends.in_plain_torch(input_stage.add_driver_errors(call)))
 
 
 @lru_cache(maxsize=4)
 def _around(design: Design) -> tuple[Design, Design]:
     """The chip with O_sat a little higher and lower, before the counter."""
-    at = design.output_saturation_per_column
-    higher, lower = (
-        design.replace(readout="none", output_saturation_per_column=at * exp(h)) for h in (STEP, -STEP)
-    )
+    at, plain = design.output_saturation_per_column, design.replace(readout="none")
+    higher, lower = (plain.replace(output_saturation_per_column=at * exp(h)) for h in (STEP, -STEP))
     return higher, lower
 
 

@@ -20,22 +20,12 @@ from torch import Tensor
 from gaincell.chips.design_file import Design
 from gaincell.circuits.converter import in_precision
 from gaincell.features import CELLS, CONVERSIONS, NOMINAL, PULSE_LAW, READ_NOISE, missing
+from gaincell.ops.gain_cell_attention import native_library as library
+from gaincell.ops.gain_cell_attention import native_tables as tables
 from gaincell.ops.gain_cell_attention.backends import native
-from gaincell.ops.gain_cell_attention.native_library import (
-    MOST_SLABS,
-    OK,
-    TABLE,
-    Step,
-    Tokens,
-    invoke,
-    level_in_use,
-    level_number,
-    threads_for,
-)
-from gaincell.ops.gain_cell_attention.native_tables import converters_of
+from gaincell.ops.gain_cell_attention.native_library import MOST_SLABS, TABLE, pointer
 
 IMPLEMENTS = NOMINAL | PULSE_LAW | CELLS | CONVERSIONS | READ_NOISE - {"noise.pulse_jitter"}
-"""Features of a chip (features.py)."""
 
 
 def unsupported(tensors: tuple[Tensor, ...], design: Design) -> str | None:
@@ -57,40 +47,23 @@ def _unsupported_chip(design: Design) -> str | None:
     return None
 
 
-@lru_cache(maxsize=64)
-def _write_dac(design: Design) -> tuple[float, ...]:
-    """Of a chip, as gc_write takes it."""
-    levels = design.storage_levels or 0
-    ends = (in_precision(v, torch.float32) for v in (design.v_min, design.v_max, design.v_offset))
-    return (levels, *ends, (levels - 1) / (design.v_max - design.v_min))
-
-
 Scale = tuple[Tensor, Tensor] | None
 """Gain and offset per head, float32, that are still to be applied; None: none are."""
 
 
-def _dense(scale: Scale) -> Scale:
-    """Without strides, as it is read; whoever passes pointers into it holds it."""
-    return None if scale is None else (scale[0].contiguous(), scale[1].contiguous())
-
-
-def _pointers(scale: Scale) -> tuple[int | None, int | None]:
-    return (None, None) if scale is None else (scale[0].data_ptr(), scale[1].data_ptr())
+def _dense(scale: Scale) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """Without strides, as it is read."""
+    return (None, None) if scale is None else (scale[0].contiguous(), scale[1].contiguous())
 
 
 class Slots(NamedTuple):
     """What the query of every sequence sees of a ring."""
 
-    positions: Tensor
-    """[S] int32: column of the ring."""
-    tile_of: Tensor
-    """[B, S] int32: sub-tile, -1 where the slot is not seen."""
-    left: Tensor
-    """[B, S] float32: what is left of the voltages."""
-    table: Tensor | None
-    """[B, S, 16] charge of every level now, of cells that are alike and not polynomials."""
-    query: Tensor
-    """[B] uint32: number of the query's token."""
+    positions: Tensor  # [S] int32: column of the ring
+    tile_of: Tensor  # [B, S] int32: sub-tile, -1 where the slot is not seen
+    left: Tensor  # [B, S] float32: what is left of the voltages
+    table: Tensor | None  # [B, S, 16] charge of every level now, of cells that are alike and not polynomials
+    query: Tensor  # [B] uint32: number of the query's token
 
 
 def make_slots(positions: Tensor, tile_of: Tensor, left: Tensor, query: Tensor, design: Design) -> Slots:
@@ -113,14 +86,15 @@ def write_ring(volts: Tensor, ring: Tensor, position: int, design: Design, scale
     The first token goes to column `position`, the others to those after it; of more than M the last M stay.
     False if a voltage is not finite: there is no code for that.
     """
-    volts, scale = volts.resolve_neg().contiguous(), _dense(scale)
-    batch, heads, tokens, dim = volts.shape
-    asked = Tokens(
-        *(batch, heads, tokens, dim, ring.shape[2], position),
-        *(volts.data_ptr(), *_pointers(scale), ring.data_ptr()),
-        *_write_dac(design),
+    volts, (gain, offset) = volts.resolve_neg().contiguous(), _dense(scale)
+    levels = design.storage_levels or 0
+    ends = (in_precision(v, torch.float32) for v in (design.v_min, design.v_max, design.v_offset))
+    asked = library.Tokens(
+        *(*volts.shape, ring.shape[2], position),
+        *(volts.data_ptr(), pointer(gain), pointer(offset), ring.data_ptr()),
+        *(levels, *ends, (levels - 1) / (design.v_max - design.v_min)),
     )
-    return invoke("gc_write", asked) == OK
+    return library.invoke("gc_write", asked) == library.OK
 
 
 class RingDecoder:
@@ -128,8 +102,7 @@ class RingDecoder:
 
     Args:
         design: the chip.
-        heads, kv_heads: H, Hk.
-        dim: head dimension D.
+        heads, kv_heads: H, Hk.  dim: head dimension D.
         layer: of the chip: selects the cells' mismatch, and the noise.
         level: instruction level; None: the best, or the one forced.
     """
@@ -137,12 +110,11 @@ class RingDecoder:
     def __init__(
         self, design: Design, heads: int, kv_heads: int, dim: int, layer: int, level: str | None = None
     ) -> None:
-        self.design = design
+        self.design, self._level = design, level
         self._made_of = design, heads, kv_heads, dim, layer, level
-        self._level = level
-        chip, self._kept = native.chip_problem(design, design.window, layer, heads, kv_heads, dim)
+        chip, self._held = tables.chip_problem(design, design.window, layer, heads, kv_heads, dim)
         coefficients = design.cell.coefficients or (0.0,)
-        self._step = Step(
+        self._step = library.Step(
             dim=dim,
             tiles=design.tiles,
             order=len(coefficients) - 1,
@@ -152,7 +124,7 @@ class RingDecoder:
             q_levels=design.query_levels or 0,
             storage_levels=design.storage_levels or 0,
             to_volts=(design.v_max - design.v_min) / ((design.storage_levels or 2) - 1),
-            **converters_of(design, dim),
+            **tables.converters_of(design, dim),
         )
 
     def __reduce__(self) -> tuple[type[RingDecoder], tuple[Any, ...]]:
@@ -168,32 +140,26 @@ class RingDecoder:
         scale: Scale = None,
         out_scale: Scale = None,
     ) -> Tensor | None:
-        """The digital sum for one query of every head against a ring of codes.
+        """The digital sum [B, H, 1, D] for one query of every head against a ring of codes.
+
+        None where q is not finite.
 
         Args:
             q: [B, H, 1, D] requested pulse widths.
             keys, values: [B, Hk, M, D] codes, uint8.
             slots: what is looked at.
             scale, out_scale: of q, and of the sum.
-
-        Returns:
-            [B, H, 1, D]; None where q is not finite.
         """
-        q, scale, out_scale = q.resolve_neg().contiguous(), _dense(scale), _dense(out_scale)
+        q, scales = q.resolve_neg().contiguous(), (*_dense(scale), *_dense(out_scale))
         out = torch.empty_like(q)
         step = self._step
         step.batch, step.heads = q.shape[:2]
         step.kv_heads, step.columns = keys.shape[1:3]
         step.slots = len(slots.positions)
         step.q, step.out = q.data_ptr(), out.data_ptr()
-        step.q_gain, step.q_offset = _pointers(scale)
-        step.out_gain, step.out_offset = _pointers(out_scale)
+        step.q_gain, step.q_offset, step.out_gain, step.out_offset = map(pointer, scales)
         step.key, step.value = keys.data_ptr(), values.data_ptr()
-        step.positions, step.tile_of = slots.positions.data_ptr(), slots.tile_of.data_ptr()
-        step.left = slots.left.data_ptr()
-        step.query_tokens = slots.query.data_ptr()
-        step.table = None if slots.table is None else slots.table.data_ptr()
-        cells = step.batch * step.heads * step.slots * step.dim
-        step.threads = threads_for(cells)
-        step.level = level_number(self._level or level_in_use())
-        return out if invoke("gc_decode", step) == OK else None
+        step.positions, step.tile_of, step.left, step.table, step.query_tokens = map(pointer, slots)
+        step.threads = library.threads_for(step.batch * step.heads * step.slots * step.dim)
+        step.level = library.level_number(self._level or library.level_in_use())
+        return out if library.invoke("gc_decode", step) == library.OK else None

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from gaincell.errors import InputError
 from gaincell.files import open_file
@@ -32,112 +33,116 @@ FLOAT32, BF16 = range(2)  # GC_FLOAT32, GC_BF16: products of a backward pass
 OK, NOT_FINITE, BAD_ARGUMENT, NO_MEMORY, NO_SUCH_LEVEL = range(5)
 
 
+def _fields(*groups: str | tuple[str, type]) -> list[tuple[str, type]]:
+    """Fields in their order in C: "type name name ..." of ctypes, or a name and a type of its own."""
+    fields: list[tuple[str, type]] = []
+    for group in groups:
+        if isinstance(group, str):
+            kind, *names = group.split()
+            fields += [(name, getattr(ctypes, f"c_{kind}")) for name in names]
+        else:
+            fields.append(group)
+    return fields
+
+
 class Cells(ctypes.Structure):
     """gc_cells"""
 
-    _fields_ = [
-        ("kind", ctypes.c_int32),
-        ("count", ctypes.c_int32),
+    _fields_ = _fields(
+        "int32 kind count",
         ("orders", ctypes.c_int32 * MOST_SLABS),
         ("coefficients", ctypes.c_float * MOST_SLABS),
-        ("constant", ctypes.c_float),
-        ("row_factors", ctypes.c_void_p),
-        ("column_factors", ctypes.c_void_p),
-        ("table", ctypes.c_void_p),
-        ("slopes", ctypes.c_void_p),
-        ("curve", ctypes.c_void_p),
-        ("pieces", ctypes.c_int32),
-        ("curve_low", ctypes.c_float),
-        ("pieces_per_volt", ctypes.c_float),
-        ("key_mismatch", ctypes.c_void_p),
-        ("value_mismatch", ctypes.c_void_p),
-        ("powers", ctypes.c_int32),
-    ]
+        "float constant",
+        "void_p row_factors column_factors table slopes curve",
+        "int32 pieces",
+        "float curve_low pieces_per_volt",
+        "void_p key_mismatch value_mismatch",
+        "int32 powers",
+    )
 
 
 class Errors(ctypes.Structure):
     """gc_errors"""
 
-    _fields_ = [
-        *((n, ctypes.c_void_p) for n in ("score_gain", "score_offset", "output_gain", "output_offset")),
-        *((n, ctypes.c_float) for n in ("score_std", "output_std", "score_of_cell", "output_of_cell")),
-        ("jitter_std", ctypes.c_float),
-        *((n, ctypes.c_uint32) for n in ("seed", "chip", "layer")),
-        ("present", ctypes.c_int32),
-    ]
+    _fields_ = _fields(
+        "void_p score_gain score_offset output_gain output_offset",
+        "float score_std output_std score_of_cell output_of_cell jitter_std",
+        "uint32 seed chip layer",
+        "int32 present",
+    )
 
 
-_SIZES = (
-    *("batch", "heads", "kv_heads", "queries", "keys", "dim", "first_query", "first_key"),
-    *("window", "columns", "tile", "rows", "margin", "ages"),
-)
-SCALES = ("q_gain", "q_offset", "k_gain", "k_offset", "v_gain", "v_offset")
-
-
-_CONVERTERS = ("readout", "score_ceiling", "score_exponent", "output_ceiling")
+SCALES = ("q_gain", "q_offset", "k_gain", "k_offset", "v_gain", "v_offset", "out_gain", "out_offset")
 
 
 class Problem(ctypes.Structure):
     """gc_problem"""
 
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in _SIZES),
-        *((name, ctypes.c_void_p) for name in ("q", "k", "v", *SCALES)),
-        *((name, ctypes.c_int32) for name in ("q_levels", "storage_levels")),
-        *((name, ctypes.c_float) for name in ("low", "high", "middle", "to_code", "to_volts")),
-        *((name, ctypes.c_int32) for name in _CONVERTERS),
-        *((name, ctypes.c_float) for name in ("steps", "score_scale", "output_scale")),
-        *((name, ctypes.c_float) for name in ("score_margin", "output_margin")),
+    _fields_ = _fields(
+        "int64 batch heads kv_heads queries keys dim first_query first_key",
+        "int64 window columns tile rows margin ages",
+        "void_p q k v q_gain q_offset k_gain k_offset v_gain v_offset",
+        "int32 q_levels storage_levels",
+        "float low high middle to_code to_volts",
+        "int32 readout score_ceiling score_exponent output_ceiling",
+        "float steps score_scale output_scale score_margin output_margin",
         ("cells", Cells),
         ("errors", Errors),
-        ("integer_factors", ctypes.c_void_p),
-        ("integer_third", ctypes.c_int32),
-        *((name, ctypes.c_void_p) for name in ("out", "out_gain", "out_offset", "sum", "open")),
-        *((name, ctypes.c_int32) for name in ("threads", "level")),
-    ]
+        "void_p integer_factors",
+        "int32 integer_third",
+        "void_p out out_gain out_offset sum open",
+        "int32 threads level",
+    )
 
 
 class Gradient(ctypes.Structure):
     """gc_gradient"""
 
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("grad", "dq", "dk", "dv")),
-        *((name, ctypes.c_void_p) for name in ("q_scales", "k_scales", "v_scales", "out_scales")),
-        ("cells", Cells),
-        ("products", ctypes.c_int32),
-    ]
+    _fields_ = _fields(
+        "void_p grad dq dk dv q_scales k_scales v_scales out_scales", ("cells", Cells), "int32 products"
+    )
 
 
 class Step(ctypes.Structure):
     """gc_step"""
 
-    _fields_ = [
-        *((n, ctypes.c_int64) for n in ("batch", "heads", "kv_heads", "dim", "columns", "tiles", "slots")),
-        *((n, ctypes.c_void_p) for n in ("q", "q_gain", "q_offset")),
-        *((n, ctypes.c_void_p) for n in ("key", "value", "positions", "tile_of", "left", "table")),
-        ("order", ctypes.c_int32),
+    _fields_ = _fields(
+        "int64 batch heads kv_heads dim columns tiles slots",
+        "void_p q q_gain q_offset key value positions tile_of left table",
+        "int32 order",
         ("coefficients", ctypes.c_float * (MOST_SLABS + 1)),
         ("cells", Cells),
         ("errors", Errors),
-        ("query_tokens", ctypes.c_void_p),
-        *((name, ctypes.c_int32) for name in ("q_levels", "storage_levels")),
-        ("to_volts", ctypes.c_float),
-        *((name, ctypes.c_int32) for name in _CONVERTERS),
-        *((name, ctypes.c_float) for name in ("steps", "score_scale", "output_scale")),
-        *((name, ctypes.c_void_p) for name in ("out", "out_gain", "out_offset")),
-        *((name, ctypes.c_int32) for name in ("threads", "level")),
-    ]
+        "void_p query_tokens",
+        "int32 q_levels storage_levels",
+        "float to_volts",
+        "int32 readout score_ceiling score_exponent output_ceiling",
+        "float steps score_scale output_scale",
+        "void_p out out_gain out_offset",
+        "int32 threads level",
+    )
 
 
 class Tokens(ctypes.Structure):
     """gc_tokens"""
 
-    _fields_ = [
-        *((n, ctypes.c_int64) for n in ("batch", "heads", "tokens", "dim", "columns", "position")),
-        *((n, ctypes.c_void_p) for n in ("volts", "gain", "offset", "ring")),
-        ("levels", ctypes.c_int32),
-        *((n, ctypes.c_float) for n in ("low", "high", "middle", "to_code")),
-    ]
+    _fields_ = _fields(
+        "int64 batch heads tokens dim columns position",
+        "void_p volts gain offset ring",
+        "int32 levels",
+        "float low high middle to_code",
+    )
+
+
+def pointer(tensor: Tensor | None) -> int | None:
+    """Whoever passes one into the library holds the tensor."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+STRUCTURES = {"problem": Problem, "gradient": Gradient, "step": Step, "tokens": Tokens}
+CALLS = ("gc_forward", "gc_backward", "gc_decode", "gc_write", "gc_best_level", "gc_release")
+LARGEST = 64 * 2**20
+"""Bytes of a library."""
 
 
 @lru_cache(maxsize=1)
@@ -170,19 +175,14 @@ def compiled_library() -> ctypes.CDLL | None:
     return None
 
 
-STRUCTURES = {"problem": Problem, "gradient": Gradient, "step": Step, "tokens": Tokens}
-CALLS = ("gc_forward", "gc_backward", "gc_decode", "gc_write", "gc_best_level", "gc_release")
-LARGEST = 64 * 2**20
-"""Bytes of a library."""
-
-
 def _load(path: Path) -> ctypes.CDLL | None:
     """The library in a file; None where that is not the kernel of this version.
 
     A file without the names of all calls is not loaded. One that has them is, and its constructors run before
     its calls are looked up.
     """
-    names = (*CALLS, *(f"gc_sizeof_{name}" for name in STRUCTURES))
+    sizes = {f"gc_sizeof_{name}": structure for name, structure in STRUCTURES.items()}
+    names = (*CALLS, *sizes)
     try:
         with open_file(path) as file:
             content = file.read(LARGEST + 1)
@@ -193,8 +193,8 @@ def _load(path: Path) -> ctypes.CDLL | None:
             getattr(loaded, name)
     except (OSError, AttributeError):
         return None
-    for name, structure in STRUCTURES.items():
-        size = getattr(loaded, f"gc_sizeof_{name}")
+    for name, structure in sizes.items():
+        size = getattr(loaded, name)
         size.restype = ctypes.c_int64
         if size() != ctypes.sizeof(structure):
             return None
@@ -208,8 +208,7 @@ _forced: ContextVar[str | None] = ContextVar("instructions", default=None)
 def instructions(level: str) -> Iterator[None]:
     """Within the context, use the instructions of one level only; also GAINCELL_INSTRUCTIONS=level.
 
-    Raises:
-        InputError: an unknown level, or one that this processor or build does not have.
+    Raises InputError for a level that is unknown, or that this processor or build does not have.
     """
     level_number(level)
     before = _forced.set(level)
@@ -228,8 +227,7 @@ def levels() -> tuple[str, ...]:
 
 def level_in_use() -> str:
     """The level that the next call uses. Raises InputError where there is none."""
-    forced = _forced.get()
-    if forced is not None:
+    if (forced := _forced.get()) is not None:
         return forced
     named = os.environ.get("GAINCELL_INSTRUCTIONS")
     if named:

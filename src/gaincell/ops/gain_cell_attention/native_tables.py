@@ -8,61 +8,117 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from functools import lru_cache
-from math import exp, gcd, isqrt
+from math import exp, gcd, inf, isqrt
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gaincell.chips.design_file import Design
+from gaincell.circuits.converter import in_precision, sum_rounding
 from gaincell.circuits.noise import Noise
+from gaincell.devices.cell import Cell
 from gaincell.devices.chip_cache import kept
-from gaincell.devices.random import KEY_ARRAY, LARGEST_NORMAL, VALUE_ARRAY
+from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY
 from gaincell.devices.variability import cell_errors
+from gaincell.ops.gain_cell_attention import native_library as library
+from gaincell.ops.gain_cell_attention import slabs as separations
 from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
-from gaincell.ops.gain_cell_attention.native_library import (
-    BY_LEVEL,
-    CURVE,
-    MOST_SLABS,
-    POLYNOMIAL,
-    READOUTS,
-    TABLE,
-    TIMED,
-    TIMED_CURVE,
-    Cells,
-    Errors,
-)
-from gaincell.ops.gain_cell_attention.piecewise_cubic import Curve, piecewise
-from gaincell.ops.gain_cell_attention.slabs import (
-    LARGEST_EXPONENT,
-    PolynomialSlabs,
-    SampledSlabs,
-    Slabs,
-    TimedSlabs,
-)
-from gaincell.ops.gain_cell_attention.time_basis import (
-    errors_about_target,
-    fastest_leak,
-    linear_slabs,
-    slabs_of,
-)
+from gaincell.ops.gain_cell_attention.native_library import MOST_SLABS, TABLE, Cells, Errors, Problem, pointer
+from gaincell.ops.gain_cell_attention.slabs import PolynomialSlabs, SampledSlabs, Slabs, TimedSlabs
 
 LONGEST_BLOCK = 64  # queries
+FEWEST_PIECES, MOST_PIECES = 256, 16_384
+TOLERANCE = 3e-8
+"""Largest error of a curve in pieces, as a fraction of its largest current: below the rounding of float32."""
+
+
+class Curve(NamedTuple):
+    """F between two voltages, for compiled code that evaluates curves it does not know.
+
+    pieces: [K, 4] float32: coefficients (1, t, t^2, t^3) with t from 0 to 1 along each of K equal pieces.
+    low: where they begin, volts.  per_volt: pieces per volt.
+    """
+
+    pieces: Tensor
+    low: float
+    per_volt: float
 
 
 class Constants(NamedTuple):
-    """What does not change from call to call."""
+    """What is the same for all layers and in every call."""
 
+    cells: Cells
     rows: int
     margin: int
     ages: int
-    slabs: Slabs
-    row_factors: Tensor  # [n, R padded]
-    column_factors: Tensor  # [ages], or [ages, n] for a curve
-    table: Tensor | None  # [ages, n, 16]
-    slopes: Tensor | None
-    integer_factors: Tensor | None  # [3, ages]
+    integer_factors: Tensor | None
+    """[3, ages]: of the first product in integers, where it can be done so: see the C header."""
     integer_third: int
+    kept: tuple[Tensor, ...]
+    """What `cells` points to."""
+
+
+class _Filled(NamedTuple):
+    """The C structure with all that does not change from call to call, and what it points to."""
+
+    problem: Problem
+    kept: tuple[object, ...]
+    fastest: float
+    """See slabs.fastest_leak."""
+
+
+def chip_problem(
+    design: Design, window: int, layer: int, heads: int, kv_heads: int, dim: int
+) -> tuple[Problem, list[object]]:
+    """The C structure with what it says of the chip, and what holds the memory that it points to."""
+    filled = filled_problem(design, window, layer, heads, kv_heads, dim)
+    problem = Problem.from_buffer_copy(filled.problem)
+    held: list[object] = [filled]
+    if design.cells_differ:  # large, and kept elsewhere: see devices/chip_cache.py
+        mismatch = mismatch_of(quiet(design), layer, kv_heads, dim, heads // kv_heads, filled.fastest)
+        problem.cells.powers = mismatch[0].shape[2] - 1
+        problem.cells.key_mismatch, problem.cells.value_mismatch = (t.data_ptr() for t in mismatch)
+        held.append(mismatch)
+    return problem, held
+
+
+@lru_cache(maxsize=256)
+def filled_problem(
+    design: Design, window: int, layer: int, heads: int, kv_heads: int, dim: int, surrogate: bool = False
+) -> _Filled:
+    """surrogate: with the linear cells that a gradient goes through."""
+    d, reads, raw = quiet(design), heads // kv_heads, design.front_differs
+    fastest = _fastest_of(d, layer, kv_heads, dim)
+    constants = _constants_of(d, window, dim, reads, fastest, surrogate)
+    errors, lines = _errors_of(design, layer, kv_heads, dim)
+    span, margin = d.v_max - d.v_min, sum_rounding(torch.float32)
+    problem = Problem(
+        heads=heads,
+        kv_heads=kv_heads,
+        dim=dim,
+        window=window,
+        columns=d.window,
+        tile=d.tile,
+        rows=constants.rows,
+        margin=constants.margin,
+        ages=constants.ages,
+        q_levels=library.AS_GIVEN if raw else d.query_levels or 0,
+        storage_levels=0 if raw else d.storage_levels or 0,
+        low=-inf if raw else in_precision(d.v_min, torch.float32),
+        high=inf if raw else in_precision(d.v_max, torch.float32),
+        middle=d.decay_target if raw else in_precision(d.v_offset, torch.float32),
+        to_code=((d.storage_levels or 1) - 1) / span,
+        to_volts=span / ((d.storage_levels or 2) - 1),
+        **converters_of(d, dim),
+        score_margin=margin,
+        output_margin=margin,
+        cells=constants.cells,
+        errors=errors,
+        integer_factors=pointer(constants.integer_factors),
+        integer_third=constants.integer_third,
+    )
+    return _Filled(problem, (constants, lines), fastest)
 
 
 @lru_cache(maxsize=256)
@@ -73,7 +129,7 @@ def quiet(design: Design) -> Design:
 
 
 def _slabs(design: Design, reads: int, fastest: float) -> Slabs:
-    return slabs_of(design, reads, torch.float32, fastest, LONGEST_BLOCK)
+    return separations.slabs_of(design, reads, torch.float32, fastest, LONGEST_BLOCK)
 
 
 def orders_of(design: Design) -> tuple[int, ...]:
@@ -86,10 +142,6 @@ def orders_of(design: Design) -> tuple[int, ...]:
     return slabs.orders
 
 
-def _largest_shift(design: Design) -> float:
-    return LARGEST_NORMAL * design.mismatch.offset_voltage_std + abs(design.decay_target)
-
-
 def by_level(design: Design) -> bool:
     """Whether a cell that is no polynomial is tabulated for every storage level."""
     levels = design.storage_levels
@@ -98,34 +150,57 @@ def by_level(design: Design) -> bool:
 
 @lru_cache(maxsize=64)
 def curve_of(design: Design, reads: int, fastest: float) -> Curve | None:
-    """Of a cell that is no polynomial, over all voltages that a block's base time sees."""
+    """Of a cell that is no polynomial, over all voltages that a block's base time sees; None where most
+    pieces do not suffice.
+    """
     slabs = _slabs(design, reads, fastest)
     reach = design.largest_voltage + abs(design.decay_target)
     alpha = design.leak_per_token * max(1.0, fastest) + reads * design.disturb_per_read
-    growth = exp(min(alpha * (slabs.span - 1), LARGEST_EXPONENT))
-    widest = reach * growth + _largest_shift(design)
+    growth = exp(min(alpha * (slabs.span - 1), separations.LARGEST_EXPONENT))
     assert not isinstance(slabs, PolynomialSlabs)
-    return piecewise(slabs.cell, -widest, widest)
+    return _piecewise(slabs.cell, reach * growth + separations.largest_shift(design))
 
 
 @lru_cache(maxsize=64)
-def fastest_of(design: Design, layer: int, kv_heads: int, dim: int) -> float:
+def _piecewise(cell: Cell, widest: float) -> Curve | None:
+    """Cubic Hermite pieces of F and its derivative, up to a voltage of either sign: as few as suffice."""
+    count = FEWEST_PIECES
+    while count <= MOST_PIECES:
+        width = 2 * widest / count
+        knots = torch.linspace(-widest, widest, count + 1, dtype=torch.float64)
+        f, slope = cell.current(knots), cell.slope(knots) * width
+        rise = f[1:] - f[:-1]
+        bend = 3 * rise - 2 * slope[:-1] - slope[1:]
+        pieces = torch.stack((f[:-1], slope[:-1], bend, slope[:-1] + slope[1:] - 2 * rise), 1)
+        error = 0.0
+        for t in (0.25, 0.5, 0.75):
+            powers = torch.tensor([1.0, t, t * t, t**3], dtype=torch.float64)
+            difference = pieces @ powers - cell.current(knots[:-1] + t * width)
+            error = max(error, float(difference.abs().nan_to_num(nan=torch.inf).max()))
+        if error <= TOLERANCE * float(f.abs().max()):
+            return Curve(pieces.float().contiguous(), -widest, 1 / width)
+        count *= 2
+    return None
+
+
+@lru_cache(maxsize=64)
+def _fastest_of(design: Design, layer: int, kv_heads: int, dim: int) -> float:
     if design.leakage.spread == 0:
         return 0.0
-    device = torch.device("cpu")
-    return fastest_leak(
-        *(cell_errors(design, layer, kv_heads, dim, a, torch.float32, device, keep=False) for a in (0, 1))
+    of_cells = torch.float32, torch.device("cpu")
+    return separations.fastest_leak(
+        *(cell_errors(design, layer, kv_heads, dim, array, *of_cells, keep=False) for array in (0, 1))
     )
 
 
 @lru_cache(maxsize=64)
-def constants_of(
+def _constants_of(
     design: Design, window: int, dim: int, reads: int, fastest: float, surrogate: bool
 ) -> Constants:
     slabs = _slabs(design, reads, fastest)
     rows = min(LONGEST_BLOCK, slabs.span)
     if surrogate:
-        slabs = linear_slabs(design, reads)
+        slabs = separations.linear_slabs(design, reads)
     padded = -(-rows // 16) * 16
     margin = padded + -(-design.tile // 16) * 16
     ages = 2 * margin + window
@@ -133,20 +208,38 @@ def constants_of(
     age = age.clamp(min=1 - rows)  # tokens beyond the block are never seen: keep them finite
     factors = torch.zeros(slabs.count, padded)
     factors[:, :rows] = slabs.row_factors(torch.arange(rows)).float()
-    table = slopes = None
     left = torch.exp(-slabs.alpha * age)
-    columns = left
-    if isinstance(slabs, TimedSlabs):
+    columns, kind, tables = left, library.POLYNOMIAL, tuple[Tensor, ...]()
+    if isinstance(slabs, SampledSlabs) and by_level(design):
+        kind, tables = library.BY_LEVEL, _tables(design, slabs, age)
+    elif isinstance(slabs, SampledSlabs):
+        kind, columns = library.CURVE, left[:, None] * torch.tensor(slabs.nodes, dtype=torch.float64)
+    elif isinstance(slabs, TimedSlabs):
+        kind = library.TIMED_CURVE if design.cell.coefficients is None else library.TIMED
         columns = age[:, None] + torch.tensor(slabs.nodes, dtype=torch.float64)
-    if isinstance(slabs, SampledSlabs):
-        if by_level(design):
-            table, slopes = _tables(design, slabs, age)
-        else:
-            columns = left[:, None] * torch.tensor(slabs.nodes, dtype=torch.float64)
-    integer, third = (None, 1) if surrogate else _integers(design, slabs, left, dim)
-    return Constants(
-        rows, margin, ages, slabs, factors, columns.float().contiguous(), table, slopes, integer, third
+    orders = slabs.orders if isinstance(slabs, PolynomialSlabs) else ()
+    coefficients = [slabs.coefficients[p] for p in orders] if isinstance(slabs, PolynomialSlabs) else []
+    columns = columns.float().contiguous()
+    cells = Cells(
+        kind=kind,
+        count=slabs.count,
+        orders=(ctypes.c_int32 * MOST_SLABS)(*orders),
+        coefficients=(ctypes.c_float * MOST_SLABS)(*coefficients),
+        constant=slabs.constant,
+        row_factors=pointer(factors),
+        column_factors=pointer(columns),
     )
+    held = [factors, columns, *tables]
+    if tables:
+        cells.table, cells.slopes = (t.data_ptr() for t in tables)
+    if kind in (library.CURVE, library.TIMED_CURVE):
+        curve = curve_of(design, reads, fastest)
+        assert curve is not None
+        cells.curve, cells.pieces = curve.pieces.data_ptr(), len(curve.pieces)
+        cells.curve_low, cells.pieces_per_volt = curve.low, curve.per_volt
+        held.append(curve.pieces)
+    integer, third = (None, 1) if surrogate else _integers(design, slabs, left, dim)
+    return Constants(cells, rows, margin, ages, integer, third, tuple(held))
 
 
 def _tables(design: Design, slabs: Slabs, age: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,22 +249,20 @@ def _tables(design: Design, slabs: Slabs, age: Tensor) -> tuple[Tensor, Tensor]:
     step = (design.v_max - design.v_min) / (levels - 1)
     u = (torch.arange(levels, dtype=torch.float64) - (levels - 1) / 2) * step
     tables = []
-    for slab_of in (slabs.key_slabs, slabs.key_slopes):
+    for slopes in (False, True):
         filled = torch.zeros(len(age), slabs.count, TABLE, dtype=torch.float64)
         # a token of age a about the block's first query was written at -a
-        filled[:, :, :levels] = slab_of(u.expand(1, len(age), levels), -age, None)[0]
+        filled[:, :, :levels] = slabs.of_keys(u.expand(1, len(age), levels), -age, None, slopes=slopes)[0]
         tables.append(filled.float().contiguous())
     return tables[0], tables[1]
 
 
 def _integers(design: Design, slabs: Slabs, left: Tensor, dim: int) -> tuple[Tensor | None, int]:
-    """Factors of the first product in integers, where it can be done so: see the C header."""
+    """Factors of the first product in integers, and their third; None where it cannot be done so."""
     levels, q_levels = design.storage_levels, design.query_levels
     if not isinstance(slabs, PolynomialSlabs) or slabs.mismatch or levels is None or q_levels is None:
         return None, 1
-    if design.front_differs:
-        return None, 1
-    if levels > 8 or q_levels > 256 or max(slabs.orders, default=0) > 3:
+    if design.front_differs or levels > 8 or q_levels > 256 or max(slabs.orders, default=0) > 3:
         return None, 1
     top = levels - 1
     codes = range(-top, top + 1, 2)
@@ -184,36 +275,6 @@ def _integers(design: Design, slabs: Slabs, left: Tensor, dim: int) -> tuple[Ten
     return (factors * unit).float().contiguous(), third
 
 
-def cells_of(constants: Constants, curve: Curve | None) -> tuple[Cells, list[Tensor]]:
-    """What the kernel is told of cells, but for what is of each cell, and the tensors that it points to."""
-    slabs = constants.slabs
-    kinds = {PolynomialSlabs: POLYNOMIAL, SampledSlabs: BY_LEVEL if curve is None else CURVE}
-    kinds[TimedSlabs] = TIMED if curve is None else TIMED_CURVE
-    orders = slabs.orders if isinstance(slabs, PolynomialSlabs) else ()
-    coefficients = [slabs.coefficients[p] for p in orders] if isinstance(slabs, PolynomialSlabs) else []
-    kept = [
-        t
-        for t in (constants.row_factors, constants.column_factors, constants.table, constants.slopes)
-        if t is not None
-    ]
-    cells = Cells(
-        kind=kinds[type(slabs)],
-        count=slabs.count,
-        orders=(ctypes.c_int32 * MOST_SLABS)(*orders),
-        coefficients=(ctypes.c_float * MOST_SLABS)(*coefficients),
-        constant=slabs.constant,
-        row_factors=constants.row_factors.data_ptr(),
-        column_factors=constants.column_factors.data_ptr(),
-        table=None if constants.table is None else constants.table.data_ptr(),
-        slopes=None if constants.slopes is None else constants.slopes.data_ptr(),
-    )
-    if curve is not None:
-        cells.curve, cells.pieces = curve.pieces.data_ptr(), len(curve.pieces)
-        cells.curve_low, cells.pieces_per_volt = curve.low, curve.per_volt
-        kept.append(curve.pieces)
-    return cells, kept
-
-
 @kept("layer", "fastest")
 def mismatch_of(
     design: Design, layer: int, kv_heads: int, dim: int, reads: int, fastest: float
@@ -221,25 +282,23 @@ def mismatch_of(
     """Of every cell of the key and the value array, what the kind of cells takes: see the C header. Cells
     differ.
     """
-    slabs, device = _slabs(design, reads, fastest), torch.device("cpu")
+    slabs, like, c = _slabs(design, reads, fastest), torch.empty(dim), design.cell.coefficients
+    shape = (kv_heads, design.window, dim)
     arrays = []
     for array in (KEY_ARRAY, VALUE_ARRAY):
         # the table below is kept, and made of these alone
-        errors = errors_about_target(design, layer, kv_heads, dim, array, torch.float32, device, keep=False)
+        errors = separations.errors_about_target(design, layer, kv_heads, like, array, keep=False)
         assert errors is not None
         parts: Sequence[Tensor | float] = errors[:3]
-        timed = isinstance(slabs, TimedSlabs)
-        if design.cell.coefficients is not None:
+        if c is not None:
             polynomial = slabs
-            if timed:
-                c = design.cell.coefficients
+            if isinstance(slabs, TimedSlabs):
                 polynomial = PolynomialSlabs(c + (0.0,) * (len(orders_of(design)) - len(c)), 0.0, True)
             assert isinstance(polynomial, PolynomialSlabs)
             parts = [polynomial.cell_coefficient(p, errors) for p in polynomial.orders]
         if isinstance(slabs, TimedSlabs):
             assert errors.leakage is not None
             parts = [slabs.leak * errors.leakage + slabs.disturb, *parts]
-        shape = (kv_heads, design.window, dim)
         arrays.append(torch.stack([torch.as_tensor(part).expand(shape) for part in parts], 2).contiguous())
     return arrays[0], arrays[1]
 
@@ -248,7 +307,7 @@ def converters_of(design: Design, dim: int) -> dict[str, Any]:
     """Converters of scores and outputs, in the units of the kernel."""
     steps = design.readout_steps
     return {
-        "readout": READOUTS[design.readout],
+        "readout": library.READOUTS[design.readout],
         "score_ceiling": design.score_ceiling,
         "score_exponent": design.charge_to_pulse.exponent,
         "output_ceiling": design.output_ceiling,
@@ -258,20 +317,14 @@ def converters_of(design: Design, dim: int) -> dict[str, Any]:
     }
 
 
-def errors_of(design: Design, layer: int, kv_heads: int, dim: int) -> tuple[Errors, list[Tensor]]:
-    """Errors of the converters and noise, in the units of the kernel."""
+def _errors_of(design: Design, layer: int, kv_heads: int, dim: int) -> tuple[Errors, list[Tensor]]:
+    """Errors of the converters and noise, in the units of the kernel, and what they point to."""
     d = Disturbance(design, layer, kv_heads, 1, torch.empty(0, dim, dtype=torch.float32))
-    stds = ("score_std", "output_std", "score_of_cell", "output_of_cell", "jitter_std")
+    lines = [part.contiguous() for part in d.lines]
     errors = Errors(
-        **{name: getattr(d, name) for name in stds},
-        seed=design.noise.seed,
-        chip=design.mismatch.chip,
-        layer=layer,
-        present=design.noise.present or design.converters.present,
+        *(pointer(line) for line in lines or (None,) * 4),
+        *(d.score_std, d.output_std, d.score_of_cell, d.output_of_cell, d.jitter_std),
+        *(design.noise.seed, design.mismatch.chip, layer),
+        design.noise.present or design.converters.present,
     )
-    kept = [part.contiguous() for part in d.lines]  # their memory must outlive the call
-    if kept:
-        errors.score_gain, errors.score_offset, errors.output_gain, errors.output_offset = (
-            t.data_ptr() for t in kept
-        )
-    return errors, kept
+    return errors, lines

@@ -14,8 +14,7 @@ from gaincell.circuits.normaliser import normalised
 from gaincell.ops.gain_cell_attention import backends
 from gaincell.ops.gain_cell_attention.call import Call, Scaling
 from gaincell.ops.gain_cell_attention.first_token_tile import sink_tile, without_sinks
-from gaincell.ops.gain_cell_attention.input_stage import array_inputs, scaled
-from gaincell.ops.gain_cell_attention.normaliser_padding import with_normaliser_column
+from gaincell.ops.gain_cell_attention.input_stage import array_inputs, scaled, with_normaliser_column
 
 
 def attend(call: Call) -> Tensor:
@@ -23,17 +22,10 @@ def attend(call: Call) -> Tensor:
     scaling = call.scaling
     if scaling is None:
         return _compiled(call) if torch.compiler.is_compiling() else sums(call)
-    if _scales_in_kernel(call, scaling):
-        if call.backend != "auto":
-            return backends.run(call)
-        found = backends.attempt("native", call)
-        if isinstance(found, Tensor):
-            return found
-    q = scaled(call.q, scaling.q_gain, scaling.q_offset)
-    k = scaled(call.k, scaling.k_gain, scaling.k_offset)
-    v = scaled(call.v, scaling.v_gain, scaling.v_offset)
-    out = attend(call._replace(q=q, k=k, v=v, scaling=None))
-    return scaled(out, scaling.out_gain, scaling.out_offset)
+    if _scales_in_kernel(call, scaling) and (found := backends.in_kernel(call)) is not None:
+        return found
+    q, k, v = (scaled(x, *scaling[2 * n : 2 * n + 2]) for n, x in enumerate(call[:3]))
+    return scaled(attend(call._replace(q=q, k=k, v=v, scaling=None)), *scaling[6:])
 
 
 def sums(call: Call) -> Tensor:
@@ -51,7 +43,7 @@ def _scales_in_kernel(call: Call, scaling: Scaling) -> bool:
     d = call.design
     between = d.normaliser.present or d.sinks.tokens or d.front_differs or torch.compiler.is_compiling()
     plain = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in scaling)
-    return plain and not between and (call.backend == "auto" or call.backend.startswith("native"))
+    return plain and not between and call.in_kernel
 
 
 def _compiled(call: Call) -> Tensor:

@@ -10,29 +10,18 @@ R query tokens of a block, c key tokens of its panel, s sub-tiles, D head dimens
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gaincell.chips.design_file import Design
 from gaincell.circuits.converter import sum_rounding
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention.backends import blocked, not_implemented
-from gaincell.ops.gain_cell_attention.backends.blocked import (
-    converted,
-    mask_edges,
-    plan_of,
-    scores,
-    tile_outputs,
-    tiles_read,
-)
 from gaincell.ops.gain_cell_attention.blocking import Workspace, groups_of, segments_of
 from gaincell.ops.gain_cell_attention.call import Call
-from gaincell.ops.gain_cell_attention.input_stage import array_inputs
-from gaincell.ops.gain_cell_attention.normaliser_padding import with_normaliser_column
+from gaincell.ops.gain_cell_attention.input_stage import array_inputs, with_normaliser_column
 
 
 class Seen(NamedTuple):
@@ -54,73 +43,42 @@ class Seen(NamedTuple):
     read: Bool[Tensor, "s R"]
 
 
-def requested(
-    q: Float[Tensor, "B H Tq D"],
-    k: Float[Tensor, "B Hk Tk D"],
-    v: Float[Tensor, "B Hk Tk D"],
-    design: Design,
-    first: int = 0,
-    layer: int = 0,
-    sliding_window: int | None = None,
-) -> Call:
-    """A call of scaled q (pulse widths), k and v (volts), of consecutive tokens.
-
-    first: index of the first key; the queries are those of the last keys.
-    """
-    index = torch.arange(first, first + k.shape[2], device=k.device).expand(k.shape[0], -1)
-    return Call(q, k, v, design, key_index=index, sliding_window=sliding_window, layer=layer)
-
-
 @torch.no_grad()
-def observe(
-    q: Float[Tensor, "B H Tq D"],
-    k: Float[Tensor, "B Hk Tk D"],
-    v: Float[Tensor, "B Hk Tk D"],
-    design: Design,
-    *,
-    first: int = 0,
-    sliding_window: int | None = None,
-    layer: int = 0,
-) -> Iterator[Seen]:
+def observe(call: Call) -> Iterator[Seen]:
     """Block after block of the queries, per key/value head and sequence (S, A and O of naive.py).
 
     A normalising column takes part in `outputs` as the last one, D + 1.
 
     Args:
-        q: scaled queries of the last Tq tokens, in pulse widths.
-        k, v: scaled keys and values, in volts.
-        design: the chip, with its errors and noise.
-        first: index of the first key; tokens are consecutive, so there is no padding.
-        sliding_window: the model's own window.
-        layer: whose mismatch to draw.
+        call: requested pulse widths and volts of consecutive tokens, as its `key_index` has them, without
+            padding; the queries are those of the last keys.
 
     Raises:
         InputError: columns of first tokens, whose sub-tile is not part of the ring.
     """
-    if design.sinks.tokens:
+    if call.design.sinks.tokens:
         raise InputError(
-            f"design {design.name!r} has columns of first tokens, whose pulses are not observed; "
+            f"design {call.design.name!r} has columns of first tokens, whose pulses are not observed; "
             "give a design with sinks.tokens = 0"
         )
-    call = with_normaliser_column(requested(q, k, v, design, first, layer, sliding_window))
+    call = with_normaliser_column(call)
     if reason := not_implemented(blocked, call.design):
         raise InputError(
-            f"pulses of design {design.name!r} are not observed: {reason}; give a design without"
+            f"pulses of design {call.design.name!r} are not observed: {reason}; give a design without"
         )
-    call, target = array_inputs(call), design.decay_target
-    design, x, ku, vu = call.design, call.q, call.k - target, call.v - target
-    plan = plan_of(call)
-    plan = replace(plan, first_query=first + ku.shape[2] - x.shape[2], first_key=first)
+    call, design = array_inputs(call), call.design
+    x, ku, vu = call.q, call.k - design.decay_target, call.v - design.decay_target
+    plan = blocked.plan_of(call, int(call.queries[0, 0]), int(call.keys[0, 0]))
     space, margin = Workspace(x), sum_rounding(x.dtype)
     for xs, ks, vs, _, heads in groups_of(x, ku, vu, x):
         for _, panels in segments_of(plan, space, xs, ks, vs, heads):
             for panel in panels:
-                s, _ = scores(panel, xs[:, :, panel.rows])
+                s, _ = blocked.scores(panel, xs[:, :, panel.rows])
                 sunk = s.clamp(max=0).neg_()
-                mask_edges(panel, sunk)
-                passed, a = converted(panel, s)
-                o = tile_outputs(panel, a)
-                read = tiles_read(panel, o)
+                blocked.mask_edges(panel, sunk)
+                passed, a = blocked.converted(panel, s)
+                o = blocked.tile_outputs(panel, a)
+                read = blocked.tiles_read(panel, o)
                 if design.output_ceiling:
                     o = o.clamp(-plan.steps, plan.steps)
                 r, i = panel.i1 - panel.i0, panel.queries

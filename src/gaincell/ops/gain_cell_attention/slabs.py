@@ -1,5 +1,4 @@
-"""How a cell's current separates over time: the factorisation that turns gain-cell products into matrix
-products.
+"""How a cell's current separates over time, which turns gain-cell products into matrix products.
 
 Dimensions: G key/value heads processed together, c key tokens, R query tokens, D head dimension, n slabs.
 
@@ -15,27 +14,31 @@ so a product over a whole block is one matrix product with inner dimension n * D
   interpolated in s at Chebyshev nodes s_n; row_n is the Lagrange basis, slab_n(u, r) = F(u delta^-r s_n). The
   number of nodes is raised until the interpolation error, measured on a grid, is below the rounding error of
   the precision in use, and the range is shortened until few nodes suffice; a range of one token needs one
-  node and is exact for every curve. Unlike slabs per stored level this also serves unquantised storage.
+  node and is exact for every curve. Unlike slabs per stored level this also serves unquantised storage;
+* cells that leak at rates of their own have no common factor: F_cell(u_j exp(-k_cell (i-j))) is interpolated
+  in the time i - b itself, over a span that is short for the fastest cell of the layer.
 
 Mismatch (devices/variability.py) gives every cell coefficients of its own; a polynomial then has an order-0
-slab too.
-
-Where cells leak at rates of their own, no factor is common to them: F_cell(u_j exp(-k_cell (i-j))) is
-interpolated in the time i - b itself, over a span that is short for the fastest cell of the layer.
+slab too. A store that decays towards u_inf instead of 0 holds v = u - u_inf, of which the cell makes
+F(v + u_inf): voltages here are relative to u_inf.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import comb, exp, inf, log
+from math import ceil, comb, exp, inf, isqrt, log, log2
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gaincell.devices.cell import Cell
-from gaincell.devices.variability import CellErrors, current_of, slope_of
+from gaincell.chips.design_file import Design
+from gaincell.devices.cell import Cell, PolynomialCell
+from gaincell.devices.random import LARGEST_NORMAL
+from gaincell.devices.variability import CellErrors, cell_errors, current_of, slope_of
 
 LARGEST_EXPONENT = 30.0  # exp(30) times a full-scale current is far inside float32; bounds p * alpha * span
 LONGEST_SPAN = 2048  # tokens served from one base time: bounds memory
@@ -51,11 +54,9 @@ class PolynomialSlabs:
     """Exact separation of a polynomial cell F(u) = sum_p C_p u^p.
 
     As of every separation: `span` is the number of query tokens that one base time may serve, `row_factors`
-    are those of query tokens at `rel` = i - base (0 <= rel < span), [n, R] in float64, and `key_slabs` and
-    `key_slopes` the slabs and their derivative by the voltage, [G, c, n, D], of voltages `u` [G, c, D] stored
-    at `rel` = j - base into cells with `errors`.
-
-    mismatch: every cell has its own C_p.
+    those of queries at `rel` = i - base (0 <= rel < span), [n, R] in float64, `of_keys` the slabs, or with
+    `slopes` their derivative by the voltage, [G, c, n, D], of voltages `u` [G, c, D] stored at `rel` =
+    j - base into cells with `errors`.  mismatch: every cell has its own C_p.
     """
 
     coefficients: tuple[float, ...]
@@ -84,32 +85,23 @@ class PolynomialSlabs:
         orders = torch.tensor(self.orders, dtype=torch.float64, device=rel.device)
         return torch.exp(-self.alpha * orders[:, None] * rel.double()[None, :])
 
-    def key_slabs(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
+    def of_keys(self, u: Tensor, rel: Tensor, errors: CellErrors | None, *, slopes: bool = False) -> Tensor:
+        """C_p w^p of every order, or p C_p w^(p-1) dw/du."""
         stack = u.new_empty(*u.shape[:2], self.count, u.shape[2])
-        w = u * self._column_factor(rel, u)
-        power, reached = torch.ones_like(w), 0
-        for n, p in enumerate(self.orders):
-            while reached < p:
-                power = power * w
-                reached += 1
-            _times(power, self.cell_coefficient(p, errors), stack[:, :, n])
-        return stack
-
-    def key_slopes(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
-        stack = u.new_zeros(*u.shape[:2], self.count, u.shape[2])
-        factor = self._column_factor(rel, u)
+        factor = torch.exp(self.alpha * rel.double()).to(u.dtype)[None, :, None]
         w = u * factor
-        power, reached = factor.expand_as(w), 1
+        power, reached = (factor.expand_as(w), 1) if slopes else (torch.ones_like(w), 0)
         for n, p in enumerate(self.orders):
             while reached < p:
                 power = power * w
                 reached += 1
-            if p > 0:
-                _times(power, self.cell_coefficient(p, errors) * p, stack[:, :, n])
+            if p == 0 and slopes:
+                stack[:, :, n] = 0.0
+                continue
+            c = self.cell_coefficient(p, errors)
+            factors = torch.as_tensor(c * p if slopes else c, dtype=u.dtype, device=u.device)
+            torch.mul(power, factors, out=stack[:, :, n])
         return stack
-
-    def _column_factor(self, rel: Tensor, like: Tensor) -> Tensor:
-        return torch.exp(self.alpha * rel.double()).to(like.dtype)[None, :, None]
 
     def cell_coefficient(self, m: int, errors: CellErrors | None) -> Tensor | float:
         """C_m, or with mismatch gain * sum_p C_p binom(p, m) shift^(p-m) (+ current offset at m = 0)."""
@@ -144,16 +136,11 @@ class _Interpolation:
         """What is left of the voltages at every node."""
         raise NotImplementedError
 
-    def key_slabs(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
+    def of_keys(self, u: Tensor, rel: Tensor, errors: CellErrors | None, *, slopes: bool = False) -> Tensor:
         stack = u.new_empty(*u.shape[:2], self.count, u.shape[2])
         for n, left in enumerate(self.left(rel, u, errors)):
-            stack[:, :, n] = current_of(self.cell, u * left, errors)
-        return stack
-
-    def key_slopes(self, u: Tensor, rel: Tensor, errors: CellErrors | None) -> Tensor:
-        stack = u.new_empty(*u.shape[:2], self.count, u.shape[2])
-        for n, left in enumerate(self.left(rel, u, errors)):
-            stack[:, :, n] = slope_of(self.cell, u * left, errors) * left
+            slab = (slope_of if slopes else current_of)(self.cell, u * left, errors)
+            stack[:, :, n] = slab * left if slopes else slab
         return stack
 
 
@@ -200,12 +187,110 @@ class TimedSlabs(_Interpolation):
 Slabs = PolynomialSlabs | SampledSlabs | TimedSlabs
 
 
-def exponent(decay_per_token: float) -> float:
+@dataclass(frozen=True)
+class ShiftedCell:
+    """F(v + shift): a curve about the voltage that the store decays to."""
+
+    cell: Cell
+    shift: float
+    coefficients: None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell.name} about {self.shift} V"
+
+    @property
+    def linear_slope(self) -> float:
+        return self.cell.linear_slope
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        return {**self.cell.numbers, "shift": self.shift}
+
+    @property
+    def volts(self) -> tuple[float, ...]:
+        return tuple(v - self.shift for v in getattr(self.cell, "volts", ()))
+
+    def current(self, v: Tensor) -> Tensor:
+        return self.cell.current(v + self.shift)
+
+    def slope(self, v: Tensor) -> Tensor:
+        return self.cell.slope(v + self.shift)
+
+
+def _shifted(cell: Cell, shift: float) -> Cell:
+    """F(v + shift) as a polynomial in v, where it is one."""
+    c = cell.coefficients
+    if c is None:
+        return ShiftedCell(cell, shift)
+    orders = range(len(c))
+    moved = (sum(c[p] * comb(p, m) * shift ** (p - m) for p in orders if p >= m) for m in orders)
+    return PolynomialCell(tuple(moved), cell.linear_slope)
+
+
+def errors_about_target(
+    design: Design, layer: int, heads: int, like: Tensor, array: int, *, keep: bool = True
+) -> CellErrors | None:
+    """`cell_errors`, of D, type and device of a tensor [..., D], for voltages relative to u_inf."""
+    errors = cell_errors(design, layer, heads, like.shape[-1], array, like.dtype, like.device, keep=keep)
+    if errors is None or design.decay_target == 0:
+        return errors
+    return errors._replace(offset_voltage=errors.offset_voltage + design.decay_target)
+
+
+def fastest_leak(*errors: CellErrors | None) -> float:
+    """A power of two that no cell's rate exceeds, in multiples of the nominal one; 0 where all leak alike."""
+    largest = max(
+        (float(e.leakage.max()) for e in errors if e is not None and e.leakage is not None), default=0.0
+    )
+    return 2.0 ** ceil(log2(largest)) if largest > 0 else 0.0
+
+
+@lru_cache(maxsize=256)
+def slabs_of(
+    design: Design, reads: int, dtype: torch.dtype, fastest: float = 0.0, longest: int = LONGEST_SAMPLED_SPAN
+) -> Slabs:
+    """The separation of the cells of a chip whose columns are read so many times per token.
+
+    dtype: precision that an interpolation must not spoil.  fastest: see `fastest_leak`.
+    longest: query tokens that one base time of a non-polynomial cell has to serve.
+    """
+    target, reach, cell = design.decay_target, design.largest_voltage, design.cell
+    shift = largest_shift(design) if design.cells_differ else 0.0
+    if target:
+        reach += abs(target)
+        cell = cell if design.cells_differ else _shifted(cell, target)
+    disturb = reads * design.disturb_per_read
+    searched = (cell, reach, shift, 1e-14 if dtype == torch.float64 else 2e-8, longest)
+    if fastest > 0:
+        rates = (design.leak_per_token * fastest + disturb, disturb)
+        return TimedSlabs(cell, *_timed_nodes(rates, *searched), design.leak_per_token, disturb)
+    alpha = _exponent(design, reads)
+    if cell.coefficients is not None:
+        own_orders = isqrt(len(design.mismatch.coefficient_covariance))
+        padding = (0.0,) * (own_orders - len(cell.coefficients))
+        return PolynomialSlabs((*cell.coefficients, *padding), alpha, design.cells_differ)
+    return SampledSlabs(cell, *_sampled_nodes(alpha, *searched), alpha)
+
+
+def linear_slabs(design: Design, reads: int) -> Slabs:
+    """The linear surrogate of the backward pass: F(u) = slope * u of nominal cells, decaying at order 1."""
+    slope = design.cell.linear_slope
+    return PolynomialSlabs((slope * design.decay_target, slope), _exponent(design, reads))
+
+
+def largest_shift(design: Design) -> float:
+    """Of the voltages of cells that differ."""
+    return LARGEST_NORMAL * design.mismatch.offset_voltage_std + abs(design.decay_target)
+
+
+def _exponent(design: Design, reads: int) -> float:
     """-ln(delta); finite also for a cell that forgets everything within one token (delta = 0)."""
-    return -log(max(decay_per_token, FASTEST_DECAY))
+    delta = exp(-design.leak_per_token - reads * design.disturb_per_read)
+    return -log(max(delta, FASTEST_DECAY))
 
 
-def lagrange_basis(nodes: tuple[float, ...], s: Tensor) -> Tensor:
+def lagrange_basis(nodes: Sequence[float], s: Tensor) -> Tensor:
     """[n, len(s)] Lagrange basis polynomials of `nodes` at `s`."""
     rows = []
     for n, a in enumerate(nodes):
@@ -217,10 +302,6 @@ def lagrange_basis(nodes: tuple[float, ...], s: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def _times(a: Tensor, b: Tensor | float, out: Tensor) -> None:
-    torch.mul(a, b if isinstance(b, Tensor) else torch.tensor(b, dtype=a.dtype, device=a.device), out=out)
-
-
 def _bounded_span(exponent_per_token: float, longest: int) -> int:
     span = longest
     while span > 1 and exponent_per_token * span > LARGEST_EXPONENT:
@@ -229,66 +310,66 @@ def _bounded_span(exponent_per_token: float, longest: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def sampled_nodes(
-    cell: Cell, alpha: float, largest_u: float, shift: float, tolerance: float, longest: int
+def _sampled_nodes(
+    alpha: float, cell: Cell, largest_u: float, shift: float, tolerance: float, longest: int
 ) -> tuple[tuple[float, ...], int]:
-    """Fewest Chebyshev nodes, on the longest span, whose interpolation error is below `tolerance` of full
-    scale.
-    """
+    """Fewest nodes in the decay factor, on the longest span, whose error is below `tolerance`; the span."""
     if alpha == 0.0:
         return (1.0,), LONGEST_SPAN
-    span = _bounded_span(alpha, longest)
-    full_scale = float(cell.current(torch.tensor(largest_u, dtype=torch.float64)).abs())
-    while span > 1:
+    full_scale = _full_scale(cell, largest_u)
+    # where a table's pieces meet its curve is hardest to interpolate: in the middle of the range
+    knots = torch.tensor(getattr(cell, "volts", ()), dtype=torch.float64)
+
+    def nodes_and_error(span: int, x: Tensor) -> tuple[Tensor, float]:
         low = exp(-alpha * (span - 1))
+        nodes = (1.0 + low) / 2 + (1.0 - low) / 2 * x
         s = torch.linspace(low, 1.0, 65, dtype=torch.float64)
         # stored voltages seen at the base time, those written later than it included
         w = torch.linspace(-largest_u / low, largest_u / low, 129, dtype=torch.float64)
-        # where a table's pieces meet its curve is hardest to interpolate: in the middle of the range
-        knots = torch.tensor(getattr(cell, "volts", ()), dtype=torch.float64)
         w = torch.cat((w, knots * (2 / (1 + low))))
-        steepest = float(cell.slope(w).abs().nan_to_num(nan=inf, posinf=inf).max())
-        for count in range(2, MOST_NODES + 1):
-            x = np.cos((2 * np.arange(count) + 1) * np.pi / (2 * count))
-            nodes = tuple(float(v) for v in (1.0 + low) / 2 + (1.0 - low) / 2 * x)
-            at, basis = torch.tensor(nodes, dtype=torch.float64), lagrange_basis(nodes, s)
-            error = _error(cell, w[:, None], at, s, basis, shift, (full_scale, steepest))
-            if error <= tolerance:
-                return nodes, span
-        span //= 2
-    return (1.0,), 1
+        scales = full_scale, float(cell.slope(w).abs().nan_to_num(nan=inf, posinf=inf).max())
+        return nodes, _error(cell, w[:, None], nodes, s, lagrange_basis(nodes.tolist(), s), shift, scales)
+
+    return _fewest(nodes_and_error, _bounded_span(alpha, longest), tolerance) or ((1.0,), 1)
 
 
 @lru_cache(maxsize=64)
-def timed_nodes(
-    cell: Cell,
-    rates: tuple[float, float],
-    largest_u: float,
-    shift: float,
-    tolerance: float,
-    longest: int,
+def _timed_nodes(
+    rates: tuple[float, float], cell: Cell, largest_u: float, shift: float, tolerance: float, longest: int
 ) -> tuple[tuple[float, ...], int]:
     """The same in time, for cells of any rate up to the first of `rates` and down to the second."""
-    span = _bounded_span(rates[0], longest)
-    top = torch.tensor(largest_u, dtype=torch.float64)
-    full_scale = float(cell.current(top).abs())
-    steepest = float(cell.slope(torch.linspace(-largest_u, largest_u, 129, dtype=torch.float64)).abs().max())
+    voltages = torch.linspace(-largest_u, largest_u, 129, dtype=torch.float64)
+    scales = _full_scale(cell, largest_u), float(cell.slope(voltages).abs().max())
+
+    def nodes_and_error(span: int, x: Tensor) -> tuple[Tensor, float]:
+        nodes = (span - 1) / 2 * (1 + x)
+        r, error = torch.linspace(0, span - 1, 33, dtype=torch.float64), 0.0
+        basis = lagrange_basis(nodes.tolist(), r)
+        for rate in np.linspace(rates[1], rates[0], 5):
+            s, at, widest = torch.exp(-rate * r), torch.exp(-rate * nodes), largest_u * exp(rate * (span - 1))
+            w = torch.linspace(-widest, widest, 33, dtype=torch.float64)[:, None]
+            error = max(error, _error(cell, w, at, s, basis, shift, scales))
+        return nodes, error
+
+    return _fewest(nodes_and_error, _bounded_span(rates[0], longest), tolerance) or ((0.0,), 1)
+
+
+def _full_scale(cell: Cell, largest_u: float) -> float:
+    return float(cell.current(torch.tensor(largest_u, dtype=torch.float64)).abs())
+
+
+def _fewest(
+    nodes_and_error: Callable[[int, Tensor], tuple[Tensor, float]], span: int, tolerance: float
+) -> tuple[tuple[float, ...], int] | None:
+    """Nodes and span, of spans that are halved; None where only a span of 1 is left."""
     while span > 1:
-        r = torch.linspace(0, span - 1, 33, dtype=torch.float64)
         for count in range(2, MOST_NODES + 1):
-            x = np.cos((2 * np.arange(count) + 1) * np.pi / (2 * count))
-            nodes = tuple(float(v) for v in (span - 1) / 2 * (1 + x))
-            basis = lagrange_basis(nodes, r)
-            error = 0.0
-            for rate in np.linspace(rates[1], rates[0], 5):
-                s, at = torch.exp(-rate * r), torch.exp(-rate * torch.tensor(nodes, dtype=torch.float64))
-                widest = largest_u * exp(rate * (span - 1))
-                w = torch.linspace(-widest, widest, 33, dtype=torch.float64)[:, None]
-                error = max(error, _error(cell, w, at, s, basis, shift, (full_scale, steepest)))
+            chebyshev = np.cos((2 * np.arange(count) + 1) * np.pi / (2 * count))
+            nodes, error = nodes_and_error(span, torch.from_numpy(chebyshev))
             if error <= tolerance:
-                return nodes, span
+                return tuple(nodes.tolist()), span
         span //= 2
-    return (0.0,), 1
+    return None
 
 
 def _error(

@@ -23,16 +23,14 @@ from gaincell.circuits.converter import sum_rounding
 from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, Effect
 from gaincell.ops.gain_cell_attention import triton_slabs as kernels
 from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
-from gaincell.ops.gain_cell_attention.gradients import SURROGATES
+from gaincell.ops.gain_cell_attention.call import SURROGATES
 from gaincell.ops.gain_cell_attention.native_library import READOUTS
 from gaincell.ops.gain_cell_attention.native_tables import curve_of, mismatch_of, quiet
-from gaincell.ops.gain_cell_attention.slabs import PolynomialSlabs, SampledSlabs
-from gaincell.ops.gain_cell_attention.time_basis import linear_slabs, slabs_of
+from gaincell.ops.gain_cell_attention.slabs import PolynomialSlabs, SampledSlabs, linear_slabs, slabs_of
 from gaincell.ops.gain_cell_attention.varlen import Span
 
 ROWS = 64
 IMPLEMENTS = features.ARRAYS - {"leakage.spread"}
-"""Features of a chip (features.py), those of the input stage included."""
 
 
 def unsupported_chip(design: Design, reads: int) -> str | None:
@@ -48,54 +46,46 @@ def core(x: Tensor, ku: Tensor, vu: Tensor, span: Span) -> Tensor:
 
 
 class _Cells(NamedTuple):
-    """How cells separate over time, as the kernels take it.
+    """How cells separate over time, as the kernels take it."""
 
-    rows: [n, R] row factors.
-    own: of the cells of both arrays: coefficients, or gain, shift and current offset.
-    description: strides of `own` by head, column, part and row (0 where all are alike); nodes and curve.
-    """
-
-    polynomial: bool
-    first: int
-    number: int
-    alpha: float
-    constant: float
-    rows: Tensor
-    own: tuple[Tensor, ...]
-    description: tuple[Any, ...]
+    slabs: PolynomialSlabs | SampledSlabs
+    rows: Tensor  # [n, R] row factors
+    own: tuple[Tensor, ...]  # of the cells of both arrays: coefficients, or gain, shift and current offset
+    curve: Tensor  # 8 nodes, where pieces begin, pieces per volt, their number, and the pieces
+    shape: dict[str, Any]  # constants of the kernels
 
 
 def _cells(
     span: Span, kv_heads: int, dim: int, reads: int, device: torch.device, *, surrogate: bool
 ) -> _Cells:
     design, step = quiet(span.design), _step(span.design, reads)
-    slabs = slabs_of(design, reads, torch.float32, 0.0, ROWS)
-    if surrogate:
-        slabs = linear_slabs(design, reads)
+    slabs = linear_slabs(design, reads) if surrogate else slabs_of(design, reads, torch.float32, 0.0, ROWS)
     assert isinstance(slabs, PolynomialSlabs | SampledSlabs)
-    first, count = 0, slabs.count
+    first, count, parts = 0, slabs.count, 0
+    factors = slabs.row_factors(torch.arange(step))
     if design.cells_differ and not surrogate:
         own = tuple(t.to(device) for t in mismatch_of(design, span.layer, kv_heads, dim, reads, 0.0))
-        strides, factors = own[0].stride(), slabs.row_factors(torch.arange(step))
+        parts = own[0].shape[2]
     else:
-        alike, factors = torch.tensor((1.0, 0.0, 0.0), device=device), slabs.row_factors(torch.arange(step))
+        alike = torch.tensor((1.0, 0.0, 0.0), device=device)
         if isinstance(slabs, PolynomialSlabs):
             first, count = 1, max(1, len(slabs.coefficients) - 1)
             alike = torch.tensor((*slabs.coefficients[1:], 0.0)[:count], dtype=torch.float32, device=device)
             orders = torch.arange(1, count + 1, dtype=torch.float64)
             factors = torch.exp(-slabs.alpha * orders[:, None] * torch.arange(step))
-        own, strides = (alike, alike), (0, 0, 1, 0)
+        own = (alike, alike)
     rows = torch.zeros(count, _padded(step), device=device)
     rows[:, :step] = factors.to(rows)
-    nothing = torch.zeros(4, device=device)
-    curve: tuple[Any, ...] = (nothing, nothing[None], 0.0, 1.0, 1)
+    curve = torch.zeros(1, device=device)
     if isinstance(slabs, SampledSlabs):
         found = curve_of(design, reads, 0.0)
         assert found is not None
-        nodes = torch.tensor(slabs.nodes, dtype=torch.float32, device=device)
-        curve = (nodes, found.pieces.to(device), found.low, found.per_volt, len(found.pieces))
-    polynomial = isinstance(slabs, PolynomialSlabs)
-    return _Cells(polynomial, first, count, slabs.alpha, slabs.constant, rows, own, (*strides, *curve))
+        head = torch.zeros(11)
+        head[: len(slabs.nodes)] = torch.tensor(slabs.nodes)
+        head[8:] = torch.tensor((found.low, found.per_volt, len(found.pieces)))
+        curve = torch.cat((head, found.pieces.flatten())).to(device)
+    shape = {"POLYNOMIAL": isinstance(slabs, PolynomialSlabs), "FIRST": first, "COUNT": count, "PARTS": parts}
+    return _Cells(slabs, rows, own, curve, shape)
 
 
 def _step(design: Design, reads: int) -> int:
@@ -129,26 +119,25 @@ class _Setting:
         self.reads = heads // kv_heads
         self.step = _step(design, self.reads)
         self.cells = _cells(span, kv_heads, dim, self.reads, x.device, surrogate=False)
-        disturbance = Disturbance(design, span.layer, kv_heads, self.reads, x)
-        nothing = torch.zeros(1, device=x.device)
-        self.lines = tuple(t.contiguous() for t in disturbance.lines) or (nothing,) * 4
+        noise = Disturbance(design, span.layer, kv_heads, self.reads, x)
+        lines = [line.flatten() for line in noise.lines] or [torch.zeros(1, device=x.device)]
+        stds = (noise.score_std, noise.score_of_cell, noise.output_std, noise.output_of_cell)
         words = [design.noise.seed, design.mismatch.chip, span.layer, KEY_ARRAY, VALUE_ARRAY]
         words += [Effect.READ, Effect.PULSE_JITTER]
-        self.numbers = torch.tensor(words, dtype=torch.int64, device=x.device).to(torch.uint32)
-        self.noise = (disturbance.score_std, disturbance.score_of_cell)
-        self.out_noise = (disturbance.output_std, disturbance.output_of_cell)
-        self.jitter = disturbance.jitter_std
+        self.disturbances = (
+            torch.cat(lines),
+            torch.tensor((*stds, noise.jitter_std), device=x.device),
+            torch.tensor(words, dtype=torch.int64, device=x.device).to(torch.uint32),
+        )
+        self.noisy_outputs = any(stds[2:])
         self.sizes = [heads, kv_heads, x.shape[2], ku.shape[2], span.first_query, span.first_key, span.window]
         self.sizes += [design.window, design.tiles, design.tile, dim, self.step]
-        self.flags = {
-            "POLYNOMIAL": self.cells.polynomial,
-            "FIRST": self.cells.first,
-            "COUNT": self.cells.number,
+        self.flags = self.cells.shape | {
             "CEILING": design.score_ceiling,
             "EXPONENT": design.charge_to_pulse.exponent,
-            "LINES": bool(disturbance.lines),
-            "NOISE": any(self.noise),
-            "JITTER": self.jitter > 0,
+            "LINES": bool(noise.lines),
+            "NOISE": any(stds[:2]),
+            "JITTER": noise.jitter_std > 0,
             "R": _padded(self.step),
             "N": _padded(design.tile),
             "D": _padded(dim),
@@ -169,14 +158,11 @@ class _AnyCore(torch.autograd.Function):
         steps = design.readout_steps
         grid = (triton.cdiv(x.shape[2], setting.step), x.shape[0] * x.shape[1])
         kernels.forward[grid](
-            x, ku, vu, out, open_, cells.rows, *cells.own, *cells.description, *setting.lines,
-            setting.numbers,
-            *setting.sizes, cells.alpha, cells.constant, 1 / design.score_saturation(dim),
-            steps / design.output_saturation,
-            *setting.noise, *setting.out_noise, setting.jitter, steps, edge,
-            OUT_CEILING=design.output_ceiling, OUT_NOISE=any(setting.out_noise),
-            READOUT=READOUTS[design.readout],
-            KEEP=keep, **setting.flags,
+            x, ku, vu, out, open_, cells.rows, *cells.own, cells.curve, *setting.disturbances, *setting.sizes,
+            cells.slabs.alpha, cells.slabs.constant, 1 / design.score_saturation(dim),
+            steps / design.output_saturation, steps, edge,
+            OUT_CEILING=design.output_ceiling, OUT_NOISE=setting.noisy_outputs,
+            READOUT=READOUTS[design.readout], KEEP=keep, **setting.flags,
         )  # fmt: skip
         if keep:
             ctx.save_for_backward(x, ku, vu, open_)
@@ -193,20 +179,16 @@ class _AnyCore(torch.autograd.Function):
         back = cells
         if span.gradient in SURROGATES:
             back = _cells(span, kv_heads, dim, setting.reads, x.device, surrogate=True)
-        gradients = [torch.zeros_like(t) for t in (x, ku, vu)]
-        pieces = pieces_of(span, ku)
+        grad, gradients = grad.contiguous().float(), [torch.zeros_like(t) for t in (x, ku, vu)]
+        flags = setting.flags | {f"BACK_{name}": number for name, number in back.shape.items()}
         blocks = triton.cdiv(x.shape[2], setting.step)
-        for grid, queries in (((blocks, len(x) * x.shape[1]), True), ((pieces, len(x) * kv_heads), False)):
+        grids = ((blocks, len(x) * x.shape[1]), (pieces_of(span, ku), len(x) * kv_heads))
+        for grid, queries in zip(grids, (True, False), strict=True):
             kernels.backward[grid](
-                x, ku, vu, grad.contiguous().float(), open_, *gradients, cells.rows, *cells.own,
-                *cells.description,
-                *setting.lines[:3], setting.numbers, back.rows, *back.own, *back.description[:4],
-                *setting.sizes, cells.alpha, back.alpha, cells.constant, back.constant,
-                1 / design.score_saturation(dim), 1 / design.output_saturation, *setting.noise,
-                setting.jitter,
-                sum_rounding(torch.float32),
-                BACK_POLYNOMIAL=back.polynomial, BACK_FIRST=back.first, BACK_COUNT=back.number,
-                QUERIES=queries,
-                **setting.flags,
+                x, ku, vu, grad, open_, *gradients, cells.rows, cells.own[0], cells.curve,
+                *setting.disturbances, back.rows, *back.own, *setting.sizes,
+                cells.slabs.alpha, back.slabs.alpha, cells.slabs.constant, back.slabs.constant,
+                1 / design.score_saturation(dim), 1 / design.output_saturation, sum_rounding(torch.float32),
+                QUERIES=queries, **flags,
             )  # fmt: skip
         return gradients[0], gradients[1], gradients[2], None

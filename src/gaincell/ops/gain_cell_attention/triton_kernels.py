@@ -132,7 +132,7 @@ def forward(
 def _pair(
     q_ptr, k_ptr, v_ptr, grad_ptr, open_ptr, bh, kv_row, block, piece,
     queries, keys, first_query, first_key, window, tiles,
-    s0, s1, s2, s3, f0, f1, f2, f3, alpha, grad_alpha, top: tl.constexpr, scale, margin,
+    s0, s1, s2, s3, f0, f1, f2, f3, alpha, top: tl.constexpr, scale, margin,
     score_ceiling: tl.constexpr,
     R: tl.constexpr, N: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
@@ -159,7 +159,7 @@ def _pair(
         gate = gate & (s < 1.0 - margin)
         a = tl.minimum(a, 1.0)
     a = tl.where(seen, a, 0.0)
-    left = tl.exp(-grad_alpha * tl.maximum(age, 0).to(tl.float32))
+    left = tl.exp(-alpha * tl.maximum(age, 0).to(tl.float32))
     vt = tl.trans(v)
     da = f0 * tl.sum(do, 1)[:, None] + (f1 * left) * _dot_split(do, vt, HALF)
     if f2 != 0:
@@ -173,7 +173,7 @@ def _pair(
 def backward_queries(
     q_ptr, k_ptr, v_ptr, grad_ptr, open_ptr, dq_ptr,
     heads, kv_heads, queries, keys, first_query, first_key, window, tiles,
-    s0, s1, s2, s3, f0, f1, f2, f3, alpha, grad_alpha, top: tl.constexpr, scale, score_scale, margin,
+    s0, s1, s2, s3, f0, f1, f2, f3, alpha, top: tl.constexpr, scale, score_scale, margin,
     score_ceiling: tl.constexpr,
     R: tl.constexpr, N: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
@@ -189,7 +189,7 @@ def backward_queries(
         _q, x, _v, _do, _a, ds, left = _pair(
             q_ptr, k_ptr, v_ptr, grad_ptr, open_ptr, bh, kv_row, block, piece,
             queries, keys, first_query, first_key, window, tiles,
-            s0, s1, s2, s3, f0, f1, f2, f3, alpha, grad_alpha, top, scale, margin, score_ceiling,
+            s0, s1, s2, s3, f0, f1, f2, f3, alpha, top, scale, margin, score_ceiling,
             R, N, D, HALF,
         )  # fmt: skip
         ds = ds * score_scale
@@ -207,7 +207,7 @@ def backward_queries(
 def backward_keys(
     q_ptr, k_ptr, v_ptr, grad_ptr, open_ptr, dk_ptr, dv_ptr,
     heads, kv_heads, queries, keys, first_query, first_key, window, tiles,
-    s0, s1, s2, s3, f0, f1, f2, f3, alpha, grad_alpha, top: tl.constexpr, scale,
+    s0, s1, s2, s3, f0, f1, f2, f3, alpha, top: tl.constexpr, scale,
     key_scale, value_scale, margin, score_ceiling: tl.constexpr,
     R: tl.constexpr, N: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
@@ -228,7 +228,7 @@ def backward_keys(
             q, x, v, do, a, ds, left = _pair(
                 q_ptr, k_ptr, v_ptr, grad_ptr, open_ptr, bh, kv_row, block, piece,
                 queries, keys, first_query, first_key, window, tiles,
-                s0, s1, s2, s3, f0, f1, f2, f3, alpha, grad_alpha, top, scale, margin, score_ceiling,
+                s0, s1, s2, s3, f0, f1, f2, f3, alpha, top, scale, margin, score_ceiling,
                 R, N, D, HALF,
             )  # fmt: skip
             dst = tl.trans(ds * left)

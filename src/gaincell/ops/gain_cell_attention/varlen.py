@@ -1,8 +1,14 @@
-"""Padding: token columns are counted over real tokens, so padded rows are compacted before a fast path sees
-them.
+"""What stands around a fast core, which takes consecutive tokens and numbers: padding, and NaN.
 
 Padding tokens are never written ("Ring and decay" in docs/concepts/attention.md): index, age and physical
-column of a token count real tokens only.
+column of a token count real tokens only, so padded rows are compacted before a fast path sees them.
+
+As naive.py has it, a NaN in a query reaches that query's outputs; one in a key those of every query of its
+group that sees the token; one in a value component that component of the same outputs. Fast paths, whose
+products meet columns that a query does not see, compute without it, and what it reaches is marked afterwards.
+
+Dimensions: B sequences, H query heads, Hk key/value heads, Tq queries, Tk keys, D head dimension.
+Not modelled: how NaN spreads in gradients; where an output is NaN, gradients mean nothing.
 """
 
 from __future__ import annotations
@@ -12,12 +18,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from gaincell.chips.design_file import Design
 from gaincell.errors import InputError
-from gaincell.ops.gain_cell_attention.call import Call
-from gaincell.ops.gain_cell_attention.gradients import Gradient
+from gaincell.ops.gain_cell_attention.call import Call, Gradient
 
 
 class Span(NamedTuple):
@@ -35,21 +42,38 @@ Core = Callable[[Tensor, Tensor, Tensor, Span], Tensor]
 """(q [b, H, tq, D], k, v [b, Hk, tk, D], span) -> [b, H, tq, D], on consecutive tokens."""
 
 
+def marks(q: Float[Tensor, "B H Tq D"], k: Tensor, v: Tensor, span: Span) -> Float[Tensor, "B H Tq D"]:
+    """NaN where one reaches, 0 elsewhere: to be added to the output. Tokens are consecutive."""
+    bad = v.isnan() | k.isnan().any(-1, keepdim=True)
+    before = pad(bad.cumsum(2, dtype=torch.int32), (0, 0, 1, 0))  # [B, Hk, Tk + 1, D] in earlier tokens
+    end = torch.arange(1, q.shape[2] + 1, device=q.device) + span.first_query - span.first_key
+    read = before[:, :, end] != before[:, :, (end - span.window).clamp(min=0)]
+    reached = read.repeat_interleave(q.shape[1] // k.shape[1], 1) | q.isnan().any(-1, keepdim=True)
+    return torch.where(reached, torch.nan, 0.0)
+
+
+def around_nan(core: Core, q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:
+    """What `core` computes with a number wherever there is none, and NaN where one reaches.
+
+    Infinities stand at the end of the range.
+    """
+    x, ku, vu = (t.nan_to_num(nan=0.0) for t in (q, k, v))
+    return core(x, ku, vu, span) + marks(q, k, v, span)
+
+
 def over_real_tokens(core: Core, call: Call) -> Tensor:
     """Run `core` on the real tokens of every sequence and put the results back; zero at padding queries.
 
-    Sequences that start at the same token run together (all of a left- or right-padded prompt does).
-
-    Raises:
-        InputError: the indices of a row are not consecutive apart from padding, or the key of a query is
-            missing.
+    Sequences that start at the same token run together (all of a left- or right-padded prompt does). Raises
+    InputError where the indices of a row are not consecutive apart from padding, or a query's key is missing.
     """
     x, ku, vu = call.q, call.k, call.v
     span = Span(call.design, call.window, call.layer, call.gradient, ku.shape[2] - x.shape[2], 0)
     if call.key_index is None:
         return core(x, ku, vu, span)
     key_index, query_index = call.key_index, call.queries
-    groups, lengths = _runs(len(key_index), _content(key_index), _content(query_index))
+    content = (index.cpu().contiguous().numpy().tobytes() for index in (key_index, query_index))
+    groups, lengths = _runs(len(key_index), *content)
     if len(groups) == 1 and lengths == [(x.shape[2], ku.shape[2])] * len(lengths):
         ((first_query, first_key),) = groups
         return core(x, ku, vu, span._replace(first_query=first_query, first_key=first_key))
@@ -60,19 +84,12 @@ def over_real_tokens(core: Core, call: Call) -> Tensor:
         queries = query_index[select]
         key_slots = _slots(key_index[select], first_key, n_keys)
         query_slots = _slots(queries, first_query, n_queries)
-        part = core(
-            _take(x[select], query_slots),
-            _take(ku[select], key_slots),
-            _take(vu[select], key_slots),
-            span._replace(first_query=first_query, first_key=first_key),
-        )
+        keys, values = (_take(u[select], key_slots) for u in (ku, vu))
+        at = span._replace(first_query=first_query, first_key=first_key)
+        part = core(_take(x[select], query_slots), keys, values, at)
         back = torch.where(queries >= 0, queries - first_query, -1)
         out = out.index_copy(0, select, _take(part, back))
     return out
-
-
-def _content(index: Tensor) -> bytes:
-    return index.cpu().contiguous().numpy().tobytes()
 
 
 @lru_cache(maxsize=8)

@@ -33,11 +33,6 @@ def grid(*children: object) -> Markup:
     return element("div", *children, class_="grid")
 
 
-def pair(*children: object) -> Markup:
-    """A table and a figure, beside one another where both have room."""
-    return element("div", *children, class_="pair")
-
-
 def paragraph(text: str, class_: str = "note") -> Markup:
     """A paragraph, or nothing."""
     return element("p", text, class_=class_) if text else EMPTY
@@ -49,6 +44,6 @@ def listed(lines: Iterable[object]) -> Markup:
     return element("ul", *items, class_="plain") if items else EMPTY
 
 
-def folded(title: str, *content: object) -> Markup:
+def folded(title: str, *content: Markup) -> Markup:
     """What only some readers want, below its title; nothing where there is none."""
-    return element("details", element("summary", title), *content, class_="more") if content else EMPTY
+    return element("details", element("summary", title), *content, class_="more") if any(content) else EMPTY

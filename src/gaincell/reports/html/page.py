@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -15,12 +14,11 @@ from markupsafe import Markup
 from gaincell import __version__
 from gaincell.errors import RunError
 from gaincell.reports.html import theme
+from gaincell.reports.html.parts import Result, subject, whole
 from gaincell.reports.html.picture import ID
-from gaincell.reports.html.result import Result, subject, whole
-from gaincell.reports.html.sections import SECTIONS
-from gaincell.reports.html.summary import provenance, summary
+from gaincell.reports.html.sections import PROVENANCE, SECTIONS, SUMMARY
 from gaincell.reports.training import read_log
-from gaincell.results import parse, read
+from gaincell.results import content, parse
 
 LOG = "log.jsonl"
 KNOWN = (
@@ -30,16 +28,6 @@ KNOWN = (
 """Commands whose results have a section."""
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A section as the template fills it in."""
-
-    id: str
-    title: str
-    lead: str
-    body: Markup
-
-
 def load(path: str | Path, name: str) -> Result:
     """Read a result, or that of a RUN directory with its log of the training.
 
@@ -47,7 +35,7 @@ def load(path: str | Path, name: str) -> Result:
         RunError: it cannot be read, lacks units or kinds, or is of a kind that has no section.
     """
     path = Path(path)
-    run = read(path)
+    run = content(path)
     if not isinstance(run.get("provenance"), dict):
         raise RunError(f"{path.name} is a broken result: it has no provenance; make it again")
     found = parse(run, path.name)
@@ -74,14 +62,11 @@ def page(results: Sequence[Result], title: str | None = None) -> str:
     """
     if not results:
         raise RunError("no results were given; give RUN directories or files of --json")
-    shown = [Shown("summary", "Summary", "", summary(results))]
-    for section in SECTIONS:
-        wanted = [result for result in results if section.wanted(result)]
-        if wanted:
+    shown = []
+    for section in (SUMMARY, *SECTIONS, PROVENANCE):
+        if wanted := [result for result in results if section.wanted(result)]:
             with whole(wanted, section.title):
-                shown.append(Shown(section.id, section.title, section.lead, section.build(wanted)))
-    lead = "Design, versions, commit, seed, hardware and protocol of every result."
-    shown.append(Shown("provenance", "Provenance", lead, provenance(results)))
+                shown.append((section, section.build(wanted)))
     folder = resources.files("gaincell") / "reports" / "html" / "templates"
     style = theme.tokens() + (folder / "style.css").read_text(encoding="utf-8")
     script = (folder / "script.js").read_text(encoding="utf-8")

@@ -21,18 +21,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
-from gaincell.reports import floorplan
 from gaincell.reports.html.markup import element, folded, paragraph
 from gaincell.reports.html.tables import short, table
-from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, styled
+from gaincell.reports.style import BLACK, GREY, PALETTE, PLAN_COLOURS, TAP, WIRE, styled
 from gaincell.reports.tables import Rows
 
 DRAWN = {
     colour.lower(): token
     for colour, token in {
-        **{colour: f"s{n}" for n, colour in enumerate((BLUE, RED, GREEN, ORANGE, PURPLE, SKY, GREY), 1)},
-        **{colour: f"plan-{kind}" for kind, colour in floorplan.COLOURS.items()},
-        **dict.fromkeys((floorplan.TAP, floorplan.WIRE), "wire"),
+        **{colour: f"s{n}" for n, colour in enumerate((*PALETTE[:6], GREY), 1)},
+        **{colour: f"plan-{kind}" for kind, colour in PLAN_COLOURS.items()},
+        **dict.fromkeys((TAP, WIRE), "wire"),
         **{BLACK: "ink", "#ffffff": "paper", "#E4E4E4": "grid", "#DCDCDC": "rule", "#D8D8D8": "rule"},
     }.items()
 }

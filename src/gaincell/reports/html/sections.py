@@ -1,76 +1,124 @@
-"""Which sections a page can have, what of a result each needs, and what it says."""
+"""All sections that a page can have, in its order; what stands above and below them."""
 
 from __future__ import annotations
 
-from gaincell.reports.html import circuits, codesign, costs, heads, mapping, quality, sweeps
-from gaincell.reports.html.result import Section, section
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from gaincell.reports import (
+    baseline,
+    codesign,
+    comparison_figure,
+    costs_figures,
+    device,
+    evaluation,
+    figures,
+    floorplan,
+    heads,
+    rtl,
+    simulation,
+    spice,
+    sweep_figures,
+    training,
+)
+from gaincell.reports.html.markup import element, join
+from gaincell.reports.html.parts import Result, Section, subject, whole
+from gaincell.reports.html.tables import badges, table
+from gaincell.reports.tables import Rows
+from gaincell.results.common import Result as Found
+from gaincell.results.spice import SpiceResult
 
 SECTIONS = (
-    section(
-        "Perplexity", "How well the model predicts text, stage by stage.",
-        quality.stages, together=quality.side_by_side, numbers="stages",
-    ),
-    Section(
-        "training", "Training", "Every loss on an axis of its own, and perplexity.",
-        quality.has_training, quality.training,
-    ),
-    section("Evaluation", "How well a model predicts a text.", together=quality.evaluation),
-    section("Tasks", "Differences are paired: on the same items.", together=quality.tasks),
-    section("Chips", "The same network on chips whose cells differ.", together=quality.chips),
-    section("Ablation", "Which constraint of the hardware costs how much.", quality.ablation),
-    section("Sweep", "One model on many designs.", sweeps.sweep, numbers="points"),
-    section(
-        "Learned circuits", "Circuits of the chip, learned together with the model.", codesign.codesign,
-        numbers="circuits", id="codesign",
-    ),
-    section("Pauses", "What a pause in the middle of a text costs.", together=quality.pauses),
-    section("Context", "How far back a model looks.", quality.context),
-    section(
-        "Repetition", "Tokens that stood in the context before, and others.", together=quality.repetition
-    ),
-    section("Cells", "Cells and chips compared with the same model.", together=mapping.cells),
-    section(
-        "Adaptation", "Gains and offsets that bring the statistics back.", mapping.adaptation,
-        numbers="adaptation",
-    ),
-    section("Fidelity", "Every head against that of the pretrained model.", heads.fidelity),
-    section(
-        "Codes", "How often every code of the converters is used.", mapping.codes,
-        numbers="codes", has="codes",
-    ),
-    section("Cell", "Current of a cell over its stored voltage.", together=mapping.cell, has="cell"),
-    section("Activity", "What drives the word lines of every head on real text.", heads.activity),
-    section(
-        "Costs", "Energy, latency and area of a token.",
-        costs.cost, together=costs.side_by_side, numbers="head",
-    ),
-    section("Floorplan", "Where the area goes, to scale.", costs.floorplan, numbers="floorplan"),
-    section("Baseline", "Softmax attention on a machine of today.", costs.baseline, numbers="measurements"),
-    section("Timeline", "Which circuit is busy when.", circuits.timeline, numbers="timeline"),
-    section("Waveforms", "Charges and counts in one step.", circuits.waveforms, numbers="waveforms"),
-    section("Trace", "A head over many tokens.", circuits.trace, numbers="schedule"),
-    section(
-        "Cells in SPICE", "From transistor models.", circuits.cell, together=circuits.cells,
-        numbers="curve", id="spice-cell",
-    ),
-    section(
-        "SPICE and model", "Pulses of both dot products: circuit against model.",
-        circuits.verification, together=circuits.verifications, numbers="first", id="spice-verify",
-    ),
-    section("Energy in SPICE", "Energies of the arrays.", together=circuits.energies, id="spice-energy"),
-    section(
-        "Wires", "What the resistance of wires costs.", circuits.wires, numbers="bit_line", id="spice-wires"
-    ),
-    section(
-        "Write path", "From a code to a stored voltage.", circuits.write, numbers="dacs", id="spice-write"
-    ),
-    section(
-        "Mixed-signal run", "A sub-tile of transistors with its digital block in one simulation.",
-        circuits.mixed, numbers="waves", id="spice-mixed",
-    ),
-    section(
-        "Digital half", "Generated, compared with HeadArray and the schedule, synthesised.",
-        circuits.digital, numbers="sizes", id="rtl",
-    ),
-    section("Device", "A fit to measured cells.", circuits.device, numbers="fit"),
+    figures.PERPLEXITY,
+    training.TRAINING,
+    evaluation.PERPLEXITY,
+    comparison_figure.TASKS,
+    evaluation.CHIPS,
+    evaluation.ABLATION,
+    sweep_figures.SWEEP,
+    codesign.CODESIGN,
+    evaluation.PAUSES,
+    evaluation.CONTEXT,
+    evaluation.REPETITION,
+    figures.CELLS,
+    figures.ADAPTATION,
+    heads.FIDELITY,
+    figures.CODES,
+    figures.CELL,
+    heads.ACTIVITY,
+    costs_figures.COSTS,
+    floorplan.FLOORPLAN,
+    baseline.BASELINE,
+    simulation.TIMELINE,
+    simulation.WAVEFORMS,
+    simulation.TRACE,
+    spice.CELLS,
+    spice.VERIFICATION,
+    spice.ENERGY,
+    spice.WIRES,
+    spice.WRITE,
+    spice.MIXED,
+    rtl.RTL,
+    device.DEVICE,
+)
+HASH = 12
+"""Digits of hashes and commits shown."""
+
+
+def summary(results: Sequence[Result]) -> Markup:
+    """A row a result: what it is about, and the number one looks for first."""
+    rows, kinds = [], []
+    for result in results:
+        with whole([result], "what it is about"):
+            wanted = (section.headline for section in SECTIONS if section.wanted(result))
+            headline = next(filter(None, wanted), None)
+            found, kind = headline(result.found) if headline else ("–", "")
+            made, about = result.found.provenance, subject(result.found) or "–"
+            date, design = made.date[:10], made.design_hash or "–"
+            rows.append([result.name, found, about, result.found.command, date, design])
+            kinds.append(kind)
+    headings = ("result", "found", "about", "command", "date", "design")
+    return table(Rows("Results", headings, rows, "", range(6), lambda r, c: kinds[r] if c == 1 else None))
+
+
+def provenance(results: Sequence[Result]) -> Markup:
+    """Design, versions, commit, seed, hardware and protocol of every result, folded where there are many."""
+    pieces = []
+    for one in results:
+        with whole([one], "provenance"):
+            words = element("summary", element("span", one.name), " ", badges(one.found))
+            few = len(results) <= 2
+            pieces.append(element("details", words, _provenance(one.found), class_="more", open=few))
+    return join(pieces)
+
+
+def _count(number_of: int | None, what: str) -> str:
+    return f"{number_of} {what}{'s' if number_of != 1 else ''}"
+
+
+def _provenance(found: Found) -> Markup:
+    made, hardware = found.provenance, found.provenance.hardware
+    machine = [hardware.cpu, _count(hardware.cores, "core"), _count(hardware.threads, "thread")]
+    machine += [f"{hardware.memory_bytes / 2**30:.1f} GiB"] if hardware.memory_bytes else []
+    machine += [hardware.accelerator or "no accelerator"]
+    rows: list[tuple[str, object]] = [
+        ("command", element("code", made.command)),
+        ("date", made.date),
+        ("protocol", made.protocol),
+        ("design", f"{made.design_hash or '–'} (hash)"),
+        ("seed", made.seed),
+        ("commit", made.commit or "– (an installed package)"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in made.versions.items())),
+        ("hardware", ", ".join(machine)),
+        *((name, element("code", content[:HASH])) for name, content in made.inputs.items()),
+    ]
+    rows += [("simulator", found.ngspice)] if isinstance(found, SpiceResult) else []
+    return element("dl", *(element(tag, x) for row in rows for tag, x in zip(("dt", "dd"), row, strict=True)))
+
+
+SUMMARY = Section("summary", "Summary", "", lambda _: True, summary)
+PROVENANCE = Section(
+    "provenance", "Provenance", "Design, versions, commit, seed, hardware and protocol of every result.",
+    lambda _: True, provenance,
 )  # fmt: skip

@@ -18,11 +18,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gaincell.errors import InputError
-from gaincell.spice.netlists.cell import EDGE, cell_subcircuit, write_levels
-from gaincell.spice.netlists.netlist import ARRAY_OPTIONS, OPTIONS, Netlist, netlist, number, steps
+from gaincell.spice.netlists.cell import cell_subcircuit
+from gaincell.spice.netlists.netlist import (
+    ARRAY_OPTIONS,
+    EDGE,
+    OPTIONS,
+    Netlist,
+    bench,
+    number,
+    pulse,
+    pwl,
+    sources,
+)
 from gaincell.spice.netlists.readout import Phases, Readout, column_lines, shared_lines
 from gaincell.spice.netlists.transistor_readout import column_of_transistors, shared_of_transistors
-from gaincell.spice.technology import Corner, Size, Technology
+from gaincell.spice.technology import Site, Size, Technology
 from gaincell.units import Farad, Ohm, Second, Volt
 
 DRIVER_N, DRIVER_P = 1.0e-6, 2.0e-6
@@ -40,8 +50,7 @@ class WireElement:
 
 
 def array_slice(
-    technology: Technology,
-    corner: Corner,
+    site: Site,
     stored: Sequence[Sequence[Volt]],
     pulses: Sequence[Second],
     readout: Readout,
@@ -53,20 +62,17 @@ def array_slice(
     columns: int | None = None,
     transistor_readout: bool = False,
     write_gates: bool = False,
-    step: Second | None = None,
 ) -> Netlist:
     """Read a slice and convert its charges.
 
     stored: voltages [n rows, m columns].  pulses: width of every row's pulse, s [n]; 0: none.
     before, columns: columns between drivers and slice, columns of the whole array (default: the slice).
-    step: longest time step; None: 1 ns, for transistor readouts with their fast edges 50 ps.
     write_gates: with the idle write transistors of every cell: a third more time, for a difference of
         0.003 ns of 15 (measured).
     Saved: o<c> integrator, p<c> pulse, s<c> sign; i(vcell), i(vdrive), i(vread).
 
     Raises InputError for shapes that do not fit and pulses longer than the longest.
     """
-    step = step or (5e-11 if transistor_readout else 1e-9)
     phases, bit, word = phases or Phases(), bit_wire or WireElement(), word_wire or WireElement()
     n, m = len(stored), len(stored[0])
     columns = m + before if columns is None else columns
@@ -76,17 +82,11 @@ def array_slice(
         )
     if max(pulses) > phases.longest * 1.1:
         raise InputError(f"a pulse of {max(pulses):.4g} s is longer than the longest, {phases.longest:.4g} s")
-    vdd = technology.vdd * corner.supply
-    ref = vdd / 2
-    off, _, off_b = write_levels(technology, vdd)
+    technology, vdd, ref = site.technology, site.vdd, site.vdd / 2
     body = [
         *cell_subcircuit(technology, write_gate=write_gates),
         *driver_subcircuit(technology),
-        f"Vcell vdd 0 {number(vdd)}",
-        f"Vdrive vdrive 0 {number(vdd)}",
-        f"Vwl off 0 {number(off)}",
-        f"Vwlb offb 0 {number(off_b)}",
-        f"Vwbl wbl 0 {number(ref)}",
+        *_idle_supplies(site),
         *shared_lines(readout, phases, ref),
     ]
     saved = ["v(ramp)", "v(ref)", "i(vcell)", "i(vdrive)"]
@@ -109,16 +109,23 @@ def array_slice(
         else:
             body += column_lines(readout, c, f"bl{c}", ref, vdd)
         saved += [f"v(o{c})", f"v(p{c})", f"v(bl{c})"] + ([f"v(s{c})"] if readout.kind == "signed" else [])
-    return netlist(
-        f"{technology.name}: {n} x {m} cells, {readout.kind} readout{' of transistors' * transistor_readout}",
+    step = "5e-11" if transistor_readout else "1e-09"
+    return bench(
+        site,
+        f"{n} x {m} cells, {readout.kind} readout{' of transistors' * transistor_readout}",
         body,
-        f".tran {number(step)} {number(phases.end)} 0 {number(step)}",
         saved,
-        files=technology.files(corner),
-        temperature=corner.temperature,
+        stop=phases.end,
+        steps=(step, step),
         options=OPTIONS if transistor_readout else ARRAY_OPTIONS,
-        stop_time=phases.end,
     )
+
+
+def _idle_supplies(site: Site) -> list[str]:
+    """Supplies of cells and word-line drivers, and the write path at rest."""
+    vdd, (off, _, off_b) = site.vdd, site.write_levels
+    supplies = {"cell vdd": vdd, "drive vdrive": vdd}
+    return sources({**supplies, "wl off": off, "wlb offb": off_b, "wbl wbl": vdd / 2})
 
 
 def driver_subcircuit(technology: Technology) -> list[str]:
@@ -140,13 +147,9 @@ def word_line(
     """Driver and wires of one row, with the lumped rest of its array."""
     if 0 < width < EDGE:  # too short to reach the rail
         peak = vdd * width / EDGE
-        source = steps([(0, 0), (start, 0), (start + width, peak), (start + 2 * width, 0)])
-    elif width > 0:
-        source = steps(
-            [(0, 0), (start, 0), (start + EDGE, vdd), (start + width, vdd), (start + width + EDGE, 0)]
-        )
+        source = pwl([(0, 0), (start, 0), (start + width, peak), (start + 2 * width, 0)])
     else:
-        source = "0"
+        source = pulse(start, start + width, 0, vdd) if width > 0 else "0"
     lines = [f"Vi{row} in{row} 0 {source}", f"Xd{row} in{row} wd{row} xd{row} vdrive driver"]
     for line in ("w", "x"):
         near = f"{line}d{row}"
@@ -163,14 +166,11 @@ def word_line(
 
 
 def charge_bench(
-    technology: Technology,
-    corner: Corner,
+    site: Site,
     stored: Sequence[Volt],
     width: Second,
     *,
     shifts: Sequence[Sequence[Volt]] = ((0.0,) * 4,),
-    phases: Phases | None = None,
-    word_wire: WireElement | None = None,
     columns: int = 64,
 ) -> Netlist:
     """One read of separate cells, each on a bit line held at VDD/2: i(vb<k>_<n>) is what each takes from it.
@@ -181,34 +181,22 @@ def charge_bench(
     stored: voltages of the copies of every cell [levels].  shifts: of every cell k, see cell_subcircuit
     [cells, 4]; each has a word line of its own.  columns: length of the word lines.
     """
-    phases, word = phases or Phases(), word_wire or WireElement()
-    vdd = technology.vdd * corner.supply
-    off, _, off_b = write_levels(technology, vdd)
+    technology, vdd, start = site.technology, site.vdd, Phases().start
     m = len(stored)
     body = [
         *driver_subcircuit(technology),
-        f"Vcell vdd 0 {number(vdd)}",
-        f"Vdrive vdrive 0 {number(vdd)}",
-        f"Vwl off 0 {number(off)}",
-        f"Vwlb offb 0 {number(off_b)}",
-        f"Vwbl wbl 0 {number(vdd / 2)}",
+        *_idle_supplies(site),
     ]
     for k, shift in enumerate(shifts):
         body += cell_subcircuit(technology, f"cell{k}", shift, write_gate=False)
-        body += word_line(k, width, phases.start, vdd, m, word, 0, max(columns - m, 0))
+        body += word_line(k, width, start, vdd, m, WireElement(), 0, max(columns - m, 0))
         for n, volts in enumerate(stored):
             body.append(f"Vb{k}_{n} b{k}_{n} 0 {number(vdd / 2)}")
             body.append(f"Xc{k}_{n} b{k}_{n} w{k}_{n} x{k}_{n} wbl off offb st{k}_{n} vdd cell{k}")
             body.append(f".ic v(st{k}_{n})={number(volts)}")
-    end = phases.start + width + 2e-9
-    many = [(k, n) for k in range(len(shifts)) for n in range(m)]
-    return netlist(
-        f"{technology.name}: charge of {len(many)} cells for a pulse of {width * 1e9:.4g} ns",
-        body,
-        f".tran 1n {number(end)} 0 500p",
-        [*(f"i(vb{k}_{n})" for k, n in many), "i(vcell)", "i(vdrive)"],
-        files=technology.files(corner),
-        temperature=corner.temperature,
-        options=ARRAY_OPTIONS,
-        stop_time=end,
-    )
+    end = start + width + 2e-9
+    saved = [f"i(vb{k}_{n})" for k in range(len(shifts)) for n in range(m)]
+    title = f"charge of {len(saved)} cells for a pulse of {width * 1e9:.4g} ns"
+    saved += ["i(vcell)", "i(vdrive)"]
+    steps = ("1n", "500p")
+    return bench(site, title, body, saved, stop=end, steps=steps, options=ARRAY_OPTIONS)

@@ -23,14 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gaincell.spice.netlists.netlist import Netlist, netlist, number, steps
-from gaincell.spice.technology import Corner, Technology
+from gaincell.spice.netlists.netlist import EDGE, Netlist, bench, number, pulse, pwl, sources
+from gaincell.spice.technology import Site, Technology
 from gaincell.units import Second, Volt
 
-EDGE = 50e-12
-"""Rise and fall of every driven edge, s."""
-OXIDE_HIGH, OXIDE_LOW = 2.0, -1.0
-"""Gate of an oxide write transistor, V: on and off."""
 HOLD_OPTIONS = "reltol=1e-4 abstol=1e-18 chgtol=1e-20 vntol=1e-6 gmin={gmin} method=gear"
 
 
@@ -55,150 +51,96 @@ def cell_subcircuit(
         t.transistor("rp", "xp", "store", "vdd", "vdd", "p", t.read_p, rp),
         t.transistor("sp", "bl", "wlb", "xp", "vdd", "p", t.switch_p, sp),
     ]
-    if not write_gate:
-        pass
-    elif t.oxide_write:
+    if write_gate and t.oxide_write:
         lines.append(f"Xwn wbl wwl store oxide_fet w={t.write_n.w:.6g} l={t.write_n.l:.6g}")
-    else:
+    elif write_gate:
         lines.append(t.transistor("wn", "wbl", "wwl", "store", "0", "n", t.write_n))
         lines.append(t.transistor("wp", "wbl", "wwlb", "store", "vdd", "p", t.write_p))
     return [*lines, f"Cs store 0 {number(t.storage)}", ".ends"]
 
 
-def write_levels(technology: Technology, vdd: Volt) -> tuple[Volt, Volt, Volt]:
-    """Gates of the write path: wwl off, wwl on, wwlb off (wwlb is at 0 V when on).
-
-    Off is beyond the rails by the technology's underdrive: at the rails the subthreshold current of a
-    short transistor moves a 10 fF store by 0.2 V within microseconds.
-    """
-    if technology.oxide_write:
-        return OXIDE_LOW, OXIDE_HIGH, vdd
-    return -technology.underdrive, vdd, vdd + technology.underdrive
-
-
-def curve_bench(
-    technology: Technology,
-    corner: Corner,
-    *,
-    shifts: Sequence[Sequence[Volt]] = ((0.0,) * 4,),
-    points: int = 46,
-    bit_line: Volt | None = None,
-) -> Netlist:
-    """DC current of one or many cells over the stored voltage 0 ... VDD; i(vb<n>): out of each.
+def curve_bench(site: Site, *, shifts: Sequence[Sequence[Volt]] = ((0.0,) * 4,), points: int = 46) -> Netlist:
+    """DC current of one or many cells, bit line at VDD/2, over the stored voltage 0 ... VDD; i(vb<n>): out of
+    each.
 
     shifts: four threshold shifts of every cell, V [cells, 4].
-    bit_line: V; None: VDD/2.
     """
-    vdd = technology.vdd * corner.supply
-    held = vdd / 2 if bit_line is None else bit_line
-    off, _, off_b = write_levels(technology, vdd)
-    body = [
-        f"Vdd vdd 0 {number(vdd)}",
-        f"Vwl wl 0 {number(vdd)}",
-        "Vwlb wlb 0 0",
-        f"Vwwl wwl 0 {number(off)}",
-        f"Vwwlb wwlb 0 {number(off_b)}",
-        "Vst st 0 0",
-    ]
+    vdd, (off, _, off_b) = site.vdd, site.write_levels
+    body = sources(
+        {"dd vdd": vdd, "wl wl": vdd, "wlb wlb": 0, "wwl wwl": off, "wwlb wwlb": off_b, "st st": 0}
+    )
     for n, shift in enumerate(shifts):
-        body += cell_subcircuit(technology, f"cell{n}", shift)
-        body += [f"Vb{n} b{n} 0 {number(held)}", f"Xc{n} b{n} wl wlb st wwl wwlb st vdd cell{n}"]
-    return netlist(
-        f"{technology.name}: current over the stored voltage, {len(shifts)} cell(s)",
+        body += cell_subcircuit(site.technology, f"cell{n}", shift)
+        body += [f"Vb{n} b{n} 0 {number(vdd / 2)}", f"Xc{n} b{n} wl wlb st wwl wwlb st vdd cell{n}"]
+    return bench(
+        site,
+        f"current over the stored voltage, {len(shifts)} cell(s)",
         body,
-        f".dc Vst 0 {number(vdd)} {number(vdd / (points - 1))}",
         ["v(st)", *(f"i(vb{n})" for n in range(len(shifts)))],
-        files=technology.files(corner),
-        temperature=corner.temperature,
+        dc=f".dc Vst 0 {number(vdd)} {number(vdd / (points - 1))}",
     )
 
 
-def write_bench(
-    technology: Technology, corner: Corner, targets: Sequence[Volt], *, t_write: Second = 5e-9
-) -> Netlist:
+def write_bench(site: Site, targets: Sequence[Volt], *, t_write: Second = 5e-9) -> Netlist:
     """One cell for every target: discharged to 0 V, written for t_write from 1 ns on, then held; v(st<n>)."""
-    vdd = technology.vdd * corner.supply
-    off, on, off_b = write_levels(technology, vdd)
+    vdd, (off, on, off_b) = site.vdd, site.write_levels
     start, stop = 1e-9, 1e-9 + t_write
     body = [
-        *cell_subcircuit(technology),
-        f"Vdd vdd 0 {number(vdd)}",
-        "Vwl wl 0 0",
-        f"Vwlb wlb 0 {number(vdd)}",
-        f"Vb bl 0 {number(vdd / 2)}",
-        "Vwwl wwl 0 " + steps([(0, off), (start, off), (start + EDGE, on), (stop, on), (stop + EDGE, off)]),
-        "Vwwlb wwlb 0 "
-        + steps([(0, off_b), (start, off_b), (start + EDGE, 0), (stop, 0), (stop + EDGE, off_b)]),
+        *cell_subcircuit(site.technology),
+        *sources({"dd vdd": vdd, "wl wl": 0, "wlb wlb": vdd, "b bl": vdd / 2}),
+        f"Vwwl wwl 0 {pulse(start, stop, off, on)}",
+        f"Vwwlb wwlb 0 {pulse(start, stop, off_b, 0)}",
     ]
     for n, target in enumerate(targets):
         body += [f"Vw{n} w{n} 0 {number(target)}", f"Xc{n} bl wl wlb w{n} wwl wwlb st{n} vdd gaincell"]
         body.append(f".ic v(st{n})=0")
-    end = stop + 1e-9
-    return netlist(
-        f"{technology.name}: writing {len(targets)} levels",
-        body,
-        f".tran 20p {number(end)} 0 20p",
-        [f"v(st{n})" for n in range(len(targets))],
-        files=technology.files(corner),
-        temperature=corner.temperature,
-        stop_time=end,
-    )
+    saved = [f"v(st{n})" for n in range(len(targets))]
+    title = f"writing {len(targets)} levels"
+    return bench(site, title, body, saved, stop=stop + 1e-9, steps=("20p", "20p"))
 
 
 def hold_bench(
-    technology: Technology,
-    corner: Corner,
+    site: Site,
     stored: Sequence[Volt],
     duration: Second,
     *,
     leak: float | None = None,
     gmin: float = 1e-20,
     tunnelling: bool = False,
-    write_line: Volt | None = None,
 ) -> Netlist:
     """Cells that hold: every line at rest, v(st<n>) over time.
 
-    leak: resistance from the store to VDD/2, Ohm: set, not predicted.  write_line: V, VDD/2 if None.
+    leak: resistance from the store to VDD/2, Ohm: set, not predicted.
     """
-    vdd = technology.vdd * corner.supply
-    off, _, off_b = write_levels(technology, vdd)
+    vdd, (off, _, off_b) = site.vdd, site.write_levels
+    rest = {"wl wl": 0, "wlb wlb": vdd, "b bl": vdd / 2, "mid mid": vdd / 2, "w wbl": vdd / 2}
     body = [
-        *cell_subcircuit(technology),
-        f"Vdd vdd 0 {number(vdd)}",
-        "Vwl wl 0 0",
-        f"Vwlb wlb 0 {number(vdd)}",
-        f"Vb bl 0 {number(vdd / 2)}",
-        f"Vmid mid 0 {number(vdd / 2)}",
-        f"Vw wbl 0 {number(vdd / 2 if write_line is None else write_line)}",
-        f"Vwwl wwl 0 {number(off)}",
-        f"Vwwlb wwlb 0 {number(off_b)}",
+        *cell_subcircuit(site.technology),
+        *sources({"dd vdd": vdd, **rest, "wwl wwl": off, "wwlb wwlb": off_b}),
     ]
     for n, volts in enumerate(stored):
         body += [f"Xc{n} bl wl wlb wbl wwl wwlb st{n} vdd gaincell", f".ic v(st{n})={number(volts)}"]
         if leak is not None:
             body.append(f"Rl{n} st{n} mid {number(leak)}")
-    return netlist(
-        f"{technology.name}: {len(stored)} cells held for {duration:g} s",
+    return bench(
+        site,
+        f"{len(stored)} cells held for {duration:g} s",
         body,
-        f".tran {number(duration / 200)} {number(duration)} 0 {number(duration / 100)}",
         [f"v(st{n})" for n in range(len(stored))],
-        files=technology.files(corner, tunnelling=tunnelling),
-        temperature=corner.temperature,
+        stop=duration,
+        steps=(number(duration / 200), number(duration / 100)),
         options=HOLD_OPTIONS.format(gmin=number(gmin)),
-        stop_time=duration,
+        tunnelling=tunnelling,
     )
 
 
-def disturb_bench(
-    technology: Technology, corner: Corner, stored: Sequence[Volt], *, reads: int = 8, t_pulse: Second = 15e-9
-) -> Netlist:
+def disturb_bench(site: Site, stored: Sequence[Volt], *, reads: int = 8, t_pulse: Second = 15e-9) -> Netlist:
     """Read disturb, v(st<n>), and half-select disturb, v(hs<n>).
 
     Every stored cell is read `reads` times. Its half-selected twin shares the write bit line with columns
     being written: the line goes rail to rail as often, its own write gate stays off.
     """
-    vdd = technology.vdd * corner.supply
-    off, _, off_b = write_levels(technology, vdd)
+    vdd, (off, _, off_b) = site.vdd, site.write_levels
     period = t_pulse + 5e-9
     wl, wlb, line = [(0.0, 0.0)], [(0.0, vdd)], [(0.0, vdd / 2)]
     for k in range(reads):
@@ -209,29 +151,19 @@ def disturb_bench(
         line += [(on, line[-1][1]), (on + EDGE, low), (end, low), (end + EDGE, high)]
     stop = 1e-9 + reads * period
     line += [(stop - 1e-9, line[-1][1]), (stop - 1e-9 + EDGE, vdd / 2)]
+    rest = {"off offn": 0, "rest offp": vdd, "mid mid": vdd / 2, "b bl": vdd / 2}
     body = [
-        *cell_subcircuit(technology),
+        *cell_subcircuit(site.technology),
         f"Vdd vdd 0 {number(vdd)}",
-        "Vwl wl 0 " + steps(wl),
-        "Vwlb wlb 0 " + steps(wlb),
-        "Vline line 0 " + steps(line),
-        "Voff offn 0 0",
-        f"Vrest offp 0 {number(vdd)}",
-        f"Vmid mid 0 {number(vdd / 2)}",
-        f"Vb bl 0 {number(vdd / 2)}",
-        f"Vwwl wwl 0 {number(off)}",
-        f"Vwwlb wwlb 0 {number(off_b)}",
+        f"Vwl wl 0 {pwl(wl)}",
+        f"Vwlb wlb 0 {pwl(wlb)}",
+        f"Vline line 0 {pwl(line)}",
+        *sources({**rest, "wwl wwl": off, "wwlb wwlb": off_b}),
     ]
     for n, volts in enumerate(stored):
         body.append(f"Xr{n} bl wl wlb mid wwl wwlb st{n} vdd gaincell")
         body.append(f"Xh{n} bl offn offp line wwl wwlb hs{n} vdd gaincell")
         body.append(f".ic v(st{n})={number(volts)} v(hs{n})={number(volts)}")
-    return netlist(
-        f"{technology.name}: read and half-select disturb",
-        body,
-        f".tran 100p {number(stop)} 0 100p",
-        [f"v({kind}{n})" for kind in ("st", "hs") for n in range(len(stored))],
-        files=technology.files(corner),
-        temperature=corner.temperature,
-        stop_time=stop,
-    )
+    saved = [f"v({kind}{n})" for kind in ("st", "hs") for n in range(len(stored))]
+    title = "read and half-select disturb"
+    return bench(site, title, body, saved, stop=stop, steps=("100p", "100p"))

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gaincell.spice.netlists.netlist import number, steps
+from gaincell.spice.netlists.netlist import number, pwl
 from gaincell.units import Coulomb, Second, Volt
 
 RELU, SIGNED = "relu", "signed"
@@ -71,9 +71,9 @@ def shared_lines(readout: Readout, phases: Phases, ref: Volt) -> list[str]:
     tc, stop = phases.convert, phases.convert + phases.longest
     return [
         f"Vref ref 0 {number(ref)}",
-        "Vramp ramp 0 " + steps([(0, 0), (tc, 0), (stop, readout.full_swing)]),
-        "Vwin win 0 " + steps([(0, 0), (tc - 1e-11, 0), (tc, 1), (stop, 1), (stop + 1e-11, 0)]),
-        "Vsamp samp 0 " + steps([(0, 1), (tc - 2e-11, 1), (tc - 1e-11, 0)]),
+        f"Vramp ramp 0 {pwl([(0, 0), (tc, 0), (stop, readout.full_swing)])}",
+        f"Vwin win 0 {pwl([(0, 0), (tc - 1e-11, 0), (tc, 1), (stop, 1), (stop + 1e-11, 0)])}",
+        f"Vsamp samp 0 {pwl([(0, 1), (tc - 2e-11, 1), (tc - 1e-11, 0)])}",
     ]
 
 
@@ -83,17 +83,15 @@ def column_lines(readout: Readout, n: int, bit_line: str, ref: Volt, vdd: Volt) 
     ratio = number(readout.transconductance / readout.most_current)
     high, low = number(vdd - readout.headroom), number(readout.headroom)
     rails = f"ln(1+exp(min((v(o{n})-{high})/2m,50)))-ln(1+exp(min(({low}-v(o{n}))/2m,50)))"
+    magnitude = f"v(o{n})-v(ref)" if readout.kind == RELU else f"abs(v(o{n})-v(ref))"
     lines = [
         f"Ba{n} 0 o{n} I={most}*tanh({ratio}*(v(ref)-v({bit_line})))",
         f"Bc{n} o{n} 0 I=2m*({rails})",
         f"Ci{n} {bit_line} o{n} {number(readout.capacitance)}",
         f"Cl{n} o{n} 0 20e-15",
         f".ic v(o{n})={number(ref)} v({bit_line})={number(ref)}",
+        f"Bp{n} p{n} 0 V={number(vdd / 2)}*(1+tanh(({magnitude}-v(ramp))/{number(SOFTNESS)}))*v(win)",
     ]
-    magnitude = f"v(o{n})-v(ref)" if readout.kind == RELU else f"abs(v(o{n})-v(ref))"
-    lines.append(
-        f"Bp{n} p{n} 0 V={number(vdd / 2)}*(1+tanh(({magnitude}-v(ramp))/{number(SOFTNESS)}))*v(win)"
-    )
     decided = f"tanh((v(o{n})-v(ref))/{number(SOFTNESS)})"
     if readout.kind == SIGNED:  # a sampled latch: follows the comparator until tc, then holds
         lines += [

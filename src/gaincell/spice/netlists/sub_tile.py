@@ -18,12 +18,12 @@ delays of the digital block.
 from __future__ import annotations
 
 from gaincell.spice.netlists.array import GATE_LOAD, WireElement, driver_subcircuit
-from gaincell.spice.netlists.cell import cell_subcircuit, write_levels
-from gaincell.spice.netlists.netlist import ARRAY_OPTIONS, Netlist, netlist, number
+from gaincell.spice.netlists.cell import cell_subcircuit
+from gaincell.spice.netlists.netlist import ARRAY_OPTIONS, Netlist, bench, number
 from gaincell.spice.netlists.readout import Readout, column_lines
 from gaincell.spice.netlists.transistor_readout import gates
 from gaincell.spice.netlists.write_path import WriteSizes, discharge_transistor, string_dac
-from gaincell.spice.technology import Corner, Technology
+from gaincell.spice.technology import Site, Technology
 from gaincell.units import Hertz, Second
 
 LIBRARY = "sub_tile.so"
@@ -60,8 +60,7 @@ def outputs(size: int, levels: int, sum_bits: int) -> list[str]:
 
 
 def sub_tile(
-    technology: Technology,
-    corner: Corner,
+    site: Site,
     readouts: dict[str, Readout],
     *,
     size: int,
@@ -78,14 +77,14 @@ def sub_tile(
     Saved: total_<row>_<bit>, result_valid; st_<array>_<row>_<column>; o_<array>_<line>, and the pulses
     phi_<column>, pulse_<row>, negative_<row>; discharge_key, gate_key_0, word_<row>, late_count.
     """
-    vdd = technology.vdd * corner.supply
+    technology, vdd = site.technology, site.vdd
     ports = outputs(size, levels, sum_bits)
     body = [
         *cell_subcircuit(technology),
         *driver_subcircuit(technology),
         *gates(technology),
         *_supplies(vdd, clock),
-        *_digital(technology, vdd, size, ports),
+        *_digital(site, size, ports),
     ]
     for array in ARRAYS:
         body += _write_lines(technology, array, size, levels, vdd)
@@ -104,16 +103,9 @@ def sub_tile(
                     f"gate_{array}_{column} n_gate_{array}_{column} {store} vdd gaincell"
                 )
                 body.append(f".ic v({store})=0")
-    return netlist(
-        f"{technology.name}: sub-tile of {size} x {size} with its digital block",
-        body,
-        f".tran 100p {number(stop)} 0 100p",
-        _saved(size, sum_bits),
-        files=technology.files(corner),
-        temperature=corner.temperature,
-        options=ARRAY_OPTIONS,
-        stop_time=stop,
-    )
+    title, steps = f"sub-tile of {size} x {size} with its digital block", ("100p", "100p")
+    saved = _saved(size, sum_bits)
+    return bench(site, title, body, saved, stop=stop, steps=steps, options=ARRAY_OPTIONS)
 
 
 def _saved(size: int, sum_bits: int) -> list[str]:
@@ -138,9 +130,9 @@ def _supplies(vdd: float, clock: Hertz) -> list[str]:
     ]
 
 
-def _digital(t: Technology, vdd: float, size: int, ports: list[str]) -> list[str]:
+def _digital(site: Site, size: int, ports: list[str]) -> list[str]:
     """The digital block between its bridges. Write gates swing beyond the rails; taps have complements."""
-    off, on, off_b = write_levels(t, vdd)
+    vdd, (off, on, off_b) = site.vdd, site.write_levels
     seen = inputs(size)
     taps = [port for port in ports if port.startswith("tap_")]
     write_gates = [port for port in ports if port.startswith("gate_")]

@@ -17,7 +17,7 @@ Not modelled: mismatch of the readouts, noise.
 
 from __future__ import annotations
 
-from gaincell.spice.netlists.netlist import number, steps
+from gaincell.spice.netlists.netlist import number, pwl
 from gaincell.spice.netlists.readout import SIGNED, Phases, Readout
 from gaincell.spice.technology import Size, Technology
 from gaincell.units import Volt
@@ -47,7 +47,7 @@ def shared_of_transistors(technology: Technology, readout: Readout, phases: Phas
             true += [(t, level), (t + edge, vdd - level)]
             false += [(t, vdd - level), (t + edge, level)]
             level = vdd - level
-        return [f"V{name} {name} 0 {steps(true)}", f"V{name}b {name}b 0 {steps(false)}"]
+        return [f"V{name} {name} 0 {pwl(true)}", f"V{name}b {name}b 0 {pwl(false)}"]
 
     wn, wp = Size(SOURCE_WIDTH_N / MIRROR, SOURCE_LENGTH), Size(SOURCE_WIDTH_P / MIRROR, SOURCE_LENGTH)
     return [
@@ -68,10 +68,8 @@ def shared_of_transistors(technology: Technology, readout: Readout, phases: Phas
 def gates(t: Technology) -> list[str]:
     """Subcircuits amplifier, first, inv (in out vread), pass (a b on onb vread), nand (a b out vread)."""
     length = t.switch_n.l
-    n, p = Size(LOGIC_N, length), Size(LOGIC_P, length)
-    n2 = Size(2 * LOGIC_N, length)
-    first_n = Size(AMPLIFIER_N.w * SCALE, AMPLIFIER_N.l)
-    first_p = Size(AMPLIFIER_P.w * SCALE, AMPLIFIER_P.l)
+    n, p, n2 = (Size(width, length) for width in (LOGIC_N, LOGIC_P, 2 * LOGIC_N))
+    first_n, first_p = (Size(size.w * SCALE, size.l) for size in (AMPLIFIER_N, AMPLIFIER_P))
 
     def inverter(name: str, sn: Size, sp: Size) -> list[str]:
         return [

@@ -27,10 +27,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gaincell.spice.netlists.array import GATE_LOAD, WireElement, driver_subcircuit
-from gaincell.spice.netlists.cell import EDGE, cell_subcircuit, write_levels
-from gaincell.spice.netlists.netlist import Netlist, netlist, number, steps
+from gaincell.spice.netlists.cell import cell_subcircuit
+from gaincell.spice.netlists.netlist import EDGE, Netlist, bench, number, pulse, pwl
 from gaincell.spice.netlists.transistor_readout import gates
-from gaincell.spice.technology import Corner, Size, Technology
+from gaincell.spice.technology import Site, Size, Technology
 from gaincell.units import Farad, Ohm, Second
 
 KINDS = ("string", "charge")
@@ -74,8 +74,7 @@ class WriteTimes:
 
 
 def write_path_bench(
-    technology: Technology,
-    corner: Corner,
+    site: Site,
     kind: str,
     levels: int,
     cells: int,
@@ -87,14 +86,12 @@ def write_path_bench(
     kind: of KINDS.  levels: L.  cells: N on a write line.
     Saved: st<code> the store, i(vd<code>) of the DAC's supply, i(vb<code>) of the cell's bit line.
     """
-    t, vdd = technology, technology.vdd * corner.supply
-    off, on, off_b = write_levels(t, vdd)
+    t, vdd, (off, on, off_b) = site.technology, site.vdd, site.write_levels
     begun, release = START, START + times.discharge
     connect, closed = release + GAP, times.written
 
     def window(name: str, first: Second, last: Second, rest: float, active: float) -> str:
-        points = [(0, rest), (first, rest), (first + EDGE, active), (last, active), (last + EDGE, rest)]
-        return f"V{name} {name} 0 {steps(points)}"
+        return f"V{name} {name} 0 {pulse(first, last, rest, active)}"
 
     body = [
         *cell_subcircuit(t),
@@ -120,22 +117,14 @@ def write_path_bench(
             *_idle_gates(t, line, code, cells - 1, off, off_b),
             f"Xc{code} b{code} wl wlb {line} wwl wwlb st{code} vdd gaincell",
             f".ic v(st{code})={number(vdd)}",
-            *(
-                _string(code, levels, sizes)
-                if kind == "string"
-                else _charge(code, levels, vdd, connect, sizes)
-            ),
         ]
+        if kind == "string":  # the gate of the code's own tap opens, the others never do
+            taps = [("con", "conb") if tap == code else ("0", "vdd") for tap in range(levels)]
+            body += string_dac(str(code), f"d{code}", line, taps, sizes)
+        else:
+            body += _charge(code, levels, vdd, connect, sizes)
         saved += [f"v(st{code})", f"i(vd{code})", f"i(vb{code})"]
-    return netlist(
-        f"{t.name}: {kind} DAC, {levels} codes into cells",
-        body,
-        f".tran 20p {number(times.end)} 0 50p",
-        saved,
-        files=t.files(corner),
-        temperature=corner.temperature,
-        stop_time=times.end,
-    )
+    return bench(site, f"{kind} DAC, {levels} codes into cells", body, saved, stop=times.end)
 
 
 def _idle_gates(t: Technology, line: str, code: int, count: int, off: float, off_b: float) -> list[str]:
@@ -174,18 +163,12 @@ def discharge_transistor(technology: Technology, name: str, line: str, gate: str
     return technology.transistor(f"dis{name}", line, gate, "0", "0", "n", size)
 
 
-def _string(code: int, levels: int, sizes: WriteSizes) -> list[str]:
-    """The string of a code: the gate of its tap opens, the others never do."""
-    taps = [("con", "conb") if tap == code else ("0", "vdd") for tap in range(levels)]
-    return string_dac(str(code), f"d{code}", f"w{code}", taps, sizes)
-
-
 def _charge(code: int, levels: int, vdd: float, connect: Second, sizes: WriteSizes) -> list[str]:
     """Capacitors with their inverters; the inputs of those whose bit is set fall when the write begins."""
     lines = []
     for bit in range((levels - 1).bit_length()):
-        falls = [(0, vdd), (connect, vdd), (connect + EDGE, 0.0)] if code >> bit & 1 else [(0, vdd)]
-        source = steps(falls) if len(falls) > 1 else number(vdd)
+        falls = [(0, vdd), (connect, vdd), (connect + EDGE, 0.0)]
+        source = pwl(falls) if code >> bit & 1 else number(vdd)
         lines += [
             f"Vx{code}_{bit} x{code}_{bit} 0 {source}",
             f"Xi{code}_{bit} x{code}_{bit} y{code}_{bit} d{code} inv",
@@ -194,37 +177,20 @@ def _charge(code: int, levels: int, vdd: float, connect: Second, sizes: WriteSiz
     return lines
 
 
-def pulse_bench(
-    technology: Technology, corner: Corner, widths: Sequence[Second], cells: int, longest: Second
-) -> Netlist:
+def pulse_bench(site: Site, widths: Sequence[Second], cells: int, longest: Second) -> Netlist:
     """A word-line driver for every width, on the lines of `cells` cells: v(wl<n>), i(vw<n>) of its supply."""
-    vdd = technology.vdd * corner.supply
+    vdd = site.vdd
     load = cells * (WireElement().capacitance + GATE_LOAD)
     end = START + longest + 3e-9
-    body = [*driver_subcircuit(technology)]
+    body = [*driver_subcircuit(site.technology)]
     saved = []
     for n, width in enumerate(widths):
-        pulse = [
-            (0, 0.0),
-            (START, 0.0),
-            (START + EDGE, vdd),
-            (START + width, vdd),
-            (START + width + EDGE, 0.0),
-        ]
         body += [
             f"Vw{n} v{n} 0 {number(vdd)}",
-            f"Vi{n} in{n} 0 {steps(pulse)}",
+            f"Vi{n} in{n} 0 {pulse(START, START + width, 0, vdd)}",
             f"Xd{n} in{n} wl{n} wlb{n} v{n} driver",
             f"Cw{n} wl{n} 0 {number(load)}",
             f"Cb{n} wlb{n} 0 {number(load)}",
         ]
         saved += [f"v(wl{n})", f"i(vw{n})"]
-    return netlist(
-        f"{technology.name}: word-line drivers of {len(widths)} pulses",
-        body,
-        f".tran 20p {number(end)} 0 50p",
-        saved,
-        files=technology.files(corner),
-        temperature=corner.temperature,
-        stop_time=end,
-    )
+    return bench(site, f"word-line drivers of {len(widths)} pulses", body, saved, stop=end)

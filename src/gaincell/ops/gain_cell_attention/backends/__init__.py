@@ -4,9 +4,8 @@
     supports(call)              why it does not compute a call, in words; None if it does
     run(call)                   the digital sum over the sub-tiles, every head, before the output scaling
 
-A chip with a feature that `IMPLEMENTS` does not name is refused before `supports` is asked, by name. `run`
-agrees with naive.py in output and gradients, to the precision that it computes in. How to add one:
-docs/adding_a_backend.md.
+A chip with another feature is refused by name, before `supports` is asked. `run` agrees with naive.py in
+output and gradients, to the precision that it computes in. How to add one: docs/adding_a_backend.md.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from torch import Tensor
 from gaincell import features
 from gaincell.chips.design_file import Design
 from gaincell.errors import InputError
-from gaincell.ops.gain_cell_attention.call import Call
-from gaincell.ops.gain_cell_attention.gradients import APPROXIMATED, APPROXIMATING
+from gaincell.ops.gain_cell_attention.call import APPROXIMATED, Call
 
 AUTO = ("native", "decode", "blocked", "naive")
 """What "auto" tries, fastest first."""
@@ -47,8 +45,7 @@ def load(name: str) -> Backend:
 def run(call: Call) -> Tensor:
     """The digital sum by the backend that is named, or for "auto" by the first of `AUTO` that supports it.
 
-    Raises:
-        InputError: the one that is named does not, or none does.
+    Raises InputError where the one that is named does not, or none does.
     """
     if call.backend != "auto":
         if reason := unsupported(call.backend, call):
@@ -83,6 +80,14 @@ def attempt(name: str, call: Call) -> Tensor | str:
         return str(error)  # found on the way: queries that are not those of the last tokens
 
 
+def in_kernel(call: Call) -> Tensor | None:
+    """The digital sum by the compiled kernel; None for "auto" where that does not compute it."""
+    if call.backend != "auto":
+        return run(call)
+    found = attempt("native", call)
+    return found if isinstance(found, Tensor) else None
+
+
 def unsupported(name: str, call: Call) -> str | None:
     """Why a backend does not compute a call, in words; None if it does."""
     try:
@@ -91,7 +96,7 @@ def unsupported(name: str, call: Call) -> str | None:
         return f"it needs {error.name}: pip install 'gaincell[gpu]'"
     if reason := not_implemented(backend, call.design):
         return reason
-    if call.gradient in APPROXIMATED and call.differentiated and not name.startswith(APPROXIMATING):
+    if call.gradient in APPROXIMATED and call.differentiated and not name.startswith("native"):
         instead = APPROXIMATED[call.gradient]
         return f"it does not compute gradient={call.gradient!r} (but gradient={instead!r})"
     return backend.supports(call)

@@ -25,7 +25,6 @@ the same products with the slabs of a linear cell, and the masks of the true for
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,30 +32,14 @@ from torch import Tensor
 
 from gaincell import features
 from gaincell.circuits.converter import sum_rounding
-from gaincell.ops.gain_cell_attention import not_a_number
 from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
-from gaincell.ops.gain_cell_attention.blocking import (
-    Panel,
-    Plan,
-    Segment,
-    Workspace,
-    groups_of,
-    panel_of,
-    segments_of,
-)
-from gaincell.ops.gain_cell_attention.call import Call
-from gaincell.ops.gain_cell_attention.gradients import SURROGATES
+from gaincell.ops.gain_cell_attention.blocking import Panel, Plan, Segment, Workspace, groups_of, segments_of
+from gaincell.ops.gain_cell_attention.call import SURROGATES, Call
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs
-from gaincell.ops.gain_cell_attention.time_basis import (
-    errors_about_target,
-    fastest_leak,
-    linear_slabs,
-    slabs_of,
-)
-from gaincell.ops.gain_cell_attention.varlen import Span, over_real_tokens
+from gaincell.ops.gain_cell_attention.slabs import errors_about_target, fastest_leak, linear_slabs, slabs_of
+from gaincell.ops.gain_cell_attention.varlen import Span, around_nan, over_real_tokens
 
 IMPLEMENTS = features.ARRAYS
-"""Features of a chip (features.py), those of the input stage included."""
 
 
 def supports(_: Call) -> None:
@@ -66,43 +49,39 @@ def supports(_: Call) -> None:
 def run(call: Call) -> Tensor:
     """The digital sum, in float32 or float64; zero where a query is padding."""
     call = array_inputs(call)
-    nominal = plan_of(call)
     if target := call.design.decay_target:
         call = call._replace(k=call.k - target, v=call.v - target)
 
     def core(x: Tensor, ku: Tensor, vu: Tensor, span: Span) -> Tensor:
-        plan = replace(nominal, first_query=span.first_query, first_key=span.first_key)
+        plan = plan_of(call, span.first_query, span.first_key)
         return _GainCellCore.apply(x, ku, vu, plan)  # type: ignore[no-any-return,no-untyped-call]
 
     def checked(x: Tensor, ku: Tensor, vu: Tensor, span: Span) -> Tensor:
         if any(bool(t.sum().isnan()) for t in (x, ku, vu)):
-            return not_a_number.around(core, x, ku, vu, span)
+            return around_nan(core, x, ku, vu, span)
         return core(x, ku, vu, span)
 
     return over_real_tokens(checked, call)
 
 
-def plan_of(call: Call) -> Plan:
-    """The plan of a driven call; first query and key 0."""
-    design, x, kv_heads, dim = call.design, call.q, call.kv_heads, call.k.shape[3]
-    errors = tuple(
-        errors_about_target(design, call.layer, kv_heads, dim, array, x.dtype, x.device) for array in (0, 1)
-    )
-    slabs = slabs_of(design, call.reads, x.dtype, fastest_leak(*errors))
+def plan_of(call: Call, first_query: int, first_key: int) -> Plan:
+    """The plan of a driven call."""
+    design, x, kv_heads = call.design, call.q, call.kv_heads
+    key, value = (errors_about_target(design, call.layer, kv_heads, x, array) for array in (0, 1))
+    slabs = slabs_of(design, call.reads, x.dtype, fastest_leak(key, value))
     disturbance = None
     if design.noise.present or design.converters.present:
         disturbance = Disturbance(design, call.layer, kv_heads, call.reads, x)
-    surrogate = call.gradient in SURROGATES
     return Plan(
         design=design,
-        first_query=0,
-        first_key=0,
+        first_query=first_query,
+        first_key=first_key,
         window=call.window,
         aged=call.aged,
         slabs=slabs,
-        gradient_slabs=linear_slabs(design, call.reads) if surrogate else slabs,
-        errors=(errors[0], errors[1]),
-        score_scale=1.0 / design.score_saturation(dim),
+        gradient_slabs=linear_slabs(design, call.reads) if call.gradient in SURROGATES else slabs,
+        errors=(key, value),
+        score_scale=1.0 / design.score_saturation(x.shape[3]),
         output_scale=design.readout_steps / design.output_saturation,
         steps=design.readout_steps,
         disturbance=disturbance,
@@ -121,7 +100,7 @@ class _GainCellCore(torch.autograd.Function):
         for xs, ks, vs, outs, heads in groups_of(x, ku, vu, out):
             for _, panels in segments_of(plan, space, xs, ks, vs, heads):
                 for panel in panels:
-                    _, a, _ = activations(panel, xs[:, :, panel.rows])
+                    _, a = converted(panel, scores(panel, xs[:, :, panel.rows])[0])
                     o = _read_out(plan, tile_outputs(panel, a))
                     outs[:, :, panel.rows] = o.view(*outs.shape[:2], -1, outs.shape[3])
         return out
@@ -148,7 +127,8 @@ def _backward_segment(
     dk, dv = torch.zeros_like(other.keys), torch.zeros_like(other.values)
     for panel in panels:
         x, through = xs[:, :, panel.rows], panel._replace(segment=other)
-        passed, a, stacked_x = activations(panel, x)
+        s, stacked_x = scores(panel, x)
+        passed, a = converted(panel, s)
         do = _tile_gradient(panel, tile_outputs(panel, a), gs[:, :, panel.rows])
         if not exact:
             stacked_x = _stack_queries(through, x)
@@ -181,15 +161,6 @@ def _stack_queries(panel: Panel, x: Tensor) -> Tensor:
     return stacked.view(x.shape[0], -1, segment.slabs.count * x.shape[3])
 
 
-def activations(panel: Panel, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """S / S_sat between its limits [G, gR, c] (equations 5, 7-9), zero outside causal window and written
-    columns; the pulses A that come of it; and X.
-    """
-    a, stacked = scores(panel, x)
-    a, pulses = converted(panel, a)
-    return a, pulses, stacked
-
-
 def scores(panel: Panel, x: Tensor) -> tuple[Tensor, Tensor]:
     """S / S_sat [G, gR, c] as the cells give it (equations 5, 7), of every column of the panel; and X."""
     plan, stacked, keys = panel.plan, _stack_queries(panel, x), panel.keys.transpose(1, 2)
@@ -205,12 +176,11 @@ def scores(panel: Panel, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def converted(panel: Panel, a: Tensor) -> tuple[Tensor, Tensor]:
-    """S / S_sat of `scores` between its limits, in place, and the pulses (equations 8, 9)."""
+    """S / S_sat of `scores` between its limits, in place, zero outside causal window and written columns; and
+    the pulses (equations 8, 9).
+    """
     design, disturbance, segment = panel.plan.design, panel.plan.disturbance, panel.segment
-    if design.score_ceiling:
-        a.clamp_(0.0, 1.0)
-    else:
-        a.clamp_(min=0.0)
+    a.clamp_(0.0, 1.0 if design.score_ceiling else None)
     mask_edges(panel, a)
     exponent = design.charge_to_pulse.exponent
     phi = a if exponent == 1 else torch.pow(a, exponent, out=segment.space("powers", *a.shape))
@@ -279,9 +249,7 @@ def tiles_read(panel: Panel, o: Tensor) -> Tensor:
 
 
 def _merge_laps(o: Tensor, tiles: int) -> Tensor:
-    """Add the charges of pieces that lie in one physical sub-tile: piece b of the panel belongs to
-    sub-tile b mod tiles.
-    """
+    """Add the charges of pieces in one physical sub-tile: piece b of the panel is in sub-tile b mod tiles."""
     pieces = o.shape[1]
     if pieces <= tiles:
         return o
@@ -306,9 +274,7 @@ def _read_out(plan: Plan, o: Tensor) -> Tensor:
 
 
 def _tile_gradient(panel: Panel, o: Tensor, grad: Tensor) -> Tensor:
-    """Gradient of the tile outputs in charge units, [G, tiles, gR, D]: passed strictly inside the ceiling
-    only.
-    """
+    """Gradient of the tile outputs in charge units, [G, tiles, gR, D]; 0 on the ceiling and beyond."""
     plan = panel.plan
     grad = grad.reshape(grad.shape[0], 1, -1, grad.shape[-1]) * (plan.output_scale / plan.steps)
     if plan.disturbance is not None and plan.disturbance.output is not None:
@@ -349,8 +315,7 @@ def _query_gradient(panel: Panel, ds: Tensor, shape: torch.Size) -> Tensor:
 
 def _add_key_gradient(segment: Segment, d_slabs: Tensor, array: int, u: Tensor, du: Tensor) -> None:
     """Turn the gradient of the slabs [G, c, nD] into that of the stored voltages, added to `du` [G, T, D]."""
-    since, errors = segment.written_since(), segment.errors(array)
-    slopes = segment.slabs.key_slopes(panel_of(segment, u), since, errors)
+    slopes = segment.of_keys(u, array, slopes=True)
     gradient = (slopes * d_slabs.view(slopes.shape)).sum(2)
     start = segment.first - segment.plan.first_key
     stop = min(u.shape[1], start + segment.columns)

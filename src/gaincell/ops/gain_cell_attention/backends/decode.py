@@ -17,22 +17,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gaincell import features
 from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse
 from gaincell.devices.leakage import remaining
 from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, cell_errors, current_of
+from gaincell.features import CELLS, DRIVERS, LEVELS, NOMINAL, PULSE_LAW, WRITES
 from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs
 
-IMPLEMENTS = (
-    features.NOMINAL
-    | features.LEVELS
-    | features.DRIVERS
-    | features.WRITES
-    | features.CELLS
-    | features.PULSE_LAW
-)
-"""Features of a chip (features.py), those of the input stage included."""
+IMPLEMENTS = NOMINAL | LEVELS | DRIVERS | WRITES | CELLS | PULSE_LAW
 
 
 def supports(call: Call) -> str | None:
@@ -45,14 +37,12 @@ def supports(call: Call) -> str | None:
 def run(call: Call) -> Float[Tensor, "B H 1 D"]:
     """The digital sum for one query; the gradient that is asked for changes nothing."""
     call = array_inputs(call)
-    x, ku, vu, design, key_index, query_index = call.q, call.k, call.v, call.design, call.keys, call.queries
-    b, h, _, d = x.shape
-    hk = call.kv_heads
+    x, design, key_index, query_index = call.q, call.design, call.keys, call.queries
+    (b, h, _, d), hk = x.shape, call.kv_heads
     age = query_index - key_index  # [B, Tk]
     seen = (age >= 0) & (age < call.window) & (key_index >= 0) & (query_index >= 0)
-    left = remaining(
-        design.decay_per_token, torch.zeros_like(age) if call.aged else age.clamp(min=0), x.dtype
-    )
+    decays = torch.zeros_like(age) if call.aged else age.clamp(min=0)
+    left = remaining(design.decay_per_token, decays, x.dtype)
     column = key_index % design.window
 
     def current(u: Tensor, array: int) -> Tensor:
@@ -64,13 +54,13 @@ def run(call: Call) -> Float[Tensor, "B H 1 D"]:
         return current_of(design.cell, aged, errors)
 
     grouped = torch.where((query_index >= 0)[:, :, None, None], x, 0.0).view(b, hk, h // hk, d)
-    scores = grouped @ current(ku, KEY_ARRAY).mT  # [B, Hk, g, Tk]
+    scores = grouped @ current(call.k, KEY_ARRAY).mT  # [B, Hk, g, Tk]
     exponent = design.charge_to_pulse.exponent
     pulses = charge_to_pulse(scores, design.score_saturation(d), design.score_ceiling, exponent)
     pulses = torch.where(seen[:, None, None], pulses, 0.0)
     tiles = torch.arange(design.tiles, device=x.device)
     member = ((column // design.tile)[:, None] == tiles[:, None]).to(x.dtype)  # [B, t, Tk]
     spread = (pulses[:, :, :, None] * member[:, None, None]).flatten(2, 3)  # [B, Hk, g t, Tk]
-    charge = (spread @ current(vu, VALUE_ARRAY)).view(b, h, design.tiles, d)
+    charge = (spread @ current(call.v, VALUE_ARRAY)).view(b, h, design.tiles, d)
     output = signed_charge_to_pulse(charge, design.output_saturation, design.output_ceiling)
     return read_out(output, design.readout, design.counter_levels).sum(2, keepdim=True)

@@ -13,7 +13,6 @@ from gaincell.ops.gain_cell_attention.naive import attention
 from gaincell.ops.gain_cell_attention.naive_errors import Chip, errors_of_columns
 
 IMPLEMENTS = features.ARRAYS | {"nonideality"}
-"""Features of a chip (features.py), those of the input stage included."""
 CELLS_AT_ONCE = 2**22  # cells (B Hk Q Tk D) of one chunk; bounds memory only
 
 
@@ -26,8 +25,7 @@ def run(call: Call) -> Tensor:
     call = array_inputs(call)
     keys, queries, decays_from = call.keys, call.queries, call.keys
     if call.aged:
-        first = torch.where(queries >= 0, queries, torch.iinfo(torch.int64).max).min(1, keepdim=True).values
-        decays_from = torch.maximum(keys, first)
+        decays_from = torch.maximum(keys, call.first_query)
     ku, vu = (torch.where((keys >= 0)[:, None, :, None], u, 0.0) for u in (call.k, call.v))
     x = torch.where((queries >= 0)[:, None, :, None], call.q, 0.0).unflatten(1, (call.kv_heads, -1))
     cells = errors_of_columns(call)

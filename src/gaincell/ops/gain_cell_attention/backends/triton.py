@@ -35,13 +35,13 @@ from gaincell.chips.design_file import Design
 from gaincell.circuits import dac_code, query_code
 from gaincell.circuits.converter import in_precision, sum_rounding
 from gaincell.features import NOMINAL, missing
-from gaincell.ops.gain_cell_attention import not_a_number, triton_any
+from gaincell.ops.gain_cell_attention import triton_any
 from gaincell.ops.gain_cell_attention import triton_kernels as kernels
 from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs
 from gaincell.ops.gain_cell_attention.native_library import READOUTS
-from gaincell.ops.gain_cell_attention.triton_launches import launch_of
-from gaincell.ops.gain_cell_attention.varlen import Span, over_real_tokens
+from gaincell.ops.gain_cell_attention.triton_launches import Pass, launch_of
+from gaincell.ops.gain_cell_attention.varlen import Span, around_nan, marks, over_real_tokens
 
 IMPLEMENTS = triton_any.IMPLEMENTS
 
@@ -76,10 +76,10 @@ def run(call: Call, *, half: bool = True) -> Tensor:
     """
     if not in_codes(call):
         call = call._replace(q=call.q.float(), k=call.k.float(), v=call.v.float())
-        return over_real_tokens(partial(not_a_number.around, triton_any.core), array_inputs(call))
+        return over_real_tokens(partial(around_nan, triton_any.core), array_inputs(call))
 
     def core(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:
-        reached = not_a_number.marks(q, k, v, span)  # codes have no number for it
+        reached = marks(q, k, v, span)  # codes have no number for it
         return _TritonCore.apply(q, k, v, span, half) + reached  # type: ignore[no-untyped-call,no-any-return]
 
     return over_real_tokens(core, call)
@@ -91,18 +91,15 @@ class _TritonCore(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, span: Span, half: bool) -> Tensor:
         d = span.design
-        codes = _codes(q, k, v, d)
+        codes, sizes, shape = _given("forward", q, k, v, span, half)
         out = torch.empty(q.shape, dtype=torch.float32, device=q.device)
         keep = any(ctx.needs_input_grad)
         open_, edge = triton_any.gates(q, d, keep)
         s, o = _constants(d, q.shape[3])
-        launch = launch_of("forward", q.device, d, q.shape[3], half)
-        grid = (triton.cdiv(q.shape[2], launch.rows), q.shape[0] * q.shape[1])
+        grid = (triton.cdiv(q.shape[2], shape["R"]), q.shape[0] * q.shape[1])
         kernels.forward[grid](
-            *codes, out, open_, *_sizes(q, k, span), *s, *o, d.leak_per_token, (d.storage_levels or 2) - 1,
-            d.readout_steps, edge, d.score_ceiling, d.output_ceiling, READOUTS[d.readout],
-            R=launch.rows, N=d.tile, D=q.shape[3], HALF=half, KEEP=keep,
-            num_warps=launch.warps, num_stages=launch.stages,
+            *codes, out, open_, *sizes, *s, *o, d.leak_per_token, (d.storage_levels or 2) - 1,
+            d.readout_steps, edge, d.score_ceiling, d.output_ceiling, READOUTS[d.readout], KEEP=keep, **shape,
         )  # fmt: skip
         if keep:
             ctx.save_for_backward(q, k, v, open_)
@@ -114,51 +111,44 @@ class _TritonCore(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v, open_ = ctx.saved_tensors
         span: Span = ctx.span
-        d, dim = span.design, q.shape[3]
-        codes = _codes(q, k, v, d)
-        grad = grad.contiguous().float()
+        d, dim, grad = span.design, q.shape[3], grad.contiguous().float()
+        codes, sizes, shape = _given("backward", q, k, v, span, ctx.half)
         dq, dk, dv = (torch.zeros(t.shape, dtype=torch.float32, device=t.device) for t in (q, k, v))
         s, _ = _constants(d, dim)
         h = _half_step(d)
         c = (0.0, d.cell.linear_slope) if span.gradient == "surrogate" else d.cell.coefficients or ()
         f = [p * h**n for n, p in enumerate((*c, 0.0, 0.0, 0.0)[:4])]
-        score_scale = 1 / d.score_saturation(dim)
-        scale = 1 / d.output_saturation
-        margin = sum_rounding(torch.float32)
-        constants = (*s, *f, d.leak_per_token, d.leak_per_token, (d.storage_levels or 2) - 1, scale)
-        launch = launch_of("backward", q.device, d, dim, ctx.half)
-        shape = {"R": launch.rows, "N": d.tile, "D": dim, "HALF": ctx.half}
-        shape |= {"num_warps": launch.warps, "num_stages": launch.stages}
-        sizes = _sizes(q, k, span)
-        blocks = triton.cdiv(q.shape[2], launch.rows)
+        score_scale, margin = 1 / d.score_saturation(dim), sum_rounding(torch.float32)
+        given = (*sizes, *s, *f, d.leak_per_token, (d.storage_levels or 2) - 1, 1 / d.output_saturation)
+        blocks = triton.cdiv(q.shape[2], shape["R"])
         kernels.backward_queries[(blocks, q.shape[0] * q.shape[1])](
-            *codes, grad, open_, dq, *sizes, *constants, score_scale, margin, d.score_ceiling, **shape
+            *codes, grad, open_, dq, *given, score_scale, margin, d.score_ceiling, **shape
         )
-        pieces = triton_any.pieces_of(span, k)
         key_scale = score_scale / (h * ((d.query_levels or 2) - 1))
-        ends = (key_scale, 1 / h, margin, d.score_ceiling)
-        kernels.backward_keys[(pieces, k.shape[0] * k.shape[1])](
-            *codes, grad, open_, dk, dv, *sizes, *constants, *ends, **shape
+        kernels.backward_keys[(triton_any.pieces_of(span, k), k.shape[0] * k.shape[1])](
+            *codes, grad, open_, dk, dv, *given, key_scale, 1 / h, margin, d.score_ceiling, **shape
         )
         inside = ((q, 0.0, 1.0, dq), (k, d.v_min, d.v_max, dk), (v, d.v_min, d.v_max, dv))
         gated = [
-            g * ((x > in_precision(lo, x.dtype)) & (x < in_precision(hi, x.dtype))) for x, lo, hi, g in inside
+            (g * ((x > in_precision(lo, x.dtype)) & (x < in_precision(hi, x.dtype)))).to(x.dtype)
+            for x, lo, hi, g in inside
         ]
-        return gated[0].to(q.dtype), gated[1].to(k.dtype), gated[2].to(v.dtype), None, None
+        return gated[0], gated[1], gated[2], None, None
 
 
-def _codes(q: Tensor, k: Tensor, v: Tensor, d: Design) -> list[Tensor]:
-    """One byte each: the query drivers' and the write DACs'."""
+def _given(
+    which: Pass, q: Tensor, k: Tensor, v: Tensor, span: Span, half: bool
+) -> tuple[list[Tensor], tuple[int, ...], dict[str, int]]:
+    """What all kernels are given: codes of drivers and write DACs, sizes, and how to launch them."""
+    d = span.design
     assert d.query_levels is not None
     assert d.storage_levels is not None
     stored = [dac_code(u, d.storage_levels, d.v_min, d.v_max, d.v_offset) for u in (k, v)]
-    codes = (query_code(q, d.query_levels), *stored)
-    return [code.to(torch.uint8).contiguous() for code in codes]
-
-
-def _sizes(q: Tensor, k: Tensor, span: Span) -> tuple[int, ...]:
-    lengths = (q.shape[1], k.shape[1], q.shape[2], k.shape[2])
-    return (*lengths, span.first_query, span.first_key, span.window, span.design.tiles)
+    codes = [code.to(torch.uint8).contiguous() for code in (query_code(q, d.query_levels), *stored)]
+    sizes = (q.shape[1], k.shape[1], q.shape[2], k.shape[2], span.first_query, span.first_key, span.window)
+    launch = launch_of(which, q.device, d, q.shape[3], half)
+    shape = {"R": launch.rows, "N": d.tile, "D": q.shape[3], "HALF": half}
+    return codes, (*sizes, d.tiles), shape | {"num_warps": launch.warps, "num_stages": launch.stages}
 
 
 def _half_step(d: Design) -> float:

@@ -6,43 +6,59 @@ with the teacher's Y:
 
     loss = mean over layers of  mean (Y' - Y)^2 / mean Y^2  +  w KL(softmax weights || phi / sum phi)
 
-w is 0 unless it is given (training/attention_weights.py). Layers do not see each other's errors, so all learn
+w is 0 unless it is given. Layers do not see each other's errors, so all learn
 at once, from the first step (the idea is LoLCATs'). For the same reason the gradients of a layer are computed
 as soon as its loss is: of activations and graph, those of one layer are held at a time, however many there
 are. With blocks of n layers the student's layers are given its own hidden states instead, and can mend what
 went wrong before them; gradients stop between blocks.
+
+The output of a head says little about a single token that it should have found. The pulses between the arrays
+say it themselves, which is the second term:
+
+    KL( softmax(q k^T / sqrt(D))_i || A_i / sum_j A_ij ),   A_ij = phi(S_ij),      nats, mean over i and heads
+
+For its gradient phi is smooth at zero, s ln(1 + e^(S / (s S_sat))) with s = `SMOOTH`, else a token that ReLU
+cuts off could not come back. Of every text `QUERIES` queries in a row are looked at, which see a column at
+one age, that at the middle one of them.
+
+Not modelled in it: errors and noise of a chip; columns of first tokens.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from gaincell.adaptation.statistics import backbone
+from gaincell.circuits import query_driver, write_dac
+from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.support import attention_modules
+from gaincell.nn.attention import GainCellAttention
 from gaincell.schema import Factor, check_value
-from gaincell.training.attention_weights import watched_queries, weights_divergence
-from gaincell.training.distillation import relative_error
-from gaincell.training.loss_name import LossName
+from gaincell.training.distillation import relative_error, seen
+from gaincell.training.loss import LossName
 from gaincell.training.shares import students_part, teachers_part
+
+QUERIES = 64
+SMOOTH = 0.05
+"""Width of the bend of phi, in full scales."""
 
 
 class AttentionTransfer:
     """The loss of attention transfer, for `gaincell.training.loop.train(..., loss_of=...)`.
 
-    Args:
-        teacher: an attached model with `attention="softmax"` and the pretrained weights.
-        weights: w, 0 or more.
-        own_inputs: n, layers of a block; 0: all are given the teacher's hidden states.
+    teacher: an attached model with `attention="softmax"` and the pretrained weights.  weights: w, 0 or
+    more.  own_inputs: n, layers of a block; 0: all are given the teacher's hidden states.
 
-    Raises:
-        InputError: w is below 0 or not finite.
+    Raises InputError: w is below 0 or not finite.
     """
 
     def __init__(self, teacher: PreTrainedModel, weights: float = 0.0, own_inputs: int = 0) -> None:
@@ -56,9 +72,7 @@ class AttentionTransfer:
             )
 
     def __call__(self, model: nn.Module, tokens: Int[Tensor, "B T_plus_1"]) -> Float[Tensor, ""]:
-        """Loss of the attached model `model`, the student, on some token ids (the last column is not
-        used).
-        """
+        """Loss of the attached student `model` on some token ids (the last column is not used)."""
         ids = tokens[:, :-1]
         with ExitStack() as hooks:
             if self._weights:
@@ -86,50 +100,39 @@ class AttentionTransfer:
         def compare(name: str, arguments: Any, keywords: Any, output: Tensor) -> None:
             with torch.set_grad_enabled(learning), students_part():
                 student = students[name]
-                got = _first(student(*arguments, **keywords))
+                got = student(*arguments, **keywords)
+                got = got[0] if isinstance(got, tuple) else got
                 losses.append(_with_gradients(loss_of(student, got, output), student))
 
-        with torch.no_grad(), teachers_part(), _seen(self._teacher, compare):
-            backbone(self._teacher)(input_ids=ids, use_cache=False)
+        self._ask_teacher(ids, compare)
         return losses
+
+    def _ask_teacher(self, ids: Tensor, see: Callable[[str, Any, Any, Tensor], None]) -> None:
+        """Pass token ids through the teacher; `see` gets what its attention modules are given and give."""
+        modules = attention_modules(self._teacher)
+        with torch.no_grad(), teachers_part(), seen(modules, see):
+            backbone(self._teacher)(input_ids=ids, use_cache=False)
 
     def _from_own_inputs(self, model: nn.Module, ids: Tensor, loss_of: LayerLoss) -> list[Tensor]:
         outputs: dict[str, Tensor] = {}
         losses = []
-
-        def keep(name: str, arguments: Any, keywords: Any, output: Tensor) -> None:
-            outputs[name] = output
+        students = attention_modules(model)  # type: ignore[arg-type]
 
         def compare(name: str, arguments: Any, keywords: Any, output: Tensor) -> None:
             losses.append(loss_of(students[name], output, outputs[name]))
 
-        students = attention_modules(model)  # type: ignore[arg-type]
-        with torch.no_grad(), teachers_part(), _seen(self._teacher, keep):
-            backbone(self._teacher)(input_ids=ids, use_cache=False)
+        self._ask_teacher(ids, lambda name, _, __, output: outputs.update({name: output}))
         with ExitStack() as hooks:
             for name in list(students)[:: self._own_inputs]:
                 layer = model.get_submodule(name.rpartition(".")[0])
                 hooks.callback(layer.register_forward_pre_hook(_cut).remove)
-            hooks.enter_context(_seen(model, compare))
+            hooks.enter_context(seen(students, compare))
             backbone(model)(input_ids=ids, use_cache=False)
         return losses
 
 
 LayerLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """Loss of an attention module of the student, of its output and the teacher's."""
-
-
-@contextmanager
-def _seen(model: nn.Module, see: Callable[[str, Any, Any, Tensor], None]) -> Iterator[None]:
-    """Within the context `see` is called with name, arguments and output of every attention module."""
-
-    def hook(name: str) -> Any:
-        return lambda module, arguments, keywords, output: see(name, arguments, keywords, _first(output))
-
-    with ExitStack() as hooks:
-        for name, module in attention_modules(model).items():  # type: ignore[arg-type]
-            hooks.callback(module.register_forward_hook(hook(name), with_kwargs=True).remove)
-        yield
 
 
 def _cut(layer: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -144,8 +147,8 @@ def _with_gradients(loss: Float[Tensor, ""], module: nn.Module) -> Float[Tensor,
         return loss.detach()
     with torch.autocast(loss.device.type, enabled=False):
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    used = [(p, gradient) for p, gradient in zip(parameters, found, strict=True) if gradient is not None]
-    gradients, own = [gradient for _, gradient in used], [p for p, _ in used]
+    own = [p for p, gradient in zip(parameters, found, strict=True) if gradient is not None]
+    gradients = [gradient for gradient in found if gradient is not None]
     computed: Tensor = _Computed.apply(loss.detach(), gradients, *own)  # type: ignore[no-untyped-call]
     return computed
 
@@ -170,7 +173,70 @@ def only_attention(model: PreTrainedModel) -> None:
         parameter.requires_grad_(parameter.requires_grad and id(parameter) in inside)
 
 
-def _first(output: Any) -> Tensor:
-    """The hidden states among what an attention module returns."""
-    first: Tensor = output[0] if isinstance(output, tuple) else output
-    return first
+class Looked(NamedTuple):
+    """Queries and keys of a layer; of softmax the factor of their products, of arrays the sliding window."""
+
+    q: Float[Tensor, "B H T D"]
+    k: Float[Tensor, "B Hk T D"]
+    scaling: float = 1.0
+    window: int | None = None
+
+
+@contextmanager
+def watched_queries(model: nn.Module) -> Iterator[dict[int, Looked]]:
+    """Queries and keys that an attached model attends with while the context lasts, by layer."""
+    found: dict[int, Looked] = {}
+
+    def of_arrays(layer: str, inputs: Any, keywords: Any, output: Tensor) -> None:
+        found[int(layer)] = Looked(inputs[0], inputs[1], window=inputs[5])
+
+    def of_softmax(layer: str, inputs: Any, keywords: Any, output: Tensor) -> None:
+        q, k = inputs[:2]
+        found[int(layer)] = Looked(q, k, scaling=inputs[4] or q.shape[-1] ** -0.5)
+
+    arrays = {str(attention.layer): attention for attention in attached_layers(model)}
+    softmax = {layer: attention.softmax for layer, attention in arrays.items()}
+    with seen(arrays, of_arrays), seen(softmax, of_softmax):
+        yield found
+
+
+def weights_divergence(
+    cell: GainCellAttention, own: Looked, teacher: Looked, ids: Int[Tensor, "B T"]
+) -> Float[Tensor, ""]:
+    """The divergence of the head of this file, of one layer.
+
+    own, teacher: what arrays and softmax attention were given for the same texts without padding.  ids: these
+    texts. Which queries are looked at follows from them.
+    """
+    design, tokens = cell.design, own.k.shape[2]
+    first = int(ids.sum()) % math.ceil(tokens / QUERIES) * QUERIES
+    rows = slice(first, min(first + QUERIES, tokens))
+    i = torch.arange(tokens, device=own.k.device)[rows]
+    j = torch.arange(tokens, device=own.k.device)
+    age = i[:, None] - j
+    seen = (age >= 0) & (age < min(design.window, own.window or tokens))
+    wanted = _by_key_head(teacher.q[:, :, rows].float(), teacher.k.float()) * teacher.scaling
+    wanted = wanted.masked_fill(~seen, -math.inf).log_softmax(-1)
+    q = cell.q(own.q, cell.columns(own.q, own.k, own.k, sliding_window=own.window))[:, :, rows]
+    x = query_driver(q, design.driver_levels, signed=design.drivers.signed)
+    u = write_dac(cell.k(own.k), design.dac_levels, design.v_min, design.v_max, design.v_offset)
+    reads = cell.heads // cell.kv_heads
+    rate = design.leak_per_token + reads * design.disturb_per_read
+    left = torch.exp(-rate * (i.double().mean() - j).clamp(min=0))[:, None].to(u.dtype)
+    u = design.decay_target + (u - design.decay_target) * left
+    scores = _by_key_head(x, design.cell.current(u).to(x.dtype))
+    full = design.score_saturation(x.shape[-1])
+    pulses = SMOOTH * functional.softplus(scores / (SMOOTH * full))
+    if design.score_ceiling:
+        pulses = pulses.clamp(max=1.0)
+    pulses = pulses**design.charge_to_pulse.exponent
+    found = pulses.float().clamp(min=torch.finfo(torch.float32).tiny).log()
+    found = found.masked_fill(~seen, -math.inf).log_softmax(-1)
+    apart = torch.where(seen, wanted.exp() * (wanted - found), 0.0)
+    return apart.sum(-1).mean()
+
+
+def _by_key_head(q: Float[Tensor, "B H R D"], k: Float[Tensor, "B Hk T D"]) -> Float[Tensor, "B H R T"]:
+    group = q.shape[1] // k.shape[1]
+    products: Tensor = q.unflatten(1, (-1, group)) @ k[:, :, None].mT
+    return products.flatten(1, 2)

@@ -1,4 +1,4 @@
-"""What a loss is called, and its unit: losses differ, and a number that is only "the loss" says nothing.
+"""Losses, what each is called, and its unit: a number that is only "the loss" says nothing.
 
 cross-entropy                       nats per token
 KL to the teacher (distillation)    nats per token
@@ -10,6 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+from torch import Tensor, nn
+from torch.nn import functional
+
+Loss = Callable[[nn.Module, Tensor], Tensor]
+"""Called with the model and token ids [sequences, T + 1]; a scalar, the mean over targets."""
 Named = TypeVar("Named", bound=Callable[..., Any])
 
 
@@ -33,7 +38,14 @@ def called(name: str, unit: str) -> Callable[[Named], Named]:
     return give
 
 
-def name_of(loss: Callable[..., Any]) -> LossName:
+def name_of(loss: Loss) -> LossName:
     """The name that a loss was given; of others the name that it has in Python, without a unit."""
     given: LossName | None = getattr(loss, "loss_name", None)
     return given or LossName(getattr(loss, "__name__", type(loss).__name__))
+
+
+@called("cross-entropy", "nats per token")
+def next_token_loss(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Cross-entropy of columns 1..T given those before, in nats per token."""
+    logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+    return functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())

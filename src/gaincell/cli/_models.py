@@ -1,0 +1,163 @@
+"""Models as commands load them, what they read, and what the results of evaluations say alike.
+
+This module and those of `gaincell evaluate` beside it import torch: commands import them when they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import typer
+from torch import Tensor
+
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
+from gaincell.cli._json import command_line
+from gaincell.cli._options import Computing, ComputingAnywhere, check_run, choose_chip
+from gaincell.cli._progress import progress_bars
+from gaincell.costs.activity import Activity
+from gaincell.errors import InputError
+from gaincell.evaluation.activity import measure_activity
+from gaincell.evaluation.perplexity import cut_blocks
+from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.base_model import LoadedModel
+from gaincell.integrations.hf.chip import as_saved, change_chip, set_backend
+from gaincell.integrations.hf.context import check_length, default_length, read_tokens
+from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.placement import place_model
+from gaincell.mapping.ready import Ready, hardware_model
+from gaincell.mapping.summary import base_name, chip_of
+from gaincell.progress import StageProgress
+from gaincell.reports.tables import Rows
+from gaincell.results.common import Named, NamedModel
+from gaincell.results.evaluation import EvaluationResult
+from gaincell.results.provenance import hash_of, made
+from gaincell.text import Text, open_text
+
+
+def load_run(
+    run: str, purpose: str, design: str | None, stage: str | None, computing: Computing
+) -> tuple[LoadedModel, str]:
+    """A RUN or a stage of it, on another chip if one is named, and in words what it is, which is printed.
+
+    Raises GaincellError, before it is loaded, where it is none, or the chip is not acceptable; after, where
+    the stage is in software.
+    """
+    check_run(run, purpose)
+    choose_chip(run, design)
+    refusal = f"stage {stage} of {run} is in software; name one in arrays"
+    return load_evaluated(run, computing, design, stage=stage, refusal=refusal)
+
+
+def load_evaluated(
+    model: str,
+    computing: Computing,
+    design: str | None = None,
+    cell: str | None = None,
+    window: int | None = None,
+    other_latency: float | None = None,
+    *,
+    stage: str | None = None,
+    refusal: str = "",
+) -> tuple[LoadedModel, str]:
+    """The same of any model, with another chip, cell, window or other latency. refusal: of software."""
+    dtype = computing.weights if isinstance(computing, ComputingAnywhere) else torch.float32
+    loaded = load_model(model, dtype, stage)
+    software = not attached_layers(loaded.model)
+    if software and refusal:
+        raise InputError(refusal)
+    words = "the pretrained model, in software" if software and stage is None else as_saved(stage)
+    words += change_chip(loaded.model, design, cell, window, other_latency)
+    set_backend(loaded.model, computing.backend)
+    place_model(loaded.model, computing.device)
+    typer.echo(f"{model}: {words}")
+    return loaded, words
+
+
+def read_blocks(
+    loaded: LoadedModel, text: Text, tokens: int, sequences: int, progress: StageProgress
+) -> Tensor:
+    """The first sequences of the evaluation part of a text, [sequences, tokens]. Raises InputError."""
+    check_length(loaded.model, tokens)
+    reading = progress("read and tokenise the text")
+    stream = read_tokens(loaded, text, "evaluation", tokens * sequences, reading, block=tokens)
+    return cut_blocks(stream, tokens)[:sequences]
+
+
+class Observed(NamedTuple):
+    """found: the activity.  ready: the model in its arrays.  ids: what it read, a row a sequence.
+
+    text: its name.
+    """
+
+    found: Activity
+    ready: Ready
+    ids: Tensor
+    text: str
+
+
+def observe_model(
+    model: str,
+    chip: Design | None,
+    text: str,
+    tokens: int | None,
+    sequences: int = 1,
+    *,
+    most: int = 1024,
+    batch: int = 1,
+    device: str = "cpu",
+) -> Observed:
+    """Load a model in arrays and measure its activity, with progress bars.
+
+    chip: another one than the RUN's own.  tokens: of a sequence, which begins with empty arrays; None for the
+    model's context, at most `most`.
+
+    Raises GaincellError: there is no such model, RUN or text, the text is too short, or the model's context.
+    """
+    found_text = open_text(text)
+    with progress_bars() as progress:
+        ready = hardware_model(model, load_design("leroux2025"), chip, progress=progress)
+        loaded = ready.loaded
+        place_model(loaded.model, device)
+        tokens = tokens or default_length(loaded.model, most)
+        ids = read_blocks(loaded, found_text, tokens, sequences, progress)
+        batches, watching = list(ids.split(batch)), progress("observe the arrays")
+        found = measure_activity(loaded.model, batches, found_text.name, progress=watching)
+    return Observed(found, ready, ids, found_text.name)
+
+
+def result(
+    loaded: LoadedModel,
+    protocol: str,
+    tokens: Tensor | Sequence[Any],
+    *,
+    command: str = "evaluate",
+    text: str | None = None,
+    gains: str | None = None,
+    stage: str | None = None,
+) -> EvaluationResult:
+    """What all evaluations say: the command, the model, the chip, where it comes from."""
+    layers = attached_layers(loaded.model)
+    name = base_name(loaded.id)
+    return EvaluationResult(
+        command=command,
+        model=NamedModel(name, loaded.sha256),
+        design=chip_of(layers[0].design) if layers else None,
+        text=None if text is None else Named(text),
+        gains=gains,
+        stage=stage,
+        provenance=made(
+            command=command_line(),
+            seed=0,
+            protocol=protocol,
+            design_hash=layers[0].design.hash if layers else None,
+            inputs={f"model {name}": loaded.sha256, "evaluation text": hash_of(tokens)},
+        ),
+    )
+
+
+def one_row(row: dict[str, str], caption: str) -> Rows:
+    """A table of numbers by their headings."""
+    return Rows("", (*row,), [(*row.values(),)], caption, text=())

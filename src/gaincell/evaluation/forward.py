@@ -1,0 +1,42 @@
+"""Forward passes without logits, and what the scalers of the arrays see meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from gaincell.nn.attention import GainCellAttention
+
+STAGES = ("q", "k", "v", "out")
+Seen = Callable[[GainCellAttention, str, Tensor, Tensor], None]
+"""Called with layer, stage, input and output of its scaler."""
+
+
+def forward(model: nn.Module, ids: Int[Tensor, "B T"], **padding: Tensor) -> None:
+    """Let a model read token ids, in evaluation mode, without cache and logits."""
+    model.eval()
+    device = next(model.parameters()).device
+    getattr(model, "base_model", model)(input_ids=ids.to(device, torch.long), use_cache=False, **padding)
+
+
+@contextmanager
+def watch_stages(
+    layers: Iterable[GainCellAttention], seen: Seen, stages: Iterable[str] = STAGES
+) -> Iterator[None]:
+    """Within the context `seen` is called for every stage of every layer that computes."""
+    with ExitStack() as hooks:
+        for layer in layers:
+            for stage in stages:
+
+                def hook(
+                    _: Any, inputs: Any, output: Tensor, layer: GainCellAttention = layer, stage: str = stage
+                ) -> None:
+                    seen(layer, stage, inputs[0], output)
+
+                hooks.callback(getattr(layer, stage).register_forward_hook(hook).remove)
+        yield

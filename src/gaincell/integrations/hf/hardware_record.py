@@ -1,0 +1,132 @@
+"""What files of transformers (pretrained.py) and peft (peft_files.py) say about the hardware of a model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import design_from
+from gaincell.errors import ModelError, RunError
+from gaincell.files import parse_toml, read_json
+from gaincell.integrations.hf.attach import attach, attached_layers, computes_softmax
+from gaincell.integrations.hf.interface import SAVED
+from gaincell.integrations.hf.lora import lora_parameters
+from gaincell.integrations.hf.pretrained import METHOD, HardwareRecord
+from gaincell.nn.attention import GainCellAttention, check_precision, common_design
+
+VERSION = 1
+
+
+def hardware_record(
+    cells: Sequence[GainCellAttention], attention: Literal["gain-cell", "softmax"]
+) -> dict[str, Any]:
+    """What a file needs to say for a model to be attached again as it is. Warns of gains of 0 or below.
+    Raises ModelError: the layers have different designs, or gains in 16 bits; DesignError: no file can hold
+    the design.
+    """
+    check_precision(cells, "cannot save")
+    wrong = {
+        f"layer {cell.layer}, {name}"
+        for cell in cells
+        for name, parameter in cell.named_parameters()
+        if name.endswith(".gain") and not parameter.is_meta and bool((parameter <= 0).any())
+    }
+    if wrong:
+        warnings.warn(
+            f"gains are not above 0 ({min(wrong)}; {len(wrong)} in all), and gaincell.save refuses them: "
+            "clamp gains after every step of the optimizer, as Trainer does on its own",
+            stacklevel=2,
+        )
+    return {
+        "version": VERSION,
+        "design": parse_toml(common_design(cells).to_toml()),
+        "attention": attention,
+        "gradient": cells[0].gradient,
+    }
+
+
+def recorded_design(record: Mapping[str, Any], where: str) -> Design:
+    """The design in a record of the file `where`. Raises DesignError: there is none that can be read."""
+    return design_from(record.get("design"), f"{where}: its design")
+
+
+def saved_record(file: Path) -> dict[str, Any] | None:
+    """What a config.json, or an adapter_config.json of peft, says about hardware; None: nothing. Raises
+    RunError: a newer gaincell wrote it.
+    """
+    entries = read_json(file)
+    if file.name == "config.json":
+        record = entries.get("quantization_config") or {}
+        record = record if record.get("quant_method") == METHOD else None
+    else:
+        record = (entries.get("auto_mapping") or {}).get(METHOD)
+    if record is not None:
+        check_version(record, str(file))
+    return record
+
+
+def check_version(record: Mapping[str, Any], where: str) -> None:
+    """Refuse a record that a newer gaincell wrote. Raises RunError."""
+    version = record.get("version")
+    if version != VERSION:
+        raise RunError(
+            f"{where} has version {version!r}, this gaincell reads {VERSION}; upgrade gaincell "
+            "(pip install -U gaincell), or save the model again"
+        )
+
+
+def check_design(
+    cells: Sequence[GainCellAttention], record: Mapping[str, Any], where: str, advice: str
+) -> None:
+    """Refuse what was trained on another chip than the model's. Raises ModelError, DesignError.
+
+    where: what was trained, and advice: what to do, for the refusal.
+    """
+    made_for, design = recorded_design(record, where), common_design(cells)
+    if design.hash != made_for.hash:
+        raise ModelError(
+            f"{where} was trained on the design {made_for.name} ({made_for.hash}), the model is attached to "
+            f"{design.name} ({design.hash}): {advice}"
+        )
+
+
+def attach_as_recorded(model: Any, record: Mapping[str, Any], where: str) -> None:
+    """Attach a model as a record of the file `where` says, in place. Raises DesignError, ModelError."""
+    attach(
+        model,
+        recorded_design(record, where),
+        gradient=record.get("gradient", "exact"),
+        attention=record.get("attention", "gain-cell"),
+    )
+
+
+@contextmanager
+def recorded(model: PreTrainedModel) -> Iterator[None]:
+    """Within the context the configuration of an attached model says what its hardware is. Raises ModelError:
+    the model has adapters inside; or see `hardware_record`.
+    """
+    if lora_parameters(model):
+        raise ModelError(
+            "the model has low-rank adapters in it: save the wrapper of peft.get_peft_model(model, config), "
+            "use gaincell.save, or merge them into the weights first (peft: merge_and_unload)"
+        )
+    config = model.config
+    record = hardware_record(attached_layers(model), computed_attention(model))
+    config.quantization_config = HardwareRecord(quant_method=METHOD, **record)
+    vars(config)["_attn_implementation"] = SAVED  # into the file: as an attribute it is a property
+    try:
+        yield
+    finally:
+        del config.quantization_config, vars(config)["_attn_implementation"]
+
+
+def computed_attention(model: nn.Module) -> Literal["gain-cell", "softmax"]:
+    """What an attached model is set to."""
+    return "softmax" if computes_softmax(model) else "gain-cell"

@@ -1,0 +1,305 @@
+"""Tables and figures of `gaincell evaluate` and `ablate`, and their sections of the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gaincell.reports import style
+from gaincell.reports.costs import with_scale
+from gaincell.reports.html import parts
+from gaincell.reports.html.picture import plain
+from gaincell.reports.html.tables import only_kind
+from gaincell.reports.style import BLACK, BLUE, GREEN, ORANGE, PALETTE, PURPLE, RED, SKY, look, panel, styled
+from gaincell.reports.tables import MEASURED, SIMULATED, Columns, Rows, readable
+from gaincell.results import evaluation as of
+from gaincell.results.common import Result
+
+SWITCHED = {"off": "switched off, the others on", "on": "on alone"}
+"""Panels of the ablation; the ring stands in the table only."""
+LINES = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK)
+"""Colours over idle times and contexts."""
+Chips = Mapping[str, of.ChipsResult]
+
+
+def ablation_rows(result: of.AblationResult, title: str = "") -> Rows:
+    """A row a constraint; its kind where it changes."""
+    rows: list[tuple[str, ...]] = []
+    before = ""
+    for row in result.ablation:
+        error = "–" if row.ratio_error is None else f"{row.ratio_error:.4f}"
+        ratio = (f"{row.ratio:.4f}", error) if row.exercised else ("not exercised", "–")
+        kind = row.kind * (row.kind != before)
+        rows.append((kind, row.name, row.meaning, readable(row.perplexity), *ratio))
+        before = row.kind
+    caption = (
+        f"{result.provenance.protocol}; {result.text.name}; nothing trained; ± standard error of the ratio "
+        "over blocks, each paired with the same block on the first row's chip"
+    )
+    if not all(row.exercised for row in result.ablation):
+        caption += (
+            "; not exercised: all losses are equal to the last digit, so nothing follows for the constraint"
+        )
+    headings = ("", "constraint", "", "perplexity", "ratio", "±")
+    return Rows(title, headings, rows, f"{caption}.", (0, 1, 2), SIMULATED)
+
+
+@styled()
+def ablation_figure(result: of.AblationResult) -> Figure:
+    """Ratios of perplexities, a panel for constraints off and one for constraints on."""
+    kinds = {kind: [r for r in result.ablation if r.kind == kind] for kind in SWITCHED}
+    figure = Figure(figsize=(10.5, 1.4 + 0.34 * max(map(len, kinds.values()))))
+    for axes, (kind, (first, *rest)) in zip(figure.subplots(1, 2), kinds.items(), strict=True):
+        errors = [row.ratio_error or 0.0 for row in rest]
+        axes.axvline(1.0, color=BLACK, linewidth=1)
+        axes.errorbar([row.ratio for row in rest], range(len(rest)), xerr=errors, fmt="o", capsize=3,
+                      color=BLUE if kind == "off" else ORANGE)  # fmt: skip
+        marked = (row.name + " (not exercised)" * (not row.exercised) for row in rest)
+        style.name_rows(axes, marked, grid=True)
+        axes.set_xscale("log")
+        style.plain_ticks(axes.xaxis)
+        axes.tick_params(axis="x", which="both", labelrotation=45)
+        axes.set(title=SWITCHED[kind], xlabel=f"perplexity / {readable(first.perplexity)} ({first.name})")
+    return figure
+
+
+@styled()
+def draw_chips(results: Chips, rows: str = "mismatch") -> Figure:
+    """Every chip a point, a row a result; a line for the nominal chip, a bar for mean and deviation. rows:
+    what their names are.
+    """
+    figure, axes = panel(7.6, 1.5 + 0.7 * len(results))
+    for row, result in enumerate(results.values()):
+        chips, found, colour = result.chips, result.chips.perplexity, PALETTE[row % len(PALETTE)]
+        spread = [row + 0.22 * (n / max(1, len(found) - 1) - 0.5) for n in range(len(found))]
+        axes.plot(found, spread, "o", color=colour, alpha=0.7)
+        deviation = None if chips.std is None else [chips.std]
+        axes.errorbar([chips.mean], [row + 0.28], xerr=deviation, fmt="s", markersize=6, color=colour)
+        axes.plot([chips.nominal] * 2, [row - 0.35, row + 0.35], color=BLACK, linewidth=1.2)
+    axes.set_yticks(range(len(results)), list(results))
+    axes.set_ylim(-0.6, len(results) - 0.3)
+    axes.set_ylabel(rows)
+    axes.set_xlabel("perplexity (line: nominal chip; square: mean and standard deviation of the chips)")
+    return figure
+
+
+def chips_rows(results: Chips, rows: str = "mismatch", title: str = "") -> Rows:
+    """One row a result. rows: what their names are."""
+
+    def ratio(found: of.ChipSpread) -> str:
+        ends = found.ratio_interval
+        return f"{found.ratio:.4f}" + (f" ({ends[0]:.4f} to {ends[1]:.4f})" if ends else "")
+
+    def within(found: of.ChipSpread) -> str:
+        least, most = (100 * end for end in found.yield_interval)
+        limit = 100 * found.yield_within
+        return f"{100 * found.yield_:.0f} % within +{limit:g} % ({least:.0f} to {most:.0f})"
+
+    columns: Columns[tuple[str, of.ChipSpread]] = {
+        rows: lambda of: of[0],
+        "chips": lambda of: str(len(of[1].perplexity)),
+        "nominal": lambda of: readable(of[1].nominal),
+        "mean": lambda of: readable(of[1].mean),
+        "std": lambda of: readable(of[1].std),
+        "× nominal (95 %)": lambda of: ratio(of[1]),
+        "worst": lambda of: readable(max(of[1].perplexity)),
+        "yield (95 %)": lambda of: within(of[1]),
+    }
+    found = [(name, result.chips) for name, result in results.items()]
+    caption = f"{next(iter(results.values())).provenance.protocol}; every chip on the same text."
+    return Rows.of(title, found, columns, caption=caption, kinds=SIMULATED)
+
+
+@styled()
+def pauses(results: Sequence[of.PausesResult], names: Sequence[str] = ()) -> Figure:
+    """Perplexity against idle time, a curve a chip; on the left what is reached without a pause.
+
+    names: of the curves, by default those of the chips.
+    """
+    figure, axes = panel(8.8, 3.8)
+    times = [row.idle for result in results for row in result.pauses]
+    first = min((time for time in times if time > 0), default=1.0) / 10
+    for n, (result, name) in enumerate(zip(results, names or map(_chip, results), strict=False)):
+        rows = [(max(row.idle, first), row.perplexity, row.perplexity_error) for row in result.pauses]
+        _curve(axes, rows, label=name, **look(n, LINES))
+    axes.set(xscale="log", xlabel="idle time between the halves of a block, s (leftmost: none)",
+             ylabel="perplexity of the second half",
+             title="What a pause costs (bars: standard error over blocks)")  # fmt: skip
+    style.legend_beside(axes)
+    return figure
+
+
+def _curve(axes: Axes, rows: Iterable[tuple[float, float, float | None]], **look: Any) -> None:
+    """Places, heights and their errors, where they have one."""
+    x, y, errors = zip(*rows, strict=True)
+    axes.errorbar(x, y, [math.nan if error is None else error for error in errors], **look)
+
+
+def _chip(result: of.PausesResult) -> str:
+    """The design, and how often it is refreshed."""
+    every, kind = result.refresh.every, result.refresh.kind
+    return result.design.name + (f", {kind} every {with_scale(every.value, every.unit)}" if every else "")
+
+
+@styled()
+def context(result: of.DepthResult | of.ContextResult) -> Figure:
+    """Perplexity against the length of the context, a curve a model; dotted: the most its layers can reach.
+
+    result: of recipes/depth.py, or of one model, of `gaincell evaluate --by-context`.
+    """
+    figure, axes = panel(8.8, 4.2)
+    longest = 0.0
+    curves: Sequence[of.ContextCurve | of.ContextResult]
+    curves = result.curves if isinstance(result, of.DepthResult) else [result]
+    for n, curve in enumerate(curves):
+        rows = [(point.context, point.excess, point.excess_error) for point in curve.context]
+        _curve(axes, rows, label=f"{_depth(curve)}: {curve.context[-1].perplexity:.3g}", **look(n, LINES))
+        longest = max(longest, last := rows[-1][0])
+        if isinstance(curve, of.ContextCurve) and (reach := curve.layers * (curve.window - 1)) < last:
+            axes.axvline(reach, color=LINES[n % len(LINES)], linewidth=1, linestyle=":")
+    axes.axhline(0, color=BLACK, linewidth=0.6)
+    axes.set_xscale("log", base=2)
+    dotted = " (dotted: layers × (window − 1))" if isinstance(result, of.DepthResult) else ""
+    axes.set(xlabel="tokens of context", title=f"How far back a model looks{dotted}",
+             ylabel=f"cross-entropy above that with {longest:,.0f} (nats per token)")  # fmt: skip
+    style.legend_beside(axes, title=f"perplexity with {longest:,.0f} tokens")
+    return figure
+
+
+def _depth(curve: of.ContextCurve | of.ContextResult) -> str:
+    """Of a curve: its layers and columns, or its model."""
+    if isinstance(curve, of.ContextResult):
+        return curve.model.name
+    return f"{curve.layers} layer{'s' if curve.layers > 1 else ''}, window {curve.window}"
+
+
+def perplexity_rows(results: Mapping[str, of.PerplexityResult | of.RollingResult]) -> Rows:
+    """Perplexities of one model each, by tokens (blocks-T, strided-T-S) or by words (rolling-T)."""
+    rows = []
+    for name, one in results.items():
+        if isinstance(one, of.RollingResult):
+            number, spread, by = one.word_perplexity, one.word_perplexity_error, "words"
+        else:
+            number, spread, by = one.perplexity, one.perplexity_error, "tokens"
+        shown = map(readable, (number, spread, one.bits_per_byte))
+        rows.append([name, *shown, by, f"{one.predictions:,.0f}", one.provenance.protocol])
+    headings = ("result", "perplexity", "±", "bits per byte", "by", "predictions", "protocol")
+    numbers = [one.numbers for one in results.values()]
+    return Rows(
+        "Perplexity of a text", headings, rows, text=(0, 4, 6),
+        kinds=lambda r, c: numbers[r] if c in (1, 2, 3) else None,
+    )  # fmt: skip
+
+
+def every_chip(results: Mapping[str, of.ChipsResult]) -> Rows:
+    """The perplexity of every virtual chip."""
+    columns = [[one.chips.nominal, *one.chips.perplexity] for one in results.values()]
+    rows = [[str(n or "nominal"), *map(readable, row)] for n, row in enumerate(zip_longest(*columns))]
+    return Rows("Perplexity of every chip", ("chip", *results), rows)
+
+
+def pause_rows(results: Mapping[str, of.PausesResult]) -> Rows:
+    """Perplexity against idle time."""
+    columns: Columns[tuple[str, of.PauseRow]] = {
+        "idle time": lambda point: f"{point[0]}, {point[1].idle:g} s",
+        "perplexity": lambda point: readable(point[1].perplexity),
+        "±": lambda point: readable(point[1].perplexity_error),
+        "time on the chip, s": lambda point: f"{point[1].chip_time:.4g}",
+        "refreshes": lambda point: f"{point[1].refreshes:,.0f}",
+        "columns written": lambda point: f"{point[1].writes:,.0f}",
+    }
+    points = [(name, row) for name, result in results.items() for row in result.pauses]
+    caption = f"{_protocol(results)}; ± standard error; time, refreshes and columns: of one block."
+    return Rows.of("Pauses", points, columns, caption=caption, kinds=SIMULATED)
+
+
+def repetition_rows(results: Mapping[str, of.RepetitionResult]) -> Rows:
+    """Loss on tokens that stood in the context before, and on others."""
+    columns: Columns[tuple[str, of.RepetitionPoint]] = {
+        "tokens": lambda point: f"{point[0]}, {point[1].kind}",
+        "perplexity": lambda point: readable(point[1].perplexity),
+        "nats a token": lambda point: f"{point[1].nll:.3f}",
+        "predictions": lambda point: f"{point[1].tokens:,.0f}",
+    }
+    points = [(name, point) for name, one in results.items() for point in one.repetition]
+    kinds = [(None, results[name].numbers, results[name].numbers, MEASURED) for name, _ in points]
+    caption = f"{_protocol(results)}."
+    return Rows.of("What is found again", points, columns, caption=caption, kinds=lambda r, c: kinds[r][c])
+
+
+def _protocol(results: Mapping[str, Result]) -> str:
+    """Of the first."""
+    return next(iter(results.values())).provenance.protocol
+
+
+def largest_cost(run: of.AblationResult) -> str:
+    """The constraint without which the model does best."""
+    rows = [row for row in run.ablation if row.kind == "off"]
+    best = min(rows, key=lambda row: row.ratio)
+    return f"× {best.ratio:.4f} without {best.name}, the most of {len(rows) - 1}"
+
+
+def page_rows(result: of.AblationResult) -> Rows:
+    """As the page has them: the constraint first, a heading over every column."""
+    found = ablation_rows(result, "Constraints of the hardware")
+    rows = [(name, kind, *rest) for kind, name, *rest in found.rows]
+    headings = ("constraint", "switched", "meaning", "perplexity", "ratio", "±")
+    return replace(found, headings=headings, rows=rows)
+
+
+PERPLEXITY = parts.section(
+    "Evaluation", "How well a model predicts a text.", of.PerplexityResult | of.RollingResult,
+    together=parts.tables(perplexity_rows),
+)  # fmt: skip
+CHIPS = parts.section(
+    "Chips", "The same network on chips whose cells differ.", of.ChipsResult,
+    together=parts.pair(
+        parts.tables(lambda results: chips_rows(results, "result", "Virtual chips")),
+        parts.figure(
+            "Perplexity of every chip",
+            lambda results: draw_chips({plain(name): one for name, one in results.items()}, "result"),
+            numbers=every_chip,
+        ),
+    ),
+    headline=lambda run: (
+        f"× {run.chips.ratio:.4f} the nominal perplexity, mean of {len(run.chips.perplexity)} chips"
+    ),
+)  # fmt: skip
+ABLATION = parts.section(
+    "Ablation", "Which constraint of the hardware costs how much.", of.AblationResult,
+    parts.figure("Ratios of perplexities", ablation_figure, numbers=parts.no_numbers),
+    parts.tables(page_rows), headline=largest_cost,
+)  # fmt: skip
+PAUSES = parts.section(
+    "Pauses", "What a pause in the middle of a text costs.", of.PausesResult,
+    together=parts.column(
+        parts.figure(
+            "What a pause costs",
+            lambda results: pauses([*results.values()], [plain(name) for name in results]),
+            lambda results: only_kind([run.pauses for run in results.values()]),
+            numbers=parts.no_numbers,
+        ),
+        parts.folded("Pauses", parts.tables(pause_rows)),
+    ),
+    headline=lambda run: f"perplexity {readable(run.pauses[-1].perplexity)} after {run.pauses[-1].idle:g} s",
+)  # fmt: skip
+CONTEXT = parts.section(
+    "Context", "How far back a model looks.", of.DepthResult | of.ContextResult,
+    parts.figure(
+        "How far back a model looks", context, lambda run: getattr(run, "numbers", SIMULATED),
+        note=lambda run: run.provenance.protocol,
+    ),
+    headline=lambda run: (
+        f"{len(run.curves)} models over the length of context" if isinstance(run, of.DepthResult) else "–"
+    ),
+)  # fmt: skip
+REPETITION = parts.section(
+    "Repetition", "Tokens that stood in the context before, and others.", of.RepetitionResult,
+    together=parts.tables(repetition_rows),
+)  # fmt: skip

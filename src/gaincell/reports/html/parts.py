@@ -1,0 +1,205 @@
+"""A result on its way into the page, and sections: figures, tables and words that results of a kind have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from types import UnionType
+from typing import Any, TypeAlias
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from gaincell.errors import RunError
+from gaincell.reports.html import markup
+from gaincell.reports.html.markup import EMPTY, element, join
+from gaincell.reports.html.picture import picture
+from gaincell.reports.html.tables import badges, only_kind, table
+from gaincell.reports.tables import SIMULATED, Rows
+from gaincell.results.codec import Json
+from gaincell.results.common import Result as Found
+
+Block: TypeAlias = Callable[[Any], Markup]
+"""A piece of a section: of one result, or of several by name."""
+Tables: TypeAlias = Callable[[Any], Rows | Iterable[Rows]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """name: on the page.  found: what its file holds.  log: lines of its log.jsonl, if it has one."""
+
+    name: str
+    found: Found
+    log: Sequence[Json] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """id: its anchor.  wanted: whether it shows something of a result.  build: its content.
+    headline: the number of a result that one looks for first, in words, and its kind.
+    """
+
+    id: str
+    title: str
+    lead: str
+    wanted: Callable[[Result], bool]
+    build: Callable[[Sequence[Result]], Markup]
+    headline: Callable[[Any], tuple[str, str]] | None = None
+
+
+def section(
+    title: str,
+    lead: str,
+    kinds: type[Found] | UnionType,
+    *each: Block,
+    together: Block | None = None,
+    headline: Callable[[Any], str] | None = None,
+    kind: str | Callable[[Any], str] = SIMULATED,
+    numbers: str = "",
+    has: str = "",
+    id: str = "",
+) -> Section:
+    """What the page says of results of some kinds.
+
+    Args:
+        title: of the section.
+        lead: what it shows, in words.
+        kinds: of results.
+        each: content that every result has under its name.
+        together: content of all results, by name, above that.
+        headline: the number of a result that one looks for first, in words.
+        kind: of that number.
+        numbers: the part of a result whose kinds stand beside its name; by default all of it.
+        has: a part without which there is nothing to show of a result.
+        id: its anchor; by default the title.
+    """
+
+    def wanted(result: Result) -> bool:
+        return isinstance(result.found, kinds) and not (has and getattr(result.found, has) is None)
+
+    def build(results: Sequence[Result]) -> Markup:
+        above = together({one.name: one.found for one in results}) if together else EMPTY
+        part: Callable[[Found], object] = attrgetter(numbers) if numbers else lambda found: found
+        below = [heading(one, part(one.found)) + column(*each)(one.found) for one in results if each]
+        return above + join(below)
+
+    def first(found: Any) -> tuple[str, str]:
+        assert headline is not None
+        return headline(found), _known(kind, found)
+
+    return Section(id or title.lower(), title, lead, wanted, build, first if headline else None)
+
+
+def figure(
+    title: str | Callable[[Any], str],
+    draw: Callable[[Any], Figure | None],
+    kind: str | Callable[[Any], str] = SIMULATED,
+    *,
+    numbers: Tables | None = None,
+    note: str | Callable[[Any], str] = "",
+) -> Block:
+    """A figure where there is something to draw; what it takes is that of `picture`, or how it follows."""
+
+    def shown(found: Any) -> Markup:
+        if (drawn := draw(found)) is None:
+            return EMPTY
+        rows = None if numbers is None else _listed(numbers(found))
+        words, of, below = (_known(each, found) for each in (title, kind, note))
+        return picture(words, drawn, kind=of, note=below, numbers=rows)
+
+    return shown
+
+
+def _known(words: str | Callable[[Any], str], found: Any) -> str:
+    return words if isinstance(words, str) else words(found)
+
+
+def no_numbers(_: object) -> Iterable[Rows]:
+    """Of a figure beside which a table stands."""
+    return ()
+
+
+def kinds_in(part: str) -> Callable[[Any], str]:
+    """The kinds of the numbers in a part of a result, in words."""
+    return lambda found: only_kind(attrgetter(part)(found))
+
+
+def tables(*made: Tables, title: str = "") -> Block:
+    """Tables below each other. title: of them on the page, where it is another."""
+    return lambda found: join(
+        table(replace(rows, title=title or rows.title)) for one in made for rows in _listed(one(found))
+    )
+
+
+def _listed(found: Rows | Iterable[Rows]) -> Sequence[Rows]:
+    return [found] if isinstance(found, Rows) else [*found]
+
+
+def column(*blocks: Block) -> Block:
+    """One below the other."""
+    return lambda found: join(block(found) for block in blocks)
+
+
+def words(line: Callable[[Any], str], class_: str = "note") -> Block:
+    """A paragraph."""
+    return lambda found: markup.paragraph(line(found), class_)
+
+
+def listed(lines: Callable[[Any], Iterable[object]]) -> Block:
+    """A list, or nothing."""
+    return lambda found: markup.listed(lines(found))
+
+
+def folded(title: str, *blocks: Block) -> Block:
+    """What only some readers want, below its title."""
+    return lambda found: markup.folded(title, column(*blocks)(found))
+
+
+def grid(*blocks: Block) -> Block:
+    """Figures beside one another, as many as there is room for."""
+    return lambda found: markup.grid(column(*blocks)(found))
+
+
+def pair(*blocks: Block) -> Block:
+    """A table and a figure, beside one another where both have room."""
+    return lambda found: element("div", column(*blocks)(found), class_="pair")
+
+
+def heading(result: Result, numbers: object) -> Markup:
+    """The name of a result, what it is about, and the kinds of the numbers in a part of it."""
+    about = subject(result.found)
+    shown = element("span", about, class_="of") if about else ""
+    return element("h3", element("span", result.name), shown, badges(numbers))
+
+
+@contextmanager
+def whole(given: Sequence[Result], part: str) -> Iterator[None]:
+    """Inside, a part that lacks something is an error of the files it came from."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration) as error:
+        made = ", ".join(dict.fromkeys(f"`gaincell {result.found.command}`" for result in given))
+        raise RunError(
+            f"{', '.join(result.name for result in given)}: {part!r} of this result of {made} is not whole "
+            f"({error!r}); make it again with this version of gaincell"
+        ) from error
+
+
+def subject(found: Any) -> str:
+    """What a result is about: model, chip and cell, technology."""
+    model, design = (getattr(found, part, None) for part in ("model", "design"))
+    parts = [] if model is None else [model.name]
+    if design is not None:
+        parts.append(f"{'on ' if parts else ''}{design.name} ({design.cell} cell)")
+    elif parts:
+        parts.append("in software")
+    technology = getattr(found, "technology", None)
+    if isinstance(technology, str) and design is None:
+        readout, inputs = (
+            f", {getattr(found, part)} {part}" if hasattr(found, part) else ""
+            for part in ("readout", "inputs")
+        )
+        parts.append(f"{technology}{readout}{inputs}")
+    return " ".join(parts)
