@@ -241,6 +241,7 @@ def test_the_compiled_step_equals_plain_torch(cell: str) -> None:
     assert not rings["blocked"].rings[0].codes_are_read
     torch.testing.assert_close(logits["auto"], logits["blocked"], atol=1e-4, rtol=0)
     for compiled, plain in zip(rings["auto"].rings, rings["blocked"].rings, strict=True):
+        assert len(compiled.codes) == len(plain.codes) == 2
         for codes, wanted in zip(compiled.codes, plain.codes, strict=True):
             assert torch.equal(codes, wanted)
 
@@ -490,6 +491,7 @@ def test_a_prompt_padded_on_the_right_gives_the_codes_of_one_that_is_not(backend
                 model(input_ids=text[:, start:end], **inputs, **cache.argument)
     assert caches[True].rings[0].codes_are_read == (backend == "auto" and compiled_library() is not None)
     for ring, alone in zip(caches[True].rings, caches[False].rings, strict=True):
+        assert len(ring.codes) == len(alone.codes) == 2
         for codes, wanted in zip(ring.codes, alone.codes, strict=True):
             assert torch.equal(codes[:1], wanted)
 

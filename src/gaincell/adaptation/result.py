@@ -92,6 +92,7 @@ class AdaptationResult:
     """The outcome of `adapt`.
 
     converged: every stage that counts (see `Residuals`) is within the tolerance.
+    method: "closed-form" or "published".  start: gains and offsets as "trained", or "neutral".
     tolerance, residual, worst: largest residual allowed, that of the adapted model, and where it is.
     residuals, statistics: of the adapted model.  iterations: updates made (1 for the closed form).
     forward_passes: of the model over all calibration tokens, counted in its attention layers, without those

@@ -82,8 +82,8 @@ class HeadState:
     """What the arrays hold now. Shares memory with the head: copy what is to be kept.
 
     key, value: voltages when last written, relative to V_offset, volts.  write_time: s.  written_at: steps
-    made when the column was written.  read_since: when it was written or refreshed last.  pointer: column
-    that is written next.
+    made when the column was written.  read_since: when it was written or refreshed last.  valid: valid bits.
+    pointer: column that is written next.
     """
 
     key: Float[Tensor, "B Hk M D"]

@@ -144,9 +144,11 @@ class GainCellAttention(nn.Module):
         self.out.add_exponent()
 
     def add_normaliser(self) -> None:
-        """Let the last row of the value arrays hold a constant, and divide by what it counts. Raises
-        ModelError: the design has a normalising column, or there is no bias of the output, which returns the
-        mean of what is given up.
+        """Let the last row of the value arrays hold a constant, and divide by what it counts.
+
+        Raises:
+            ModelError: the design has a normalising column, or there is no bias of the output, which returns
+                the mean of what is given up.
         """
         check_one_normaliser(self.design)
         if self.output_bias is None:
@@ -157,13 +159,12 @@ class GainCellAttention(nn.Module):
         )
 
     def pair_rows(self, kept: Int[Tensor, "Hk half"]) -> None:
-        """Put these components of every head's q and k into rows twice (integrations/hf/paired.py). Raises
-        ModelError: the design's queries have a sign.
+        """Put these components of every head's q and k into rows twice (integrations/hf/paired.py).
+
+        Raises:
+            ModelError: the design's queries have a sign.
         """
-        if self.design.drivers.signed:
-            raise ModelError(
-                f"the queries of {self.design.name} have a sign; paired rows are for those without"
-            )
+        check_unsigned(self.design)
         self.k.kept = kept.to(self.k.gain.device)
         self.q.kept = self.k.kept.repeat_interleave(self.heads // self.kv_heads, 0)
 
@@ -345,6 +346,12 @@ class GainCellAttention(nn.Module):
         """What ``print(module)`` shows in the brackets."""
         sizes = (f"{name}={getattr(self, name)}" for name in ("layer", "heads", "kv_heads", "head_dim"))
         return f"{', '.join(sizes)}, design={self.design.name!r}, cell={self.design.cell.name!r}"
+
+
+def check_unsigned(design: Design) -> None:
+    """Refuse a chip whose queries have a sign. Raises ModelError."""
+    if design.drivers.signed:
+        raise ModelError(f"the queries of {design.name} have a sign; paired rows are for those without")
 
 
 def common_design(layers: Sequence[GainCellAttention]) -> Design:

@@ -28,7 +28,7 @@ class Scaler(nn.Module):
     circuit sees.
 
     Args:
-        heads: number of heads.
+        heads: number of heads. Gains begin at 1 (dimensionless, or per volt where x is a voltage).
         offset: initial offset, in the unit of the output: pulse widths for q, volts for k and v.
         dtype, device: of the parameters. The adaptation needs statistics of a stage in float64, whatever type
             the model computes in.

@@ -54,7 +54,11 @@ class Timeline(Part):
 
 
 class LatencySensitivity(Part):
-    """With another assumed latency."""
+    """A step with another assumed latency of the phases whose durations are stated nowhere.
+
+    unstated_latency: assumed, s.  latency: of a step, s.  tokens_per_second: of one stream, all layers.
+    decay_per_token: what is left of a stored voltage after a token period dt, exp(-dt / tau).
+    """
 
     unstated_latency: Second
     latency: Second
@@ -88,7 +92,14 @@ class HeadResult(Result, kw_only=True):
 
 
 class Waveforms(Part):
-    """Those of arrays.waveforms over time; score_saturation, output_saturation: of charges."""
+    """One query head of one sequence, one sub-tile, one of its key columns and one of its value bit lines.
+
+    time: s, from the beginning of the step.  word_lines: of the key rows, 0 or 1, [D, n].  key_current: of
+    the key column's bit line, A.  key_charge: on its integrator, C.  pulses: into the sub-tile's value
+    columns, 0 or 1, [N, n].  value_current, value_charge: of the value bit line, A and C.  output: its output
+    pulse, 0 or 1.  count: of its counter.  stored_time, stored: voltages of the newest column's cells over
+    one window, s and V, [m] and [D, m].  score_saturation, output_saturation: of the charges, C.
+    """
 
     time: Seconds
     word_lines: Rows

@@ -256,8 +256,10 @@ def computes_softmax(model: nn.Module) -> bool:
 
 
 def computing_layers(model: nn.Module) -> list[GainCellAttention]:
-    """``attached_layers`` for whoever wants a number of the hardware: the arrays must be in use. Raises
-    ModelError: the model is attached, but set to compute softmax attention.
+    """``attached_layers`` for whoever wants a number of the hardware: the arrays must be in use.
+
+    Raises:
+        ModelError: the model is attached, but set to compute softmax attention.
     """
     if computes_softmax(model):
         raise ModelError(
@@ -289,8 +291,11 @@ def set_design(model: AnyModel, design: Design | str | os.PathLike[str]) -> AnyM
 
 
 def set_attention(model: AnyModel, attention: Literal["gain-cell", "softmax"]) -> AnyModel:
-    """Switch an attached model between its arrays and its own softmax attention; see ``attach``. Raises
-    ModelError: the model is not attached; InputError: ``attention`` is none of the two.
+    """Switch an attached model between its arrays and its own softmax attention; see ``attach``.
+
+    Raises:
+        ModelError: the model is not attached.
+        InputError: ``attention`` is none of the two.
     """
     wanted = _function(attention)
     owner = attached_model(model)

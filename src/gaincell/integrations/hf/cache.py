@@ -113,10 +113,13 @@ class RingCache(Cache):
         super().__init__(layers=list(self.rings))
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *arguments: Any, **keywords: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write the new tokens of one layer; see `RingLayer.update`. Raises ModelError: it was not made for
-        this model; InputError: more new tokens than until the next refresh, or another batch size.
+        """Write the new tokens of one layer; see `RingLayer.update`.
+
+        Raises:
+            ModelError: the model that uses the cache is not the one it was made for.
+            InputError: there are more new tokens than until the next refresh, or another number of sequences.
         """
         if self.rings[layer_idx - 1].pending:
             raise ModelError(
@@ -131,7 +134,10 @@ class RingCache(Cache):
             )
         if layer_idx == 0:
             self.tokens.step = None
-        return self.rings[layer_idx].update(key_states, value_states)
+        found: tuple[Tensor, Tensor] = super().update(
+            key_states, value_states, layer_idx, *arguments, **keywords
+        )
+        return found
 
     def _passed(self) -> None:
         """All layers have what they need of the tokens: time passes."""
@@ -145,7 +151,9 @@ class RingCache(Cache):
 
     def crop(self, max_length: int) -> None:
         """Forget the last slots, to `max_length` of them, or -n: n fewer; the time they took has passed.
-        Raises InputError: tokens were overwritten that would have to come back.
+
+        Raises:
+            InputError: tokens were overwritten that would have to come back.
         """
         self.tokens.crop(max_length)
 
@@ -179,8 +187,10 @@ class RingCache(Cache):
         return self.clock.tokens + self.clock.rewrites
 
     def idle(self, seconds: Second) -> None:
-        """Let time pass between two tokens: all that is stored leaks on, and is refreshed. Raises InputError:
-        a negative or infinite time.
+        """Let time pass between two tokens: all that is stored leaks on, and is refreshed.
+
+        Raises:
+            InputError: a negative or infinite time.
         """
         self.clock.idle(self, seconds)
 

@@ -28,8 +28,10 @@ def hardware_record(
     cells: Sequence[GainCellAttention], attention: Literal["gain-cell", "softmax"]
 ) -> dict[str, Any]:
     """What a file needs to say for a model to be attached again as it is. Warns of gains of 0 or below.
-    Raises ModelError: the layers have different designs, or gains in 16 bits; DesignError: no file can hold
-    the design.
+
+    Raises:
+        ModelError: the layers have different designs, or gains in 16 bits.
+        DesignError: no file can hold the design.
     """
     check_precision(cells, "cannot save")
     wrong = {
@@ -58,8 +60,10 @@ def recorded_design(record: Mapping[str, Any], where: str) -> Design:
 
 
 def saved_record(file: Path) -> dict[str, Any] | None:
-    """What a config.json, or an adapter_config.json of peft, says about hardware; None: nothing. Raises
-    RunError: a newer gaincell wrote it.
+    """What a config.json, or an adapter_config.json of peft, says about hardware; None: nothing.
+
+    Raises:
+        RunError: a newer gaincell wrote it.
     """
     entries = read_json(file)
     if file.name == "config.json":
@@ -109,8 +113,10 @@ def attach_as_recorded(model: Any, record: Mapping[str, Any], where: str) -> Non
 
 @contextmanager
 def recorded(model: PreTrainedModel) -> Iterator[None]:
-    """Within the context the configuration of an attached model says what its hardware is. Raises ModelError:
-    the model has adapters inside; or see `hardware_record`.
+    """Within the context the configuration of an attached model says what its hardware is.
+
+    Raises:
+        ModelError: the model has adapters inside; or see `hardware_record`.
     """
     if lora_parameters(model):
         raise ModelError(

@@ -34,7 +34,7 @@ from gaincell.integrations.hf.attach import required_layers
 from gaincell.integrations.hf.mixing import FAMILIES, ROTARY
 from gaincell.integrations.hf.reparametrisation import is_index
 from gaincell.integrations.hf.softmax_passthrough import observe_softmax
-from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.attention import GainCellAttention, check_unsigned
 
 QUERIES_APART = 8
 """Of so many queries one is looked at; its neighbours see nearly the same keys."""
@@ -49,7 +49,8 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
         ids: some text without padding.
 
     Raises:
-        ModelError: the model is not attached, is paired already, has no such pairs, or signed queries.
+        ModelError: the model is not attached, is paired already, has no such pairs, or its design has queries
+            with a sign.
         InputError: the text has no two tokens.
     """
     layers = required_layers(model)
@@ -58,6 +59,7 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
             f"paired rows are for the families {', '.join(FAMILIES)} with a multiple of 4 components a head, "
             f"not for {model.config.model_type!r} with {layers[0].head_dim}"
         )
+    check_unsigned(layers[0].design)
     if is_paired(model):
         raise ModelError("the model has paired rows already")
     if ids.ndim != 2 or ids.shape[1] < 2:

@@ -11,7 +11,8 @@ By the first, an adapter attaches the pretrained model that it is loaded on. The
 that reads peft's files without gaincell: none knows a type of that name, and peft says it and stops. With
 plain `LORA` it would leave out gains and offsets and compute softmax attention without a word.
 
-`gaincell/__init__.py` imports this file as soon as peft is; see pretrained.py.
+`gaincell/__init__.py` imports this file as soon as peft is. Like pretrained.py it must not import anything
+that imports `attach`, which may be what is being imported: functions import what they need.
 """
 
 from __future__ import annotations
@@ -19,32 +20,24 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from peft.config import PeftConfigMixin
 from peft.peft_model import PeftModel
 from peft.tuners.tuners_utils import BaseTuner
-from torch import nn
 from transformers.integrations.peft import PeftAdapterMixin
 
 from gaincell.errors import ModelError
-from gaincell.integrations.hf.attach import attached_layers, attached_model, detach
-from gaincell.integrations.hf.base_model import sampled_fingerprint
-from gaincell.integrations.hf.checkpoint import checked
-from gaincell.integrations.hf.hardware_record import (
-    attach_as_recorded,
-    check_design,
-    check_version,
-    computed_attention,
-    hardware_record,
-)
-from gaincell.integrations.hf.pretrained import METHOD
-from gaincell.integrations.hf.reparametrisation import check_folded, hold
 from gaincell.integrations.hf.replacing import replaces
-from gaincell.integrations.hf.sources import in_one_line
-from gaincell.nn.attention import GainCellAttention
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gaincell.nn.attention import GainCellAttention
 
 MODULE = "gain_cell"
+KEY = "gaincell"
+"""In `auto_mapping`: pretrained.METHOD."""
 OURS = " on gain-cell arrays (pip install gaincell, then import gaincell)"
 """End of `peft_type`: peft prints it when it does not know it."""
 _PLAIN = {f"{stage}.{number}" for stage in ("q", "k", "v", "out") for number in ("gain", "offset")}
@@ -62,6 +55,8 @@ def adapter_record(
     Raises:
         ModelError: the layers have different designs.
     """
+    from gaincell.integrations.hf.hardware_record import hardware_record
+
     parts = {"base": base, "sizes": _sizes(cells), "extras": _extras(cells)}
     return hardware_record(cells, attention) | parts
 
@@ -89,6 +84,8 @@ def _inject(
 
 @replaces(BaseTuner, "_replace_module")
 def _replace(replace: _Method, self: Any, parent: Any, name: str, new: Any, child: Any) -> None:
+    from gaincell.nn.attention import GainCellAttention
+
     if isinstance(new, GainCellAttention):  # the rest is for modules with a weight
         setattr(parent, name, new)
     else:
@@ -103,6 +100,8 @@ def _load(load: _Method, self: Any, *arguments: Any, **keywords: Any) -> Any:
 
 @replaces(PeftAdapterMixin, "load_adapter")
 def _load_into(load: _Method, self: Any, *arguments: Any, **keywords: Any) -> Any:
+    from gaincell.integrations.hf.attach import attached_layers
+
     with _fitting(self):
         try:
             found = load(self, *arguments, **keywords)
@@ -121,6 +120,9 @@ def _fitting(model: nn.Module) -> Iterator[None]:
     """Refuse an adapter that is read within the context if it does not fit the arrays, or if gains or offsets
     are NaN or infinite. Raises ModelError, RunError.
     """
+    from gaincell.integrations.hf.checkpoint import checked
+    from gaincell.integrations.hf.sources import in_one_line
+
     try:
         yield
     except (KeyError, RuntimeError) as error:
@@ -138,12 +140,15 @@ def _unfit(why: str) -> ModelError:
 
 @replaces(PeftModel, "save_pretrained")
 def _save(save: _Method, self: Any, *arguments: Any, **keywords: Any) -> Any:
+    from gaincell.integrations.hf.attach import attached_layers
+    from gaincell.integrations.hf.hardware_record import computed_attention
+
     cells = attached_layers(self)
     for config in self.peft_config.values():
-        mapping = {name: entry for name, entry in (config.auto_mapping or {}).items() if name != METHOD}
+        mapping = {name: entry for name, entry in (config.auto_mapping or {}).items() if name != KEY}
         if cells:
             base = (_record(config) or {}).get("base")
-            mapping[METHOD] = adapter_record(cells, computed_attention(self), base)
+            mapping[KEY] = adapter_record(cells, computed_attention(self), base)
         config.auto_mapping = mapping or None
     return save(self, *arguments, **keywords)
 
@@ -154,7 +159,7 @@ def _save_config(save: _Method, self: Any, *arguments: Any, **keywords: Any) -> 
     if record is None:
         return save(self, *arguments, **keywords)
     if keywords.get("auto_mapping_dict") is not None:
-        keywords["auto_mapping_dict"] = keywords["auto_mapping_dict"] | {METHOD: record}
+        keywords["auto_mapping_dict"] = keywords["auto_mapping_dict"] | {KEY: record}
     kind = self.peft_type
     self.peft_type = f"{getattr(kind, 'value', kind)}{OURS}"
     try:
@@ -171,7 +176,7 @@ def _read_config(read: _Method, cls: Any, *arguments: Any, **keywords: Any) -> d
 
 
 def _record(config: Any) -> dict[str, Any] | None:
-    found: dict[str, Any] | None = (config.auto_mapping or {}).get(METHOD)
+    found: dict[str, Any] | None = (config.auto_mapping or {}).get(KEY)
     return found
 
 
@@ -181,6 +186,10 @@ def _prepared(model: Any, config: Any, beside: Any = None) -> Any:
 
     beside: the configuration of another adapter that the model has.
     """
+    from gaincell.integrations.hf.attach import attached_layers
+    from gaincell.integrations.hf.base_model import sampled_fingerprint
+    from gaincell.integrations.hf.reparametrisation import check_folded
+
     config = copy.copy(config)
     _bring_together(model, config, alone=beside is None)
     cells = attached_layers(model)
@@ -196,7 +205,7 @@ def _prepared(model: Any, config: Any, beside: Any = None) -> Any:
     if _record(config) is None:
         base = sampled_fingerprint(model) if beside is None else (_record(beside) or {}).get("base")
         record = adapter_record(cells, "gain-cell", base)
-        config.auto_mapping = (config.auto_mapping or {}) | {METHOD: record}
+        config.auto_mapping = (config.auto_mapping or {}) | {KEY: record}
     return config
 
 
@@ -204,6 +213,10 @@ def _bring_together(model: Any, config: Any, alone: bool) -> None:
     """See that the model, `alone` without other adapters, is attached as an adapter for arrays needs it.
     Raises GaincellError: adapter and model do not belong together.
     """
+    from gaincell.integrations.hf.attach import attached_layers
+    from gaincell.integrations.hf.base_model import sampled_fingerprint
+    from gaincell.integrations.hf.hardware_record import check_design, check_version
+
     record, has_gains = _record(config), MODULE in (getattr(config, "modules_to_save", None) or [])
     if record is not None:
         check_version(record, "adapter_config.json: its record of gaincell")
@@ -251,6 +264,11 @@ def _check_arrays(cells: Sequence[GainCellAttention], record: Mapping[str, Any])
 
 def _attach(model: nn.Module, record: Mapping[str, Any]) -> None:
     """Attach a pretrained model as a record says; values come from the adapter's file afterwards."""
+    from gaincell.integrations.hf.attach import attached_layers, attached_model, detach
+    from gaincell.integrations.hf.hardware_record import attach_as_recorded
+    from gaincell.integrations.hf.reparametrisation import hold
+    from gaincell.nn.attention import GainCellAttention
+
     attach_as_recorded(model, record, "adapter_config.json")
     try:
         owner = attached_model(model)

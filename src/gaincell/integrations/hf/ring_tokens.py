@@ -168,8 +168,10 @@ class RingTokens:
         return taken
 
     def crop(self, slots: int) -> None:
-        """Forget the last slots, to `slots` of them, or -n: n fewer. The clock does not go back. Raises
-        InputError: tokens were overwritten that would have to come back.
+        """Forget the last slots, to `slots` of them, or -n: n fewer. The clock does not go back.
+
+        Raises:
+            InputError: tokens were overwritten that would have to come back.
         """
         left = slots if slots > 0 else self.slots + slots
         if left >= self.slots:

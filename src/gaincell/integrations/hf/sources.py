@@ -185,8 +185,11 @@ def _is_adapter(directory: Path) -> bool:
 
 
 def adapter_record(directory: Path) -> dict[str, Any]:
-    """What `adapter_config.json` says about the hardware of its adapter: `peft_files.adapter_record`. Raises
-    ModelError: it cannot be read, or is for softmax attention; RunError: a newer gaincell wrote it.
+    """What `adapter_config.json` says about the hardware of its adapter: `peft_files.adapter_record`.
+
+    Raises:
+        ModelError: it cannot be read, or is for softmax attention.
+        RunError: a newer gaincell wrote it.
     """
     file = directory / ADAPTER
     record = (_entries(file).get("auto_mapping") or {}).get(METHOD)

@@ -2,7 +2,8 @@
 
 After every step each gain is 1e-20 or more, as in the authors' code [R]. Trainer puts the weights of a
 checkpoint into whatever model it was given, and only notes what is missing or left over.
-`gaincell/__init__.py` imports this file as soon as Trainer is; see pretrained.py.
+`gaincell/__init__.py` imports this file as soon as Trainer is. Like pretrained.py it must not import anything
+that imports `attach`, which may be what is being imported: functions import what they need.
 """
 
 from __future__ import annotations
@@ -15,10 +16,7 @@ from transformers.trainer import Trainer
 from transformers.trainer_callback import TrainerCallback
 
 from gaincell.errors import ModelError
-from gaincell.integrations.hf.attach import attached_layers
-from gaincell.integrations.hf.hardware_record import check_design, saved_record
 from gaincell.integrations.hf.replacing import replaces
-from gaincell.nn.scaler import keep_gains_positive
 
 
 class _PositiveGains(TrainerCallback):
@@ -26,6 +24,8 @@ class _PositiveGains(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         """Before the model is evaluated and saved."""
+        from gaincell.nn.scaler import keep_gains_positive
+
         keep_gains_positive(keywords["model"])
 
 
@@ -46,6 +46,9 @@ def _resume(
 
 def _check_hardware(model: Any, checkpoint: Path) -> None:
     """Refuse a checkpoint of another chip than the model's, or of none. Raises GaincellError."""
+    from gaincell.integrations.hf.attach import attached_layers
+    from gaincell.integrations.hf.hardware_record import check_design, saved_record
+
     files = [checkpoint / name for name in ("adapter_config.json", "config.json")]
     file = next((file for file in files if file.is_file()), None)
     if file is None:

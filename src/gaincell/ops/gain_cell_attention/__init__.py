@@ -77,8 +77,9 @@ def gain_cell_attention(
         query_index: index i of each query, -1 for padding. None for the last Tq of key_index.
         sliding_window: the model's own window W >= 1: columns of age W and more are gated.
         layer: layer of the chip, selects the cells' mismatch.
-        gradient: "exact", "surrogate" (of linear cells), or an approximation of either, "bf16" or
-            "surrogate-bf16": see call.py.
+        gradient: "exact", "surrogate" for a backward pass through linear cells of slope
+            `design.cell.linear_slope`, or a cheaper approximation of either, "bf16" or "surrogate-bf16", by
+            "native" alone: see call.py.
 
     Returns:
         Output of every head, in the precision of q, in units of a sub-tile's full-scale output times
@@ -115,7 +116,8 @@ def attention_from_voltages(
     Args:
         q: requested pulse widths, 0 to 1.
         ku, vu: the write DACs' voltages, relative to V_offset, volts; errors of writes are added here.
-        backend: plain torch in place of "native" where `extra_age` is not 0, and always of "triton".
+        backend: as in `gain_cell_attention`, but plain torch computes in place of "native" where `extra_age`
+            is not 0, and always in place of "triton".
         extra_age: of the first slots, written before the first query: by how much their age at the first
             query exceeds the token periods in between, s; above 0 after idle time, below 0 after a refresh.
 

@@ -73,8 +73,9 @@ def make_slots(positions: Tensor, tile_of: Tensor, left: Tensor, query: Tensor, 
     if design.cell.coefficients is None and not design.cells_differ:
         levels = design.storage_levels
         assert levels is not None
-        u = (torch.arange(levels) - (levels - 1) / 2) * ((design.v_max - design.v_min) / (levels - 1))
-        table = torch.zeros(*left.shape, TABLE)
+        step = (design.v_max - design.v_min) / (levels - 1)
+        u = (torch.arange(levels, dtype=torch.float32, device=left.device) - (levels - 1) / 2) * step
+        table = torch.zeros(*left.shape, TABLE, dtype=torch.float32, device=left.device)
         table[..., :levels] = design.cell.current(left[..., None] * u)
     tokens = query.to(torch.uint32).contiguous()
     return Slots(positions.to(torch.int32), tile_of.to(torch.int32).contiguous(), left, table, tokens)
@@ -88,11 +89,23 @@ def write_ring(volts: Tensor, ring: Tensor, position: int, design: Design, scale
     """
     volts, (gain, offset) = volts.resolve_neg().contiguous(), _dense(scale)
     levels = design.storage_levels or 0
-    ends = (in_precision(v, torch.float32) for v in (design.v_min, design.v_max, design.v_offset))
+    batch, heads, tokens, dim = volts.shape
     asked = library.Tokens(
-        *(*volts.shape, ring.shape[2], position),
-        *(volts.data_ptr(), pointer(gain), pointer(offset), ring.data_ptr()),
-        *(levels, *ends, (levels - 1) / (design.v_max - design.v_min)),
+        batch=batch,
+        heads=heads,
+        tokens=tokens,
+        dim=dim,
+        columns=ring.shape[2],
+        position=position,
+        volts=volts.data_ptr(),
+        gain=pointer(gain),
+        offset=pointer(offset),
+        ring=ring.data_ptr(),
+        levels=levels,
+        low=in_precision(design.v_min, torch.float32),
+        high=in_precision(design.v_max, torch.float32),
+        middle=in_precision(design.v_offset, torch.float32),
+        to_code=(levels - 1) / (design.v_max - design.v_min),
     )
     return library.invoke("gc_write", asked) == library.OK
 
@@ -150,16 +163,20 @@ class RingDecoder:
             slots: what is looked at.
             scale, out_scale: of q, and of the sum.
         """
-        q, scales = q.resolve_neg().contiguous(), (*_dense(scale), *_dense(out_scale))
+        q = q.resolve_neg().contiguous()
+        (gain, offset), (out_gain, out_offset) = _dense(scale), _dense(out_scale)
         out = torch.empty_like(q)
         step = self._step
         step.batch, step.heads = q.shape[:2]
         step.kv_heads, step.columns = keys.shape[1:3]
         step.slots = len(slots.positions)
         step.q, step.out = q.data_ptr(), out.data_ptr()
-        step.q_gain, step.q_offset, step.out_gain, step.out_offset = map(pointer, scales)
+        step.q_gain, step.q_offset = pointer(gain), pointer(offset)
+        step.out_gain, step.out_offset = pointer(out_gain), pointer(out_offset)
         step.key, step.value = keys.data_ptr(), values.data_ptr()
-        step.positions, step.tile_of, step.left, step.table, step.query_tokens = map(pointer, slots)
+        step.positions, step.tile_of = slots.positions.data_ptr(), slots.tile_of.data_ptr()
+        step.left, step.table = slots.left.data_ptr(), pointer(slots.table)
+        step.query_tokens = slots.query.data_ptr()
         step.threads = library.threads_for(step.batch * step.heads * step.slots * step.dim)
         step.level = library.level_number(self._level or library.level_in_use())
         return out if library.invoke("gc_decode", step) == library.OK else None

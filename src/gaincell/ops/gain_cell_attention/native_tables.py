@@ -28,6 +28,7 @@ from gaincell.ops.gain_cell_attention.native_library import MOST_SLABS, TABLE, C
 from gaincell.ops.gain_cell_attention.slabs import PolynomialSlabs, SampledSlabs, Slabs, TimedSlabs
 
 LONGEST_BLOCK = 64  # queries
+CPU = torch.device("cpu")
 FEWEST_PIECES, MOST_PIECES = 256, 16_384
 TOLERANCE = 3e-8
 """Largest error of a curve in pieces, as a fraction of its largest current: below the rounding of float32."""
@@ -89,7 +90,7 @@ def filled_problem(
 ) -> _Filled:
     """surrogate: with the linear cells that a gradient goes through."""
     d, reads, raw = quiet(design), heads // kv_heads, design.front_differs
-    fastest = _fastest_of(d, layer, kv_heads, dim)
+    fastest = fastest_of(d, layer, kv_heads, dim)
     constants = _constants_of(d, window, dim, reads, fastest, surrogate)
     errors, lines = _errors_of(design, layer, kv_heads, dim)
     span, margin = d.v_max - d.v_min, sum_rounding(torch.float32)
@@ -167,14 +168,14 @@ def _piecewise(cell: Cell, widest: float) -> Curve | None:
     count = FEWEST_PIECES
     while count <= MOST_PIECES:
         width = 2 * widest / count
-        knots = torch.linspace(-widest, widest, count + 1, dtype=torch.float64)
+        knots = torch.linspace(-widest, widest, count + 1, dtype=torch.float64, device=CPU)
         f, slope = cell.current(knots), cell.slope(knots) * width
         rise = f[1:] - f[:-1]
         bend = 3 * rise - 2 * slope[:-1] - slope[1:]
         pieces = torch.stack((f[:-1], slope[:-1], bend, slope[:-1] + slope[1:] - 2 * rise), 1)
         error = 0.0
         for t in (0.25, 0.5, 0.75):
-            powers = torch.tensor([1.0, t, t * t, t**3], dtype=torch.float64)
+            powers = torch.tensor([1.0, t, t * t, t**3], dtype=torch.float64, device=CPU)
             difference = pieces @ powers - cell.current(knots[:-1] + t * width)
             error = max(error, float(difference.abs().nan_to_num(nan=torch.inf).max()))
         if error <= TOLERANCE * float(f.abs().max()):
@@ -184,10 +185,11 @@ def _piecewise(cell: Cell, widest: float) -> Curve | None:
 
 
 @lru_cache(maxsize=64)
-def _fastest_of(design: Design, layer: int, kv_heads: int, dim: int) -> float:
+def fastest_of(design: Design, layer: int, kv_heads: int, dim: int) -> float:
+    """See slabs.fastest_leak."""
     if design.leakage.spread == 0:
         return 0.0
-    of_cells = torch.float32, torch.device("cpu")
+    of_cells = torch.float32, CPU
     return separations.fastest_leak(
         *(cell_errors(design, layer, kv_heads, dim, array, *of_cells, keep=False) for array in (0, 1))
     )
@@ -204,19 +206,20 @@ def _constants_of(
     padded = -(-rows // 16) * 16
     margin = padded + -(-design.tile // 16) * 16
     ages = 2 * margin + window
-    age = torch.arange(ages, dtype=torch.float64) - margin
+    age = torch.arange(ages, dtype=torch.float64, device=CPU) - margin
     age = age.clamp(min=1 - rows)  # tokens beyond the block are never seen: keep them finite
-    factors = torch.zeros(slabs.count, padded)
-    factors[:, :rows] = slabs.row_factors(torch.arange(rows)).float()
+    factors = torch.zeros(slabs.count, padded, dtype=torch.float32, device=CPU)
+    factors[:, :rows] = slabs.row_factors(torch.arange(rows, device=CPU)).float()
     left = torch.exp(-slabs.alpha * age)
     columns, kind, tables = left, library.POLYNOMIAL, tuple[Tensor, ...]()
     if isinstance(slabs, SampledSlabs) and by_level(design):
         kind, tables = library.BY_LEVEL, _tables(design, slabs, age)
     elif isinstance(slabs, SampledSlabs):
-        kind, columns = library.CURVE, left[:, None] * torch.tensor(slabs.nodes, dtype=torch.float64)
+        nodes = torch.tensor(slabs.nodes, dtype=torch.float64, device=CPU)
+        kind, columns = library.CURVE, left[:, None] * nodes
     elif isinstance(slabs, TimedSlabs):
         kind = library.TIMED_CURVE if design.cell.coefficients is None else library.TIMED
-        columns = age[:, None] + torch.tensor(slabs.nodes, dtype=torch.float64)
+        columns = age[:, None] + torch.tensor(slabs.nodes, dtype=torch.float64, device=CPU)
     orders = slabs.orders if isinstance(slabs, PolynomialSlabs) else ()
     coefficients = [slabs.coefficients[p] for p in orders] if isinstance(slabs, PolynomialSlabs) else []
     columns = columns.float().contiguous()
@@ -234,7 +237,7 @@ def _constants_of(
         cells.table, cells.slopes = (t.data_ptr() for t in tables)
     if kind in (library.CURVE, library.TIMED_CURVE):
         curve = curve_of(design, reads, fastest)
-        assert curve is not None
+        assert curve is not None, "native.supports asks for it"
         cells.curve, cells.pieces = curve.pieces.data_ptr(), len(curve.pieces)
         cells.curve_low, cells.pieces_per_volt = curve.low, curve.per_volt
         held.append(curve.pieces)
@@ -247,10 +250,10 @@ def _tables(design: Design, slabs: Slabs, age: Tensor) -> tuple[Tensor, Tensor]:
     levels = design.storage_levels
     assert levels is not None
     step = (design.v_max - design.v_min) / (levels - 1)
-    u = (torch.arange(levels, dtype=torch.float64) - (levels - 1) / 2) * step
+    u = (torch.arange(levels, dtype=torch.float64, device=CPU) - (levels - 1) / 2) * step
     tables = []
     for slopes in (False, True):
-        filled = torch.zeros(len(age), slabs.count, TABLE, dtype=torch.float64)
+        filled = torch.zeros(len(age), slabs.count, TABLE, dtype=torch.float64, device=CPU)
         # a token of age a about the block's first query was written at -a
         filled[:, :, :levels] = slabs.of_keys(u.expand(1, len(age), levels), -age, None, slopes=slopes)[0]
         tables.append(filled.float().contiguous())
@@ -282,7 +285,8 @@ def mismatch_of(
     """Of every cell of the key and the value array, what the kind of cells takes: see the C header. Cells
     differ.
     """
-    slabs, like, c = _slabs(design, reads, fastest), torch.empty(dim), design.cell.coefficients
+    slabs, c = _slabs(design, reads, fastest), design.cell.coefficients
+    like = torch.empty(dim, dtype=torch.float32, device=CPU)
     shape = (kv_heads, design.window, dim)
     arrays = []
     for array in (KEY_ARRAY, VALUE_ARRAY):
@@ -299,7 +303,8 @@ def mismatch_of(
         if isinstance(slabs, TimedSlabs):
             assert errors.leakage is not None
             parts = [slabs.leak * errors.leakage + slabs.disturb, *parts]
-        arrays.append(torch.stack([torch.as_tensor(part).expand(shape) for part in parts], 2).contiguous())
+        numbers = [torch.as_tensor(part, dtype=torch.float32, device=CPU).expand(shape) for part in parts]
+        arrays.append(torch.stack(numbers, 2).contiguous())
     return arrays[0], arrays[1]
 
 
@@ -319,12 +324,19 @@ def converters_of(design: Design, dim: int) -> dict[str, Any]:
 
 def _errors_of(design: Design, layer: int, kv_heads: int, dim: int) -> tuple[Errors, list[Tensor]]:
     """Errors of the converters and noise, in the units of the kernel, and what they point to."""
-    d = Disturbance(design, layer, kv_heads, 1, torch.empty(0, dim, dtype=torch.float32))
+    d = Disturbance(design, layer, kv_heads, 1, torch.empty(0, dim, dtype=torch.float32, device=CPU))
     lines = [part.contiguous() for part in d.lines]
     errors = Errors(
-        *(pointer(line) for line in lines or (None,) * 4),
-        *(d.score_std, d.output_std, d.score_of_cell, d.output_of_cell, d.jitter_std),
-        *(design.noise.seed, design.mismatch.chip, layer),
-        design.noise.present or design.converters.present,
+        score_std=d.score_std,
+        output_std=d.output_std,
+        score_of_cell=d.score_of_cell,
+        output_of_cell=d.output_of_cell,
+        jitter_std=d.jitter_std,
+        seed=design.noise.seed,
+        chip=design.mismatch.chip,
+        layer=layer,
+        present=design.noise.present or design.converters.present,
     )
+    if lines:
+        errors.score_gain, errors.score_offset, errors.output_gain, errors.output_offset = map(pointer, lines)
     return errors, lines

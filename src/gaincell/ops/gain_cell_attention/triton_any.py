@@ -51,7 +51,7 @@ class _Cells(NamedTuple):
     slabs: PolynomialSlabs | SampledSlabs
     rows: Tensor  # [n, R] row factors
     own: tuple[Tensor, ...]  # of the cells of both arrays: coefficients, or gain, shift and current offset
-    curve: Tensor  # 8 nodes, where pieces begin, pieces per volt, their number, and the pieces
+    curve: Tensor  # MOST_NODES nodes, where pieces begin, pieces per volt, their number, and the pieces
     shape: dict[str, Any]  # constants of the kernels
 
 
@@ -80,9 +80,11 @@ def _cells(
     if isinstance(slabs, SampledSlabs):
         found = curve_of(design, reads, 0.0)
         assert found is not None
-        head = torch.zeros(11)
+        head = torch.zeros(kernels.PIECES.value, dtype=torch.float32)
         head[: len(slabs.nodes)] = torch.tensor(slabs.nodes)
-        head[8:] = torch.tensor((found.low, found.per_volt, len(found.pieces)))
+        head[kernels.LOW.value] = found.low
+        head[kernels.PER_VOLT.value] = found.per_volt
+        head[kernels.NUMBER.value] = len(found.pieces)
         curve = torch.cat((head, found.pieces.flatten())).to(device)
     shape = {"POLYNOMIAL": isinstance(slabs, PolynomialSlabs), "FIRST": first, "COUNT": count, "PARTS": parts}
     return _Cells(slabs, rows, own, curve, shape)

@@ -11,8 +11,15 @@ which `tile` and `dim` are used.
 import triton
 import triton.language as tl
 
+from gaincell.ops.gain_cell_attention.slabs import MOST_NODES
 from gaincell.ops.gain_cell_attention.triton_kernels import read_out
 from gaincell.ops.gain_cell_attention.triton_random import standard_normal
+
+# places in a curve's tensor, behind its nodes: where pieces begin, pieces per volt, their number, the pieces
+LOW = tl.constexpr(MOST_NODES)
+PER_VOLT = tl.constexpr(MOST_NODES + 1)
+NUMBER = tl.constexpr(MOST_NODES + 2)
+PIECES = tl.constexpr(MOST_NODES + 3)
 
 
 @triton.jit
@@ -78,7 +85,8 @@ def _slab(
         slab = coefficient * power
         slope = coefficient * below * ((FIRST + n) * left)[:, None]
     else:
-        low, per_volt, pieces = tl.load(curve_ptr + 8), tl.load(curve_ptr + 9), tl.load(curve_ptr + 10)
+        low, per_volt = tl.load(curve_ptr + LOW), tl.load(curve_ptr + PER_VOLT)
+        pieces = tl.load(curve_ptr + NUMBER)
         factor = (left * tl.load(curve_ptr + n))[:, None]
         gain = tl.load(own, mask=inside, other=0.0)
         shift = tl.load(own + by_part, mask=inside, other=0.0)
@@ -86,7 +94,7 @@ def _slab(
         at = tl.minimum(tl.maximum((u * factor + shift - low) * per_volt, 0.0), pieces)
         piece = tl.minimum(tl.floor(at), pieces - 1.0)
         t = at - piece
-        cubic = curve_ptr + 11 + piece.to(tl.int32) * 4
+        cubic = curve_ptr + PIECES + piece.to(tl.int32) * 4
         c1, c2, c3 = tl.load(cubic + 1), tl.load(cubic + 2), tl.load(cubic + 3)
         slab = (((c3 * t + c2) * t + c1) * t + tl.load(cubic)) * gain + offset
         slope = ((3.0 * c3 * t + 2.0 * c2) * t + c1) * per_volt * factor * gain

@@ -64,8 +64,10 @@ def around_nan(core: Core, q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tenso
 def over_real_tokens(core: Core, call: Call) -> Tensor:
     """Run `core` on the real tokens of every sequence and put the results back; zero at padding queries.
 
-    Sequences that start at the same token run together (all of a left- or right-padded prompt does). Raises
-    InputError where the indices of a row are not consecutive apart from padding, or a query's key is missing.
+    Sequences that start at the same token run together (all of a left- or right-padded prompt does).
+
+    Raises:
+        InputError: the indices of a row are not consecutive apart from padding, or a query's key is missing.
     """
     x, ku, vu = call.q, call.k, call.v
     span = Span(call.design, call.window, call.layer, call.gradient, ku.shape[2] - x.shape[2], 0)

@@ -32,13 +32,15 @@ from gaincell.ops.gain_cell_attention.varlen import Span, around_nan, over_real_
 
 IMPLEMENTS = features.ARRAYS
 LARGEST_SIDE, LARGEST_ORDER = 4096, 64  # as dispatch.cpp has them
+NOT_SMOOTH = "the cell's curve is not smooth enough for pieces of cubics"
 
 
 def supports(call: Call) -> str | None:
     """Why a call is not served, in words; None if it is."""
     if call.aged or (call.stage != "requested" and not call.design.front_differs):
         return "it writes keys and values itself"
-    return unsupported((call.q, call.k, call.v), call.design, call.reads)
+    reason = unsupported((call.q, call.k, call.v), call.design, call.reads)
+    return _unsupported_leakage(call) if reason is None else reason
 
 
 def unsupported(tensors: tuple[Tensor, ...], design: Design, reads: int) -> str | None:
@@ -65,10 +67,19 @@ def _unsupported_chip(design: Design, reads: int) -> str | None:
     if any(design.mismatch.coefficient_covariance):
         return "the coefficients of cells differ whose curve is no polynomial"
     if not tables.by_level(design) and tables.curve_of(tables.quiet(design), reads, 0.0) is None:
-        return "the cell's curve is not smooth enough for pieces of cubics"
+        return NOT_SMOOTH
     if design.query_levels is not None and design.query_levels > 2**15:
         return "there are too many query levels"
     return None
+
+
+def _unsupported_leakage(call: Call) -> str | None:
+    """Why cells that leak at rates of their own are not served; None if they are."""
+    if call.design.leakage.spread == 0 or call.design.cell.coefficients is not None:
+        return None
+    design = tables.quiet(call.design)
+    fastest = tables.fastest_of(design, call.layer, call.kv_heads, call.q.shape[3])
+    return NOT_SMOOTH if tables.curve_of(design, call.reads, fastest) is None else None
 
 
 def run(call: Call) -> Tensor:
