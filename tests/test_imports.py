@@ -25,6 +25,17 @@ def test_import_and_help_do_not_load_torch(statement: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
+def test_other_libraries_load_only_what_extends_them() -> None:
+    """`attach` may be what is being imported when they are, so nothing that they load may import it."""
+    code = (
+        "import sys, gaincell, peft, transformers.trainer\n"
+        "found = {n.rpartition('.')[2] for n in sys.modules if n.startswith('gaincell.integrations.hf.')}\n"
+        "assert found == {'pretrained', 'peft_files', 'trainer_files', 'replacing'}, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("name", gaincell.__all__)
 def test_every_public_name_exists(name: str) -> None:
     assert getattr(gaincell, name) is not None

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tests.integrations.families import build
 from tests.micro import micro_design, micro_llama, write_micro
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gaincell.adaptation import adapt, collect_statistics
@@ -227,8 +227,11 @@ def test_rows_are_paired_once_and_where_it_makes_sense() -> None:
     with pytest.raises(ModelError, match="paired rows already"):
         pair_rows(model, some_ids())
     signed = attach(micro_llama(), load_design("leroux2025-signed").replace(window=64, tile=16))
+    passes: list[nn.Module] = []
+    signed.register_forward_pre_hook(lambda module, _: passes.append(module))
     with pytest.raises(ModelError, match="queries of leroux2025-signed have a sign"):
         pair_rows(signed, some_ids())
+    assert not passes
     other = attach(build("opt"), micro_design())
     with pytest.raises(ModelError, match=r"families llama, mistral, qwen2, gpt2 .*, not for 'opt' with"):
         pair_rows(other, some_ids())

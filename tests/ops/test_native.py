@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -17,13 +17,20 @@ from torch.nn.utils import parametrize
 from gaincell.chips.design_file import Design, load_design
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.noise import Noise
+from gaincell.devices import chip_cache
 from gaincell.devices.cell import PolynomialCell
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires
 from gaincell.errors import InputError
 from gaincell.nn.attention import GainCellAttention
-from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention, native_decode, native_library
+from gaincell.ops.gain_cell_attention import (
+    Scaling,
+    gain_cell_attention,
+    native_decode,
+    native_library,
+    native_tables,
+)
 from gaincell.ops.gain_cell_attention.input_stage import scaled
 
 CELLS = ["linear", "polynomial", "x3", "x5", "sigmoid", "exponential", TABLE]
@@ -529,6 +536,66 @@ def test_decoding_on_a_chip_with_errors(changes: dict[str, object]) -> None:
             apart = (found - expected).abs() * 15
             assert float((apart > 1e-3).double().mean()) <= 1 / apart.numel(), level
             assert float(apart.max()) < 1.001, level
+
+
+@pytest.fixture
+def float64_by_default() -> Iterator[Callable[[], None]]:
+    """Makes float64 torch's default, until the end of the test."""
+    yield lambda: torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"cell": "sigmoid"},
+        {"cell": "sigmoid", "storage_levels": None},
+        {"cell": "sigmoid", "leakage": Leakage(spread=0.1)},
+        {"mismatch": Mismatch(gain_std=0.05, offset_voltage_std=0.02, seed=5)},
+        {"converters": Converters(comparator_offset_std=0.01), "leakage": Leakage(spread=0.1)},
+    ],
+    ids=str,
+)
+def test_tables_are_the_same_whatever_the_default_type(
+    changes: dict[str, object], float64_by_default: Callable[[], None]
+) -> None:
+    design = chip(tile=16, window=48, **changes)
+    inputs = [t.float() for t in signals(70, 2, 1, 16)]
+    wanted = gain_cell_attention(*inputs, design, None, "native")
+    native_tables.filled_problem.cache_clear()
+    native_tables._constants_of.cache_clear()
+    chip_cache._entries.clear()
+    float64_by_default()
+    assert torch.equal(gain_cell_attention(*inputs, design, None, "native"), wanted)
+
+
+def test_a_table_of_a_ring_is_the_same_whatever_the_default_type(
+    float64_by_default: Callable[[], None],
+) -> None:
+    columns, left = torch.arange(48), torch.linspace(0.5, 1.0, 48)[None]
+    asked = columns, (columns // 16)[None], left, torch.tensor([47]), chip(cell="sigmoid")
+    wanted = native_decode.make_slots(*asked).table
+    float64_by_default()
+    found = native_decode.make_slots(*asked).table
+    assert wanted is not None
+    assert found is not None
+    assert found.dtype == torch.float32
+    assert torch.equal(found, wanted)
+
+
+def test_a_curve_too_rough_for_the_fastest_cells_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In words, and left to another implementation where none was named."""
+    curve_of = native_tables.curve_of
+    monkeypatch.setattr(
+        native_tables, "curve_of", lambda d, reads, fastest: None if fastest > 0 else curve_of(d, reads, 0.0)
+    )
+    design = chip(cell="sigmoid", leakage=Leakage(spread=0.1))
+    inputs = [t.float() for t in signals(9, 2, 1, 16)]
+    with pytest.raises(InputError, match=r"backend='native' .* curve is not smooth enough"):
+        gain_cell_attention(*inputs, design, None, "native")
+    found = gain_cell_attention(*inputs, design)
+    assert torch.equal(found, gain_cell_attention(*inputs, design, None, "blocked"))
 
 
 @EVERY_LEVEL
