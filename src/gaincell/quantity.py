@@ -170,7 +170,7 @@ class Range:
         low = f"above {self.low}" if self.above else f"{self.low}"
         if self.high == math.inf:
             return low if self.above else f"{low} or more"
-        return f"{low} to {'below ' * self.below}{self.high}"
+        return f"{low} to {'below ' if self.below else ''}{self.high}"
 
 
 def check_ranges(table: str, part: object, **allowed: Range) -> None:

@@ -91,6 +91,21 @@ def test_chips_that_cannot_be(tokens: torch.Tensor) -> None:
         evaluate_chips(model, lambda: 1.0, 2, Mismatch(gain_std=0.1), within=0)
 
 
+@pytest.mark.parametrize("nominal", [math.inf, math.nan, 0.0, -1.0])
+def test_a_nominal_perplexity_without_ratios_is_refused_before_the_chips(nominal: float) -> None:
+    model, measured = attach(micro_llama(), micro_design()), []
+
+    def measure() -> float:
+        measured.append(nominal)
+        return nominal
+
+    with pytest.raises(InputError, match=f"nominal chip has perplexity {nominal!r}, .* finite one above 0"):
+        evaluate_chips(model, measure, 3, Mismatch(gain_std=0.1))
+    assert len(measured) == 1
+    with pytest.raises(InputError, match="finite one above 0"):
+        perplexity_spread(nominal, (0,), (10.0,), 0.05)
+
+
 @pytest.mark.parametrize(
     "spread", [{"leakage": Leakage(spread=1.0)}, {"converters": Converters(driver_gain_std=0.1)}]
 )

@@ -62,7 +62,7 @@ def test_only_noisy_chips_have_the_remark() -> None:
         with pytest.raises(InputError, match="no noise to redraw"):
             perplexity(model, SAME, "blocks-64", redraw=True)
     assert ONE_DRAW in ablate(noisy(), SAME[:128], "blocks-64").protocol
-    assert ONE_DRAW in perplexity_after_pause(noisy(), SAME[:128], 0.0, 64)[1]
+    assert ONE_DRAW in perplexity_after_pause(noisy(), SAME[:128], 0.0, 64).protocol
 
 
 def test_every_command_that_prints_a_spread_says_it(

@@ -33,27 +33,23 @@ def hardware() -> torch.nn.Module:
 
 def test_without_a_pause_it_is_the_second_half_of_every_block() -> None:
     model = hardware()
-    found, protocol = perplexity_after_pause(model, TOKENS, 0.0, 40)
+    found = perplexity_after_pause(model, TOKENS, 0.0, 40)
     ids = TOKENS.view(5, 40)
     with torch.no_grad():
         expected = next_token_nll(model(input_ids=ids).logits, ids)[:, 20:].sum()
-    assert found.predictions * math.log(found.perplexity) == pytest.approx(float(expected), rel=1e-6)
-    assert found.predictions == 5 * 19
-    assert protocol.startswith("pause-40: 5 blocks")
+    assert found.nll == pytest.approx(float(expected), rel=1e-6)
+    assert found.row.perplexity == math.exp(found.nll / (5 * 19))
+    assert found.row.predictions == 5 * 19
+    assert found.protocol.startswith("pause-40: 5 blocks")
 
 
 def test_after_a_long_pause_the_first_half_does_not_matter() -> None:
     model = hardware()
     other = TOKENS.clone().view(5, 40)
     other[:, :20] = 3
-
-    def nats(text: torch.Tensor, pause: float) -> float:
-        found, _ = perplexity_after_pause(model, text.flatten(), pause, 40)
-        return found.predictions * math.log(found.perplexity)
-
-    forgotten = [nats(text, 1.0) for text in (TOKENS, other)]
+    forgotten = [perplexity_after_pause(model, text.flatten(), 1.0, 40).nll for text in (TOKENS, other)]
     assert forgotten[0] == pytest.approx(forgotten[1], rel=1e-9)
-    remembered = [nats(text, 0.0) for text in (TOKENS, other)]
+    remembered = [perplexity_after_pause(model, text.flatten(), 0.0, 40).nll for text in (TOKENS, other)]
     assert abs(remembered[0] - remembered[1]) > 1e-3
 
 

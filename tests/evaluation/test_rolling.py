@@ -73,16 +73,21 @@ def test_word_perplexity_is_its_formula(tmp_path: Path) -> None:
     loaded = load_model(str(write_micro(tmp_path)[0]))
     documents = ["cell holds charge leaks slowly while query pulses read", "current lines " * 30]
     found = rolling_perplexity(loaded.model, loaded.tokenizer, documents, window=16)
-    total = 0.0
-    for document in documents:
+    total, each = 0.0, [0.0, 0.0]
+    for number, document in enumerate(documents):
         ids = loaded.tokenizer(document, add_special_tokens=False)["input_ids"]
         for piece, counted in windows(ids, loaded.tokenizer.eos_token_id, 16):
             logits = loaded.model(input_ids=torch.tensor([piece[:-1]])).logits[0].double()
             losses = torch.nn.functional.cross_entropy(logits, torch.tensor(piece[1:]), reduction="none")
+            each[number] += float(losses[-counted:].detach().sum())
             total += float(losses[-counted:].detach().sum())
     assert found.nll == pytest.approx(total, rel=1e-5)
     assert found.words == 9 + 61  # the white space at an end counts as the harness counts it
     assert found.word_perplexity == pytest.approx(math.exp(total / 70), rel=1e-4)
+    assert found.window == 16
+    assert [one.nll for one in found.per_document] == pytest.approx(each, rel=1e-5)
+    assert [(one.words, one.bytes) for one in found.per_document] == [(9, 54), (61, 420)]
+    assert sum(one.tokens for one in found.per_document) == found.predictions
 
 
 def test_nothing_to_evaluate_is_refused() -> None:

@@ -90,10 +90,14 @@ def test_training_and_evaluation_text_do_not_overlap(mapped: Mapped) -> None:
     assert not evaluation & windows
 
 
-def test_run_json_states_unit_and_kind_of_every_number(mapped: Mapped) -> None:
+def test_run_json_states_unit_and_kind_of_every_number(mapped: Mapped, tmp_path: Path) -> None:
     _, _, folder, run = mapped
     assert content(folder) == json.loads(json.dumps(to_json(run)))
     assert read(folder, MappedResult) == run
+    for bad in ({"x": 1.0}, {"x": {"value": 1, "unit": "V"}}, {"x": [{"y": 2}]}):
+        with pytest.raises(ValueError, match=r"nonideality\.x"):
+            write(replace(run, design=replace(run.design, nonideality=bad)), tmp_path / "run.json")
+    assert not (tmp_path / "run.json").exists()
 
 
 def test_run_json_holds_no_local_path(mapped: Mapped) -> None:

@@ -917,6 +917,22 @@ def test_a_model_that_is_not_here_is_refused(tmp_path: Path, model: str, message
         load_recipe(path)
 
 
+@pytest.mark.parametrize("teacher", ["tiny", "OWNER/NAME", "other-linear"])
+def test_a_recipe_made_in_python_is_checked_before_any_work(
+    texts: Path, tmp_path: Path, teacher: str
+) -> None:
+    recipe = load_recipe(write(tmp_path))
+    learning = replace(recipe.stage("linear"), name="last", loss="transfer", teacher=teacher)
+    message = (
+        f"stage 6: teacher = '{teacher}': attention is transferred from software or a stage with softmax"
+    )
+    with pytest.raises(InputError, match=message):
+        run_recipe(replace(recipe, stages=(*recipe.stages, learning)), open_text(texts), tmp_path / "out")
+    with pytest.raises(InputError, match="block = 64; give 2 to"):
+        run_recipe(replace(recipe, block=64), open_text(texts), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_dry_run_refuses_what_cannot_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, MADE.replace("steps = 1\n", "steps = 2.5\n"))
     with pytest.raises(SystemExit) as ended:

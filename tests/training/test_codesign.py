@@ -11,7 +11,7 @@ import pytest
 import torch
 from codesign_page import answers, codesign_markdown, fixed, groups, levels_figure, paired
 from tests.micro import micro_design, micro_llama, write_micro
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from gaincell.chips.design import Design
@@ -28,6 +28,7 @@ from gaincell.results.codec import to_json
 from gaincell.results.run import CodesignComparison, CodesignResult
 from gaincell.training.codesign import Circuits, codesign, with_zero_code
 from gaincell.training.loop import train
+from gaincell.training.loss import called, next_token_loss
 from gaincell.training.settings import TrainSettings
 
 SETTINGS = TrainSettings(learning_rate=1e-3, scale_learning_rate=2e-2, warmup_steps=1, batch=2, bf16=False)
@@ -58,6 +59,21 @@ def test_nothing_learned_is_the_ordinary_training() -> None:
     assert list(found) == list(expected)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-7)
+
+
+def test_another_loss_is_minimised_and_logged(tmp_path: Path) -> None:
+    @called("twice the cross-entropy", "nats per token")
+    def twice(model: nn.Module, tokens: Tensor) -> Tensor:
+        return 2 * next_token_loss(model, tokens)
+
+    logs = {"twice": twice, "once": None}
+    for name, loss in logs.items():
+        codesign(hardware(), BLOCKS, SETTINGS, log=tmp_path / name, loss_of=loss)
+    lines = {name: [json.loads(line) for line in (tmp_path / name).open()] for name in logs}
+    assert [line["step"] for line in lines["twice"]] == list(range(6))
+    assert {line["loss_name"] for line in lines["twice"]} == {"twice the cross-entropy"}
+    assert {line["loss_name"] for line in lines["once"]} == {"cross-entropy"}
+    assert lines["twice"][0]["loss"] == pytest.approx(2 * lines["once"][0]["loss"])
 
 
 @pytest.mark.parametrize("learn", [("saturations",), ("levels",), ("saturations", "levels")])

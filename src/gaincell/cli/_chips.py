@@ -35,11 +35,9 @@ def by_chips(
 
     def measure() -> float:
         if pause is not None:
-            row, protocol_in_words = perplexity_after_pause(
-                loaded.model, tokens, pause[0], length, refresh=pause[1]
-            )
-            words.append(f"{protocol_in_words}, {pause[0]:g} s, refresh {pause[1].kind}")
-            return row.perplexity
+            after = perplexity_after_pause(loaded.model, tokens, pause[0], length, refresh=pause[1])
+            words.append(f"{after.protocol}, {pause[0]:g} s, refresh {pause[1].kind}")
+            return after.row.perplexity
         found = perplexity(loaded.model, tokens, protocol)
         words.append(found.protocol)
         return found.perplexity

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,8 @@ def rolling(
     chosen = documents_of(path)[: limit or None]
     found = rolling_perplexity(loaded.model, loaded.tokenizer, chosen, window, progress("evaluate"))
     protocol = describe_rolling(window, len(chosen)) + noise_remark(loaded.model)
-    entry = of.RollingResult(**_head(loaded, protocol, chosen, path.name), **vars(found))
+    numbers = {field.name: getattr(found, field.name) for field in fields(of.RollingPerplexity)}
+    entry = of.RollingResult(**_head(loaded, protocol, chosen, path.name), **numbers)
     row = {
         "perplexity by words": readable(found.word_perplexity),
         "±": readable(found.word_perplexity_error),
@@ -171,19 +172,17 @@ def after_pauses(
     pauses = []
     for time in sorted(times):
         shown = progress(f"evaluate after {time:g} s")
-        pause, protocol = perplexity_after_pause(
-            loaded.model, tokens, time, length, refresh=refresh, progress=shown
-        )
-        pauses.append(pause)
+        found = perplexity_after_pause(loaded.model, tokens, time, length, refresh=refresh, progress=shown)
+        pauses.append(found.row)
     every = None
     if refresh.every_tokens is not None:
         every = Value(refresh.every_tokens, "tokens", "simulated")
     if refresh.every_seconds is not None:
         every = Value(refresh.every_seconds, "s", "simulated")
-    head = result(loaded, protocol, tokens)
+    head = result(loaded, found.protocol, tokens)
     policy = of.RefreshPolicy(refresh.kind, every)
     caption = (
-        f"{protocol}; ± is the standard error; time on the chip, refreshes, the time they take, and "
+        f"{found.protocol}; ± is the standard error; time on the chip, refreshes, the time they take, and "
         "columns written in every key/value head: of one block"
     )
     rows = Rows.of(

@@ -38,10 +38,14 @@ from gaincell.standard_error import paired_ratio
 Changes = Mapping[str, Any]
 ALWAYS = "all quantisation"
 """Also of a chip that has none."""
-CONSTRAINTS: Mapping[str, tuple[str, Changes]] = {
+QUANTISATION: Mapping[str, tuple[str, Changes]] = {
     "query levels": ("pulse widths of queries not quantised", {"query_levels": None}),
     "storage levels": ("stored voltages not quantised", {"storage_levels": None}),
     "readout": ("outputs of sub-tiles not quantised", {"readout": "none"}),
+}
+UNQUANTISED: Changes = {key: to for _, changes in QUANTISATION.values() for key, to in changes.items()}
+CONSTRAINTS: Mapping[str, tuple[str, Changes]] = {
+    **QUANTISATION,
     "score ceiling": ("pulses between the arrays as long as they need", {"score_ceiling": False}),
     "output ceiling": ("outputs of sub-tiles not limited", {"output_ceiling": False}),
     "decay": ("voltages hold", {"retention_time": None}),
@@ -49,10 +53,7 @@ CONSTRAINTS: Mapping[str, tuple[str, Changes]] = {
     "mismatch": ("all cells and converters alike", {"mismatch": Mismatch(), "converters": Converters()}),
     "noise": ("no noise of reads", {"noise": Noise()}),
     "writes and leakage": ("exact writes, equal leakage", {"writing": Writing(), "leakage": Leakage()}),
-    ALWAYS: (
-        "queries, storage, outputs",
-        {"query_levels": None, "storage_levels": None, "readout": "none"},
-    ),
+    ALWAYS: ("queries, storage, outputs", UNQUANTISED),
 }
 """Name -> what a chip without it does, and the changes of a design that take it away."""
 

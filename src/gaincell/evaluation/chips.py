@@ -43,7 +43,11 @@ def perplexity_spread(
     within: float,
     spread: Mapping[str, Strength] | None = None,
 ) -> ChipSpread:
-    """Perplexities of chips beside the nominal one. within: x of the yield.  spread: what differs."""
+    """Perplexities of chips beside the nominal one. within: x of the yield.  spread: what differs.
+
+    Raises InputError: the nominal one is not finite or not above 0.
+    """
+    _check_nominal(nominal)
     logs = [math.log(p / nominal) for p in perplexities]
     interval = _student(logs)
     passing = sum(p <= nominal * (1 + within) for p in perplexities)
@@ -62,6 +66,14 @@ def perplexity_spread(
         std=_std(perplexities),
         ratio_interval=None if interval is None else tuple(map(math.exp, interval)),
     )
+
+
+def _check_nominal(perplexity: float) -> None:
+    if not 0 < perplexity < math.inf:
+        raise InputError(
+            f"the nominal chip has perplexity {perplexity!r}, and ratios to it need a finite one above 0: "
+            "train or adapt the model first"
+        )
 
 
 def score_spread(
@@ -119,10 +131,13 @@ def evaluate_chips(
     """Perplexity of the nominal chip and of `chips` chips: see `over_chips`.
 
     measure: gives the model's perplexity as it stands.  within: x of the yield, a fraction.
+
+    Raises InputError: as `over_chips`; a yield that cannot be; a nominal perplexity that is not finite or not
+    above 0, before any other chip is measured.
     """
     if not 0 < within < math.inf:
         raise InputError(f"yield within {within!r} of the nominal perplexity: give a fraction above 0")
-    reference, numbers, found = over_chips(model, measure, chips, mismatch, progress)
+    reference, numbers, found = over_chips(model, measure, chips, mismatch, progress, _check_nominal)
     chip = computing_layers(model)[0].design
     differs = spread_of(chip if mismatch is None else chip.replace(mismatch=mismatch))
     return perplexity_spread(reference, numbers, tuple(found), within, differs)
@@ -134,6 +149,7 @@ def over_chips(
     chips: int,
     mismatch: Mismatch | None = None,
     progress: Progress = silent,
+    check: Callable[[Found], None] | None = None,
 ) -> tuple[Found, tuple[int, ...], list[Found]]:
     """What `measure` gives on the nominal chip, numbers of chips, and what it gives on each.
 
@@ -141,6 +157,7 @@ def over_chips(
 
     measure: of the model as it stands.  chips: N, at least 1; numbered from the mismatch's own on.
     mismatch: the spread; None for the design's own.  progress: called with (chips done, chips).
+    check: called with what the nominal chip gives; raises where the chips need not be measured.
 
     Raises InputError: a model in software, no chips, or a design whose chips are all alike.
     """
@@ -162,6 +179,8 @@ def over_chips(
     try:
         set_design(model, nominal(own))
         reference = measure()
+        if check is not None:
+            check(reference)
         progress(0, chips, {})
         for done, chip in enumerate(numbers, 1):
             set_design(model, own.replace(mismatch=dataclasses.replace(spread, chip=chip)))

@@ -81,7 +81,7 @@ class TasksResult:
     max_length: longest context, tokens.  truncated: requests that were longer and lost tokens on the left.
     beyond_window: requests whose first tokens had left the ring when the last was predicted.
     requests, cached: in all (a document is one), and answered from the cache.
-    seconds: of the model's forward passes.
+    seconds: of the model's forward passes, without those found in the cache.
     """
 
     tasks: tuple[TaskResult, ...]
@@ -114,7 +114,7 @@ def evaluate_tasks(
         model, tokenizer: a causal language model of transformers, attached or not.
         tasks: names of the harness, or of `PAPER_TASKS`; one that names several (a group) gives several.
         data: folder of local files (see tasks/local.py); None: the harness downloads its own.
-        limit: first so many items of every task.
+        limit: first so many items of every task; None for all.
         batch: requests of one forward pass.
         max_length: longest context in tokens; longer ones lose tokens on the left, and are counted.
         window: columns of the chip, to count contexts that are longer.

@@ -9,6 +9,7 @@ and what went before in its second helps a prediction. A refresh policy works th
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -27,6 +28,16 @@ from gaincell.standard_error import exp_or_infinity
 from gaincell.units import Second
 
 
+class AfterPause(NamedTuple):
+    """row: numbers; its times, refreshes and writes are of one block.  protocol: in words.  nll: nats, of all
+    predictions.
+    """
+
+    row: PauseRow
+    protocol: str
+    nll: float
+
+
 @torch.no_grad()
 def perplexity_after_pause(
     model: PreTrainedModel,
@@ -36,7 +47,7 @@ def perplexity_after_pause(
     *,
     refresh: Refresh | None = None,
     progress: Progress = silent,
-) -> tuple[PauseRow, str]:
+) -> AfterPause:
     """What a pause of `seconds` leaves of an attached model, by the protocol `pause-length`.
 
     Args:
@@ -45,9 +56,6 @@ def perplexity_after_pause(
         length: T, even, at least 4.
         refresh: policy; None for none.
         progress: called after every block with (blocks done, blocks).
-
-    Returns:
-        The row, whose times, refreshes and writes are of one block, and the protocol in words.
 
     Raises InputError: a pause, a policy or a length that cannot be; blocks longer than the model's context or
     the text.  ModelError: the model is not attached, or a log-likelihood is not finite.
@@ -71,7 +79,8 @@ def perplexity_after_pause(
         check_finite(nll[n])
         progress(n + 1, len(blocks), {})
     per_block = nll.sum(1)
-    found = exp_or_infinity(float(per_block.sum()) / nll.numel())
+    whole = float(per_block.sum())
+    found = exp_or_infinity(whole / nll.numel())
     error = float(per_block.std() / (half - 1) / math.sqrt(len(blocks))) if len(blocks) > 1 else None
     clock = cache.clock
     row = PauseRow(
@@ -88,4 +97,4 @@ def perplexity_after_pause(
         f"pause-{length}: {len(blocks)} blocks of {length} tokens, a pause after the first half of each, "
         "every token after the first of the second half predicted"
     )
-    return row, protocol + noise_remark(model)
+    return AfterPause(row, protocol + noise_remark(model), whole)

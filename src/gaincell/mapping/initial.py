@@ -40,7 +40,9 @@ from gaincell.progress import silent as no_progress
 
 
 class Candidate(NamedTuple):
-    """Standard deviation and centre of scaled inputs: q in pulse widths; k and v in volts, from V_offset."""
+    """Standard deviation and centre of the scaled inputs: of q in pulse widths, of k and v in volts, their
+    centres from V_offset.
+    """
 
     q: tuple[float, float]
     k: tuple[float, float]
@@ -258,7 +260,8 @@ def _fit_output(
     for floor in (0.0,) if attention.normaliser is None else FLOORS:
         if attention.normaliser is not None:
             attention.normaliser.set_floor(floor)
-        fits.append(_least_squares(attention.output(sums, columns), wanted, vectors, gains, floor))
+        raw = attention.output(sums, columns)
+        fits.append(_least_squares(raw, wanted, vectors=vectors, gains=gains, floor=floor))
     return _best_of(fits, torch.stack([fit.residual for fit in fits]).argmin(0))
 
 
@@ -280,6 +283,7 @@ def _set_inputs(
 def _least_squares(
     raw: Float[Tensor, "B H T D"],
     wanted: Float[Tensor, "B H T D"],
+    *,
     vectors: bool,
     gains: tuple[float, float] | None,
     floor: float,

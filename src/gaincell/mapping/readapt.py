@@ -120,7 +120,7 @@ def _adapt(
     start: HardwareVersion,
     to: Design,
     calibration: Tensor,
-    text: str,
+    text_name: str,
     command: Sequence[str],
 ) -> AdaptedResult:
     """Put the model on the chip `to` and adapt it, evaluated before and after."""
@@ -163,7 +163,7 @@ def _adapt(
         command="adapt",
         model=summary.model(engine.loaded),
         design=summary.chip_of(design),
-        text=UsedText(text, len(engine.evaluation), calibration.numel()),
+        text=UsedText(text_name, len(engine.evaluation), calibration.numel()),
         stages=tuple(summary.stage(name, titles[name], record) for name, record in engine.records.items()),
         adaptation={settings.method: adapted},
         mismatch=summary.mismatch(before, result.statistics, target),

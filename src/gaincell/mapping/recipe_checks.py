@@ -48,6 +48,17 @@ def check_entry(entry: Mapping[str, Any], names: Sequence[str], where: str) -> N
         raise InputError(f"{where}: initial_gains = [{low:g}, {high:g}]; give the smaller one first")
 
 
+def check_stages(stages: Sequence[StageRecipe], design: Design, name: str) -> None:
+    """Raise InputError for a stage of the recipe `name` that cannot be carried out behind those before it, or
+    cannot learn from its teacher.
+    """
+    before: dict[str, StageRecipe] = {}
+    for number, stage in enumerate(stages, start=1):
+        check_stage(stage, before, design, f"{name}, stage {number}")
+        before[stage.name] = stage
+    check_teachers(before, name)
+
+
 def check_stage(stage: StageRecipe, before: Mapping[str, StageRecipe], design: Design, where: str) -> None:
     """Raise InputError for a stage that cannot be carried out behind those before it."""
     if stage.name in (*before, *ROOTS, "settings") or not stage.name.replace("-", "").isalnum():
@@ -78,10 +89,17 @@ def check_stage(stage: StageRecipe, before: Mapping[str, StageRecipe], design: D
         )
 
 
-def check_teacher(
+def check_teachers(stages: Mapping[str, StageRecipe], name: str) -> None:
+    """Raise InputError where a stage of the recipe `name` cannot learn from its teacher."""
+    names = [*stages]
+    for number, stage in enumerate(stages.values()):
+        before = {other: stages[other] for other in names[:number]}
+        _check_teacher(stage, before, names[number:], f"{name}, stage {number + 1}")
+
+
+def _check_teacher(
     stage: StageRecipe, before: Mapping[str, StageRecipe], after: Sequence[str], where: str
 ) -> None:
-    """Raise InputError where a stage cannot learn from its teacher."""
     if stage.task != "train" or stage.loss == "cross-entropy" or stage.teacher == "software":
         return
     where = f"{where}: teacher = {stage.teacher!r}"
@@ -137,7 +155,9 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def check_model(model: str, where: str, *, bare: bool = True) -> None:
-    """Raise InputError for a model not here; OWNER/NAME, with `bare` NAME too, is believed on the hub."""
+    """Raise InputError for a model that cannot be found. Nothing is downloaded: a model named OWNER/NAME, or
+    NAME alone with `bare`, is taken to be on the hub.
+    """
     here = Path(model).expanduser().exists() or model.endswith(".gguf") or model.startswith("adapters/")
     owner, _, name = model.rpartition("/")
     named = all(re.fullmatch(r"[\w-][\w.-]*", part) for part in ([owner, name] if owner else [name]))

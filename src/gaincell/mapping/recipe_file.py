@@ -130,10 +130,7 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
         stage = StageRecipe(**{"title": own["name"], **own}, training=training)
         checks.check_stage(stage, stages, design, where)
         stages[stage.name] = stage
-    names = [*stages]
-    for number, stage in enumerate(stages.values()):
-        before = {other: stages[other] for other in names[:number]}
-        checks.check_teacher(stage, before, names[number:], f"{name}, stage {number + 1}")
+    checks.check_teachers(stages, name)
     if "adapter" in head:
         checks.check_adapter(head["adapter"], head.get("adapter_stage"))
     head["files"] = _files(head.get("files", {}), head.get("skip_documents", {}))

@@ -148,7 +148,9 @@ def _loaded(recipe: Recipe) -> LoadedModel | None:
 
 
 def check_recipe_text(recipe: Recipe, text: Text) -> None:
-    """Raise InputError, without reading a text, where it lacks files of the recipe or has too few bytes."""
+    """Raise InputError, without reading a text, where it lacks files that a recipe names, or has fewer bytes
+    than the recipe takes tokens.
+    """
     for part in (text.training, text.evaluation):
         _named(part, recipe.files)
     held = sum(s.size * (MOST_PACKED if s.name.endswith(".gz") else 1) for s in text.part("all"))

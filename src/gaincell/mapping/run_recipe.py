@@ -38,6 +38,7 @@ from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import summary
 from gaincell.mapping.folder import RunFolder, StageRecord, Told, run_lock, run_log
 from gaincell.mapping.recipe import MADE_HERE, ROOTS, ModelRecipe, Recipe, StageRecipe
+from gaincell.mapping.recipe_checks import check_recipe, check_stages
 from gaincell.mapping.recipe_models import RecipeModels, pretrain, take_model
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.progress import StageProgress, silent_stages
@@ -78,8 +79,10 @@ def run_recipe(
         command: the command line, for the record.
         tracker: where trainings are logged too.
 
-    Raises GaincellError: model, text or directory are not acceptable, or a training diverges.
+    Raises GaincellError: recipe, model, text or directory are not acceptable, or a training diverges.
     """
+    check_stages(recipe.stages, recipe.design, recipe.name)
+    check_recipe(recipe)
     processes = join_processes(torch.device(device).type)
     main = processes.is_main_process
     stages = list(recipe.stages) if only is None else recipe.needed_by(only)

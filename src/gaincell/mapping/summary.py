@@ -62,7 +62,9 @@ def stage(
     software: StageRecord | None = None,
     continued: StageRecord | None = None,
 ) -> StageResult:
-    """One line of the table. Ratios to software models, where these are known, are paired block by block."""
+    """One line of the table, with ratios to the software models where their records are known: paired block
+    by block, with the standard error of the ratio.
+    """
     blocks, ratios = record.blocks, dict[str, Any]()
     for key, other in (("ratio_to_software", software), ("ratio_to_continued", continued)):
         if other is not None:

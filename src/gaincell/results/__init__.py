@@ -73,7 +73,10 @@ def read(path: str | os.PathLike[str], kind: type[T]) -> T:
 
 
 def content(path: str | os.PathLike[str]) -> Json:
-    """The same of any kind, as plain data."""
+    """Read a result file of any kind, or the run.json of a RUN directory, as plain data.
+
+    Raises RunError: it cannot be read, or is of another version.
+    """
     path = _file(path)
     try:
         entry = files.read_json(path)
@@ -100,7 +103,10 @@ def read_stages(folder: Path) -> StagedResult | None:
 
 
 def write(result: Result, path: str | os.PathLike[str]) -> Path:
-    """Write a result, completely or not at all."""
+    """Write a result, completely or not at all.
+
+    Raises ValueError: a number has no unit or no kind, or is cited without a source; nothing is written.
+    """
     return files.write_json(path, to_json(result), indent=1)
 
 

@@ -12,6 +12,7 @@
 
 Numbers may be nested tuples; those that JSON does not know are the words "infinity" and "nan". What has no
 unit is written as it is. A key is the field's name; a trailing underscore, as in `yield_`, is left out.
+No number is written without unit and kind, except in "provenance" and "schema".
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ COLUMNS = "as columns"
 OWN = "kind of the numbers"
 REST = "all other keys"
 Numbers: TypeAlias = Annotated[Kind, OWN]
+BARE = ("result.provenance", "result.schema")
+"""Where numbers need neither unit nor kind."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +75,11 @@ class _Field(NamedTuple):
 
 
 def to_json(result: Any) -> Json:
-    """A result, or a part of one, as plain data."""
-    found: Json = _encode(type(result), result, SIMULATED)
+    """A result, or a part of one, as plain data.
+
+    Raises ValueError: a number has no unit or no kind, or is cited without a source; its key is named.
+    """
+    found: Json = _encode(type(result), result, SIMULATED, "result")
     return found
 
 
@@ -131,15 +137,16 @@ def _origin(marks: tuple[Any, ...], inherited: Origin) -> Origin:
     return Origin("cited", cited.source) if cited else Origin(kind) if kind else inherited
 
 
-def _encode(hint: Any, found: Any, origin: Origin) -> Any:
+def _encode(hint: Any, found: Any, origin: Origin, where: str | None) -> Any:
+    """`where` the key stands; None: where numbers need no unit."""
     base, marks = _marks(hint)
     if COLUMNS in marks:
-        fields = _fields(get_args(base)[0])
-        return {f.key: _encode(f.hint, [getattr(row, f.name) for row in found], origin) for f in fields}
+        columns = ((f, [getattr(row, f.name) for row in found]) for f in _fields(get_args(base)[0]))
+        return {f.key: _encode(f.hint, column, origin, _place(where, f.key)) for f, column in columns}
     if marks:
         kind, source = _origin(marks, origin)
         value = {"value": files.finite(found), "unit": marks[0], "kind": kind}
-        return value | ({"source": source} if source else {})
+        return _stated(value | ({"source": source} if source else {}), where)
     if dataclasses.is_dataclass(found) and not isinstance(found, type):
         fields = _fields(type(found))
         own, rest = _marked(fields, OWN), _marked(fields, REST)
@@ -147,23 +154,46 @@ def _encode(hint: Any, found: Any, origin: Origin) -> Any:
             kind = getattr(found, own.name)
             origin = Origin(kind, vars(found)["source"] if kind == "cited" else None)
         made: Json = {}
+        inside = None if any(f.key == "value" for f in fields) else where
         for f in fields:
             entry = getattr(found, f.name)
             if f is rest:
-                made |= _encode(_marks(f.hint)[0], entry, origin)
+                made |= _encode(_marks(f.hint)[0], entry, origin, inside)
             elif f is not own and not (entry is f.default and entry in (None, "", (), {})):
-                made[f.key] = _encode(f.hint, entry, origin)
-        return made
+                made[f.key] = _encode(f.hint, entry, origin, _place(inside, f.key))
+        return _stated(made, where)
     options = get_args(base)
     if get_origin(base) in (Union, types.UnionType):
         chosen = (option for option in options if option is not types.NoneType)
-        return None if found is None else _encode(next(chosen), found, origin)
+        return None if found is None else _encode(next(chosen), found, origin, where)
     if isinstance(found, Mapping):
-        inner = options[1] if options else object
-        return {key: _encode(inner, entry, origin) for key, entry in found.items()}
+        inner, inside = options[1] if options else object, None if "value" in found else where
+        made = {key: _encode(inner, entry, origin, _place(inside, key)) for key, entry in found.items()}
+        return _stated(made, where)
     if isinstance(found, (list, tuple)):
-        return [_encode(options[0] if options else object, entry, origin) for entry in found]
+        inner = options[0] if options else object
+        return [_encode(inner, item, origin, where and f"{where}[{n}]") for n, item in enumerate(found)]
+    if where is not None and files.is_number(found):
+        raise ValueError(f"{where} = {found} stands without unit and kind")
     return files.finite(found)
+
+
+def _place(where: str | None, key: str) -> str | None:
+    place = f"{where}.{key}"
+    return None if where is None or place in BARE else place
+
+
+def _stated(entry: Json, where: str | None) -> Json:
+    """A table as it is, if it is no number or says all that a number has to."""
+    if where is None or "value" not in entry:
+        return entry
+    if not isinstance(entry.get("unit"), str) or not entry["unit"] or entry.get("kind") not in KINDS:
+        raise ValueError(f"{where} lacks unit or kind")
+    if isinstance(entry["value"], Mapping):
+        raise ValueError(f"{where} has a value that is neither a number, a word nor a list of them")
+    if entry["kind"] == "cited" and not entry.get("source"):
+        raise ValueError(f"{where} is cited without a source")
+    return entry
 
 
 def _decode(hint: Any, entry: Any, where: str, found: set[Origin]) -> Any:
@@ -248,7 +278,10 @@ def _table(kind: type, entry: Any, where: str, found: set[Origin]) -> Any:
         if origin.source != (made.get("source") if origin.kind == "cited" else None):
             raise RunError(f"{where}: its numbers are from {origin.source!r}; allowed: its own source")
         made[own.name] = origin.kind
-    return kind(**made)
+    try:
+        return kind(**made)
+    except RunError as error:
+        raise RunError(f"{where}: {error}; make it again") from error
 
 
 def _rows(kind: type, entry: Any, where: str, found: set[Origin]) -> Any:

@@ -57,7 +57,7 @@ class Values(Part):
 
 def _check_source(kind: Kind, source: str | None) -> None:
     if kind == "cited" and not source:
-        raise RunError("a number is cited without a source; give one")
+        raise RunError("a cited number needs its source")
 
 
 class Hardware(Part):

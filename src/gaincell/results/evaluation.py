@@ -230,6 +230,8 @@ class ChipsResult(EvaluationResult, kw_only=True):
 
 
 class Harness(Part):
+    """The evaluation harness."""
+
     name: str
     version: str
 
@@ -333,10 +335,8 @@ class HeadActivity(Part):
     score_active: share of phi(S) above 0, of the valid columns.
     score_negative: mean max(-S, 0) over S_sat, over the valid columns: net charge that the cells sink; the
     converter has no lower limit, so that it may exceed 1.
-    key_level, value_level: mean |u| of stored keys and values as written.
-    key_square, value_square: mean u^2 of the same.
-    output_pulse: mean |output| over T_max of the sub-tiles.
-    valid_columns: mean number of valid columns that a query saw.
+    key_level, value_level: mean |u| of stored keys and values as written; key_square, value_square: mean u^2.
+    output_pulse: mean |output| over T_max of the sub-tiles.  valid_columns: mean number that a query saw.
 
     Raises InputError for a share outside [0, 1], a negative or an infinite number.
     """

@@ -40,8 +40,9 @@ from gaincell.ops.gain_cell_attention.learned import Learned, attention_of_learn
 from gaincell.progress import Progress, silent
 from gaincell.quantity import one_of
 from gaincell.schema import Factor, check_value
+from gaincell.training.log import TrainingLog
 from gaincell.training.loop import Blocks, TrainResult, train
-from gaincell.training.loss import called, name_of, next_token_loss
+from gaincell.training.loss import Loss, called, name_of, next_token_loss
 from gaincell.training.settings import TrainSettings
 
 LEARNED = ("saturations", "levels")
@@ -191,12 +192,14 @@ def codesign(
     rate: float | None = None,
     progress: Progress = silent,
     checkpoint: Path | None = None,
+    log: TrainingLog | Path | None = None,
+    loss_of: Loss | None = None,
 ) -> TrainResult:
     """Train an attached model and its chip together, in place; it is then on the learned, ordinary design.
 
     Args:
         model: attached; its parameters that require a gradient are trained along.
-        blocks, settings, progress, checkpoint: as of `train`; nothing is evaluated on the way.
+        blocks, settings, progress, checkpoint, log, loss_of: as of `train`; nothing is evaluated on the way.
         learn: some of LEARNED; nothing of it: the same training on the fixed chip.
         rate: peak learning rate of the circuits, about the largest relative change of a saturation or of a
             gap between levels a step; None: that of gains and offsets.
@@ -207,13 +210,14 @@ def codesign(
     if not layers:
         raise InputError("the model has no gain-cell attention; attach it to a chip first")
     circuits = Circuits(layers[0].design, learn).to(layers[0].out.gain.device)
+    loss = loss_of or next_token_loss
     own_rate = next(r for r in (rate, settings.scale_learning_rate, settings.learning_rate) if r is not None)
     check_value(own_rate, Factor, "rate")
 
-    @called(*name_of(next_token_loss))
+    @called(*name_of(loss))
     def on_the_chip(model: nn.Module, tokens: Tensor) -> Tensor:
         circuits.apply_to(layers)
-        return next_token_loss(model, tokens)
+        return loss(model, tokens)
 
     model.add_module("codesign", circuits)
     try:
@@ -225,6 +229,7 @@ def codesign(
             settings,
             progress=progress,
             checkpoint=checkpoint,
+            log=log,
             loss_of=on_the_chip,
             rates={"codesign.": own_rate},
         )

@@ -214,7 +214,7 @@ def repeat_passages(blocks: Tensor, share: float, seed: int) -> Tensor:
     return blocks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RandomBlocks:
     """Blocks of `length` + 1 tokens from anywhere in a stream, with repetition: the paper's protocol.
 

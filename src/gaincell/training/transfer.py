@@ -214,9 +214,9 @@ def weights_divergence(
     i = torch.arange(tokens, device=own.k.device)[rows]
     j = torch.arange(tokens, device=own.k.device)
     age = i[:, None] - j
-    seen = (age >= 0) & (age < min(design.window, own.window or tokens))
+    visible = (age >= 0) & (age < min(design.window, own.window or tokens))
     wanted = _by_key_head(teacher.q[:, :, rows].float(), teacher.k.float()) * teacher.scaling
-    wanted = wanted.masked_fill(~seen, -math.inf).log_softmax(-1)
+    wanted = wanted.masked_fill(~visible, -math.inf).log_softmax(-1)
     q = cell.q(own.q, cell.columns(own.q, own.k, own.k, sliding_window=own.window))[:, :, rows]
     x = query_driver(q, design.driver_levels, signed=design.drivers.signed)
     u = write_dac(cell.k(own.k), design.dac_levels, design.v_min, design.v_max, design.v_offset)
@@ -231,8 +231,8 @@ def weights_divergence(
         pulses = pulses.clamp(max=1.0)
     pulses = pulses**design.charge_to_pulse.exponent
     found = pulses.float().clamp(min=torch.finfo(torch.float32).tiny).log()
-    found = found.masked_fill(~seen, -math.inf).log_softmax(-1)
-    apart = torch.where(seen, wanted.exp() * (wanted - found), 0.0)
+    found = found.masked_fill(~visible, -math.inf).log_softmax(-1)
+    apart = torch.where(visible, wanted.exp() * (wanted - found), 0.0)
     return apart.sum(-1).mean()
 
 
