@@ -348,6 +348,10 @@ def test_sensitivity_names_what_matters_and_its_direction() -> None:
     assert found["cell_area", True].area > 0
     assert found["t_pulse_max", True].latency > 0
     assert ("cell_write", True) in found
+    small = {(c.parameter, c.factor > 1): c for c in sensitivity(HEAD, 0.1)}
+    assert small["supply", True].energy == pytest.approx(up / 2, rel=0.1)
+    with pytest.raises(InputError, match="share = 2"):
+        sensitivity(HEAD, 2)
 
 
 def test_a_full_ring_stays_full_when_the_window_moves() -> None:

@@ -77,7 +77,7 @@ class TestSimulated:
     @pytest.mark.slow
     def test_circuit_and_model_agree(self, found: Verified) -> None:
         result = found.result
-        assert all(check.passed for check in result.checks), result.checks
+        assert result.passed, result.checks
         assert result.first.rms["own"] < 0.06e-9
         assert result.second.rms["own"] < 0.06e-9
         assert result.warnings == ()

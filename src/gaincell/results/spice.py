@@ -199,6 +199,11 @@ class VerifyResult(SpiceResult, kw_only=True):
     warnings: tuple[str, ...]
 
     @property
+    def passed(self) -> bool:
+        """Whether every check did."""
+        return all(check.passed for check in self.checks)
+
+    @property
     def arrays(self) -> Mapping[str, VerifiedArray]:
         """By dot product."""
         return {"first": self.first, "second": self.second}
@@ -398,3 +403,8 @@ class MixedResult(SpiceResult, kw_only=True):
     checks: tuple[Check, ...]
     waves: MixedWaves
     warnings: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check did."""
+        return all(check.passed for check in self.checks)
