@@ -371,6 +371,8 @@ def test_spice_energies_are_counted_a_sub_tile() -> None:
     assert beside.first == pytest.approx(16 * run["first"]["array"]["value"])
     with pytest.raises(InputError, match="64 rows, the heads have 128"):
         simulated_arrays(of_head(replace(HEAD, head_dim=128)), found)
+    others = replace(found, runs=tuple(run for run in found.runs if run.inputs != "real"))
+    assert simulated_arrays(of_head(HEAD), others).inputs == others.runs[-1].inputs != "real"
 
 
 @pytest.mark.parametrize("inputs", ["centred", "random"])
