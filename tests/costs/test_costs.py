@@ -12,13 +12,7 @@ from hypothesis import strategies as st
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.chips.design_file import load_design
-from gaincell.costs import (
-    arrays,
-    digital,
-    retention,
-    sweep,
-    writing,
-)
+from gaincell.costs import arrays, digital, retention, sweep, writing
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import head_area, variants
 from gaincell.costs.cited import WRITE

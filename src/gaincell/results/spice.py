@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, TypeAlias
 
-from gaincell.results.common import Number, Part, Result, Value, Values, Whole
+from gaincell.results.common import Check, Number, Part, Result, Values, Whole
 from gaincell.units import Hertz, Joule, Second, Volt
 
 Volts: TypeAlias = Annotated[tuple[float, ...], "V"]
@@ -120,15 +120,6 @@ class CharacterisationResult(SpiceResult, kw_only=True):
     write: CellWrite
     retention: CellRetention
     disturb: CellDisturb
-
-
-class Check(Part):
-    """A tolerance that was stated beforehand."""
-
-    name: str
-    found: Value
-    allowed: Value
-    passed: bool
 
 
 class AffineFit(Part):
@@ -277,8 +268,7 @@ class InOperation(Part):
     """One array with one kind of wire.
 
     array: "first" or "second".  rms, largest: change of the charges as pulse widths.  drop: fitted; nan: the
-    change is noise, or the fit no drop that a design takes, 0 to below 1.  noise: of the integration, rms.
-    columns: that were compared.
+    change is noise, or the fit no drop of a design (0 to below 1).  noise: rms.  columns: that were compared.
     """
 
     array: str

@@ -34,11 +34,10 @@ import numpy as np
 from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.results.common import Value
+from gaincell.results.common import Check, Value
 from gaincell.results.spice import (
     AffineFit,
     ArrayEnergy,
-    Check,
     EnergyResult,
     EnergyRun,
     ReadEnergy,
