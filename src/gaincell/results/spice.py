@@ -268,7 +268,7 @@ class InOperation(Part):
     """One array with one kind of wire.
 
     array: "first" or "second".  rms, largest: change of the charges as pulse widths.  drop: fitted; nan: the
-    change is noise, or no drop of a design (0 to below 1).  noise: rms, of the integration.  columns: compared.
+    change is noise, or no drop of a design (0 to below 1).  noise: of the integration.  columns: compared.
     """
 
     array: str
