@@ -52,9 +52,11 @@ def measure(bf16: bool, gradient: str | None, kept: bool, steps: int) -> dict[st
     """Tokens a processor second of this process's own checkout, by the loss."""
     try:
         from gaincell.chips.design_file import load_design
-        from gaincell.training.transfer import AttentionTransfer, only_attention
-    except ImportError:  # of the earlier commit
+    except ImportError:  # of an earlier commit
         from gaincell.config import load_design
+    try:
+        from gaincell.training.transfer import AttentionTransfer, only_attention
+    except ImportError:  # of an earlier commit
         from gaincell.mapping.transfer import AttentionTransfer, only_attention
     from gaincell.integrations.hf.attach import attach
     from gaincell.integrations.hf.lora import add_lora

@@ -152,32 +152,44 @@ def parse_quantity(raw: Any, kind: NumberKind, where: str) -> Quantity:
 
 @dataclass(frozen=True)
 class Range:
-    """What a number may be. above, below: `low`, `high` itself is not allowed."""
+    """What a number may be.
+
+    above, below: `low`, `high` itself is not allowed.  optional: None is.
+    unit, whole: for messages; a whole number is asked for.
+    """
 
     low: float
     high: float
     above: bool = False
     below: bool = False
+    unit: str = "1"
+    whole: bool = False
+    optional: bool = False
 
-    def holds(self, value: float) -> bool:
-        """Whether a number is in it."""
+    def holds(self, value: float | None) -> bool:
+        """Whether a number is in it, or None is allowed."""
+        if value is None:
+            return self.optional
         is_end = (value == self.low and self.above) or (value == self.high and self.below)
         return self.low <= value <= self.high and not is_end
 
     def __str__(self) -> str:
-        if self.low == -math.inf:
-            return "finite numbers"
+        unit = "" if self.unit == "1" else f" {self.unit}"
         low = f"above {self.low}" if self.above else f"{self.low}"
-        if self.high == math.inf:
-            return low if self.above else f"{low} or more"
-        return f"{low} to {'below ' if self.below else ''}{self.high}"
+        if self.low == -math.inf:
+            text = f"a finite number{' of' if unit else ''}{unit}"
+        elif self.high == math.inf:
+            text = f"{low}{unit}{'' if self.above else ' or more'}{', finite' if self.below else ''}"
+        else:
+            text = f"{low} to {'below ' if self.below else ''}{self.high}{unit}"
+        return f"{'a whole number, ' if self.whole else ''}{text}{', or none' if self.optional else ''}"
 
 
 def check_ranges(table: str, part: object, **allowed: Range) -> None:
-    """Raise DesignError for the first number of a part that is out of its range; None is in it."""
+    """Raise DesignError for the first number of a part that is out of its range."""
     for key, numbers in allowed.items():
         value = getattr(part, key)
-        if value is not None and not numbers.holds(value):
+        if not numbers.holds(value):
             raise DesignError(f"{table}: {key} = {value!r} is out of range; allowed: {numbers}")
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -306,7 +306,11 @@ def test_measurement_is_what_the_costs_compare_with(monkeypatch: pytest.MonkeyPa
     shared = measure(**SMALL)
     assert (shared.latency, shared.processor_per_token, shared.undisturbed_per_token) == (6.0, 0.5, 0.5)
     assert shared.busy == pytest.approx(4.5 / 18)
-    gpu = replace(shared, processor_per_token=None)
-    assert gpu.undisturbed_per_token == shared.latency_per_token == 2.0
+    q, k, v = signals()
+    made = SimpleNamespace(q=q, caches=[Cache(k, v)], k=k[:1], v=v[:1])
+    monkeypatch.setattr("gaincell.costs.baselines.measurement._make", lambda *_: made)
+    gpu = measure(**SMALL, device="cuda", meter=(None, "no meter"))  # of which no processor is timed
+    assert (gpu.processor, gpu.processor_per_token, gpu.busy) == ((), None, None)
+    assert gpu.undisturbed_per_token == gpu.latency_per_token == 2.0
     assert shared.as_measured().latency == 0.5
     assert to_json(shared.as_timing()).keys().isdisjoint({"device", "heads", "kv_heads", "head_dim"})

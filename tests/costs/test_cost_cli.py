@@ -67,6 +67,7 @@ def test_it_prints_every_column_and_says_what_is_assumed(
         assert word in out
     assert "+20 % / at -20 %" in " ".join(out.split())
     result = read(file, CostResult)
+    assert to_json(result) == json.loads(file.read_text())
     assert result.command == "cost"
     assert result.model.name == "tiny"
     assert result.head.group == 2

@@ -12,13 +12,7 @@ from hypothesis import strategies as st
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.chips.design_file import load_design
-from gaincell.costs import (
-    arrays,
-    digital,
-    retention,
-    sweep,
-    writing,
-)
+from gaincell.costs import arrays, digital, retention, sweep, writing
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import head_area, variants
 from gaincell.costs.cited import WRITE
@@ -348,6 +342,10 @@ def test_sensitivity_names_what_matters_and_its_direction() -> None:
     assert found["cell_area", True].area > 0
     assert found["t_pulse_max", True].latency > 0
     assert ("cell_write", True) in found
+    small = {(c.parameter, c.factor > 1): c for c in sensitivity(HEAD, 0.1)}
+    assert small["supply", True].energy == pytest.approx(up / 2, rel=0.1)
+    with pytest.raises(InputError, match="share = 2"):
+        sensitivity(HEAD, 2)
 
 
 def test_a_full_ring_stays_full_when_the_window_moves() -> None:
@@ -367,6 +365,8 @@ def test_spice_energies_are_counted_a_sub_tile() -> None:
     assert beside.first == pytest.approx(16 * run["first"]["array"]["value"])
     with pytest.raises(InputError, match="64 rows, the heads have 128"):
         simulated_arrays(of_head(replace(HEAD, head_dim=128)), found)
+    others = replace(found, runs=tuple(run for run in found.runs if run.inputs != "real"))
+    assert simulated_arrays(of_head(HEAD), others).inputs == others.runs[-1].inputs != "real"
 
 
 @pytest.mark.parametrize("inputs", ["centred", "random"])

@@ -1,5 +1,8 @@
 """Mismatch: the generator's known answers, its keys, and the fields drawn from it."""
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +11,11 @@ from hypothesis import strategies as st
 
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
+from gaincell.devices.leakage import Leakage
 from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, normal, philox4x32
 from gaincell.devices.variability import CellErrors, Mismatch, cell_errors
+from gaincell.devices.wires import Wires
+from gaincell.devices.writing import Writing
 from gaincell.errors import DesignError
 
 CPU = torch.device("cpu")
@@ -76,6 +82,34 @@ def test_a_field_that_does_not_fit_is_refused() -> None:
         Mismatch(seed=2**32)
     with pytest.raises(DesignError, match="gain_std"):
         Mismatch(gain_std=-0.1)
+
+
+@pytest.mark.parametrize(
+    ("part", "numbers", "message"),
+    [
+        (Mismatch, {"gain_std": None}, "mismatch: gain_std = None is out of range; allowed: 0 to 10"),
+        (Mismatch, {"offset_voltage_std": 11}, "offset_voltage_std = 11 is out of range; allowed: 0 to 10 V"),
+        (Mismatch, {"chip": -1}, "chip = -1 is out of range; allowed: a whole number, 0 to 4294967295"),
+        (Leakage, {"activation_energy": math.inf}, "inf is out of range; allowed: 0 eV or more, finite"),
+        (Leakage, {"reference_temperature": 0.0}, "0.0 is out of range; allowed: above 0 K, finite"),
+        (Leakage, {"decay_voltage": math.nan}, "nan is out of range; allowed: a finite number of V, or none"),
+        (Leakage, {"read_disturb": 1}, "read_disturb = 1 is out of range; allowed: 0 to below 1"),
+        (Writing, {"storage_capacitance": 0.0}, "0.0 is out of range; allowed: above 0 F, or none"),
+        (Writing, {"seed": None}, "seed = None is out of range; allowed: a whole number, 0 to 4294967295"),
+        (Wires, {"key_drop": None}, "wires: key_drop = None is out of range; allowed: 0 to below 1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_with_what_is_allowed(
+    part: Callable[..., object], numbers: dict[str, float | None], message: str
+) -> None:
+    with pytest.raises(DesignError) as refused:
+        part(**numbers)
+    assert str(refused.value).endswith(message)
+
+
+def test_numbers_that_may_be_none() -> None:
+    assert Leakage(decay_voltage=None) == Leakage()
+    assert Writing(storage_capacitance=None) == Writing()
 
 
 def test_numbers_are_normal() -> None:

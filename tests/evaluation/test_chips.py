@@ -48,6 +48,16 @@ def test_statistics_of_chips() -> None:
     assert chips.yield_interval == pytest.approx((0.3006, 0.9544), abs=1e-4)  # Wilson's, 3 of 4
 
 
+def test_statistics_of_diverged_chips() -> None:
+    """Whatever a float cannot hold is infinite; nothing fails."""
+    far = perplexity_spread(10.0, (0, 1), (30.0, 1e300), 0.05)
+    assert far.ratio == pytest.approx(math.sqrt(3) * 10**149.5)
+    assert (far.ratio_interval, far.std, far.worst) == ((0.0, math.inf), math.inf, 1)
+    for nominal, chips in ((math.inf, (30.0, math.inf)), (10.0, (math.inf, 30.0)), (math.inf, (30.0,))):
+        found = perplexity_spread(nominal, tuple(range(len(chips))), chips, 0.05)
+        assert (found.ratio, found.ratio_interval) == (math.inf, None)
+
+
 def test_statistics_of_scores_that_are_no_perplexities() -> None:
     accuracies = (0.5, 0.4, 0.45)
     found = score_spread(0.5, (7, 8, 9), accuracies)
@@ -102,8 +112,6 @@ def test_a_nominal_perplexity_without_ratios_is_refused_before_the_chips(nominal
     with pytest.raises(InputError, match=f"nominal chip has perplexity {nominal!r}, .* finite one above 0"):
         evaluate_chips(model, measure, 3, Mismatch(gain_std=0.1))
     assert len(measured) == 1
-    with pytest.raises(InputError, match="finite one above 0"):
-        perplexity_spread(nominal, (0,), (10.0,), 0.05)
 
 
 @pytest.mark.parametrize(

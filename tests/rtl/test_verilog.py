@@ -15,7 +15,7 @@ from gaincell.circuits.pwm import Drivers
 from gaincell.costs.digital import circuits
 from gaincell.costs.head import assumed_head
 from gaincell.costs.technology import load_technology
-from gaincell.errors import InputError
+from gaincell.errors import InputError, SimulationError
 
 pytest.importorskip("amaranth", reason=AMARANTH)
 
@@ -49,6 +49,27 @@ def run() -> Stimulus:
     found = Stimulus(PARAMETERS, scales, random_words(PARAMETERS, scales, 16, 1), [0, 2] * 8)
     simulate(found)
     return found
+
+
+def test_time_limits_are_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    limits = []
+
+    def run(command: list[str], folder: Path, *, timeout: float = 600.0) -> str:
+        limits.append(timeout)
+        if "synthesise.ys" in command:
+            raise SimulationError("stopped")
+        return ""
+
+    monkeypatch.setattr("gaincell.rtl.programs.run", run)
+    monkeypatch.setattr("gaincell.rtl.programs.require", lambda *programs: None)
+    modules, library = {"sequencer": "", "write_address_controller": ""}, tmp_path / "cells.lib"
+    assert not formal.prove(modules, PARAMETERS, timeout=7.0)
+    library.write_text(CELLS)
+    with pytest.raises(SimulationError, match="stopped"):
+        synthesise(generate(PARAMETERS), timeout=8.0)
+    with pytest.raises(InputError, match="stopped"):
+        map_to_library(generate(PARAMETERS), library, timeout=9.0)
+    assert limits == [600.0, 7.0, 7.0, 8.0, 9.0]
 
 
 @pytest.fixture(scope="module")

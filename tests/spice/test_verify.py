@@ -1,5 +1,8 @@
 """SPICE against the behavioural model, quickly: 4 columns of 64 cells."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from tests.spice.counter import counter_bench
@@ -7,11 +10,13 @@ from typer.testing import CliRunner
 
 from gaincell.chips.design_file import load_design
 from gaincell.cli import app
-from gaincell.errors import InputError
-from gaincell.results import parse
+from gaincell.errors import InputError, SimulationError
+from gaincell.results import parse, read
 from gaincell.results.codec import to_json
+from gaincell.results.spice import VerifyResult
 from gaincell.spice import wires
 from gaincell.spice.inputs import random_inputs, real_inputs
+from gaincell.spice.netlists.array import WireElement
 from gaincell.spice.netlists.readout import RELU, Phases, Readout
 from gaincell.spice.pulses import decided_width, pulse_width
 from gaincell.spice.rawfile import Plot
@@ -57,6 +62,30 @@ def test_inputs_repeat_and_missing_dumps_are_refused() -> None:
         real_inputs("nothing.safetensors", DESIGN)
 
 
+def test_the_time_limit_and_the_wire_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def stopped(slices: list[Any], **options: Any) -> None:
+        given.update(options, circuit=slices[0].text)
+        raise SimulationError("stopped")
+
+    curves = {"own": lambda volts: 0 * volts}
+    monkeypatch.setattr("gaincell.spice.verify.own_curve", lambda *_: curves)
+    monkeypatch.setattr("gaincell.spice.verify.run_many", stopped)
+    inputs = random_inputs(DESIGN, 0)
+    with pytest.raises(SimulationError, match="stopped"):
+        verify(technology("freepdk45"), DESIGN, inputs, columns=1, wire=WireElement(7.5), timeout=1234.0)
+    assert given["timeout"] == 1234.0
+    assert "Rb0_0 bl0 b0_0 7.5\n" in given["circuit"]
+
+
+def test_a_result_passed_where_every_check_did() -> None:
+    path = Path(__file__).parents[2] / "docs" / "results" / "spice" / "verify-freepdk45-random.json"
+    result = read(path, VerifyResult)
+    assert result.passed == all(check.passed for check in result.checks)
+    assert "passed" not in to_json(result)
+
+
 @pytest.fixture(scope="module")
 def found() -> Verified:
     return verify(technology("freepdk45"), DESIGN, random_inputs(DESIGN, 0), columns=4)
@@ -77,7 +106,7 @@ class TestSimulated:
     @pytest.mark.slow
     def test_circuit_and_model_agree(self, found: Verified) -> None:
         result = found.result
-        assert all(check.passed for check in result.checks), result.checks
+        assert result.passed, result.checks
         assert result.first.rms["own"] < 0.06e-9
         assert result.second.rms["own"] < 0.06e-9
         assert result.warnings == ()

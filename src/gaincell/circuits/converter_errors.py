@@ -75,6 +75,15 @@ class Line(NamedTuple):
     offset: Tensor
 
 
+class _Error(NamedTuple):
+    """One kind of error: its part of every line, and its part common to a sub-tile."""
+
+    own: Effect
+    own_std: float
+    common: Effect
+    common_std: float
+
+
 class ConverterErrors(NamedTuple):
     """Of one layer. Shared between calls: do not change them in place."""
 
@@ -148,23 +157,23 @@ def _converter_errors(
         kinds = ((Effect.DRIVER_GAIN, c.driver_gain_std), (Effect.DRIVER_OFFSET, c.driver_offset_std))
         driver = line(*(drawn(effect, std, KEY_ARRAY, first, row) for effect, std in kinds))
     if c.present:
-        gain = Effect.RAMP_GAIN, c.ramp_gain_std, Effect.RAMP_GAIN_OF_TILE, c.ramp_gain_tile_std
-        offset = (
-            *(Effect.COMPARATOR_OFFSET, c.comparator_offset_std),
-            *(Effect.COMPARATOR_OFFSET_OF_TILE, c.comparator_offset_tile_std),
-        )
+        gain = _Error(Effect.RAMP_GAIN, c.ramp_gain_std, Effect.RAMP_GAIN_OF_TILE, c.ramp_gain_tile_std)
+        offset = _Error(
+            Effect.COMPARATOR_OFFSET, c.comparator_offset_std,
+            Effect.COMPARATOR_OFFSET_OF_TILE, c.comparator_offset_tile_std,
+        )  # fmt: skip
         score = line(
             *(
-                drawn(own, std, KEY_ARRAY, column, first)
-                + drawn(shared, tile_std, KEY_ARRAY, tiles, first)[:, column // tile]
-                for own, std, shared, tile_std in (gain, offset)
+                drawn(error.own, error.own_std, KEY_ARRAY, column, first)
+                + drawn(error.common, error.common_std, KEY_ARRAY, tiles, first)[:, column // tile]
+                for error in (gain, offset)
             )
         )
         output = line(
             *(
-                drawn(own, std, VALUE_ARRAY, tiles[:, None], row)
-                + drawn(shared, tile_std, VALUE_ARRAY, tiles[:, None], first)
-                for own, std, shared, tile_std in (gain, offset)
+                drawn(error.own, error.own_std, VALUE_ARRAY, tiles[:, None], row)
+                + drawn(error.common, error.common_std, VALUE_ARRAY, tiles[:, None], first)
+                for error in (gain, offset)
             )
         )
     return ConverterErrors(driver, score, output)

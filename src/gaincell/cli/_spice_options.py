@@ -71,7 +71,7 @@ Seed = Annotated[int, option("Of every random choice.", "N", min=0)]
 
 @dataclass(frozen=True)
 class Circuits:
-    """What is simulated, where it operates, and on how many cores."""
+    """What is simulated, and where it operates."""
 
     models: ModelOptions = field(default_factory=ModelOptions)
     process: Annotated[str, option("Corner: nominal, fast or slow; with --lib use --section.", "CORNER")] = (

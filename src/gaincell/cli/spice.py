@@ -92,8 +92,7 @@ def mixed(
         kept = [write_text(out / name, text) for name, text in texts.items()]
         kept.append("In it: ngspice vlnggen -- -Wno-fatal sub_tile.v; ngspice -b -r out.raw circuit.cir")
     shown = (spice_tables.mixed(result), *kept)
-    passed = all(check.passed for check in result.checks)
-    show_result(result, json, *shown, figure=figure, draw=mixed_figure, passed=passed)
+    show_result(result, json, *shown, figure=figure, draw=mixed_figure, passed=result.passed)
 
 
 @app.command()
@@ -208,8 +207,8 @@ def verify(
             columns=columns, group=8 if columns > 8 else 4, transistor_readout=transistors, jobs=workers,
             stages=stages,
         )  # fmt: skip
-    shown, draw, passed = verify_tables(result), verification_figure, all(c.passed for c in result.checks)
-    show_result(result, json, *shown, figure=figure, draw=draw, passed=passed)
+    shown, draw = verify_tables(result), verification_figure
+    show_result(result, json, *shown, figure=figure, draw=draw, passed=result.passed)
 
 
 @app.command()

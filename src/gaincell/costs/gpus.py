@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from gaincell.costs.data import Sourced, all_packaged, packaged
 from gaincell.errors import InputError, RunError
@@ -87,23 +88,32 @@ def stated() -> Mapping[str, Stated]:
     return all_packaged(Stated, FILE, "stated")
 
 
-def ratios(measured: Measured, latency: Second, head_energy: Joule) -> tuple[float, float | None]:
+class Ratios(NamedTuple):
+    """A machine over gain cells. energy: None where the machine's was not measured."""
+
+    latency: float
+    energy: float | None
+
+
+def ratios(measured: Measured, latency: Second, head_energy: Joule) -> Ratios:
     """Latency and energy of a machine over those of as many heads in gain cells, which work side by side.
 
     latency: of a step, s.  head_energy: of one head, J.
     """
     energy = None if measured.energy is None else measured.energy / (measured.heads * head_energy)
-    return measured.latency / latency, energy
+    return Ratios(measured.latency / latency, energy)
 
 
-def floor(gpu: Stated, heads: int, kv_heads: int, head_dim: int, context: int) -> Measured:
-    """Reading keys and values, two bytes a number, once from memory, at the stated bandwidth and board power.
+def floor(
+    gpu: Stated, heads: int, kv_heads: int, head_dim: int, context: int, bytes_per_number: float = 2.0
+) -> Measured:
+    """Reading keys and values once from memory, at the stated bandwidth and the largest board power.
 
     The time is a lower bound only where they do not fit the GPU's L2; the energy is an upper estimate of it.
 
     heads: query heads, which share kv_heads key/value heads.  context: tokens in the cache of one sequence.
     """
-    time = 2 * kv_heads * head_dim * context * 2.0 / gpu.bandwidth
+    time = 2 * kv_heads * head_dim * context * bytes_per_number / gpu.bandwidth
     title, source = f"{gpu.title}, reading its cache once", gpu.provenance["bandwidth"].note
     return Measured(title, heads, kv_heads, head_dim, context, time, time * gpu.power, "simulated", source)
 

@@ -225,8 +225,8 @@ def comparison(
         if machine.sizes == sizes:
             cited, own = (ratios(machine, c.latency, c.energy) for c in (found.cited, found.bottom_up))
             row = replace(
-                row, latency_over_cited=cited[0], latency_over_bottom_up=own[0],
-                energy_over_cited=cited[1], energy_over_bottom_up=own[1],
+                row, latency_over_cited=cited.latency, latency_over_bottom_up=own.latency,
+                energy_over_cited=cited.energy, energy_over_bottom_up=own.energy,
             )  # fmt: skip
         rows.append(row)
     return tuple(rows)

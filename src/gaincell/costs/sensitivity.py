@@ -33,10 +33,15 @@ PARAMETERS = (
 )
 
 
-def sensitivity(head: Head) -> list[Change]:
-    """Both directions of every parameter that changes anything, the largest change of energy first."""
+def sensitivity(head: Head, share: float = SHARE) -> list[Change]:
+    """Both directions of every parameter that changes anything, the largest change of energy first.
+
+    share: by which parameters move. Raises InputError: it lies outside (0, 1).
+    """
+    if not 0 < share < 1:
+        raise InputError(f"share = {share!r} is out of range; allowed: between 0 and 1")
     start, found = of_head(head).bottom_up, []
-    for factor, (where, key) in product((1 + SHARE, 1 - SHARE), PARAMETERS):
+    for factor, (where, key) in product((1 + share, 1 - share), PARAMETERS):
         try:
             moved, by = _moved(head, where, key, factor)
             cost = of_head(moved).bottom_up

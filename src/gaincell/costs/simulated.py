@@ -30,7 +30,7 @@ T = TypeVar("T", bound=Result)
 
 
 def read_simulated(path: str | os.PathLike[str], kind: type[T], command: str) -> T:
-    """Read a result of a command. Raises InputError: it is none, or nothing was verified in it."""
+    """Read a result of a command. Raises InputError: it is none, or an RTL result without energy."""
     try:
         found = results.read(path, kind)
     except RunError as error:
@@ -79,7 +79,7 @@ def writes(found: HeadCost, simulated: WriteResult) -> SpiceWrites:
 
 
 def digital(found: HeadCost, simulated: RtlResult) -> SynthesisedDigital:
-    """One query head's share. Raises InputError: the head is another one."""
+    """One query head's share. Raises InputError: the head is another one, or its energy was not simulated."""
     head, sizes, energy = found.head, simulated.sizes, simulated.energy
     wanted, own = (head.head_dim, head.design.window, head.group), (sizes.rows, sizes.columns, sizes.group)
     if wanted != own:
@@ -87,7 +87,8 @@ def digital(found: HeadCost, simulated: RtlResult) -> SynthesisedDigital:
             f"the synthesised head has D, columns and query heads {own}, the model's heads {wanted}; "
             "synthesise such a head (gaincell rtl --head-dim, --group), or leave --rtl out"
         )
-    assert energy is not None
+    if energy is None:
+        raise InputError("the digital part has no energy; make it by gaincell rtl --verify, with yosys")
     routing = found.bottom_up.parts[DIGITAL].parts["routing"]
     beside = _beside(found, DIGITAL, energy.synthesised / sizes.group + routing.energy)
     return SynthesisedDigital(

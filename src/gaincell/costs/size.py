@@ -43,9 +43,11 @@ class ModelSize:
 
     def __post_init__(self) -> None:
         for name in (f.name for f in fields(self) if f.type == "int"):
-            number = getattr(self, name)
-            if type(number) is not int or number < (name != "sliding_window"):
-                raise InputError(f"{self.title}: {name} = {number!r} is out of range; allowed: 1 or more")
+            number, least = getattr(self, name), 0 if name == "sliding_window" else 1
+            if type(number) is not int or number < least:
+                raise InputError(
+                    f"{self.title}: {name} = {number!r} is out of range; allowed: {least} or more"
+                )
         if self.heads % self.kv_heads:
             raise InputError(
                 f"{self.title}: heads = {self.heads} is no multiple of kv_heads = {self.kv_heads}; "

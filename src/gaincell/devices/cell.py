@@ -286,8 +286,13 @@ CELL_KINDS: Mapping[str, Callable[[Mapping[str, Any]], Cell]] = {
 def named_cell(kind: str, numbers: Mapping[str, Any]) -> Cell:
     """Build a cell from the numbers of a design file.
 
-    numbers: at least those that CELL_KINDS takes for the kind, and maybe more, so that one table serves all
-    kinds; a polynomial takes coefficients (C0, ..., Cp), or c00, c01, ... c30 with v_in.
+    numbers holds at least what the kind needs and may hold more, so one table serves all kinds:
+        linear        linear_slope
+        polynomial    linear_slope and either coefficients (C0, ..., Cp) or c00, c01, ... c30 with v_in
+        x3, x5        linear_slope, span, half_span
+        sigmoid       linear_slope, span, half_span, sigmoid_steepness
+        exponential   linear_slope, span, half_span, exponential_rate
+        tabulated     linear_slope, volts, currents
     Units: linear_slope in charge units per volt, span in charge units, half_span and v_in in volts,
     sigmoid_steepness and exponential_rate in 1/volt, volts relative to V_offset, currents in charge units.
 

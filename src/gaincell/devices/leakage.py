@@ -54,10 +54,10 @@ class Leakage:
         check_ranges(
             "leakage",
             self,
-            decay_voltage=Range(-math.inf, math.inf, above=True, below=True),
+            decay_voltage=Range(-math.inf, math.inf, above=True, below=True, unit="V", optional=True),
             spread=Range(0, 3),
-            activation_energy=Range(0, math.inf, below=True),
-            reference_temperature=Range(0, math.inf, above=True, below=True),
+            activation_energy=Range(0, math.inf, below=True, unit="eV"),
+            reference_temperature=Range(0, math.inf, above=True, below=True, unit="K"),
             read_disturb=Range(0, 1, below=True),
         )
 

@@ -83,11 +83,11 @@ class Mismatch:
     dead: float = field(default=0.0, metadata=PER_CHIP)
 
     def __post_init__(self) -> None:
-        std, share, seed = Range(0, 10), Range(0, 1), Range(0, SEEDS)
+        std, share, seed = Range(0, 10), Range(0, 1), Range(0, SEEDS, whole=True)
         check_ranges(
-            "mismatch", self, gain_std=std, offset_voltage_std=std, current_offset_std=std,
-            correlation_length=Range(0, 1000), smooth_share=share, stuck_low=share, stuck_high=share,
-            dead=share, seed=seed, chip=seed,
+            "mismatch", self, gain_std=std, offset_voltage_std=Range(0, 10, unit="V"),
+            current_offset_std=std, correlation_length=Range(0, 1000, unit="cells"), smooth_share=share,
+            stuck_low=share, stuck_high=share, dead=share, seed=seed, chip=seed,
         )  # fmt: skip
         if self.stuck_low + self.stuck_high + self.dead > 1:
             raise DesignError("mismatch: stuck_low + stuck_high + dead is more than all cells")

@@ -49,12 +49,12 @@ class Writing:
         check_ranges(
             "writing",
             self,
-            error_std=Range(0, 10),
-            injection_voltage=Range(-10, 10),
+            error_std=Range(0, 10, unit="V"),
+            injection_voltage=Range(-10, 10, unit="V"),
             injection_gain=Range(-10, 10),
             discharge_residual=Range(0, 1, below=True),
-            storage_capacitance=Range(0, math.inf, above=True),
-            seed=Range(0, SEEDS),
+            storage_capacitance=Range(0, math.inf, above=True, unit="F", optional=True),
+            seed=Range(0, SEEDS, whole=True),
         )
 
     @property

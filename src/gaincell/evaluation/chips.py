@@ -31,6 +31,7 @@ from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import computing_layers, set_design
 from gaincell.progress import Progress, silent
 from gaincell.results.evaluation import ChipSpread, ScoreSpread, Strength
+from gaincell.standard_error import exp_or_infinity
 
 CONFIDENCE = 0.95
 Found = TypeVar("Found")
@@ -45,11 +46,13 @@ def perplexity_spread(
 ) -> ChipSpread:
     """Perplexities of chips beside the nominal one. within: x of the yield.  spread: what differs.
 
-    Raises InputError: the nominal one is not finite or not above 0.
+    Where one of them is infinite, the mean ratio is too, and has no interval.
     """
-    _check_nominal(nominal)
-    logs = [math.log(p / nominal) for p in perplexities]
-    interval = _student(logs)
+    if all(map(math.isfinite, (nominal, *perplexities))):
+        logs = [math.log(p / nominal) for p in perplexities]
+        ratio, interval = exp_or_infinity(float(np.mean(logs))), _student(logs)
+    else:
+        ratio, interval = math.inf, None
     passing = sum(p <= nominal * (1 + within) for p in perplexities)
     wilson = stats.binomtest(passing, len(numbers)).proportion_ci(CONFIDENCE, method="wilson")
     return ChipSpread(
@@ -57,14 +60,14 @@ def perplexity_spread(
         number=numbers,
         nominal=nominal,
         mean=float(np.mean(perplexities)),
-        ratio=math.exp(np.mean(logs)),
+        ratio=ratio,
         worst=numbers[int(np.argmax(perplexities))],
         yield_within=within,
         yield_=passing / len(numbers),
         yield_interval=(float(wilson.low), float(wilson.high)),
         spread=spread or {},
         std=_std(perplexities),
-        ratio_interval=None if interval is None else tuple(map(math.exp, interval)),
+        ratio_interval=None if interval is None else tuple(map(exp_or_infinity, interval)),
     )
 
 
@@ -93,7 +96,13 @@ def score_spread(
 
 
 def _std(values: Sequence[float]) -> float | None:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+    """Standard deviation, infinity where a float cannot hold it; None for a single value."""
+    if len(values) < 2:
+        return None
+    if math.inf in values:
+        return math.inf
+    with np.errstate(over="ignore"):
+        return float(np.std(values, ddof=1))
 
 
 def _student(values: Sequence[float]) -> tuple[float, float] | None:

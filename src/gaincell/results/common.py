@@ -97,6 +97,15 @@ class Provenance(Part):
     repriced: Repriced | None = None
 
 
+class Check(Part):
+    """A tolerance that was stated beforehand."""
+
+    name: str
+    found: Value
+    allowed: Value
+    passed: bool
+
+
 class Chip(Part):
     """A design. nonideality: its name and numbers."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, TypeAlias
 
-from gaincell.results.common import Number, Part, Result, Value, Values, Whole
+from gaincell.results.common import Check, Number, Part, Result, Values, Whole
 from gaincell.units import Hertz, Joule, Second, Volt
 
 Volts: TypeAlias = Annotated[tuple[float, ...], "V"]
@@ -122,15 +122,6 @@ class CharacterisationResult(SpiceResult, kw_only=True):
     disturb: CellDisturb
 
 
-class Check(Part):
-    """A tolerance that was stated beforehand."""
-
-    name: str
-    found: Value
-    allowed: Value
-    passed: bool
-
-
 class AffineFit(Part):
     """From the model to the simulation, of columns in range. None: too few of them, or no sign to tell."""
 
@@ -197,6 +188,11 @@ class VerifyResult(SpiceResult, kw_only=True):
     levels: Volts = ()
     checks: tuple[Check, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check did."""
+        return all(check.passed for check in self.checks)
 
     @property
     def arrays(self) -> Mapping[str, VerifiedArray]:
@@ -272,8 +268,7 @@ class InOperation(Part):
     """One array with one kind of wire.
 
     array: "first" or "second".  rms, largest: change of the charges as pulse widths.  drop: fitted; nan: the
-    change is noise, or the fit no drop that a design takes, 0 to below 1.  noise: of the integration, rms.
-    columns: that were compared.
+    change is noise, or no drop of a design (0 to below 1).  noise: of the integration.  columns: compared.
     """
 
     array: str
@@ -398,3 +393,8 @@ class MixedResult(SpiceResult, kw_only=True):
     checks: tuple[Check, ...]
     waves: MixedWaves
     warnings: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check did."""
+        return all(check.passed for check in self.checks)

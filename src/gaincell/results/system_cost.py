@@ -162,7 +162,7 @@ class Sizes(Part):
 
 
 class Timing(Part):
-    """One configuration; its numbers are those of costs.baselines.measurement.Measurement.
+    """One configuration; costs.baselines.measurement.Measurement says what the numbers are.
 
     state: clocks and limits of a GPU.
     """

@@ -24,16 +24,15 @@ from gaincell.units import Second
 
 PROGRAMS = ("yosys", "yosys-smtbmc", "z3")
 BASE = 4
-TIMEOUT: Second = 300.0
 TOP = "properties"
 
 
-def prove(modules: Mapping[str, str], parameters: Parameters) -> bool:
+def prove(modules: Mapping[str, str], parameters: Parameters, *, timeout: Second = 300.0) -> bool:
     """Whether all properties hold of the Verilog of a head.
 
     Raises:
         InputError: a program is not installed.
-        SimulationError: one fails, or takes longer than TIMEOUT.
+        SimulationError: one fails, or takes longer than `timeout`.
     """
     programs.require(*PROGRAMS)
     sources = ("sequencer", "write_address_controller")
@@ -46,14 +45,14 @@ def prove(modules: Mapping[str, str], parameters: Parameters) -> bool:
         script = f"read_verilog {files}; read_verilog -formal -sv {TOP}.sv; prep -flatten -top {TOP}; "
         programs.run(["yosys", "-q", "-p", script + "async2sync; write_smt2 -wires model.smt2"], folder)
         prover = f"yosys-smtbmc -s z3 --noprogress -t {BASE}".split()
-        said = [_checked([*prover, *how, "model.smt2"], folder) for how in ((), ("-i",))]
+        said = [_checked([*prover, *how, "model.smt2"], folder, timeout) for how in ((), ("-i",))]
     return all("Status: PASSED" in text for text in said)
 
 
-def _checked(command: list[str], folder: Path) -> str:
+def _checked(command: list[str], folder: Path, timeout: Second) -> str:
     """What a solver says; that it found a counterexample is no failure of its own."""
     try:
-        return programs.run(command, folder, timeout=TIMEOUT)
+        return programs.run(command, folder, timeout=timeout)
     except SimulationError as error:
         if "Status: FAILED" in str(error):
             return str(error)

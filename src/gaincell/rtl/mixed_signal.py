@@ -65,7 +65,6 @@ SETTLED = 0.75
 """When a period's wires are read: this share of it."""
 POINTS = 800
 """Of a waveform in the result."""
-TIMEOUT: Second = 7200.0
 LINES = 3
 """Rows and columns whose waveforms are kept."""
 LOGIC = ("discharge_key", "gate_key_0", "word", "phi", "late_count", "pulse", "negative")
@@ -88,11 +87,12 @@ def simulate_sub_tile(
     tokens: int = 12,
     corner: Corner | None = None,
     seed: int = 0,
+    timeout: Second = 7200.0,
     stages: StageProgress = silent_stages,
 ) -> Simulated:
     """Random codes through a sub-tile of size x size, which is the whole ring.
 
-    command: the command line, for the provenance.
+    command: the command line, for the provenance.  timeout: of ngspice, s.
 
     Raises:
         InputError: a design without these circuits; no more tokens than columns.
@@ -118,7 +118,7 @@ def simulate_sub_tile(
     stages("ngspice")(0, 1, {})
     with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
         library = compile_library(verilog, Path(name))
-        done = run(replace(circuit, libraries={LIBRARY: library}), timeout=TIMEOUT)
+        done = run(replace(circuit, libraries={LIBRARY: library}), timeout=timeout)
     d, vdd = p.design, site.vdd
     injected = _with_injection(d, stored_levels(site, d, DAC), vdd)
     ideal, expected = (_head_codes(digital, scales, chip) for chip in (d, injected))

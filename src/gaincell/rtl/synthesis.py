@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from gaincell.errors import InputError, SimulationError
 from gaincell.rtl import programs
 from gaincell.rtl.verilog import Design
+from gaincell.units import Second
 
 Bits = NDArray[np.bool_]
 OPERATIONS: Mapping[str, Callable[[Bits, Bits], Bits]] = {
@@ -80,7 +81,7 @@ class Mapped:
     area: float
 
 
-def synthesise(design: Design) -> Synthesis:
+def synthesise(design: Design, *, timeout: Second = 600.0) -> Synthesis:
     """Generic gates. Raises InputError without yosys, SimulationError where it fails."""
     script = f"""
         dfflegalize {" ".join(f"-cell {kind} x" for kind in FLIP_FLOPS)}
@@ -90,7 +91,7 @@ def synthesise(design: Design) -> Synthesis:
         tee -q -o depth.txt ltp -noff
         write_json netlist.json
     """
-    written, depth = _run(design, script, ("netlist.json", "depth.txt"))
+    written, depth = _run(design, script, ("netlist.json", "depth.txt"), timeout)
     netlist, depths = json.loads(written)["modules"], dict(DEPTH.findall(depth))
     placed = Counter(cell["type"] for cell in netlist[design.top]["cells"].values())
     found = []
@@ -111,7 +112,7 @@ def check_liberty(liberty: Path) -> None:
         raise InputError(f"--liberty {liberty}: there is no such file; give a Liberty file (.lib)")
 
 
-def map_to_library(design: Design, liberty: Path) -> Mapped:
+def map_to_library(design: Design, liberty: Path, *, timeout: Second = 600.0) -> Mapped:
     """Cells of a Liberty file.
 
     Raises:
@@ -126,7 +127,7 @@ def map_to_library(design: Design, liberty: Path) -> Mapped:
         tee -q -o stat.json stat -json -liberty cells.lib
     """
     try:
-        (statistics,) = _run(design, script, ("stat.json",), liberty)
+        (statistics,) = _run(design, script, ("stat.json",), timeout, liberty)
     except SimulationError as error:
         raise InputError(f"--liberty {liberty.name} cannot be mapped to: {error}") from None
     found = json.loads(statistics)["design"]
@@ -139,7 +140,9 @@ def map_to_library(design: Design, liberty: Path) -> Mapped:
     return Mapped(cells, float(found["area"]))
 
 
-def _run(design: Design, script: str, wanted: Sequence[str], liberty: Path | None = None) -> list[str]:
+def _run(
+    design: Design, script: str, wanted: Sequence[str], timeout: Second, liberty: Path | None = None
+) -> list[str]:
     """The texts of the files that a script writes, having read the Verilog."""
     programs.require("yosys")
     sources = " ".join(f"{module}.v" for module in design.modules)
@@ -158,5 +161,5 @@ def _run(design: Design, script: str, wanted: Sequence[str], liberty: Path | Non
         if liberty is not None:
             (folder / "cells.lib").write_bytes(liberty.read_bytes())
         (folder / "synthesise.ys").write_text(whole, encoding="utf-8")
-        programs.run(["yosys", "-q", "-s", "synthesise.ys"], folder)
+        programs.run(["yosys", "-q", "-s", "synthesise.ys"], folder, timeout=timeout)
         return [(folder / file).read_text(encoding="utf-8") for file in wanted]

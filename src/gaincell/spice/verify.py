@@ -34,11 +34,10 @@ import numpy as np
 from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.results.common import Value
+from gaincell.results.common import Check, Value
 from gaincell.results.spice import (
     AffineFit,
     ArrayEnergy,
-    Check,
     EnergyResult,
     EnergyRun,
     ReadEnergy,
@@ -48,7 +47,7 @@ from gaincell.results.spice import (
 )
 from gaincell.spice.characterise import LEVELS, read_charge
 from gaincell.spice.inputs import Inputs
-from gaincell.spice.netlists.array import array_slice
+from gaincell.spice.netlists.array import WireElement, array_slice
 from gaincell.spice.netlists.cell import curve_bench
 from gaincell.spice.netlists.readout import RELU, SIGNED, Phases, Readout
 from gaincell.spice.pulses import decided_width, sourced, supplied, touched_rail, transistor_width
@@ -58,7 +57,6 @@ from gaincell.spice.runner import run, run_many
 from gaincell.spice.technology import Corner, Site, Technology
 from gaincell.units import Second
 
-TIMEOUT: Second = 900.0
 CURVES = ("own", "cubic", "linear", "static")
 CUBIC = "first: rms against its cubic"
 TOLERANCES: Mapping[str, tuple[float, str]] = {
@@ -107,7 +105,9 @@ def verify(
     group: int = 4,
     transistor_readout: bool = False,
     written: Wave | None = None,
+    wire: WireElement | None = None,
     jobs: int | None = None,
+    timeout: Second = 900.0,
     stages: StageProgress = silent_stages,
 ) -> Verified:
     """Simulate both arrays and compare.
@@ -115,6 +115,7 @@ def verify(
     command, seed: for the provenance.
     columns: lines of each array that are simulated.  group: lines in one netlist.
     written: what a write path stores of every code, V; None: ideal levels.
+    wire: of word and bit lines; None: that of `array_slice`.  timeout: of each netlist, s.
 
     Raises InputError for columns out of range and designs without circuits, SimulationError for what
     ngspice cannot do.
@@ -127,7 +128,9 @@ def verify(
     curves = own_curve(site, design)
     ideal = np.linspace(0, site.vdd, design.storage_levels or 8)
     levels = ideal if written is None else written
-    bench = _Bench(site, design, inputs, levels, columns, group, transistor_readout, jobs, stages)
+    bench = _Bench(
+        site, design, inputs, levels, columns, group, transistor_readout, wire, jobs, timeout, stages
+    )  # fmt: skip
     longest = bench.phases.longest
     models = {name: bench.chained(curve, levels) for name, curve in curves.items()}
     model1, model2 = ({name: pair[n] for name, pair in models.items()} for n in (0, 1))
@@ -247,7 +250,9 @@ class _Bench:
     columns: int
     group: int
     transistors: bool
+    wire: WireElement | None
     jobs: int | None
+    timeout: Second
     stages: StageProgress
 
     @property
@@ -268,11 +273,12 @@ class _Bench:
         slices = [
             array_slice(
                 self.site, self.levels[codes[:, a:b]].tolist(), pulses.tolist(), readout,
-                phases=phases, before=a, columns=all_lines, transistor_readout=self.transistors,
+                phases=phases, word_wire=self.wire, bit_wire=self.wire, before=a, columns=all_lines,
+                transistor_readout=self.transistors,
             )
             for a, b in spans
         ]  # fmt: skip
-        done = run_many(slices, jobs=self.jobs, timeout=TIMEOUT, progress=self.stages(title))
+        done = run_many(slices, jobs=self.jobs, timeout=self.timeout, progress=self.stages(title))
         widths = [
             transistor_width(simulation.plot, c, kind, phases, self.site.vdd)
             if self.transistors
