@@ -8,7 +8,16 @@ from typing import Annotated, Literal
 import typer
 
 from gaincell.cli import _spice_options as options
-from gaincell.cli._json import FigureFile, JsonFile, check_apart, command_line, directory, output, show_result
+from gaincell.cli._json import (
+    FigureFile,
+    JsonFile,
+    check_apart,
+    command_line,
+    directory,
+    output,
+    show,
+    show_result,
+)
 from gaincell.cli._options import check_needed, chip_of, flag, needing_amaranth, option, with_groups
 from gaincell.cli._spice_options import simulating
 from gaincell.cli._spice_tables import cell_table, energy_table, verify_tables, wire_tables
@@ -86,14 +95,13 @@ def mixed(
             technology, chip, command_line(), size=head_dim, tokens=tokens, corner=where, seed=seed,
             stages=stages,
         )  # fmt: skip
-    kept: list[object] = []
+    show_result(result, json, spice_tables.mixed(result), figure=figure, draw=mixed_figure)
     if out is not None:
         texts = {"circuit.cir": circuit.text, "sub_tile.v": verilog, **circuit.files}
-        kept = [write_text(out / name, text) for name, text in texts.items()]
-        kept.append("In it: ngspice vlnggen -- -Wno-fatal sub_tile.v; ngspice -b -r out.raw circuit.cir")
-    shown = (spice_tables.mixed(result), *kept)
-    passed = all(check.passed for check in result.checks)
-    show_result(result, json, *shown, figure=figure, draw=mixed_figure, passed=passed)
+        show(*(write_text(out / name, text) for name, text in texts.items()))
+        show("In it: ngspice vlnggen -- -Wno-fatal sub_tile.v; ngspice -b -r out.raw circuit.cir")
+    if not all(check.passed for check in result.checks):
+        raise typer.Exit(1)
 
 
 @app.command()
