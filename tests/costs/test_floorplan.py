@@ -161,10 +161,17 @@ def test_grid() -> None:
     assert best_columns(7, 1.0, 1.0) in (1, 7)
 
 
-@pytest.mark.parametrize("window", [1000, 63])
-def test_windows_that_cannot_be_tiled(window: int) -> None:
-    with pytest.raises(DesignError, match=f"does not divide window = {window}; allowed: a window that is a"):
-        head(window=window)
+@pytest.mark.parametrize(
+    ("window", "tile", "message"),
+    [
+        (1000, 64, "does not divide window = 1000; allowed: a window that is a"),
+        (63, 64, "does not divide window = 63; allowed: a window that is a"),
+        (64, 0, "tile = 0 is out of range; allowed: 1 to"),
+    ],
+)
+def test_windows_that_cannot_be_tiled(window: int, tile: int, message: str) -> None:
+    with pytest.raises(DesignError, match=message):
+        head(window=window, tile=tile)
     assert blocks_of(head(window=1024)).tiles == 16
 
 

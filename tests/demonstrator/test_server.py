@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -52,6 +53,22 @@ def test_the_page_and_its_parts(client: Client) -> None:
     assert (about["model"], about["layers"], about["heads"], about["window"]) == ("tiny", 6, [4] * 6, 1024)
     assert about["chip"] == CHIP
     assert client.ask("GET", "/api/nothing")[0] == 404
+
+
+def test_the_page_behind_a_proxy_with_a_root_path(pair: Pair) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "scheme": "http", "query_string": b"", "root_path": "/chip",
+             "path": "/chip/style.css", "headers": [(b"host", b"localhost")]}  # fmt: skip
+    asyncio.run(application.application(pair, pages=1)(scope, receive, send))
+    assert sent[0]["status"] == 200
+    assert sent[1]["body"]
 
 
 def test_a_text_is_written(client: Client) -> None:

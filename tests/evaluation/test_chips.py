@@ -11,11 +11,13 @@ import pytest
 import torch
 from scipy import stats
 from tests.micro import micro_design, micro_llama
+from typer.testing import CliRunner
 
 from gaincell.circuits.charge_to_pulse import ChargeToPulse
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
+from gaincell.cli import app
 from gaincell.cli._options import fraction
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
@@ -314,6 +316,25 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     unlike = compare({"software": a, "other": run([1.0], [-1.0], [[-1.0, 2.0]], "y")})
     assert unlike.rows["other"]["piqa", "acc"].difference is None
     assert "No difference where the items are others" in " ".join(unlike.notes)
+
+
+def test_texts_of_the_table_are_written_before_its_figure(tmp_path: Path) -> None:
+    """Bits per byte have no panel, so there is nothing to draw."""
+    from gaincell.results import read, write
+    from gaincell.results.common import Value
+    from gaincell.results.evaluation import Metric, TaskScores, TasksResult
+
+    items = {"bits_per_byte": ([-10.0, 5.0], [-12.0, 4.0])}
+    metrics = {"bits_per_byte": Metric(Value(3.5, "bit/byte", "simulated"))}
+    scores = TaskScores("wikitext2", "1", "all", 2, 2, "x", metrics, items)
+    write(replace(read(SCORES, TasksResult), tasks=(scores,)), tmp_path / "scores.json")
+    places = {name: str(tmp_path / f"table.{name}") for name in ("csv", "latex", "markdown", "json")}
+    options = [word for name, place in places.items() for word in (f"--{name}", place)]
+    figure = ["--figure", str(tmp_path / "table.png")]
+    found = CliRunner().invoke(app, ["table", str(tmp_path / "scores.json"), *options, *figure])
+    assert found.exit_code == 2
+    assert "no accuracies and no perplexities to draw" in found.output
+    assert all(Path(place).is_file() for place in places.values())
 
 
 def test_a_constraint_that_no_loss_depends_on_is_not_exercised(tokens: torch.Tensor) -> None:

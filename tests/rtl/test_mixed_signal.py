@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +16,9 @@ from tests.rtl.heads import AMARANTH, needs
 from gaincell.chips.design_file import load_design
 from gaincell.cli import main
 from gaincell.errors import InputError
-from gaincell.results import parse
+from gaincell.results import parse, read
 from gaincell.results.codec import to_json
+from gaincell.results.spice import MixedResult
 from gaincell.spice.netlists.sub_tile import ARRAYS, inputs, outputs
 from gaincell.spice.rawfile import Plot
 from gaincell.spice.runner import available
@@ -98,6 +101,31 @@ def test_without_ngspice_the_package_is_named(
     monkeypatch.setattr(shutil, "which", lambda program: None)
     assert call("--head-dim", 2, "--tokens", 3) == 2
     assert "package 'ngspice'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("passes", "left"), [(True, 0), (False, 1)])
+def test_the_result_is_written_before_the_circuit(
+    passes: bool, left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A simulation of minutes is not lost where the circuit cannot be written, or where a check fails."""
+    file, out = tmp_path / "mixed.json", tmp_path / "out"
+    kept = Path(__file__).parents[2] / "docs" / "results" / "spice" / "mixed-freepdk45.json"
+    found = read(kept, MixedResult)
+    found = replace(found, checks=tuple(replace(check, passed=passes) for check in found.checks))
+    circuit = SimpleNamespace(text="circuit", files={})
+    monkeypatch.setattr(
+        "gaincell.rtl.mixed_signal.simulate_sub_tile", lambda *_, **__: (found, circuit, "verilog")
+    )
+    assert call("--json", file, "--out", out) == left
+    assert {path.name for path in out.iterdir()} == {"circuit.cir", "sub_tile.v"}
+    file.unlink()
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("gaincell.cli.spice.write_text", full)
+    assert call("--json", file, "--out", out) == 2
+    assert file.is_file()
 
 
 @pytest.mark.slow

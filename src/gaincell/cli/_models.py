@@ -62,7 +62,13 @@ def load_evaluated(
     stage: str | None = None,
     refusal: str = "",
 ) -> tuple[LoadedModel, str]:
-    """The same of any model, with another chip, cell, window or other latency. refusal: of software."""
+    """A model in arrays or in software, with another chip, cell, window or other latency where one is given,
+    and in words what it is, which is printed.
+
+    refusal: the message of InputError for a model in software; empty where software is allowed.
+
+    Raises GaincellError.
+    """
     dtype = computing.weights if isinstance(computing, ComputingAnywhere) else torch.float32
     loaded = load_model(model, dtype, stage)
     software = not attached_layers(loaded.model)

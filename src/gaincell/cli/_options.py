@@ -250,10 +250,12 @@ def choose_chip(model: str, design: str | None, cell: str | None = None) -> Desi
 def chip_of(design: str | Path | Design, cell: str | None = None, window: int | None = None) -> Design:
     """A chip by its name, with another cell or window where one is given. Raises GaincellError."""
     from gaincell.chips.design_file import load_design
-    from gaincell.chips.device import with_cell
 
     chip = load_design(design)
-    chip = chip if cell is None else with_cell(chip, cell)
+    if cell is not None:
+        from gaincell.chips.device import with_cell
+
+        chip = with_cell(chip, cell)
     return chip if window is None else chip.replace(window=window)
 
 

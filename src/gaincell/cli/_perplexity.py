@@ -38,8 +38,16 @@ def evaluate(asked: Evaluation, model: str, computing: ComputingAnywhere) -> tup
     window, tasks = window_of_rolling(asked.protocol), asked.harness.tasks is not None
     text = None if tasks or window is not None else open_text(asked.text or "sample")
     refusal = f"{model} is in software and has no chip that could idle; give a RUN" if asked.pauses else ""
-    chip = (asked.design, asked.cell, asked.window, asked.other_latency)
-    loaded, gains = load_evaluated(model, computing, *chip, stage=asked.stage, refusal=refusal)
+    loaded, gains = load_evaluated(
+        model,
+        computing,
+        design=asked.design,
+        cell=asked.cell,
+        window=asked.window,
+        other_latency=asked.other_latency,
+        stage=asked.stage,
+        refusal=refusal,
+    )
     found: tuple[Rows, of.EvaluationResult]
     with progress_bars() as progress:
         if text is not None:
@@ -60,7 +68,7 @@ def evaluate(asked: Evaluation, model: str, computing: ComputingAnywhere) -> tup
 def _of_text(
     asked: Evaluation, loaded: LoadedModel, text: Text, progress: StageProgress
 ) -> tuple[Rows, of.EvaluationResult]:
-    """The same of a text as one stream of tokens."""
+    """Table and result of an evaluation that reads a text as one stream of tokens. Raises GaincellError."""
     protocol = asked.protocol or default_protocol(loaded.model)
     length, _ = window_and_stride(protocol)
     check_length(loaded.model, length)

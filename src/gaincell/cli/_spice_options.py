@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gaincell.cli._options import check_needed, chip_of, flag, option
-from gaincell.cli._progress import progress_bars
 from gaincell.errors import InputError
 from gaincell.progress import StageProgress
 
@@ -108,6 +107,7 @@ class DumpOptions:
 @contextmanager
 def simulating() -> Iterator[StageProgress]:
     """Progress bars; simulations end with the command, by SIGTERM too; every warning of ngspice once."""
+    from gaincell.cli._progress import progress_bars
     from gaincell.spice.runner import SimulationWarning
 
     shown: set[str] = set()

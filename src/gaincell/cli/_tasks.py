@@ -114,8 +114,6 @@ def _short(items: list[Any]) -> tuple[Any, ...]:
 
 def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
     """Where results of this very model, chip, implementation and code are kept."""
-    from gaincell.integrations.hf.attach import attached_layers
-
     layers = attached_layers(loaded.model)
     dtype = next(loaded.model.parameters()).dtype
     parts = [

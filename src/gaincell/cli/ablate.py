@@ -9,9 +9,6 @@ import typer
 from gaincell.cli import _options as options
 from gaincell.cli._json import FigureFile, JsonFile, show_result
 from gaincell.cli._options import fraction, option
-from gaincell.cli._progress import progress_bars
-from gaincell.results.evaluation import AblationResult
-from gaincell.text import open_text
 
 app = typer.Typer()
 
@@ -42,12 +39,15 @@ def ablate(
     """
     computing.start()
     from gaincell.cli._models import load_run, result
+    from gaincell.cli._progress import progress_bars
     from gaincell.devices.variability import Mismatch
     from gaincell.evaluation.ablation import ablate as run_ablation
     from gaincell.evaluation.perplexity import default_protocol, window_and_stride
     from gaincell.integrations.hf.attach import attached_layers, set_design
     from gaincell.integrations.hf.context import check_length, read_tokens
     from gaincell.reports.evaluation import ablation_figure, ablation_rows
+    from gaincell.results.evaluation import AblationResult
+    from gaincell.text import open_text
 
     if protocol is not None:
         window_and_stride(protocol)
@@ -63,7 +63,8 @@ def ablate(
         reading = progress("read and tokenise the text")
         tokens = read_tokens(loaded, found_text, "evaluation", limit or None, reading, block=length)
         found = run_ablation(loaded.model, tokens, protocol, progress("evaluate"))
-    words = {"command": "ablate", "text": found_text.name, "gains": gains}
-    head = result(loaded, found.protocol, tokens, **words, stage=stage)
+    head = result(
+        loaded, found.protocol, tokens, command="ablate", text=found_text.name, gains=gains, stage=stage
+    )
     entry = AblationResult(**vars(head), ablation=found.rows)
     show_result(entry, json, ablation_rows(entry, run), figure=figure, draw=ablation_figure)

@@ -9,7 +9,6 @@ import typer
 from gaincell.cli import _options as options
 from gaincell.cli._json import FigureFile, JsonFile, show_result
 from gaincell.cli._options import option
-from gaincell.results.evaluation import ActivityResult
 
 app = typer.Typer()
 
@@ -44,13 +43,13 @@ def activity(
     options.use(threads, device)
     from gaincell.cli._models import observe_model, result
     from gaincell.reports.heads import activity_figure, activity_rows, sparsity_line
+    from gaincell.results.evaluation import ActivityResult
 
     chip = None if design is None else options.chip_of(design)
     seen = observe_model(model, chip, text, tokens, sequences, batch=batch, device=device)
     protocol = f"{len(seen.ids)} x {seen.ids.shape[1]} tokens, each sequence from empty arrays"
     loaded, how = seen.ready
-    words = {"command": "activity", "text": seen.text, "gains": how}
-    head = result(loaded, protocol, seen.ids.flatten(), **words)
+    head = result(loaded, protocol, seen.ids.flatten(), command="activity", text=seen.text, gains=how)
     entry = ActivityResult(**vars(head), activity=seen.found)
     typer.echo(f"{model}: {how}")
     shown = (activity_rows(entry, model), sparsity_line(entry))

@@ -11,15 +11,13 @@ import typer
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
 from gaincell.cli._options import option
-from gaincell.cli._progress import progress_bars
 from gaincell.errors import InputError
-from gaincell.reports.tables import adaptation_lines, perplexity_table
 
 app = typer.Typer()
 
 
 @dataclass(frozen=True)
-class Adaptation:
+class AdaptOptions:
     """How gains and offsets are adapted; fields as those of `gaincell.mapping.readapt.AdaptSettings`."""
 
     method: Annotated[
@@ -44,7 +42,7 @@ class Adaptation:
     evaluation_tokens: options.Limit = 16_384
     calibration_tokens: options.CalibrationTokens = 16_384
 
-    def checked(self) -> Adaptation:
+    def checked(self) -> AdaptOptions:
         """With what follows from the method. Raises InputError for what has no effect with it."""
         for given, name, does in (
             (self.rule == "released", "--rule", "--rule released stops"),
@@ -64,7 +62,7 @@ def adapt(
     model: options.ModelInArrays,
     cell: options.CellName = None,
     design: Annotated[str | None, option("Chip; by default that of the RUN.", "DESIGN")] = None,
-    adaptation: Adaptation,
+    adaptation: AdaptOptions,
     out: Annotated[Path | None, directory("Also save the adapted model and its figures here.", "RUN")] = None,
     computing: options.ComputingAnywhere,
     json: JsonFile = None,
@@ -89,8 +87,10 @@ def adapt(
     Example: gaincell adapt runs/tiny --cell sigmoid --method published --out runs/tiny-sigmoid
     """
     computing.start()
+    from gaincell.cli._progress import progress_bars
     from gaincell.mapping.readapt import AdaptSettings, adapt_model
     from gaincell.mapping.ready import find_start
+    from gaincell.reports.tables import adaptation_lines, perplexity_table
 
     settings = AdaptSettings(
         model=model,

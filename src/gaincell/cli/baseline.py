@@ -9,14 +9,12 @@ import typer
 from gaincell.cli import _options as options
 from gaincell.cli._json import FigureFile, JsonFile, command_line, show_result
 from gaincell.cli._options import LARGEST_SEED, option
-from gaincell.cli._progress import progress_bars
 from gaincell.errors import InputError
 from gaincell.quantity import whole_number
-from gaincell.results.provenance import made
-from gaincell.results.system_cost import BaselineResult, Sizes, Timed
 
 if TYPE_CHECKING:
     from gaincell.costs.baselines import Sweep
+    from gaincell.results.system_cost import Timed
 
 app = typer.Typer()
 
@@ -67,17 +65,29 @@ def baseline(
     options.use(threads, device)
     import torch
 
+    from gaincell.cli._progress import progress_bars
     from gaincell.costs.baselines import sweep
     from gaincell.reports import baseline as report
+    from gaincell.results.provenance import made
+    from gaincell.results.system_cost import BaselineResult, Sizes
 
     chosen = None if implementations is None else _pairs(implementations)
     sizes = Sizes(heads, kv_heads or heads, head_dim)
-    numbers = _numbers(batches, "--batch"), _numbers(contexts, "--context")
+    asked_batches, asked_contexts = _numbers(batches, "--batch"), _numbers(contexts, "--context")
     with progress_bars() as progress:
         found = sweep(
-            chosen, *numbers, heads, kv_heads, head_dim, device, progress("measure"),
-            runs=runs, seconds=seconds, seed=seed,
-        )  # fmt: skip
+            chosen,
+            batches=asked_batches,
+            contexts=asked_contexts,
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            device=device,
+            progress=progress("measure"),
+            runs=runs,
+            seconds=seconds,
+            seed=seed,
+        )
     on_gpu = torch.device(device).type == "cuda"
     entry = BaselineResult(
         command="baseline",
@@ -101,6 +111,7 @@ def _machines(found: Sweep) -> list[Timed]:
     from gaincell.costs.baselines.grid import fastest
     from gaincell.costs.data import FOLDER, read_toml
     from gaincell.costs.gpus import FILE, published
+    from gaincell.results.system_cost import Timed
 
     raw = read_toml(FOLDER / FILE)["measured"]
     batches = {name: int(entry["batch"]["value"]) for name, entry in raw.items()}

@@ -12,7 +12,6 @@ import typer
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
 from gaincell.cli._options import flag, option
-from gaincell.cli._progress import kept_in, progress_bars
 
 app = typer.Typer()
 
@@ -87,6 +86,7 @@ def codesign(
     trained = "training of weights, without --no-weights"
     options.check_needed(context, ("--learning-rate",), trained, training.weights)
     computing.start()
+    from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.mapping.codesign import CodesignSettings, codesign_model
     from gaincell.mapping.ready import find_start
     from gaincell.reports.codesign import learned_lines

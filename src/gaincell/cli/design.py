@@ -44,7 +44,7 @@ def list_(json: JsonFile = None) -> None:
     known = [
         {"name": d.name, "cell": d.cell.name, "hash": d.hash, "description": d.description} for d in designs
     ]
-    table = Table(*known[0])
+    table = Table("name", "cell", "hash", "description")
     for entry in known:
         table.add_row(*entry.values())
     show_result(known, json, table)

@@ -14,11 +14,11 @@ from rich.table import Table
 from gaincell.cli._json import JsonFile, check_apart, check_output, command_line, output, show_result
 from gaincell.cli._options import argument, bounds, check_needed, chip_of, flag, option, with_groups
 from gaincell.errors import InputError
-from gaincell.reports.tables import Rows
 
 if TYPE_CHECKING:
     from gaincell.devices.columns import Columns
     from gaincell.quantity import Quantity
+    from gaincell.reports.tables import Rows
     from gaincell.results.device import DeviceResult
 
 SHOWN_NUMBERS = 6
@@ -182,6 +182,8 @@ def show(
 
 def _matrix_tables(covariance: Mapping[str, Any]) -> list[Rows]:
     """The covariance of the coefficients, where there is one."""
+    from gaincell.reports.tables import Rows
+
     rows: Sequence[Sequence[float]] = covariance.get("coefficients", ())
     orders = [f"C{p}" for p in range(len(rows))]
     shown = [(order, *(f"{entry:.3g}" for entry in row)) for order, row in zip(orders, rows, strict=True)]
@@ -198,6 +200,8 @@ def _readable(quantity: Quantity) -> str:
 
 def _fit_table(result: DeviceResult) -> Rows:
     """The fit for people: value and 95 % confidence interval."""
+    from gaincell.reports.tables import Rows
+
     rows = []
     for key, entry in result.fit.items():
         if not isinstance(entry.value, tuple):  # a matrix is a table of its own

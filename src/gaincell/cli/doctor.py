@@ -17,7 +17,6 @@ from rich.table import Table
 
 from gaincell.cli._json import JsonFile, show_result
 from gaincell.errors import InputError
-from gaincell.results.provenance import hardware
 
 app = typer.Typer()
 
@@ -176,6 +175,8 @@ def _gpu() -> Finding:
 
 def _machine() -> Finding:
     """Processor, threads and memory."""
+    from gaincell.results.provenance import hardware
+
     here = hardware()
     memory = f", {here.memory_bytes / 2**30:.1f} GiB" if here.memory_bytes else ""
     return Finding("machine", f"{here.cores} cores{memory}", note=f"{here.cpu}; torch uses {here.threads}")

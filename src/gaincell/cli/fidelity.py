@@ -9,10 +9,7 @@ import typer
 from gaincell.cli import _options as options
 from gaincell.cli._json import FigureFile, JsonFile, show_result
 from gaincell.cli._options import option
-from gaincell.cli._progress import progress_bars
 from gaincell.errors import InputError
-from gaincell.results.evaluation import FidelityResult
-from gaincell.text import open_text
 
 app = typer.Typer()
 TOKENS = 512
@@ -54,12 +51,15 @@ def fidelity(
     """
     computing.start()
     from gaincell.cli._models import load_run, read_blocks, result
+    from gaincell.cli._progress import progress_bars
     from gaincell.evaluation.fidelity import fidelity as compare_heads
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.integrations.hf.context import check_length, default_length
     from gaincell.integrations.hf.models import load_model, load_software
     from gaincell.integrations.hf.placement import place_model
     from gaincell.reports.heads import fidelity_figure, fidelity_rows
+    from gaincell.results.evaluation import FidelityResult
+    from gaincell.text import open_text
 
     found_text = open_text(text)
     loaded, gains = load_run(run, "fidelity", design, stage, computing)
@@ -81,7 +81,8 @@ def fidelity(
         ids = read_blocks(loaded, found_text, tokens, sequences, progress)
         found = compare_heads(loaded.model, base, ids, linear=of_linear, progress=progress("compare heads"))
     protocol = f"{len(ids)} x {tokens} tokens, hidden states of the pretrained model, {found.queries} queries"
-    words = {"command": "fidelity", "text": found_text.name, "gains": gains}
-    head = result(loaded, protocol, ids.flatten(), **words, stage=stage)
+    head = result(
+        loaded, protocol, ids.flatten(), command="fidelity", text=found_text.name, gains=gains, stage=stage
+    )
     entry = FidelityResult(**vars(head), fidelity=found.tables)
     show_result(entry, json, fidelity_rows(entry, run), figure=figure, draw=fidelity_figure)

@@ -5,18 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, write_json
 from gaincell.cli._options import LARGEST_SEED, check_needed, option
-from gaincell.cli._progress import progress_bars
 from gaincell.errors import InputError
-from gaincell.results.common import NamedModel
-from gaincell.results.provenance import made
-from gaincell.results.simulation import GenerationResult
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,8 +27,16 @@ LEAST_TEMPERATURE = 1e-3
 """Below it logits overflow before anything else than the likeliest token is drawn."""
 
 
+class Loaded(NamedTuple):
+    """ready: the model in its arrays.  cache: its ring, empty.  ids: the prompt's tokens."""
+
+    ready: Ready
+    cache: RingCache
+    ids: Tensor
+
+
 @dataclass(frozen=True)
-class Writing:
+class GenerateOptions:
     """What is written, and on which chip."""
 
     prompt: Annotated[str, option("Beginning of the text.", "TEXT")]
@@ -57,8 +61,9 @@ class Writing:
             )
         check_needed(context, ("--seed",), "sampling, at a --temperature above 0", self.temperature > 0)
 
-    def load(self, model: str, computing: options.ComputingAnywhere) -> tuple[Ready, RingCache, Tensor]:
-        """The model, its empty cache, and the prompt's tokens. Raises GaincellError."""
+    def load(self, model: str, computing: options.ComputingAnywhere) -> Loaded:
+        """The model and its prompt, nothing read yet. Raises GaincellError."""
+        from gaincell.cli._progress import progress_bars
         from gaincell.integrations.hf.cache import RingCache
         from gaincell.integrations.hf.chip import change_chip
         from gaincell.integrations.hf.context import check_ids
@@ -79,7 +84,7 @@ class Writing:
         check_ids(loaded.model, ids)
         check_positions(loaded.model, ids.shape[1] + self.tokens)
         change_chip(loaded.model, other_latency=self.other_latency)
-        return ready, RingCache(loaded.model, policy), ids
+        return Loaded(ready, RingCache(loaded.model, policy), ids)
 
     def write(self, ready: Ready, cache: RingCache, ids: Tensor) -> str:
         """The text, written to stdout as it comes."""
@@ -121,7 +126,7 @@ def generate(
     context: typer.Context,
     *,
     model: options.ModelOrRun,
-    asked: Writing,
+    asked: GenerateOptions,
     computing: options.ComputingAnywhere,
     json: JsonFile = None,
 ) -> None:
@@ -146,6 +151,9 @@ def generate(
     asked.check(context)
     computing.start()
     from gaincell.mapping.summary import base_name, chip_of
+    from gaincell.results.common import NamedModel
+    from gaincell.results.provenance import made
+    from gaincell.results.simulation import GenerationResult
 
     ready, cache, ids = asked.load(model, computing)
     started = time.perf_counter()

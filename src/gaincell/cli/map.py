@@ -11,14 +11,12 @@ import typer
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, run_folder, show_result
 from gaincell.cli._options import argument, option
-from gaincell.cli._progress import kept_in, progress_bars
-from gaincell.reports.tables import adaptation_lines, perplexity_table
 
 app = typer.Typer()
 
 
 @dataclass(frozen=True)
-class Mapping:
+class MapOptions:
     """What is read, and how models are trained; fields as those of `mapping.settings.MapSettings`."""
 
     text: options.TextName = "sample"
@@ -52,7 +50,7 @@ def map_(
     model: Annotated[str, argument(f"{options.MODEL_HELP}.", "MODEL")],
     design: options.DesignName = "leroux2025",
     cell: options.CellName = None,
-    asked: Mapping,
+    asked: MapOptions,
     out: Annotated[Path | None, directory("Directory of results; by default runs/MODEL.", "RUN")] = None,
     track: options.TrackName = None,
     computing: options.Computing,
@@ -74,8 +72,10 @@ def map_(
     """
     folder = run_folder(context, out, Path(model).resolve().name)
     computing.start()
+    from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.mapping.pipeline import map_model
     from gaincell.mapping.settings import MapSettings
+    from gaincell.reports.tables import adaptation_lines, perplexity_table
     from gaincell.training.log import tracking
 
     settings = MapSettings(

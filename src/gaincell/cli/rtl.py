@@ -11,7 +11,6 @@ import typer
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
 from gaincell.cli._options import check_needed, flag, option
-from gaincell.cli._progress import progress_bars
 from gaincell.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,6 +52,7 @@ def rtl(
 
     Example: gaincell rtl leroux2025 --out runs/rtl --verify
     """
+    from gaincell.cli._progress import progress_bars
     from gaincell.costs.technology import load_technology
     from gaincell.reports import rtl as tables
 

@@ -10,7 +10,6 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._options import flag, option
-from gaincell.cli._progress import progress_bars
 from gaincell.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,6 +80,7 @@ def serve(
 
 def _pair(model: str, design: str | None, cell: str | None, backend: BackendName) -> Pair:
     """The model in its arrays and in software."""
+    from gaincell.cli._progress import progress_bars
     from gaincell.demonstrator.pair import Pair
     from gaincell.mapping.ready import adapted_model, find_shipped, hardware_model
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
 from gaincell.cli._options import LARGEST_SEED, check_needed, option
-from gaincell.cli._progress import progress_bars
 from gaincell.errors import InputError
-from gaincell.reports.tables import Rows
-from gaincell.results.simulation import HeadResult
 
 if TYPE_CHECKING:
     from gaincell.arrays.simulation import Signals
     from gaincell.chips.design import Design
+    from gaincell.reports.tables import Rows
+    from gaincell.results.simulation import HeadResult
 
 app = typer.Typer(
     no_args_is_help=True, help="Simulate the arrays token by token: schedule, trace and waveforms."
@@ -27,6 +26,14 @@ app = typer.Typer(
 RANDOM = ("--group", "--head-dim", "--seed")
 """Options of random signals."""
 DEFAULT_CHIP, DEFAULT_LAYERS = "leroux2025", 12
+
+
+class Inputs(NamedTuple):
+    """chip: in whose arrays.  layers: of the model.  signals: what a head of it gets."""
+
+    chip: Design
+    layers: int
+    signals: Signals
 
 
 @dataclass(frozen=True)
@@ -44,21 +51,21 @@ class Source:
     seed: Annotated[int, option("Of the random signals.", "N", min=0, max=LARGEST_SEED)] = 0
     figures: Annotated[Path, directory("Draw figures into this directory.")] = Path("runs/simulate")
 
-    def read(self, context: typer.Context, tokens: int, group: int = 1) -> tuple[Design, int, Signals]:
-        """Chip, layers, and signals: random, or of a file of gaincell evaluate --dump, with its chip unless
-        another is named.
+    def read(self, context: typer.Context, tokens: int, group: int = 1) -> Inputs:
+        """Random signals, or those of a file of gaincell evaluate --dump, with its chip unless another is
+        named.
         """
         from gaincell.arrays.simulation import random_signals
 
         check_needed(context, RANDOM, "random signals, without --inputs", self.inputs is None)
         if self.inputs is None:
             chip = options.chip_of(self.design or DEFAULT_CHIP, self.cell)
-            return chip, DEFAULT_LAYERS, random_signals(tokens, group, self.head_dim, self.seed)
-        own, layers, signals = _dumped(self.inputs, tokens)
-        return options.chip_of(self.design or own, self.cell), layers, signals
+            return Inputs(chip, DEFAULT_LAYERS, random_signals(tokens, group, self.head_dim, self.seed))
+        dumped = _dumped(self.inputs, tokens)
+        return dumped._replace(chip=options.chip_of(self.design or dumped.chip, self.cell))
 
 
-def _dumped(file: Path, tokens: int) -> tuple[Design, int, Signals]:
+def _dumped(file: Path, tokens: int) -> Inputs:
     """Codes of one layer of a real model, as pulse widths and volts."""
     import torch
 
@@ -73,7 +80,7 @@ def _dumped(file: Path, tokens: int) -> tuple[Design, int, Signals]:
     u = torch.tensor(design.levels.storage or [(code - levels / 2) * span for code in range(levels + 1)])
     widths = torch.tensor(design.levels.query or [code / steps for code in range(steps + 1)])
     volts = (design.v_offset + u[code] for code in (k, v))
-    return design, found.layers, Signals(widths[q.abs()] * q.sign(), *volts)
+    return Inputs(design, found.layers, Signals(widths[q.abs()] * q.sign(), *volts))
 
 
 @app.command()
@@ -100,6 +107,7 @@ def head(
     """
     from gaincell.arrays import Schedule
     from gaincell.arrays.simulation import head_result, step_through
+    from gaincell.cli._progress import progress_bars
     from gaincell.reports.simulation import draw_head
 
     chip, layers_of_it, signals = source.read(context, tokens, group)
@@ -136,6 +144,7 @@ def tile(
     """
     from gaincell.arrays.simulation import step_through, tile_result
     from gaincell.arrays.waveforms import waveforms
+    from gaincell.cli._progress import progress_bars
     from gaincell.reports.simulation import draw_tile
 
     chip, _, signals = source.read(context, tokens)
@@ -157,6 +166,8 @@ def tile(
 
 def _tables(result: HeadResult) -> list[Rows]:
     """Phases of a step, what depends on the assumed latency, the head at some of its tokens."""
+    from gaincell.reports.tables import Rows
+
     schedule, steps = result.schedule, result.trace
     caption = (
         f"A step takes {schedule.latency * 1e9:.4g} ns, a token (all layers) "

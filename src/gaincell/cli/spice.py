@@ -8,13 +8,20 @@ from typing import Annotated, Literal
 import typer
 
 from gaincell.cli import _spice_options as options
-from gaincell.cli._json import FigureFile, JsonFile, check_apart, command_line, directory, output, show_result
+from gaincell.cli._json import (
+    FigureFile,
+    JsonFile,
+    check_apart,
+    command_line,
+    directory,
+    output,
+    show,
+    show_result,
+)
 from gaincell.cli._options import check_needed, chip_of, flag, needing_amaranth, option, with_groups
 from gaincell.cli._spice_options import simulating
-from gaincell.cli._spice_tables import cell_table, energy_table, verify_tables, wire_tables
 from gaincell.errors import InputError
 from gaincell.files import write_text
-from gaincell.reports import spice_tables
 
 OF_FILE = ("--head", "--token")
 RANDOM = ("random", "centred")
@@ -42,6 +49,7 @@ def write(
 
     Example: gaincell spice write --json write.json
     """
+    from gaincell.reports import spice_tables
     from gaincell.spice.write_path import characterise_write_path
 
     chip, technology, where = circuits.load(context)
@@ -75,6 +83,7 @@ def mixed(
 
     Example: gaincell spice mixed --head-dim 4 --tokens 6 --out runs/mixed
     """
+    from gaincell.reports import spice_tables
     from gaincell.reports.spice import mixed_figure
 
     with needing_amaranth():
@@ -86,13 +95,13 @@ def mixed(
             technology, chip, command_line(), size=head_dim, tokens=tokens, corner=where, seed=seed,
             stages=stages,
         )  # fmt: skip
-    kept: list[object] = []
+    show_result(result, json, spice_tables.mixed(result), figure=figure, draw=mixed_figure)
     if out is not None:
         texts = {"circuit.cir": circuit.text, "sub_tile.v": verilog, **circuit.files}
-        kept = [write_text(out / name, text) for name, text in texts.items()]
-        kept.append("In it: ngspice vlnggen -- -Wno-fatal sub_tile.v; ngspice -b -r out.raw circuit.cir")
-    shown = (spice_tables.mixed(result), *kept)
-    show_result(result, json, *shown, figure=figure, draw=mixed_figure, passed=result.passed)
+        show(*(write_text(out / name, text) for name, text in texts.items()))
+        show("In it: ngspice vlnggen -- -Wno-fatal sub_tile.v; ngspice -b -r out.raw circuit.cir")
+    if not result.passed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -123,6 +132,7 @@ def characterise(
 
     Example: gaincell adapt tiny --cell freepdk45.toml
     """
+    from gaincell.cli._spice_tables import cell_table
     from gaincell.reports.spice import cell_figure
     from gaincell.reports.style import save
     from gaincell.spice.characterise import characterise as simulate
@@ -183,6 +193,7 @@ def verify(
 
     Example: gaincell spice verify --full --inputs layer3.safetensors --figure verify.png
     """
+    from gaincell.cli._spice_tables import verify_tables
     from gaincell.reports.spice import verification_figure
     from gaincell.spice.inputs import random_inputs
     from gaincell.spice.technology import Site
@@ -229,6 +240,7 @@ def wires(
 
     Example: gaincell spice wires --figure wires.png
     """
+    from gaincell.cli._spice_tables import wire_tables
     from gaincell.reports.spice import wires_figure
     from gaincell.spice.wires import study
 
@@ -263,6 +275,7 @@ def energy(
 
     Example: gaincell spice energy --inputs layer3.safetensors --json energy.json
     """
+    from gaincell.cli._spice_tables import energy_table
     from gaincell.spice.inputs import random_inputs
     from gaincell.spice.verify import energy_result
     from gaincell.spice.verify import verify as simulate

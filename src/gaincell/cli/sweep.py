@@ -9,15 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from gaincell.cli._json import JsonFile, command_line, directory, show, show_result
 from gaincell.cli._options import Computing, argument, check_needed, flag, option, use, with_groups
-from gaincell.cli._progress import progress_bars
 from gaincell.errors import RunError
 from gaincell.files import read_json, write_json
-from gaincell.results import write
-from gaincell.results.provenance import code
 
 if TYPE_CHECKING:
     from gaincell.sweeps.settings import Sweep
@@ -98,6 +94,8 @@ def sweep(
 
 def _claim(place: Path, asked: Sweep) -> None:
     """Make DIR that of the sweep; say where points are of other code. Raises RunError: it is another's."""
+    from gaincell.results.provenance import code
+
     known, content = place / SWEEP, {"study": asked.study, "code": code(), "identity": asked.identity}
     if known.is_file():
         try:
@@ -124,6 +122,7 @@ def _oversee(
     asked: Sweep, storage: Any, workers: int, command: list[str], logs: Path, retry_elsewhere: bool
 ) -> Survey:
     """Have all points measured. command: of a worker, without its number."""
+    from gaincell.cli._progress import progress_bars
     from gaincell.sweeps.work import oversee
 
     def log_of(number: int) -> Path:
@@ -147,6 +146,8 @@ def _oversee(
 
 def _dry_run(asked: Sweep, storage: Any | None) -> None:
     """What a sweep would do."""
+    from rich.table import Table
+
     from gaincell.sweeps.settings import LEARNING, OBJECTIVES
     from gaincell.sweeps.study import open_study, survey
 
@@ -171,6 +172,7 @@ def _report(asked: Sweep, found: Survey, place: Path, json: Path | None) -> None
     from gaincell.reports.sweep import rows
     from gaincell.reports.sweep_aware import remarks
     from gaincell.reports.sweep_figures import draw_all
+    from gaincell.results import write
     from gaincell.sweeps.result import assemble
 
     result = assemble(asked, found, command_line())

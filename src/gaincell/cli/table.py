@@ -10,8 +10,6 @@ import typer
 from gaincell.cli._json import FigureFile, JsonFile, command_line, output, show_result
 from gaincell.cli._options import argument, flag, option
 from gaincell.files import write_text
-from gaincell.results import read
-from gaincell.results.evaluation import TasksResult
 
 app = typer.Typer()
 
@@ -46,13 +44,17 @@ def table(
     from gaincell.reports import comparison
     from gaincell.reports.comparison_figure import differences
     from gaincell.reports.html.page import names
+    from gaincell.reports.style import save
+    from gaincell.results import read
+    from gaincell.results.evaluation import TasksResult
 
     runs = {name: read(path, TasksResult) for name, path in names(results).items()}
     found = comparison.compare(runs, reference, paper)
     result = comparison.comparison_result(found, runs, command_line())
-    shown = comparison.terminal_table(found)
-    show_result(result, json, shown, figure=figure, draw=lambda _: differences(found))
+    show_result(result, json, comparison.terminal_table(found))
     written = ((csv, comparison.as_csv), (latex, comparison.as_latex), (markdown, comparison.as_markdown))
     for file, text in written:
         if file is not None:
             write_text(file, text(found))
+    if figure is not None:
+        save(differences(found), figure)

@@ -12,10 +12,7 @@ import typer
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, run_folder, show, show_result
 from gaincell.cli._options import argument, check_needed, flag, option
-from gaincell.cli._progress import kept_in, progress_bars
 from gaincell.progress import silent_stages
-from gaincell.reports.tables import plan_table, stages_table, step_times
-from gaincell.text import check_text, open_text
 
 if TYPE_CHECKING:
     from gaincell.mapping.recipe import Recipe, StageRecipe
@@ -71,6 +68,7 @@ def train(
     folder = run_folder(context, out, recipe.stem)
     options.use(threads, device)
     from gaincell.mapping.recipe_file import load_recipe, parse_overrides
+    from gaincell.reports.tables import stages_table, step_times
 
     plan = load_recipe(recipe, design, parse_overrides(changes or ()))
     chosen = plan.stages if only is None else plan.needed_by(only)
@@ -78,7 +76,11 @@ def train(
     check_needed(context, ("--teacher-outputs",), "a stage of distillation without states and outputs", keeps)
     if dry_run:
         _dry_run(plan, chosen, text if options.was_given(context, "text") else None)
-    elif result := _carry_out(plan, text, folder, track, device, only, teacher_outputs):
+        return
+    result = _carry_out(
+        plan, text, folder, track=track, device=device, only=only, teacher_outputs=teacher_outputs
+    )
+    if result is not None:
         saved = "; no model, for no stage in arrays began with a trained one"
         if result.saved:
             saved = f", the model of {result.saved}"
@@ -87,10 +89,19 @@ def train(
 
 
 def _carry_out(
-    plan: Recipe, text: str, folder: Path, track: str | None, device: str, only: str | None, kept: Path | None
+    plan: Recipe,
+    text: str,
+    folder: Path,
+    *,
+    track: str | None,
+    device: str,
+    only: str | None,
+    teacher_outputs: Path | None,
 ) -> TrainedResult | None:
-    """The result; None in all processes but the first. kept: where outputs of teachers are."""
+    """The result; None in all processes but the first."""
+    from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.mapping.run_recipe import run_recipe
+    from gaincell.text import open_text
     from gaincell.training.log import tracking
     from gaincell.training.parallel import join_processes
 
@@ -101,7 +112,7 @@ def _carry_out(
         tracking(track if main else None, folder) as tracker,
     ):
         result = run_recipe(
-            plan, open_text(text), folder, stages, only=only, device=device, teacher_outputs=kept,
+            plan, open_text(text), folder, stages, only=only, device=device, teacher_outputs=teacher_outputs,
             command=command_line(), tracker=tracker,
         )  # fmt: skip
     return result if main else None
@@ -110,6 +121,8 @@ def _carry_out(
 def _dry_run(plan: Recipe, chosen: Sequence[StageRecipe], text: str | None) -> None:
     """Check the text, if there is one, and show what a recipe would do."""
     from gaincell.mapping.recipe_text import check_recipe_text
+    from gaincell.reports.tables import plan_table
+    from gaincell.text import check_text
 
     if text is not None and (found := check_text(text)) is not None:
         check_recipe_text(plan, found)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import asdict
 from importlib import resources
 from typing import Any
@@ -74,11 +74,13 @@ def _page() -> list[Route]:
     files = {"/": (_template("page.html"), "text/html"), "/style.css": (style, "text/css")}
     files |= {f"/{name}": (_template(name), "text/javascript") for name in SCRIPTS}
 
-    async def serve(call: Call) -> Response:
-        content, kind = files[call.url.path]
-        return Response(content, media_type=kind)
+    def serve(content: str, kind: str) -> Callable[[Call], Awaitable[Response]]:
+        async def answer(call: Call) -> Response:
+            return Response(content, media_type=kind)
 
-    return [Route(path, serve, methods=["GET"]) for path in files]
+        return answer
+
+    return [Route(path, serve(*file), methods=["GET"]) for path, file in files.items()]
 
 
 def _template(name: str) -> str:

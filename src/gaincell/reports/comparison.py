@@ -20,7 +20,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -278,20 +278,27 @@ def _is_ratio(metric: str) -> bool:
     return metric in PERPLEXITIES or metric == "bits_per_byte"
 
 
+class Difference(NamedTuple):
+    """To the reference: a ratio of perplexities, points of accuracies, bits; its standard error."""
+
+    amount: float | None = None
+    error: float | None = None
+
+
 def _entry(task: TaskScores, metric: str, reference: TaskScores | None) -> Entry:
     scale = 1.0 if _is_ratio(metric) else 100.0
     found = task.metrics[metric]
     error = None if found.error is None else found.error.value * scale
     same = reference is not None and reference.fingerprint == task.fingerprint
-    difference = _difference(task, reference, metric) if reference is not None and same else (None, None)
-    return Entry(found.score.value * scale, error, *difference)
+    change = _difference(task, reference, metric) if reference is not None and same else Difference()
+    return Entry(found.score.value * scale, error, change.amount, change.error)
 
 
-def _difference(task: TaskScores, reference: TaskScores, metric: str) -> tuple[float | None, float | None]:
-    """To the reference, and its error; of a single item it has none, and of other items there is neither."""
+def _difference(task: TaskScores, reference: TaskScores, metric: str) -> Difference:
+    """On the same items; of a single item it has no error, and of other items there is neither."""
     ours, theirs = (np.asarray(t.per_item[metric], dtype=float) for t in (task, reference))
     if ours.shape != theirs.shape:
-        return None, None
+        return Difference()
     weight = np.ones(len(ours))
     if ours.ndim == 2:
         change, weight = theirs[:, 0] - ours[:, 0], ours[:, 1]
@@ -300,10 +307,10 @@ def _difference(task: TaskScores, reference: TaskScores, metric: str) -> tuple[f
     mean, error = float(change.sum() / weight.sum()), ratio_error(change.tolist(), weight.tolist())
     if metric in PERPLEXITIES:
         ratio = math.exp(min(mean, 700.0))
-        return ratio, None if error is None else ratio * error
+        return Difference(ratio, None if error is None else ratio * error)
     if metric == "bits_per_byte":
-        return mean / math.log(2), None if error is None else error / math.log(2)
-    return mean, error
+        return Difference(mean / math.log(2), None if error is None else error / math.log(2))
+    return Difference(mean, error)
 
 
 def _notes(

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from gaincell.errors import RunError
 from gaincell.reports.comparison import PERPLEXITIES, Column, Comparison, cell, compare, heading
 from gaincell.reports.html import parts
 from gaincell.reports.style import BLACK, legend_below, look, plain_ticks, styled
@@ -20,9 +21,14 @@ WIDE = 10.0
 
 @styled()
 def differences(comparison: Comparison) -> Figure:
-    """Two panels: accuracies in points from the reference, perplexities as ratios to it (logarithmic)."""
+    """Two panels: accuracies in points from the reference, perplexities as ratios to it (logarithmic).
+
+    Raises RunError: there are neither.
+    """
     ratios = [c for c in comparison.columns if c[1] in PERPLEXITIES]
     points = [c for c in comparison.columns if c[1].startswith("acc")]
+    if not ratios and not points:
+        raise RunError("the results have no accuracies and no perplexities to draw; leave --figure out")
     figure = Figure(figsize=(1.1 + 1.15 * max(3, len(ratios) + len(points)), 4.0))
     titled = {"accuracy": (points, "points from"), "perplexity": (ratios, "×")}
     panels = {title: found for title, found in titled.items() if found[0]}

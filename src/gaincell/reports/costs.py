@@ -211,9 +211,9 @@ def technology(result: CostResult) -> Rows:
     """Every number of the process and where it comes from."""
     numbers = list(result.technology.numbers.items())
     columns: Columns[tuple[str, Value]] = {
-        "number": lambda of: of[0],
-        "value": lambda of: f"{of[1].value:.6g}" + (f" {of[1].unit}" if of[1].unit != "1" else ""),
-        "source": lambda of: str(of[1].source),
+        "number": lambda row: row[0],
+        "value": lambda row: f"{row[1].value:.6g}" + (f" {row[1].unit}" if row[1].unit != "1" else ""),
+        "source": lambda row: str(row[1].source),
     }
     title, kinds = f"Technology {result.technology.name}", [of.kind for _, of in numbers]
     return Rows.of(title, numbers, columns, text=(0, 2), kinds=lambda r, c: kinds[r] if c == 1 else None)

@@ -72,7 +72,7 @@ def machines(result: CostResult) -> Figure | None:
     panels = figure.subplots(1, 2, sharey=True)
     heads = compared[0].heads
     cells = (result.head.cited, "cited", SKY), (result.head.bottom_up, "bottom-up", BLUE)
-    for axes, key, unit, count in zip(panels, ("latency", "energy"), "sJ", (1.0, heads), strict=True):
+    for axes, key, unit, count in zip(panels, ("latency", "energy"), ("s", "J"), (1.0, heads), strict=True):
         amount = attrgetter(key)
         dots = [(f"gain cells, {title}", count * amount(column), colour) for column, title, colour in cells]
         for row in compared:

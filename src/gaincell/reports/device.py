@@ -157,12 +157,12 @@ def fit_rows(run: DeviceResult) -> Rows:
     """The parameters of a fit to measured cells."""
     found = [(name, one) for name, one in run.fit.items() if not isinstance(one.value, (list, tuple))]
     columns: Columns[tuple[str, Fitted]] = {
-        "parameter": lambda of: of[0],
-        "value": lambda of: (
-            f"{of[1].value:.6g}" if isinstance(of[1].value, (int, float)) else str(of[1].value)
+        "parameter": lambda row: row[0],
+        "value": lambda row: (
+            f"{row[1].value:.6g}" if isinstance(row[1].value, (int, float)) else str(row[1].value)
         ),
-        "95 %": lambda of: " to ".join(f"{end:.4g}" for end in of[1].interval or ()) or "–",
-        "unit": lambda of: of[1].unit,
+        "95 %": lambda row: " to ".join(f"{end:.4g}" for end in row[1].interval or ()) or "–",
+        "unit": lambda row: row[1].unit,
     }
     kinds = [one.kind for _, one in found]
     return Rows.of("Parameters", found, columns, text=(0, 3), kinds=lambda r, c: kinds[r] if c < 3 else None)

@@ -102,14 +102,14 @@ def chips_rows(results: Chips, rows: str = "mismatch", title: str = "") -> Rows:
         return f"{100 * found.yield_:.0f} % within +{limit:g} % ({least:.0f} to {most:.0f})"
 
     columns: Columns[tuple[str, of.ChipSpread]] = {
-        rows: lambda of: of[0],
-        "chips": lambda of: str(len(of[1].perplexity)),
-        "nominal": lambda of: readable(of[1].nominal),
-        "mean": lambda of: readable(of[1].mean),
-        "std": lambda of: readable(of[1].std),
-        "× nominal (95 %)": lambda of: ratio(of[1]),
-        "worst": lambda of: readable(max(of[1].perplexity)),
-        "yield (95 %)": lambda of: within(of[1]),
+        rows: lambda row: row[0],
+        "chips": lambda row: str(len(row[1].perplexity)),
+        "nominal": lambda row: readable(row[1].nominal),
+        "mean": lambda row: readable(row[1].mean),
+        "std": lambda row: readable(row[1].std),
+        "× nominal (95 %)": lambda row: ratio(row[1]),
+        "worst": lambda row: readable(max(row[1].perplexity)),
+        "yield (95 %)": lambda row: within(row[1]),
     }
     found = [(name, result.chips) for name, result in results.items()]
     caption = f"{next(iter(results.values())).provenance.protocol}; every chip on the same text."

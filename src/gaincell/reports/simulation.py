@@ -130,12 +130,12 @@ def event_rows(run: HeadResult) -> Rows:
         "One step",
         [(circuit, event) for event in run.timeline.events for circuit in event.circuits],
         {
-            "circuit": lambda of: of[0],
-            "phase": lambda of: of[1].phase,
-            "token": lambda of: short(of[1].token),
-            "from, ns": lambda of: short(of[1].start * 1e9),
-            "for, ns": lambda of: short(of[1].duration * 1e9),
-            "duration": lambda of: of[1].basis,
+            "circuit": lambda row: row[0],
+            "phase": lambda row: row[1].phase,
+            "token": lambda row: short(row[1].token),
+            "from, ns": lambda row: short(row[1].start * 1e9),
+            "for, ns": lambda row: short(row[1].duration * 1e9),
+            "duration": lambda row: row[1].basis,
         },
     )
 

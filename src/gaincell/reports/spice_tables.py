@@ -81,7 +81,7 @@ def _by_technology(
     title: str, found: Mapping[str, T], shown: Mapping[str, Callable[[T], str]], head: Sequence[str]
 ) -> Rows:
     """A row a number, a column a technology or circuit."""
-    rows = [[name, *map(of, found.values())] for name, of in shown.items()]
+    rows = [[name, *map(text, found.values())] for name, text in shown.items()]
     return Rows(title, head, rows, kinds=SIMULATED)
 
 
@@ -148,7 +148,8 @@ def mixed(result: MixedResult) -> Rows:
     """What was simulated of a sub-tile with its digital block, and how it compares."""
     codes = [code for token in result.codes.spice for code in token]
     error, drift = (
-        f"{of.rms * 1e3:.1f}, {of.largest * 1e3:.1f}" for of in (result.write_error, result.drift)
+        f"{voltage.rms * 1e3:.1f}, {voltage.largest * 1e3:.1f}"
+        for voltage in (result.write_error, result.drift)
     )
     run = f"{result.rows} x {result.columns}, {result.tokens} tokens of {result.step_periods} clock periods"
     lines = [
@@ -174,17 +175,17 @@ def verification(found: Mapping[str, of.VerifyResult]) -> Rows:
         return ", ".join(digits(offset, NANO, 3) for offset in shown)
 
     columns: dict[str, Callable[[tuple[str, of.VerifyResult, str, of.VerifiedArray]], str]] = {
-        "run, dot product": lambda of: f"{of[0]}, {of[2]}",
-        "rms: own curve (ns)": lambda of: digits(of[3].rms.get("own"), NANO, 3),
-        "its cubic": lambda of: digits(of[3].rms.get("cubic"), NANO, 3),
-        "linear": lambda of: digits(of[3].rms.get("linear"), NANO, 3),
-        "static current": lambda of: digits(of[3].rms.get("static"), NANO, 3),
-        "own (% of 15 ns)": lambda of: f"{100 * of[3].rms_of_full_scale['own']:.2f}",
-        "offset (ns)": lambda of: offsets(*of[2:]),
-        "rms left (ns)": lambda of: digits(of[3].affine_calibration.rms_in_range, NANO, 4),
-        "at a rail": lambda of: str(of[3].integrators_at_a_rail),
-        "codes that differ": lambda of: (
-            "" if of[2] == "first" else f"{of[1].codes.differ} of {of[1].columns}"
+        "run, dot product": lambda row: f"{row[0]}, {row[2]}",
+        "rms: own curve (ns)": lambda row: digits(row[3].rms.get("own"), NANO, 3),
+        "its cubic": lambda row: digits(row[3].rms.get("cubic"), NANO, 3),
+        "linear": lambda row: digits(row[3].rms.get("linear"), NANO, 3),
+        "static current": lambda row: digits(row[3].rms.get("static"), NANO, 3),
+        "own (% of 15 ns)": lambda row: f"{100 * row[3].rms_of_full_scale['own']:.2f}",
+        "offset (ns)": lambda row: offsets(*row[2:]),
+        "rms left (ns)": lambda row: digits(row[3].affine_calibration.rms_in_range, NANO, 4),
+        "at a rail": lambda row: str(row[3].integrators_at_a_rail),
+        "codes that differ": lambda row: (
+            "" if row[2] == "first" else f"{row[1].codes.differ} of {row[1].columns}"
         ),
     }
     arrays = [(name, one, key, array) for name, one in found.items() for key, array in one.arrays.items()]

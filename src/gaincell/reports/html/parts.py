@@ -106,8 +106,9 @@ def figure(
         if (drawn := draw(found)) is None:
             return EMPTY
         rows = None if numbers is None else _listed(numbers(found))
-        words, of, below = (_known(each, found) for each in (title, kind, note))
-        return picture(words, drawn, kind=of, note=below, numbers=rows)
+        return picture(
+            _known(title, found), drawn, kind=_known(kind, found), note=_known(note, found), numbers=rows
+        )
 
     return shown
 
