@@ -26,6 +26,7 @@ from gaincell.spice.technology import technology
 
 pytest.importorskip("amaranth", reason=AMARANTH)
 
+from gaincell.rtl import mixed_signal
 from gaincell.rtl.mixed_signal import PROGRAMS, _stored, simulate_sub_tile, source
 from gaincell.rtl.parameters import Parameters
 from gaincell.rtl.simulation import Record, Stimulus, random_scales, random_words, simulate
@@ -113,9 +114,7 @@ def test_the_result_is_written_before_the_circuit(
     found = read(kept, MixedResult)
     found = replace(found, checks=tuple(replace(check, passed=passes) for check in found.checks))
     circuit = SimpleNamespace(text="circuit", files={})
-    monkeypatch.setattr(
-        "gaincell.rtl.mixed_signal.simulate_sub_tile", lambda *_, **__: (found, circuit, "verilog")
-    )
+    monkeypatch.setattr(mixed_signal, "simulate_sub_tile", lambda *_, **__: (found, circuit, "verilog"))
     assert call("--json", file, "--out", out) == left
     assert {path.name for path in out.iterdir()} == {"circuit.cir", "sub_tile.v"}
     file.unlink()

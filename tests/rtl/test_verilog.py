@@ -19,7 +19,7 @@ from gaincell.errors import InputError, SimulationError
 
 pytest.importorskip("amaranth", reason=AMARANTH)
 
-from gaincell.rtl import formal, gates
+from gaincell.rtl import formal, gates, programs
 from gaincell.rtl.energy import energies, hypotheses
 from gaincell.rtl.parameters import Parameters
 from gaincell.rtl.simulation import Stimulus, random_scales, random_words, simulate
@@ -60,8 +60,8 @@ def test_time_limits_are_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
             raise SimulationError("stopped")
         return ""
 
-    monkeypatch.setattr("gaincell.rtl.programs.run", run)
-    monkeypatch.setattr("gaincell.rtl.programs.require", lambda *programs: None)
+    monkeypatch.setattr(programs, "run", run)
+    monkeypatch.setattr(programs, "require", lambda *programs: None)
     modules, library = {"sequencer": "", "write_address_controller": ""}, tmp_path / "cells.lib"
     assert not formal.prove(modules, PARAMETERS, timeout=7.0)
     library.write_text(CELLS)

@@ -69,7 +69,7 @@ def test_another_loss_is_minimised_and_logged(tmp_path: Path) -> None:
     logs = {"twice": twice, "once": None}
     for name, loss in logs.items():
         codesign(hardware(), BLOCKS, SETTINGS, log=tmp_path / name, loss_of=loss)
-    lines = {name: [json.loads(line) for line in (tmp_path / name).open()] for name in logs}
+    lines = {name: [json.loads(line) for line in (tmp_path / name).read_text().splitlines()] for name in logs}
     assert [line["step"] for line in lines["twice"]] == list(range(6))
     assert {line["loss_name"] for line in lines["twice"]} == {"twice the cross-entropy"}
     assert {line["loss_name"] for line in lines["once"]} == {"cross-entropy"}
