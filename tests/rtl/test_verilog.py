@@ -24,7 +24,7 @@ from gaincell.rtl.energy import energies, hypotheses
 from gaincell.rtl.parameters import Parameters
 from gaincell.rtl.simulation import Stimulus, random_scales, random_words, simulate
 from gaincell.rtl.synthesis import Synthesis, map_to_library, synthesise
-from gaincell.rtl.verilog import Design, generate, play
+from gaincell.rtl.verilog import Verilog, generate, play
 
 PARAMETERS = Parameters(load_design("leroux2025").replace(tile=4, window=12), rows=4, group=2)
 """Three sub-tiles of four columns; the tokens go around the ring."""
@@ -73,17 +73,17 @@ def test_time_limits_are_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 @pytest.fixture(scope="module")
-def verilog() -> Design:
+def verilog() -> Verilog:
     needs("yosys")
     return generate(PARAMETERS)
 
 
 @pytest.fixture(scope="module")
-def synthesis(verilog: Design) -> Synthesis:
+def synthesis(verilog: Verilog) -> Synthesis:
     return synthesise(verilog)
 
 
-def with_fault(design: Design, module: str, old: str, new: str) -> Design:
+def with_fault(design: Verilog, module: str, old: str, new: str) -> Verilog:
     """The Verilog with one expression replaced."""
     changed = re.sub(old, new, design.modules[module], count=1)
     assert changed != design.modules[module]
@@ -99,7 +99,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("program", ["iverilog", pytest.param("verilator", marks=pytest.mark.slow)])
 def test_the_verilog_gives_every_wire_of_the_simulator_in_every_period(
-    run: Stimulus, verilog: Design, program: str
+    run: Stimulus, verilog: Verilog, program: str
 ) -> None:
     needs(program)
     found = play(verilog, run.record, program)
@@ -107,14 +107,14 @@ def test_the_verilog_gives_every_wire_of_the_simulator_in_every_period(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_in_the_verilog_is_found_by_the_testbench(run: Stimulus, verilog: Design, fault: str) -> None:
+def test_a_fault_is_found_by_the_testbench(run: Stimulus, verilog: Verilog, fault: str) -> None:
     needs("iverilog")
     found = play(with_fault(verilog, *FAULTS[fault]), run.record, "iverilog")
     assert found.different > 0
     assert re.match(r"period \d+: \w+ is \w+ instead of \w+", found.first[0])
 
 
-def test_the_properties_are_proved(verilog: Design) -> None:
+def test_the_properties_are_proved(verilog: Verilog) -> None:
     needs(*formal.PROGRAMS)
     assert formal.prove(verilog.modules, PARAMETERS)
 
@@ -129,7 +129,7 @@ def test_the_properties_are_proved(verilog: Design) -> None:
     ],
     ids=["wraps early", "valid bit not set", "clears within a step", "a step a period short"],
 )
-def test_a_fault_in_the_verilog_is_no_theorem(verilog: Design, module: str, old: str, new: str) -> None:
+def test_a_fault_in_the_verilog_is_no_theorem(verilog: Verilog, module: str, old: str, new: str) -> None:
     needs(*formal.PROGRAMS)
     assert not formal.prove(with_fault(verilog, module, old, new).modules, PARAMETERS)
 
@@ -151,7 +151,7 @@ def test_signed_queries_in_verilog() -> None:
 
 @pytest.mark.slow
 def test_the_gates_give_every_wire_of_the_simulator(
-    run: Stimulus, verilog: Design, synthesis: Synthesis
+    run: Stimulus, verilog: Verilog, synthesis: Synthesis
 ) -> None:
     found = gates.replay(synthesis, verilog.top, run.record).comparison
     assert (found.compared, found.different) == (len(run.record.outputs), 0)
@@ -170,7 +170,7 @@ def test_registers_are_those_that_the_cost_model_counts(synthesis: Synthesis) ->
 
 
 def test_energy_is_what_switches_times_the_technology(
-    run: Stimulus, verilog: Design, synthesis: Synthesis
+    run: Stimulus, verilog: Verilog, synthesis: Synthesis
 ) -> None:
     t, tokens = load_technology("28nm"), len(run.words)
     switching = gates.replay(synthesis, verilog.top, run.record).switching
@@ -189,7 +189,7 @@ def test_energy_is_what_switches_times_the_technology(
 
 
 def test_counters_change_no_less_than_they_count(
-    verilog: Design, run: Stimulus, synthesis: Synthesis
+    verilog: Verilog, run: Stimulus, synthesis: Synthesis
 ) -> None:
     """A step of a counter changes a bit or more; every pulse that is high while it counts is a step."""
     seen = zip(run.record.outputs, run.record.inputs, strict=True)
@@ -199,7 +199,7 @@ def test_counters_change_no_less_than_they_count(
 
 
 def test_gated_counters_are_clocked_to_count_and_to_clear(
-    verilog: Design, run: Stimulus, synthesis: Synthesis
+    verilog: Verilog, run: Stimulus, synthesis: Synthesis
 ) -> None:
     p, record = PARAMETERS, run.record
     seen = zip(record.outputs, record.inputs, strict=True)
@@ -210,7 +210,7 @@ def test_gated_counters_are_clocked_to_count_and_to_clear(
 
 
 @pytest.mark.slow
-def test_a_library_gives_its_cells_and_its_area(verilog: Design, tmp_path: Path) -> None:
+def test_a_library_gives_its_cells_and_its_area(verilog: Verilog, tmp_path: Path) -> None:
     library = tmp_path / "tiny.lib"
     library.write_text(CELLS)
     found = map_to_library(verilog, library)

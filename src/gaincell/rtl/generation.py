@@ -33,7 +33,7 @@ from gaincell.rtl.parameters import Parameters
 from gaincell.rtl.simulation import Record, Stimulus, random_scales, random_words, simulate, words_of_codes
 from gaincell.rtl.synthesis import Synthesis, check_liberty, map_to_library, synthesise
 from gaincell.rtl.verification import check_head, check_properties, check_ring, check_verilog, done, not_done
-from gaincell.rtl.verilog import TOP, VECTORS, Design
+from gaincell.rtl.verilog import TOP, VECTORS, Verilog
 from gaincell.rtl.verilog import generate as generate_verilog
 
 SHOWN_TOKENS = 8
@@ -45,7 +45,7 @@ class Generated(NamedTuple):
 
     result: RtlResult
     shown: Record
-    verilog: Design | None
+    verilog: Verilog | None
 
 
 def generate(

@@ -42,8 +42,7 @@ from gaincell.rtl.simulation import (
     simulate,
     words_of_codes,
 )
-from gaincell.rtl.verilog import Design as Verilog
-from gaincell.rtl.verilog import generate
+from gaincell.rtl.verilog import Verilog, generate
 from gaincell.spice.characterise import LEVELS, read_charge
 from gaincell.spice.netlists.netlist import Netlist
 from gaincell.spice.netlists.readout import RELU, SIGNED, Readout

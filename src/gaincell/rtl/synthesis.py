@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gaincell.errors import InputError, SimulationError
 from gaincell.rtl import programs
-from gaincell.rtl.verilog import Design
+from gaincell.rtl.verilog import Verilog
 from gaincell.units import Second
 
 Bits = NDArray[np.bool_]
@@ -81,7 +81,7 @@ class Mapped:
     area: float
 
 
-def synthesise(design: Design, *, timeout: Second = 600.0) -> Synthesis:
+def synthesise(design: Verilog, *, timeout: Second = 600.0) -> Synthesis:
     """Generic gates. Raises InputError without yosys, SimulationError where it fails."""
     script = f"""
         dfflegalize {" ".join(f"-cell {kind} x" for kind in FLIP_FLOPS)}
@@ -112,7 +112,7 @@ def check_liberty(liberty: Path) -> None:
         raise InputError(f"--liberty {liberty}: there is no such file; give a Liberty file (.lib)")
 
 
-def map_to_library(design: Design, liberty: Path, *, timeout: Second = 600.0) -> Mapped:
+def map_to_library(design: Verilog, liberty: Path, *, timeout: Second = 600.0) -> Mapped:
     """Cells of a Liberty file.
 
     Raises:
@@ -141,7 +141,7 @@ def map_to_library(design: Design, liberty: Path, *, timeout: Second = 600.0) ->
 
 
 def _run(
-    design: Design, script: str, wanted: Sequence[str], timeout: Second, liberty: Path | None = None
+    design: Verilog, script: str, wanted: Sequence[str], timeout: Second, liberty: Path | None = None
 ) -> list[str]:
     """The texts of the files that a script writes, having read the Verilog."""
     programs.require("yosys")

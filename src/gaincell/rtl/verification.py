@@ -21,7 +21,7 @@ from gaincell.rtl.equivalence import compare
 from gaincell.rtl.fixed_point import Scales
 from gaincell.rtl.parameters import Parameters
 from gaincell.rtl.simulation import Comparison, Record, Stimulus, random_scales, random_words, simulate
-from gaincell.rtl.verilog import Design, play, simulator
+from gaincell.rtl.verilog import Verilog, play, simulator
 
 RING_TILES = 2
 """Most sub-tiles of the shorter ring."""
@@ -67,7 +67,7 @@ def check_ring(parameters: Parameters, tokens: int, seed: int, progress: Progres
     return check_head(run, scales, progress, f"ring of {columns}")
 
 
-def check_verilog(design: Design, record: Record) -> RtlCheck:
+def check_verilog(design: Verilog, record: Record) -> RtlCheck:
     """Play the testbench."""
     how = "testbench of the Verilog, every output in every period"
     try:
@@ -77,7 +77,7 @@ def check_verilog(design: Design, record: Record) -> RtlCheck:
         return not_done("Verilog", how, str(error))
 
 
-def check_properties(design: Design, parameters: Parameters) -> RtlCheck:
+def check_properties(design: Verilog, parameters: Parameters) -> RtlCheck:
     """Prove the properties."""
     how = "controller and sequencer for every input at every time, by yosys-smtbmc and z3"
     count = formal.properties(parameters).count("assert (")

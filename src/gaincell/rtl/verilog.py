@@ -30,7 +30,7 @@ VERDICT = re.compile(r"(PASS|FAIL): (\d+) of (\d+) periods differ")
 
 
 @dataclass(frozen=True)
-class Design:
+class Verilog:
     """The generated files of a head.
 
     modules: Verilog by module, the top module last.  testbench: Verilog.
@@ -59,7 +59,7 @@ class Design:
         return "\n".join(lines) + "\n"
 
 
-def generate(parameters: Parameters) -> Design:
+def generate(parameters: Parameters) -> Verilog:
     """Verilog of a head. Raises MissingProgram: there is no yosys, which writes it."""
     programs.require("yosys")
     head = Head(parameters, instances=True)
@@ -70,7 +70,7 @@ def generate(parameters: Parameters) -> Design:
     found[head.module] = _convert(head, head.module, head)
     inputs = {name: len(signal) for name, signal in head.inputs.items()}
     outputs = {name: len(signal) for name, signal in head.outputs.items()}
-    return Design(found, _testbench(head.module, inputs, outputs, parameters), inputs, outputs)
+    return Verilog(found, _testbench(head.module, inputs, outputs, parameters), inputs, outputs)
 
 
 def simulator() -> str:
@@ -81,7 +81,7 @@ def simulator() -> str:
     raise programs.MissingProgram(f"{programs.missing('iverilog')}, or verilator")
 
 
-def play(design: Design, record: Record, program: str | None = None) -> Comparison:
+def play(design: Verilog, record: Record, program: str | None = None) -> Comparison:
     """The testbench in a simulator of Verilog, with every period of a record.
 
     Raises:
