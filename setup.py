@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -58,12 +59,18 @@ class BuildNative(build_ext):
             for source in COMPILED_PER_LEVEL
         ]
         units.append(("dispatch.cpp", common))
-        objects = []
-        for number, (source, flags) in enumerate(units):
-            folder = os.path.join(self.build_temp, str(number))
-            objects += self.compiler.compile(
-                [FOLDER + source], output_dir=folder, extra_postargs=[*FLAGS, *flags], depends=ext.depends
+
+        def compiled(number: int) -> list[str]:
+            source, flags = units[number]
+            return self.compiler.compile(
+                [FOLDER + source],
+                output_dir=os.path.join(self.build_temp, str(number)),
+                extra_postargs=[*FLAGS, *flags],
+                depends=ext.depends,
             )
+
+        with ThreadPoolExecutor(os.cpu_count()) as compilers:
+            objects = [name for found in compilers.map(compiled, range(len(units))) for name in found]
         target = self.get_ext_fullpath(ext.name)
         link = ["-pthread", *(["-fsanitize=address,undefined"] if SANITIZE else [])]
         self.compiler.link_shared_object(objects, target, extra_postargs=link, target_lang="c++")
