@@ -533,10 +533,19 @@ def test_products_are_in_bf16_where_that_was_measured_to_pay(
 @pytest.mark.parametrize(("speed", "pays"), [(1.0, False), (1.2, False), (2.0, True)])
 def test_bf16_pays_from_a_stated_gain_on(speed: float, pays: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a clock that goes as fast as the products that were waited for."""
-    durations = itertools.cycle([1.0, 1.0 / speed])
+    monkeypatch.setattr("gaincell.training.machine.WIDTH", 8)
+    durations = itertools.cycle([1e-3, 1e-3 / speed])
     clock = iter(itertools.accumulate(t for d in durations for t in (0.0, d)))
     monkeypatch.setattr("gaincell.training.machine.time.perf_counter", lambda: next(clock))
     assert bf16_pays.__wrapped__("cpu") is pays
+
+
+def test_bf16_that_is_emulated_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which its products take a second; it ends after two of them."""
+    monkeypatch.setattr("gaincell.training.machine.WIDTH", 8)
+    clock = iter([0.0, 0.1, 0.1, 1.1])
+    monkeypatch.setattr("gaincell.training.machine.time.perf_counter", lambda: next(clock))
+    assert not bf16_pays.__wrapped__("cpu")
 
 
 @pytest.mark.parametrize("backend", [slow("blocked"), "auto"])

@@ -30,6 +30,8 @@ USED = 0.6
 """Share of the memory that is free now which activations may take."""
 WIDTH, ROUNDS = 1024, 5
 """Of the matrices whose products are timed, and of the timing."""
+EMULATED = 0.5
+"""Seconds of one such product that only a processor without instructions for bfloat16 takes."""
 PAYS = 1.3
 """How many times as fast bfloat16 must be. Processors with instructions for it are about twice as fast or
 more, those without about as fast or slower: so the answer does not hang on the noise.
@@ -90,7 +92,7 @@ def left_to_container(root: Path = Path("/sys/fs/cgroup")) -> float:
 def bf16_pays(device: str) -> bool:
     """Whether matrices are multiplied `PAYS` times as fast in bfloat16 as in float32, best of `ROUNDS` each.
 
-    Takes about a second and is measured once a process. device: such as "cpu" or "cuda:0".
+    Takes a second or two and is measured once a process. device: such as "cpu" or "cuda:0".
     """
     one, other = (torch.randn(WIDTH, WIDTH, device=device) for _ in range(2))
     best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
@@ -102,6 +104,8 @@ def bf16_pays(device: str) -> bool:
             a @ b
             _wait(device)
             best[dtype] = min(known, time.perf_counter() - begun)
+        if best[torch.bfloat16] > EMULATED:
+            break
     return best[torch.float32] > PAYS * best[torch.bfloat16]
 
 
