@@ -36,9 +36,8 @@ the embedded model straight onto the paper's chip, distilled from itself in soft
     "smollm2-paper": """## The paper's pipeline on SmolLM2-135M
 
 `recipes/smollm2-paper.toml`: the paper's stages and arrays, neither paired rows nor mixing. Not the paper's:
-an adapter of rank 14 in place of all weights, a teacher, and attention transfer first. *software, same
-adapter and loss* is the control: it has the hardware models' adapter, teacher, loss and text, and softmax
-attention.
+an adapter of rank 14 in place of all weights, a teacher, and attention transfer first. Its control, the
+software model with the same adapter and loss, is `recipes/low-tokens-control.toml`.
 
 """,
 }
