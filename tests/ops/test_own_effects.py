@@ -1,11 +1,13 @@
-"""A cell and a non-ideality of a user's own: the pages' examples run, and nothing ignores them."""
+"""A cell, a readout and a non-ideality of a user's own: the pages' examples run, and nothing ignores them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,8 +17,10 @@ from torch import Tensor
 
 from gaincell.arrays import HeadArray
 from gaincell.chips.design import Design
+from gaincell.circuits import readout
 from gaincell.circuits.noise import Noise
 from gaincell.circuits.nonideality import STAGES
+from gaincell.circuits.readout import READOUTS
 from gaincell.devices.random import PER_OPERATION, Drawn
 from gaincell.errors import DesignError, InputError, ModelError
 from gaincell.evaluation.activity import measure_activity
@@ -80,6 +84,51 @@ def test_the_example_of_a_nonideality_runs_and_means_what_the_page_says() -> Non
     assert found["chips"].nominal == found["before"]
     assert found["chips"].perplexity[0] == found["after"]
     assert len(set(found["chips"].perplexity)) == 2
+
+
+@pytest.fixture
+def mid_rise() -> Iterator[Mapping[str, Any]]:
+    """What the example of a readout leaves behind, which the table of readouts forgets again."""
+    yield run_example("docs/adding_a_readout.md")
+    del READOUTS["mid-rise"]
+
+
+def test_the_example_of_a_readout_is_computed_everywhere_or_refused(mid_rise: Mapping[str, Any]) -> None:
+    assert 1 < mid_rise["found"] < 1e6
+    design = micro_design(readout="mid-rise")
+    assert design.hash != micro_design().hash
+    tensors = [x.double() for x in signals()]
+    expected = gain_cell_attention(*tensors, design, backend="naive")
+    codes = expected * design.readout_steps
+    torch.testing.assert_close((codes * 2).round(), codes * 2, rtol=0, atol=1e-9)
+    assert not torch.allclose(expected, gain_cell_attention(*tensors, micro_design(), backend="naive"))
+    for backend in ("auto", "blocked"):
+        found = gain_cell_attention(*tensors, design, backend=backend)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    array = HeadArray(design, 16, heads=4, kv_heads=2)
+    steps = [array.step(*(x[:, :, t] for x in tensors)) for t in range(5)]
+    torch.testing.assert_close(torch.stack(steps, 2), expected[:, :, :5], rtol=0, atol=1e-9)
+    single = gain_cell_attention(*signals(), design)
+    torch.testing.assert_close(single, gain_cell_attention(*signals(), design, backend="blocked"))
+    if native_library.levels():
+        with pytest.raises(InputError, match="'native' does not serve this: it has no readout 'mid-rise'"):
+            gain_cell_attention(*signals(), design, backend="native")
+
+
+def test_a_readout_is_one_function_and_one_line() -> None:
+    page = (ROOT / "docs" / "adding_a_readout.md").read_text(encoding="utf-8")
+    [function] = re.findall(r"^def half_steps.*?\n\n", page, re.DOTALL | re.MULTILINE)
+    [line] = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    source = Path(readout.__file__).read_text(encoding="utf-8")
+    head, table, rest = source.partition("READOUTS: dict[str, Readout] = {\n")
+    names: dict[str, Any] = {"__name__": "gaincell.circuits.added"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, names["__name__"], ModuleType(names["__name__"]))
+        exec(
+            compile(f"{head}{function}\n{table}{line}{rest}", "readout.py", "exec", dont_inherit=True), names
+        )
+    o = torch.tensor([-1.0, -0.04, 0.04, 1.0])
+    assert names["read_out"](o, "mid-rise", 16).mul(15.5).tolist() == [-15.5, -0.5, 0.5, 15.5]
 
 
 def test_the_example_of_a_cell_runs() -> None:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from gaincell.chips.fields import FILE_KEYS, NUMBERS, WORDS, DesignFields
 from gaincell.circuits.nonideality import Nonideality, kinds_drawn
-from gaincell.circuits.signed_charge_to_pulse import READOUTS
+from gaincell.circuits.readout import READOUTS
 from gaincell.devices.random import Drawn
 from gaincell.errors import DesignError
 from gaincell.features import LEVELS, NOMINAL, NORMALISER, PULSE_LAW, SINKS, missing

@@ -34,6 +34,7 @@ from gaincell.chips.fields import (
     stored,
 )
 from gaincell.circuits.nonideality import kinds_drawn
+from gaincell.circuits.readout import READOUTS
 from gaincell.devices.cell import CELL_KINDS, Cell, named_cell
 from gaincell.devices.leakage import at_temperature
 from gaincell.devices.random import LARGEST_NORMAL, Drawn
@@ -186,8 +187,7 @@ class Design(DesignFields):
     @property
     def readout_steps(self) -> float:
         """Readout steps from zero to full scale: 15 of a 16-level counter, 31/2 in the published code."""
-        counts = {"none": 1.0, "published-code": (2 * self.counter_levels - 1) / 2}
-        return counts.get(self.readout, self.counter_levels - 1.0)
+        return READOUTS[self.readout].steps(self.counter_levels)
 
     def replace(self, **changes: Any) -> Design:
         """A copy with some fields changed, checked like a file.

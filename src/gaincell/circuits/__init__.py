@@ -4,7 +4,8 @@ from gaincell.circuits.charge_to_pulse import charge_to_pulse
 from gaincell.circuits.converter import at_least_float32, in_precision, straight_through, strict_clamp
 from gaincell.circuits.dac import dac_code, write_dac
 from gaincell.circuits.pwm import query_code, query_driver
-from gaincell.circuits.signed_charge_to_pulse import READOUTS, read_out, signed_charge_to_pulse
+from gaincell.circuits.readout import READOUTS, read_out
+from gaincell.circuits.signed_charge_to_pulse import signed_charge_to_pulse
 
 __all__ = [
     "READOUTS",

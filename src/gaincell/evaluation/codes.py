@@ -52,8 +52,7 @@ def code_range(design: Design, stage: str) -> tuple[int, int]:
 
 def output_steps(design: Design) -> float:
     """Codes from 0 to the full scale of one sub-tile (a half-integer for the published code)."""
-    levels = design.counter_levels
-    return levels - 0.5 if design.readout == "published-code" else levels - 1.0
+    return design.counter_levels - 1.0 if design.readout == "none" else design.readout_steps
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 from gaincell.chips.design import Design, cell_of
 from gaincell.chips.device import with_cell
 from gaincell.chips.fields import CELL_NUMBERS, NUMBERS, TABLE_NUMBERS, TABLES
-from gaincell.circuits.signed_charge_to_pulse import READOUTS
+from gaincell.circuits.readout import READOUTS
 from gaincell.errors import GaincellError, InputError
 from gaincell.quantity import NumberKind, did_you_mean, one_of
 from gaincell.schema import parse, table

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from gaincell import features
 from gaincell.circuits.converter import sum_rounding
+from gaincell.circuits.readout import READOUTS
 from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
 from gaincell.ops.gain_cell_attention.blocking import Panel, Plan, Segment, Workspace, groups_of, segments_of
 from gaincell.ops.gain_cell_attention.call import SURROGATES, Call
@@ -263,14 +264,7 @@ def _read_out(plan: Plan, o: Tensor) -> Tensor:
     """Saturate and digitise every sub-tile, and add the codes: [G, gR, D] in units of full scale."""
     if plan.design.output_ceiling:
         o.clamp_(-plan.steps, plan.steps)
-    match plan.design.readout:
-        case "counter":
-            o = o.abs().add_(0.5).floor_().copysign_(o)
-        case "counter-floor":
-            o = o.abs().floor_().copysign_(o)
-        case "published-code":
-            o.round_()
-    return o.sum(1).mul_(1.0 / plan.steps)
+    return READOUTS[plan.design.readout].code(o).sum(1).mul_(1.0 / plan.steps)
 
 
 def _tile_gradient(panel: Panel, o: Tensor, grad: Tensor) -> Tensor:

@@ -60,6 +60,8 @@ def unsupported(tensors: tuple[Tensor, ...], design: Design, reads: int) -> str 
 @lru_cache(maxsize=256)
 def _unsupported_chip(design: Design, reads: int) -> str | None:
     """Why no call is served on a chip whose columns are read so many times per token."""
+    if design.readout not in library.READOUTS:
+        return f"it has no readout {design.readout!r}"
     if design.cell.coefficients is not None:
         orders = tables.orders_of(design)
         fits = len(orders) <= library.MOST_SLABS and max(orders, default=0) <= LARGEST_ORDER

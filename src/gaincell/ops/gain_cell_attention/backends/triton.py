@@ -52,6 +52,8 @@ def supports(call: Call) -> str | None:
         return "it runs on a GPU, or on a CPU in Triton's interpreter (TRITON_INTERPRET=1)"
     if call.q.dtype == torch.float64:
         return "it computes in float32"
+    if call.design.readout not in READOUTS:
+        return f"it has no readout {call.design.readout!r}"
     return None if in_codes(call) else triton_any.unsupported_chip(call.design, call.reads)
 
 
