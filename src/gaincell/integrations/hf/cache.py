@@ -15,6 +15,7 @@ and it takes a sequence no time: only the others age while one is given padding.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Any
 
@@ -143,6 +144,16 @@ class RingCache(Cache):
         """All layers have what they need of the tokens: time passes."""
         steps = self.tokens.finish()
         self.clock.step(self, self.tokens.design.token_period, steps)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RingCache:
+        """Another cache of the same model that goes on from here: for texts that begin alike, say."""
+        same = {id(ring.attention): ring.attention for ring in self.rings if id(ring.attention) not in memo}
+        memo |= same
+        other = memo[id(self)] = RingCache.__new__(RingCache)
+        vars(other).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        for attention in same:  # a model that is copied later with the same memo gets modules of its own
+            del memo[attention]
+        return other
 
     def reset(self) -> None:
         """Forget all tokens, also those that were not finite; the clock goes on."""
