@@ -74,7 +74,8 @@ def gain_cell_attention(
             fastest on a CPU: "native" for what it serves, else "decode", else "blocked".
         key_index: index j of the real token in each key slot, consecutive, -1 for padding, which is never
             written: ages and physical columns count real tokens. None for 0 ... Tk - 1.
-        query_index: index i of each query, -1 for padding. None for the last Tq of key_index.
+        query_index: index i of each query, -1 for padding. None for the last Tq of key_index. "naive" alone
+            takes queries in any order; to the others they are consecutive, as keys are.
         sliding_window: the model's own window W >= 1: columns of age W and more are gated.
         layer: layer of the chip, selects the cells' mismatch.
         gradient: "exact", "surrogate" for a backward pass through linear cells of slope
