@@ -387,7 +387,7 @@ def test_cropping_works_until_the_ring_has_gone_round() -> None:
         expected = model(input_ids=tokens[:, :5], **fresh.argument).logits
         torch.testing.assert_close(got, expected, atol=1e-9, rtol=0)
         model(input_ids=tokens, **cache.argument)
-    with pytest.raises(InputError, match="older ones were overwritten.*the default cache"):
+    with pytest.raises(InputError, match=r"older ones were overwritten.*the default cache"):
         cache.crop(50)
 
 
