@@ -6,7 +6,7 @@ from tests.micro import micro_design, micro_llama
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from gaincell.adaptation import AdaptationResult, Place, Statistics, adapt, collect_statistics
+from gaincell.adaptation import AdaptationResult, Place, Statistics, adapt, collect_statistics, published
 from gaincell.adaptation.statistics import scalers
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
@@ -166,6 +166,20 @@ def test_padding_does_not_count(side: str) -> None:
     set_design(model, micro_design())
     result = adapt(model, [{"input_ids": torch.cat(parts, 1), "attention_mask": mask}], padded)
     assert result.converged
+
+
+def test_a_sequence_of_padding_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read in pieces of one sequence, as with a large vocabulary."""
+    monkeypatch.setattr(published, "LOGIT_BYTES", 1)
+    ids, mask = tokens(3, 32), torch.ones(3, 32, dtype=torch.long)
+    mask[1] = 0
+    found = []
+    for batch in ({"input_ids": ids, "attention_mask": mask}, ids[[0, 2]]):
+        model, target = linear_and_target(torch.float64, [ids[[0, 2]]])
+        set_design(model, micro_design())
+        found.append(adapt(model, [batch], target, "published", max_iterations=2).history)
+    for one, another in zip(*found, strict=True):
+        assert one == pytest.approx(another, rel=1e-9)
 
 
 def silence_a_head(model: LlamaForCausalLM) -> None:
