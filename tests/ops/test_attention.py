@@ -307,6 +307,7 @@ def test_nan_of_a_real_token_is_not_hidden() -> None:
         ("multiple of", {"k": torch.rand(1, 3, 4, 3), "v": torch.rand(1, 3, 4, 3)}),
         ("more queries than keys", {"q": torch.rand(1, 2, 6, 3)}),
         ("no dimension may be 0", {"q": torch.rand(1, 2, 0, 3)}),
+        ("design is 'leroux2025'; give a Design, as load_design", {"design": "leroux2025"}),
         ("choose one of auto, naive, blocked", {"backend": "fast"}),
         ("exact, bf16, surrogate, surrogate-bf16", {"gradient": "none"}),
         ("sliding_window=0", {"sliding_window": 0}),

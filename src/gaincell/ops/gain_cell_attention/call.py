@@ -125,6 +125,8 @@ class Call(NamedTuple):
 
 def check(call: Call) -> None:
     """Refuse tensors and options that do not fit. Raises InputError."""
+    if not isinstance(call.design, Design):
+        raise InputError(f"design is {call.design!r}; give a Design, as load_design gives one by its name")
     _check_tensors(call.q, call.k, call.v)
     if call.backend not in BACKENDS:
         raise InputError(f"backend={call.backend!r}; choose one of {', '.join(BACKENDS)}")
