@@ -1,5 +1,8 @@
 """Adaptation: exact in two forward passes for every cell; the published iteration ends at the same place."""
 
+import inspect
+import math
+
 import pytest
 import torch
 from tests.micro import micro_design, micro_llama
@@ -7,7 +10,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from gaincell.adaptation import AdaptationResult, Place, Statistics, adapt, collect_statistics, published
-from gaincell.adaptation.statistics import scalers
+from gaincell.adaptation.statistics import as_batch, scalers
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 
@@ -249,6 +252,31 @@ def test_progress_is_reported() -> None:
     calls: list[tuple[int, int]] = []
     adapt(model, [tokens()], target, progress=lambda done, total, numbers: calls.append((done, total)))
     assert calls == [(1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ([[1, 2, 3]], "is list; give a tensor of token ids"),
+        ({"ids": tokens()}, "is dict; give a tensor of token ids"),
+        (tokens()[0], r"are torch.int64 \(64,\); give whole numbers \[sequences, tokens\]"),
+        (tokens().float(), r"are torch.float32 \(4, 64\); give whole numbers"),
+        (
+            {"input_ids": tokens(), "attention_mask": torch.ones(1, 64)},
+            r"attention_mask has shape \(1, 64\); give that of input_ids, \(4, 64\)",
+        ),
+    ],
+)
+def test_what_is_no_calibration_text_is_refused(batch: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        inspect.unwrap(as_batch)(batch, micro_llama())  # as users reach it, without annotation checks
+
+
+@pytest.mark.parametrize("limit", [{"tolerance": -1e-6}, {"tolerance": math.nan}, {"max_iterations": -1}])
+def test_limits_below_zero_are_refused(limit: dict[str, float]) -> None:
+    model, target = linear_and_target(torch.float32, [tokens(1, 16)])
+    with pytest.raises(InputError, match="give numbers of 0 or more"):
+        adapt(model, [tokens(1, 16)], target, "published", **limit)
 
 
 def test_wrong_input_is_refused() -> None:
