@@ -85,7 +85,8 @@ class RingCache(Cache):
         refresh: policy. All arrays of the chip refresh at the same time, each its columns one after the other
             in a write slot of the design's `unstated_latency`.
 
-    `clock`: time, tokens and refreshes since the cache was made.
+    `clock`: time, tokens and refreshes since the cache was made. `copy.deepcopy` gives another cache that
+    goes on from here: a prompt is read once and continued many times.
 
     Slots that are taken back (`crop`; assisted decoding crops rejected drafts) took the chip their time all
     the same: what stays has leaked on meanwhile. So assisted generation can give another text than
