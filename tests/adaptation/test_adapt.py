@@ -1,13 +1,16 @@
 """Adaptation: exact in two forward passes for every cell; the published iteration ends at the same place."""
 
+import inspect
+import math
+
 import pytest
 import torch
 from tests.micro import micro_design, micro_llama
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from gaincell.adaptation import AdaptationResult, Place, Statistics, adapt, collect_statistics
-from gaincell.adaptation.statistics import scalers
+from gaincell.adaptation import AdaptationResult, Place, Statistics, adapt, collect_statistics, published
+from gaincell.adaptation.statistics import as_batch, scalers
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 
@@ -168,6 +171,20 @@ def test_padding_does_not_count(side: str) -> None:
     assert result.converged
 
 
+def test_a_sequence_of_padding_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read in pieces of one sequence, as with a large vocabulary."""
+    monkeypatch.setattr(published, "LOGIT_BYTES", 1)
+    ids, mask = tokens(3, 32), torch.ones(3, 32, dtype=torch.long)
+    mask[1] = 0
+    found = []
+    for batch in ({"input_ids": ids, "attention_mask": mask}, ids[[0, 2]]):
+        model, target = linear_and_target(torch.float64, [ids[[0, 2]]])
+        set_design(model, micro_design())
+        found.append(adapt(model, [batch], target, "published", max_iterations=2).history)
+    for one, another in zip(*found, strict=True):
+        assert one == pytest.approx(another, rel=1e-9)
+
+
 def silence_a_head(model: LlamaForCausalLM) -> None:
     """No queries in layer 0, head 1: no pulses, and no output."""
     with torch.no_grad():
@@ -235,6 +252,31 @@ def test_progress_is_reported() -> None:
     calls: list[tuple[int, int]] = []
     adapt(model, [tokens()], target, progress=lambda done, total, numbers: calls.append((done, total)))
     assert calls == [(1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ([[1, 2, 3]], "is list; give a tensor of token ids"),
+        ({"ids": tokens()}, "is dict; give a tensor of token ids"),
+        (tokens()[0], r"are torch.int64 \(64,\); give whole numbers \[sequences, tokens\]"),
+        (tokens().float(), r"are torch.float32 \(4, 64\); give whole numbers"),
+        (
+            {"input_ids": tokens(), "attention_mask": torch.ones(1, 64)},
+            r"attention_mask has shape \(1, 64\); give that of input_ids, \(4, 64\)",
+        ),
+    ],
+)
+def test_what_is_no_calibration_text_is_refused(batch: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        inspect.unwrap(as_batch)(batch, micro_llama())  # as users reach it, without annotation checks
+
+
+@pytest.mark.parametrize("limit", [{"tolerance": -1e-6}, {"tolerance": math.nan}, {"max_iterations": -1}])
+def test_limits_below_zero_are_refused(limit: dict[str, float]) -> None:
+    model, target = linear_and_target(torch.float32, [tokens(1, 16)])
+    with pytest.raises(InputError, match="give numbers of 0 or more"):
+        adapt(model, [tokens(1, 16)], target, "published", **limit)
 
 
 def test_wrong_input_is_refused() -> None:

@@ -197,6 +197,8 @@ def test_what_cannot_be_is_refused() -> None:
         HeadArray(chip(), D, refresh=Refresh("copy", every_seconds=8 * SLOT), write_slot=SLOT)
     with pytest.raises(InputError, match="multiple of kv_heads"):
         HeadArray(chip(), D, heads=3, kv_heads=2)
+    with pytest.raises(InputError, match="design is 'leroux2025'; give a Design"):
+        HeadArray("leroux2025")  # type: ignore[arg-type]
 
 
 def test_the_trace_speaks_in_volts_coulombs_and_seconds() -> None:

@@ -20,6 +20,7 @@ from gaincell.costs.roll_up import of_head
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology, list_technologies, load_technology
 from gaincell.errors import DesignError, GaincellError, InputError
+from gaincell.integrations.hf.size import cost
 from gaincell.results.codec import from_json, to_json
 from gaincell.results.system_cost import Timed
 
@@ -87,6 +88,11 @@ def test_technologies_are_found_by_name_and_may_be_changed() -> None:
 def test_a_negative_or_infinite_cost_is_refused(number: float) -> None:
     with pytest.raises(InputError, match="energy = "):
         Cost(energy=number)
+
+
+def test_what_is_no_configuration_is_refused() -> None:
+    with pytest.raises(InputError, match="model is str; give the configuration of one"):
+        cost(DESIGN, "gpt2")  # type: ignore[arg-type]
 
 
 def test_sizes_that_do_not_exist_are_refused() -> None:

@@ -10,7 +10,7 @@ from transformers.masking_utils import and_masks, causal_mask_function, packed_s
 
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
-from gaincell.errors import ModelError
+from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.masks import key_index_mask
@@ -253,6 +253,14 @@ def test_weights_asked_for_in_the_configuration(design: Design) -> None:
     attach(model, design)
     with pytest.raises(ModelError, match="output_attentions=True"):
         model(tokens(1, 8))
+
+
+@pytest.mark.parametrize("option", ["backend", "gradient"])
+def test_an_unknown_option_is_refused_before_anything_changes(option: str, design: Design) -> None:
+    model = build("llama")
+    with pytest.raises(InputError, match=f"{option} is 'fast'; choose one of "):
+        attach(model, design, **{option: "fast"})
+    assert not attached_layers(model)
 
 
 @pytest.mark.parametrize("argument", ["softcap", "s_aux", "position_bias", "cu_seq_lens_q", "invented"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -386,7 +387,7 @@ def test_cropping_works_until_the_ring_has_gone_round() -> None:
         expected = model(input_ids=tokens[:, :5], **fresh.argument).logits
         torch.testing.assert_close(got, expected, atol=1e-9, rtol=0)
         model(input_ids=tokens, **cache.argument)
-    with pytest.raises(InputError, match="older ones were overwritten"):
+    with pytest.raises(InputError, match=r"older ones were overwritten.*the default cache"):
         cache.crop(50)
 
 
@@ -403,6 +404,25 @@ def test_a_cache_belongs_to_its_model() -> None:
     softmax = attach(micro_llama(), micro_design(), attention="softmax")
     with pytest.raises(ModelError, match="softmax attention cannot read"), torch.no_grad():
         softmax(input_ids=ids(3), **RingCache(softmax).argument)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_copy_goes_on_from_a_prompt_that_was_read_once(dtype: torch.dtype) -> None:
+    model, tokens = hardware(dtype=dtype), ids(30)
+    expected = decoded(model, tokens, [19, *[1] * 11])[:, 20:]
+    prompt = RingCache(model)
+    with torch.no_grad():
+        for piece in (tokens[:, :19], tokens[:, 19:20]):
+            model(input_ids=piece, **prompt.argument)
+        before = prompt.now
+        for _ in range(2):
+            other = copy.deepcopy(prompt)
+            got = [model(input_ids=tokens[:, t : t + 1], **other.argument).logits for t in range(20, 30)]
+            assert torch.equal(torch.cat(got, 1), expected)
+            assert (prompt.now, len(other.rings[0].codes)) == (before, 2)
+    for one, another in (copy.deepcopy((prompt, model)), copy.deepcopy((model, prompt))[::-1]):
+        assert all(cell not in attached_layers(model) for cell in attached_layers(another))
+        assert one.clock is not prompt.clock
 
 
 def test_other_mistakes_are_named() -> None:

@@ -16,7 +16,7 @@ from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.devices.variability import VALUE_ARRAY, Mismatch, cell_errors
 from gaincell.errors import InputError
-from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention
+from gaincell.ops.gain_cell_attention import Scaling, attention_from_voltages, gain_cell_attention
 
 M, N = 8, 4
 FORGETFUL = 200e-6  # token period that leaves exp(-0.04) per token: decay matters within a small window
@@ -307,6 +307,7 @@ def test_nan_of_a_real_token_is_not_hidden() -> None:
         ("multiple of", {"k": torch.rand(1, 3, 4, 3), "v": torch.rand(1, 3, 4, 3)}),
         ("more queries than keys", {"q": torch.rand(1, 2, 6, 3)}),
         ("no dimension may be 0", {"q": torch.rand(1, 2, 0, 3)}),
+        ("design is 'leroux2025'; give a Design, as load_design", {"design": "leroux2025"}),
         ("choose one of auto, naive, blocked", {"backend": "fast"}),
         ("exact, bf16, surrogate, surrogate-bf16", {"gradient": "none"}),
         ("sliding_window=0", {"sliding_window": 0}),
@@ -324,3 +325,21 @@ def test_unacceptable_arguments_are_refused(message: str, change: dict[str, obje
     )  # as users get it, without the annotation checks of the tests
     with pytest.raises(InputError, match=message):
         unchecked(**arguments)
+
+
+@pytest.mark.parametrize("backend", ["naive", "blocked"])
+def test_voltages_that_are_older_than_their_tokens_say(backend: str) -> None:
+    """Held for so many token periods more, they are what they would be if the tokens were as much older."""
+    design = chip()
+    q, k, v = random_inputs(6)
+    levels = [((u - 0.45) * 7 / 0.9 + 4).floor().clamp(0, 7).sub(3.5) * 0.9 / 7 for u in (k, v)]
+    now = {"key_index": torch.arange(6)[None], "query_index": torch.tensor([[4, 5]])}
+    rest = {"key_index": torch.tensor([[0, 1, 2, 3, 7, 8]]), "query_index": torch.tensor([[7, 8]])}
+    columns = design.replace(window=16, tile=16)  # one sub-tile, whichever columns the tokens are in
+    given = (q[:, :, 4:], *levels, columns, backend)
+    pause = torch.full((1, 4), 3 * FORGETFUL, dtype=torch.float64)
+    found = attention_from_voltages(*given, **now, extra_age=pause)
+    expected = attention_from_voltages(*given[:-1], "naive", **rest)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    with pytest.raises(InputError, match="extra_age is of the first 3 slots, but more hold tokens before"):
+        attention_from_voltages(*given, **now, extra_age=pause[:, :3])

@@ -439,6 +439,29 @@ def test_auto_leaves_to_blocked_what_is_not_served() -> None:
     assert float(apart.abs().max()) < 1e-5
 
 
+@EVERY_LEVEL
+def test_an_index_of_the_queries_is_heeded_without_one_of_the_keys() -> None:
+    q, k, v = (t.float() for t in signals(40, 4, 2, 16, batch=2))
+    last = torch.tensor([[-1, *range(30, 40)], range(29, 40)])
+    early = torch.tensor([range(5, 16)] * 2)
+    sizes = (4, 4, 2, 2, 2, 2, 4, 4)
+    scaling = Scaling(*(torch.full((heads,), n % 2 * 0.1 + (n == 7) + 0.9) for n, heads in enumerate(sizes)))
+    for index, scale, backends in (
+        (last, None, ("blocked", "native", "auto")),
+        (last, scaling, ("blocked", "native", "auto")),
+        (early, scaling, ("blocked", "auto")),
+    ):
+        given = (q[:, :, :11], k, v, chip(readout="none"), scale)
+        expected = gain_cell_attention(*given, "naive", query_index=index)
+        for backend in backends:
+            found = gain_cell_attention(*given, backend, query_index=index)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    with pytest.raises(InputError, match="queries must be those of the last"):
+        gain_cell_attention(q[:, :, :11], k, v, chip(), None, "native", query_index=early)
+    with pytest.raises(InputError, match="row 0 must count real tokens one by one"):
+        gain_cell_attention(q[:, :, :11], k, v, chip(), query_index=early.flip(1))
+
+
 def test_views_second_derivatives_and_sparse_tensors(level: str) -> None:
     q, k, v = (t.float() for t in signals(40, 2, 2, 16))
     expected = gain_cell_attention(q, k, v, chip(), None, "native")

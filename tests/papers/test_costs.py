@@ -53,6 +53,15 @@ def test_energy_of_a_token_and_head(cost: HeadCost) -> None:
     )
 
 
+def test_energy_follows_the_output_lines_and_cells(cost: HeadCost) -> None:
+    """Sub-tiles of 32 columns have twice the counters, D a sub-tile, for as many cells."""
+    finer = of_head(replace(cost.head, design=cost.head.design.replace(tile=32))).cited.parts
+    assert finer[DIGITAL].energy == pytest.approx(2 * 4e-9)
+    assert finer[FIRST].energy == pytest.approx(1120e-12)
+    half = of_head(replace(cost.head, context=512)).cited.parts
+    assert (half[DIGITAL].energy, half[SECOND].energy) == pytest.approx((2e-9, 350e-12))
+
+
 def test_energy_of_all_heads_of_a_layer() -> None:
     """GPT-2 has 12 heads a layer and 12 layers; every head of it costs what one does."""
     design = load_design("leroux2025")

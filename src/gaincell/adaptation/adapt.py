@@ -76,8 +76,8 @@ def adapt(
         progress: called after every pass over the text, with the largest residual where it is known.
 
     Raises:
-        InputError: no calibration text, an unknown method, start or rule, a rule without effect, or a target
-            of another shape than the model.
+        InputError: no calibration text or none of token ids, an unknown method, start or rule, a rule without
+            effect, a tolerance or limit below 0, or a target of another shape than the model.
         ModelError: the model is not attached, or a stage is not finite.
 
     A gain keeps its sign. The gain of a stage without variance stays as it is, and its offset too unless the
@@ -85,6 +85,10 @@ def adapt(
     """
     layers = _checked(model, target, method, start, rule)
     tolerance = TOLERANCE[rule] if tolerance is None else tolerance
+    if not tolerance >= 0 or max_iterations < 0:
+        raise InputError(
+            f"tolerance = {tolerance}, max_iterations = {max_iterations}; give numbers of 0 or more"
+        )
     batch = concatenate([measured.as_batch(b, model) for b in batches])
     model.eval()
     if start == "neutral":

@@ -99,6 +99,8 @@ def measure(model: nn.Module, batch: Batch) -> tuple[Statistics, tuple[Place, ..
     nll, predictions = 0.0, 0
     for start in range(0, len(batch.ids), rows):
         real = None if batch.real is None else batch.real[start : start + rows]
+        if real is not None and not bool(real.any()):
+            continue
         piece = Batch(batch.ids[start : start + rows], real)
         with collector.observing(real):
             logits: Tensor = forward(model, piece).logits

@@ -97,7 +97,8 @@ class AdaptationResult:
     residuals, statistics: of the adapted model.  iterations: updates made (1 for the closed form).
     forward_passes: of the model over all calibration tokens, counted in its attention layers, without those
     of the target's statistics.  tokens: of the calibration text.
-    skipped: stages of zero variance, in the model or in the target; their gains and offsets are unchanged.
+    skipped: stages of zero variance, in the model or in the target; their gains and offsets are unchanged. By
+    the rule "released", in the model alone, and their offsets are moved.
     saturated: stages all of whose values lie at or beyond the limits of the circuit behind them.
     history: of the published method, one entry an iteration: iteration, residual, perplexity of the
     calibration text.  started: of the published method, the statistics before the first update.

@@ -252,9 +252,21 @@ def attached(model: nn.Module) -> list[GainCellAttention]:
 def as_batch(tokens: Tokens, model: nn.Module) -> Batch:
     """Calibration text on the model's device."""
     given = {"input_ids": tokens} if isinstance(tokens, Tensor) else tokens
+    if not isinstance(given, Mapping) or not isinstance(given.get("input_ids"), Tensor):
+        raise InputError(
+            f"a batch of calibration text is {type(given).__name__}; give a tensor of token ids, or a "
+            "mapping with a tensor input_ids and, where there is padding, attention_mask"
+        )
     ids, mask = given["input_ids"], given.get("attention_mask")
-    if ids.ndim != 2 or ids.numel() == 0:
-        raise InputError(f"calibration token ids have shape {tuple(ids.shape)}; give [sequences, tokens]")
+    if ids.ndim != 2 or ids.numel() == 0 or ids.is_floating_point():
+        raise InputError(
+            f"calibration token ids are {ids.dtype} {tuple(ids.shape)}; give whole numbers "
+            "[sequences, tokens]"
+        )
+    if mask is not None and mask.shape != ids.shape:
+        raise InputError(
+            f"attention_mask has shape {tuple(mask.shape)}; give that of input_ids, {tuple(ids.shape)}"
+        )
     check_ids(model, ids)
     device = next(model.parameters()).device
     real = None if mask is None or bool((mask != 0).all()) else (mask != 0).to(device)

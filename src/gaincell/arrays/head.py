@@ -68,7 +68,7 @@ class HeadArray:
         dtype: float64 or float32.
 
     Raises:
-        InputError: sizes or precisions that do not fit; a design that does what is not implemented here.
+        InputError: sizes or precisions that do not fit; no Design, or one that does what is not implemented.
 
     Not modelled: see its devices and circuits; droop within one read; what other heads do meanwhile.
     """
@@ -88,6 +88,8 @@ class HeadArray:
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ) -> None:
+        if not isinstance(design, Design):
+            raise InputError(f"design is {design!r}; give a Design, as load_design gives one by its name")
         kv_heads = heads if kv_heads is None else kv_heads
         sizes = {"head_dim": head_dim, "heads": heads, "kv_heads": kv_heads, "batch": batch}
         for name, size in sizes.items():

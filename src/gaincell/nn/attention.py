@@ -8,10 +8,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gaincell.chips.design import Design
-from gaincell.errors import ModelError
+from gaincell.errors import InputError, ModelError
 from gaincell.nn.array_normaliser import ArrayNormaliser, check_one_normaliser
 from gaincell.nn.scaler import Scaler
 from gaincell.ops.gain_cell_attention import (
+    BACKENDS,
+    GRADIENTS,
     BackendName,
     Gradient,
     Scaling,
@@ -93,6 +95,9 @@ class GainCellAttention(nn.Module):
         dtype: of gains and offsets.
         device: of gains and offsets.
 
+    Raises:
+        InputError: there is no such backend or gradient.
+
     Not modelled: dropout of attention weights (an array has none), attention sinks, soft-capping,
     additive biases.
     """
@@ -111,6 +116,9 @@ class GainCellAttention(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
+        for name, given, allowed in (("backend", backend, BACKENDS), ("gradient", gradient, GRADIENTS)):
+            if given not in allowed:
+                raise InputError(f"{name} is {given!r}; choose one of {', '.join(allowed)}")
         self.design = design
         self.heads = heads
         self.kv_heads = kv_heads

@@ -155,7 +155,7 @@ def attach(
     Raises:
         ModelError: the model has features that are not modelled (named), or is attached already.
         DesignError: there is no such design, or its file is not acceptable.
-        InputError: ``attention`` is none of the two.
+        InputError: ``attention`` is none of the two, or there is no such ``backend`` or ``gradient``.
 
     transformers' ``save_pretrained`` keeps gains, offsets and design; ``from_pretrained`` brings them back
     (pretrained.py). A wrapper that peft makes after ``attach`` trains and saves gains and offsets beside its

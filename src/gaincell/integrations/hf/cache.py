@@ -15,6 +15,7 @@ and it takes a sequence no time: only the others age while one is given padding.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Any
 
@@ -84,7 +85,8 @@ class RingCache(Cache):
         refresh: policy. All arrays of the chip refresh at the same time, each its columns one after the other
             in a write slot of the design's `unstated_latency`.
 
-    `clock`: time, tokens and refreshes since the cache was made.
+    `clock`: time, tokens and refreshes since the cache was made. `copy.deepcopy` gives another cache that
+    goes on from here: a prompt is read once and continued many times.
 
     Slots that are taken back (`crop`; assisted decoding crops rejected drafts) took the chip their time all
     the same: what stays has leaked on meanwhile. So assisted generation can give another text than
@@ -143,6 +145,16 @@ class RingCache(Cache):
         """All layers have what they need of the tokens: time passes."""
         steps = self.tokens.finish()
         self.clock.step(self, self.tokens.design.token_period, steps)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RingCache:
+        """Another cache of the same model that goes on from here: for texts that begin alike, say."""
+        same = {id(ring.attention): ring.attention for ring in self.rings if id(ring.attention) not in memo}
+        memo |= same
+        other = memo[id(self)] = RingCache.__new__(RingCache)
+        vars(other).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        for attention in same:  # a model that is copied later with the same memo gets modules of its own
+            del memo[attention]
+        return other
 
     def reset(self) -> None:
         """Forget all tokens, also those that were not finite; the clock goes on."""

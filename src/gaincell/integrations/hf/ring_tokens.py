@@ -180,7 +180,7 @@ class RingTokens:
         if left < 0 or gone > self._real.shape[1] or bool((self.count > self.columns).any()):
             raise InputError(
                 f"the ring cannot go back from {self.slots} to {left} tokens: older ones were overwritten; "
-                f"crop while it holds at most {self.columns}"
+                f"crop while it holds at most {self.columns}, or generate with the default cache"
             )
         self.count = self.count - self._real[:, -gone:].sum(1)
         self._real, self.slots = self._real[:, :-gone], left

@@ -17,7 +17,7 @@ from gaincell.costs.activity import Activity
 from gaincell.costs.roll_up import ModelCost, of_model
 from gaincell.costs.size import ModelSize, shipped_sizes
 from gaincell.costs.technology import load_technology
-from gaincell.errors import ModelError
+from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.base_model import without_weights
 from gaincell.integrations.hf.completeness import stored_types
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
@@ -61,8 +61,10 @@ def cost(
     Raises:
         ModelError: the model is not supported.
         DesignError: there is no such design.
-        InputError: there is no such technology.
+        InputError: there is no such technology, or ``model`` is no configuration.
     """
+    if not isinstance(model, PretrainedConfig):
+        raise InputError(f"model is {type(model).__name__}; give the configuration of one: model.config")
     chip = load_design(design)
     with torch.device("meta"):
         size = size_of(AutoModelForCausalLM.from_config(model), model.model_type)

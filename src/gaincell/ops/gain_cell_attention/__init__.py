@@ -74,7 +74,8 @@ def gain_cell_attention(
             fastest on a CPU: "native" for what it serves, else "decode", else "blocked".
         key_index: index j of the real token in each key slot, consecutive, -1 for padding, which is never
             written: ages and physical columns count real tokens. None for 0 ... Tk - 1.
-        query_index: index i of each query, -1 for padding. None for the last Tq of key_index.
+        query_index: index i of each query, -1 for padding. None for the last Tq of key_index. "naive" alone
+            takes queries in any order; to the others they are consecutive, as keys are.
         sliding_window: the model's own window W >= 1: columns of age W and more are gated.
         layer: layer of the chip, selects the cells' mismatch.
         gradient: "exact", "surrogate" for a backward pass through linear cells of slope
@@ -115,14 +116,16 @@ def attention_from_voltages(
 
     Args:
         q: requested pulse widths, 0 to 1.
-        ku, vu: the write DACs' voltages, relative to V_offset, volts; errors of writes are added here.
+        ku, vu: voltages that the write DACs give, of its levels where the design has some, relative to
+            V_offset, volts; errors of writes are added here.
         backend: as in `gain_cell_attention`, but plain torch computes in place of "native" where `extra_age`
             is not 0, and always in place of "triton".
-        extra_age: of the first slots, written before the first query: by how much their age at the first
-            query exceeds the token periods in between, s; above 0 after idle time, below 0 after a refresh.
+        extra_age: of all slots written before the first query, which come first: by how much their age at
+            the first query exceeds the token periods in between, s; above 0 after idle time, below 0 after a
+            refresh.
 
     Raises:
-        InputError: as there; an incomplete discharge, or columns of first tokens.
+        InputError: as there; an incomplete discharge, or columns of first tokens; slots without extra_age.
     """
     call = Call(q, ku, vu, design, backend, key_index, query_index, sliding_window, layer, stage="written")
     check(call)
@@ -141,6 +144,7 @@ def _sums_of_stored(call: Call, extra_age: Tensor | None) -> Tensor:
     k, v = (write_errors(u, design, call.layer, n, call.keys) for n, u in enumerate((call.k, call.v)))
     call = call._replace(k=k, v=v)
     if extra_age is not None and not _as_old_as_tokens(extra_age, design):
+        _check_ages(call, extra_age)
         k, v = (_leaked(call, u, array, extra_age) for array, u in enumerate((call.k, call.v)))
         call = call._replace(k=k, v=v, aged=True, backend="auto" if native else call.backend)
     elif native and not design.front_differs:  # what was written is written again
@@ -149,6 +153,16 @@ def _sums_of_stored(call: Call, extra_age: Tensor | None) -> Tensor:
         if found is not None:
             return found
     return backends.run(backends.in_plain_torch(drive_queries(call)))
+
+
+def _check_ages(call: Call, extra_age: Tensor) -> None:
+    held = extra_age.shape[1]
+    later = call.keys[:, held:]
+    if bool(((later >= 0) & (later < call.first_query)).any()):
+        raise InputError(
+            f"extra_age is of the first {held} slots, but more hold tokens before the first query; give one "
+            "for each of them, 0 for those as old as their tokens say"
+        )
 
 
 def _as_old_as_tokens(extra_age: Tensor, design: Design) -> bool:

@@ -68,21 +68,19 @@ class Disturbance:
         std = _std(self.output_std, self.output_of_cell, squares)
         if std is not None:
             column, row = tiles[:, None, None, None], torch.arange(o.shape[3], device=o.device)
-            draws = self._draws(o, heads[:, None], (1, 1), queries, column=column, row=row)
+            draws = self._draws(o, heads[:, None], queries, column=column, row=row)
             o.add_(draws(Effect.READ, VALUE_ARRAY).flatten(2, 3).mul_(std))
 
     def _columns(
         self, effect: Effect, array: int, like: Tensor, heads: Tensor, queries: Tensor, tokens: Tensor
     ) -> Tensor:
-        draws = self._draws(like, heads, (1, 1), queries, column=tokens % self.design.window, row=0)
+        draws = self._draws(like, heads, queries, column=tokens % self.design.window, row=0)
         return draws(effect, array).flatten(1, 2)
 
-    def _draws(
-        self, like: Tensor, heads: Tensor, more: tuple[int, ...], queries: Tensor, **index: Tensor | int
-    ) -> Draws:
-        """For query heads [G, g, *more]."""
-        head = heads[:, None] * self.group + torch.arange(self.group, device=heads.device)
-        head = head.view(*head.shape, *more)
+    def _draws(self, like: Tensor, heads: Tensor, queries: Tensor, **index: Tensor | int) -> Draws:
+        """For the query heads [..., g, 1, 1] of key/value heads [...]."""
+        head = heads[..., None] * self.group + torch.arange(self.group, device=heads.device)
+        head = head[..., None, None]
         return Draws(self.design, self.layer, like.dtype, head=head, step=queries[:, None], **index)
 
 

@@ -102,6 +102,11 @@ class Call(NamedTuple):
         return self.keys[:, self.k.shape[2] - self.q.shape[2] :]
 
     @property
+    def consecutive(self) -> bool:
+        """Whether no index is given: every token is real, and the queries are of the last ones."""
+        return self.key_index is None and self.query_index is None
+
+    @property
     def first_query(self) -> Int[Tensor, "B 1"]:
         """The first of each sequence that is no padding; beyond all tokens where there is none."""
         queries = torch.where(self.queries >= 0, self.queries, torch.iinfo(torch.int64).max)
@@ -120,6 +125,8 @@ class Call(NamedTuple):
 
 def check(call: Call) -> None:
     """Refuse tensors and options that do not fit. Raises InputError."""
+    if not isinstance(call.design, Design):
+        raise InputError(f"design is {call.design!r}; give a Design, as load_design gives one by its name")
     _check_tensors(call.q, call.k, call.v)
     if call.backend not in BACKENDS:
         raise InputError(f"backend={call.backend!r}; choose one of {', '.join(BACKENDS)}")

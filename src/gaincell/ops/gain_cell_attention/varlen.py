@@ -71,9 +71,9 @@ def over_real_tokens(core: Core, call: Call) -> Tensor:
     """
     x, ku, vu = call.q, call.k, call.v
     span = Span(call.design, call.window, call.layer, call.gradient, ku.shape[2] - x.shape[2], 0)
-    if call.key_index is None:
+    if call.consecutive:
         return core(x, ku, vu, span)
-    key_index, query_index = call.key_index, call.queries
+    key_index, query_index = call.keys, call.queries
     content = (index.cpu().contiguous().numpy().tobytes() for index in (key_index, query_index))
     groups, lengths = _runs(len(key_index), *content)
     if len(groups) == 1 and lengths == [(x.shape[2], ku.shape[2])] * len(lengths):

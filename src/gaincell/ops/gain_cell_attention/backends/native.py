@@ -102,7 +102,7 @@ def run(call: Call) -> Tensor:
         return scaled(out, *scaling[6:]) if scaling else out
 
     out = over_real_tokens(core, call)
-    if scaling and call.key_index is not None and bool((padding := call.queries < 0).any()):
+    if scaling and not call.consecutive and bool((padding := call.queries < 0).any()):
         out = torch.where(padding[:, None, :, None], scaling[7][:, None, None], out)
     return out
 
