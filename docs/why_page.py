@@ -158,7 +158,8 @@ Written by `docs/why_page.py` from `docs/results/why`. RUN is what the recipe wr
     gaincell fidelity RUN --json fidelity.json
     gaincell ablate RUN --limit 8192 --json ablation.json
     gaincell evaluate RUN --by-repetition --text wikitext2.txt.gz --limit 8192 --json repetition.json
-    gaincell evaluate {model} --by-repetition --text wikitext2.txt.gz --limit 8192 --json repetition-software.json
+    gaincell evaluate {model} --by-repetition --text wikitext2.txt.gz --limit 8192 \\
+        --json repetition-software.json
 
 ## Head by head
 
@@ -175,8 +176,8 @@ that are cut. `tile zero`: sub-tile outputs that count as nothing.
 ## Constraint by constraint
 
 One constraint at a time is lifted, the others stay; then one at a time is imposed on arrays without any.
-*Tiling* is no constraint to be lifted: without it one converter, of the range and codes of a sub-tile's, reads
-all columns of the ring at once.
+*Tiling* is no constraint to be lifted: without it one converter, of the range and codes of a sub-tile's,
+reads all columns of the ring at once.
 
 {said_constraints}
 
