@@ -62,7 +62,7 @@ def of_heads(before: FidelityResult, after: FidelityResult) -> str:
     for layer, errors in enumerate(before.fidelity["error"]):
         ends = (f"{mean(after.fidelity[key][layer]):.3f}" for key in SHOWN)
         rows.append((str(layer), f"{mean(errors):.3f}", *ends))
-    caption = f"{after.provenance.protocol}; means over the heads of a layer."
+    caption = f"{after.text.name}; {after.provenance.protocol}; means over the heads of a layer."
     return Rows("", ("layer", "error after transfer", *SHOWN), rows, caption, text=()).markdown()
 
 
@@ -128,7 +128,7 @@ def _all_lifted(rows: Sequence[AblationRow]) -> str:
     free, chip = readable(at["free"]), readable(at["chip"])
     said = f" With none of them the perplexity is {free}, with all of them {chip}"
     if at["free"] > 0.98 * at["chip"]:
-        said += ", so what the conversion still loses is not in this list"
+        said += ": without training again, lifting all of them wins nothing back"
     return f"{said}."
 
 
@@ -142,7 +142,7 @@ def of_retrieval(arrays: RepetitionResult, software: RepetitionResult) -> str:
             (ours.kind, readable(theirs.perplexity), readable(ours.perplexity), f"{ratio:.3f}{spread}")
         )
     headings = ("tokens", "perplexity in software", "perplexity in arrays", "ratio")
-    return Rows("", headings, rows, f"{arrays.provenance.protocol}.").markdown()
+    return Rows("", headings, rows, f"{arrays.text.name}; {arrays.provenance.protocol}.").markdown()
 
 
 PAGE = """# Which circuit to change next
@@ -158,6 +158,8 @@ Written by `docs/why_page.py` from `docs/results/why`. RUN is what the recipe wr
     gaincell fidelity RUN --json fidelity.json
     gaincell ablate RUN --limit 8192 --json ablation.json
     gaincell evaluate RUN --by-repetition --text wikitext2.txt.gz --limit 8192 --json repetition.json
+    gaincell evaluate {model} --by-repetition --text wikitext2.txt.gz --limit 8192 \\
+        --json repetition-software.json
 
 ## Head by head
 
@@ -174,6 +176,8 @@ that are cut. `tile zero`: sub-tile outputs that count as nothing.
 ## Constraint by constraint
 
 One constraint at a time is lifted, the others stay; then one at a time is imposed on arrays without any.
+*Tiling* is no constraint to be lifted: without it one converter, of the range and codes of a sub-tile's,
+reads all columns of the ring at once.
 
 {said_constraints}
 

@@ -18,9 +18,11 @@ import gaincell
 from gaincell.chips.design_file import Design, load_design
 from gaincell.circuits.charge_to_pulse import ChargeToPulse
 from gaincell.circuits.converter_errors import Converters
+from gaincell.circuits.levels import LevelTable
 from gaincell.circuits.noise import Noise
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
+from gaincell.circuits.sinks import Sinks
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires
@@ -140,6 +142,8 @@ ANY = [
     {"drivers": Drivers(phases=2)},
     {"token_period": 0.02, "cell": "linear"},
     {"leakage": Leakage(read_disturb=1e-4, decay_voltage=0.5)},
+    {"sinks": Sinks(tokens=3, rewrite_tokens=10)},
+    {"levels": LevelTable(storage=(-0.45, -0.2, -0.1, 0.0, 0.03, 0.2, 0.25, 0.4))},
 ]
 
 

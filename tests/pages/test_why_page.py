@@ -3,7 +3,9 @@
 import pytest
 import why_page
 
-from gaincell.results.evaluation import AblationRow
+from gaincell.reports.evaluation import ablation_rows
+from gaincell.results import read
+from gaincell.results.evaluation import AblationResult, AblationRow
 
 
 def row(
@@ -29,6 +31,22 @@ def test_constraints_are_told_apart_by_two_standard_errors() -> None:
         "(× 1.015). With none of them the perplexity is 35.00, with all of them 50.00."
     )
     assert "better without: none;" in why_page.said_of_constraints(rows[:1])
+
+
+def test_ratios_are_to_the_chip_that_the_caption_names() -> None:
+    ablated = read(why_page.RESULTS / "ablation.json", AblationResult)
+    at = {row.name: row.perplexity for row in ablated.ablation if row.name in ("chip", "free")}
+    for row in ablated.ablation:
+        assert row.ratio == pytest.approx(row.perplexity / at["free" if row.kind == "on" else "chip"])
+    assert "ratio of the rows off and ring to chip, of the rows on to free" in ablation_rows(ablated).caption
+
+
+def test_what_is_not_trained_again_is_not_called_the_cause() -> None:
+    rows = (row("chip", 1.0, None), row("free", 1.02, kind="on"))
+    assert why_page.said_of_constraints(rows).endswith(
+        "With none of them the perplexity is 51.00, with all of them 50.00: without training again, lifting "
+        "all of them wins nothing back."
+    )
 
 
 def test_ranks_are_correlated_whatever_the_scale() -> None:

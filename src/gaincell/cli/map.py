@@ -60,7 +60,7 @@ def map_(
 
     The stages: the software model; the linear hardware model (ideal cells, quantised, trained on part of the
     budget); the chip's nonlinear cell, unadapted; adapted in closed form; fine-tuned on the rest of the
-    budget. For a fair comparison, the software model is trained on the same tokens.
+    budget. Beside it the software model is trained on the same tokens, by cross-entropy.
 
     Writes into RUN: run.json, figures/, design.toml and hardware.safetensors (the result, for gaincell
     evaluate). After an interruption, the same command goes on where it stopped. In the examples MY_TEXTS is a
