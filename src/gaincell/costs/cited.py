@@ -35,6 +35,7 @@ class Paper(Sourced):
     digital_power: Watt
     digital_active: Second
     head_dim: int
+    tile: int
     window: int
     heads: int
     head_area: SquareMetre
@@ -64,9 +65,8 @@ def paper() -> Paper:
 def cited(head: Head) -> Cost:
     """Energy of one token, latency of a step of the group, area of the key/value head; parts: GROUPS."""
     p = paper()
-    tiles = p.window // head.tile
     read = head.columns * head.head_dim / (p.window * p.head_dim)
-    lines = head.output_lines / (tiles * p.head_dim) if tiles else read
+    lines = head.output_lines / (p.window // p.tile * p.head_dim)
     energies = {
         FIRST: p.first_product * read,
         SECOND: p.second_product * read,
