@@ -17,6 +17,7 @@ from tests.tiers import slow_after
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
+from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.models import load_model
@@ -214,6 +215,12 @@ def test_values_enter_a_design() -> None:
     assert (chip.tile, chip.mismatch.gain_std, chip.retention_time) == (32, 0.1, None)
     assert chip.cell != micro_design().cell
     assert applied(micro_design(), {"cell.kind": "linear"}).cell.name == "linear"
+    for design, values in (
+        (micro_design(), {"cell.kind": "linear", "cell.c30": 40.0}),
+        (load_design("oxide-2t-saturated"), {"cell.c30": 40.0}),  # it states the C_p
+    ):
+        with pytest.raises(InputError, match=r"cell\.c30 has no effect on the \w+ cell"):
+            applied(design, values)
 
 
 def test_what_a_point_states_comes_before_what_a_device_brings(tmp_path: Path) -> None:

@@ -314,7 +314,10 @@ def applied(design: Design, values: Values) -> Design:
             name = f"cell.{key}"
             if name not in quantities:
                 raise InputError(f"{name}: design {chip.name!r} states no such number to change")
-            quantities[name] = quantities[name].set_to(value, name)
+            quantities[name] = moved = quantities[name].set_to(value, name)
+            alone = cell_of(chip.cell.name, {**chip.provenance, name: moved})
+            if alone == chip.cell and value != chip.provenance[name].value:
+                raise InputError(f"{name} has no effect on the {chip.cell.name} cell of design {chip.name!r}")
         chip = chip.replace(cell=cell_of(chip.cell.name, quantities))
     return chip
 
