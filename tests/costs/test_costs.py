@@ -388,6 +388,10 @@ def test_spice_energies_are_counted_a_sub_tile() -> None:
     for other in (replace(HEAD, head_dim=128), replace(HEAD, head_dim=32, design=small)):
         with pytest.raises(InputError, match="arrays of 64 rows and 64 columns, the head has arrays of"):
             simulated_arrays(of_head(other), found)
+    last = found.runs[-1]
+    nothing = replace(found, runs=(replace(last, first=replace(last.first, cell_read=0.0)),))
+    with pytest.raises(InputError, match="are 0"):
+        simulated_arrays(of_head(HEAD), nothing)
     others = replace(found, runs=tuple(run for run in found.runs if run.inputs != "real"))
     assert simulated_arrays(of_head(HEAD), others).inputs == others.runs[-1].inputs != "real"
 

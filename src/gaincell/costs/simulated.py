@@ -61,7 +61,9 @@ def arrays(found: HeadCost, simulated: EnergyResult) -> SpiceArrays:
 
 
 def _rows_and_columns(key_array: ArrayEnergy) -> tuple[int, int]:
-    """Of a simulated key array: how many cells and lines share its energy."""
+    """Of a simulated key array: how many cells and lines share its energy. Raises InputError: none."""
+    if not (key_array.column > 0 and key_array.cell_read > 0):
+        raise InputError("the SPICE energies are 0; give another result of `gaincell spice energy`")
     lines = round(key_array.array / key_array.column)
     cells = key_array.blocks["cells"]
     return round((cells.read + cells.conversion) / key_array.cell_read / lines), lines
