@@ -255,7 +255,7 @@ def _between(own: Numbers, spread: Numbers, grid: Numbers) -> tuple[tuple[float,
     if len(own) < 2:
         return ()
     powers = np.vander(grid, own.shape[1], increasing=True)
-    orthonormal = np.linalg.qr(powers / np.sqrt(len(grid)), mode="r")
+    _, orthonormal = np.linalg.qr(powers / np.sqrt(len(grid)))
     values, vectors = np.linalg.eigh(orthonormal @ (np.cov(own.T) - spread.mean(0)) @ orthonormal.T)
     root = np.linalg.solve(orthonormal, vectors * np.sqrt(values.clip(min=0.0)))
     covariance = root @ root.T
