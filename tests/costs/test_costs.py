@@ -302,6 +302,8 @@ def test_what_decays_to_a_rail_has_half_the_time() -> None:
     to_rail = DESIGN.replace(leakage=Leakage(decay_voltage=0.0, spread=0.1, read_disturb=1e-4))
     found = retention.refresh_interval(replace(HEAD, design=to_rail))
     assert found == pytest.approx(-5e-3 * math.log(1 - 0.9 / 7 / 2 / 0.9))
+    held = to_rail.replace(retention_time=None)
+    assert not any("retention" in one.what for one in left_out(held, None))
     named = {one.what for one in left_out(to_rail, None)} - {one.what for one in left_out(DESIGN, None)}
     assert named == {
         "cells that hold for less than the retention time",

@@ -36,7 +36,11 @@ def of_chip(design: Design, divides: bool = False) -> list[LeftOut]:
         (normalised or divides, "digital", "the time of the divisions"),
         (design.charge_to_pulse.exponent != 1, "dot products", "the ramp of the charge-to-pulse exponent"),
         (design.sinks.tokens > 0, "dot products", "the columns of first tokens"),
-        (leaks.spread > 0, "refresh", "cells that hold for less than the retention time"),
+        (
+            leaks.spread > 0 and design.tau is not None,
+            "refresh",
+            "cells that hold for less than the retention time",
+        ),
         (leaks.read_disturb > 0, "refresh", "what reads take from the stored voltages"),
         (uneven, "write", "the references and the finer clock of levels that are not evenly spaced"),
         (turned, "digital", "the switches that turn the sense of the key integrators for negative queries"),
