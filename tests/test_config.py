@@ -241,6 +241,11 @@ WRONG_FILES = {
     "no table": (IDEAL + 'cell = "linear"', "cell = 'linear' is not a table; allowed: [cell] with kind"),
     "unknown cell": (IDEAL + '[cell]\nkind = "linaer"', "cell 'linaer' is unknown (did you mean 'linear'?)"),
     "odd cell": (IDEAL + '[cell]\nkind = ["linear"]', "cell ['linear'] is unknown"),
+    "fit beside coefficients": (
+        'extends = "oxide-2t-saturated"\n[cell]\n'
+        'c30 = { value = 1.0, unit = "charge units/V^3", source = "U", range = [0, 9] }',
+        "cell.c30 has no effect beside the cell.coefficients of 'oxide-2t-saturated'",
+    ),
     "odd word": (IDEAL + 'score_ceiling = "yes"', "score_ceiling = 'yes' has the wrong type"),
     "unknown parent": ('extends = "ideall"', "no design 'ideall' (did you mean 'ideal'?)"),
     "odd parent": ("extends = 3", "extends = 3 is not acceptable"),

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from gaincell.arrays import HeadArray
 from gaincell.arrays.waveforms import waveforms
-from gaincell.chips.design_file import load_design
+from gaincell.chips.design_file import Design, load_design
 from gaincell.cli import app
+from gaincell.devices.leakage import Leakage
 from gaincell.errors import InputError
 from gaincell.results import read
 from gaincell.results.codec import to_json
@@ -54,6 +55,17 @@ def test_columns_that_hold_nothing_are_refused() -> None:
         waveforms(trace, row=16)
 
 
+def test_stored_voltages_decay_to_where_the_design_says() -> None:
+    chip = load_design("leroux2025").replace(tile=16, window=64, retention_time=1e-6)
+    chip = chip.replace(leakage=Leakage(decay_voltage=0.1))
+    head = HeadArray(chip, 16)
+    head.step(*(torch.full((1, 1, 16), signal, dtype=torch.float64) for signal in (0.5, 0.9, 0.3)))
+    assert head.trace is not None
+    stored = waveforms(head.trace).stored[0]
+    assert stored[0] == pytest.approx(0.9, abs=1e-6)
+    assert stored[-1] == pytest.approx(0.1, abs=1e-6)  # 50 retention times later
+
+
 @pytest.mark.usefixtures("blank_figures")
 def test_simulate_draws_and_stores(tmp_path: Path) -> None:
     figures, out = tmp_path / "figures", tmp_path / "head.json"
@@ -70,3 +82,25 @@ def test_simulate_draws_and_stores(tmp_path: Path) -> None:
     assert {path.name for path in figures.iterdir()} == {"timeline.png", "trace.png", "waveforms.png"}
     result = CliRunner().invoke(app, ["simulate", "tile", "--inputs", str(out), *options])
     assert result.exit_code == 2
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_the_layers_and_the_token_period_of_a_design_are_its_own(tmp_path: Path) -> None:
+    out, chip = tmp_path / "head.json", tmp_path / "chip.toml"
+
+    def period(design: Design, *options: str) -> float:
+        design.save(chip)
+        command = ["simulate", "head", "--tokens", "3", "--design", str(chip), "--figures", str(tmp_path)]
+        result = CliRunner().invoke(app, [*command, "--json", str(out), *options])
+        assert result.exit_code == 0, result.output
+        found = read(out, HeadResult)
+        assert found.trace[2].time - found.trace[1].time == pytest.approx(found.schedule.token_period)
+        assert bool(found.sensitivity) == ("If the assumed latency" in result.output)
+        return found.schedule.token_period
+
+    design = load_design("leroux2025")
+    assert period(design.replace(layers=30)) == pytest.approx(30 * 65e-9)
+    slow = design.replace(token_period=1e-4)
+    assert period(slow) == pytest.approx(1e-4)
+    assert period(slow, "--layers", "2") == pytest.approx(2 * 65e-9)
+    assert period(slow, "--other-latency", "1e-6") == pytest.approx(12 * 1.065e-6)

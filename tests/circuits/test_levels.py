@@ -17,7 +17,8 @@ from gaincell.costs.retention import refresh_interval
 from gaincell.costs.technology import load_technology
 from gaincell.errors import DesignError, InputError
 from gaincell.ops.gain_cell_attention import gain_cell_attention, native_decode
-from gaincell.spice.verify import check_design
+from gaincell.spice.designs import check_design
+from gaincell.spice.technology import technology
 
 RAILS = {"v_min": 0.0, "v_max": 0.9, "v_offset": 0.45}
 PAPER = load_design("leroux2025")
@@ -119,7 +120,7 @@ def test_what_does_not_serve_uneven_levels_says_so() -> None:
     q = torch.rand(1, 1, 4, 16)
     assert native_decode.unsupported((q,), chip()) == "it does not implement levels.query, levels.storage"
     with pytest.raises(InputError, match=r"levels that are not evenly spaced \(\[levels\]\)"):
-        check_design(chip())
+        check_design(chip(), technology("freepdk45"))
 
 
 def test_costs_count_bits_and_the_smallest_step() -> None:

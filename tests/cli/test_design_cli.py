@@ -52,6 +52,20 @@ def test_show_of_a_design_with_unbounded_numbers(capsys: pytest.CaptureFixture[s
     ]
 
 
+def test_show_says_where_tokens_come_faster_than_the_schedule_lets_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    chip = load_design("leroux2025").replace(t_pulse_max=150e-9)
+    out = " ".join(run(capsys, "design", "show", str(chip.save(tmp_path / "slow.toml")))[1].split())
+    assert (
+        "a step of this chip takes 335 ns, the 12 layers of a token 4.02 us, more than its token_period"
+        in out
+    )
+    right = chip.replace(layer_latency=335e-9).save(tmp_path / "right.toml")
+    for name in (str(right), *list_designs()):
+        assert "by its schedule" not in run(capsys, "design", "show", name)[1]
+
+
 def test_validate_names_the_file_that_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     good = load_design("ideal").save(tmp_path / "good.toml")
     bad = tmp_path / "bad.toml"

@@ -17,6 +17,7 @@ from gaincell.cli import main
 from gaincell.costs import gpus
 from gaincell.costs.activity import Activity, packaged
 from gaincell.costs.size import shipped_sizes
+from gaincell.devices.leakage import Leakage
 from gaincell.integrations.hf.size import model_size, run_design
 from gaincell.reports import costs, costs_around
 from gaincell.reports.costs_figures import FIGURES, draw_all
@@ -158,6 +159,13 @@ def test_the_synthesised_digital_part_stands_beside_the_formula(
     assert head.rtl.energy == pytest.approx(energy.synthesised + line.parts["routing"])
     assert head.rtl.inside == (1 / 10 <= head.rtl.factor <= 10)
     assert "digital, synthesised" in " ".join(out.split())
+    assert "gates of another technology" not in out
+    out = " ".join(run(capsys, "gpt2", "--rtl", str(RTL), "--technology", "14nm")[1].split())
+    assert "gates of another technology, Planar 28 nm CMOS at 0.9 V, than the one that is priced, " in out
+    other = load_design("leroux2025").replace(tile=128).save(tmp_path / "wide.toml")
+    code, _, err = run(capsys, "gpt2", "--design", str(other), "--rtl", str(RTL))
+    assert code == 2
+    assert "(64, 1024, 1, 16, 4, 5), the model's heads (64, 1024, 1, 8, 4, 5)" in err
 
 
 def test_the_simulated_write_stands_beside_the_formula(
@@ -208,6 +216,10 @@ def test_what_holds_longer_or_higher_than_the_chip_can_is_said(
     assert run(capsys, "mistral-7b", "--window", "4096", "--why", "--json", str(file))[0] == 0
     shown = costs_around.cache(read(file, CostResult)).markdown()
     assert "4,096 of 8,192 tokens (sliding window)" in shown
+    assert run(capsys, "mistral-7b", "--window", "8192", "--json", str(file))[0] == 0
+    assert read(file, CostResult).head.context == 4096  # what is older is gated
+    options = ("mistral-7b", "--window", "4096", "--context", "8192", "--whole-model")
+    assert "The GPU attends" not in run(capsys, *options)[1]
 
 
 @pytest.mark.parametrize(("window", "longer"), [("4096", False), ("512", True)])
@@ -301,12 +313,19 @@ def test_a_window_longer_than_the_retention_time_warns(capsys: pytest.CaptureFix
     assert "refresh" in out
 
 
-def test_circuits_that_are_not_counted_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_circuits_that_are_not_counted_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, _ = run(capsys, "tiny", "--design", "leroux2025-extended")
     assert code == 0
     assert "not counted, though this chip has them: the normalising column" in " ".join(out.split())
     out = " ".join(run(capsys, "tiny")[1].split())
     assert "not counted" not in out
+    assert "decay to" not in out
+    assert "own layer_latency" not in out
+    changes = {"leakage": Leakage(decay_voltage=0.1), "layer_latency": 80e-9}
+    low = load_design("leroux2025").replace(**changes).save(tmp_path / "low.toml")
+    out = " ".join(run(capsys, "tiny", "--design", str(low))[1].split())
+    assert "voltages of this chip decay to 0.1 V; the energies of its cells are those of voltages that" in out
+    assert "latency, cited: from this design's own layer_latency, 80 ns, not from the paper's" in out
     assert "Left out of the bottom-up estimate" in out
 
 

@@ -1,6 +1,7 @@
 """Costs as physics: what adds up, what grows with what, and what the units are."""
 
 import json
+import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +27,7 @@ from gaincell.costs.simulated import arrays as simulated_arrays
 from gaincell.costs.simulated import read_simulated
 from gaincell.costs.size import ModelSize, shipped_size
 from gaincell.costs.technology import load_technology
+from gaincell.devices.leakage import Leakage
 from gaincell.errors import InputError
 from gaincell.results.spice import EnergyResult
 
@@ -295,6 +297,27 @@ def test_refresh_costs_columns_times_writes() -> None:
     assert retention.refresh_interval(replace(HEAD, design=DESIGN.replace(retention_time=None))) is None
 
 
+def test_what_decays_to_a_rail_has_half_the_time() -> None:
+    """The level farthest from 0 V lies twice as far from it as from V_offset; means of |u| do not know it."""
+    to_rail = DESIGN.replace(leakage=Leakage(decay_voltage=0.0, spread=0.1, read_disturb=1e-4))
+    found = retention.refresh_interval(replace(HEAD, design=to_rail))
+    assert found == pytest.approx(-5e-3 * math.log(1 - 0.9 / 7 / 2 / 0.9))
+    held = to_rail.replace(retention_time=None)
+    assert not any("retention" in one.what for one in left_out(held, None))
+    named = {one.what for one in left_out(to_rail, None)} - {one.what for one in left_out(DESIGN, None)}
+    assert named == {
+        "cells that hold for less than the retention time",
+        "what reads take from the stored voltages",
+    }
+
+
+@pytest.mark.parametrize(("tile", "lines"), [(32, 2.0), (64, 1.0), (128, 0.5)])
+def test_the_cited_digital_energy_follows_the_output_lines(tile: int, lines: float) -> None:
+    found = of_head(replace(HEAD, design=DESIGN.replace(tile=tile))).cited.parts
+    assert found["digital"].energy == pytest.approx(lines * 4e-9)
+    assert found["first dot product"].energy == pytest.approx(1120e-12)
+
+
 def test_stacking_saves_the_area_of_cells_only() -> None:
     flat, stacked = head_area(HEAD), head_area(HEAD, 4)
     saved = flat.area - stacked.area
@@ -363,8 +386,14 @@ def test_spice_energies_are_counted_a_sub_tile() -> None:
     beside = simulated_arrays(of_head(HEAD), found)
     assert beside.inputs == "real"
     assert beside.first == pytest.approx(16 * run["first"]["array"]["value"])
-    with pytest.raises(InputError, match="64 rows, the heads have 128"):
-        simulated_arrays(of_head(replace(HEAD, head_dim=128)), found)
+    small = DESIGN.replace(tile=32)
+    for other in (replace(HEAD, head_dim=128), replace(HEAD, head_dim=32, design=small)):
+        with pytest.raises(InputError, match="arrays of 64 rows and 64 columns, the head has arrays of"):
+            simulated_arrays(of_head(other), found)
+    last = found.runs[-1]
+    nothing = replace(found, runs=(replace(last, first=replace(last.first, cell_read=0.0)),))
+    with pytest.raises(InputError, match="are 0"):
+        simulated_arrays(of_head(HEAD), nothing)
     others = replace(found, runs=tuple(run for run in found.runs if run.inputs != "real"))
     assert simulated_arrays(of_head(HEAD), others).inputs == others.runs[-1].inputs != "real"
 

@@ -183,6 +183,10 @@ def test_measurements_are_read_from_a_result(tmp_path: Path) -> None:
     file.write_text(json.dumps({**content, "machines": [content["machines"][0], mine]}))
     (found,) = read_measured(file)
     assert (found.title, found.latency, found.energy, found.heads) == ("here", 1e-5, None, 12)
+    generic = {**mine, "title": "this cpu, matmul float32, batch 1"}
+    file.write_text(json.dumps({**content, "machines": [generic]}))
+    (found,) = read_measured(file)
+    assert found.title == f"{content['provenance']['hardware']['cpu']}, matmul float32, batch 1"
     mine["latency"]["unit"] = "us"
     file.write_text(json.dumps({**content, "machines": [mine]}))
     with pytest.raises(InputError, match="unit 'us' is not accepted"):

@@ -239,6 +239,7 @@ def test_a_single_sub_tile_has_no_adders(tmp_path: Path) -> None:
     assert left.value.code == 0
     result = json.loads(file.read_text())
     assert result["areas"]["adder tree"]["value"] == 0
+    assert result["stack"][0]["cited_cells"]["value"] == pytest.approx(36.7e-9 / 16)  # of 1/16 of the cells
     names = {r["name"] for r in result["floorplan"]["head"]["rectangles"]}
     assert names == {"sub-tile 0", "output scaling", "input scaling", "digital control"}
     assert "<!-- adder tree -->" not in out.read_text()

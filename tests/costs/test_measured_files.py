@@ -172,14 +172,14 @@ def test_a_wide_file_is_a_cell_a_column_or_one_that_is_chosen(tmp_path: Path) ->
 
 def test_bad_rows_are_left_out_on_request_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "curve.csv"
-    path.write_text("V [V],I [uA]\n" + rows("{v},{i}") + "0.1,NaN\n0.2\n0.3,overload\n")
+    path.write_text("V [V],I [uA]\n" + rows("{v},{i}") + "0.1,NaN\n0.2\n,overload\n")
     with pytest.raises(InputError, match=r"line 21: current is 'NaN'.*--skip-bad-rows"):
         read_curve(path)
     assert len(read_curve(path, skip_bad_rows=True).left_out) == 3
     out = tmp_path / "cell.toml"
     done = CliRunner().invoke(app, ["device", "fit", str(path), "--skip-bad-rows", "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert "3 entries or rows that hold no numbers were left out" in done.output
+    assert "Left out: 3 rows that do not hold a number in every column." in done.output
     assert "rows_left_out = 3" in out.read_text()
     path.write_text("V [V],I [uA]\na,b\n")
     with pytest.raises(InputError, match="no row holds numbers"):

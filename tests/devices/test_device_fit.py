@@ -94,6 +94,17 @@ def test_intervals_of_standard_deviations_are_those_of_chi_square(design: Design
         assert device.numbers[f"mismatch.{key}"].range == estimate.interval
 
 
+@pytest.mark.parametrize("order", [3, 7, 9])
+def test_the_spread_of_cells_does_not_grow_with_the_order(order: int, design: Design, tmp_path: Path) -> None:
+    """Standard deviation over the cells of F at the ends and in the middle, by the covariance."""
+    path = cells(tmp_path / "curve.csv", gain=0.05, shift=0.0, current=0.02, noise=0.005)
+    fit = fit_device(path, design)[1]
+    curves = fit_device(path, design, order=order)[1]
+    powers = np.vander([-0.45, 0.0, 0.45], order + 1, increasing=True)
+    spread = np.sqrt(np.diag(powers @ np.array(curves.covariance) @ powers.T))
+    assert spread == pytest.approx(fit.curves[:, [0, 200, 400]].std(0, ddof=1), rel=0.05)
+
+
 def test_the_nominal_curve_is_judged_by_all_points(design: Design, tmp_path: Path) -> None:
     """Cells that follow their own curves exactly, and differ: only those are followed without a rest."""
     device, fit, _ = fit_device(cells(tmp_path / "curve.csv", gain=0.2, noise=0, reads=1), design)
@@ -113,6 +124,23 @@ def test_a_perfect_cell_is_recovered_exactly(design: Design, tmp_path: Path) -> 
     assert fit.offset_voltage == pytest.approx(-0.0379, abs=1e-3)
     higher, _, _ = fit_device(path, design, order=5)
     assert higher.cell.coefficients == pytest.approx((*TRUE, 0, 0), abs=1e-4)
+
+
+def test_a_polynomial_follows_the_storage_range_whatever_lies_beyond(design: Design, tmp_path: Path) -> None:
+    """A cubic within 0 to 0.9 V that saturates beyond: the fit is that of the range."""
+    path, volts = tmp_path / "wide.csv", np.linspace(-0.6, 1.5, 43)
+    u = volts.clip(-0.05, 0.95) - design.v_offset
+    amperes = (0.5 + 14 * u - 3 * u**2 + 40 * u**3) * 1e-6
+    lines = [f"{v:.6f},{i:.9e}" for v, i in zip(volts, amperes, strict=True)]
+    path.write_text("voltage [V],current [A]\n" + "\n".join(lines))
+    device, fitted, _ = fit_device(path, design)
+    assert [c.value for c in fitted.coefficients] == pytest.approx([0.5, 14.0, -3.0, 40.0], rel=1e-4)
+    assert (fitted.points, device.origin["points_beyond_the_storage_range"]) == (19, 24)
+    table, _, _ = fit_device(path, design, kind="tabulated")
+    assert table.origin["points"] == 43
+    path.write_text("voltage [V],current [A]\n" + "\n".join(lines[:24]))
+    with pytest.raises(InputError, match=r"voltages go from -0\.6 to 0\.55 V"):
+        fit_device(path, design)
 
 
 def test_the_device_file_reads_back_and_enters_a_design(design: Design, tmp_path: Path) -> None:
@@ -212,6 +240,8 @@ def test_a_target_that_agrees_with_the_offset_voltage_is_that(design: Design, tm
     chip = with_cell(design, device)
     assert chip.retention_time == pytest.approx(held.tau)
     assert "leakage.decay_voltage" not in chip.in_use
+    assert "retention.spread" not in device.numbers  # of one cell
+    assert with_cell(design.replace(leakage=Leakage(spread=0.3)), device).leakage.spread == 0.3
 
 
 @pytest.mark.slow
@@ -371,7 +401,9 @@ BAD = {
     "voltage [V], current [uA]\n0,1\n0.2,1\n0.5,1\n0.9,1\n": "a curve must rise",
     "voltage [V], current [uA]\n0,9\n.2,5\n.4,1\n.6,-1\n.8,-5\n.9,-9\n": "falls with the voltage",
     "voltage [V], current [uA]\n0,-9\n.2,-5\n.4,-1\n.5,1\n.6,3\n": "measure that range",
-    "voltage [V], current [uA]\n0,-9\n.2,9\n.4,-9\n.5,0\n.6,9\n.7,-3\n.9,9\n": "falls between",
+    "voltage [V], current [uA]\n0,-9\n.2,9\n.4,-9\n.5,0\n.6,9\n.7,-3\n.9,9\n": "falls from 0.284 to 0.619 V",
+    "voltage [V], current [uA]\n0,-2.677\n.1,-2.642\n.2,-2.188\n.4,-0.497\n.5,0.497\n.7,2.188\n.8,2.642\n"
+    ".9,2.677\n": "falls from 0 to 0.0405 V and from 0.86 to 0.9 V",
     "voltage [V], voltage [V], current [uA]\n0,0,-9\n": "twice",
 }
 

@@ -3,6 +3,7 @@
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -15,10 +16,12 @@ from gaincell.reports.spice import cell_figure
 from gaincell.reports.spice_tables import artefacts, cells
 from gaincell.results import read
 from gaincell.results.spice import CharacterisationResult
+from gaincell.spice import wires
 from gaincell.spice.inputs import random_inputs
 from gaincell.spice.runner import SimulationWarning, available
 from gaincell.spice.technology import technology
 from gaincell.spice.verify import verify
+from gaincell.spice.write_path import characterise_write_path
 
 needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
 
@@ -97,6 +100,29 @@ def test_designs_without_circuits_are_refused(design: str, words: str) -> None:
     chip = load_design(design)
     with pytest.raises(InputError, match=words):
         verify(technology("freepdk45"), chip, random_inputs(chip, 0))
+    with pytest.raises(InputError, match=words):
+        wires.study(technology("freepdk45"), chip)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"v_min": 0.2, "v_max": 0.7}, r"stores 0\.2 to 0\.7 V about 0\.45 V"),
+        ({"v_offset": 0.4}, r"about 0\.4 V"),
+        ({"storage_levels": None}, "not quantised"),
+        ({"query_levels": None}, "not quantised"),
+        ({"score_ceiling": False}, "without a ceiling"),
+    ],
+)
+def test_designs_of_another_range_are_refused(changes: dict[str, Any], words: str) -> None:
+    """Levels of the circuits go from 0 to VDD about VDD/2, and none is made up where none is stated."""
+    chip, models = load_design("leroux2025").replace(**changes), technology("freepdk45")
+    for simulate in (lambda: verify(models, chip, random_inputs(chip, 0)), lambda: wires.study(models, chip)):
+        with pytest.raises(InputError, match=words):
+            simulate()
+    if "V about" in words:
+        with pytest.raises(InputError, match=words):
+            characterise_write_path(models, chip)
 
 
 @pytest.mark.parametrize(("card", "wrong"), [("freepdk45", [-40.0]), ("oxide", [-40.0]), ("generic28", [])])

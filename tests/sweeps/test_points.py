@@ -16,6 +16,8 @@ from tests.tiers import slow_after
 
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
+from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.models import load_model
@@ -33,6 +35,7 @@ from gaincell.sweeps.study import enqueue, open_storage, open_study, survey
 from gaincell.sweeps.work import work
 
 pytest.importorskip("optuna")
+COMPRESSIVE = Path(__file__).parents[2] / "docs" / "data" / "compressive.toml"
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "sweeps"
 
 
@@ -212,6 +215,27 @@ def test_values_enter_a_design() -> None:
     assert (chip.tile, chip.mismatch.gain_std, chip.retention_time) == (32, 0.1, None)
     assert chip.cell != micro_design().cell
     assert applied(micro_design(), {"cell.kind": "linear"}).cell.name == "linear"
+    for design, values in (
+        (micro_design(), {"cell.kind": "linear", "cell.c30": 40.0}),
+        (load_design("oxide-2t-saturated"), {"cell.c30": 40.0}),  # it states the C_p
+    ):
+        with pytest.raises(InputError, match=r"cell\.c30 has no effect on the \w+ cell"):
+            applied(design, values)
+
+
+def test_what_a_point_states_comes_before_what_a_device_brings(tmp_path: Path) -> None:
+    retention = '{ value = 2e-3, unit = "s", source = "F", range = [1e-3, 3e-3] }'
+    noise = '{ value = 0.01, unit = "1", source = "F", range = [0.01, 0.01] }'
+    device = COMPRESSIVE.read_text() + f'[retention]\nlaw = "exponential"\nretention_time = {retention}\n'
+    device += f"[noise]\nread_std = {noise}\n"
+    path = tmp_path / "device.toml"
+    path.write_text(device)
+    kind = {"cell.kind": str(path)}
+    own = applied(load_design("leroux2025"), kind)
+    assert (own.cell.name, own.retention_time, own.noise.cell_std) == ("tabulated", 2e-3, 0.01)
+    chip = applied(load_design("leroux2025"), kind | {"retention_time": 1e-3, "noise.score_std": 0.1})
+    assert (chip.cell, chip.retention_time) == (own.cell, 1e-3)
+    assert (chip.noise.cell_std, chip.noise.score_std) == (0.01, 0.1)
 
 
 def test_a_grid_with_more_lines_than_can_be_told_apart_is_scattered(tmp_path: Path) -> None:

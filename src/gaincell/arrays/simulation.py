@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -71,20 +72,23 @@ def head_result(
     command: Sequence[str],
     seed: int,
 ) -> simulation.HeadResult:
-    """Of `gaincell simulate head`. layers, others: as in `Schedule.token_period`."""
+    """Of `gaincell simulate head`. layers, others: as in `Schedule.token_period`. Where the design states
+    another period than follows from them, there is no sensitivity to the assumed latency.
+    """
     phases = tuple(simulation.SchedulePhase(p.name, *_stated(p)) for p in schedule.phases)
     events = schedule.events(2)
     shown = (
         simulation.ScheduleEvent(e.phase.name, e.token, e.query, e.start, *_stated(e.phase)) for e in events
     )
     ends = tuple(max(e.end for e in events if e.token == token) for token in (0, 1))
-    period = schedule.token_period(layers, others)
+    period = schedule.design.token_period
+    follows = math.isclose(period, schedule.token_period(layers, others))
     return simulation.HeadResult(
         command="simulate head",
         design=chip_of(schedule.design),
         schedule=simulation.StepSchedule(phases, schedule.latency, period, schedule.utilisation()),
         timeline=simulation.Timeline(tuple(shown), ends),
-        sensitivity=schedule.sensitivity(layers, others),
+        sensitivity=schedule.sensitivity(layers, others) if follows else (),
         trace=steps,
         refreshes=arrays.clock.refreshes,
         writes=arrays.writes,

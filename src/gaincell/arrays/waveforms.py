@@ -5,8 +5,10 @@ the charge unit), a bit line carries and an integrator collects
 
     i(t) = sum_d I_d [t - t0 < x_d T_max],      q(t) = sum_d I_d min(max(t - t0, 0), x_d T_max)
 
-so that an integrator ends at exactly the charge of the trace. The counter starts half a clock early.
-Not modelled: edges, settling, RC of the lines, the ramp by which a charge becomes a pulse.
+so that an integrator ends at exactly the charge of the trace. The counter starts half a clock early, unless
+the readout is counter-floor.
+Not modelled: edges, settling, RC of the lines, the ramp by which a charge becomes a pulse; of the stored
+voltages a spread of retention times and read disturb.
 """
 
 from __future__ import annotations
@@ -75,9 +77,11 @@ def waveforms(
     signed = float(trace.tile_charge[0, head, column // design.tile, row]) / design.output_saturation
     width = min(abs(signed), 1.0) * design.t_pulse_max
     since = time - at["count"]
-    counted = torch.floor(since * design.counter_clock + 0.5).clamp(min=0, max=abs(code))
+    early = 0.0 if design.readout == "counter-floor" else 0.5
+    counted = torch.floor(since * design.counter_clock + early).clamp(min=0, max=abs(code))
     age = torch.linspace(0.0, design.window * design.token_period, 101, dtype=torch.float64)
     left = torch.exp(-age / design.tau) if design.tau else torch.ones_like(age)
+    target = design.decay_target
     newest = trace.key[0, kv_head, int(trace.column[0])].double()
     waves = {
         "time": time,
@@ -90,7 +94,7 @@ def waveforms(
         "output": ((since >= 0) & (since < width)).double(),
         "count": torch.where(since >= 0, counted, 0.0).to(torch.int64) * (1 if code >= 0 else -1),
         "stored_time": age,
-        "stored": design.v_offset + newest[:, None] * left,
+        "stored": design.v_offset + target + (newest[:, None] - target) * left,
     }
     return Waveforms(
         **{name: _plain(wave.tolist()) for name, wave in waves.items()},

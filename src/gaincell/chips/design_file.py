@@ -11,6 +11,7 @@ another one by `extends = "leroux2025"`. Unknown keys are errors.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,11 @@ def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
         )
     own = entries_of(raw, str(path))
     inherited = {} if parent is None else _read(_locate_parent(parent, path), (*children, path))
+    fit = [key for key in own if re.fullmatch(r"cell\.c\d\d", key)]
+    if fit and "cell.coefficients" in inherited.keys() - own.keys():
+        raise DesignError(
+            f"{path}: {fit[0]} has no effect beside the cell.coefficients of {parent!r}; state coefficients"
+        )
     return inherited | own
 
 

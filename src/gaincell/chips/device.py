@@ -31,7 +31,7 @@ from gaincell.devices.columns import Columns
 from gaincell.devices.decay import DecayFit, fit_decay
 from gaincell.devices.fit import CurveFit, Estimate, fit_curve
 from gaincell.devices.measurement import read_curve, read_decay
-from gaincell.devices.screening import Scale
+from gaincell.devices.screening import Scale, near_range
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError, InputError
 from gaincell.quantity import Quantity, did_you_mean, one_of
@@ -94,9 +94,12 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
         known["coefficient_covariance"] = tuple(entry for row in covariance for entry in row)
     if known:
         changes["mismatch"] = Mismatch(**known, seed=design.mismatch.seed, chip=design.mismatch.chip)
-    target, spread = source.number("retention.target_voltage"), source.number("retention.spread")
-    if target is not None or spread is not None:
-        changes["leakage"] = dataclasses.replace(design.leakage, decay_voltage=target, spread=spread or 0.0)
+    held = {
+        "decay_voltage": source.number("retention.target_voltage"),
+        "spread": source.number("retention.spread"),
+    }
+    if stated_leaks := {key: value for key, value in held.items() if value is not None}:
+        changes["leakage"] = dataclasses.replace(design.leakage, **stated_leaks)
     if (read_std := source.number("noise.read_std")) is not None:
         changes["noise"] = dataclasses.replace(design.noise, cell_std=read_std)
     if source.law not in (None, "exponential"):
@@ -160,6 +163,8 @@ def fit_device(
     charge_unit, wanted = design.charge_unit, design.cell.linear_slope
     per_ampere = design.t_pulse_max / charge_unit
     scale = Scale(design.v_min, design.v_max, design.v_offset, per_ampere)
+    measured = len(table)
+    table = near_range(table, scale) if kind == "polynomial" else table
     fitted = fit_curve(table, scale, kind, order)
     ratio = fitted.cell.linear_slope / wanted
     if rescale:
@@ -185,6 +190,8 @@ def fit_device(
     left_out = len(table.left_out) + (0 if decayed is None else len(decayed.left_out))
     if left_out:
         origin["rows_left_out"] = left_out
+    if beyond := measured - len(table):
+        origin["points_beyond_the_storage_range"] = beyond
     if decayed is not None:
         origin |= {"decay": decayed.path.name, "decay_sha256": decayed.sha256}
     device = Device(

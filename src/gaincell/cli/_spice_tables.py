@@ -77,7 +77,8 @@ def verify_tables(result: VerifyResult) -> list[Rows]:
         shown = "too few columns in range" if math.isnan(at) else f"{at * factor:.4g}"
         allowed = f"{shown} ≤ {check.allowed.value * factor:.4g}"
         checks.append((check.name, allowed, "pass" if check.passed else "FAIL", unit))
-    title = f"{result.technology}, {result.readout} readout, {result.inputs} inputs, {result.columns} columns"
+    lines = f"{result.columns} column{'s' * (result.columns > 1)}"
+    title = f"{result.technology}, {result.readout} readout, {result.inputs} inputs, {lines}"
     return [
         Rows(f"{title}; {result.corner}", ("", "first", "second", "unit"), rows, text=(0, 3)),
         Rows("", ("check", "found ≤ allowed", "", "unit"), checks, text=(0, 2, 3)),

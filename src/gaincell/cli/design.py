@@ -70,7 +70,7 @@ def show(design: DesignName, cell: CellName = None, json: JsonFile = None) -> No
     for key, entry in content["derived"].items():
         table.add_row(key, _readable(entry), "", "", "follows from the above")
     sources = "; ".join(f"{tag} = {meaning}" for tag, meaning in SOURCES.items())
-    show_result(content, json, table, f"Sources: {sources}.", f"Hash {chip.hash}.")
+    show_result(content, json, table, f"Sources: {sources}.", f"Hash {chip.hash}.", *_hurried(chip))
 
 
 @app.command()
@@ -139,6 +139,21 @@ def diff(first: DesignName, second: DesignName, json: JsonFile = None) -> None:
         table.add_row(key, one.get(key, "-"), other.get(key, "-"))
     differences = {key: {"first": one.get(key), "second": other.get(key)} for key in keys}
     show_result(differences, json, table if keys else "No difference.")
+
+
+def _hurried(design: Design) -> list[str]:
+    """What to say of a chip whose tokens come faster than its schedule gives them."""
+    from gaincell.arrays import Schedule
+
+    step, period = Schedule(design).latency, design.token_period
+    if period >= design.layers * step * (1 - 1e-9):
+        return []
+    return [
+        f"NOTE: by its schedule (gaincell simulate head) a step of this chip takes {with_prefix(step, 's')}, "
+        f"the {design.layers} layers of a token {with_prefix(design.layers * step, 's')}, more than its "
+        f"token_period of {with_prefix(period, 's')}, with which voltages decay; state another layer_latency "
+        "or token_period."
+    ]
 
 
 def describe(design: Design) -> dict[str, Any]:

@@ -132,7 +132,11 @@ def fit(
     figure = draw(result, path.with_suffix(".png"))
     show_result(result, json, _fit_table(result), *_matrix_tables(found.covariance))
     if left_out := found.origin.get("rows_left_out"):
-        typer.echo(f"{left_out} entries or rows that hold no numbers were left out.")
+        rows = "1 row that does" if left_out == 1 else f"{left_out} rows that do"
+        typer.echo(f"Left out: {rows} not hold a number in every column.")
+    if beyond := found.origin.get("points_beyond_the_storage_range"):
+        stored = f"{chip.v_min:g} to {chip.v_max:g} V"
+        typer.echo(f"Not fitted: {beyond} points far beyond the {stored} that {chip.name} stores.")
     typer.echo(f"Device and figure: {path}, {figure}. Use it: gaincell adapt tiny --cell {path}")
 
 

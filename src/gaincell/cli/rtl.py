@@ -10,7 +10,7 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
-from gaincell.cli._options import check_needed, flag, option
+from gaincell.cli._options import LARGEST_SEED, check_needed, flag, option
 from gaincell.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def rtl(
     guard_bits: Annotated[int, option("Of words and gains, beyond a code's.", "N", min=0)] = 4,
     liberty: Annotated[Path | None, option("Also synthesise to the cells of a Liberty file.", "FILE")] = None,
     technology: options.ProcessName = "28nm",
-    seed: options.Seed = 0,
+    seed: Annotated[int, option("Of the random words, gains and offsets.", "N", min=0, max=LARGEST_SEED)] = 0,
     json: JsonFile = None,
 ) -> None:
     """The digital half of a head as hardware: generated from a design, simulated, proved, synthesised.

@@ -25,7 +25,7 @@ app = typer.Typer(
 
 RANDOM = ("--group", "--head-dim", "--seed")
 """Options of random signals."""
-DEFAULT_CHIP, DEFAULT_LAYERS = "leroux2025", 12
+DEFAULT_CHIP = "leroux2025"
 
 
 class Inputs(NamedTuple):
@@ -60,7 +60,7 @@ class Source:
         check_needed(context, RANDOM, "random signals, without --inputs", self.inputs is None)
         if self.inputs is None:
             chip = options.chip_of(self.design or DEFAULT_CHIP, self.cell)
-            return Inputs(chip, DEFAULT_LAYERS, random_signals(tokens, group, self.head_dim, self.seed))
+            return Inputs(chip, chip.layers, random_signals(tokens, group, self.head_dim, self.seed))
         dumped = _dumped(self.inputs, tokens)
         return dumped._replace(chip=options.chip_of(self.design or dumped.chip, self.cell))
 
@@ -92,14 +92,21 @@ def head(
     tokens: Annotated[int, option("Tokens read, one a step.", "TOKENS", min=1)] = 2048,
     group: Annotated[int, option("Query heads that share the arrays (random signals).", "N", min=1)] = 1,
     refresh: options.RefreshOptions,
-    layers: Annotated[int | None, option("Computed between two tokens; by default 12.", "N", min=1)] = None,
-    other_latency: Annotated[float, option("Of the rest of a layer.", "SECONDS", min=0.0)] = 0.0,
+    layers: Annotated[
+        int | None,
+        option("Computed between two tokens; by default those of the inputs or the chip.", "N", min=1),
+    ] = None,
+    other_latency: Annotated[
+        float | None, option("Of the rest of a layer; by default 0.", "SECONDS", min=0.0)
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """A head token by token: its schedule, and a trace of many steps.
 
     Prints the phases of a step (computed or assumed), what depends on the assumed latency, and the head at
-    some of its tokens; draws the timeline and the trace.
+    some of its tokens; draws the timeline and the trace. Between two tokens passes the step that the schedule
+    gives, in every layer; where the design states a token_period and neither --layers nor --other-latency is
+    given, passes that.
 
     Example: gaincell simulate head --tokens 3000 --design leroux2025-oxide
 
@@ -111,14 +118,14 @@ def head(
     from gaincell.reports.simulation import draw_head
 
     chip, layers_of_it, signals = source.read(context, tokens, group)
+    group, others = signals.q.shape[1] // signals.k.shape[1], other_latency or 0.0
+    stated = chip.explicit_token_period if layers is None and other_latency is None else None
     layers = layers or layers_of_it
-    group = signals.q.shape[1] // signals.k.shape[1]
-    period = Schedule(chip, group).token_period(layers, other_latency)
-    chip = chip.replace(token_period=period)
+    chip = chip.replace(token_period=stated or Schedule(chip, group).token_period(layers, others))
     with progress_bars() as progress:
         arrays, steps = step_through(chip, signals, refresh.policy, progress)
     schedule = Schedule(chip, group)
-    result = head_result(arrays, steps, schedule, layers, other_latency, command_line(), source.seed)
+    result = head_result(arrays, steps, schedule, layers, others, command_line(), source.seed)
     show_result(result, json, *_tables(result), *draw_head(result, source.figures))
 
 
@@ -213,4 +220,4 @@ def _tables(result: HeadResult) -> list[Rows]:
         },
         text=(),
     )
-    return [phases, others, trace]
+    return [phases, *([others] if result.sensitivity else []), trace]

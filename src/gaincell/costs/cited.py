@@ -35,6 +35,7 @@ class Paper(Sourced):
     digital_power: Watt
     digital_active: Second
     head_dim: int
+    tile: int
     window: int
     tile: int
     heads: int

@@ -38,7 +38,7 @@ from dataclasses import dataclass
 
 from gaincell.chips.design_file import chip_of
 from gaincell.costs.area import STACKS, head_area
-from gaincell.costs.cited import paper
+from gaincell.costs.cited import cells_ratio, paper
 from gaincell.costs.head import Head
 from gaincell.errors import InputError
 from gaincell.results import provenance
@@ -192,7 +192,7 @@ def floorplan_result(head: Head, stack: int, command: Sequence[str]) -> Floorpla
     """stack: layers of cells in 3D.  command: the command line, for the provenance."""
     blocks, stated, t = blocks_of(head, stack), paper(), head.technology
     layers = f" in {stack} layers" if stack > 1 else ""
-    areas = {n: head_area(head, n) for n in (stack, *STACKS)}
+    areas, cited = {n: head_area(head, n) for n in (stack, *STACKS)}, stated.stack_area * cells_ratio(head)
     return FloorplanResult(
         command="floorplan",
         design=chip_of(head.design),
@@ -206,9 +206,7 @@ def floorplan_result(head: Head, stack: int, command: Sequence[str]) -> Floorpla
             "cells of a denser oxide crossbar": stated.crossbar_area,
             "cells in 3D, over the layers": stated.stack_area,
         },
-        stack=tuple(
-            Stack(n, areas[n].parts["cells"].area, areas[n].area, stated.stack_area / n) for n in STACKS
-        ),
+        stack=tuple(Stack(n, areas[n].parts["cells"].area, areas[n].area, cited / n) for n in STACKS),
         provenance=provenance.made(
             command=command,
             seed=0,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -142,6 +142,10 @@ def read_measured(path: str | os.PathLike[str]) -> list[Measured]:
         ]
     else:
         raise InputError(f"{name} holds no measurements; give the result of gaincell baseline --json")
+    there = found.provenance.hardware
+    names = {"this cpu": there.cpu, "this cuda": there.accelerator or "another GPU"}
+    for generic, name in names.items():  # which is not this one, where the file comes from elsewhere
+        machines = [replace(machine, title=machine.title.replace(generic, name)) for machine in machines]
     measured = [machine for machine in machines if machine.kind == "measured"]
     if not measured:
         raise InputError(

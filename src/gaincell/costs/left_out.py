@@ -30,12 +30,18 @@ def of_chip(design: Design, divides: bool = False) -> list[LeftOut]:
     divides: outputs are divided, by whatever.
     """
     normalised = design.normaliser.present
-    uneven, turned = design.levels.present, design.drivers.signed
+    uneven, turned, leaks = design.levels.present, design.drivers.signed, design.leakage
     there = (
         (normalised, "dot products", "the normalising column: its cells, writes, readout and counters"),
         (normalised or divides, "digital", "the time of the divisions"),
         (design.charge_to_pulse.exponent != 1, "dot products", "the ramp of the charge-to-pulse exponent"),
         (design.sinks.tokens > 0, "dot products", "the columns of first tokens"),
+        (
+            leaks.spread > 0 and design.tau is not None,
+            "refresh",
+            "cells that hold for less than the retention time",
+        ),
+        (leaks.read_disturb > 0, "refresh", "what reads take from the stored voltages"),
         (uneven, "write", "the references and the finer clock of levels that are not evenly spaced"),
         (turned, "digital", "the switches that turn the sense of the key integrators for negative queries"),
     )

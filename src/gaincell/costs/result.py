@@ -28,6 +28,7 @@ from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
 from gaincell.costs.whole_model import arrangements
 from gaincell.errors import InputError
+from gaincell.reports.costs import with_scale
 from gaincell.results import cost as results
 from gaincell.results import provenance, system_cost
 from gaincell.results.codec import to_json
@@ -70,15 +71,16 @@ def answer(
 
     size, design, technology: model and chip.  command: the command line, for the provenance.
     activity: None: assumed.  context: tokens so far; None: a full ring.  batch: sequences.  refresh: policy.
-    layers: of cells, stacked in 3D.  spice, rtl, write: other sources for the arrays, the digital part and
-    the write.  measured: machines to compare with, besides the published ones.
+    A model's own sliding window gates what is older.  layers: of cells, stacked in 3D.
+    spice, rtl, write: other sources for the arrays, the digital part and the write.
+    measured: machines to compare with, besides the published ones.
     gpu: of gpus.toml, for the whole model and the cache.
 
     Raises InputError: the activity is that of a model of other layers or heads.
     """
     chip, used = design.replace(layers=size.layers), activity or Activity.assumed(design)
     _check_heads(used, size)
-    ring, beside = context or chip.window, context or min(size.tokens, chip.window)
+    ring, beside = (size.seen(context or most) for most in (chip.window, min(size.tokens, chip.window)))
     model = roll_up.of_model(
         size, chip, technology, used, context=ring, batch=batch, refresh=refresh, layers=layers
     )
@@ -115,7 +117,7 @@ def answer(
         sensitivity=tuple(sensitivity(head)),
         sweeps=_sweeps(head),
         left_out=tuple(left_out(head.design, refresh, head.divisions > 0)),
-        notes=tuple(_notes(mean, chip, used, arrays)),
+        notes=tuple(_notes(mean, chip, used, arrays, rtl)),
         provenance=provenance.made(
             command=command,
             seed=0,
@@ -257,13 +259,27 @@ def _sweeps(chip: Head) -> dict[str, results.CostSweep]:
     return found
 
 
-def _notes(found: HeadCost, chip: Design, activity: Activity, spice: results.SpiceArrays | None) -> list[str]:
+def _notes(
+    found: HeadCost,
+    chip: Design,
+    activity: Activity,
+    spice: results.SpiceArrays | None,
+    rtl: RtlResult | None,
+) -> list[str]:
     """What a user has to know about these numbers, in words.
 
-    chip: as it was asked for.  activity: of all heads.  spice: another source for the arrays.
+    chip: as it was asked for.  activity: of all heads.  spice, rtl: other sources of energies.
     """
     measured = found.head.activity.valid_columns
     said = [_origin(activity, chip), retention.note(found.head), _above_supply(found.head)]
+    if chip.provenance["layer_latency"].source == "U":
+        own = with_scale(chip.layer_latency, "s")
+        said.append(f"latency, cited: from this design's own layer_latency, {own}, not from the paper's")
+    if chip.decay_target and chip.tau is not None:
+        said.append(
+            f"voltages of this chip decay to {chip.leakage.decay_voltage:g} V; the energies of its cells are "
+            f"those of voltages that decay to V_offset, {chip.v_offset:g} V"
+        )
     if activity.tokens and found.head.columns > 1.01 * measured:
         said.append(
             f"the activity was measured with {measured:.0f} valid columns on average; it is taken to hold "
@@ -279,6 +295,11 @@ def _notes(found: HeadCost, chip: Design, activity: Activity, spice: results.Spi
         for name, one in ({} if spice is None else spice.products).items()
         if one.inside is False
     ]
+    if rtl is not None and rtl.technology != found.head.technology.description:
+        said.append(
+            f"digital, synthesised: with gates of another technology, {rtl.technology}, than the one that is "
+            f"priced, {found.head.technology.description}"
+        )
     missing = of_chip(found.head.design)
     if missing:
         said.append(f"not counted, though this chip has them: {', '.join(one.what for one in missing)}")

@@ -8,9 +8,10 @@ off-current of its switches and write gate, per gate a stated power:
 
 A refresh rewrites every valid column; the voltages that drift most drift by half a storage level within
 
-    t = -tau ln(1 - half level / largest |u|),     half the smallest step where levels are not evenly spaced
+    t = -tau ln(1 - half level / largest |u - u_inf|),     half the smallest step where levels are uneven
 
-A column is overwritten after M tokens anyway, so that a chip whose window passes within t needs no refresh.
+u_inf: where voltages decay to (devices/leakage.py). A column is overwritten after M tokens anyway, so that a
+chip whose window passes within t needs no refresh.
 Sequences that take turns have cells of their own, so that cells leak for all of them while one digital part
 leaks for all; their tokens share the time.
 Not modelled: reading the columns back, so that a refresh of kind reread costs more than the lower bound given
@@ -57,7 +58,8 @@ def refresh_interval(head: Head) -> Second | None:
         return None
     even = (d.v_max - d.v_min) / (d.storage_levels - 1)
     half = min((b - a for a, b in pairwise(d.levels.storage)), default=even) / 2
-    return -d.tau * math.log1p(-half / max(d.v_max - d.v_offset, d.v_offset - d.v_min))
+    target = d.v_offset + d.decay_target
+    return -d.tau * math.log1p(-half / max(d.v_max - target, target - d.v_min))
 
 
 def needs_refresh(head: Head) -> bool:

@@ -21,6 +21,7 @@ from gaincell.costs.cost import Cost, total
 from gaincell.costs.head import Head
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
+from gaincell.reports.costs import with_scale
 from gaincell.results.evaluation import ActivityOfHeads
 from gaincell.units import Joule, PerSecond, Second, SquareMetre
 
@@ -84,9 +85,9 @@ class HeadCost:
             always = writing.always_on(self.head) / self.head.group
             found = line.bottom_up.energy / lines
             return (
-                f"cited: {each * 1e12:.3g} pJ a conversion; charging and settling a write line takes "
-                f"{found * 1e15:.3g} fJ. If the DACs of all sub-tiles, one a row, stay biased through the "
-                f"step, they draw {always * 1e12:.3g} pJ"
+                f"cited: {with_scale(each, 'J')} a conversion; charging and settling a write line takes "
+                f"{with_scale(found, 'J')}. If the DACs of all sub-tiles, one a row, stay biased through the "
+                f"step, they draw {with_scale(always, 'J')}"
             )
         if line.name == DIGITAL:
             p = paper()

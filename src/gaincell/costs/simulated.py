@@ -23,7 +23,7 @@ from gaincell.errors import InputError, RunError
 from gaincell.results.common import Result
 from gaincell.results.cost import OtherEnergy, SpiceArrays, SpiceWrites, SynthesisedDigital
 from gaincell.results.rtl import RtlResult
-from gaincell.results.spice import EnergyResult, WriteResult
+from gaincell.results.spice import ArrayEnergy, EnergyResult, WriteResult
 from gaincell.units import Joule
 
 T = TypeVar("T", bound=Result)
@@ -44,10 +44,11 @@ def read_simulated(path: str | os.PathLike[str], kind: type[T], command: str) ->
 def arrays(found: HeadCost, simulated: EnergyResult) -> SpiceArrays:
     """Both dot products. Raises InputError: the head is not made of such arrays."""
     head = found.head
-    if head.head_dim != head.tile:
+    wanted, own = (head.head_dim, head.tile), _rows_and_columns(simulated.runs[-1].first)
+    if wanted != own:
         raise InputError(
-            f"the SPICE energies are of arrays of {head.tile} rows, the heads have {head.head_dim}; leave "
-            "--spice out"
+            f"the SPICE energies are of arrays of {own[0]} rows and {own[1]} columns, the head has arrays of "
+            f"{wanted[0]} and {wanted[1]}; leave --spice out"
         )
     run = next((run for run in simulated.runs if run.inputs == "real"), simulated.runs[-1])
     first = _beside(found, FIRST, run.first.array * head.active_tiles)
@@ -57,6 +58,15 @@ def arrays(found: HeadCost, simulated: EnergyResult) -> SpiceArrays:
         first.energy, run.first.activity, second.energy, run.second.activity,
         first.factor, first.band, first.inside, second.factor, second.band, second.inside,
     )  # fmt: skip
+
+
+def _rows_and_columns(key_array: ArrayEnergy) -> tuple[int, int]:
+    """Of a simulated key array: how many cells and lines share its energy. Raises InputError: none."""
+    if not (key_array.column > 0 and key_array.cell_read > 0):
+        raise InputError("the SPICE energies are 0; give another result of `gaincell spice energy`")
+    lines = round(key_array.array / key_array.column)
+    cells = key_array.blocks["cells"]
+    return round((cells.read + cells.conversion) / key_array.cell_read / lines), lines
 
 
 def writes(found: HeadCost, simulated: WriteResult) -> SpiceWrites:
@@ -81,11 +91,14 @@ def writes(found: HeadCost, simulated: WriteResult) -> SpiceWrites:
 def digital(found: HeadCost, simulated: RtlResult) -> SynthesisedDigital:
     """One query head's share. Raises InputError: the head is another one, or its energy was not simulated."""
     head, sizes, energy = found.head, simulated.sizes, simulated.energy
-    wanted, own = (head.head_dim, head.design.window, head.group), (sizes.rows, sizes.columns, sizes.group)
+    code_bits = max(head.query_bits, head.storage_bits + head.design.drivers.signed)
+    wanted = (head.head_dim, head.design.window, head.group, head.design.tiles, code_bits, head.output_bits)
+    own = (sizes.rows, sizes.columns, sizes.group, sizes.tiles, sizes.code_bits, sizes.count_bits)
     if wanted != own:
         raise InputError(
-            f"the synthesised head has D, columns and query heads {own}, the model's heads {wanted}; "
-            "synthesise such a head (gaincell rtl --head-dim, --group), or leave --rtl out"
+            f"the synthesised head has D, columns, query heads, sub-tiles, bits of codes and counts {own}, "
+            f"the model's heads {wanted}; synthesise such a head (gaincell rtl DESIGN --head-dim, --group), "
+            "or leave --rtl out"
         )
     if energy is None:
         raise InputError("the digital part has no energy; make it by gaincell rtl --verify, with yosys")

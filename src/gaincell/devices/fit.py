@@ -158,7 +158,7 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
         coefficients=tuple(
             Estimate(float(c), (float(c - h), float(c + h))) for c, h in zip(mean, half, strict=True)
         ),
-        covariance=_between(own, spread),
+        covariance=_between(own, spread, grid),
         offset_voltage=_zero(grid, nominal),
         full_scale=full_scale,
         gain_std=gain,
@@ -195,12 +195,14 @@ def _nominal_cell(
     if kind == "tabulated":
         return _table_cell(cells, slope, where)
     slopes = np.polynomial.polynomial.polyval(grid, np.polynomial.polynomial.polyder(mean))
-    falling = grid[slopes < 0] + scale.v_offset
-    if len(falling):
+    if (slopes < 0).any():
+        spans = np.split(grid + scale.v_offset, np.flatnonzero(np.diff(slopes < 0)) + 1)[
+            int(slopes[0] >= 0) :: 2
+        ]
+        said = " and ".join(f"from {span[0]:.3g} to {span[-1]:.3g} V" for span in spans)
         raise InputError(
-            f"{where}: the polynomial of order {len(mean) - 1} falls between {falling.min():.3g} and "
-            f"{falling.max():.3g} V, a cell that is read out by its current must rise: choose another "
-            "--order, or --kind tabulated"
+            f"{where}: the polynomial of order {len(mean) - 1} falls {said}, a cell that is read out by its "
+            "current must rise: choose another --order, or --kind tabulated"
         )
     return PolynomialCell(tuple(mean), slope)
 
@@ -245,12 +247,18 @@ def _half_widths(own: Numbers, spread: Numbers, points: int) -> Numbers:
     return np.asarray(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * own.std(0, ddof=1) / np.sqrt(n))
 
 
-def _between(own: Numbers, spread: Numbers) -> tuple[tuple[float, ...], ...]:
-    """Covariance of the coefficients across cells: no negative variances."""
+def _between(own: Numbers, spread: Numbers, grid: Numbers) -> tuple[tuple[float, ...], ...]:
+    """Covariance of the coefficients across cells: no negative variances. These are looked for among
+    polynomials that are orthonormal on the grid: powers nearly cancel one another, and would pass the noise
+    of the highest on to all.
+    """
     if len(own) < 2:
         return ()
-    values, vectors = np.linalg.eigh(np.cov(own.T) - spread.mean(0))
-    covariance = (vectors * values.clip(min=0.0)) @ vectors.T
+    powers = np.vander(grid, own.shape[1], increasing=True)
+    _, orthonormal = np.linalg.qr(powers / np.sqrt(len(grid)))
+    values, vectors = np.linalg.eigh(orthonormal @ (np.cov(own.T) - spread.mean(0)) @ orthonormal.T)
+    root = np.linalg.solve(orthonormal, vectors * np.sqrt(values.clip(min=0.0)))
+    covariance = root @ root.T
     return tuple(tuple(float(x) for x in row) for row in covariance)
 
 
@@ -327,8 +335,9 @@ def _table_cell(cells: Sequence[Points], slope: float, where: str) -> TabulatedC
     changed = float(np.abs(rising - means).max() / np.ptp(means))
     if changed > 0.1:
         raise InputError(
-            f"{where}: the currents do not rise with the voltage: making them costs {100 * changed:.0f} % "
-            "of their range; measure again, or leave out the cells that do not work"
+            f"{where}: the currents do not rise with the voltage: a rising curve is up to "
+            f"{100 * changed:.0f} % of their range away from them; measure again, or leave out the cells "
+            "that do not work"
         )
     return TabulatedCell(tuple(volts), tuple(rising), slope)
 

@@ -299,7 +299,7 @@ def _rows(
             bad.append(f"line {number} has {len(fields)} entries instead of {width}{hint}")
             continue
         points, wrong = _points(fields, columns, decimal)
-        bad += [f"line {number}: {reason}" for reason in wrong]
+        bad += [f"line {number}: {', '.join(wrong)}"] if wrong else []
         for point in [] if wrong else points:
             for kind, entries in table.items():
                 entries.append(point[kind])

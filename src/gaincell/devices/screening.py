@@ -1,16 +1,16 @@
-"""Which measured points can be used: cells that work, a range that is covered, voltages that were meant to be
-the same.
+"""Which measured points can be used: those near the storage range, cells that work, a range that is covered,
+voltages that were meant to be the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from gaincell.devices.measurement import Numbers
+from gaincell.devices.measurement import Numbers, Table
 from gaincell.errors import InputError
 
 COVERAGE = 0.02
@@ -40,6 +40,20 @@ class Scale:
 
 
 Points = tuple[str, Numbers, Numbers]  # name of a cell, its voltages relative to V_offset, its charges
+
+
+def near_range(table: Table, scale: Scale) -> Table:
+    """The rows within the storage range, with the nearest voltage beyond each end: a polynomial that followed
+    the others as well would follow those that matter less closely.
+    """
+    volts, margin = table.columns["voltage"], COVERAGE * (scale.v_max - scale.v_min)
+    if volts.min() > scale.v_min + margin or volts.max() < scale.v_max - margin:
+        return table  # which `check_coverage` refuses
+    low = volts[volts <= scale.v_min].max(initial=-np.inf) - margin
+    high = volts[volts >= scale.v_max].min(initial=np.inf) + margin
+    kept = (volts >= low) & (volts <= high)
+    columns = {name: values[kept] for name, values in table.columns.items()}
+    return replace(table, cell=table.cell[kept], read=table.read[kept], columns=columns)
 
 
 def without_broken(cells: list[Points], scale: Scale) -> tuple[list[Points], dict[str, int]]:

@@ -30,8 +30,10 @@ def with_scale(found: float | None, unit: str) -> str:
     if found is None:
         return "–"
     scales = SCALES.get(unit)
-    if scales is None or found == 0:
+    if scales is None:
         return f"{found:.3g}" if unit == "1" else f"{found:.3g} {unit}"
+    if found == 0:
+        return f"0 {next((name for size, name in scales if size == 1), scales[0][1])}"
     factor, shown = next((s for s in scales if found >= s[0]), scales[-1])
     scaled = found / factor
     if scaled >= 999.5:

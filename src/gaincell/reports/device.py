@@ -66,6 +66,7 @@ def _of_curve(fitted: Any, origin: Mapping[str, Any]) -> dict[str, Fitted]:
         "cells": (fitted.cells, "1"),
         "points": (fitted.points, "1"),
         "rows left out": (origin.get("rows_left_out"), "1"),
+        "points beyond the storage range": (origin.get("points_beyond_the_storage_range"), "1"),
         **{f"C{n}": (estimate, unit) for n, (estimate, unit) in enumerate(zip(powers, units, strict=False))},
         "full scale": (fitted.full_scale, current),
         "zero current at": (fitted.offset_voltage, "V from V_offset"),

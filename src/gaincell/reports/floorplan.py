@@ -84,7 +84,7 @@ def stack_rows(result: FloorplanResult) -> Rows:
         "layers": lambda row: str(row.layers),
         "cells, mm²": lambda row: f"{row.cells * 1e6:.4f}",
         "head, mm²": lambda row: f"{row.head * 1e6:.4f}",
-        "paper's cells, mm²": lambda row: f"{row.cited_cells * 1e6:.4f}",
+        "as many cells, cited, mm²": lambda row: f"{row.cited_cells * 1e6:.4f}",
     }
     return Rows.of(
         "Cells stacked in 3D over one periphery", result.stack, columns,

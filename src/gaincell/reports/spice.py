@@ -96,7 +96,7 @@ def verification_figure(result: of.VerifyResult) -> Figure:
         _label(axes, x, y, f"{name.capitalize()} dot product")
     figure.suptitle(
         f"{result.technology}, {result.corner}, {result.readout} readout, {result.inputs} inputs, "
-        f"{result.columns} columns",
+        f"{result.columns} column{'s' * (result.columns > 1)}",
     )
     return figure
 

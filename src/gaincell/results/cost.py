@@ -325,7 +325,7 @@ class Plans(Part):
 
 
 class Stack(Part):
-    """Cells in layers: their area and that of the head. cited_cells: of the paper."""
+    """Cells in layers: their area and that of the head. cited_cells: of as many of the paper's."""
 
     layers: Whole
     cells: SquareMetre

@@ -67,7 +67,9 @@ class LatencySensitivity(Part):
 
 
 class TracedStep(Part):
-    """A head after a token. oldest_left: of the oldest voltage.  pulses: shares of the columns held."""
+    """A head after a token. oldest_left: of the oldest voltage, by the retention time alone.
+    pulses_above_zero, pulses_full: shares of the columns held.
+    """
 
     token: Whole
     time: Second

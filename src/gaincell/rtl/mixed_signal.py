@@ -44,6 +44,7 @@ from gaincell.rtl.simulation import (
 )
 from gaincell.rtl.verilog import Verilog, generate
 from gaincell.spice.characterise import LEVELS, read_charge
+from gaincell.spice.designs import check_design
 from gaincell.spice.netlists.netlist import Netlist
 from gaincell.spice.netlists.readout import RELU, SIGNED, Readout
 from gaincell.spice.netlists.sub_tile import ARRAYS, LIBRARY, inputs, outputs, sub_tile
@@ -51,7 +52,7 @@ from gaincell.spice.rawfile import Plot, Wave
 from gaincell.spice.result import corner_of, head, plain
 from gaincell.spice.runner import MISSING, available, run
 from gaincell.spice.technology import Corner, Site, Technology
-from gaincell.spice.verify import TOLERANCES, check_design, checked
+from gaincell.spice.verify import TOLERANCES, checked
 from gaincell.spice.write_path import stored_levels
 from gaincell.units import Second, Volt
 
@@ -98,7 +99,7 @@ def simulate_sub_tile(
         MissingProgram: a program is not installed.
         SimulationError: ngspice is not installed, or fails.
     """
-    check_design(design)
+    check_design(design, technology)
     if tokens <= size:
         raise InputError(
             f"tokens = {tokens} do not go around a ring of {size} columns; give {size + 1} or more"

@@ -39,6 +39,7 @@ from gaincell.results.spice import (
     CharacterisationResult,
     CornerCurve,
 )
+from gaincell.spice.designs import check_storage
 from gaincell.spice.netlists.array import charge_bench
 from gaincell.spice.netlists.cell import curve_bench, disturb_bench, hold_bench, write_bench
 from gaincell.spice.rawfile import Plot, Wave
@@ -95,11 +96,7 @@ def characterise(
     if tau is not None and not 1e-6 <= tau <= 1:
         raise InputError(f"tau = {tau!r} s is out of range; allowed: 1e-6 to 1")
     site, vdd = Site(technology), technology.vdd
-    if not (np.isclose(vdd, design.v_max) and design.v_min == 0):
-        raise InputError(
-            f"{technology.name} has VDD = {vdd:g} V, and the design {design.name} stores {design.v_min:g} to "
-            f"{design.v_max:g} V; give --vdd {design.v_max:g}, or a --design that stores 0 to {vdd:g} V"
-        )
+    check_storage(technology, design)
     step = stages("current, write, disturb")
     step(0, 5, {})
     dc = run(curve_bench(site)).plot

@@ -46,6 +46,7 @@ from gaincell.results.spice import (
     VerifyResult,
 )
 from gaincell.spice.characterise import LEVELS, read_charge
+from gaincell.spice.designs import check_design
 from gaincell.spice.inputs import Inputs
 from gaincell.spice.netlists.array import WireElement, array_slice
 from gaincell.spice.netlists.cell import curve_bench
@@ -120,7 +121,7 @@ def verify(
     Raises InputError for columns out of range and designs without circuits, SimulationError for what
     ngspice cannot do.
     """
-    check_design(design)
+    check_design(design, technology)
     site = Site(technology, corner or Corner())
     tokens, dims = inputs.values.shape
     if not 1 <= columns <= min(tokens, dims):
@@ -371,25 +372,6 @@ def affine_fit(x: Wave, y: Wave, longest: Second) -> AffineFit:
     left = float(np.sqrt(((y - terms @ found) ** 2).sum() / free))
     up, down = (found[2] + found[1], found[2] - found[1]) if signed else (found[1], found[1])
     return AffineFit(float(found[0]), float(up), float(down), left)
-
-
-def check_design(design: Design) -> None:
-    """Raise InputError for a design whose read is not that of the circuits."""
-    said = {
-        "queries with signs ([drivers] phases = 2)": design.drivers.signed,
-        "a normalising column ([normaliser])": design.normaliser.present,
-        f"a converter law with exponent {design.charge_to_pulse.exponent:g}": design.charge_to_pulse.exponent
-        != 1,
-        f"readout = {design.readout!r}": design.readout != "counter",
-        "levels that are not evenly spaced ([levels])": design.levels.present,
-    }
-    found = [words for words, present in said.items() if present]
-    if found:
-        raise InputError(
-            f"design {design.name}: it has {', '.join(found)}; circuits are simulated for unsigned queries, "
-            "no normalising column, exponent 1, readout = 'counter' and even levels; give a design with "
-            "these, leroux2025 for instance"
-        )
 
 
 def count(width: Wave, design: Design) -> Wave:

@@ -35,6 +35,7 @@ from gaincell.chips.design import Design
 from gaincell.devices.wires import weights
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results.spice import BitLine, InOperation, WiresResult, WordLine
+from gaincell.spice.designs import check_design
 from gaincell.spice.inputs import random_inputs
 from gaincell.spice.netlists.array import GATE_LOAD, WireElement, array_slice, driver_subcircuit, word_line
 from gaincell.spice.netlists.cell import cell_subcircuit
@@ -118,8 +119,9 @@ def study(
 
     command: the command line, for the provenance.
 
-    Raises SimulationError.
+    Raises InputError for a design without these circuits, SimulationError.
     """
+    check_design(design, technology)
     site = Site(technology, corner or Corner())
     sizes = [n for n in SIZES if n <= most]
     bit_line, current, conductance = bit_lines(site, sizes, jobs, stages)

@@ -25,6 +25,7 @@ from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.results.spice import DacWrites, WordLinePulses, WriteResult
 from gaincell.spice.characterise import SETTLED, read_charge
+from gaincell.spice.designs import check_storage
 from gaincell.spice.netlists.array import WireElement
 from gaincell.spice.netlists.write_path import (
     KINDS,
@@ -59,8 +60,10 @@ def characterise_write_path(
 
     command: the command line, for the provenance.
 
-    Raises InputError for a design without so many levels, SimulationError for what ngspice cannot do.
+    Raises InputError for a design without so many levels or with another range, SimulationError for what
+    ngspice cannot do.
     """
+    check_storage(technology, design)
     levels, times = _levels(design), _times(design)
     steps, sizes = (design.query_levels or 0) - 1, WriteSizes()
     site = Site(technology, corner or Corner())

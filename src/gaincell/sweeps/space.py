@@ -285,7 +285,8 @@ def _try(make: Callable[[], object], where: str) -> None:
 
 
 def applied(design: Design, values: Values) -> Design:
-    """The design with the values of one point; those of the adaptation are left to whom they concern.
+    """The design with the values of one point; those of the adaptation are left to whom they concern. A value
+    of the point comes before what a measured cell brings.
 
     Raises DesignError: the values do not fit together.
     """
@@ -303,13 +304,20 @@ def applied(design: Design, values: Values) -> Design:
     chip = design.replace(**changes) if changes else design
     if "kind" in cell:
         chip = with_cell(chip, cell.pop("kind"))
+        stated = {
+            table: dataclasses.replace(getattr(chip, table), **numbers) for table, numbers in tables.items()
+        }
+        chip = chip.replace(**changes | stated) if changes else chip
     if cell:
         quantities = dict(chip.provenance)
         for key, value in cell.items():
             name = f"cell.{key}"
             if name not in quantities:
                 raise InputError(f"{name}: design {chip.name!r} states no such number to change")
-            quantities[name] = quantities[name].set_to(value, name)
+            quantities[name] = moved = quantities[name].set_to(value, name)
+            alone = cell_of(chip.cell.name, {**chip.provenance, name: moved})
+            if alone == chip.cell and value != chip.provenance[name].value:
+                raise InputError(f"{name} has no effect on the {chip.cell.name} cell of design {chip.name!r}")
         chip = chip.replace(cell=cell_of(chip.cell.name, quantities))
     return chip
 
