@@ -165,7 +165,10 @@ def test_ablation_is_a_change_of_the_design(tokens: torch.Tensor) -> None:
     assert attached_layers(model)[0].design.hash == chip.hash
     names = {name for kind, name in found if kind == "off"}
     assert names >= {"query levels", "readout", "decay", "nonlinearity", "mismatch", "tiling"}
-    assert ("ring", "half the ring") in found
+    half = found["ring", "half the ring"]
+    assert half.ratio == pytest.approx(half.perplexity / found["off", "chip"].perplexity)
+    bound = found["on", "query levels"]
+    assert bound.ratio == pytest.approx(bound.perplexity / found["on", "free"].perplexity)
     assert "noise" not in names
     set_design(model, chip.replace(cell="linear"))
     linear = perplexity(model, tokens, "blocks-64")
