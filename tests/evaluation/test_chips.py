@@ -260,6 +260,7 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
         as_csv,
         as_latex,
         as_markdown,
+        cell,
         compare,
         comparison_result,
         terminal_table,
@@ -314,6 +315,12 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     csv = as_csv(found).splitlines()
     assert csv[0].split(",")[5:9] == ["unit", "difference", "difference_error", "kind"]
     assert save(differences(found), tmp_path / "table.png").stat().st_size > 5000
+    others = [-1.0, -2.0], [[-1.0, 2.0], [-1.0, 3.0]]
+    all_wrong = compare({"software": run([1.0] * 3, *others), "chip": run([0.0] * 3, *others)})
+    change = cell(all_wrong.rows["chip"]["piqa", "acc"], ("piqa", "acc"), " ")
+    assert change.endswith("-100.0 ± 0.0")  # every item differs, and by the same
+    same = all_wrong.rows["chip"]["lambada_openai", "perplexity"]
+    assert cell(same, ("lambada_openai", "perplexity"), " ").endswith("×1.000 (no item differs)")
     mixed = compare({"software": replace(a, dtype="bfloat16"), "chip": b})
     assert "weights in bfloat16 (software), in float32 (chip)" in mixed.notes[0]
     unlike = compare({"software": a, "other": run([1.0], [-1.0], [[-1.0, 2.0]], "y")})

@@ -249,7 +249,7 @@ def cell(entry: Entry, column: Column, line: str) -> str:
     shown = " ± ".join(_score(entry))
     if not (change := _change(entry, column)):
         return shown
-    if entry.difference_error == 0:
+    if entry.difference_error == 0 and entry.difference == (1.0 if column[1] in PERPLEXITIES else 0.0):
         return f"{shown}{line}{change[0]} (no item differs)"
     return f"{shown}{line}{' ± '.join(change)}"
 
