@@ -18,6 +18,7 @@ from gaincell.evaluation.pause import perplexity_after_pause
 from gaincell.evaluation.perplexity import next_token_nll
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.initial import initial_scaling
 from gaincell.results import read
 from gaincell.results.simulation import GenerationResult
@@ -146,6 +147,24 @@ def test_generate_streams_beyond_the_window(run: tuple[Path, Path], tmp_path: Pa
     again = CliRunner().invoke(app, [*arguments, "--json", str(out)])
     assert read(out, GenerationResult).text == found.text
     assert again.exit_code == 0
+
+
+@pytest.mark.parametrize(("place", "tokens"), [(0, 0), (2, 2), (9, 4)])
+def test_generate_counts_what_it_writes(
+    run: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, tokens: int
+) -> None:
+    """The end-of-text token at which it stops is not written, and the first token comes with the prompt."""
+    end = load_model(str(run[0])).tokenizer.eos_token_id
+    drawn = iter([end if n == place else end + 1 for n in range(10)])
+    monkeypatch.setattr(torch, "multinomial", lambda *_: torch.tensor([[next(drawn)]]))
+    out = tmp_path / "text.json"
+    arguments = ["generate", str(run[0]), "--prompt", "cell holds", "--tokens", "4", "--stop"]
+    result = CliRunner().invoke(app, [*arguments, "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    found = read(out, GenerationResult)
+    assert found.tokens == tokens
+    assert (found.tokens_per_second > 0) == (tokens > 0)
+    assert f"[{tokens} tokens" in result.output
 
 
 def test_generate_refuses_an_empty_prompt(run: tuple[Path, Path]) -> None:
