@@ -480,6 +480,14 @@ def test_a_recipe_for_another_chip(tmp_path: Path) -> None:
         load_recipe(path, "leroux2025-extnded")
 
 
+def test_numbers_are_measured_in_software_whatever_its_stage_is_called(texts: Path, tmp_path: Path) -> None:
+    named = MADE.replace('"software-continued"', '"control"')
+    run = run_recipe(load_recipe(write(tmp_path, named)), open_text(texts), tmp_path / "out", only="linear")
+    assert {stage.name: stage.numbers for stage in run.stages} == {
+        "control": "measured", "linear": "simulated",
+    }  # fmt: skip
+
+
 def test_one_stage_with_what_it_needs(texts: Path, tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path))
     run = run_recipe(recipe, open_text(texts), tmp_path / "out", only="linear")

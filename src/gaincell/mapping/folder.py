@@ -126,12 +126,12 @@ class StageRecord(Told):
     bits_per_byte: BitPerByte | None = None
 
 
-def evaluated(name: str, told: Told, found: Perplexity, seconds: float) -> StageRecord:
-    """The record of a stage that ended."""
+def evaluated(numbers: Numbers, told: Told, found: Perplexity, seconds: float) -> StageRecord:
+    """The record of a stage that ended.  numbers: of what kind they are."""
     losses, counts = zip(*found.per_block, strict=True)
     return StageRecord(
         **vars(told),
-        numbers="measured" if name.startswith("software") else "simulated",
+        numbers=numbers,
         perplexity=found.perplexity,
         nll=found.nll,
         predictions=found.tokens,
