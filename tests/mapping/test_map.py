@@ -14,10 +14,12 @@ from tests.micro import micro_design, micro_settings, write_micro
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from gaincell.adaptation.statistics import attached
+from gaincell.errors import RunError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf import models
 from gaincell.integrations.hf.base_model import BaseModel, load_base
 from gaincell.integrations.hf.models import load_model
+from gaincell.mapping.codesign import CodesignSettings, codesign_model
 from gaincell.mapping.job import Job, prepare
 from gaincell.mapping.pipeline import STAGES, map_model
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
@@ -188,6 +190,15 @@ def test_a_run_can_be_adapted_to_another_cell(mapped: Mapped, tmp_path: Path) ->
     assert run.design.cell == "x3"
     assert run.adaptation["closed-form"].converged
     assert attached(load_model(tmp_path / "x3").model)[0].design.cell.name == "x3"
+
+
+def test_a_run_of_another_kind_is_not_replaced(mapped: Mapped) -> None:
+    model, text, folder, _ = mapped
+    settings = AdaptSettings(str(model), None, "x3", text=str(text))
+    with pytest.raises(RunError, match="run holds a run of another kind; choose another --out"):
+        adapt_model(settings, micro_design(), folder)
+    with pytest.raises(RunError, match="run holds a run of another kind"):
+        codesign_model(CodesignSettings(str(model), text=str(text)), micro_design(), folder)
 
 
 @pytest.mark.slow

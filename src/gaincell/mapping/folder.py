@@ -74,6 +74,20 @@ def run_lock(path: Path | None) -> Iterator[None]:
                 place.rmdir()
 
 
+def check_replaceable(path: Path | None, command: str) -> None:
+    """Raise RunError where a directory holds, finished or begun, a run of another command, or what cannot be
+    read: the results of this one would replace it.
+    """
+    if path is None:
+        return
+    try:
+        made = read_object(path / FILE).get("command") if (path / FILE).exists() else command
+    except (OSError, ValueError):
+        made = None
+    if made != command or (path / "stages" / "settings.json").exists():
+        raise RunError(f"{path.name} holds a run of another kind; choose another --out, or remove it")
+
+
 def run_log(run: Path, labels: Mapping[str, str], tracker: Tracker | None) -> TrainingLog:
     """The log of a training in a RUN, with its figure."""
     return TrainingLog(run / "log.jsonl", labels, run / "figures" / "loss.png", tracker)

@@ -30,7 +30,7 @@ from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
-from gaincell.integrations.hf.checkpoint import save, write_state
+from gaincell.integrations.hf.checkpoint import save_beside_results, write_state
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import kept_components
 from gaincell.integrations.hf.run import DESIGN, Run
@@ -243,7 +243,7 @@ class RecipeRun(RecipeModels):
         if best is not None:
             model = self.model(best, self.folder.state(best.name))
             chip = attached_layers(model)[0].design
-            save(model, out)
+            save_beside_results(model, out)
         titles = {stage.name: (stage.title, stage.compare) for stage in recipe.stages}
         run = TrainedResult(
             command="train",
