@@ -301,7 +301,7 @@ def test_evaluations_that_cannot_be(capsys: pytest.CaptureFixture[str], tmp_path
     for arguments, expected in (
         (("--text", short, "--part", "all", "--protocol", "blocks-64"), "text short.txt (all part) has "),
         (("--text", short, "--part", "all", "--protocol", "blocks-64"), "tokens, fewer than one block of 64"),
-        (("--limit", 8, "--protocol", "blocks-64"), "has 8 tokens, of which 8 at most are read, fewer"),
+        (("--limit", 8, "--protocol", "blocks-64"), "8 tokens at most are read, fewer"),
         (("--chips", 2, "--mismatch", "5%"), "a model in software has no chip for --chips"),
         (("--chips", 2, "--mismatch", "lots"), "give a share such as 5% or 0.05"),
         (("--chips", 2, "--by-context"), "do not go together"),

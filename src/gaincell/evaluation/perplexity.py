@@ -89,8 +89,8 @@ def window_and_stride(protocol: str) -> tuple[int, int]:
                 return length, stride
             raise InputError(f"protocol {protocol!r}: give strided-T-S with S from 1 to T - 1")
     raise InputError(
-        f"unknown protocol {protocol!r}; give blocks-T, strided-T-S or rolling-T with T >= 2, "
-        "such as blocks-1024"
+        f"unknown protocol {protocol!r}; give blocks-T or strided-T-S with T >= 2, such as blocks-1024 "
+        "(gaincell evaluate also takes rolling-T)"
     )
 
 
