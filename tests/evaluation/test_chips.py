@@ -328,6 +328,34 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     assert "No difference where the items are others" in " ".join(unlike.notes)
 
 
+def test_units_of_scores_that_the_paper_does_not_have() -> None:
+    from gaincell.reports.comparison import as_csv, cell, compare, comparison_result
+    from gaincell.results import read
+    from gaincell.results.common import Value
+    from gaincell.results.evaluation import Metric, TaskScores, TasksResult
+
+    def run(f1: float, documents: Any) -> TasksResult:
+        bits = -sum(log for log, _ in documents) / sum(size for _, size in documents) / math.log(2)
+        items = {"f1": (f1, f1), "bits_per_byte": documents}
+        values = {"f1": f1, "bits_per_byte": bits}
+        metrics = {name: Metric(Value(score, "1", "simulated")) for name, score in values.items()}
+        scores = TaskScores("other", "1", "all", 2, 2, "x", metrics, items)
+        return replace(read(SCORES, TasksResult), tasks=(scores,))
+
+    runs = {"a": run(0.5, ([-10.0, 5.0], [-12.0, 4.0])), "b": run(0.75, ([-11.0, 5.0], [-12.0, 4.0]))}
+    found = compare(runs)
+    _, *lines = (line.split(",") for line in as_csv(found).splitlines())
+    columns = {(line[0], line[2]): [line[5], line[6], line[8]] for line in lines}
+    assert columns["b", "f1"] == ["%", "25", "points"]
+    assert columns["b", "bits_per_byte"] == ["bit/byte", f"{1 / 9 / math.log(2):.6g}", "difference"]
+    entry = found.rows["b"]["other", "bits_per_byte"]
+    assert " +0.1603 ± " in cell(entry, ("other", "bits_per_byte"), " ")
+    shown = comparison_result(found, runs, ["gaincell"]).rows[1].entries
+    assert {name: score.score.unit for name, score in shown.items()} == {
+        "other/f1": "%", "other/bits_per_byte": "bit/byte",
+    }  # fmt: skip
+
+
 def test_texts_of_the_table_are_written_before_its_figure(tmp_path: Path) -> None:
     """Bits per byte have no panel, so there is nothing to draw."""
     from gaincell.results import read, write
