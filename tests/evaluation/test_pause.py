@@ -172,6 +172,19 @@ def test_generate_refuses_an_empty_prompt(run: tuple[Path, Path]) -> None:
     assert result.exit_code == 2
 
 
+def test_a_layer_that_is_not_there_costs_no_evaluation(
+    run: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("an evaluation")
+
+    monkeypatch.setattr("gaincell.cli._perplexity.perplexity", work)
+    options = ["--protocol", "blocks-64", "--dump", str(tmp_path / "x.safetensors"), "--layer", "9"]
+    result = CliRunner().invoke(app, ["evaluate", str(run[0]), "--text", str(run[1]), *options])
+    assert result.exit_code == 2
+    assert "there is no layer 9 to dump; allowed: 0 to 1" in result.output
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
