@@ -375,6 +375,22 @@ def test_texts_of_the_table_are_written_before_its_figure(tmp_path: Path) -> Non
     assert all(Path(place).is_file() for place in places.values())
 
 
+def test_the_page_names_the_constraint_that_costs_most() -> None:
+    """None that was not exercised, and never the chip as it is."""
+    from gaincell.reports.evaluation import largest_cost
+    from gaincell.results import read
+    from gaincell.results.evaluation import AblationResult
+
+    found = read(SCORES.parents[1] / "ablation.json", AblationResult)
+    assert largest_cost(found) == "× 0.9969 without mismatch, the lowest of 10"
+    rows = {row.name: row for row in found.ablation if row.kind == "off"}
+    worse = replace(rows["decay"], ratio=1.002), replace(rows["readout"], ratio=1.001)
+    tiling = replace(rows["tiling"], ratio=1.0, ratio_error=None, not_exercised="blocks-64")
+    loosened = (rows["chip"], tiling, *worse)
+    assert largest_cost(replace(found, ablation=loosened)) == "× 1.0010 without readout, the lowest of 2"
+    assert largest_cost(replace(found, ablation=(rows["chip"], tiling))) == "–"
+
+
 def test_a_constraint_that_no_loss_depends_on_is_not_exercised(tokens: torch.Tensor) -> None:
     """Blocks of half a sub-tile do not see that there are two: a ratio of 1.0000 would say they are free."""
     model = attach(micro_llama(), micro_design().replace(tile=32))

@@ -240,9 +240,12 @@ def _protocol(results: Mapping[str, Result]) -> str:
 
 def largest_cost(run: of.AblationResult) -> str:
     """The constraint without which the model does best."""
-    rows = [row for row in run.ablation if row.kind == "off"]
-    best = min(rows, key=lambda row: row.ratio)
-    return f"× {best.ratio:.4f} without {best.name}, the most of {len(rows) - 1}"
+    _, *rows = (row for row in run.ablation if row.kind == "off")
+    exercised = [row for row in rows if row.exercised]
+    if not exercised:
+        return "–"
+    best = min(exercised, key=lambda row: row.ratio)
+    return f"× {best.ratio:.4f} without {best.name}, the lowest of {len(exercised)}"
 
 
 def page_rows(result: of.AblationResult) -> Rows:
