@@ -951,6 +951,26 @@ def test_a_dry_run_refuses_what_cannot_run(tmp_path: Path, capsys: pytest.Captur
     )  # fmt: skip
 
 
+def test_a_dry_run_says_that_a_data_set_was_not_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, MADE.replace('files = ["words"]', ""))
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(path), "--dry-run", "--text", "owner/nothing"])
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "not checked: owner/nothing is nothing here, and is taken for a data set of the hub." in shown
+
+
+def test_a_run_of_another_kind_gets_no_tokens(texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mapped"
+    out.mkdir()
+    (out / "run.json").write_text('{"command": "map"}')
+    with pytest.raises(RunError, match="mapped holds a run of another kind; choose another --out"):
+        run_recipe(load_recipe(write(tmp_path)), open_text(texts), out)
+    assert [place.name for place in out.iterdir()] == ["run.json"]
+
+
 def test_every_setting_of_a_training_is_checked() -> None:
     takes = allowed(TRAINING)
     assert [*takes] == [setting.name for setting in fields(TrainSettings)]

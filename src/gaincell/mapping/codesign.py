@@ -29,7 +29,7 @@ from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import summary
 from gaincell.mapping.engine import Engine, freeze_embeddings, read_evaluation
-from gaincell.mapping.folder import Told, check_replaceable, run_lock
+from gaincell.mapping.folder import Told, check_kind, run_lock
 from gaincell.mapping.ready import find_start, load_made
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results import write
@@ -110,7 +110,8 @@ def codesign_model(
     Raises GaincellError: model, text, design or what is to be learned are not acceptable.
     """
     with run_lock(out):
-        check_replaceable(out, "codesign")
+        if out is not None:
+            check_kind(out, "codesign", staged=False)
         loaded = load_made(settings.model, settings.backend)
         model: PreTrainedModel = loaded.model.to(settings.device)  # type: ignore[arg-type]
         chip = settings.design or find_start(settings.model).design or default_design

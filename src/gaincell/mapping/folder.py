@@ -74,17 +74,17 @@ def run_lock(path: Path | None) -> Iterator[None]:
                 place.rmdir()
 
 
-def check_replaceable(path: Path | None, command: str) -> None:
-    """Raise RunError where a directory holds, finished or begun, a run of another command, or what cannot be
-    read: the results of this one would replace it.
+def check_kind(path: Path, command: str, *, staged: bool = True) -> None:
+    """Raise RunError where a directory holds a finished run of another command.
+
+    staged: whether this one keeps its stages, from which its run.json is made again; else a run with stages,
+    finished or not, is another, too, and so is one that cannot be read.
     """
-    if path is None:
-        return
     try:
         made = read_object(path / FILE).get("command") if (path / FILE).exists() else command
     except (OSError, ValueError):
-        made = None
-    if made != command or (path / "stages" / "settings.json").exists():
+        made = command if staged else None
+    if made != command or (not staged and (path / "stages" / "settings.json").exists()):
         raise RunError(f"{path.name} holds a run of another kind; choose another --out, or remove it")
 
 

@@ -27,7 +27,7 @@ from gaincell.integrations.hf.context import read_tokens
 from gaincell.integrations.hf.placement import place_model
 from gaincell.mapping import summary
 from gaincell.mapping.engine import Engine, read_evaluation
-from gaincell.mapping.folder import Told, check_replaceable, run_lock
+from gaincell.mapping.folder import Told, check_kind, run_lock
 from gaincell.mapping.ready import HardwareVersion, find_start
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results import write
@@ -86,7 +86,8 @@ def adapt_model(
 
     Raises GaincellError: model, text or design are not acceptable.
     """
-    check_replaceable(out, "adapt")
+    if out is not None:
+        check_kind(out, "adapt", staged=False)
     start = find_start(settings.model)
     chip, source = settings.design or start.design or default_design, start.made_for
     to = to or (with_cell(chip, settings.cell) if settings.cell else chip)
