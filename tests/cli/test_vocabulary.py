@@ -322,6 +322,14 @@ def test_what_does_not_go_together_is_refused_before_any_work(
     assert done.stderr.count("\n") == 1
 
 
+def test_a_value_that_is_refused_is_named_once() -> None:
+    found = CliRunner().invoke(app, ["codesign", "tiny", "--learn", "wires"])
+    assert found.exit_code == 2
+    assert "'--learn': 'wires' is not one of 'saturations', 'levels'; see" in found.output
+    found = CliRunner().invoke(app, ["codesign", "tiny", "--steps", "0"])
+    assert "greater than or equal to 1, not '0'; see" in found.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "version"),
     [

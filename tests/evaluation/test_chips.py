@@ -165,7 +165,10 @@ def test_ablation_is_a_change_of_the_design(tokens: torch.Tensor) -> None:
     assert attached_layers(model)[0].design.hash == chip.hash
     names = {name for kind, name in found if kind == "off"}
     assert names >= {"query levels", "readout", "decay", "nonlinearity", "mismatch", "tiling"}
-    assert ("ring", "half the ring") in found
+    half = found["ring", "half the ring"]
+    assert half.ratio == pytest.approx(half.perplexity / found["off", "chip"].perplexity)
+    bound = found["on", "query levels"]
+    assert bound.ratio == pytest.approx(bound.perplexity / found["on", "free"].perplexity)
     assert "noise" not in names
     set_design(model, chip.replace(cell="linear"))
     linear = perplexity(model, tokens, "blocks-64")
@@ -257,6 +260,7 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
         as_csv,
         as_latex,
         as_markdown,
+        cell,
         compare,
         comparison_result,
         terminal_table,
@@ -311,11 +315,45 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     csv = as_csv(found).splitlines()
     assert csv[0].split(",")[5:9] == ["unit", "difference", "difference_error", "kind"]
     assert save(differences(found), tmp_path / "table.png").stat().st_size > 5000
+    others = [-1.0, -2.0], [[-1.0, 2.0], [-1.0, 3.0]]
+    all_wrong = compare({"software": run([1.0] * 3, *others), "chip": run([0.0] * 3, *others)})
+    change = cell(all_wrong.rows["chip"]["piqa", "acc"], ("piqa", "acc"), " ")
+    assert change.endswith("-100.0 ± 0.0")  # every item differs, and by the same
+    same = all_wrong.rows["chip"]["lambada_openai", "perplexity"]
+    assert cell(same, ("lambada_openai", "perplexity"), " ").endswith("×1.000 (no item differs)")
     mixed = compare({"software": replace(a, dtype="bfloat16"), "chip": b})
     assert "weights in bfloat16 (software), in float32 (chip)" in mixed.notes[0]
     unlike = compare({"software": a, "other": run([1.0], [-1.0], [[-1.0, 2.0]], "y")})
     assert unlike.rows["other"]["piqa", "acc"].difference is None
     assert "No difference where the items are others" in " ".join(unlike.notes)
+
+
+def test_units_of_scores_that_the_paper_does_not_have() -> None:
+    from gaincell.reports.comparison import as_csv, cell, compare, comparison_result
+    from gaincell.results import read
+    from gaincell.results.common import Value
+    from gaincell.results.evaluation import Metric, TaskScores, TasksResult
+
+    def run(f1: float, documents: Any) -> TasksResult:
+        bits = -sum(log for log, _ in documents) / sum(size for _, size in documents) / math.log(2)
+        items = {"f1": (f1, f1), "bits_per_byte": documents}
+        values = {"f1": f1, "bits_per_byte": bits}
+        metrics = {name: Metric(Value(score, "1", "simulated")) for name, score in values.items()}
+        scores = TaskScores("other", "1", "all", 2, 2, "x", metrics, items)
+        return replace(read(SCORES, TasksResult), tasks=(scores,))
+
+    runs = {"a": run(0.5, ([-10.0, 5.0], [-12.0, 4.0])), "b": run(0.75, ([-11.0, 5.0], [-12.0, 4.0]))}
+    found = compare(runs)
+    _, *lines = (line.split(",") for line in as_csv(found).splitlines())
+    columns = {(line[0], line[2]): [line[5], line[6], line[8]] for line in lines}
+    assert columns["b", "f1"] == ["%", "25", "points"]
+    assert columns["b", "bits_per_byte"] == ["bit/byte", f"{1 / 9 / math.log(2):.6g}", "difference"]
+    entry = found.rows["b"]["other", "bits_per_byte"]
+    assert " +0.1603 ± " in cell(entry, ("other", "bits_per_byte"), " ")
+    shown = comparison_result(found, runs, ["gaincell"]).rows[1].entries
+    assert {name: score.score.unit for name, score in shown.items()} == {
+        "other/f1": "%", "other/bits_per_byte": "bit/byte",
+    }  # fmt: skip
 
 
 def test_texts_of_the_table_are_written_before_its_figure(tmp_path: Path) -> None:
@@ -335,6 +373,22 @@ def test_texts_of_the_table_are_written_before_its_figure(tmp_path: Path) -> Non
     assert found.exit_code == 2
     assert "no accuracies and no perplexities to draw" in found.output
     assert all(Path(place).is_file() for place in places.values())
+
+
+def test_the_page_names_the_constraint_that_costs_most() -> None:
+    """None that was not exercised, and never the chip as it is."""
+    from gaincell.reports.evaluation import largest_cost
+    from gaincell.results import read
+    from gaincell.results.evaluation import AblationResult
+
+    found = read(SCORES.parents[1] / "ablation.json", AblationResult)
+    assert largest_cost(found) == "× 0.9969 without mismatch, the lowest of 10"
+    rows = {row.name: row for row in found.ablation if row.kind == "off"}
+    worse = replace(rows["decay"], ratio=1.002), replace(rows["readout"], ratio=1.001)
+    tiling = replace(rows["tiling"], ratio=1.0, ratio_error=None, not_exercised="blocks-64")
+    loosened = (rows["chip"], tiling, *worse)
+    assert largest_cost(replace(found, ablation=loosened)) == "× 1.0010 without readout, the lowest of 2"
+    assert largest_cost(replace(found, ablation=(rows["chip"], tiling))) == "–"
 
 
 def test_a_constraint_that_no_loss_depends_on_is_not_exercised(tokens: torch.Tensor) -> None:

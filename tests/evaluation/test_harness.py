@@ -247,6 +247,19 @@ def test_longer_contexts_are_counted(tmp_path: Path, data: Path) -> None:
         scores(loaded.model, loaded.tokenizer, ["arc_easy"], data, max_length=2)
 
 
+def test_the_bar_ends_at_the_end(tmp_path: Path, data: Path) -> None:
+    """Requests that share a context share a row of a forward pass, and count one by one all the same."""
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    seen: list[tuple[int, int]] = []
+
+    def stages(step: str) -> Any:
+        return lambda done, total, numbers: seen.append((done, total))
+
+    scores(loaded.model, loaded.tokenizer, ["arc_easy"], data, progress=stages)
+    assert seen[-1] == (32, 32)
+    assert len(seen) < 6  # of batches of 8 rows
+
+
 @pytest.mark.slow
 def test_a_broken_run_goes_on(tmp_path: Path, data: Path) -> None:
     loaded = load_model(str(write_micro(tmp_path)[0]))

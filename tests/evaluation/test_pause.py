@@ -18,6 +18,7 @@ from gaincell.evaluation.pause import perplexity_after_pause
 from gaincell.evaluation.perplexity import next_token_nll
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.initial import initial_scaling
 from gaincell.results import read
 from gaincell.results.simulation import GenerationResult
@@ -148,9 +149,40 @@ def test_generate_streams_beyond_the_window(run: tuple[Path, Path], tmp_path: Pa
     assert again.exit_code == 0
 
 
+@pytest.mark.parametrize(("place", "tokens"), [(0, 0), (2, 2), (9, 4)])
+def test_generate_counts_what_it_writes(
+    run: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, tokens: int
+) -> None:
+    """The end-of-text token at which it stops is not written, and the first token comes with the prompt."""
+    end = load_model(str(run[0])).tokenizer.eos_token_id
+    drawn = iter([end if n == place else end + 1 for n in range(10)])
+    monkeypatch.setattr(torch, "multinomial", lambda *_: torch.tensor([[next(drawn)]]))
+    out = tmp_path / "text.json"
+    arguments = ["generate", str(run[0]), "--prompt", "cell holds", "--tokens", "4", "--stop"]
+    result = CliRunner().invoke(app, [*arguments, "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    found = read(out, GenerationResult)
+    assert found.tokens == tokens
+    assert (found.tokens_per_second > 0) == (tokens > 0)
+    assert f"[{tokens} tokens" in result.output
+
+
 def test_generate_refuses_an_empty_prompt(run: tuple[Path, Path]) -> None:
     result = CliRunner().invoke(app, ["generate", str(run[0]), "--prompt", ""])
     assert result.exit_code == 2
+
+
+def test_a_layer_that_is_not_there_costs_no_evaluation(
+    run: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("an evaluation")
+
+    monkeypatch.setattr("gaincell.cli._perplexity.perplexity", work)
+    options = ["--protocol", "blocks-64", "--dump", str(tmp_path / "x.safetensors"), "--layer", "9"]
+    result = CliRunner().invoke(app, ["evaluate", str(run[0]), "--text", str(run[1]), *options])
+    assert result.exit_code == 2
+    assert "there is no layer 9 to dump; allowed: 0 to 1" in result.output
 
 
 @pytest.mark.parametrize(

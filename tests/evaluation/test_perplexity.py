@@ -91,6 +91,12 @@ def test_what_is_refused() -> None:
         perplexity(model, TOKENS, "blocks-64")
 
 
+def test_batches_are_no_stream() -> None:
+    """Else blocks would be cut along the wrong dimension."""
+    with pytest.raises(InputError, match=r"shape \(2, 8\); give one stream: tokens.flatten"):
+        module._token_ids(torch.zeros(2, 8, dtype=torch.long), None)
+
+
 def test_dump_of_a_layer(tmp_path: Path) -> None:
     model = attach(micro_llama(), micro_design(retention_time=1e-5))
     kept: dict[str, torch.Tensor] = {}

@@ -189,6 +189,15 @@ def test_what_cannot_be_saved(adapted: PreTrainedModel, design: Design, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+def test_results_are_never_those_of_another_model(adapted: PreTrainedModel, tmp_path: Path) -> None:
+    run = save(adapted, tmp_path / "run")
+    (run / "run.json").write_text("{}")
+    before = (run / "hardware.safetensors").stat().st_mtime_ns
+    with pytest.raises(RunError, match=r"run holds the results of another model \(run.json\); choose"):
+        save(adapted, run)
+    assert (run / "hardware.safetensors").stat().st_mtime_ns == before
+
+
 def test_a_full_disk_leaves_the_old_run(
     adapted: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

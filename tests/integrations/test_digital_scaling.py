@@ -44,6 +44,14 @@ def some_ids(count: int = 2, length: int = 32) -> Tensor:
     return torch.randint(1, 97, (count, length), generator=torch.Generator().manual_seed(0))
 
 
+def test_first_gains_of_a_broken_model_are_refused() -> None:
+    """Its heads would be named silent, and their offsets NaN."""
+    model = attach(micro_llama(), micro_design())
+    model.model.layers[0].mlp.up_proj.weight.data.fill_(torch.nan)
+    with pytest.raises(ModelError, match="stage q of layer 1 is not finite; look for NaN"):
+        initial_scaling(model, some_ids())
+
+
 def fill(model: nn.Module, scale: float = 0.1) -> None:
     """Random numbers for what is added to an attached model."""
     draw = torch.Generator().manual_seed(5)

@@ -12,15 +12,21 @@ from safetensors.torch import load_file
 from tests.drawing import blank_figures
 from tests.micro import micro_design, micro_settings, write_micro
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from typer.testing import CliRunner
 
 from gaincell.adaptation.statistics import attached
+from gaincell.chips.design_file import load_design
+from gaincell.cli import app
+from gaincell.errors import RunError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf import models
 from gaincell.integrations.hf.base_model import BaseModel, load_base
 from gaincell.integrations.hf.models import load_model
-from gaincell.mapping.job import Job, prepare
+from gaincell.mapping.codesign import CodesignSettings, codesign_model
+from gaincell.mapping.job import Job, linear_is_shipped, prepare
 from gaincell.mapping.pipeline import STAGES, map_model
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
+from gaincell.mapping.settings import MapSettings
 from gaincell.progress import silent_stages
 from gaincell.reports.figures import draw_all
 from gaincell.reports.tables import adaptation_lines, perplexity_markdown, perplexity_rows
@@ -188,6 +194,25 @@ def test_a_run_can_be_adapted_to_another_cell(mapped: Mapped, tmp_path: Path) ->
     assert run.design.cell == "x3"
     assert run.adaptation["closed-form"].converged
     assert attached(load_model(tmp_path / "x3").model)[0].design.cell.name == "x3"
+
+
+def test_a_run_of_another_kind_is_not_replaced(mapped: Mapped) -> None:
+    model, text, folder, _ = mapped
+    settings = AdaptSettings(str(model), None, "x3", text=str(text))
+    with pytest.raises(RunError, match="run holds a run of another kind; choose another --out"):
+        adapt_model(settings, micro_design(), folder)
+    with pytest.raises(RunError, match="run holds a run of another kind"):
+        codesign_model(CodesignSettings(str(model), text=str(text)), micro_design(), folder)
+
+
+def test_the_rate_of_a_linear_model_that_is_shipped_is_refused(tmp_path: Path) -> None:
+    options = ["--learning-rate", "1e-3", "--out", str(tmp_path / "run")]
+    found = CliRunner().invoke(app, ["map", "tiny", *options])
+    assert found.exit_code == 2
+    assert "--learning-rate has no effect here: it belongs to a linear model that is trained" in found.output
+    settings = MapSettings("tiny", load_design("igzo"))
+    assert not linear_is_shipped(settings, 6)
+    assert not linear_is_shipped(replace(settings, design=load_design("leroux2025"), lora=4), 6)
 
 
 @pytest.mark.slow

@@ -480,6 +480,14 @@ def test_a_recipe_for_another_chip(tmp_path: Path) -> None:
         load_recipe(path, "leroux2025-extnded")
 
 
+def test_numbers_are_measured_in_software_whatever_its_stage_is_called(texts: Path, tmp_path: Path) -> None:
+    named = MADE.replace('"software-continued"', '"control"')
+    run = run_recipe(load_recipe(write(tmp_path, named)), open_text(texts), tmp_path / "out", only="linear")
+    assert {stage.name: stage.numbers for stage in run.stages} == {
+        "control": "measured", "linear": "simulated",
+    }  # fmt: skip
+
+
 def test_one_stage_with_what_it_needs(texts: Path, tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path))
     run = run_recipe(recipe, open_text(texts), tmp_path / "out", only="linear")
@@ -941,6 +949,26 @@ def test_a_dry_run_refuses_what_cannot_run(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr() == (
         "", "gaincell: error: mini.toml, stage 5: steps = 2.5; allowed: a whole number of 0 or more\n"
     )  # fmt: skip
+
+
+def test_a_dry_run_says_that_a_data_set_was_not_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, MADE.replace('files = ["words"]', ""))
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(path), "--dry-run", "--text", "owner/nothing"])
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "not checked: owner/nothing is nothing here, and is taken for a data set of the hub." in shown
+
+
+def test_a_run_of_another_kind_gets_no_tokens(texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mapped"
+    out.mkdir()
+    (out / "run.json").write_text('{"command": "map"}')
+    with pytest.raises(RunError, match="mapped holds a run of another kind; choose another --out"):
+        run_recipe(load_recipe(write(tmp_path)), open_text(texts), out)
+    assert [place.name for place in out.iterdir()] == ["run.json"]
 
 
 def test_every_setting_of_a_training_is_checked() -> None:

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from gaincell.cli import app
 from gaincell.errors import RunError
 from gaincell.reports.evaluation import pauses
+from gaincell.reports.figures import stage_rows
 from gaincell.reports.html import theme
 from gaincell.reports.html.page import load, names, page
 from gaincell.reports.html.picture import DRAWN, MOST, line_rows, picture
@@ -31,9 +32,10 @@ from gaincell.reports.html.sections import SECTIONS
 from gaincell.reports.html.tables import short
 from gaincell.reports.style import RED, styled
 from gaincell.reports.tables import number_and_error, readable
-from gaincell.results import content
+from gaincell.results import content, read
 from gaincell.results.codec import from_json
 from gaincell.results.evaluation import PausesResult
+from gaincell.results.run import StagedResult
 
 ROOT = Path(__file__).parents[2]
 RESULTS = sorted(
@@ -237,6 +239,16 @@ def test_numbers_are_those_of_the_result_with_their_kind() -> None:
     stage = content(ROOT / "docs" / "results" / "tiny.json")["stages"][0]
     shown = f"{stage['perplexity']['value']:.2f} ± {stage['perplexity_error']['value']:.2f}"
     assert f'{shown}<abbr title="measured">m</abbr>' in html
+
+
+def test_stages_are_compared_with_what_their_table_names() -> None:
+    """A recipe names the stage that another is compared with; `gaincell map` trains the software model on."""
+    trained = stage_rows(read(ROOT / "docs" / "results" / "training" / "tiny-table.json", StagedResult))
+    assert trained.headings[-1] == "× compared"
+    assert "× compared: against the stage that the recipe names (compare), without ±" in trained.caption
+    mapped = stage_rows(read(ROOT / "docs" / "results" / "tiny.json", StagedResult))
+    assert mapped.headings[-1] == "× continued"
+    assert "× continued: against the softmax model trained further" in mapped.caption
 
 
 def hostile(entry: Any, key: str = "") -> Any:

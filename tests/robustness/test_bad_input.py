@@ -301,7 +301,7 @@ def test_evaluations_that_cannot_be(capsys: pytest.CaptureFixture[str], tmp_path
     for arguments, expected in (
         (("--text", short, "--part", "all", "--protocol", "blocks-64"), "text short.txt (all part) has "),
         (("--text", short, "--part", "all", "--protocol", "blocks-64"), "tokens, fewer than one block of 64"),
-        (("--limit", 8, "--protocol", "blocks-64"), "has 8 tokens, of which 8 at most are read, fewer"),
+        (("--limit", 8, "--protocol", "blocks-64"), "8 tokens at most are read, fewer"),
         (("--chips", 2, "--mismatch", "5%"), "a model in software has no chip for --chips"),
         (("--chips", 2, "--mismatch", "lots"), "give a share such as 5% or 0.05"),
         (("--chips", 2, "--by-context"), "do not go together"),
@@ -328,13 +328,15 @@ def test_evaluations_of_a_run(
     model, text, *_ = undisturbed
     run = model.parent / "run"
     there = ("--text", text, "--protocol", "blocks-64", "--limit", 256)
+    linear = attach(load_model(str(model)).model, micro_design().replace(cell="linear"))
+    ideal = save(linear, tmp_path / "linear")
     for command, *arguments in (
         ("evaluate", *there, "--chips", 2, "--mismatch", "5%", "--json", tmp_path / "chips.json"),
         ("evaluate", *there, "--chips", 2, "--mismatch", "5%", "--at", 1e-3),
         ("evaluate", *there, "--chips", 1, "--mismatch", "5%", "--refresh", "copy", "--refresh-tokens", 8),
         ("evaluate", "--text", text, "--protocol", "rolling-64", "--limit", 2, "--json", tmp_path / "r.json"),
         ("ablate", *there, "--figure", tmp_path / "a.png", "--json", tmp_path / "a.json"),
-        ("fidelity", "--text", text, "--tokens", 48, "--figure", tmp_path / "f.png", "--linear", run),
+        ("fidelity", "--text", text, "--tokens", 48, "--figure", tmp_path / "f.png", "--linear", ideal),
     ):
         with pytest.raises(SystemExit) as ended:
             main([command, str(run), *map(str, arguments)])
@@ -357,6 +359,8 @@ def test_evaluations_of_a_run(
     unlike = save(loaded, tmp_path / "unlike")
     line = refused(capsys, "fidelity", run, "--text", text, "--tokens", 48, "--linear", unlike)
     assert "was made from another model than" in line
+    line = refused(capsys, "fidelity", run, "--text", text, "--tokens", 48, "--linear", run)
+    assert "has polynomial cells; give a RUN with linear ones" in line
 
 
 def test_words_that_are_no_values(

@@ -202,15 +202,20 @@ class Collector:
         std: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
         for stage, layer, scaler in scalers(self._layers):
             found = self._moments[stage, layer].scaled(scaler.gain, scaler.offset)
-            if not (torch.isfinite(found.mean) & torch.isfinite(found.squares)).all():
-                raise ModelError(
-                    f"stage {stage} of layer {layer} is not finite; "
-                    "look for NaN or infinite weights, gains and offsets"
-                )
+            check_finite_stage(found.mean + found.squares, stage, layer)
             mean[stage].append(found.mean)
             std[stage].append(found.std)
         means, stds = ({stage: torch.stack(of[stage]) for stage in STAGES} for of in (mean, std))
         return Statistics(means, stds, tokens)
+
+
+def check_finite_stage(numbers: Tensor, stage: str, layer: int) -> None:
+    """Raise ModelError where statistics of a stage are not finite."""
+    if not bool(numbers.isfinite().all()):
+        raise ModelError(
+            f"stage {stage} of layer {layer} is not finite; "
+            "look for NaN or infinite weights, gains and offsets"
+        )
 
 
 def _beyond_limits(

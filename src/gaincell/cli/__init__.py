@@ -126,9 +126,11 @@ def _message(error: Exception) -> str | None:
     text = str(error)
     if isinstance(error, UsageError) and type(error).__name__ != NO_ARGUMENTS:
         path = error.ctx.command_path if error.ctx is not None else "gaincell"
-        checker = getattr(error.__cause__, "errors", None)  # of an option; it says only what is allowed
-        given = "" if checker is None else f", not {checker()[0]['input']!r}"
-        return f"{error.format_message().rstrip('.')}{given}; see {path} --help"
+        checker = getattr(error.__cause__, "errors", None)  # of an option; it may say only what is allowed
+        said = error.format_message().rstrip(".").replace("Value error, ", "")
+        value = "" if checker is None else repr(checker()[0]["input"])
+        given = "" if checker is None or value in said else f", not {value}"
+        return f"{said}{given}; see {path} --help"
     if isinstance(error, (GaincellError, OSError)) or text.startswith("Symlink loop"):
         return text  # (that is a RuntimeError of pathlib, as is the next)
     if text.startswith("Could not determine home directory"):

@@ -102,7 +102,8 @@ ModelInArrays = Annotated[
 ]
 RunName = Annotated[str, argument("A RUN directory, such as runs/tiny.", "RUN")]
 StageName = Annotated[
-    str | None, option("A stage of a RUN of `gaincell train`; by default its last in arrays.", "NAME")
+    str | None,
+    option("A stage of a RUN of `gaincell train`; by default the saved one, its best in arrays.", "NAME"),
 ]
 ChipArgument = Annotated[str, argument(CHIP_HELP, "DESIGN")]
 DesignName = Annotated[str, option(CHIP_HELP, "DESIGN")]

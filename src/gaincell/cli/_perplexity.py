@@ -76,6 +76,9 @@ def _of_text(
     reading, part = progress("read and tokenise the text"), asked.part or "evaluation"
     tokens = read_tokens(loaded, text, part, budget, reading, block=length)
     times, policy = asked.at or [0.0], asked.refresh.policy
+    if asked.dump is not None:  # before what takes long: the layer may not be there
+        block = cut_blocks(tokens, length)[:1]
+        dump_layer(loaded.model, block, asked.layer or 0, asked.dump, scores=asked.scores)
     found: tuple[Rows, of.EvaluationResult]
     if asked.drawn.chips is not None:
         pause = (times[0], policy) if asked.pauses else None
@@ -88,9 +91,6 @@ def _of_text(
         found = by_repetition(loaded, tokens, length, progress)
     else:
         found = blocks(loaded, tokens, protocol, progress, redraw=asked.redraw_noise)
-    if asked.dump is not None:
-        block = cut_blocks(tokens, length)[:1]
-        dump_layer(loaded.model, block, asked.layer or 0, asked.dump, scores=asked.scores)
     table, head = found
     return table, replace(head, text=Named(text.name))
 

@@ -170,6 +170,7 @@ class Evaluation:
             if given:
                 raise InputError(message)
         self.drawn.check()
+        _ = self.refresh.policy
         for_arrays = {
             "--chips": chips, "--at or --refresh": self.pauses, "--design": self.design is not None,
             "--cell": self.cell is not None, "--window": self.window is not None,
@@ -230,7 +231,7 @@ def evaluate(
     others, and repeats half a block (protocol repetition-T). It shows what the model finds again.
 
     --stage evaluates another stage of a RUN of `gaincell train`, such as the software model trained on the
-    same tokens. The default is the last stage in arrays.
+    same tokens. The default is the one that is saved, the best in arrays (docs/training.md).
 
     Noise of reads and writes follows from its seed and the token's position, head and row. All blocks get the
     same draw, so ± does not include its variance. --redraw-noise gives every block its own draw.

@@ -75,6 +75,9 @@ def fidelity(
             raise InputError(
                 f"--linear {linear} was made from another model than {run}; give a RUN of the same"
             )
+        cells = {layer.design.cell.name for layer in attached_layers(other.model)} or {"no"}
+        if cells != {"linear"}:
+            raise InputError(f"--linear {linear} has {cells.pop()} cells; give a RUN with linear ones")
         of_linear = other.model
         place_model(of_linear, computing.device)
     with progress_bars() as progress:

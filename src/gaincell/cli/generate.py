@@ -35,6 +35,16 @@ class Loaded(NamedTuple):
     ids: Tensor
 
 
+class Written(NamedTuple):
+    """text: with the prompt.  tokens: without it.  speed: tokens a second after the first, which the prompt
+    gives; 0 where there is no other.
+    """
+
+    text: str
+    tokens: int
+    speed: float
+
+
 @dataclass(frozen=True)
 class GenerateOptions:
     """What is written, and on which chip."""
@@ -86,8 +96,8 @@ class GenerateOptions:
         change_chip(loaded.model, other_latency=self.other_latency)
         return Loaded(ready, RingCache(loaded.model, policy), ids)
 
-    def write(self, ready: Ready, cache: RingCache, ids: Tensor) -> str:
-        """The text, written to stdout as it comes."""
+    def write(self, ready: Ready, cache: RingCache, ids: Tensor) -> Written:
+        """Write the text to stdout as it comes."""
         import torch
 
         from gaincell.integrations.hf.cache import feed
@@ -101,6 +111,7 @@ class GenerateOptions:
         with torch.inference_mode():
             logits = feed(model, cache, ids, last=True)[:, -1]
             cache.idle(self.at)
+            started = time.perf_counter()
             for n in range(self.tokens):
                 if self.temperature == 0.0:
                     token = logits.argmax(-1)
@@ -116,8 +127,10 @@ class GenerateOptions:
                 shown += new
                 if n + 1 < self.tokens:
                     logits = model(input_ids=token.view(1, 1), **cache.argument).logits[:, -1]
+        seconds = time.perf_counter() - started
         sys.stdout.write("\n")
-        return shown
+        passes = cache.get_seq_length() - ids.shape[1]
+        return Written(shown, len(produced), passes / seconds if passes else 0.0)
 
 
 @app.command()
@@ -156,13 +169,11 @@ def generate(
     from gaincell.results.simulation import GenerationResult
 
     ready, cache, ids = asked.load(model, computing)
-    started = time.perf_counter()
-    text = asked.write(ready, cache, ids)
-    seconds = time.perf_counter() - started
-    written = cache.get_seq_length() + 1 - ids.shape[1]
+    written = asked.write(ready, cache, ids)
     design = cache.rings[0].attention.design
+    speed = f", {written.speed:.1f} a second after the prompt" if written.speed else ""
     print(
-        f"[{written} tokens, {written / seconds:.1f} a second; ring of {design.window} columns, "
+        f"[{written.tokens} tokens{speed}; ring of {design.window} columns, "
         f"{cache.memory / 2**20:.1f} MiB; {cache.now:.3g} s on the chip, {cache.clock.refreshes} refreshes]",
         file=sys.stderr,
     )
@@ -172,9 +183,9 @@ def generate(
         model=named,
         gains=ready.how,
         design=chip_of(design),
-        text=text,
-        tokens=written,
-        tokens_per_second=written / seconds,
+        text=written.text,
+        tokens=written.tokens,
+        tokens_per_second=written.speed,
         ring_memory=cache.memory,
         chip_time=cache.now,
         refreshes=cache.clock.refreshes,

@@ -73,7 +73,10 @@ def map_(
     folder = run_folder(context, out, Path(model).resolve().name)
     computing.start()
     from gaincell.cli._progress import kept_in, progress_bars
+    from gaincell.integrations.hf.size import model_size
+    from gaincell.mapping.job import linear_is_shipped
     from gaincell.mapping.pipeline import map_model
+    from gaincell.mapping.ready import find_shipped
     from gaincell.mapping.settings import MapSettings
     from gaincell.reports.tables import adaptation_lines, perplexity_table
     from gaincell.training.log import tracking
@@ -85,6 +88,10 @@ def map_(
         device=computing.device,
         **vars(asked),
     )
+    if find_shipped(model) is not None:
+        shipped = linear_is_shipped(settings, model_size(model).layers)
+        trained = f"a linear model that is trained; {model} comes with one for this chip"
+        options.check_needed(context, ("--learning-rate",), trained, not shipped)
     with kept_in(folder), progress_bars() as progress, tracking(track, folder) as tracker:
         run = map_model(settings, folder, command=command_line(), progress=progress, tracker=tracker)
     typer.echo(f"{model}: the pretrained model, in software, where the mapping starts")

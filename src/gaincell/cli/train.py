@@ -124,8 +124,12 @@ def _dry_run(plan: Recipe, chosen: Sequence[StageRecipe], text: str | None) -> N
     from gaincell.reports.tables import plan_table
     from gaincell.text import check_text
 
-    if text is not None and (found := check_text(text)) is not None:
-        check_recipe_text(plan, found)
-    show(plan_table(plan, chosen))
-    if text is None:
-        typer.echo("The text was not checked: give --text.")
+    unchecked = "The text was not checked: give --text."
+    if text is not None:
+        unchecked = (
+            f"The text was not checked: {text} is nothing here, and is taken for a data set of the hub."
+        )
+        if (found := check_text(text)) is not None:
+            check_recipe_text(plan, found)
+            unchecked = ""
+    show(plan_table(plan, chosen), *filter(None, [unchecked]))

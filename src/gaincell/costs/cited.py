@@ -37,7 +37,6 @@ class Paper(Sourced):
     head_dim: int
     tile: int
     window: int
-    tile: int
     heads: int
     head_area: SquareMetre
     cell_area: SquareMetre

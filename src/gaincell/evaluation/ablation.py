@@ -60,7 +60,9 @@ CONSTRAINTS: Mapping[str, tuple[str, Changes]] = {
 
 @dataclass(frozen=True)
 class Ablation:
-    """protocol: in words.  rows: the first of each kind is what the others are compared to."""
+    """protocol: in words.  rows: those off and the ring are compared to the chip as it is, those on to the
+    free one.
+    """
 
     protocol: str
     rows: tuple[AblationRow, ...]

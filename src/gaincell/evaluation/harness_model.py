@@ -154,7 +154,13 @@ class GainCellLM(HFLM):  # type: ignore[misc]
                 )
         self._left = 0 if override_bs else len(requests)
         self._shown = None if override_bs else (self._open("continuations"), len(requests))
-        return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)  # type: ignore[no-any-return]
+        found: list[tuple[float, bool]] = super()._loglikelihood_tokens(
+            requests, disable_tqdm=True, override_bs=override_bs
+        )
+        if self._shown is not None:  # requests with one context share a row
+            show, total = self._shown
+            show(total, total, {})
+        return found
 
     def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
         start = time.perf_counter()

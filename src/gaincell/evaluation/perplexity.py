@@ -89,8 +89,8 @@ def window_and_stride(protocol: str) -> tuple[int, int]:
                 return length, stride
             raise InputError(f"protocol {protocol!r}: give strided-T-S with S from 1 to T - 1")
     raise InputError(
-        f"unknown protocol {protocol!r}; give blocks-T, strided-T-S or rolling-T with T >= 2, "
-        "such as blocks-1024"
+        f"unknown protocol {protocol!r}; give blocks-T or strided-T-S with T >= 2, such as blocks-1024 "
+        "(gaincell evaluate also takes rolling-T)"
     )
 
 
@@ -151,7 +151,7 @@ def perplexity(
     protocol = protocol or default_protocol(model)
     length, stride = window_and_stride(protocol)
     check_length(model, length)
-    stream = _token_ids(tokens, tokenizer) if isinstance(tokens, str) else tokens
+    stream = _token_ids(tokens, tokenizer)
     blocks = cut_windows(stream, length, stride)
     counted = torch.full((len(blocks),), min(stride, length - 1))
     counted[0] = length - 1
@@ -177,7 +177,13 @@ def perplexity(
     )
 
 
-def _token_ids(text: str, tokenizer: Any) -> Int[Tensor, " n"]:
+def _token_ids(text: Tensor | str, tokenizer: Any) -> Int[Tensor, " n"]:
+    if isinstance(text, Tensor):
+        if text.dim() != 1:
+            raise InputError(
+                f"the text is a tensor of shape {tuple(text.shape)}; give one stream: tokens.flatten()"
+            )
+        return text
     if tokenizer is None:
         raise InputError("perplexity of a text needs tokenizer=, the model's; or give token ids")
     return torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]).long()

@@ -24,12 +24,12 @@ from gaincell.evaluation.codes import signal_use
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.base_model import LoadedModel
-from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.checkpoint import save_beside_results
 from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import summary
 from gaincell.mapping.engine import Engine, freeze_embeddings, read_evaluation
-from gaincell.mapping.folder import Told, run_lock
+from gaincell.mapping.folder import Told, check_kind, run_lock
 from gaincell.mapping.ready import find_start, load_made
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results import write
@@ -110,6 +110,8 @@ def codesign_model(
     Raises GaincellError: model, text, design or what is to be learned are not acceptable.
     """
     with run_lock(out):
+        if out is not None:
+            check_kind(out, "codesign", staged=False)
         loaded = load_made(settings.model, settings.backend)
         model: PreTrainedModel = loaded.model.to(settings.device)  # type: ignore[arg-type]
         chip = settings.design or find_start(settings.model).design or default_design
@@ -169,7 +171,7 @@ def codesign_model(
             provenance=engine.provenance(command, learned, inputs),
         )
         if out is not None and checkpoint is not None:
-            save(model, out)
+            save_beside_results(model, out)
             write(run, out / FILE)
             disk.remove(checkpoint)
         return run

@@ -14,12 +14,14 @@ from transformers import PreTrainedModel
 from gaincell.chips.design import Design
 from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import describe, perplexity, window_and_stride
+from gaincell.integrations.hf.attach import computing_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_length, read_tokens
 from gaincell.integrations.hf.lora import lora_parameters
 from gaincell.mapping.folder import RunFolder, StageRecord, Told, evaluated, run_log
 from gaincell.mapping.summary import base_name
 from gaincell.progress import StageProgress
+from gaincell.results.codec import Numbers
 from gaincell.results.common import Provenance
 from gaincell.results.provenance import made
 from gaincell.text import Text
@@ -89,7 +91,8 @@ class Engine:
             if self.main:
                 shown, tokenizer = self.progress(f"{name}: evaluate"), self.loaded.tokenizer
                 found = perplexity(model, self.evaluation, self.protocol, tokenizer=tokenizer, progress=shown)
-                record = evaluated(name, told, found, time.perf_counter() - begun)
+                kind: Numbers = "simulated" if computing_layers(model) else "measured"
+                record = evaluated(kind, told, found, time.perf_counter() - begun)
                 if self.folder is not None:
                     self.folder.finish(name, record, model if keep else None)
             if self.processes is not None:

@@ -74,6 +74,20 @@ def run_lock(path: Path | None) -> Iterator[None]:
                 place.rmdir()
 
 
+def check_kind(path: Path, command: str, *, staged: bool = True) -> None:
+    """Raise RunError where a directory holds a finished run of another command.
+
+    staged: whether this one keeps its stages, from which its run.json is made again; else a run with stages,
+    finished or not, is another, too, and so is one that cannot be read.
+    """
+    try:
+        made = read_object(path / FILE).get("command") if (path / FILE).exists() else command
+    except (OSError, ValueError):
+        made = command if staged else None
+    if made != command or (not staged and (path / "stages" / "settings.json").exists()):
+        raise RunError(f"{path.name} holds a run of another kind; choose another --out, or remove it")
+
+
 def run_log(run: Path, labels: Mapping[str, str], tracker: Tracker | None) -> TrainingLog:
     """The log of a training in a RUN, with its figure."""
     return TrainingLog(run / "log.jsonl", labels, run / "figures" / "loss.png", tracker)
@@ -126,12 +140,12 @@ class StageRecord(Told):
     bits_per_byte: BitPerByte | None = None
 
 
-def evaluated(name: str, told: Told, found: Perplexity, seconds: float) -> StageRecord:
-    """The record of a stage that ended."""
+def evaluated(numbers: Numbers, told: Told, found: Perplexity, seconds: float) -> StageRecord:
+    """The record of a stage that ended.  numbers: of what kind they are."""
     losses, counts = zip(*found.per_block, strict=True)
     return StageRecord(
         **vars(told),
-        numbers="measured" if name.startswith("software") else "simulated",
+        numbers=numbers,
         perplexity=found.perplexity,
         nll=found.nll,
         predictions=found.tokens,

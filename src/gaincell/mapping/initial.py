@@ -29,7 +29,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.adaptation.adapt import concatenate
-from gaincell.adaptation.statistics import NO_SPREAD, Place, Tokens, as_batch, attached, backbone, moments
+from gaincell.adaptation.statistics import (
+    NO_SPREAD,
+    Place,
+    Tokens,
+    as_batch,
+    attached,
+    backbone,
+    check_finite_stage,
+    moments,
+)
 from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.integrations.hf.paired import is_paired
@@ -194,7 +203,7 @@ def calibrate(
         The stages whose input has no variance; they stay as they are.
 
     Raises:
-        ModelError: the model is not attached, or set to softmax attention.
+        ModelError: the model is not attached, or set to softmax attention, or a stage is not finite.
         InputError: there is no text, or padding in it.
 
     Not modelled: training. A model that was only calibrated writes noise; fine-tune it, or call
@@ -227,6 +236,8 @@ def _fit_layer(
         ).std
         for stage, x in stages
     }
+    for stage, std in spread.items():
+        check_finite_stage(std, stage, layer)
     attention.out.gain.fill_(1.0)
     attention.out.offset.zero_()
     fits = []

@@ -102,6 +102,13 @@ class Job(Engine):
         return 0 if record is None else record.training_tokens
 
 
+def linear_is_shipped(settings: MapSettings, layers: int) -> bool:
+    """Whether the linear model comes with the model, of so many layers, for this chip: it is not trained."""
+    shipped = None if settings.lora else find_shipped(settings.model)
+    linear = settings.design.replace(cell="linear", layers=layers)
+    return shipped is not None and shipped.design_hash == linear.hash
+
+
 def prepare(settings: MapSettings, out: Path, progress: StageProgress, tracker: Tracker | None = None) -> Job:
     """Load the model, share out the text, open the directory. Raises GaincellError: one is not acceptable."""
     loaded = load_model(settings.model, None if settings.lora else torch.float32)
@@ -121,8 +128,7 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress, tracker: 
     blocks = pack_blocks(stream, block, settings.seed)
     training = blocks[: settings.budget // block]
     linear_blocks = round(settings.linear_share * len(training))
-    linear = settings.design.replace(cell="linear", layers=layers)
-    if shipped is not None and shipped.design_hash == linear.hash:
+    if linear_is_shipped(settings, layers):
         linear_blocks = 0
     if shipped is None and linear_blocks < 2:
         raise InputError(

@@ -22,12 +22,12 @@ from gaincell.errors import InputError
 from gaincell.evaluation.codes import code_use
 from gaincell.evaluation.perplexity import cut_blocks, default_protocol, window_and_stride
 from gaincell.integrations.hf.attach import attached_layers, set_design
-from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.checkpoint import save_beside_results
 from gaincell.integrations.hf.context import read_tokens
 from gaincell.integrations.hf.placement import place_model
 from gaincell.mapping import summary
 from gaincell.mapping.engine import Engine, read_evaluation
-from gaincell.mapping.folder import Told, run_lock
+from gaincell.mapping.folder import Told, check_kind, run_lock
 from gaincell.mapping.ready import HardwareVersion, find_start
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results import write
@@ -86,6 +86,8 @@ def adapt_model(
 
     Raises GaincellError: model, text or design are not acceptable.
     """
+    if out is not None:
+        check_kind(out, "adapt", staged=False)
     start = find_start(settings.model)
     chip, source = settings.design or start.design or default_design, start.made_for
     to = to or (with_cell(chip, settings.cell) if settings.cell else chip)
@@ -108,7 +110,7 @@ def adapt_model(
         from gaincell.reports.figures import draw_all  # matplotlib takes half a second to import
 
         with run_lock(out):
-            save(loaded.model, out)
+            save_beside_results(loaded.model, out)
             write(run, out / FILE)
             draw_all(run, out / "figures")
     return run

@@ -30,13 +30,13 @@ from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
-from gaincell.integrations.hf.checkpoint import save, write_state
+from gaincell.integrations.hf.checkpoint import save_beside_results, write_state
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import kept_components
 from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import summary
-from gaincell.mapping.folder import RunFolder, StageRecord, Told, run_lock, run_log
+from gaincell.mapping.folder import RunFolder, StageRecord, Told, check_kind, run_lock, run_log
 from gaincell.mapping.recipe import MADE_HERE, ROOTS, ModelRecipe, Recipe, StageRecipe
 from gaincell.mapping.recipe_checks import check_recipe, check_stages
 from gaincell.mapping.recipe_models import RecipeModels, pretrain, take_model
@@ -87,6 +87,7 @@ def run_recipe(
     main = processes.is_main_process
     stages = list(recipe.stages) if only is None else recipe.needed_by(only)
     with run_lock(out if main else None):
+        check_kind(out, "train")  # before tokens are written into it
         with processes.main_process_first():  # it makes what the others then read
             if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
                 take_model(Path(recipe.model.run).expanduser(), out)
@@ -243,7 +244,7 @@ class RecipeRun(RecipeModels):
         if best is not None:
             model = self.model(best, self.folder.state(best.name))
             chip = attached_layers(model)[0].design
-            save(model, out)
+            save_beside_results(model, out)
         titles = {stage.name: (stage.title, stage.compare) for stage in recipe.stages}
         run = TrainedResult(
             command="train",

@@ -40,6 +40,8 @@ from gaincell.results.provenance import made
 from gaincell.standard_error import ratio_error
 
 PERPLEXITIES = ("perplexity", "word_perplexity", "byte_perplexity")
+DIFFERENCES = {"%": "points", "1": "ratio"}
+"""Unit -> what a difference in it is called."""
 NAMES = {"wikitext2": "wikitext"}
 """One task under two names."""
 HEADINGS = {
@@ -139,7 +141,7 @@ def comparison_result(
     """For a file: every number with its unit and kind."""
 
     def score(name: str, metric: str, entry: Entry) -> ComparedScore:
-        unit = "1" if _is_ratio(metric) else "%"
+        unit = unit_of(metric)
         origin: tuple[Kind, str | None] = ("cited", "Leroux et al. 2025, Table 1")
         if name not in found.cited:
             origin = (runs[name].numbers, None)
@@ -181,7 +183,7 @@ def as_csv(comparison: Comparison) -> str:
     for name, entries in comparison.rows.items():
         for (task, metric), entry in entries.items():
             written = ["" if x is None else f"{x:.6g}" for x in astuple(entry)]
-            unit, of_difference = ("%", "points") if metric.startswith("acc") else ("1", "ratio")
+            unit, of_difference = unit_of(metric), DIFFERENCES.get(unit_of(metric), "difference")
             source = "cited" if name in comparison.cited else "ours"
             writer.writerow((name, task, metric, *written[:2], unit, *written[2:], of_difference, source))
     return file.getvalue()
@@ -249,7 +251,7 @@ def cell(entry: Entry, column: Column, line: str) -> str:
     shown = " ± ".join(_score(entry))
     if not (change := _change(entry, column)):
         return shown
-    if entry.difference_error == 0:
+    if entry.difference_error == 0 and entry.difference == (1.0 if column[1] in PERPLEXITIES else 0.0):
         return f"{shown}{line}{change[0]} (no item differs)"
     return f"{shown}{line}{' ± '.join(change)}"
 
@@ -267,15 +269,17 @@ def _change(entry: Entry, column: Column) -> list[str]:
     if amount is None:
         return []
     if column[1] not in PERPLEXITIES:
-        return [f"{amount:+.1f}", *([] if error is None else [f"{error:.1f}"])]
+        digits = 1 if unit_of(column[1]) == "%" else 4
+        return [f"{amount:+.{digits}f}", *([] if error is None else [f"{error:.{digits}f}"])]
     if not error:
         return [f"×{amount:.3f}"] + ([] if error is None else ["0"])
     ratio, spread = number_and_error(amount, error)
     return [f"×{ratio}", spread]
 
 
-def _is_ratio(metric: str) -> bool:
-    return metric in PERPLEXITIES or metric == "bits_per_byte"
+def unit_of(metric: str) -> str:
+    """Of the numbers of a metric in the table; accuracies and their like are in %."""
+    return "1" if metric in PERPLEXITIES else "bit/byte" if metric == "bits_per_byte" else "%"
 
 
 class Difference(NamedTuple):
@@ -286,7 +290,7 @@ class Difference(NamedTuple):
 
 
 def _entry(task: TaskScores, metric: str, reference: TaskScores | None) -> Entry:
-    scale = 1.0 if _is_ratio(metric) else 100.0
+    scale = 100.0 if unit_of(metric) == "%" else 1.0
     found = task.metrics[metric]
     error = None if found.error is None else found.error.value * scale
     same = reference is not None and reference.fingerprint == task.fingerprint

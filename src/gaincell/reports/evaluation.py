@@ -39,8 +39,8 @@ def ablation_rows(result: of.AblationResult, title: str = "") -> Rows:
         rows.append((kind, row.name, row.meaning, readable(row.perplexity), *ratio))
         before = row.kind
     caption = (
-        f"{result.provenance.protocol}; {result.text.name}; nothing trained; ratio of the rows off and ring "
-        "to chip, of the rows on to free, on the same blocks; ± its standard error over blocks"
+        f"{result.provenance.protocol}; {result.text.name}; nothing trained; ratio: off and ring to "
+        "the chip as it is, on to the free one; ± its standard error over blocks, paired block by block"
     )
     if not all(row.exercised for row in result.ablation):
         caption += (
@@ -240,9 +240,12 @@ def _protocol(results: Mapping[str, Result]) -> str:
 
 def largest_cost(run: of.AblationResult) -> str:
     """The constraint without which the model does best."""
-    rows = [row for row in run.ablation if row.kind == "off"]
-    best = min(rows, key=lambda row: row.ratio)
-    return f"× {best.ratio:.4f} without {best.name}, the most of {len(rows) - 1}"
+    _, *rows = (row for row in run.ablation if row.kind == "off")
+    exercised = [row for row in rows if row.exercised]
+    if not exercised:
+        return "–"
+    best = min(exercised, key=lambda row: row.ratio)
+    return f"× {best.ratio:.4f} without {best.name}, the lowest of {len(exercised)}"
 
 
 def page_rows(result: of.AblationResult) -> Rows:

@@ -15,7 +15,17 @@ from gaincell.reports import style, tables
 from gaincell.reports.html import markup, parts
 from gaincell.reports.html.tables import head_rows
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, panel, styled
-from gaincell.reports.tables import CITED, HEADINGS, SIMULATED, Rows, perplexity_rows, readable, with_error
+from gaincell.reports.tables import (
+    CITED,
+    HEADINGS,
+    SIMULATED,
+    STAGE_HEADINGS,
+    Rows,
+    compared,
+    perplexity_rows,
+    readable,
+    with_error,
+)
 from gaincell.results.run import (
     Adaptations,
     AdaptedResult,
@@ -25,6 +35,7 @@ from gaincell.results.run import (
     CellResult,
     StagedResult,
     TitledCurve,
+    TrainedResult,
 )
 
 STAGES = {"q": "query q", "k": "key k", "v": "value v", "out": "output"}
@@ -247,8 +258,9 @@ def stage_rows(run: StagedResult) -> Rows:
     text = [f"text {run.text.name}"] if isinstance(run, AdaptedResult) else []
     caption = "; ".join([*text, run.provenance.protocol, "± is the standard error over blocks"])
     numbers = [stage.numbers for stage in run.stages]
+    headings = STAGE_HEADINGS if isinstance(run, TrainedResult) else HEADINGS
     return Rows(
-        "Perplexity of every stage", HEADINGS, perplexity_rows(run), f"{caption}.",
+        "Perplexity of every stage", headings, perplexity_rows(run), f"{caption}.{compared(run)}",
         kinds=lambda row, column: None if column == 1 else numbers[row],
     )  # fmt: skip
 

@@ -130,14 +130,14 @@ def activity_rows(result: ActivityResult, name: str = MEANS) -> Rows:
 
 
 def sparsity_line(result: ActivityResult) -> str:
-    """How much less the second array is driven than the first, in words."""
+    """How much longer the first array is driven than the second, in words."""
     mean = result.activity.mean()
     ratio = mean.query_pulse / mean.score_pulse if mean.score_pulse else float("inf")
     return (
         f"{mean.score_active:.1%} of the valid columns give a pulse φ(S), its mean over all of them is "
         f"{mean.score_pulse:.2%} of the longest one; {mean.query_active:.1%} of the query rows give "
-        f"one, with a mean of {mean.query_pulse:.1%}: word lines of the value array are on for "
-        f"{ratio:.0f} times less than those of the key array"
+        f"one, with a mean of {mean.query_pulse:.1%}: word lines of the key array are on {ratio:.3g} times "
+        "as long as those of the value array"
     )
 
 

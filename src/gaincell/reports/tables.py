@@ -247,11 +247,17 @@ def _title(run: AdaptedResult) -> str:
 
 
 def _caption(run: AdaptedResult) -> str:
-    caption = f"{run.provenance.protocol}; ± is the standard error over blocks."
-    if any(stage.ratio_to_continued is not None for stage in run.stages):
-        caption += (
-            " × continued: against the softmax model trained further, by cross-entropy, on the same tokens,"
-            " order and schedule"
-        )
-        caption += f", {_of_ratios(run)}. Tokens: those each was trained on beyond the pretrained model."
-    return caption
+    return f"{run.provenance.protocol}; ± is the standard error over blocks.{compared(run)}"
+
+
+def compared(run: StagedResult) -> str:
+    """What the last column of a table of stages compares with, and its tokens; empty without comparison."""
+    if all(stage.ratio_to_continued is None for stage in run.stages):
+        return ""
+    if isinstance(run, TrainedResult):
+        return f" × compared: against the stage that the recipe names (compare), {_of_ratios(run)}."
+    return (
+        " × continued: against the softmax model trained further, by cross-entropy, on the same tokens,"
+        f" order and schedule, {_of_ratios(run)}. Tokens: those each was trained on beyond the pretrained"
+        " model."
+    )

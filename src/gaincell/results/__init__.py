@@ -69,7 +69,17 @@ def read(path: str | os.PathLike[str], kind: type[T]) -> T:
     path = _file(path)
     entry = content(path)
     found = kind_of(entry)
-    return from_json(found if found is not None and issubclass(found, kind) else kind, entry, path.name)
+    if found is not None and issubclass(found, kind):
+        return from_json(found, entry, path.name)
+    try:
+        return from_json(kind, entry, path.name)
+    except RunError as error:
+        if found is None:
+            raise
+        raise RunError(
+            f"{path.name} is a result of another kind, of `gaincell {entry.get('command')}`; see --help for "
+            "what is taken"
+        ) from error
 
 
 def content(path: str | os.PathLike[str]) -> Json:

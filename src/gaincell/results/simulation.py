@@ -126,7 +126,11 @@ class TileResult(Result, kw_only=True):
 
 
 class GenerationResult(Result, kw_only=True):
-    """Text written on a ring. tokens: of it, without the prompt.  writes: columns in every key/value head."""
+    """Text written on a ring.
+
+    tokens: of it, without the prompt.  tokens_per_second: of those after the first, which the prompt gives; 0
+    where there is no other.  chip_time, refreshes: prompt included.  writes: columns in every key/value head.
+    """
 
     model: NamedModel
     gains: str

@@ -35,7 +35,7 @@ from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.chips import CONFIDENCE, nominal, perplexity_spread
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
 from gaincell.integrations.hf.attach import set_design
-from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.checkpoint import save_beside_results
 from gaincell.integrations.hf.context import read_tokens
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import summary
@@ -214,7 +214,7 @@ def measure_into(bench: Bench, folder: Path, command: list[str], *, weights: boo
         place = folder / f"{number:04d}"
         inputs: dict[str, str] = {}
         if weights and sweep.measures:
-            save(bench.model, place)
+            save_beside_results(bench.model, place)
         if sweep.measures:
             inputs[f"model {summary.base_name(bench.loaded.id)}"] = bench.loaded.sha256
             inputs["evaluation text"] = hash_of(bench.evaluation)

@@ -32,8 +32,8 @@ class GainCellCallback(TrainerCallback):
         redraw: "nothing", "noise", or "chip" for noise and chip.
         base: the pretrained model, not attached, and
         text: token ids [B, T] without padding, T at most the ring's columns: with both, every line of the log
-            has `fidelity_error`, the mean over heads of |O - Y| / |Y|, O of the arrays and Y of softmax
-            attention (`gaincell.evaluation.fidelity`).
+            has `fidelity_error`, the mean over heads of sum (O - Y)^2 / sum Y^2, O of the arrays and Y of
+            softmax attention: "error" of `gaincell.evaluation.fidelity`.
 
     Raises:
         InputError: `redraw` is none of the three, or one of `base` and `text` is missing.

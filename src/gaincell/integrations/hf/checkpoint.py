@@ -46,6 +46,7 @@ from gaincell.integrations.hf.sources import pretrained_id
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.attention import check_precision, common_design
 from gaincell.ops.gain_cell_attention import BackendName, Gradient
+from gaincell.results.run import FILE
 
 ADAPTER_DTYPE = torch.float16
 """Of the factors of adapters and of mixing: their values lie far inside its range."""
@@ -74,7 +75,8 @@ def save(
     Args:
         model: an attached model that was loaded from somewhere (``model.name_or_path``), with or without the
             adapters of ``lora.add_lora`` or of a wrapper of peft.
-        run: the directory, made if it is missing; each file in it is replaced as a whole.
+        run: the directory, made if it is missing; each file in it is replaced as a whole. It must not hold
+            results (run.json), which would then be those of another model.
         base: the model's pretrained original, or what ``load_model`` takes to load it; None: what
             ``model.name_or_path`` says, at the commit that it was loaded from.
 
@@ -82,10 +84,25 @@ def save(
 
     Raises:
         ModelError: the model is not attached, has weights that are NaN or infinite, or has learned prompts.
-        RunError: the base model cannot be found again or does not fit, or the disk is full.
+        RunError: the base model cannot be found again or does not fit, the directory holds results, or the
+            disk is full.
 
     Not modelled: adapters of other kinds; merge them first.
     """
+    if (Path(run) / FILE).exists():
+        raise RunError(
+            f"{run} holds the results of another model ({FILE}); choose another directory, or remove it"
+        )
+    return save_beside_results(model, run, base=base)
+
+
+def save_beside_results(
+    model: nn.Module,
+    run: str | os.PathLike[str],
+    *,
+    base: BaseModel | str | os.PathLike[str] | None = None,
+) -> Path:
+    """`save` for who also writes the model's results there."""
     owner = attached_model(model)
     refuse_prompts(model)
     if not isinstance(base, BaseModel):

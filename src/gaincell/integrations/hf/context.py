@@ -59,11 +59,12 @@ def read_tokens(
     ids = token_stream(text.part(part), loaded.tokenizer, tokens, progress)
     check_ids(loaded.model, ids)
     if len(ids) < block:
-        cut = f", of which {tokens} at most are read" if tokens == len(ids) else ""
-        raise InputError(
-            f"text {text.name} ({part} part) has {len(ids)} tokens{cut}, fewer than one block of {block}; "
-            "give more text or shorter blocks"
-        )
+        what, more = f"text {text.name} ({part} part)", "give more text"
+        if tokens == len(ids):
+            what, more = f"of {what} {tokens} tokens at most are read", "read more of it"
+        else:
+            what += f" has {len(ids)} tokens"
+        raise InputError(f"{what}, fewer than one block of {block}; {more} or give shorter blocks")
     return ids
 
 
