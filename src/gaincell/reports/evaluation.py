@@ -39,8 +39,8 @@ def ablation_rows(result: of.AblationResult, title: str = "") -> Rows:
         rows.append((kind, row.name, row.meaning, readable(row.perplexity), *ratio))
         before = row.kind
     caption = (
-        f"{result.provenance.protocol}; {result.text.name}; nothing trained; ratio: off and ring to "
-        "the chip as it is, on to the free one; ± its standard error over blocks, paired block by block"
+        f"{result.provenance.protocol}; {result.text.name}; nothing trained; ratio of the rows off and ring "
+        "to chip, of the rows on to free, on the same blocks; ± its standard error over blocks"
     )
     if not all(row.exercised for row in result.ablation):
         caption += (
