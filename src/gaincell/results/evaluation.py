@@ -47,9 +47,8 @@ class AblationRow(Part):
     """One constraint.
 
     kind: "off" (switched off, the others on), "ring" (a shorter ring) or "on" (on alone).
-    ratio: of perplexities to the chip as it is, of rows on to the free one.  ratio_error: its standard error
-    over blocks; None for a single block.  not_exercised: the protocol, where all losses are equal to the last
-    digit.
+    ratio: of perplexities to the chip as it is, of rows on to the free one.  ratio_error: over blocks; None
+    for a single block.  not_exercised: the protocol, where all losses are equal to the last digit.
     """
 
     kind: str
