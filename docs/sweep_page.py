@@ -46,7 +46,8 @@ SECTIONS = {
         "every loss as it was is not exercised by the protocol, and nothing is said about it.",
         ("tornado",),
         "Read with care: `tiny` is small and forgiving, its text is short, and nothing is trained for the "
-        "changed chip. A shorter ring costs little here because `tiny` uses little of what lies further back.",
+        "changed chip. A shorter ring costs little here because `tiny` uses little of what lies "
+        "further back.",
         answers=True,
     ),
     "relaxed": Section(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
 from gaincell.cli import app
+from gaincell.cli._chips import mismatch_of
 from gaincell.cli._options import fraction
+from gaincell.cli.evaluate import ChipOptions
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires
@@ -399,3 +402,11 @@ def test_a_constraint_that_no_loss_depends_on_is_not_exercised(tokens: torch.Ten
     assert rows["chip"].exercised
     assert rows["query levels"].exercised
     assert {row.name for row in ablate(model, tokens, "blocks-64").rows if not row.exercised} == set()
+
+
+def test_a_spread_that_is_asked_for_leaves_the_other_mismatch_of_a_design() -> None:
+    own = Mismatch(gain_std=0.02, stuck_low=0.001, seed=3)
+    loaded = SimpleNamespace(model=attach(micro_llama(), micro_design(mismatch=own)))
+    assert mismatch_of(ChipOptions(chips=2), loaded) == own
+    asked = mismatch_of(ChipOptions(chips=2, mismatch="5%", seed=7), loaded)
+    assert asked == replace(own, current_offset_std=0.05, seed=7)

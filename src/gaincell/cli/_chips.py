@@ -64,11 +64,11 @@ def by_chips(
 
 
 def mismatch_of(options: ChipOptions, loaded: LoadedModel) -> Mismatch:
-    """The spread of the cells of a model's chips."""
+    """The spread of the cells of a model's chips: the design's, with the one that was asked for in it."""
     layers = attached_layers(loaded.model)
     own = layers[0].design.mismatch if layers else Mismatch()
     if options.spread is not None:
-        own = Mismatch(current_offset_std=options.spread, seed=own.seed)
+        own = replace(own, current_offset_std=options.spread)
     return own if options.seed is None else replace(own, seed=options.seed)
 
 
