@@ -14,6 +14,7 @@ from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.chips.device import fit_device, load_device, with_cell
 from gaincell.cli import main
+from gaincell.devices import decay as laws
 from gaincell.devices.decay import fit_decay
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.measurement import read_curve, read_decay
@@ -209,6 +210,30 @@ def test_the_law_of_a_decay_is_found(law: str, tmp_path: Path) -> None:
         assert fit.tau_slow == pytest.approx(0.1, rel=0.15)
         assert fit.share == pytest.approx(0.7, abs=0.03)
         assert 5e-3 < fit.time_to_1_over_e < 0.1
+
+
+def test_a_law_with_too_many_parameters_is_given_up_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight times of an exponential do not determine two of them: thousands of evaluations a cell."""
+    g, t, calls = np.random.default_rng(0), np.array([0, 0.1, 0.3, 1, 2, 4, 8, 16]), [0]
+    lines = ["time [ms], voltage [V], cell"]
+    for cell in range(8):
+        volts = 0.45 + 0.35 * np.exp(-t / 4) + 1e-3 * g.normal(size=len(t))
+        lines += [f"{a},{b:.5f},{cell}" for a, b in zip(t, volts, strict=True)]
+    path = tmp_path / "decay.csv"
+    path.write_text("\n".join(lines))
+    law, *rest = laws.LAWS["two-times"]
+
+    def counted(*arguments: np.ndarray | float) -> np.ndarray:
+        calls[0] += 1
+        return law(*arguments)
+
+    monkeypatch.setattr(laws, "LAWS", {**laws.LAWS, "two-times": (counted, *rest)})
+    fit = fit_decay(read_decay(path))
+    assert fit.law == "exponential"
+    assert fit.tau == pytest.approx(4e-3, rel=0.02)
+    assert calls[0] < 8 * 7 * laws.MOST_TRIED
 
 
 def test_decay_and_read_noise_enter_a_design(design: Design, tmp_path: Path) -> None:

@@ -41,6 +41,10 @@ MOST_LEFT = 0.5
 """Share of the signal that may be left when a record ends."""
 FAR_OFF = 6.0
 """Robust standard deviations of ln tau, from which on a cell is left out."""
+MOST_EVALUATIONS, MOST_TRIED = 20_000, 500
+"""Of a law for one cell: of the one that is asked for, and of those that are tried. One that fits takes tens,
+one with too many parameters for the data thousands.
+"""
 FEWEST_CELLS = 5
 """Below which nothing is left out."""
 
@@ -127,7 +131,7 @@ def fit_decay(table: Table, law: str | None = None) -> DecayFit:
         raise InputError(f"law {law!r}; choose {one_of(LAWS)}")
     best: tuple[float, str, list[_Cell]] | None = None
     for name in list(LAWS) if law is None else [law]:
-        cells = _fit_law(table, name)
+        cells = _fit_law(table, name, MOST_TRIED if law is None else MOST_EVALUATIONS)
         if cells is None:
             continue
         aicc = _aicc(cells)
@@ -143,8 +147,8 @@ def fit_decay(table: Table, law: str | None = None) -> DecayFit:
     return _summary(name, *_without_outliers(cells))
 
 
-def _fit_law(table: Table, name: str) -> list[_Cell] | None:
-    """One law, cell by cell; None where it cannot be fitted."""
+def _fit_law(table: Table, name: str, most: int) -> list[_Cell] | None:
+    """One law, cell by cell; None where it cannot be fitted with so many evaluations."""
     law, start, lowest, highest = LAWS[name]
 
     def model(t: Numbers, first: float, last: float, log_tau: float, *rest: float) -> Numbers:
@@ -165,9 +169,7 @@ def _fit_law(table: Table, name: str) -> list[_Cell] | None:
             [float(v.max()) + reach, float(v.max()) + reach, guess + 12, *highest],
         )
         try:
-            p, covariance = curve_fit(
-                model, t, v, [v[0], v[-1], guess, *start], bounds=bounds, max_nfev=20_000
-            )
+            p, covariance = curve_fit(model, t, v, [v[0], v[-1], guess, *start], bounds=bounds, max_nfev=most)
         except (RuntimeError, ValueError):
             return None
         found.append(_Cell(p, covariance, t, v, model(t, *p)))
