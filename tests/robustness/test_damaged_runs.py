@@ -115,7 +115,9 @@ def test_a_pipe_holds_no_tokens(tmp_path: Path, name: str) -> None:
         tokens(path)
 
 
-RECORD = evaluated("linear", Told(training_tokens=4), Perplexity(3.0, 2, 1, None, None, "", ((3.0, 2),)), 1.0)
+RECORD = evaluated(
+    "simulated", Told(training_tokens=4), Perplexity(3.0, 2, 1, None, None, "", ((3.0, 2),)), 1.0
+)
 
 
 @pytest.mark.parametrize(
