@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gaincell.errors import InputError
-from gaincell.reports.style import BLUE, GREEN, GREY, MARKERS, ORANGE, RED, styled
+from gaincell.reports.style import BLUE, GREEN, GREY, MARKERS, ORANGE, RED, legend_below, styled
 from gaincell.reports.tables import readable
 from gaincell.results.run import AdaptedResult, CellAdaptationResult, CellDesignResult, CellResult
 
@@ -284,8 +284,8 @@ def starts(adapted: Mapping[str, Mapping[str, AdaptedResult]]) -> Figure:
         "linear": (GREY, "^-", "linear cell, neutral start"),
         "trained": (ORANGE, "s-", "this cell, trained start"),
     }
-    rows = math.ceil((len(adapted) + 1) / COLUMNS)
-    figure = Figure(figsize=(9.6, 2.7 * rows))
+    rows = math.ceil(len(adapted) / COLUMNS)
+    figure = Figure(figsize=(9.6, 2.7 * rows + 0.3))
     panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for axes, (title, results) in zip(panels, adapted.items(), strict=False):
         for start, (colour, marks, label) in kinds.items():
@@ -306,7 +306,7 @@ def starts(adapted: Mapping[str, Mapping[str, AdaptedResult]]) -> Figure:
         axes.set_ylabel("perplexity, calibration text")
     for axes in panels[len(adapted) :]:
         axes.set_axis_off()
-    panels[len(adapted)].legend(*panels[0].get_legend_handles_labels(), loc="center").set_in_layout(False)
+    legend_below(figure, len(kinds) + 1)
     return figure
 
 
