@@ -48,6 +48,7 @@ LARGEST_SPLIT_FILE = 256 * 2**20
 """Characters of an unsplit file that are looked at; what lies beyond is not used."""
 LARGEST_LINE = LARGEST_DOCUMENT = 4 * 2**20
 """Bytes of a line; characters of a document, which is cut behind the line that reaches them."""
+TOO_SHORT = "is empty, or too short for two parts, or one line; give more text, in lines"
 
 Part = Literal["training", "evaluation", "all"]
 
@@ -123,7 +124,7 @@ def check_text(text: str) -> Text | None:
     found = open_text(text)
     for part in (found.training, found.evaluation):
         if not [source for source in part if next(source.documents(), None) is not None]:
-            raise InputError(f"the text {found.name} is empty, or too short for two parts; give more text")
+            raise InputError(f"the text {found.name} {TOO_SHORT}")
     return found
 
 
@@ -162,7 +163,7 @@ def token_stream(
         return torch.empty(0, dtype=torch.int32)
     if not ids:
         names = ", ".join(dict.fromkeys(source.name for source in sources))
-        raise InputError(f"the text {names} is empty, or too short for two parts; give more text")
+        raise InputError(f"the text {names} {TOO_SHORT}")
     return torch.frombuffer(ids, dtype=torch.int32)
 
 
