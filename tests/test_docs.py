@@ -79,7 +79,7 @@ def test_the_example_of_the_readme_runs_as_it_is_printed(
     assert len([line for line in example.splitlines() if line.strip()]) <= 12
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})
-    assert (tmp_path / "runs" / "first" / "hardware.safetensors").is_file()
+    assert (tmp_path / "runs" / "python" / "hardware.safetensors").is_file()
     stages = json.loads((ROOT / "docs" / "results" / "tiny.json").read_text(encoding="utf-8"))["stages"]
     adapted = next(stage["perplexity"]["value"] for stage in stages if stage["name"] == "adapted")
     assert float(capsys.readouterr().out) == pytest.approx(adapted, rel=0.15)

@@ -44,6 +44,8 @@ MOST, FEW = 40, 8
 """Points of a line in its table, of longer ones evenly chosen; lines without names that have a table."""
 INHERITED = ("fill", "stroke")
 """Beginnings of attributes that markers have from the group around them."""
+PLACES = {"d", "x", "y"}
+"""Attributes in points, of which tenths are enough."""
 LEFT_OUT = {"style", "id", "font-family"}
 """Attributes that become others, or that the page's style sheet sets."""
 Point = tuple[float, float, float]
@@ -206,9 +208,9 @@ def _attributes(given: Mapping[str, str], linked: Mapping[str, str]) -> Iterator
         elif "#" in said and not re.fullmatch(r"#[\da-f]{6}", said):
             yield key, re.sub(r"#(\w+)", lambda link: f"#{linked[link[1]]}", said)
         else:
-            yield key, said if key == "href" else _rounded(" ".join(said.split()))
+            yield key, said if key == "href" else _rounded(" ".join(said.split()), 1 if key in PLACES else 2)
 
 
-def _rounded(text: str) -> str:
-    """With two digits behind the point."""
-    return re.sub(r"\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), text)
+def _rounded(text: str, digits: int) -> str:
+    """With so many digits behind the point."""
+    return re.sub(r"\d+\.\d+", lambda m: f"{float(m[0]):.{digits}f}".rstrip("0").rstrip("."), text)
