@@ -85,10 +85,7 @@ def adapt(
     """
     layers = _checked(model, target, method, start, rule)
     tolerance = TOLERANCE[rule] if tolerance is None else tolerance
-    if not tolerance >= 0 or max_iterations < 0:
-        raise InputError(
-            f"tolerance = {tolerance}, max_iterations = {max_iterations}; give numbers of 0 or more"
-        )
+    _check_limits(tolerance, max_iterations)
     batch = concatenate([measured.as_batch(b, model) for b in batches])
     model.eval()
     if start == "neutral":
@@ -121,6 +118,13 @@ def adapt(
         start=start,
         started=started,
     )
+
+
+def _check_limits(tolerance: float, max_iterations: int) -> None:
+    if not tolerance >= 0 or max_iterations < 0:
+        raise InputError(
+            f"tolerance = {tolerance}, max_iterations = {max_iterations}; give numbers of 0 or more"
+        )
 
 
 def _checked(

@@ -118,8 +118,7 @@ def verify(
     written: what a write path stores of every code, V; None: ideal levels.
     wire: of word and bit lines; None: that of `array_slice`.  timeout: of each netlist, s.
 
-    Raises InputError for columns out of range and designs without circuits, SimulationError for what
-    ngspice cannot do.
+    Raises InputError: columns out of range, a design without circuits; SimulationError: ngspice failed.
     """
     check_design(design, technology)
     site = Site(technology, corner or Corner())
