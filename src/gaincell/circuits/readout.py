@@ -29,7 +29,8 @@ from gaincell.errors import DesignError
 class Readout:
     """How outputs of sub-tiles become digital.
 
-    steps: S, codes from zero to full scale, of a counter of L levels.  code: the codes of x = o S, any shape.
+    steps: S, codes from zero to full scale, of a counter of L levels.  code: the codes of x = o S, any shape;
+    whole numbers, as traces and counts of codes take them, but for "none".
     """
 
     steps: Callable[[int], float]

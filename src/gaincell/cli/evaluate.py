@@ -170,7 +170,7 @@ class Evaluation:
             if given:
                 raise InputError(message)
         self.drawn.check()
-        _ = self.refresh.policy
+        _ = self.refresh.policy  # raises, before the model is loaded
         for_arrays = {
             "--chips": chips, "--at or --refresh": self.pauses, "--design": self.design is not None,
             "--cell": self.cell is not None, "--window": self.window is not None,
