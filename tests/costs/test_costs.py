@@ -135,6 +135,25 @@ def test_positive_current_matches_the_levels_of_the_dac() -> None:
     assert arrays.positive_current(DESIGN.cell, 0.1, 0.09) > 0
 
 
+@pytest.mark.parametrize(
+    ("dim", "tile", "cells"), [(64, 64, 64), (128, 64, 128), (64, 16, 64), (64, 128, 128)]
+)
+def test_amplifiers_hold_lines_as_long_as_their_arrays(dim: int, tile: int, cells: int) -> None:
+    """A bit line joins the rows of a column in a key array, and the N columns of a sub-tile in a value array."""
+    head = replace(HEAD, design=DESIGN.replace(tile=tile), head_dim=dim)
+    efficient = replace(head, technology=replace(TECHNOLOGY, transconductance_efficiency=math.inf))
+    t = TECHNOLOGY
+    of_a_cell = t.pitch * t.wire_capacitance + t.cell_switches * t.diffusion_capacitance
+    power = of_a_cell * 2 * DESIGN.counter_clock * math.log(2 * DESIGN.counter_levels) * t.supply
+    power /= t.transconductance_efficiency
+    for product, name, lines, length in (
+        (arrays.first_product, "charge-to-pulse", head.columns, cells),
+        (arrays.second_product, "signed readout", head.output_lines, tile),
+    ):
+        amplifiers = product(head).parts[name].energy - product(efficient).parts[name].energy
+        assert amplifiers == pytest.approx(lines * length * power * DESIGN.t_pulse_max)
+
+
 def test_no_pulse_draws_nothing_from_the_cells() -> None:
     silent = replace(HEAD.activity, query_pulse=0.0, query_active=0.0, score_pulse=0.0, score_active=0.0)
     head = replace(HEAD, activity=silent)

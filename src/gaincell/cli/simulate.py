@@ -211,7 +211,7 @@ def _tables(result: HeadResult) -> list[Rows]:
         [steps[n] for n in shown],
         {
             "token": lambda step: str(step.token),
-            "time, µs": lambda step: f"{step.time * 1e6:.4g}",
+            "time, µs": lambda step: f"{step.time * 1e6:,.3f}",
             "columns": lambda step: str(step.columns_held),
             "oldest left": lambda step: f"{step.oldest_left:.3f}",
             "pulses > 0": lambda step: f"{step.pulses_above_zero:.1%}",

@@ -54,7 +54,9 @@ def first_product(head: Head) -> Cost:
     sourced = positive_current(d.cell, a.key_level * head.remaining, a.key_square * head.remaining**2)
     time = d.drivers.phases * d.t_pulse_max
     charge = (a.score_pulse + a.score_negative) * d.score_saturation(head.head_dim) * d.charge_unit
-    converter = _amplifier(head, time) + charge * head.technology.supply + _comparator(head, d.t_pulse_max)
+    converter = (
+        _amplifier(head, head.rows, time) + charge * head.technology.supply + _comparator(head, d.t_pulse_max)
+    )
     lines = head.active_tiles * head.head_dim
     return total(
         {
@@ -72,7 +74,9 @@ def second_product(head: Head) -> Cost:
     count = (d.counter_levels - 1) / d.counter_clock
     charge = a.output_pulse * d.output_saturation * d.charge_unit
     converter = (
-        _amplifier(head, d.t_pulse_max) + SIGNED * charge * head.technology.supply + _comparator(head, count)
+        _amplifier(head, head.tile, d.t_pulse_max)
+        + SIGNED * charge * head.technology.supply
+        + _comparator(head, count)
     )
     return total(
         {
@@ -103,10 +107,10 @@ def positive_current(cell: Cell, level: Volt, square: float) -> ChargeUnit:
     return math.fsum(w * f for w, f in zip(weights, current, strict=True))
 
 
-def line_capacitance(head: Head) -> Farad:
-    """Of a bit line over N cells: wire, and a drain of each cell's switches."""
+def line_capacitance(head: Head, cells: int) -> Farad:
+    """Of a bit line over some cells: wire, and a drain of each cell's switches."""
     t = head.technology
-    return head.tile * (t.pitch * t.wire_capacitance + t.cell_switches * t.diffusion_capacitance)
+    return cells * (t.pitch * t.wire_capacitance + t.cell_switches * t.diffusion_capacitance)
 
 
 def integrator_capacitance(head: Head, saturation: ChargeUnit) -> Farad:
@@ -127,10 +131,11 @@ def _line(head: Head, cells: int) -> Joule:
     return t.switched((wires + gates) * (1 + t.driver_overhead))
 
 
-def _amplifier(head: Head, time: Second) -> Joule:
+def _amplifier(head: Head, cells: int, time: Second) -> Joule:
+    """That holds a bit line over some cells: rows of them in a key array, N in a value array."""
     d, t = head.design, head.technology
     speed = 2 * d.counter_clock * math.log(2 * d.counter_levels)
-    current: Ampere = line_capacitance(head) * speed / t.transconductance_efficiency
+    current: Ampere = line_capacitance(head, cells) * speed / t.transconductance_efficiency
     return current * t.supply * time
 
 
