@@ -139,7 +139,7 @@ def test_positive_current_matches_the_levels_of_the_dac() -> None:
     ("dim", "tile", "cells"), [(64, 64, 64), (128, 64, 128), (64, 16, 64), (64, 128, 128)]
 )
 def test_amplifiers_hold_lines_as_long_as_their_arrays(dim: int, tile: int, cells: int) -> None:
-    """A bit line joins the rows of a column in a key array, and the N columns of a sub-tile in a value array."""
+    """A bit line joins the rows of a column in key arrays, the N columns of a sub-tile in value arrays."""
     head = replace(HEAD, design=DESIGN.replace(tile=tile), head_dim=dim)
     efficient = replace(head, technology=replace(TECHNOLOGY, transconductance_efficiency=math.inf))
     t = TECHNOLOGY

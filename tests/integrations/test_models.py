@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -232,6 +233,21 @@ def test_a_gguf_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert load_base(tmp_path / "plain").sha256 == base.sha256
     attach(base.model, load_design("leroux2025"))
     assert logits(base.model, tokens(1, 9)).isfinite().all()
+
+
+def test_a_gguf_file_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the configuration, the weights, and the check of their names."""
+    write_gguf(tmp_path / "small.gguf", dict(byte_llama().named_parameters()))
+    parsed = []
+
+    def reader(path: str) -> GGUFReader:
+        parsed.append(path)
+        return GGUFReader(path)
+
+    monkeypatch.setattr("gguf.GGUFReader", reader)
+    load_base(tmp_path / "small.gguf")
+    assert parsed == [str(tmp_path / "small.gguf")]
+    assert gguf.GGUFReader is reader
 
 
 UNKNOWN = {

@@ -8,8 +8,9 @@ import io
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
+from functools import cache
 from logging import ERROR
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def load_base(
     if base is not None and source.adapter is None:
         raise InputError(f"base= is for a RUN or an adapter, and {str(model)!r} is neither; leave it out")
     try:
-        with _quiet():
+        with _reading(source):
             if source.gguf is None:
                 without_weights(source)  # as a check
             found: Any = AutoModelForCausalLM.from_pretrained(
@@ -237,7 +238,7 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
         source = Source(str(source.adapter), source.adapter)
     bare = source.directory / "tokenizer.json"
     try:
-        with _quiet():
+        with _reading(source):
             if bare.is_file() and not (source.directory / "tokenizer_config.json").is_file():
                 fast: Any = PreTrainedTokenizerFast
                 tokenizer: PreTrainedTokenizerBase = fast(tokenizer_file=str(bare))
@@ -328,12 +329,28 @@ def _without_quantiser(loaded: PreTrainedModel) -> PreTrainedModel:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _reading(source: Source) -> Iterator[None]:
     """No progress bars and no advice from transformers while a model is read; errors still raise."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(ERROR)
     try:
-        with redirect_stderr(io.StringIO()):  # bars: that of the GGUF conversion cannot be switched off
+        # bars: that of the GGUF conversion cannot be switched off
+        with redirect_stderr(io.StringIO()), nullcontext() if source.gguf is None else _parsed_once():
             yield
     finally:
         logging.set_verbosity(verbosity)
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """transformers parses a GGUF file for whatever it asks of it, and lists all tensor names for each module:
+    most of the time that a small model took to read.
+    """
+    import gguf
+
+    before = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    vars(gguf).update({name: cache(function) for name, function in before.items()})
+    try:
+        yield
+    finally:
+        vars(gguf).update(before)

@@ -99,7 +99,7 @@ def _of_gguf(model: PreTrainedModel, path: Path) -> tuple[set[str], set[str]]:
         get_gguf_hf_weights_map,
     )
 
-    reader: Any = GGUFReader(path)
+    reader: Any = GGUFReader(str(path))
     architecture = str(reader.fields["general.architecture"].contents())
     processors: Any = TENSOR_PROCESSORS
     processor = processors.get(architecture, TensorProcessor)(config=model.config.to_dict())
