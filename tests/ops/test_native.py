@@ -729,6 +729,9 @@ NEVER = (-1, 0, -(2**62), 2**62, 2**41, -(2**63), 2**63 - 1)
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.nightly) for n in range(1, 6))])
+@pytest.mark.parametrize(
+    "level", [*map(slow, native_library.levels()[:-1]), *native_library.levels()[-1:]], indirect=True
+)
 def test_no_arguments_crash_the_library(level: str, seed: int) -> None:
     """100 000 calls over all levels, sizes right, wrong or absurd; buffers hold the largest right ones."""
     found = native_library.compiled_library()
