@@ -65,6 +65,7 @@ def test_a_measurement_says_that_cells_were_exchanged_unadapted(
         assert f"RUN: {gains}" in made.output.splitlines()
 
 
+@pytest.mark.slow
 def test_what_is_shipped_keeps_its_own_linear_cells_on_a_chip_of_another_slope() -> None:
     paper = load_design("leroux2025")
     steep = paper.replace(cell=replace(paper.cell, linear_slope=30.0))

@@ -66,6 +66,7 @@ def test_stored_voltages_decay_to_where_the_design_says() -> None:
     assert stored[-1] == pytest.approx(0.1, abs=1e-6)  # 50 retention times later
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
 def test_simulate_draws_and_stores(tmp_path: Path) -> None:
     figures, out = tmp_path / "figures", tmp_path / "head.json"

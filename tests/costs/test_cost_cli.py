@@ -78,6 +78,7 @@ def test_it_prints_every_column_and_says_what_is_assumed(
     assert str(tmp_path) not in file.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
 def test_a_measured_activity_and_a_measured_baseline(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -203,6 +204,7 @@ def test_spice_energies_have_their_bands(capsys: pytest.CaptureFixture[str], tmp
     assert "second dot product, SPICE, is outside its band" in " ".join(out.split())
 
 
+@pytest.mark.slow
 def test_what_holds_longer_or_higher_than_the_chip_can_is_said(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -301,6 +303,7 @@ def test_wrong_input_ends_with_one_line(
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_window_longer_than_the_retention_time_warns(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "gpt2", "--window", "8192")
     assert code == 0
@@ -313,6 +316,7 @@ def test_a_window_longer_than_the_retention_time_warns(capsys: pytest.CaptureFix
     assert "refresh" in out
 
 
+@pytest.mark.slow
 def test_circuits_that_are_not_counted_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, _ = run(capsys, "tiny", "--design", "leroux2025-extended")
     assert code == 0

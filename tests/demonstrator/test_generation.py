@@ -80,6 +80,7 @@ def test_arrays_shown_are_those_that_wrote(chip: str) -> None:
     check_replay(generation)
 
 
+@pytest.mark.slow
 def test_arrays_of_a_chip_with_everything() -> None:
     pair = small(
         cell="polynomial",

@@ -101,6 +101,7 @@ def test_the_chip_is_changed_while_a_text_is_written(client: Client) -> None:
     assert client.ask("GET", page)[1]["chip"]["idle"] == 1.0
 
 
+@pytest.mark.slow
 def test_two_pages_do_not_disturb_each_other(client: Client) -> None:
     """Each writes what it writes alone, while the other has a chip that has forgotten everything."""
     alone = client.page()
@@ -194,6 +195,7 @@ def test_connections_are_limited(pair: Pair, monkeypatch: pytest.MonkeyPatch) ->
         assert b"200 OK" in first[0].recv(1000)
 
 
+@pytest.mark.slow
 def test_ten_thousand_characters(capfd: pytest.CaptureFixture[str]) -> None:
     """Read whole; a ring of 64 columns keeps the last 64 tokens. No false alarm of its length."""
     prompt = ("The rain fell on the hills, and nobody knew for how long it would go on. " * 200)[:10_000]

@@ -184,6 +184,7 @@ def test_beyond_the_context_every_call_refuses_by_name(place: Place, tmp_path: P
         rolling_perplexity(base, Tokenizer(), ["a" * 300], 256)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
 def test_map_and_codesign_take_the_context(place: Place, tmp_path: Path) -> None:
     run, model, text = place

@@ -65,6 +65,7 @@ def test_only_noisy_chips_have_the_remark() -> None:
     assert ONE_DRAW in perplexity_after_pause(noisy(), SAME[:128], 0.0, 64).protocol
 
 
+@pytest.mark.slow
 def test_every_command_that_prints_a_spread_says_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

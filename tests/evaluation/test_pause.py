@@ -211,6 +211,7 @@ def test_a_model_in_software_cannot_idle(tmp_path: Path) -> None:
     assert "has no chip for --at or --refresh" in result.output
 
 
+@pytest.mark.slow
 def test_a_dump_brings_its_chip_to_the_simulation(run: tuple[Path, Path], tmp_path: Path) -> None:
     folder, text = run
     dump, out = tmp_path / "layer.safetensors", tmp_path / "head.json"

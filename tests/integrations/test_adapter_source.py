@@ -14,6 +14,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.tiers import slow
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -107,7 +108,7 @@ def pair(tmp_path: Path) -> Path:
             "64",
         ),
         ("sweep", "{}/sweep.toml", "--dry-run"),
-        ("export", "{}", "--out", "{}/exported"),
+        slow(("export", "{}", "--out", "{}/exported")),
     ],
     ids=lambda command: command[0],
 )
@@ -131,6 +132,7 @@ def test_what_is_known_without_weights(pair: Path) -> None:
     assert (size.title, size.layers) == ("base", 2)
 
 
+@pytest.mark.slow
 def test_an_exported_run_is_a_model(pair: Path) -> None:
     """Its tokenizer may stand beside the adapter, its base model somewhere else."""
     model = load_model(pair / "base").model
@@ -280,6 +282,7 @@ def test_peft_is_needed(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         gaincell.load(pair / "adapter")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_trainer(pair: Path) -> None:
     """Beside the adapter stand the states of optimiser and schedule."""
     from transformers import Trainer, TrainingArguments

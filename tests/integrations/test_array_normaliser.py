@@ -196,6 +196,7 @@ def test_directions_and_floors_get_the_gradients_of_what_is_computed() -> None:
     assert torch.autograd.gradcheck(output, own, eps=1e-5, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_ring_and_the_token_serial_arrays_compute_what_the_whole_sequence_does() -> None:
     model, ids = normalised(token_period=30e-6), some_ids(2, 50)
@@ -329,6 +330,7 @@ def test_there_is_one_normaliser_and_a_bias_beside_it() -> None:
         model(input_ids=some_ids())
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_first_floors_and_gains_fit_what_is_divided() -> None:
     """The floor of several that leaves least, and with it the gain that solves for each head."""

@@ -188,6 +188,7 @@ def test_a_future_token_changes_nothing(design: Design) -> None:
     assert not torch.equal(before[:, 20:], after[:, 20:])
 
 
+@pytest.mark.slow
 def test_generation_on_the_hardware_is_the_argmax_of_full_forwards(design: Design) -> None:
     model, ids = attach_scaled(build("mistral").double(), design), tokens(1, 9)
     generated = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=15, do_sample=False)

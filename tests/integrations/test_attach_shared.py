@@ -6,6 +6,7 @@ Models that share a configuration, copies, wrappers of peft; attach and detach l
 import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from tests.tiers import slow
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -150,8 +152,13 @@ ANY_NUMBERS: dict[str, Callable[[Any, Path], object]] = {
 }
 
 
-@TWO
-@pytest.mark.parametrize("number", HARDWARE_NUMBERS | ANY_NUMBERS)
+def _numbers_of_two(*expensive: tuple[str, str]) -> list[Any]:
+    """Every number of both families, of which the expensive ones run in the slow tier."""
+    pairs = product(HARDWARE_NUMBERS | ANY_NUMBERS, ("llama", "gpt2"))
+    return [slow(*pair) if pair in expensive else pair for pair in pairs]
+
+
+@pytest.mark.parametrize(("number", "family"), _numbers_of_two(("pause", "llama"), ("ablation", "gpt2")))
 def test_no_hardware_number_without_arrays(family: str, number: str, design: Design, tmp_path: Path) -> None:
     """The attention implementation of an attached model is changed behind our back."""
     chip = design.replace(mismatch=Mismatch(gain_std=0.1)) if number == "chips" else design
@@ -271,8 +278,7 @@ def test_attach_to_a_model_in_peft(family: str, design: Design, tmp_path: Path) 
 
 
 @pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning")  # behind peft's forward
-@TWO
-@pytest.mark.parametrize("number", HARDWARE_NUMBERS | ANY_NUMBERS)
+@pytest.mark.parametrize(("number", "family"), _numbers_of_two(("ablation", "llama")))
 def test_numbers_of_a_model_in_peft(family: str, number: str, design: Design, tmp_path: Path) -> None:
     chip = design.replace(mismatch=Mismatch(gain_std=0.1)) if number == "chips" else design
     (HARDWARE_NUMBERS | ANY_NUMBERS)[number](attach(with_lora(family), chip), tmp_path)

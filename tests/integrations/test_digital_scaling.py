@@ -111,6 +111,7 @@ def test_biases_are_the_arrays_own() -> None:
     assert torch.equal(detach(model)(input_ids=ids).logits, wanted)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_ring_computes_what_the_whole_sequence_does() -> None:
     model, ids = extended(token_period=30e-6), some_ids(2, 50)
@@ -292,6 +293,7 @@ def test_first_output_gains_are_least_squares_with_a_vector() -> None:
     assert float(cell.out.gain.max()) == high
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_every_head_takes_what_fits_best_of_a_wide_range() -> None:
     ids = some_ids(2, 64)

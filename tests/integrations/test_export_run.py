@@ -9,6 +9,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from tests.tiers import slow
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -37,7 +38,9 @@ def adapter(
     return gaincell.save(wrapped, tmp_path / "run"), wrapped
 
 
-@pytest.mark.parametrize("adapter", FAMILIES, indirect=True)
+@pytest.mark.parametrize(
+    "adapter", [slow(name) if name == "qwen2" else name for name in FAMILIES], indirect=True
+)
 def test_export_to_transformers(adapter: tuple[Path, nn.Module], tmp_path: Path) -> None:
     run, _ = adapter
     command = ("export", str(run), "--out", str(tmp_path / "out"))

@@ -73,6 +73,7 @@ def test_in_bf16_it_is_as_near_to_float32_as_peft(family: str) -> None:
     assert 0 < ours <= 1.1 * theirs < 0.1
 
 
+@pytest.mark.slow
 def test_what_peft_switches_off_or_adds_is_computed_by_peft() -> None:
     model = adapted("llama")
     ids = torch.arange(12)[None]

@@ -12,6 +12,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.tiers import slow
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
@@ -38,7 +39,7 @@ from .hardware_models import (
 pytestmark = WARNINGS
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [slow(name) if name == "gpt2" else name for name in FAMILIES])
 def test_peft_keeps_gains_and_offsets(family: str, softmax: dict[str, Path], tmp_path: Path) -> None:
     model = hardware(softmax[family])
     before, gains = logits(model), attached_layers(model)[0].q.gain.detach().clone()
@@ -134,7 +135,7 @@ for read in (
     assert set(said) == {"'LORA on gain-cell arrays (pip install gaincell, then import gaincell)'"}
 
 
-@pytest.mark.parametrize("part", ["biases", "exponents", "normaliser", "paired"])
+@pytest.mark.parametrize("part", ["biases", slow("exponents"), "normaliser", slow("paired")])
 def test_what_else_belongs_to_the_arrays(
     part: str, softmax: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -276,7 +277,7 @@ def test_adapters_for_something_else(softmax: dict[str, Path], tmp_path: Path) -
     assert torch.equal(logits(again), logits(prompts))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [slow(name) if name == "mistral" else name for name in FAMILIES])
 def test_peft_models_elsewhere(family: str, softmax: dict[str, Path], tmp_path: Path) -> None:
     """In a RUN, merged, and never as a directory of the base model alone."""
     wrapped = trained(peft.get_peft_model(hardware(softmax[family]), lora(family)))

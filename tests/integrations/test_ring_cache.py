@@ -90,7 +90,7 @@ def decoded(model: nn.Module, tokens: Tensor, pieces: list[int], mask: Tensor | 
     return torch.cat(logits, 1)
 
 
-@pytest.mark.parametrize("pieces", [[1] * 75, [20, *[1] * 55], [45, 1, 1, 28], [75]])
+@pytest.mark.parametrize("pieces", [slow([1] * 75), slow([20, *[1] * 55]), [45, 1, 1, 28], [75]])
 def test_pieces_on_the_ring_equal_the_full_forward(pieces: list[int]) -> None:
     model = hardware(micro_design(token_period=30e-6, mismatch=MISMATCH))
     tokens = ids(75, 2)
@@ -104,7 +104,7 @@ def test_pieces_on_the_ring_equal_the_full_forward(pieces: list[int]) -> None:
     slow_after(
         1,
         [
-            *("everything", "stuck cells", "cell read noise", "pulse jitter", "ramp errors", "write error"),
+            *("write error", "everything", "stuck cells", "cell read noise", "pulse jitter", "ramp errors"),
             *("charge injection", "read disturb", "spread of retention", "decay to another voltage"),
             *("normalising column", "signed queries", "uneven levels"),
         ],
@@ -122,6 +122,7 @@ def test_every_effect_of_a_chip_on_the_ring(effect: str) -> None:
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 def test_paired_rows_on_the_ring() -> None:
     model, tokens = hardware(), ids(70)
     with torch.no_grad():
@@ -143,6 +144,7 @@ def test_effects_that_a_ring_does_not_model() -> None:
     assert codes.shape == (1, 9)
 
 
+@pytest.mark.slow
 def test_left_padding_on_the_ring() -> None:
     model = hardware()
     tokens = ids(60, 2)
@@ -155,7 +157,9 @@ def test_left_padding_on_the_ring() -> None:
     torch.testing.assert_close(got[mask.bool()], expected[mask.bool()], atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [name if name in ("mistral", "gpt_neox", "opt") else slow(name) for name in FAMILIES]
+)
 def test_every_family_decodes_on_the_ring(family: str) -> None:
     torch.manual_seed(0)
     model = exact_norms(attach(FAMILIES[family]().double().eval(), micro_design()))
@@ -174,7 +178,7 @@ POLICIES = [
 ]
 
 
-@pytest.mark.parametrize("refresh", slow_after(1, reversed(POLICIES)), ids=str)
+@pytest.mark.parametrize("refresh", slow_after(1, [POLICIES[n] for n in (2, 4, 3, 1, 0)]), ids=str)
 def test_the_ring_equals_the_arrays_token_by_token(refresh: Refresh) -> None:
     """A layer's attention on the ring gives what HeadArray gives for the same q, k, v; a pause after 40."""
     uneven = EFFECTS["uneven levels"] if refresh.kind == "reread" else {}
@@ -220,17 +224,19 @@ def test_pieces_between_refreshes_equal_single_tokens(refresh: Refresh, period: 
 
 
 @pytest.mark.skipif(compiled_library() is None, reason="the kernel was not built: no C++ compiler")
-@pytest.mark.parametrize("cell", ["polynomial", slow("sigmoid")])
-def test_the_compiled_step_equals_plain_torch(cell: str) -> None:
+@pytest.mark.parametrize(
+    ("cell", "length"), [("polynomial", 50), slow("polynomial", 75), slow("sigmoid", 75)]
+)
+def test_the_compiled_step_equals_plain_torch(cell: str, length: int) -> None:
     """In float32, with left padding, a pause and refreshes; the same codes stand in the ring afterwards."""
     rings, logits = {}, {}
-    tokens, mask = ids(75, 2), torch.ones(2, 75, dtype=torch.int64)
+    tokens, mask = ids(length, 2), torch.ones(2, length, dtype=torch.int64)
     mask[0, :9] = 0
     for backend in ("auto", "blocked"):
         model = hardware(micro_design(token_period=30e-6, cell=cell), torch.float32, backend=backend)
         rings[backend] = cache = RingCache(model, Refresh("reread", every_tokens=20))
         found = []
-        for t in range(75):
+        for t in range(length):
             if t == 40:
                 cache.idle(0.4e-3)
             with torch.no_grad():
@@ -275,6 +281,7 @@ def test_gains_and_offsets_are_applied_in_the_kernel(monkeypatch: pytest.MonkeyP
     assert len(seen) == 4 * len(attached_layers(model)) * len(pieces)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(compiled_library() is None, reason="the kernel was not built: no C++ compiler")
 def test_a_model_in_half_precision_decodes_compiled_and_one_of_many_powers_plainly() -> None:
     many = PolynomialCell((0.1, 12.0, *(0.1,) * 9), 19.0)
@@ -288,7 +295,7 @@ def test_a_model_in_half_precision_decodes_compiled_and_one_of_many_powers_plain
         assert all(ring.codes_are_read == (dtype == torch.bfloat16) for ring in cache.rings)
 
 
-@pytest.mark.parametrize("backend", ["auto", "blocked"])
+@pytest.mark.parametrize("backend", ["auto", slow("blocked")])
 def test_what_is_not_finite_is_seen_as_long_as_the_ring_lives(backend: str) -> None:
     """Codes have no number for it: every later output is NaN, also when its column was overwritten."""
     model = hardware(dtype=torch.float32, backend=backend)
@@ -303,6 +310,7 @@ def test_what_is_not_finite_is_seen_as_long_as_the_ring_lives(backend: str) -> N
         assert bool(torch.isfinite(logits).all()) == (t < 3)
 
 
+@pytest.mark.slow
 def test_a_copy_refreshed_after_every_token_never_ages() -> None:
     """Every column is then one period old at most, but for the picoseconds of the refresh."""
     design = micro_design(token_period=1e-3, unstated_latency=1e-12)
@@ -406,7 +414,7 @@ def test_a_cache_belongs_to_its_model() -> None:
         softmax(input_ids=ids(3), **RingCache(softmax).argument)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("dtype", [slow(torch.float64), torch.float32])
 def test_a_copy_goes_on_from_a_prompt_that_was_read_once(dtype: torch.dtype) -> None:
     model, tokens = hardware(dtype=dtype), ids(30)
     expected = decoded(model, tokens, [19, *[1] * 11])[:, 20:]
@@ -605,8 +613,9 @@ def test_assisted_decoding_on_the_ring() -> None:
     assert torch.equal(assisted, alone)
 
 
-@pytest.mark.parametrize("backend", ["auto", "blocked"])
-@pytest.mark.parametrize("levels", [8, None])
+@pytest.mark.parametrize(
+    ("levels", "backend"), [(8, "auto"), slow(8, "blocked"), slow(None, "auto"), slow(None, "blocked")]
+)
 def test_a_value_that_is_not_finite_reaches_what_reads_it_alone(backend: str, levels: int | None) -> None:
     """Not the other sequence, and nothing once its column was overwritten, or after reset()."""
     model = attach(micro_llama(layers=1), micro_design(storage_levels=levels), backend=backend)

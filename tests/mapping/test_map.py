@@ -170,6 +170,7 @@ def test_ratios_to_continued_software_are_paired_block_by_block(mapped: Mapped) 
     assert "±" not in perplexity_rows(old)[-1][-1]
 
 
+@pytest.mark.slow
 def test_infinite_perplexities_survive(mapped: Mapped, tmp_path: Path) -> None:
     stages = [*mapped[3].stages]
     stages[3] = replace(stages[3], perplexity=float("inf"))
@@ -180,6 +181,7 @@ def test_infinite_perplexities_survive(mapped: Mapped, tmp_path: Path) -> None:
     assert "inf" in perplexity_markdown(run)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
 def test_a_run_can_be_adapted_to_another_cell(mapped: Mapped, tmp_path: Path) -> None:
     _, text, folder, made = mapped

@@ -49,7 +49,7 @@ from gaincell.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
-BY_DEFAULT = "tiny-table-paired"
+BY_DEFAULT = "low-tokens"
 """A trained model. `MADE` is from scratch as Llama, test_gpt2_trains_with_paired_rows_and_mixing as GPT-2; an
 adapter goes on in test_a_control_goes_on_where_its_recipe_ends.
 """
@@ -266,6 +266,7 @@ def test_paired_rows_are_for_queries_without_a_sign() -> None:
         load_recipe(path, "leroux2025-signed")
 
 
+@pytest.mark.slow
 def test_a_recipe_repeats_and_goes_on(made: Path, texts: Path, tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path))
     outs = [shutil.copytree(made, tmp_path / "one"), tmp_path / "two"]
@@ -560,6 +561,7 @@ def test_stages_see_the_text_where_their_start_ended(tmp_path: Path) -> None:
     assert recipe.tokens_of(recipe.stage("fine-tuned")) == 6 * 32
 
 
+@pytest.mark.slow
 def test_every_stage_of_a_run_loads_as_it_was_evaluated(
     made: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

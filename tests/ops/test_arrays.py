@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.cells import TABLE
+from tests.tiers import slow
 from torch import Tensor
 
 from gaincell.arrays import HeadArray
@@ -67,7 +68,7 @@ def test_every_cell_gives_the_codes_of_the_definition(cell: str) -> None:
     assert_same_codes(design_for(64, cell), 2, 1, 64, 2 * 64 + 17)
 
 
-@pytest.mark.parametrize(("head_dim", "mismatch"), [(32, True), (128, False)])
+@pytest.mark.parametrize(("head_dim", "mismatch"), [(32, True), slow(128, False)])
 def test_other_head_dimensions_groups_and_mismatch(head_dim: int, mismatch: bool) -> None:
     assert_same_codes(design_for(128, mismatch=mismatch), 4, 2, head_dim, 128 + 64 + 17)
 

@@ -62,7 +62,7 @@ def test_what_is_larger_than_the_bound_is_not_kept(monkeypatch: pytest.MonkeyPat
     assert chip_cache.held() == 0
 
 
-@pytest.mark.parametrize("backend", ["naive", slow("blocked"), *LEVELS[-1:]])
+@pytest.mark.parametrize("backend", [slow("naive"), slow("blocked"), *LEVELS[-1:]])
 def test_chips_of_a_model_are_bounded_and_alike(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def outputs() -> list[Tensor]:
         found = []

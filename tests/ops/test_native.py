@@ -728,7 +728,19 @@ FUZZED = {
 NEVER = (-1, 0, -(2**62), 2**62, 2**41, -(2**63), 2**63 - 1)
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.nightly) for n in range(1, 6))])
+@pytest.mark.parametrize(
+    ("level", "seed"),
+    [
+        *(slow(level, 0) for level in native_library.levels()[:-1]),
+        *((level, 0) for level in native_library.levels()[-1:]),
+        *(
+            pytest.param(level, seed, marks=pytest.mark.nightly)
+            for level in native_library.levels()
+            for seed in range(1, 6)
+        ),
+    ],
+    indirect=["level"],
+)
 def test_no_arguments_crash_the_library(level: str, seed: int) -> None:
     """100 000 calls over all levels, sizes right, wrong or absurd; buffers hold the largest right ones."""
     found = native_library.compiled_library()

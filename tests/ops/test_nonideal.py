@@ -125,8 +125,11 @@ def both(inputs: list[Tensor], design: Design, backend: str, **options: object) 
 
 @pytest.mark.parametrize(
     ("effect", "gradient"),
-    [(effect, "exact") for effect in EFFECTS]
-    + [(effect, "surrogate") if effect in SEVERAL else slow(effect, "surrogate") for effect in EFFECTS],
+    [slow(effect, "exact") if effect == "everything" else (effect, "exact") for effect in EFFECTS]
+    + [
+        (effect, "surrogate") if effect == "all extensions" else slow(effect, "surrogate")
+        for effect in EFFECTS
+    ],
 )
 def test_blocked_equals_naive(effect: str, gradient: str) -> None:
     """Codes have the gradients of charges, as test_blocked.py shows: of single effects these suffice."""
@@ -141,8 +144,14 @@ def test_blocked_equals_naive(effect: str, gradient: str) -> None:
             torch.testing.assert_close(a, b, rtol=0, atol=1e-9 * float(b.abs().max()))
 
 
-@pytest.mark.parametrize("cell", ["linear", "x5", "sigmoid", "exponential", TABLE])
-@pytest.mark.parametrize("effect", ["everything", "decay to another voltage", "spread of retention"])
+@pytest.mark.parametrize(
+    ("effect", "cell"),
+    [
+        slow(effect, cell) if effect == "everything" and cell is TABLE else (effect, cell)
+        for effect in ("everything", "decay to another voltage", "spread of retention")
+        for cell in ("linear", "x5", "sigmoid", "exponential", TABLE)
+    ],
+)
 def test_every_cell(cell: str, effect: str) -> None:
     design = chip(effect, readout="none", cell=cell)
     found, expected = (both(signals(20), design, backend) for backend in ("blocked", "naive"))
@@ -150,7 +159,9 @@ def test_every_cell(cell: str, effect: str) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9 * float(b.abs().max()))
 
 
-@pytest.mark.parametrize("effect", EFFECTS)
+@pytest.mark.parametrize(
+    "effect", [slow(effect) if effect.startswith("everything") else effect for effect in EFFECTS]
+)
 def test_padding_windows_and_a_batch(effect: str) -> None:
     design = chip(effect, readout="none")
     inputs, tokens = signals(M + 13, batch=2), torch.arange(M + 13)

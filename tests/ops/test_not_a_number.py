@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.ops.test_nonideal import EFFECTS
+from tests.tiers import slow
 from torch import Tensor
 
 from gaincell.chips.design_file import Design, load_design
@@ -62,7 +63,7 @@ def spoiled(where: set[tuple[str, int, int, int, int, float]]) -> dict[str, Tens
     return inputs
 
 
-@pytest.mark.parametrize("name", CHIPS)
+@pytest.mark.parametrize("name", [slow(name) if name == "everything" else name for name in CHIPS])
 @given(where=spots, window=st.sampled_from([None, 20]), padded=st.booleans())
 @settings(max_examples=12, deadline=None)
 def test_implementations_agree(

@@ -78,6 +78,7 @@ def signals(batch: int = 1, tokens: int = 70) -> list[Tensor]:
     return [torch.rand(batch, h, tokens, 16, generator=g) for h in (4, 2, 2)]
 
 
+@pytest.mark.slow
 def test_the_example_of_a_nonideality_runs_and_means_what_the_page_says() -> None:
     found = run_example("docs/adding_a_nonideality.md")
     assert found["after"] != found["before"]

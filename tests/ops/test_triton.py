@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
-from tests.tiers import slow_after
+from tests.tiers import slow, slow_after
 from torch import Tensor
 
 pytest.importorskip("triton")
@@ -43,6 +44,9 @@ from gaincell.ops.gain_cell_attention.call import Call  # noqa: E402
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 M = 64
 READOUTS = {"counter": 15.0, "counter-floor": 15.0, "published-code": 15.5, "none": 15.0}
+CHEAP = (("linear", "counter-floor"), ("x3", "counter"), ("x3", "counter-floor"))
+"""Cells and readouts of the default tier, where `chip()` has the polynomial and the counter."""
+ROWS = sorted({launch.rows for launch in triton_launches.CANDIDATES} - {64})
 
 
 def chip(**changes: object) -> Design:
@@ -79,14 +83,18 @@ def assert_agrees(inputs: list[Tensor], design: Design, half: bool, **options: o
         assert error < 5e-4, f"gradient of {name} differs by {error:.1e}"
 
 
-@pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
-@pytest.mark.parametrize("gradient", ["exact", "surrogate"])
-@pytest.mark.parametrize("tokens", slow_after(2, [1, 2 * M + 37, 63, 65]))
-def test_every_length(tokens: int, gradient: str, half: bool) -> None:
-    assert_agrees(signals(tokens, 1, 1, 16), chip(), half, gradient=gradient)
+@pytest.mark.parametrize(
+    ("tokens", "gradient", "precision"),
+    [
+        sizes if sizes[0] == 1 or sizes == (2 * M + 37, "surrogate", "float16") else slow(*sizes)
+        for sizes in product((1, 2 * M + 37, 63, 65), ("exact", "surrogate"), ("float32", "float16"))
+    ],
+)
+def test_every_length(tokens: int, gradient: str, precision: str) -> None:
+    assert_agrees(signals(tokens, 1, 1, 16), chip(), precision == "float16", gradient=gradient)
 
 
-@pytest.mark.parametrize("rows", sorted({launch.rows for launch in triton_launches.CANDIDATES} - {64}))
+@pytest.mark.parametrize("rows", [*map(slow, ROWS[:-1]), *ROWS[-1:]])
 def test_every_launch(rows: int) -> None:
     """Against the same numbers as the default; more queries of a program than the ring has columns."""
     launch = triton_launches.Launch(rows, warps=8, stages=1)
@@ -108,8 +116,10 @@ def test_the_table_of_launches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         triton_launches.read_table.cache_clear()
 
 
-@pytest.mark.parametrize("readout", slow_after(2, READOUTS))
-@pytest.mark.parametrize("cell", ["linear", "polynomial", "x3"])
+@pytest.mark.parametrize(
+    ("cell", "readout"),
+    [case if case in CHEAP else slow(*case) for case in product(("linear", "polynomial", "x3"), READOUTS)],
+)
 def test_every_cell_and_readout(cell: str, readout: str) -> None:
     assert_agrees(signals(90, 2, 1, 32), chip(cell=cell, readout=readout), True)
 
@@ -118,7 +128,7 @@ def test_every_cell_and_readout(cell: str, readout: str) -> None:
     "changes",
     [
         {"score_ceiling": False, "output_ceiling": False},
-        {"retention_time": None},
+        slow({"retention_time": None}),
         {"token_period": 5e-3},
         {"tile": 64},
         {"storage_levels": 3, "query_levels": 2},
@@ -174,6 +184,7 @@ def test_chips_of_any_kind(changes: dict[str, object]) -> None:
             assert error < 5e-4, f"gradient of {name} differs by {error:.1e}"
 
 
+@pytest.mark.slow
 def test_the_benchmark_compares_outputs_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks import gpu
 

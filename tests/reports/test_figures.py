@@ -237,9 +237,13 @@ def _kind(name: str) -> str:
 
 
 OF_EVERY_KIND = {_kind(name): name for name in reversed(FIGURES)}.values()
+COSTLY = {"waveforms", "fidelity", "spice-mixed-freepdk45", "adaptation-starts"}
+"""Whose kind is drawn in the slow tier alone."""
 
 
-@pytest.mark.parametrize("name", [name if name in OF_EVERY_KIND else slow(name) for name in FIGURES])
+@pytest.mark.parametrize(
+    "name", [name if name in OF_EVERY_KIND and name not in COSTLY else slow(name) for name in FIGURES]
+)
 def test_nothing_lies_over_anything_else(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     drawn = drawing.saved(monkeypatch, lambda: FIGURES[name](tmp_path))
     assert drawn

@@ -449,6 +449,7 @@ def test_command(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["report", str(tmp_path / "none.json")]).exit_code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
 def test_every_protocol_of_an_evaluation_has_a_section(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -67,6 +67,7 @@ def test_a_bad_environment(place: Place, name: str) -> None:
         assert sum(line.startswith("gaincell: error:") for line in done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_judge_sees_what_is_wrong(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a command does instead of refusing is found."""
     found = next(found for found in cases(place, 0, 20) if found.sure)

@@ -99,6 +99,7 @@ def test_a_file_gets_no_line_twice(
     ]
 
 
+@pytest.mark.slow
 def test_a_command_prints_no_line_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

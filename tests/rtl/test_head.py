@@ -75,11 +75,11 @@ def differences(found: list[Comparison]) -> set[str]:
     [
         slow(SMALL, 8, 1),
         slow(SMALL.replace(window=16), 8, 3),
-        (SMALL.replace(window=8, readout="counter-floor"), 12, 2),
+        slow(SMALL.replace(window=8, readout="counter-floor"), 12, 2),
         (SMALL.replace(query_levels=8, storage_levels=16, counter_levels=8, t_pulse_max=7e-9), 4, 1),
         slow(load_design("oxide-2t-unipolar").replace(tile=4, window=20), 8, 1),
         slow(SMALL.replace(cell="linear", v_offset=0.4), 8, 1),
-        (SMALL.replace(drivers=Drivers(phases=2)), 8, 2),
+        slow(SMALL.replace(drivers=Drivers(phases=2)), 8, 2),
     ],
     ids=[
         *("three tiles", "grouped", "one tile, floor", "other levels", "unipolar cell", "offset off centre"),
@@ -231,9 +231,9 @@ class ShortRing(WriteAddressController):
 @pytest.mark.parametrize(
     ("name", "fault", "seen"),
     [
-        ("PulseCounter", LateCounter, {"sums", "results"}),
+        slow("PulseCounter", LateCounter, {"sums", "results"}),
         ("AdderTree", UnsignedTree, {"sums", "results"}),
-        ("WriteAddressController", ShortRing, {"columns written", "valid columns"}),
+        slow("WriteAddressController", ShortRing, {"columns written", "valid columns"}),
     ],
 )
 def test_a_deliberate_fault_makes_the_equivalence_fail(

@@ -83,6 +83,12 @@ def synthesis(verilog: Verilog) -> Synthesis:
     return synthesise(verilog)
 
 
+@pytest.fixture(scope="module")
+def switching(run: Stimulus, verilog: Verilog, synthesis: Synthesis) -> dict[str, gates.Switching]:
+    """What the gates do in the simulated run, by the kind of module."""
+    return gates.replay(synthesis, verilog.top, run.record).switching
+
+
 def with_fault(design: Verilog, module: str, old: str, new: str) -> Verilog:
     """The Verilog with one expression replaced."""
     changed = re.sub(old, new, design.modules[module], count=1)
@@ -134,6 +140,7 @@ def test_a_fault_in_the_verilog_is_no_theorem(verilog: Verilog, module: str, old
     assert not formal.prove(with_fault(verilog, module, old, new).modules, PARAMETERS)
 
 
+@pytest.mark.slow
 def test_signed_queries_in_verilog() -> None:
     """A read has two halves; in the Verilog as in the simulator, and proved to be those of the schedule."""
     needs("iverilog", *formal.PROGRAMS)
@@ -170,10 +177,9 @@ def test_registers_are_those_that_the_cost_model_counts(synthesis: Synthesis) ->
 
 
 def test_energy_is_what_switches_times_the_technology(
-    run: Stimulus, verilog: Verilog, synthesis: Synthesis
+    run: Stimulus, synthesis: Synthesis, switching: dict[str, gates.Switching]
 ) -> None:
     t, tokens = load_technology("28nm"), len(run.words)
-    switching = gates.replay(synthesis, verilog.top, run.record).switching
     found = energies(switching, tokens, t)
     counter = switching["pulse_counter"]
     expected = (counter.gates * t.gate_switching + counter.data * t.flip_flop_data) / 2
@@ -189,24 +195,22 @@ def test_energy_is_what_switches_times_the_technology(
 
 
 def test_counters_change_no_less_than_they_count(
-    verilog: Verilog, run: Stimulus, synthesis: Synthesis
+    run: Stimulus, switching: dict[str, gates.Switching]
 ) -> None:
     """A step of a counter changes a bit or more; every pulse that is high while it counts is a step."""
     seen = zip(run.record.outputs, run.record.inputs, strict=True)
     steps = sum(inputs["pulse"].bit_count() for outputs, inputs in seen if outputs["count"])
-    switching = gates.replay(synthesis, verilog.top, run.record).switching["pulse_counter"]
-    assert 0 < steps <= switching.data
+    assert 0 < steps <= switching["pulse_counter"].data
 
 
 def test_gated_counters_are_clocked_to_count_and_to_clear(
-    verilog: Verilog, run: Stimulus, synthesis: Synthesis
+    run: Stimulus, switching: dict[str, gates.Switching]
 ) -> None:
     p, record = PARAMETERS, run.record
     seen = zip(record.outputs, record.inputs, strict=True)
     steps = sum(inputs["pulse"].bit_count() for outputs, inputs in seen if outputs["count"])
     clears = len(record.starts) * p.group * p.tiles * p.rows
-    switching = gates.replay(synthesis, verilog.top, record).switching["pulse_counter"]
-    assert switching.clocked == (steps + clears) * p.count_bits
+    assert switching["pulse_counter"].clocked == (steps + clears) * p.count_bits
 
 
 @pytest.mark.slow

@@ -56,6 +56,7 @@ def test_a_run_is_adapted_from_what_is_saved_in_it(
     assert all(torch.equal(value, saved[name]) for name, value in bench._ready.state().items())
 
 
+@pytest.mark.slow
 def test_chips_draw_noise_that_no_calibration_met(
     write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -238,6 +238,7 @@ def test_what_a_point_states_comes_before_what_a_device_brings(tmp_path: Path) -
     assert (chip.noise.cell_std, chip.noise.score_std) == (0.01, 0.1)
 
 
+@pytest.mark.slow
 def test_a_grid_with_more_lines_than_can_be_told_apart_is_scattered(tmp_path: Path) -> None:
     """The published grid of 2^5 points."""
     published = read(RESULTS / "relaxed.json", SweepResult)

@@ -94,6 +94,7 @@ def test_a_front_over_what_is_not_seen_says_so(write: Callable[..., Path], tmp_p
     assert levels.not_exercised is None
 
 
+@pytest.mark.slow
 def test_longer_blocks_exercise_the_ring(write: Callable[..., Path], tmp_path: Path) -> None:
     head = HEAD.replace("blocks-32", "blocks-64") + 'sampler = "each"\n'
     found = measured(load_sweep(write("window = [32]", head)), tmp_path)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from codesign_page import answers, codesign_markdown, fixed, groups, levels_figure, paired
 from tests.micro import micro_design, micro_llama, write_micro
+from tests.tiers import slow
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
@@ -50,6 +51,7 @@ def parameters(model: LlamaForCausalLM) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
+@pytest.mark.slow
 def test_nothing_learned_is_the_ordinary_training() -> None:
     ordinary, own = hardware(), hardware()
     train(ordinary, BLOCKS, SETTINGS)
@@ -61,6 +63,7 @@ def test_nothing_learned_is_the_ordinary_training() -> None:
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_another_loss_is_minimised_and_logged(tmp_path: Path) -> None:
     @called("twice the cross-entropy", "nats per token")
     def twice(model: nn.Module, tokens: Tensor) -> Tensor:
@@ -76,7 +79,7 @@ def test_another_loss_is_minimised_and_logged(tmp_path: Path) -> None:
     assert lines["twice"][0]["loss"] == pytest.approx(2 * lines["once"][0]["loss"])
 
 
-@pytest.mark.parametrize("learn", [("saturations",), ("levels",), ("saturations", "levels")])
+@pytest.mark.parametrize("learn", [slow(("saturations",)), slow(("levels",)), ("saturations", "levels")])
 def test_the_learned_chip_is_an_ordinary_design(learn: tuple[str, ...], tmp_path: Path) -> None:
     model, start = hardware(), micro_design(layers=2)
     codesign(model, BLOCKS, SETTINGS, learn)

@@ -96,7 +96,7 @@ def stop_after(last: int) -> Callable[..., None]:
     return progress
 
 
-@pytest.mark.parametrize("name", slow_after(2, MODELS))
+@pytest.mark.parametrize("name", slow_after(1, MODELS))
 def test_a_training_repeats_itself(name: str, tmp_path: Path) -> None:
     make, changes = MODELS[name]
     wanted = settings(checkpoint_every=2, **changes)
@@ -270,6 +270,7 @@ def test_seconds_are_those_of_the_whole_run(tmp_path: Path) -> None:
         assert go_on(silent).seconds >= 0.05 * 2 * STEPS
 
 
+@pytest.mark.slow
 def test_the_final_loss_is_that_of_the_whole_run(tmp_path: Path) -> None:
     """Of a run in two pieces, of one that was complete and is asked for again, and of one in one piece."""
     data = blocks(2 * 40)
