@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 from matplotlib.path import Path
@@ -43,13 +44,17 @@ def blank_figures() -> Iterator[None]:
     """Within the context figures are saved as empty pages, of the same kind of file: laying out and drawing
     take most of the time of a small training. robustness/test_figures.py draws every kind of figure.
     """
-    save = Figure.savefig
+    save, print_svg = Figure.savefig, FigureCanvasSVG.print_svg
 
     def save_blank(_: Figure, *where: Any, **options: Any) -> None:
         save(Figure(figsize=(1, 1)), *where, **options)
 
+    def print_blank(_: FigureCanvasSVG, *where: Any, **options: Any) -> None:
+        print_svg(FigureCanvasSVG(Figure(figsize=(1, 1))), *where, **options)
+
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Figure, "savefig", save_blank)
+        patched.setattr(FigureCanvasSVG, "print_svg", print_blank)
         yield
 
 

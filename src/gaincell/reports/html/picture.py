@@ -16,6 +16,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -155,7 +156,7 @@ def _described(figure: Figure) -> str:
 def _svg(title: str, figure: Figure) -> Markup:
     drawn = BytesIO()
     with styled(text=True):
-        figure.savefig(drawn, format="svg")
+        FigureCanvasSVG(figure).print_svg(drawn)  # savefig draws twice
     text = drawn.getvalue().decode()
     root = ElementTree.fromstring(text)
     linked = {name: f"{ID}{n}" for n, name in enumerate(dict.fromkeys(re.findall(r"#(\w+)", text)))}
