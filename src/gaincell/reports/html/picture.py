@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
 from xml.etree import ElementTree
@@ -156,7 +156,8 @@ def _described(figure: Figure) -> str:
 def _svg(title: str, figure: Figure) -> Markup:
     drawn = BytesIO()
     with styled(text=True):
-        FigureCanvasSVG(figure).print_svg(drawn)  # savefig draws twice
+        draw: Callable[[BytesIO], object] = FigureCanvasSVG(figure).print_svg  # savefig draws twice
+        draw(drawn)
     text = drawn.getvalue().decode()
     root = ElementTree.fromstring(text)
     linked = {name: f"{ID}{n}" for n, name in enumerate(dict.fromkeys(re.findall(r"#(\w+)", text)))}
