@@ -344,7 +344,7 @@ def _reading(source: Source) -> Iterator[None]:
 @contextmanager
 def _parsed_once() -> Iterator[None]:
     """transformers parses a GGUF file for whatever it asks of it, and lists all tensor names for each module:
-    most of the time that a small model took to read.
+    more than half of the time in which a small model is read.
     """
     import gguf
 
