@@ -32,7 +32,7 @@ AVX512 = [
     "-mavx512vnni",
     "-mprefer-vector-width=512",
 ]
-AMX = [*AVX512, "-mamx-tile", "-mamx-int8"]
+AMX = [*AVX512, "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
 LEVELS = {"portable": [], "avx2": AVX2, "avx512": AVX512} if X86 else {"portable": []}
 EMULATE_AMX = os.environ.get("GAINCELL_EMULATE_AMX") == "1"
 PURE = os.environ.get("GAINCELL_PURE") == "1"

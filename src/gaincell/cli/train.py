@@ -39,6 +39,13 @@ def train(
         Path | None,
         directory("Keep what teachers give here, for trainings that see the same text again.", "DIRECTORY"),
     ] = None,
+    compiled: Annotated[
+        bool,
+        flag(
+            "--compile",
+            "Have norms and feed-forward networks compiled by torch, which takes half a minute first.",
+        ),
+    ] = False,
     track: options.TrackName = None,
     threads: options.Threads = None,
     device: options.Device = "cpu",
@@ -78,8 +85,9 @@ def train(
         _dry_run(plan, chosen, text if options.was_given(context, "text") else None)
         return
     result = _carry_out(
-        plan, text, folder, track=track, device=device, only=only, teacher_outputs=teacher_outputs
-    )
+        plan, text, folder,
+        track=track, device=device, only=only, teacher_outputs=teacher_outputs, compiled=compiled,
+    )  # fmt: skip
     if result is not None:
         saved = "; no model, for no stage in arrays began with a trained one"
         if result.saved:
@@ -97,6 +105,7 @@ def _carry_out(
     device: str,
     only: str | None,
     teacher_outputs: Path | None,
+    compiled: bool,
 ) -> TrainedResult | None:
     """The result; None in all processes but the first."""
     from gaincell.cli._progress import kept_in, progress_bars
@@ -113,7 +122,7 @@ def _carry_out(
     ):
         result = run_recipe(
             plan, open_text(text), folder, stages, only=only, device=device, teacher_outputs=teacher_outputs,
-            command=command_line(), tracker=tracker,
+            compiled=compiled, command=command_line(), tracker=tracker,
         )  # fmt: skip
     return result if main else None
 

@@ -29,6 +29,7 @@ from gaincell.mapping.recipe_text import RecipeText
 from gaincell.progress import Progress
 from gaincell.text import sha256
 from gaincell.training import checkpoint as disk
+from gaincell.training.compiled import compile_layers
 from gaincell.training.distillation import Distillation
 from gaincell.training.log import TrainingLog
 from gaincell.training.loop import Blocks, train
@@ -73,7 +74,7 @@ class RecipeModels(Engine):
     """Makes the models of a recipe's stages from its pretrained one, `loaded`.
 
     device: where to compute.  teacher_outputs: where what teachers give is kept (training/distillation.py);
-    None: nowhere.
+    None: nowhere.  compiled: whether models in training, and teachers, are compiled (training/compiled.py).
     """
 
     recipe: Recipe
@@ -81,6 +82,7 @@ class RecipeModels(Engine):
     folder: RunFolder
     device: str
     teacher_outputs: Path | None = None
+    compiled: bool = False
 
     def model(self, stage: StageRecipe, state: Path | None, *, cell: str | None = None) -> PreTrainedModel:
         """The model of a stage: with the weights of `state`, or as it starts."""
@@ -152,6 +154,8 @@ class RecipeModels(Engine):
             teacher = self._other_model(stage)
         if self.recipe.weights == "bfloat16":
             teacher = _in_bfloat16(teacher)
+        if self.compiled:
+            compile_layers(teacher)
         if stage.loss == "distillation":
             return Distillation(teacher, stage.weight, stage.states, stage.outputs, self.teacher_outputs)
         attach(teacher, self.recipe.design, attention="softmax")

@@ -49,6 +49,7 @@ from gaincell.results.provenance import without_paths
 from gaincell.results.run import FILE, Adaptation, TrainedResult, TrainingCurve
 from gaincell.text import Text, sha256
 from gaincell.training.checkpoint import whole
+from gaincell.training.compiled import compile_layers
 from gaincell.training.log import Tracker
 from gaincell.training.parallel import join_processes
 from gaincell.training.transfer import only_attention
@@ -63,6 +64,7 @@ def run_recipe(
     only: str | None = None,
     device: str = "cpu",
     teacher_outputs: Path | None = None,
+    compiled: bool = False,
     command: Sequence[str] = ("gaincell", "train"),
     tracker: Tracker | None = None,
 ) -> TrainedResult:
@@ -76,6 +78,7 @@ def run_recipe(
         only: a stage: it and what it needs are run, nothing else.
         device: where to compute.
         teacher_outputs: where what teachers give is kept (training/distillation.py); None: nowhere.
+        compiled: whether norms and feed-forward networks are compiled (training/compiled.py).
         command: the command line, for the record.
         tracker: where trainings are logged too.
 
@@ -112,6 +115,7 @@ def run_recipe(
             text=tokens,
             device=device,
             teacher_outputs=teacher_outputs,
+            compiled=compiled,
             tokens_before=tokens_before,
         )
         for stage in stages:
@@ -197,6 +201,8 @@ class RecipeRun(RecipeModels):
     def _train(self, stage: StageRecipe, model: PreTrainedModel, told: Told) -> Told:
         if stage.loss == "transfer":
             only_attention(model)
+        if self.compiled:
+            compile_layers(model)
         watched, shares = self.text.evaluation_tokens[: self.recipe.watched_tokens], dict[str, float]()
         self.train(
             model,

@@ -53,11 +53,14 @@ bool tile_gradient(const gc_problem &p, const gc_gradient &g, const Sizes &s, co
 // A constant current C_0 of all cells: what it adds to dX, with dS in w.da.
 void add_constant(const Sizes &s, float constant, const Buffers &w) {
     if (constant == 0.0f) return;
-    for (int64_t i = 0; i < s.rp; ++i) {
-        float total = 0.0f;
-        for (int64_t j = 0; j < s.np; ++j) total += w.da[j * s.rp + i];
-        const Vec added = broadcast(total * constant);
-        for (int64_t d = 0; d < s.dp; d += kWidth) store(w.dx + i * s.dp + d, load(w.dx + i * s.dp + d) + added);
+    for (int64_t i0 = 0; i0 < s.rp; i0 += kWidth) {
+        Vec totals = {};
+        for (int64_t j = 0; j < s.np; ++j) totals = totals + load(w.da + j * s.rp + i0);
+        for (int64_t i = 0; i < kWidth; ++i) {
+            const Vec added = broadcast(totals[i] * constant);
+            float *to = w.dx + (i0 + i) * s.dp;
+            for (int64_t d = 0; d < s.dp; d += kWidth) store(to + d, load(to + d) + added);
+        }
     }
 }
 

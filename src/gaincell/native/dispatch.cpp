@@ -114,14 +114,14 @@ void release() {
 }
 
 #if defined(GC_AMX)
-// Whether the processor has tiles of bytes, and the system lets this process use them.
+// Whether the processor has tiles of bytes and of bf16, and the system lets this process use them.
 bool tiles_allowed() {
 #if defined(GC_EMULATED_TILES)
     return true;
 #else
     unsigned a = 0, b = 0, c = 0, d = 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    const unsigned needed = 1u << 24 | 1u << 25;  // AMX-TILE, AMX-INT8
+    const unsigned needed = 1u << 22 | 1u << 24 | 1u << 25;  // AMX-BF16, AMX-TILE, AMX-INT8
     if ((d & needed) != needed) return false;
     constexpr long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     return syscall(SYS_arch_prctl, request, tile_data) == 0;

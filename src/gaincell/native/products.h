@@ -115,10 +115,13 @@ __attribute__((target("avx512bf16"))) void multiply_pairs_bf16(int64_t pairs, co
 const bool has_bf16 = (__builtin_cpu_init(), __builtin_cpu_supports("avx512bf16"));
 #endif
 
-// C[m][n] = sum over pairs k of a[m * row + k * step] times b[k * columns + n], see `multiply`.
+// C[m][n] = sum over pairs k of a[m * row + k * step] times b[k * columns + n], see `multiply`; in tiles where a is not transposed.
 template <class Put>
 inline void multiply_pairs(int64_t rows, int64_t columns, int64_t pairs, const int32_t *a, int64_t row, int64_t step,
                            const int32_t *b, Put put) {
+#if defined(GC_TILES)
+    if (step == 1) return multiply_tiles<float>(rows, columns, pairs / 16, a, 4 * row, b, put);
+#endif
     auto *wide = multiply_pairs_emulated<kWide>, *narrow = multiply_pairs_emulated<1>;
 #if defined(__AVX512F__)
     if (has_bf16) wide = multiply_pairs_bf16<kWide>, narrow = multiply_pairs_bf16<1>;
@@ -162,7 +165,7 @@ template <class Put>
 inline void multiply_bytes(int64_t rows, int64_t columns, int64_t quads, const int8_t *a, int64_t row,
                            const uint8_t *b, Put put) {
 #if defined(GC_TILES)
-    return multiply_tiles(rows, columns, (quads + 15) / 16, a, row, b, put);
+    return multiply_tiles<int32_t>(rows, columns, (quads + 15) / 16, a, row, b, put);
 #endif
     int64_t n0 = 0;
     for (; n0 + 64 <= columns; n0 += 64) multiply_bytes_panel<4>(rows, quads, a, row, b, columns, n0, put);

@@ -2,15 +2,18 @@
 // so that what is built on tiles can be tested on a processor that has none.
 #pragma once
 
+#include <type_traits>
+
 #include "vector.h"
 
-#if defined(__AMX_INT8__) && defined(__AVX512F__)
+#if defined(__AMX_INT8__) && defined(__AMX_BF16__) && defined(__AVX512F__)
 #define GC_TILES 1
 #define GC_TILE_LOAD(n, from, stride) _tile_loadd(n, from, stride)
 #define GC_TILE_STORE(n, to, stride) _tile_stored(n, to, stride)
 #define GC_TILE_ZERO(n) _tile_zero(n)
 #define GC_TILE_UNSIGNED(c, a, b) _tile_dpbsud(c, a, b)
 #define GC_TILE_PULSES(c, a, b) _tile_dpbusd(c, a, b)
+#define GC_TILE_BF16(c, a, b) _tile_dpbf16ps(c, a, b)
 #elif defined(GC_EMULATED_TILES) && defined(__AVX512F__)
 #define GC_TILES 1
 #define GC_TILE_LOAD(n, from, stride) emulated_load(n, from, stride)
@@ -18,6 +21,7 @@
 #define GC_TILE_ZERO(n) std::memset(emulated_tiles[n], 0, 1024)
 #define GC_TILE_UNSIGNED(c, a, b) (emulated_bytes<int8_t, uint8_t>(c, a, b))
 #define GC_TILE_PULSES(c, a, b) (emulated_bytes<uint8_t, int8_t>(c, a, b))
+#define GC_TILE_BF16(c, a, b) emulated_bf16(c, a, b)
 #endif
 
 #if defined(GC_TILES)
@@ -51,6 +55,25 @@ inline void emulated_bytes(int c, int a, int b) {
             int32_t sum = element<int32_t>(c, m, n);
             for (int64_t k = 0; k < 64; ++k)
                 sum += int32_t(element<A>(a, m, k)) * int32_t(element<B>(b, k / 4, 4 * n + k % 4));
+            std::memcpy(emulated_tiles[c] + 64 * m + 4 * n, &sum, 4);
+        }
+}
+
+// C[m][n] += sum_k a[m][k] b[k][n], pairs of bf16, in float32.
+inline void emulated_bf16(int c, int a, int b) {
+    const auto in_float = [](uint32_t bits) {
+        float x;
+        std::memcpy(&x, &bits, 4);
+        return x;
+    };
+    for (int64_t m = 0; m < 16; ++m)
+        for (int64_t n = 0; n < 16; ++n) {
+            float sum = element<float>(c, m, n);
+            for (int64_t k = 0; k < 16; ++k) {
+                const uint32_t left = element<uint32_t>(a, m, k), right = element<uint32_t>(b, k, n);
+                sum += in_float(left << 16) * in_float(right << 16);
+                sum += in_float(left & 0xffff0000u) * in_float(right & 0xffff0000u);
+            }
             std::memcpy(emulated_tiles[c] + 64 * m + 4 * n, &sum, 4);
         }
 }
@@ -91,7 +114,8 @@ inline void clear_tiles() {
     GC_TILE_ZERO(3);
 }
 
-inline void store_tiles(int32_t (*sums)[16][16]) {
+template <class Sum>
+inline void store_tiles(Sum (*sums)[16][16]) {
     GC_TILE_STORE(0, sums[0], 64);
     GC_TILE_STORE(1, sums[1], 64);
     GC_TILE_STORE(2, sums[2], 64);
@@ -99,36 +123,47 @@ inline void store_tiles(int32_t (*sums)[16][16]) {
     settle_memory();
 }
 
-// C[m][n] = sum over `steps` times 64 k of a [rows], signed, `stride` bytes apart, and b [steps][16][columns][4], unsigned, to be 0
-// beyond the sum's length; rows and columns are multiples of 16. `put(m, n, sum)` receives 16 neighbouring sums of row m.
-template <class Put>
-inline void multiply_tiles(int64_t rows, int64_t columns, int64_t steps, const int8_t *a, int64_t stride, const uint8_t *b,
-                           Put put) {
-    alignas(64) int32_t sums[4][16][16];  // above, above right, below, below right
+inline Vec summed(const int32_t *sums) { return to_floats(sums); }
+inline Vec summed(const float *sums) { return load(sums); }
+
+#define GC_TILE_PRODUCT(c, a, b)                      \
+    do {                                              \
+        if constexpr (std::is_same_v<Sum, int32_t>)   \
+            GC_TILE_UNSIGNED(c, a, b);                \
+        else                                          \
+            GC_TILE_BF16(c, a, b);                    \
+    } while (false)
+
+// C[m][n] = sum over `steps` times 64 bytes of a [rows], `stride` bytes apart, and b [steps][16][columns] of 4 bytes, to be 0 beyond
+// the sum's length; rows and columns are multiples of 16. Sums are int32_t of a's signed bytes and b's unsigned ones, or float of
+// pairs of bf16. `put(m, n, sum)` receives 16 neighbouring sums of row m.
+template <class Sum, class Put>
+inline void multiply_tiles(int64_t rows, int64_t columns, int64_t steps, const void *a, int64_t stride, const void *b, Put put) {
+    alignas(64) Sum sums[4][16][16];  // above, above right, below, below right
     for (int64_t m0 = 0; m0 < rows; m0 += 32)
         for (int64_t n0 = 0; n0 < columns; n0 += 32) {
             const bool below = m0 + 16 < rows, beside = n0 + 16 < columns;
             clear_tiles();
             for (int64_t step = 0; step < steps; ++step) {
-                const int8_t *left = a + m0 * stride + 64 * step;
-                const uint8_t *right = b + 4 * n0 + 64 * step * columns;
+                const char *left = static_cast<const char *>(a) + m0 * stride + 64 * step;
+                const char *right = static_cast<const char *>(b) + 4 * n0 + 64 * step * columns;
                 GC_TILE_LOAD(4, left, stride);
                 GC_TILE_LOAD(6, right, columns * 4);
-                GC_TILE_UNSIGNED(0, 4, 6);
+                GC_TILE_PRODUCT(0, 4, 6);
                 if (beside) {
                     GC_TILE_LOAD(7, right + 64, columns * 4);
-                    GC_TILE_UNSIGNED(1, 4, 7);
+                    GC_TILE_PRODUCT(1, 4, 7);
                 }
                 if (!below) continue;
                 GC_TILE_LOAD(5, left + 16 * stride, stride);
-                GC_TILE_UNSIGNED(2, 5, 6);
-                if (beside) GC_TILE_UNSIGNED(3, 5, 7);
+                GC_TILE_PRODUCT(2, 5, 6);
+                if (beside) GC_TILE_PRODUCT(3, 5, 7);
             }
             store_tiles(sums);
             for (int64_t part = 0; part < 4; ++part) {
                 if ((part / 2 && !below) || (part % 2 && !beside)) continue;
                 for (int64_t m = 0; m < 16; ++m)
-                    put(m0 + 16 * (part / 2) + m, n0 + 16 * (part % 2), to_floats(sums[part][m]));
+                    put(m0 + 16 * (part / 2) + m, n0 + 16 * (part % 2), summed(sums[part][m]));
             }
         }
 }
