@@ -5,9 +5,9 @@
 SmolLM2-135M on the paper's chip as `recipes/low-tokens.toml` makes it (paired rows, mixing, rank 14, blocks
 of 1024 tokens, one a step; the embedded text): steps of attention transfer and of distillation. Every
 measurement is a process of its own, whose checkout compiles its own kernel. Times are those of the processor,
-so that other work on the machine matters less. The first two steps of a process, in which its memory grows,
-are left out. A kept teacher's outputs are read from disk (`gaincell train --teacher-outputs`): every training
-of a text but the first.
+so that other work on the machine matters less. The first two steps of a process, in which its memory grows
+and torch compiles (`gaincell train --compile`), are left out. A kept teacher's outputs are read from disk
+(`gaincell train --teacher-outputs`): every training of a text but the first.
 """
 
 from __future__ import annotations
@@ -31,25 +31,28 @@ BEFORE = "9217be6"
 MODEL, RANK, BLOCK = "smollm2-135m", 14, 1024
 UNCOUNTED = 2
 NOW, EARLIER = "now", "before"
-WAYS: tuple[tuple[str, bool, str | None, bool], ...] = (
-    (EARLIER, False, None, False),
-    (EARLIER, True, None, False),
-    (NOW, False, "exact", False),
-    (NOW, True, "exact", False),
-    (NOW, True, "bf16", False),
-    (NOW, True, "bf16", True),
+COMPILED, KEPT = "compiled", "kept teacher"
+WAYS: tuple[tuple[str, bool, str | None, str], ...] = (
+    (EARLIER, False, None, ""),
+    (EARLIER, True, None, ""),
+    (NOW, False, "exact", ""),
+    (NOW, True, "exact", ""),
+    (NOW, True, "bf16", ""),
+    (NOW, True, "bf16", COMPILED),
+    (NOW, True, "bf16", KEPT),
 )
-"""Checkout, products of matrices in bfloat16 or not, gradient of the cells, kept teacher."""
+"""Checkout, products of matrices in bfloat16 or not, gradient of the cells, what else."""
 
 
-def called(checkout: str, bf16: bool, gradient: str | None, kept: bool) -> str:
+def called(checkout: str, bf16: bool, gradient: str | None, also: str) -> str:
     """What a way is called."""
     matrices = "bfloat16" if bf16 else "float32"
-    return f"{checkout}, {matrices}, gradient {gradient or 'exact'}{', kept teacher' if kept else ''}"
+    return f"{checkout}, {matrices}, gradient {gradient or 'exact'}{also and f', {also}'}"
 
 
-def measure(bf16: bool, gradient: str | None, kept: bool, steps: int) -> dict[str, float]:
+def measure(bf16: bool, gradient: str | None, also: str, steps: int) -> dict[str, float]:
     """Tokens a processor second of this process's own checkout, by the loss."""
+    kept = also == KEPT
     try:
         from gaincell.chips.design_file import load_design
     except ImportError:  # of an earlier commit
@@ -67,6 +70,13 @@ def measure(bf16: bool, gradient: str | None, kept: bool, steps: int) -> dict[st
     from gaincell.training.distillation import Distillation
     from gaincell.training.loop import TrainSettings, train
 
+    def prepared(model: Any) -> Any:
+        if also != COMPILED:
+            return model
+        from gaincell.training.compiled import compile_layers
+
+        return compile_layers(model)
+
     loaded = load_model(MODEL)
     tokens = token_stream(
         open_text("sample").training, loaded.tokenizer, (steps + UNCOUNTED) * (BLOCK + 1)
@@ -75,18 +85,19 @@ def measure(bf16: bool, gradient: str | None, kept: bool, steps: int) -> dict[st
     folder = tempfile.TemporaryDirectory()
     losses: dict[str, Any] = {
         "distillation": Distillation(
-            copy.deepcopy(loaded.model), 0.5, **({"kept": Path(folder.name)} if kept else {})
+            prepared(copy.deepcopy(loaded.model)), 0.5, **({"kept": Path(folder.name)} if kept else {})
         )
     }
     if not kept:
         losses["transfer"] = AttentionTransfer(
-            attach(copy.deepcopy(loaded.model), design, attention="softmax")
+            prepared(attach(copy.deepcopy(loaded.model), design, attention="softmax"))
         )
     model: Any = loaded.model
     attach(model, design, **({} if gradient is None else {"gradient": gradient}))
     pair_rows(model, blocks[:1, :-1])
     add_mixing(model)
     add_lora(model, RANK)
+    prepared(model)
     settings = TrainSettings(batch=1, micro_batch=1, bf16=bf16, divergence=1e9)
     found = {}
     for name, loss in losses.items():

@@ -266,5 +266,7 @@ def test_a_wrong_file_is_one_clear_line(tmp_path: Path, text: str, message: str)
 def test_an_unknown_name_gets_a_suggestion(tmp_path: Path) -> None:
     with pytest.raises(DesignError, match=r"no design 'leroux2052' \(did you mean 'leroux2025'\?\)"):
         load_design("leroux2052")
+    with pytest.raises(DesignError, match="no design '3'"):
+        load_design(3)  # type: ignore[arg-type]
     with pytest.raises(DesignError, match=r"or the path of a \.toml file"):
         load_design(tmp_path / "missing.toml")

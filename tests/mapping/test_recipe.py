@@ -221,7 +221,8 @@ def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
     first = run_recipe(control, open_text(text), tmp_path / "control")
     more = {"adapter": str(tmp_path / "control"), "adapter_stage": "software-distilled"}
     idle_arrays = ("paired", "mixing", "biases", "exponents", "array_normaliser")
-    changes = more | {"stage.more.attention": "softmax"} | dict.fromkeys(idle_arrays, False)
+    software = {f"stage.{name}.attention": "softmax" for name in ("more", "further")}
+    changes = more | software | dict.fromkeys(idle_arrays, False)
     recipe = miniature(load_recipe(paths["low-tokens-more"], changes=changes))
     recipe = replace(recipe, model=control.model, design=control.design, files={})
     run = run_recipe(recipe, open_text(text), tmp_path / "more", only="more")
@@ -244,7 +245,7 @@ def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
             changes | {"adapter_stage": "fine-tuned"},
             "no finished stage 'fine-tuned'; it has: software-distilled",
         ),
-        ({"stage.more.attention": "softmax"}, "a stage with softmax attention starts from an adapter_stage"),
+        (software, "a stage with softmax attention starts from an adapter_stage"),
     ):
         with pytest.raises(InputError, match=message):
             load_recipe(paths["low-tokens-more"], changes=bad)

@@ -82,7 +82,7 @@ def _complete(entries: dict[str, Any], where: str) -> Design:
 
 def _locate(source: str | os.PathLike[str]) -> Path:
     """The file of a design named by a user."""
-    name = os.fspath(source)
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else str(source)
     path = Path(name) if name.endswith(".toml") else SHIPPED / f"{name}.toml"
     if path.is_file() and (name.endswith(".toml") or name in list_designs()):
         return path
