@@ -78,15 +78,16 @@ class Fit:
 
 
 def points(
-    software: TasksResult,
-    trainings: Sequence[tuple[TrainedResult, TasksResult, TasksResult | None, TasksResult | None]],
+    trainings: Sequence[
+        tuple[TrainedResult, TasksResult, TasksResult, TasksResult | None, TasksResult | None]
+    ],
 ) -> list[TokenPoint]:
-    """From the result of the software model, and of every training its run.json, its result and those of the
-    software models trained on the same tokens by cross-entropy and by its own loss, if any (results of
-    `gaincell evaluate --tasks`).
+    """From run.json of every training, its result, that of the software model, and those of the software
+    models trained on the same tokens by cross-entropy and by its own loss, if any (results of `gaincell
+    evaluate --tasks`).
     """
     found = []
-    for run, result, other, same_loss in trainings:
+    for run, result, software, other, same_loss in trainings:
         perplexity, ratio = compared(result, software)
         continued = None if other is None else compared(result, other)[1]
         control = None if same_loss is None else compared(same_loss, software)[1]

@@ -56,7 +56,7 @@ HALF = float(stats.norm.ppf(0.975))
 @dataclass(frozen=True)
 class Training:
     """One folder of `TOKENS`: run.json, tasks.json, results of the software model on the same tokens by name,
-    and that of the software model as pretrained.
+    and that of the software model as pretrained, with the same type of weights.
     """
 
     run: TrainedResult
@@ -71,19 +71,15 @@ class Training:
 
 def trainings(chip: Path) -> list[Training]:
     """Of one folder CHIP, by tokens."""
-    alike = chip / "software.json"
-    software = read(
-        alike if alike.is_file() else RESULTS / "evaluation/tasks/smollm2-software.json", TasksResult
-    )
-    return [
-        Training(
-            read(place, TrainedResult),
-            read(place / "tasks.json", TasksResult),
-            {path.stem: read(path, TasksResult) for path in sorted(place.glob("software-*.json"))},
-            software,
-        )
-        for place in sorted(chip.glob("*/"), key=lambda place: int(place.name))
-    ]
+    usual = RESULTS / "evaluation/tasks/smollm2-software.json"
+    known = [read(path, TasksResult) for path in (usual, *chip.glob("software.json"))]
+    software = {one.dtype: one for one in known}
+    found = []
+    for place in sorted(chip.glob("*/"), key=lambda place: int(place.name)):
+        tasks = read(place / "tasks.json", TasksResult)
+        controls = {path.stem: read(path, TasksResult) for path in sorted(place.glob("software-*.json"))}
+        found.append(Training(read(place, TrainedResult), tasks, controls, software[tasks.dtype]))
+    return found
 
 
 def recipe_of(run: TrainedResult) -> Recipe:

@@ -55,8 +55,9 @@ def token_points(chip: str) -> list[token_curve.TokenPoint]:
     """The trainings of SmolLM2-135M on a chip."""
     known = tokens_page.trainings(tokens_page.TOKENS / chip)
     controls = ("software-continued", "software-distilled")
-    found = [(one.run, one.tasks, *(one.controls.get(name) for name in controls)) for one in known]
-    return token_curve.points(known[0].software, found) if known else []
+    return token_curve.points(
+        [(one.run, one.tasks, one.software, *(one.controls.get(name) for name in controls)) for one in known]
+    )
 
 
 def control_sentence(chip: str) -> str:
