@@ -15,10 +15,8 @@ from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
-from tests.drawing import blank_figures
 from tests.site.browser import CHROMIUM, DRIVER, MISSING, Browser, axe_violations, browser
 from tests.site.colours import channels, contrast
-from tests.tiers import slow
 from typer.testing import CliRunner
 
 from gaincell.cli import app
@@ -124,19 +122,12 @@ def made(*files: Path, **changes: Any) -> str:
 
 
 @cache
-def two_of_every_kind() -> list[Path]:
-    kinds: dict[tuple[str, ...], list[Path]] = {}
+def one_of_every_kind() -> list[Path]:
+    kinds: dict[tuple[str, ...], Path] = {}
     for file in RESULTS:
         result = load(file, file.stem)
-        kinds.setdefault(tuple(s.id for s in SECTIONS if s.wanted(result)), []).append(file)
-    return [file for files in kinds.values() for file in files[:2]]
-
-
-@pytest.fixture(scope="module")
-def whole() -> str:
-    """A page of two results of every kind, whose figures are blank."""
-    with blank_figures():
-        return made(*two_of_every_kind())
+        kinds.setdefault(tuple(s.id for s in SECTIONS if s.wanted(result)), file)
+    return list(kinds.values())
 
 
 def says_where_it_is_from(page: Checked, file: Path) -> bool:
@@ -146,13 +137,17 @@ def says_where_it_is_from(page: Checked, file: Path) -> bool:
 
 
 @pytest.mark.usefixtures("blank_figures")
-@pytest.mark.parametrize(
-    "file",
-    [file if file.stem in ("tiny", "ablation") else slow(file) for file in RESULTS],
-    ids=lambda file: "/".join(file.parts[-3:]),
-)
-def test_every_result_has_a_page(file: Path) -> None:
+@pytest.mark.parametrize("name", ["tiny", "evaluation/ablation"])
+def test_a_result_has_a_page(name: str) -> None:
+    file = ROOT / "docs" / "results" / f"{name}.json"
     assert says_where_it_is_from(check(made(file)), file)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("blank_figures")
+def test_every_kind_of_result_has_a_page() -> None:
+    for file in one_of_every_kind():
+        assert says_where_it_is_from(check(made(file)), file)
 
 
 def test_results_with_pages_of_their_own_are_refused_by_name() -> None:
@@ -161,25 +156,23 @@ def test_results_with_pages_of_their_own_are_refused_by_name() -> None:
 
 
 @pytest.mark.slow
-def test_all_kinds_of_results_on_one_page(whole: str) -> None:
-    found = check(whole)
+def test_all_results_have_one_page_that_is_themed_safe_and_not_too_large() -> None:
+    html = made(*RESULTS)
+    found = check(html)
+    assert len(html.encode()) < LARGEST
+    assert COLOUR.findall(html) == []
     assert "Mean pulse φ(S), in longest ones (simulated)" in found.text
-    assert all(says_where_it_is_from(found, file) for file in two_of_every_kind())
-    style = whole.partition("<style>")[2].partition("</style>")[0]
-    script = whole.partition("<script>")[2].partition("</script>")[0]
+    assert all(says_where_it_is_from(found, file) for file in RESULTS)
+    style = html.partition("<style>")[2].partition("</style>")[0]
+    script = html.partition("<script>")[2].partition("</script>")[0]
     assert "url(" not in style
     assert "@import" not in style
     for word in ("fetch(", "XMLHttpRequest", "WebSocket", "import(", "innerHTML", "eval("):
         assert word not in script
-    assert "default-src 'none'" in whole
-
-
-@pytest.mark.slow
-def test_a_page_of_all_results_is_themed_and_not_too_large() -> None:
-    html = made(*RESULTS)
-    check(html)
-    assert len(html.encode()) < LARGEST
-    assert COLOUR.findall(html) == []
+    assert "default-src 'none'" in html
+    shown = set(re.findall(r'<section id="([a-z-]+)"', html))
+    without = {"timeline", "waveforms", "trace", "device", "codesign", "evaluation"}
+    assert shown == {section.id for section in SECTIONS} - without | {"summary", "provenance"}
 
 
 def test_figures_are_drawn_in_the_colours_of_the_page() -> None:
@@ -224,11 +217,7 @@ def test_a_figure_has_the_numbers_of_its_lines() -> None:
     assert "<details" not in picture("Two panels", figure, kind="simulated", numbers=())
 
 
-@pytest.mark.slow
-def test_sections_appear_only_where_a_result_holds_them(whole: str) -> None:
-    shown = set(re.findall(r'<section id="([a-z-]+)"', whole))
-    without = {"timeline", "waveforms", "trace", "device", "codesign", "evaluation"}
-    assert shown == {section.id for section in SECTIONS} - without | {"summary", "provenance"}
+def test_sections_appear_only_where_a_result_holds_them() -> None:
     chips = made(ROOT / "docs" / "results" / "evaluation" / "chips-5.json")
     assert set(re.findall(r'<section id="([a-z-]+)"', chips)) == {"summary", "chips", "provenance"}
 
