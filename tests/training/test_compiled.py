@@ -1,0 +1,58 @@
+"""Compiled layers: what is compiled, and that a training learns the same."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from typing import Any
+
+import pytest
+import torch
+
+from gaincell.errors import InputError
+from gaincell.integrations.hf.models import load_model
+from gaincell.training.compiled import compile_layers
+from gaincell.training.distillation import Distillation
+from gaincell.training.loop import TrainSettings, train
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch, as it compiles
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_layers_learn_the_same() -> None:
+    """All but attention is compiled, in model and teacher; losses differ by rounding alone."""
+    teacher: Any = load_model("tiny").model
+    blocks = torch.randint(0, 4000, (4, 65), generator=torch.Generator().manual_seed(0))
+    settings = TrainSettings(batch=1, micro_batch=1, bf16=False, warmup_steps=0, learning_rate=1e-3)
+    losses: dict[bool, list[float]] = {}
+    for compiled in (False, True):
+        model, tutor = copy.deepcopy(teacher), copy.deepcopy(teacher)
+        torch._dynamo.utils.counters.clear()
+        if compiled:
+            compile_layers(model)
+            compile_layers(tutor)
+        found = losses[compiled] = []
+        train(model, blocks, settings, loss_of=Distillation(tutor, 0.5, states=1.0), progress=noting(found))
+        assert (torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0) == compiled
+    layer = model.model.layers[0]
+    assert layer.mlp._compiled_call_impl is not None
+    assert layer.input_layernorm._compiled_call_impl is not None
+    assert layer.self_attn._compiled_call_impl is None
+    assert losses[True] == pytest.approx(losses[False], rel=1e-5)
+    assert losses[True][0] != losses[True][-1]
+
+
+def noting(losses: list[float]) -> Any:
+    def progress(done: int, total: int, values: dict[str, float]) -> None:
+        losses.append(next(iter(values.values())))
+
+    return progress
+
+
+def test_without_a_compiler_nothing_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler(*_: Any) -> None:
+        raise RuntimeError("InvalidCxxCompiler: no working C++ compiler found\nmore")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    with pytest.raises(InputError, match=r"not work here \(Inv.* found\): it needs a C\+\+ comp"):
+        compile_layers(load_model("tiny").model)
