@@ -148,9 +148,9 @@ def of_retrieval(arrays: RepetitionResult, software: RepetitionResult) -> str:
 PAGE = """# Which circuit to change next
 
 {model} on `{design}`, converted by `recipes/low-tokens-fitted.toml`, which adds paired rows and more to the
-paper's mapping ([training.md](training.md#what-a-recipe-can-add-to-the-mapping)); simulated; nothing on this
-page is trained again. It answers a circuit designer's question: which constraint of the chip costs the
-converted model how much, and where.
+paper's mapping ([training.md](training.md#what-a-recipe-can-add-to-the-mapping)); the shipped adapter was
+trained on from there. Simulated; nothing on this page is trained again. It answers a circuit designer's
+question: which constraint of the chip costs the converted model how much, and where.
 
 Written by `docs/why_page.py` from `docs/results/why`. RUN is what the recipe writes:
 

@@ -69,7 +69,7 @@ def test_a_software_model_that_gains_is_shown_without_a_law() -> None:
 def test_tokens_are_those_of_the_stage_that_was_scored() -> None:
     run = read(ROOT / "adapters" / "smollm2-135m", TrainedResult)
     stage = run.saved_stage
-    named = (("software-continued", 5), ("fine-tuned", 7))
+    named = (("software-continued", 5), (stage.name, 7))
     run = replace(
         run, stages=tuple(replace(stage, name=name, training_tokens=tokens) for name, tokens in named)
     )
