@@ -80,7 +80,8 @@ class BuildNative(build_ext):
         with tempfile.TemporaryDirectory() as folder:
             source = os.path.join(folder, "probe.cpp")
             with open(source, "w") as file:
-                file.write("#include <immintrin.h>\nvoid probe() { _tile_dpbsud(0, 1, 2); }\n")
+                file.write("#include <immintrin.h>\n")
+                file.write("void probe() { _tile_dpbsud(0, 1, 2); _tile_dpbf16ps(0, 1, 2); }\n")
             try:
                 self.compiler.compile([source], output_dir=folder, extra_postargs=flags)
             except CompileError:

@@ -62,6 +62,7 @@ def adapter_card(folder: Path) -> str:
         scored=scored,
     )
     about = Run(folder).hardware
+    begun = (f", from {key} ({n[:12]})" for key, n in made.inputs.items() if key.startswith("adapter "))
     return f"""{head}
 # {folder.name}: {base} on {tokens_page.mapping(run)}, `{chip}`
 
@@ -85,7 +86,7 @@ under Training, in the same shares. Other mixtures give other perplexities, for 
 
 {texts(run.recipe, own_tokens(run))}
 
-Sources: THIRD_PARTY.md. Made by `{made.command}`, {made.date[:10]}, commit {(made.commit or "")[:12]}.
+Sources: THIRD_PARTY.md. Made by `{made.command}`, {made.date[:10]}, commit {(made.commit or "")[:12]}{next(begun, "")}.
 
 ## Intended use
 
@@ -188,7 +189,7 @@ def last_part(run: TrainedResult, tokens: float) -> str:
     own = own_tokens(run)
     if own == tokens:
         return f"They are of `recipes/{run.recipe}`"
-    return f"docs/experiments.md describes the first {tokens - own:,.0f}; the last {own:,} are of `recipes/{run.recipe}`"
+    return f"The first {tokens - own:,.0f} came from earlier trainings (docs/training.md); the last {own:,} are of `recipes/{run.recipe}`"
 
 
 def own_tokens(run: TrainedResult) -> int:

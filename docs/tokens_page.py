@@ -19,6 +19,7 @@ from reproduction_circuits import RESULTS
 from scipy import stats
 from token_curve import COLUMN, compared, tokens_of
 
+from gaincell.errors import RunError
 from gaincell.mapping.recipe import Recipe, StageRecipe
 from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports.comparison import cited_rows
@@ -78,6 +79,11 @@ def trainings(chip: Path) -> list[Training]:
     for place in sorted(chip.glob("*/"), key=lambda place: int(place.name)):
         tasks = read(place / "tasks.json", TasksResult)
         controls = {path.stem: read(path, TasksResult) for path in sorted(place.glob("software-*.json"))}
+        wanted = {one.dtype for one in (tasks, *controls.values())}
+        if len(wanted) > 1 or not wanted <= software.keys():
+            raise RunError(
+                f"{place}: scored in {wanted}, the software model in {software.keys()}; score alike"
+            )
         found.append(Training(read(place, TrainedResult), tasks, controls, software[tasks.dtype]))
     return found
 

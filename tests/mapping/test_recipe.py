@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from tests.drawing import blank_figures
 from tests.micro import micro_design, write_micro
 from tests.tiers import slow
+from transformers import PreTrainedModel
 
 from gaincell.chips.design_file import load_design
 from gaincell.cli import main
@@ -212,6 +213,20 @@ def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
         own = recipe.tokens_of(recipe.stage(run.saved))
         assert run.saved_stage.training_tokens == before.training_tokens + own
     assert not list((tmp_path / "out").rglob("*.checkpoint*"))
+
+
+def test_compiled_trainings_compile_models_and_teachers(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control, the linear model and its teacher; no pretraining."""
+    compiled: list[PreTrainedModel] = []
+    for module in ("recipe_models", "run_recipe"):
+        monkeypatch.setattr(f"gaincell.mapping.{module}.compile_layers", compiled.append)
+    command = ["train", str(write(tmp_path)), "--text", str(texts), "--out", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as done:
+        main([*command, "--only", "linear", "--compile"])
+    assert not done.value.code
+    assert [bool(attached_layers(model)) for model in compiled] == [False, True, False]
 
 
 def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def test_compiled_layers_learn_the_same() -> None:
     blocks = torch.randint(0, 4000, (4, 65), generator=torch.Generator().manual_seed(0))
     settings = TrainSettings(batch=1, micro_batch=1, bf16=False, warmup_steps=0, learning_rate=1e-3)
     losses: dict[bool, list[float]] = {}
+    torch.compiler.reset()
     for compiled in (False, True):
         model, tutor = copy.deepcopy(teacher), copy.deepcopy(teacher)
         torch._dynamo.utils.counters.clear()

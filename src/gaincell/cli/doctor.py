@@ -20,7 +20,7 @@ from gaincell.errors import InputError
 
 app = typer.Typer()
 
-FLAGS = {"avx2": "avx2", "avx512": "avx512_vnni", "amx": "amx_int8"}
+FLAGS = {"avx2": "avx2", "avx512": "avx512_vnni", "amx": "amx_bf16"}
 """Level of the compiled kernel -> the flag of /proc/cpuinfo that stands for it."""
 
 

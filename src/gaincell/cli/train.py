@@ -79,6 +79,8 @@ def train(
 
     plan = load_recipe(recipe, design, parse_overrides(changes or ()))
     chosen = plan.stages if only is None else plan.needed_by(only)
+    trains = any(stage.task == "train" for stage in chosen)
+    check_needed(context, ("--compile",), "a stage that trains", trains)
     keeps = any(stage.loss == "distillation" and not stage.states and not stage.outputs for stage in chosen)
     check_needed(context, ("--teacher-outputs",), "a stage of distillation without states and outputs", keeps)
     if dry_run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from gaincell.errors import InputError, RunError
+from gaincell.errors import InputError, ModelError, RunError
 from gaincell.files import write_atomic
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.checkpoint import load_for_training, read_state
@@ -155,7 +156,8 @@ class RecipeModels(Engine):
         if self.recipe.weights == "bfloat16":
             teacher = _in_bfloat16(teacher)
         if self.compiled:
-            compile_layers(teacher)
+            with suppress(ModelError):  # a teacher need not fit gain cells
+                compile_layers(teacher)
         if stage.loss == "distillation":
             return Distillation(teacher, stage.weight, stage.states, stage.outputs, self.teacher_outputs)
         attach(teacher, self.recipe.design, attention="softmax")

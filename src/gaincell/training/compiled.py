@@ -1,8 +1,8 @@
 """What the layers of a model have beside their attention, compiled: norms and feed-forward networks.
 
 torch.compile joins what stands between two products of matrices into one pass over memory. What each
-operation by itself rounds to the type of its result stays in float32 there; otherwise nothing changes. The
-attention is never compiled: its kernels are those of `ops/`.
+operation by itself rounds to the type of its result stays in float32 there, and sums may be taken in another
+order; otherwise nothing changes. The attention is never compiled: its kernels are those of `ops/`.
 
 Not modelled: by how much it is faster, which depends on the machine; a training says how fast it is.
 """
@@ -24,8 +24,9 @@ def compile_layers(model: PreTrainedModel) -> PreTrainedModel:
     try:
         torch.compile(torch.neg)(torch.zeros(2, device=model.device))
     except Exception as error:  # compilers fail in ways of their own
+        said = [type(error).__name__, *str(error).splitlines()][:2][-1]
         raise InputError(
-            f"torch.compile does not work here ({str(error).splitlines()[0]}): it needs a C++ compiler, and "
+            f"torch.compile does not work here ({said}): it needs a C++ compiler with Python's headers, and "
             "triton for a GPU; leave out --compile"
         ) from error
     for name in attention_modules(model):

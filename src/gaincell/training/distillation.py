@@ -331,4 +331,5 @@ def _made_as(teacher: nn.Module) -> str:
     config: Any = getattr(teacher, "config", None)
     stated = {} if config is None else {**config.to_dict(), "_name_or_path": None}  # wherever it was read
     chips = [m.design.hash for m in teacher.modules() if isinstance(m, GainCellAttention)]
-    return json.dumps([stated, chips], sort_keys=True, default=str)
+    compiled = [True for m in teacher.modules() if m._compiled_call_impl is not None][:1]
+    return json.dumps([stated, chips, *compiled], sort_keys=True, default=str)
