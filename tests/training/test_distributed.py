@@ -65,7 +65,7 @@ if PartialState().num_processes == 2:
     else:
         raise AssertionError("three pieces were shared by two")
 """
-TWO = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29517"]
+TWO = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]  # on a free port
 RECIPE = """
 model = "{model}"
 design = "{design}"
@@ -98,10 +98,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
+def trained(folder: Path) -> dict[str, tuple[Path, str]]:
     """What one process and two, by torchrun, write and print: first `gaincell train`, then `JOB`."""
-    folder = tmp_path_factory.mktemp("distributed")
     model, text = write_micro(folder)
     micro_design().save(folder / "chip.toml")
     recipe, job = folder / "mini.toml", folder / "job.py"
@@ -126,8 +124,9 @@ def launch(arguments: list[str]) -> str:
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(trained: dict[str, tuple[Path, str]]) -> None:
-    folders = [folder for folder, _ in trained.values()]
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    made = trained(tmp_path)
+    folders = [folder for folder, _ in made.values()]
     for name, tolerance in (("float64", 1e-9), ("float32", 1e-3), ("states", 1e-9), ("dropout", 1e-9)):
         one, two = (load_file(folder / name) for folder in folders)
         assert one.keys() == two.keys()
@@ -141,13 +140,13 @@ def test_two_processes_equal_one(trained: dict[str, tuple[Path, str]]) -> None:
     for name in ("float64", "float32"):
         logs = [(folder / f"{name}.jsonl").read_text().splitlines() for folder in folders]
         assert len(logs[0]) == len(logs[1]) == 8
+    check_command(made)
 
 
-@pytest.mark.slow
-def test_the_command_in_two_processes(trained: dict[str, tuple[Path, str]]) -> None:
-    for _, printed in trained.values():
+def check_command(made: dict[str, tuple[Path, str]]) -> None:
+    for _, printed in made.values():
         assert printed.count("recipe mini.toml") == 1
-    runs = [folder / "run" for folder, _ in trained.values()]
+    runs = [folder / "run" for folder, _ in made.values()]
     one, two = (load_file(run / "stages" / "fine-tuned.safetensors") for run in runs)
     assert one.keys() == two.keys()
     for key in one:
