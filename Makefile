@@ -1,4 +1,4 @@
-# demo   the main job on the embedded model          test   the test suite, default tier: about five minutes on 2 cores
+# demo   the main job on the embedded model          test   the test suite, default tier: about four minutes on 2 cores
 # slow   the tests that take about a second or more, minutes on 2 cores; before a merge both tiers pass
 # bench  the benchmarks                              lint   style, types, direction of imports
 # nightly  a thousand bad inputs, random calls of the compiled kernel, runs that are killed, every example of every
