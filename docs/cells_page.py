@@ -37,7 +37,7 @@ ORDER = ("linear", "polynomial", "x3", "x5", "sigmoid", "exponential", "compress
 HEAD = """
 # Cells of the literature
 
-This page compares gain cells from the literature as cells of the same chip. `docs/readme.py` writes it
+This page compares gain cells from the literature, each used in the same chip. `docs/readme.py` writes it
 from `docs/results/cells/` (`python recipes/cells.py`) and `docs/data/cells.toml`. Retention and density
 are **cited**; deviation, tokens and refresh are computed from the designs; perplexities are
 **simulated**. `gaincell design show NAME` shows a design with all its sources.
@@ -52,7 +52,7 @@ EXPLANATION = """
   V_offset, in % of the same span. A linear cell has 0 in both columns.
 * *Linear*, *unadapted* and *adapted* are perplexities of `{model}` on the evaluation part of {text},
   {protocol}; ± is the standard error over blocks. *Linear* is the shipped linear hardware version on
-  this chip with the ideal cell. For *unadapted*, only the cell is exchanged. For *adapted*, gains and
+  this chip with the ideal cell. For *unadapted*, only the cell is replaced. For *adapted*, gains and
   offsets are then set in closed form on {calibration:,.0f} tokens of training text. The
   {model_layers:.0f} layers of the model set its token period, {model_period:.0f} ns. Nothing is
   refreshed.
@@ -64,8 +64,8 @@ REPORTED = """
 ## What is reported
 
 Papers call *retention* the time for which a stored level can still be read. Our designs use it as the
-time constant τ of an exponential decay, which understates the retention. Values in bold are used by a
-design.
+time constant τ of an exponential decay, which understates the retention. Designs use the
+values in bold.
 """
 PATHS = "What writes and reads each cell, and where its current curve comes from:"
 REFERENCES = (
@@ -76,9 +76,9 @@ ADAPTATION = """
 
 Here `{model}` is adapted to the cells of the paper and its supplement, to a cell known only by a table,
 and to the all-oxide cells (simulated). The published iteration and the closed form use the same fixed
-batch of {calibration:,.0f} tokens of training text. The figure shows the perplexity of that batch at
-every iteration. The tables show the perplexity of the evaluation part of {text}, {protocol}. The
-residual is the largest of all stages, in standard deviations of the target.
+batch of {calibration:,.0f} tokens of training text. The figure shows the perplexity on that batch at
+every iteration. The tables show the perplexity on the evaluation part of {text}, {protocol}. The
+residual is the largest over all stages, in standard deviations of the target.
 
 ![Perplexity at every iteration of the published adaptation, all cells](figures/adaptation-cells.png)
 """

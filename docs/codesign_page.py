@@ -36,29 +36,29 @@ HEADINGS = (
     "energy",
 )
 TITLE = "Circuits learned with the model"
-BEFORE = """S_sat, O_sat and the levels of query drivers and write DACs, learned by gradients together with
-the model (`gaincell codesign`, `src/gaincell/training/codesign.py`), against the fixed chip: the same
-model, adapted to its chip and then trained on the same blocks with the same schedule, {steps} steps
-of {tokens} tokens. One pair of saturations and one set of levels for the whole chip; a learned
-write DAC keeps a code that stores no signal. Of an odd number of evenly spaced levels one is
-V_offset already; of an even number, as the paper's 8, none is: "zero code, not learned" has it by
-spacing the levels of either side evenly, with one more above V_offset than below unless the table
-says otherwise. (`recipes/codesign.py`)"""
-AFTER = """What it says: where codes are few the saturations are worth learning. Both come out smaller than
-the chip's, O_sat most: with few codes of the counter resolution is worth more than head room.
-Levels are not: with a zero code kept, learned or not and on either side, the coarse chip is no
-better than with even levels and rather a little worse after the same training, even where it
-starts better; learning moved them little, and its gradient does not see signals change sides. At
-the paper's numbers of levels no difference leaves its interval. A training this short finds a
-direction, not the optimum; another order of its text would shift every number a little, which the
-intervals do not hold; and of this many intervals one in twenty misses by chance.
+BEFORE = """S_sat, O_sat and the levels of query drivers and write DACs are learned by gradients together
+with the model (`gaincell codesign`, `src/gaincell/training/codesign.py`) and compared with the fixed
+chip: the same model, adapted to its chip and then trained on the same blocks with the same schedule,
+{steps} steps of {tokens} tokens. The whole chip has one pair of saturations and one set of levels; a
+learned write DAC keeps a code that stores no signal. Of an odd number of evenly spaced levels one is
+V_offset already; of an even number, such as the paper's 8, none is. The chip "zero code, not learned"
+has one: the levels of either side are evenly spaced, with one more above V_offset than below unless
+the table says otherwise. (`recipes/codesign.py`)"""
+AFTER = """Where codes are few, the saturations are worth learning. Both come out smaller than the chip's,
+O_sat most: with few counter codes, resolution is worth more than headroom. Levels are not worth
+learning: with a zero code kept, learned or not and on either side, the coarse chip is no better than
+with even levels, and rather a little worse after the same training, even where it starts better.
+Learning moved the levels little, and its gradient does not see signals change sides. At the paper's
+numbers of levels no difference is significant. A training this short finds a direction, not the
+optimum; another order of its text would shift every number a little, which the intervals do not
+include; and one in twenty of these intervals misses by chance.
 
-Ratios are of the trained perplexities, on the same blocks of text, with intervals of 95 % (Student,
-over blocks); they hold this text and this training fixed and say nothing about other texts or
-longer trainings. S_sat and O_sat: learned, over the fixed chip's; energy: bottom-up, of all
-attention and one token, with each chip's own activity; references and clock of uneven levels are
-not in it. What the gradients are, and what they do not see:
-`src/gaincell/ops/gain_cell_attention/learned.py`, `src/gaincell/circuits/levels.py`. Simulated;
+Ratios are of the trained perplexities, on the same blocks of text, with 95 % intervals (Student, over
+blocks); they hold this text and this training fixed and say nothing about other texts or longer
+trainings. S_sat and O_sat are relative to those of the fixed chip. Energy is bottom-up, for all the
+attention of one token, with each chip's own activity and without references and clock of uneven
+levels. What the gradients are, and what they do not see:
+`src/gaincell/ops/gain_cell_attention/learned.py`, `src/gaincell/circuits/levels.py`. Simulated on
 nominal chips, without noise and mismatch."""
 FIGURE = "sweep-codesign-levels.png"
 
@@ -150,7 +150,7 @@ def answers(result: CodesignComparison) -> list[str]:
 def _percent(ratio: float, low: float, high: float) -> str:
     """A ratio as a change, and whether its interval leaves out none at all."""
     change = f"{100 * (ratio - 1):+.1f} % ({100 * (low - 1):+.1f} to {100 * (high - 1):+.1f})"
-    return change if low > 1 or high < 1 else f"{change}, no difference that shows"
+    return change if low > 1 or high < 1 else f"{change}, not significant"
 
 
 def _change(point: LearnedChip, saturation: Callable[[Circuits], float]) -> str:

@@ -25,7 +25,7 @@ def bands(results: Mapping[str, CostResult]) -> Rows:
             rows.append([f"{name}, write by SPICE ({DACS[dac]})", *_factors(written, found)])
     names = {line.name: line.band for line in found}
     headings = ("bottom-up over cited", *(f"{name}, {band:g}×" for name, band in names.items()))
-    return Rows("Bands", headings, rows, "NO: outside the band that stands in the heading.")
+    return Rows("Bands", headings, rows, "NO: outside the band given in the heading.")
 
 
 def sparsity(results: Mapping[str, CostResult]) -> Rows:
@@ -59,7 +59,7 @@ def sparsity(results: Mapping[str, CostResult]) -> Rows:
 
 
 def real_text(assumed: CostResult, measured: Mapping[str, CostResult]) -> str:
-    """What measured activities make of both dot products, and whether each is inside its band."""
+    """How measured activities change both dot products, and whether each is inside its band."""
     parts = []
     for title in ("first dot product", "second dot product"):
         before, *lines = (
@@ -72,9 +72,9 @@ def real_text(assumed: CostResult, measured: Mapping[str, CostResult]) -> str:
         ]
         parts.append(f"{title}, {_place(before)} its band before: × {', '.join(found)}")
     return (
-        "* What the activity of real text makes of an estimate with assumed activity (every code equally "
-        f"likely): {'; '.join(parts)}. The paper does not state the activity behind its two numbers: "
-        "closeness here is no validation.\n"
+        "* Effect of the activity of real text on an estimate with assumed activity (every code equally "
+        f"likely): {'; '.join(parts)}. The paper does not state the activity behind its two numbers, so "
+        "agreement here is no validation.\n"
     )
 
 

@@ -452,8 +452,8 @@ def threads_section(bench: Mapping[str, Any]) -> str:
     """What `python -m benchmarks.threads` found."""
     rows = [(part, f"{gain:.2f}") for part, gain in bench["gain_of_two_threads"].items()]
     caption = (
-        f"Decoding: of eight sequences. With a process on each of {bench['cores']} cores the forward pass "
-        f"takes {bench['process_on_every_core']:.2f} times as long as in a process that is alone, and "
+        f"Decoding: of eight sequences. With a process on each of {bench['cores']} cores, the forward pass "
+        f"takes {bench['process_on_every_core']:.2f} times as long as in one that runs alone, and "
         f"{bench['threads_beyond_the_cores']:.2f} times where each has as many threads as there are cores. "
         f"Measured, {bench['provenance']['hardware']['cpu']}; {bench['provenance']['protocol']}."
     )
@@ -561,7 +561,7 @@ def memory_table(bench: Mapping[str, Any]) -> str:
         limit = "–" if step == "nothing" else f"{bench['limit_bytes'] / gib:.2f}"
         lines.append([title, f"{peak / gib:.2f}", limit, *computed])
     made = f"{bench['tokens']} tokens of text; {bench['provenance']['protocol']}"
-    stated = "The limit is 1.25 times the weights and 1.5 GiB."
+    stated = "The limit is 1.25 times the weights plus 1.5 GiB."
     return Rows("", head, lines, f"Peak resident size; {made}. {stated}").markdown()
 
 

@@ -177,7 +177,7 @@ def separated() -> str:
             ("", ", so its neutral start shows how discarded gains are recovered")
             if cell < SMALL
             else (
-                f"; this model falls without discarded gains too. The adaptation from the trained start leaves × {left:.3f}",
+                f"; this model degrades even with its gains kept. The adaptation from the trained start leaves × {left:.3f}",
                 "",
             )
         )
@@ -257,7 +257,7 @@ def energies() -> str:
     """Fig. 5e, and whose activity the last column has."""
     source = read(RESULTS / "costs" / "cost-smollm2-135m.json", CostResult).activity.source
     on = tokens_page.mapping(read(ROOT / "adapters" / "smollm2-135m", TrainedResult))
-    return f"{energy()}\n\nThe last column has the activity of `adapters/smollm2-135m`, {on}, measured on {source}."
+    return f"{energy()}\n\nThe last column uses the activity of `adapters/smollm2-135m`, {on}, measured on {source}."
 
 
 def baseline() -> str:
@@ -307,7 +307,7 @@ def quality() -> list[str]:
         tuned, other = found["fine-tuned"], found["software-continued-more"]
         words.append(
             f"{title}: × {tuned.ratio_to_software:.2f} after {counted(tuned.training_tokens)} tokens, "
-            f"the softmax model trained on them by cross-entropy × {other.ratio_to_software:.2f}"
+            f"the softmax model by cross-entropy on the same tokens × {other.ratio_to_software:.2f}"
         )
     goal, ends = tokens_page.table_1()[tokens_page.TUNED], tokens_page.ends()
     reached = [title for title, end in ends.items() if end.ratio <= goal]
@@ -321,7 +321,7 @@ def quality() -> list[str]:
         f"{title}: × {end.ratio:.2f} after {counted(end.tokens)} tokens" for title, end in ends.items()
     )
     return [
-        f"relative to the pretrained software model. On WikiText-2: {own}. On held-out text like that of the training, arrays that learned from a teacher: {'; '.join(words)} (s)",
+        f"relative to the pretrained software model. On WikiText-2: {own}. On held-out text like the training text, arrays trained with a teacher: {'; '.join(words)} (s)",
         f"{verdict}; no verdict on `tiny`, which is measured on another text",
     ]
 
@@ -382,7 +382,7 @@ def negative() -> str:
         f"A short fine-tuning after the adaptation {'makes `tiny` better' if high < 1 else 'makes `tiny` worse' if low > 1 else 'makes `tiny` neither better nor worse'}: "
         f"{readable(before)} before, {readable(after)} after {tiny.text.training_tokens:,} tokens, × {tuned:.4f} ({low:.4f} to {high:.4f}, 95 %, the same blocks) (s).",
         f"From scratch, the nonlinear model ends at {readable(table['nonlinear-scratch'])}, the softmax model at {readable(table['software-scratch'])}, both without "
-        f"enough tokens; training straight from software gives {straight:.2f} times the perplexity of the way over the linear model, one training each, so which way is better is not shown (s).",
+        f"enough tokens; training straight from software gives {straight:.2f} times the perplexity of training via the linear model, one training each, so which way is better is not shown (s).",
         f"Energies outside the band stated beforehand, ours over the paper's: {outside()} (s over c).",
         f"Adaptation does not undo an exponential or a saturated cell: perplexity stays {left[0]:.1f} and {left[1]:.1f} times that of the linear model (s).",
         "With the linear layers on an H100, attention in gain cells lowers the energy of a whole model at batch 1 only by a factor of "

@@ -47,7 +47,7 @@ def cell() -> str:
                 f"{theirs:.1f} µA (curve c, its unit assumed)",
                 f"{ours:.1f} µA (s)",
                 ours / theirs,
-                "we use open transistor cards and our own sizes; the paper gives the curve without its unit of charge, assumed here: 1 µA × 15 ns",
+                "we use open transistor models and our own sizes; the paper gives the curve without its unit of charge, assumed here: 1 µA × 15 ns",
             )
         )
     spread = [100 * x for x in found.mismatch.std_of_full_scale]
@@ -67,19 +67,19 @@ def cell() -> str:
             retention.held,
             retention.time,
             "own leakage, no gate tunnelling",
-            "the leakage of the foundry's transistors is not known here; the ratio is that of the signals left",
+            "the leakage of the foundry's transistors is not known here; the ratio is that of the remaining signals",
         ),
         (
             retention.with_tunnelling,
             retention.tunnelling_time,
             "with the card's gate tunnelling",
-            "thin gates drain the store; a cell that must hold would have thicker ones, so every other row switches this off",
+            "thin gates drain the storage capacitor; a cell built for retention would have thicker ones, so all other rows switch it off",
         ),
         (
             retention.with_default_gmin,
             retention.time,
             "with ngspice's default gmin, an artefact",
-            "the simulator's conductance to ground empties the store, not the transistors",
+            "the simulator's conductance to ground, not the transistors, drains the capacitor",
         ),
     ):
         after = times[-1]
@@ -171,10 +171,10 @@ def accuracy() -> str:
     said = "Tolerances were stated beforehand for the first dot product and for the codes of the behavioural readout. "
     said += f"These **miss** them: {'; '.join(missed)}." if missed else "All are met."
     if beyond:
-        said += f" None was stated for the second dot product or for the codes of the transistor readout. By the same numbers, these **miss**: {'; '.join(beyond)}."
+        said += f" None was stated for the second dot product or for the codes of the transistor readout. By the same tolerances, these **miss**: {'; '.join(beyond)}."
     return (
         markdown(rows)
-        + "\n\nEntries are rms errors of pulse widths in ns, first / second dot product; a full pulse is 15 ns. *Calibrated*: what remains, of columns in range, "
+        + "\n\nEntries are rms errors of pulse widths in ns, first / second dot product; a full pulse is 15 ns. *Calibrated*: what remains, for columns in range, "
         f"after a gain and an offset are fitted. The transistor readout needs this, because its comparators delay every pulse.\n\n{said}"
     )
 

@@ -24,7 +24,7 @@ def word_rows(lengths: WordLengthsResult) -> Rows:
 
 
 def page_tables(result: RtlResult, real: RtlResult, lengths: WordLengthsResult) -> dict[str, str]:
-    """The tables of docs/rtl.md, each with what it is of.
+    """The tables of docs/rtl.md, each with a caption.
 
     real: the same head with the codes of a model.
     """

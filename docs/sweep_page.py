@@ -20,7 +20,7 @@ from gaincell.results.sweep import Point, SweepResult
 
 @dataclass(frozen=True)
 class Section:
-    """Of one sweep: its title, words before and after its numbers, and the figures it shows.
+    """One sweep: its title, the text before and after its numbers, and the figures it shows.
 
     answers: whether it says what costs most and what is free.
     aware: whether it says what noise-aware training buys back.
@@ -41,48 +41,48 @@ class Section:
 SECTIONS = {
     "constraints": Section(
         "What the constraints of the paper's chip cost",
-        "One thing changed at a time, looser or tighter, each adapted anew. Perplexities are ratios to the "
-        "unchanged chip with intervals of 95 %; one in twenty of them misses by chance. A change that leaves "
-        "every loss as it was is not exercised by the protocol, and nothing is said about it.",
+        "One constraint is changed at a time, loosened or tightened, and each chip adapted again. "
+        "Perplexities are ratios to the unchanged chip with 95 % intervals, one in twenty of which misses by "
+        "chance. A change that leaves every loss as it was is not exercised by the protocol, and nothing is "
+        "said about it.",
         ("tornado",),
         "Read with care: `tiny` is small and forgiving, its text is short, and nothing is trained for the "
-        "changed chip. A shorter ring costs little here because `tiny` uses little of what lies "
-        "further back.",
+        "changed chip. A shorter ring costs little here because `tiny` makes little use of distant tokens.",
         answers=True,
     ),
     "relaxed": Section(
         "Relaxed together",
-        "What saves something for nearly nothing by itself, in all 32 combinations, each adapted anew: the "
+        "Changes that each save something at almost no cost, in all 32 combinations, each adapted again: the "
         "points of the front, and the unchanged chip.",
         ("pareto",),
         together=True,
     ),
-    "levels": Section("Levels", "Of queries, storage, and the counter of the outputs.", ("curves",)),
+    "levels": Section("Levels", "Levels of the queries, the storage and the output counter.", ("curves",)),
     "arrays": Section(
         "Sub-tiles and ring",
-        "O_sat grows with the columns of a sub-tile (O_sat / N is fixed), so that larger ones have coarser "
+        "O_sat grows with the columns of a sub-tile (O_sat / N is fixed), so larger sub-tiles have coarser "
         "output codes.",
         ("curves",),
     ),
     "retention": Section("Retention", "The time constant tau of the decay.", ("curves",)),
     "mismatch": Section(
         "Mismatch",
-        "Current offsets of single cells, a fraction of full scale; adapted once for all chips (true) or "
-        "every chip by itself (chip).",
+        "Current offsets of single cells, as a fraction of full scale; adapted once for all chips (true) or "
+        "separately for each chip (chip).",
         ("curves",),
     ),
     "noise": Section(
         "Noise of reads",
-        "Of single cells, and of the two conversions; fractions of full scale, drawn anew at every read; "
-        "means over four draws.",
+        "Noise of single cells and of the two conversions, as fractions of full scale, redrawn at every "
+        "read; means over four draws.",
         ("curves",),
     ),
     "aware-mismatch": Section(
         "What noise-aware fine-tuning buys back: mismatch of 10 %",
-        "Other chips at every pass of a short training, taught by the model itself on the nominal chip; "
-        "measured on eight chips that no training met. Perplexities are over that of the nominal chip, with "
-        "intervals of 95 % over blocks and chips. The better of two learning rates, chosen on these blocks "
-        "and chips.",
+        "A short training with other chips at every pass and the model itself on the nominal chip as "
+        "teacher; measured on eight chips that no training used. Perplexities are relative to the nominal "
+        "chip's, with 95 % intervals over blocks and chips. The better of two learning rates, chosen on "
+        "these blocks and chips.",
         ("curves",),
         aware=True,
         aim=0.5,
@@ -91,23 +91,23 @@ SECTIONS = {
         "What noise-aware fine-tuning buys back: mismatch of 30 %",
         "The same at three times the learning rate.",
         ("curves",),
-        "The shares of the small loss and of the large one are not told apart: their intervals overlap, and "
-        "the rates of their trainings differ. Other rates and targets that were tried are in "
+        "The shares of the small and the large loss cannot be told apart: their intervals overlap, and "
+        "the two trainings differ in learning rate. Other rates and targets that were tried are in "
         "[experiments.md](experiments.md).",
         aware=True,
     ),
     "aware-noise": Section(
         "What noise-aware fine-tuning buys back: noise of reads",
-        "The same for noise of the conversion of outputs, which is where it costs most. Gains and offsets "
-        "are adapted with the noise before the training. Means over four "
-        "draws that neither adaptation nor training met.",
+        "The same for noise in the conversion of outputs, which is where noise costs most. Gains and offsets "
+        "are adapted with the noise before the training. Means over four draws that neither adaptation nor "
+        "training used.",
         ("curves",),
         aware=True,
     ),
     "front": Section(
         "Perplexity against energy",
         "Levels, sub-tiles, ring and saturations together, by NSGA-II: the points of the front, and the "
-        "unchanged chip. Of the parallel coordinates the coloured lines are the front, the broken one is the "
+        "unchanged chip. In the parallel coordinates the coloured lines are the front, the dashed one is the "
         "unchanged chip.",
         ("pareto", "parallel"),
     ),
@@ -154,7 +154,7 @@ def draw(name: str, section: Section, found: SweepResult, folder: Path) -> None:
 
 
 def together(found: SweepResult) -> str:
-    """What all changes cost together, and what they would cost if each cost what it costs by itself."""
+    """What all changes cost together, and what they would cost if each cost what it costs on its own."""
 
     def changes(point: Point) -> int:
         return len(sweep.changes(found, point))
@@ -174,7 +174,7 @@ def together(found: SweepResult) -> str:
     weights = plain.blocks.predictions
     single, below, above = paired_interval(product, losses(plain), weights)
     _, least, most = paired_interval(losses(every), product, weights)
-    apart = "less than" if most < 1 else "more than" if least > 1 else "not told apart from"
+    apart = "less than" if most < 1 else "more than" if least > 1 else "indistinguishable from"
     assert every.ratio is not None
     assert every.ratio_interval is not None
     low, high = every.ratio_interval
@@ -182,7 +182,7 @@ def together(found: SweepResult) -> str:
     costs = ", ".join(f"{name} × {ratio:.3g}" for name, ratio in ratios.items())
     return (
         f"All {count} together: perplexity × {every.ratio:.4f} "
-        f"({low:.4f} to {high:.4f}), {costs}. That is {apart} the product of what each costs by itself, "
+        f"({low:.4f} to {high:.4f}), {costs}. That is {apart} the product of what each costs on its own, "
         f"× {single:.4f} ({below:.4f} to {above:.4f})."
     )
 
@@ -194,7 +194,7 @@ def reached(found: SweepResult, aim: float) -> str:
     if share is not None:
         _, low, high = share
         verdict = (
-            "reached" if low >= aim else "missed" if high < aim else "not told, its interval holds the aim"
+            "reached" if low >= aim else "missed" if high < aim else "undecided, its interval spans the aim"
         )
     return f"The aim, set before anything was measured, was {100 * aim:.0f} % of the loss: {verdict}."
 

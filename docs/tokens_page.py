@@ -215,9 +215,9 @@ def differences(found: list[Conversions]) -> list[str]:
     return [
         f"Metric: ours is word perplexity on WikiText-2 (validation split, all articles, by the evaluation harness), relative to SmolLM2-135M. The paper's curve is perplexity per token on held-out blocks of OpenWebText, its training text, relative to the public GPT-2, which has {public:g} on that text (c), taken to be measured on the same blocks. Compare ours with the paper's Table 1, WikiText-2, test split: after fine-tuning × {table_1()[TUNED]:.2f} of the public GPT-2.",
         f"Text: {_span(wiki)} % of our tokens are passages of Wikipedia. Software models trained on them ({', '.join(software)}) show what the text alone gives, and arrays trained on them may gain from it too.",
-        f"What is trained: here, adapters of rank {_span(ranks)}, gains, offsets and what the mapping adds, while the weights stay; in the paper, all weights.",
-        f"Teacher: ours learns from {_listed(_taught(stages))}; the paper's learns from the next token alone. Tokens of the pretraining count for neither.",
-        f"Start: ours begins with gains and offsets chosen by statistics. The paper's curve is at × {known[0][2] / public:,.0f} before its first iteration; the figure leaves this point out.",
+        f"What is trained: here, adapters of rank {_span(ranks)}, gains, offsets and what the mapping adds, while the weights stay fixed; in the paper, all weights.",
+        f"Teacher: our models learn from {_listed(_taught(stages))}; the paper's from the next token alone. Pretraining tokens count for neither.",
+        f"Start: our models begin with gains and offsets chosen from statistics. The paper's curve is at × {known[0][2] / public:,.0f} before its first iteration; the figure leaves this point out.",
         f"Warm-up: the paper's learning rate rises over {theirs.warmup_steps:,} iterations ({warm / 1e9:.1f} G tokens), and its curve is then at × {risen:.2f}. Ours rises over {_span({one.warmup_steps for one in trained})} steps.",
         f"Step: {theirs.batch:,} sequences in the paper, {_span({one.batch for one in trained})} here.",
         "Cells and models: the paper's curve has linear cells; our rows have the cubic ones unless they say otherwise. GPT-2 (124M) and SmolLM2-135M differ in architecture and pretraining.",

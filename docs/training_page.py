@@ -29,15 +29,16 @@ SECTIONS = {
     "gradients": """## Cheaper gradients of the cells
 
 The forward pass is the same in every row; only the gradient of the cells differs (`gradient` of a stage):
-exact, in one slab of bfloat16, or that of linear cells. `recipes/gradients.toml`, the same tokens for each:
-the embedded model straight onto the paper's chip, distilled from itself in software.
+exact, in one slab of bfloat16, or that of linear cells. `recipes/gradients.toml` converts the embedded model
+straight to the paper's chip, on the same tokens for each, by distillation from itself in software.
 
 """,
     "smollm2-paper": """## The paper's pipeline on SmolLM2-135M
 
-`recipes/smollm2-paper.toml`: the paper's stages and arrays, neither paired rows nor mixing. Not the paper's:
-an adapter of rank 14 in place of all weights, a teacher, and attention transfer first. Its control, the
-software model with the same adapter and loss, is `recipes/low-tokens-control.toml`.
+`recipes/smollm2-paper.toml` has the paper's stages and arrays, without paired rows or mixing. It departs from
+the paper in training an adapter of rank 14 in place of all weights, in using a teacher, and in attention
+transfer first. Its control, the software model with the same adapter and loss, is
+`recipes/low-tokens-control.toml`.
 
 """,
 }
@@ -46,7 +47,7 @@ OFF = {"bf16": "one slab in bfloat16", "surrogate": "linear surrogate"}
 """Gradients of benchmarks/gradients.py, in the words of the recipe."""
 IDEAS = """## What each part of a conversion gives
 
-The same recipe, text and tokens, with one part changed in every row; held-out text of the same mixture.
+Every row has the same recipe, text and tokens with one part changed, on held-out text of the same mixture.
 
 """
 
@@ -88,7 +89,7 @@ def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
     heading = "## GPT-2's architecture and Llama's\n\n"
     own = tokens_page.recipe_of(next(iter(by_title.values()))[0]).stage("linear")
     about = (
-        "Two models of one size, trained from nothing on the same text, then the paper's stages: all "
+        "Two models of one size, trained from scratch on the same text, then the paper's stages: all "
         "weights, cross-entropy, neither teacher nor paired rows nor mixing (`recipes/small-gpt2.toml`, "
         f"`recipes/small-llama.toml`). Not the paper's: first gains and offsets from {own.initial} of the "
         f"text, and a learning rate of their own, {own.training.scale_learning_rate:g} beside "
@@ -107,9 +108,9 @@ def gradients_by_layer(bench: Mapping[str, Any]) -> str:
         for n, layer in enumerate(layers, 1)
     ]
     caption = (
-        "Norm of the difference from the exact gradient over its norm, of the projections of q, k and v and "
-        "of all gains and offsets of a layer. The embedded model, trained on linear cells, on the paper's "
-        f"chip; {bench['provenance']['protocol']}; `python -m benchmarks.gradients`."
+        "Norm of the difference from the exact gradient over the norm of the exact one, for the projections "
+        "of q, k and v and for all gains and offsets of a layer. The embedded model, trained on linear "
+        f"cells, on the paper's chip; {bench['provenance']['protocol']}; `python -m benchmarks.gradients`."
     )
     return "\n" + Rows("", ["gradient off by, %", *parts], rows, caption).markdown()
 

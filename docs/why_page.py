@@ -83,7 +83,7 @@ def said_of_heads(before: FidelityResult, after: FidelityResult) -> str:
     return (
         f"From the end of attention transfer to the end of distillation the error {fate} of {len(pairs)} "
         f"heads (mean {mean(b for b, _ in pairs):.3f} to {mean(errors):.3f}): the whole model is then "
-        f"fitted, not each head. Over the heads it goes most with (rank correlation): {said}."
+        f"fitted, not each head. Over the heads, its strongest rank correlations at the end are: {said}."
     )
 
 
@@ -147,12 +147,12 @@ def of_retrieval(arrays: RepetitionResult, software: RepetitionResult) -> str:
 
 PAGE = """# Which circuit to change next
 
-{model} on `{design}`, converted by `recipes/low-tokens-fitted.toml`, which adds paired rows and more to the
-paper's mapping ([training.md](training.md#what-a-recipe-can-add-to-the-mapping)); the shipped adapter was
-trained on from there. Simulated; nothing on this page is trained again. It answers a circuit designer's
-question: which constraint of the chip costs the converted model how much, and where.
+This page answers a circuit designer's question: which constraint of the chip costs the converted model how
+much, and where. The model is {model} on `{design}`, converted by `recipes/low-tokens-fitted.toml`, which adds
+[paired rows and more](training.md#what-a-recipe-can-add-to-the-mapping) to the paper's mapping; the shipped
+adapter was trained further from there. Simulated; nothing on this page is trained again.
 
-Written by `docs/why_page.py` from `docs/results/why`. RUN is what the recipe writes:
+Written by `docs/why_page.py` from `docs/results/why`. RUN is the directory that the recipe writes:
 
     gaincell fidelity RUN --stage transfer --json fidelity-transfer.json
     gaincell fidelity RUN --json fidelity.json
@@ -164,10 +164,10 @@ Written by `docs/why_page.py` from `docs/results/why`. RUN is what the recipe wr
 ## Head by head
 
 Every head gets the hidden states of the pretrained model; its output is compared with that of softmax
-attention (`error`: squared, relative). `pulses`: columns that give one. Ceilings: pulses and sub-tile outputs
-that are cut. `tile zero`: sub-tile outputs that count as nothing.
+attention (`error`: squared, relative). `pulses`: share of columns that give a pulse. Ceilings: shares of
+pulses and sub-tile outputs that are clipped. `tile zero`: share of sub-tile outputs that count as zero.
 
-{said_heads} An error at the end is an upper bound: training may have turned a head's output in its own space.
+{said_heads} The final error is an upper bound: training may have rotated a head's output in its own space.
 
 {heads}
 
@@ -175,9 +175,9 @@ that are cut. `tile zero`: sub-tile outputs that count as nothing.
 
 ## Constraint by constraint
 
-One constraint at a time is lifted, the others stay; then one at a time is imposed on arrays without any.
-*Tiling* is no constraint to be lifted: without it one converter, of the range and codes of a sub-tile's,
-reads all columns of the ring at once.
+One constraint at a time is lifted while the others stay; then one at a time is imposed on arrays without any.
+*Tiling* is not a constraint that can be lifted: without it, one converter with the range and codes of a
+sub-tile's reads all columns of the ring at once.
 
 {said_constraints}
 
@@ -190,12 +190,12 @@ trained with is missed when it is lifted: read a ratio near 1 as "not worth area
 
 ## What is found again
 
-Perplexity of tokens whose pair with the token before already stood in the block (`seen`), of the others
-(`new`), and of half a block that is given twice (`repeated`):
+Perplexity of tokens that, with the token before them, form a pair already met in the block (`seen`), of the
+others (`new`), and of half a block that is given twice (`repeated`):
 
 {retrieval}
 
-Copying from the context loses most. Which constraint it loses to was not tried.
+Copying from the context loses most. Which constraint causes this was not tested.
 """
 
 

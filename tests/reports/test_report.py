@@ -156,14 +156,17 @@ def test_results_with_pages_of_their_own_are_refused_by_name() -> None:
         made(ROOT / "docs" / "results" / "rtl" / "word-lengths.json")
 
 
-@pytest.mark.slow
-def test_all_results_have_one_page_that_is_themed_safe_and_not_too_large() -> None:
-    html = made(*RESULTS)
+@pytest.mark.parametrize(
+    "every", [pytest.param(True, marks=pytest.mark.nightly), pytest.param(False, marks=pytest.mark.slow)]
+)
+def test_results_have_one_page_that_is_themed_safe_and_not_too_large(every: bool) -> None:
+    files = RESULTS if every else one_of_every_kind()
+    html = made(*files)
     found = check(html)
     assert len(html.encode()) < LARGEST
     assert COLOUR.findall(html) == []
     assert "Mean pulse φ(S), in longest ones (simulated)" in found.text
-    made_by = [content(file)["provenance"] for file in RESULTS]
+    made_by = [content(file)["provenance"] for file in files]
     for key in ("protocol", "commit"):
         for said, times in Counter(str(one[key] or "installed package") for one in made_by).items():
             assert found.text.count(said) >= times, said

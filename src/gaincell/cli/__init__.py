@@ -45,7 +45,7 @@ LONGEST_LABEL = 100
 COMPLETION = ("install_completion", "show_completion")
 """Options that typer gives to every app of its own; no command of ours needs them."""
 
-RESUME_HINT = "no file was left half-written; give the same command again"
+RESUME_HINT = "no file was left half-written; run the same command again"
 
 
 def _leaves(command: Any) -> Iterator[Any]:
@@ -137,7 +137,7 @@ def _message(error: Exception) -> str | None:
         return "there is no home directory that ~ stands for; give the whole path"
     full = "can't allocate memory" in text or "out of memory" in text
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and full):
-        return "the memory of this machine does not suffice; give smaller numbers, or a smaller model"
+        return "this machine does not have enough memory; give smaller numbers, or a smaller model"
     return None
 
 
@@ -185,9 +185,9 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def gaincell(
     version: bool = typer.Option(
-        False, "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
     ),
-    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error. Can stand anywhere."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error. Accepted anywhere."),
 ) -> None:
     """Run language models on simulated analog gain-cell attention, and measure quality and cost.
 
@@ -212,7 +212,7 @@ def _check_words(given: Sequence[str]) -> None:
         if not value and (equals or not name):
             before = name or (given[place - 1] if place and given[place - 1].startswith("-") else "")
             what = f"{before} is empty" if before else f"argument {place + 1} is empty"
-            raise InputError(f"{what}, as if from a variable that is not set; give a value, or leave it out")
+            raise InputError(f"{what}, perhaps because a variable is not set; give a value, or leave it out")
         try:
             word.encode()
         except UnicodeEncodeError:

@@ -63,7 +63,7 @@ def directory(help: str, metavar: str = "DIR") -> object:
 
 
 JsonFile = Annotated[Path | None, output("Also write the result as JSON.")]
-FigureFile = Annotated[Path | None, output("Also draw it: .png, .svg or .pdf.", check=output_figure)]
+FigureFile = Annotated[Path | None, output("Also draw the result: .png, .svg or .pdf.", check=output_figure)]
 
 
 def run_folder(context: typer.Context, out: Path | None, name: str) -> Path:

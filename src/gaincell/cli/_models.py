@@ -47,7 +47,7 @@ def load_run(
     """
     check_run(run, purpose)
     choose_chip(run, design)
-    refusal = f"stage {stage} of {run} is in software; name one in arrays"
+    refusal = f"stage {stage} of {run} is in software; name a stage in arrays"
     return load_evaluated(run, computing, design, stage=stage, refusal=refusal)
 
 

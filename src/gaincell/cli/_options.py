@@ -85,10 +85,10 @@ def flag(names: str, help: str) -> object:
 
 LARGEST_SEED = 2**32 - 1
 MODEL_HELP = (
-    "tiny (embedded), smollm2-135m, a hub id such as openai-community/gpt2, a model directory, a .gguf file, "
-    "an adapter of peft on arrays"
+    "tiny (embedded in the package), smollm2-135m, a hub id such as openai-community/gpt2, a model "
+    "directory, a .gguf file, a PEFT adapter on arrays"
 )
-TEXT_HELP = "A .txt or .txt.gz file, a directory of them, a data set id, or sample (embedded)."
+TEXT_HELP = "A .txt or .txt.gz file, a directory of them, a data set id, or sample (in the package)."
 CHIP_HELP = "Shipped chip (gaincell design list) or a .toml file."
 
 GradientName = Literal["exact", "bf16", "surrogate", "surrogate-bf16"]
@@ -103,12 +103,14 @@ ModelInArrays = Annotated[
 RunName = Annotated[str, argument("A RUN directory, such as runs/tiny.", "RUN")]
 StageName = Annotated[
     str | None,
-    option("A stage of a RUN of `gaincell train`; by default the saved one, its best in arrays.", "NAME"),
+    option("Stage of a RUN of `gaincell train`; by default the saved one, its best stage in arrays.", "NAME"),
 ]
 ChipArgument = Annotated[str, argument(CHIP_HELP, "DESIGN")]
 DesignName = Annotated[str, option(CHIP_HELP, "DESIGN")]
-OtherDesign = Annotated[str | None, option("Another chip than the RUN's own.", "DESIGN")]
-ChipOfModel = Annotated[str | None, option("Another chip than the model's own, with its cell.", "DESIGN")]
+OtherDesign = Annotated[str | None, option("Chip to use instead of the RUN's own.", "DESIGN")]
+ChipOfModel = Annotated[
+    str | None, option("Chip to use, with its cell, instead of the model's own.", "DESIGN")
+]
 CellName = Annotated[
     str | None,
     option(
@@ -117,12 +119,12 @@ CellName = Annotated[
         "CELL",
     ),
 ]
-Window = Annotated[int | None, option("Token columns of a head; by default the chip's.", "COLUMNS", min=1)]
+Window = Annotated[int | None, option("Token columns per head; by default the chip's.", "COLUMNS", min=1)]
 HeadDim = Annotated[int, option("D, the dimension of a head.", "N", min=1)]
-Stack = Annotated[int, option("Layers of cells in 3D.", "N", min=1)]
+Stack = Annotated[int, option("Layers of cells stacked in 3D.", "N", min=1)]
 ProcessName = Annotated[str, option("28nm, 14nm (a projection) or a .toml file.", "NAME")]
 OtherLatency = Annotated[
-    float | None, option("Latency of the rest of a layer; see the schedule.", "SECONDS", min=0.0)
+    float | None, option("Latency of the rest of a layer, for the schedule.", "SECONDS", min=0.0)
 ]
 
 TextName = Annotated[str, option(TEXT_HELP, "TEXT")]
@@ -130,18 +132,18 @@ ProtocolName = Annotated[
     str | None,
     option("blocks-T (the default; T is the model's context, at most 1024) or strided-T-S.", "PROTOCOL"),
 ]
-Limit = Annotated[int, option("Most tokens evaluated; 0: all.", "N", "--limit", min=0)]
-CalibrationTokens = Annotated[int, option("Most tokens the adaptation reads.", "N", min=2)]
-Sequences = Annotated[int, option("Sequences read.", "N", min=1)]
-Seed = Annotated[int, option("Seed of the order of the text.", "N", min=0, max=LARGEST_SEED)]
-TrackName = Annotated[str | None, option("Log the training to tensorboard or wandb too.", "TRACKER")]
+Limit = Annotated[int, option("Maximum tokens evaluated; 0: all.", "N", "--limit", min=0)]
+CalibrationTokens = Annotated[int, option("Maximum tokens that the adaptation reads.", "N", min=2)]
+Sequences = Annotated[int, option("Number of sequences read.", "N", min=1)]
+Seed = Annotated[int, option("Seed for the order of the text.", "N", min=0, max=LARGEST_SEED)]
+TrackName = Annotated[str | None, option("Also log the training to tensorboard or wandb.", "TRACKER")]
 
-Threads = Annotated[int | None, option("Threads of torch; by default all cores.", "N", min=1, max=1024)]
+Threads = Annotated[int | None, option("Threads for torch; by default all cores.", "N", min=1, max=1024)]
 Backend = Annotated[BackendName, option(f"Implementation of the arrays: {', '.join(BACKENDS)}.", "BACKEND")]
 Device = Annotated[str, option("cpu, cuda, cuda:1, ...", "DEVICE")]
 DeviceOrAuto = Annotated[
     str,
-    option("cpu, cuda, cuda:1, ..., or auto: layers shared out over all GPUs and the main memory.", "DEVICE"),
+    option("cpu, cuda, cuda:1, ..., or auto: layers distributed over all GPUs and main memory.", "DEVICE"),
 ]
 DtypeName = Annotated[
     Literal["float32", "bfloat16"],
@@ -189,8 +191,8 @@ class RefreshOptions:
         Literal["none", "copy", "reread"],
         option("How columns are refreshed: from a digital copy, or reread and rewritten."),
     ] = "none"
-    refresh_tokens: Annotated[int | None, option("Refresh after so many tokens.", "N", min=1)] = None
-    refresh_seconds: Annotated[float | None, option("Refresh after so much time.", "SECONDS")] = None
+    refresh_tokens: Annotated[int | None, option("Refresh interval in tokens.", "N", min=1)] = None
+    refresh_seconds: Annotated[float | None, option("Refresh interval in seconds.", "SECONDS")] = None
 
     @property
     def policy(self) -> Refresh:
@@ -231,8 +233,8 @@ def check_run(model: str, purpose: str) -> None:
 
     if run_design(model) is None:
         raise InputError(
-            f"{model} is no RUN, and a model in software has no chip for {purpose}; give a RUN, such as "
-            "gaincell map writes"
+            f"{model} is not a RUN, and a model in software has no chip for {purpose}; give a RUN, such as "
+            "one written by gaincell map"
         )
 
 
@@ -280,7 +282,8 @@ def fraction(text: str, option: str) -> float:
         raise InputError(f"{option} {text!r}: give a share such as 5% or 0.05")
     if found > 1 and not percent:
         raise InputError(
-            f"{option} {text!r}: give {number}% for {found:g} percent, {100 * found:g}% for {found:g} times"
+            f"{option} {text!r}: give {number}% for {found:g} percent, or {100 * found:g}% for a factor of "
+            f"{found:g}"
         )
     return found
 

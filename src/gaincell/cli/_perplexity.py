@@ -37,7 +37,7 @@ def evaluate(asked: Evaluation, model: str, computing: ComputingAnywhere) -> tup
     """Table and result of `gaincell evaluate`. Raises GaincellError."""
     window, tasks = window_of_rolling(asked.protocol), asked.harness.tasks is not None
     text = None if tasks or window is not None else open_text(asked.text or "sample")
-    refusal = f"{model} is in software and has no chip that could idle; give a RUN" if asked.pauses else ""
+    refusal = f"{model} is in software and has no chip that can idle; give a RUN" if asked.pauses else ""
     loaded, gains = load_evaluated(
         model,
         computing,
@@ -124,7 +124,7 @@ def rolling(
     """Table and result of the protocol rolling-T."""
     path = Path(text).expanduser()
     if not path.is_file():
-        raise InputError(f"--protocol rolling-T takes a text file, and {text!r} is none")
+        raise InputError(f"--protocol rolling-T takes a text file, but {text!r} is not one; give --text FILE")
     chosen = documents_of(path)[: limit or None]
     found = rolling_perplexity(loaded.model, loaded.tokenizer, chosen, window, progress("evaluate"))
     protocol = describe_rolling(window, len(chosen)) + noise_remark(loaded.model)

@@ -62,7 +62,7 @@ def kept_in(folder: Path | None) -> Iterator[None]:
         if folder is None:
             raise
         raise KeyboardInterrupt(
-            f"what is done is kept in {folder}; the same command goes on from there"
+            f"finished work is kept in {folder}; the same command goes on from there"
         ) from None
 
 

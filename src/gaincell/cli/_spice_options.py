@@ -34,15 +34,15 @@ class ModelOptions:
 
     technology: Annotated[str, option("freepdk45, generic28 or oxide.", "NAME")] = "freepdk45"
     lib: Annotated[Path | None, option("Your own models instead; with --nmos and --pmos.", "FILE")] = None
-    section: Annotated[str | None, option("Of --lib, where it has sections; also its corner.", "SECTION")] = (
-        None
-    )
+    section: Annotated[
+        str | None, option("Section of --lib, if it has sections; also its corner.", "SECTION")
+    ] = None
     nmos: Annotated[str, option("Name of the n transistor in --lib.", "NAME")] = "nmos"
     pmos: Annotated[str, option("Name of the p transistor in --lib.", "NAME")] = "pmos"
     subcircuits: Annotated[
         bool, flag("--subcircuits", "Transistors of --lib are subcircuits with w and l.")
     ] = False
-    nodes: Annotated[str, option("Order of their nodes, letters d g s b.", "LETTERS")] = "dgsb"
+    nodes: Annotated[str, option("Order of the transistors' nodes: letters d g s b.", "LETTERS")] = "dgsb"
     vdd: Annotated[float | None, option("Nominal supply of --lib; by default 0.9.", "VOLTS")] = None
 
     def load(self, context: typer.Context) -> Technology:
@@ -63,9 +63,9 @@ class ModelOptions:
         return technology(self.technology)
 
 
-DesignName = Annotated[str, option("Chip it is for.", "DESIGN")]
-Workers = Annotated[int | None, option("Simulations at a time; by default one a core.", "N", min=1)]
-Seed = Annotated[int, option("Of every random choice.", "N", min=0)]
+DesignName = Annotated[str, option("Chip to simulate for.", "DESIGN")]
+Workers = Annotated[int | None, option("Simulations at a time; by default one per core.", "N", min=1)]
+Seed = Annotated[int, option("Seed of every random choice.", "N", min=0)]
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ class Circuits:
 class DumpOptions:
     """What is taken of a file of gaincell evaluate --dump."""
 
-    head: Annotated[int, option("Which head of FILE (--inputs).", "N", min=0)] = 0
+    head: Annotated[int, option("Head of FILE (--inputs).", "N", min=0)] = 0
     token: Annotated[
-        int | None, option("Whose query of FILE (--inputs); by default the last.", "N", min=0)
+        int | None, option("Token of FILE (--inputs) whose query is used; by default the last.", "N", min=0)
     ] = None
 
     def read(self, file: str | Path, chip: Design) -> Inputs:

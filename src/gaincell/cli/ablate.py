@@ -23,17 +23,17 @@ def ablate(
     limit: options.Limit = 32_768,
     design: options.OtherDesign = None,
     stage: options.StageName = None,
-    mismatch: Annotated[str | None, option("First give its cells a spread.", "P%")] = None,
+    mismatch: Annotated[str | None, option("First give the chip's cells this spread.", "P%")] = None,
     figure: FigureFile = None,
     computing: options.Computing,
     json: JsonFile = None,
 ) -> None:
     """Perplexity with each constraint of the chip switched off, and with each switched on alone.
 
-    The constraints are levels of queries, storage and readout; ceilings of scores and outputs; decay; the
-    cell's nonlinearity; sub-tiles; and mismatch (--mismatch), noise, writes and leakage where the chip has
-    them. Half the ring is tried too. Nothing is trained, so the table shows what the model as it is loses to
-    each. In the example runs/tiny is what `gaincell map tiny` writes.
+    The constraints are the levels of queries, storage and readout; the ceilings of scores and outputs; decay;
+    the cell's nonlinearity; sub-tiles; and mismatch (--mismatch), noise, writes and leakage if the chip has
+    them. Half the ring is tried too. Nothing is trained, so the table shows what each constraint costs the
+    model as it is. In the example runs/tiny is what `gaincell map tiny` writes.
 
     Example: gaincell ablate runs/tiny --figure ablation.png
     """

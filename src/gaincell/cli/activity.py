@@ -19,23 +19,21 @@ def activity(
     text: options.TextName = "sample",
     tokens: Annotated[
         int | None,
-        option(
-            "Tokens read, of one sequence; by default the model's context, at most 1024.", "TOKENS", min=1
-        ),
+        option("Tokens read per sequence; by default the model's context, at most 1024.", "TOKENS", min=1),
     ] = None,
     sequences: options.Sequences = 1,
-    batch: Annotated[int, option("Sequences at a time.", "N", min=1)] = 1,
+    batch: Annotated[int, option("Sequences computed at a time.", "N", min=1)] = 1,
     design: options.OtherDesign = None,
     figure: FigureFile = None,
     threads: options.Threads = None,
     device: options.Device = "cpu",
     json: JsonFile = None,
 ) -> None:
-    """Measure what energy depends on: lengths of pulses, columns that give one, stored voltages.
+    """Measure what energy depends on: pulse lengths, columns that give a pulse, stored voltages.
 
     It measures query pulses, pulses φ(S) between the arrays (over valid columns), stored |u| of keys and
     values, and output pulses of the sub-tiles, exactly as the attention computes them. --json and --figure
-    have them per layer and head. An embedded model runs as its shipped linear version; a model that is not
+    give them per layer and head. An embedded model runs as its shipped linear version; a model that is not
     in arrays gets untrained gains and offsets.
 
     Example: gaincell activity adapters/smollm2-135m --tokens 2048 --figure activity.png --json activity.json

@@ -21,7 +21,8 @@ class AdaptOptions:
     """How gains and offsets are adapted; fields as those of `gaincell.mapping.readapt.AdaptSettings`."""
 
     method: Annotated[
-        Literal["closed-form", "published"], option("Exact in two forward passes, or the paper's iteration.")
+        Literal["closed-form", "published"],
+        option("closed-form: exact, in two forward passes; published: the paper's iteration."),
     ] = "closed-form"
     start: Annotated[
         Literal["trained", "neutral"], option("trained, or neutral: all gains 1, all offsets 0.", "START")
@@ -29,13 +30,14 @@ class AdaptOptions:
     rule: Annotated[
         Literal["relative", "released"] | None,
         option(
-            "When published stops: relative, or as released by the authors; by default released from the "
-            "neutral start, relative from the trained one.",
+            "When --method published stops: relative, or as released by the authors; by default released "
+            "from the neutral start, relative from the trained one.",
             "RULE",
         ),
     ] = None
     max_iterations: Annotated[
-        int | None, option("Most of published; by default 100.", "N", "--iterations", min=1, max=1000)
+        int | None,
+        option("Maximum iterations of published; by default 100.", "N", "--iterations", min=1, max=1000),
     ] = None
     text: options.TextName = "sample"
     protocol: options.ProtocolName = None
@@ -44,12 +46,12 @@ class AdaptOptions:
 
     def checked(self) -> AdaptOptions:
         """With what follows from the method. Raises InputError for what has no effect with it."""
-        for given, name, does in (
-            (self.rule == "released", "--rule", "--rule released stops"),
-            (self.max_iterations is not None, "--iterations", "--iterations limits"),
+        for given, name, words in (
+            (self.rule == "released", "--rule", "--rule released"),
+            (self.max_iterations is not None, "--iterations", "--iterations"),
         ):
             if given and self.method != "published":
-                raise InputError(f"{does} --method published; give both, or leave {name} out")
+                raise InputError(f"{words} needs --method published; give both, or leave {name} out")
         as_the_paper = self.method == "published" and self.start == "neutral"
         rule = self.rule or ("released" if as_the_paper else "relative")
         return replace(self, rule=rule, max_iterations=self.max_iterations or 100)
@@ -67,16 +69,16 @@ def adapt(
     computing: options.ComputingAnywhere,
     json: JsonFile = None,
 ) -> None:
-    """Put a model on another cell and adapt its gains and offsets, nothing else.
+    """Move a model to another cell and adapt its gains and offsets, nothing else.
 
-    Every scaling stage (q, k, v and output of every head) gets the mean and standard deviation it had on the
-    linear cell, on calibration text in blocks of the protocol's T. All evaluations use one protocol,
-    whatever the design: a ring shorter than T forgets. Exit code 1 if a stage stays further away than
-    a millionth of its standard deviation (by the released rule: 1e-4 in its own unit). In the examples
+    Every scaling stage (q, k, v and output of every head) gets the mean and standard deviation that it had on
+    the linear cell, on calibration text in blocks of the protocol's T. All evaluations use one protocol,
+    whatever the design; a ring shorter than T forgets. Exit code 1 if a stage remains further away
+    than a millionth of its standard deviation (with the released rule: 1e-4 in its own unit). In the examples
     runs/tiny is what `gaincell map tiny` writes.
 
-    --start neutral first discards the trained gains and offsets, as the paper's released code does: the fall
-    of perplexity in its Fig. 4c begins there. Both starts are evaluated.
+    --start neutral first discards the trained gains and offsets, as the paper's released code does; the fall
+    of perplexity in the paper's Fig. 4c begins there. Both starts are evaluated.
 
     Example: gaincell adapt tiny --cell x3
 

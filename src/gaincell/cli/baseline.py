@@ -28,13 +28,13 @@ PROTOCOL = (
 def baseline(
     batches: Annotated[str, option("Sequences decoded together.", "N,N,...", "--batch")] = "1,4,16,64,256",
     contexts: Annotated[
-        str, option("Keys: the chip's window, and a full context.", "T,T,...", "--context")
+        str, option("Numbers of keys: the chip's window, and a full context.", "T,T,...", "--context")
     ] = "1024,8192",
     implementations: Annotated[
         str | None,
         option(
-            "Such as flash:float32,int8:bfloat16; by default published, matmul, flash, int8 and, on a GPU, "
-            "sdpa, efficient, cudnn, flex.",
+            "Implementations, such as flash:float32,int8:bfloat16; by default published, matmul, flash, int8 "
+            "and, on a GPU, sdpa, efficient, cudnn, flex.",
             "NAME:TYPE,...",
         ),
     ] = None,
@@ -43,10 +43,10 @@ def baseline(
         int | None, option("Key/value heads; by default as many as query heads.", "N", min=1)
     ] = None,
     head_dim: options.HeadDim = 64,
-    seconds: Annotated[float, option("Time for one configuration.", "SECONDS", min=0.01)] = 1.0,
+    seconds: Annotated[float, option("Time per configuration.", "SECONDS", min=0.01)] = 1.0,
     runs: Annotated[int, option("Repetitions; the median is taken.", "N", min=1)] = 5,
     figure: FigureFile = None,
-    seed: Annotated[int, option("Seed of the numbers.", "N", min=0, max=LARGEST_SEED)] = 0,
+    seed: Annotated[int, option("Seed of the random inputs.", "N", min=0, max=LARGEST_SEED)] = 0,
     threads: options.Threads = None,
     device: options.Device = "cpu",
     json: JsonFile = None,
@@ -55,8 +55,8 @@ def baseline(
 
     `published` repeats the protocol of the paper's GPU measurements, which masks all keys but the first. The
     others are fair: correct masking, several types, flash decoding, an int8 cache. Energy comes from RAPL
-    (CPU) or NVML (GPU), less the idle power, where the machine allows it. The authors' published numbers of
-    an RTX 4090 and a Jetson Nano stand beside.
+    (CPU) or NVML (GPU), less the idle power, where the machine allows it. The authors' published numbers for
+    an RTX 4090 and a Jetson Nano are shown alongside.
 
     Example: gaincell baseline --threads 1 --json baseline.json --figure baseline.png
 
@@ -123,9 +123,7 @@ def _numbers(text: str, option: str) -> list[int]:
     parts = [whole_number(part.strip()) for part in text.split(",") if part.strip()]
     numbers = {number for number in parts if number}
     if not parts or not all(parts):
-        raise InputError(
-            f"{option} {text!r}: give whole numbers above 0 with commas between them, such as 1,64"
-        )
+        raise InputError(f"{option} {text!r}: give whole numbers above 0, separated by commas, such as 1,64")
     return sorted(numbers)
 
 

@@ -27,7 +27,7 @@ class Circuit(StrEnum):
 class JointTraining:
     """How model and circuits are trained; fields as those of `gaincell.mapping.codesign.CodesignSettings`."""
 
-    steps: Annotated[int, option("Steps of training.", "N", min=1)] = 100
+    steps: Annotated[int, option("Training steps.", "N", min=1)] = 100
     batch: Annotated[int, option("Sequences per step.", "N", min=1)] = 2
     learning_rate: Annotated[float, option("Peak learning rate of the weights.", "X", min=0.0)] = 1e-4
     scale_learning_rate: Annotated[
@@ -42,9 +42,9 @@ class JointTraining:
             min=0.0,
         ),
     ] = 3e-2
-    weights: Annotated[bool, flag("--weights/--no-weights", "Train weights, or gains and offsets alone.")] = (
-        True
-    )
+    weights: Annotated[
+        bool, flag("--weights/--no-weights", "Train weights too, or only gains and offsets.")
+    ] = True
     text: options.TextName = "sample"
     evaluation_tokens: options.Limit = 32_768
     calibration_tokens: options.CalibrationTokens = 4096
@@ -59,21 +59,21 @@ def codesign(
     learn: Annotated[
         list[Circuit] | None,
         option(
-            "S_sat and O_sat, or the levels of query drivers and write DACs, with a zero code; may be given "
-            "twice, which is the default."
+            "Learn S_sat and O_sat, or the levels of query drivers and write DACs, with a zero code; may be "
+            "given twice; by default both."
         ),
     ] = None,
     design: Annotated[str | None, option("Chip to start from; by default that of the RUN.", "DESIGN")] = None,
     training: JointTraining,
     out: Annotated[
-        Path | None, directory("Save model and chip; an interrupted training goes on.", "RUN")
+        Path | None, directory("Save model and chip here; an interrupted training resumes.", "RUN")
     ] = None,
     computing: options.Computing,
     json: JsonFile = None,
 ) -> None:
     """Learn circuits of a chip by gradients, together with the model that runs on it.
 
-    The model is adapted to the chip; then both are trained, the chip's saturations and levels with the model.
+    The model is first adapted to the chip, then trained together with the chip's saturations and levels.
     RUN/design.toml is the learned chip, an ordinary design. In the examples runs/tiny is what
     `gaincell map tiny` writes.
 

@@ -38,7 +38,7 @@ class ActivityOptions:
     text: options.TextName = "sample"
     tokens: Annotated[
         int | None,
-        option("Tokens read, where the activity is measured; by default up to 512.", "TOKENS", min=1),
+        option("Tokens read if the activity is measured; by default up to 512.", "TOKENS", min=1),
     ] = None
 
     def measured_of(self, model: str) -> bool:
@@ -85,23 +85,23 @@ class Costs:
     cell: options.CellName = None
     window: options.Window = None
     context: Annotated[int | None, option("Tokens so far; by default a full ring.", "N", min=1)] = None
-    batch: Annotated[int, option("Sequences, each with arrays of its own.", "N", min=1)] = 1
+    batch: Annotated[int, option("Sequences, each with its own arrays.", "N", min=1)] = 1
     stack: options.Stack = 1
     technology: options.ProcessName = "28nm"
     observed: ActivityOptions = field(default_factory=ActivityOptions)
     spice: Annotated[Path | None, option("Result of gaincell spice energy --json.", "FILE")] = None
-    rtl: Annotated[Path | None, option("Of gaincell rtl --verify: result.json.", "FILE")] = None
+    rtl: Annotated[Path | None, option("result.json of gaincell rtl --verify.", "FILE")] = None
     write: Annotated[Path | None, option("Result of gaincell spice write --json.", "FILE")] = None
     baseline: Annotated[Path | None, option("Result of gaincell baseline --json.", "FILE")] = None
     measure: Annotated[
         bool, flag("--measure/--no-measure", "Time softmax attention of these sizes here, for two seconds.")
     ] = True
-    gpu: Annotated[Literal["h100", "rtx-4090"], option("GPU of --whole-model and --why.")] = "h100"
+    gpu: Annotated[Literal["h100", "rtx-4090"], option("GPU for --whole-model and --why.")] = "h100"
     whole_model: Annotated[
-        bool, flag("--whole-model", "With linear layers on a GPU, or analog: Amdahl's law.")
+        bool, flag("--whole-model", "Include linear layers on a GPU, or analog: Amdahl's law.")
     ] = False
-    why: Annotated[bool, flag("--why", "The cache on a GPU, and other memories.")] = False
-    sensitivity: Annotated[bool, flag("--sensitivity", "Every parameter up and down by 20 %.")] = False
+    why: Annotated[bool, flag("--why", "Show the cache on a GPU, and other memories.")] = False
+    sensitivity: Annotated[bool, flag("--sensitivity", "Vary every parameter by ±20 %.")] = False
     refresh: options.RefreshOptions = field(default_factory=options.RefreshOptions)
 
     def check(self, context: typer.Context, model: str) -> bool:
@@ -167,21 +167,21 @@ def cost(
     model: Annotated[
         str,
         argument(
-            f"{options.MODEL_HELP}, a RUN, or sizes alone: gpt2, gpt2-xl, llama-2-7b, mistral-7b, "
-            "llama-3-8b.",
+            f"{options.MODEL_HELP}, a RUN, or only the sizes of a model: gpt2, gpt2-xl, llama-2-7b, "
+            "mistral-7b, llama-3-8b.",
             "MODEL|RUN",
         ),
     ],
     asked: Costs,
-    figures: Annotated[Path | None, directory("Also draw figures into this directory.")] = None,
+    figures: Annotated[Path | None, directory("Also save figures in this directory.")] = None,
     threads: options.Threads = None,
     device: options.Device = "cpu",
     json: JsonFile = None,
 ) -> None:
-    """What a token costs in gain cells: energy, latency and area, by block.
+    """Show what a token costs in gain cells: energy, latency and area, by block.
 
     The table has what the paper states (cited), what follows from activity, capacitances, clock, gates and
-    cells (bottom-up), the factor between both, and the band in which the factor was expected. The activity of
+    cells (bottom-up), the factor between them, and the band in which it was expected. The activity of
     a RUN, and of tiny in its shipped linear version, is first measured on --text, in every layer and head.
     That of smollm2-135m was measured with its shipped RUN. For other models it is assumed. In the examples
     runs/tiny is what `gaincell map tiny` writes.

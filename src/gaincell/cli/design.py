@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gaincell.chips.design import Design
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="List, show, write, check and compare designs of chips."
+    add_completion=False, no_args_is_help=True, help="List, show, write, check and compare chip designs."
 )
 
 DesignName = Annotated[str, argument("Shipped name or path of a .toml file.", "DESIGN")]
@@ -79,7 +79,7 @@ def new(
     source: Annotated[
         str, option("Design to start from: a shipped name or a .toml file.", "DESIGN", "--from")
     ] = "leroux2025",
-    out: Annotated[Path | None, output("The file, if not NAME.toml in this directory.")] = None,
+    out: Annotated[Path | None, output("File to write; by default NAME.toml in this directory.")] = None,
 ) -> None:
     """Write a complete design with a comment for every table, to be edited.
 
@@ -92,11 +92,11 @@ def new(
 
     path = out or Path(f"{name}.toml")
     if path.suffix != ".toml" or Path(name).name != name or name.startswith("."):
-        raise InputError(f"{path}: give NAME as one word, and --out as a file with the ending .toml")
+        raise InputError(f"{path}: give NAME as one word, and --out as a file name that ends with .toml")
     if name in list_designs():
         raise InputError(f"{name} is the name of a shipped design; choose another NAME")
     if path.exists():
-        raise InputError(f"{path} is there already; choose another NAME, or --out FILE")
+        raise InputError(f"{path} already exists; choose another NAME, or --out FILE")
     text = commented(load_design(source), name)
     with TemporaryDirectory() as tried:
         load_design(write_text(Path(tried) / "design.toml", text))
@@ -150,7 +150,7 @@ def _hurried(design: Design) -> list[str]:
         return []
     return [
         f"NOTE: by its schedule (gaincell simulate head) a step of this chip takes {with_prefix(step, 's')}, "
-        f"the {design.layers} layers of a token {with_prefix(design.layers * step, 's')}, more than its "
+        f"the {design.layers} layers of a token take {with_prefix(design.layers * step, 's')}, more than its "
         f"token_period of {with_prefix(period, 's')}, with which voltages decay; state another layer_latency "
         "or token_period."
     ]

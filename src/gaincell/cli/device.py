@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SHOWN_NUMBERS = 6
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fit a cell to measurements; show one.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fit a cell to measurements, or show one.")
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,15 @@ class ColumnOptions:
 
     voltage: Annotated[str | None, option("Column of the stored voltage.", "COLUMN")] = None
     current: Annotated[
-        list[str] | None, option("Of the current; of a wide file '*', or several: a cell each.", "COLUMN")
+        list[str] | None,
+        option("Column of the current; in a wide file '*', or one --current per cell.", "COLUMN"),
     ] = None
     decay_voltage: Annotated[
-        str | None, option("Of the stored voltage in DECAY.csv, where it is not that of CURVE.csv.", "COLUMN")
+        str | None,
+        option("Column of the stored voltage in DECAY.csv, if not named as in CURVE.csv.", "COLUMN"),
     ] = None
-    time: Annotated[str | None, option("Of the time, in DECAY.csv.", "COLUMN")] = None
-    cell: Annotated[str | None, option("Of the cells' names, any text.", "COLUMN")] = None
+    time: Annotated[str | None, option("Column of the time in DECAY.csv.", "COLUMN")] = None
+    cell: Annotated[str | None, option("Column of the cells' names (any text).", "COLUMN")] = None
     read: Annotated[str | None, option("Column that tells repeated reads apart.", "COLUMN")] = None
 
     @property
@@ -64,15 +66,15 @@ class Fitting:
     kind: Annotated[
         Literal["polynomial", "tabulated"], option("A polynomial, or a table with monotone interpolation.")
     ] = "polynomial"
-    order: Annotated[int, option("Of the polynomial.", "N", min=1, max=9)] = 3
+    order: Annotated[int, option("Order of the polynomial.", "N", min=1, max=9)] = 3
     law: Annotated[
         Literal["exponential", "stretched", "two-times"] | None,
-        option("Of the decay; by default the one that describes it best."),
+        option("Law of the decay; by default the one that describes it best."),
     ] = None
     rescale: Annotated[
-        bool, flag("--rescale", "Dimension the chip's converters for the currents of this cell.")
+        bool, flag("--rescale", "Size the chip's converters for the currents of this cell.")
     ] = False
-    name: Annotated[str | None, option("Of the device; by default of the file.", "NAME")] = None
+    name: Annotated[str | None, option("Name of the device; by default that of the file.", "NAME")] = None
 
 
 @app.command()
@@ -89,24 +91,24 @@ def fit(
     columns: ColumnOptions,
     fitting: Fitting,
     design: Annotated[
-        str, option("Chip whose voltages, pulses and charge unit it gets.", "DESIGN")
+        str, option("Chip whose voltages, pulses and charge unit are used.", "DESIGN")
     ] = "leroux2025",
-    out: Annotated[Path | None, output("Where to; by default beside CURVE.csv.", "DEVICE.toml")] = None,
+    out: Annotated[Path | None, output("File to write; by default beside CURVE.csv.", "DEVICE.toml")] = None,
     json: JsonFile = None,
 ) -> None:
     """Fit a cell to measured currents and decays, and write it as DEVICE.toml with a figure beside it.
 
-    CURVE.csv names its columns in a line, each with its unit in brackets: voltage (V, mV) and current (A, mA,
-    uA, nA, pA, fA), and if there are several cells or reads also cell, read. DECAY.csv: time (s, ms, us, ns),
-    voltage, cell. Columns of other names are chosen by --voltage, --current, ...: by their name, with the
-    unit where the file states none ('Vg [mV]'), or by their number. Commas, semicolons, tabs or blanks
-    separate columns; decimal commas are understood. A wide file has a column of the current for every cell
-    (--current '*', or '* [A]' where the headings state no unit), or for every bias (--current COLUMN). Lines
+    CURVE.csv names its columns in one line, each with its unit in brackets: voltage (V, mV) and current (A,
+    mA, uA, nA, pA, fA), and for several cells or reads also cell and read. DECAY.csv has time (s, ms, us,
+    ns), voltage and cell. Columns with other names are chosen with --voltage, --current, ...: by name, with
+    the unit if the file states none ('Vg [mV]'), or by number. Columns are separated by commas, semicolons,
+    tabs or blanks; decimal commas are understood. A wide file has one current column for every cell
+    (--current '*', or '* [A]' if the headings state no unit), or for every bias (--current COLUMN). Lines
     that begin with # are comments.
 
-    Every command takes the result by --cell DEVICE.toml, or the curve itself by --cell CURVE.csv. In the
-    examples MY_CURVE.csv, MY_WIDE.csv and MY_DECAY.csv are measurements of yours, and MY_CELL.toml is made of
-    them.
+    Every command takes the result as --cell DEVICE.toml, or the curve itself as --cell CURVE.csv. In the
+    examples MY_CURVE.csv, MY_WIDE.csv and MY_DECAY.csv are your own measurements, and MY_CELL.toml is made
+    from them.
 
     Example: gaincell device fit MY_CURVE.csv --decay MY_DECAY.csv --out MY_CELL.toml
 
@@ -122,7 +124,7 @@ def fit(
     path = out or curve.with_suffix(".toml")
     check_output("--out", path)
     if path.suffix != ".toml":
-        raise InputError(f"--out {path}: give a file with the ending .toml")
+        raise InputError(f"--out {path}: give a file name that ends with .toml")
     beside = [("--out", path.with_suffix(".png"))] + ([] if out else [("--out", path)])
     check_apart(context.command, context.params, beside)
     chip = chip_of(design)

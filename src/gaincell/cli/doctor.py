@@ -42,8 +42,8 @@ class Finding:
 def doctor(json: JsonFile = None) -> None:
     """Show versions, the compiler, the kernel level in use and why, ngspice, yosys and the GPU.
 
-    Exit code 1 if something that every command needs is missing or too old. Include the output in a report
-    of a problem.
+    Exit code 1 if something that every command needs is missing or too old. Include the output when you
+    report a problem.
 
     Example: gaincell doctor
 

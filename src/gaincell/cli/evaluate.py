@@ -32,17 +32,17 @@ TOGETHER = (
 class TaskOptions:
     """Which tasks, and how they are run."""
 
-    tasks: Annotated[str | None, option("Tasks of lm-evaluation-harness instead.", "NAME,...|paper")] = None
-    data: Annotated[str | None, option("Folder with the tasks' files; else they are downloaded.", "DIR")] = (
-        None
-    )
+    tasks: Annotated[str | None, option("Run lm-evaluation-harness tasks instead.", "NAME,...|paper")] = None
+    data: Annotated[
+        str | None, option("Folder with the tasks' files; otherwise they are downloaded.", "DIR")
+    ] = None
     max_length: Annotated[
         int | None, option("Longest context of a task; by default 1024.", "TOKENS", min=2)
     ] = None
-    batch: Annotated[int | None, option("Requests of a task in one forward pass; 8.", "N", min=1)] = None
-    cache: Annotated[bool, flag("--cache/--no-cache", "Keep every answer, so that a broken run goes on.")] = (
-        True
-    )
+    batch: Annotated[int | None, option("Task requests per forward pass; by default 8.", "N", min=1)] = None
+    cache: Annotated[
+        bool, flag("--cache/--no-cache", "Keep every answer, so that an interrupted run can resume.")
+    ] = True
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class ChipOptions:
 
     chips: Annotated[int | None, option("Perplexity of N virtual chips, with its spread.", "N")] = None
     mismatch: Annotated[
-        str | None, option("Spread of the cells' currents, of full scale, for --chips.", "P%")
+        str | None, option("Spread of the cells' currents for --chips, as a share of full scale.", "P%")
     ] = None
     within: Annotated[
-        str | None, option("Good: up to X % above nominal; by default 5 %.", "X%", "--yield-within")
+        str | None, option("A chip is good up to X % above nominal; by default 5 %.", "X%", "--yield-within")
     ] = None
-    seed: Annotated[int | None, option("Of the chips.", "N", "--chip-seed", min=0, max=LARGEST_SEED)] = None
+    seed: Annotated[int | None, option("Seed of chips.", "N", "--chip-seed", min=0, max=LARGEST_SEED)] = None
 
     def check(self) -> None:
         """Raise InputError for numbers that say nothing."""
@@ -89,7 +89,7 @@ class Evaluation:
     text: Annotated[str | None, option(f"{options.TEXT_HELP} By default sample.", "TEXT")] = None
     part: Annotated[
         Literal["evaluation", "training", "all"] | None,
-        option("Of a text; by default evaluation, which was never trained on."),
+        option("Part of the text; by default evaluation, which was never trained on."),
     ] = None
     protocol: Annotated[
         str | None,
@@ -100,7 +100,7 @@ class Evaluation:
     ] = None
     limit: Annotated[
         int | None,
-        option("Most tokens evaluated (rolling-T: documents; tasks: items of each); 0: all.", "N", min=0),
+        option("Maximum tokens evaluated (rolling-T: documents; tasks: items of each); 0: all.", "N", min=0),
     ] = None
     stage: options.StageName = None
     harness: TaskOptions = field(default_factory=TaskOptions)
@@ -113,14 +113,14 @@ class Evaluation:
         ),
     ] = False
     at: Annotated[
-        list[float] | None, option("Idle time in the middle of a block; repeatable.", "SECONDS")
+        list[float] | None, option("Idle time in the middle of a block; may be repeated.", "SECONDS")
     ] = None
     design: options.OtherDesign = None
     cell: options.CellName = None
     window: options.Window = None
-    by_context: Annotated[bool, flag("--by-context", "Perplexity against the length of context.")] = False
+    by_context: Annotated[bool, flag("--by-context", "Perplexity against context length.")] = False
     by_repetition: Annotated[
-        bool, flag("--by-repetition", "Loss on tokens that stood in the context before.")
+        bool, flag("--by-repetition", "Loss on tokens that occurred in the context before.")
     ] = False
     other_latency: options.OtherLatency = None
     refresh: options.RefreshOptions = field(default_factory=options.RefreshOptions)
@@ -158,14 +158,17 @@ class Evaluation:
         ):
             check_needed(context, names, needs, there)
         for given, message in (
-            (self.protocol is not None and tasks, "--tasks go without --protocol"),
-            ((self.text, self.part) != (None, None) and tasks, "--tasks go without --text and --part"),
-            (self.part is not None and rolling, "rolling-T takes a text whole, without --part"),
+            (self.protocol is not None and tasks, "--tasks excludes --protocol; leave one out"),
+            (
+                (self.text, self.part) != (None, None) and tasks,
+                "--tasks excludes --text and --part; leave them out",
+            ),
+            (self.part is not None and rolling, "rolling-T reads the whole text; leave --part out"),
             (
                 stride < length and (self.pauses or self.by_context or self.by_repetition or dump),
                 f"{self.protocol} goes without --at, --refresh, --by-context, --by-repetition and --dump",
             ),
-            (chips and len(self.at or ()) > 1, "--chips takes one --at"),
+            (chips and len(self.at or ()) > 1, "--chips takes only one --at"),
         ):
             if given:
                 raise InputError(message)
@@ -204,42 +207,42 @@ def evaluate(
 ) -> None:
     """Perplexity or task scores of a model in software, or of a RUN on its hardware.
 
-    Protocol blocks-T: the text as one stream of tokens, cut into blocks of T that do not overlap; every
-    token but the first of a block is predicted from those before it in the block. Protocol strided-T-S:
-    windows of T that move on by S, every token predicted once. Protocol rolling-T: document by document in
-    windows of T as the evaluation harness does, by words, bytes and tokens (WikiText: --limit 0 --text
-    with a file of it).
+    Protocol blocks-T cuts the text, as one stream of tokens, into blocks of T that do not overlap; every
+    token but the first of a block is predicted from those before it in the block. Protocol strided-T-S moves
+    a window of T on by S and predicts every token once. Protocol rolling-T reads document by document in
+    windows of T, as the evaluation harness does; its perplexities are by words, bytes and tokens (WikiText:
+    --limit 0, and --text with a file of it).
 
-    --tasks runs lm-evaluation-harness on the model, with its own prompts and scores. `paper` stands for the
-    tasks of the paper's table; `gaincell table` compares results. With --data the rows come from local files,
-    otherwise the harness downloads them.
+    --tasks runs lm-evaluation-harness on the model, with the harness's prompts and scores. `paper` stands for
+    the tasks of the paper's table; `gaincell table` compares results. With --data the rows come from local
+    files, otherwise the harness downloads them.
 
     --chips draws N chips whose cells differ (by --mismatch, or as the RUN's design says). It shows mean,
-    spread, worst chip and yield on the same text, after --at SECONDS if given; with --tasks, their scores.
+    spread, worst chip and yield on the same text, after --at SECONDS if given; with --tasks, of the scores.
 
     --at lets the chip of a RUN idle after the first half of every block, and predicts the second half from
-    what is left (protocol pause-T). Several times give a table. --refresh refreshes the columns from time to
-    time, in the pause too; without --at the pause is 0 s.
+    what is left (protocol pause-T). Several --at give a table. --refresh refreshes the columns at intervals,
+    also during the pause; without --at the pause is 0 s.
 
-    --other-latency is the time of the rest of a layer (linear layers on the same chip, on a GPU, ...).
-    The token period then comes from the schedule of the arrays, layer by layer.
+    --other-latency is the time that the rest of a layer takes (linear layers on the same chip, on a GPU,
+    ...). The token period then comes from the schedule of the arrays, layer by layer.
 
-    --by-context predicts the last tokens of every block from more and more of the tokens before (protocol
+    --by-context predicts the last tokens of every block from more and more of the preceding tokens (protocol
     context-T). It shows how far back the model uses its context, for instance on a ring of --window columns.
 
-    --by-repetition separates tokens whose pair with the token before already stood in the block from the
-    others, and repeats half a block (protocol repetition-T). It shows what the model finds again.
+    --by-repetition separates tokens that have followed the preceding token earlier in the block from the
+    others, and repeats half a block (protocol repetition-T). It shows what the model finds in its context.
 
     --stage evaluates another stage of a RUN of `gaincell train`, such as the software model trained on the
-    same tokens. The default is the one that is saved, the best in arrays (docs/training.md).
+    same tokens. The default is the saved stage, the best in arrays (docs/training.md).
 
-    Noise of reads and writes follows from its seed and the token's position, head and row. All blocks get the
-    same draw, so ± does not include its variance. --redraw-noise gives every block its own draw.
+    The noise of reads and writes follows from its seed and the token's position, head and row. All blocks get
+    the same draw, so ± does not include its variance. --redraw-noise gives every block its own draw.
 
     --dump stores, for the first block, the codes of q, k and v and the output of every head of one layer.
 
-    In the examples runs/tiny is what `gaincell map tiny` writes, MY_TEXTS a folder of texts of yours, and
-    MY_ITEMS one with the tasks' files (without --data they come from the network).
+    In the examples runs/tiny is what `gaincell map tiny` writes, MY_TEXTS is a folder with your own texts,
+    and MY_ITEMS a folder with the tasks' files (without --data they are downloaded).
 
     Example: gaincell evaluate runs/tiny --text MY_TEXTS/ --protocol blocks-1024
 

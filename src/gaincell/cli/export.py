@@ -21,15 +21,15 @@ def export(
     out: Annotated[Path, directory("Directory to write.")],
     form: Annotated[
         Literal["transformers", "peft"],
-        option("transformers: a model that stands alone; peft: an adapter.", None, "--format"),
+        option("transformers: a standalone model; peft: an adapter.", None, "--format"),
     ] = "transformers",
     dtype: options.DtypeName = "float32",
 ) -> None:
-    """Write a RUN as a model of transformers, or as an adapter of peft, with a model card.
+    """Write a RUN as a transformers model, or as a PEFT adapter, with a model card.
 
-    After `import gaincell`, transformers' and peft's from_pretrained give both back attached. A model has
-    merged weights, configuration, tokenizer and the chip; RUN may also be an adapter of peft. An adapter has
-    low-rank factors, gains, offsets and the chip; it can be made of RUNs with low-rank adapters and without
+    After `import gaincell`, from_pretrained of transformers and peft loads either already attached. A model
+    has merged weights, configuration, tokenizer and the chip; RUN may also be a PEFT adapter. An adapter has
+    low-rank factors, gains, offsets and the chip; it can be made from RUNs with low-rank adapters and without
     mixing. In the examples runs/tiny is what `gaincell map tiny` writes.
 
     Example: gaincell export runs/tiny --out tiny-on-arrays

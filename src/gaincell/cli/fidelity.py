@@ -25,7 +25,7 @@ def fidelity(
     tokens: Annotated[
         int | None,
         option(
-            "Tokens read, of one sequence; by default up to 512, at most ring and context hold.",
+            "Tokens read per sequence; by default up to 512, at most what ring and context hold.",
             "TOKENS",
             min=2,
         ),
@@ -33,7 +33,7 @@ def fidelity(
     sequences: options.Sequences = 1,
     design: options.OtherDesign = None,
     stage: options.StageName = None,
-    linear: Annotated[str | None, option("The linear hardware model, if it is a RUN.", "RUN")] = None,
+    linear: Annotated[str | None, option("RUN of the linear hardware model, if there is one.", "RUN")] = None,
     figure: FigureFile = None,
     computing: options.Computing,
     json: JsonFile = None,
@@ -42,9 +42,9 @@ def fidelity(
 
     Both see the pretrained model's hidden states. Error: squared, relative to the softmax output. Linear
     error: relative to the output of --linear, or of the same arrays with linear cells. Pulses: share of
-    columns that give one. Ceilings: share of pulses and sub-tile outputs that are cut. Tile zero: share of
-    sub-tile outputs that count as nothing. Codes: share of the codes in use (exp of their entropy). --json
-    and --figure have all of them per layer and head. In the example runs/tiny is what `gaincell map tiny`
+    columns that give one. Ceilings: share of pulses and sub-tile outputs that are clipped. Tile zero: share
+    of sub-tile outputs counted as 0. Codes: share of the codes in use (exp of their entropy). --json and
+    --figure give all of them per layer and head. In the example runs/tiny is what `gaincell map tiny`
     writes.
 
     Example: gaincell fidelity runs/tiny --figure fidelity.png --json fidelity.json
@@ -73,7 +73,7 @@ def fidelity(
         other = load_model(linear)
         if other.sha256 != loaded.sha256:
             raise InputError(
-                f"--linear {linear} was made from another model than {run}; give a RUN of the same"
+                f"--linear {linear} was made from another model than {run}; give a RUN of the same model"
             )
         cells = {layer.design.cell.name for layer in attached_layers(other.model)} or {"no"}
         if cells != {"linear"}:

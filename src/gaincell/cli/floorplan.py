@@ -18,9 +18,9 @@ app = typer.Typer()
 def floorplan(
     design: options.ChipArgument = "leroux2025",
     figure: FigureFile = None,
-    gds: Annotated[Path | None, output("Rectangles as GDSII (extra: layout).")] = None,
+    gds: Annotated[Path | None, output("Write the rectangles as GDSII (extra: layout).")] = None,
     window: options.Window = None,
-    tile: Annotated[int | None, option("Columns of a sub-tile.", "N", min=1)] = None,
+    tile: Annotated[int | None, option("Columns per sub-tile.", "N", min=1)] = None,
     head_dim: options.HeadDim = 64,
     cell_area: Annotated[
         float | None, option("Area of a gain cell; by default the technology's, 1e-12.", "M^2")
@@ -29,10 +29,10 @@ def floorplan(
     technology: options.ProcessName = "28nm",
     json: JsonFile = None,
 ) -> None:
-    """Floorplan of a sub-tile, with the wire taps between its arrays, and of a head; table of areas.
+    """Floorplan of a sub-tile, with the wire taps between its arrays, and of a head, with a table of areas.
 
     Areas are those of gaincell cost, bottom-up; most of them are assumptions of the technology file. What the
-    paper states stands below the table.
+    paper states is shown below the table.
 
     Example: gaincell floorplan leroux2025 --figure plan.svg --gds plan.gds
 

@@ -53,14 +53,12 @@ class GenerateOptions:
     tokens: Annotated[int, option("Tokens to write.", "TOKENS", min=1)] = 256
     design: options.ChipOfModel = None
     cell: options.CellName = None
-    temperature: Annotated[
-        float, option("Temperature of sampling; 0: the likeliest token.", "X", min=0.0)
-    ] = 0.8
+    temperature: Annotated[float, option("Sampling temperature; 0: the likeliest token.", "X", min=0.0)] = 0.8
     other_latency: options.OtherLatency = None
     refresh: options.RefreshOptions = field(default_factory=options.RefreshOptions)
     at: Annotated[float, option("Idle time between prompt and text.", "SECONDS", min=0.0)] = 0.0
     stop: Annotated[bool, option("Stop at the end-of-text token.")] = False
-    seed: Annotated[int, option("Seed of sampling.", "N", min=0, max=LARGEST_SEED)] = 0
+    seed: Annotated[int, option("Seed for sampling.", "N", min=0, max=LARGEST_SEED)] = 0
 
     def check(self, context: typer.Context) -> None:
         """Raise InputError for numbers that do not go together."""
@@ -145,13 +143,13 @@ def generate(
 ) -> None:
     """Generate text with the attention in gain-cell arrays, token by token.
 
-    The cache is the hardware's: a ring of columns with one-byte codes and the time of each write, so memory
-    does not grow however long the text. A pause (--at) lets what is stored leak; --refresh makes it fresh
-    from time to time. The clock on the chip goes by the token period: the published 65 ns a layer, or, with
-    --other-latency, the schedule of the arrays (gaincell simulate head) and what the rest of a layer takes.
+    The cache is that of the hardware: a ring of columns with one-byte codes and the time of each write, so
+    memory does not grow, however long the text. During a pause (--at) the stored values leak; --refresh
+    renews them at intervals. Time on the chip advances by the token period: the published 65 ns per layer or,
+    with --other-latency, the schedule of the arrays (gaincell simulate head) and the rest of a layer.
 
-    An embedded model runs as its shipped linear hardware version, a RUN as what it is; any other model gets
-    gains from statistics alone, which is not enough to write sense. In the examples runs/tiny is what
+    An embedded model runs as its shipped linear hardware version, a RUN as it is; any other model gets gains
+    from statistics alone, which is not enough for meaningful text. In the examples runs/tiny is what
     `gaincell map tiny` writes.
 
     Example: gaincell generate tiny --prompt "It was a dark night" --tokens 2000

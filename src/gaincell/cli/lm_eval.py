@@ -11,9 +11,9 @@ app = typer.Typer()
     add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
 )
 def lm_eval(context: typer.Context) -> None:
-    """The command of lm-evaluation-harness as it is, with the model type `gaincell`; the options are its own.
+    """The command of lm-evaluation-harness with the model type `gaincell`; the options are the harness's.
 
-    Newer releases of the harness find the model type by themselves: there `lm-eval run --model gaincell`
+    Newer releases of the harness find the model type by themselves, so `lm-eval run --model gaincell`
     works. Releases up to 0.4.13 do not, and need this command. --model_args takes path=MODEL|RUN, and
     optionally design=, cell=, impl=, dtype=, max_length=.
 

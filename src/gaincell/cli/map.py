@@ -22,18 +22,19 @@ class MapOptions:
     text: options.TextName = "sample"
     budget: Annotated[int, option("Training tokens in total.", "TOKENS", min=0)] = 65_536
     block: Annotated[
-        int | None, option("Tokens of a block; by default the model's context, at most 1024.", "TOKENS")
+        int | None, option("Tokens per block; by default the model's context, at most 1024.", "TOKENS")
     ] = None
     evaluation_tokens: options.Limit = 32_768
     calibration_tokens: options.CalibrationTokens = 8_192
     learning_rate: Annotated[float, option("Peak learning rate of the linear model's training.", "X")] = 3e-4
     fine_tuning_learning_rate: Annotated[float, option("Peak learning rate of the fine-tuning.", "X")] = 1e-4
     lora: Annotated[
-        int, option("Train adapters of this rank, not weights; bfloat16 stays bfloat16.", "RANK", min=0)
+        int,
+        option("Train adapters of this rank instead of weights; bfloat16 stays bfloat16.", "RANK", min=0),
     ] = 0
     gradient: Annotated[
         options.GradientName,
-        option("Of the cells in training: exact, or as if they were linear; -bf16: faster, approximate."),
+        option("Gradient of the cells: exact, or as if they were linear; -bf16: faster, approximate."),
     ] = "exact"
     redraw: Annotated[
         options.Redraw, option("What each training step redraws on a chip with noise or spread.")
@@ -51,7 +52,7 @@ def map_(
     design: options.DesignName = "leroux2025",
     cell: options.CellName = None,
     asked: MapOptions,
-    out: Annotated[Path | None, directory("Directory of results; by default runs/MODEL.", "RUN")] = None,
+    out: Annotated[Path | None, directory("Directory for results; by default runs/MODEL.", "RUN")] = None,
     track: options.TrackName = None,
     computing: options.Computing,
     json: JsonFile = None,
@@ -60,11 +61,11 @@ def map_(
 
     The stages: the software model; the linear hardware model (ideal cells, quantised, trained on part of the
     budget); the chip's nonlinear cell, unadapted; adapted in closed form; fine-tuned on the rest of the
-    budget. Beside it the software model is trained on the same tokens, by cross-entropy.
+    budget. For comparison the software model is trained on the same tokens, by cross-entropy.
 
     Writes into RUN: run.json, figures/, design.toml and hardware.safetensors (the result, for gaincell
-    evaluate). After an interruption, the same command goes on where it stopped. In the examples MY_TEXTS is a
-    folder of texts of yours.
+    evaluate). After an interruption, the same command continues where it stopped. In the examples MY_TEXTS
+    is a folder with your own texts.
 
     Example: gaincell map tiny
 

@@ -17,14 +17,14 @@ app = typer.Typer()
 
 @app.command()
 def report(
-    results: Annotated[list[str], argument("RUN directories, files of --json, or NAME=FILE.", "RUN|FILE...")],
-    out: Annotated[Path, output("The page, HTML.")] = Path("report.html"),
-    title: Annotated[str | None, option("By default what the results are about.", "TEXT")] = None,
+    results: Annotated[list[str], argument("RUN directories, --json files, or NAME=FILE.", "RUN|FILE...")],
+    out: Annotated[Path, output("HTML page to write.")] = Path("report.html"),
+    title: Annotated[str | None, option("Title; by default what the results are about.", "TEXT")] = None,
 ) -> None:
-    """One HTML page from results, with tables, charts, heat maps of the heads, and provenance.
+    """Write results as one HTML page, with tables, charts, heat maps of the heads, and provenance.
 
-    The page is one file and loads nothing from the network. Several results stand side by side. It is made
-    from the results alone: nothing is computed anew. The files of the examples come with gaincell.
+    The page is one file and loads nothing from the network. Several results are shown side by side. The page
+    is made from the results alone: nothing is recomputed. The files in the examples come with gaincell.
 
     Example: gaincell report adapters/smollm2-135m
 

@@ -26,28 +26,30 @@ def rtl(
     context: typer.Context,
     design: options.ChipArgument,
     out: Annotated[
-        Path, directory("Directory of the Verilog, testbench, constraints, floorplan, timeline and a README.")
+        Path, directory("Directory for Verilog, testbench, constraints, floorplan, timeline and a README.")
     ],
     verify: Annotated[
-        bool, flag("--verify", "Check all of it; without, a few tokens for the testbench.")
+        bool, flag("--verify", "Check everything; otherwise only a few tokens for the testbench.")
     ] = False,
     tokens: Annotated[int, option("Tokens that --verify reads.", "TOKENS", min=1)] = 200,
     inputs: Annotated[
         Path | None,
-        option("Of gaincell evaluate --dump: codes of a real model; by default random words.", "FILE"),
+        option("File of gaincell evaluate --dump, codes of a real model; by default random words.", "FILE"),
     ] = None,
-    head_dim: Annotated[int, option("D.", "N", min=1)] = 64,
+    head_dim: Annotated[int, option("D, the dimension of a head.", "N", min=1)] = 64,
     group: Annotated[int, option("Query heads that share the arrays.", "N", min=1)] = 1,
-    guard_bits: Annotated[int, option("Of words and gains, beyond a code's.", "N", min=0)] = 4,
+    guard_bits: Annotated[int, option("Extra bits of words and gains, beyond a code's.", "N", min=0)] = 4,
     liberty: Annotated[Path | None, option("Also synthesise to the cells of a Liberty file.", "FILE")] = None,
     technology: options.ProcessName = "28nm",
-    seed: Annotated[int, option("Of the random words, gains and offsets.", "N", min=0, max=LARGEST_SEED)] = 0,
+    seed: Annotated[
+        int, option("Seed of the random words, gains and offsets.", "N", min=0, max=LARGEST_SEED)
+    ] = 0,
     json: JsonFile = None,
 ) -> None:
-    """The digital half of a head as hardware: generated from a design, simulated, proved, synthesised.
+    """Generate the digital half of a head as hardware from a design; simulate, prove and synthesise it.
 
-    Scaling stages, pulse generators, write address controller, sequencer, counters, adder trees. Their codes
-    and periods must be those of HeadArray and of the schedule; exit code 1 where they are not. Gate energies
+    It has scaling stages, pulse generators, write address controller, sequencer, counters and adder trees.
+    Their codes and periods must be those of HeadArray and the schedule; otherwise exit code 1. Gate energies
     and areas are those of the technology file, most of them assumptions (docs/rtl.md).
 
     Example: gaincell rtl leroux2025 --out runs/rtl --verify
@@ -88,5 +90,7 @@ def _codes(file: Path, chip: Design) -> tuple[Tensor, Tensor, Tensor]:
 
     q, k, v, *_ = read_dump(file, chip)
     if q.min() < 0 and not chip.drivers.signed:
-        raise InputError(f"{file.name}: its queries have signs; give another file, or its design")
+        raise InputError(
+            f"{file.name} has signed queries, but {chip.name} takes none; give another file or design"
+        )
     return q[0, : q.shape[1] // k.shape[1]].transpose(0, 1), k[0, 0], v[0, 0]

@@ -26,19 +26,19 @@ def serve(
     model: options.ModelOrRun = "tiny",
     design: options.ChipOfModel = None,
     cell: options.CellName = None,
-    host: Annotated[str, option("Listen there; by default this machine alone.", "ADDRESS")] = "127.0.0.1",
-    port: Annotated[int, option("0: any free one.", "N", min=0, max=65535)] = PORT,
+    host: Annotated[str, option("Listening address; by default this machine only.", "ADDRESS")] = "127.0.0.1",
+    port: Annotated[int, option("Port; 0: any free one.", "N", min=0, max=65535)] = PORT,
     browser: Annotated[bool, flag("--open", "Open the page in a browser.")] = False,
-    pages: Annotated[int, option("That may be open at a time.", "N", min=1, max=100)] = 8,
+    pages: Annotated[int, option("Pages that may be open at a time.", "N", min=1, max=100)] = 8,
     threads: options.Threads = None,
     backend: options.Backend = "auto",
 ) -> None:
-    """Show a model writing on its hardware and in software, live, on a local page.
+    """Show a model writing text on its hardware and in software, live, on a local page.
 
-    Type a prompt and watch both texts come, token by token, with sliders for retention time, mismatch, idle
+    Type a prompt and watch both texts appear, token by token, with sliders for retention time, mismatch, idle
     time and read noise, and the arrays of one head: stored keys and values, pulses, scores, outputs. The page
-    is served to this machine alone and loads nothing from the network. An embedded model runs on the chip's
-    own cells, to which it is adapted first; a RUN is taken as it was saved. See docs/serve.md.
+    is served to this machine only and loads nothing from the network. An embedded model runs on the chip's
+    own cells, to which it is adapted first; a RUN is used as it was saved. See docs/serve.md.
 
     Example: gaincell serve
 
@@ -61,8 +61,8 @@ def serve(
         pair = _pair(model, design, cell, backend)
         if not is_loopback(host):
             print(
-                f"gaincell: warning: everyone who can reach {host} can use this server: no passwords "
-                "and no encryption; leave --host out to serve this machine alone",
+                f"gaincell: warning: everyone who can reach {host} can use this server: it has no passwords "
+                "and no encryption; leave --host out to serve this machine only",
                 file=sys.stderr,
             )
         from gaincell.demonstrator.application import application

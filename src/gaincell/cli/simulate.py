@@ -44,12 +44,12 @@ class Source:
         str | None, option("A chip; by default that of the inputs, or leroux2025.", "DESIGN")
     ] = None
     cell: options.CellName = None
-    inputs: Annotated[Path | None, option("Codes of a real layer, of gaincell evaluate --dump.", "FILE")] = (
+    inputs: Annotated[Path | None, option("Codes of a real layer, by gaincell evaluate --dump.", "FILE")] = (
         None
     )
-    head_dim: Annotated[int, option("D (random signals).", "N", min=1)] = 64
-    seed: Annotated[int, option("Of the random signals.", "N", min=0, max=LARGEST_SEED)] = 0
-    figures: Annotated[Path, directory("Draw figures into this directory.")] = Path("runs/simulate")
+    head_dim: Annotated[int, option("D, the dimension of a head (random signals).", "N", min=1)] = 64
+    seed: Annotated[int, option("Seed of the random signals.", "N", min=0, max=LARGEST_SEED)] = 0
+    figures: Annotated[Path, directory("Save figures in this directory.")] = Path("runs/simulate")
 
     def read(self, context: typer.Context, tokens: int, group: int = 1) -> Inputs:
         """Random signals, or those of a file of gaincell evaluate --dump, with its chip unless another is
@@ -89,24 +89,24 @@ def head(
     context: typer.Context,
     *,
     source: Source,
-    tokens: Annotated[int, option("Tokens read, one a step.", "TOKENS", min=1)] = 2048,
+    tokens: Annotated[int, option("Tokens read, one per step.", "TOKENS", min=1)] = 2048,
     group: Annotated[int, option("Query heads that share the arrays (random signals).", "N", min=1)] = 1,
     refresh: options.RefreshOptions,
     layers: Annotated[
         int | None,
-        option("Computed between two tokens; by default those of the inputs or the chip.", "N", min=1),
+        option("Layers between two tokens; by default those of the inputs or the chip.", "N", min=1),
     ] = None,
     other_latency: Annotated[
-        float | None, option("Of the rest of a layer; by default 0.", "SECONDS", min=0.0)
+        float | None, option("Latency of the rest of a layer; by default 0.", "SECONDS", min=0.0)
     ] = None,
     json: JsonFile = None,
 ) -> None:
-    """A head token by token: its schedule, and a trace of many steps.
+    """Simulate a head token by token: its schedule, and a trace of many steps.
 
     Prints the phases of a step (computed or assumed), what depends on the assumed latency, and the head at
-    some of its tokens; draws the timeline and the trace. Between two tokens passes the step that the schedule
-    gives, in every layer; where the design states a token_period and neither --layers nor --other-latency is
-    given, passes that.
+    some of its tokens; draws the timeline and the trace. The time between two tokens is the step by the
+    schedule, once for every layer; if the design states a token_period and neither --layers nor
+    --other-latency is given, it is that period.
 
     Example: gaincell simulate head --tokens 3000 --design leroux2025-oxide
 
@@ -137,15 +137,17 @@ def tile(
     source: Source,
     tokens: Annotated[int, option("Tokens read; the last is shown.", "TOKENS", min=1)] = 48,
     column: Annotated[
-        int | None, option("Key column shown; by default that of most charge.", "N", min=0)
+        int | None, option("Key column shown; by default that with most charge.", "N", min=0)
     ] = None,
-    row: Annotated[int | None, option("Value bit line; by default that of most charge.", "N", min=0)] = None,
+    row: Annotated[
+        int | None, option("Value bit line shown; by default that with most charge.", "N", min=0)
+    ] = None,
     json: JsonFile = None,
 ) -> None:
-    """Waveforms of one token: word lines, stored voltages, bit-line currents, integrators, counter.
+    """Draw waveforms of one token: word lines, stored voltages, bit-line currents, integrators, counter.
 
-    Behavioural, from the same functions as everything else; an integrator ends at exactly the charge that the
-    attention computes with.
+    They are behavioural, from the same functions as everything else; an integrator ends at exactly the charge
+    that the attention computes with.
 
     Example: gaincell simulate tile --tokens 60 --row 3
     """

@@ -42,10 +42,10 @@ def write(
     workers: options.Workers = None,
     json: JsonFile = None,
 ) -> None:
-    """The write path: two write DACs, discharge and write gate for every code, and the word-line drivers.
+    """Simulate the write path: two write DACs, discharge and write gate for every code, word-line drivers.
 
     From a code to the stored voltage and to the charge that the cell then gives: settling, linearity,
-    energy, noise, of a resistor string and of charge redistribution.
+    energy and noise, for a resistor string and for charge redistribution.
 
     Example: gaincell spice write --json write.json
     """
@@ -63,8 +63,8 @@ def write(
 def mixed(
     context: typer.Context,
     *,
-    head_dim: Annotated[int, option("Rows and columns, which are the ring.", "N", min=2, max=16)] = 8,
-    tokens: Annotated[int, option("More than columns: around the ring.", "TOKENS", min=3)] = 12,
+    head_dim: Annotated[int, option("Number of rows, and of columns in the ring.", "N", min=2, max=16)] = 8,
+    tokens: Annotated[int, option("Tokens, more than columns: the ring wraps.", "TOKENS", min=3)] = 12,
     out: Annotated[
         Path | None, directory("Keep the netlist, its models and the Verilog of the digital block.")
     ] = None,
@@ -73,11 +73,11 @@ def mixed(
     seed: options.Seed = 0,
     json: JsonFile = None,
 ) -> None:
-    """A sub-tile in ngspice with its generated digital block, from input codes to output codes.
+    """Simulate a sub-tile in ngspice with its generated digital block, from input to output codes.
 
-    Cells, write path and word lines are of transistors, the readouts behavioural; the Verilog of the head
-    runs in the same simulation. Leaves with exit code 1 if the codes are not those of HeadArray within the
-    readout's stated error. Needs yosys, Verilator and a C++ compiler beside ngspice.
+    Cells, write path and word lines use transistors, the readouts are behavioural; the Verilog of the head
+    runs in the same simulation. Exit code 1 if the codes are not those of HeadArray within the
+    readout's stated error. Needs yosys, Verilator and a C++ compiler besides ngspice.
 
     Example: gaincell spice mixed --figure mixed.png
 
@@ -109,13 +109,13 @@ def mixed(
 def characterise(
     context: typer.Context,
     *,
-    out: Annotated[Path, output("Where to; measurements and figure beside it.", "DEVICE.toml")] = Path(
+    out: Annotated[Path, output("File to write; measurements and figure beside it.", "DEVICE.toml")] = Path(
         "cell.toml"
     ),
     models: options.ModelOptions,
-    cells: Annotated[int, option("Of the Monte Carlo.", "N", min=2, max=1000)] = 50,
+    cells: Annotated[int, option("Cells of the Monte Carlo.", "N", min=2, max=1000)] = 50,
     tau: Annotated[
-        float | None, option("Set retention by a leak; by default as the models leak.", "SECONDS")
+        float | None, option("Retention time, set by a leak; by default as the models leak.", "SECONDS")
     ] = None,
     design: options.DesignName = "leroux2025",
     seed: options.Seed = 0,
@@ -125,8 +125,8 @@ def characterise(
     """Simulate one cell and write it as DEVICE.toml: current, charge, write, retention, disturb, mismatch.
 
     The curve of the device is the charge of a full pulse, of many cells with mismatch. Retention comes from
-    the models' own leakage without gate tunnelling, or is set by --tau; where the simulated cell holds too
-    long to be fitted the device states none, and a chip keeps its design's.
+    the models' own leakage without gate tunnelling, or is set by --tau; if the simulated cell holds too long
+    for a fit, the device states no retention, and a chip keeps that of its design.
 
     Example: gaincell spice characterise --out freepdk45.toml
 
@@ -140,7 +140,7 @@ def characterise(
     from gaincell.spice.result import rounded
 
     if out.suffix != ".toml":
-        raise InputError(f"--out {out}: give a file with the ending .toml")
+        raise InputError(f"--out {out}: give a file name that ends with .toml")
     check_apart(context.command, context.params, [("--out", out.with_suffix(".png"))])
     chip, technology = chip_of(design), models.load(context)
     with simulating() as stages:
@@ -166,12 +166,10 @@ def verify(
         str, option("random, centred, or a FILE of gaincell evaluate ... --dump.", "random|centred|FILE")
     ] = "random",
     dump: options.DumpOptions,
-    full: Annotated[bool, flag("--full", "All columns: minutes instead of seconds.")] = False,
-    columns: Annotated[
-        int, option("Without --full: lines of each array that are simulated.", "N", min=1)
-    ] = 8,
+    full: Annotated[bool, flag("--full", "Simulate all columns: minutes instead of seconds.")] = False,
+    columns: Annotated[int, option("Simulated lines of each array, without --full.", "N", min=1)] = 8,
     transistors: Annotated[
-        bool, flag("--transistors", "Readouts of transistors, with their own error.")
+        bool, flag("--transistors", "Simulate readouts of transistors, with their own error.")
     ] = False,
     write_dac: Annotated[
         Literal["string", "charge"] | None,
@@ -187,7 +185,7 @@ def verify(
 
     Exit code 1 if a stated tolerance is not met. In the examples
     layer3.safetensors is what `gaincell evaluate runs/tiny --dump layer3.safetensors
-    --layer 3` writes, and runs/tiny what `gaincell map tiny` does.
+    --layer 3` writes, and runs/tiny is what `gaincell map tiny` writes.
 
     Example: gaincell spice verify
 
@@ -233,10 +231,10 @@ def wires(
     workers: options.Workers = None,
     json: JsonFile = None,
 ) -> None:
-    """Error against array size and wire resistance, bit line and word line separately.
+    """Error against array size and wire resistance, for bit line and word line separately.
 
-    Prints key_drop and value_drop for the table [wires] of a design, and at which resistance 64 cells reach
-    one half step of the output counter.
+    Prints key_drop and value_drop for the table [wires] of a design, and the resistance at which 64 cells
+    reach one half step of the output counter.
 
     Example: gaincell spice wires --figure wires.png
     """
@@ -256,10 +254,10 @@ def energy(
     context: typer.Context,
     *,
     inputs: Annotated[
-        list[Path] | None, option("Of gaincell evaluate ... --dump; may be repeated.", "FILE")
+        list[Path] | None, option("File of gaincell evaluate ... --dump; may be repeated.", "FILE")
     ] = None,
     dump: options.DumpOptions,
-    transistors: Annotated[bool, flag("--transistors", "With readouts of transistors.")] = False,
+    transistors: Annotated[bool, flag("--transistors", "Simulate readouts of transistors.")] = False,
     columns: Annotated[int, option("Lines of each array that are simulated.", "N", min=1)] = 8,
     circuits: options.Circuits,
     seed: options.Seed = 0,
@@ -268,10 +266,10 @@ def energy(
 ) -> None:
     """Integrate the supplies: energy of both dot products per cell, column, array and head.
 
-    The energy depends on the inputs. They are random (centred, and covering the converters' range), and then
+    The energy depends on the inputs: first random ones (centred, and covering the converters' range), then
     those of every FILE. In the example
     layer3.safetensors is what `gaincell evaluate runs/tiny --dump layer3.safetensors
-    --layer 3` writes, and runs/tiny what `gaincell map tiny` does.
+    --layer 3` writes, and runs/tiny is what `gaincell map tiny` writes.
 
     Example: gaincell spice energy --inputs layer3.safetensors --json energy.json
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-RESUME = "points in progress are lost, finished ones are not; the same command goes on"
+RESUME = "points in progress are lost, finished ones are not; the same command continues"
 JOURNAL, POINTS, SWEEP, RESULT = "points.journal", "points", "sweep.json", "result.json"
 
 
@@ -30,20 +30,20 @@ JOURNAL, POINTS, SWEEP, RESULT = "points.journal", "points", "sweep.json", "resu
 def sweep(
     context: typer.Context,
     *,
-    file: Annotated[Path, argument("See docs/sweeps.md.", "SWEEP.toml")],
+    file: Annotated[Path, argument("Sweep file, see docs/sweeps.md.", "SWEEP.toml")],
     out: Annotated[
-        Path | None, directory("Results, points and figures; by default runs/sweeps/NAME.")
+        Path | None, directory("Directory for results, points and figures; by default runs/sweeps/NAME.")
     ] = None,
     workers: Annotated[int, option("Processes on this machine.", "N", min=1, max=1024)] = 1,
     storage: Annotated[
-        str | None, option("Shared: a database, or a journal; by default one in DIR.", "URL|FILE")
+        str | None, option("Shared database or journal; by default a journal in DIR.", "URL|FILE")
     ] = None,
     keep_models: Annotated[
         bool, flag("--keep-models", "Keep the model of every point: points/NNNN is a RUN.")
     ] = False,
-    dry_run: Annotated[bool, flag("--dry-run", "Check everything and say what is planned.")] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "Check everything and show what is planned.")] = False,
     retry_elsewhere: Annotated[
-        bool, flag("--retry-elsewhere", "Take points that other machines were at for lost.")
+        bool, flag("--retry-elsewhere", "Treat points in progress on other machines as lost.")
     ] = False,
     computing: Computing,
     json: JsonFile = None,
@@ -52,8 +52,8 @@ def sweep(
 ) -> None:
     """Measure a model on many designs: perplexity, energy, latency, area and yield.
 
-    After an interruption, the same command goes on and repeats no finished point. Several commands, on any
-    number of machines, share the work when they name the same --storage. The sweeps of the examples come
+    After an interruption, the same command continues and repeats no finished point. Several commands, on any
+    number of machines, share the work when they name the same --storage. The sweeps in the examples come
     with gaincell.
 
     Example: gaincell sweep recipes/sweeps/levels.toml --workers 2
@@ -105,8 +105,8 @@ def _claim(place: Path, asked: Sweep) -> None:
             raise RunError(f"{known} is damaged; remove {place}, or choose another --out") from None
         if study != asked.study:
             raise RunError(
-                f"{place} holds another sweep, or this one before its file, model, text, design or a device "
-                "was changed; choose another --out, or remove it"
+                f"{place} holds another sweep, or this one from before its file, model, text, design or a "
+                "device was changed; choose another --out, or remove it"
             )
         if before.get("code", content["code"]) != content["code"]:
             typer.echo(

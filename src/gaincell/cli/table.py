@@ -20,20 +20,20 @@ def table(
         list[str], argument("Files of `gaincell evaluate --tasks --json`, or NAME=FILE.", "RESULT...")
     ],
     reference: Annotated[
-        str | None, option("Result that the others are compared with; by default the first.", "NAME")
+        str | None, option("Result with which the others are compared; by default the first.", "NAME")
     ] = None,
     paper: Annotated[bool, flag("--paper", "Also show the paper's table (cited).")] = False,
-    csv: Annotated[Path | None, output("Also write it as CSV.")] = None,
-    latex: Annotated[Path | None, output("Also write it for LaTeX (booktabs).")] = None,
-    markdown: Annotated[Path | None, output("Also write it as Markdown.")] = None,
+    csv: Annotated[Path | None, output("Also write the table as CSV.")] = None,
+    latex: Annotated[Path | None, output("Also write the table for LaTeX (booktabs).")] = None,
+    markdown: Annotated[Path | None, output("Also write the table as Markdown.")] = None,
     figure: FigureFile = None,
     json: JsonFile = None,
 ) -> None:
     """The table of the paper for any set of models, with standard errors and paired differences.
 
-    Every RESULT comes from `gaincell evaluate MODEL|RUN --tasks paper --json RESULT`. Differences
-    (perplexities: ratios) are to the reference, on the same items. The files of the examples come with
-    gaincell.
+    Every RESULT comes from `gaincell evaluate MODEL|RUN --tasks paper --json RESULT`. Differences (for
+    perplexities, ratios) are relative to the reference, on the same items. The files in the examples come
+    with gaincell.
 
     Example: gaincell table software=docs/results/evaluation/tasks/tiny-software.json
     chip=docs/results/evaluation/tasks/tiny-adapted.json --paper

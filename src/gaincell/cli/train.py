@@ -24,26 +24,28 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def train(
     context: typer.Context,
-    recipe: Annotated[Path, argument("Such as recipes/tiny.toml.", "RECIPE.toml")],
+    recipe: Annotated[Path, argument("Recipe, such as recipes/tiny.toml.", "RECIPE.toml")],
     text: options.TextName = "sample",
-    out: Annotated[Path | None, directory("Directory of results; by default runs/RECIPE.", "RUN")] = None,
-    design: Annotated[str | None, option("Another chip than the recipe's own.", "DESIGN")] = None,
+    out: Annotated[Path | None, directory("Directory for results; by default runs/RECIPE.", "RUN")] = None,
+    design: Annotated[str | None, option("Chip to use instead of the recipe's own.", "DESIGN")] = None,
     changes: Annotated[
         list[str] | None, option("Change a value of the recipe; may be repeated.", "KEY=VALUE", "--set")
     ] = None,
-    only: Annotated[str | None, option("Run this stage, what it needs and is compared to.", "STAGE")] = None,
+    only: Annotated[
+        str | None, option("Run this stage and those that it needs or is compared to.", "STAGE")
+    ] = None,
     dry_run: Annotated[
         bool, flag("--dry-run", "Check the recipe, and the text if given, and show what it would do.")
     ] = False,
     teacher_outputs: Annotated[
         Path | None,
-        directory("Keep what teachers give here, for trainings that see the same text again.", "DIRECTORY"),
+        directory("Keep teachers' outputs here, for trainings that see the same text again.", "DIRECTORY"),
     ] = None,
     compiled: Annotated[
         bool,
         flag(
             "--compile",
-            "Have norms and feed-forward networks compiled by torch, which takes half a minute first.",
+            "Compile norms and feed-forward networks with torch, which takes half a minute first.",
         ),
     ] = False,
     track: options.TrackName = None,
@@ -54,17 +56,17 @@ def train(
     """Carry out a recipe: train software, linear and nonlinear hardware models, one from the other.
 
     A recipe names a model, a chip and stages; recipes/ has the paper's, one for few tokens, and those of the
-    embedded model. Every stage is kept in --out and every training writes checkpoints: the same command goes
-    on where it was interrupted. Several processes: torchrun --nproc_per_node 8 -m gaincell train ... In the
-    examples MY_TEXTS is a folder of texts of yours; Skylion007/openwebtext is downloaded from the hub.
+    embedded model. Every stage is kept in --out and every training writes checkpoints, so the same command
+    resumes an interrupted run. For several processes: torchrun --nproc_per_node 8 -m gaincell train ... In
+    the examples MY_TEXTS is a folder with your own texts; Skylion007/openwebtext is downloaded from the hub.
 
     Example: gaincell train recipes/low-tokens.toml --text MY_TEXTS/ --out runs/smollm2
 
     Example: gaincell train recipes/tiny-table.toml --text MY_TEXTS/ --design leroux2025-extended --out runs/x
 
-    --set changes any value of the recipe, which stays the one list of what there is: seed=1,
-    training.learning_rate=1e-3, model.config.n_layer=2, stage.linear.steps=500. Values are TOML, text needs
-    no quotes. What was set is kept in run.json; a run goes on only with the same values.
+    --set changes any value that a recipe can state, for instance seed=1,
+    training.learning_rate=1e-3, model.config.n_layer=2, stage.linear.steps=500. Values are TOML; text needs
+    no quotes. The changes are kept in run.json; a run resumes only with the same values.
 
     Example: gaincell train recipes/tiny-table.toml --set seed=2 --set stage.linear.steps=100 --dry-run
 

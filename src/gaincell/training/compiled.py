@@ -1,8 +1,8 @@
-"""What the layers of a model have beside their attention, compiled: norms and feed-forward networks.
+"""Layers of a model compiled by torch: norms, feed-forward networks, and the scaling around the arrays.
 
-torch.compile joins what stands between two products of matrices into one pass over memory. What each
-operation by itself rounds to the type of its result stays in float32 there, and sums may be taken in another
-order; otherwise nothing changes. The attention is never compiled: its kernels are those of `ops/`.
+torch.compile fuses the operations between two matrix products into one pass over memory. Intermediate results
+stay in float32 where separate operations round each to its type, and sums may be taken in another order;
+otherwise nothing changes. The arrays are never compiled: their kernels are those of `ops/`.
 
 Not modelled: by how much it is faster, which depends on the machine; a training says how fast it is.
 """
@@ -10,14 +10,17 @@ Not modelled: by how much it is faster, which depends on the machine; a training
 from __future__ import annotations
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from gaincell.errors import InputError
 from gaincell.integrations.hf.support import attention_modules
+from gaincell.nn.attention import GainCellAttention
 
 
 def compile_layers(model: PreTrainedModel) -> PreTrainedModel:
-    """Have everything in a model's layers compiled, at its first use, but their attention; in place.
+    """Compile everything in a model's layers but their attention, and of that the scaling of queries, keys and
+    values in front of the arrays and of their outputs behind them; in place, at the first use.
 
     Raises InputError: torch cannot compile here, for want of a compiler, say.
     """
@@ -29,9 +32,18 @@ def compile_layers(model: PreTrainedModel) -> PreTrainedModel:
             f"torch.compile does not work here ({said}): it needs a C++ compiler with Python's headers, and "
             "triton for a GPU; leave out --compile"
         ) from error
-    for name in attention_modules(model):
+    for name, module in attention_modules(model).items():
         layer, _, attention = name.rpartition(".")
-        for child, module in model.get_submodule(layer).named_children():
+        for child, other in model.get_submodule(layer).named_children():
             if child != attention:
-                module.compile()
+                other.compile()
+        if isinstance(cell := getattr(module, "gain_cell", None), GainCellAttention):
+            for stage in (cell.q, cell.k, cell.v):
+                stage.compile()
+            cell.values, cell.output = torch.compile(cell.values), torch.compile(cell.output)
     return model
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether some module of a model is compiled."""
+    return any(module._compiled_call_impl is not None for module in model.modules())

@@ -40,6 +40,7 @@ from gaincell.files import write_atomic
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.attention import GainCellAttention
 from gaincell.schema import Factor, check_value
+from gaincell.training.compiled import is_compiled
 from gaincell.training.loss import LossName
 from gaincell.training.shares import teachers_part
 
@@ -79,6 +80,7 @@ class Distillation:
         check_value(outputs, Factor, "outputs")
         self._teacher = teacher.eval().requires_grad_(False)
         self._weight, self._states, self._outputs = weight, states, outputs
+        self._distance = torch.compile(_distance) if is_compiled(teacher) else _distance
         self._kept = None if kept is None or states or outputs else TeacherOutputs(kept, teacher)
         self._plain: dict[int, bool] = {}
         self._cast: dict[tuple[int, int, torch.dtype], Tensor] = {}
@@ -97,7 +99,7 @@ class Distillation:
             )
         attention = attention_modules(model).keys()  # type: ignore[arg-type]
         terms = (
-            (self._states, _distance, found.keys() - attention),
+            (self._states, self._distance, found.keys() - attention),
             (self._outputs, relative_error, attention),
         )
         for weight, error, names in terms:
@@ -173,8 +175,9 @@ def _is_plain(model: nn.Module, ids: Tensor) -> bool:
         return False
     modes = {module: module.training for module in model.modules()}
     model.eval()
-    logits = model(input_ids=ids, use_cache=False).logits.float()
-    again = functional.linear(_hidden(model, ids), head.weight).float()
+    with torch.compiler.set_stance("force_eager"):  # for a few tokens once
+        logits = model(input_ids=ids, use_cache=False).logits.float()
+        again = functional.linear(_hidden(model, ids), head.weight).float()
     for module, mode in modes.items():
         module.training = mode
     return bool(logits.shape == again.shape and torch.allclose(logits, again, rtol=0.02, atol=0.05))
@@ -331,5 +334,5 @@ def _made_as(teacher: nn.Module) -> str:
     config: Any = getattr(teacher, "config", None)
     stated = {} if config is None else {**config.to_dict(), "_name_or_path": None}  # wherever it was read
     chips = [m.design.hash for m in teacher.modules() if isinstance(m, GainCellAttention)]
-    compiled = [True for m in teacher.modules() if m._compiled_call_impl is not None][:1]
+    compiled = [True] if is_compiled(teacher) else []
     return json.dumps([stated, chips, *compiled], sort_keys=True, default=str)
