@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+import gaincell
 from gaincell.errors import InputError
 from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.support import attention_modules
 from gaincell.training.compiled import compile_layers
 from gaincell.training.distillation import Distillation
 from gaincell.training.loop import TrainSettings, train
@@ -20,14 +22,22 @@ from gaincell.training.loop import TrainSettings, train
 @pytest.mark.filterwarnings("ignore")  # of torch, as it compiles
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_layers_learn_the_same() -> None:
-    """All but attention is compiled, in model and teacher; losses differ by rounding alone."""
+    """All but the arrays is compiled, in model and teacher; losses differ by rounding alone."""
     teacher: Any = load_model("tiny").model
+    student = gaincell.attach(copy.deepcopy(teacher), "leroux2025")
+    for attention in attention_modules(student).values():
+        cell: Any = attention.gain_cell
+        cell.add_biases()
+        cell.add_exponents()
+        cell.add_normaliser()
+        cell.pair_rows(torch.arange(cell.head_dim // 2).expand(cell.kv_heads, -1))
     blocks = torch.randint(0, 4000, (4, 65), generator=torch.Generator().manual_seed(0))
+    gaincell.calibrate(student, [blocks[:, :-1]])
     settings = TrainSettings(batch=1, micro_batch=1, bf16=False, warmup_steps=0, learning_rate=1e-3)
     losses: dict[bool, list[float]] = {}
     torch.compiler.reset()
     for compiled in (False, True):
-        model, tutor = copy.deepcopy(teacher), copy.deepcopy(teacher)
+        model, tutor = copy.deepcopy(student), copy.deepcopy(teacher)
         torch._dynamo.utils.counters.clear()
         if compiled:
             compile_layers(model)
@@ -39,6 +49,9 @@ def test_compiled_layers_learn_the_same() -> None:
     assert layer.mlp._compiled_call_impl is not None
     assert layer.input_layernorm._compiled_call_impl is not None
     assert layer.self_attn._compiled_call_impl is None
+    assert layer.self_attn.gain_cell.q._compiled_call_impl is not None
+    copied = copy.deepcopy(layer.self_attn.gain_cell)
+    assert copied.output.__self__ is copied
     assert losses[True] == pytest.approx(losses[False], rel=1e-5)
     assert losses[True][0] != losses[True][-1]
 

@@ -9,6 +9,8 @@ Not modelled: by how much it is faster, which depends on the machine; a training
 
 from __future__ import annotations
 
+from types import MethodType
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -40,7 +42,8 @@ def compile_layers(model: PreTrainedModel) -> PreTrainedModel:
         if isinstance(cell := getattr(module, "gain_cell", None), GainCellAttention):
             for stage in (cell.q, cell.k, cell.v):
                 stage.compile()
-            cell.values, cell.output = torch.compile(cell.values), torch.compile(cell.output)
+            for method in (GainCellAttention.values, GainCellAttention.output):
+                setattr(cell, method.__name__, MethodType(torch.compile(method), cell))
     return model
 
 
