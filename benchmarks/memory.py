@@ -187,7 +187,7 @@ def main() -> None:
         "provenance": made(
             command=["python", "-m", "benchmarks.memory", *sys.argv[1:]],
             seed=0,
-            protocol="largest resident size of a process of its own for every step, by the kernel",
+            protocol="every step in a process of its own, whose peak the kernel reports",
         ),
     }
     write_text(options.out, json.dumps(result, indent=1, default=to_json) + "\n")

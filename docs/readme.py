@@ -453,9 +453,11 @@ def threads_section(bench: Mapping[str, Any]) -> str:
     rows = [(part, f"{gain:.2f}") for part, gain in bench["gain_of_two_threads"].items()]
     caption = (
         f"Decoding: of eight sequences. With a process on each of {bench['cores']} cores, the forward pass "
-        f"takes {bench['process_on_every_core']:.2f} times as long as in one that runs alone, and "
-        f"{bench['threads_beyond_the_cores']:.2f} times where each has as many threads as there are cores. "
-        f"Measured, {bench['provenance']['hardware']['cpu']}; {bench['provenance']['protocol']}."
+        f"took {bench['process_on_every_core']:.2f} times as long as in one that ran alone before, and "
+        f"{bench['threads_beyond_the_cores']:.2f} times where each had as many threads as there are cores. "
+        "These are three runs, one after the other, each once: one round cannot tell such differences from "
+        f"what else the machine did. Measured, {bench['provenance']['hardware']['cpu']}; "
+        f"{bench['provenance']['protocol']}."
     )
     shown = Rows("", ("two threads, T = 1024", "× as fast as one"), rows, caption)
     return f"## Threads and processes\n\n{shown.markdown()}"
@@ -479,7 +481,8 @@ def conversion_section(bench: Mapping[str, Any]) -> str:
     ]
     caption = (
         f"Measured, {made['hardware']['cpu']}; SmolLM2-135M as `recipes/low-tokens.toml` converts it; "
-        f"{made['protocol']}. Other work on the machine lengthens processor time, too. Kept teacher: its "
+        f"{made['protocol'].replace('medians of 1', 'one round')}. Other work on the machine lengthens "
+        "processor time, too, and one round does not show how much these numbers vary. Kept teacher: its "
         "outputs are read from disk (`--teacher-outputs`), as in every training of a text but the first."
     )
     shown = Rows("", ("checkout, products of matrices, gradient of the cells", *head), rows, caption)

@@ -33,20 +33,24 @@ def page_tables(result: RtlResult, real: RtlResult, lengths: WordLengthsResult) 
     head = f"{sizes.rows:,} rows, {sizes.columns:,} columns"
     proved = f"Simulated and proved. {head}."
     shared = "Query heads that share the arrays"
-    of_tokens = (
+    means = (
         f"Simulated. {head}; means of {sizes.tokens:,} tokens from an empty ring, "
-        f"{energy.columns:,} valid columns on average, "
-        f"{sizes.step_periods:,} periods a token; {result.technology}."
+        f"{energy.columns:,} valid columns on average"
+    )
+    of_tokens = f"{means}, {sizes.step_periods:,} periods a token; {result.technology}."
+    of_columns = (
+        f"{means}; {result.technology}. First column: {sizes.step_periods:,} periods a token, query heads "
+        f"that share the arrays: {sizes.group}; second column: {real.sizes.step_periods:,} periods, query "
+        f"heads: {real.sizes.group}."
     )
     of_words = (
         f"Simulated: {lengths.model}, {lengths.predictions:,} predictions; codes that "
         "differ from those of exact stages with the same inputs."
     )
-    groups = f"{sizes.group} and {real.sizes.group}"
     energies = rtl.energy_rows({one.inputs: one for one in (result, real)})
     return {
         "checks": f"{rtl.check_rows(result).markdown()}\n{proved} {shared}: {sizes.group}.\n",
         "modules": f"{rtl.module_rows(result).markdown()}\n{of_tokens} {shared}: {sizes.group}.\n",
-        "energy": f"{energies.markdown()}\n{of_tokens} {shared}: {groups}.\n",
+        "energy": f"{energies.markdown()}\n{of_columns}\n",
         "words": f"{word_rows(lengths).markdown()}\n{of_words}\n",
     }

@@ -190,7 +190,7 @@ def together(found: SweepResult) -> str:
 def reached(found: SweepResult, aim: float) -> str:
     """Whether the share of the loss that was the aim was bought back."""
     share = sweep_aware.bought_back(found)[-1].share
-    verdict = "nothing was surely lost"
+    verdict = "undecided, since no loss was significant"
     if share is not None:
         _, low, high = share
         verdict = (

@@ -207,14 +207,16 @@ def differences(found: list[Conversions]) -> list[str]:
         {100 * (one.files.get("wiki_passages") or 0) for one in own},
     )
     software = [
-        f"× {p.ratio:.2f} after {counted(p.tokens)}"
+        f"× {p.ratio:.2f} after {counted(p.tokens)}, {p.note}"
         for series in found
         if series.kind == "measured"
         for p in series.points
     ]
+    who, show = ("One software model", "shows") if len(software) == 1 else ("Software models", "show")
     return [
         f"Metric: ours is word perplexity on WikiText-2 (validation split, all articles, by the evaluation harness), relative to SmolLM2-135M. The paper's curve is perplexity per token on held-out blocks of OpenWebText, its training text, relative to the public GPT-2, which has {public:g} on that text (c), taken to be measured on the same blocks. Compare ours with the paper's Table 1, WikiText-2, test split: after fine-tuning × {table_1()[TUNED]:.2f} of the public GPT-2.",
-        f"Text: {_span(wiki)} % of our tokens are passages of Wikipedia. Software models trained on them ({', '.join(software)}) show what the text alone gives, and arrays trained on them may gain from it too.",
+        f"Weights: ours are scored in {_types()}, and every row is relative to the software model in the same type.",
+        f"Text: {_span(wiki)} % of our tokens are passages of Wikipedia. {who} trained on such text ({'; '.join(software)}) {show} what the text alone gives, and arrays trained on it may gain from it too.",
         f"What is trained: here, adapters of rank {_span(ranks)}, gains, offsets and what the mapping adds, while the weights stay fixed; in the paper, all weights.",
         f"Teacher: our models learn from {_listed(_taught(stages))}; the paper's from the next token alone. Pretraining tokens count for neither.",
         f"Start: our models begin with gains and offsets chosen from statistics. The paper's curve is at × {known[0][2] / public:,.0f} before its first iteration; the figure leaves this point out.",
@@ -223,6 +225,17 @@ def differences(found: list[Conversions]) -> list[str]:
         "Cells and models: the paper's curve has linear cells; our rows have the cubic ones unless they say otherwise. GPT-2 (124M) and SmolLM2-135M differ in architecture and pretraining.",
         "Intervals: ours are over articles, not over trainings. A point is one training, and our longer trainings continue shorter ones. The paper gives no intervals.",
     ]
+
+
+def _types() -> str:
+    """Types of the weights that our rows were scored with: the commonest, and which rows have another."""
+    found: dict[str, list[str]] = {}
+    for chip in sorted(TOKENS.glob("*/")):
+        for one in trainings(chip):
+            row = f"`{one.run.recipe}` after {counted(tokens_of(one.run, one.tasks))}"
+            found.setdefault(one.tasks.dtype or "a type not recorded", []).append(row)
+    usual, *others = sorted(found, key=lambda dtype: -len(found[dtype]))
+    return usual + "".join(f" ({_listed(found[dtype])}: in {dtype})" for dtype in others)
 
 
 def _taught(stages: list[StageRecipe]) -> list[str]:

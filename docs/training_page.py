@@ -37,8 +37,9 @@ straight to the paper's chip, on the same tokens for each, by distillation from 
 
 `recipes/smollm2-paper.toml` has the paper's stages and arrays, without paired rows or mixing. It departs from
 the paper in training an adapter of rank 14 in place of all weights, in using a teacher, and in attention
-transfer first. Its control, the software model with the same adapter and loss, is
-`recipes/low-tokens-control.toml`.
+transfer first. The software model with the same adapter, loss and number of tokens is
+`recipes/low-tokens-control.toml`; its shares of the texts and its learning rate are others, so it is no exact
+control.
 
 """,
 }

@@ -166,6 +166,7 @@ Written by `docs/why_page.py` from `docs/results/why`. RUN is the directory that
 Every head gets the hidden states of the pretrained model; its output is compared with that of softmax
 attention (`error`: squared, relative). `pulses`: share of columns that give a pulse. Ceilings: shares of
 pulses and sub-tile outputs that are clipped. `tile zero`: share of sub-tile outputs that count as zero.
+`output codes`: how many codes the sub-tile outputs use in effect (exp of their entropy), as a share of all.
 
 {said_heads} The final error is an upper bound: training may have rotated a head's output in its own space.
 
@@ -176,8 +177,8 @@ pulses and sub-tile outputs that are clipped. `tile zero`: share of sub-tile out
 ## Constraint by constraint
 
 One constraint at a time is lifted while the others stay; then one at a time is imposed on arrays without any.
-*Tiling* is not a constraint that can be lifted: without it, one converter with the range and codes of a
-sub-tile's reads all columns of the ring at once.
+*Tiling* cannot be lifted in the same sense: in its row, one converter with the range and codes of a
+sub-tile's reads all columns of the ring at once, so another constraint takes its place.
 
 {said_constraints}
 
@@ -185,8 +186,8 @@ sub-tile's reads all columns of the ring at once.
 
 ![Ratios of perplexity](figures/why-constraints.png)
 
-A constraint that costs nothing here may still have cost something in training, and one that the model was
-trained with is missed when it is lifted: read a ratio near 1 as "not worth area by itself", not as "free".
+A constraint that costs nothing here may still have cost something in training, and the model may miss one
+that it was trained with when it is lifted: read a ratio near 1 as "not worth area by itself", not as "free".
 
 ## What is found again
 

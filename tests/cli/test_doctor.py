@@ -79,7 +79,7 @@ def test_programs_that_are_missing_are_named_with_the_remedy(
     monkeypatch.delenv("CXX", raising=False)
     code, found = doctor(tmp_path)
     assert code == 0
-    for part in ("ngspice", "yosys", "C++ compiler"):
+    for part in ("ngspice", "yosys", "verilator", "C++ compiler"):
         assert found[part]["ok"] is None
         assert "apt install" in found[part]["note"]
 

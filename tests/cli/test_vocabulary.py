@@ -24,7 +24,7 @@ VOCABULARY = {
     "--block": "tokens of a block of training and evaluation",
     "--budget": "tokens of training",
     "--by-context": "perplexity against the length of the context",
-    "--by-repetition": "loss on tokens that stood in the context before",
+    "--by-repetition": "loss on tokens that already followed the preceding one",
     "--cache": "keep answers of tasks",
     "--calibration-tokens": "most tokens an adaptation reads",
     "--cell": "kind of gain cell",
@@ -230,7 +230,7 @@ def test_old_names_are_taken_with_a_line_on_stderr(capsys: pytest.CaptureFixture
     ]
     assert capsys.readouterr().err.splitlines() == [
         "gaincell: --idle is called --at now; the old name will be gone in the next release",
-        "gaincell: --figures is always done now; the option will be gone in the next release",
+        "gaincell: --figures is always on now; the option will be gone in the next release",
         "gaincell: --impl is called --backend now; the old name will be gone in the next release",
     ]
 
@@ -269,9 +269,9 @@ def test_help_cuts_nothing(columns: int, monkeypatch: pytest.MonkeyPatch) -> Non
         ("evaluate tiny --at 1", "no chip for --at"),
         ("evaluate tiny --chips 3", "no chip for --chips"),
         ("evaluate tiny --design ideal", "no chip for --design"),
-        ("evaluate tiny --protocol strided-64-32 --by-context", "goes without"),
-        ("evaluate RUN --protocol strided-64-32 --at 1", "goes without"),
-        ("evaluate RUN --protocol strided-64-32 --dump x.safetensors", "goes without"),
+        ("evaluate tiny --protocol strided-64-32 --by-context", "strided-64-32 excludes"),
+        ("evaluate RUN --protocol strided-64-32 --at 1", "strided-64-32 excludes"),
+        ("evaluate RUN --protocol strided-64-32 --dump x.safetensors", "strided-64-32 excludes"),
         ("evaluate RUN --chips 3 --at 0 --at 1", "one --at"),
         ("evaluate RUN --design nowhere", "no design 'nowhere'"),
         ("evaluate RUN --cell nowhere", "no cell 'nowhere'"),

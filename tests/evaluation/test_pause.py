@@ -189,7 +189,7 @@ def test_a_layer_that_is_not_there_costs_no_evaluation(
     ("options", "message"),
     [
         (["--by-context", "--at", "1"], "--by-context and --at or --refresh do not go together"),
-        (["--scores"], "--scores has no effect here: it belongs to --dump"),
+        (["--scores"], "--scores has no effect here: it needs --dump"),
         (["--refresh", "copy"], "needs one period"),
         (["--at", "0", "--refresh", "copy", "--refresh-tokens", "4", "--refresh-seconds", "1"], "not both"),
         (["--at", "-1"], "told to idle for -1"),

@@ -977,7 +977,7 @@ def test_a_dry_run_says_that_a_data_set_was_not_checked(
         main(["train", str(path), "--dry-run", "--text", "owner/nothing"])
     assert ended.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "not checked: owner/nothing is nothing here, and is taken for a data set of the hub." in shown
+    assert "not checked: there is no owner/nothing here, so it is taken for a data set of the hub." in shown
 
 
 def test_a_run_of_another_kind_gets_no_tokens(texts: Path, tmp_path: Path) -> None:

@@ -162,3 +162,27 @@ def test_a_verdict_on_energy_names_both_energies(cited: float, bottom_up: float,
     found = read(DOCS / "results" / "costs" / "cost-gpt2.json", CostResult)
     assert energy_verdict(replace(found, machines=(row, other))).endswith(said)
     assert energy_verdict(replace(found, machines=(other,))) == ""
+
+
+def test_rows_short_of_the_claim_are_named_for_each_energy(generator: ModuleType) -> None:
+    import reproduction_circuits
+
+    other = Machine("of other sizes", 12, 12, 64, 1024, 1e-5)
+    row = replace(other, title="GPU, reading", energy_over_cited=8_907.0, energy_over_bottom_up=15_376.0)
+    found = read(DOCS / "results" / "costs" / "cost-gpt2.json", CostResult)
+    said = reproduction_circuits.shortfall(replace(found, machines=(row, other)))
+    assert said.endswith("with the paper's own energy, GPU, reading (× 8,907); with ours, none.")
+    swapped = replace(row, energy_over_cited=15_376.0, energy_over_bottom_up=8_907.0)
+    said = reproduction_circuits.shortfall(replace(found, machines=(swapped,)))
+    assert said.endswith("with the paper's own energy, none; with ours, GPU, reading (× 8,907).")
+
+
+def test_the_larger_claim_of_the_preprint_has_its_own_verdict(generator: ModuleType) -> None:
+    machine = Machine(
+        "measured", 12, 12, 64, 1024, 1e-5, energy_over_cited=97_266.0, energy_over_bottom_up=2e5
+    )
+    reading = replace(machine, title="reading its cache once", energy_over_cited=1e6)
+    assert generator.preprint([machine, reading], 5) == (
+        "the preprint's 5 orders: **not reached** with the paper's number (c) (at most 97,266), "
+        "reached with ours (s) (at most 200,000)"
+    )

@@ -94,7 +94,7 @@ def test_outputs_have_places_of_their_own(here: Path, capsys: pytest.CaptureFixt
         "cost gpt2 --figures new --json new",
         "spice characterise --json cell.png",
     ):
-        assert "would be written to one place; give two" in refused(capsys, *line.split()), line
+        assert "would be written to the same place; change one" in refused(capsys, *line.split()), line
     assert content(here) == before
 
 
@@ -137,14 +137,14 @@ def succeed(*arguments: str) -> None:
         (("floorplan", "--json", "x/.."), "give the name of a file"),
         (("floorplan", "--json", "loop"), "a link to nothing"),
         (("floorplan", "--head-dim", "abc"), "not 'abc'"),
-        (("cost", "gpt2", "--no-measure", "--gpu", "h100"), "belongs to --whole-model or --why"),
+        (("cost", "gpt2", "--no-measure", "--gpu", "h100"), "it needs --whole-model or --why"),
         (("baseline", "--batch", "9" * 10_000), "give whole numbers above 0"),
         (("baseline", "--context", "²"), "give whole numbers above 0"),
         (("device", "fit", "c.csv", "--voltage", "9" * 10_000), "there is no column"),
         (("evaluate", "run", "--protocol", "blocks-" + "9" * 10_000), "unknown protocol"),
         (("evaluate", "run", "--protocol", "rolling-" + "9" * 10_000), "give rolling-T"),
-        (("evaluate", "run", "--text", "~nobodyhere/x.txt"), "no home directory that ~ stands for"),
-        (("generate", "~nobodyhere/x", "--prompt", "x"), "no home directory that ~ stands for"),
+        (("evaluate", "run", "--text", "~nobodyhere/x"), "cannot find the home directory that ~ refers to"),
+        (("generate", "~nobodyhere/x", "--prompt", "x"), "cannot find the home directory that ~ refers to"),
         (("evaluate", "x" * 200), "the maximum length is 96"),
         (("adapt", "o"), "holds neither a model"),
         (("map", "..", "--text", "t.txt"), "holds neither a model"),

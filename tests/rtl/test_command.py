@@ -176,7 +176,7 @@ def test_codes_of_a_model_come_out_as_they_went_in(small: Path, tmp_path: Path) 
         (["leroux2025", "--head-dim", "0"], "--head-dim"),
         (["leroux2025", "--group", "99"], "group = 99"),
         (["nothing"], "nothing"),
-        (["leroux2025", "--tokens", "9"], "--tokens has no effect here: it belongs to --verify"),
+        (["leroux2025", "--tokens", "9"], "--tokens has no effect here: it needs --verify"),
     ],
 )
 def test_refusals(

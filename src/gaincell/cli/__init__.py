@@ -134,7 +134,7 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, (GaincellError, OSError)) or text.startswith("Symlink loop"):
         return text  # (that is a RuntimeError of pathlib, as is the next)
     if text.startswith("Could not determine home directory"):
-        return "there is no home directory that ~ stands for; give the whole path"
+        return "cannot find the home directory that ~ refers to; give the full path"
     full = "can't allocate memory" in text or "out of memory" in text
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and full):
         return "this machine does not have enough memory; give smaller numbers, or a smaller model"

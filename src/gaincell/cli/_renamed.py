@@ -25,7 +25,7 @@ RENAMED: Mapping[str, Mapping[str, str | None]] = {
     "spice": {"--jobs": "--workers", "--temperature": "--celsius"},
     "sweep": {"--figures": None, "--weights": "--keep-models", "--impl": "--backend"},
 }
-"""Command -> old name -> new name; None for what is always done now."""
+"""Command -> old name -> new name; None for what is always on now."""
 DEBUG = "--debug"
 """Of every command."""
 
@@ -44,7 +44,7 @@ def with_new_names(command: str, arguments: Sequence[str], takes_value: Collecti
             found.append(argument)
             continue
         new = renamed[old]
-        now = f"is called {new} now; the old name" if new else "is always done now; the option"
+        now = f"is called {new} now; the old name" if new else "is always on now; the option"
         print(f"gaincell: {old} {now} will be gone in the next release", file=sys.stderr)
         if new is not None:
             found.append(new + equals + value)

@@ -59,7 +59,7 @@ def codesign(
     learn: Annotated[
         list[Circuit] | None,
         option(
-            "Learn S_sat and O_sat, or the levels of query drivers and write DACs, with a zero code; may be "
+            "Learn the saturations S_sat and O_sat, or the levels of query drivers and write DACs; may be "
             "given twice; by default both."
         ),
     ] = None,
@@ -73,9 +73,10 @@ def codesign(
 ) -> None:
     """Learn circuits of a chip by gradients, together with the model that runs on it.
 
-    The model is first adapted to the chip, then trained together with the chip's saturations and levels.
-    RUN/design.toml is the learned chip, an ordinary design. In the examples runs/tiny is what
-    `gaincell map tiny` writes.
+    The model is first adapted to the chip, then trained together with what --learn names. Before levels are
+    learned, the levels of the write DACs are spaced so that one of them is V_offset, which stores no signal,
+    unless the design states levels. RUN/design.toml is the learned chip, an ordinary design. In the examples
+    runs/tiny is what `gaincell map tiny` writes.
 
     Example: gaincell codesign tiny --steps 40 --out runs/codesigned
 

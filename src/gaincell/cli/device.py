@@ -106,9 +106,9 @@ def fit(
     (--current '*', or '* [A]' if the headings state no unit), or for every bias (--current COLUMN). Lines
     that begin with # are comments.
 
-    Every command takes the result as --cell DEVICE.toml, or the curve itself as --cell CURVE.csv. In the
-    examples MY_CURVE.csv, MY_WIDE.csv and MY_DECAY.csv are your own measurements, and MY_CELL.toml is made
-    from them.
+    Give the result as --cell DEVICE.toml, or the curve itself as --cell CURVE.csv, to adapt, cost, evaluate,
+    generate, map, serve, simulate or design show. In the examples MY_CURVE.csv, MY_WIDE.csv and MY_DECAY.csv
+    are your own measurements, and MY_CELL.toml is made from them.
 
     Example: gaincell device fit MY_CURVE.csv --decay MY_DECAY.csv --out MY_CELL.toml
 

@@ -40,7 +40,7 @@ class Finding:
 
 @app.command()
 def doctor(json: JsonFile = None) -> None:
-    """Show versions, the compiler, the kernel level in use and why, ngspice, yosys and the GPU.
+    """Show versions, the compiler, the kernel level in use and why, ngspice, yosys, Verilator and the GPU.
 
     Exit code 1 if something that every command needs is missing or too old. Include the output when you
     report a problem.
@@ -149,12 +149,12 @@ def _programs() -> list[Finding]:
 
     missing = {
         "ngspice": "for gaincell spice: apt install ngspice",
-        "yosys": "for synthesis: apt install yosys",
+        "yosys": "for gaincell rtl and gaincell spice mixed: apt install yosys",
+        "verilator": "for gaincell spice mixed: apt install verilator",
     }
-    versions = {
-        "ngspice": runner.version() if runner.available() else "",
-        "yosys": _said("yosys", "-V") if shutil.which("yosys") else "",
-    }
+    versions = {"ngspice": runner.version() if runner.available() else ""}
+    for name, option in {"yosys": "-V", "verilator": "--version"}.items():
+        versions[name] = _said(name, option) if shutil.which(name) else ""
     return [
         Finding(name, found) if found else Finding(name, "not installed", None, missing[name])
         for name, found in versions.items()

@@ -49,7 +49,9 @@ class TaskOptions:
 class ChipOptions:
     """Virtual chips."""
 
-    chips: Annotated[int | None, option("Perplexity of N virtual chips, with its spread.", "N")] = None
+    chips: Annotated[
+        int | None, option("Perplexity, or the scores of --tasks, of N virtual chips, with its spread.", "N")
+    ] = None
     mismatch: Annotated[
         str | None, option("Spread of the cells' currents for --chips, as a share of full scale.", "P%")
     ] = None
@@ -120,7 +122,8 @@ class Evaluation:
     window: options.Window = None
     by_context: Annotated[bool, flag("--by-context", "Perplexity against context length.")] = False
     by_repetition: Annotated[
-        bool, flag("--by-repetition", "Loss on tokens that occurred in the context before.")
+        bool,
+        flag("--by-repetition", "Loss on tokens that followed the preceding one earlier, and on others."),
     ] = False
     other_latency: options.OtherLatency = None
     refresh: options.RefreshOptions = field(default_factory=options.RefreshOptions)
@@ -166,7 +169,7 @@ class Evaluation:
             (self.part is not None and rolling, "rolling-T reads the whole text; leave --part out"),
             (
                 stride < length and (self.pauses or self.by_context or self.by_repetition or dump),
-                f"{self.protocol} goes without --at, --refresh, --by-context, --by-repetition and --dump",
+                f"{self.protocol} excludes --at, --refresh, --by-context, --by-repetition and --dump",
             ),
             (chips and len(self.at or ()) > 1, "--chips takes only one --at"),
         ):
@@ -218,7 +221,8 @@ def evaluate(
     files, otherwise the harness downloads them.
 
     --chips draws N chips whose cells differ (by --mismatch, or as the RUN's design says). It shows mean,
-    spread, worst chip and yield on the same text, after --at SECONDS if given; with --tasks, of the scores.
+    spread, worst chip and yield on the same text, after --at SECONDS if given. With --tasks it shows them of
+    the scores; only perplexities have a yield.
 
     --at lets the chip of a RUN idle after the first half of every block, and predicts the second half from
     what is left (protocol pause-T). Several --at give a table. --refresh refreshes the columns at intervals,

@@ -42,10 +42,10 @@ def fidelity(
 
     Both see the pretrained model's hidden states. Error: squared, relative to the softmax output. Linear
     error: relative to the output of --linear, or of the same arrays with linear cells. Pulses: share of
-    columns that give one. Ceilings: share of pulses and sub-tile outputs that are clipped. Tile zero: share
-    of sub-tile outputs counted as 0. Codes: share of the codes in use (exp of their entropy). --json and
-    --figure give all of them per layer and head. In the example runs/tiny is what `gaincell map tiny`
-    writes.
+    columns that give one. Ceilings: share at full scale, of the pulses above zero and of the sub-tile
+    outputs. Tile zero: share of sub-tile outputs counted as 0. Codes: share of the codes in use (exp of
+    their entropy). --json and --figure give all of them per layer and head. In the example runs/tiny is what
+    `gaincell map tiny` writes.
 
     Example: gaincell fidelity runs/tiny --figure fidelity.png --json fidelity.json
     """

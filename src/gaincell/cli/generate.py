@@ -145,8 +145,9 @@ def generate(
 
     The cache is that of the hardware: a ring of columns with one-byte codes and the time of each write, so
     memory does not grow, however long the text. During a pause (--at) the stored values leak; --refresh
-    renews them at intervals. Time on the chip advances by the token period: the published 65 ns per layer or,
-    with --other-latency, the schedule of the arrays (gaincell simulate head) and the rest of a layer.
+    renews them at intervals. Time on the chip advances by the token period: the design's own (of leroux2025
+    the published 65 ns per layer) or, with --other-latency, the schedule of the arrays (gaincell simulate
+    head) and the rest of a layer.
 
     An embedded model runs as its shipped linear hardware version, a RUN as it is; any other model gets gains
     from statistics alone, which is not enough for meaningful text. In the examples runs/tiny is what

@@ -37,8 +37,9 @@ def serve(
 
     Type a prompt and watch both texts appear, token by token, with sliders for retention time, mismatch, idle
     time and read noise, and the arrays of one head: stored keys and values, pulses, scores, outputs. The page
-    is served to this machine only and loads nothing from the network. An embedded model runs on the chip's
-    own cells, to which it is adapted first; a RUN is used as it was saved. See docs/serve.md.
+    is served to this machine only, unless --host says otherwise, and loads nothing from the network. An
+    embedded model runs on the chip's own cells, to which it is adapted first; a RUN is used as it was saved.
+    See docs/serve.md.
 
     Example: gaincell serve
 

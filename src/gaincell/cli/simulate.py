@@ -105,8 +105,8 @@ def head(
 
     Prints the phases of a step (computed or assumed), what depends on the assumed latency, and the head at
     some of its tokens; draws the timeline and the trace. The time between two tokens is the step by the
-    schedule, once for every layer; if the design states a token_period and neither --layers nor
-    --other-latency is given, it is that period.
+    schedule and --other-latency, both once for every layer; if the design states a token_period and neither
+    --layers nor --other-latency is given, it is that period.
 
     Example: gaincell simulate head --tokens 3000 --design leroux2025-oxide
 
@@ -137,7 +137,8 @@ def tile(
     source: Source,
     tokens: Annotated[int, option("Tokens read; the last is shown.", "TOKENS", min=1)] = 48,
     column: Annotated[
-        int | None, option("Key column shown; by default that with most charge.", "N", min=0)
+        int | None,
+        option("Key column shown; by default that with the longest pulse, of several the first.", "N", min=0),
     ] = None,
     row: Annotated[
         int | None, option("Value bit line shown; by default that with most charge.", "N", min=0)

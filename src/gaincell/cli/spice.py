@@ -199,7 +199,7 @@ def verify(
     from gaincell.spice.write_path import stored_levels
 
     chip, technology, where = circuits.load(context)
-    check_needed(context, ("--columns",), "a part of the array, without --full", not full)
+    check_needed(context, ("--columns",), "a simulation of part of the array, without --full", not full)
     check_needed(context, OF_FILE, "--inputs FILE", inputs not in RANDOM)
     check_needed(context, ("--seed",), "random inputs", inputs in RANDOM)
     if inputs in RANDOM:

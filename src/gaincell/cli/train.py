@@ -64,9 +64,10 @@ def train(
 
     Example: gaincell train recipes/tiny-table.toml --text MY_TEXTS/ --design leroux2025-extended --out runs/x
 
-    --set changes any value that a recipe can state, for instance seed=1,
-    training.learning_rate=1e-3, model.config.n_layer=2, stage.linear.steps=500. Values are TOML; text needs
-    no quotes. The changes are kept in run.json; a run resumes only with the same values.
+    --set changes any value that a recipe can state, except extends and stages, whether its file states it or
+    not: for instance seed=1, training.learning_rate=1e-3, model.config.n_layer=2, stage.linear.steps=500 (of
+    a stage that there is). Values are TOML; text needs no quotes. The changes are kept in run.json; a run
+    resumes only with the same values.
 
     Example: gaincell train recipes/tiny-table.toml --set seed=2 --set stage.linear.steps=100 --dry-run
 
@@ -140,7 +141,7 @@ def _dry_run(plan: Recipe, chosen: Sequence[StageRecipe], text: str | None) -> N
     unchecked = "The text was not checked: give --text."
     if text is not None:
         unchecked = (
-            f"The text was not checked: {text} is nothing here, and is taken for a data set of the hub."
+            f"The text was not checked: there is no {text} here, so it is taken for a data set of the hub."
         )
         if (found := check_text(text)) is not None:
             check_recipe_text(plan, found)

@@ -4,7 +4,7 @@ Per token of one sequence, at batch B (all sequences take a step together):
 
     GPU, linear layers      time = max(bytes of weights / bandwidth, 2 W B / arithmetic),  W weights
     GPU, attention          time = B x bytes of the cache of the window / bandwidth
-                            energy = board power x time / B: an upper estimate, stated power and not measured
+                            energy = board power x time / B; the stated power is more than is drawn
     analog, linear layers   energy = 2 W / (operations per joule); time = (products + B - 1) x time of one:
                             the sequences follow each other from layer to layer
     inputs and outputs      bits of q, k, v and the result of every layer over a link, energy per bit; a

@@ -137,7 +137,7 @@ def variants(result: CostResult) -> Rows:
         "bottom-up": lambda row: with_scale(row.cells, "m^2"),
         "head, bottom-up": lambda row: with_scale(row.head, "m^2"),
     }
-    caption = "Layers of a stack share the periphery, so that it soon is all that counts."
+    caption = "Layers of a stack share the periphery: the more layers, the larger its share of the area."
     kinds, title = _by_heading([*columns]), "Other cells and 3D stacking"
     return Rows.of(title, result.areas.variants, columns, caption=caption, kinds=kinds)
 

@@ -45,10 +45,10 @@ def _machines_caption(result: CostResult) -> str:
     if any(row.latency_over_cited is None for row in result.machines):
         lines.append("Rows without ×: other sizes.")
     lines.append(
-        "Cited: twelve heads, D = 64, 1024 tokens, batch 64, time of a batch divided by the batch "
-        "(docs/costs.md says what is wrong with it). Computed: keys and values of this layer read once at "
-        "the stated bandwidth, the least time where they do not fit the GPU's cache; times the largest board "
-        "power, an upper estimate of the energy."
+        "Cited: twelve heads, D = 64, 1024 tokens, batch 64, float32, all keys but the first masked, clock "
+        "read without waiting for the GPU, time of a batch divided by the batch. Computed: keys and values "
+        "of this layer read once at the stated bandwidth, the least time where they do not fit the GPU's "
+        "cache; times the largest board power, more than such a step draws."
     )
     if any(row.kind == "measured" for row in result.machines):
         lines.append("Measured: the fastest softmax attention on the machine that is named.")
@@ -93,7 +93,7 @@ def _whole_caption(result: CostResult) -> str:
     gpu, window = result.gpu_context, result.head.window
     lines = [
         f"Batch {batch:.0f}; arrays of all its sequences, bottom-up: {arrays}. "
-        "GPU: stated bandwidth; energy at the largest board power, an upper estimate; analog linear layers: "
+        "GPU: stated bandwidth; energy at the largest board power, more than it draws; analog linear layers: "
         "stated operations per joule and an assumed time of a product. Nothing overlaps. Gain: of the whole, "
         "over the first row."
     ]

@@ -175,7 +175,7 @@ def caption(result: SweepResult, *, marked: bool = True) -> str:
         if any("perplexity" in point.intervals for point in result.complete):
             text += (
                 ", by the values alone: its points may lie within each other's intervals, and they were "
-                "chosen on the text they are measured on, so that they look better there than they are"
+                "chosen on the text they are measured on, so they look better on it than on another text"
             )
     text += "." if text[-1] != "." else ""
     text += f" {counts.complete} of {counts.planned} points measured"

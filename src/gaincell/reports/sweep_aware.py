@@ -25,8 +25,8 @@ from gaincell.standard_error import ratio_error
 
 TRAINED, NONE = "fine_tune", "–"
 REMARK = (
-    "Intervals of 95 %, over blocks and chips, of the share by Fieller; each holds its one training fixed: "
-    "another order of the text or other noise in it would change a share by more than they say."
+    "Intervals of 95 %, over blocks and chips; of the share by Fieller. They leave out the spread between "
+    "trainings: another order of the text or other noise in training can change a share by more."
 )
 
 
