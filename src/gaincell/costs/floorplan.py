@@ -16,11 +16,11 @@ Query pulses run horizontally over the key array. Its bit lines are vertical, on
 the value array are horizontal, one a token. Each bit line is tapped on the diagonal of the key array by a
 horizontal wire in a higher metal layer, which leads to the charge-to-pulse circuit of that token in its row
 of the value array; so the arrays stand side by side and the taps take no area. The paper shows the taps
-and the blocks in a floorplan of its own [M]; the arrangement here is derived, not copied [D]. Where D > N, the taps lie in the
-lowest block of rows, and the value arrays of the D outputs stand side by side. Charge-to-pulse circuits
-that would be too long are folded: their block then is higher than the arrays. The circuits of the signed
-readout are much wider than the value bit lines that they read: they fill a strip below the whole sub-tile,
-over which the bit lines fan out in a higher metal layer.
+and the blocks in a floorplan of its own [M]; the arrangement here is derived, not copied [D]. Where D > N,
+the taps lie in the lowest block of rows, and the value arrays of the D outputs stand side by side.
+Charge-to-pulse circuits that would be too long are folded: their block then is higher than the arrays. The
+circuits of the signed readout are much wider than the value bit lines that they read: they fill a strip below
+the whole sub-tile, over which the bit lines fan out in a higher metal layer.
 
 A head: its sub-tiles in a grid as nearly square as may be, the block that scales and gives them their inputs
 below, and the adders, with the scaling of the output, above, as in the paper's floorplan [M].

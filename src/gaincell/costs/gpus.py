@@ -109,8 +109,8 @@ def floor(
 ) -> Measured:
     """Reading keys and values once from memory, at the stated bandwidth and the largest board power.
 
-    The time is a lower bound only where they do not fit the GPU's L2. The power is more than such a step draws,
-    so the energy bounds nothing.
+    The time is a lower bound only where they do not fit the GPU's L2. The power is more than such a step
+    draws, so the energy bounds nothing.
 
     heads: query heads, which share kv_heads key/value heads.  context: tokens in the cache of one sequence.
     """
