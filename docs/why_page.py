@@ -1,7 +1,7 @@
 """Write docs/why.md, which circuit to change next, from docs/results/why: `python docs/why_page.py`.
 
-Files there, of one RUN: `fidelity-transfer.json` and `fidelity.json` (`gaincell fidelity`, after attention
-transfer and at the end), `ablation.json`, and `repetition.json` and `repetition-software.json`
+Files there: `fidelity-transfer.json` and `fidelity.json` (`gaincell fidelity`, after attention transfer and
+at the end), `ablation.json`, and `repetition.json` and `repetition-software.json`
 (`gaincell evaluate --by-repetition`). Without them there is no page.
 """
 
@@ -148,16 +148,17 @@ def of_retrieval(arrays: RepetitionResult, software: RepetitionResult) -> str:
 PAGE = """# Which circuit to change next
 
 This page answers a circuit designer's question: which constraint of the chip costs the converted model how
-much, and where. The model is {model} on `{design}`, converted by `recipes/low-tokens-fitted.toml`, which adds
-[paired rows and more](training.md#what-a-recipe-can-add-to-the-mapping) to the paper's mapping; the shipped
-adapter was trained further from there. Simulated; nothing on this page is trained again.
+much, and where. The model is {model} on `{design}` with the shipped adapter, which
+`recipes/low-tokens-fitted.toml` made (RUN) and `recipes/low-tokens-more.toml` trained further (MORE). Both
+add [paired rows and more](training.md#what-a-recipe-can-add-to-the-mapping) to the paper's mapping.
+Simulated; nothing on this page is trained again.
 
-Written by `docs/why_page.py` from `docs/results/why`. RUN is the directory that the recipe writes:
+Written by `docs/why_page.py` from `docs/results/why`:
 
     gaincell fidelity RUN --stage transfer --json fidelity-transfer.json
-    gaincell fidelity RUN --json fidelity.json
-    gaincell ablate RUN --limit 8192 --json ablation.json
-    gaincell evaluate RUN --by-repetition --text wikitext2.txt.gz --limit 8192 --json repetition.json
+    gaincell fidelity MORE --json fidelity.json
+    gaincell ablate MORE --limit 8192 --json ablation.json
+    gaincell evaluate MORE --by-repetition --text wikitext2.txt.gz --limit 8192 --json repetition.json
     gaincell evaluate {model} --by-repetition --text wikitext2.txt.gz --limit 8192 \\
         --json repetition-software.json
 
