@@ -150,7 +150,7 @@ def _programs() -> list[Finding]:
     missing = {
         "ngspice": "for gaincell spice: apt install ngspice",
         "yosys": "for gaincell rtl and gaincell spice mixed: apt install yosys",
-        "verilator": "for gaincell spice mixed: apt install verilator",
+        "verilator": "for gaincell spice mixed, and rtl without Icarus Verilog: apt install verilator",
     }
     versions = {"ngspice": runner.version() if runner.available() else ""}
     for name, option in {"yosys": "-V", "verilator": "--version"}.items():

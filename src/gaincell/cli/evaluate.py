@@ -50,7 +50,8 @@ class ChipOptions:
     """Virtual chips."""
 
     chips: Annotated[
-        int | None, option("Perplexity, or the scores of --tasks, of N virtual chips, with its spread.", "N")
+        int | None,
+        option("Perplexity or --tasks scores of N virtual chips, with their spread.", "N"),
     ] = None
     mismatch: Annotated[
         str | None, option("Spread of the cells' currents for --chips, as a share of full scale.", "P%")
@@ -123,7 +124,7 @@ class Evaluation:
     by_context: Annotated[bool, flag("--by-context", "Perplexity against context length.")] = False
     by_repetition: Annotated[
         bool,
-        flag("--by-repetition", "Loss on tokens that followed the preceding one earlier, and on others."),
+        flag("--by-repetition", "Loss on tokens that the context holds after the same token, and on others."),
     ] = False
     other_latency: options.OtherLatency = None
     refresh: options.RefreshOptions = field(default_factory=options.RefreshOptions)
@@ -221,8 +222,8 @@ def evaluate(
     files, otherwise the harness downloads them.
 
     --chips draws N chips whose cells differ (by --mismatch, or as the RUN's design says). It shows mean,
-    spread, worst chip and yield on the same text, after --at SECONDS if given. With --tasks it shows them of
-    the scores; only perplexities have a yield.
+    spread, worst chip and yield on the same text, after --at SECONDS if given. With --tasks it
+    shows mean, spread and worst chip of the scores, without a yield.
 
     --at lets the chip of a RUN idle after the first half of every block, and predicts the second half from
     what is left (protocol pause-T). Several --at give a table. --refresh refreshes the columns at intervals,

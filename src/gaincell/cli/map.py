@@ -91,7 +91,7 @@ def map_(
     )
     if find_shipped(model) is not None:
         shipped = linear_is_shipped(settings, model_size(model).layers)
-        trained = f"a linear model that is trained; {model} comes with one for this chip"
+        trained = f"a linear model to train, and {model} has a trained one for this chip"
         options.check_needed(context, ("--learning-rate",), trained, not shipped)
     with kept_in(folder), progress_bars() as progress, tracking(track, folder) as tracker:
         run = map_model(settings, folder, command=command_line(), progress=progress, tracker=tracker)

@@ -45,7 +45,7 @@ def train(
         bool,
         flag(
             "--compile",
-            "Compile norms and feed-forward networks with torch, which takes half a minute first.",
+            "Compile layers with torch, but not the arrays; it takes about a minute first.",
         ),
     ] = False,
     track: options.TrackName = None,

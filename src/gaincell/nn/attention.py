@@ -1,7 +1,7 @@
 """The gain-cell attention of one layer: four scaling stages around the arrays."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -139,6 +139,11 @@ class GainCellAttention(nn.Module):
         """What computes in place of the arrays where the model's own attention is asked for."""
         self.attend: Callable[..., Tensor] = gain_cell_attention
         """What computes the arrays; another while circuits are learned (training/codesign.py)."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied: not what training/compiled.py compiled, as torch's own modules do."""
+        compiled = (GainCellAttention.values.__name__, GainCellAttention.output.__name__)
+        return {name: value for name, value in super().__getstate__().items() if name not in compiled}
 
     def add_biases(self, dtype: torch.dtype = torch.float32) -> None:
         """Give the values and the output a bias vector per head, both zero, to be trained."""

@@ -25,7 +25,7 @@ from gaincell.standard_error import ratio_error
 
 TRAINED, NONE = "fine_tune", "–"
 REMARK = (
-    "Intervals of 95 %, over blocks and chips; of the share by Fieller. They leave out the spread between "
+    "95 % intervals over blocks and chips; that of the share is Fieller's. They leave out the spread between "
     "trainings: another order of the text or other noise in training can change a share by more."
 )
 

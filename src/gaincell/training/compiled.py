@@ -22,7 +22,7 @@ from gaincell.nn.attention import GainCellAttention
 
 def compile_layers(model: PreTrainedModel) -> PreTrainedModel:
     """Compile everything in a model's layers but their attention, and of the attention the scaling before
-    and behind the arrays; in place, at the first use.
+    and after the arrays; in place, at the first use.
 
     Raises InputError: torch cannot compile here, for want of a compiler, say.
     """

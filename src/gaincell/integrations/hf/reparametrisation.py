@@ -1,6 +1,6 @@
 """What the heads of an attached model can have beside a gain and an offset: all of them, or none.
 
-    biases      a vector per head behind the arrays (a bias of o_proj) and in front of the values (of v_proj):
+    biases      a vector per head after the arrays (a bias of o_proj) and in front of the values (of v_proj):
                 no hardware, whether or not the pretrained model has such biases
     exponents   gains of q and of the output times (n / 1024)^g for a query that reads n columns, g per head
                 (nn/scaler.py): a table or an exponential in the digital block (costs/digital.py)
