@@ -143,7 +143,8 @@ class GainCellAttention(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """What is copied: not what training/compiled.py compiled, as torch's own modules do."""
         compiled = (GainCellAttention.values.__name__, GainCellAttention.output.__name__)
-        return {name: value for name, value in super().__getstate__().items() if name not in compiled}
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        return {name: value for name, value in state.items() if name not in compiled}
 
     def add_biases(self, dtype: torch.dtype = torch.float32) -> None:
         """Give the values and the output a bias vector per head, both zero, to be trained."""
