@@ -58,7 +58,7 @@ def test_show_says_where_tokens_come_faster_than_the_schedule_lets_them(
     chip = load_design("leroux2025").replace(t_pulse_max=150e-9)
     out = " ".join(run(capsys, "design", "show", str(chip.save(tmp_path / "slow.toml")))[1].split())
     assert (
-        "a step of this chip takes 335 ns, the 12 layers of a token 4.02 us, more than its token_period"
+        "a step of this chip takes 335 ns, the 12 layers of a token take 4.02 us, more than its token_period"
         in out
     )
     right = chip.replace(layer_latency=335e-9).save(tmp_path / "right.toml")

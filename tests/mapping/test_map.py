@@ -211,7 +211,7 @@ def test_the_rate_of_a_linear_model_that_is_shipped_is_refused(tmp_path: Path) -
     options = ["--learning-rate", "1e-3", "--out", str(tmp_path / "run")]
     found = CliRunner().invoke(app, ["map", "tiny", *options])
     assert found.exit_code == 2
-    assert "--learning-rate has no effect here: it needs a linear model that is trained" in found.output
+    assert "--learning-rate has no effect here: it needs a linear model to train" in found.output
     settings = MapSettings("tiny", load_design("igzo"))
     assert not linear_is_shipped(settings, 6)
     assert not linear_is_shipped(replace(settings, design=load_design("leroux2025"), lora=4), 6)
