@@ -39,8 +39,7 @@ from gaincell.ops.gain_cell_attention import (
     native_decode,
     native_library,
 )
-from gaincell.results.codec import to_json
-from gaincell.results.provenance import made
+from gaincell.results.provenance import made, provenance_json
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 SOFTMAX = "softmax, float32"
@@ -323,7 +322,7 @@ def main() -> None:
         "instructions": list(native_library.levels()),
         "provenance": made(command=sys.argv, seed=0, protocol=PROTOCOL),
     }
-    write_text(options.out, json.dumps(report, indent=1, default=to_json) + "\n")
+    write_text(options.out, json.dumps(report, indent=1, default=provenance_json) + "\n")
 
 
 if __name__ == "__main__":

@@ -154,8 +154,7 @@ def main() -> None:
         print(json.dumps(measure(*json.loads(options.measure))))
         return
     from gaincell.files import write_text
-    from gaincell.results.codec import to_json
-    from gaincell.results.provenance import made
+    from gaincell.results.provenance import made, provenance_json
 
     rates: dict[str, dict[str, list[float]]] = {called(*way): {} for way in WAYS}
     with checkouts(options.before) as sources:
@@ -178,7 +177,7 @@ def main() -> None:
             f"{options.steps} steps of one block of {BLOCK} tokens, medians of {options.rounds}",
         ),
     }
-    write_text(options.out, json.dumps(result, indent=1, default=to_json) + "\n")
+    write_text(options.out, json.dumps(result, indent=1, default=provenance_json) + "\n")
 
 
 if __name__ == "__main__":

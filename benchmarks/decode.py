@@ -23,8 +23,7 @@ from gaincell.files import write_text
 from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.ready import hardware_model
-from gaincell.results.codec import to_json
-from gaincell.results.provenance import made
+from gaincell.results.provenance import made, provenance_json
 
 STRETCH = 500
 SOFTMAX_TOKENS = 1000
@@ -85,7 +84,7 @@ def main() -> None:
             inputs={},
         ),
     }
-    write_text(given.out, json.dumps(result, indent=1, default=to_json) + "\n")
+    write_text(given.out, json.dumps(result, indent=1, default=provenance_json) + "\n")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,7 @@ from gaincell.evaluation.harness import evaluate_tasks
 from gaincell.files import write_text
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.models import load_model
-from gaincell.results.codec import to_json
-from gaincell.results.provenance import made
+from gaincell.results.provenance import made, provenance_json
 
 ROUNDS = 3
 DOCUMENTS = 2
@@ -76,7 +75,7 @@ def main() -> None:
             protocol=f"both models in turns, median of {ROUNDS} ratios; forward passes alone",
         ),
     }
-    write_text(options.out, json.dumps(result, indent=1, default=to_json) + "\n")
+    write_text(options.out, json.dumps(result, indent=1, default=provenance_json) + "\n")
 
 
 if __name__ == "__main__":

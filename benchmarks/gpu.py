@@ -35,8 +35,7 @@ from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires
 from gaincell.files import write_text
 from gaincell.ops.gain_cell_attention import gain_cell_attention, triton_launches
-from gaincell.results.codec import to_json
-from gaincell.results.provenance import made
+from gaincell.results.provenance import made, provenance_json
 
 BATCH, HEADS, DIM = 8, 12, 64
 REFERENCE = "softmax, flash, bfloat16"
@@ -215,7 +214,7 @@ def main() -> None:
         "limits": verdict,
         "provenance": made(command=sys.argv, seed=0, protocol="alternating, medians of CUDA event times"),
     }
-    write_text(options.out, json.dumps(report, indent=1, default=to_json) + "\n")
+    write_text(options.out, json.dumps(report, indent=1, default=provenance_json) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,7 @@ from gaincell.chips.design_file import load_design
 from gaincell.files import write_text
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.mapping.ready import hardware_model
-from gaincell.results.codec import to_json
-from gaincell.results.provenance import made
+from gaincell.results.provenance import made, provenance_json
 from gaincell.text import open_text, token_stream
 from gaincell.training.loop import next_token_loss
 
@@ -83,7 +82,7 @@ def main() -> None:
             design_hash=attached_layers(loaded.model)[0].design.hash,
         ),
     }
-    write_text(options.out, json.dumps(result, indent=1, default=to_json) + "\n")
+    write_text(options.out, json.dumps(result, indent=1, default=provenance_json) + "\n")
 
 
 if __name__ == "__main__":

@@ -28,8 +28,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import gaincell
 from gaincell.files import write_text
-from gaincell.results.codec import to_json
-from gaincell.results.provenance import made
+from gaincell.results.provenance import made, provenance_json
 
 CONFIG = {
     "vocab_size": 32_000,
@@ -190,7 +189,7 @@ def main() -> None:
             protocol="every step in a process of its own, whose peak the kernel reports",
         ),
     }
-    write_text(options.out, json.dumps(result, indent=1, default=to_json) + "\n")
+    write_text(options.out, json.dumps(result, indent=1, default=provenance_json) + "\n")
 
 
 if __name__ == "__main__":

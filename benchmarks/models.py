@@ -26,8 +26,7 @@ from gaincell.files import write_text
 from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.ready import hardware_model
-from gaincell.results.codec import to_json
-from gaincell.results.provenance import made
+from gaincell.results.provenance import made, provenance_json
 from gaincell.training.loop import next_token_loss
 
 PREFILL, TRAINED = 960, 513
@@ -125,7 +124,7 @@ def main() -> None:
             f"prompt of {PREFILL} tokens, training on {TRAINED - 1}",
         ),
     }
-    write_text(options.out, json.dumps(result, indent=1, default=to_json) + "\n")
+    write_text(options.out, json.dumps(result, indent=1, default=provenance_json) + "\n")
 
 
 if __name__ == "__main__":

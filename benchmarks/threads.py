@@ -27,8 +27,7 @@ from benchmarks.models import turns
 from gaincell.chips.design_file import load_design
 from gaincell.files import write_text
 from gaincell.ops.gain_cell_attention import gain_cell_attention, native_decode
-from gaincell.results.codec import to_json
-from gaincell.results.provenance import made
+from gaincell.results.provenance import made, provenance_json
 
 LEAST_GAIN = 1.8
 """Of two threads."""
@@ -146,7 +145,7 @@ def main() -> None:
         print(what, json.dumps(report[what]))
     for what, met in limits.items():
         print(("met   " if met else "MISSED"), what)
-    write_text(options.out, json.dumps(report, indent=1, default=to_json) + "\n")
+    write_text(options.out, json.dumps(report, indent=1, default=provenance_json) + "\n")
 
 
 if __name__ == "__main__":

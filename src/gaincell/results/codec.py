@@ -74,12 +74,14 @@ class _Field(NamedTuple):
     default: Any
 
 
-def to_json(result: Any) -> Json:
+def to_json(result: Any, where: str | None = "result") -> Json:
     """A result, or a part of one, as plain data.
+
+    where: how messages name it; None: its numbers need no unit, as in a provenance.
 
     Raises ValueError: a number has no unit or no kind, or is cited without a source; its key is named.
     """
-    found: Json = _encode(type(result), result, SIMULATED, "result")
+    found: Json = _encode(type(result), result, SIMULATED, where)
     return found
 
 
