@@ -108,18 +108,20 @@ def changes_markdown(trials: Sequence[Runs]) -> str:
     common = {key: value for key, value in of_all[0].items() if all(one.get(key) == value for one in of_all)}
     rows = sorted(zip(of_all, trials, strict=True), key=lambda row: len(row[0]))
     stages = [stage for stage in rows[0][1][0].stages if not stage.name.startswith("software")]
-    heads = ["what is set", *(f"{stage.title}, × software" for stage in stages), "runs"]
+    heads = ["what is set", *(f"{stage.title}, × software" for stage in stages), "seeds"]
     lines = []
     for changes, runs in rows:
         own = [f"`{key} = {value}`" for key, value in changes.items() if key not in common]
         cells = [spread(quotients(runs, stage.name, None)) for stage in stages]
-        lines.append([", ".join(own) or "nothing", *cells, str(len(runs))])
+        seeds = sorted(run.provenance.seed for run in runs)
+        lines.append([", ".join(own) or "nothing", *cells, ", ".join(map(str, seeds))])
     tokens = ", ".join(f"{stage.training_tokens:,} ({stage.title})" for stage in stages)
     everywhere = ", ".join(f"`{key} = {value}`" for key, value in common.items()) or "nothing else"
     first = rows[0][1][0]
     about = (
         f"`recipes/{first.recipe}` with {everywhere}; tokens {tokens}; {first.provenance.protocol}; "
-        f"software {readable(first.software)}. Mean ± standard deviation over seeds."
+        f"software {readable(first.software)}. Mean ± standard deviation over seeds; "
+        "rows of other seeds differ by as much."
     )
     return Rows("", heads, lines, about).markdown()
 

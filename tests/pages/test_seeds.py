@@ -59,7 +59,7 @@ def test_what_was_changed_in_a_recipe_has_a_row_each() -> None:
     ratio = quotients(base, "linear", None)[0]
     assert found["nothing"][linear] == f"{ratio:.3f}"
     assert found["`stage.linear.states = 2.0`"][linear].startswith(f"{0.99 * ratio:.3f} ± ")
-    assert [found[row][-1] for row in ("nothing", "`stage.linear.states = 2.0`")] == ["1", "2"]
+    assert [found[row][-1] for row in ("nothing", "`stage.linear.states = 2.0`")] == ["0", "0, 1"]
     assert list(found)[2] == "nothing"
     assert "with `stage.linear.steps = 7`; tokens" in table
     assert not any("continued" in heading for heading in places)
