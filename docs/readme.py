@@ -482,8 +482,9 @@ def conversion_section(bench: Mapping[str, Any]) -> str:
     caption = (
         f"Measured, {made['hardware']['cpu']}; SmolLM2-135M as `recipes/low-tokens.toml` converts it; "
         f"{made['protocol'].replace('medians of 1', 'one round')}. Other work on the machine lengthens "
-        "processor time, too, and one round does not show how much these numbers vary. Compiled: with `--compile`. Kept teacher: its "
-        "outputs are read from disk (`--teacher-outputs`), as in every training of a text but the first."
+        "processor time, too, and one round does not show how much these numbers vary. Compiled: with "
+        "`--compile`. Kept teacher: its outputs are read from disk (`--teacher-outputs`), as in every "
+        "training of a text but the first."
     )
     shown = Rows("", ("checkout, products of matrices, gradient of the cells", *head), rows, caption)
     return f"## A conversion, now and at commit {bench['before']}\n\n{shown.markdown()}"
