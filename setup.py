@@ -37,9 +37,9 @@ LEVELS = {"portable": [], "avx2": AVX2, "avx512": AVX512} if X86 else {"portable
 EMULATE_AMX = os.environ.get("GAINCELL_EMULATE_AMX") == "1"
 PURE = os.environ.get("GAINCELL_PURE") == "1"
 SANITIZE = os.environ.get("GAINCELL_SANITIZE") == "1"
-FLAGS = ["-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"]
+OPTIMISED = "-O1" if SANITIZE else "-O3"  # with sanitizers -O3 takes four times as long to compile
+FLAGS = [OPTIMISED, "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"]
 if SANITIZE:
-    FLAGS = [flag for flag in FLAGS if flag != "-O3"] + ["-O1"]  # compiles in a fifth of the time
     FLAGS += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
 
 

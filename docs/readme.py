@@ -479,12 +479,14 @@ def conversion_section(bench: Mapping[str, Any]) -> str:
         )
         for way in rates
     ]
+    protocol = made["protocol"]
+    if protocol.endswith(" medians of 1"):
+        protocol = protocol.removesuffix("medians of 1") + "one round, which does not show how much they vary"
     caption = (
         f"Measured, {made['hardware']['cpu']}; SmolLM2-135M as `recipes/low-tokens.toml` converts it; "
-        f"{made['protocol'].replace('medians of 1', 'one round')}. Other work on the machine lengthens "
-        "processor time, too, and one round does not show how much these numbers vary. Compiled: with "
-        "`--compile`. Kept teacher: its outputs are read from disk (`--teacher-outputs`), as in every "
-        "training of a text but the first."
+        f"{protocol}. Other work on the machine lengthens processor time, too. Compiled: with `--compile`. "
+        "Kept teacher: its outputs are read from disk (`--teacher-outputs`), as in every training of a text "
+        "but the first."
     )
     shown = Rows("", ("checkout, products of matrices, gradient of the cells", *head), rows, caption)
     return f"## A conversion, now and at commit {bench['before']}\n\n{shown.markdown()}"

@@ -121,7 +121,7 @@ def changes_markdown(trials: Sequence[Runs]) -> str:
     about = (
         f"`recipes/{first.recipe}` with {everywhere}; tokens {tokens}; {first.provenance.protocol}; "
         f"software {readable(first.software)}. Mean ± standard deviation over seeds; "
-        "rows of other seeds differ by as much."
+        "rows with other seeds differ by that as well."
     )
     return Rows("", heads, lines, about).markdown()
 
