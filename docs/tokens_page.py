@@ -41,6 +41,7 @@ ARRAYS = {
 }
 ADDED = {
     "paired": "paired rows",
+    "balanced": "balanced rows",
     "mixing": "mixing",
     "biases": "bias vectors",
     "exponents": "gains that follow the columns read",

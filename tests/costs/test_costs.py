@@ -284,6 +284,28 @@ def test_a_normaliser_inside_the_arrays_adds_divisions_alone() -> None:
     assert "the time of the divisions" in shown
 
 
+def test_balanced_rows_add_and_look_up() -> None:
+    """By hand, of D = 64: 512 multiply-adds, six levels of additions, 63 charges a key, 7 comparisons."""
+    found = replace(HEAD, balanced_rows=4, group=4)
+    parts, before = (digital.digital(head, 1e-6).parts for head in (found, replace(HEAD, group=4)))
+    bit, gate = TECHNOLOGY.adder_bit, TECHNOLOGY.data(TECHNOLOGY.gate_switching)
+    query, key = found.query_word, found.storage_word
+    assert parts["turning of q"].energy == pytest.approx(
+        (512 * (query**2 + 2 * query) + 64 * 6 * (query + 2.5)) * bit
+    )
+    assert parts["turning of k"].energy == pytest.approx(
+        (512 * (key**2 + 2 * key) + 64 * 6 * (key + 2.5)) * bit / 4
+    )
+    charge = key * 3 * gate + (key + 6) * bit
+    assert parts["sum of a key's charges"].energy == pytest.approx(63 * charge / 4)
+    assert parts["row that balances"].energy == pytest.approx((key**2 + 2 * key + 7 * key) * bit / 4)
+    added = {"turning of q", "turning of k", "sum of a key's charges", "row that balances"}
+    assert {name: part for name, part in parts.items() if name not in added} == before
+    blocks = [digital.circuits(head) for head in (found, HEAD)]
+    assert blocks[0][digital.INPUTS].gates > blocks[1][digital.INPUTS].gates
+    assert "the time of turning q and k" in str(left_out(DESIGN, None, balances=True))
+
+
 def test_gains_that_follow_the_columns_cost_two_powers_a_query() -> None:
     """By hand: two products of 9 bits, and in each two words of 9 bits read through 6 multiplexers."""
     found = replace(HEAD, column_gains=True)

@@ -17,7 +17,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 import gaincell
 from gaincell.cli import main
 from gaincell.integrations.hf.paired import pair_rows
-from gaincell.integrations.hf.reparametrisation import add_array_normaliser, add_biases, add_exponents
+from gaincell.integrations.hf.reparametrisation import (
+    add_array_normaliser,
+    add_biases,
+    add_exponents,
+    balance_rows,
+)
 
 from .families import tokens
 
@@ -93,3 +98,5 @@ def add_parts(model: PreTrainedModel, part: str) -> None:
         add_exponents(model)
     if part == "paired":
         pair_rows(model, ids)
+    if part == "balanced":
+        balance_rows(model)

@@ -135,7 +135,9 @@ for read in (
     assert set(said) == {"'LORA on gain-cell arrays (pip install gaincell, then import gaincell)'"}
 
 
-@pytest.mark.parametrize("part", ["biases", slow("exponents"), "normaliser", slow("paired")])
+@pytest.mark.parametrize(
+    "part", ["biases", slow("exponents"), "normaliser", slow("paired"), slow("balanced")]
+)
 def test_what_else_belongs_to_the_arrays(
     part: str, softmax: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

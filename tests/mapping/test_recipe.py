@@ -235,7 +235,7 @@ def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
     control, text = on_micro(load_recipe(paths["low-tokens-control"]), tmp_path)
     first = run_recipe(control, open_text(text), tmp_path / "control")
     more = {"adapter": str(tmp_path / "control"), "adapter_stage": "software-distilled"}
-    idle_arrays = ("paired", "mixing", "biases", "exponents", "array_normaliser")
+    idle_arrays = ("paired", "balanced", "mixing", "biases", "exponents", "array_normaliser")
     software = {f"stage.{name}.attention": "softmax" for name in ("more", "further")}
     changes = more | software | dict.fromkeys(idle_arrays, False)
     recipe = miniature(load_recipe(paths["low-tokens-more"], changes=changes))
@@ -873,6 +873,7 @@ BAD = [
     ('files = ["words"]', "skip_documents = { words = 5 }", "for names of files"),
     ("block = 32", "block = 32\nrepeated = 2", "repeated = 2; allowed: a number from 0 to 1"),
     ("block = 32", "block = 32\nrepeated = 'x'", "repeated = 'x'; allowed"),
+    ("block = 32", "block = 32\npaired = true\nbalanced = true", "give one of the two"),
     ("block = 32", "block = 32\npaired = 'no'", "paired = 'no'; allowed: true or false"),
     ("block = 32", "block = 32\nbiases = 1", "biases = 1; allowed: true or false"),
     ("block = 32", "block = 32\nexponents = 1", "exponents = 1; allowed: true or false"),

@@ -4,6 +4,8 @@
     division        of every component by the sum of a normalising column, where there is one, or of all but
                     the last by the last (nn/array_normaliser.py)
     column gains    a (n / 1024)^g of q and of the output, where they follow the n columns read (see below)
+    turning         of q and k by a Walsh-Hadamard matrix, and the row that balances a key, where rows are
+                    balanced (see below)
     code registers  words that come in and codes that are driven and written: captured once
     query pulses    D generators of b-bit codes against a counter: b flip-flops clocked (L - 1) times
     counters        D a sub-tile, of b + 1 flip-flops, clocked while the pulse lasts; a count changes 2 bits;
@@ -39,6 +41,12 @@ multiplied by g and added to log2 a, and a table of powers gives the gain, which
 table has 64 words, as wide as the output's, behind trees of multiplexers: the gain is right to within 1 % for
 |g| below 0.5. n is known before the token comes, so it takes no time. (A full ring always reads M columns and
 needs none of it; it is counted all the same.)
+
+Balanced rows (nn/balanced_rows.py). P and R take 2 D multiply-adds for every direction, by words and entries
+as wide as those of the scaling; a fast Walsh-Hadamard transform then adds D log2 D times, words that grow by
+a bit at every level. A key, once for the group, looks up D - 1 charges in a table with a word for every level of
+the write DAC, adds them, multiplies the sum by a and adds b, and compares what is wanted with the L - 1 middles
+between charges.
 Not modelled: see left_out.py.
 """
 
@@ -120,7 +128,31 @@ def operations(head: Head, edge: Metre) -> dict[str, Operations]:
         read = output * (math.log2(TABLE_WORDS) * t.data(t.gate_switching) + captured(head))
         each = multiply_add_bits(output) * t.adder_bit + 2 * read
         found["column gains"] = Operations(2, "gain", each)
+    if head.balanced_rows:
+        found |= _balance(head)
     return found
+
+
+def _balance(head: Head) -> dict[str, Operations]:
+    """What balanced rows ask of the digital block."""
+    t, dim, group, word = head.technology, head.head_dim, head.group, head.storage_word
+    levels = head.design.storage_levels or 2**head.storage_bits
+    depth = math.log2(dim)
+    grown = (depth - 1) / 2  # bits, on average over the levels
+
+    def turned(bits: int) -> Joule:
+        products = 2 * head.balanced_rows * dim * multiply_add_bits(bits)
+        return (products + dim * depth * (bits + grown)) * t.adder_bit
+
+    read = word * head.storage_bits * t.data(t.gate_switching)
+    looked_up = Operations((dim - 1) / group, "charge", read + (word + depth) * t.adder_bit)
+    found = (multiply_add_bits(word) + (levels - 1) * word) * t.adder_bit
+    return {
+        "turning of q": Operations(1, "query", turned(head.query_word)),
+        "turning of k": Operations(1 / group, "key", turned(word)),
+        "sum of a key's charges": looked_up,
+        "row that balances": Operations(1 / group, "key", found),
+    }
 
 
 def float_surplus(head: Head) -> Joule:
@@ -139,12 +171,14 @@ def circuits(head: Head) -> dict[str, Circuit]:
     tables = 2 * output * (TABLE_WORDS - 1) * GATES_PER_MULTIPLEXER
     power = GATES_PER_ADDER_BIT * multiply_add_bits(output) + tables if head.column_gains else 0
     exponents = 2 * (head.group + 1) * output if head.column_gains else 0
-    values = dim * (query + 2 * stored) + 2 * (head.group * query + 2 * stored)
+    balance = _balance_gates(head) if head.balanced_rows else 0
+    factors = 2 * head.balanced_rows * dim * (head.group * query + stored)
+    values = dim * (query + 2 * stored) + 2 * (head.group * query + 2 * stored) + factors
     codes = head.rows * (head.query_bits + 2 * head.storage_bits)
     return {
         "counters": Circuit(0, d.tiles * head.rows * head.output_bits),
         "adder tree": Circuit(GATES_PER_ADDER_BIT * adder_bits(head, d.tiles), register_bits(head, d.tiles)),
-        INPUTS: Circuit(GATES_PER_ADDER_BIT * dim * multiply_add_bits(max(query, stored)), values),
+        INPUTS: Circuit(GATES_PER_ADDER_BIT * dim * multiply_add_bits(max(query, stored)) + balance, values),
         OUTPUTS: Circuit(
             GATES_PER_ADDER_BIT * (dim * multiply_add_bits(output) + divider) + power,
             2 * head.group * output + exponents,
@@ -153,6 +187,18 @@ def circuits(head: Head) -> dict[str, Circuit]:
             d.tiles * t.control_gates + 2 * d.window, codes + d.window + _pointer_bits(head)
         ),
     }
+
+
+def _balance_gates(head: Head) -> int:
+    """D multiply-adders and adders that turn q and k by turns, a table of charges a row, as many adders for
+    their sum, and what finds the last row's code.
+    """
+    word, dim = head.storage_word, head.head_dim
+    levels = head.design.storage_levels or 2**head.storage_bits
+    wide = max(head.query_word, word) + round(math.log2(dim))
+    adders = dim * multiply_add_bits(max(head.query_word, word)) + 2 * dim * wide
+    adders += multiply_add_bits(word) + (levels - 1) * word
+    return GATES_PER_ADDER_BIT * adders + GATES_PER_MULTIPLEXER * dim * (levels - 1) * word
 
 
 def multiply_add_bits(bits: int) -> int:

@@ -25,6 +25,8 @@ class Head:
     streams: sequences that take turns on the periphery, each with cells of its own.
     column_gains: whether gains of q and of the output follow the columns read.
     array_normaliser: whether the outputs are divided by the last of them.
+    balanced_rows: directions in which queries and keys are stretched before rows are balanced; 0: they are
+        not.
 
     Raises InputError for sizes below 1.
     """
@@ -39,6 +41,7 @@ class Head:
     streams: int = 1
     column_gains: bool = False
     array_normaliser: bool = False
+    balanced_rows: int = 0
     schedule: Schedule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -24,16 +24,17 @@ ALWAYS = (
 """Of every chip."""
 
 
-def of_chip(design: Design, divides: bool = False) -> list[LeftOut]:
+def of_chip(design: Design, divides: bool = False, balances: bool = False) -> list[LeftOut]:
     """Circuits that a chip has beyond the paper's (docs/extensions.md says what they are).
 
-    divides: outputs are divided, by whatever.
+    divides: outputs are divided, by whatever.  balances: rows are balanced.
     """
     normalised = design.normaliser.present
     uneven, turned, leaks = design.levels.present, design.drivers.signed, design.leakage
     there = (
         (normalised, "dot products", "the normalising column: its cells, writes, readout and counters"),
         (normalised or divides, "digital", "the time of the divisions"),
+        (balances, "digital", "the time of turning q and k and of balancing rows"),
         (design.charge_to_pulse.exponent != 1, "dot products", "the ramp of the charge-to-pulse exponent"),
         (design.sinks.tokens > 0, "dot products", "the columns of first tokens"),
         (
@@ -48,11 +49,13 @@ def of_chip(design: Design, divides: bool = False) -> list[LeftOut]:
     return [LeftOut(where, what) for present, where, what in there if present]
 
 
-def left_out(design: Design, refresh: Refresh | None, divides: bool = False) -> list[LeftOut]:
+def left_out(
+    design: Design, refresh: Refresh | None, divides: bool = False, balances: bool = False
+) -> list[LeftOut]:
     """All that an estimate lacks.
 
-    refresh: policy; None: none.  divides: outputs are divided, by whatever.
+    refresh: policy; None: none.  divides: outputs are divided, by whatever.  balances: rows are balanced.
     """
     refreshed = refresh is not None and refresh.kind != "none"
     copies = [LeftOut("refresh", "reading columns back, or the digital copy; the order of refreshes")]
-    return [*ALWAYS, *of_chip(design, divides), *(copies if refreshed else [])]
+    return [*ALWAYS, *of_chip(design, divides, balances), *(copies if refreshed else [])]

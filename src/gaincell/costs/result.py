@@ -116,7 +116,7 @@ def answer(
         why=motivation.motivation(mean, motivation.cache_cost(size, others, context or size.tokens)),
         sensitivity=tuple(sensitivity(head)),
         sweeps=_sweeps(head),
-        left_out=tuple(left_out(head.design, refresh, head.divisions > 0)),
+        left_out=tuple(left_out(head.design, refresh, head.divisions > 0, head.balanced_rows > 0)),
         notes=tuple(_notes(mean, chip, used, arrays, rtl)),
         provenance=provenance.made(
             command=command,

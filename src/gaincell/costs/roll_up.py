@@ -209,9 +209,9 @@ def of_model(
     chip = design.replace(layers=size.layers)
     if chip.explicit_token_period is None:
         chip = chip.replace(token_period=Schedule(chip, size.group).token_period(size.layers))
-    scaling = {"column_gains": size.column_gains, "array_normaliser": size.array_normaliser}
+    added = {name: getattr(size, name) for name in ("column_gains", "array_normaliser", "balanced_rows")}
     heads = (
-        Head(chip, technology, one, size.head_dim, size.group, context, **scaling) for one in activity.heads
+        Head(chip, technology, one, size.head_dim, size.group, context, **added) for one in activity.heads
     )
     return ModelCost(size, tuple(of_head(head, refresh, layers) for head in heads), batch)
 

@@ -13,6 +13,8 @@ from gaincell.quantity import did_you_mean, one_of
 
 PRODUCTS = 4
 """Matrix-vector products of a layer that follow each other: q k v, output, up (and gate), down."""
+MAY_BE_0 = ("sliding_window", "balanced_rows")
+"""Numbers of a decoder that may be 0."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class ModelSize:
     tokens: longest context it was made for.  sliding_window: of its own attention; 0 = none.
     column_gains: whether its gains of q and of the output follow the columns read (nn/scaler.py).
     array_normaliser: whether outputs are divided by one of them (nn/array_normaliser.py).
+    balanced_rows: directions that are stretched where a row of the keys balances the others
+        (nn/balanced_rows.py); 0: none does.
     """
 
     title: str
@@ -40,10 +44,11 @@ class ModelSize:
     sliding_window: int = 0
     column_gains: bool = False
     array_normaliser: bool = False
+    balanced_rows: int = 0
 
     def __post_init__(self) -> None:
         for name in (f.name for f in fields(self) if f.type == "int"):
-            number, least = getattr(self, name), 0 if name == "sliding_window" else 1
+            number, least = getattr(self, name), 0 if name in MAY_BE_0 else 1
             if type(number) is not int or number < least:
                 raise InputError(
                     f"{self.title}: {name} = {number!r} is out of range; allowed: {least} or more"

@@ -20,12 +20,13 @@ from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.context import default_length, learned_positions
 from gaincell.integrations.hf.models import load_software
-from gaincell.integrations.hf.reparametrisation import has_array_normaliser, has_exponents
+from gaincell.integrations.hf.reparametrisation import has_array_normaliser, has_exponents, is_balanced
 from gaincell.integrations.hf.size import size_of
 from gaincell.integrations.hf.sources import without_revision
 from gaincell.integrations.hf.support import attention_modules, own_window
 from gaincell.mapping.ready import Ready
 from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.balanced_rows import DIRECTIONS
 from gaincell.progress import Progress, silent
 from gaincell.text import open_text, token_stream
 from gaincell.units import Joule
@@ -64,6 +65,7 @@ class Pair:
             size,
             column_gains=has_exponents(self.hardware),
             array_normaliser=has_array_normaliser(self.hardware),
+            balanced_rows=DIRECTIONS if is_balanced(self.hardware) else 0,
         )
         self.activity = self._activity(progress)
         self.energy = lru_cache(maxsize=None)(self._energy)

@@ -42,6 +42,7 @@ from gaincell.adaptation.statistics import (
 from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.integrations.hf.paired import is_paired
+from gaincell.integrations.hf.reparametrisation import is_balanced
 from gaincell.integrations.hf.softmax_passthrough import softmax_passthrough
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress
@@ -99,18 +100,25 @@ WIDE = _grid(
 """More for paired rows, many of which drive circuits beyond their range: keys of 0.5 V are nearly binary,
 queries of 1.5 pulse widths too, and the scores of both are sharp.
 """
+BALANCED = _grid([(0.2, 0.5), (0.3, 0.5), (0.45, 0.5)], (0.2, 0.4), (0.0, -0.03, -0.06))
+"""The same for balanced rows: queries on both sides of half a pulse."""
 SMALLEST_CORRELATION = 0.1
 FLOORS = (1 / 15, 1 / 4, 1.0, 4.0)
 """Of a normaliser, in full scales of a sub-tile: from one count to so many that the sum hardly matters."""
 
 
-def candidates_for(design: Design, paired: bool = False, wide: bool = False) -> tuple[Candidate, ...]:
+def candidates_for(
+    design: Design, paired: bool = False, wide: bool = False, balanced: bool = False
+) -> tuple[Candidate, ...]:
     """What to choose from on a chip.
 
-    paired: for paired rows (integrations/hf/paired.py).  wide: more of them.
+    paired: for paired rows (integrations/hf/paired.py).  wide: more of them.  balanced: for balanced rows
+    (nn/balanced_rows.py), of which there is one list.
 
     Raises InputError: `wide` is for paired rows only.
     """
+    if balanced:
+        return BALANCED
     if wide and not paired:
         raise InputError('initial = "wide" is for paired rows; give paired = true, or leave it out')
     if wide:
@@ -213,7 +221,8 @@ def calibrate(
     batch = concatenate([as_batch(tokens, model) for tokens in batches])
     if batch.real is not None:
         raise InputError("calibrate reads text without padding: give sequences of one length")
-    return initial_scaling(model, batch.ids, candidates_for(design, is_paired(model)), progress)
+    candidates = candidates_for(design, is_paired(model), balanced=is_balanced(model))
+    return initial_scaling(model, batch.ids, candidates, progress)
 
 
 def _fit_layer(
@@ -243,11 +252,11 @@ def _fit_layer(
     fits = []
     for candidate in candidates:
         choice = [candidate] * attention.kv_heads
-        _set_inputs(attention, spread, choice)
+        _set_inputs(attention, spread, choice, inputs[1])
         fits.append(_fit_output(attention, attention.sums(*inputs), columns, wanted, gains))
     residual = torch.stack([fit.residual.unflatten(0, (attention.kv_heads, -1)).sum(1) for fit in fits])
     best = residual.argmin(0)  # [Hk]
-    _set_inputs(attention, spread, [candidates[int(n)] for n in best])
+    _set_inputs(attention, spread, [candidates[int(n)] for n in best], inputs[1])
     chosen = _best_of(fits, best.repeat_interleave(attention.heads // attention.kv_heads))
     attention.out.gain.copy_(chosen.gain)
     offset = attention.out.offset if attention.output_bias is None else attention.output_bias
@@ -277,9 +286,12 @@ def _fit_output(
 
 
 def _set_inputs(
-    attention: GainCellAttention, spread: dict[str, Float[Tensor, " heads"]], chosen: Sequence[Candidate]
+    attention: GainCellAttention,
+    spread: dict[str, Float[Tensor, " heads"]],
+    chosen: Sequence[Candidate],
+    k: Float[Tensor, "B Hk T D"],
 ) -> None:
-    """Gains and offsets of q, k and v by each key/value head's candidate."""
+    """Gains and offsets of q, k and v by each key/value head's candidate; `k`: keys to balance."""
     group = attention.heads // attention.kv_heads
     for stage, found in spread.items():
         scaler = getattr(attention, stage)
@@ -289,6 +301,8 @@ def _set_inputs(
         std, centre = wanted.T
         scaler.gain.copy_(torch.where(found > 0, std / found, scaler.gain.double().cpu()))
         scaler.offset.copy_(centre if stage == "q" else attention.design.v_offset + centre)
+    if attention.k.balance is not None:
+        attention.k.balance.centre(attention.k(k))
 
 
 def _least_squares(

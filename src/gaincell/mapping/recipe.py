@@ -161,6 +161,8 @@ class Recipe:
     mixing: whether the components of every head get a trainable matrix (integrations/hf/mixing.py).
     paired: whether half of the components of queries and keys are kept, each in two rows
         (integrations/hf/paired.py).
+    balanced: whether queries are driven about half a pulse and the rows of every key add up to a constant
+        (nn/balanced_rows.py); not with paired.
     biases: whether every head gets bias vectors for its values and its output
         (integrations/hf/reparametrisation.py).
     exponents: whether the gains of q and of the output follow the number of columns read (the same).
@@ -188,6 +190,7 @@ class Recipe:
     embeddings: bool = False
     mixing: bool = False
     paired: bool = False
+    balanced: bool = False
     biases: bool = False
     exponents: bool = False
     array_normaliser: bool = False

@@ -127,9 +127,11 @@ def check_recipe(recipe: Recipe) -> None:
         if (given := getattr(recipe, key)) <= block:
             raise InputError(f"{key} = {given}; give more than a block, {block}")
     for stage in recipe.stages:
-        candidates_for(design, recipe.paired, stage.initial == "wide")
-    if recipe.paired and design.drivers.signed:
-        raise InputError(f"the queries of {design.name} have a sign; leave out paired")
+        candidates_for(design, recipe.paired, stage.initial == "wide", recipe.balanced)
+    if recipe.paired and recipe.balanced:
+        raise InputError("paired = true and balanced = true: give one of the two")
+    if (recipe.paired or recipe.balanced) and design.drivers.signed:
+        raise InputError(f"the queries of {design.name} have a sign; leave out paired and balanced")
     if recipe.array_normaliser and not recipe.biases:
         raise InputError(
             "array_normaliser = true needs biases = true: a bias returns the mean of what it drops"

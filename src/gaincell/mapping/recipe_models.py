@@ -21,7 +21,13 @@ from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.mixing import add_mixing
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import is_paired, pair_rows
-from gaincell.integrations.hf.reparametrisation import add_array_normaliser, add_biases, add_exponents
+from gaincell.integrations.hf.reparametrisation import (
+    add_array_normaliser,
+    add_biases,
+    add_exponents,
+    balance_rows,
+    is_balanced,
+)
 from gaincell.mapping.engine import Engine, freeze_embeddings
 from gaincell.mapping.folder import RunFolder
 from gaincell.mapping.initial import FIRST, candidates_for, initial_scaling
@@ -109,9 +115,10 @@ class RecipeModels(Engine):
             read_state(model, state)
         elif root == "adapter":
             load_for_training(model, str(recipe.adapter), recipe.adapter_stage)
-        if stage.attention == "arrays" and is_paired(model) != recipe.paired:
-            there = str(is_paired(model)).lower()
-            raise InputError(f"what {stage.name} starts from has paired = {there}; say so in the recipe")
+        for key, found in (("paired", is_paired(model)), ("balanced", is_balanced(model))):
+            if stage.attention == "arrays" and found != getattr(recipe, key):
+                there = f"{key} = {str(found).lower()}"
+                raise InputError(f"what {stage.name} starts from has {there}; say so in the recipe")
         return model
 
     def _put_in_arrays(self, model: PreTrainedModel, stage: StageRecipe, cell: str | None, new: bool) -> None:
@@ -122,8 +129,10 @@ class RecipeModels(Engine):
         ids = self.text.some(recipe.first_block(stage), max(1, INITIAL_TOKENS // recipe.block))
         if recipe.paired and new:
             pair_rows(model, ids[:1])
+        if recipe.balanced:
+            balance_rows(model, ids if new else None)
         if recipe.mixing:  # products with a sign do not care how they are turned
-            add_mixing(model, ids[:1] if new and not recipe.paired else None)
+            add_mixing(model, ids[:1] if new and not (recipe.paired or recipe.balanced) else None)
         if recipe.biases:
             add_biases(model)
         if recipe.exponents:
@@ -133,7 +142,7 @@ class RecipeModels(Engine):
         if new and stage.initial != "released":
             fitting = self.progress(f"{stage.name}: first gains and offsets")
             wide = stage.initial == "wide"
-            candidates = candidates_for(design, recipe.paired, wide)
+            candidates = candidates_for(design, recipe.paired, wide, recipe.balanced)
             if wide:  # so many that fewer tokens have to do
                 ids = ids[: max(1, WIDE_TOKENS // recipe.block)]
             chosen = (FIRST,) if stage.initial == "first" else candidates

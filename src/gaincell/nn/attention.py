@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gaincell.chips.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.nn.array_normaliser import ArrayNormaliser, check_one_normaliser
+from gaincell.nn.balanced_rows import Balance
 from gaincell.nn.scaler import Scaler
 from gaincell.ops.gain_cell_attention import (
     BACKENDS,
@@ -119,7 +120,7 @@ class GainCellAttention(nn.Module):
         for name, given, allowed in (("backend", backend, BACKENDS), ("gradient", gradient, GRADIENTS)):
             if given not in allowed:
                 raise InputError(f"{name} is {given!r}; choose one of {', '.join(allowed)}")
-        self.design = design
+        self._design = design
         self.heads = heads
         self.kv_heads = kv_heads
         self.head_dim = head_dim
@@ -139,6 +140,17 @@ class GainCellAttention(nn.Module):
         """What computes in place of the arrays where the model's own attention is asked for."""
         self.attend: Callable[..., Tensor] = gain_cell_attention
         """What computes the arrays; another while circuits are learned (training/codesign.py)."""
+
+    @property
+    def design(self) -> Design:
+        """The chip."""
+        return self._design
+
+    @design.setter
+    def design(self, design: Design) -> None:
+        self._design = design
+        if self.k.balance is not None:
+            self.k.balance.design = design
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied: not what training/compiled.py compiled, as torch's own modules do."""
@@ -176,11 +188,27 @@ class GainCellAttention(nn.Module):
         """Put these components of every head's q and k into rows twice (integrations/hf/paired.py).
 
         Raises:
-            ModelError: the design's queries have a sign.
+            ModelError: the design's queries have a sign, or rows are balanced.
         """
         check_unsigned(self.design)
+        if self.q.turned is not None:
+            raise ModelError(f"layer {self.layer} has balanced rows; they cannot be paired besides")
         self.k.kept = kept.to(self.k.gain.device)
         self.q.kept = self.k.kept.repeat_interleave(self.heads // self.kv_heads, 0)
+
+    def balance_rows(self) -> None:
+        """Drive queries about half a pulse, and let every column of the key arrays add up to the same
+        (balanced_rows.py); nothing is stretched before that is fitted.
+
+        Raises:
+            ModelError: the design's queries have a sign, rows are paired, or D is no power of two.
+        """
+        check_unsigned(self.design)
+        if self.k.kept is not None:
+            raise ModelError(f"layer {self.layer} has paired rows; they cannot be balanced besides")
+        like = self.k.gain
+        self.q.turn(self.head_dim, None)
+        self.k.turn(self.head_dim, Balance(self.design, self.kv_heads, dtype=like.dtype, device=like.device))
 
     def is_uncalibrated(self) -> bool:
         """Whether every gain and offset is still its initial value."""

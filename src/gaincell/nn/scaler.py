@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from gaincell.nn.balanced_rows import DIRECTIONS, Balance, rows_of
 from gaincell.ops.gain_cell_attention.input_stage import scaled
 
 COLUMNS = 1024
@@ -17,7 +18,8 @@ class Scaler(nn.Module):
     """``y = a x + b`` with one gain ``a`` and one offset ``b`` per head (the paper's equation (3)) [M].
 
     With `kept`, the numbers of D/2 of the D components of every head, x is first replaced by (x_c, -x_c):
-    paired rows (`GainCellAttention.pair_rows`, before a state dict that has them is loaded).
+    paired rows (`GainCellAttention.pair_rows`, before a state dict that has them is loaded). With `turn_in`
+    and `turn_out`, x is first multiplied by matrices (`GainCellAttention.balance_rows`).
 
     With `add_exponent`, y = a (n / 1024)^g x + b for a query that reads n columns, with one exponent g per
     head: a sum over n tokens grows with n, and the digital block knows n exactly. An extension, of q and of
@@ -51,6 +53,23 @@ class Scaler(nn.Module):
         self.register_parameter("exponent", None)
         self.kept: Tensor | None
         self.register_buffer("kept", None)
+        self.turn_in: nn.Parameter | None
+        self.turn_out: nn.Parameter | None
+        for name in ("turn_in", "turn_out"):
+            self.register_parameter(name, None)
+        self.turned: Tensor | None
+        self.register_buffer("turned", None, persistent=False)
+        self.balance: Balance | None = None
+
+    def turn(self, head_dim: int, balance: Balance | None) -> None:
+        """Multiply every head's x by (1 + turn_in turn_out) H, and add a row: what `balance` makes of the
+        others, else full pulses; see balanced_rows.py. Raises ModelError: D is no power of two.
+        """
+        self.balance = balance
+        heads, like = len(self.gain), self.gain
+        self.turned = rows_of(head_dim).to(like)
+        self.turn_in = nn.Parameter(like.new_zeros(heads, head_dim, DIRECTIONS))
+        self.turn_out = nn.Parameter(like.new_zeros(heads, DIRECTIONS, head_dim))
 
     @property
     def plain(self) -> bool:
@@ -62,7 +81,7 @@ class Scaler(nn.Module):
         numbers = here["_parameters"]
         watched = here["_forward_hooks"] or here["_forward_pre_hooks"]
         watched = watched or here["_backward_hooks"] or here["_backward_pre_hooks"]
-        more = here["_buffers"]["kept"] is not None or numbers["exponent"] is not None
+        more = any(b is not None for b in here["_buffers"].values()) or numbers["exponent"] is not None
         return not (watched or more or "forward" in here) and "gain" in numbers and "offset" in numbers
 
     def add_exponent(self) -> None:
@@ -77,17 +96,28 @@ class Scaler(nn.Module):
         columns: that each query reads; needed with an exponent, and not used without.
         """
         dtype = torch.promote_types(x.dtype, torch.float32)
-        return scaled(self.rows(x, columns), self.gain.to(dtype), self.offset.to(dtype))
+        found = scaled(self.rows(x, columns), self.gain.to(dtype), self.offset.to(dtype))
+        if self.turned is None:
+            return found
+        if self.balance is None:
+            return nn.functional.pad(found, (0, 1), value=1.0)
+        balanced: Tensor = self.balance(found)
+        return balanced
 
     def rows(
         self, x: Float[Tensor, "B H T D"], columns: Int[Tensor, "#B T"] | None = None
     ) -> Float[Tensor, "B H T D"]:
-        """What gain and offset see: ``x``, with ``kept`` its kept components and then their negatives, and
-        with an exponent times (n / 1024)^g.
+        """What gain and offset see: ``x``, with ``kept`` its kept components and then their negatives, with
+        ``turned`` multiplied, and with an exponent times (n / 1024)^g.
         """
         if self.kept is not None:
             chosen = x.gather(-1, self.kept[None, :, None].expand(*x.shape[:-1], -1))
             x = torch.cat([chosen, -chosen], dim=-1)
+        if self.turned is not None and self.turn_in is not None and self.turn_out is not None:
+            with torch.autocast(x.device.type, enabled=False):
+                dtype = torch.promote_types(x.dtype, torch.float32)
+                x, into, out = x.to(dtype), self.turn_in.to(dtype), self.turn_out.to(dtype)
+                x = (x + x @ into @ out) @ self.turned.to(dtype)
         if self.exponent is None:
             return x
         assert columns is not None, "a stage with an exponent is told how many columns are read"
@@ -104,5 +134,5 @@ class Scaler(nn.Module):
 def keep_gains_positive(model: nn.Module) -> None:
     """Raise every gain of a model to SMALLEST_GAIN, in place, where it is below."""
     for module in model.modules():
-        if isinstance(module, Scaler):
+        if isinstance(module, Scaler | Balance):
             module.gain.clamp_(min=SMALLEST_GAIN)

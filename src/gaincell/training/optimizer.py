@@ -11,6 +11,7 @@ from torch import nn
 
 from gaincell.errors import InputError
 from gaincell.nn.array_normaliser import NORMALISER
+from gaincell.nn.balanced_rows import BALANCE
 from gaincell.training.settings import SCALE_RATES, TrainSettings
 
 
@@ -59,7 +60,7 @@ def make_optimizer(
         return next((start for start in rates if name.startswith(start)), of)
 
     def decays(name: str) -> bool:
-        if (is_gain(name) and settings.log_gains) or name.endswith(NORMALISER):
+        if (is_gain(name) and settings.log_gains) or name.endswith(NORMALISER + BALANCE):
             return False
         return settings.decayed == "all" or parameters[name].ndim > 1 or _is_scale(name)
 

@@ -43,6 +43,8 @@ class TrainSettings:
     """The same of the exponents of gains that depend on the columns read."""
     mixing_learning_rate: Rate | None = None
     """The same of the matrices of mixing, and of the directions of array normalisers."""
+    turn_learning_rate: Rate | None = None
+    """The same of the matrices of balanced rows (nn/balanced_rows.py)."""
     log_gains: bool = False
     """Gains are learnt as logarithms: a step multiplies them, and they do not decay. Files hold the gains."""
     warmup_steps: Whole = 10
@@ -113,6 +115,7 @@ SCALE_RATES = {
     "bias": "bias_learning_rate",
     "exponent": "exponent_learning_rate",
     "mix": "mixing_learning_rate",
+    "turn": "turn_learning_rate",
     "direction": "mixing_learning_rate",
 }
 """Settings with the peak learning rate of each kind of number in a layer's arrays."""

@@ -6,6 +6,8 @@
                 (nn/scaler.py): a table or an exponential in the digital block (costs/digital.py)
     normaliser  a row of the value arrays that counts what was attended to, and a division by it
                 (nn/array_normaliser.py)
+    balance     a row of the key arrays that makes the sum over all rows the same for every key
+                (nn/balanced_rows.py), and matrices for q and k
     paired rows numbers of components, which are no parameters (paired.py)
     mixing      matrices, which a model without them takes into its weights (mixing.py)
 
@@ -32,8 +34,14 @@ from gaincell.integrations.hf.attach import attached_layers, required_layers
 from gaincell.integrations.hf.softmax_passthrough import observe_softmax
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.attention import BIASES, EXPONENTS, GainCellAttention
+from gaincell.nn.balanced_rows import BALANCE, fit
 
-PARTS = {"biases": BIASES, "exponents": EXPONENTS, "array normalisers": NORMALISER}
+PARTS = {
+    "biases": BIASES,
+    "exponents": EXPONENTS,
+    "array normalisers": NORMALISER,
+    "balanced rows": BALANCE,
+}
 """Names of their parameters in a layer's `GainCellAttention`."""
 MIX = ".gain_cell.mix_"
 """In the name of a layer's matrices, before the q or k of their projection."""
@@ -57,6 +65,8 @@ def add_part(model: PreTrainedModel, part: str) -> None:
             cell.add_biases(torch.promote_types(weight.dtype, torch.float32))
         elif part == "exponents":
             cell.add_exponents()
+        elif part == "balanced rows":
+            cell.balance_rows()
         else:
             cell.add_normaliser()
 
@@ -91,6 +101,38 @@ def add_array_normaliser(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None 
     add_part(model, "array normalisers")
     if ids is not None:
         observe_softmax(model, ids, _choose_direction)
+
+
+@torch.no_grad()
+def balance_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) -> None:
+    """Give every head of an attached model balanced rows, in place.
+
+    Args:
+        model: attached; where there are `ids`, with the weights of the softmax model.
+        ids: some text without padding, to which what is stretched is fitted. None: nothing is.
+
+    Raises:
+        ModelError: the model is not attached, has balanced or paired rows already, its design's queries have
+            a sign, or D is no power of two.
+    """
+    add_part(model, "balanced rows")
+    if ids is not None:
+        observe_softmax(model, ids, _fit_rows)
+
+
+def _fit_rows(layer: int, attention: GainCellAttention, inputs: tuple[Any, ...], softmax: Tensor) -> None:
+    q, k = inputs[:2]
+    groups = q.transpose(0, 1).flatten(1, 2).unflatten(0, (attention.kv_heads, -1))  # [Hk, g, tokens, D]
+    found = [fit(of, keys) for of, keys in zip(groups, k.transpose(0, 1).flatten(1, 2), strict=True)]
+    for stage, turns in zip((attention.q, attention.k), zip(*found, strict=True), strict=True):
+        for held, of in zip((stage.turn_in, stage.turn_out), zip(*turns, strict=True), strict=True):
+            assert held is not None
+            held.copy_(torch.stack(of).repeat_interleave(len(held) // len(of), 0))
+
+
+def is_balanced(model: nn.Module) -> bool:
+    """Whether a model's key arrays have balanced rows."""
+    return has_part(model, "balanced rows")
 
 
 def has_exponents(model: nn.Module) -> bool:

@@ -33,6 +33,7 @@ from gaincell.integrations.hf.sources import (
 from gaincell.integrations.hf.support import attention_modules, geometry, own_window
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.attention import EXPONENTS
+from gaincell.nn.balanced_rows import BALANCE, DIRECTIONS
 
 
 def cost(
@@ -87,6 +88,7 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
         size,
         column_gains=any(tensor.endswith(EXPONENTS) for tensor in held),
         array_normaliser=any(tensor.endswith(NORMALISER) for tensor in held),
+        balanced_rows=DIRECTIONS if any(tensor.endswith(BALANCE) for tensor in held) else 0,
     )
 
 

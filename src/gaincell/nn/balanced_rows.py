@@ -1,0 +1,161 @@
+"""Products with a sign from pulses that have none: queries about half a pulse, keys that add up to nothing.
+
+Queries are never negative. Driven about half a pulse, x = 1/2 + q, they give
+
+    sum_d x_d f(u_d) = sum_d q_d f(u_d) + 1/2 sum_d f(u_d)
+
+where the second sum is the column's own, whatever is asked for, and larger than the first. Here it is made
+the same for all columns. After rotary positions, q and k of every head become
+
+    q' = (q + q P R) H,    k' = (k + k P R) H,    P: D x 4 and R: 4 x D, of every query and key/value head
+
+H is the Walsh-Hadamard matrix / sqrt(D) without its constant row, for which the first component is given up:
+its rows add up to zero, so that the components of k' do. Its last column is left out, too. It spreads what is
+large over all rows of cells, where the levels of the write DAC are used better. What rounding and the cell's
+curve add to the sum comes to rest in the last row. Its pulse is 1, and it is written with the voltage whose
+charge comes closest to
+
+    f(u_D) = g b - a sum_{d < D} f(u^_d)                                                  charge units
+
+u^: what the write DAC gives in the other rows; g: slope of the ideal cell; a, at first 1/2, and b, V, are
+learnt (`gain` and `offset`), as P and R are (`turn_in`, `turn_out`).
+
+First P and R (`fit`) stretch the queries and shrink the keys along the same four directions, or the reverse,
+which changes no score. With the second moments Q = E[q^T q], of all queries of the group, and K = E[k^T k],
+of all W with q W . k W^-1 = q . k that is least E|q W|^2 E|k W^-1|^2 for
+
+    W^2 = Q^(-1/2) (Q^(1/2) K Q^(1/2))^(1/2) Q^(-1/2)
+
+where scores are largest beside what converters round and clip. Of its eigenvectors the four whose eigenvalues
+are farthest from the median are stretched: most of all the mean key.
+
+Arrays, drivers, converters and readout stay the paper's. The score keeps all but one component, and of the
+others D - 1 parts in D, where paired rows (integrations/hf/paired.py) keep half of the components. The
+digital block multiplies by P and R and adds by H for every query and key, and looks up and adds D - 1 charges
+a key (costs/digital.py).
+
+Not modelled: what decay and mismatch add; the sum is that of the nominal cell as it is written.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gaincell.chips.design import Design
+from gaincell.circuits import write_dac
+from gaincell.errors import ModelError
+
+BALANCE = (
+    "k.balance.gain",
+    "k.balance.offset",
+    *(f"{stage}.turn_{end}" for stage in "qk" for end in ("in", "out")),
+)
+"""Names of the parameters among those of a layer's `GainCellAttention`."""
+MIDDLE = 0.5
+"""Pulse width about which queries are driven."""
+UNQUANTISED = 1025
+"""Voltages to choose from where the write DAC has no levels."""
+DIRECTIONS = 4
+"""That are stretched."""
+SMALLEST = 1e-6
+"""Least eigenvalue that is told from zero, as a share of the largest."""
+
+
+def rows_of(head_dim: int) -> Float[Tensor, "D D_less_1"]:
+    """H, below a row of zeros. Raises ModelError: D is no power of two."""
+    if head_dim < 2 or head_dim & (head_dim - 1):
+        raise ModelError(f"balanced rows need a power of two components a head, not {head_dim}")
+    h = torch.ones(1, 1)
+    while len(h) < head_dim:
+        h = torch.cat([torch.cat([h, h], 1), torch.cat([h, -h], 1)])
+    h[0] = 0.0
+    rows: Tensor = h[:, :-1] / math.sqrt(head_dim)
+    return rows
+
+
+class Turn(NamedTuple):
+    """P and R of a head."""
+
+    into: Float[Tensor, "D 4"]
+    out: Float[Tensor, "4 D"]
+
+
+def fit(q: Float[Tensor, "heads tokens D"], k: Float[Tensor, "tokens D"]) -> tuple[Turn, Turn]:
+    """First P and R of the queries of a group, and of its keys."""
+    flat = q.flatten(0, 1).double()
+    root, inverse = _roots(flat.mT @ flat / len(flat))
+    middle, _ = _roots(root @ (k.double().mT @ k.double() / len(k)) @ root)
+    values, vectors = torch.linalg.eigh(inverse @ middle @ inverse)
+    logs = values.clamp(min=float(values[-1]) * SMALLEST).log() / 2
+    logs = logs - logs.median()
+    far = logs.abs().topk(min(DIRECTIONS, len(logs))).indices
+    into, stretch = vectors[:, far], logs[far]
+    return Turn(into, stretch.expm1()[:, None] * into.mT), Turn(into, (-stretch).expm1()[:, None] * into.mT)
+
+
+def _roots(moments: Float[Tensor, "D D"]) -> tuple[Tensor, Tensor]:
+    """Square root of a symmetric matrix, and its inverse."""
+    values, vectors = torch.linalg.eigh(moments)
+    root = values.clamp(min=float(values[-1]) * SMALLEST).sqrt()
+    return vectors * root @ vectors.mT, vectors / root @ vectors.mT
+
+
+class Balance(nn.Module):
+    """The last rows of a layer's key arrays: see the head of this file.
+
+    Args:
+        design: whose nominal cell and write DAC count; to be kept that of the layer.
+        kv_heads: Hk; `gain` and `offset` are one number each per key/value head.
+        dtype, device: of both.
+    """
+
+    def __init__(
+        self,
+        design: Design,
+        kv_heads: int,
+        *,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.design = design
+        self.gain = nn.Parameter(torch.full((kv_heads,), MIDDLE, dtype=dtype, device=device))
+        self.offset = nn.Parameter(torch.zeros(kv_heads, dtype=dtype, device=device))
+
+    @torch.no_grad()
+    def centre(self, volts: Float[Tensor, "B Hk T D"]) -> None:
+        """Set b so that the last row is asked for no charge on average over requests."""
+        mean = self._charges(volts[..., :-1]).mean((0, 2)).to(self.offset.dtype)
+        self.offset.copy_(self.gain * mean / self.design.cell.linear_slope)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(self, volts: Float[Tensor, "B Hk T D_less_1"]) -> Float[Tensor, "B Hk T D"]:
+        """Requested voltages with the last row's after them, V; straight-through within the DAC's range."""
+        d, slope = self.design, self.design.cell.linear_slope
+        gain, offset = (number.to(volts.dtype)[:, None] for number in (self.gain, self.offset))
+        wanted = offset - gain * self._charges(volts) / slope  # V of an ideal cell
+        with torch.no_grad():
+            levels = self._levels(volts)
+            charges = d.cell.current(levels) / slope
+            middles = (charges[1:] + charges[:-1]) / 2
+            nearest = levels[torch.bucketize(wanted.contiguous(), middles)]
+            inside = (wanted > charges[0]) & (wanted < charges[-1])
+        last = d.v_offset + nearest + (wanted - wanted.detach()) * inside
+        return torch.cat([volts, last[..., None]], -1)
+
+    def _charges(self, volts: Float[Tensor, "B Hk T rows"]) -> Float[Tensor, "B Hk T"]:
+        """Sum of the charges of rows under full pulses."""
+        d = self.design
+        return d.cell.current(write_dac(volts, d.dac_levels, d.v_min, d.v_max, d.v_offset)).sum(-1)
+
+    def _levels(self, like: Tensor) -> Float[Tensor, " levels"]:
+        """What the write DAC gives, from V_offset, rising."""
+        d = self.design
+        count = d.dac_levels if isinstance(d.dac_levels, int) else UNQUANTISED
+        asked = torch.linspace(d.v_min, d.v_max, count, dtype=like.dtype, device=like.device)
+        return write_dac(asked, d.dac_levels, d.v_min, d.v_max, d.v_offset)

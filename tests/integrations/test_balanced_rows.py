@@ -1,0 +1,220 @@
+"""Balanced rows: signed products on unsigned arrays, whatever the cell; what is saved comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.integrations.test_digital_scaling import some_ids
+from tests.micro import micro_design, micro_llama, write_micro
+from torch import Tensor
+
+from gaincell.adaptation import adapt, collect_statistics
+from gaincell.arrays import HeadArray
+from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
+from gaincell.circuits import query_driver, write_dac
+from gaincell.devices.cell import named_cell
+from gaincell.errors import ModelError, RunError
+from gaincell.evaluation.codes import code_use
+from gaincell.integrations.hf.attach import attach, detach, set_attention, set_design
+from gaincell.integrations.hf.cache import RingCache, feed
+from gaincell.integrations.hf.checkpoint import load_for_training, load_run, save
+from gaincell.integrations.hf.lora import add_lora
+from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.paired import pair_rows
+from gaincell.integrations.hf.reparametrisation import balance_rows, is_balanced
+from gaincell.mapping.initial import BALANCED, initial_scaling
+from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.balanced_rows import fit, rows_of
+
+
+def some_cell(design: Design, backend: str = "auto") -> GainCellAttention:
+    cell = GainCellAttention(design, heads=4, kv_heads=2, head_dim=16, backend=backend)
+    cell.balance_rows()
+    assert cell.k.balance is not None
+    draw = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for stage in (cell.q, cell.k):
+            for factor in (stage.turn_in, stage.turn_out):
+                factor.copy_(0.2 * torch.randn(factor.shape, generator=draw))
+        cell.q.gain.copy_(torch.tensor([0.1, 0.12, 0.14, 0.16]))
+        cell.q.offset.fill_(0.5)
+        cell.k.gain.copy_(torch.tensor([0.1, 0.14]))
+        cell.v.gain.fill_(0.2)
+    return cell
+
+
+def some_inputs(tokens: int = 50) -> tuple[Tensor, Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(4)
+    q, k, v = (torch.randn(2, h, tokens, 16, dtype=torch.float64, generator=draw) for h in (4, 2, 2))
+    return q, k, v
+
+
+def read(cell: GainCellAttention, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """Pulses [B, H, T, D] and charges under full pulses [B, Hk, T, D]."""
+    d = cell.design
+    u = write_dac(cell.k(k), d.dac_levels, d.v_min, d.v_max, d.v_offset)
+    return query_driver(cell.q(q), d.driver_levels), d.cell.current(u)
+
+
+@torch.no_grad()
+def test_scores_of_ideal_arrays_are_products_with_a_sign_and_a_threshold() -> None:
+    """Written out by hand, H from its definition: signs are the parity of common bits."""
+    bits = [[(-1.0) ** bin(i & j).count("1") for j in range(16)] for i in range(16)]
+    h = torch.tensor(bits, dtype=torch.float64) / 4
+    torch.testing.assert_close(h @ h.T, torch.eye(16, dtype=torch.float64))
+    cell, (q, k, _) = some_cell(load_design("ideal").replace(window=64, tile=16)), some_inputs()
+    q, k = q / 2, k / 2  # within the range of drivers and DACs
+    assert cell.k.balance is not None
+    cell.k.balance.offset.copy_(torch.tensor([-0.05, 0.02]))
+    x, charges = read(cell, q, k)
+    assert 0 < float(x.min()) < 0.5 < float(x[..., :-1].max()) < 1
+    found = torch.einsum("bkgid,bkjd->bkgij", x.unflatten(1, (2, 2)), charges).flatten(1, 2)
+    q, k = (t + t @ stage.turn_in @ stage.turn_out for t, stage in ((q, cell.q), (k, cell.k)))
+    q[..., 0] = k[..., 0] = 0
+    last = [(t @ h)[..., -1] for t in (q, k)]
+    shared = [t.repeat_interleave(2, 1) for t in (k, last[1])]
+    products = q @ shared[0].mT - last[0][..., None] * shared[1][..., None, :]
+    gains = cell.q.gain * cell.k.gain.repeat_interleave(2)
+    slope = cell.design.cell.linear_slope
+    threshold = slope * cell.k.balance.offset.repeat_interleave(2)
+    wanted = slope * gains[:, None, None] * products + threshold[:, None, None]
+    error = (found - wanted).abs()
+    assert float(error.max()) < slope * 0.9 / 1024  # the last row's voltage is one of 1025
+    assert float(found.abs().max()) > 1
+
+
+@torch.no_grad()
+def test_what_is_stretched_changes_no_score_and_makes_scores_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all directions E|q|^2 E|k|^2 is the least there is, by the singular values."""
+    draw = torch.Generator().manual_seed(5)
+    q, k = (torch.randn(*shape, 8, dtype=torch.float64, generator=draw) for shape in ((2, 400), (400,)))
+    q, k = q * torch.linspace(0.3, 2, 8), k @ torch.randn(8, 8, dtype=torch.float64, generator=draw) + 3
+
+    def sizes() -> float:
+        turns = fit(q, k)
+        stretched = [x + x @ turn.into @ turn.out for x, turn in zip((q, k), turns, strict=True)]
+        torch.testing.assert_close(stretched[0] @ stretched[1].mT, q @ k.mT, rtol=1e-9, atol=1e-9)
+        return float(stretched[0].square().sum(-1).mean() * stretched[1].square().sum(-1).mean())
+
+    some = sizes()
+    monkeypatch.setattr("gaincell.nn.balanced_rows.DIRECTIONS", 8)
+    every = sizes()
+    both = torch.linalg.qr(q.flatten(0, 1)).R @ torch.linalg.qr(k).R.mT
+    least = float(torch.linalg.svdvals(both).sum().square()) / (800 * 400)
+    assert every == pytest.approx(least, rel=1e-6)
+    assert least < some < 0.7 * float(q.square().sum(-1).mean() * k.square().sum(-1).mean())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cell_name", ["sram-like", "silicon"])
+def test_every_column_adds_up_to_the_same_to_half_a_level(cell_name: str) -> None:
+    """Whatever the cell's curve, odd or not, and the DAC's rounding."""
+    curve = {
+        "sram-like": named_cell(
+            "polynomial", {"coefficients": [2.0, 12.0, -8.0, 30.0], "linear_slope": 19.3}
+        ),
+        "silicon": micro_design().cell,
+    }[cell_name]
+    cell = some_cell(micro_design(cell=curve, retention_time=None))
+    _, k, _ = some_inputs(200)
+    assert cell.k.balance is not None
+    cell.k.balance.centre(cell.k(k))
+    _, charges = read(cell, torch.zeros(1, 4, 1, 16, dtype=torch.float64), k)
+    total = charges[..., :-1].sum(-1) / 2 + charges[..., -1]
+    levels = torch.unique(charges)
+    half = float((levels[1:] - levels[:-1]).max()) / 2
+    wanted = 19.3 * cell.k.balance.offset[:, None]
+    inside = (charges[..., -1] > levels[0]) & (charges[..., -1] < levels[-1])
+    assert float(inside.double().mean()) > 0.8
+    assert float((total - wanted)[inside].abs().max()) <= half + 1e-9
+    unbalanced = charges[..., :-1].sum(-1) / 2
+    assert float((total - wanted).std()) < 0.5 * float(unbalanced.std())
+
+
+def test_the_last_row_learns_within_the_range_of_the_dac() -> None:
+    cell = some_cell(micro_design())
+    volts = torch.full((1, 2, 3, 15), 0.45, dtype=torch.float64)
+    assert cell.k.balance is not None
+    with torch.no_grad():
+        cell.k.balance.offset.copy_(cell.k.balance.gain * 15 * 0.8 / 19.3 + torch.tensor([0.0, 1.0]))
+    cell.k.balance(volts)[0, :, :, -1].sum().backward()
+    assert cell.k.balance.offset.grad is not None
+    assert cell.k.balance.offset.grad.tolist() == [3.0, 0.0]
+
+
+@torch.no_grad()
+def test_the_ring_and_the_token_serial_arrays_compute_what_the_whole_sequence_does() -> None:
+    model, ids = attach(micro_llama(torch.float64), micro_design(token_period=30e-6)), some_ids(2, 50)
+    balance_rows(model)
+    initial_scaling(model, ids, BALANCED[:3])
+    wanted = model(input_ids=ids, use_cache=False).logits
+    cache = RingCache(model)
+    found = [feed(model, cache, ids[:, :20])] + [feed(model, cache, ids[:, n : n + 1]) for n in range(20, 50)]
+    torch.testing.assert_close(torch.cat(found, 1), wanted, rtol=1e-6, atol=1e-6)
+    inputs = some_inputs()
+    for backend in ("naive", "blocked", "auto"):
+        cell = some_cell(load_design("leroux2025").replace(window=32, tile=8), backend)
+        head = HeadArray(cell.design, 16, heads=4, kv_heads=2, batch=2, dtype=torch.float64)
+        pulses, volts = cell.q(inputs[0]), cell.volts(*inputs[1:])
+        assert bool((pulses[..., -1] == 1).all())
+        sums = torch.stack([head.step(*(t[:, :, j] for t in (pulses, *volts))) for j in range(50)], 2)
+        torch.testing.assert_close(cell.output(sums, None), cell(*inputs), rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+def test_softmax_and_what_is_detached_know_nothing_of_it() -> None:
+    model, ids = attach(micro_llama(torch.float64), micro_design()), some_ids()
+    wanted = micro_llama(torch.float64)(input_ids=ids).logits
+    balance_rows(model)
+    set_attention(model, "softmax")
+    torch.testing.assert_close(model(input_ids=ids).logits, wanted)
+    assert torch.equal(detach(model)(input_ids=ids).logits, wanted)
+
+
+def test_stages_show_what_the_circuits_get_and_are_adapted_exactly() -> None:
+    model, ids = attach(micro_llama(torch.float64), micro_design(cell="linear")), some_ids()
+    balance_rows(model)
+    initial_scaling(model, ids, BALANCED[:3])
+    assert code_use(model, [ids])["q"].share[-1] >= 1 / 16  # the last of 16 rows always has a full pulse
+    target = collect_statistics(model, [ids])
+    set_design(model, micro_design())
+    assert adapt(model, [ids], target).converged
+
+
+def test_a_run_comes_back(tmp_path: Path) -> None:
+    folder, _ = write_micro(tmp_path)
+    ids = some_ids()
+    model = attach(load_model(str(folder)).model, micro_design())
+    balance_rows(model)
+    initial_scaling(model, ids, BALANCED[:3])
+    add_lora(model, 2)
+    run = save(model, tmp_path / "run")
+    again = load_run(run).model
+    assert is_balanced(again)
+    wanted = model(input_ids=ids).logits
+    torch.testing.assert_close(again(input_ids=ids).logits, wanted, rtol=1e-3, atol=1e-3)
+    plain = attach(load_model(str(folder)).model, micro_design())
+    add_lora(plain, 2)
+    with pytest.raises(RunError, match=r"balance\.\w+"):
+        load_for_training(plain, run)
+
+
+def test_rows_are_balanced_once_and_where_it_makes_sense() -> None:
+    model, ids = attach(micro_llama(), micro_design()), some_ids()
+    balance_rows(model)
+    with pytest.raises(ModelError, match="balanced rows already"):
+        balance_rows(model)
+    with pytest.raises(ModelError, match="has balanced rows; they cannot be paired"):
+        pair_rows(model, ids)
+    other = attach(micro_llama(), micro_design())
+    pair_rows(other, ids)
+    with pytest.raises(ModelError, match="has paired rows; they cannot be balanced"):
+        balance_rows(other)
+    signed = micro_design(drivers=load_design("leroux2025-signed").drivers)
+    with pytest.raises(ModelError, match="have a sign"):
+        balance_rows(attach(micro_llama(), signed))
+    with pytest.raises(ModelError, match="a power of two components a head, not 80"):
+        rows_of(80)
