@@ -44,9 +44,9 @@ needs none of it; it is counted all the same.)
 
 Balanced rows (nn/balanced_rows.py). P and R take 2 D multiply-adds for every direction, by words and entries
 as wide as those of the scaling; a fast Walsh-Hadamard transform then adds D log2 D times, words that grow by
-a bit at every level. A key, once for the group, looks up D - 1 charges in a table with a word for every level of
-the write DAC, adds them, multiplies the sum by a and adds b, and compares what is wanted with the L - 1 middles
-between charges.
+a bit at every level. A key, once for the group, looks up D - 1 charges in a table with a word for every level
+of the write DAC, adds them, multiplies the sum by a and adds b, and compares what is wanted with the L - 1
+middles between charges.
 Not modelled: see left_out.py.
 """
 
