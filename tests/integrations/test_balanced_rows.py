@@ -69,6 +69,8 @@ def test_scores_of_ideal_arrays_are_products_with_a_sign_and_a_threshold() -> No
     q, k = q / 2, k / 2  # within the range of drivers and DACs
     assert cell.k.balance is not None
     cell.k.balance.offset.copy_(torch.tensor([-0.05, 0.02]))
+    c = torch.tensor([-0.01, -0.02], dtype=torch.float64)
+    cell.k.offset.add_(c)
     x, charges = read(cell, q, k)
     assert 0 < float(x.min()) < 0.5 < float(x[..., :-1].max()) < 1
     found = torch.einsum("bkgid,bkjd->bkgij", x.unflatten(1, (2, 2)), charges).flatten(1, 2)
@@ -79,8 +81,9 @@ def test_scores_of_ideal_arrays_are_products_with_a_sign_and_a_threshold() -> No
     products = q @ shared[0].mT - last[0][..., None] * shared[1][..., None, :]
     gains = cell.q.gain * cell.k.gain.repeat_interleave(2)
     slope = cell.design.cell.linear_slope
-    threshold = slope * cell.k.balance.offset.repeat_interleave(2)
-    wanted = slope * gains[:, None, None] * products + threshold[:, None, None]
+    threshold = (cell.k.balance.offset + 15 / 2 * c).repeat_interleave(2)[:, None]
+    threshold = threshold - (c.repeat_interleave(2) * cell.q.gain)[:, None] * last[0]  # of the 15 other rows
+    wanted = slope * (gains[:, None, None] * products + threshold[..., None])
     error = (found - wanted).abs()
     assert float(error.max()) < slope * 0.9 / 1024  # the last row's voltage is one of 1025
     assert float(found.abs().max()) > 1
@@ -121,12 +124,13 @@ def test_every_column_adds_up_to_the_same_to_half_a_level(cell_name: str) -> Non
     cell = some_cell(micro_design(cell=curve, retention_time=None))
     _, k, _ = some_inputs(200)
     assert cell.k.balance is not None
-    cell.k.balance.centre(cell.k(k))
+    cell.k.offset.sub_(0.02)
+    cell.k.balance.centre(cell.k(k), cell.k.offset)
     _, charges = read(cell, torch.zeros(1, 4, 1, 16, dtype=torch.float64), k)
     total = charges[..., :-1].sum(-1) / 2 + charges[..., -1]
     levels = torch.unique(charges)
     half = float((levels[1:] - levels[:-1]).max()) / 2
-    wanted = 19.3 * cell.k.balance.offset[:, None]
+    wanted = 19.3 * cell.k.balance.offset[:, None] + 15 / 2 * curve.current(torch.tensor(-0.02))
     inside = (charges[..., -1] > levels[0]) & (charges[..., -1] < levels[-1])
     assert float(inside.double().mean()) > 0.8
     assert float((total - wanted)[inside].abs().max()) <= half + 1e-9
@@ -140,7 +144,7 @@ def test_the_last_row_learns_within_the_range_of_the_dac() -> None:
     assert cell.k.balance is not None
     with torch.no_grad():
         cell.k.balance.offset.copy_(cell.k.balance.gain * 15 * 0.8 / 19.3 + torch.tensor([0.0, 1.0]))
-    cell.k.balance(volts)[0, :, :, -1].sum().backward()
+    cell.k.balance(volts, cell.k.offset)[0, :, :, -1].sum().backward()
     assert cell.k.balance.offset.grad is not None
     assert cell.k.balance.offset.grad.tolist() == [3.0, 0.0]
 

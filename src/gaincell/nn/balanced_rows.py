@@ -15,10 +15,11 @@ large over all rows of cells, where the levels of the write DAC are used better.
 curve add to the sum comes to rest in the last row. Its pulse is 1, and it is written with the voltage whose
 charge comes closest to
 
-    f(u_D) = g b - a sum_{d < D} f(u^_d)                                                  charge units
+    f(u_D) = g b - a sum_{d < D} (f(u^_d) - f(c))                                         charge units
 
-u^: what the write DAC gives in the other rows; g: slope of the ideal cell; a, at first 1/2, and b, V, are
-learnt (`gain` and `offset`), as P and R are (`turn_in`, `turn_out`).
+u^: what the write DAC gives in the other rows; c: the offset of the keys from V_offset, which so remains a
+threshold of all scores; g: slope of the ideal cell; a, at first 1/2, and b, V, are learnt (`gain` and
+`offset`), as P and R are (`turn_in`, `turn_out`).
 
 First P and R (`fit`) stretch the queries and shrink the keys along the same four directions, or the reverse,
 which changes no score. With the second moments Q = E[q^T q], of all queries of the group, and K = E[k^T k],
@@ -128,17 +129,22 @@ class Balance(nn.Module):
         self.offset = nn.Parameter(torch.zeros(kv_heads, dtype=dtype, device=device))
 
     @torch.no_grad()
-    def centre(self, volts: Float[Tensor, "B Hk T D"]) -> None:
-        """Set b so that the last row is asked for no charge on average over requests."""
-        mean = self._charges(volts[..., :-1]).mean((0, 2)).to(self.offset.dtype)
+    def centre(self, volts: Float[Tensor, "B Hk T D"], offset: Float[Tensor, " Hk"]) -> None:
+        """Set b so that the last row is asked for no charge on average over requests around an offset."""
+        mean = self._charges(volts[..., :-1], offset).mean((0, 2)).to(self.offset.dtype)
         self.offset.copy_(self.gain * mean / self.design.cell.linear_slope)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def forward(self, volts: Float[Tensor, "B Hk T D_less_1"]) -> Float[Tensor, "B Hk T D"]:
-        """Requested voltages with the last row's after them, V; straight-through within the DAC's range."""
+    def forward(
+        self, volts: Float[Tensor, "B Hk T D_less_1"], around: Float[Tensor, " Hk"]
+    ) -> Float[Tensor, "B Hk T D"]:
+        """Requested voltages with the last row's after them, V; straight-through within the DAC's range.
+
+        around: offset of the others, V.
+        """
         d, slope = self.design, self.design.cell.linear_slope
         gain, offset = (number.to(volts.dtype)[:, None] for number in (self.gain, self.offset))
-        wanted = offset - gain * self._charges(volts) / slope  # V of an ideal cell
+        wanted = offset - gain * self._charges(volts, around) / slope  # V of an ideal cell
         with torch.no_grad():
             levels = self._levels(volts)
             charges = d.cell.current(levels) / slope
@@ -148,10 +154,14 @@ class Balance(nn.Module):
         last = d.v_offset + nearest + (wanted - wanted.detach()) * inside
         return torch.cat([volts, last[..., None]], -1)
 
-    def _charges(self, volts: Float[Tensor, "B Hk T rows"]) -> Float[Tensor, "B Hk T"]:
-        """Sum of the charges of rows under full pulses."""
+    def _charges(
+        self, volts: Float[Tensor, "B Hk T rows"], around: Float[Tensor, " Hk"]
+    ) -> Float[Tensor, "B Hk T"]:
+        """Sum of the charges of rows under full pulses, less as many of the voltages `around`."""
         d = self.design
-        return d.cell.current(write_dac(volts, d.dac_levels, d.v_min, d.v_max, d.v_offset)).sum(-1)
+        found = d.cell.current(write_dac(volts, d.dac_levels, d.v_min, d.v_max, d.v_offset))
+        at_offset = d.cell.current(around.to(volts.dtype) - d.v_offset)
+        return (found - at_offset[:, None, None]).sum(-1)
 
     def _levels(self, like: Tensor) -> Float[Tensor, " levels"]:
         """What the write DAC gives, from V_offset, rising."""

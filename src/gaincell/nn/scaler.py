@@ -101,7 +101,7 @@ class Scaler(nn.Module):
             return found
         if self.balance is None:
             return nn.functional.pad(found, (0, 1), value=1.0)
-        balanced: Tensor = self.balance(found)
+        balanced: Tensor = self.balance(found, self.offset)
         return balanced
 
     def rows(
