@@ -138,7 +138,8 @@ class Balance(nn.Module):
     def forward(
         self, volts: Float[Tensor, "B Hk T D_less_1"], around: Float[Tensor, " Hk"]
     ) -> Float[Tensor, "B Hk T D"]:
-        """Requested voltages with the last row's after them, V; straight-through within the DAC's range.
+        """Requested voltages with the last row's after them, V. Its choice among levels is straight-through:
+        within the DAC's range its gradient is that of the voltage with just the wanted charge.
 
         around: offset of the others, V.
         """
@@ -151,7 +152,8 @@ class Balance(nn.Module):
             middles = (charges[1:] + charges[:-1]) / 2
             nearest = levels[torch.bucketize(wanted.contiguous(), middles)]
             inside = (wanted > charges[0]) & (wanted < charges[-1])
-        last = d.v_offset + nearest + (wanted - wanted.detach()) * inside
+            through = inside * slope / d.cell.slope(nearest)
+        last = d.v_offset + nearest + (wanted - wanted.detach()) * through
         return torch.cat([volts, last[..., None]], -1)
 
     def _charges(
