@@ -41,7 +41,7 @@ from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.ops.gain_cell_attention import GRADIENTS
 from gaincell.progress import silent_stages
 from gaincell.results import read
-from gaincell.results.evaluation import AblationResult
+from gaincell.results.evaluation import AblationResult, PerplexityResult
 from gaincell.results.run import TrainedResult
 from gaincell.schema import allowed
 from gaincell.text import open_text
@@ -227,6 +227,31 @@ def test_compiled_trainings_compile_models_and_teachers(
         main([*command, "--only", "linear", "--compile"])
     assert not done.value.code
     assert [bool(attached_layers(model)) for model in compiled] == [False, True, False]
+
+
+def test_a_control_is_evaluated_though_no_model_in_arrays_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = next(path for path in SHIPPED if path.stem == "low-tokens-control")
+    control, text = on_micro(load_recipe(path), tmp_path)
+    run = run_recipe(control, open_text(text), tmp_path / "control")
+    assert not (tmp_path / "control/hardware.safetensors").exists()
+    monkeypatch.chdir(Path(str(control.model)).parent)  # it knows the last part of its model's path only
+    asked = [
+        "--stage",
+        "software-distilled",
+        "--text",
+        str(text),
+        "--protocol",
+        "blocks-32",
+        "--limit",
+        "128",
+    ]
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(tmp_path / "control"), *asked, "--json", str(tmp_path / "found.json")])
+    assert ended.value.code == 0
+    found = read(tmp_path / "found.json", PerplexityResult)
+    assert found.perplexity == pytest.approx(run.stages[0].perplexity, rel=0.2)  # of fewer tokens
 
 
 def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ class Evaluation:
     def check(self, context: typer.Context, model: str) -> None:
         """Raise GaincellError, before a model is loaded, for options that do not go together."""
         from gaincell.evaluation.perplexity import window_and_stride
+        from gaincell.integrations.hf.run import Run
         from gaincell.integrations.hf.size import run_design
 
         rolling = window_of_rolling(self.protocol) is not None
@@ -154,11 +155,14 @@ class Evaluation:
         chosen = [name for name, there in ways.items() if there]
         if len(chosen) > 1 and not any(set(chosen) <= pair for pair in TOGETHER):
             raise InputError(f"{' and '.join(chosen)} do not go together; give one of them")
+        # a RUN without a stage in arrays saves no model, but has its stages in software
+        chip = run_design(model) if self.stage is None else Run(model).design_of(self.stage)
+        in_arrays = chip is not None
         for names, needs, there in (
             (("--data", "--max-length", "--batch", "--cache"), "--tasks", tasks),
             (("--mismatch", "--yield-within", "--chip-seed"), "--chips", chips),
             (("--layer", "--scores"), "--dump FILE", dump),
-            (("--backend",), "a RUN, whose attention is in arrays", run_design(model) is not None),
+            (("--backend",), "a RUN, whose attention is in arrays", in_arrays),
         ):
             check_needed(context, names, needs, there)
         for given, message in (
