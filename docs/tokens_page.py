@@ -48,6 +48,8 @@ ADDED = {
     "array_normaliser": "a normaliser in the arrays",
 }
 """What a recipe can add to the paper's mapping."""
+CONTROL = "low-tokens-control.toml"
+"""The recipe of the software model with the adapter and loss of another recipe."""
 MODELS = {"smollm2-135m": "SmolLM2-135M"}
 WIKITEXT = "word perplexity, WikiText-2"
 TUNED = "nonlinear, adapted, fine-tuned"
@@ -120,10 +122,17 @@ def _title(training: Training, tasks: TasksResult) -> str:
     model = MODELS.get(training.run.model.name, training.run.model.name)
     if tasks.design is None:
         assert tasks.stage is not None
-        loss = training.recipe.stage(tasks.stage).loss
+        loss = _recipe_with(tasks.stage, training).stage(tasks.stage).loss
         return f"{model} in software, trained on the same tokens by {loss}"
     cell = ", linear cells" if tasks.design.cell == "linear" else ""
     return f"{model} on {mapping(training.run)}{cell}"
+
+
+def _recipe_with(stage: str | None, training: Training) -> Recipe:
+    """The recipe that a stage is of: the training's own, or that of its control."""
+    own = training.recipe
+    there = stage is None or any(one.name == stage for one in own.stages)
+    return own if there else load_recipe(ROOT / "recipes" / CONTROL)
 
 
 def ours() -> list[Conversions]:
@@ -132,10 +141,12 @@ def ours() -> list[Conversions]:
     software: dict[str, list[ConversionPoint]] = {}
     for chip in sorted(TOKENS.glob("*/")):
         for training in trainings(chip):
-            tokens = tokens_of(training.run, training.tasks)
+            run = training.run
+            tokens = tokens_of(run, training.tasks)
             for scored in (training.tasks, *training.controls.values()):
                 _, (ratio, error) = compared(scored, training.software)
-                point = ConversionPoint(tokens, ratio, HALF * error, f"`{training.run.recipe}`")
+                recipe = _recipe_with(scored.stage, training).name if scored.design is None else run.recipe
+                point = ConversionPoint(tokens, ratio, HALF * error, f"`{recipe}`")
                 (software if scored.design is None else arrays).setdefault(
                     _title(training, scored), []
                 ).append(point)

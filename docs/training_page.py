@@ -63,8 +63,14 @@ def token_points(chip: str) -> list[token_curve.TokenPoint]:
 
 
 def control_sentence(chip: str) -> str:
-    """What the training of a chip's last adapter makes of the software model; nothing if it was not run."""
-    last = max(token_points(chip), key=lambda point: point.tokens, default=None)
+    """What the training of a chip's last adapter that has a control makes of the software model, if any."""
+    folders = (
+        folder.name
+        for folder in sorted(tokens_page.TOKENS.glob("*/"))
+        if any(one.run.design.name == chip for one in tokens_page.trainings(folder))
+    )
+    there = (point for name in folders for point in token_points(name) if point.control is not None)
+    last = max(there, key=lambda point: point.tokens, default=None)
     if last is None or last.control is None:
         return ""
     ratio, error = last.control
