@@ -303,7 +303,7 @@ def test_balanced_rows_add_and_look_up() -> None:
     assert {name: part for name, part in parts.items() if name not in added} == before
     blocks = [digital.circuits(head) for head in (found, HEAD)]
     assert blocks[0][digital.INPUTS].gates > blocks[1][digital.INPUTS].gates
-    assert "the time of turning q and k" in str(left_out(DESIGN, None, balances=True))
+    assert "registers of turning q and k" in str(left_out(DESIGN, None, balances=True))
 
 
 def test_gains_that_follow_the_columns_cost_two_powers_a_query() -> None:

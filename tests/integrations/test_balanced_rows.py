@@ -147,14 +147,19 @@ def test_no_gradient_is_left_of_what_is_balanced() -> None:
     with torch.no_grad():
         balance.centre(cell.k(k), cell.k.offset)
     draw = torch.Generator().manual_seed(8)
-    volts = 0.45 + 0.15 * torch.randn(1, 2, 40, 15, dtype=torch.float64, generator=draw)
+    volts = 0.45 + 0.1 * torch.randn(1, 2, 400, 15, dtype=torch.float64, generator=draw)
+    volts = volts.clamp(0.01, 0.89)  # where the DAC passes gradients
     rows = balance(volts.requires_grad_(), cell.k.offset)
     d = cell.design
     u = write_dac(rows, d.dac_levels, d.v_min, d.v_max, d.v_offset)
     charges = d.cell.current(u)
+    asked = 19.3 * balance.offset[:, None] - 0.5 * (
+        charges[..., :-1] - d.cell.current(torch.tensor(0.0))
+    ).sum(-1)
     lowest, highest = (float(d.cell.current(torch.tensor(v))) for v in (-0.45, 0.45))
-    inside = (charges[..., -1] > lowest + 1e-3) & (charges[..., -1] < highest - 1e-3)
+    inside = (asked > lowest + 1e-3) & (asked < highest - 1e-3)  # the end levels are among them
     assert float(inside.double().mean()) > 0.5
+    assert bool((charges[..., -1][inside] > highest - 0.01).any())
     (charges[..., :-1].sum(-1) / 2 + charges[..., -1])[inside].sum().backward()
     assert volts.grad is not None
     assert float(volts.grad.abs().max()) < 1e-5  # of slopes of 7 to 20
@@ -170,6 +175,7 @@ def test_the_last_row_learns_within_the_range_of_the_dac() -> None:
     assert cell.k.balance.offset.grad is not None
     u = cell.k.balance(volts, cell.k.offset)[0, 0, 0, -1].detach() - 0.45
     found = cell.k.balance.offset.grad
+    assert found is not None
     assert found[0] == pytest.approx(3 * 19.3 / float(cell.design.cell.slope(u)))
     assert found[1] == 0
 
@@ -229,6 +235,88 @@ def test_a_run_comes_back(tmp_path: Path) -> None:
     add_lora(plain, 2)
     with pytest.raises(RunError, match=r"balance\.\w+"):
         load_for_training(plain, run)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "name", ["igzo", "ito", "oxide-2t", "oxide-2t-saturated", "oxide-2t-unipolar", "leroux2025-oxide"]
+)
+def test_every_cell_gives_finite_outputs_and_uses_the_range_of_its_charges(name: str) -> None:
+    """Flat and one-sided curves, too."""
+    cell, (q, k, v) = some_cell(load_design(name).replace(window=64, tile=16)), some_inputs()
+    assert cell.k.balance is not None
+    cell.k.balance.centre(cell.k(k), cell.k.offset)
+    with torch.enable_grad():
+        found = cell(q, k, v)
+        found.square().sum().backward()
+    assert bool(found.isfinite().all())
+    assert all(bool(p.grad.isfinite().all()) for p in cell.parameters() if p.grad is not None)
+    last = write_dac(cell.k(k)[..., -1], cell.design.dac_levels, 0.0, 0.9, cell.design.v_offset)
+    charges = cell.design.cell.current(last)
+    ends = cell.design.cell.current(torch.tensor([-0.45, 0.45], dtype=torch.float64)).sort().values
+    middle = float(((charges - ends[0]) / (ends[1] - ends[0])).mean())
+    assert 0.3 < middle < 0.7
+
+
+def test_a_falling_curve_is_balanced_as_a_rising_one_is() -> None:
+    falling = named_cell("polynomial", {"coefficients": [1.0, -15.0], "linear_slope": 19.3})
+    rising = named_cell("polynomial", {"coefficients": [1.0, 15.0], "linear_slope": 19.3})
+    _, k, _ = some_inputs()
+    found = []
+    for curve, sign in ((falling, -1), (rising, 1)):
+        cell = some_cell(micro_design(cell=curve, retention_time=None))
+        with torch.no_grad():
+            cell.k.gain.mul_(sign)
+            cell.k.balance.centre(cell.k(k), cell.k.offset)
+            found.append(cell.k(k)[..., -1] - 0.45)
+    torch.testing.assert_close(found[0], -found[1], atol=0.13, rtol=0)  # ties fall the other way
+    assert float((found[0] + found[1]).abs().median()) < 1e-6
+
+
+@torch.no_grad()
+def test_what_is_stretched_is_fitted_head_by_head_and_silent_ones_are_left() -> None:
+    model, ids = micro_llama(torch.float64), some_ids(2, 64)
+    model.model.layers[1].self_attn.k_proj.weight.zero_()
+    attach(model, micro_design())
+    balance_rows(model, ids)
+    initial_scaling(model, ids, BALANCED[:2])
+    first, second = (layer.self_attn.gain_cell for layer in model.model.layers)
+    group = first.heads // first.kv_heads
+    for stage, repeat in ((first.q, group), (first.k, 1)):
+        products = stage.turn_in @ stage.turn_out
+        assert len(products.flatten(1).unique(dim=0)) == first.kv_heads
+        assert torch.equal(products[0], products[repeat - 1])
+    assert bool(first.k.turn_out.any())
+    assert not second.k.turn_out.any()
+    assert bool(model(input_ids=ids).logits.isfinite().all())
+
+
+def test_factors_that_were_not_fitted_learn() -> None:
+    cell, inputs = GainCellAttention(micro_design(), 4, 2, 16), some_inputs(20)
+    cell.balance_rows()
+    with torch.no_grad():
+        cell.q.gain.fill_(0.1)
+        cell.k.gain.fill_(0.1)
+        cell.v.gain.fill_(0.2)
+    cell(*inputs).square().sum().backward()
+    for stage in (cell.q, cell.k):
+        assert stage.turn_out is not None
+        assert stage.turn_out.grad is not None
+        assert bool(stage.turn_out.grad.any())
+
+
+def test_another_chip_reaches_the_row_that_balances() -> None:
+    model, ids = attach(micro_llama(torch.float64), micro_design()), some_ids()
+    balance_rows(model, ids)
+    initial_scaling(model, ids, BALANCED[:2])
+    before = model(input_ids=ids).logits
+    set_design(model, micro_design(cell="linear"))
+    cells = [layer.self_attn.gain_cell for layer in model.model.layers]
+    assert all(cell.k.balance.design is cell.design for cell in cells)
+    assert not torch.equal(model(input_ids=ids).logits, before)
+    signed = micro_design(drivers=load_design("leroux2025-signed").drivers)
+    with pytest.raises(ModelError, match="have a sign"):
+        set_design(model, signed)
 
 
 def test_rows_are_balanced_once_and_where_it_makes_sense() -> None:

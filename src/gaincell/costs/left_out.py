@@ -34,7 +34,7 @@ def of_chip(design: Design, divides: bool = False, balances: bool = False) -> li
     there = (
         (normalised, "dot products", "the normalising column: its cells, writes, readout and counters"),
         (normalised or divides, "digital", "the time of the divisions"),
-        (balances, "digital", "the time of turning q and k and of balancing rows"),
+        (balances, "digital", "the time, reads and registers of turning q and k and of balancing rows"),
         (design.charge_to_pulse.exponent != 1, "dot products", "the ramp of the charge-to-pulse exponent"),
         (design.sinks.tokens > 0, "dot products", "the columns of first tokens"),
         (

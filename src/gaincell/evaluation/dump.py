@@ -35,7 +35,8 @@ def dump_layer(
         tokens  [B, T]         token ids
         q_code  [B, H, T, D]   of the query driver, 0 ... query_levels - 1
         k_code  [B, Hk, T, D]  of the write DAC, 0 ... storage_levels - 1; v_code likewise
-                               (with paired rows D counts rows: kept components, then their negatives)
+                               (with paired rows D counts rows: kept components, then their negatives; with
+                               balanced rows turned components, then the full pulse or what balances)
         output  [B, H, T, D]   sum of the sub-tile outputs in units of their full scale, float32
         scaled  [B, H, T, D]   the same after gain and offset: what the model goes on with, float32
         score   [B, H, T, T]   with `scores`: S_ij in charge units of nominal cells, 0 where token j is not

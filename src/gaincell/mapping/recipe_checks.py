@@ -128,6 +128,12 @@ def check_recipe(recipe: Recipe) -> None:
             raise InputError(f"{key} = {given}; give more than a block, {block}")
     for stage in recipe.stages:
         candidates_for(design, recipe.paired, stage.initial == "wide", recipe.balanced)
+    odd = next((one for one in recipe.stages if one.initial in ("first", "released")), None)
+    if recipe.balanced and odd is not None:
+        raise InputError(
+            f"{odd.name}: initial = {odd.initial!r} does not drive queries about half a pulse, as "
+            'balanced = true needs; give "statistics" or "wide"'
+        )
     if recipe.paired and recipe.balanced:
         raise InputError("paired = true and balanced = true: give one of the two")
     if (recipe.paired or recipe.balanced) and design.drivers.signed:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gaincell.chips.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.nn.array_normaliser import ArrayNormaliser, check_one_normaliser
-from gaincell.nn.balanced_rows import Balance
+from gaincell.nn.balanced_rows import MIDDLE, Balance
 from gaincell.nn.scaler import Scaler
 from gaincell.ops.gain_cell_attention import (
     BACKENDS,
@@ -148,9 +148,10 @@ class GainCellAttention(nn.Module):
 
     @design.setter
     def design(self, design: Design) -> None:
-        self._design = design
         if self.k.balance is not None:
+            check_unsigned(design)
             self.k.balance.design = design
+        self._design = design
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied: not what training/compiled.py compiled, as torch's own modules do."""
@@ -207,13 +208,16 @@ class GainCellAttention(nn.Module):
         if self.k.kept is not None:
             raise ModelError(f"layer {self.layer} has paired rows; they cannot be balanced besides")
         like = self.k.gain
+        with torch.no_grad():
+            self.q.offset.fill_(MIDDLE)
         self.q.turn(self.head_dim, None)
         self.k.turn(self.head_dim, Balance(self.design, self.kv_heads, dtype=like.dtype, device=like.device))
 
     def is_uncalibrated(self) -> bool:
         """Whether every gain and offset is still its initial value."""
         centre = self.design.v_offset
-        stages = ((self.q, 0.0), (self.k, centre), (self.v, centre), (self.out, 0.0))
+        middle = 0.0 if self.k.balance is None else MIDDLE
+        stages = ((self.q, middle), (self.k, centre), (self.v, centre), (self.out, 0.0))
         return all(bool(((s.gain == 1) & (s.offset == offset)).all()) for s, offset in stages)
 
     def extras(self) -> list[nn.Parameter]:
@@ -393,7 +397,9 @@ class GainCellAttention(nn.Module):
 def check_unsigned(design: Design) -> None:
     """Refuse a chip whose queries have a sign. Raises ModelError."""
     if design.drivers.signed:
-        raise ModelError(f"the queries of {design.name} have a sign; paired rows are for those without")
+        raise ModelError(
+            f"the queries of {design.name} have a sign; paired and balanced rows are for those without"
+        )
 
 
 def common_design(layers: Sequence[GainCellAttention]) -> Design:

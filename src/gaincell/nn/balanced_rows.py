@@ -10,10 +10,10 @@ the same for all columns. After rotary positions, q and k of every head become
     q' = (q + q P R) H,    k' = (k + k P R) H,    P: D x 4 and R: 4 x D, of every query and key/value head
 
 H is the Walsh-Hadamard matrix / sqrt(D) without its constant row, for which the first component is given up:
-its rows add up to zero, so that the components of k' do. Its last column is left out, too. It spreads what is
-large over all rows of cells, where the levels of the write DAC are used better. What rounding and the cell's
-curve add to the sum comes to rest in the last row. Its pulse is 1, and it is written with the voltage whose
-charge comes closest to
+its rows add up to zero, so that the D components of k' do. The last of them is left out, too. H spreads what
+is large over all rows of cells, where the levels of the write DAC are used better. What is left out, and what
+rounding and the cell's curve add to the sum, comes to rest in the last row. Its pulse is 1, and it is written
+with the voltage whose charge comes closest to
 
     f(u_D) = g b - a sum_{d < D} (f(u^_d) - f(c))                                         charge units
 
@@ -22,8 +22,8 @@ threshold of all scores; g: slope of the ideal cell; a, at first 1/2, and b, V, 
 `offset`), as P and R are (`turn_in`, `turn_out`).
 
 First P and R (`fit`) stretch the queries and shrink the keys along the same four directions, or the reverse,
-which changes no score. With the second moments Q = E[q^T q], of all queries of the group, and K = E[k^T k],
-of all W with q W . k W^-1 = q . k that is least E|q W|^2 E|k W^-1|^2 for
+which changes no score before H. With the second moments Q = E[q^T q], of all queries of the group, and
+K = E[k^T k], of all W with q W . k W^-1 = q . k that is least E|q W|^2 E|k W^-1|^2 for
 
     W^2 = Q^(-1/2) (Q^(1/2) K Q^(1/2))^(1/2) Q^(-1/2)
 
@@ -35,7 +35,8 @@ others D - 1 parts in D, where paired rows (integrations/hf/paired.py) keep half
 digital block multiplies by P and R and adds by H for every query and key, and looks up and adds D - 1 charges
 a key (costs/digital.py).
 
-Not modelled: what decay and mismatch add; the sum is that of the nominal cell as it is written.
+Not modelled: what decay and mismatch add; the sum is that of the nominal cell as it is written. Its gradient
+is exact whatever the gradient of the arrays is.
 """
 
 from __future__ import annotations
@@ -63,6 +64,10 @@ UNQUANTISED = 1025
 """Voltages to choose from where the write DAC has no levels."""
 DIRECTIONS = 4
 """That are stretched."""
+FLAT = 0.05
+"""Slope of a cell, over that of the ideal one, below which it tells nothing of the voltage for a charge."""
+EDGE = 1e-6
+"""How far from the ends of the DAC's range its end levels are asked for, over the range."""
 SMALLEST = 1e-6
 """Least eigenvalue that is told from zero, as a share of the largest."""
 
@@ -87,7 +92,10 @@ class Turn(NamedTuple):
 
 
 def fit(q: Float[Tensor, "heads tokens D"], k: Float[Tensor, "tokens D"]) -> tuple[Turn, Turn]:
-    """First P and R of the queries of a group, and of its keys."""
+    """First P and R of the queries of a group, and of its keys; nothing is stretched where one is silent."""
+    if not (q.any() and k.any()):
+        into = torch.eye(q.shape[-1], dtype=torch.float64, device=q.device)[:, :DIRECTIONS]
+        return Turn(into, 0 * into.mT), Turn(into, 0 * into.mT)
     flat = q.flatten(0, 1).double()
     root, inverse = _roots(flat.mT @ flat / len(flat))
     middle, _ = _roots(root @ (k.double().mT @ k.double() / len(k)) @ root)
@@ -129,30 +137,38 @@ class Balance(nn.Module):
         self.offset = nn.Parameter(torch.zeros(kv_heads, dtype=dtype, device=device))
 
     @torch.no_grad()
-    def centre(self, volts: Float[Tensor, "B Hk T D"], offset: Float[Tensor, " Hk"]) -> None:
-        """Set b so that the last row is asked for no charge on average over requests around an offset."""
-        mean = self._charges(volts[..., :-1], offset).mean((0, 2)).to(self.offset.dtype)
-        self.offset.copy_(self.gain * mean / self.design.cell.linear_slope)
+    def centre(self, volts: Float[Tensor, "B Hk T D"], around: Float[Tensor, " Hk"]) -> None:
+        """Set b so that the last row is asked for the middle of its charges on average over requests.
+
+        around: offset of the others, V.
+        """
+        mean = self._charges(volts[..., :-1], around).mean((0, 2)).to(self.offset.dtype)
+        _, charges = self._levels(volts)
+        middle = (charges[0] + charges[-1]).to(mean) / 2
+        self.offset.copy_((self.gain * mean + middle) / self.design.cell.linear_slope)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
         self, volts: Float[Tensor, "B Hk T D_less_1"], around: Float[Tensor, " Hk"]
     ) -> Float[Tensor, "B Hk T D"]:
         """Requested voltages with the last row's after them, V. Its choice among levels is straight-through:
-        within the DAC's range its gradient is that of the voltage with just the wanted charge.
+        its gradient is that of the voltage with just the wanted charge, where there is one and the cell's
+        curve is not flat.
 
         around: offset of the others, V.
         """
         d, slope = self.design, self.design.cell.linear_slope
         gain, offset = (number.to(volts.dtype)[:, None] for number in (self.gain, self.offset))
-        wanted = offset - gain * self._charges(volts, around) / slope  # V of an ideal cell
+        wanted = slope * offset - gain * self._charges(volts, around)
         with torch.no_grad():
-            levels = self._levels(volts)
-            charges = d.cell.current(levels) / slope
+            levels, charges = self._levels(volts)
             middles = (charges[1:] + charges[:-1]) / 2
             nearest = levels[torch.bucketize(wanted.contiguous(), middles)]
-            inside = (wanted > charges[0]) & (wanted < charges[-1])
-            through = inside * slope / d.cell.slope(nearest)
+            steep = d.cell.slope(nearest)
+            inside = (wanted > charges[0]) & (wanted < charges[-1]) & (steep.abs() > FLAT * slope)
+            through = torch.where(inside, 1 / torch.where(inside, steep, 1.0), 0.0)
+            edge = EDGE * (d.v_max - d.v_min)  # on the very end the DAC passes no gradient
+            nearest = nearest.clamp(levels.min() + edge, levels.max() - edge)
         last = d.v_offset + nearest + (wanted - wanted.detach()) * through
         return torch.cat([volts, last[..., None]], -1)
 
@@ -165,9 +181,14 @@ class Balance(nn.Module):
         at_offset = d.cell.current(around.to(volts.dtype) - d.v_offset)
         return (found - at_offset[:, None, None]).sum(-1)
 
-    def _levels(self, like: Tensor) -> Float[Tensor, " levels"]:
-        """What the write DAC gives, from V_offset, rising."""
+    def _levels(self, like: Tensor) -> tuple[Float[Tensor, " levels"], Float[Tensor, " levels"]]:
+        """What the write DAC gives, from V_offset, and the charges of full pulses, by charge."""
         d = self.design
-        count = d.dac_levels if isinstance(d.dac_levels, int) else UNQUANTISED
-        asked = torch.linspace(d.v_min, d.v_max, count, dtype=like.dtype, device=like.device)
-        return write_dac(asked, d.dac_levels, d.v_min, d.v_max, d.v_offset)
+        if isinstance(d.dac_levels, tuple):
+            levels = torch.tensor(d.dac_levels, dtype=like.dtype, device=like.device)
+        else:
+            asked = torch.linspace(d.v_min, d.v_max, d.dac_levels or UNQUANTISED, dtype=torch.float64)
+            asked = asked.to(like.device)
+            levels = write_dac(asked, d.dac_levels, d.v_min, d.v_max, d.v_offset).to(like.dtype)
+        charges, order = d.cell.current(levels).sort()
+        return levels[order], charges

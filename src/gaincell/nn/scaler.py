@@ -68,8 +68,9 @@ class Scaler(nn.Module):
         self.balance = balance
         heads, like = len(self.gain), self.gain
         self.turned = rows_of(head_dim).to(like)
-        self.turn_in = nn.Parameter(like.new_zeros(heads, head_dim, DIRECTIONS))
-        self.turn_out = nn.Parameter(like.new_zeros(heads, DIRECTIONS, head_dim))
+        into = torch.eye(head_dim, dtype=like.dtype, device=like.device)[:, :DIRECTIONS]
+        self.turn_in = nn.Parameter(into.repeat(heads, 1, 1))  # turn_out learns from it
+        self.turn_out = nn.Parameter(like.new_zeros(heads, into.shape[1], head_dim))
 
     @property
     def plain(self) -> bool:
