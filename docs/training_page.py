@@ -76,8 +76,8 @@ def control_sentence(chip: str) -> str:
     ratio, error = last.control
     return (
         f" Control for `{chip}`: the software model with a like adapter, trained on the same "
-        f"{last.tokens:,.0f} tokens by the same loss, is at × {ratio:.3f} ± {error:.3f}: cross-entropy is part "
-        "of the loss, so it learns the text, too."
+        f"{last.tokens:,.0f} tokens by the same loss, is at × {ratio:.3f} ± {error:.3f}: cross-entropy is "
+        "part of the loss, so it learns the text, too."
     )
 
 
