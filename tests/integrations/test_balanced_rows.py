@@ -319,6 +319,19 @@ def test_another_chip_reaches_the_row_that_balances() -> None:
         set_design(model, signed)
 
 
+@torch.no_grad()
+def test_padding_does_not_reach_the_other_tokens() -> None:
+    model, ids = attach(micro_llama(torch.float64), micro_design()), some_ids(1, 20)
+    balance_rows(model, ids)
+    initial_scaling(model, ids, BALANCED[:2])
+    wanted = model(input_ids=ids, use_cache=False).logits
+    padded = torch.cat([torch.zeros(1, 6, dtype=ids.dtype), ids], 1)
+    mask = torch.tensor([[0] * 6 + [1] * 20])
+    places = torch.cat([torch.zeros(6), torch.arange(20)]).long()[None]
+    found = model(input_ids=padded, attention_mask=mask, position_ids=places, use_cache=False).logits
+    torch.testing.assert_close(found[:, 6:], wanted, rtol=1e-9, atol=1e-9)
+
+
 def test_rows_are_balanced_once_and_where_it_makes_sense() -> None:
     model, ids = attach(micro_llama(), micro_design()), some_ids()
     balance_rows(model)
