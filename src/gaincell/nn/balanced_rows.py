@@ -42,6 +42,7 @@ is exact whatever the gradient of the arrays is.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -143,7 +144,7 @@ class Balance(nn.Module):
         around: offset of the others, V.
         """
         mean = self._charges(volts[..., :-1], around).mean((0, 2)).to(self.offset.dtype)
-        _, charges = self._levels(volts)
+        _, charges = _levels(self.design, volts.dtype, volts.device)
         middle = (charges[0] + charges[-1]).to(mean) / 2
         self.offset.copy_((self.gain * mean + middle) / self.design.cell.linear_slope)
 
@@ -161,7 +162,7 @@ class Balance(nn.Module):
         gain, offset = (number.to(volts.dtype)[:, None] for number in (self.gain, self.offset))
         wanted = slope * offset - gain * self._charges(volts, around)
         with torch.no_grad():
-            levels, charges = self._levels(volts)
+            levels, charges = _levels(d, volts.dtype, volts.device)
             middles = (charges[1:] + charges[:-1]) / 2
             nearest = levels[torch.bucketize(wanted.contiguous(), middles)]
             steep = d.cell.slope(nearest)
@@ -181,14 +182,17 @@ class Balance(nn.Module):
         at_offset = d.cell.current(around.to(volts.dtype) - d.v_offset)
         return (found - at_offset[:, None, None]).sum(-1)
 
-    def _levels(self, like: Tensor) -> tuple[Float[Tensor, " levels"], Float[Tensor, " levels"]]:
-        """What the write DAC gives, from V_offset, and the charges of full pulses, by charge."""
-        d = self.design
-        if isinstance(d.dac_levels, tuple):
-            levels = torch.tensor(d.dac_levels, dtype=like.dtype, device=like.device)
-        else:
-            asked = torch.linspace(d.v_min, d.v_max, d.dac_levels or UNQUANTISED, dtype=torch.float64)
-            asked = asked.to(like.device)
-            levels = write_dac(asked, d.dac_levels, d.v_min, d.v_max, d.v_offset).to(like.dtype)
-        charges, order = d.cell.current(levels).sort()
-        return levels[order], charges
+
+@lru_cache(maxsize=64)
+def _levels(
+    design: Design, dtype: torch.dtype, device: torch.device
+) -> tuple[Float[Tensor, " levels"], Float[Tensor, " levels"]]:
+    """What the write DAC gives, from V_offset, and the charges of full pulses, by charge."""
+    d = design
+    if isinstance(d.dac_levels, tuple):
+        levels = torch.tensor(d.dac_levels, dtype=dtype, device=device)
+    else:
+        asked = torch.linspace(d.v_min, d.v_max, d.dac_levels or UNQUANTISED, dtype=torch.float64)
+        levels = write_dac(asked, d.dac_levels, d.v_min, d.v_max, d.v_offset).to(device, dtype)
+    charges, order = d.cell.current(levels).sort()
+    return levels[order], charges

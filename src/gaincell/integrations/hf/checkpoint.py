@@ -181,8 +181,8 @@ def load_run(
 
 def load_for_training(model: PreTrainedModel, run: str | os.PathLike[str], stage: str | None = None) -> None:
     """Put the adapters of a RUN, or of a stage, into a model that has adapters of the same rank, in place, to
-    train them further; of an attached model gains, offsets, mixing and paired rows as well. Raises RunError:
-    it was made from another base model, has other adapters, or is damaged; ModelError: see `read`.
+    train them further; of an attached model gains, offsets, mixing, paired and balanced rows as well.
+    Raises RunError: it was made from another base model, has other adapters, or is damaged; ModelError: see `read`.
     """
     held = Run(run)
     path, scale = held.file(stage), float(held.metadata(stage).get("lora_scale", 1.0))
@@ -277,8 +277,8 @@ def put(
     advice: str = "save the model again",
 ) -> None:
     """Put stored tensors into the parameters of the same names, in place; the model gets the biases,
-    exponents, normalisers and paired rows that are stored. Adapters and mixing, where it has none, go into
-    its weights.
+    exponents, normalisers, paired and balanced rows that are stored. Adapters and mixing, where it has none,
+    go into its weights.
 
     Args:
         model: attached, where there are gains and offsets.
