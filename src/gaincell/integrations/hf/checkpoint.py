@@ -182,7 +182,8 @@ def load_run(
 def load_for_training(model: PreTrainedModel, run: str | os.PathLike[str], stage: str | None = None) -> None:
     """Put the adapters of a RUN, or of a stage, into a model that has adapters of the same rank, in place, to
     train them further; of an attached model gains, offsets, mixing, paired and balanced rows as well.
-    Raises RunError: it was made from another base model, has other adapters, or is damaged; ModelError: see `read`.
+    Raises RunError: it was made from another base model, has other adapters, or is damaged; ModelError: see
+    `read`.
     """
     held = Run(run)
     path, scale = held.file(stage), float(held.metadata(stage).get("lora_scale", 1.0))
