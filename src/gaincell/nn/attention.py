@@ -1,17 +1,19 @@
 """The gain-cell attention of one layer: four scaling stages around the arrays."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gaincell.chips.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.nn.array_normaliser import ArrayNormaliser, check_one_normaliser
 from gaincell.nn.balanced_rows import MIDDLE, Balance
+from gaincell.nn.checks import check_unsigned
 from gaincell.nn.scaler import Scaler
+from gaincell.nn.softmax import SoftmaxAttention
 from gaincell.ops.gain_cell_attention import (
     BACKENDS,
     GRADIENTS,
@@ -50,26 +52,6 @@ class Asked(NamedTuple):
         if self.scaling is None:
             return self.k, self.v
         return scaled(self.k, *self.scaling[2:4]), scaled(self.v, *self.scaling[4:6])
-
-
-class SoftmaxAttention(nn.Module):
-    """Softmax attention of one layer, a module so that hooks can look at it."""
-
-    def forward(
-        self,
-        q: Float[Tensor, "B H Tq D"],
-        k: Float[Tensor, "B Hk Tk D"],
-        v: Float[Tensor, "B Hk Tk D"],
-        seen: Bool[Tensor, "#B #H Tq Tk"],
-        scaling: float | None,
-        dropout: float = 0.0,
-    ) -> Float[Tensor, "B H Tq D"]:
-        """Attention to the keys that are `seen`; scaling None: 1/sqrt(D)."""
-        group = q.shape[1] // k.shape[1]
-        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-        return nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=seen, dropout_p=dropout, scale=scaling
-        )
 
 
 class GainCellAttention(nn.Module):
@@ -392,35 +374,6 @@ class GainCellAttention(nn.Module):
         """What ``print(module)`` shows in the brackets."""
         sizes = (f"{name}={getattr(self, name)}" for name in ("layer", "heads", "kv_heads", "head_dim"))
         return f"{', '.join(sizes)}, design={self.design.name!r}, cell={self.design.cell.name!r}"
-
-
-def check_unsigned(design: Design) -> None:
-    """Refuse a chip whose queries have a sign. Raises ModelError."""
-    if design.drivers.signed:
-        raise ModelError(
-            f"the queries of {design.name} have a sign; paired and balanced rows are for those without"
-        )
-
-
-def common_design(layers: Sequence[GainCellAttention]) -> Design:
-    """The design of all layers. Raises ModelError where they have different ones."""
-    design = layers[0].design
-    if any(layer.design != design for layer in layers):
-        raise ModelError("the layers have different designs; use set_design(model, design) before saving")
-    return design
-
-
-def check_precision(layers: Sequence[GainCellAttention], where: str) -> None:
-    """Refuse gains and offsets in 16 bits: `model.bfloat16()` and the like cast them too. Raises ModelError.
-
-    where: beginning of the message.
-    """
-    found = next((c.q.gain.dtype for c in layers if c.q.gain.dtype.itemsize < torch.float32.itemsize), None)
-    if found is not None:
-        raise ModelError(
-            f"{where}: gains and offsets were cast to {found}, too coarse for the write DAC; convert the "
-            f"model before attach, or load it with dtype={found}: they then stay in float64"
-        )
 
 
 def _gain_and_offset(stage: Scaler, inside: bool) -> tuple[Tensor, Tensor]:

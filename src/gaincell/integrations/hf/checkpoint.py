@@ -44,7 +44,7 @@ from gaincell.integrations.hf.run import (
 )
 from gaincell.integrations.hf.sources import pretrained_id
 from gaincell.nn.array_normaliser import NORMALISER
-from gaincell.nn.attention import check_precision, common_design
+from gaincell.nn.checks import check_precision, common_design
 from gaincell.ops.gain_cell_attention import BackendName, Gradient
 from gaincell.results.run import FILE
 

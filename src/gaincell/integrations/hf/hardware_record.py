@@ -19,7 +19,8 @@ from gaincell.integrations.hf.attach import attach, attached_layers, computes_so
 from gaincell.integrations.hf.interface import SAVED
 from gaincell.integrations.hf.lora import lora_parameters
 from gaincell.integrations.hf.pretrained import METHOD, HardwareRecord
-from gaincell.nn.attention import GainCellAttention, check_precision, common_design
+from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.checks import check_precision, common_design
 
 VERSION = 1
 

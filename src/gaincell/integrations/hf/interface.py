@@ -22,7 +22,8 @@ from transformers.utils.import_utils import is_torchdynamo_exporting
 from gaincell.errors import ModelError
 from gaincell.integrations.hf.masks import PADDING, key_index_mask
 from gaincell.integrations.hf.support import own_window
-from gaincell.nn.attention import GainCellAttention, check_precision
+from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.checks import check_precision
 
 GAIN_CELL = "gaincell"
 SOFTMAX = "gaincell-softmax"

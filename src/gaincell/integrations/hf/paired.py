@@ -34,7 +34,8 @@ from gaincell.integrations.hf.attach import required_layers
 from gaincell.integrations.hf.mixing import FAMILIES, ROTARY
 from gaincell.integrations.hf.reparametrisation import is_index
 from gaincell.integrations.hf.softmax_passthrough import observe_softmax
-from gaincell.nn.attention import GainCellAttention, check_unsigned
+from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.checks import check_unsigned
 
 QUERIES_APART = 8
 """Of so many queries one is looked at; its neighbours see nearly the same keys."""

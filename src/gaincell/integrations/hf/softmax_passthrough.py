@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from gaincell.integrations.hf.attach import computes_softmax, not_yet_calibrated, set_attention
 from gaincell.integrations.hf.interface import arrays_of
 from gaincell.integrations.hf.support import attention_modules
-from gaincell.nn.attention import SoftmaxAttention
+from gaincell.nn.softmax import SoftmaxAttention
 
 See = Callable[[int, Any, tuple[Any, ...], Tensor], None]
 """Called with the number of a layer, its GainCellAttention, what that was called with, and the output of

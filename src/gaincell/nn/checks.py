@@ -1,0 +1,43 @@
+"""What the layers of a model are checked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from gaincell.chips.design import Design
+from gaincell.errors import ModelError
+
+if TYPE_CHECKING:
+    from gaincell.nn.attention import GainCellAttention
+
+
+def check_unsigned(design: Design) -> None:
+    """Refuse a chip whose queries have a sign. Raises ModelError."""
+    if design.drivers.signed:
+        raise ModelError(
+            f"the queries of {design.name} have a sign; paired and balanced rows are for those without"
+        )
+
+
+def common_design(layers: Sequence[GainCellAttention]) -> Design:
+    """The design of all layers. Raises ModelError where they have different ones."""
+    design = layers[0].design
+    if any(layer.design != design for layer in layers):
+        raise ModelError("the layers have different designs; use set_design(model, design) before saving")
+    return design
+
+
+def check_precision(layers: Sequence[GainCellAttention], where: str) -> None:
+    """Refuse gains and offsets in 16 bits: `model.bfloat16()` and the like cast them too. Raises ModelError.
+
+    where: beginning of the message.
+    """
+    found = next((c.q.gain.dtype for c in layers if c.q.gain.dtype.itemsize < torch.float32.itemsize), None)
+    if found is not None:
+        raise ModelError(
+            f"{where}: gains and offsets were cast to {found}, too coarse for the write DAC; convert the "
+            f"model before attach, or load it with dtype={found}: they then stay in float64"
+        )
