@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+PER_UNIT = ("word_perplexity", "byte_perplexity", "bits_per_byte")
+"""Scores of the evaluation harness that are ratios of sums: of log-likelihoods and of words or bytes."""
+
 
 def ratio_error(sums: Sequence[float], weights: Sequence[float]) -> float | None:
     """Standard error of R = sum(sums) / sum(weights), to first order; None for a single item.

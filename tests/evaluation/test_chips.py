@@ -359,6 +359,27 @@ def test_units_of_scores_that_the_paper_does_not_have() -> None:
     }  # fmt: skip
 
 
+def test_a_score_that_is_no_mean_of_its_items_has_no_difference() -> None:
+    from gaincell.reports.comparison import compare
+    from gaincell.results import read
+    from gaincell.results.common import Value
+    from gaincell.results.evaluation import Metric, TaskScores, TasksResult
+
+    def run(f1: float, acc: float, predicted: tuple[float, ...]) -> TasksResult:
+        pairs = tuple(zip((1.0, 0.0, 1.0), predicted, strict=True))  # what is right, and what was said
+        metrics = {name: Metric(Value(x, "1", "simulated")) for name, x in (("f1", f1), ("acc_norm", acc))}
+        items = {"f1": pairs, "acc_norm": tuple(float(a == b) for a, b in pairs)}
+        scores = TaskScores("mrpc", "1", "all", 3, 3, "x", metrics, items)
+        return replace(read(SCORES, TasksResult), tasks=(scores,))
+
+    a, b = run(1.0, 1.0, (1.0, 0.0, 1.0)), run(0.0, 0.0, (0.0, 1.0, 0.0))
+    rows = compare({"a": a, "b": b}).rows["b"]
+    assert rows["mrpc", "f1"].difference is None
+    assert rows["mrpc", "acc_norm"].difference == -100.0
+    corrected = compare({"a": a, "b": run(0.0, 0.4, (0.0, 1.0, 0.0))}).rows["b"]  # by the harness
+    assert corrected["mrpc", "acc_norm"].difference is None
+
+
 def test_texts_of_the_table_are_written_before_its_figure(tmp_path: Path) -> None:
     """Bits per byte have no panel, so there is nothing to draw."""
     from gaincell.results import read, write

@@ -9,6 +9,7 @@ import math
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
@@ -303,6 +304,8 @@ def test_scores_of_many_chips(tmp_path: Path, data: Path) -> None:
     from gaincell.cli._tasks import by_tasks
     from gaincell.cli.evaluate import ChipOptions, TaskOptions
     from gaincell.progress import silent_stages
+    from gaincell.reports.comparison_figure import task_rows
+    from gaincell.reports.task_chips import chips_of_tasks
     from gaincell.results.codec import from_json, to_json
     from gaincell.results.evaluation import TasksResult
 
@@ -324,6 +327,41 @@ def test_scores_of_many_chips(tmp_path: Path, data: Path) -> None:
     assert list(piqa.chips) == [sum(items) / 8 for items in piqa.per_item]
     assert piqa.difference == pytest.approx(piqa.mean - piqa.nominal)
     assert from_json(TasksResult, json.loads(json.dumps(to_json(result)))) == result
+    assert result.provenance.protocol.endswith("; tasks: of the nominal chip, chips: of 3 chips")
+    assert "Of the nominal chip: micro." in task_rows({"micro": result}).caption
+    (shown,) = chips_of_tasks({"micro": result, "nominal": replace(result, chips=None)})
+    assert shown.rows == table.rows
+
+
+def test_tasks_that_generate_are_refused(tmp_path: Path) -> None:
+    from lm_eval.api.instance import Instance
+
+    from gaincell.evaluation.harness_model import GainCellLM
+
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    lm = GainCellLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, generates=False)
+    asked = Instance("generate_until", {}, ("cell holds", {"until": ["leaks"]}), 0, ("gsm8k", 0, 1))
+    with pytest.raises(InputError, match="gsm8k: tasks that generate text are not evaluated by this command"):
+        lm.generate_until([asked])
+
+
+def test_kept_answers_belong_to_all_code_that_computes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gaincell.cli import _tasks
+
+    package = Path(_tasks.gaincell.__file__).parent
+    folders = {path.name for path in package.iterdir() if (path / "__init__.py").is_file()}
+    assert folders.issuperset(_tasks.APART)
+    used = {"adaptation", "arrays", "chips", "circuits", "devices", "evaluation", "integrations", "nn", "ops"}
+    assert not used & set(_tasks.APART)
+    before = _tasks._code()
+    read = Path.read_bytes
+    for changed, differs in (("chips/design.py", True), ("text.py", True), ("reports/paper.py", False)):
+
+        def edited(path: Path, changed: str = changed) -> bytes:
+            return read(path) + b"#" * (path == package / changed)
+
+        monkeypatch.setattr(Path, "read_bytes", edited)
+        assert (_tasks._code() != before) is differs, changed
 
 
 @pytest.mark.slow

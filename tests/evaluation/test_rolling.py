@@ -14,6 +14,7 @@ from gaincell.evaluation.rolling import (
     articles,
     detokenised,
     documents_of,
+    read_as,
     rolling_perplexity,
     windows,
 )
@@ -42,6 +43,13 @@ def test_articles_and_their_text() -> None:
     assert '1,000 words; "quoted" ones (in brackets) too.' in text
     assert "well-known end's here." in text
     assert "== Section ==" in text
+
+
+def test_other_text_is_read_as_it_is() -> None:
+    plain = 'He said : "why not ?"\n\n"And I stayed," he went on, for N days.'
+    assert read_as(plain) == plain != detokenised(plain)
+    wikitext = next(articles(WIKITEXT.split("\n")))
+    assert read_as(wikitext) == detokenised(wikitext) != wikitext
 
 
 @pytest.mark.parametrize(("count", "length"), [(1, 4), (4, 4), (5, 4), (11, 4), (12, 4)])

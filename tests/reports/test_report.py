@@ -8,6 +8,7 @@ import math
 import os
 import re
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from html import escape
 from html.parser import HTMLParser
@@ -22,6 +23,7 @@ from typer.testing import CliRunner
 
 from gaincell.cli import app
 from gaincell.errors import RunError
+from gaincell.reports import evaluation, tables
 from gaincell.reports.evaluation import pauses
 from gaincell.reports.figures import stage_rows
 from gaincell.reports.html import theme
@@ -33,7 +35,7 @@ from gaincell.reports.style import RED, styled
 from gaincell.reports.tables import number_and_error, readable
 from gaincell.results import content, read
 from gaincell.results.codec import from_json
-from gaincell.results.evaluation import PausesResult
+from gaincell.results.evaluation import ChipsResult, PausesResult
 from gaincell.results.run import StagedResult
 
 ROOT = Path(__file__).parents[2]
@@ -596,3 +598,19 @@ def test_accessibility_by_axe(tab: Browser, shown: Path) -> None:
         tab.open(shown, 1280, scheme=scheme)
         tab.run("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
         assert axe_violations(tab) == []
+
+
+def test_chips_are_called_by_their_numbers_and_protocols_by_their_results() -> None:
+    """Whatever number a result begins with."""
+    first = read(ROOT / "docs" / "results" / "evaluation" / "chips-5.json", ChipsResult)
+    later = tuple(number + 3 for number in first.chips.number)
+    provenance = replace(first.provenance, protocol="pause-1024")
+    second = replace(first, chips=replace(first.chips, number=later), provenance=provenance)
+    rows = {row[0]: row[1:] for row in evaluation.every_chip({"first": first, "second": second}).rows}
+    worst = rows[str(first.chips.worst)][0]
+    assert worst == tables.readable(max(first.chips.perplexity)) == rows[str(first.chips.worst + 3)][1]
+    assert rows["0"][1] == "–"
+    assert len({*rows["nominal"]}) == 1
+    caption = evaluation.chips_rows({"first": first, "second": second}).caption
+    assert caption.startswith(f"first: {first.provenance.protocol}; second: pause-1024; ")
+    assert tables.protocol_of({"a": first, "b": first}) == first.provenance.protocol

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -165,12 +166,24 @@ def test_points_of_other_code_are_kept_and_said(
 ) -> None:
     sweep, known = load_sweep(write("tile = [8, 16]")), tmp_path / "sweep.json"
     for _ in range(2):
-        _claim(tmp_path, sweep)
+        _claim(tmp_path, sweep, None)
         assert capsys.readouterr().err == ""
     known.write_text(known.read_text().replace(code(), "0.0.1"))
     for _ in range(2):
-        _claim(tmp_path, sweep)
-        assert "was begun with gaincell 0.0.1" in capsys.readouterr().err
+        _claim(tmp_path, sweep, None)
+        assert re.search(r"was begun with gaincell 0\.0\.1.* Remove it to", capsys.readouterr().err)
+    _claim(tmp_path, sweep, "shared.journal")
+    assert "Give another --storage to measure them all" in capsys.readouterr().err
+
+
+def test_points_that_are_measured_elsewhere_have_not_failed(
+    write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = load_sweep(write("tile = [8, 16]"))
+    found = survey(open_study(sweep, open_storage(str(tmp_path / "points.journal"))), sweep.points)
+    found.elsewhere[0] = None
+    _report(sweep, found, tmp_path, None)
+    assert "1 points are in progress on other machines" in capsys.readouterr().out
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -18,6 +18,7 @@ from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.progress import StageProgress
 from gaincell.reports.tables import Rows, readable
+from gaincell.reports.task_chips import chip_rows, interval
 from gaincell.results import evaluation as of
 
 
@@ -56,7 +57,7 @@ def by_chips(
         "mean": readable(found.mean),
         "std": readable(found.std),
         "× nominal": f"{found.ratio:.4f}",
-        "95 %": _interval(found.ratio_interval),
+        "95 %": interval(found.ratio_interval),
         "worst chip": f"{readable(max(found.perplexity))} (no. {found.worst})",
         f"yield (≤ +{100 * found.yield_within:g} %)": f"{100 * found.yield_:.0f} %",
     }
@@ -81,20 +82,13 @@ def tasks_by_chips(
     """Table and result of the scores that `measure` gives, task/metric by task/metric."""
     mismatch, good = mismatch_of(options, loaded), options.good
     nominal, numbers, found = over_chips(loaded.model, measure, options.count, mismatch, progress("chips"))
-    caption = (
-        f"{len(numbers)} chips and the nominal one on the same items; change: ratio of perplexities, "
-        "difference of other scores, with its interval of 95 % over chips (Student)"
-    )
-    within = f"yield (≤ +{100 * good:g} %)"
-    headings = ("score", "nominal", "mean", "std", "change", "95 %", "worst chip", within)
-    entries, rows = {}, []
-    for name, reference in nominal.items():
-        entries[name] = spread = _spread_of(
-            name, reference, numbers, tuple(each[name] for each in found), good
-        )
-        rows.append([name, *_spread_row(spread, numbers)])
+    entries = {
+        name: _spread_of(name, reference, numbers, tuple(each[name] for each in found), good)
+        for name, reference in nominal.items()
+    }
     chip = attached_layers(loaded.model)[0].design.replace(mismatch=mismatch)
-    return Rows("", headings, rows, caption), of.TaskChips(numbers, entries, good, spread_of(chip))
+    chips = of.TaskChips(numbers, entries, good, spread_of(chip))
+    return chip_rows(chips), chips
 
 
 def _spread_of(
@@ -108,21 +102,3 @@ def _spread_of(
             chips.yield_, chips.yield_interval,
         )  # fmt: skip
     return score_spread(nominal, numbers, scores, lower_is_better=name.endswith("bits_per_byte"))
-
-
-def _spread_row(found: of.ScoreSpread, numbers: tuple[int, ...]) -> list[str]:
-    """What the table shows of it."""
-    change = f"{found.difference:+.4f}" if found.ratio is None else f"× {found.ratio:.4f}"
-    interval = found.difference_interval if found.ratio is None else found.ratio_interval
-    good = "–" if found.yield_ is None else f"{100 * found.yield_:.0f} %"
-    std = "–" if found.std is None else _score(found.std)
-    worst = f"{_score(found.chips[numbers.index(found.worst)])} (no. {found.worst})"
-    return [_score(found.nominal), _score(found.mean), std, change, _interval(interval), worst, good]
-
-
-def _interval(ends: tuple[float, ...] | None) -> str:
-    return "–" if ends is None else f"{ends[0]:.4f} to {ends[1]:.4f}"
-
-
-def _score(number: float) -> str:
-    return f"{number:.4f}" if number < 10 else readable(number)

@@ -27,8 +27,8 @@ from gaincell.results.common import Value
 if TYPE_CHECKING:
     from gaincell.evaluation.harness import TaskResult, TasksResult
 
-COMPUTING = ("arrays", "circuits", "devices", "evaluation", "integrations", "native", "nn", "ops", ".")
-"""Folders of the package whose code an answer depends on."""
+APART = ("cli", "costs", "demonstrator", "mapping", "reports", "rtl", "spice", "sweeps", "training")
+"""Folders of the package on whose code no answer depends."""
 
 
 def by_tasks(
@@ -67,15 +67,23 @@ def by_tasks(
             kept = tuple(_short(chip.tasks[n].items[metric]) for chip in runs[1:])
             name = f"{task.task}/{metric}"
             scores[name] = replace(scores[name], per_item=kept)
-    return table, replace(result_of(loaded, runs[0]), chips=replace(spread, scores=scores))
+    entry = result_of(loaded, runs[0])
+    protocol = (
+        f"{entry.provenance.protocol}; tasks: of the nominal chip, chips: of {len(spread.number)} chips"
+    )
+    made = replace(entry.provenance, protocol=protocol)
+    return table, replace(entry, provenance=made, chips=replace(spread, scores=scores))
 
 
 def result_of(loaded: LoadedModel, found: TasksResult) -> of.TasksResult:
     """The result."""
     first = ", ".join(f"{t.task} {t.n} of {t.of}" for t in found.tasks)
+    shots = {f"{task.shots}-shot" for task in found.tasks}
+    if len(shots) > 1:
+        shots = {f"{task.task} {task.shots}-shot" for task in found.tasks}
     protocol = (
-        f"lm-evaluation-harness {found.harness}, 0-shot, contexts up to {found.max_length} tokens; "
-        f"items: {first}{noise_remark(loaded.model)}"
+        f"lm-evaluation-harness {found.harness}, {', '.join(sorted(shots))}, contexts up to "
+        f"{found.max_length} tokens; items: {first}{noise_remark(loaded.model)}"
     )
     head = result(loaded, protocol, [task.fingerprint for task in found.tasks])
     kind: Kind = "simulated" if head.design else "measured"
@@ -135,12 +143,12 @@ def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
 
 
 def _code() -> str:
-    """Hash of that code, compiled or not: another version, or a changed checkout, answers anew."""
-    found = hashlib.sha256()
-    for folder in COMPUTING:
-        paths = (Path(gaincell.__file__).parent / folder).glob("*" if folder == "." else "**/*")
-        for path in sorted(p for p in paths if p.suffix in (".py", ".so", ".pyd")):
-            found.update(path.name.encode() + path.read_bytes())
+    """Hash of the other code, compiled or not: another version, or a changed checkout, answers anew."""
+    found, package = hashlib.sha256(), Path(gaincell.__file__).parent
+    for path in sorted(package.rglob("*")):
+        name = path.relative_to(package)
+        if path.suffix in (".py", ".so", ".pyd") and name.parts[0] not in APART:
+            found.update(name.as_posix().encode() + path.read_bytes())
     return found.hexdigest()
 
 

@@ -84,7 +84,7 @@ def sweep(
         return
     if storage is not None or Path(shared).exists():
         open_storage(shared)
-    _claim(place, asked)
+    _claim(place, asked, storage)
     command = [sys.executable, "-m", "gaincell", "sweep", str(file), "--out", str(place), "--storage", shared]
     command += ["--parent", str(os.getpid()), "--backend", computing.backend, "--device", computing.device]
     command += ["--threads", str(threads), *(["--keep-models"] if keep_models else [])]
@@ -92,7 +92,7 @@ def sweep(
     _report(asked, found, place, json)
 
 
-def _claim(place: Path, asked: Sweep) -> None:
+def _claim(place: Path, asked: Sweep, storage: str | None) -> None:
     """Make DIR that of the sweep; say where points are of other code. Raises RunError: it is another's."""
     from gaincell.results.provenance import code
 
@@ -109,9 +109,10 @@ def _claim(place: Path, asked: Sweep) -> None:
                 "device was changed; choose another --out, or remove it"
             )
         if before.get("code", content["code"]) != content["code"]:
+            anew = "Remove it" if storage is None else "Give another --storage"
             typer.echo(
                 f"{place} was begun with gaincell {before['code']}, this is {content['code']}; finished "
-                "points are kept. Remove it to measure them all with this one.",
+                f"points are kept. {anew} to measure them all with this one.",
                 err=True,
             )
             return
@@ -183,7 +184,8 @@ def _report(asked: Sweep, found: Survey, place: Path, json: Path | None) -> None
             f"{len(found.elsewhere)} points are in progress on other machines; give the command again when "
             "they are done, with --retry-elsewhere if those machines are gone"
         )
-    if not found.complete:
+    if not found.complete and not found.elsewhere:
         reason = next((p.reason for p in result.points if p.reason is not None), "none was finished")
         raise RunError(f"all points failed: {reason}")
-    show(*draw_all(result, place / "figures"))
+    if found.complete:
+        show(*draw_all(result, place / "figures"))

@@ -7,7 +7,8 @@ broken run goes on from (answers.py), and the score of every single item, so tha
 item by item.
 
 Source: lm-evaluation-harness (L. Gao et al., Zenodo 10.5281/zenodo.10256836), a dependency.
-Not modelled: few-shot prompts, chat templates and generation tasks; the harness's own command has them.
+Not modelled: chat templates, generation tasks, and another number of examples before a question than the
+task's own; the harness's own command has them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from gaincell.evaluation.harness_model import GainCellLM, data_of_hub, quiet
 from gaincell.files import is_number
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results.provenance import hash_of
-from gaincell.standard_error import ratio_error
+from gaincell.standard_error import PER_UNIT, ratio_error
 
 try:
     from lm_eval import simple_evaluate
@@ -57,9 +58,9 @@ class TaskResult:
 
     metrics: name -> (value, standard error or None), as the harness gives them; where it gives none for a
         perplexity of documents, the standard error is ours (first order, over documents).
-    items: name -> what every item contributes, in order: 0 or 1, a log-likelihood, or a log-likelihood and
-        how much it is divided by (words, bytes).
-    version, split: of the task.  n, of: items evaluated, and items there are.
+    items: name -> what every item contributes, in order: 0 or 1, a log-likelihood, a log-likelihood and how
+        much it is divided by (words, bytes; `PER_UNIT`), or what else the harness makes the score of.
+    version, split: of the task.  shots: examples before a question.  n, of: items evaluated, and there are.
     fingerprint: of the items' texts and order; only tasks with the same one can be compared item by item.
     """
 
@@ -68,6 +69,7 @@ class TaskResult:
     items: dict[str, list[Any]]
     version: str
     split: str
+    shots: int
     n: int
     of: int
     fingerprint: str
@@ -122,7 +124,7 @@ def evaluate_tasks(
         progress: opens a bar for the requests of a kind.
 
     Raises InputError: an unknown task, no local file for one and no hub that gives it, a row that does not
-    fit, a limit below 1.  ModelError: a logit is not finite.
+    fit, a limit below 1, a task that generates text.  ModelError: a logit is not finite.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit = {limit}: give a number of items of 1 or more, or none for all")
@@ -131,7 +133,7 @@ def evaluate_tasks(
     with nullcontext() if cache is None else closing(Answers(cache)) as answers:
         lm = GainCellLM(
             pretrained=model, tokenizer=tokenizer, batch_size=batch, max_length=max_length,
-            progress=progress, answers=answers,
+            progress=progress, answers=answers, generates=False,
         )  # fmt: skip
         with quiet(), data_of_hub() if data is None else nullcontext():
             found: Any = simple_evaluate(model=lm, tasks=names, task_manager=manager, limit=limit)
@@ -201,6 +203,7 @@ def _task_result(task: str, found: Mapping[str, Any]) -> TaskResult:
         items=items,
         version=str(found["versions"].get(task, "")),
         split=_split(found["configs"][task]),
+        shots=int(found["n-shot"].get(task, 0)),
         n=int(counts["effective"]),
         of=int(counts["original"]),
         fingerprint=hash_of([str(sample["doc_hash"]) for sample in samples]),
@@ -224,7 +227,7 @@ def _plain(item: Any) -> Any:
 
 def _error(items: list[Any], metric: str, score: float) -> float | None:
     """Standard error of a perplexity of documents, or of bits per byte: first order, of a ratio of sums."""
-    if not isinstance(items[0], list):
+    if metric not in PER_UNIT:
         return None
     spread = ratio_error(*zip(*items, strict=True))
     if spread is None:

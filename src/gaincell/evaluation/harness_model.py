@@ -72,6 +72,7 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         max_length: int | None = None,
         progress: StageProgress = silent_stages,
         answers: Answers | None = None,
+        generates: bool = True,
         **kwargs: Any,
     ) -> None:
         if sum(given is not None for given in (path, run, pretrained)) != 1:
@@ -104,6 +105,7 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         self._answers = answers
         if answers is not None:
             self.set_cache_hook(answers)
+        self._generates = generates
         self.asked = 0
         self.seconds = 0.0
 
@@ -134,6 +136,18 @@ class GainCellLM(HFLM):  # type: ignore[misc]
             return found
 
         return self._kept("loglikelihood_rolling", requests, ask)
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """The harness's. Raises InputError: nothing is to be generated."""
+        if not self._generates:
+            names = ", ".join(sorted({str(request.task_name) for request in requests}))
+            kept = "" if self._answers is None else " (answers to other tasks are kept)"
+            raise InputError(
+                f"{names}: tasks that generate text are not evaluated by this command; leave them out{kept}, "
+                "or use gaincell lm-eval run --model gaincell"
+            )
+        found: list[str] = super().generate_until(requests, disable_tqdm)
+        return found
 
     def _kept(self, kind: str, requests: list[Any], ask: Callable[[list[Any]], list[Any]]) -> list[Any]:
         def counted(new: list[Any]) -> list[Any]:

@@ -8,7 +8,8 @@ With the natural logarithm, over all documents,
     word perplexity = exp(- sum log p(t_i | window so far) / words),     by bytes and tokens likewise,
 
 where words are separated by white space in the text as it is published. WikiText is published with its tokens
-set apart (" , ", " @-@ "); what a model reads is the text put back together (`detokenised`).
+set apart (" , ", " @-@ "); what a model reads is the text put back together (`detokenised`). A document is
+taken for one of WikiText where it has a line ` = Title = `; others are read as they are.
 
 Source: lm-evaluation-harness, task wikitext and its `loglikelihood_rolling` with context length 1.
 """
@@ -84,6 +85,11 @@ def articles(lines: Iterable[str]) -> Iterator[str]:
         yield "\n".join(article) + "\n"
 
 
+def read_as(document: str) -> str:
+    """What a model reads of a document."""
+    return detokenised(document) if any(map(TITLE.match, document.split("\n"))) else document
+
+
 def detokenised(text: str) -> str:
     """WikiText as it was before its tokens were set apart."""
     for pattern, put in (
@@ -132,7 +138,7 @@ def rolling_perplexity(
     check_length(model, window)
     pieces: list[tuple[int, list[int], int]] = []
     for number, document in enumerate(documents):
-        ids = tokenizer(detokenised(document), add_special_tokens=False, verbose=False)["input_ids"]
+        ids = tokenizer(read_as(document), add_special_tokens=False, verbose=False)["input_ids"]
         check_ids(model, torch.tensor([prefix, *ids]))
         pieces += [(number, piece, counted) for piece, counted in windows(ids, prefix, window)]
     pieces.sort(key=lambda piece: len(piece[1]))  # so that those of one length can share a forward pass

@@ -37,7 +37,7 @@ from gaincell.results.evaluation import (
     TasksResult,
 )
 from gaincell.results.provenance import made
-from gaincell.standard_error import ratio_error
+from gaincell.standard_error import PER_UNIT, ratio_error
 
 PERPLEXITIES = ("perplexity", "word_perplexity", "byte_perplexity")
 DIFFERENCES = {"%": "points", "1": "ratio"}
@@ -299,12 +299,14 @@ def _entry(task: TaskScores, metric: str, reference: TaskScores | None) -> Entry
 
 
 def _difference(task: TaskScores, reference: TaskScores, metric: str) -> Difference:
-    """On the same items; of a single item it has no error, and of other items there is neither."""
+    """On the same items; of a single item it has no error. There is neither of other items, nor of a score
+    that is no mean of its items (f1).
+    """
     ours, theirs = (np.asarray(t.per_item[metric], dtype=float) for t in (task, reference))
-    if ours.shape != theirs.shape:
+    if ours.shape != theirs.shape or not (_adds_up(task, metric) and _adds_up(reference, metric)):
         return Difference()
     weight = np.ones(len(ours))
-    if ours.ndim == 2:
+    if metric in PER_UNIT:
         change, weight = theirs[:, 0] - ours[:, 0], ours[:, 1]
     else:
         change = theirs - ours if metric in PERPLEXITIES else 100.0 * (ours - theirs)
@@ -315,6 +317,14 @@ def _difference(task: TaskScores, reference: TaskScores, metric: str) -> Differe
     if metric == "bits_per_byte":
         return Difference(mean / math.log(2), None if error is None else error / math.log(2))
     return Difference(mean, error)
+
+
+def _adds_up(task: TaskScores, metric: str) -> bool:
+    """Whether a score is what `_difference` takes it for: of log-likelihoods per unit, or a mean of items."""
+    items = np.asarray(task.per_item[metric], dtype=float)
+    if metric in PER_UNIT or metric in PERPLEXITIES:
+        return items.ndim == (2 if metric in PER_UNIT else 1)
+    return items.ndim == 1 and math.isclose(items.mean(), task.metrics[metric].score.value, abs_tol=1e-4)
 
 
 def _notes(
@@ -332,6 +342,8 @@ def _notes(
         "own.",
     ]
     own = tasks[reference]
+    if many := [name for name, run in runs.items() if run.chips is not None]:
+        notes.append(f"Of the nominal chip: {', '.join(many)}.")
     unlike = [f"{task} of {name}" for name, task, entry in every
               if task in own and entry.fingerprint != own[task].fingerprint]  # fmt: skip
     if unlike:

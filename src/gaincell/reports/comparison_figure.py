@@ -13,6 +13,7 @@ from gaincell.reports.comparison import PERPLEXITIES, Column, Comparison, cell, 
 from gaincell.reports.html import parts
 from gaincell.reports.style import BLACK, legend_below, look, plain_ticks, styled
 from gaincell.reports.tables import Rows
+from gaincell.reports.task_chips import chips_of_tasks
 from gaincell.results.evaluation import TasksResult
 
 WIDE = 10.0
@@ -84,6 +85,7 @@ def task_rows(runs: Mapping[str, TasksResult]) -> Rows:
 
 
 TASKS = parts.section(
-    "Tasks", "Differences are paired: on the same items.", TasksResult, together=parts.tables(task_rows),
+    "Tasks", "Differences are paired: on the same items.", TasksResult,
+    together=parts.tables(task_rows, chips_of_tasks),
     headline=lambda run: f"scores of {len(run.tasks)} tasks", kind=lambda run: run.numbers,
 )  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import zip_longest
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -17,9 +16,8 @@ from gaincell.reports.html import parts
 from gaincell.reports.html.picture import plain
 from gaincell.reports.html.tables import only_kind
 from gaincell.reports.style import BLACK, BLUE, GREEN, ORANGE, PALETTE, PURPLE, RED, SKY, look, panel, styled
-from gaincell.reports.tables import MEASURED, SIMULATED, Columns, Rows, readable
+from gaincell.reports.tables import MEASURED, SIMULATED, Columns, Rows, protocol_of, readable
 from gaincell.results import evaluation as of
-from gaincell.results.common import Result
 
 SWITCHED = {"off": "switched off, the others on", "on": "on alone"}
 """Panels of the ablation; the ring stands in the table only."""
@@ -112,7 +110,7 @@ def chips_rows(results: Chips, rows: str = "mismatch", title: str = "") -> Rows:
         "yield (95 %)": lambda row: within(row[1]),
     }
     found = [(name, result.chips) for name, result in results.items()]
-    caption = f"{next(iter(results.values())).provenance.protocol}; every chip on the same text."
+    caption = f"{protocol_of(results)}; all chips of a row on the same text."
     return Rows.of(title, found, columns, caption=caption, kinds=SIMULATED)
 
 
@@ -199,8 +197,10 @@ def perplexity_rows(results: Mapping[str, of.PerplexityResult | of.RollingResult
 
 def every_chip(results: Mapping[str, of.ChipsResult]) -> Rows:
     """The perplexity of every virtual chip."""
-    columns = [[one.chips.nominal, *one.chips.perplexity] for one in results.values()]
-    rows = [[str(n or "nominal"), *map(readable, row)] for n, row in enumerate(zip_longest(*columns))]
+    found = [dict(zip(one.chips.number, one.chips.perplexity, strict=True)) for one in results.values()]
+    rows = [["nominal", *(readable(one.chips.nominal) for one in results.values())]]
+    for number in sorted({number for chips in found for number in chips}):
+        rows.append([str(number), *(readable(chips.get(number)) for chips in found)])
     return Rows("Perplexity of every chip", ("chip", *results), rows)
 
 
@@ -215,7 +215,7 @@ def pause_rows(results: Mapping[str, of.PausesResult]) -> Rows:
         "columns written": lambda point: f"{point[1].writes:,.0f}",
     }
     points = [(name, row) for name, result in results.items() for row in result.pauses]
-    caption = f"{_protocol(results)}; ± standard error; time, refreshes and columns: of one block."
+    caption = f"{protocol_of(results)}; ± standard error; time, refreshes and columns: of one block."
     return Rows.of("Pauses", points, columns, caption=caption, kinds=SIMULATED)
 
 
@@ -229,13 +229,8 @@ def repetition_rows(results: Mapping[str, of.RepetitionResult]) -> Rows:
     }
     points = [(name, point) for name, one in results.items() for point in one.repetition]
     kinds = [(None, results[name].numbers, results[name].numbers, MEASURED) for name, _ in points]
-    caption = f"{_protocol(results)}."
+    caption = f"{protocol_of(results)}."
     return Rows.of("What is found again", points, columns, caption=caption, kinds=lambda r, c: kinds[r][c])
-
-
-def _protocol(results: Mapping[str, Result]) -> str:
-    """Of the first."""
-    return next(iter(results.values())).provenance.protocol
 
 
 def largest_cost(run: of.AblationResult) -> str:

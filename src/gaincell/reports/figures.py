@@ -327,7 +327,7 @@ def cell_rows(results: Mapping[str, CellResult]) -> Rows:
         ]
         rows.append([f"{name}, {run.design.name}, {run.design.cell}", *numbers, *perplexities])
     headings = ["cell", *facts, *(f"perplexity, {stage}" for stage in named)]
-    caption = f"{next(iter(results.values())).provenance.protocol}; ± is the standard error over blocks."
+    caption = f"{tables.protocol_of(results)}; ± is the standard error over blocks."
     kinds = [CITED if name == "retention, s" else SIMULATED for name in headings]
     return Rows("Cells", headings, rows, caption, kinds=lambda _, c: kinds[c])
 

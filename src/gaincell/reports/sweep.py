@@ -160,6 +160,8 @@ def caption(result: SweepResult, *, marked: bool = True) -> str:
     evaluated = {"perplexity", "yield", "energy"} & {objective.name for objective in result.objectives}
     text += f", text {result.text.name}; " if evaluated else "; "
     text += f"{result.provenance.protocol}."
+    if len(codes := {point.code for point in result.complete if point.code is not None}) > 1:
+        text += f" Measured by several versions of gaincell: {', '.join(sorted(codes))}."
     if any(point.intervals for point in result.complete):
         text += " ±, or low to high: 95 %, over blocks" if _has_uneven(result) else " ±: 95 %, over blocks"
         text += " and chips" if result.chips else ""

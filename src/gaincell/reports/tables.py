@@ -8,6 +8,7 @@ from math import floor, isfinite, log10
 from typing import Any, TypeAlias, TypeVar
 
 from gaincell.results.codec import KINDS
+from gaincell.results.common import Result
 from gaincell.results.run import Adaptations, AdaptedResult, StagedResult, TrainedResult
 
 Item = TypeVar("Item")
@@ -152,9 +153,10 @@ def plan_table(recipe: Any, stages: Sequence[Any]) -> Any:
         "in all": lambda stage: _amount(recipe.tokens_of(stage)),
         "rate": trained(rate),
     }
+    included = "those of the stages before it included" + (", not the adapter's" if recipe.adapter else "")
     caption = (
         f"{recipe.blocks:,} blocks of {recipe.block} tokens, order: {recipe.order}. A step, in all: tokens, "
-        "those of all it starts from included. Rate: peak learning rate. CE: cross-entropy, KL: distillation."
+        f"{included}. Rate: peak learning rate. CE: cross-entropy, KL: distillation."
     )
     title = f"{recipe.name} on {recipe.design.name}{_changes(recipe.changes)}"
     return Rows.of(title, stages, columns, caption=caption, text=(0, 1)).terminal(no_wrap=True)
@@ -232,6 +234,16 @@ def with_error(perplexity: float, error: float | None) -> str:
         return readable(perplexity)
     numbers = (perplexity, error)
     return " ± ".join(map(readable, numbers) if perplexity < 1e3 else number_and_error(*numbers))
+
+
+def protocol_of(results: Mapping[str, Result]) -> str:
+    """Protocol of all results; where they differ, each with the results that it is of."""
+    named: dict[str, list[str]] = {}
+    for name, one in results.items():
+        named.setdefault(one.provenance.protocol, []).append(name)
+    if len(named) == 1:
+        return next(iter(named))
+    return "; ".join(f"{', '.join(names)}: {protocol}" for protocol, names in named.items())
 
 
 def _ratio(ratio: float | None, error: float | None = None) -> str:
