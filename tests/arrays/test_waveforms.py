@@ -10,11 +10,16 @@ import torch
 from typer.testing import CliRunner
 
 from gaincell.arrays import HeadArray
+from gaincell.arrays.simulation import random_signals, step_through
 from gaincell.arrays.waveforms import waveforms
 from gaincell.chips.design_file import Design, load_design
+from gaincell.circuits.converter_errors import Converters
+from gaincell.circuits.noise import Noise
+from gaincell.circuits.sinks import Sinks
 from gaincell.cli import app
 from gaincell.devices.leakage import Leakage
 from gaincell.errors import InputError
+from gaincell.progress import silent_stages
 from gaincell.results import read
 from gaincell.results.codec import to_json
 from gaincell.results.simulation import HeadResult, TileResult
@@ -53,6 +58,29 @@ def test_columns_that_hold_nothing_are_refused() -> None:
         waveforms(trace, column=40)
     with pytest.raises(InputError, match="no row 16"):
         waveforms(trace, row=16)
+
+
+def test_what_a_waveform_would_leave_out_is_refused() -> None:
+    chip = load_design("leroux2025").replace(tile=16, window=64)
+    step = [torch.full((1, 1, 16), signal, dtype=torch.float64) for signal in (0.5, 0.9, 0.3)]
+    converters = Converters(ramp_gain_std=0.1)
+    for other in (chip.replace(noise=Noise(score_std=0.05)), chip.replace(converters=converters)):
+        head = HeadArray(other, 16)
+        head.step(*step)
+        assert head.trace is not None
+        with pytest.raises(InputError, match="neither noise of reads nor errors of converters"):
+            waveforms(head.trace)
+    beside = HeadArray(chip.replace(sinks=Sinks(tokens=4)), 16)
+    beside.step(*step)
+    assert beside.trace is not None
+    with pytest.raises(InputError, match="no token was written to the ring yet"):
+        waveforms(beside.trace)
+
+
+def test_tokens_beside_the_ring_fill_no_column_of_it() -> None:
+    design = load_design("leroux2025").replace(tile=16, window=64, sinks=Sinks(tokens=4))
+    _, steps = step_through(design, random_signals(6, 1, 16, 0), None, silent_stages)
+    assert [step.columns_held for step in steps] == [0, 0, 0, 0, 1, 2]
 
 
 def test_stored_voltages_decay_to_where_the_design_says() -> None:

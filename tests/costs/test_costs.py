@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gaincell.arrays.refresh import Refresh
-from gaincell.chips.design_file import load_design
+from gaincell.chips.design_file import list_designs, load_design
 from gaincell.costs import arrays, digital, retention, sweep, writing
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import head_area, variants
@@ -20,7 +20,7 @@ from gaincell.costs.cited import WRITE
 from gaincell.costs.cost import Cost, total
 from gaincell.costs.head import assumed_head
 from gaincell.costs.left_out import left_out
-from gaincell.costs.result import phases
+from gaincell.costs.result import _of_other_chip, phases
 from gaincell.costs.roll_up import of_head, of_model
 from gaincell.costs.sensitivity import sensitivity
 from gaincell.costs.simulated import arrays as simulated_arrays
@@ -77,7 +77,7 @@ def test_a_model_is_the_sum_of_its_heads() -> None:
 
 @pytest.mark.parametrize("name", ["window", "head_dim"])
 def test_energy_and_area_grow_with_sizes(name: str) -> None:
-    points = sweep.SWEEPS[name][2](HEAD)
+    points = sweep.SWEEPS[name][2](sweep.Stacked(HEAD))
     for smaller, larger in pairwise(points):
         assert larger.cost.bottom_up.energy > smaller.cost.bottom_up.energy
         assert larger.cost.area.area > smaller.cost.area.area
@@ -385,7 +385,7 @@ def test_signed_queries_take_a_second_phase() -> None:
 
 
 def test_sequences_that_share_circuits_raise_the_throughput() -> None:
-    points = sweep.batches(HEAD)
+    points = sweep.batches(sweep.Stacked(HEAD))
     assert points[1].throughput > 1.5 * points[0].throughput
     assert points[0].throughput == pytest.approx(1 / HEAD.latency)
     assert points[0].cost.bottom_up.energy == pytest.approx(of_head(HEAD).bottom_up.energy)
@@ -410,6 +410,60 @@ def test_sensitivity_names_what_matters_and_its_direction() -> None:
     assert small["supply", True].energy == pytest.approx(up / 2, rel=0.1)
     with pytest.raises(InputError, match="share = 2"):
         sensitivity(HEAD, 2)
+
+
+@pytest.mark.parametrize("name", list_designs())
+def test_every_chip_can_be_supposed_beyond_the_ranges_of_its_file(name: str) -> None:
+    design = load_design(name)
+    chip = sweep.Stacked(assumed_head(design, TECHNOLOGY))
+    for title, _, points in sweep.SWEEPS.values():
+        assert points(chip), title
+    narrow = {
+        key: replace(design.provenance[key], range=(number, number))
+        for key in ("unstated_latency", "layer_latency")
+        if (number := getattr(design, key)) is not None
+    }
+    stated = replace(design, provenance={**design.provenance, **narrow})
+    assert of_head(replace(chip.head, design=stated)).bottom_up == of_head(chip.head).bottom_up
+
+
+def test_changes_are_those_of_the_chip_that_is_shown() -> None:
+    """Refreshed, and with stacked cells."""
+    policy = Refresh("copy", every_seconds=15e-6)
+    head = replace(HEAD, design=DESIGN.replace(retention_time=1e-4))
+    start = of_head(head, policy, 4).bottom_up
+    for name, own in {"window": 1024, "head_dim": 64, "retention_time": 1e-4, "batch": 1}.items():
+        points = sweep.SWEEPS[name][2](sweep.Stacked(head, policy, 4))
+        (found,) = (point.cost.bottom_up for point in points if point.at == own)
+        assert found.area == pytest.approx(start.area), name
+        if name != "retention_time":  # which has a policy of its own
+            assert found.energy == pytest.approx(start.energy), name
+    changes = {(c.parameter, c.factor > 1): c for c in sensitivity(head, refresh=policy, layers=4)}
+    supply = TECHNOLOGY.supply * 1.2
+    moved = of_head(replace(head, technology=TECHNOLOGY.replace(supply=supply)), policy, 4).bottom_up
+    assert changes["supply", True].energy == pytest.approx(moved.energy / start.energy - 1)
+    assert changes["cell_area", True].area == pytest.approx(
+        of_head(replace(head, technology=TECHNOLOGY.replace(cell_area=TECHNOLOGY.cell_area * 1.2)), policy, 4)
+        .bottom_up.area / start.area - 1
+    )  # fmt: skip
+
+
+def test_two_levels_never_drift_by_half_of_one() -> None:
+    assert retention.refresh_interval(replace(HEAD, design=DESIGN.replace(storage_levels=2))) is None
+    three = retention.refresh_interval(replace(HEAD, design=DESIGN.replace(storage_levels=3)))
+    assert three == pytest.approx(DESIGN.retention_time * math.log(2))
+
+
+def test_spice_energies_of_another_chip_are_refused_or_said() -> None:
+    found = read_simulated(SPICE, EnergyResult, "spice energy")
+    for name in ("leroux2025-signed", "leroux2025-extended"):
+        other = of_head(assumed_head(load_design(name), TECHNOLOGY))
+        with pytest.raises(InputError, match="circuits are simulated for unsigned queries"):
+            simulated_arrays(other, found)
+    assert found.provenance.design_hash == DESIGN.hash
+    assert _of_other_chip(found, DESIGN) == _of_other_chip(None, DESIGN) == []
+    (said,) = _of_other_chip(found, DESIGN.replace(retention_time=4e-3))
+    assert f"of hash {DESIGN.hash}, than the one that is priced" in said
 
 
 def test_a_full_ring_stays_full_when_the_window_moves() -> None:

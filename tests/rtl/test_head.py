@@ -269,6 +269,17 @@ Change = Callable[[], object]
         ),
         (lambda: Parameters(PAPER.replace(unstated_latency=15.5e-9)), "'key write' .* whole ones"),
         (lambda: Parameters(PAPER.replace(unstated_latency=1e-9)), "a write needs 2 or more"),
+        (
+            lambda: Parameters(PAPER.replace(query_levels=2, counter_levels=2, t_pulse_max=1e-9)),
+            "t_pulse_max gives the value write 1 clock periods",
+        ),
+        (
+            lambda: Parameters(
+                PAPER.replace(query_levels=4, counter_levels=4, storage_levels=4, t_pulse_max=3e-9),
+                guard_bits=0,
+            ),
+            "guard_bits = 0 is out of range; allowed: 1 to 24",
+        ),
         (lambda: Parameters(PAPER.replace(unstated_latency=4e-9), group=8), "group = 8: the words"),
         (lambda: Parameters(PAPER, rows=0), "rows = 0"),
         (lambda: Parameters(PAPER, guard_bits=23), "guard_bits = 23 is out of range; allowed: 0 to 22"),

@@ -56,7 +56,7 @@ def step_through(
         held, oldest = int(trace.valid.sum()), arrays.oldest_age(trace.time)
         left = 1.0 if tau is None else float(torch.exp(torch.tensor(-oldest / tau)))
         pulses = (trace.pulses > 0, trace.pulses >= 1)
-        above, full = (float(of_kind.sum()) / (held * heads) for of_kind in pulses)
+        above, full = (float(of_kind.sum()) / (max(held, 1) * heads) for of_kind in pulses)
         rms = float(output.square().mean().sqrt())
         steps.append(simulation.TracedStep(t, trace.time, held, left, above, full, rms))
         shown(t + 1, q.shape[2], {})

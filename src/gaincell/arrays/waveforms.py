@@ -48,13 +48,24 @@ def waveforms(
         schedule: of the step; None: that of the design.
 
     Raises:
-        InputError: no such head, column or row, a column that holds nothing, or queries with a sign.
+        InputError: no such head, column or row, a column that holds nothing, queries with a sign, noise of
+            reads or errors of converters.
 
-    Not modelled: the two phases of queries with a sign.
+    Not modelled: the two phases of queries with a sign, noise, errors of converters.
     """
     design = trace.design
     if design.drivers.signed:
         raise InputError("waveforms show pulses above 0 only; give a design whose drivers have one phase")
+    noise = design.noise
+    if design.converters.present or any(
+        (noise.cell_std, noise.score_std, noise.output_std, noise.integrator_capacitance)
+    ):
+        raise InputError(
+            "waveforms show neither noise of reads nor errors of converters, and so would not end where the "
+            "attention does; give a design without [noise] (but pulse_jitter) and [converters]"
+        )
+    if not len(trace.column):
+        raise InputError("no token was written to the ring yet (the first go beside it); give more tokens")
     column = int(trace.column[0]) if column is None else column
     heads, dim = trace.query.shape[1:]
     for name, index, count in (("head", head, heads), ("column", column, design.window), ("row", row, dim)):

@@ -211,6 +211,14 @@ class Design(DesignFields):
         renamed = {keys[key]: value for key, value in changes.items()}
         return dataclasses.replace(self, **renamed, provenance=provenance)
 
+    def supposed(self, **numbers: Any) -> Design:
+        """`replace` without regard to the ranges of a file, which are those of its technology."""
+        free = {
+            key: dataclasses.replace(self.provenance[key], range=(-math.inf, math.inf))
+            for key in numbers.keys() & self.provenance.keys()
+        }
+        return dataclasses.replace(self, provenance={**self.provenance, **free}).replace(**numbers)
+
     def redrawn(self, draw: int, *, chip: bool = False) -> Design:
         """The same chip with other noise, or another chip of its kind, too; itself where that is the same.
 

@@ -132,7 +132,7 @@ class Head:
 
     def found_schedule(self, group: int) -> Schedule:
         """The schedule of so many query heads, with the write that the process needs."""
-        return Schedule(self.design.replace(unstated_latency=self.slot), group, scales=True)
+        return Schedule(self.design.supposed(unstated_latency=self.slot), group, scales=True)
 
     @property
     def slot(self) -> Second:

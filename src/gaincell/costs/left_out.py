@@ -13,6 +13,7 @@ ALWAYS = (
     LeftOut("dot products", "references of the converters and their distribution, calibration of offsets"),
     LeftOut("dot products", "short circuits in drivers, outputs beyond their ceiling"),
     LeftOut("dot products", "bias of amplifiers and comparators between reads"),
+    LeftOut("dot products", "what a reference column takes away (oxide-2t): energies are of net currents"),
     LeftOut("write", "reference ladder and decoder of the DACs, settling beyond one pole, coupling"),
     LeftOut("digital", "buffers of the clock tree and clock gates, test logic, margins for jitter and skew"),
     LeftOut("digital", "glitches in adders and multipliers, loading gains and offsets"),

@@ -114,10 +114,10 @@ def answer(
         whole_model=arrangements(model, others, beside),
         retention_times=_retention_times(),
         why=motivation.motivation(mean, motivation.cache_cost(size, others, context or size.tokens)),
-        sensitivity=tuple(sensitivity(head)),
-        sweeps=_sweeps(head),
+        sensitivity=tuple(sensitivity(head, refresh=refresh, layers=layers)),
+        sweeps=_sweeps(sweep.Stacked(head, refresh, layers)),
         left_out=tuple(left_out(head.design, refresh, head.divisions > 0, head.balanced_rows > 0)),
-        notes=tuple(_notes(mean, chip, used, arrays, rtl)),
+        notes=(*_notes(mean, chip, used, arrays, rtl), *_of_other_chip(spice, design)),
         provenance=provenance.made(
             command=command,
             seed=0,
@@ -240,7 +240,7 @@ def _retention_times() -> dict[str, Value]:
     return {name: Value(tau, "s", "cited", f"gaincell design show {name}") for name, tau in found.items()}  # type: ignore[arg-type]
 
 
-def _sweeps(chip: Head) -> dict[str, results.CostSweep]:
+def _sweeps(chip: sweep.Stacked) -> dict[str, results.CostSweep]:
     """Every sweep as columns of numbers."""
     found = {}
     for name, (title, unit, run) in sweep.SWEEPS.items():
@@ -272,7 +272,7 @@ def _notes(
     """
     measured = found.head.activity.valid_columns
     said = [_origin(activity, chip), retention.note(found.head), _above_supply(found.head)]
-    if chip.provenance["layer_latency"].source == "U":
+    if chip.provenance["layer_latency"].source != "M":
         own = with_scale(chip.layer_latency, "s")
         said.append(f"latency, cited: from this design's own layer_latency, {own}, not from the paper's")
     if chip.decay_target and chip.tau is not None:
@@ -319,6 +319,17 @@ def _origin(activity: Activity, chip: Design) -> str:
         f"the activity was measured on another chip, of hash {activity.design}, than the one that is priced, "
         f"{chip.name} of hash {chip.hash}"
     )
+
+
+def _of_other_chip(spice: EnergyResult | None, design: Design) -> list[str]:
+    """That SPICE simulated another chip than the one that is asked for."""
+    simulated = None if spice is None else spice.provenance.design_hash
+    if simulated in (None, design.hash):
+        return []
+    return [
+        f"the energies of SPICE are of another chip, of hash {simulated}, than the one that is priced, "
+        f"{design.name} of hash {design.hash}"
+    ]
 
 
 def _above_supply(head: Head) -> str:

@@ -50,8 +50,8 @@ def held(head: Head) -> Second:
 
 
 def refresh_interval(head: Head) -> Second | None:
-    """After what time a stored voltage may have drifted by half a level; None: never, or levels are not
-    quantised.
+    """After what time a stored voltage may have drifted by half a level; None: never, as with two levels
+    about where they decay to, or levels are not quantised.
     """
     d = head.design
     if d.tau is None or d.storage_levels is None:
@@ -59,7 +59,8 @@ def refresh_interval(head: Head) -> Second | None:
     even = (d.v_max - d.v_min) / (d.storage_levels - 1)
     half = min((b - a for a, b in pairwise(d.levels.storage)), default=even) / 2
     target = d.v_offset + d.decay_target
-    return -d.tau * math.log1p(-half / max(d.v_max - target, target - d.v_min))
+    largest = max(d.v_max - target, target - d.v_min)
+    return None if half >= largest * (1 - 1e-12) else -d.tau * math.log1p(-half / largest)
 
 
 def needs_refresh(head: Head) -> bool:

@@ -208,7 +208,7 @@ def of_model(
     """
     chip = design.replace(layers=size.layers)
     if chip.explicit_token_period is None:
-        chip = chip.replace(token_period=Schedule(chip, size.group).token_period(size.layers))
+        chip = chip.supposed(token_period=Schedule(chip, size.group).token_period(size.layers))
     added = {name: getattr(size, name) for name in ("column_gains", "array_normaliser", "balanced_rows")}
     heads = (
         Head(chip, technology, one, size.head_dim, size.group, context, **added) for one in activity.heads
@@ -229,7 +229,7 @@ def paced(model: ModelCost, others: Second) -> ModelCost:
         base /= 1 - head.columns * head.slot / policy.every_seconds
     elif policy is not None and policy.every_tokens is not None:
         base += head.columns * head.slot / policy.every_tokens
-    chip = head.design.replace(token_period=base)
+    chip = head.design.supposed(token_period=base)
     heads = tuple(
         of_head(replace(one.head, design=chip, refresh_every=None), one.refresh, one.layers)
         for one in model.heads

@@ -24,6 +24,7 @@ from gaincell.results.common import Result
 from gaincell.results.cost import OtherEnergy, SpiceArrays, SpiceWrites, SynthesisedDigital
 from gaincell.results.rtl import RtlResult
 from gaincell.results.spice import ArrayEnergy, EnergyResult, WriteResult
+from gaincell.spice.designs import check_design
 from gaincell.units import Joule
 
 T = TypeVar("T", bound=Result)
@@ -44,6 +45,7 @@ def read_simulated(path: str | os.PathLike[str], kind: type[T], command: str) ->
 def arrays(found: HeadCost, simulated: EnergyResult) -> SpiceArrays:
     """Both dot products. Raises InputError: the head is not made of such arrays."""
     head = found.head
+    check_design(head.design)
     wanted, own = (head.head_dim, head.tile), _rows_and_columns(simulated.runs[-1].first)
     if wanted != own:
         raise InputError(

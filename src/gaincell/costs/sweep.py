@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.costs import retention
@@ -14,6 +15,14 @@ WINDOWS = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 HEAD_DIMS = (16, 32, 64, 96, 128, 192, 256)
 RETENTIONS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 BATCHES = (1, 2, 4, 8, 16)
+
+
+class Stacked(NamedTuple):
+    """A head with its refresh policy and how many layers of its cells are stacked: arguments of `of_head`."""
+
+    head: Head
+    refresh: Refresh | None = None
+    layers: int = 1
 
 
 @dataclass(frozen=True)
@@ -30,56 +39,62 @@ class Point:
     throughput: float
 
 
-def windows(head: Head, sizes: Sequence[int] = WINDOWS) -> list[Point]:
-    """A full ring of other sizes, in columns; sizes that sub-tiles do not divide are left out."""
-    points = []
+def windows(chip: Stacked, sizes: Sequence[int] = WINDOWS) -> list[Point]:
+    """A full ring of other sizes, in columns; sizes that sub-tiles do not divide are left out, and those that
+    the refresh policy leaves no time for.
+    """
+    points, head = [], chip.head
     for size in (size for size in sizes if size % head.tile == 0):
         activity = replace(head.activity, valid_columns=float(size))
-        design = head.design.replace(window=size)
-        points.append(_point(size, replace(head, design=design, activity=activity, context=None)))
+        moved = replace(head, design=head.design.supposed(window=size), activity=activity, context=None)
+        every = chip.refresh.every_seconds if chip.refresh else None
+        if every is None or moved.columns * moved.slot < every:
+            points.append(_point(size, chip._replace(head=moved)))
     return points
 
 
-def head_dims(head: Head) -> list[Point]:
+def head_dims(chip: Stacked) -> list[Point]:
     """Other head dimensions."""
-    return [_point(size, replace(head, head_dim=size)) for size in HEAD_DIMS]
+    return [_point(size, chip._replace(head=replace(chip.head, head_dim=size))) for size in HEAD_DIMS]
 
 
-def retentions(head: Head, times: Sequence[float] = RETENTIONS) -> list[Point]:
+def retentions(chip: Stacked, times: Sequence[float] = RETENTIONS) -> list[Point]:
     """Other retention times, s: columns are refreshed before they drift by half a level, where a token has to
-    be held longer than that. Where a refresh would take longer than its interval there is no point.
+    be held longer than that, whatever the policy. Where a refresh would take longer than its interval there
+    is no point.
     """
     points = []
     for time in times:
-        moved = replace(head, design=head.design.replace(retention_time=time))
+        moved = replace(chip.head, design=chip.head.design.supposed(retention_time=time))
         every = retention.refresh_interval(moved)
         if every is not None and moved.columns * moved.slot >= every:
             continue
         policy = Refresh("copy", every_seconds=every) if retention.needs_refresh(moved) else None
-        points.append(_point(time, moved, policy))
+        points.append(_point(time, chip._replace(head=moved, refresh=policy)))
     return points
 
 
-def batches(head: Head) -> list[Point]:
+def batches(chip: Stacked) -> list[Point]:
     """Sequences that take turns on the same circuits, each with cells of its own.
 
     The cells multiply, the periphery does not; the throughput grows until the busiest circuit is never idle,
     from then on a sequence waits: latency = sequences / throughput. The time between two tokens of a sequence
     grows as much, and with it decay and, shared by the tokens of all, leakage.
     """
-    points = []
+    points, head = [], chip.head
     for size in BATCHES:
         throughput = _throughput(head, size)
         latency = size / throughput
         period = head.design.token_period * latency / head.latency
-        cost = of_head(replace(head, design=head.design.replace(token_period=period), streams=size))
-        area = cost.area.area + (size - 1) * cost.area.parts["cells"].area
-        at = replace(cost, bottom_up=replace(cost.bottom_up, area=area, latency=latency))
-        points.append(Point(float(size), at, 0.0, throughput))
+        moved = replace(head, design=head.design.supposed(token_period=period), streams=size)
+        point = _point(size, chip._replace(head=moved))
+        area = point.cost.area.area + (size - 1) * point.cost.area.parts["cells"].area
+        at = replace(point.cost, bottom_up=replace(point.cost.bottom_up, area=area, latency=latency))
+        points.append(replace(point, cost=at, throughput=throughput))
     return points
 
 
-SWEEPS: dict[str, tuple[str, str, Callable[[Head], list[Point]]]] = {
+SWEEPS: dict[str, tuple[str, str, Callable[[Stacked], list[Point]]]] = {
     "window": ("columns of a head", "1", windows),
     "head_dim": ("head dimension", "1", head_dims),
     "retention_time": ("retention time", "s", retentions),
@@ -88,10 +103,10 @@ SWEEPS: dict[str, tuple[str, str, Callable[[Head], list[Point]]]] = {
 """Name -> title, unit, function."""
 
 
-def _point(at: float, head: Head, policy: Refresh | None = None) -> Point:
-    cost = of_head(head, policy)
+def _point(at: float, chip: Stacked) -> Point:
+    cost = of_head(*chip)
     refreshed = cost.bottom_up.parts[REFRESH].energy if REFRESH in cost.bottom_up.parts else 0.0
-    return Point(float(at), cost, refreshed / cost.bottom_up.energy, _throughput(head, 1))
+    return Point(float(at), cost, refreshed / cost.bottom_up.energy, _throughput(chip.head, 1))
 
 
 def _throughput(head: Head, streams: int) -> float:

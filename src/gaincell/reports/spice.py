@@ -274,6 +274,8 @@ WIRES = parts.section(
     numbers="bit_line", id="spice-wires",
     headline=lambda run: (
         f"{run.limits['bit line']:.3g} Ω per cell of a bit line are half a step of the counter"
+        if "bit line" in run.limits
+        else "lines shorter than 64 cells"
     ),
 )  # fmt: skip
 WRITE = parts.section(

@@ -61,22 +61,25 @@ class Parameters:
                 f"rows = {self.rows}, window = {self.columns}, {self.tiles} sub-tiles: too large to be "
                 f"simulated; allowed: {MOST} columns, and as many counters (rows x sub-tiles)"
             )
-        most = EXACT_BITS // 2 - self.code_bits
-        if self.guard_bits > most:
+        least, most = max(0, (4 - self.code_bits) // 2), EXACT_BITS // 2 - self.code_bits
+        if not least <= self.guard_bits <= most:
             raise InputError(
-                f"guard_bits = {self.guard_bits} is out of range; allowed: 0 to {most} with codes of "
-                f"{self.code_bits} bits, so that the reference is exact"
+                f"guard_bits = {self.guard_bits} is out of range; allowed: {least} to {most} with codes of "
+                f"{self.code_bits} bits, so that a scaled word holds its code and the reference is exact"
             )
-        (write,) = self.of_phase("key write")
-        if write.end - write.start < 2:
-            raise DesignError(
-                f"design {self.design.name!r}: unstated_latency is {write.end - write.start} clock "
-                "periods; a write needs 2 or more, to discharge and to write"
-            )
+        for phase, number in (("key write", "unstated_latency"), ("value write", "t_pulse_max")):
+            (write,) = self.of_phase(phase)
+            periods = write.end - write.start
+            if periods < 2:
+                raise DesignError(
+                    f"design {self.design.name!r}: {number} gives the {phase} {periods} clock periods; "
+                    "a write needs 2 or more, to discharge and to write"
+                )
         if self.of_phase("key read")[0].start < 2 + self.group:
             raise InputError(
                 f"group = {self.group}: the words of keys, values and {self.group} queries come in "
-                f"while a key is written, {write.end} clock periods; give a smaller group"
+                f"while a key is written, {self.of_phase('key write')[0].end} clock periods; give a smaller "
+                "group"
             )
 
     @property

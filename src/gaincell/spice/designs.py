@@ -22,8 +22,10 @@ def check_storage(technology: Technology, design: Design) -> None:
         )
 
 
-def check_design(design: Design, technology: Technology) -> None:
-    """Raise InputError for a design whose storage range or read is not that of the circuits."""
+def check_design(design: Design, technology: Technology | None = None) -> None:
+    """Raise InputError for a design whose read is not that of the circuits, or its storage range not that of
+    the technology.
+    """
     said = {
         "queries with signs ([drivers] phases = 2)": design.drivers.signed,
         "a normalising column ([normaliser])": design.normaliser.present,
@@ -41,4 +43,5 @@ def check_design(design: Design, technology: Technology) -> None:
             "no normalising column, exponent 1, readout = 'counter', even levels and ceilings; give a design "
             "with these, leroux2025 for instance"
         )
-    check_storage(technology, design)
+    if technology is not None:
+        check_storage(technology, design)

@@ -150,7 +150,7 @@ def study(
         tolerance=tolerance,
         full_scale=design.t_pulse_max,
         overload=full,
-        limits={name: _limit(points, tolerance) for name, points in errors.items()},
+        limits={name: _limit(points, tolerance) for name, points in errors.items() if points},
     )
 
 
@@ -301,9 +301,7 @@ def _compare(array: _Array, resistance: Ohm, capacitance: Farad, change: Wave, n
 
 
 def _limit(points: Sequence[tuple[float, float]], tolerance: float) -> float:
-    """Resistance at which |error| reaches the tolerance, by interpolation; inf: beyond the last, or none."""
-    if not points:
-        return float("inf")
+    """Resistance at which |error| reaches the tolerance, by interpolation; inf: beyond the last."""
     r, e = np.array(points).T
     e = np.maximum(np.abs(e), 1e-12)
     beyond = np.nonzero(e >= tolerance)[0]
