@@ -190,7 +190,9 @@ def test_a_run_with_paired_rows_comes_back(tmp_path: Path) -> None:
     again = load_run(tmp_path / "run").model
     assert is_paired(again)
     torch.testing.assert_close(again(input_ids=ids).logits, wanted, rtol=0, atol=0)
-    with pytest.raises(RunError, match="queries of leroux2025-signed have a sign"):
+    with pytest.raises(ModelError, match=r"^the queries of leroux2025-signed have a sign"):
+        set_design(model, load_design("leroux2025-signed").replace(window=64, tile=16))
+    with pytest.raises(ModelError, match=r"^the queries of leroux2025-signed have a sign"):
         load_run(tmp_path / "run", design=load_design("leroux2025-signed").replace(window=64, tile=16))
     path = tmp_path / "run" / HARDWARE
     tensors = load_file(path)

@@ -307,6 +307,12 @@ def test_balanced_rows_start_about_half_a_pulse() -> None:
         load_recipe(path, changes={"stage.transfer.initial": "first"})
 
 
+def test_adapters_leave_the_embeddings_as_they_are() -> None:
+    path = next(path for path in SHIPPED if path.stem == "low-tokens")
+    with pytest.raises(InputError, match=r"embeddings = true trains all weights; with \[lora\] leave it out"):
+        load_recipe(path, changes={"embeddings": True})
+
+
 def test_paired_rows_are_for_queries_without_a_sign() -> None:
     path = SHIPPED[[shipped.stem for shipped in SHIPPED].index("low-tokens")]
     with pytest.raises(InputError, match="queries of leroux2025-signed have a sign; leave out paired"):
@@ -333,6 +339,32 @@ def test_a_recipe_repeats_and_goes_on(made: Path, texts: Path, tmp_path: Path) -
     assert (outs[0] / "stages" / "software-continued.safetensors").stat().st_mtime_ns == kept
     with pytest.raises(RunError, match="other settings"):
         run_recipe(replace(recipe, seed=1), open_text(texts), outs[0])
+    # a RUN of before the last settings came
+    known = outs[0] / "stages" / "settings.json"
+    older = json.loads(known.read_text())
+    del older["balanced"], older["stages"]["linear"]["training"]["turn_learning_rate"]
+    known.write_text(json.dumps(older))
+    assert run_recipe(recipe, open_text(texts), outs[0]).stages == again.stages
+
+
+@pytest.mark.slow
+def test_a_stage_that_stops_early_tells_the_tokens_it_read(texts: Path, tmp_path: Path) -> None:
+    """And what goes on from it counts these; that its weights were chosen is said."""
+    recipe = load_recipe(write(tmp_path), changes={"watched_tokens": 64, "model.evaluate_every": 1})
+    stages = list(recipe.stages)
+    linear = next(n for n, stage in enumerate(stages) if stage.name == "linear")
+    training = replace(stages[linear].training, evaluate_every=1, patience=1, learning_rate=0.5)
+    stages[linear] = replace(stages[linear], steps=3, training=training)
+    run = run_recipe(replace(recipe, stages=tuple(stages)), open_text(texts), tmp_path / "run")
+    tokens = {stage.name: stage.training_tokens for stage in run.stages}
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    steps = sum(line["stage"] == "linear" for line in log)
+    assert tokens["linear"] == steps * 2 * 32 < 3 * 2 * 32
+    assert tokens["adapted"] == tokens["linear"]
+    assert tokens["fine-tuned"] == tokens["linear"] + 2 * 32
+    assert "the best weights of linear were chosen on the first 64 tokens" in run.provenance.protocol
+    assert sum("evaluation" in line for line in log if line["stage"] == "pretrain") == 3
+    assert not [path for path in (tmp_path / "run" / "model").iterdir() if path.is_dir()]
 
 
 def test_a_recipe_builds_on_another(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ from gaincell.integrations.hf.lora import add_lora, lora_parameters, merge_lora
 from gaincell.integrations.hf.mixing import add_mixing, fold
 from gaincell.integrations.hf.reparametrisation import MIX
 from gaincell.integrations.hf.support import attention_modules
-from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.attention import BIASES, EXPONENTS, GainCellAttention
 from gaincell.ops.gain_cell_attention import BackendName
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
@@ -36,6 +37,7 @@ from gaincell.training.data import RandomBlocks, keep_tokens, repeat_passages, t
 from gaincell.training.distillation import Distillation
 from gaincell.training.loop import TrainSettings, next_token_loss, switch_checkpointing, train
 from gaincell.training.machine import bf16_pays, kept_bytes, left_to_container
+from gaincell.training.optimizer import make_optimizer
 from gaincell.training.parallel import clip_each_gradient
 from gaincell.training.settings import learning_rate_at
 from gaincell.training.shares import GROUPS
@@ -585,14 +587,43 @@ def test_checkpoints_rotate_and_bad_ones_are_refused(tmp_path: Path) -> None:
     other = settings(checkpoint_every=1, keep_checkpoints=3, clip=2.0)
     with pytest.raises(RunError, match=r"another run \(settings.clip = 1.0 there, 2.0 here\)"):
         train(micro_llama(), blocks(16), other, checkpoint=path)
+    wanted = settings(checkpoint_every=1, keep_checkpoints=3)
+    with pytest.raises(RunError, match=r"another run \(rates is not there, {.model"):
+        train(micro_llama(), blocks(16), wanted, checkpoint=path, rates={"model.": 0.1})
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(RunError, match=r"cannot be read.*checkpoint\.1 is the one before"):
-        train(micro_llama(), blocks(16), settings(checkpoint_every=1, keep_checkpoints=3), checkpoint=path)
+        train(micro_llama(), blocks(16), wanted, checkpoint=path)
     path.unlink()
-    wanted = settings(checkpoint_every=1, keep_checkpoints=3)
     assert train(micro_llama(), blocks(16), wanted, checkpoint=path).steps == 8
     disk.remove(path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("known", "wanted", "said"),
+    [
+        ({"a": {"b": 1}}, {"a": {"b": 1, "later": None}, "also": False, "rates": {}}, None),
+        ({"a": 1, "gone": None}, {"a": 1}, None),
+        ({"a": {"b": 1}}, {"a": {"b": 1, "later": 2.0}}, " (a.later is not there, 2.0 here)"),
+        ({"a": 1, "gone": True}, {"a": 1}, " (gone = True there, is not here)"),
+        ({"a": {"b": 0}}, {"a": {"b": None}}, " (a.b = 0 there, None here)"),
+    ],
+)
+def test_later_settings_count_where_they_are_used(known: Any, wanted: Any, said: str | None) -> None:
+    assert disk.same(known, wanted) is (said is None)
+    if said is not None:
+        assert disk.difference(known, wanted) == said
+
+
+def test_what_never_decays() -> None:
+    cell = attached_layers(attach(micro_llama(), micro_design()))[0]
+    cell.add_biases()
+    cell.add_exponents()
+    names = {f".gain_cell.{name}": p for name, p in cell.named_parameters()}
+    for decayed, still in (("matrices-and-scales", BIASES + EXPONENTS), ("all", ())):
+        optimizer = make_optimizer(names, settings(weight_decay=0.1, decayed=decayed), {})
+        kept = {id(p) for g in optimizer.param_groups if g["weight_decay"] == 0 for p in g["params"]}
+        assert {name for name, p in names.items() if id(p) in kept} == {f".gain_cell.{n}" for n in still}
 
 
 @pytest.mark.parametrize("decayed", ["matrices-and-scales", "all"])

@@ -46,6 +46,7 @@ from gaincell.results.run import (
 from gaincell.text import Text, open_text
 from gaincell.training import checkpoint as disk
 from gaincell.training.codesign import LEARNED, codesign, stated_levels, with_zero_code
+from gaincell.training.loop import digest
 from gaincell.training.settings import TrainSettings
 
 ACTIVITY_BLOCKS = 1
@@ -114,6 +115,7 @@ def codesign_model(
             check_kind(out, "codesign", staged=False)
         loaded = load_made(settings.model, settings.backend)
         model: PreTrainedModel = loaded.model.to(settings.device)  # type: ignore[arg-type]
+        start = digest(p.detach().flatten()[:64] for p in model.parameters())
         chip = settings.design or find_start(settings.model).design or default_design
         if "levels" in settings.learn and not chip.levels.storage:
             chip = chip.replace(levels=with_zero_code(chip))
@@ -126,8 +128,9 @@ def codesign_model(
         set_design(model, chip)
         chip = attached_layers(model)[0].design
         adapted = adapt(model, [calibration], target, progress=progress("adapt"))
-        before = engine.stage("adapted", lambda: (Told(), model))
-        what = "-".join((chip.hash, *(settings.learn or ("fixed",))))
+        known = find_start(settings.model, linear=False).tokens
+        before = engine.stage("adapted", lambda: (Told(training_tokens=known), model))
+        what = "-".join((chip.hash, start, *(settings.learn or ("fixed",))))
         checkpoint = None if out is None else out / f"{what}.checkpoint"
         freeze_embeddings(model, weights=settings.weights)
         done = codesign(
@@ -139,7 +142,7 @@ def codesign_model(
             progress=progress("train model and chip"),
             checkpoint=checkpoint,
         )
-        after = engine.stage("trained", lambda: (Told(training_tokens=done.tokens), model))
+        after = engine.stage("trained", lambda: (Told(training_tokens=known + done.tokens), model))
         learned = attached_layers(model)[0].design
         some = cut_blocks(evaluation, block)[:ACTIVITY_BLOCKS].long()
         activity = measure_activity(model, [some], settings.text, progress=progress("activity"))

@@ -26,7 +26,7 @@ from gaincell.results.common import Provenance
 from gaincell.results.provenance import made
 from gaincell.text import Text
 from gaincell.training.log import Tracker
-from gaincell.training.loop import Blocks, Evaluation, Loss, TrainSettings, train
+from gaincell.training.loop import Blocks, Evaluation, Loss, TrainResult, TrainSettings, train
 
 
 def read_evaluation(
@@ -70,6 +70,8 @@ class Engine:
     tracker: Tracker | None = None
     processes: PartialState | None = None
     records: dict[str, StageRecord] = field(default_factory=dict, init=False)
+    _earlier: float = field(default=0.0, init=False)
+    """Seconds that the trainings of a stage took before they were interrupted."""
 
     @property
     def main(self) -> bool:
@@ -86,13 +88,13 @@ class Engine:
         """
         record = None if self.folder is None else self.folder.record(name)
         if record is None:
-            begun = time.perf_counter()
+            begun, self._earlier = time.perf_counter(), 0.0
             told, model = do()
             if self.main:
                 shown, tokenizer = self.progress(f"{name}: evaluate"), self.loaded.tokenizer
                 found = perplexity(model, self.evaluation, self.protocol, tokenizer=tokenizer, progress=shown)
                 kind: Numbers = "simulated" if computing_layers(model) else "measured"
-                record = evaluated(kind, told, found, time.perf_counter() - begun)
+                record = evaluated(kind, told, found, self._earlier + time.perf_counter() - begun)
                 if self.folder is not None:
                     self.folder.finish(name, record, model if keep else None)
             if self.processes is not None:
@@ -114,11 +116,11 @@ class Engine:
         loss_of: Loss | None = None,
         evaluate: Evaluation | None = None,
         shares: dict[str, float] | None = None,
-    ) -> None:
+    ) -> TrainResult:
         """Train a model as a stage, or as the part "1 of 2", say, of one: see `training.loop.train`."""
         assert self.folder is not None
         labels = {"stage": stage} if part is None else {"stage": stage, "part": part}
-        train(
+        done = train(
             model,
             blocks,
             settings,
@@ -129,6 +131,8 @@ class Engine:
             evaluate=evaluate,
             shares=shares,
         )
+        self._earlier += done.seconds_before
+        return done
 
     def provenance(
         self,

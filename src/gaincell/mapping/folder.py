@@ -40,7 +40,7 @@ from gaincell.results.run import (
     TrainingCurve,
 )
 from gaincell.standard_error import exp_or_infinity
-from gaincell.training.checkpoint import difference
+from gaincell.training.checkpoint import difference, same
 from gaincell.training.log import Tracker, TrainingLog
 
 
@@ -170,8 +170,7 @@ class RunFolder:
         known = self.stages / "settings.json"
         if known.exists():
             before = _read_json(known)
-            differing = [key for key in identity if before.get(key) != identity[key]]
-            if differing:
+            if not same({key: before[key] for key in identity if key in before}, dict(identity)):
                 where = difference(before, {**before, **identity})
                 raise RunError(
                     f"{path.name} holds a run with other settings{where}; choose another --out, or remove it"

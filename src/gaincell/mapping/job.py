@@ -90,11 +90,11 @@ class Job(Engine):
         weights = without_adapters(base_weights(self.model))
         return {name: self.original.get(name, weight) for name, weight in weights.items()}
 
-    def train_phase(self, stage: str, part: str, phase: Phase, blocks: Tensor, loss: Loss | None) -> None:
-        """Train the model as it is on some blocks."""
+    def train_phase(self, stage: str, part: str, phase: Phase, blocks: Tensor, loss: Loss | None) -> int:
+        """Train the model as it is on some blocks; on how many tokens that was."""
         vocabulary = self.model.config.vocab_size
         settings = self.settings.training(phase, len(blocks), self.block, vocabulary)
-        self.train(self.model, blocks, settings, stage, part, loss_of=loss)
+        return self.train(self.model, blocks, settings, stage, part, loss_of=loss).tokens
 
     def tokens(self, stage: str) -> int:
         """Tokens that a finished stage was trained on."""

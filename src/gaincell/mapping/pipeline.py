@@ -156,17 +156,18 @@ def _train_linear_share(job: Job, model: PreTrainedModel, stage: str, teacher: P
     """
     blocks = job.training[: job.linear_blocks]
     first = 0 if job.shipped else round(job.settings.transfer_share * len(blocks))
+    tokens = job.shipped.tokens if job.shipped else 0
     if first and teacher is not None:
         only_attention(model)
-        job.train_phase(stage, "1 of 2", "transfer", blocks[:first], AttentionTransfer(teacher))
+        tokens += job.train_phase(stage, "1 of 2", "transfer", blocks[:first], AttentionTransfer(teacher))
     elif first:
-        job.train_phase(stage, "1 of 2", "end-to-end", blocks[:first], None)
+        tokens += job.train_phase(stage, "1 of 2", "end-to-end", blocks[:first], None)
     freeze_embeddings(model)
     if len(blocks) > first:
         part = "2 of 2" if first else "1 of 1"
         loss = None if teacher is None else Distillation(teacher, weight=1.0)
-        job.train_phase(stage, part, "end-to-end", blocks[first:], loss)
-    return (job.shipped.tokens if job.shipped else 0) + len(blocks) * job.block
+        tokens += job.train_phase(stage, part, "end-to-end", blocks[first:], loss)
+    return tokens
 
 
 def _unadapted(job: Job) -> Told:
@@ -218,8 +219,8 @@ def _fine_tuned(job: Job) -> Told:
 
 def _fine_tune(job: Job, stage: str, before: str, loss: Loss | None = None) -> Told:
     blocks = job.training[job.linear_blocks :]
-    job.train_phase(stage, "1 of 1", "fine-tuning", blocks, loss)
-    return Told(training_tokens=job.tokens(before) + len(blocks) * job.block)
+    tokens = job.train_phase(stage, "1 of 1", "fine-tuning", blocks, loss)
+    return Told(training_tokens=job.tokens(before) + tokens)
 
 
 STAGES = (

@@ -138,6 +138,8 @@ def check_recipe(recipe: Recipe) -> None:
         raise InputError("paired = true and balanced = true: give one of the two")
     if (recipe.paired or recipe.balanced) and design.drivers.signed:
         raise InputError(f"the queries of {design.name} have a sign; leave out paired and balanced")
+    if recipe.embeddings and recipe.lora is not None:
+        raise InputError("embeddings = true trains all weights; with [lora] leave it out")
     if recipe.array_normaliser and not recipe.biases:
         raise InputError(
             "array_normaliser = true needs biases = true: a bias returns the mean of what it drops"

@@ -31,6 +31,7 @@ from gaincell.mapping.recipe import MADE_HERE, LoraRecipe, ModelRecipe, Recipe, 
 from gaincell.quantity import check_keys, did_you_mean, one_of
 from gaincell.schema import Json, Name, OneOf, Rate, Whole, called, check_value, either, parse, table
 from gaincell.shipped import located
+from gaincell.training.checkpoint import ABSENT, same
 from gaincell.training.settings import TrainSettings
 
 TRAINING = table(TrainSettings)
@@ -170,7 +171,8 @@ def _pretraining_seed(recipe: Recipe, model: ModelRecipe) -> int:
         "model": model.made_by(),
         **{key: getattr(recipe, key) for key in ("files", "skip_documents", "block", "order")},
     }
-    odd = next((key for key, value in wanted.items() if made.get(key) != json.loads(json.dumps(value))), None)
+    known = json.loads(json.dumps(wanted))
+    odd = next((key for key in known if not same(made.get(key, ABSENT), known[key])), None)
     if odd == "base_sha256":
         raise InputError(f"{where}: this RUN did not make its model; name the one that did")
     if odd is not None:

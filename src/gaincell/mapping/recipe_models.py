@@ -8,9 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from gaincell.errors import InputError, ModelError, RunError
@@ -39,7 +41,7 @@ from gaincell.training import checkpoint as disk
 from gaincell.training.compiled import compile_layers
 from gaincell.training.distillation import Distillation
 from gaincell.training.log import TrainingLog
-from gaincell.training.loop import Blocks, train
+from gaincell.training.loop import Blocks, Evaluation, train
 from gaincell.training.loss import Loss, next_token_loss
 from gaincell.training.transfer import AttentionTransfer
 
@@ -49,31 +51,57 @@ WIDE_TOKENS = 2048
 """The same where they are chosen from a wide range."""
 
 
+WEIGHTS = "model.safetensors"
+
+
 def take_model(run: Path, out: Path) -> None:
     """Copy the model of a RUN into `out`, unless it is there. Raises RunError: `out` holds another model."""
-    weights = "model.safetensors"
-    for path in sorted((run / "model").iterdir(), key=lambda path: path.name == weights):  # weights last
-        place = out / "model" / path.name
-        if path.is_file() and not place.exists():
-            write_atomic(place, partial(shutil.copyfile, path))
-    if sha256(out / "model" / weights) != sha256(run / "model" / weights):
+    _copy(run / "model", out / "model")
+    if sha256(out / "model" / WEIGHTS) != sha256(run / "model" / WEIGHTS):
         raise RunError(f"{out.name}/model is another model than that of {run.name}; choose another --out")
 
 
+def _copy(made: Path, out: Path) -> None:
+    """Copy the files of a folder that another lacks, every one whole: weights last."""
+    for path in sorted(made.iterdir(), key=lambda path: path.name == WEIGHTS):
+        if path.is_file() and not (out / path.name).exists():
+            write_atomic(out / path.name, partial(shutil.copyfile, path))
+
+
 def pretrain(
-    recipe: ModelRecipe, blocks: Blocks, seed: int, out: Path, log: TrainingLog, progress: Progress
+    recipe: ModelRecipe,
+    blocks: Blocks,
+    seed: int,
+    out: Path,
+    log: TrainingLog,
+    progress: Progress,
+    *,
+    device: str = "cpu",
+    evaluate: Evaluation | None = None,
 ) -> None:
     """Train the softmax model from nothing, unless `out` holds it; its weights are kept in bf16."""
-    if (out / "model.safetensors").exists():
+    if (out / WEIGHTS).exists():
         return
     torch.manual_seed(seed)
     ids = {"vocab_size": recipe.vocabulary, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
     config = AutoConfig.for_model(recipe.architecture, **recipe.config, **ids)
     model: Any = AutoModelForCausalLM.from_config(config)  # transformers' types lose `to`
-    checkpoint = out / "pretrain.checkpoint"
-    train(model, blocks, recipe.training, progress=progress, checkpoint=checkpoint, log=log)
-    model.to(torch.bfloat16).save_pretrained(out)
-    disk.remove(checkpoint)
+    checkpoint, processes = out / "pretrain.checkpoint", PartialState()
+    train(
+        model.to(device),
+        blocks,
+        recipe.training,
+        progress=progress,
+        checkpoint=checkpoint,
+        log=log,
+        evaluate=evaluate,
+    )
+    if processes.is_main_process:
+        with TemporaryDirectory(dir=out) as made:
+            model.to("cpu", torch.bfloat16).save_pretrained(made)
+            _copy(Path(made), out)
+        disk.remove(checkpoint)
+    processes.wait_for_everyone()
 
 
 @dataclass(kw_only=True)

@@ -95,7 +95,7 @@ def run_recipe(
             if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
                 take_model(Path(recipe.model.run).expanduser(), out)
             tokens = RecipeText(recipe, text, out, progress)
-        loaded = _pretrained(recipe, tokens, out, progress, tracker)
+        loaded = _pretrained(recipe, tokens, out, device, progress, tracker)
         loaded.model.to(device)  # type: ignore[arg-type]
         attention_modules(loaded.model)  # refuses what cannot be mapped, before any work
         tokens_before = _tokens_of_adapter(recipe, loaded)
@@ -126,7 +126,7 @@ def run_recipe(
 
 
 def _pretrained(
-    recipe: Recipe, text: RecipeText, out: Path, progress: StageProgress, tracker: Tracker | None
+    recipe: Recipe, text: RecipeText, out: Path, device: str, progress: StageProgress, tracker: Tracker | None
 ) -> LoadedModel:
     """The model that the recipe starts from, made first if need be, with the tokenizer of the text."""
     if isinstance(recipe.model, str):
@@ -134,7 +134,17 @@ def _pretrained(
         return text.loaded
     blocks = text.blocks[: recipe.model.blocks]
     log, place = run_log(out, {"stage": "pretrain"}, tracker), out / "model"
-    pretrain(recipe.model, blocks, recipe.seed, place, log, progress("pretrain"))
+    watched, protocol = text.evaluation_tokens[: recipe.watched_tokens], f"blocks-{recipe.block}"
+    pretrain(
+        recipe.model,
+        blocks,
+        recipe.seed,
+        place,
+        log,
+        progress("pretrain"),
+        device=device,
+        evaluate=lambda model: perplexity(model, watched, protocol).perplexity,
+    )
     return replace(load_model(str(place)), tokenizer=text.tokenizer)
 
 
@@ -178,8 +188,7 @@ class RecipeRun(RecipeModels):
         """Carry out a stage and store its parameters; what there is to tell, and its model as stored."""
         state = None if stage.start in ROOTS else self.folder.state(stage.start)
         model = self.model(stage, state)
-        before = self.tokens_before if self.root(stage) == "adapter" else 0
-        told = Told(training_tokens=before + self.recipe.tokens_of(stage))
+        told = Told(training_tokens=self._tokens_before(stage))
         trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         if stage.task == "train":
             told = self._train(stage, model, told)
@@ -204,7 +213,7 @@ class RecipeRun(RecipeModels):
         if self.compiled:
             compile_layers(model)
         watched, shares = self.text.evaluation_tokens[: self.recipe.watched_tokens], dict[str, float]()
-        self.train(
+        done = self.train(
             model,
             self.text.share(stage),
             stage.training,
@@ -213,7 +222,16 @@ class RecipeRun(RecipeModels):
             evaluate=lambda model: perplexity(model, watched, self.protocol).perplexity,
             shares=shares,
         )
-        return replace(told, step_time=shares or None, curve=self._curve(stage))
+        tokens = told.training_tokens + done.tokens
+        return replace(told, training_tokens=tokens, step_time=shares or None, curve=self._curve(stage))
+
+    def _tokens_before(self, stage: StageRecipe) -> int:
+        """That what a stage starts from was trained on."""
+        if stage.start in ROOTS:
+            return self.tokens_before if stage.start == "adapter" else 0
+        record = self.folder.record(stage.start)
+        assert record is not None
+        return record.training_tokens
 
     def _curve(self, stage: StageRecipe) -> TrainingCurve | None:
         """The evaluations of a training, where there are any."""
@@ -265,12 +283,23 @@ class RecipeRun(RecipeModels):
             ),
             saved=None if best is None else best.name,
             provenance=self.provenance(
-                command, recipe.design, self._adapter() | self.text.digests(), seed=recipe.seed
+                command,
+                recipe.design,
+                self._adapter() | self.text.digests(),
+                seed=recipe.seed,
+                remark=self._selected(found),
             ),
         )
         write(run, out / FILE)
         draw_stages(run, out / "figures")
         return run
+
+    def _selected(self, found: Mapping[str, StageRecord]) -> str:
+        """Which of the stages were chosen on text that they are evaluated on, too."""
+        patient = (s for s in self.recipe.stages if s.task == "train" and s.training.patience)
+        chosen = [stage.name for stage in patient if stage.name in found]
+        first = f"the first {self.recipe.watched_tokens:,} tokens of this text"
+        return f"; the best weights of {', '.join(chosen)} were chosen on {first}" if chosen else ""
 
     def _adapter(self) -> dict[str, str]:
         """Name and hash of the adapter that stages start from, where one does."""

@@ -130,8 +130,9 @@ class GainCellAttention(nn.Module):
 
     @design.setter
     def design(self, design: Design) -> None:
-        if self.k.balance is not None:
+        if self.k.kept is not None or self.k.balance is not None:
             check_unsigned(design)
+        if self.k.balance is not None:
             self.k.balance.design = design
         self._design = design
 

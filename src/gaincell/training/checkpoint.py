@@ -138,7 +138,7 @@ def restore(
         shapes = {key: file.get_slice(key).get_shape() for key in sorted(held) if key.startswith(PARAMETER)}
         own = {PARAMETER + name: list(parameter.shape) for name, parameter in parameters.items()}
         for whose, there, here in (("run", known, wanted), ("model", shapes, own)):
-            if there != here:
+            if not same(there, here):
                 raise RunError(
                     f"the checkpoint {name} belongs to another {whose}{difference(there, here)}; remove it "
                     "or choose another directory"
@@ -165,12 +165,30 @@ def restore(
     return progress
 
 
+ABSENT = object()
+"""In place of an entry that an identity lacks."""
+
+
+def same(known: Any, wanted: Any) -> bool:
+    """Whether two identities are one. An entry that only one of them has counts where it asks for something:
+    a setting that came later is none, false or empty where it is not used.
+    """
+    if isinstance(known, dict) and isinstance(wanted, dict):
+        return all(same(known.get(key, ABSENT), wanted.get(key, ABSENT)) for key in {**known, **wanted})
+    if known is ABSENT or wanted is ABSENT:
+        return not (wanted if known is ABSENT else known)
+    return bool(known == wanted)
+
+
 def difference(known: Any, wanted: Any, where: str = "") -> str:
     """The first entry in which two identities differ, in words."""
     if isinstance(known, dict) and isinstance(wanted, dict):
-        key = next(k for k in [*wanted, *known] if known.get(k) != wanted.get(k))
-        return difference(known.get(key), wanted.get(key), f"{where}.{key}".lstrip("."))
-    return f" ({where} = {known!r} there, {wanted!r} here)" if where else ""
+        both = {**wanted, **known}
+        key = next(k for k in both if not same(known.get(k, ABSENT), wanted.get(k, ABSENT)))
+        where = f"{where}.{key}".lstrip(".")
+        return difference(known.get(key, ABSENT), wanted.get(key, ABSENT), where)
+    there, here = ("is not" if x is ABSENT else f"= {x!r}" for x in (known, wanted))
+    return f" ({where} {there} there, {here.removeprefix('= ')} here)" if where else ""
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -69,6 +69,8 @@ class TrainResult:
     """Mean loss, in its unit, over the last tenth of the steps, over interruptions."""
     seconds: float
     """Of the whole run, over interruptions: without what a killed process did after its last checkpoint."""
+    seconds_before: float
+    """Of these, before the last interruption."""
     best: float | None = None
     """The best evaluation, if there was any."""
 
@@ -178,6 +180,7 @@ class _Training:
             "settings": asdict(settings),
             "blocks": [len(blocks), first_block.shape[1]],
             **given,
+            **({"rates": dict(rates)} if rates else {}),
             **reparametrisation.identity(model),
         }
         state = self._restored()
@@ -297,7 +300,7 @@ class _Training:
         """What the run did, over interruptions."""
         tail = list(self.losses)[-max(1, self.step // 10) :]
         loss, tokens = sum(tail) / len(tail), self.step * self.tokens_a_step
-        return TrainResult(self.step, tokens, loss, self._seconds(), self.watch.best)
+        return TrainResult(self.step, tokens, loss, self._seconds(), self.before, self.watch.best)
 
 
 def _recomputes(model: nn.Module, settings: TrainSettings, loss_of: Loss, block: Tensor) -> bool:
@@ -335,14 +338,15 @@ def _fingerprint(model: nn.Module, blocks: Blocks) -> dict[str, str]:
     """Digests of the text (of a stream: its first and last block) and of the beginning of frozen weights."""
     some = [blocks] if isinstance(blocks, Tensor) else [blocks[0:1], blocks[len(blocks) - 1 : len(blocks)]]
     frozen = [p.detach().flatten()[:64] for p in model.parameters() if not p.requires_grad]
-    return {"text": _digest(some), "frozen weights": _digest(frozen)}
+    return {"text": digest(some), "frozen weights": digest(frozen)}
 
 
-def _digest(tensors: Iterable[Tensor]) -> str:
-    digest = hashlib.sha256()
+def digest(tensors: Iterable[Tensor]) -> str:
+    """12 hexadecimal digits of the SHA-256 of the bytes of tensors."""
+    found = hashlib.sha256()
     for tensor in tensors:
-        digest.update(tensor.flatten().cpu().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:12]
+        found.update(tensor.flatten().cpu().view(torch.uint8).numpy().data)
+    return found.hexdigest()[:12]
 
 
 def _begin(model: nn.Module) -> None:

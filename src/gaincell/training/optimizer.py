@@ -11,6 +11,7 @@ from torch import nn
 
 from gaincell.errors import InputError
 from gaincell.nn.array_normaliser import NORMALISER
+from gaincell.nn.attention import BIASES, EXPONENTS
 from gaincell.nn.balanced_rows import BALANCE
 from gaincell.training.settings import SCALE_RATES, TrainSettings
 
@@ -62,7 +63,9 @@ def make_optimizer(
     def decays(name: str) -> bool:
         if (is_gain(name) and settings.log_gains) or name.endswith(NORMALISER + BALANCE):
             return False
-        return settings.decayed == "all" or parameters[name].ndim > 1 or _is_scale(name)
+        if settings.decayed == "all":
+            return True
+        return (parameters[name].ndim > 1 or _is_scale(name)) and not name.endswith(BIASES + EXPONENTS)
 
     groups: list[dict[str, Any]] = []
     for which, rate in peaks.items():

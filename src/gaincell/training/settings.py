@@ -18,8 +18,9 @@ what is learnt leans on no single chip.
 
 
 DECAYED = ("matrices-and-scales", "all")
-""""matrices-and-scales": matrices, embeddings among them, gains and offsets, but not biases and norms, as in
-the authors' released code [R]; "all": every trained tensor.
+""""matrices-and-scales": matrices, embeddings among them, gains and offsets, but not biases, norms and
+exponents, as in the authors' released code [R]; "all": every trained tensor. Gains that are learnt as
+logarithms, normalisers and balanced rows never decay.
 """
 
 

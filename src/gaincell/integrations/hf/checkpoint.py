@@ -44,7 +44,8 @@ from gaincell.integrations.hf.run import (
 )
 from gaincell.integrations.hf.sources import pretrained_id
 from gaincell.nn.array_normaliser import NORMALISER
-from gaincell.nn.checks import check_precision, common_design
+from gaincell.nn.balanced_rows import BALANCE
+from gaincell.nn.checks import check_precision, check_unsigned, common_design
 from gaincell.ops.gain_cell_attention import BackendName, Gradient
 from gaincell.results.run import FILE
 
@@ -195,7 +196,7 @@ def load_for_training(model: PreTrainedModel, run: str | os.PathLike[str], stage
         raise RunError(
             f"{path} cannot be trained further here: {min(unfit, default='its scale')} ({len(unfit)} "
             "tensors) is in one only or has another shape; give the rank, layers, mixing, biases and "
-            "exponents that it was made with, and array_normaliser where it has one"
+            "exponents that it was made with, and array_normaliser and balanced where it has them"
         )
     put(model, stored, str(path))
 
@@ -290,7 +291,11 @@ def put(
 
     Raises:
         RunError: they are not those of this model.
+        ModelError: they have paired or balanced rows, and the model's chip has queries with a sign.
     """
+    if any(is_index(name) or name.endswith(BALANCE) for name in tensors):
+        for cell in attached_layers(model)[:1]:
+            check_unsigned(cell.design)
     try:
         hold(model, tensors)
         parameters = dict(model.named_parameters())
