@@ -54,18 +54,7 @@ def waveforms(
     Not modelled: the two phases of queries with a sign, noise, errors of converters.
     """
     design = trace.design
-    if design.drivers.signed:
-        raise InputError("waveforms show pulses above 0 only; give a design whose drivers have one phase")
-    noise = design.noise
-    if design.converters.present or any(
-        (noise.cell_std, noise.score_std, noise.output_std, noise.integrator_capacitance)
-    ):
-        raise InputError(
-            "waveforms show neither noise of reads nor errors of converters, and so would not end where the "
-            "attention does; give a design without [noise] (but pulse_jitter) and [converters]"
-        )
-    if not len(trace.column):
-        raise InputError("no token was written to the ring yet (the first go beside it); give more tokens")
+    _check(trace)
     column = int(trace.column[0]) if column is None else column
     heads, dim = trace.query.shape[1:]
     for name, index, count in (("head", head, heads), ("column", column, design.window), ("row", row, dim)):
@@ -112,6 +101,23 @@ def waveforms(
         score_saturation=design.score_saturation(dim - design.normaliser.present) * design.charge_unit,
         output_saturation=design.output_saturation * design.charge_unit,
     )
+
+
+def _check(trace: StepTrace) -> None:
+    """Refuse what waveforms would leave out. Raises InputError."""
+    design = trace.design
+    if design.drivers.signed:
+        raise InputError("waveforms show pulses above 0 only; give a design whose drivers have one phase")
+    noise = design.noise
+    if design.converters.present or any(
+        (noise.cell_std, noise.score_std, noise.output_std, noise.integrator_capacitance)
+    ):
+        raise InputError(
+            "waveforms show neither noise of reads nor errors of converters, and so would not end where the "
+            "attention does; give a design without [noise] (but pulse_jitter) and [converters]"
+        )
+    if not len(trace.column):
+        raise InputError("no token was written to the ring yet (the first go beside it); give more tokens")
 
 
 def _plain(numbers: Any) -> Any:

@@ -13,7 +13,6 @@ ALWAYS = (
     LeftOut("dot products", "references of the converters and their distribution, calibration of offsets"),
     LeftOut("dot products", "short circuits in drivers, outputs beyond their ceiling"),
     LeftOut("dot products", "bias of amplifiers and comparators between reads"),
-    LeftOut("dot products", "what a reference column takes away (oxide-2t): energies are of net currents"),
     LeftOut("write", "reference ladder and decoder of the DACs, settling beyond one pole, coupling"),
     LeftOut("digital", "buffers of the clock tree and clock gates, test logic, margins for jitter and skew"),
     LeftOut("digital", "glitches in adders and multipliers, loading gains and offsets"),
@@ -23,6 +22,10 @@ ALWAYS = (
     LeftOut("batch", "switching between the cells of sequences that share circuits"),
 )
 """Of every chip."""
+
+
+SUBTRACTED = "reference column subtracted"
+"""What the notes on the numbers of a cell say that is read beside a column of constant current."""
 
 
 def of_chip(design: Design, divides: bool = False, balances: bool = False) -> list[LeftOut]:
@@ -35,6 +38,11 @@ def of_chip(design: Design, divides: bool = False, balances: bool = False) -> li
     there = (
         (normalised, "dot products", "the normalising column: its cells, writes, readout and counters"),
         (normalised or divides, "digital", "the time of the divisions"),
+        (
+            any(SUBTRACTED in (one.note or "") for key, one in design.provenance.items() if "cell." in key),
+            "dot products",
+            "what the reference column takes away, and that column: energies are of net currents",
+        ),
         (balances, "digital", "the time, reads and registers of turning q and k and of balancing rows"),
         (design.charge_to_pulse.exponent != 1, "dot products", "the ramp of the charge-to-pulse exponent"),
         (design.sinks.tokens > 0, "dot products", "the columns of first tokens"),

@@ -123,15 +123,13 @@ def codesign_model(
         evaluation = read_evaluation(loaded, text, settings.evaluation_tokens, f"blocks-{block}", progress)
         training, calibration = _training_text(settings, block, loaded, text, progress)
         engine = Engine(loaded=loaded, evaluation=evaluation, protocol=f"blocks-{block}", progress=progress)
-        reading = progress("statistics of the model as it was made")
-        target = collect_statistics(model, [calibration], reading)
+        target = collect_statistics(model, [calibration], progress("statistics of the model as it was made"))
         set_design(model, chip)
         chip = attached_layers(model)[0].design
         adapted = adapt(model, [calibration], target, progress=progress("adapt"))
         known = find_start(settings.model, linear=False).tokens
         before = engine.stage("adapted", lambda: (Told(training_tokens=known), model))
-        what = "-".join((chip.hash, start, *(settings.learn or ("fixed",))))
-        checkpoint = None if out is None else out / f"{what}.checkpoint"
+        checkpoint = None if out is None else _checkpoint(out, chip, start, settings.learn)
         freeze_embeddings(model, weights=settings.weights)
         done = codesign(
             model,
@@ -178,6 +176,11 @@ def codesign_model(
             write(run, out / FILE)
             disk.remove(checkpoint)
         return run
+
+
+def _checkpoint(out: Path, chip: Design, start: str, learn: Sequence[str]) -> Path:
+    """Of the training of one model on one chip.  start: digest of the model."""
+    return out / f"{'-'.join((chip.hash, start, *(learn or ('fixed',))))}.checkpoint"
 
 
 def _training_text(
