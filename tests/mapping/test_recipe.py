@@ -194,7 +194,8 @@ def test_a_stage_takes_every_gradient(gradient: str, tmp_path: Path) -> None:
 def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
     recipe, text = on_micro(load_recipe(path), tmp_path)
     if recipe.adapter is not None:  # one that is made here, of the same small model
-        name = "low-tokens-fitted" if recipe.mixing else "low-tokens-extended"
+        kind = "balanced" if recipe.balanced else "fitted" if recipe.mixing else "extended"
+        name = f"low-tokens-{kind}"
         base = miniature(load_recipe(path.with_name(f"{name}.toml")))
         before = replace(base, model=recipe.model, design=recipe.design, files={})
         run_recipe(before, open_text(text), tmp_path / "adapter", only="fine-tuned")
