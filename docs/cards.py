@@ -135,7 +135,7 @@ A small language model with the Llama architecture, and its linear hardware vers
 
 {chr(10).join(rows)}
 
-{made["protocol"]}, on all validation text. `gaincell map tiny` maps the model onto the paper's chip, evaluated on the shorter text `sample`:
+{made["protocol"]}, on all validation text. `gaincell map tiny --budget 49152` (`make demo`) maps the model onto the paper's chip, evaluated on the shorter text `sample`:
 
 {table}
 

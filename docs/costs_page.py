@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from gaincell.chips.design_file import load_design
+from gaincell.costs.activity import Activity
+from gaincell.costs.roll_up import mean_head
+from gaincell.costs.size import ModelSize
+from gaincell.costs.technology import load_technology
 from gaincell.reports.costs import DACS, with_scale
 from gaincell.reports.tables import Rows
 from gaincell.results.cost import Block, CostResult
@@ -58,23 +63,30 @@ def sparsity(results: Mapping[str, CostResult]) -> Rows:
     return Rows("Sparsity", headings, rows)
 
 
-def real_text(assumed: CostResult, measured: Mapping[str, CostResult]) -> str:
+def _with_assumed_activity(result: CostResult) -> dict[str, float]:
+    """Energies of a head of the same model on the same chip, by block."""
+    design = load_design(result.design.name)
+    model = {"title": result.model.name, **{key: x for key, x in vars(result.model).items() if key != "name"}}
+    technology = load_technology(result.technology.name)
+    found = mean_head(ModelSize(**model), design, technology, Activity.assumed(design))
+    return {line.name: line.bottom_up.energy for line in found.lines}
+
+
+def real_text(measured: Mapping[str, CostResult]) -> str:
     """How measured activities change both dot products, and whether each is inside its band."""
+    before = {name: _with_assumed_activity(one) for name, one in measured.items()}
     parts = []
     for title in ("first dot product", "second dot product"):
-        before, *lines = (
-            next(line for line in one.head.lines if line.name == title)
-            for one in (assumed, *measured.values())
-        )
-        found = [
-            f"{line.bottom_up / before.bottom_up:.2f} ({name}, {_place(line)} its band)"
-            for name, line in zip(measured, lines, strict=True)
-        ]
-        parts.append(f"{title}, {_place(before)} its band before: × {', '.join(found)}")
+        found = []
+        for name, one in measured.items():
+            line = next(line for line in one.head.lines if line.name == title)
+            ratio = line.bottom_up / before[name][title]
+            found.append(f"{ratio:.2f} ({name}, {_place(line)} its band)")
+        parts.append(f"{title}: × {', '.join(found)}")
     return (
         "* Effect of the activity of real text on an estimate with assumed activity (every code equally "
-        f"likely): {'; '.join(parts)}. The paper does not state the activity behind its two numbers, so "
-        "agreement here is no validation.\n"
+        f"likely) of the same chip: {'; '.join(parts)}. The paper does not state the activity behind its "
+        "two numbers, so agreement here is no validation.\n"
     )
 
 

@@ -300,7 +300,7 @@ def write_costs(docs: Path) -> None:
         text = replaced(text, name, rows.markdown())
     text = replaced(text, "outside", "".join(f"* {note[0].upper()}{note[1:]}.\n" for note in paper.notes))
     real = {name: one for name, one in found.items() if one.activity.source != "assumed"}
-    text = replaced(text, "real-text", costs_page.real_text(paper, real))
+    text = replaced(text, "real-text", costs_page.real_text(real))
     write_text(page, text)
     for name in ("gpt2", "smollm2-135m", "mistral-7b"):
         with tempfile.TemporaryDirectory() as out:

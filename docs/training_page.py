@@ -64,20 +64,22 @@ def token_points(chip: str) -> list[token_curve.TokenPoint]:
 
 def control_sentence(chip: str) -> str:
     """What the training of a chip's last adapter that has a control makes of the software model, if any."""
-    folders = (
+    folders = [
         folder.name
         for folder in sorted(tokens_page.TOKENS.glob("*/"))
         if any(one.run.design.name == chip for one in tokens_page.trainings(folder))
-    )
+    ]
     there = (point for name in folders for point in token_points(name) if point.control is not None)
     last = max(there, key=lambda point: point.tokens, default=None)
     if last is None or last.control is None:
         return ""
     ratio, error = last.control
+    controls = (one.controls for name in folders for one in tokens_page.trainings(tokens_page.TOKENS / name))
+    weights = " or ".join(sorted({str(tasks.dtype) for one in controls for tasks in one.values()}))
     return (
-        f" Control for `{chip}`: the software model with a like adapter, trained on the same "
-        f"{last.tokens:,.0f} tokens by the same loss, is at × {ratio:.3f} ± {error:.3f}: cross-entropy is "
-        "part of the loss, so it learns the text, too."
+        f" Control for `{chip}`: the software model with a like adapter, trained by the same loss on the "
+        f"{last.tokens:,.0f} tokens that its adapter had learnt from by then, is at × {ratio:.3f} ± "
+        f"{error:.3f} (weights in {weights}): cross-entropy is part of the loss, so it learns the text, too."
     )
 
 
