@@ -140,8 +140,9 @@ def test_pages_show_results_that_are_there_and_nothing_else(
     (place.parent / "software.json").write_bytes(alike.read_bytes())
     (place / "software-distilled.json").write_bytes(alike.read_bytes())
     monkeypatch.setattr(tokens_page, "TOKENS", tmp_path)
-    assert "same 686,080 tokens by the same loss, is at × 1.000" in training_page.control_sentence(
-        "leroux2025"
+    assert (
+        "by the same loss on the 686,080 tokens that its adapter had learnt from by then, is at × 1.000"
+        in training_page.control_sentence("leroux2025")
     )
     section = training_page.architectures({"GPT-2": [RUN, seeded(5, 1.01)], "Llama": [RUN]})
     assert section.startswith("## GPT-2's architecture")
