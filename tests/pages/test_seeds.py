@@ -141,7 +141,7 @@ def test_pages_show_results_that_are_there_and_nothing_else(
     (place / "software-distilled.json").write_bytes(alike.read_bytes())
     monkeypatch.setattr(tokens_page, "TOKENS", tmp_path)
     assert (
-        "by the same loss on the 686,080 tokens that its adapter had learnt from by then, is at × 1.000"
+        "686,080 tokens that its adapter had learnt from by then, is at × 1.000"
         in training_page.control_sentence("leroux2025")
     )
     section = training_page.architectures({"GPT-2": [RUN, seeded(5, 1.01)], "Llama": [RUN]})
