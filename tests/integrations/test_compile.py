@@ -19,8 +19,8 @@ from gaincell.integrations.hf.attach import attach
 
 from .families import build, padding_mask, tokens
 
-CASES = (None, True)
-"""Whether lengths are dynamic; None: from the second length on."""
+CASES = {"from the second length on": None, "always": True}
+"""Whether lengths are dynamic."""
 BACKEND = "aot_eager"  # traces forward and backward pass like the default one, and compiles no code
 LENGTHS = (20, 13)
 
@@ -66,23 +66,27 @@ def check_whole_graph(model: PreTrainedModel) -> None:
         torch.compile(model, backend="eager", fullgraph=True)(tokens(1, 8), use_cache=False)
 
 
-@pytest.mark.slow
-def test_logits_gradients_and_refusals_of_a_compiled_model() -> None:
-    program = [sys.executable, "-m", "tests.integrations.test_compile"]
+@pytest.mark.parametrize(
+    "dynamic",
+    [
+        pytest.param("from the second length on", marks=pytest.mark.slow),
+        pytest.param("always", marks=pytest.mark.nightly),
+    ],
+)
+def test_logits_gradients_and_refusals_of_a_compiled_model(dynamic: str) -> None:
+    program = [sys.executable, "-m", "tests.integrations.test_compile", dynamic]
     root = Path(__file__).parents[2]
     result = subprocess.run(program, capture_output=True, text=True, cwd=root)
     assert result.returncode == 0, result.stderr[-2000:]
-    assert result.stdout.split() == ["checked"] * len(CASES)
+    assert result.stdout.split() == ["checked"]
 
 
 if __name__ == "__main__":
-    for dynamic in CASES:
-        torch.compiler.reset()
-        model = attach(build("llama"), load_design("leroux2025").replace(window=16, tile=8))
-        counter = CompileCounterWithBackend(BACKEND)
-        compiled = torch.compile(model, backend=counter, dynamic=dynamic)
-        check_logits_and_gradients(model, compiled)
-        check_compiled(counter)
-        check_refusal(compiled)
-        print("checked")
+    model = attach(build("llama"), load_design("leroux2025").replace(window=16, tile=8))
+    counter = CompileCounterWithBackend(BACKEND)
+    compiled = torch.compile(model, backend=counter, dynamic=CASES[sys.argv[1]])
+    check_logits_and_gradients(model, compiled)
+    check_compiled(counter)
+    check_refusal(compiled)
     check_whole_graph(model)
+    print("checked")
