@@ -322,9 +322,12 @@ def _origin(activity: Activity, chip: Design) -> str:
 
 
 def _of_other_chip(spice: EnergyResult | None, design: Design) -> list[str]:
-    """That SPICE simulated another chip than the one that is asked for."""
+    """That SPICE simulated another chip than the one that is asked for, or one for a model of other layers
+    than this and the paper's, which no circuit depends on.
+    """
     simulated = None if spice is None else spice.provenance.design_hash
-    if simulated in (None, design.hash):
+    layers = (design.layers, load_design("leroux2025").layers)
+    if simulated in (None, *(design.replace(layers=n).hash for n in layers)):
         return []
     return [
         f"the energies of SPICE are of another chip, of hash {simulated}, than the one that is priced, "
