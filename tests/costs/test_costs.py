@@ -77,7 +77,7 @@ def test_a_model_is_the_sum_of_its_heads() -> None:
 
 @pytest.mark.parametrize("name", ["window", "head_dim"])
 def test_energy_and_area_grow_with_sizes(name: str) -> None:
-    points = sweep.SWEEPS[name][2](sweep.Stacked(HEAD))
+    points = sweep.SWEEPS[name][2](HEAD)
     for smaller, larger in pairwise(points):
         assert larger.cost.bottom_up.energy > smaller.cost.bottom_up.energy
         assert larger.cost.area.area > smaller.cost.area.area
@@ -385,7 +385,7 @@ def test_signed_queries_take_a_second_phase() -> None:
 
 
 def test_sequences_that_share_circuits_raise_the_throughput() -> None:
-    points = sweep.batches(sweep.Stacked(HEAD))
+    points = sweep.batches(HEAD)
     assert points[1].throughput > 1.5 * points[0].throughput
     assert points[0].throughput == pytest.approx(1 / HEAD.latency)
     assert points[0].cost.bottom_up.energy == pytest.approx(of_head(HEAD).bottom_up.energy)
@@ -415,16 +415,16 @@ def test_sensitivity_names_what_matters_and_its_direction() -> None:
 @pytest.mark.parametrize("name", list_designs())
 def test_every_chip_can_be_supposed_beyond_the_ranges_of_its_file(name: str) -> None:
     design = load_design(name)
-    chip = sweep.Stacked(assumed_head(design, TECHNOLOGY))
+    head = assumed_head(design, TECHNOLOGY)
     for title, _, points in sweep.SWEEPS.values():
-        assert points(chip), title
+        assert points(head), title
     narrow = {
         key: replace(design.provenance[key], range=(number, number))
         for key in ("unstated_latency", "layer_latency")
         if (number := getattr(design, key)) is not None
     }
     stated = replace(design, provenance={**design.provenance, **narrow})
-    assert of_head(replace(chip.head, design=stated)).bottom_up == of_head(chip.head).bottom_up
+    assert of_head(replace(head, design=stated)).bottom_up == of_head(head).bottom_up
 
 
 def test_changes_are_those_of_the_chip_that_is_shown() -> None:
@@ -433,11 +433,15 @@ def test_changes_are_those_of_the_chip_that_is_shown() -> None:
     head = replace(HEAD, design=DESIGN.replace(retention_time=1e-4))
     start = of_head(head, policy, 4).bottom_up
     for name, own in {"window": 1024, "head_dim": 64, "retention_time": 1e-4, "batch": 1}.items():
-        points = sweep.SWEEPS[name][2](sweep.Stacked(head, policy, 4))
+        points = sweep.SWEEPS[name][2](head, refresh=policy, layers=4)
         (found,) = (point.cost.bottom_up for point in points if point.at == own)
         assert found.area == pytest.approx(start.area), name
         if name != "retention_time":  # which has a policy of its own
             assert found.energy == pytest.approx(start.energy), name
+            assert found.latency == pytest.approx(start.latency), name
+    often = Refresh("copy", every_tokens=20)
+    assert [point.at for point in sweep.windows(HEAD, refresh=often)] == [64, 128, 256, 512, 1024, 2048, 4096]
+    assert [point.at for point in sweep.batches(head, refresh=policy)] == [1, 2, 4]
     changes = {(c.parameter, c.factor > 1): c for c in sensitivity(head, refresh=policy, layers=4)}
     supply = TECHNOLOGY.supply * 1.2
     moved = of_head(replace(head, technology=TECHNOLOGY.replace(supply=supply)), policy, 4).bottom_up

@@ -602,7 +602,13 @@ def test_checkpoints_rotate_and_bad_ones_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("known", "wanted", "said"),
     [
-        ({"a": {"b": 1}}, {"a": {"b": 1, "later": None}, "also": False, "rates": {}}, None),
+        ({"a": {"b": 1}}, {"a": {"b": 1, "later": None}, "also": False}, None),
+        ({"a": [1]}, {"a": [1], "shape": []}, " (shape is not there, [] here)"),
+        (
+            {"config": {"n": 1}},
+            {"config": {"n": 1, "tied": False}},
+            " (config.tied is not there, False here)",
+        ),
         ({"a": 1, "gone": None}, {"a": 1}, None),
         ({"a": {"b": 1}}, {"a": {"b": 1, "later": 2.0}}, " (a.later is not there, 2.0 here)"),
         ({"a": 1, "gone": True}, {"a": 1}, " (gone = True there, is not here)"),

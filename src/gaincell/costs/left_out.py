@@ -39,7 +39,11 @@ def of_chip(design: Design, divides: bool = False, balances: bool = False) -> li
         (normalised, "dot products", "the normalising column: its cells, writes, readout and counters"),
         (normalised or divides, "digital", "the time of the divisions"),
         (
-            any(SUBTRACTED in (one.note or "") for key, one in design.provenance.items() if "cell." in key),
+            any(
+                SUBTRACTED in (design.provenance[key].note or "")
+                for key in (f"cell.{number}" for number in design.cell.numbers)
+                if key in design.provenance
+            ),
             "dot products",
             "what the reference column takes away, and that column: energies are of net currents",
         ),

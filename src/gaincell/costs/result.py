@@ -115,7 +115,7 @@ def answer(
         retention_times=_retention_times(),
         why=motivation.motivation(mean, motivation.cache_cost(size, others, context or size.tokens)),
         sensitivity=tuple(sensitivity(head, refresh=refresh, layers=layers)),
-        sweeps=_sweeps(sweep.Stacked(head, refresh, layers)),
+        sweeps=_sweeps(head, refresh, layers),
         left_out=tuple(left_out(head.design, refresh, head.divisions > 0, head.balanced_rows > 0)),
         notes=(*_notes(mean, chip, used, arrays, rtl), *_of_other_chip(spice, design)),
         provenance=provenance.made(
@@ -240,11 +240,11 @@ def _retention_times() -> dict[str, Value]:
     return {name: Value(tau, "s", "cited", f"gaincell design show {name}") for name, tau in found.items()}  # type: ignore[arg-type]
 
 
-def _sweeps(chip: sweep.Stacked) -> dict[str, results.CostSweep]:
+def _sweeps(head: Head, refresh: Refresh | None, layers: int) -> dict[str, results.CostSweep]:
     """Every sweep as columns of numbers."""
     found = {}
     for name, (title, unit, run) in sweep.SWEEPS.items():
-        points = run(chip)
+        points = run(head, refresh=refresh, layers=layers)
         costs = [point.cost for point in points]
         found[name] = results.CostSweep(
             title=title,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.costs import retention
@@ -15,14 +15,6 @@ WINDOWS = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 HEAD_DIMS = (16, 32, 64, 96, 128, 192, 256)
 RETENTIONS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 BATCHES = (1, 2, 4, 8, 16)
-
-
-class Stacked(NamedTuple):
-    """A head with its refresh policy and how many layers of its cells are stacked: arguments of `of_head`."""
-
-    head: Head
-    refresh: Refresh | None = None
-    layers: int = 1
 
 
 @dataclass(frozen=True)
@@ -39,62 +31,69 @@ class Point:
     throughput: float
 
 
-def windows(chip: Stacked, sizes: Sequence[int] = WINDOWS) -> list[Point]:
+def windows(
+    head: Head, sizes: Sequence[int] = WINDOWS, *, refresh: Refresh | None = None, layers: int = 1
+) -> list[Point]:
     """A full ring of other sizes, in columns; sizes that sub-tiles do not divide are left out, and those that
     the refresh policy leaves no time for.
     """
-    points, head = [], chip.head
+    points = []
     for size in (size for size in sizes if size % head.tile == 0):
         activity = replace(head.activity, valid_columns=float(size))
         moved = replace(head, design=head.design.supposed(window=size), activity=activity, context=None)
-        every = chip.refresh.every_seconds if chip.refresh else None
-        if every is None or moved.columns * moved.slot < every:
-            points.append(_point(size, chip._replace(head=moved)))
+        if moved.columns * moved.slot < _interval(refresh, moved):
+            points.append(_point(size, moved, refresh, layers))
     return points
 
 
-def head_dims(chip: Stacked) -> list[Point]:
+def head_dims(head: Head, *, refresh: Refresh | None = None, layers: int = 1) -> list[Point]:
     """Other head dimensions."""
-    return [_point(size, chip._replace(head=replace(chip.head, head_dim=size))) for size in HEAD_DIMS]
+    return [_point(size, replace(head, head_dim=size), refresh, layers) for size in HEAD_DIMS]
 
 
-def retentions(chip: Stacked, times: Sequence[float] = RETENTIONS) -> list[Point]:
+def retentions(
+    head: Head, times: Sequence[float] = RETENTIONS, *, refresh: Refresh | None = None, layers: int = 1
+) -> list[Point]:
     """Other retention times, s: columns are refreshed before they drift by half a level, where a token has to
     be held longer than that, whatever the policy. Where a refresh would take longer than its interval there
     is no point.
     """
     points = []
     for time in times:
-        moved = replace(chip.head, design=chip.head.design.supposed(retention_time=time))
+        moved = replace(head, design=head.design.supposed(retention_time=time))
         every = retention.refresh_interval(moved)
         if every is not None and moved.columns * moved.slot >= every:
             continue
         policy = Refresh("copy", every_seconds=every) if retention.needs_refresh(moved) else None
-        points.append(_point(time, chip._replace(head=moved, refresh=policy)))
+        points.append(_point(time, moved, policy, layers))
     return points
 
 
-def batches(chip: Stacked) -> list[Point]:
+def batches(head: Head, *, refresh: Refresh | None = None, layers: int = 1) -> list[Point]:
     """Sequences that take turns on the same circuits, each with cells of its own.
 
     The cells multiply, the periphery does not; the throughput grows until the busiest circuit is never idle,
-    from then on a sequence waits: latency = sequences / throughput. The time between two tokens of a sequence
-    grows as much, and with it decay and, shared by the tokens of all, leakage.
+    from then on a sequence waits: latency = sequences / throughput, and what refreshes take. The time between
+    two tokens of a sequence grows as much, and with it decay and, shared by the tokens of all, leakage.
+    Batches whose columns cannot all be refreshed in time are left out.
     """
-    points, head = [], chip.head
+    points = []
     for size in BATCHES:
         throughput = _throughput(head, size)
         latency = size / throughput
         period = head.design.token_period * latency / head.latency
         moved = replace(head, design=head.design.supposed(token_period=period), streams=size)
-        point = _point(size, chip._replace(head=moved))
+        if size * moved.columns * moved.slot >= _interval(refresh, moved):
+            continue
+        point = _point(size, moved, refresh, layers)
+        latency += point.cost.bottom_up.latency - head.latency
         area = point.cost.area.area + (size - 1) * point.cost.area.parts["cells"].area
         at = replace(point.cost, bottom_up=replace(point.cost.bottom_up, area=area, latency=latency))
         points.append(replace(point, cost=at, throughput=throughput))
     return points
 
 
-SWEEPS: dict[str, tuple[str, str, Callable[[Stacked], list[Point]]]] = {
+SWEEPS: dict[str, tuple[str, str, Callable[..., list[Point]]]] = {
     "window": ("columns of a head", "1", windows),
     "head_dim": ("head dimension", "1", head_dims),
     "retention_time": ("retention time", "s", retentions),
@@ -103,10 +102,19 @@ SWEEPS: dict[str, tuple[str, str, Callable[[Stacked], list[Point]]]] = {
 """Name -> title, unit, function."""
 
 
-def _point(at: float, chip: Stacked) -> Point:
-    cost = of_head(*chip)
+def _interval(refresh: Refresh | None, head: Head) -> float:
+    """Time between two refreshes of a policy, s."""
+    if refresh is None or refresh.kind == "none":
+        return math.inf
+    if refresh.every_seconds is not None:
+        return refresh.every_seconds
+    return math.inf if refresh.every_tokens is None else refresh.every_tokens * head.design.token_period
+
+
+def _point(at: float, head: Head, refresh: Refresh | None, layers: int) -> Point:
+    cost = of_head(head, refresh, layers)
     refreshed = cost.bottom_up.parts[REFRESH].energy if REFRESH in cost.bottom_up.parts else 0.0
-    return Point(float(at), cost, refreshed / cost.bottom_up.energy, _throughput(chip.head, 1))
+    return Point(float(at), cost, refreshed / cost.bottom_up.energy, _throughput(head, 1))
 
 
 def _throughput(head: Head, streams: int) -> float:

@@ -298,6 +298,8 @@ class RecipeRun(RecipeModels):
         """Which of the stages were chosen on text that they are evaluated on, too."""
         patient = (s for s in self.recipe.stages if s.task == "train" and s.training.patience)
         chosen = [stage.name for stage in patient if stage.name in found]
+        if isinstance(self.recipe.model, ModelRecipe) and self.recipe.model.training.patience:
+            chosen.insert(0, "the pretrained model")
         first = f"the first {self.recipe.watched_tokens:,} tokens of this text"
         return f"; the best weights of {', '.join(chosen)} were chosen on {first}" if chosen else ""
 

@@ -165,28 +165,38 @@ def restore(
     return progress
 
 
+OPEN = ("config", "files", "skip_documents")
+"""Tables of a user's own names, which are compared as they are."""
 ABSENT = object()
 """In place of an entry that an identity lacks."""
 
 
 def same(known: Any, wanted: Any) -> bool:
     """Whether two identities are one. An entry that only one of them has counts where it asks for something:
-    a setting that came later is none, false or empty where it is not used.
+    a setting that came later is none or false where it is not used.
     """
+    return _differing(known, wanted) is None
+
+
+def _differing(known: Any, wanted: Any, *, exact: bool = False) -> str | None:
+    """The first key in which two tables differ, "" for other things that do; None: they are the same."""
     if isinstance(known, dict) and isinstance(wanted, dict):
-        return all(same(known.get(key, ABSENT), wanted.get(key, ABSENT)) for key in {**known, **wanted})
-    if known is ABSENT or wanted is ABSENT:
-        return not (wanted if known is ABSENT else known)
-    return bool(known == wanted)
+        for key in {**wanted, **known}:
+            there, here = (table.get(key, ABSENT) for table in (known, wanted))
+            if _differing(there, here, exact=exact or key in OPEN) is not None:
+                return str(key)
+        return None
+    if (known is ABSENT or wanted is ABSENT) and not exact:
+        return None if (wanted if known is ABSENT else known) in (None, False) else ""
+    return None if known is wanted or known == wanted else ""
 
 
-def difference(known: Any, wanted: Any, where: str = "") -> str:
+def difference(known: Any, wanted: Any, where: str = "", *, exact: bool = False) -> str:
     """The first entry in which two identities differ, in words."""
-    if isinstance(known, dict) and isinstance(wanted, dict):
-        both = {**wanted, **known}
-        key = next(k for k in both if not same(known.get(k, ABSENT), wanted.get(k, ABSENT)))
-        where = f"{where}.{key}".lstrip(".")
-        return difference(known.get(key, ABSENT), wanted.get(key, ABSENT), where)
+    key = _differing(known, wanted, exact=exact)
+    if key:
+        there, here = (table.get(key, ABSENT) for table in (known, wanted))
+        return difference(there, here, f"{where}.{key}".lstrip("."), exact=exact or key in OPEN)
     there, here = ("is not" if x is ABSENT else f"= {x!r}" for x in (known, wanted))
     return f" ({where} {there} there, {here.removeprefix('= ')} here)" if where else ""
 
