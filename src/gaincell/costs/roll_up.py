@@ -103,14 +103,19 @@ class HeadCost:
         return "the activity differs from that of the paper, which states none"
 
 
+def interval_of(refresh: Refresh | None, head: Head) -> Second | None:
+    """Time between two refreshes of a policy; None: there are none."""
+    if refresh is None or refresh.every_tokens is None:
+        return None if refresh is None else refresh.every_seconds
+    return refresh.every_tokens * head.design.token_period
+
+
 def of_head(head: Head, refresh: Refresh | None = None, layers: int = 1) -> HeadCost:
     """All of one query head.  refresh: policy; by default none.  layers: of cells, stacked in 3D.
 
     Raises InputError: a refresh takes longer than the time between two.
     """
-    interval = None if refresh is None else refresh.every_seconds
-    if refresh is not None and refresh.every_tokens is not None:
-        interval = refresh.every_tokens * head.design.token_period
+    interval = interval_of(refresh, head)
     head = replace(head, refresh_every=interval)
     stated, area = cited(head), head_area(head, layers)
     blocks = {

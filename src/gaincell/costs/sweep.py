@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.costs import retention
 from gaincell.costs.head import Head
-from gaincell.costs.roll_up import REFRESH, HeadCost, of_head
+from gaincell.costs.roll_up import REFRESH, HeadCost, interval_of, of_head
 
 WINDOWS = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 HEAD_DIMS = (16, 32, 64, 96, 128, 192, 256)
@@ -41,7 +40,7 @@ def windows(
     for size in (size for size in sizes if size % head.tile == 0):
         activity = replace(head.activity, valid_columns=float(size))
         moved = replace(head, design=head.design.supposed(window=size), activity=activity, context=None)
-        if moved.columns * moved.slot < _interval(refresh, moved):
+        if _can_refresh(moved, refresh):
             points.append(_point(size, moved, refresh, layers))
     return points
 
@@ -83,7 +82,7 @@ def batches(head: Head, *, refresh: Refresh | None = None, layers: int = 1) -> l
         latency = size / throughput
         period = head.design.token_period * latency / head.latency
         moved = replace(head, design=head.design.supposed(token_period=period), streams=size)
-        if size * moved.columns * moved.slot >= _interval(refresh, moved):
+        if not _can_refresh(moved, refresh):
             continue
         point = _point(size, moved, refresh, layers)
         latency += point.cost.bottom_up.latency - head.latency
@@ -102,13 +101,10 @@ SWEEPS: dict[str, tuple[str, str, Callable[..., list[Point]]]] = {
 """Name -> title, unit, function."""
 
 
-def _interval(refresh: Refresh | None, head: Head) -> float:
-    """Time between two refreshes of a policy, s."""
-    if refresh is None or refresh.kind == "none":
-        return math.inf
-    if refresh.every_seconds is not None:
-        return refresh.every_seconds
-    return math.inf if refresh.every_tokens is None else refresh.every_tokens * head.design.token_period
+def _can_refresh(head: Head, refresh: Refresh | None) -> bool:
+    """Whether a policy leaves time to rewrite the columns of all sequences."""
+    every = interval_of(refresh, head)
+    return every is None or head.streams * head.columns * head.slot < every
 
 
 def _point(at: float, head: Head, refresh: Refresh | None, layers: int) -> Point:

@@ -226,7 +226,7 @@ class RecipeRun(RecipeModels):
         return replace(told, training_tokens=tokens, step_time=shares or None, curve=self._curve(stage))
 
     def _tokens_before(self, stage: StageRecipe) -> int:
-        """That what a stage starts from was trained on."""
+        """Tokens that what a stage starts from was trained on."""
         if stage.start in ROOTS:
             return self.tokens_before if stage.start == "adapter" else 0
         record = self.folder.record(stage.start)

@@ -279,7 +279,7 @@ def set_design(model: AnyModel, design: Design | str | os.PathLike[str]) -> AnyM
         >>> model = gaincell.set_design(model, "leroux2025")
 
     Raises:
-        ModelError: the model is not attached.
+        ModelError: the model is not attached, or has paired or balanced rows and queries would have a sign.
         DesignError: there is no such design, or its file is not acceptable.
     """
     attached_model(model)
