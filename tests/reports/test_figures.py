@@ -200,6 +200,7 @@ FIGURES: dict[str, Draw] = {
     **{
         f"training-{p.stem}": _of(f"training/{p.stem}", training.curves)
         for p in sorted((RESULTS / "training").glob("*.json"))
+        if (ROOT / f"docs/figures/training-{p.stem}.png").exists()
     },
     **{
         f"training-tokens-{chip.name}": partial(_tokens, chip.name)
