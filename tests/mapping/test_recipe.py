@@ -975,6 +975,7 @@ BAD = [
     ('task = "adapt"', 'task = "nothing"\nmethod = "published"', "method has no effect with task"),
     ('task = "adapt"', 'task = "adapt"\nmethod = "guess"', "allowed: closed-form or published"),
     ('"software"\nattention', '"software"\nneutral = true\nattention', "neutral has no effect with task"),
+    ("vocabulary = 300\n", "vocabulary = 300\nsharded = true\n", "a model that is made is not sharded"),
     ("vocabulary = 300\n", 'vocabulary = 300\narchitecture = "bert"\n', "allowed: llama or gpt2"),
     ("learning_rate = 1e-3", 'decayed = "norms"', "decayed = 'norms'; allowed: matrices-and-scales or all"),
     ('design = "DESIGN"', "design = { noise = 3, name = 'DESIGN' }", "noise = 3; allowed: a table"),

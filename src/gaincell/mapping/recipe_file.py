@@ -159,7 +159,11 @@ def _model(raw: Any, common: Mapping[str, Any], name: str) -> str | ModelRecipe:
         checks.check_model(raw, f"model = {raw!r}")
         return raw
     own = {key: entry for key, entry in raw.items() if key not in TRAINING.model_fields}
-    return ModelRecipe(**own, training=_training(raw, common, f"{name} [model]"))
+    where = f"{name} [model]"
+    training = _training(raw, common, where)
+    if training.sharded:
+        raise InputError(f"{where}: a model that is made is not sharded; say sharded = false there")
+    return ModelRecipe(**own, training=training)
 
 
 def _pretraining_seed(recipe: Recipe, model: ModelRecipe) -> int:

@@ -97,7 +97,7 @@ def pretrain(
         evaluate=evaluate,
     )
     if processes.is_main_process:
-        with TemporaryDirectory(dir=out) as made:
+        with TemporaryDirectory(prefix="gaincell-") as made:
             model.to("cpu", torch.bfloat16).save_pretrained(made)
             _copy(Path(made), out)
         disk.remove(checkpoint)
