@@ -272,6 +272,24 @@ def test_a_chip_changed_between_tokens() -> None:
     assert torch.allclose(left(5e-3), before, atol=1e-9)
 
 
+def test_ages_are_of_the_clock_whatever_the_slider_did() -> None:
+    pair = small()
+    designed = Chip.of(pair.design)
+    generation = written(pair, designed)
+    for tau in (1e-3, 5e-2):
+        chip = replace(designed, retention_time=tau)
+        generation.tokens += 1
+        generation.turn(chip)
+    found = picture(generation, 0, 0)
+    assert found is not None
+    header, parts = unpacked(found)
+    held, period = header["held"], pair.design.token_period
+    assert np.allclose(np.sort(parts["ages"])[-held:], period * np.arange(held), rtol=1e-3)
+    ring = generation.ring.rings[0].held()[0][0, 0][0]
+    left = np.exp(-parts["decayed"][0] / header["retention_time"])
+    assert np.abs(parts["keys"][0] / 127 * header["reach"] - ring.numpy() * left).max() < 0.45 / 127
+
+
 def test_an_ideal_chip_can_be_made_to_leak() -> None:
     pair = small(retention_time=None)
     designed = Chip.of(pair.design)
@@ -319,12 +337,17 @@ def test_a_prompt_longer_than_learned_positions() -> None:
     assert stub.prompt[-1] == 3 * positions - 1
     assert said is not None
     assert f"the last {len(stub.prompt)} are read" in said
+    stub.request, stub.prompt = Request("x", positions, 0.0, 0), list(range(10))
+    assert stub._fitted()[0] == positions - 10
+    assert len(stub.prompt) == 10
 
 
 def test_settings_are_checked(pair: Pair) -> None:
     good = {"retention_time": 5e-3, "mismatch": 0.0, "noise": 0.0, "idle": 0.0}
     assert Chip.read(good, pair.design) == Chip.of(pair.design)
     assert Chip.of(pair.design).on(pair.design) is pair.design
+    varied = pair.design.replace(mismatch=replace(pair.design.mismatch, current_offset_std=0.4))
+    assert Chip.read(good | {"mismatch": 0.4, "noise": 0.1}, varied).mismatch == 0.4
     for wrong in (
         None,
         [],

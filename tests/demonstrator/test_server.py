@@ -158,6 +158,44 @@ def test_half_open_connections_end(pair: Pair, monkeypatch: pytest.MonkeyPatch, 
             assert answer == b"" if b"\r\n\r\n" not in sent else b"408" in answer
 
 
+def test_a_request_that_is_cut_off_is_no_failure(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    with running(pair) as client:
+        host, port = client.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            head = (
+                f"POST {client.page()}/text HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            )
+            connection.sendall(f"{head}Content-Length: 99\r\n\r\n{{".encode())
+            time.sleep(0.2)
+        time.sleep(0.2)
+    assert not caplog.records
+
+
+@pytest.mark.slow
+def test_a_server_ends_while_a_long_turn_is_under_way(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def long(*_: Any) -> Any:
+        time.sleep(3)
+        return []
+
+    with ThreadPoolExecutor(3) as pool:
+        with running(pair) as client:
+            page = client.page()
+            client.ask("POST", f"{page}/text", TEXT)
+            client.until(page, "done")
+            monkeypatch.setattr(sessions.Generation, "turn", long)
+            client.ask("POST", f"{page}/text", TEXT)
+            waiting = [
+                pool.submit(client.ask, "GET", f"{page}/arrays?run=1&after=0&layer=0&head=0"),
+                pool.submit(client.ask, "POST", f"{page}/text", TEXT),
+                pool.submit(client.ask, "DELETE", f"{page}/text"),
+            ]
+            time.sleep(0.3)
+        assert {answer.result()[0] for answer in waiting} <= {204, 404}
+    assert not caplog.records
+
+
 GET, REST, STRANGER = (
     f"{line} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n".encode()
     for line, host, length in (
@@ -293,6 +331,8 @@ def test_addresses() -> None:
             listen("127.0.0.1", port)
     with pytest.raises(InputError, match="no address of this machine"):
         listen("not an address", 0)
+    with pytest.raises(InputError, match="no address of this machine"):
+        listen("192.168..5", 0)
 
 
 def test_command_refuses() -> None:

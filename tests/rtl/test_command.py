@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.rtl.heads import AMARANTH, needs
 
 from gaincell.chips.design_file import load_design
 from gaincell.cli import main
-from gaincell.costs.floorplan import blocks_of, head_plan
+from gaincell.costs.floorplan import blocks_of, head_plan, tile_plan
 from gaincell.costs.head import assumed_head
 from gaincell.costs.technology import load_technology
 from gaincell.results import parse
@@ -117,6 +118,34 @@ def test_without_programs_the_rest_is_done_and_the_packages_are_named(
     assert "testbench" not in (out / "README.md").read_text()
 
 
+@pytest.mark.slow
+def test_a_checker_that_is_killed_fails_and_the_rest_is_written(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs("yosys", "z3")
+    killed = tmp_path / "bin" / "yosys-smtbmc"
+    killed.parent.mkdir()
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setenv("PATH", str(killed.parent), prepend=":")
+    out = tmp_path / "out"
+    assert call(small, "--out", out, "--verify", "--tokens", 5, "--head-dim", 4) == 1
+    assert "properties: yosys-smtbmc failed (-9): it said nothing; was it killed" in capsys.readouterr().out
+    checks = {one["name"]: one for one in result_of(out)["checks"]}
+    assert checks["properties"]["broken"]
+    assert checks["gates"]["different"]["value"] == 0
+    assert (out / "verilog" / "gaincell_head.v").exists()
+
+
+def test_few_tokens_do_not_go_around_a_ring(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    out = tmp_path / "out"
+    assert call(small, "--out", out, "--verify", "--tokens", 4, "--head-dim", 2) == 0
+    assert "4 tokens do not go around a sub-tile of 4 columns; give 5 or more" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("installed", [True, False])
 def test_a_library_that_is_not_there_is_refused_before_any_simulation(
     installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -191,15 +220,25 @@ def test_refusals(
 
 def test_the_floorplan_is_that_of_the_costs() -> None:
     p, t = Parameters(load_design("leroux2025")), load_technology("28nm")
-    text, plan = layout.floorplan(p, t), head_plan(blocks_of(assumed_head(p.design, t)))
+    blocks = blocks_of(assumed_head(p.design, t))
+    text, plan, tile = layout.floorplan(p, t), head_plan(blocks), tile_plan(blocks)
     x, y = re.search(r"DIEAREA \( 0 0 \) \( (\d+) (\d+) \)", text).groups()  # type: ignore[union-attr]
     assert (int(x), int(y)) == (round(plan.w * 1e9), round(plan.h * 1e9))
     digital = [r for r in plan.rectangles if r.kind == "digital"]
     regions = re.findall(r"^- (\w+) \( (\d+) (\d+) \) \( (\d+) (\d+) \) ;$", text, re.MULTILINE)
-    assert {name.replace("_", " ") for name, *_ in regions} == {r.name for r in digital}
+    (counters,) = (r for r in tile.rectangles if r.kind == "digital")
+    digital += [replace(counters, name=f"counters {n}") for n in range(p.tiles)]
+    assert [name.replace("_", " ") for name, *_ in regions] == [r.name for r in digital]
     areas = {name: (int(b) - int(a)) * (int(d) - int(c)) * 1e-18 for name, a, c, b, d in regions}
     for r in digital:
         assert areas[r.name.replace(" ", "_")] == pytest.approx(r.w * r.h, rel=1e-3)
+    blocked = re.findall(r"^- PLACEMENT RECT \( (\d+) (\d+) \) \( (\d+) (\d+) \) ;$", text, re.MULTILINE)
+    assert len(blocked) == p.tiles * (len(tile.rectangles) - 1)
+    for a, c, b, d in (map(int, corners) for corners in blocked):
+        assert not any(
+            int(left) < b and a < int(right) and int(low) < d and c < int(high)
+            for _, left, low, right, high in regions
+        )
 
 
 def test_the_constraints_name_every_input_once() -> None:

@@ -27,7 +27,7 @@ from amaranth.sim import Simulator
 from gaincell.rtl import fixed_point
 from gaincell.rtl.blocks import AdderTree, Block, InputScaler, PulseCounter, WriteAddressController
 from gaincell.rtl.equivalence import compare
-from gaincell.rtl.fixed_point import Stage, query_stage, storage_stage
+from gaincell.rtl.fixed_point import Stage, output_stage, query_stage, storage_stage
 from gaincell.rtl.parameters import Parameters
 from gaincell.rtl.simulation import Comparison, Stimulus, random_scales, random_words, simulate
 
@@ -184,6 +184,16 @@ def test_a_zero_key_at_the_offset_is_code_4() -> None:
         assert codes_of(parameters, storage_stage(parameters, "k", gain, 0.45), [0], True) == [4]
 
 
+@pytest.mark.parametrize(("tiles", "levels", "gain"), [(33, 16, 1.9375), (17, 16, 1.8805), (5, 4, 1.598)])
+def test_the_gain_of_the_output_is_rounded_and_not_cut(tiles: int, levels: int, gain: float) -> None:
+    converters = {"counter_levels": levels, "query_levels": levels, "t_pulse_max": (levels - 1) * 1e-9}
+    p = Parameters(PAPER.replace(tile=2, window=2 * tiles, **converters))
+    stage = output_stage(p, gain, 0.0)
+    assert 0 < stage.gain < 2**p.sum_bits
+    made = stage.gain * (levels - 1) * 2.0 ** (stage.exponent - p.sum_bits + 1)
+    assert made == pytest.approx(gain, rel=2.0 ** (2 - p.sum_bits))
+
+
 def test_words_of_more_bits_come_closer_to_the_stage_as_it_is_defined() -> None:
     signals = torch.linspace(-0.5, 1.5, 4001, dtype=torch.float64)
     gain, offset = 0.83, 0.11
@@ -268,7 +278,10 @@ Change = Callable[[], object]
             "query_levels = 8 does not fit a longest pulse of 15",
         ),
         (lambda: Parameters(PAPER.replace(unstated_latency=15.5e-9)), "'key write' .* whole ones"),
-        (lambda: Parameters(PAPER.replace(unstated_latency=1e-9)), "a write needs 2 or more"),
+        (
+            lambda: Parameters(PAPER.replace(unstated_latency=2e-9)),
+            "the key write 2 clock periods; it needs 3",
+        ),
         (
             lambda: Parameters(PAPER.replace(query_levels=2, counter_levels=2, t_pulse_max=1e-9)),
             "t_pulse_max gives the value write 1 clock periods",

@@ -12,8 +12,9 @@ from tests.rtl.heads import AMARANTH, needs
 from gaincell.arrays import digital
 from gaincell.chips.design_file import load_design
 from gaincell.circuits.pwm import Drivers
+from gaincell.costs.activity import Activity
 from gaincell.costs.digital import circuits
-from gaincell.costs.head import assumed_head
+from gaincell.costs.head import Head, assumed_head
 from gaincell.costs.technology import load_technology
 from gaincell.errors import InputError, SimulationError
 
@@ -188,7 +189,12 @@ def test_energy_is_what_switches_times_the_technology(
     assert 0 < counter.clocked < counter.all_clocked
     double = energies(switching, tokens, t.replace(gate_switching=2 * t.gate_switching))
     assert double["pulse_counter"].gates == pytest.approx(2 * found["pulse_counter"].gates)
-    more = {one.name: one.energy for one in hypotheses(PARAMETERS, synthesis, found, t)}
+    activity = Activity.assumed(PARAMETERS.design).mean()
+    few, all_columns = (Head(PARAMETERS.design, t, activity, 4, 2, columns) for columns in (4, 12))
+    more = {one.name: one.energy for one in hypotheses(PARAMETERS, synthesis, found, few)}
+    full = {one.name: one.energy for one in hypotheses(PARAMETERS, synthesis, found, all_columns)}
+    assert more["routing"] < full["routing"]
+    assert more["clock tree"] == full["clock tree"]
     flip_flops = sum(one.all_clocked - one.clocked for one in switching.values())
     assert more["clock not gated"] == pytest.approx(flip_flops * t.switched(t.flip_flop_clock) / tokens)
     assert all(energy > 0 for energy in more.values())

@@ -24,6 +24,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as Call
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -157,6 +158,8 @@ async def _json(call: Call) -> Any:
                 body += chunk
                 if len(body) > LARGEST_BODY:
                     raise Refused(413, f"the request is too large; allowed: {LARGEST_BODY:,} bytes")
+    except ClientDisconnect:
+        raise Refused(400, "the request was cut off") from None
     except TimeoutError:
         raise Refused(408, f"the request did not come within {REQUEST:g} s") from None
     try:

@@ -46,8 +46,10 @@ def picture(generation: Generation, layer: int, head: int) -> bytes | None:
     trace = replayed(generation.pair.layers[layer], generation.ring, snapshot, generation.pair.own_windows)
     kv = head // (trace.scores.shape[1] // trace.key.shape[1])
     design, reach = trace.design, voltage_reach(trace.design)
-    ages = snapshot.time - generation.ring.tokens.write_times[0]
-    ages = torch.where(trace.valid[0], ages, 0.0)
+    ages, decayed = (
+        torch.where(trace.valid[0], snapshot.time - written[0], 0.0).clamp(min=0.0)
+        for written in (generation.written_at, generation.ring.tokens.write_times)
+    )
     parts = {
         "keys": _byte(trace.key[0, kv] / reach),
         "values": _byte(trace.value[0, kv] / reach),
@@ -56,7 +58,8 @@ def picture(generation: Generation, layer: int, head: int) -> bytes | None:
         "pulses": trace.pulses[0, head],
         "tiles": trace.tile_output[0, head],
         "output": trace.output[0, head],
-        "ages": ages.clamp(min=0.0),
+        "ages": ages,
+        "decayed": decayed,  # as if at the present retention time
     }
     head_dim = generation.pair.layers[layer].head_dim
     return _packed(

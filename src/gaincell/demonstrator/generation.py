@@ -72,6 +72,7 @@ class Generation:
         self.design = pair.design
         pair.use(self.design)
         self.ring = RingCache(pair.hardware)
+        self.written_at = self._known = torch.zeros(1, self.design.window, dtype=torch.float64)
         self.software = SoftwareText(pair.software, self.design.window, pair.own_windows)
         self.texts: tuple[list[int], list[int]] = (list(self.prompt), list(self.prompt))
         self.snapshot: Snapshot | None = None
@@ -104,6 +105,7 @@ class Generation:
             piece = torch.tensor([self.prompt[self.read : min(self.read + PIECE, len(self.prompt) - 1)]])
             self.pair.hardware(input_ids=piece, **self.ring.argument, logits_to_keep=1)
             self.software.read(piece)
+            self.note_writes()
             self.read += piece.shape[1]
             return [*before, {"kind": "reading", "done": self.read, "of": len(self.prompt)}]
         self.read = len(self.prompt)
@@ -117,6 +119,7 @@ class Generation:
         started = time.perf_counter()
         hardware = self.pair.hardware(input_ids=torch.tensor([[last[0]]]), **self.ring.argument).logits[0, -1]
         between = time.perf_counter()
+        self.note_writes()
         software = self.software.write(own=last[1], reading=last[0])
         self._seconds.append((between - started, time.perf_counter() - between))
         layers = [dict(one) for one in self.pair.observed]
@@ -161,19 +164,29 @@ class Generation:
         before, design = self.design.tau, chip.on(self.pair.design)
         if design.tau is None and before is not None:
             design = design.replace(retention_time=NO_DECAY)
-        if design.tau is not None and design.tau != before:
+        tokens, now = self.ring.tokens, self.ring.now
+        if design.tau is not None and design.tau != before and len(tokens.write_times):
             stretched = design.tau / (before or NO_DECAY)
-            tokens, now = self.ring.tokens, self.ring.now
             tokens.write_times = now - (now - tokens.write_times) * stretched
+            self._known = tokens.write_times.clone()
         self.design, self._chip = design, chip
         self.pair.use(design)
+
+    def note_writes(self) -> None:
+        """Keep `written_at`, when each column was written, s [1, M].
+
+        What the ring holds moves with the retention time: when it would have been written to have decayed so.
+        """
+        held = self.ring.tokens.write_times
+        self.written_at = torch.where(held != self._known, held, self.written_at)
+        self._known = held.clone()
 
     def _fitted(self) -> tuple[int, str | None]:
         """Tokens to write, and what was cut off for a model with learned positions; cuts the prompt."""
         tokens, positions = self.request.tokens, self.pair.positions
         if positions is None or len(self.prompt) + tokens <= positions:
             return tokens, None
-        tokens = min(tokens, positions // 2)
+        tokens = min(tokens, max(positions // 2, positions - len(self.prompt)))
         kept = min(len(self.prompt), positions - tokens)
         said = (
             f"the model has learned positions for {positions} tokens: of {len(self.prompt)} tokens of the "

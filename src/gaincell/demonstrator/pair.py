@@ -110,5 +110,6 @@ class Pair:
         if self.activity is None or columns < 1:
             return None
         process = load_technology(TECHNOLOGY)
-        head = roll_up.mean_head(self.size, self.design, process, self.activity, columns)
+        seen = self.size.seen(columns)
+        head = roll_up.mean_head(self.size, self.design, process, self.activity, seen)
         return head.bottom_up.energy * self.size.layers * self.size.heads

@@ -35,6 +35,7 @@ SWEEP: Second = 1.0
 """Time between two looks for pages that are gone."""
 MOST_RESTS = 100
 """Pauses that wait for the next token."""
+CLOSED = "this page was closed"
 
 log = logging.getLogger("gaincell.serve")
 Found = TypeVar("Found")
@@ -65,7 +66,8 @@ class Session:
         self.last_seen = time.monotonic()
         self._pair, self._worker = pair, worker
         self._rests = 0
-        self._halted = self._ending = False
+        self._halted = False
+        self._closed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._starting = asyncio.Lock()
@@ -77,9 +79,9 @@ class Session:
         """
         async with self._starting:  # starts at once begin one after the other
             await self.stop()
-            generation = await self._worker.do(partial(Generation, self._pair, request, self.chip))
-            if self._ending:
-                raise Refused(404, "this page was closed")
+            generation = await self._do(partial(Generation, self._pair, request, self.chip))
+            if self._closed.is_set():
+                raise Refused(404, CLOSED)
             self.run += 1
             self.events, self.state, self.generation, self._rests = [], "reading", generation, 0
             self._halted = False
@@ -88,10 +90,10 @@ class Session:
             return self.run
 
     async def stop(self) -> None:
-        """Stop writing after the turn that is under way."""
+        """Stop writing after the turn that is under way. Raises Refused: the page was closed meanwhile."""
         self._halted = True
         if self._task is not None:
-            await self._task
+            await self._or_closed(self._task)
 
     def rest(self) -> None:
         """Let the chip rest for one retention time before the next token."""
@@ -121,12 +123,32 @@ class Session:
         generation = self.generation
         if generation is None or not newer():
             return None
-        return await self._worker.do(partial(picture, generation, layer, head))
+        return await self._do(partial(picture, generation, layer, head))
 
     def hang_up(self) -> None:
         """Write no more after the present turn, and let nobody wait: the page is closed."""
-        self._halted = self._ending = True
+        self._halted = True
+        self._closed.set()
         self._tell()
+
+    async def end(self) -> None:
+        """Hang up, and wait for the present turn."""
+        self.hang_up()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _do(self, work: Callable[[], Found]) -> Found:
+        return await self._or_closed(asyncio.ensure_future(self._worker.do(work)))
+
+    async def _or_closed(self, work: asyncio.Future[Found]) -> Found:
+        """What is waited for. Raises Refused: the page was closed meanwhile."""
+        closed = asyncio.ensure_future(self._closed.wait())
+        both: list[asyncio.Future[Any]] = [work, closed]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        closed.cancel()
+        if not work.done():
+            raise Refused(404, CLOSED)
+        return work.result()
 
     async def _write(self, generation: Generation) -> None:
         try:
@@ -155,7 +177,7 @@ class Session:
     async def _wait(self, until: Callable[[], bool]) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                while not until() and not self._ending:
+                while not until() and not self._closed.is_set():
                     await self._news.wait()
 
 
@@ -205,8 +227,7 @@ class Sessions:
         """Stop a page's text and free its memory."""
         session = self._open.pop(id, None)
         if session is not None:
-            session.hang_up()
-            await session.stop()
+            await session.end()
 
     async def sweep(self) -> None:
         """Free pages that are gone, for ever."""

@@ -71,13 +71,17 @@ class Chip:
 
 
 def ranges(design: Design) -> dict[str, tuple[float, float]]:
-    """Lowest and highest number of every slider; of the retention time that of the design file."""
+    """Lowest and highest number of every slider; of the retention time that of the design file. The number
+    that the design has is always among them.
+    """
     low, high = design.provenance["retention_time"].range
-    return {
+    found = {
         "retention_time": (low, min(high, NO_DECAY)),
         **{name: (0.0, most) for name, most in LARGEST_SHARE.items()},
         "idle": (0.0, LONGEST_IDLE),
     }
+    own = dataclasses.asdict(Chip.of(design))
+    return {name: (min(low, own[name]), max(high, own[name])) for name, (low, high) in found.items()}
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class RtlCheck(Part):
     """name: as in the head of rtl/verification.py.  how: in words.  different: of those compared.
 
     note: the first differences, or, where `different` is None, why it was not done.
+    broken: whether it was not done because its program failed or took too long.
     """
 
     name: str
@@ -39,11 +40,12 @@ class RtlCheck(Part):
     note: str
     compared: Value
     different: Value | None = None
+    broken: bool = False
 
     @property
     def failed(self) -> bool:
-        """Whether anything was different."""
-        return self.different is not None and self.different.value > 0
+        """Whether anything was different, or its program failed."""
+        return self.broken or (self.different is not None and self.different.value > 0)
 
 
 class Phase(Part):

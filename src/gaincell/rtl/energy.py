@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from gaincell.costs.area import head_area
 from gaincell.costs.digital import digital, float_surplus
-from gaincell.costs.head import assumed_head
+from gaincell.costs.head import Head
 from gaincell.costs.technology import Technology
 from gaincell.results.rtl import Hypothesis
 from gaincell.rtl.gates import Switching
@@ -78,11 +78,10 @@ def areas(synthesis: Synthesis, technology: Technology) -> dict[str, SquareMetre
 
 
 def hypotheses(
-    parameters: Parameters, synthesis: Synthesis, found: Mapping[str, Energy], technology: Technology
+    parameters: Parameters, synthesis: Synthesis, found: Mapping[str, Energy], head: Head
 ) -> list[Hypothesis]:
-    """What a token would take beyond what was counted."""
-    p, t = parameters, technology
-    head = assumed_head(p.design, t, p.rows, p.group)
+    """What a token would take beyond what was counted; `head`: with as many valid columns."""
+    p, t = parameters, head.technology
     area = head_area(head).area
     wire = TREE * math.sqrt(synthesis.flip_flops * area) * t.wire_capacitance * (1 + t.driver_overhead)
     own = [found[name] for name in ("sequencer", "scale_registers")]

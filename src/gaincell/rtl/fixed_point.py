@@ -77,9 +77,10 @@ def output_stage(parameters: Parameters, gain: float, offset: float) -> Stage:
     steps, fraction = p.design.counter_levels - 1, p.sum_bits - 1
     reach = gain * p.tiles + abs(offset)
     exponent = math.ceil(math.log2(reach / 2 ** (p.sum_bits - 1)))
+    if round(gain / steps * 2.0 ** (fraction - exponent)) >= 2**p.sum_bits:  # more sub-tiles than count
+        exponent += 1
     scale = 2.0 ** (fraction - exponent)
-    half = 2 ** (fraction - 1)
-    return Stage(min(round(gain / steps * scale), 2**p.sum_bits - 1), round(offset * scale) + half, exponent)
+    return Stage(round(gain / steps * scale), round(offset * scale) + 2 ** (fraction - 1), exponent)
 
 
 def _input_stage(p: Parameters, name: str, slope: float, origin: float, low: int, high: int) -> Stage:

@@ -24,7 +24,7 @@ from gaincell.reports import rtl as tables
 from gaincell.reports.style import save
 from gaincell.results import provenance
 from gaincell.results.codec import to_json
-from gaincell.results.rtl import Hypothesis, Library, Module, Phase, RtlEnergy, RtlResult, Sizes, Total
+from gaincell.results.rtl import Library, Module, Phase, RtlEnergy, RtlResult, Sizes, Total
 from gaincell.rtl import layout, programs
 from gaincell.rtl.energy import Energy, areas, energies, hypotheses
 from gaincell.rtl.equivalence import WINDOWS, seen_periods
@@ -114,9 +114,7 @@ def generate(
         timeline=_timeline(run.record, p),
         modules=() if synthesis is None else _modules(synthesis, used, t),
         total=None if synthesis is None else _total(synthesis, used, t),
-        energy=None
-        if used is None or synthesis is None
-        else _energy(len(words), used, hypotheses(p, synthesis, used, t), p, t),
+        energy=None if used is None or synthesis is None else _energy(len(words), used, synthesis, p, t),
         library=library,
         provenance=provenance.made(
             command=command,
@@ -171,7 +169,7 @@ def _total(synthesis: Synthesis, energies: Mapping[str, Energy] | None, t: Techn
 
 
 def _energy(
-    tokens: int, used: Mapping[str, Energy], more: Sequence[Hypothesis], p: Parameters, t: Technology
+    tokens: int, used: Mapping[str, Energy], synthesis: Synthesis, p: Parameters, t: Technology
 ) -> RtlEnergy:
     """Of a mean token; the formula is that of gaincell cost with as many columns and without its routing."""
     gates, registers, clock = (
@@ -181,6 +179,7 @@ def _energy(
     columns = round(sum(min(n + 1, p.columns) for n in range(tokens)) / tokens)
     head = CostHead(p.design, t, Activity.assumed(p.design).mean(), p.rows, p.group, columns)
     formula = digital(head, head_area(head).area)
+    more = hypotheses(p, synthesis, used, head)
     return RtlEnergy(
         gates=gates,
         registers=registers,

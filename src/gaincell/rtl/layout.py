@@ -1,16 +1,18 @@
 """What place-and-route is told besides the Verilog: clock and ports, and where the blocks of a head lie.
 
 The floorplan is that of costs/floorplan.py, drawn by `gaincell floorplan`, in DEF: an outline, and a region
-for every block that is digital; the analog blocks are placement blockages.
+for every block that is digital, counters of each sub-tile included, of the area that the formulas of the
+costs give it; the other blocks are placement blockages.
 Not modelled: pins, power, delays outside the head: the input and output delays are 0.
 """
 
 from __future__ import annotations
 
-from gaincell.costs.floorplan import DIGITAL, blocks_of, head_plan
+from dataclasses import replace
+
+from gaincell.costs.floorplan import DIGITAL, blocks_of, head_plan, tile_plan
 from gaincell.costs.head import assumed_head
 from gaincell.costs.technology import Technology
-from gaincell.results.cost import Plan
 from gaincell.rtl.head import Head
 from gaincell.rtl.parameters import Parameters
 
@@ -34,14 +36,19 @@ set_false_path -from [get_ports {{pulse* negative*}}]
 def floorplan(parameters: Parameters, technology: Technology) -> str:
     """Outline, regions of the digital blocks, blockages of the others: DEF."""
     head = assumed_head(parameters.design, technology, parameters.rows, parameters.group)
-    plan: Plan = head_plan(blocks_of(head))
+    blocks = blocks_of(head)
+    plan, tile = head_plan(blocks), tile_plan(blocks)
 
     def corners(x: float, y: float, w: float, h: float) -> str:
         ends = ((x, y), (x + w, y + h))
         return " ".join(f"( {round(a / GRID)} {round(b / GRID)} )" for a, b in ends)
 
     digital = [r for r in plan.rectangles if r.kind == DIGITAL]
-    others = [r for r in plan.rectangles if r.kind != DIGITAL]
+    others = []
+    for n, at in enumerate(r for r in plan.rectangles if r.kind != DIGITAL):  # the sub-tiles
+        placed = [replace(r, x=at.x + r.x, y=at.y + r.y) for r in tile.rectangles]
+        digital += [replace(r, name=f"{r.name} {n}") for r in placed if r.kind == DIGITAL]
+        others += [r for r in placed if r.kind != DIGITAL]
     lines = [
         "VERSION 5.8 ;",
         'DIVIDERCHAR "/" ;',

@@ -67,13 +67,16 @@ class Parameters:
                 f"guard_bits = {self.guard_bits} is out of range; allowed: {least} to {most} with codes of "
                 f"{self.code_bits} bits, so that a scaled word holds its code and the reference is exact"
             )
-        for phase, number in (("key write", "unstated_latency"), ("value write", "t_pulse_max")):
+        for phase, number, least, why in (
+            ("key write", "unstated_latency", 3, "for the words of keys, values and queries to come in"),
+            ("value write", "t_pulse_max", 2, "to discharge and to write"),
+        ):
             (write,) = self.of_phase(phase)
             periods = write.end - write.start
-            if periods < 2:
+            if periods < least:
                 raise DesignError(
                     f"design {self.design.name!r}: {number} gives the {phase} {periods} clock periods; "
-                    "a write needs 2 or more, to discharge and to write"
+                    f"it needs {least} or more, {why}"
                 )
         if self.of_phase("key read")[0].start < 2 + self.group:
             raise InputError(

@@ -59,5 +59,6 @@ def run(command: Sequence[str], folder: Path, *, timeout: Second = 600.0) -> str
         raise SimulationError(f"{command[0]} was stopped after {timeout:g} s; give a smaller head") from None
     if process.returncode:
         lines = [line for line in said.splitlines() if line.strip()]
-        raise SimulationError(f"{command[0]} failed ({process.returncode}): {' | '.join(lines[-3:])}")
+        said = " | ".join(lines[-3:]) or "it said nothing; was it killed, or out of memory?"
+        raise SimulationError(f"{command[0]} failed ({process.returncode}): {said}")
     return said

@@ -6,13 +6,15 @@
     properties    of controller and sequencer, proved (formal.py)
     gates         the synthesised head, gate by gate, against Amaranth's simulator, every output
 
-A check whose program is not installed says so; it neither passes nor fails.
+A check whose program is not installed says so; it neither passes nor fails. One whose program is killed, or
+takes too long, fails, and the others are done.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from gaincell.errors import SimulationError
 from gaincell.progress import Progress, silent
 from gaincell.results.common import Value
 from gaincell.results.rtl import RtlCheck
@@ -33,9 +35,10 @@ def done(found: Comparison, how: str, unit: str = "periods") -> RtlCheck:
     return RtlCheck(found.name, how, "; ".join(found.first), compared, different)
 
 
-def not_done(name: str, how: str, why: str) -> RtlCheck:
-    """A check that needs a program which is not there."""
-    return RtlCheck(name, how, why, Value(0, "periods", "simulated"))
+def not_done(name: str, how: str, why: str | Exception) -> RtlCheck:
+    """A check whose program is not there, or failed, which makes it fail."""
+    broken = isinstance(why, SimulationError)
+    return RtlCheck(name, how, str(why), Value(0, "periods", "simulated"), broken=broken)
 
 
 def check_head(
@@ -59,8 +62,11 @@ def check_ring(parameters: Parameters, tokens: int, seed: int, progress: Progres
     """Random words through a ring that is shorter than they are; nothing where the head's own is."""
     tile = parameters.design.tile
     columns = tile * min(RING_TILES, (tokens - 1) // tile)
-    if tokens > parameters.columns or not columns:
+    if tokens > parameters.columns:
         return []
+    if not columns:
+        why = f"{tokens} tokens do not go around a sub-tile of {tile} columns; give {tile + 1} or more"
+        return [not_done("short ring", "", why)]
     short = replace(parameters, design=parameters.design.replace(window=columns))
     scales = random_scales(short, seed)
     run = Stimulus(short, scales, random_words(short, scales, tokens, seed))
@@ -73,8 +79,8 @@ def check_verilog(design: Verilog, record: Record) -> RtlCheck:
     try:
         program = simulator()
         return done(play(design, record, program), f"{how}, in {program}")
-    except programs.MissingProgram as error:
-        return not_done("Verilog", how, str(error))
+    except (programs.MissingProgram, SimulationError) as error:
+        return not_done("Verilog", how, error)
 
 
 def check_properties(design: Verilog, parameters: Parameters) -> RtlCheck:
@@ -84,5 +90,5 @@ def check_properties(design: Verilog, parameters: Parameters) -> RtlCheck:
     try:
         proved = formal.prove(design.modules, parameters)
         return done(Comparison("properties", count, int(not proved)), how, "assertions")
-    except programs.MissingProgram as error:
-        return not_done("properties", how, str(error))
+    except (programs.MissingProgram, SimulationError) as error:
+        return not_done("properties", how, error)

@@ -114,7 +114,7 @@ export class Arrays {
     const number = this.#tokenIn(column);
     const text = this.token(number);
     const age = p.ages[column];
-    const left = p.retention_time === null ? 1 : Math.exp(-age / p.retention_time);
+    const left = p.retention_time === null ? 1 : Math.exp(-p.decayed[column] / p.retention_time);
     const volts = (name) => si((p[name][column * p.rows + row] / 127) * p.reach, "V");
     const cell = row === null ? "" : ` Row ${row}: key ${volts("keys")}, value ${volts("values")} about V_offset, query pulse ${si(p.query[row] * this.about.t_pulse_max, "s")}.`;
     const role = column === p.column ? " (just written)" : "";
