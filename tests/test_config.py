@@ -15,6 +15,7 @@ from tests.ops.test_own_effects import Flickering
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import SHIPPED, list_designs, load_design
 from gaincell.devices.cell import CELL_KINDS, LinearCell, PolynomialCell, SigmoidCell
+from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError
 from gaincell.quantity import SOURCES
@@ -159,6 +160,7 @@ WRONG_CHANGES = [
     ({"retention_time": float("nan")}, "retention_time = nan has the wrong type"),
     ({"token_period": -1.0}, "token_period = -1.0 is out of range; allowed: a finite number above 0"),
     ({"v_max": 1.2}, "v_max = 1.2 V is out of range; allowed: 0.0 to 0.9 V"),
+    ({"leakage": Leakage(decay_voltage=1e300)}, "leakage.decay_voltage = 1e+300 V is out of range"),
     ({"v_offset": 0.0}, "out of order; allowed: v_min < v_offset < v_max"),
     ({"readout": "conter"}, "readout = 'conter' is unknown (did you mean 'counter'?)"),
     ({"score_ceiling": 1}, "score_ceiling = 1 has the wrong type; allowed: true or false"),
@@ -250,12 +252,17 @@ WRONG_FILES = {
     "unknown parent": ('extends = "ideall"', "no design 'ideall' (did you mean 'ideal'?)"),
     "odd parent": ("extends = 3", "extends = 3 is not acceptable"),
     "circle": ('extends = "wrong.toml"', "designs extend each other in a circle"),
+    "crooked circle": ('extends = "../WRONG"', "designs extend each other in a circle"),
+    "infinite": (
+        IDEAL + 'v_max = { value = inf, unit = "V", source = "U", range = [0, inf] }',
+        "v_max = inf is out of range; allowed: a finite number",
+    ),
 }
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG_FILES.values(), ids=WRONG_FILES)
 def test_a_wrong_file_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
-    path = write(tmp_path / "wrong.toml", text)
+    path = write(tmp_path / "wrong.toml", text.replace("WRONG", f"{tmp_path.name}/wrong.toml"))
     with pytest.raises(DesignError) as error:
         load_design(path)
     assert message in str(error.value)

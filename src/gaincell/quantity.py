@@ -210,8 +210,8 @@ def did_you_mean(given: str, allowed: Iterable[str]) -> str:
 
 
 def one_of(names: Iterable[str]) -> str:
-    """'a, b or c'."""
-    *others, last = names
+    """'a, b or c'; 'none' of no names."""
+    *others, last = [*names] or ["none"]
     return f"{', '.join(others)} or {last}" if others else last
 
 

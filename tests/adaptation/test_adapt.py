@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from gaincell.adaptation import AdaptationResult, Place, Statistics, adapt, collect_statistics, published
-from gaincell.adaptation.statistics import as_batch, scalers
+from gaincell.adaptation.statistics import _beyond_limits, as_batch, scalers
+from gaincell.circuits.pwm import Drivers
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 
@@ -218,6 +219,14 @@ def test_fully_saturated_stages_are_named() -> None:
     assert result.converged
     assert Place(1, 0, "q") in result.saturated
     assert "fully saturated" in result.summary()
+
+
+def test_negative_queries_of_signed_drivers_are_not_saturated() -> None:
+    design = micro_design().replace(drivers=Drivers(phases=2))
+    attention = attached_layers(attach(micro_llama(torch.float64), design))[0]
+    y = torch.linspace(-0.95, -0.05, 32, dtype=torch.float64).view(1, 4, 2, 4)
+    assert not _beyond_limits(attention, "q", y, y, None).any()
+    assert _beyond_limits(attention, "q", y, 2 * y, None)[0, 0].any()
 
 
 def test_gains_keep_their_sign() -> None:

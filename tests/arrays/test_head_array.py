@@ -34,6 +34,17 @@ def current(u: float) -> float:
     return c0 + c1 * u + c2 * u * u + c3 * u**3
 
 
+@pytest.mark.parametrize("given", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("computed", [torch.float64, torch.float32])
+def test_a_zero_key_has_the_upper_code_in_every_type(given: torch.dtype, computed: torch.dtype) -> None:
+    """The write DAC rounds what it is asked for, V_offset in the type of the keys, no number near it."""
+    head = HeadArray(chip(), D, dtype=computed)
+    k = torch.full((1, 1, D), 0.45, dtype=given)
+    head.step(torch.ones(1, 1, D, dtype=given), k, k)
+    assert head.trace is not None
+    assert head.trace.key[0, 0, 0].tolist() == pytest.approx([0.45 / 7] * D)
+
+
 @dataclass
 class Column:
     """What one column holds: written voltages, the digital copy of them, when."""

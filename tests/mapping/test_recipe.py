@@ -43,7 +43,7 @@ from gaincell.progress import silent_stages
 from gaincell.results import read
 from gaincell.results.evaluation import AblationResult, PerplexityResult
 from gaincell.results.run import TrainedResult
-from gaincell.schema import allowed
+from gaincell.schema import Json, allowed
 from gaincell.text import open_text
 from gaincell.training.optimizer import make_optimizer
 from gaincell.training.settings import TrainSettings
@@ -600,10 +600,13 @@ def test_two_processes_do_not_work_on_one_directory(texts: Path, tmp_path: Path)
     left = out / "stages" / ".linear-0123abcd.safetensors" / "linear.safetensors"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
+    for part in ("model", "tokens"):
+        (out / part).mkdir()
+        (out / part / ".training-0123abcd.json").touch()
     (out / "stages" / ".linear.training.checkpoint-0123abcd.new").mkdir()
     with run_lock(out), pytest.raises(RunError, match="another process works on out"):
         run_recipe(recipe, open_text(texts), out)
-    assert not list((out / "stages").iterdir())
+    assert not [path for path in out.rglob("*") if path.is_file()]
     run_recipe(recipe, open_text(texts), out, only="software-continued")
     kept = out / "stages" / "software-continued.training.checkpoint"  # of a process killed before it went
     kept.write_bytes(b"whole")
@@ -629,8 +632,56 @@ def test_a_text_that_changed_is_not_gone_on_with(texts: Path, tmp_path: Path) ->
     run_recipe(recipe, open_text(texts), out, only="software-continued")
     path = texts / "words.train.txt.gz"
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b"birds", b"words")))
-    with pytest.raises(InputError, match="tokens of another text"):
+    with pytest.raises(RunError, match=r"out/model holds a model that is made otherwise \(of another text\)"):
         run_recipe(recipe, open_text(texts), out)
+
+
+def test_a_run_has_one_text_whatever_was_removed_of_it(texts: Path, tmp_path: Path) -> None:
+    recipe, _ = on_micro(load_recipe(SHIPPED[0].parent / "tiny-table.toml"), tmp_path)
+    text = tmp_path / "words.txt"
+    with gzip.open(texts / "words.train.txt.gz", "rt") as file:
+        text.write_text(20 * file.read())
+    recipe, out = replace(recipe, files={}), tmp_path / "out"
+    run_recipe(recipe, open_text(text), out, only="software-continued")
+    text.write_text(text.read_text().replace("birds", "words"))
+    with pytest.raises(InputError, match="tokens of another text"):
+        run_recipe(recipe, open_text(text), out)
+    shutil.rmtree(out / "tokens")
+    with pytest.raises(RunError, match="out holds a run on another text; choose another --out"):
+        run_recipe(recipe, open_text(text), out)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"vocabulary": 310}, r"\(vocabulary = 300 there, 310 here\)"),
+        ({"config": {"num_attention_heads": 2}}, r"\(config.num_attention_heads = 4 there, 2 here\)"),
+    ],
+)
+def test_a_model_that_is_half_made_is_made_by_one_recipe(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Json, said: str
+) -> None:
+    recipe, out = load_recipe(write(tmp_path)), tmp_path / "out"
+    assert isinstance(recipe.model, ModelRecipe)
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gaincell.mapping.run_recipe.pretrain", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, open_text(texts), out)
+    changes = {**change, "config": {**recipe.model.config, **change.get("config", {})}}
+    other = replace(recipe, model=replace(recipe.model, **changes))
+    with pytest.raises(RunError, match=said):
+        run_recipe(other, open_text(texts), out)
+
+
+def test_a_recipe_that_only_makes_a_model_has_no_stage(tmp_path: Path) -> None:
+    path = write(tmp_path, MADE.partition("[[stage]]")[0])
+    with pytest.raises(InputError, match="has no stage 'linear'; it has none"):
+        load_recipe(path).needed_by("linear")
+    with pytest.raises(InputError, match="there is no stage 'linear'; it has none"):
+        load_recipe(path, changes={"stage.linear.steps": 5})
 
 
 def test_stages_see_the_text_where_their_start_ended(tmp_path: Path) -> None:
@@ -975,6 +1026,9 @@ BAD = [
     ('task = "adapt"', 'task = "nothing"\nmethod = "published"', "method has no effect with task"),
     ('task = "adapt"', 'task = "adapt"\nmethod = "guess"', "allowed: closed-form or published"),
     ('"software"\nattention', '"software"\nneutral = true\nattention', "neutral has no effect with task"),
+    ("hidden_size = 32", "hiden_size = 32", "llama has no setting 'hiden_size' here .did you mean 'hidden_"),
+    ("hidden_size = 32", "vocab_size = 400", "llama has no setting 'vocab_size' here"),
+    ("num_attention_heads = 4", "num_attention_heads = 'x'", r"\[model.config\]: "),
     ("vocabulary = 300\n", "vocabulary = 300\nsharded = true\n", "a model that is made is not sharded"),
     ("vocabulary = 300\n", 'vocabulary = 300\narchitecture = "bert"\n', "allowed: llama or gpt2"),
     ("learning_rate = 1e-3", 'decayed = "norms"', "decayed = 'norms'; allowed: matrices-and-scales or all"),

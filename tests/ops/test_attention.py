@@ -14,6 +14,8 @@ from torch import Tensor
 
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
+from gaincell.circuits import write_dac
+from gaincell.circuits.normaliser import Normaliser
 from gaincell.devices.variability import VALUE_ARRAY, Mismatch, cell_errors
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import Scaling, attention_from_voltages, gain_cell_attention
@@ -325,6 +327,16 @@ def test_unacceptable_arguments_are_refused(message: str, change: dict[str, obje
     )  # as users get it, without the annotation checks of the tests
     with pytest.raises(InputError, match=message):
         unchecked(**arguments)
+
+
+@pytest.mark.parametrize("offset", [0.3, 0.45, 0.6])
+def test_the_normalising_column_holds_what_the_write_dac_gives(offset: float) -> None:
+    """Of written voltages, too, where V_offset is not in the middle of the range."""
+    design = chip().replace(normaliser=Normaliser(floor=0.5), v_offset=offset)
+    q, k, v = random_inputs(6)
+    written = [write_dac(u, 8, design.v_min, design.v_max, offset) for u in (k, v)]
+    found = attention_from_voltages(q, *written, design, "naive")
+    torch.testing.assert_close(found, gain_cell_attention(q, k, v, design, None, "naive"))
 
 
 @pytest.mark.parametrize("backend", ["naive", "blocked"])

@@ -210,6 +210,14 @@ def test_groups_padding_and_a_window_of_the_model() -> None:
     assert_agrees([q[:, :, -30:], k, v], chip(), False, **rest)
 
 
+def test_a_zero_key_in_bf16_has_the_upper_code_without_kernels_of_codes_too() -> None:
+    q, v = torch.ones(1, 1, 3, 16), torch.full((1, 1, 3, 16), 0.9)
+    given = [t.to(DEVICE, torch.bfloat16) for t in (q, torch.full_like(v, 0.45), v)]
+    design = chip(tile=16, window=16, storage_levels=16, readout="none")
+    found, expected = (gain_cell_attention(*given, design, backend=name) for name in ("triton", "naive"))
+    torch.testing.assert_close(found.float(), expected.float(), rtol=1e-2, atol=1e-2)
+
+
 def test_a_nan_reaches_what_naive_says() -> None:
     q, k, v = signals(50, 4, 2, 16, batch=2)
     q[0, 1, 40, 2] = k[1, 1, 5, 3] = v[0, 0, 30, 7] = torch.nan

@@ -225,12 +225,13 @@ def _beyond_limits(
     y: Float[Tensor, "B heads T D"],
     real: Bool[Tensor, "B T"] | None,
 ) -> Bool[Tensor, "B heads T D"]:
-    """q outside (0, 1), k and v outside (V_min, V_max); the output where all sub-tiles in use are at full
-    scale, which quotients (array_normaliser.py) do not say.
+    """q outside (0, 1), signed (-1, 1), k and v outside (V_min, V_max); the output where all sub-tiles in use
+    are at full scale, which quotients (array_normaliser.py) do not say.
     """
     design = attention.design
     if stage != "out":
-        low, high = (0.0, 1.0) if stage == "q" else (design.v_min, design.v_max)
+        shortest = -1.0 if design.drivers.signed else 0.0
+        low, high = (shortest, 1.0) if stage == "q" else (design.v_min, design.v_max)
         return (y <= low) | (y >= high)
     if not design.output_ceiling or attention.normaliser is not None:
         return torch.zeros_like(x, dtype=torch.bool)

@@ -258,7 +258,7 @@ class HeadArray:
     def _converted(self, volts: Tensor) -> Tensor:
         """What the write DAC makes of requested voltages, relative to V_offset."""
         d = self.design
-        return write_dac(volts, d.dac_levels, d.v_min, d.v_max, d.v_offset)
+        return write_dac(volts, d.dac_levels, d.v_min, d.v_max, d.v_offset).to(self._cells[0].dtype)
 
     def _leaked(self, array: int, later: Tensor | None = None) -> Float[Tensor, "B Hk M D"]:
         """Voltages now, or `later` seconds from now: see devices.leakage."""
@@ -276,6 +276,7 @@ class HeadArray:
     def _drive(self, q: Float[Tensor, "B H D"]) -> Float[Tensor, "B H D"]:
         """Pulse widths that the query drivers make of requested ones."""
         x = query_driver(q, self.design.driver_levels, signed=self.design.drivers.signed)
+        x = x.to(self._cells[0].dtype)
         row = torch.arange(self._rows, device=x.device)
         return jitter(
             self.design, driven(x, self._driver), Effect.QUERY_JITTER, self._draws(column=0, row=row)
@@ -338,5 +339,6 @@ class HeadArray:
             raise InputError(
                 f"{name} must hold finite numbers; it has {x.dtype} with NaN, infinity or no fraction"
             )
-        checked: Tensor = x.detach().to(self._cells[0])
-        return checked
+        return x.detach().to(
+            self._cells[0].device
+        )  # in its own type: converters round what they are asked for

@@ -20,6 +20,10 @@ WITH_SINKS = NOMINAL | LEVELS | PULSE_LAW | SINKS | NORMALISER
 """What columns of first tokens are modelled with (features.py)."""
 
 
+REACH = 10
+"""How far from the range of the write DAC voltages may decay to, over that range."""
+
+
 def check_design(design: DesignFields, in_use: frozenset[str]) -> None:
     """Raise DesignError for what no chip can be. Types and ranges were checked number by number before."""
     for reason in _refusals(design, in_use):
@@ -63,6 +67,15 @@ def _refusals(design: DesignFields, in_use: frozenset[str]) -> Iterator[str]:
             f"v_min = {design.v_min}, v_offset = {design.v_offset}, v_max = {design.v_max} V "
             "are out of order; allowed: v_min < v_offset < v_max"
         )
+    low, high = (
+        end + s * REACH * (design.v_max - design.v_min) for end, s in ((design.v_min, -1), (design.v_max, 1))
+    )
+    target = design.leakage.decay_voltage
+    if target is not None and not low <= target <= high:
+        yield (
+            f"leakage.decay_voltage = {target:g} V is out of range; allowed: {low:g} to {high:g} V, within "
+            f"{REACH} times the range of the write DAC of it"
+        )
     yield from _of_levels(design)
 
 
@@ -70,7 +83,11 @@ def _of_number(key: str, value: int | float | None, design: DesignFields) -> Ite
     stated = design.provenance[key].value if key in design.provenance else None
     if value != stated:
         yield f"{key} = {value!r} has no source; change designs by load_design and replace"
-    if value is None or key in ("v_min", "v_max", "v_offset"):
+    if value is None:
+        return
+    if key in ("v_min", "v_max", "v_offset"):
+        if not math.isfinite(value):
+            yield f"{key} = {value!r} is out of range; allowed: a finite number"
         return
     lowest = 2 if key.endswith("_levels") else 0
     if value < lowest or value == 0 or math.isinf(value):

@@ -17,6 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gaincell.chips.checks import check_design
 from gaincell.chips.fields import (
     BASIC,
@@ -33,6 +35,7 @@ from gaincell.chips.fields import (
     stated_numbers,
     stored,
 )
+from gaincell.circuits import write_dac
 from gaincell.circuits.nonideality import kinds_drawn
 from gaincell.circuits.readout import READOUTS
 from gaincell.devices.cell import CELL_KINDS, Cell, named_cell
@@ -164,11 +167,14 @@ class Design(DesignFields):
         """Voltages of the write DAC, for `circuits.write_dac`: how many, or which (about V_offset)."""
         return self.storage_levels and (self.levels.storage or self.storage_levels)
 
-    @property
+    @cached_property
     def highest_write(self) -> Volt:
-        """The highest voltage that is written, about V_offset."""
-        levels = self.dac_levels
-        return levels[-1] if isinstance(levels, tuple) else self.v_max - self.v_offset
+        """The highest voltage that is written, about V_offset.
+
+        Evenly spaced levels lie about it: where V_offset is not in the middle, it is not that of v_max.
+        """
+        asked = torch.tensor(self.v_max, dtype=torch.float64)
+        return float(write_dac(asked, self.dac_levels, self.v_min, self.v_max, self.v_offset))
 
     def score_saturation(self, head_dim: int) -> ChargeUnit:
         """S_sat of a head with head_dim rows, charge units."""

@@ -95,8 +95,9 @@ def _locate(source: str | os.PathLike[str]) -> Path:
 
 def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     """Every entry of a file and of what it extends, checked, by key ("tile", "cell.kind", "cell.c00")."""
-    if path in children:
-        raise DesignError(f"{path}: designs extend each other in a circle; remove one 'extends'")
+    place = path.resolve()
+    if place in children:
+        raise DesignError(f"{place}: designs extend each other in a circle; remove one 'extends'")
     try:
         raw = read_toml(path)
     except (OSError, ValueError) as error:
@@ -107,7 +108,7 @@ def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
             f"{path}: extends = {parent!r} is not acceptable; allowed: the name or path of a design"
         )
     own = entries_of(raw, str(path))
-    inherited = {} if parent is None else _read(_locate_parent(parent, path), (*children, path))
+    inherited = {} if parent is None else _read(_locate_parent(parent, path), (*children, place))
     fit = [key for key in own if re.fullmatch(r"cell\.c\d\d", key)]
     if fit and "cell.coefficients" in inherited.keys() - own.keys():
         raise DesignError(

@@ -63,7 +63,7 @@ def run_lock(path: Path | None) -> Iterator[None]:
     try:
         for name in (HARDWARE, DESIGN, FILE, "log.jsonl"):
             remove_leftovers(path / name)
-        for part in ("stages", "figures"):
+        for part in ("stages", "figures", "tokens", "model"):
             remove_leftovers_in(path / part)
         yield
     finally:
@@ -160,16 +160,21 @@ class RunFolder:
     """One RUN directory.
 
     path: the directory; made if it is missing.  identity: plain data that says what the run is.
+    text: digests of what it is trained and evaluated on; asked for where the directory has them.
 
     Raises RunError: the directory holds another run, or cannot be written.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, identity: Mapping[str, Any], text: Mapping[str, str] | None = None
+    ) -> None:
         self.path = path
         self.stages = path / "stages"
         known = self.stages / "settings.json"
         if known.exists():
             before = _read_json(known)
+            if text is not None and before.get("text", text) != text:
+                raise RunError(f"{path.name} holds a run on another text; choose another --out, or remove it")
             if not same({key: before[key] for key in identity if key in before}, dict(identity)):
                 where = difference(before, {**before, **identity})
                 raise RunError(
@@ -177,7 +182,7 @@ class RunFolder:
                 )
         elif (path / FILE).exists():
             raise RunError(f"{path.name} holds a finished run of another kind; choose another --out")
-        write_json(known, identity, indent=1)
+        write_json(known, {**identity, **({} if text is None else {"text": text})}, indent=1)
         for finished in self.stages.glob("*.json"):  # a killed process may not have come to it
             self._forget_checkpoints(finished.stem)
 

@@ -91,6 +91,7 @@ def map_model(
         torch.manual_seed(settings.seed)
         job = prepare(settings, out, progress, tracker)
         if (out / FILE).exists():
+            job.folder.forget(but="linear")  # a killed process may not have come to it
             return read(out, MappedResult)
         stages = STAGES if len(job.training) > job.linear_blocks else STAGES[:5]
         for stage in stages:

@@ -86,34 +86,34 @@ def adapt_model(
 
     Raises GaincellError: model, text or design are not acceptable.
     """
-    if out is not None:
-        check_kind(out, "adapt", staged=False)
-    start = find_start(settings.model)
-    chip, source = settings.design or start.design or default_design, start.made_for
-    to = to or (with_cell(chip, settings.cell) if settings.cell else chip)
-    loaded = start.load(backend=settings.backend, dtype=getattr(torch, settings.dtype))
-    place_model(loaded.model, settings.device)
-    if to.hash == source.hash and settings.start == "trained":
-        raise InputError(
-            f"{settings.model} is on this chip with {source.cell.name} cells already: nothing to adapt; give "
-            "another --cell, or --start neutral to let it recover from discarded gains"
-        )
-    protocol, text = settings.protocol or default_protocol(loaded.model), open_text(settings.text)
-    block, _ = window_and_stride(protocol)
-    evaluation = read_evaluation(loaded, text, settings.evaluation_tokens, protocol, progress)
-    engine = Engine(loaded=loaded, evaluation=evaluation, protocol=protocol, progress=progress)
-    reading = progress("read the calibration text")
-    stream = read_tokens(loaded, text, "training", settings.calibration_tokens, reading, block=block)
-    calibration = cut_blocks(stream, block).long()
-    run = _adapt(engine, settings, start, to, calibration, text.name, command)
-    if out is not None:
-        from gaincell.reports.figures import draw_all  # matplotlib takes half a second to import
+    with run_lock(out):
+        if out is not None:
+            check_kind(out, "adapt", staged=False)
+        start = find_start(settings.model)
+        chip, source = settings.design or start.design or default_design, start.made_for
+        to = to or (with_cell(chip, settings.cell) if settings.cell else chip)
+        loaded = start.load(backend=settings.backend, dtype=getattr(torch, settings.dtype))
+        place_model(loaded.model, settings.device)
+        if to.hash == source.hash and settings.start == "trained":
+            raise InputError(
+                f"{settings.model} is on this chip with {source.cell.name} cells already: nothing to adapt; "
+                "give another --cell, or --start neutral to let it recover from discarded gains"
+            )
+        protocol, text = settings.protocol or default_protocol(loaded.model), open_text(settings.text)
+        block, _ = window_and_stride(protocol)
+        evaluation = read_evaluation(loaded, text, settings.evaluation_tokens, protocol, progress)
+        engine = Engine(loaded=loaded, evaluation=evaluation, protocol=protocol, progress=progress)
+        reading = progress("read the calibration text")
+        stream = read_tokens(loaded, text, "training", settings.calibration_tokens, reading, block=block)
+        calibration = cut_blocks(stream, block).long()
+        run = _adapt(engine, settings, start, to, calibration, text.name, command)
+        if out is not None:
+            from gaincell.reports.figures import draw_all  # matplotlib takes half a second to import
 
-        with run_lock(out):
             save_beside_results(loaded.model, out)
             write(run, out / FILE)
             draw_all(run, out / "figures")
-    return run
+        return run
 
 
 def _adapt(

@@ -9,17 +9,23 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
+from transformers import AutoConfig, PretrainedConfig
+
 from gaincell.chips.design import Design
 from gaincell.errors import GaincellError, InputError
 from gaincell.integrations.hf.run import Run, is_run
 from gaincell.integrations.hf.sources import SMOLLM2, TINY, find_source
 from gaincell.mapping.initial import candidates_for
 from gaincell.mapping.recipe import ROOTS, ModelRecipe, Recipe, StageRecipe
-from gaincell.quantity import one_of
+from gaincell.quantity import did_you_mean, one_of
 from gaincell.schema import Count, OneOf, check_value
 from gaincell.training.settings import TrainSettings
 
 TRAINING = tuple(field.name for field in fields(TrainSettings))
+IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
+"""Of the tokenizer of a model that is made."""
+ROTARY = ("rope_theta", "rope_scaling", "rope_parameters")
+"""Settings that only some versions of transformers list."""
 OF_LOSSES = ("teacher", "weight", "states", "outputs", "attention_weights", "own_inputs")
 
 
@@ -120,6 +126,8 @@ def check_recipe(recipe: Recipe) -> None:
     made = recipe.model.config if isinstance(recipe.model, ModelRecipe) else {}
     stated = made.get("max_position_embeddings", made.get("n_positions", block))
     context: int = check_value(stated, Count, "[model] context")
+    if isinstance(recipe.model, ModelRecipe):
+        config_of(recipe.model)
     for most, what in ((design.window, "the design's window"), (context, "the model's context")):
         if block > most:
             raise InputError(f"block = {block}; give 2 to {most}, {what}")
@@ -162,6 +170,25 @@ def check_recipe(recipe: Recipe) -> None:
         )
     if recipe.weights == "bfloat16" and recipe.lora is None:
         raise InputError('weights = "bfloat16" is for weights that are not trained: it needs [lora]')
+
+
+def config_of(model: ModelRecipe) -> PretrainedConfig:
+    """The configuration of a model that is made.
+
+    Raises InputError: its architecture has no such setting, or not with this value.
+    """
+    known = AutoConfig.for_model(model.architecture)
+    allowed = {*known.to_dict(), *known.attribute_map, *ROTARY} - {"vocab_size", *IDS}
+    for key in model.config:
+        if key not in allowed:
+            raise InputError(
+                f"[model.config]: {model.architecture} has no setting {key!r} here"
+                f"{did_you_mean(key, allowed)}"
+            )
+    try:
+        return AutoConfig.for_model(model.architecture, **model.config, vocab_size=model.vocabulary, **IDS)
+    except Exception as error:  # of many kinds, by the version of transformers
+        raise InputError(f"[model.config]: {' '.join(str(error).split())}") from error
 
 
 def check_model(model: str, where: str, *, bare: bool = True) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from gaincell.errors import InputError, ModelError, RunError
 from gaincell.files import write_atomic
@@ -34,6 +34,7 @@ from gaincell.mapping.engine import Engine, freeze_embeddings
 from gaincell.mapping.folder import RunFolder
 from gaincell.mapping.initial import FIRST, candidates_for, initial_scaling
 from gaincell.mapping.recipe import ROOTS, ModelRecipe, Recipe, StageRecipe
+from gaincell.mapping.recipe_checks import config_of
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.progress import Progress
 from gaincell.text import sha256
@@ -80,13 +81,13 @@ def pretrain(
     evaluate: Evaluation | None = None,
 ) -> None:
     """Train the softmax model from nothing, unless `out` holds it; its weights are kept in bf16."""
+    checkpoint, processes = out / "pretrain.checkpoint", PartialState()
     if (out / WEIGHTS).exists():
+        if processes.is_main_process:  # a killed process may not have come to it
+            disk.remove(checkpoint)
         return
     torch.manual_seed(seed)
-    ids = {"vocab_size": recipe.vocabulary, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
-    config = AutoConfig.for_model(recipe.architecture, **recipe.config, **ids)
-    model: Any = AutoModelForCausalLM.from_config(config)  # transformers' types lose `to`
-    checkpoint, processes = out / "pretrain.checkpoint", PartialState()
+    model: Any = AutoModelForCausalLM.from_config(config_of(recipe))  # transformers' types lose `to`
     train(
         model.to(device),
         blocks,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -13,8 +14,8 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from gaincell.errors import InputError, ModelError
-from gaincell.files import read_json, write_json, write_text
+from gaincell.errors import InputError, ModelError, RunError
+from gaincell.files import read_json, read_object, restored, write_json, write_text
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_ids, check_length
@@ -22,6 +23,7 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.recipe import ModelRecipe, Recipe, StageRecipe
 from gaincell.progress import StageProgress
 from gaincell.text import END_OF_TEXT, Source, Text, sha256
+from gaincell.training.checkpoint import difference, same
 from gaincell.training.data import RandomBlocks, keep_tokens, pack_blocks, repeat_passages, train_tokenizer
 from gaincell.training.loop import Blocks
 
@@ -120,6 +122,8 @@ def _tokenizer(
     recipe: ModelRecipe, context: int, sources: Sequence[Source], out: Path
 ) -> PreTrainedTokenizerFast:
     """The tokenizer in the directory `out`, trained first if there is none."""
+    if recipe.run is None:
+        _check_made(recipe, sources, out)
     if not (out / "tokenizer.json").exists():
         beginnings = (d[: recipe.characters_per_document] for s in sources for d in s.documents())
         trained = train_tokenizer(beginnings, recipe.vocabulary)
@@ -134,6 +138,21 @@ def _tokenizer(
         }
         write_json(out / "tokenizer_config.json", config, indent=1)
     return PreTrainedTokenizerFast.from_pretrained(out)  # type: ignore[no-any-return]
+
+
+def _check_made(recipe: ModelRecipe, sources: Sequence[Source], out: Path) -> None:
+    """Note in `out` what its model is made by. Raises RunError: it holds one that is made otherwise."""
+    known, text = out / "recipe.json", [[source.name, source.digest()] for source in sources]
+    made = json.loads(json.dumps({**recipe.made_by(), "text": text}))
+    if known.exists():
+        before = restored(read_object(known))
+        if not same(before, made):
+            odd = difference(before, made) if before.get("text") == text else " (of another text)"
+            raise RunError(
+                f"{out.parent.name}/{out.name} holds a model that is made otherwise{odd}; choose another "
+                "--out, or remove it"
+            )
+    write_json(known, made, indent=1)
 
 
 def _loaded(recipe: Recipe) -> LoadedModel | None:

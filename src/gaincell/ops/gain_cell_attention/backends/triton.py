@@ -77,8 +77,9 @@ def run(call: Call, *, half: bool = True) -> Tensor:
     half: products of float16 operands (see the head of this file), or of float32 ones.
     """
     if not in_codes(call):
+        call = array_inputs(call)  # first: converters round what they are asked for
         call = call._replace(q=call.q.float(), k=call.k.float(), v=call.v.float())
-        return over_real_tokens(partial(around_nan, triton_any.core), array_inputs(call))
+        return over_real_tokens(partial(around_nan, triton_any.core), call)
 
     def core(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:
         reached = marks(q, k, v, span)  # codes have no number for it
