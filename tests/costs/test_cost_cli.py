@@ -11,6 +11,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tests.tiers import slow_after
+from transformers import MixtralConfig, Qwen2Config, T5Config
 
 from gaincell.chips.design_file import load_design
 from gaincell.cli import main
@@ -18,7 +19,8 @@ from gaincell.costs import gpus
 from gaincell.costs.activity import Activity, packaged
 from gaincell.costs.size import shipped_sizes
 from gaincell.devices.leakage import Leakage
-from gaincell.integrations.hf.size import model_size, run_design
+from gaincell.errors import ModelError
+from gaincell.integrations.hf.size import cost, model_size, run_design
 from gaincell.reports import costs, costs_around
 from gaincell.reports.costs_figures import FIGURES, draw_all
 from gaincell.results import read
@@ -348,6 +350,19 @@ def test_what_is_counted_and_what_is_left_out_is_in_the_result(
     shown = costs.left_out(result).markdown()
     assert result.left_out
     assert all(one.what in shown for one in result.left_out)
+
+
+def test_models_whose_layers_cost_different_energies_are_refused() -> None:
+    sizes = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
+    sizes |= {"num_hidden_layers": 2, "num_key_value_heads": 2}
+    windows = Qwen2Config(**sizes, use_sliding_window=True, sliding_window=10, max_window_layers=1)
+    for config, said in (
+        (windows, "qwen2: its layers have different sliding windows; costs are of equal layers only"),
+        (MixtralConfig(**sizes, num_local_experts=2), "mixtral: it is a mixture of experts"),
+        (T5Config(), "cannot build a model of t5: "),
+    ):
+        with pytest.raises(ModelError, match=said):
+            cost("leroux2025", config)
 
 
 def test_sizes_of_models() -> None:

@@ -167,6 +167,36 @@ def test_generate_counts_what_it_writes(
     assert f"[{tokens} tokens" in result.output
 
 
+def test_generate_keeps_the_space_before_its_first_token(
+    run: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a tokenizer takes away the space that a text begins with, as Llama 2's does."""
+    found = load_model(str(run[0])).tokenizer
+    word = next(
+        n for n in range(len(found)) if found.decode([n]).startswith(" ") and found.decode([n]).strip()
+    )
+    monkeypatch.setattr(torch, "multinomial", lambda *_: torch.tensor([[word]]))
+    decode = type(found).decode
+    monkeypatch.setattr(type(found), "decode", lambda *a, **k: decode(*a, **k).removeprefix(" "))
+    out = tmp_path / "text.json"
+    arguments = ["generate", str(run[0]), "--prompt", "cell holds", "--tokens", "1", "--json", str(out)]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert read(out, GenerationResult).text == "cell holds " + found.decode([word])
+
+
+def test_generate_refuses_to_stop_at_a_token_that_nobody_names(tmp_path: Path) -> None:
+    model, _ = write_micro(tmp_path)
+    (model / "tokenizer_config.json").unlink()
+    (model / "special_tokens_map.json").unlink(missing_ok=True)
+    for end, code in ((None, 2), (5, 0)):
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps(config | {"eos_token_id": end}))
+        arguments = ["generate", str(model), "--prompt", "cell", "--tokens", "1", "--stop"]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == code, result.output
+        assert ("names a token that ends a text" in result.output) == (code == 2)
+
+
 def test_generate_refuses_an_empty_prompt(run: tuple[Path, Path]) -> None:
     result = CliRunner().invoke(app, ["generate", str(run[0]), "--prompt", ""])
     assert result.exit_code == 2

@@ -17,6 +17,7 @@ from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
+from gaincell.integrations.hf.softmax_passthrough import softmax_passthrough
 from gaincell.ops.gain_cell_attention import GRADIENTS
 
 from .families import FAMILIES, MISTRAL_WINDOW, build, padding_mask, tokens
@@ -94,6 +95,16 @@ def test_softmax_passthrough_reproduces_the_logits(family: str, side: str, desig
     torch.testing.assert_close(logits(model, ids, mask)[real], before[real], atol=1e-5, rtol=0)
     detach(model)
     assert torch.equal(logits(model, ids, mask), before)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_observed_softmax_reproduces_the_logits(family: str, design: Design) -> None:
+    """As statistics, first gains and fidelity see it, whatever scaling a family gives its attention."""
+    model, ids = build(family), tokens(1, 41)
+    before = logits(model, ids, None)
+    attach(model, design)
+    with softmax_passthrough(model, lambda *_: None):
+        torch.testing.assert_close(logits(model, ids, None), before, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

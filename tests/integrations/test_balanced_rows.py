@@ -30,6 +30,15 @@ from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.balanced_rows import fit, rows_of
 
 
+def test_what_is_refused_changes_nothing() -> None:
+    cell = GainCellAttention(micro_design(), heads=2, kv_heads=1, head_dim=20)
+    before = {name: tensor.clone() for name, tensor in cell.state_dict().items()}
+    with pytest.raises(ModelError, match="need a power of two components a head, not 20"):
+        cell.balance_rows()
+    assert cell.state_dict().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in cell.state_dict().items())
+
+
 def some_cell(design: Design, backend: str = "auto") -> GainCellAttention:
     cell = GainCellAttention(design, heads=4, kv_heads=2, head_dim=16, backend=backend)
     cell.balance_rows()

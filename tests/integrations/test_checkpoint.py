@@ -1,6 +1,7 @@
 """A RUN gives back the very same model, holds only what changed, and notices when its base did."""
 
 import errno
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel
 from gaincell import files
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
+from gaincell.circuits.noise import Noise
 from gaincell.errors import DesignError, ModelError, RunError
 from gaincell.integrations.hf import sources
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
@@ -207,10 +209,13 @@ def test_a_full_disk_leaves_the_old_run(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(RunError, match="the disk is full"):
-        save(adapted, run)
-    monkeypatch.undo()
+    set_design(adapted, attached_layers(adapted)[0].design.replace(noise=Noise(cell_std=0.01)))
+    for fails in (1, 2):  # while the tensors are written, and while the design is
+        calls = iter(range(1, 9))
+        monkeypatch.setattr(files.os, "fsync", lambda _, n=calls, f=fails: full(0) if next(n) >= f else None)
+        with pytest.raises(RunError, match="the disk is full"):
+            save(adapted, run)
+        monkeypatch.undo()
     assert sorted(place.name for place in run.iterdir()) == ["design.toml", "hardware.safetensors"]
     assert torch.equal(logits(load_run(run).model), before)
 
@@ -234,7 +239,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path
         return SimpleNamespace(sha=commit, siblings=files)
 
     def download(model: str, *, revision: str, allow_patterns: list[str]) -> str:
-        return str(shutil.copytree(commits[revision], cached(revision)))
+        return str(shutil.copytree(commits[revision], cached(revision), dirs_exist_ok=True))
 
     def look_up(model: str, file: str, revision: str | None) -> str | None:
         place = cached(revision or NEW) / file
@@ -274,6 +279,16 @@ def test_a_model_of_the_hub_without_a_commit(
     run = save(attach(load_base("owner/small").model, design), tmp_path / "run")
     assert Run(run).hardware.base == f"owner/small@{NEW}"
     assert hub(NEW).is_dir()
+
+
+def test_an_interrupted_download_is_taken_up_again(hub: Callable[[str], Path]) -> None:
+    load_base("owner/small")
+    whole, shards = hub(NEW) / "model.safetensors", [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    whole.rename(whole.with_name(shards[0]))
+    index = {"weight_map": dict(zip("ab", shards, strict=True))}
+    (hub(NEW) / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert sources._hub_model("owner/small", None, "") == hub(NEW)
+    assert whole.is_file()  # it was downloaded again
 
 
 def test_a_commit_that_is_gone(

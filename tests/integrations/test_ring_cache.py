@@ -454,6 +454,29 @@ def test_another_ring_needs_another_cache() -> None:
         model(input_ids=ids(1), **cache.argument)
 
 
+@pytest.mark.parametrize("levels", [16, None])
+def test_other_levels_need_another_cache(levels: int | None) -> None:
+    """What the ring holds are codes, of the voltages of the design that wrote them."""
+    model = hardware()
+    cache = RingCache(model)
+    with torch.no_grad():
+        model(input_ids=ids(3), **cache.argument)
+    set_design(model, attached_layers(model)[0].design.replace(storage_levels=levels))
+    with pytest.raises(InputError, match=r"codes of other voltages .* make a new RingCache"), torch.no_grad():
+        model(input_ids=ids(1), **cache.argument)
+
+
+def test_what_a_step_places_is_on_the_device_of_every_layer() -> None:
+    """Layers may lie on several GPUs; `meta` stands for one."""
+    tokens = RingCache(hardware()).tokens
+    step = tokens.begin(torch.arange(3)[None])
+    for name in ("cpu", "meta"):
+        device = torch.device(name)
+        assert {place.device for place in step.places(device)} == {device}
+        old = tokens.old(step, device)
+        assert {old.index.device, old.columns.device, old.extra_age.device} == {device}
+
+
 def test_the_default_cache_still_works_on_an_attached_model() -> None:
     model = hardware()
     tokens = ids(30)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -16,7 +16,7 @@ from gaincell.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from gaincell.integrations.hf.cache import RingCache
     from gaincell.mapping.ready import Ready
@@ -90,6 +90,8 @@ class GenerateOptions:
         if ids.numel() == 0:
             raise InputError("the prompt is empty; give --prompt TEXT")
         check_ids(loaded.model, ids)
+        if self.stop and not _ends(loaded.model, loaded.tokenizer):
+            raise InputError(f"--stop: neither {model} nor its tokenizer names a token that ends a text")
         check_positions(loaded.model, ids.shape[1] + self.tokens)
         change_chip(loaded.model, other_latency=self.other_latency)
         return Loaded(ready, RingCache(loaded.model, policy), ids)
@@ -103,9 +105,9 @@ class GenerateOptions:
 
         torch.manual_seed(self.seed)
         model, tokenizer = ready.loaded.model, ready.loaded.tokenizer
-        shown = self.prompt
+        ends, shown = _ends(model, tokenizer), self.prompt
         sys.stdout.write(shown)
-        produced: list[int] = []
+        known, produced = ids[0].tolist(), list[int]()
         with torch.inference_mode():
             logits = feed(model, cache, ids, last=True)[:, -1]
             cache.idle(self.at)
@@ -116,10 +118,10 @@ class GenerateOptions:
                 else:
                     shares = torch.softmax(logits.float() / self.temperature, -1)
                     token = torch.multinomial(shares, 1)[:, 0]
-                if self.stop and int(token) == tokenizer.eos_token_id:
+                if self.stop and int(token) in ends:
                     break
                 produced.append(int(token))
-                new = new_text(tokenizer, produced)
+                new = new_text(tokenizer, [*known, *produced])
                 sys.stdout.write(new)
                 sys.stdout.flush()
                 shown += new
@@ -129,6 +131,14 @@ class GenerateOptions:
         sys.stdout.write("\n")
         passes = cache.get_seq_length() - ids.shape[1]
         return Written(shown, len(produced), passes / seconds if passes else 0.0)
+
+
+def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end a text, of the tokenizer, else of the model."""
+    named: Any = tokenizer.eos_token_id
+    if named is None:
+        named = model.config.eos_token_id
+    return named if isinstance(named, list) else [] if named is None else [named]
 
 
 @app.command()

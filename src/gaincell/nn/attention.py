@@ -191,9 +191,9 @@ class GainCellAttention(nn.Module):
         if self.k.kept is not None:
             raise ModelError(f"layer {self.layer} has paired rows; they cannot be balanced besides")
         like = self.k.gain
+        self.q.turn(self.head_dim, None)
         with torch.no_grad():
             self.q.offset.fill_(MIDDLE)
-        self.q.turn(self.head_dim, None)
         self.k.turn(self.head_dim, Balance(self.design, self.kv_heads, dtype=like.dtype, device=like.device))
 
     def is_uncalibrated(self) -> bool:

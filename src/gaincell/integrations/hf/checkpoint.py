@@ -9,6 +9,7 @@ bits; what is read back has both in its weights.
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gaincell.chips.design import Design
-from gaincell.errors import GaincellError, RunError
-from gaincell.files import write_tensors
+from gaincell.errors import GaincellError, ModelError, RunError
+from gaincell.files import write_tensors, write_text
 from gaincell.integrations.hf.attach import attach, attached_layers, attached_model
 from gaincell.integrations.hf.base_model import BaseModel, base_weights, check_finite, check_finite_tensor
 from gaincell.integrations.hf.interface import arrays_of
@@ -125,6 +126,8 @@ def save_differences(
     cells = attached_layers(model)
     design = common_design(cells)
     check_precision(cells, "cannot save")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ModelError("cannot save: weights lie on the disk (device_map); load the model whole")
     check_finite(model, where="cannot save")
     tensors = _changed(without_adapters(base_weights(model)), original)
     tensors |= {name: factor.to(ADAPTER_DTYPE) for name, factor in factors(model).items()}
@@ -135,8 +138,8 @@ def save_differences(
     }
     says = Hardware(base, base_sha256, design.hash)
     directory = Path(run)
-    design.save(directory / DESIGN)
-    write_tensors(directory / HARDWARE, contents, {"format": FORMAT} | says._asdict())
+    tell = partial(write_text, directory / DESIGN, design.to_toml())  # before the large file takes its name
+    write_tensors(directory / HARDWARE, contents, {"format": FORMAT} | says._asdict(), tell)
     return directory
 
 

@@ -96,7 +96,7 @@ def learned_positions(model: nn.Module) -> int | None:
     """Tokens that a table of learned positions has places for; None for a model without one."""
     names = ("wpe", "embed_positions", "position_embeddings")
     found = [
-        module.num_embeddings
+        module.num_embeddings - int(getattr(module, "offset", 0))  # rows that no position has: OPT
         for name, module in model.named_modules()
         if name.rpartition(".")[2] in names and isinstance(module, nn.Embedding)
     ]

@@ -57,7 +57,9 @@ model is causal is known from its mask function and, for a caller's own False, f
 
 
 THREAD = threading.local()
-"""``function``: that of ours which this thread called last in the attention module it is in, if any."""
+"""``function``: that of ours which this thread called last in the attention module it is in, if any.
+``scaling``: of softmax attention, as that module gave it: not every one of them has it as an attribute.
+"""
 
 
 def register() -> None:
@@ -110,7 +112,7 @@ def attention_forward(
 
     Not modelled: dropout of attention weights, also where the model's configuration sets it (GPT-2: 0.1).
     """
-    THREAD.function = function
+    THREAD.function, THREAD.scaling = function, scaling
     checked = _check(module, query, key, value, attention_mask, arguments)
     cell, index, queries, window, ring = checked
     if function == SOFTMAX:

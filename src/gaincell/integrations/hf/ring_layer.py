@@ -59,8 +59,14 @@ class RingLayer(CacheLayerMixin):
         kind = torch.uint8 if self._levels else torch.promote_types(key_states.dtype, torch.float32)
         shape = batch, heads, design.window, dim
         self.codes = tuple(torch.zeros(shape, dtype=kind, device=key_states.device) for _ in range(2))
-        self.dtype, self.device = key_states.dtype, key_states.device
+        self.dtype, self.device, self._made_for = key_states.dtype, key_states.device, self._range
         self.is_initialized = True
+
+    @property
+    def _range(self) -> object:
+        """What the voltages of codes depend on."""
+        d = self.attention.design
+        return d.dac_levels, d.v_min, d.v_max, d.v_offset
 
     @property
     def _levels(self) -> int | None:
@@ -87,6 +93,11 @@ class RingLayer(CacheLayerMixin):
             raise InputError(
                 f"the ring was made for {self.tokens.columns} columns, the model's design now has "
                 f"{window}; make a new RingCache after set_design"
+            )
+        if self._range != self._made_for:
+            raise InputError(
+                "the ring holds codes of other voltages than the model's design now writes; make a new "
+                "RingCache after set_design"
             )
         self.pending = True
         keys = key_states.view_as(key_states)
@@ -143,7 +154,8 @@ class RingLayer(CacheLayerMixin):
             else:
                 written = torch.empty(requested.shape, dtype=torch.uint8)
                 finite = native_decode.write_ring(requested, written, 0, design, scale)
-                codes[step.rows, :, step.columns] = written[step.rows, :, step.slots]
+                rows, slots, columns = step.places(codes.device)
+                codes[rows, :, columns] = written[rows, :, slots]
             if not finite:
                 return False
         return True
@@ -175,8 +187,9 @@ class RingLayer(CacheLayerMixin):
         """Write requested voltages; what was written, in the order of the tokens."""
         self.finite &= not any(bool(requested.isnan().any()) for requested in volts)
         found = [self._written(requested) for requested in volts]
+        rows, slots, columns = step.places(self.codes[0].device)
         for codes, written in zip(self.codes, found, strict=True):
-            codes[step.rows, :, step.columns] = written.detach()[step.rows, :, step.slots]
+            codes[rows, :, columns] = written.detach()[rows, :, slots]
         return found
 
     def _settle(self) -> None:

@@ -37,8 +37,8 @@ class Step:
     index [B, T]: of the real token in each slot, -1 for padding.  held: columns held before it that its
     queries may see.  alike: whether all sequences have as many.  rows, slots, columns: of the tokens that
     stay, and where they go.  column: of the first, if it is the same of every sequence and none has padding.
-    decoded: what the query of one token sees of the ring, by sliding window.  old: what is held before. Both
-    are found when they are asked for.
+    decoded: what the query of one token sees of the ring, by sliding window.  old: what is held before, by
+    the device of the layer that asks. Both are found when they are asked for.
     """
 
     index: Int[Tensor, "B T"]
@@ -49,7 +49,14 @@ class Step:
     columns: Int[Tensor, " n"]
     column: int | None
     decoded: dict[int | None, Slots] = field(default_factory=dict)
-    old: Old | None = None
+    old: dict[torch.device, Old] = field(default_factory=dict)
+    _places: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+
+    def places(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """rows, slots and columns on the device of a layer."""
+        if device not in self._places:
+            self._places[device] = self.rows.to(device), self.slots.to(device), self.columns.to(device)
+        return self._places[device]
 
 
 class RingTokens:
@@ -96,7 +103,7 @@ class RingTokens:
         """The step that writes tokens of these indices, -1 for padding. Raises ModelError: they do not follow
         those that the columns hold.
         """
-        device, index = index.device, index.cpu()
+        index = index.cpu()
         if self.slots == 0:
             self._begin(len(index))
         real = index != PADDING
@@ -118,23 +125,23 @@ class RingTokens:
             index=index,
             held=min(window - 1, int(self.count.max())),
             alike=alike,
-            rows=rows.to(device),
-            slots=slots.to(device),
-            columns=columns.to(device),
+            rows=rows,
+            slots=slots,
+            columns=columns,
             column=int(index[0, 0]) % window if alike and bool(real.all()) else None,
         )
         return self.step
 
     def old(self, step: Step, device: torch.device) -> Old:
         """What a step sees of the columns held before it."""
-        if step.old is None:
+        if device not in step.old:
             old = self.count[:, None] - torch.arange(step.held, 0, -1)
             columns = old.clamp(min=0) % self.columns
             regular = (self.count[:, None] - old).double() * self.design.token_period
             extra_age = self._now[:, None] - self.write_times.gather(1, columns) - regular
             found = torch.where(old < 0, PADDING, old), columns[:1] if step.alike else columns, extra_age
-            step.old = Old(*(t.to(device) for t in found))
-        return step.old
+            step.old[device] = Old(*(t.to(device) for t in found))
+        return step.old[device]
 
     def decoded(self, step: Step, sliding_window: int | None) -> Slots:
         """What the query of a step of one token sees of the ring, that token included."""
@@ -155,10 +162,10 @@ class RingTokens:
     def finish(self) -> int:
         """All layers have written the step; how many steps of the chip it took."""
         assert self.step is not None
-        index, rows, columns = self.step.index, self.step.rows.cpu(), self.step.columns.cpu()
+        index, rows, columns = self.step.index, self.step.rows, self.step.columns
         real = index != PADDING
         new, taken = real.sum(1), int(real.any(0).sum())
-        since = index[rows, self.step.slots.cpu()] - self.count[rows]
+        since = index[rows, self.step.slots] - self.count[rows]
         self.write_times[rows, columns] = self._now[rows] + since.double() * self.design.token_period
         self.step = None
         self.slots += index.shape[1]

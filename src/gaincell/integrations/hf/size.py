@@ -27,6 +27,7 @@ from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.sources import (
     adapter_record,
     find_source,
+    in_one_line,
     is_adapter_on_hub,
     without_revision,
 )
@@ -67,8 +68,12 @@ def cost(
     if not isinstance(model, PretrainedConfig):
         raise InputError(f"model is {type(model).__name__}; give the configuration of one: model.config")
     chip = load_design(design)
-    with torch.device("meta"):
-        size = size_of(AutoModelForCausalLM.from_config(model), model.model_type)
+    try:
+        with torch.device("meta"):
+            made = AutoModelForCausalLM.from_config(model)
+    except Exception as error:  # of whichever class of model it is
+        raise ModelError(f"cannot build a model of {model.model_type}: {in_one_line(error)}") from error
+    size = size_of(made, model.model_type)
     return of_model(size, chip, load_technology(technology), activity or Activity.assumed(chip))
 
 
@@ -129,13 +134,21 @@ def saved_design(model: str | os.PathLike[str]) -> Design | None:
 
 
 def size_of(model: Any, title: str) -> ModelSize:
-    """Sizes of a model of transformers that is not attached. Raises ModelError: it is not supported, or its
-    layers differ in size.
+    """Sizes of a model of transformers that is not attached.
+
+    Raises ModelError: it is not supported, its layers differ in size or window, or it has experts.
     """
     modules = list(attention_modules(model).values())
     sizes = {geometry(module) for module in modules}
     if len(sizes) > 1:
         raise ModelError(f"{title}: its layers have heads of different sizes; costs are of equal layers only")
+    windows = {own_window(module) for module in modules}
+    if len(windows) > 1:
+        raise ModelError(
+            f"{title}: its layers have different sliding windows; costs are of equal layers only"
+        )
+    if any(name.endswith("experts") for name, _ in model.named_modules()):
+        raise ModelError(f"{title}: it is a mixture of experts, whose weights are not counted; give another")
     config, output = model.config.get_text_config(), model.get_output_embeddings()
     weights = sum(
         module.weight.numel()
@@ -154,5 +167,5 @@ def size_of(model: Any, title: str) -> ModelSize:
         linear_weights=weights,
         vocabulary=config.vocab_size,
         tokens=context_of(model) or LONGEST_BLOCK,
-        sliding_window=own_window(modules[0]) or 0,
+        sliding_window=windows.pop() or 0,
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.integrations.hf.attach import computes_softmax, not_yet_calibrated, set_attention
-from gaincell.integrations.hf.interface import arrays_of
+from gaincell.integrations.hf.interface import THREAD, arrays_of
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.softmax import SoftmaxAttention
 
@@ -30,10 +30,10 @@ def softmax_passthrough(model: PreTrainedModel, see: See) -> Iterator[None]:
     The arrays are computed all the same, and what they give is dropped. For texts without padding.
     """
 
-    def watch(layer: int, scaling: float) -> Any:
+    def watch(layer: int) -> Any:
         def replace(attention: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
             q, k, v, _, _, window = inputs
-            softmax = softmax_attention(q, k, v, scaling, window)
+            softmax = softmax_attention(q, k, v, THREAD.scaling, window)
             see(layer, attention, inputs, softmax)
             return softmax.to(output.dtype)
 
@@ -44,8 +44,7 @@ def softmax_passthrough(model: PreTrainedModel, see: See) -> Iterator[None]:
         hooks.enter_context(not_yet_calibrated(model))
         for layer, module in enumerate(modules):
             attention: Any = arrays_of(module)
-            scaling = getattr(module, "scaling", attention.head_dim**-0.5)
-            hooks.callback(attention.register_forward_hook(watch(layer, scaling)).remove)
+            hooks.callback(attention.register_forward_hook(watch(layer)).remove)
         yield
 
 
@@ -73,10 +72,13 @@ def softmax_attention(
     q: Float[Tensor, "B H T D"],
     k: Float[Tensor, "B Hk T D"],
     v: Float[Tensor, "B Hk T D"],
-    scaling: float,
+    scaling: float | None,
     window: int | None,
 ) -> Float[Tensor, "B H T D"]:
-    """Causal softmax attention without padding; `window` is the model's own sliding window."""
+    """Causal softmax attention without padding.
+
+    scaling: of the scores; None: 1/sqrt(D).  window: the model's own sliding window.
+    """
     age = torch.arange(q.shape[2], device=q.device)
     age = age[:, None] - age[None, :]
     seen = (age >= 0) & (age < (window or q.shape[2]))

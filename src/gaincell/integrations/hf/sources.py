@@ -20,7 +20,7 @@ from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from transformers import PreTrainedModel
 
 from gaincell.errors import ModelError
-from gaincell.files import check_text, read_json
+from gaincell.files import check_text, read_json, read_object
 from gaincell.integrations.hf.hardware_record import check_version
 from gaincell.integrations.hf.pretrained import METHOD
 from gaincell.shipped import FOLDERS, available, begun
@@ -261,7 +261,7 @@ def _hub_model(model: str, revision: str | None, where: str) -> Path:
     try:
         for file in ("config.json", ADAPTER):
             cached = _cached(model, revision, file)
-            if cached is not None and any(any(cached.glob(kind)) for kind in WEIGHTS):
+            if cached is not None and _is_whole(cached):
                 return cached
         found = _downloaded(model, revision, wanted, where)
         assert found is not None
@@ -272,6 +272,15 @@ def _hub_model(model: str, revision: str | None, where: str) -> Path:
             f"model {named!r} is not a file or directory here, not in the hub's local cache, and the hub "
             f"does not give it ({in_one_line(error)}). {FORMS}"
         ) from error
+
+
+def _is_whole(cached: Path) -> bool:
+    """Whether the hub's cache has the weights of a model: all that an index names, where there is one."""
+    indices = [*cached.glob("model*.index.json"), *cached.glob("pytorch_model*.index.json")]
+    named = [{*read_object(index)["weight_map"].values()} for index in indices]
+    if named:
+        return any(all((cached / name).exists() for name in names) for names in named)
+    return any(any(cached.glob(kind)) for kind in WEIGHTS)
 
 
 def _cached(model: str, revision: str | None, file: str) -> Path | None:
