@@ -67,6 +67,8 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
             try:
                 return with_cell(design, fit_device(text, design)[0])
             except InputError as error:
+                if not Path(text).exists():
+                    raise
                 raise InputError(
                     f"{error}. Such options belong to: gaincell device fit {text} --out DEVICE.toml; "
                     "then give --cell DEVICE.toml"

@@ -8,9 +8,9 @@ cell to cell.
 
 Every cell is fitted on its own, with V_0 and V_inf of its own; tau is the geometric mean over the cells. The
 law is the one of smallest AICc over all cells, if none is asked for. Cells whose ln tau is far from that of
-the others (6 robust standard deviations, and half) are left out and counted. What the record does not
-determine is refused: voltages that hardly change, a record that ends before half of the signal is gone, a
-target outside of what was measured.
+the others (6 robust standard deviations, and half), or known to no better than a standard error of 1, are
+left out and counted. What the record does not determine is refused: voltages that hardly change, a record
+that ends before half of the signal is gone, a target outside of what was measured.
 
 Intervals hold 95 %: over cells by Student's t (the spread: chi square), of a single cell from the covariance
 of the least squares.
@@ -36,7 +36,7 @@ CLEARLY_BETTER = 6.0
 """By how much the AICc of a law with more parameters must be lower."""
 CONFIDENCE = 0.95
 LEAST_EXPLAINED = 0.8
-"""Share of the variance over time that a law must explain."""
+"""Share of the variance that a law, or the curve of a cell, must explain."""
 MOST_LEFT = 0.5
 """Share of the signal that may be left when a record ends."""
 FAR_OFF = 6.0
@@ -46,7 +46,8 @@ MOST_EVALUATIONS, MOST_TRIED = 20_000, 500
 one with too many parameters for the data thousands.
 """
 FEWEST_CELLS = 5
-"""Below which nothing is left out."""
+"""Below which none is called far from the others."""
+FEWEST_TIMES = 6
 
 
 def _exponential(t: Numbers, tau: float) -> Numbers:
@@ -76,7 +77,8 @@ class DecayFit:
     law: of LAWS.  tau: s.  beta: of "stretched".  tau_slow, share: of "two-times": the slower time, s, and w.
     target: V_inf, V.  tau_spread: standard deviation of ln tau across cells, without the noise of the fits;
     None with one cell.  intervals: of these, by name; 95 %.
-    rms: of all points, V.  cells, points: how many were used.  left_out: cells far from the others.
+    rms: of all points, V.  cells, points: how many were used.  left_out: cells that say
+    little, or are far from the others.
     curves: for figures, of some cells: times, voltages, and the law's.
     """
 
@@ -138,9 +140,11 @@ def fit_decay(table: Table, law: str | None = None) -> DecayFit:
         if best is None or aicc < best[0] - CLEARLY_BETTER:
             best = (aicc, name, cells)
     if best is None:
+        count, cell = min((len(np.unique(rows["time"])), name) for name, rows in table.cells())
+        few = f": cell {cell or 1} has {count} times" if count < FEWEST_TIMES else ""
         raise InputError(
-            f"{table.path}: no law fits; give 6 or more times a cell, from well below to well beyond the "
-            "time in which a third of the signal is left"
+            f"{table.path}: no law fits{few}; give {FEWEST_TIMES} or more times a cell, from well below to "
+            "well beyond the time in which a third of the signal is left"
         )
     _, name, cells = best
     _check_determined(table, name, cells)
@@ -212,14 +216,14 @@ def _check_determined(table: Table, name: str, cells: list[_Cell]) -> None:
 
 
 def _without_outliers(cells: list[_Cell]) -> tuple[list[_Cell], int]:
-    """Cells whose tau is like the others', and how many are not."""
+    """Cells whose tau is known and like the others', and how many are not."""
+    everything, cells = len(cells), [c for c in cells if c.covariance[2, 2] <= 1.0] or cells
     log_tau = np.array([c.p[2] for c in cells])
     away = np.abs(log_tau - np.median(log_tau))
     limit = max(0.5, FAR_OFF * 1.4826 * float(np.median(away)))
-    kept = [c for c, distance in zip(cells, away, strict=True) if distance <= limit]
-    if len(cells) < FEWEST_CELLS:
-        return cells, 0
-    return kept, len(cells) - len(kept)
+    if len(cells) >= FEWEST_CELLS:
+        cells = [c for c, distance in zip(cells, away, strict=True) if distance <= limit]
+    return cells, everything - len(cells)
 
 
 def _summary(name: str, cells: list[_Cell], left_out: int) -> DecayFit:

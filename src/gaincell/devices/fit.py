@@ -18,24 +18,27 @@ Not modelled: errors of the voltages, drift during the measurement.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 from scipy import stats
-from scipy.optimize import isotonic_regression
 
 from gaincell.devices.cell import Cell, PolynomialCell
+from gaincell.devices.decay import LEAST_EXPLAINED
 from gaincell.devices.measurement import Numbers, Table
 from gaincell.devices.screening import (
     Points,
     Scale,
     check_coverage,
+    check_direction,
     check_gaps,
-    same_voltage,
-    typical_step,
+    rising,
+    same_width,
+    within,
     without_broken,
 )
 from gaincell.devices.tabulated import FEWEST_POINTS, TabulatedCell
@@ -47,6 +50,10 @@ WORST_CONDITION = 1e8
 GRID = 401
 SHOWN = 50
 """Cells whose points are drawn."""
+LEAST_FULL_SCALE = 0.05
+"""Current at v_max, as a share of the range of currents, below which nothing is a fraction of it."""
+ROUGHLY = 0.02
+"""Share of the storage range over which currents are averaged to see whether they rise."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,8 @@ class CurveFit:
     gain_std, offset_voltage_std, current_offset_std: of the basic mismatch model; None with one cell.
     explained: share of the cells' variance that these three describe.
     noise_std: of one read, from repeated reads, as a fraction of full_scale; None without repeated reads.
-    residual_std: of the points about each cell's own curve, likewise: noise and what the curve cannot follow.
+    residual_std: of the points about each cell's own curve, likewise: noise and what the curve cannot follow;
+    None of one cell with hardly any full_scale.
     r_squared, rms: of all points against each cell's own curve; rms in charge units.
     nominal_r_squared, nominal_rms: of all points against the nominal curve.
     cells, points: how many.
@@ -91,7 +99,7 @@ class CurveFit:
     current_offset_std: Estimate | None
     explained: float | None
     noise_std: float | None
-    residual_std: float
+    residual_std: float | None
     r_squared: float
     rms: float
     nominal_r_squared: float
@@ -119,12 +127,13 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
 
     Raises:
         InputError: too few points, a range that is not covered, a rank-deficient or a falling curve, currents
-            far from those the chip is made for; with the reason and what to do.
+            that no such curve explains, or that are nearly 0 at v_max; with the reason and what to do.
     """
     if kind not in ("polynomial", "tabulated"):
         raise InputError(f"kind {kind!r}; choose polynomial or tabulated")
     if not 1 <= order <= MOST_ORDER:
         raise InputError(f"order {order}; choose 1 to {MOST_ORDER}")
+    check_direction(table)
     where = str(table.path)
     cells, broken = without_broken(
         [
@@ -149,9 +158,13 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
     residuals = y - np.concatenate([curve(points[1]) for curve, points in zip(drawn, cells, strict=True)])
     from_nominal = y - _current(cell, u)
     squares = float(((y - y.mean()) ** 2).sum())
-    full_scale = float(_current(cell, grid[-1:])[0])
-    noise = _noise_of_reads(table, scale, {name for name, _, _ in cells})
+    r_squared = 1.0 - float((residuals**2).sum()) / squares
     nominal = _current(cell, grid)
+    full_scale = float(nominal[-1])
+    noise = _noise_of_reads(table, scale, {name for name, _, _ in cells})
+    unit = abs(full_scale)
+    no_fractions = unit < LEAST_FULL_SCALE * float(np.ptp(nominal))
+    _check_quality(r_squared, no_fractions and (len(cells) > 1 or noise is not None), scale, where)
     some = sum(len(points[1]) for points in cells[:SHOWN])
     return CurveFit(
         cell=cell,
@@ -163,11 +176,13 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
         full_scale=full_scale,
         gain_std=gain,
         offset_voltage_std=shift,
-        current_offset_std=None if offset is None else offset.over(abs(full_scale)),
+        current_offset_std=None if offset is None else offset.over(unit),
         explained=explained,
-        noise_std=None if noise is None else noise / abs(full_scale),
-        residual_std=float(np.sqrt((residuals**2).sum() / max(1, len(y) - free))) / abs(full_scale),
-        r_squared=1.0 - float((residuals**2).sum()) / squares,
+        noise_std=None if noise is None else noise / unit,
+        residual_std=None
+        if no_fractions
+        else float(np.sqrt((residuals**2).sum() / max(1, len(y) - free))) / unit,
+        r_squared=r_squared,
         rms=float(np.sqrt((residuals**2).mean())),
         nominal_r_squared=1.0 - float((from_nominal**2).sum()) / squares,
         nominal_rms=float(np.sqrt((from_nominal**2).mean())),
@@ -184,16 +199,18 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
 def _nominal_cell(
     cells: Sequence[Points], kind: str, mean: Numbers, grid: Numbers, scale: Scale, where: str
 ) -> Cell:
-    """The cell of the mean coefficients, or of the mean currents; its linear slope is that of the mean's best
-    line. Raises InputError where it falls.
+    """The cell of the mean coefficients, or of the mean currents; its linear slope is that of its best line.
+    Raises InputError where it falls.
     """
-    slope = _best_slope(grid, _value(mean, grid))
-    if slope <= 0:
+    u, y = (np.concatenate([cell[n] for cell in cells]) for n in (1, 2))
+    if _best_slope(u, y) <= 0:
         raise InputError(
             f"{where}: the current falls with the voltage; if the sign is a convention, negate the currents"
         )
     if kind == "tabulated":
-        return _table_cell(cells, slope, where)
+        volts, currents = rising(u, y, same_width([v for _, v, _ in cells]), where)
+        table = TabulatedCell(tuple(volts), tuple(currents), 1.0)
+        return replace(table, linear_slope=_best_slope(grid, _current(table, grid)))
     slopes = np.polynomial.polynomial.polyval(grid, np.polynomial.polynomial.polyder(mean))
     if (slopes < 0).any():
         spans = np.split(grid + scale.v_offset, np.flatnonzero(np.diff(slopes < 0)) + 1)[
@@ -204,7 +221,8 @@ def _nominal_cell(
             f"{where}: the polynomial of order {len(mean) - 1} falls {said}, a cell that is read out by its "
             "current must rise: choose another --order, or --kind tabulated"
         )
-    return PolynomialCell(tuple(mean), slope)
+    rising(u, y, ROUGHLY * float(np.ptp(grid)), where)
+    return PolynomialCell(tuple(mean), _best_slope(grid, _value(mean, grid)))
 
 
 def _check_cells(cells: Sequence[Points], scale: Scale, kind: str, order: int, where: str) -> None:
@@ -220,6 +238,21 @@ def _check_cells(cells: Sequence[Points], scale: Scale, kind: str, order: int, w
                 + (f"a polynomial of order {order}: lower --order" if kind == "polynomial" else "a table")
             )
         check_gaps(u, scale, place)
+
+
+def _check_quality(r_squared: float, of_nothing: bool, scale: Scale, where: str) -> None:
+    """Raise InputError for a curve far from the points, or for fractions of a full scale of nearly 0."""
+    if r_squared < LEAST_EXPLAINED:
+        raise InputError(
+            f"{where}: a curve of this kind explains {100 * r_squared:.0f} % of the variance of the "
+            f"currents, {100 * LEAST_EXPLAINED:.0f} % are needed: choose another --order or --kind, or "
+            "measure again"
+        )
+    if of_nothing:
+        raise InputError(
+            f"{where}: the current at {scale.v_max:g} V is nearly 0, and mismatch and noise are stated as "
+            "fractions of it: measure against a reference, or add a constant to all currents"
+        )
 
 
 def _least_squares(u: Numbers, y: Numbers, order: int, where: str) -> tuple[Numbers, Numbers]:
@@ -312,34 +345,18 @@ def _mismatch(
 
 def _noise_of_reads(table: Table, scale: Scale, used: set[str]) -> float | None:
     """Standard deviation of repeated reads of one cell at one voltage, charge units; None without any."""
-    here = np.isin(table.cell, list(used))
-    cell, volts = table.cell[here], table.columns["voltage"][here]
-    step = typical_step([(n, volts[cell == n]) for n in np.unique(cell)])
-    keys = np.rec.fromarrays([cell, same_voltage(volts, step)])
-    _, group, count = np.unique(keys, return_inverse=True, return_counts=True)
-    repeats = int((count - 1).sum())
-    if repeats < 2:
+    if not (table.read != "").any():
         return None
-    y = table.columns["current"][here] * scale.charge_per_ampere
-    means = np.bincount(group.ravel(), y) / count
-    return float(np.sqrt(((y - means[group.ravel()]) ** 2).sum() / repeats))
-
-
-def _table_cell(cells: Sequence[Points], slope: float, where: str) -> TabulatedCell:
-    """Mean current at every voltage that is measured, as close as a rising curve can be."""
-    u, y = (np.concatenate([cell[n] for cell in cells]) for n in (1, 2))
-    label = same_voltage(u, typical_step([(n, v) for n, v, _ in cells]))
-    _, group, count = np.unique(label, return_inverse=True, return_counts=True)
-    volts, means = (np.bincount(group.ravel(), values) / count for values in (u, y))
-    rising = isotonic_regression(means, weights=count.astype(float)).x
-    changed = float(np.abs(rising - means).max() / np.ptp(means))
-    if changed > 0.1:
-        raise InputError(
-            f"{where}: the currents do not rise with the voltage: a rising curve is up to "
-            f"{100 * changed:.0f} % of their range away from them; measure again, or leave out the cells "
-            "that do not work"
-        )
-    return TabulatedCell(tuple(volts), tuple(rising), slope)
+    squares, repeats = 0.0, 0
+    for name, rows in table.cells():
+        if name not in used:
+            continue
+        volts, y = rows["voltage"], rows["current"] * scale.charge_per_ampere
+        label = within(volts, same_width([volts]))
+        count = np.bincount(label)
+        squares += float(((y - (np.bincount(label, y) / count)[label]) ** 2).sum())
+        repeats += len(y) - len(count)
+    return math.sqrt(squares / repeats) if repeats >= 2 else None
 
 
 def _best_slope(u: Numbers, y: Numbers) -> float:

@@ -90,7 +90,7 @@ def read_curve(
     table = _read(path, ("voltage", "current"), columns or Columns(), skip_bad_rows)
     voltage, current = table.columns["voltage"], table.columns["current"]
     where = f"{table.path}"
-    if _swapped(voltage, current):
+    if _swapped(table):
         raise InputError(
             f"{where}: the columns look swapped: 'voltage' goes from {_span(voltage)} V and 'current' from "
             f"{_span(current)} A; exchange the names in the first line, or give --voltage and --current"
@@ -135,13 +135,17 @@ def read_decay(
     return table
 
 
-def _swapped(voltage: Numbers, current: Numbers) -> bool:
+def _swapped(table: Table) -> bool:
     """Whether 'voltage' is as small as currents are, and 'current' as large as voltages; or whether 'current'
-    goes in equal steps, as voltages do that are set, and 'voltage' does not.
+    goes in equal steps, as voltages do that are set, and 'voltage' does not. Currents that are rounded do,
+    too, but are more than the voltages in all, or come twice in one read.
     """
+    voltage, current = table.columns["voltage"], table.columns["current"]
     if float(np.abs(voltage).max()) < 5e-3 and float(np.abs(current).max()) > 2e-2:
         return True
-    return _in_equal_steps(current) and not _in_equal_steps(voltage)
+    once = len(np.unique(np.rec.fromarrays([table.cell, table.read, current]))) == len(table)
+    few = len(np.unique(current)) <= len(np.unique(voltage))
+    return _in_equal_steps(current) and not _in_equal_steps(voltage) and once and few
 
 
 def _in_equal_steps(values: Numbers) -> bool:

@@ -1,5 +1,5 @@
 """Which measured points can be used: those near the storage range, cells that work, a range that is covered,
-voltages that were meant to be the same.
+currents that rise, voltages that were meant to be the same.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import isotonic_regression
 
 from gaincell.devices.measurement import Numbers, Table
 from gaincell.errors import InputError
@@ -18,6 +19,10 @@ COVERAGE = 0.02
 FLAT, FEWEST_CELLS = 0.2, 5
 LARGEST_GAP = 0.3
 """Of the storage range, between neighbouring voltages."""
+MOST_CHANGED = 0.1
+"""Largest distance of currents from a rising curve, of their range."""
+ONE_WAY = 0.6
+"""Least share of the points of a read that have voltages of their own; up and down half of them have."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +48,19 @@ Points = tuple[str, Numbers, Numbers]  # name of a cell, its voltages relative t
 
 
 def near_range(table: Table, scale: Scale) -> Table:
-    """The rows within the storage range, with the nearest voltage beyond each end: a polynomial that followed
-    the others as well would follow those that matter less closely.
+    """The rows within the storage range, with each cell's nearest voltage beyond each end: a polynomial that
+    followed the others as well would follow those that matter less closely.
     """
-    volts, margin = table.columns["voltage"], COVERAGE * (scale.v_max - scale.v_min)
-    if volts.min() > scale.v_min + margin or volts.max() < scale.v_max - margin:
-        return table  # which `check_coverage` refuses
-    low = volts[volts <= scale.v_min].max(initial=-np.inf) - margin
-    high = volts[volts >= scale.v_max].min(initial=np.inf) + margin
-    kept = (volts >= low) & (volts <= high)
+    margin = COVERAGE * (scale.v_max - scale.v_min)
+    kept = np.ones(len(table), dtype=np.bool_)
+    for name in np.unique(table.cell):
+        rows = table.cell == name
+        volts = table.columns["voltage"][rows]
+        if volts.min() > scale.v_min + margin or volts.max() < scale.v_max - margin:
+            continue  # which `check_coverage` refuses
+        low = volts[volts <= scale.v_min].max(initial=-np.inf) - margin
+        high = volts[volts >= scale.v_max].min(initial=np.inf) + margin
+        kept[rows] = (volts >= low) & (volts <= high)
     columns = {name: values[kept] for name, values in table.columns.items()}
     return replace(table, cell=table.cell[kept], read=table.read[kept], columns=columns)
 
@@ -100,21 +109,53 @@ def check_gaps(u: Numbers, scale: Scale, where: str) -> None:
         )
 
 
-def same_voltage(volts: Numbers, step: float) -> npt.NDArray[np.int64]:
-    """Number of the voltage that each was meant to be: read back, one voltage differs a little from time to
-    time. `step`: between two that were meant to be different.
+def check_direction(table: Table) -> None:
+    """Raise InputError for a sweep up and down: voltages of one read that nearly all come twice."""
+    reads, which = np.unique(np.rec.fromarrays([table.cell, table.read]), return_inverse=True)
+    for number, (cell, _) in enumerate(reads.tolist()):
+        volts = table.columns["voltage"][which == number]
+        if 1 + within(volts, same_width([volts])).max() < ONE_WAY * len(volts):
+            raise InputError(
+                f"{table.path}: cell {cell or 1} has most of its voltages twice, within 1 mV; of a sweep up "
+                "and down keep one direction; number repeated reads in a column 'read' (or --read COLUMN)"
+            )
+
+
+def rising(u: Numbers, y: Numbers, width: float, where: str) -> tuple[Numbers, Numbers]:
+    """Mean voltages and currents of the points that lie within a width, V, the currents as close as a rising
+    curve can be. Raises InputError where it is not close.
     """
-    order = np.argsort(volts)
-    apart = np.concatenate([[0.0], np.diff(volts[order])]) > min(1e-3, 0.2 * step)
+    label = within(u, width)
+    count = np.bincount(label)
+    volts, means = (np.bincount(label, values) / count for values in (u, y))
+    closest = isotonic_regression(means, weights=count.astype(float)).x
+    changed = float(np.abs(closest - means).max() / np.ptp(means))
+    if changed > MOST_CHANGED:
+        raise InputError(
+            f"{where}: the currents do not rise with the voltage: a rising curve is up to "
+            f"{100 * changed:.0f} % of their range away from them; measure again, or leave out the cells "
+            "that do not work"
+        )
+    return volts, np.asarray(closest)
+
+
+def within(volts: Numbers, width: float) -> npt.NDArray[np.int64]:
+    """Number of the group of each voltage, from the lowest on: none is wider than that, V."""
     label = np.empty(len(volts), dtype=np.int64)
-    label[order] = np.cumsum(apart)
+    first, number = -np.inf, -1
+    for place in np.argsort(volts).tolist():
+        if volts[place] - first > width:
+            first, number = volts[place], number + 1
+        label[place] = number
     return label
 
 
-def typical_step(cells: Sequence[tuple[object, Numbers]]) -> float:
-    """Median over the cells of the step of their voltages."""
+def same_width(cells: Sequence[Numbers]) -> float:
+    """Width within which voltages of cells were meant to be the same, V: read back, one differs a little from
+    time to time. At most a fifth of the median over the cells of the step of their voltages.
+    """
     steps = []
-    for _, u in cells:
+    for u in cells:
         d = np.diff(np.unique(u))
         steps.append(float(np.median(d[d > 0.1 * d.max()])) if len(d) else 0.0)
-    return float(np.median(steps))
+    return min(1e-3, 0.2 * float(np.median(steps)))
