@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from gaincell.arrays import HeadArray
@@ -133,3 +134,28 @@ def test_the_layers_and_the_token_period_of_a_design_are_its_own(tmp_path: Path)
     assert period(slow) == pytest.approx(1e-4)
     assert period(slow, "--layers", "2") == pytest.approx(2 * 65e-9)
     assert period(slow, "--other-latency", "1e-6") == pytest.approx(12 * 1.065e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("blank_figures")
+def test_both_simulations_of_a_dump_have_the_period_of_its_layers(tmp_path: Path) -> None:
+    """Six layers on a named chip of twelve: a token every 6 x 65 ns; of 9 tokens none is made up."""
+    design, dump, out = load_design("leroux2025"), tmp_path / "layer.safetensors", tmp_path / "out.json"
+    codes = {f"{name}_code": torch.randint(8, (1, 1, 9, 64)) for name in "qkv"}
+    save_file(codes, dump, {"design": design.to_toml(), "layers": "6"})
+    options = ["--inputs", str(dump), "--design", "leroux2025", "--figures", str(tmp_path)]
+    periods = []
+
+    def stepped(chip: Design, *rest: object) -> object:
+        periods.append(chip.token_period)
+        return step_through(chip, *rest)
+
+    for command in ("head", "tile"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("gaincell.arrays.simulation.step_through", stepped)
+            result = CliRunner().invoke(app, ["simulate", command, *options, "--json", str(out)])
+        assert result.exit_code == 0, result.output
+        result = CliRunner().invoke(app, ["simulate", command, *options, "--tokens", "10"])
+        assert result.exit_code == 2
+        assert "holds 9 tokens" in result.output
+    assert periods == pytest.approx([6 * 65e-9] * 2)

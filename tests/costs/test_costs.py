@@ -496,6 +496,10 @@ def test_spice_energies_are_counted_a_sub_tile() -> None:
         simulated_arrays(of_head(HEAD), nothing)
     others = replace(found, runs=tuple(run for run in found.runs if run.inputs != "real"))
     assert simulated_arrays(of_head(HEAD), others).inputs == others.runs[-1].inputs != "real"
+    several = replace(found, runs=tuple(replace(last, inputs=f"real: {name}") for name in "ab"))
+    with pytest.raises(InputError, match=r"2 real inputs \(real: a, real: b\)"):
+        simulated_arrays(of_head(HEAD), several)
+    assert simulated_arrays(of_head(HEAD), replace(found, runs=several.runs[:1])).inputs == "real: a"
 
 
 @pytest.mark.parametrize("inputs", ["centred", "random"])

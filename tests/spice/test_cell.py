@@ -40,6 +40,19 @@ def test_disturb_stays_below_a_tenth_of_a_level(found: CharacterisationResult) -
     assert np.abs(found.disturb.half_selected).max() < 12e-3
 
 
+def test_cells_are_disturbed_by_pulses_of_the_design(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def stopped(*_: object, t_pulse: float, **__: object) -> None:
+        given.append(t_pulse)
+        raise InputError("stopped")
+
+    monkeypatch.setattr("gaincell.spice.characterise.disturb_bench", stopped)
+    with pytest.raises(InputError, match="stopped"):
+        characterise(technology("freepdk45"), load_design("leroux2025").replace(t_pulse_max=30e-9))
+    assert given == [30e-9]
+
+
 def test_the_device_is_what_was_simulated(found: CharacterisationResult, tmp_path: Path) -> None:
     design = load_design("leroux2025")
     device, without = device_of(found, design, tmp_path / "cell", 5e-3)

@@ -19,7 +19,7 @@ from gaincell.results.spice import CharacterisationResult
 from gaincell.spice import wires
 from gaincell.spice.inputs import random_inputs
 from gaincell.spice.runner import SimulationWarning, available
-from gaincell.spice.technology import technology
+from gaincell.spice.technology import Corner, technology, user_technology
 from gaincell.spice.verify import verify
 from gaincell.spice.write_path import characterise_write_path
 
@@ -90,6 +90,28 @@ def test_a_supply_voltage_is_of_own_models_only() -> None:
     result = CliRunner().invoke(app, ["spice", "wires", "--vdd", "1.0"])
     assert result.exit_code == 2
     assert "use --supply" in result.output
+
+
+@pytest.mark.parametrize(("vdd", "words"), [("0", "vdd = 0.0 V is out of range"), ("7", "vdd = 7.0 V")])
+def test_a_supply_voltage_of_own_models_is_not_replaced(vdd: str, words: str, tmp_path: Path) -> None:
+    kit = tmp_path / "kit.lib"
+    kit.write_text(".model nmos nmos level=54\n.model pmos pmos level=54\n")
+    result = CliRunner().invoke(app, ["spice", "wires", "--lib", str(kit), "--vdd", vdd])
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+@pytest.mark.parametrize("name", ["freepdk45", "generic28", "oxide"])
+def test_own_models_are_called_that_and_bring_what_their_cell_needs(name: str, tmp_path: Path) -> None:
+    """Whatever their file is called; with an oxide write transistor where the cell has one."""
+    kit = tmp_path / f"{name}.lib"
+    kit.write_text(".model nmos nmos level=54\n.model pmos pmos level=54\n")
+    own = user_technology(kit, "nmos", "pmos", like=name)
+    assert own.title == f"{name} (a user's own models)"
+    files = own.files(Corner())
+    assert files["card.spi"] == f'.include "{kit.resolve()}"\n'
+    assert files.get("oxide.spi") == technology(name).files(Corner()).get("oxide.spi")
+    assert ("oxide.spi" in files) == (name == "oxide")
 
 
 @pytest.mark.parametrize(

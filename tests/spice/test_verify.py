@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from tests.spice.counter import counter_bench
 from typer.testing import CliRunner
 
 from gaincell.chips.design_file import load_design
 from gaincell.cli import app
+from gaincell.cli._spice_options import DumpOptions
 from gaincell.errors import InputError, SimulationError
 from gaincell.results import parse, read
 from gaincell.results.codec import to_json
@@ -154,3 +156,21 @@ class TestSimulated:
     def test_the_command_refuses_an_unknown_technology(self) -> None:
         result = CliRunner().invoke(app, ["spice", "verify", "--technology", "sky130"])
         assert result.exit_code == 2
+
+
+def test_several_files_are_told_apart(tmp_path: Path) -> None:
+    """Files of one name have runs of their own and a hash each; one file alone is called real."""
+    files = [tmp_path / run / "layer3" for run in ("a", "b")]
+    for seed, file in enumerate(files):
+        file.parent.mkdir()
+        q, k, v = np.random.default_rng(seed).integers(0, 8, (3, 1, 1, 64, 64))
+        save_file({"q_code": q, "k_code": k, "v_code": v}, file)
+    one, two = DumpOptions().read_all(files, DESIGN)
+    assert [one.name, two.name] == [f"real: {file}" for file in files]
+    assert one.origin.keys() == {str(files[0])}
+    assert set(one.origin.values()) != set(two.origin.values())
+    (alone,) = DumpOptions().read_all(files[:1], DESIGN)
+    assert alone.name == "real"
+    assert alone.origin.keys() == {"layer3"}
+    with pytest.raises(InputError, match="a file is given twice"):
+        DumpOptions().read_all([files[0], files[0]], DESIGN)

@@ -14,10 +14,11 @@ from gaincell.errors import InputError
 from gaincell.results import parse
 from gaincell.results.codec import to_json
 from gaincell.results.spice import WriteResult
-from gaincell.spice.netlists.write_path import KINDS, WriteSizes, WriteTimes, write_path_bench
+from gaincell.spice.netlists.write_path import KINDS, WriteSizes, WriteTimes, pulse_bench, write_path_bench
+from gaincell.spice.rawfile import Plot
 from gaincell.spice.runner import available
 from gaincell.spice.technology import Site, technology
-from gaincell.spice.write_path import characterise_write_path
+from gaincell.spice.write_path import _pulses, characterise_write_path
 
 needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
 PAPER = load_design("leroux2025")
@@ -34,6 +35,18 @@ def test_every_code_has_a_line_of_its_own(kind: str) -> None:
         assert sum(line.startswith("Xs") and " con conb " in line for line in text.splitlines()) == 8
     else:
         assert text.count("\nCd5_") == 3
+
+
+def test_a_pulse_that_never_reaches_half_of_the_supply_has_no_width() -> None:
+    """The shortest of 512 query levels, 15 ns / 511, is shorter than an edge."""
+    widths = np.array([15e-9 / 511, 1e-9])
+    text = pulse_bench(Site(technology("freepdk45")), widths.tolist(), 64, 15e-9).text
+    assert "Vi0 in0 0 PWL(0 0 1e-09 0 1.02935421e-09 0.528375734 1.05870841e-09 0)" in text
+    t = np.array([0.0, 1e-9, 2e-9, 3e-9])
+    waves = {"v(wl0)": 0.4 * (t == 1e-9), "v(wl1)": 0.9 * (t == 1e-9), "i(vw0)": 0 * t, "i(vw1)": 0 * t}
+    errors, energies = _pulses(Plot("", {"time": t, **waves}), widths, 0.9)
+    assert errors == pytest.approx([-widths[0], 0.0])
+    assert energies == (0, 0)
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,7 +53,7 @@ class ModelOptions:
         if self.lib is not None:
             return user_technology(
                 self.lib, self.nmos, self.pmos, section=self.section, subcircuits=self.subcircuits,
-                nodes=self.nodes, vdd=self.vdd or 0.9, like=self.technology,
+                nodes=self.nodes, vdd=0.9 if self.vdd is None else self.vdd, like=self.technology,
             )  # fmt: skip
         if self.vdd is not None:
             raise InputError(
@@ -102,6 +102,18 @@ class DumpOptions:
         from gaincell.spice.inputs import real_inputs
 
         return real_inputs(file, chip, head=self.head, token=self.token)
+
+    def read_all(self, files: Sequence[Path], chip: Design) -> list[Inputs]:
+        """The codes of every file; of several, named by their files. Raises InputError."""
+        if len(set(files)) < len(files):
+            raise InputError(f"--inputs {' '.join(map(str, files))}: a file is given twice; give each once")
+        found = [self.read(file, chip) for file in files]
+        if len(files) < 2:
+            return found
+        return [
+            replace(one, name=f"{one.name}: {file}", origin={str(file): sha for sha in one.origin.values()})
+            for file, one in zip(files, found, strict=True)
+        ]
 
 
 @contextmanager

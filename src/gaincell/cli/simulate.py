@@ -10,7 +10,7 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
-from gaincell.cli._options import LARGEST_SEED, check_needed, option
+from gaincell.cli._options import LARGEST_SEED, check_needed, option, was_given
 from gaincell.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class Source:
             chip = options.chip_of(self.design or DEFAULT_CHIP, self.cell)
             return Inputs(chip, chip.layers, random_signals(tokens, group, self.head_dim, self.seed))
         dumped = _dumped(self.inputs, tokens)
+        if (held := dumped.signals.q.shape[2]) < tokens and was_given(context, "tokens"):
+            raise InputError(f"--tokens {tokens}: {self.inputs} holds {held} tokens; give at most as many")
         return dumped._replace(chip=options.chip_of(self.design or dumped.chip, self.cell))
 
 
@@ -152,12 +154,15 @@ def tile(
 
     Example: gaincell simulate tile --tokens 60 --row 3
     """
+    from gaincell.arrays import Schedule
     from gaincell.arrays.simulation import step_through, tile_result
     from gaincell.arrays.waveforms import waveforms
     from gaincell.cli._progress import progress_bars
     from gaincell.reports.simulation import draw_tile
 
-    chip, _, signals = source.read(context, tokens)
+    chip, layers, signals = source.read(context, tokens)
+    schedule = Schedule(chip, signals.q.shape[1] // signals.k.shape[1])
+    chip = chip.replace(token_period=chip.explicit_token_period or schedule.token_period(layers))
     with progress_bars() as progress:
         arrays, _ = step_through(chip, signals, None, progress)
     assert arrays.trace is not None

@@ -281,7 +281,7 @@ def energy(
     chip, technology, where = circuits.load(context)
     check_needed(context, OF_FILE, "--inputs FILE", inputs)
     every = [random_inputs(chip, seed, centred=True), random_inputs(chip, seed)]
-    every += [dump.read(file, chip) for file in inputs or ()]
+    every += dump.read_all(inputs or [], chip)
     runs = []
     with simulating() as stages:
         for chosen in every:

@@ -43,7 +43,7 @@ def read_simulated(path: str | os.PathLike[str], kind: type[T], command: str) ->
 
 
 def arrays(found: HeadCost, simulated: EnergyResult) -> SpiceArrays:
-    """Both dot products. Raises InputError: the head is not made of such arrays."""
+    """Both dot products. Raises InputError: the head is not made of such arrays, or which inputs is open."""
     head = found.head
     check_design(head.design)
     wanted, own = (head.head_dim, head.tile), _rows_and_columns(simulated.runs[-1].first)
@@ -52,7 +52,13 @@ def arrays(found: HeadCost, simulated: EnergyResult) -> SpiceArrays:
             f"the SPICE energies are of arrays of {own[0]} rows and {own[1]} columns, the head has arrays of "
             f"{wanted[0]} and {wanted[1]}; leave --spice out"
         )
-    run = next((run for run in simulated.runs if run.inputs == "real"), simulated.runs[-1])
+    real = [run for run in simulated.runs if run.inputs.startswith("real")]
+    if len(real) > 1:
+        raise InputError(
+            f"the SPICE energies are of {len(real)} real inputs ({', '.join(run.inputs for run in real)}); "
+            "give a result of gaincell spice energy with one --inputs FILE"
+        )
+    run = (real or simulated.runs)[-1]
     first = _beside(found, FIRST, run.first.array * head.active_tiles)
     second = _beside(found, SECOND, run.second.array * head.active_tiles)
     return SpiceArrays(

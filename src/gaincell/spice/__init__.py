@@ -1,7 +1,7 @@
 """Circuits in ngspice: the bottom rung of the ladder, with open transistor models only.
 
     technology.py   transistor cards, corners, a user's own kit
-    netlists/       circuits as deterministic text: cell, array slice, readouts, counter
+    netlists/       circuits as deterministic text: cell, array slice, readouts, write path, sub-tile
     runner.py       ngspice as a program: temporary directory, timeout, warnings told from failures
     rawfile.py      what it wrote
     characterise.py a cell's current, write, retention, disturb, mismatch -> a device file

@@ -104,7 +104,7 @@ def characterise(
     codes = design.storage_levels or 8
     write = _writes(site, np.arange(codes) * vdd / (codes - 1))
     step(2, 5, {})
-    disturb = _disturb(site)
+    disturb = _disturb(site, design.t_pulse_max)
     step(3, 5, {})
     corners = _corners(technology, jobs)
     step(4, 5, {})
@@ -152,9 +152,9 @@ def _writes(site: Site, targets: Wave) -> CellWrite:
     return CellWrite(plain(targets), tuple(times), plain(stored[:, -1] - targets), plain(t), plain(stored))
 
 
-def _disturb(site: Site) -> CellDisturb:
+def _disturb(site: Site, t_pulse: Second) -> CellDisturb:
     stored = np.array([0.0, site.vdd / 2, site.vdd])
-    plot = run(disturb_bench(site, stored.tolist(), reads=READS)).plot
+    plot = run(disturb_bench(site, stored.tolist(), reads=READS, t_pulse=t_pulse)).plot
     read, half_selected = (
         np.array([plot[f"v({kind}{n})"][-1] for n in range(len(stored))]) - stored for kind in ("st", "hs")
     )

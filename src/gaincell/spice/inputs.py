@@ -32,7 +32,8 @@ from gaincell.spice.rawfile import Wave
 class Inputs:
     """One query on one tile.
 
-    name: "random", "centred" or "real".  x: pulse widths of the query over the longest [D].
+    name: "random", "centred" or "real", which names its file where there are several.
+    x: pulse widths of the query over the longest [D].
     keys, values: DAC codes [D, tokens], [tokens, D].
     origin: name of the file they are from -> its SHA-256.
     """

@@ -124,8 +124,8 @@ def _run(
                 printed = process.communicate(timeout=timeout)[0].decode("utf-8", "replace")
         except subprocess.TimeoutExpired:
             raise SimulationError(
-                f"{netlist.title}: stopped after {timeout:g} s; give it more time (timeout) or fewer "
-                "columns; with models of your own, see whether --nodes is the order of their nodes"
+                f"{netlist.title}: stopped after {timeout:g} s; simulate fewer columns or shorter "
+                "lines; with models of your own, see whether --nodes is the order of their nodes"
             ) from None
         log = folder / "log.txt"
         said = printed + (log.read_text(encoding="utf-8", errors="replace") if log.exists() else "")

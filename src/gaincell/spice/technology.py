@@ -117,18 +117,18 @@ class Technology:
                     f"process = {corner.process!r}: a corner of your own models is a section of their file; "
                     "choose it with --section and leave --process nominal"
                 )
-            word = f'.lib "{self.kit}" {self.section}' if self.section else f'.include "{self.kit}"'
-            return {CARD: word + "\n"}
-        if self.name == "generic28":
+            card = f'.lib "{self.kit}" {self.section}' if self.section else f'.include "{self.kit}"'
+            card += "\n"
+        elif self.name == "generic28":
             shift, factor = _GENERIC[corner.process]
-            text = _vendored("generic28.spi").replace(
+            card = _vendored("generic28.spi").replace(
                 ".param g28_dvt=0 g28_dmu=1", f".param g28_dvt={shift:g} g28_dmu={factor:g}"
             )
         else:
-            text = _vendored(_FREEPDK[corner.process])
-        if not tunnelling:
-            text = re.sub(r"(ig[cb]mod\s*=\s*)1", r"\g<1>0", text)
-        return {CARD: text} | ({"oxide.spi": _vendored("oxide.spi")} if self.oxide_write else {})
+            card = _vendored(_FREEPDK[corner.process])
+        if self.kit is None and not tunnelling:
+            card = re.sub(r"(ig[cb]mod\s*=\s*)1", r"\g<1>0", card)
+        return {CARD: card} | ({"oxide.spi": _vendored("oxide.spi")} if self.oxide_write else {})
 
     def transistor(
         self, name: str, d: str, g: str, s: str, b: str, kind: str, size: Size, delvto: Volt = 0.0
@@ -157,7 +157,7 @@ class Technology:
     @property
     def title(self) -> str:
         """Words for tables and figures."""
-        return TITLES.get(self.name, f"{self.name} (a user's own models)")
+        return TITLES[self.name] if self.kit is None else f"{self.name} (a user's own models)"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@
     energy      drawn from the DAC's supply from the discharge to the end of the write
     noise       sqrt(k T / C) of the store, and, for the charge DAC, of line, capacitors and store together
     charge      of a full pulse read from the written cell, beside that of a cell at the ideal level
-    pulses      width at VDD/2 less what was asked for, energy of a pulse
+    pulses      width at VDD/2 (0 where it is not reached) less what was asked for, energy of a pulse
 
 Not modelled: as in netlists/write_path.py; the noise is computed, not simulated.
 """
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaincell.chips.design import Design
+from gaincell.devices.leakage import BOLTZMANN
 from gaincell.errors import InputError
 from gaincell.results.spice import DacWrites, WordLinePulses, WriteResult
 from gaincell.spice.characterise import SETTLED, read_charge
@@ -35,14 +36,13 @@ from gaincell.spice.netlists.write_path import (
     pulse_bench,
     write_path_bench,
 )
+from gaincell.spice.pulses import pulse_width
 from gaincell.spice.rawfile import Plot, Wave
 from gaincell.spice.result import corner_of, head, plain
 from gaincell.spice.runner import run, run_many
 from gaincell.spice.technology import Corner, Site, Technology
 from gaincell.units import Joule, Second, Volt
 
-BOLTZMANN = 1.380649e-23
-"""J/K, exact by definition of the kelvin."""
 CELSIUS = 273.15
 
 
@@ -175,18 +175,6 @@ def _dac(
 def _pulses(plot: Plot, widths: Wave, vdd: Volt) -> tuple[tuple[Second, ...], tuple[Joule, ...]]:
     """Errors of the widths, s, and energies, J."""
     t = plot["time"]
-    errors: list[Second] = []
-    energies: list[Joule] = []
-    for n, width in enumerate(widths):
-        high = np.nonzero(plot[f"v(wl{n})"] > vdd / 2)[0]
-        ends = [
-            float(
-                np.interp(
-                    vdd / 2, sorted(plot[f"v(wl{n})"][pair]), t[pair][np.argsort(plot[f"v(wl{n})"][pair])]
-                )
-            )
-            for pair in (slice(high[0] - 1, high[0] + 1), slice(high[-1], high[-1] + 2))
-        ]
-        errors.append(float(ends[1] - ends[0] - width))
-        energies.append(float(-vdd * np.trapezoid(plot[f"i(vw{n})"], t)))
+    errors = [pulse_width(t, plot[f"v(wl{n})"], vdd) - width for n, width in enumerate(widths.tolist())]
+    energies = [float(-vdd * np.trapezoid(plot[f"i(vw{n})"], t)) for n in range(len(widths))]
     return tuple(errors), tuple(energies)

@@ -141,15 +141,19 @@ def driver_subcircuit(technology: Technology) -> list[str]:
     ]
 
 
+def word_pulse(width: Second, start: Second, vdd: Volt) -> str:
+    """What drives a word line for one pulse; shorter than an edge it does not reach the rail."""
+    if 0 < width < EDGE:
+        peak = vdd * width / EDGE
+        return pwl([(0, 0), (start, 0), (start + width, peak), (start + 2 * width, 0)])
+    return pulse(start, start + width, 0, vdd) if width > 0 else "0"
+
+
 def word_line(
     row: int, width: Second, start: Second, vdd: Volt, m: int, wire: WireElement, before: int, after: int
 ) -> list[str]:
     """Driver and wires of one row, with the lumped rest of its array."""
-    if 0 < width < EDGE:  # too short to reach the rail
-        peak = vdd * width / EDGE
-        source = pwl([(0, 0), (start, 0), (start + width, peak), (start + 2 * width, 0)])
-    else:
-        source = pulse(start, start + width, 0, vdd) if width > 0 else "0"
+    source = word_pulse(width, start, vdd)
     lines = [f"Vi{row} in{row} 0 {source}", f"Xd{row} in{row} wd{row} xd{row} vdrive driver"]
     for line in ("w", "x"):
         near = f"{line}d{row}"

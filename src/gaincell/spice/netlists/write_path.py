@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gaincell.spice.netlists.array import GATE_LOAD, WireElement, driver_subcircuit
+from gaincell.spice.netlists.array import GATE_LOAD, WireElement, driver_subcircuit, word_pulse
 from gaincell.spice.netlists.cell import cell_subcircuit
 from gaincell.spice.netlists.netlist import EDGE, Netlist, bench, number, pulse, pwl
 from gaincell.spice.netlists.transistor_readout import gates
@@ -187,7 +187,7 @@ def pulse_bench(site: Site, widths: Sequence[Second], cells: int, longest: Secon
     for n, width in enumerate(widths):
         body += [
             f"Vw{n} v{n} 0 {number(vdd)}",
-            f"Vi{n} in{n} 0 {pulse(START, START + width, 0, vdd)}",
+            f"Vi{n} in{n} 0 {word_pulse(width, START, vdd)}",
             f"Xd{n} in{n} wl{n} wlb{n} v{n} driver",
             f"Cw{n} wl{n} 0 {number(load)}",
             f"Cb{n} wlb{n} 0 {number(load)}",
