@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sweep_files import HEAD
+from tests.sweep_files import HEAD, measured
 from tests.tiers import slow
 
 from gaincell.cli import main
@@ -56,6 +56,9 @@ BAD = {
     "saturation = [1.0]": "did you mean score_saturation_per_row",
     "noise.pulse_jitter = { low = 0.0, high = 1e-9, log = true }": "give low above 0",
     "tile = { low = 8, high = 32, step = 8, log = true }": "exclude each other",
+    "learning_rate = [1e-4, 1e-3]": "learning_rate is of a fine-tuning",
+    "fine_tune = [0]\nscale_learning_rate = [1e-4]": "scale_learning_rate is of a fine-tuning",
+    "adapt = [false]\ncalibration = [64, 128]": "calibration is of an adaptation",
 }
 BAD_HEADS = {
     'objectives = ["perplexty"]': "unknown objective 'perplexty' (did you mean 'perplexity'?)",
@@ -73,6 +76,7 @@ BAD_HEADS = {
     'objectives = ["perplexity"]\nlimit = 60': "less than one block",
     'objectives = ["perplexity"]\nloss = "distillation"': "of a fine-tuning",
     'objectives = ["perplexity"]\nlearning_rate = 1e-3': "of a fine-tuning",
+    'objectives = ["perplexity"]\nadapt = false\ncalibration = 64': "calibration is of an adaptation",
     'objective = ["perplexity"]': "did you mean 'objectives'",
     'objectives = ["perplexity"]\ndesign = "leroux"': "no design 'leroux'",
     'objectives = ["perplexity"]\ndesign = { name = "leroux2025", tiel = 8 }': "did you mean 'tile'",
@@ -229,6 +233,21 @@ def test_a_dry_run_says_what_would_be_measured(
     printed = capsys.readouterr().out
     assert "6 points" in printed
     assert "2 points will fail" in printed
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_models_that_are_not_kept_are_said(
+    write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "area and latency follow from sizes alone" in refused(capsys, write(*COSTS), "--keep-models")
+    sweep = load_sweep(write("tile = [8, 16, 32]", COSTS[1]))
+    measured(sweep, tmp_path)
+    (tmp_path / "points" / "0001" / "hardware.safetensors").touch()
+    found = survey(open_study(sweep, open_storage(str(tmp_path / "points.journal"))), sweep.points)
+    _report(sweep, found, tmp_path, None)
+    assert "have no model" not in capsys.readouterr().out
+    _report(sweep, found, tmp_path, None, keep_models=True)
+    assert "2 finished points have no model" in capsys.readouterr().out
 
 
 @pytest.mark.slow

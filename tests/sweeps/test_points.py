@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.micro import micro_design
-from tests.sweep_files import HEAD, measured
+from tests.sweep_files import HEAD, measured, swept
 from tests.tiers import slow_after
 
 from gaincell.adaptation import adapt, collect_statistics
@@ -23,15 +25,17 @@ from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.run import is_run
 from gaincell.reports import sweep as reports
-from gaincell.reports.sweep_figures import draw_all
+from gaincell.reports.sweep_clouds import pareto
+from gaincell.reports.sweep_figures import curves, draw_all
 from gaincell.results import read
 from gaincell.results.codec import from_json, to_json
 from gaincell.results.common import Value, Values
-from gaincell.results.sweep import Objective, Point, PointResult, SweepResult
+from gaincell.results.sweep import Objective, Point, PointResult, SweepResult, SweptBlocks
 from gaincell.sweeps.file import load_sweep
 from gaincell.sweeps.point import Bench
+from gaincell.sweeps.result import assemble
 from gaincell.sweeps.space import applied
-from gaincell.sweeps.study import enqueue, open_storage, open_study, survey
+from gaincell.sweeps.study import Survey, enqueue, open_storage, open_study, survey
 from gaincell.sweeps.work import work
 
 pytest.importorskip("optuna")
@@ -108,6 +112,72 @@ def test_the_front_holds_what_nothing_is_better_than() -> None:
     objectives = Objective("energy", "minimise", "J"), Objective("yield", "maximise", "1")
     result = replace(read(RESULTS / "levels.json", SweepResult), objectives=objectives, points=tuple(points))
     assert [p.point for p in reports.front(result)] == [0, 2, 3]
+    figure = pareto(result)
+    assert figure is not None
+    steps = [line.get_drawstyle() for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
+    assert steps[-1] == "steps-pre"  # a yield of at least so much takes the energy of the next point
+
+
+def test_the_unchanged_design_is_no_repeat_of_itself(write: Callable[..., Path]) -> None:
+    sweep = load_sweep(write("tile = [8, 16]", HEAD + 'sampler = "nsga2"\npoints = 3\n'))
+
+    def trial(number: int, tile: int, nll: tuple[float, ...], same_as: int | None = None) -> Any:
+        one = Value(tile, "1", "simulated")
+        point = Point(
+            point=number, state="complete", parameters={"tile": one}, values={"perplexity": one},
+            blocks=SweptBlocks(nll, (10, 10)), same_as=same_as,
+        )  # fmt: skip
+        return SimpleNamespace(user_attrs={"entry": to_json(point)})
+
+    found = {0: trial(0, 16, (20.0, 21.0), 1), 1: trial(1, 16, (20.0, 21.0)), 2: trial(2, 8, (22.0, 24.0))}
+    result = assemble(sweep, Survey(complete=found), ["gaincell", "sweep"])
+    assert result.reference == 1
+    assert result.own is result.points[1]
+    assert [p.not_exercised for p in result.points] == [None] * 3
+    ratios = [row[-1] for row in reports.rows(result).rows]
+    assert ratios[:2] == ["1", "1"]
+    assert ratios[2].startswith("1.2840")
+
+
+def test_what_hurts_is_told_from_what_helps() -> None:
+    result = read(RESULTS / "arrays.json", SweepResult)
+    helps = [replace(p, ratio=0.9, ratio_interval=(0.8, 0.95)) if p.ratio else p for p in result.points]
+    assert reports.answers(result)[-1].startswith("Hurts most")
+    result = replace(result, points=tuple(helps))
+    assert "No single change raises the perplexity beyond its interval." in reports.answers(result)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "said"),
+    [
+        (0.1, "charge units/V", "0.1 charge units/V"),
+        (0.5, "1/V", "0.5 1/V"),
+        (16384, "1", "16384"),
+        (123457.0, "1", "123457"),
+        (4100, "tokens", "4100 tokens"),
+        (2.5e-3, "s", "2.5 ms"),
+        (0.0416666, "1", "0.04167"),
+        (None, "s", "–"),
+        ("none", "s", "none"),
+    ],
+)
+def test_words_of_settings(value: object, unit: str, said: str) -> None:
+    assert reports.word(value, unit) == said
+
+
+def test_lines_of_a_figure_are_told_apart_by_their_settings() -> None:
+    units = {"retention_time": "s", "tile": "1"}
+    points = [
+        Point(
+            point=n, state="complete", values={"perplexity": Value(5.0 + n, "1", "simulated")},
+            parameters={"retention_time": Value(tau, "s", "simulated"), "tile": Value(tile, "1", "simulated")},
+        )
+        for n, (tau, tile) in enumerate(itertools.product((1.00001e-3, 1.00002e-3), (8, 16)))
+    ]  # fmt: skip
+    figure = curves(replace(swept(points, units), reference=None, sampler="grid"))
+    assert figure is not None
+    labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert labels == ["retention_time = 1 ms"] * 2
 
 
 @pytest.mark.slow

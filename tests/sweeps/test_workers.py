@@ -18,9 +18,13 @@ import pytest
 from gaincell.errors import RunError
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.models import load_model
+from gaincell.reports.sweep import failures
 from gaincell.results import read
-from gaincell.results.sweep import PointResult, SweepResult
+from gaincell.results.codec import to_json
+from gaincell.results.sweep import Point, PointResult, SweepResult
+from gaincell.sweeps import work as work_module
 from gaincell.sweeps.file import load_sweep
+from gaincell.sweeps.result import assemble
 from gaincell.sweeps.settings import Sweep
 from gaincell.sweeps.study import open_storage, open_study, survey
 from gaincell.sweeps.work import oversee, work
@@ -137,22 +141,28 @@ def test_two_commands_share_a_journal(write: Callable[..., Path], tmp_path: Path
     assert len(survey(open_study(sweep, open_storage(str(journal))), 10).complete) == 10
 
 
+@pytest.mark.slow
 @needs_fork
-def test_a_point_that_kills_its_process_fails_in_the_end(write: Callable[..., Path], tmp_path: Path) -> None:
-    sweep = load_sweep(write("tile = [8, 16]"))
+def test_points_that_kill_their_processes_fail_in_the_end(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_module, "POLL_SECONDS", 0.02)
+    sweep = load_sweep(write("tile = [8, 16, 32]"))
     journal, parent = str(tmp_path / "j"), os.getpid()
 
     def deadly(number: int, values: Any) -> tuple[tuple[float, ...], dict[str, Any]]:
-        if number == 1:
+        if number:
             os.kill(os.getpid(), signal.SIGKILL)
-        return (1.0,), {}
+        return (1.0,), to_json(Point(point=number, state="complete", parameters={}))
 
     def launch(number: int) -> Forked:
         return Forked(lambda: work(sweep, open_storage(journal), deadly, number, parent))
 
-    found = oversee(sweep, open_storage(journal), launch, 1, lambda n: tmp_path / "log")
-    assert list(found.complete) == [0]
-    assert "process died 3 times" in found.failed[1].user_attrs["reason"]
+    for times in (3, 6):  # the next command tries them as often
+        found = oversee(sweep, open_storage(journal), launch, 1, lambda n: tmp_path / "log")
+        assert list(found.complete) == [0]
+        for number, line in zip((1, 2), failures(assemble(sweep, found, ["gaincell"])), strict=True):
+            assert line.startswith(f"failed: tile = {(8, 16, 32)[number]}: its process died {times} times")
 
 
 def test_workers_that_cannot_begin_are_an_error(write: Callable[..., Path], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from gaincell.cli._json import JsonFile, command_line, directory, show, show_result
 from gaincell.cli._options import Computing, argument, check_needed, flag, option, use, with_groups
-from gaincell.errors import RunError
+from gaincell.errors import InputError, RunError
 from gaincell.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -69,6 +69,11 @@ def sweep(
     from gaincell.sweeps.study import existing_storage, open_storage
 
     asked = load_sweep(file)
+    if keep_models and not asked.measures:
+        raise InputError(
+            f"--keep-models, but {' and '.join(asked.objectives)} follow from sizes alone, without a model; "
+            "leave it out, or add the objective perplexity"
+        )
     place = out or Path("runs") / "sweeps" / asked.name
     shared = storage or str(place / JOURNAL)
     if worker is not None:
@@ -89,7 +94,7 @@ def sweep(
     command += ["--parent", str(os.getpid()), "--backend", computing.backend, "--device", computing.device]
     command += ["--threads", str(threads), *(["--keep-models"] if keep_models else [])]
     found = _oversee(asked, open_storage(shared), workers, command, place / "logs", retry_elsewhere)
-    _report(asked, found, place, json)
+    _report(asked, found, place, json, keep_models=keep_models)
 
 
 def _claim(place: Path, asked: Sweep, storage: str | None) -> None:
@@ -168,8 +173,11 @@ def _dry_run(asked: Sweep, storage: Any | None) -> None:
         show(f"already complete: {len(found.complete)}, failed: {len(found.failed)}")
 
 
-def _report(asked: Sweep, found: Survey, place: Path, json: Path | None) -> None:
-    """Result files, table, figures."""
+def _report(
+    asked: Sweep, found: Survey, place: Path, json: Path | None, *, keep_models: bool = False
+) -> None:
+    """Result files, table, figures; with `keep_models`, how many points have no model in DIR."""
+    from gaincell.integrations.hf.run import HARDWARE
     from gaincell.reports.sweep import rows
     from gaincell.reports.sweep_aware import remarks
     from gaincell.reports.sweep_figures import draw_all
@@ -179,6 +187,13 @@ def _report(asked: Sweep, found: Survey, place: Path, json: Path | None) -> None
     result = assemble(asked, found, command_line())
     write(result, place / RESULT)
     show_result(result, json, rows(result), *remarks(result))
+    folders = [place / POINTS / f"{point.point:04d}" for point in result.complete]
+    without = sum(not (folder / HARDWARE).is_file() for folder in folders) if keep_models else 0
+    if without:
+        show(
+            f"{without} finished points have no model in {place / POINTS}: they were measured without "
+            "--keep-models, or on another machine; choose another --out to measure them again"
+        )
     if found.elsewhere:
         show(
             f"{len(found.elsewhere)} points are in progress on other machines; give the command again when "

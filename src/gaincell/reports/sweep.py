@@ -11,6 +11,8 @@ from gaincell.results.common import Value
 from gaincell.results.run import CodesignComparison
 from gaincell.results.sweep import Point, SweepResult, plain
 
+PREFIXED = ("s", "J", "V", "F", "C", "Hz", "A", "W")
+"""Units whose thousandths have names."""
 PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))
 UNSEEN = "not exercised"
 """Of points whose losses are those of another setting, to the last digit."""
@@ -83,10 +85,13 @@ def quantity(x: float, unit: str, digits: int = 3) -> str:
 
 
 def word(value: object, unit: str = "1") -> str:
-    """A parameter's value."""
-    if is_number(value):
-        return f"{value:.4g}" if unit == "1" or unit == "charge units" else quantity(value, unit)
-    return str(value)
+    """A parameter's value, whole numbers with all digits; a dash where it is not known."""
+    if not is_number(value):
+        return "–" if value is None else str(value)
+    if unit in PREFIXED:
+        return quantity(value, unit, 4)
+    number = f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
+    return number if unit in ("1", "charge units") else f"{number} {unit}"
 
 
 def rows(result: SweepResult, shown: Sequence[Point] | None = None) -> Rows:
@@ -106,7 +111,7 @@ def rows(result: SweepResult, shown: Sequence[Point] | None = None) -> Rows:
             continue
         line += [_objective(point, o.name, o.unit) for o in result.objectives]
         if result.has_ratios:
-            line.append("1" if point.point == result.reference else _ratio(point))
+            line.append(_ratio(point) if changes(result, point) else "1")
         if several:
             line.append("•" if point.point in best else "")
         lines.append(line)
@@ -211,7 +216,9 @@ def failures(result: SweepResult) -> list[str]:
     """A line for every failed point: its values and the reason."""
 
     def settings(point: Point) -> str:
-        return ", ".join(f"{name} = {word(point.setting(name))}" for name in point.parameters)
+        return ", ".join(
+            f"{name} = {word(point.setting(name), result.units[name])}" for name in point.parameters
+        )
 
     return [f"failed: {settings(p)}: {p.reason}" for p in result.points if p.state == "failed"]
 
@@ -318,10 +325,14 @@ def answers(result: SweepResult) -> list[str]:
         lines.append(
             f"Numbers that save something for surely less than {100 * FREE:g} % of perplexity: {found}."
         )
-    *less, worst = points
-    low, _ = _interval(worst)
-    others = named([p for p in less[::-1] if _interval(p)[1] >= low])
-    lines.append(f"Hurts most: {named([worst])}" + (f"; within its interval: {others}." if others else "."))
+    if worse := [p for p in points if _interval(p)[0] > 1]:
+        worst = worse[-1]
+        others = named([p for p in points[::-1] if p is not worst and _interval(p)[1] >= _interval(worst)[0]])
+        lines.append(
+            f"Hurts most: {named([worst])}" + (f"; within its interval: {others}." if others else ".")
+        )
+    else:
+        lines.append("No single change raises the perplexity beyond its interval.")
     if unseen := [p for p in result.complete if p.not_exercised is not None]:
         of_these = "; ".join(changed(result, p) for p in unseen)
         lines.append(

@@ -124,7 +124,8 @@ def pareto(result: SweepResult) -> Figure | None:
                           capsize=0, alpha=1.0 if chosen else 0.6, label=label, **mark)  # fmt: skip
             draw_unseen(axes, result, first.name, some, x, y, **mark)
             if chosen and len(rest) == 1:
-                axes.step(x, y, where="post", color=colour, linewidth=1)
+                where = "post" if other.sign > 0 else "pre"
+                axes.step(x, y, where=where, color=colour, linewidth=1)
         if own is not None:
             place = own.values[other.name].value, _change(result, own, first.name)[0]
             axes.plot(*place, "*", color=ORANGE, markeredgecolor=BLACK, markersize=13, zorder=5,

@@ -89,9 +89,9 @@ def tornado(result: SweepResult) -> Figure | None:
 def _curve(axes: Axes, result: SweepResult, name: str, objective: Objective) -> None:
     """One panel; a line for every setting of the other parameters that has two points or more."""
     others = [n for n in varied(result) if n != name]
-    groups: dict[str, list[Point]] = {}
+    groups: dict[tuple[float | str | None, ...], list[Point]] = {}
     for point in result.complete:
-        groups.setdefault(", ".join(word(point.setting(n)) for n in others), []).append(point)
+        groups.setdefault(tuple(point.setting(n) for n in others), []).append(point)
     lines = {group: points for group, points in groups.items() if len(points) > 1}
     unit = result.units[name]
     seen = {p.setting(name) for points in lines.values() for p in points}
@@ -112,7 +112,8 @@ def _curve(axes: Axes, result: SweepResult, name: str, objective: Objective) -> 
         heights = [clouds.height(result, p, objective.name) for p in ordered]
         y, low, high = zip(*heights, strict=True)
         count = sum(is_number(p.setting(name)) for p in ordered)
-        label = f"{', '.join(others)} = {group}" if len(lines) > 1 else None
+        settings = (word(v, result.units[n]) for n, v in zip(others, group, strict=True))
+        label = f"{', '.join(others)} = {', '.join(settings)}" if len(lines) > 1 else None
         named.add(label)
         axes.plot(x[:count], y[:count], f"{marker}-", color=colour, label=label)
         axes.fill_between(x[:count], low[:count], high[:count], color=colour, alpha=0.2, linewidth=0)

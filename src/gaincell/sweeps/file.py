@@ -89,10 +89,20 @@ def _sweep(raw: Mapping[str, Any], path: Path) -> Sweep:
     if sampler == "each":
         found = replace(found, points=len(found.plan()))
     _check(found, context)
-    unused = [key for key in TRAINING if key in raw and not found.largest("fine_tune")]
+    _check_used(found, {*raw, *raw["parameters"]})
+    return found
+
+
+def _check_used(sweep: Sweep, given: set[str]) -> None:
+    """Raise InputError for settings of steps that no point has.  given: names in the file."""
+    if sweep.largest("fine_tune"):
+        return  # which uses the text behind that of the calibration
+    unused = [key for key in TRAINING if key in given]
     if unused:
         raise InputError(f"{unused[0]} is of a fine-tuning; give fine_tune = 24 too, or leave it out")
-    return found
+    adapted = next((p.values for p in sweep.parameters if p.name == "adapt"), (sweep.adapt,))
+    if "calibration" in given and not any(adapted):
+        raise InputError("calibration is of an adaptation; give adapt = true too, or leave it out")
 
 
 def _check(sweep: Sweep, context: int) -> None:

@@ -42,14 +42,16 @@ def assemble(sweep: Sweep, found: Survey, command: Sequence[str]) -> SweepResult
     points have `not_exercised`, the protocol's name, in place of an interval; parameters have it with the
     values between which no loss changed.
     """
+    plan = sweep.plan()
     points = [
         from_json(Point, found.complete[number].user_attrs[ENTRY], f"point {number}")
         if number in found.complete
-        else _failed(sweep, number, found.failed[number])
+        else _failed(sweep, number, plan[number], found.failed[number])
         for number in sorted({*found.complete, *found.failed})
     ]
     own = {p.name: setting_of(sweep.own[p.name], p.unit) for p in sweep.parameters}
-    reference = next((p for p in points if p.state == "complete" and p.parameters == own), None)
+    measured = (p for p in points if p.state == "complete" and p.same_as is None)
+    reference = next((p for p in measured if p.parameters == own), None)
     if reference is not None and reference.blocks is not None:
         points = [
             _with_ratio(point, reference, sweep.protocol) if point.state == "complete" else point
@@ -91,13 +93,14 @@ def _context(sweep: Sweep) -> Value | str:
     return f"the mean context of {ACTIVITY_BLOCKS} blocks of {sweep.protocol}" if measured else "a full ring"
 
 
-def _failed(sweep: Sweep, number: int, trial: Any) -> Point:
+def _failed(sweep: Sweep, number: int, planned: dict[str, Any], trial: Any) -> Point:
+    """A trial that records deaths has no values of its own; those planned are what is known then."""
     units = {parameter.name: parameter.unit for parameter in sweep.parameters}
     return Point(
         point=number,
         state="failed",
         reason=trial.user_attrs[REASON],
-        parameters={name: setting_of(v, units[name]) for name, v in trial.params.items()},
+        parameters={name: setting_of(v, units[name]) for name, v in (planned | trial.params).items()},
     )
 
 
@@ -137,7 +140,7 @@ def _with_ratio(point: Point, reference: Point, protocol: str) -> Point:
     weights = reference.blocks.predictions
     change = [a - b for a, b in zip(point.blocks.nll, reference.blocks.nll, strict=True)]
     middle = math.fsum(change) / math.fsum(weights)
-    if point is reference or not math.isfinite(middle) or middle > 700:
+    if point.parameters == reference.parameters or not math.isfinite(middle) or middle > 700:
         return point
     found = replace(point, ratio=math.exp(middle))
     if _losses(point) == _losses(reference):

@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,7 +210,8 @@ def started(pid: int) -> str | None:
 class Survey:
     """Where every point stands, by number; of complete and failed ones the trial.
 
-    lost: how often, of points that are neither complete nor under way.
+    lost: points that are neither complete, failed nor under way.
+    deaths: how many processes died at a point, of those that are not complete.
     """
 
     complete: dict[int, Any] = field(default_factory=dict)
@@ -217,7 +219,8 @@ class Survey:
     waiting: set[int] = field(default_factory=set)
     here: dict[int, Any] = field(default_factory=dict)
     elsewhere: dict[int, Any] = field(default_factory=dict)
-    lost: dict[int, int] = field(default_factory=dict)
+    lost: set[int] = field(default_factory=set)
+    deaths: Counter[int] = field(default_factory=Counter)
 
     @property
     def finished(self) -> int:
@@ -248,8 +251,11 @@ def _place(found: Survey, number: int, trials: list[Any], elsewhere_lives: bool)
     if complete:
         found.complete[number] = complete[0]
         return
-    for trial in running:
-        where = whereabouts(trial)
+    places = [whereabouts(trial) for trial in running]
+    failures = [trial for trial in ended if REASON in trial.user_attrs]
+    living = ("here", "elsewhere") if elsewhere_lives else ("here",)
+    found.deaths[number] = len(ended) - len(failures) + sum(place not in living for place in places)
+    for trial, where in zip(running, places, strict=True):
         if where == "here":
             found.here[number] = trial
             return
@@ -259,12 +265,11 @@ def _place(found: Survey, number: int, trials: list[Any], elsewhere_lives: bool)
     if waiting:
         found.waiting.add(number)
         return
-    failures = [trial for trial in ended if REASON in trial.user_attrs]
     last = max((*ended, *running), key=lambda trial: trial.number, default=None)
     if failures and failures[-1] is last:
         found.failed[number] = last
     else:
-        found.lost[number] = len(running) + len(ended) - len(failures)
+        found.lost.add(number)
 
 
 def whereabouts(trial: Any) -> str:

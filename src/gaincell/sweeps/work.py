@@ -127,7 +127,7 @@ def oversee(
     found = survey(study, len(plan))
     enqueue(study, plan, {*found.failed, *found.lost})
     before = len(found.complete)
-    lost_before = dict(found.lost)
+    died_before = found.deaths
     progress(0, len(plan) - before, {})
     living: list[tuple[int, Worker]] = []
     started, fruitless, seen = 0, 0, _taken(found)
@@ -136,8 +136,8 @@ def oversee(
             found = survey(study, len(plan))
             if found.lost:
                 give_up_lost(study)
-                again = {n for n, times in found.lost.items() if times - lost_before.get(n, 0) < LIVES}
-                _record_deaths(study, found, found.lost.keys() - again)
+                again = {n for n in found.lost if found.deaths[n] - died_before[n] < LIVES}
+                _record_deaths(study, found, found.lost - again)
                 enqueue(study, plan, again)
                 continue
             progress(found.finished - before, len(plan) - before, {})
@@ -161,9 +161,9 @@ def oversee(
             process.wait()
 
 
-def _taken(found: Survey) -> tuple[int, int, frozenset[int]]:
+def _taken(found: Survey) -> tuple[int, int, int, frozenset[int]]:
     """What changes whenever a worker does something."""
-    return len(found.complete), len(found.failed), frozenset(found.here)
+    return len(found.complete), len(found.failed), found.deaths.total(), frozenset(found.here)
 
 
 def _record_deaths(study: Any, found: Survey, numbers: Iterable[int]) -> None:
@@ -174,7 +174,7 @@ def _record_deaths(study: Any, found: Survey, numbers: Iterable[int]) -> None:
             state=optuna.trial.TrialState.FAIL,
             user_attrs={
                 POINT: number,
-                REASON: f"its process died {found.lost[number]} times; look for too little memory",
+                REASON: f"its process died {found.deaths[number]} times; look for too little memory",
             },
         )
         study.add_trial(trial)
