@@ -232,9 +232,7 @@ def write_spice(docs: Path) -> None:
     adapted = perplexities(every("adapt", AdaptedResult))
     text = replaced(text, "cells", f"{spice_tables.cells(found).markdown()}\n{adapted}")
     text = replaced(text, "verify", spice_tables.verification(verified).markdown())
-    text = replaced(
-        text, "energy", spice_tables.energy(list(every("energy", EnergyResult).values())).markdown()
-    )
+    text = replaced(text, "energy", spice_tables.energy(every("energy", EnergyResult)).markdown())
     wires = read(folder / "wires-freepdk45.json", WiresResult)
     parts = [f"{rows.title}:\n\n{rows.markdown()}" for rows in spice_tables.wires(wires)]
     text = replaced(

@@ -326,6 +326,15 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     assert cell(same, ("lambada_openai", "perplexity"), " ").endswith("×1.000 (no item differs)")
     mixed = compare({"software": replace(a, dtype="bfloat16"), "chip": b})
     assert "weights in bfloat16 (software), in float32 (chip)" in mixed.notes[0]
+    assert "Contexts" not in " ".join(mixed.notes)
+    short = replace(
+        b, longest_context=256, softmax="bfloat16", tasks=(replace(b.tasks[0], items=2), *b.tasks[1:])
+    )
+    notes = compare({"software": replace(a, softmax="float32"), "chip": short}).notes
+    items = f"{a.tasks[0].task} {a.tasks[0].items} of {a.tasks[0].of} (software)"
+    assert f"{items}, {a.tasks[0].task} 2 of {a.tasks[0].of} (chip), " in notes[0]
+    assert f"Contexts up to {a.longest_context:,} (software), 256 (chip) tokens." in notes
+    assert "Softmax in float32 (software), bfloat16 (chip)." in notes
     unlike = compare({"software": a, "other": run([1.0], [-1.0], [[-1.0, 2.0]], "y")})
     assert unlike.rows["other"]["piqa", "acc"].difference is None
     assert "No difference where the items are others" in " ".join(unlike.notes)

@@ -331,6 +331,7 @@ def test_scores_of_many_chips(tmp_path: Path, data: Path) -> None:
     assert "Of the nominal chip: micro." in task_rows({"micro": result}).caption
     (shown,) = chips_of_tasks({"micro": result, "nominal": replace(result, chips=None)})
     assert shown.rows == table.rows
+    assert shown.kinds == "simulated"
 
 
 def test_tasks_that_generate_are_refused(tmp_path: Path) -> None:

@@ -384,6 +384,20 @@ def _words(figure: Figure) -> set[str]:
     return {text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)}
 
 
+def test_ticks_are_labelled_with_the_numbers_they_stand_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (figures, training):
+        monkeypatch.setattr(module, "readable_ticks", lambda low, high: [87.5, 1250.0])
+    for figure in (
+        training.curves(read(RESULTS / "training" / "tiny-table.json", TrainedResult)),
+        figures.perplexities(read(RESULTS / "smollm2.json", MappedResult)),
+    ):
+        assert figure is not None
+        axes = figure.axes[0]
+        axis = axes.yaxis if axes.get_yscale() == "log" else axes.xaxis
+        figure.canvas.draw()
+        assert [label.get_text() for label in axis.get_ticklabels()] == ["87.5", "1,250"]
+
+
 def test_a_title_speaks_of_dashes_only_where_there_are_some() -> None:
     run = read(RESULTS / "training" / "tiny-table.json", TrainedResult)
     simulated = tuple(stage for stage in run.stages if stage.numbers == "simulated")
@@ -421,6 +435,8 @@ def test_stages_without_variance_are_no_perfect_matches() -> None:
     assert list(exact_before.get_xdata()) == exact != []
     assert "hollow where exactly 0" in figure.legends[0].get_texts()[1].get_text()
     assert figure.get_suptitle() == f"{len(silent)} stages without variance are left out"
+    published = replace(run, adaptation={"published": run.adaptation["closed-form"]})
+    assert figures.mismatch(published).get_suptitle() == figure.get_suptitle()
 
 
 def test_maps_of_one_kind_share_a_scale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

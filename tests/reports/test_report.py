@@ -23,11 +23,13 @@ from typer.testing import CliRunner
 
 from gaincell.cli import app
 from gaincell.errors import RunError
-from gaincell.reports import evaluation, tables
+from gaincell.reports import evaluation, spice, tables
+from gaincell.reports.baseline import baseline_rows, page_rows
 from gaincell.reports.evaluation import pauses
 from gaincell.reports.figures import stage_rows
 from gaincell.reports.html import theme
 from gaincell.reports.html.page import load, names, page
+from gaincell.reports.html.parts import Result
 from gaincell.reports.html.picture import DRAWN, MOST, line_rows, picture
 from gaincell.reports.html.sections import SECTIONS
 from gaincell.reports.html.tables import short
@@ -35,8 +37,11 @@ from gaincell.reports.style import RED, styled
 from gaincell.reports.tables import number_and_error, readable
 from gaincell.results import content, read
 from gaincell.results.codec import from_json
-from gaincell.results.evaluation import ChipsResult, PausesResult
+from gaincell.results.common import Named
+from gaincell.results.evaluation import ChipsResult, PausesResult, PerplexityResult
 from gaincell.results.run import StagedResult
+from gaincell.results.spice import EnergyResult
+from gaincell.results.system_cost import BaselineResult
 
 ROOT = Path(__file__).parents[2]
 RESULTS = sorted(
@@ -131,6 +136,47 @@ def one_of_every_kind() -> list[Path]:
         result = load(file, file.stem)
         kinds.setdefault(tuple(s.id for s in SECTIONS if s.wanted(result)), file)
     return list(kinds.values())
+
+
+def test_evaluations_of_other_texts_and_stages_are_told_apart() -> None:
+    chips = read(ROOT / "docs" / "results" / "evaluation" / "chips-5.json", ChipsResult)
+    first = PerplexityResult(
+        command="evaluate", provenance=chips.provenance, model=chips.model, design=chips.design,
+        text=Named("wikitext-test"), numbers="simulated", perplexity=35.2, perplexity_error=0.004, nll=3.56,
+        predictions=1000, bits_per_byte=1.23456,
+    )  # fmt: skip
+    second = replace(first, text=Named("sample"), stage="balanced", perplexity=3.2, perplexity_error=None)
+    shown = check(page([Result("a", first), Result("b", second)])).text
+    assert "tiny on leroux2025 (polynomial cell), text wikitext-test" in shown
+    assert "tiny, balanced on leroux2025 (polynomial cell), text sample" in shown
+    assert "perplexity 3.20" in shown
+    cells = evaluation.perplexity_rows({"a": first, "b": second}).rows
+    assert list(cells[0][1:4]) == ["35.2000", "0.0040", "1.2346"]
+    assert list(cells[1][1:3]) == ["3.20", "–"]
+
+
+def test_processor_times_are_called_so() -> None:
+    """Where a machine was shared its times are not those of a clock."""
+    run = read(ROOT / "docs" / "results" / "costs" / "baseline-cpu.json", BaselineResult)
+    assert [rows.caption for rows in page_rows(run)] == [rows.caption for rows in baseline_rows(run)]
+    busy = tuple(replace(timing, busy=0.5) for timing in run.measurements)
+    *_, last = page_rows(replace(run, measurements=busy))
+    assert "other programs shared the processor: the time that it worked on this one" in last.caption
+
+
+def test_energies_of_circuits_keep_their_names_and_conditions() -> None:
+    path = ROOT / "docs" / "results" / "spice" / "energy-freepdk45.json"
+    first = read(path, EnergyResult)
+    second = replace(first, technology="other 28", not_included="wires")
+    run = first.runs[0]
+    large = replace(run, first=replace(run.first, head=64 * run.first.array))
+    rows = spice.energy_rows({"a": first, "b": replace(second, runs=(large,))})
+    assert rows.rows[0][0].startswith("a: FreePDK45 VTG, nominal, 27 °C, 0.9 V, ")
+    assert rows.rows[-2][0].startswith("b: other 28, nominal, 27 °C, 0.9 V, ")
+    assert rows.caption == f"Not included: a: {first.not_included}; b: wires."
+    cells = run.first.blocks["cells"].total * 1e12
+    assert rows.rows[0][6] == f"{16 * cells:.0f}"
+    assert rows.rows[-2][6] == f"{64 * cells:.0f}"
 
 
 def says_where_it_is_from(page: Checked, file: Path) -> bool:
@@ -612,5 +658,8 @@ def test_chips_are_called_by_their_numbers_and_protocols_by_their_results() -> N
     assert rows["0"][1] == "–"
     assert len({*rows["nominal"]}) == 1
     caption = evaluation.chips_rows({"first": first, "second": second}).caption
-    assert caption.startswith(f"first: {first.provenance.protocol}; second: pause-1024; ")
+    about = "tiny on leroux2025 (polynomial cell), text "
+    assert caption.startswith(
+        about + first.text.name + f"; first: {first.provenance.protocol}; second: pause"
+    )
     assert tables.protocol_of({"a": first, "b": first}) == first.provenance.protocol

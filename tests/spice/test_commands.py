@@ -156,6 +156,7 @@ def test_currents_of_a_card_beyond_its_temperatures_are_called_artefacts(
     )
     assert artefacts(result) == wrong
     assert ("artefact of the card" in cells({card: result}).markdown()) == bool(wrong)
+    assert cells({"here": result}).headings[1] == f"here: {result.technology}"
     axes = next(axes for axes in cell_figure(result).axes if axes.get_title(loc="left") == "Corners")
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert ("artefact: card at -40 °C" in labels) == bool(wrong)

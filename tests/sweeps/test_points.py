@@ -167,12 +167,13 @@ def test_words_of_settings(value: object, unit: str, said: str) -> None:
 
 def test_lines_of_a_figure_are_told_apart_by_their_settings() -> None:
     units = {"retention_time": "s", "tile": "1"}
+    tiles = [Value(tile, "1", "simulated") for tile in (8, 16)]
     points = [
         Point(
             point=n, state="complete", values={"perplexity": Value(5.0 + n, "1", "simulated")},
-            parameters={"retention_time": Value(tau, "s", "simulated"), "tile": Value(tile, "1", "simulated")},
+            parameters={"retention_time": Value(tau, "s", "simulated"), "tile": tile},
         )
-        for n, (tau, tile) in enumerate(itertools.product((1.00001e-3, 1.00002e-3), (8, 16)))
+        for n, (tau, tile) in enumerate(itertools.product((1.00001e-3, 1.00002e-3), tiles))
     ]  # fmt: skip
     figure = curves(replace(swept(points, units), reference=None, sampler="grid"))
     assert figure is not None

@@ -160,7 +160,7 @@ def title(result: BaselineResult) -> str:
 def page_rows(run: BaselineResult) -> Iterator[Rows]:
     """Softmax attention timed on a machine, a table a context."""
     for rows in baseline_rows(run):
-        yield replace(rows, headings=[f"batch {h}" if h.isdigit() else h for h in rows.headings], caption="")
+        yield replace(rows, headings=[f"batch {h}" if h.isdigit() else h for h in rows.headings])
 
 
 BASELINE = parts.section(
@@ -169,7 +169,6 @@ BASELINE = parts.section(
     parts.tables(page_rows),
     parts.figure("Time per token and layer", baseline_figure, MEASURED, numbers=parts.no_numbers),
     parts.listed(skipped_lines),
-    parts.words(lambda run: run.provenance.protocol),
     numbers="measurements",
     headline=lambda run: f"{len(run.measurements)} timings of softmax attention", kind=MEASURED,
 )  # fmt: skip

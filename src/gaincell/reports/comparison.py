@@ -26,7 +26,7 @@ import numpy as np
 
 from gaincell.errors import RunError
 from gaincell.reports.paper import TABLE, cited
-from gaincell.reports.tables import Rows, number_and_error
+from gaincell.reports.tables import Rows, names_by, number_and_error
 from gaincell.results.codec import Kind
 from gaincell.results.common import Value
 from gaincell.results.evaluation import (
@@ -335,12 +335,17 @@ def _notes(
 ) -> tuple[str, ...]:
     versions = sorted({f"{run.harness.name} {run.harness.version}" for run in runs.values()})
     every = [(name, task, entry) for name, each in tasks.items() for task, entry in each.items()]
-    counts = dict.fromkeys(f"{task} {entry.items:,} of {entry.of:,}" for _, task, entry in every)
     notes = [
-        f"Scored by {', '.join(versions)}, {weights(runs)}. Items: {', '.join(counts)}.",
+        f"Scored by {', '.join(versions)}, {weights(runs)}. Items: {', '.join(_items(tasks))}.",
         f"± is the standard error; differences and ratios are to {reference} on the same items, with their "
         "own.",
     ]
+    contexts = names_by(runs, lambda run: f"{run.longest_context:,}")
+    if len(contexts) > 1:
+        notes.append(f"Contexts up to {_named(contexts)} tokens.")
+    types = names_by({name: run for name, run in runs.items() if run.softmax}, lambda run: str(run.softmax))
+    if len(types) > 1:
+        notes.append(f"Softmax in {_named(types)}.")
     own = tasks[reference]
     if many := [name for name, run in runs.items() if run.chips is not None]:
         notes.append(f"Of the nominal chip: {', '.join(many)}.")
@@ -355,12 +360,23 @@ def _notes(
 
 def weights(runs: Mapping[str, TasksResult]) -> str:
     """In which type the weights were, and of which rows where rows differ."""
-    rows: dict[str, list[str]] = {}
-    for name, run in runs.items():
-        rows.setdefault(run.dtype or "a type not recorded", []).append(name)
-    if len(rows) == 1:
-        return f"weights in {next(iter(rows))}"
-    return "weights in " + ", in ".join(f"{dtype} ({', '.join(names)})" for dtype, names in rows.items())
+    rows = names_by(runs, lambda run: run.dtype or "a type not recorded")
+    return f"weights in {next(iter(rows)) if len(rows) == 1 else _named(rows, ', in ')}"
+
+
+def _named(rows: Mapping[str, Sequence[str]], between: str = ", ") -> str:
+    return between.join(f"{what} ({', '.join(names)})" for what, names in rows.items())
+
+
+def _items(tasks: Mapping[str, Mapping[str, TaskScores]]) -> Iterator[str]:
+    """How many items of every task, and of which rows where rows differ."""
+    rows: dict[str, dict[str, list[str]]] = {}
+    for name, each in tasks.items():
+        for task, entry in each.items():
+            counts = rows.setdefault(task, {})
+            counts.setdefault(f"{task} {entry.items:,} of {entry.of:,}", []).append(name)
+    for counts in rows.values():
+        yield next(iter(counts)) if len(counts) == 1 else _named(counts)
 
 
 def _latex(numbers: Sequence[str]) -> str:

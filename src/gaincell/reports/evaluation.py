@@ -16,7 +16,16 @@ from gaincell.reports.html import parts
 from gaincell.reports.html.picture import plain
 from gaincell.reports.html.tables import only_kind
 from gaincell.reports.style import BLACK, BLUE, GREEN, ORANGE, PALETTE, PURPLE, RED, SKY, look, panel, styled
-from gaincell.reports.tables import MEASURED, SIMULATED, Columns, Rows, protocol_of, readable
+from gaincell.reports.tables import (
+    MEASURED,
+    SIMULATED,
+    Columns,
+    Rows,
+    number_and_error,
+    of_all,
+    protocol_of,
+    readable,
+)
 from gaincell.results import evaluation as of
 
 SWITCHED = {"off": "switched off, the others on", "on": "on alone"}
@@ -110,7 +119,7 @@ def chips_rows(results: Chips, rows: str = "mismatch", title: str = "") -> Rows:
         "yield (95 %)": lambda row: within(row[1]),
     }
     found = [(name, result.chips) for name, result in results.items()]
-    caption = f"{protocol_of(results)}; all chips of a row on the same text."
+    caption = f"{_about(results)}; all chips of a row on the same text."
     return Rows.of(title, found, columns, caption=caption, kinds=SIMULATED)
 
 
@@ -185,14 +194,24 @@ def perplexity_rows(results: Mapping[str, of.PerplexityResult | of.RollingResult
             number, spread, by = one.word_perplexity, one.word_perplexity_error, "words"
         else:
             number, spread, by = one.perplexity, one.perplexity_error, "tokens"
-        shown = map(readable, (number, spread, one.bits_per_byte))
-        rows.append([name, *shown, by, f"{one.predictions:,.0f}", one.provenance.protocol])
-    headings = ("result", "perplexity", "±", "bits per byte", "by", "predictions", "protocol")
+        bits = "–" if one.bits_per_byte is None else f"{one.bits_per_byte:.4f}"
+        last = (f"{one.predictions:,.0f}", parts.subject(one), one.provenance.protocol)
+        rows.append([name, *_with_error(number, spread), bits, by, *last])
+    headings = ("result", "perplexity", "±", "bits per byte", "by", "predictions", "of", "protocol")
     numbers = [one.numbers for one in results.values()]
     return Rows(
-        "Perplexity of a text", headings, rows, text=(0, 4, 6),
+        "Perplexity of a text", headings, rows, text=(0, 4, 6, 7),
         kinds=lambda r, c: numbers[r] if c in (1, 2, 3) else None,
     )  # fmt: skip
+
+
+def _with_error(perplexity: float, error: float | None) -> tuple[str, str]:
+    return (readable(perplexity), "–") if error is None else number_and_error(perplexity, error)
+
+
+def _about(results: Mapping[str, of.EvaluationResult]) -> str:
+    """Model, stage, chip and text, and the protocol, of all results or of each."""
+    return f"{of_all(results, parts.subject)}; {protocol_of(results)}"
 
 
 def every_chip(results: Mapping[str, of.ChipsResult]) -> Rows:
@@ -208,14 +227,14 @@ def pause_rows(results: Mapping[str, of.PausesResult]) -> Rows:
     """Perplexity against idle time."""
     columns: Columns[tuple[str, of.PauseRow]] = {
         "idle time": lambda point: f"{point[0]}, {point[1].idle:g} s",
-        "perplexity": lambda point: readable(point[1].perplexity),
-        "±": lambda point: readable(point[1].perplexity_error),
+        "perplexity": lambda point: _with_error(point[1].perplexity, point[1].perplexity_error)[0],
+        "±": lambda point: _with_error(point[1].perplexity, point[1].perplexity_error)[1],
         "time on the chip, s": lambda point: f"{point[1].chip_time:.4g}",
         "refreshes": lambda point: f"{point[1].refreshes:,.0f}",
         "columns written": lambda point: f"{point[1].writes:,.0f}",
     }
     points = [(name, row) for name, result in results.items() for row in result.pauses]
-    caption = f"{protocol_of(results)}; ± standard error; time, refreshes and columns: of one block."
+    caption = f"{_about(results)}; ± standard error; time, refreshes and columns: of one block."
     return Rows.of("Pauses", points, columns, caption=caption, kinds=SIMULATED)
 
 
@@ -229,7 +248,7 @@ def repetition_rows(results: Mapping[str, of.RepetitionResult]) -> Rows:
     }
     points = [(name, point) for name, one in results.items() for point in one.repetition]
     kinds = [(None, results[name].numbers, results[name].numbers, MEASURED) for name, _ in points]
-    caption = f"{protocol_of(results)}."
+    caption = f"{_about(results)}."
     return Rows.of("What is found again", points, columns, caption=caption, kinds=lambda r, c: kinds[r][c])
 
 
@@ -254,6 +273,12 @@ def page_rows(result: of.AblationResult) -> Rows:
 PERPLEXITY = parts.section(
     "Evaluation", "How well a model predicts a text.", of.PerplexityResult | of.RollingResult,
     together=parts.tables(perplexity_rows),
+    headline=lambda run: (
+        f"perplexity {readable(run.word_perplexity)} by words"
+        if isinstance(run, of.RollingResult)
+        else f"perplexity {readable(run.perplexity)}"
+    ),
+    kind=lambda run: run.numbers,
 )  # fmt: skip
 CHIPS = parts.section(
     "Chips", "The same network on chips whose cells differ.", of.ChipsResult,

@@ -91,7 +91,7 @@ def _perplexity_axis(axes: Axes, values: list[float]) -> bool:
     axes.set(xscale="log", xlim=(low / 1.6, high * (high / low) ** 0.12 * 1.5),
              xlabel="perplexity (lower is better; logarithmic axis)")  # fmt: skip
     inside = readable_ticks(low / 1.6, high * 1.5)
-    axes.set_xticks(inside, [f"{t:,.0f}" if t < 1e5 else f"$10^{{{math.log10(t):.0f}}}$" for t in inside])
+    axes.set_xticks(inside, [f"{t:,.10g}" if t < 1e5 else f"$10^{{{math.log10(t):.0f}}}$" for t in inside])
     axes.minorticks_off()
     return True
 
@@ -154,8 +154,8 @@ def mismatch(run: Adaptations) -> Figure | None:
         return None
     figure = Figure(figsize=(10.5, 5.0))
     grid = figure.subplots(2, 4, sharey="row")
-    closed = run.adaptation.get("closed-form")
-    silent = frozenset(() if closed is None else closed.skipped)
+    adapted = run.adaptation.get("closed-form") or run.adaptation.get("published")
+    silent = frozenset(() if adapted is None else adapted.skipped)
     by_head: dict[tuple[str, str, str], Sequence[Sequence[float]]] = {
         (when, stage, kind): getattr(by_stage[stage], kind)
         for when, by_stage in run.mismatch.items()
@@ -197,7 +197,7 @@ def _name_layers(axes: Axes, table: Sequence[Sequence[float]]) -> None:
 
 
 def _residuals(table: Sequence[Sequence[float]], stage: str, silent: frozenset[str]) -> list[float]:
-    """Of every head of every layer; NaN without variance, where the closed form left it as it was."""
+    """Of every head of every layer; NaN without variance, where the adaptation left it as it was."""
     return [
         math.nan if f"layer {layer}, head {head}, stage {stage}" in silent else v
         for layer, heads in enumerate(table)

@@ -15,7 +15,7 @@ from gaincell.reports.costs import with_scale
 from gaincell.reports.html import parts
 from gaincell.reports.html.tables import short
 from gaincell.reports.style import BLACK, BLUE, GREY, MARKERS, ORANGE, PALETTE, RED, look, styled
-from gaincell.reports.tables import SIMULATED, Rows
+from gaincell.reports.tables import SIMULATED, Rows, of_all
 from gaincell.results import spice as of
 from gaincell.results.spice import MixedResult, MixedWaves, Nodes, WriteResult
 
@@ -234,8 +234,8 @@ def deviations(run: of.VerifyResult) -> str:
 
 def energy_rows(results: Mapping[str, of.EnergyResult]) -> Rows:
     """Of the arrays, from SPICE."""
-    found = list(results.values())
-    return replace(spice_tables.energy(found), caption=f"Not included: {found[0].not_included}.")
+    missing = of_all(results, lambda one: one.not_included)
+    return replace(spice_tables.energy(results), caption=f"Not included: {missing}.")
 
 
 def head_energies(run: of.EnergyResult) -> str:

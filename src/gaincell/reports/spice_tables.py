@@ -112,7 +112,7 @@ def cells(found: Mapping[str, of.CharacterisationResult]) -> Rows:
         "0.9 V after 10 ms: default gmin, an artefact (V)": lambda r: left(r.retention.with_default_gmin),
         "0.9 V after 10 µs with gate tunnelling (V)": lambda r: left(r.retention.with_tunnelling),
     }
-    head = ["", *(r.technology for r in found.values())]
+    head = ["", *(f"{name}: {r.technology}" for name, r in found.items())]
     return _by_technology("Cells from transistor models", found, shown, head)
 
 
@@ -180,7 +180,7 @@ def verification(found: Mapping[str, of.VerifyResult]) -> Rows:
         "its cubic": lambda row: digits(row[3].rms.get("cubic"), NANO, 3),
         "linear": lambda row: digits(row[3].rms.get("linear"), NANO, 3),
         "static current": lambda row: digits(row[3].rms.get("static"), NANO, 3),
-        "own (% of 15 ns)": lambda row: f"{100 * row[3].rms_of_full_scale['own']:.2f}",
+        "own (% of full scale)": lambda row: f"{100 * row[3].rms_of_full_scale['own']:.2f}",
         "offset (ns)": lambda row: offsets(*row[2:]),
         "rms left (ns)": lambda row: digits(row[3].affine_calibration.rms_in_range, NANO, 4),
         "at a rail": lambda row: str(row[3].integrators_at_a_rail),
@@ -245,19 +245,26 @@ def wires(result: of.WiresResult) -> list[Rows]:
     ]  # fmt: skip
 
 
-def energy(found: Sequence[of.EnergyResult]) -> Rows:
+def energy(found: Mapping[str, of.EnergyResult]) -> Rows:
     """One row a run and array."""
     rows = []
-    for result in found:
+    for name, result in found.items():
+        where = f"{name}: {result.technology}, {result.corner}"
         for run in result.runs:
             for key, array in run.arrays.items():
                 blocks = {name: block.total for name, block in array.blocks.items()}
                 readout = blocks.get("readout", blocks.get("integrators, at least", 0.0))
                 shown = [f"{array.activity:.3f}", f"{array.cell_read * FEMTO:.2f}"]
                 cells, drivers = blocks["cells"], blocks["drivers"]
-                joules = ((cells, 1), (drivers, 2), (readout, 1), (16 * cells, 0), (array.head, 0))
+                joules = (
+                    (cells, 1),
+                    (drivers, 2),
+                    (readout, 1),
+                    (array.head / array.array * cells, 0),
+                    (array.head, 0),
+                )
                 shown += [f"{energy * PICO:.{places}f}" for energy, places in joules]
-                rows.append([f"{run.inputs}, {key}, {result.readout}", *shown])
-    head = ["inputs, dot product, readout", "mean pulse", "cell (fJ)", "cells (pJ)", "drivers (pJ)"]
+                rows.append([f"{where}, {run.inputs}, {key}, {result.readout}", *shown])
+    head = ["result, inputs, dot product, readout", "mean pulse", "cell (fJ)", "cells (pJ)", "drivers (pJ)"]
     head += ("readout (pJ)", "cells of a head (pJ)", "head (pJ)")
     return Rows("Energy of the arrays, from SPICE", head, rows, kinds=SIMULATED)

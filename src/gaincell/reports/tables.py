@@ -238,12 +238,23 @@ def with_error(perplexity: float, error: float | None) -> str:
 
 def protocol_of(results: Mapping[str, Result]) -> str:
     """Protocol of all results; where they differ, each with the results that it is of."""
-    named: dict[str, list[str]] = {}
-    for name, one in results.items():
-        named.setdefault(one.provenance.protocol, []).append(name)
+    return of_all(results, lambda one: one.provenance.protocol)
+
+
+def of_all(results: Mapping[str, Item], said: Callable[[Item], str]) -> str:
+    """What is said of all results; where that differs, each with the results that it is said of."""
+    named = names_by(results, said)
     if len(named) == 1:
         return next(iter(named))
-    return "; ".join(f"{', '.join(names)}: {protocol}" for protocol, names in named.items())
+    return "; ".join(f"{', '.join(names)}: {words}" for words, names in named.items())
+
+
+def names_by(results: Mapping[str, Item], said: Callable[[Item], str]) -> dict[str, list[str]]:
+    """What is said of results -> their names."""
+    named: dict[str, list[str]] = {}
+    for name, one in results.items():
+        named.setdefault(said(one), []).append(name)
+    return named
 
 
 def _ratio(ratio: float | None, error: float | None = None) -> str:

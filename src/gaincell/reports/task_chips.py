@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from gaincell.reports.tables import Rows, readable
+from gaincell.reports.tables import SIMULATED, Rows, readable
 from gaincell.results.evaluation import ScoreSpread, TaskChips, TasksResult
 
 
@@ -24,7 +24,7 @@ def chip_rows(chips: TaskChips, title: str = "") -> Rows:
     within = f"yield (≤ +{100 * chips.yield_within:g} %)"
     headings = ("score", "nominal", "mean", "std", "change", "95 %", "worst chip", within)
     rows = [[name, *_shown(spread, chips.number)] for name, spread in chips.scores.items()]
-    return Rows(title, headings, rows, caption)
+    return Rows(title, headings, rows, caption, kinds=SIMULATED)
 
 
 def interval(ends: tuple[float, ...] | None) -> str:

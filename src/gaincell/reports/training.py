@@ -172,7 +172,7 @@ def curves(run: StagedResult) -> Figure | None:
     axes.set(xlabel="steps of the stage", ylabel="perplexity (first part of the evaluation text)")
     axes.minorticks_off()
     axes.set_yticks(readable_ticks(*axes.get_ylim()))
-    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:,.10g}")
     legend_beside(axes)
     axes.set_title("Training" + (" (dashed: softmax attention)" if any(softmax) else ""))
     return figure

@@ -189,9 +189,9 @@ def whole(given: Sequence[Result], part: str) -> Iterator[None]:
 
 
 def subject(found: Any) -> str:
-    """What a result is about: model, chip and cell, technology."""
-    model, design = (getattr(found, part, None) for part in ("model", "design"))
-    parts = [] if model is None else [model.name]
+    """What a result is about: model and its stage, chip and cell, text; or technology."""
+    model, stage, design, text = (getattr(found, part, None) for part in ("model", "stage", "design", "text"))
+    parts = [] if model is None else [f"{model.name}, {stage}" if stage else model.name]
     if design is not None:
         parts.append(f"{'on ' if parts else ''}{design.name} ({design.cell} cell)")
     elif parts:
@@ -203,4 +203,4 @@ def subject(found: Any) -> str:
             for part in ("readout", "inputs")
         )
         parts.append(f"{technology}{readout}{inputs}")
-    return " ".join(parts)
+    return " ".join(parts) + (f", text {text.name}" if text else "")
