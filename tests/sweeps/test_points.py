@@ -156,6 +156,7 @@ def test_what_hurts_is_told_from_what_helps() -> None:
         (123457.0, "1", "123457"),
         (4100, "tokens", "4100 tokens"),
         (2.5e-3, "s", "2.5 ms"),
+        (1.5e-7, "m^2", "0.15 mm²"),
         (0.0416666, "1", "0.04167"),
         (None, "s", "–"),
         ("none", "s", "none"),

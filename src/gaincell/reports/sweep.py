@@ -11,8 +11,8 @@ from gaincell.results.common import Value
 from gaincell.results.run import CodesignComparison
 from gaincell.results.sweep import Point, SweepResult, plain
 
-PREFIXED = ("s", "J", "V", "F", "C", "Hz", "A", "W")
-"""Units whose thousandths have names."""
+PREFIXED = ("s", "J", "V", "F", "C", "Hz", "A", "W", "m^2")
+"""Units that are shown with a prefix."""
 PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))
 UNSEEN = "not exercised"
 """Of points whose losses are those of another setting, to the last digit."""
