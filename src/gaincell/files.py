@@ -19,7 +19,8 @@ import secrets
 import shutil
 import stat
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
@@ -255,22 +256,61 @@ def write_atomic(path: str | os.PathLike[str], writer: Callable[[Path], object])
     check_place(path)
     holder = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
     temporary = holder / path.name
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        holder.mkdir()
+    with _temporary(holder, path):
         writer(temporary)
         _allow(temporary)
         _flush(temporary)
         os.replace(temporary, path)
         _flush(path.parent)
+    return path
+
+
+def write_directory(
+    path: str | os.PathLike[str], writer: Callable[[Path], object], *, last: str, replaces: str
+) -> Path:
+    """Write the files of a directory, each completely; none is put in place before all are written.
+
+    Args:
+        path: the directory; it is created if it is missing, and its other files stay.
+        writer: called once with a temporary directory in ``path``, in which it writes the files.
+        last: name of the file that is put in place last.
+        replaces: pattern of names; earlier files of such a name that are not written again are removed.
+
+    Raises:
+        RunError: as `write_atomic`.
+    """
+    path = Path(path)
+    remove_leftovers(path / "export")
+    holder = path / f".export-{secrets.token_hex(4)}"
+    with _temporary(holder, path):
+        writer(holder)
+        made = [file.relative_to(holder) for file in holder.rglob("*") if file.is_file()]
+        for name in made:
+            _allow(holder / name)
+            _flush(holder / name)
+        for name in sorted(made, key=lambda name: name == Path(last)):
+            (path / name).parent.mkdir(exist_ok=True)
+            os.replace(holder / name, path / name)
+        for earlier in {file.relative_to(path) for file in path.glob(replaces)}.difference(made):
+            (path / earlier).unlink()
+        _flush(path)
+    return path
+
+
+@contextmanager
+def _temporary(holder: Path, path: Path) -> Iterator[None]:
+    """A directory that is removed in the end. Raises RunError for what hinders writing ``path``."""
+    try:
+        holder.parent.mkdir(parents=True, exist_ok=True)
+        holder.mkdir()
+        yield
     except BaseException as error:
-        reason = _reason(error, path.parent)
+        reason = _reason(error, holder.parent)
         if reason is None:
             raise
         raise RunError(f"cannot write {path}: {reason}; nothing half-written was left") from error
     finally:
         shutil.rmtree(holder, ignore_errors=True)
-    return path
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:

@@ -29,6 +29,7 @@ from gaincell.results.cost import CostResult
 from gaincell.results.rtl import RtlResult
 from gaincell.results.spice import WriteResult
 from gaincell.results.system_cost import BaselineResult, Timed
+from gaincell.text import sha256
 
 ROOT = Path(__file__).parents[2]
 SMOLLM2 = pytest.mark.skipif(
@@ -154,6 +155,7 @@ def test_the_synthesised_digital_part_stands_beside_the_formula(
     file = tmp_path / "cost.json"
     code, out, _ = run(capsys, "gpt2", "--rtl", str(RTL), "--json", str(file))
     assert code == 0
+    assert read(file, CostResult).provenance.inputs == {f"rtl {RTL.name}": sha256(RTL)}
     head, energy = read(file, CostResult).head, read(RTL, RtlResult).energy
     line = next(line for line in head.lines if line.name == "digital")
     assert head.rtl is not None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tests.micro import micro_design, micro_llama, write_micro
 from typer.testing import CliRunner
 
@@ -22,6 +25,7 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.initial import initial_scaling
 from gaincell.results import read
 from gaincell.results.simulation import GenerationResult
+from gaincell.text import sha256
 
 TOKENS = torch.randint(1, 97, (200,), generator=torch.Generator().manual_seed(4))
 
@@ -233,6 +237,25 @@ def test_options_that_do_not_go_together(run: tuple[Path, Path], options: list[s
     assert message in result.output
 
 
+def test_a_result_tells_the_hardware_that_it_is_of(run: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, text = run
+    other = shutil.copytree(folder, tmp_path / "other") / "hardware.safetensors"
+    tensors = load_file(other)
+    gain = next(name for name in tensors if "gain_cell" in name)
+    with safe_open(other, framework="pt") as file:
+        save_file(tensors | {gain: tensors[gain] * 1.5}, other, file.metadata())
+    inputs = []
+    for place in (folder, other.parent):
+        out = tmp_path / "out.json"
+        arguments = ["evaluate", str(place), "--text", str(text), "--protocol", "blocks-64", "--limit", "64"]
+        result = CliRunner().invoke(app, [*arguments, "--json", str(out)])
+        assert result.exit_code == 0, result.output
+        inputs.append(json.loads(out.read_text())["provenance"]["inputs"])
+        assert inputs[-1]["hardware.safetensors"] == sha256(place / "hardware.safetensors")
+    assert inputs[0].keys() == {"model micro", "hardware.safetensors", "evaluation text"}
+    assert [name for name in inputs[0] if inputs[0][name] != inputs[1][name]] == ["hardware.safetensors"]
+
+
 def test_a_model_in_software_cannot_idle(tmp_path: Path) -> None:
     model, text = write_micro(tmp_path)
     arguments = ["evaluate", str(model), "--text", str(text), "--protocol", "blocks-64", "--limit", "128"]
@@ -252,5 +275,6 @@ def test_a_dump_brings_its_chip_to_the_simulation(run: tuple[Path, Path], tmp_pa
     assert result.exit_code == 0, result.output
     found = json.loads(out.read_text())
     assert max(found["trace"]["columns_held"]["value"]) == micro_design().window
+    assert found["provenance"]["inputs"] == {dump.name: sha256(dump)}
     latency, period = (found["schedule"][key]["value"] for key in ("latency", "token_period"))
     assert period == pytest.approx(2 * latency)  # the micro model has two layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -75,6 +76,35 @@ def test_export_to_peft(
         "the RUN has no low-rank adapters: use gaincell export --format transformers"
         in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("form", ["transformers", "peft"])
+def test_a_full_disk_leaves_the_earlier_export(
+    adapter: tuple[Path, nn.Module], tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    run, _ = adapter
+    out = tmp_path / "out"
+    command = ("export", str(run), "--format", form, "--out", str(out))
+    assert exit_code(*command) == 0
+    for file in out.iterdir():
+        file.write_text("earlier")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))
+    try:
+        assert exit_code(*command) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert f"cannot write {out}: the disk is full" in " ".join(capsys.readouterr().err.split())
+    assert {file.read_text() for file in out.iterdir()} == {"earlier"}
+
+
+def test_an_earlier_export_in_parts_is_replaced(adapter: tuple[Path, nn.Module], tmp_path: Path) -> None:
+    run, _ = adapter
+    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "notes.txt"):
+        (tmp_path / name).write_text("earlier")
+    assert exit_code("export", str(run), "--out", str(tmp_path)) == 0
+    assert [file.name for file in tmp_path.glob("model*")] == ["model.safetensors"]
+    assert (tmp_path / "notes.txt").read_text() == "earlier"
 
 
 def test_a_run_on_the_hub(

@@ -336,7 +336,19 @@ def test_evaluations_of_a_run(
         ("evaluate", *there, "--chips", 1, "--mismatch", "5%", "--refresh", "copy", "--refresh-tokens", 8),
         ("evaluate", "--text", text, "--protocol", "rolling-64", "--limit", 2, "--json", tmp_path / "r.json"),
         ("ablate", *there, "--figure", tmp_path / "a.png", "--json", tmp_path / "a.json"),
-        ("fidelity", "--text", text, "--tokens", 48, "--figure", tmp_path / "f.png", "--linear", ideal),
+        (
+            "fidelity",
+            "--text",
+            text,
+            "--tokens",
+            48,
+            "--linear",
+            ideal,
+            "--figure",
+            tmp_path / "f.png",
+            "--json",
+            tmp_path / "f.json",
+        ),
     ):
         with pytest.raises(SystemExit) as ended:
             main([command, str(run), *map(str, arguments)])
@@ -347,6 +359,8 @@ def test_evaluations_of_a_run(
     assert json.loads((tmp_path / "r.json").read_text())["documents"]["value"] == 2
     assert json.loads((tmp_path / "a.json").read_text())["ablation"][0]["name"] == "chip"
     assert (tmp_path / "f.png").stat().st_size > 10_000
+    inputs = json.loads((tmp_path / "f.json").read_text())["provenance"]["inputs"]
+    assert inputs["linear hardware.safetensors"] != inputs["hardware.safetensors"]
     other = shutil.copytree(model, tmp_path / "other")
     weights = load_file(other / "model.safetensors")
     save_file(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from gaincell.chips.design_file import chip_of
 from gaincell.progress import StageProgress
 from gaincell.results import provenance, simulation
 from gaincell.results.common import Provenance
+from gaincell.text import sha256
 from gaincell.units import Second
 
 
@@ -71,9 +73,11 @@ def head_result(
     others: Second,
     command: Sequence[str],
     seed: int,
+    inputs: Path | None = None,
 ) -> simulation.HeadResult:
     """Of `gaincell simulate head`. layers, others: as in `Schedule.token_period`. Where the design states
-    another period than follows from them, there is no sensitivity to the assumed latency.
+    another period than follows from them, there is no sensitivity to the assumed latency. inputs: the file
+    of the signals.
     """
     phases = tuple(simulation.SchedulePhase(p.name, *_stated(p)) for p in schedule.phases)
     events = schedule.events(2)
@@ -93,7 +97,7 @@ def head_result(
         refreshes=arrays.clock.refreshes,
         writes=arrays.writes,
         chip_time=arrays.now,
-        provenance=_made(schedule.design, command, seed),
+        provenance=_made(schedule.design, command, seed, inputs),
     )
 
 
@@ -103,14 +107,17 @@ def _stated(phase: Phase) -> tuple[Second, str, tuple[str, ...]]:
 
 
 def tile_result(
-    found: simulation.Waveforms, design: Design, command: Sequence[str], seed: int
+    found: simulation.Waveforms, design: Design, command: Sequence[str], seed: int, inputs: Path | None = None
 ) -> simulation.TileResult:
-    """Of `gaincell simulate tile`."""
-    made = _made(design, command, seed)
+    """Of `gaincell simulate tile`. inputs: the file of the signals."""
+    made = _made(design, command, seed, inputs)
     return simulation.TileResult(
         command="simulate tile", design=chip_of(design), waveforms=found, provenance=made
     )
 
 
-def _made(design: Design, command: Sequence[str], seed: int) -> Provenance:
-    return provenance.made(command=command, seed=seed, protocol="token by token", design_hash=design.hash)
+def _made(design: Design, command: Sequence[str], seed: int, inputs: Path | None) -> Provenance:
+    hashes = {} if inputs is None else {inputs.name: sha256(inputs)}
+    return provenance.made(
+        command=command, seed=seed, protocol="token by token", design_hash=design.hash, inputs=hashes
+    )

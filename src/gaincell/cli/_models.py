@@ -5,7 +5,7 @@ This module and those of `gaincell evaluate` beside it import torch: commands im
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +28,7 @@ from gaincell.integrations.hf.context import check_length, default_length, read_
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.placement import place_model
 from gaincell.mapping.ready import Ready, hardware_model
-from gaincell.mapping.summary import base_name, chip_of
+from gaincell.mapping.summary import base_name, chip_of, inputs
 from gaincell.progress import StageProgress
 from gaincell.reports.tables import Rows
 from gaincell.results.common import Named, NamedModel
@@ -143,13 +143,16 @@ def result(
     text: str | None = None,
     gains: str | None = None,
     stage: str | None = None,
+    others: Mapping[str, str] | None = None,
 ) -> EvaluationResult:
-    """What all evaluations say: the command, the model, the chip, where it comes from."""
+    """What all evaluations say: the command, the model, the chip, where it comes from.
+
+    others: name -> hash of further inputs.
+    """
     layers = attached_layers(loaded.model)
-    name = base_name(loaded.id)
     return EvaluationResult(
         command=command,
-        model=NamedModel(name, loaded.sha256),
+        model=NamedModel(base_name(loaded.id), loaded.sha256),
         design=chip_of(layers[0].design) if layers else None,
         text=None if text is None else Named(text),
         gains=gains,
@@ -159,7 +162,7 @@ def result(
             seed=0,
             protocol=protocol,
             design_hash=layers[0].design.hash if layers else None,
-            inputs={f"model {name}": loaded.sha256, "evaluation text": hash_of(tokens)},
+            inputs=inputs(loaded) | dict(others or {}) | {"evaluation text": hash_of(tokens)},
         ),
     )
 

@@ -141,9 +141,18 @@ class Costs:
         result = answer(
             size, chip, process, command_line(), activity=found, context=self.context, batch=self.batch,
             refresh=self.refresh.policy, layers=self.stack, spice=arrays, rtl=digital, write=writes,
-            measured=measured, gpu=self.gpu,
+            measured=measured, gpu=self.gpu, inputs=self.hashes(),
         )  # fmt: skip
         return result, how
+
+    def hashes(self) -> dict[str, str]:
+        """Of the files that were given."""
+        from gaincell.text import sha256
+
+        files = {"spice": self.spice, "rtl": self.rtl, "write": self.write, "baseline": self.baseline}
+        if self.technology.endswith(".toml"):
+            files["technology"] = Path(self.technology)
+        return {f"{name} {path.name}": sha256(path) for name, path in files.items() if path is not None}
 
     def tables(self, result: CostResult) -> list[Rows]:
         """All that are shown, some of them on demand."""

@@ -68,7 +68,7 @@ def fidelity(
     check_length(loaded.model, tokens)
     base = load_software(loaded.id)
     place_model(base, computing.device)
-    of_linear = None
+    of_linear, others = None, {}
     if linear is not None:
         other = load_model(linear)
         if other.sha256 != loaded.sha256:
@@ -79,13 +79,15 @@ def fidelity(
         if cells != {"linear"}:
             raise InputError(f"--linear {linear} has {cells.pop()} cells; give a RUN with linear ones")
         of_linear = other.model
+        others = {f"linear {name}": sha256 for name, sha256 in other.own.items()}
         place_model(of_linear, computing.device)
     with progress_bars() as progress:
         ids = read_blocks(loaded, found_text, tokens, sequences, progress)
         found = compare_heads(loaded.model, base, ids, linear=of_linear, progress=progress("compare heads"))
     protocol = f"{len(ids)} x {tokens} tokens, hidden states of the pretrained model, {found.queries} queries"
     head = result(
-        loaded, protocol, ids.flatten(), command="fidelity", text=found_text.name, gains=gains, stage=stage
-    )
+        loaded, protocol, ids.flatten(), command="fidelity", text=found_text.name, gains=gains, stage=stage,
+        others=others,
+    )  # fmt: skip
     entry = FidelityResult(**vars(head), fidelity=found.tables)
     show_result(entry, json, fidelity_rows(entry, run), figure=figure, draw=fidelity_figure)

@@ -172,7 +172,7 @@ def generate(
     """
     asked.check(context)
     computing.start()
-    from gaincell.mapping.summary import base_name, chip_of
+    from gaincell.mapping.summary import base_name, chip_of, inputs
     from gaincell.results.common import NamedModel
     from gaincell.results.provenance import made
     from gaincell.results.simulation import GenerationResult
@@ -205,7 +205,7 @@ def generate(
             seed=asked.seed,
             protocol="generation on the ring",
             design_hash=design.hash,
-            inputs={f"model {named.name}": named.sha256},
+            inputs=inputs(ready.loaded),
         ),
     )
     write_json(json, result)

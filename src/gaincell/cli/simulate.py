@@ -127,7 +127,7 @@ def head(
     with progress_bars() as progress:
         arrays, steps = step_through(chip, signals, refresh.policy, progress)
     schedule = Schedule(chip, group)
-    result = head_result(arrays, steps, schedule, layers, others, command_line(), source.seed)
+    result = head_result(arrays, steps, schedule, layers, others, command_line(), source.seed, source.inputs)
     show_result(result, json, *_tables(result), *draw_head(result, source.figures))
 
 
@@ -171,7 +171,7 @@ def tile(
     column = int(arrays.trace.pulses[0, 0].argmax()) if column is None else column
     row = int(arrays.trace.tile_charge[0, 0, column // chip.tile].abs().argmax()) if row is None else row
     found = waveforms(arrays.trace, column=column, row=row)
-    result = tile_result(found, chip, command_line(), source.seed)
+    result = tile_result(found, chip, command_line(), source.seed, source.inputs)
     said = (
         f"key column {column}: {found.key_charge[-1] * 1e15:.1f} fC; "
         f"value bit line {row}: {found.value_charge[-1] * 1e15:.1f} fC, count {found.count[-1]}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import product
 
@@ -66,6 +66,7 @@ def answer(
     write: WriteResult | None = None,
     measured: Sequence[system_cost.Measured] = (),
     gpu: str = "h100",
+    inputs: Mapping[str, str] | None = None,
 ) -> results.CostResult:
     """The result.
 
@@ -74,7 +75,7 @@ def answer(
     A model's own sliding window gates what is older.  layers: of cells, stacked in 3D.
     spice, rtl, write: other sources for the arrays, the digital part and the write.
     measured: machines to compare with, besides the published ones.
-    gpu: of gpus.toml, for the whole model and the cache.
+    gpu: of gpus.toml, for the whole model and the cache.  inputs: name -> hash of files that were given.
 
     Raises InputError: the activity is that of a model of other layers or heads.
     """
@@ -123,9 +124,14 @@ def answer(
             seed=0,
             protocol=f"cited and bottom-up costs of one token; activity: {used.source}",
             design_hash=chip.hash,
-            inputs={} if used.is_assumed else {"activity": provenance.hash_of([json.dumps(to_json(used))])},
+            inputs=_hash_of(used) | dict(inputs or {}),
         ),
     )
+
+
+def _hash_of(activity: Activity) -> dict[str, str]:
+    """For the provenance; nothing of an assumed one."""
+    return {} if activity.is_assumed else {"activity": provenance.hash_of([json.dumps(to_json(activity))])}
 
 
 def _check_heads(activity: Activity, size: ModelSize) -> None:

@@ -19,7 +19,7 @@ from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_length, read_tokens
 from gaincell.integrations.hf.lora import lora_parameters
 from gaincell.mapping.folder import RunFolder, StageRecord, Told, evaluated, run_log
-from gaincell.mapping.summary import base_name
+from gaincell.mapping.summary import inputs as model_inputs
 from gaincell.progress import StageProgress
 from gaincell.results.codec import Numbers
 from gaincell.results.common import Provenance
@@ -153,5 +153,5 @@ class Engine:
             seed=seed,
             protocol=describe(self.protocol, blocks) + remark + noise_remark(design),
             design_hash=design.hash,
-            inputs={f"model {base_name(self.loaded.id)}": self.loaded.sha256, **inputs},
+            inputs=model_inputs(self.loaded) | dict(inputs),
         )

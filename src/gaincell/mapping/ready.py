@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ from gaincell.mapping.initial import calibrate
 from gaincell.ops.gain_cell_attention import BackendName, Gradient
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.renamed import renamed
-from gaincell.text import open_text
+from gaincell.text import open_text, sha256
 
 ASSETS = Path(__file__).parents[1] / "assets"
 CALIBRATION_TOKENS = 1024
@@ -105,7 +106,7 @@ class HardwareVersion(NamedTuple):
             set_backend(loaded.model, backend)
             return loaded
         found = load_base(self.model, dtype) if self.run is None else self.run.base(dtype=dtype)
-        loaded = found.with_tokenizer()
+        loaded = found.with_tokenizer(self.state)
         attach(loaded.model, self.made_for, backend=backend)
         read_state(loaded.model, self.state)
         return loaded
@@ -234,6 +235,7 @@ def hardware_model(
     attach(loaded.model, chip, backend=backend)
     if shipped is not None:
         read_state(loaded.model, shipped.linear)
+        loaded = replace(loaded, own={shipped.linear.name: sha256(shipped.linear)})
         return Ready(loaded, shipped.words + cells_exchanged(_linear_chip(), chip))
     ids = read_tokens(loaded, open_text("sample"), "training", CALIBRATION_TOKENS).long()[None]
     ids = ids[:, : default_length(loaded.model, CALIBRATION_TOKENS)]

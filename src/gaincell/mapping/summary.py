@@ -40,6 +40,11 @@ def base_name(model: str) -> str:
     return re.split(r"[/\\\\]", without_revision(model).rstrip("/\\"))[-1]
 
 
+def inputs(loaded: LoadedModel) -> dict[str, str]:
+    """For the provenance: a model with its hardware, by hashes."""
+    return {f"model {base_name(loaded.id)}": loaded.sha256, **loaded.own}
+
+
 def model(loaded: LoadedModel) -> AttachedModel:
     """An attached model and its size."""
     layers = attached_layers(loaded.model)

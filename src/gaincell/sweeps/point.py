@@ -216,7 +216,7 @@ def measure_into(bench: Bench, folder: Path, command: list[str], *, weights: boo
         if weights and sweep.measures:
             save_beside_results(bench.model, place)
         if sweep.measures:
-            inputs[f"model {summary.base_name(bench.loaded.id)}"] = bench.loaded.sha256
+            inputs |= summary.inputs(bench.loaded)
             inputs["evaluation text"] = hash_of(bench.evaluation)
         how = made(
             command=command, seed=sweep.seed, protocol=sweep.protocol, design_hash=design.hash, inputs=inputs

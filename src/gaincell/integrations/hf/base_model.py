@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from logging import ERROR
 from pathlib import Path
@@ -42,6 +42,7 @@ from gaincell.integrations.hf.sources import (
     revision_of,
     without_revision,
 )
+from gaincell.text import sha256
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 """Files of which a tokenizer has one."""
@@ -61,12 +62,14 @@ class LoadedModel:
 
     id: what to give to ``load_model`` to get the same (base) model again; of a hub model ID@COMMIT.
     sha256: `fingerprint` of the base model's weights.
+    own: name -> SHA-256 of the files that gains, offsets and weights unlike the base model's were read from.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     id: str
     sha256: str
+    own: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,10 @@ class BaseModel:
     source: Source
     sha256: str
 
-    def with_tokenizer(self) -> LoadedModel:
-        """The same with its tokenizer. Raises ModelError where there is none."""
-        return LoadedModel(self.model, load_tokenizer(self.source), self.source.id, self.sha256)
+    def with_tokenizer(self, *own: Path) -> LoadedModel:
+        """The same with its tokenizer. Raises ModelError where there is none. own: see `LoadedModel`."""
+        hashes = {path.name: sha256(path) for path in own}
+        return LoadedModel(self.model, load_tokenizer(self.source), self.source.id, self.sha256, hashes)
 
 
 def load_base(
@@ -125,7 +129,7 @@ def load_base(
         raise
     except Exception as error:
         raise ModelError(f"cannot read model {str(model)!r}: {in_one_line(error)}. {FORMS}") from error
-    sha256 = fingerprint(loaded)
+    weights = fingerprint(loaded)
     loaded.config._name_or_path = loaded.name_or_path = without_revision(source.id)
     loaded.config._commit_hash = revision_of(source.id)
     check_finite(loaded, where=f"model {source.id!r}")
@@ -140,7 +144,7 @@ def load_base(
     if source.adapter is not None:
         _put_adapter(loaded, source.adapter)
         check_finite(loaded, where=str(source.adapter))
-    return BaseModel(loaded.eval(), source, sha256)
+    return BaseModel(loaded.eval(), source, weights)
 
 
 def _check_adapted(model: PreTrainedModel, adapter: Path) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers.pytorch_utils import Conv1D
 
 from gaincell.chips.design import Design
 from gaincell.errors import InputError, ModelError
-from gaincell.files import write_tensors, write_text
+from gaincell.files import write_directory, write_text
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.base_model import has_tokenizer, load_tokenizer, sampled_fingerprint
 from gaincell.integrations.hf.checkpoint import read
@@ -19,7 +20,7 @@ from gaincell.integrations.hf.models import load_any
 from gaincell.integrations.hf.pretrained import ARRAYS, METHOD
 from gaincell.integrations.hf.reparametrisation import hold, is_copy, is_trained
 from gaincell.integrations.hf.run import DESIGN, Run
-from gaincell.integrations.hf.sources import revision_of, without_revision
+from gaincell.integrations.hf.sources import ADAPTER_WEIGHTS, revision_of, without_revision
 
 _A, _B = ".weight.lora_A", ".weight.lora_B"
 _LOAD = {
@@ -47,19 +48,23 @@ def export_transformers(
         dtype: of the weights; gains and offsets stay in float64.
 
     Raises:
-        RunError: the RUN is damaged, or its base model has changed.
+        RunError: the RUN is damaged, its base model has changed, or the disk is full (an earlier export then
+            stays as it was).
         ModelError: the base model cannot be found, or what is given holds no hardware.
     """
     found, directory = load_any(run, dtype), Path(out)
     cells = attached_layers(found.model)
     if not cells:
         raise ModelError(f"{run} is a softmax model, not one in arrays: nothing to export; see gaincell map")
-    found.model.save_pretrained(directory)
-    if has_tokenizer(found.source):
-        load_tokenizer(found.source).save_pretrained(directory)
     card = model_card(run, found.source.id, directory.name, cells[0].design, "transformers")
-    write_text(directory / "README.md", card)
-    return directory
+
+    def write(place: Path) -> None:
+        found.model.save_pretrained(place)
+        if has_tokenizer(found.source):
+            load_tokenizer(found.source).save_pretrained(place)
+        write_text(place / "README.md", card)
+
+    return write_directory(directory, write, last="config.json", replaces="model*.safetensors*")
 
 
 def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
@@ -69,7 +74,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
 
     Raises:
         InputError: peft is missing, or its files cannot hold something in the RUN.
-        RunError: the RUN is damaged, or its base model has changed.
+        RunError: as `export_transformers`.
         ModelError: the base model cannot be found.
     """
     try:
@@ -113,12 +118,15 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
     held |= {name: index for name, index in model.named_buffers() if is_copy(name)}
     names = {name: name.replace(".weight.lora_", ".lora_") + ".weight" for name in factors}
     tensors = {f"base_model.model.{names.get(name, name)}": tensor for name, tensor in held.items()}
-    design.save(directory / DESIGN)
-    config.save_pretrained(str(directory))
-    write_tensors(directory / "adapter_model.safetensors", tensors, {"format": "pt"})
     card = model_card(run, source.hardware.base, directory.name, design, "peft")
-    write_text(directory / "README.md", card)
-    return directory
+
+    def write(place: Path) -> None:
+        design.save(place / DESIGN)
+        save_file(tensors, place / ADAPTER_WEIGHTS, {"format": "pt"})
+        write_text(place / "README.md", card)
+        config.save_pretrained(str(place))
+
+    return write_directory(directory, write, last="adapter_config.json", replaces=ADAPTER_WEIGHTS)
 
 
 def _refusal(what: str) -> InputError:

@@ -9,7 +9,8 @@ from gaincell.errors import ModelError
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import BaseModel, LoadedModel, load_base
 from gaincell.integrations.hf.checkpoint import load_run
-from gaincell.integrations.hf.run import is_run
+from gaincell.integrations.hf.run import Run, is_run
+from gaincell.integrations.hf.size import hardware_files
 
 
 def load_any(
@@ -43,7 +44,10 @@ def load_model(
         ModelError: it cannot be found or read (says what was tried), or has weights that are NaN.
         RunError: the RUN is damaged or lacks the stage, or its base model has changed.
     """
-    return load_any(model, dtype, stage).with_tokenizer()
+    found = load_any(model, dtype, stage)
+    if stage is not None:
+        return found.with_tokenizer(Run(model).file(stage))
+    return found.with_tokenizer(*(hardware_files(model) if attached_layers(found.model) else ()))
 
 
 def load_software(base: str) -> PreTrainedModel:
