@@ -10,6 +10,7 @@
 # wheels  sdist and wheels in dist/, their contents checked, installed and tried in fresh environments (docs/releasing.md)
 # sanitize  the tests of the compiled attention, built with address and undefined-behaviour sanitizers, and with
 #           emulated tiles (AMX)
+# clean  removes .venv, build and the caches of the tools; results in runs/ stay
 #
 # Everything is installed into .venv, once: a stamp per set of extras is renewed when pyproject.toml changes.
 # PYTHON chooses the interpreter, 3.11 or newer:  make demo PYTHON=python3.12
@@ -84,7 +85,7 @@ sanitize: $(DEV)
 		tests/ops/test_nonideal.py -k "$(SANITIZED)"
 
 clean:
-	rm -rf .venv build runs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -71,14 +71,19 @@ print(json.dumps(list(levels())))
 
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--out", type=Path, default=ROOT / "dist", help="where the archives go (dist)")
+    asked.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "dist",
+        help="where the archives go, instead of earlier ones (dist)",
+    )
     asked.add_argument("--python", action="append", help="try this version only, such as 3.12; repeatable")
     asked.add_argument("--build-only", action="store_true", help="build and check, install nothing")
     given = asked.parse_args()
     shutil.rmtree(WORK, ignore_errors=True)
     tools = environment(WORK / "tools", sys.executable)
     run([tools, "-m", "pip", "install", "--quiet", "build", "twine"])
-    sdist, pure, native = build(tools, given.out)
+    sdist, pure, native = build(tools, given.out.resolve())
     check(sdist, pure, native)
     run([tools, "-m", "twine", "check", "--strict", *map(str, (sdist, pure, native))])
     if given.build_only:
@@ -102,9 +107,11 @@ def build(tools: Path, out: Path) -> tuple[Path, Path, Path]:
     for name in tracked():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, copy / name)
-    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    for earlier in (*out.glob("gaincell-*.tar.gz"), *out.glob("gaincell-*.whl")):
+        earlier.unlink()
     run([tools, "-m", "build", "--sdist", "--outdir", str(out), str(copy)], quiet=True)
-    (sdist,) = out.glob("*.tar.gz")
+    (sdist,) = out.glob("gaincell-*.tar.gz")
     wheels = []
     for name, flag in (("pure", "1"), ("native", "0")):
         place = WORK / name

@@ -488,6 +488,12 @@ def test_names_of_results(tmp_path: Path) -> None:
     assert list(names(["x/a/chips.json", "x/b/chips.json"])) == ["a/chips", "b/chips"]
     with pytest.raises(RunError, match="two results are called 'a'"):
         names(["a=b.json", "a=c.json"])
+    with pytest.raises(RunError, match="two results are called '/a/b'; give NAME=b"):
+        names(["/a/b", "/a/b"])
+    there = tmp_path / "lr=0.1" / "tiny"
+    there.mkdir(parents=True)
+    assert names([str(there)]) == {"tiny": str(there)}
+    assert names([f"x={there}"]) == {"x": str(there)}
 
 
 @pytest.mark.usefixtures("blank_figures")

@@ -89,14 +89,15 @@ def page(results: Sequence[Result], title: str | None = None) -> str:
 
 def names(given: Sequence[str]) -> Mapping[str, str]:
     """Name -> path of arguments NAME=PATH or PATH; of a path as much of its end as tells it from the others.
+    A PATH that exists may hold "=".
 
     Raises:
         RunError: two are called the same, or one has an empty name.
     """
     found: dict[str, str] = {}
-    paths = [Path(argument.partition("=")[2] or argument) for argument in given]
-    for argument, path in zip(given, paths, strict=True):
-        name, equals, _ = argument.partition("=")
+    parts = [(a, "", "") if Path(a).exists() else a.partition("=") for a in given]
+    paths = [Path(path or argument) for argument, (_, _, path) in zip(given, parts, strict=True)]
+    for argument, (name, equals, _), path in zip(given, parts, paths, strict=True):
         if equals and not name:
             raise RunError(f"{argument}: the NAME before = is empty; give NAME=FILE, or FILE")
         if not equals:
@@ -112,7 +113,8 @@ def _name(path: Path, others: Sequence[Path]) -> str:
         parts = list(of.absolute().parts)
         if parts[-1] == "run.json" and len(parts) > 1:
             parts.pop()
-        return "/".join([*parts[-count:-1], Path(parts[-1]).stem if of.suffix == ".json" else parts[-1]])
+        last = Path(parts[-1]).stem if of.suffix == ".json" else parts[-1]
+        return Path(*parts[-count:-1], last).as_posix()
 
     count = 1
     while count < len(path.absolute().parts) and end(path, count) in [end(other, count) for other in others]:
