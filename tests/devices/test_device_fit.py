@@ -384,6 +384,15 @@ def test_swapped_columns_and_overwriting(design: Design, tmp_path: Path) -> None
         fit_device(path, design, rescale=True)
 
 
+def test_a_table_of_one_cell_has_no_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = cells(tmp_path / "curve.csv", count=1)
+    with pytest.raises(SystemExit) as stop:
+        main(["device", "fit", str(path), "--kind", "tabulated", "--order", "5"])
+    assert stop.value.code == 2
+    assert "--order has no effect here" in capsys.readouterr().err
+    assert not (tmp_path / "curve.toml").exists()
+
+
 @pytest.mark.nightly
 def test_two_hundred_cells_to_an_adapted_model_in_two_commands(tmp_path: Path) -> None:
     curve = cells(tmp_path / "curve.csv", count=200, reads=3)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from gaincell.adaptation.statistics import attached
 from gaincell.chips.design_file import load_design
 from gaincell.cli import app
-from gaincell.errors import RunError
+from gaincell.errors import ModelError, RunError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf import models
 from gaincell.integrations.hf.base_model import BaseModel, load_base
@@ -196,6 +196,12 @@ def test_a_run_can_be_adapted_to_another_cell(mapped: Mapped, tmp_path: Path) ->
     assert run.design.cell == "x3"
     assert run.adaptation["closed-form"].converged
     assert attached(load_model(tmp_path / "x3").model)[0].design.cell.name == "x3"
+
+
+def test_what_is_in_arrays_is_not_mapped_again(mapped: Mapped, tmp_path: Path) -> None:
+    _, text, folder, _ = mapped
+    with pytest.raises(ModelError, match="run is in arrays already; give the pretrained model"):
+        map_model(micro_settings(folder, text), tmp_path / "out")
 
 
 def test_a_run_of_another_kind_is_not_replaced(mapped: Mapped) -> None:

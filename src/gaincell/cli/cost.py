@@ -109,6 +109,8 @@ class Costs:
         measured_here = self.observed.measured_of(model)
         on_text = "an activity measured here, of a RUN or of tiny"
         check_needed(context, ("--text", "--tokens", "--device"), on_text, measured_here)
+        measured = "a measurement, of the activity or without --no-measure"
+        check_needed(context, ("--threads",), measured, measured_here or self.measure)
         compared = self.whole_model or self.why
         check_needed(context, ("--gpu",), "--whole-model or --why", compared)
         return measured_here

@@ -91,7 +91,7 @@ def new(
     from gaincell.chips.text import commented
 
     path = out or Path(f"{name}.toml")
-    if path.suffix != ".toml" or Path(name).name != name or name.startswith("."):
+    if path.suffix != ".toml" or name.split() != [Path(name).name] or name.startswith("."):
         raise InputError(f"{path}: give NAME as one word, and --out as a file name that ends with .toml")
     if name in list_designs():
         raise InputError(f"{name} is the name of a shipped design; choose another NAME")

@@ -129,6 +129,8 @@ def fit(
     check_apart(context.command, context.params, beside)
     chip = chip_of(design)
     found, fitted, held = fit_device(curve, chip, columns=columns.chosen, **vars(fitting))
+    polynomials = fitting.kind == "polynomial" or fitted.cells > 1
+    check_needed(context, ("--order",), "--kind polynomial, or a curve of several cells", polynomials)
     found.save(path)
     result = describe(found.name, fitted, held, command_line(), chip.hash, dict(found.origin))
     figure = draw(result, path.with_suffix(".png"))

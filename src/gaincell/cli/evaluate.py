@@ -57,7 +57,10 @@ class ChipOptions:
         str | None, option("Spread of the cells' currents for --chips, as a share of full scale.", "P%")
     ] = None
     within: Annotated[
-        str | None, option("A chip is good up to X % above nominal; by default 5 %.", "X%", "--yield-within")
+        str | None,
+        option(
+            "A chip is good up to X % above the nominal perplexity; by default 5 %.", "X%", "--yield-within"
+        ),
     ] = None
     seed: Annotated[int | None, option("Seed of chips.", "N", "--chip-seed", min=0, max=LARGEST_SEED)] = None
 
@@ -103,7 +106,12 @@ class Evaluation:
     ] = None
     limit: Annotated[
         int | None,
-        option("Maximum tokens evaluated (rolling-T: documents; tasks: items of each); 0: all.", "N", min=0),
+        option(
+            "Maximum tokens evaluated, by default 32,768; of rolling-T documents, of tasks items of each, by "
+            "default all; 0: all.",
+            "N",
+            min=0,
+        ),
     ] = None
     stage: options.StageName = None
     harness: TaskOptions = field(default_factory=TaskOptions)
@@ -177,6 +185,7 @@ class Evaluation:
                 f"{self.protocol} excludes --at, --refresh, --by-context, --by-repetition and --dump",
             ),
             (chips and len(self.at or ()) > 1, "--chips takes only one --at"),
+            (min(self.at or [0.0]) < 0, "--at: give 0 seconds or more"),
         ):
             if given:
                 raise InputError(message)
@@ -227,7 +236,7 @@ def evaluate(
 
     --chips draws N chips whose cells differ (by --mismatch, or as the RUN's design says). It shows mean,
     spread, worst chip and yield on the same text, after --at SECONDS if given. With --tasks it
-    shows mean, spread and worst chip of the scores, without a yield.
+    shows mean, spread and worst chip of the scores, and of perplexities the yield.
 
     --at lets the chip of a RUN idle after the first half of every block, and predicts the second half from
     what is left (protocol pause-T). Several --at give a table. --refresh refreshes the columns at intervals,

@@ -48,7 +48,7 @@ class MapOptions:
 def map_(
     context: typer.Context,
     *,
-    model: Annotated[str, argument(f"{options.MODEL_HELP}.", "MODEL")],
+    model: Annotated[str, argument(f"{options.PRETRAINED_HELP}.", "MODEL")],
     design: options.DesignName = "leroux2025",
     cell: options.CellName = None,
     asked: MapOptions,

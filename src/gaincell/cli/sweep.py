@@ -61,7 +61,8 @@ def sweep(
     Example: gaincell sweep recipes/sweeps/front.toml --storage front.journal --out runs/front
     """
     measured = "points that are measured, without --dry-run"
-    check_needed(context, ("--json", "--keep-models", "--retry-elsewhere"), measured, not dry_run)
+    needing = ("--json", "--keep-models", "--retry-elsewhere", "--workers", "--backend")
+    check_needed(context, needing, measured, not dry_run)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = computing.threads or max(1, cores // workers)
     use(threads, computing.device)

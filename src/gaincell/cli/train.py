@@ -74,7 +74,7 @@ def train(
     Example: gaincell train recipes/gpt2.toml --text Skylion007/openwebtext --only linear --device cuda
     """
     carried_out = "a recipe that is carried out, without --dry-run"
-    check_needed(context, ("--json", "--track", "--compile"), carried_out, not dry_run)
+    check_needed(context, ("--json", "--track", "--compile", "--teacher-outputs"), carried_out, not dry_run)
     folder = run_folder(context, out, recipe.stem)
     options.use(threads, device)
     from gaincell.mapping.recipe_file import load_recipe, parse_overrides

@@ -114,7 +114,7 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress, tracker: 
     loaded = load_model(settings.model, None if settings.lora else torch.float32)
     loaded.model.to(settings.device)  # type: ignore[arg-type]
     if attached_layers(loaded.model):
-        raise ModelError(f"{settings.model} is a RUN already; give the pretrained model it was made from")
+        raise ModelError(f"{settings.model} is in arrays already; give the pretrained model it was made from")
     layers = len(attention_modules(loaded.model))  # refuses what cannot be mapped, before any work
     block = settings.block or default_length(loaded.model)
     protocol = f"blocks-{block}"

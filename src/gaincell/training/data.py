@@ -108,7 +108,8 @@ def keep_tokens(
         differing = next((key for key in wanted if known.get(key) != wanted[key]), None)
         if differing is not None:
             what = OTHER[differing] if "tokenizer" in known else "an older version"
-            raise InputError(f"tokens/{path.name} holds tokens of {what}; remove it, or choose another --out")
+            remedy = "" if differing == "sources" else "remove it, or "
+            raise InputError(f"tokens/{path.name} holds tokens of {what}; {remedy}choose another --out")
         with _refusing_damage(noted):
             done, state = _state(known)
         with _refusing_damage(path):
