@@ -273,7 +273,7 @@ def test_help_cuts_nothing(columns: int, monkeypatch: pytest.MonkeyPatch) -> Non
         ("evaluate RUN --protocol strided-64-32 --at 1", "strided-64-32 excludes"),
         ("evaluate RUN --protocol strided-64-32 --dump x.safetensors", "strided-64-32 excludes"),
         ("evaluate RUN --chips 3 --at 0 --at 1", "one --at"),
-        ("evaluate RUN --at 0 --at -1", "--at: give 0 seconds or more"),
+        ("evaluate RUN --at 0 --at -1", "--at -1: give 0 seconds or more"),
         ("evaluate RUN --design nowhere", "no design 'nowhere'"),
         ("evaluate RUN --cell nowhere", "no cell 'nowhere'"),
         ("ablate RUN --design nowhere", "no design 'nowhere'"),

@@ -226,7 +226,7 @@ def test_a_layer_that_is_not_there_costs_no_evaluation(
         (["--scores"], "--scores has no effect here: it needs --dump"),
         (["--refresh", "copy"], "needs one period"),
         (["--at", "0", "--refresh", "copy", "--refresh-tokens", "4", "--refresh-seconds", "1"], "not both"),
-        (["--at", "-1"], "told to idle for -1"),
+        (["--at", "-1"], "--at -1: give 0 seconds or more"),
     ],
 )
 def test_options_that_do_not_go_together(run: tuple[Path, Path], options: list[str], message: str) -> None:

@@ -154,7 +154,7 @@ class Evaluation:
         rolling = window_of_rolling(self.protocol) is not None
         length, stride = (1, 1) if self.protocol is None or rolling else window_and_stride(self.protocol)
         tasks, chips = self.harness.tasks is not None, self.drawn.chips is not None
-        dump = self.dump is not None
+        dump, shortest = self.dump is not None, min(self.at or [0.0])
         ways = {
             "--tasks": tasks, "--chips": chips, "--by-context": self.by_context,
             "--by-repetition": self.by_repetition, "--at or --refresh": self.pauses,
@@ -185,7 +185,7 @@ class Evaluation:
                 f"{self.protocol} excludes --at, --refresh, --by-context, --by-repetition and --dump",
             ),
             (chips and len(self.at or ()) > 1, "--chips takes only one --at"),
-            (min(self.at or [0.0]) < 0, "--at: give 0 seconds or more"),
+            (shortest < 0, f"--at {shortest:g}: give 0 seconds or more"),
         ):
             if given:
                 raise InputError(message)
