@@ -24,8 +24,8 @@ from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.size import saved_design
-from gaincell.integrations.hf.sources import find_source
 from gaincell.mapping.initial import calibrate
+from gaincell.mapping.recipe_checks import check_model
 from gaincell.ops.gain_cell_attention import BackendName, Gradient
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.renamed import renamed
@@ -119,7 +119,7 @@ def find_start(model: str, *, linear: bool = True) -> HardwareVersion:
     linear: of a RUN of `gaincell map` its linear model; else, as of other RUNs, the model saved in it. Its
         statistics are the target of the adaptation.
 
-    Raises ModelError: there is no such model, or no hardware version of it to start from.
+    Raises ModelError: it has no hardware version to start from.  InputError: there is no such model here.
     """
     run, shipped = Run(model), find_shipped(model)
     if run.saved and linear and run.file(LINEAR).is_file():
@@ -131,7 +131,7 @@ def find_start(model: str, *, linear: bool = True) -> HardwareVersion:
         return HardwareVersion(model, None, shipped.linear, shipped.words, shipped.tokens)
     if saved_design(model) is not None:
         return HardwareVersion(model, None, None, AS_SAVED, 0)
-    find_source(model)  # raises where there is no such model
+    check_model(model, "MODEL")  # one of the hub is not downloaded for this
     raise ModelError(
         f"{model} has no linear hardware version to start from; "
         f"make one: gaincell map {model}, then adapt the RUN it writes"
