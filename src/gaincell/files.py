@@ -192,14 +192,9 @@ def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = 
 
 
 def write_tensors(
-    path: str | os.PathLike[str],
-    tensors: Mapping[str, "Tensor"],
-    metadata: Mapping[str, str] | None = None,
-    last: Callable[[], object] = lambda: None,
+    path: str | os.PathLike[str], tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None
 ) -> Path:
     """Write a .safetensors file, completely or not at all; equal contents give equal bytes.
-
-    last: what is also done once all is on the disk, before the file takes its name.
 
     (safetensors itself puts the metadata in another order each time.)
     """
@@ -216,8 +211,6 @@ def write_tensors(
             assert len(text) <= size  # the same entries in another order
             file.seek(8)
             file.write(text.ljust(size))
-            flush(file)
-        last()
 
     return write_atomic(path, write)
 

@@ -533,9 +533,10 @@ def test_every_protocol_of_an_evaluation_has_a_section(
         "repetition",
         "provenance",
     }
-    for name, key in (("blocks", "perplexity"), ("rolling", "word_perplexity")):
-        number = content(f"{name}.json")[key]
-        assert f">{readable(number['value'])}<abbr" in html
+    blocks, rolling = content("blocks.json"), content("rolling.json")
+    shown = number_and_error(blocks["perplexity"]["value"], blocks["perplexity_error"]["value"])
+    for number in (*shown, readable(rolling["word_perplexity"]["value"])):
+        assert f">{number}<abbr" in html
     assert "far" in html
     assert "again, repeated" in html
 

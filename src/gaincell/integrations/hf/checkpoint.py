@@ -9,7 +9,6 @@ bits; what is read back has both in its weights.
 
 import os
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from transformers import PreTrainedModel
 
 from gaincell.chips.design import Design
 from gaincell.errors import GaincellError, ModelError, RunError
-from gaincell.files import write_tensors, write_text
+from gaincell.files import write_directory, write_tensors, write_text
 from gaincell.integrations.hf.attach import attach, attached_layers, attached_model
 from gaincell.integrations.hf.base_model import BaseModel, base_weights, check_finite, check_finite_tensor
 from gaincell.integrations.hf.interface import arrays_of
@@ -138,9 +137,13 @@ def save_differences(
     }
     says = Hardware(base, base_sha256, design.hash)
     directory = Path(run)
-    tell = partial(write_text, directory / DESIGN, design.to_toml())  # before the large file takes its name
-    write_tensors(directory / HARDWARE, contents, {"format": FORMAT} | says._asdict(), tell)
-    return directory
+    metadata, chip = {"format": FORMAT} | says._asdict(), design.to_toml()
+
+    def write(place: Path) -> None:
+        write_text(place / DESIGN, chip)
+        write_tensors(place / HARDWARE, contents, metadata)
+
+    return write_directory(directory, write, last=HARDWARE, replaces=HARDWARE)
 
 
 def load_run(
