@@ -19,7 +19,7 @@ import secrets
 import shutil
 import stat
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -259,7 +259,7 @@ def write_atomic(path: str | os.PathLike[str], writer: Callable[[Path], object])
 
 
 def write_directory(
-    path: str | os.PathLike[str], writer: Callable[[Path], object], *, last: str, replaces: str
+    path: str | os.PathLike[str], writer: Callable[[Path], object], *, last: str, replaces: Sequence[str]
 ) -> Path:
     """Write the files of a directory, each completely; none is put in place before all are written.
 
@@ -267,7 +267,7 @@ def write_directory(
         path: the directory; it is created if it is missing, and its other files stay.
         writer: called once with a temporary directory in ``path``, in which it writes the files.
         last: name of the file that is put in place last.
-        replaces: pattern of names; earlier files of such a name that are not written again are removed.
+        replaces: patterns of names; earlier files of such names that are not written again are removed.
 
     Raises:
         RunError: as `write_atomic`.
@@ -276,7 +276,10 @@ def write_directory(
     remove_leftovers(path / "export")
     holder = path / f".export-{secrets.token_hex(4)}"
     with _temporary(holder, path):
-        writer(holder)
+        try:
+            writer(holder)
+        except RunError as error:  # of a file of it
+            raise RunError(str(error).replace(str(holder), str(path))) from error
         made = [file.relative_to(holder) for file in holder.rglob("*") if file.is_file()]
         for name in made:
             _allow(holder / name)
@@ -284,8 +287,9 @@ def write_directory(
         for name in sorted(made, key=lambda name: name == Path(last)):
             (path / name).parent.mkdir(exist_ok=True)
             os.replace(holder / name, path / name)
-        for earlier in {file.relative_to(path) for file in path.glob(replaces)}.difference(made):
-            (path / earlier).unlink()
+        earlier = {file.relative_to(path) for pattern in replaces for file in path.glob(pattern)}
+        for name in earlier.difference(made):
+            (path / name).unlink()
         _flush(path)
     return path
 

@@ -213,7 +213,7 @@ def test_a_full_disk_leaves_the_old_run(
     for fails in (1, 2):  # while the tensors are written, and while the design is
         calls = iter(range(1, 9))
         monkeypatch.setattr(files.os, "fsync", lambda _, n=calls, f=fails: full(0) if next(n) >= f else None)
-        with pytest.raises(RunError, match="the disk is full"):
+        with pytest.raises(RunError, match=r"run/(design.toml|hardware.safetensors): the disk is full"):
             save(adapted, run)
         monkeypatch.undo()
     assert sorted(place.name for place in run.iterdir()) == ["design.toml", "hardware.safetensors"]
@@ -281,7 +281,9 @@ def test_a_model_of_the_hub_without_a_commit(
     assert hub(NEW).is_dir()
 
 
-def test_an_interrupted_download_is_taken_up_again(hub: Callable[[str], Path]) -> None:
+def test_an_interrupted_download_is_taken_up_again(
+    hub: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     load_base("owner/small")
     whole, shards = hub(NEW) / "model.safetensors", [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
     whole.rename(whole.with_name(shards[0]))
@@ -289,6 +291,10 @@ def test_an_interrupted_download_is_taken_up_again(hub: Callable[[str], Path]) -
     (hub(NEW) / "model.safetensors.index.json").write_text(json.dumps(index))
     assert sources._hub_model("owner/small", None, "") == hub(NEW)
     assert whole.is_file()  # it was downloaded again
+    other = hub(NEW) / "pytorch_model.bin.index.json"  # comes with the texts, its shards do not
+    other.write_text(json.dumps({"weight_map": {"a": "pytorch_model-00001-of-00002.bin"}}))
+    monkeypatch.setattr(sources, "_downloaded", None)
+    assert sources._hub_model("owner/small", None, "") == hub(NEW)
 
 
 def test_a_commit_that_is_gone(

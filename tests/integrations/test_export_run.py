@@ -100,11 +100,12 @@ def test_a_full_disk_leaves_the_earlier_export(
 
 def test_an_earlier_export_in_parts_is_replaced(adapter: tuple[Path, nn.Module], tmp_path: Path) -> None:
     run, _ = adapter
-    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "notes.txt"):
+    own = ("notes.txt", "model-backup.safetensors")
+    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json", *own):
         (tmp_path / name).write_text("earlier")
     assert exit_code("export", str(run), "--out", str(tmp_path)) == 0
-    assert [file.name for file in tmp_path.glob("model*")] == ["model.safetensors"]
-    assert (tmp_path / "notes.txt").read_text() == "earlier"
+    assert {file.name for file in tmp_path.glob("model*")} == {"model.safetensors", own[1]}
+    assert all((tmp_path / name).read_text() == "earlier" for name in own)
 
 
 def test_a_run_on_the_hub(

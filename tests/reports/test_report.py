@@ -40,6 +40,7 @@ from gaincell.results.codec import from_json
 from gaincell.results.common import Named
 from gaincell.results.evaluation import ChipsResult, PausesResult, PerplexityResult
 from gaincell.results.run import StagedResult
+from gaincell.results.simulation import GenerationResult
 from gaincell.results.spice import EnergyResult
 from gaincell.results.system_cost import BaselineResult
 
@@ -153,6 +154,16 @@ def test_evaluations_of_other_texts_and_stages_are_told_apart() -> None:
     cells = evaluation.perplexity_rows({"a": first, "b": second}).rows
     assert list(cells[0][1:4]) == ["35.2000", "0.0040", "1.2346"]
     assert list(cells[1][1:3]) == ["3.20", "–"]
+
+
+def test_a_generated_text_has_a_page() -> None:
+    chips = read(ROOT / "docs" / "results" / "evaluation" / "chips-5.json", ChipsResult)
+    written = GenerationResult(
+        command="generate", provenance=chips.provenance, model=chips.model, design=chips.design,
+        gains="as saved", text="Rain fell", tokens=1, tokens_per_second=9.0, ring_memory=1, chip_time=1e-6,
+        refreshes=0, refreshing=0.0, writes=2,
+    )  # fmt: skip
+    assert "tiny on leroux2025 (polynomial cell)" in check(page([Result("a", written)])).text
 
 
 def test_processor_times_are_called_so() -> None:

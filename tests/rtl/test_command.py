@@ -20,8 +20,10 @@ from gaincell.cli import main
 from gaincell.costs.floorplan import blocks_of, head_plan, tile_plan
 from gaincell.costs.head import assumed_head
 from gaincell.costs.technology import load_technology
-from gaincell.results import parse
+from gaincell.reports.rtl import check_rows, headline
+from gaincell.results import parse, read
 from gaincell.results.codec import to_json
+from gaincell.results.rtl import RtlResult
 
 pytest.importorskip("amaranth", reason=AMARANTH)
 
@@ -133,6 +135,9 @@ def test_a_checker_that_is_killed_fails_and_the_rest_is_written(
     assert "properties: yosys-smtbmc failed (-9): it said nothing; was it killed" in capsys.readouterr().out
     checks = {one["name"]: one for one in result_of(out)["checks"]}
     assert checks["properties"]["broken"]
+    result = read(out / "result.json", RtlResult)
+    assert headline(result).endswith("0 with differences, 1 failed")
+    assert next(row for row in check_rows(result).rows if row[0] == "properties")[-1] == "failed"
     assert checks["gates"]["different"]["value"] == 0
     assert (out / "verilog" / "gaincell_head.v").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -161,8 +162,9 @@ def tile(
     from gaincell.reports.simulation import draw_tile
 
     chip, layers, signals = source.read(context, tokens)
-    schedule = Schedule(chip, signals.q.shape[1] // signals.k.shape[1])
-    chip = chip.replace(token_period=chip.explicit_token_period or schedule.token_period(layers))
+    period = Schedule(chip, signals.q.shape[1] // signals.k.shape[1]).token_period(layers)
+    if chip.explicit_token_period is None and not math.isclose(period, chip.token_period):
+        chip = chip.replace(token_period=period)
     with progress_bars() as progress:
         arrays, _ = step_through(chip, signals, None, progress)
     assert arrays.trace is not None

@@ -210,7 +210,10 @@ def of_model(
     the step of a group, unless it states one.  activity: measured or assumed.
     context: tokens before and including the query; by default the whole window, or what was measured.
     batch: sequences at a time.  refresh: policy.  layers: of cells, stacked in 3D.
+
+    Raises ModelError: its layers are not alike.
     """
+    size.check_equal()
     chip = design.replace(layers=size.layers)
     if chip.explicit_token_period is None:
         chip = chip.supposed(token_period=Schedule(chip, size.group).token_period(size.layers))

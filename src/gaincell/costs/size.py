@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from gaincell.costs.data import FOLDER, read_toml
-from gaincell.errors import DesignError, InputError
+from gaincell.errors import DesignError, InputError, ModelError
 from gaincell.quantity import did_you_mean, one_of
 
 PRODUCTS = 4
@@ -29,6 +29,7 @@ class ModelSize:
     array_normaliser: whether outputs are divided by one of them (nn/array_normaliser.py).
     balanced_rows: directions that are stretched where a row of the keys balances the others
         (nn/balanced_rows.py); 0: none does.
+    unequal: why it has no cost, where its layers are not alike.
     """
 
     title: str
@@ -45,6 +46,7 @@ class ModelSize:
     column_gains: bool = False
     array_normaliser: bool = False
     balanced_rows: int = 0
+    unequal: str = ""
 
     def __post_init__(self) -> None:
         for name in (f.name for f in fields(self) if f.type == "int"):
@@ -68,6 +70,11 @@ class ModelSize:
     def weights(self) -> int:
         """Read once a token: linear layers and the output head."""
         return self.linear_weights + self.hidden * self.vocabulary
+
+    def check_equal(self) -> None:
+        """Raise ModelError where it has no cost."""
+        if self.unequal:
+            raise ModelError(f"{self.title}: {self.unequal}")
 
     def seen(self, context: int) -> int:
         """Tokens that the model keeps of a context: those of its own sliding window, where it has one."""

@@ -14,7 +14,7 @@ from gaincell.costs import roll_up
 from gaincell.costs.activity import Activity
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import load_technology
-from gaincell.errors import GaincellError, ModelError
+from gaincell.errors import GaincellError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.cache import RingCache
@@ -59,7 +59,12 @@ class Pair:
         self.software: PreTrainedModel = load_software(ready.loaded.id)
         self.own_windows = [own_window(module) for module in attention_modules(self.software).values()]
         self.positions = learned_positions(self.hardware)
-        self.size = self._size()
+        self.size: ModelSize = replace(
+            size_of(self.software, name),
+            column_gains=has_exponents(self.hardware),
+            array_normaliser=has_array_normaliser(self.hardware),
+            balanced_rows=DIRECTIONS if is_balanced(self.hardware) else 0,
+        )
         self.activity = self._activity(progress)
         self.energy = lru_cache(maxsize=None)(self._energy)
         self.observed: list[Observed] = [{} for _ in self.layers]
@@ -89,19 +94,6 @@ class Pair:
 
         return keep
 
-    def _size(self) -> ModelSize | None:
-        """None for a model whose layers cost different energies."""
-        try:
-            size = size_of(self.software, self.name)
-        except ModelError:
-            return None
-        return replace(
-            size,
-            column_gains=has_exponents(self.hardware),
-            array_normaliser=has_array_normaliser(self.hardware),
-            balanced_rows=DIRECTIONS if is_balanced(self.hardware) else 0,
-        )
-
     def _activity(self, progress: Progress) -> Activity | None:
         """Measured on the sample text; None for a chip whose pulses are not observed."""
         context = default_length(self.hardware, ACTIVITY_TOKENS)
@@ -113,7 +105,7 @@ class Pair:
 
     def _energy(self, columns: int) -> Joule | None:
         """Of one token in all heads, bottom-up, with so many columns held: see `gaincell cost`."""
-        if self.size is None or self.activity is None or columns < 1:
+        if self.size.unequal or self.activity is None or columns < 1:
             return None
         process = load_technology(TECHNOLOGY)
         seen = self.size.seen(columns)

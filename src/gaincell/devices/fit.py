@@ -38,6 +38,7 @@ from gaincell.devices.screening import (
     check_gaps,
     rising,
     same_width,
+    scatter,
     within,
     without_broken,
 )
@@ -221,7 +222,7 @@ def _nominal_cell(
             f"{where}: the polynomial of order {len(mean) - 1} falls {said}, a cell that is read out by its "
             "current must rise: choose another --order, or --kind tabulated"
         )
-    rising(u, y, ROUGHLY * float(np.ptp(grid)), where)
+    rising(u, y, ROUGHLY * float(np.ptp(grid)), where, noise=scatter(u, y))
     return PolynomialCell(tuple(mean), _best_slope(grid, _value(mean, grid)))
 
 
@@ -244,7 +245,7 @@ def _check_quality(r_squared: float, of_nothing: bool, scale: Scale, where: str)
     """Raise InputError for a curve far from the points, or for fractions of a full scale of nearly 0."""
     if r_squared < LEAST_EXPLAINED:
         raise InputError(
-            f"{where}: a curve of this kind explains {100 * r_squared:.0f} % of the variance of the "
+            f"{where}: a curve of this kind explains {100 * r_squared:.1f} % of the variance of the "
             f"currents, {100 * LEAST_EXPLAINED:.0f} % are needed: choose another --order or --kind, or "
             "measure again"
         )

@@ -21,6 +21,8 @@ LARGEST_GAP = 0.3
 """Of the storage range, between neighbouring voltages."""
 MOST_CHANGED = 0.1
 """Largest distance of currents from a rising curve, of their range."""
+SURE = 4.0
+"""Standard errors that are taken for noise."""
 ONE_WAY = 0.6
 """Least share of the points of a read that have voltages of their own; up and down half of them have."""
 
@@ -121,22 +123,31 @@ def check_direction(table: Table) -> None:
             )
 
 
-def rising(u: Numbers, y: Numbers, width: float, where: str) -> tuple[Numbers, Numbers]:
+def rising(
+    u: Numbers, y: Numbers, width: float, where: str, *, noise: float = 0.0
+) -> tuple[Numbers, Numbers]:
     """Mean voltages and currents of the points that lie within a width, V, the currents as close as a rising
-    curve can be. Raises InputError where it is not close.
+    curve can be. Raises InputError where it is not close. noise: of a point, which makes none of a fall.
     """
     label = within(u, width)
     count = np.bincount(label)
     volts, means = (np.bincount(label, values) / count for values in (u, y))
     closest = isotonic_regression(means, weights=count.astype(float)).x
-    changed = float(np.abs(closest - means).max() / np.ptp(means))
-    if changed > MOST_CHANGED:
+    away, random = np.abs(closest - means), SURE * noise / np.sqrt(count)
+    changed = float(away.max() / np.ptp(means))
+    if (away > MOST_CHANGED * np.ptp(means) + random).any():
         raise InputError(
             f"{where}: the currents do not rise with the voltage: a rising curve is up to "
             f"{100 * changed:.0f} % of their range away from them; measure again, or leave out the cells "
             "that do not work"
         )
     return volts, np.asarray(closest)
+
+
+def scatter(u: Numbers, y: Numbers) -> float:
+    """Standard deviation of currents about a smooth curve, from their second differences by voltage."""
+    second = np.diff(y[np.argsort(u)], 2)
+    return 1.4826 * float(np.median(np.abs(second))) / np.sqrt(6.0) if len(second) else 0.0
 
 
 def within(volts: Numbers, width: float) -> npt.NDArray[np.int64]:

@@ -114,6 +114,8 @@ def codesign_model(
         if out is not None:
             check_kind(out, "codesign", staged=False)
         loaded = load_made(settings.model, settings.backend)
+        size, technology = model_size(settings.model), load_technology(settings.technology)
+        size.check_equal()
         model: PreTrainedModel = loaded.model.to(settings.device)  # type: ignore[arg-type]
         start = digest(p.detach().flatten()[:64] for p in model.parameters())
         chip = settings.design or find_start(settings.model).design or default_design
@@ -144,8 +146,6 @@ def codesign_model(
         learned = attached_layers(model)[0].design
         some = cut_blocks(evaluation, block)[:ACTIVITY_BLOCKS].long()
         activity = measure_activity(model, [some], settings.text, progress=progress("activity"))
-        technology = load_technology(settings.technology)
-        cost = roll_up.of_model(model_size(settings.model), learned, technology, activity)
         inputs = {"training text": hash_of(training), "evaluation text": hash_of(evaluation)}
         run = CodesignResult(
             command="codesign",
@@ -167,7 +167,7 @@ def codesign_model(
             adaptation={"closed-form": summary.adaptation(adapted)},
             stages=tuple(summary.stage(name, name, record) for name, record in engine.records.items()),
             blocks=PairedLosses(after.blocks.predictions, before.blocks.nll, after.blocks.nll),
-            energy=cost.energy_bottom_up,
+            energy=roll_up.of_model(size, learned, technology, activity).energy_bottom_up,
             signals=signal_use(model, [some]),
             provenance=engine.provenance(command, learned, inputs),
         )

@@ -173,13 +173,14 @@ class RunFolder:
         known = self.stages / "settings.json"
         if known.exists():
             before = _read_json(known)
-            if text is not None and before.get("text", text) != text:
-                raise RunError(f"{path.name} holds a run on another text; choose another --out, or remove it")
             if not same({key: before[key] for key in identity if key in before}, dict(identity)):
                 where = difference(before, {**before, **identity})
                 raise RunError(
                     f"{path.name} holds a run with other settings{where}; choose another --out, or remove it"
                 )
+            text = text or before.get("text")
+            if before.get("text", text) != text:
+                raise RunError(f"{path.name} holds a run on another text; choose another --out, or remove it")
         elif (path / FILE).exists():
             raise RunError(f"{path.name} holds a finished run of another kind; choose another --out")
         write_json(known, {**identity, **({} if text is None else {"text": text})}, indent=1)

@@ -25,7 +25,6 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.size import saved_design
 from gaincell.mapping.initial import calibrate
-from gaincell.mapping.recipe_checks import check_model
 from gaincell.ops.gain_cell_attention import BackendName, Gradient
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.renamed import renamed
@@ -119,7 +118,7 @@ def find_start(model: str, *, linear: bool = True) -> HardwareVersion:
     linear: of a RUN of `gaincell map` its linear model; else, as of other RUNs, the model saved in it. Its
         statistics are the target of the adaptation.
 
-    Raises ModelError: it has no hardware version to start from.  InputError: there is no such model here.
+    Raises ModelError: there is no hardware version of it to start from.
     """
     run, shipped = Run(model), find_shipped(model)
     if run.saved and linear and run.file(LINEAR).is_file():
@@ -131,9 +130,9 @@ def find_start(model: str, *, linear: bool = True) -> HardwareVersion:
         return HardwareVersion(model, None, shipped.linear, shipped.words, shipped.tokens)
     if saved_design(model) is not None:
         return HardwareVersion(model, None, None, AS_SAVED, 0)
-    check_model(model, "MODEL")  # one of the hub is not downloaded for this
+    there = "" if Path(model).exists() else f" (there is no file or directory {model!r} here)"
     raise ModelError(
-        f"{model} has no linear hardware version to start from; "
+        f"{model} has no linear hardware version to start from{there}; "
         f"make one: gaincell map {model}, then adapt the RUN it writes"
     )
 

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from gaincell.errors import InputError, ModelError, RunError
-from gaincell.files import write_atomic
+from gaincell.files import write_atomic, write_directory
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.checkpoint import load_for_training, read_state
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
@@ -98,9 +97,7 @@ def pretrain(
         evaluate=evaluate,
     )
     if processes.is_main_process:
-        with TemporaryDirectory(prefix="gaincell-") as made:
-            model.to("cpu", torch.bfloat16).save_pretrained(made)
-            _copy(Path(made), out)
+        write_directory(out, model.to("cpu", torch.bfloat16).save_pretrained, last=WEIGHTS, replaces=())
         disk.remove(checkpoint)
     processes.wait_for_everyone()
 

@@ -100,7 +100,7 @@ def run_recipe(
         attention_modules(loaded.model)  # refuses what cannot be mapped, before any work
         tokens_before = _tokens_of_adapter(recipe, loaded)
         with processes.main_process_first():
-            folder = RunFolder(out, _identity(recipe, loaded.sha256), tokens.digests())
+            folder = RunFolder(out, _identity(recipe, loaded.sha256), tokens.digests() if main else None)
             if main:
                 recipe.design.save(folder.stages / DESIGN)
         run = RecipeRun(

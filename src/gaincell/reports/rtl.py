@@ -21,7 +21,9 @@ def check_rows(result: RtlResult) -> Rows:
         "check": lambda one: one.name,
         "what and how": lambda one: one.how,
         "compared": lambda one: f"{one.compared.value:,.0f} {one.compared.unit}",
-        "different": lambda one: "not done" if one.different is None else f"{one.different.value:,.0f}",
+        "different": lambda one: (
+            f"{one.different.value:,.0f}" if one.different else "failed" if one.broken else "not done"
+        ),
     }
     return Rows.of("Checks", result.checks, columns, text=(0, 1), kinds=SIMULATED)
 
@@ -108,8 +110,10 @@ def headline(run: RtlResult) -> str:
     """What was checked."""
     if not run.checks:
         return f"a step takes {run.sizes.step_periods} clock periods"
-    done = [check for check in run.checks if check.different]
-    return f"{len(done)} checks, {sum(check.failed for check in done)} with differences"
+    done = [check for check in run.checks if check.different or check.broken]
+    broken = sum(check.broken for check in done)
+    differ = sum(check.failed for check in done) - broken
+    return f"{len(done)} checks, {differ} with differences" + (f", {broken} failed" if broken else "")
 
 
 RTL = parts.section(

@@ -143,7 +143,7 @@ def save_differences(
         write_text(place / DESIGN, chip)
         write_tensors(place / HARDWARE, contents, metadata)
 
-    return write_directory(directory, write, last=HARDWARE, replaces=HARDWARE)
+    return write_directory(directory, write, last=HARDWARE, replaces=())
 
 
 def load_run(

@@ -22,6 +22,8 @@ from gaincell.integrations.hf.reparametrisation import hold, is_copy, is_trained
 from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.sources import ADAPTER_WEIGHTS, revision_of, without_revision
 
+SAVED = ("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json")
+"""Weights as transformers writes them, in one file or several."""
 _A, _B = ".weight.lora_A", ".weight.lora_B"
 _LOAD = {
     "transformers": """import gaincell
@@ -64,7 +66,7 @@ def export_transformers(
             load_tokenizer(found.source).save_pretrained(place)
         write_text(place / "README.md", card)
 
-    return write_directory(directory, write, last="config.json", replaces="model*.safetensors*")
+    return write_directory(directory, write, last="config.json", replaces=SAVED)
 
 
 def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
@@ -126,7 +128,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
         write_text(place / "README.md", card)
         config.save_pretrained(str(place))
 
-    return write_directory(directory, write, last="adapter_config.json", replaces=ADAPTER_WEIGHTS)
+    return write_directory(directory, write, last="adapter_config.json", replaces=())
 
 
 def _refusal(what: str) -> InputError:

@@ -134,21 +134,18 @@ def saved_design(model: str | os.PathLike[str]) -> Design | None:
 
 
 def size_of(model: Any, title: str) -> ModelSize:
-    """Sizes of a model of transformers that is not attached.
-
-    Raises ModelError: it is not supported, its layers differ in size or window, or it has experts.
+    """Sizes of a model of transformers that is not attached. Raises ModelError: it is not supported, or its
+    layers differ in size.
     """
     modules = list(attention_modules(model).values())
     sizes = {geometry(module) for module in modules}
     if len(sizes) > 1:
         raise ModelError(f"{title}: its layers have heads of different sizes; costs are of equal layers only")
-    windows = {own_window(module) for module in modules}
+    windows, unequal = {own_window(module) for module in modules}, ""
     if len(windows) > 1:
-        raise ModelError(
-            f"{title}: its layers have different sliding windows; costs are of equal layers only"
-        )
+        unequal = "its layers have different sliding windows; costs are of equal layers only"
     if any(name.endswith("experts") for name, _ in model.named_modules()):
-        raise ModelError(f"{title}: it is a mixture of experts, whose weights are not counted; give another")
+        unequal = "it is a mixture of experts, whose weights are not counted"
     config, output = model.config.get_text_config(), model.get_output_embeddings()
     weights = sum(
         module.weight.numel()
@@ -167,5 +164,6 @@ def size_of(model: Any, title: str) -> ModelSize:
         linear_weights=weights,
         vocabulary=config.vocab_size,
         tokens=context_of(model) or LONGEST_BLOCK,
-        sliding_window=windows.pop() or 0,
+        sliding_window=own_window(modules[0]) or 0,
+        unequal=unequal,
     )

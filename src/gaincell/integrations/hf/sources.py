@@ -276,11 +276,13 @@ def _hub_model(model: str, revision: str | None, where: str) -> Path:
 
 def _is_whole(cached: Path) -> bool:
     """Whether the hub's cache has the weights of a model: all that an index names, where there is one."""
-    indices = [*cached.glob("model*.index.json"), *cached.glob("pytorch_model*.index.json")]
-    named = [{*read_object(index)["weight_map"].values()} for index in indices]
-    if named:
-        return any(all((cached / name).exists() for name in names) for names in named)
-    return any(any(cached.glob(kind)) for kind in WEIGHTS)
+    for kind in WEIGHTS:
+        files = {file.name for file in cached.glob(kind)}
+        indices = cached.glob(kind.partition("*")[0] + "*.index.json")
+        named = {name for index in indices for name in read_object(index)["weight_map"].values()}
+        if files and (kind.replace("*", "") in files or named <= files):
+            return True
+    return False
 
 
 def _cached(model: str, revision: str | None, file: str) -> Path | None:

@@ -203,4 +203,4 @@ def subject(found: Any) -> str:
             for part in ("readout", "inputs")
         )
         parts.append(f"{technology}{readout}{inputs}")
-    return " ".join(parts) + (f", text {text.name}" if text else "")
+    return " ".join(parts) + (f", text {text.name}" if text and not isinstance(text, str) else "")
