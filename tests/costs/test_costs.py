@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -394,6 +395,29 @@ def test_sequences_that_share_circuits_raise_the_throughput() -> None:
         leaked = [point.cost.bottom_up.parts["leakage"].power for point in (smaller, larger)]
         cells = HEAD.cells * 0.9 * TECHNOLOGY.off_current * (0.18e-6 + 0.27e-6)
         assert leaked[1] - leaked[0] == pytest.approx((larger.at - smaller.at) * cells)
+
+
+def test_refreshes_of_all_sequences_hold_up_every_one() -> None:
+    """S sequences on one periphery: in dt all their columns are rewritten, one after the other."""
+    policy = Refresh("copy", every_seconds=300e-6)
+    head = replace(HEAD, design=DESIGN.replace(retention_time=1e-3))
+    plain, points = sweep.batches(head), sweep.batches(head, refresh=policy)
+    for before, point in zip(plain, points, strict=False):
+        streams = int(point.at)
+        period = head.design.token_period * before.cost.bottom_up.latency / head.latency
+        stall = streams * head.columns * head.slot * period / policy.every_seconds / head.design.layers
+        waited = before.cost.bottom_up.latency + stall
+        assert point.cost.bottom_up.latency == pytest.approx(waited)
+        assert point.throughput == pytest.approx(streams / waited)
+
+
+def test_what_is_left_of_squares_is_their_mean() -> None:
+    """E[exp(-2 age / tau)] over the columns, which is more than the square of E[exp(-age / tau)]."""
+    head = replace(HEAD, design=DESIGN.replace(retention_time=1e-4))
+    ages = [n * head.design.token_period / 1e-4 for n in range(int(head.columns))]
+    assert head.remaining == pytest.approx(fmean(math.exp(-age) for age in ages))
+    assert head.remaining_square == pytest.approx(fmean(math.exp(-2 * age) for age in ages))
+    assert head.remaining_square > 1.5 * head.remaining**2
 
 
 # What depends on what.

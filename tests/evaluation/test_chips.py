@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from scipy import stats
+from tests.integrations.families import build
+from tests.integrations.families import tokens as some_tokens
 from tests.micro import micro_design, micro_llama
 from typer.testing import CliRunner
 
@@ -27,6 +29,7 @@ from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires
 from gaincell.errors import InputError
 from gaincell.evaluation.ablation import ablate, freed, one_tile
+from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.chips import evaluate_chips, perplexity_spread, score_spread
 from gaincell.evaluation.fidelity import PER_HEAD, PER_KEY_HEAD, fidelity
 from gaincell.evaluation.perplexity import cut_windows, perplexity
@@ -211,6 +214,36 @@ def test_fidelity_compares_the_same_hidden_states(tokens: torch.Tensor, changes:
     wanted = softmax_attention(q, k, v, 16**-0.5, None)
     error = (out - wanted).square().sum((0, 2, 3)) / wanted.square().sum((0, 2, 3))
     assert found.tables["error"][0] == pytest.approx(error.tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("llama", {}),
+        ("mistral", {}),
+        ("llama", {"leakage": Leakage(decay_voltage=0.0), "retention_time": 1e-5}),
+    ],
+)
+def test_pulses_of_fidelity_are_those_of_the_arrays(family: str, changes: dict[str, Any]) -> None:
+    """With a model's own sliding window, and where voltages decay to another than V_offset."""
+    ids, design = some_tokens(1, 48), micro_design(**changes)
+    model = attach(build(family), design)
+    share = 0.3 if family == "llama" else 0.35
+    with torch.no_grad():
+        for cell in attached_layers(model):
+            cell.q.gain.fill_(share)
+            cell.k.gain.fill_(0.1)
+    found = fidelity(model, build(family), ids, stride=1)
+    heads = measure_activity(model, [ids], "x").heads[:4]
+    assert found.tables["pulses"][0] == pytest.approx([head.score_active for head in heads], abs=1e-6)
+
+
+def test_sub_tiles_that_count_as_0_are_those_of_the_readout(tokens: torch.Tensor) -> None:
+    zeros = []
+    for readout in ("counter", "counter-floor"):
+        model = attach(micro_llama(), micro_design(readout=readout))
+        zeros.append(fidelity(model, micro_llama(), tokens[:64][None]).tables["tile zero"])
+    assert all(a < b for rows in zip(*zeros, strict=True) for a, b in zip(*rows, strict=True))
 
 
 def test_an_ideal_chip_has_no_linear_error(tokens: torch.Tensor) -> None:

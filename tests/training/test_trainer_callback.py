@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import accelerate.tracking
@@ -63,6 +64,19 @@ def test_gains_draws_and_fidelity(tmp_path: Path) -> None:
     assert model.training
     saved, _ = gaincell.load(tmp_path / "checkpoint-3")
     assert attached_layers(saved)[0].design == own
+
+
+def test_processes_have_draws_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws: list[int] = []
+    monkeypatch.setattr("gaincell.training.callback.redraw", lambda _, __, draw: draws.append(draw))
+    model = gaincell.attach(build("llama"), DESIGN)
+    for process in range(3):
+        callback = gaincell.GainCellCallback("chip")
+        args = SimpleNamespace(world_size=3, process_index=process, gradient_accumulation_steps=2)
+        callback.on_train_begin(args, SimpleNamespace(global_step=1), None, model=model)
+        callback.on_step_begin()
+        callback.on_substep_end()
+    assert sorted(draws) == [7, 8, 9, 10, 11, 12]
 
 
 def gains_of(model: Any) -> torch.Tensor:

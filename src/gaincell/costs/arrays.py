@@ -51,7 +51,7 @@ SIGNED = (1.0 + 2.0) / 2
 def first_product(head: Head) -> Cost:
     """Key arrays of a head for one query: cells, word lines, charge-to-pulse converters."""
     a, d = head.activity, head.design
-    sourced = positive_current(d.cell, a.key_level * head.remaining, a.key_square * head.remaining**2)
+    sourced = positive_current(d.cell, a.key_level * head.remaining, a.key_square * head.remaining_square)
     time = d.drivers.phases * d.t_pulse_max
     charge = (a.score_pulse + a.score_negative) * d.score_saturation(head.head_dim) * d.charge_unit
     converter = (
@@ -70,7 +70,7 @@ def first_product(head: Head) -> Cost:
 def second_product(head: Head) -> Cost:
     """Value arrays of a head for one query: cells, word lines, signed charge-to-pulse converters."""
     a, d = head.activity, head.design
-    sourced = positive_current(d.cell, a.value_level * head.remaining, a.value_square * head.remaining**2)
+    sourced = positive_current(d.cell, a.value_level * head.remaining, a.value_square * head.remaining_square)
     count = (d.counter_levels - 1) / d.counter_clock
     charge = a.output_pulse * d.output_saturation * d.charge_unit
     converter = (

@@ -141,12 +141,19 @@ class Head:
 
     @cached_property
     def remaining(self) -> float:
-        """Mean of exp(-age / tau) over the valid columns: what is left of the stored voltages.
+        """Mean of exp(-age / tau) over the valid columns: what is left of the stored voltages."""
+        return self._remaining(self.design.decay_per_token)
 
-        (1 - delta^n) / (n (1 - delta)) for n columns of ages 0 ... n - 1; refreshed ones are never older than
-        the refresh's interval.
+    @cached_property
+    def remaining_square(self) -> float:
+        """Mean of exp(-2 age / tau): what is left of their squares."""
+        return self._remaining(self.design.decay_per_token**2)
+
+    def _remaining(self, delta: float) -> float:
+        """(1 - delta^n) / (n (1 - delta)) for n columns of ages 0 ... n - 1; refreshed ones are never older
+        than the refresh's interval.
         """
-        delta, n = self.design.decay_per_token, self.columns
+        n = self.columns
         if self.refresh_every is not None:
             n = min(n, max(self.refresh_every / self.design.token_period, 1.0))
         return 1.0 if delta == 1 or n <= 1 else (1 - delta**n) / (n * (1 - delta))

@@ -73,18 +73,19 @@ def refresh(head: Head, interval: Second) -> Cost:
     """Rewriting the valid columns every `interval`, per token and query head.
 
     Energy: columns x a write x dt / interval. Latency: the columns' share of dt, during which nothing else
-    happens; the layers are refreshed at the same time.
+    happens, and of those of all sequences that take turns; the layers are refreshed at the same time.
 
     Raises InputError: it takes longer than the time between two.
     """
-    needed = head.columns * head.slot
+    needed = head.streams * head.columns * head.slot
     if needed >= interval:
         raise InputError(
-            f"a refresh every {interval:.3g} s is out of range: rewriting {head.columns:.0f} columns takes "
-            f"{needed:.3g} s; allowed: more than that (--refresh-seconds, --refresh-tokens), or fewer columns"
+            f"a refresh every {interval:.3g} s is out of range: rewriting {head.streams * head.columns:.0f} "
+            f"columns takes {needed:.3g} s; allowed: more than that (--refresh-seconds, "
+            "--refresh-tokens), or fewer columns"
         )
     share = head.columns * head.design.token_period / interval
-    return Cost(energy=share * write(head).energy / head.group, latency=share * head.slot)
+    return Cost(energy=share * write(head).energy / head.group, latency=share * head.slot * head.streams)
 
 
 def note(head: Head) -> str | None:

@@ -85,10 +85,10 @@ def batches(head: Head, *, refresh: Refresh | None = None, layers: int = 1) -> l
         if not _can_refresh(moved, refresh):
             continue
         point = _point(size, moved, refresh, layers)
-        latency += point.cost.bottom_up.latency - head.latency
+        waited, latency = latency, latency + point.cost.bottom_up.latency - head.latency
         area = point.cost.area.area + (size - 1) * point.cost.area.parts["cells"].area
         at = replace(point.cost, bottom_up=replace(point.cost.bottom_up, area=area, latency=latency))
-        points.append(replace(point, cost=at, throughput=throughput))
+        points.append(replace(point, cost=at, throughput=throughput * waited / latency))
     return points
 
 
@@ -110,7 +110,8 @@ def _can_refresh(head: Head, refresh: Refresh | None) -> bool:
 def _point(at: float, head: Head, refresh: Refresh | None, layers: int) -> Point:
     cost = of_head(head, refresh, layers)
     refreshed = cost.bottom_up.parts[REFRESH].energy if REFRESH in cost.bottom_up.parts else 0.0
-    return Point(float(at), cost, refreshed / cost.bottom_up.energy, _throughput(head, 1))
+    throughput = _throughput(head, 1) * head.latency / cost.bottom_up.latency  # refreshes hold it up
+    return Point(float(at), cost, refreshed / cost.bottom_up.energy, throughput)
 
 
 def _throughput(head: Head, streams: int) -> float:

@@ -15,8 +15,9 @@ from gaincell.circuits import query_driver, write_dac
 from gaincell.errors import InputError
 from gaincell.evaluation.codes import stage_codes
 from gaincell.evaluation.forward import forward, watch_stages
-from gaincell.integrations.hf.attach import computing_layers
+from gaincell.integrations.hf.attach import attached_model, computing_layers
 from gaincell.integrations.hf.context import check_length
+from gaincell.integrations.hf.support import attention_modules, own_window
 from gaincell.nn.attention import GainCellAttention
 
 
@@ -33,7 +34,7 @@ def dump_layer(
 
     Tensors (int32 codes, heads and token order as in the model):
         tokens  [B, T]         token ids
-        q_code  [B, H, T, D]   of the query driver, 0 ... query_levels - 1
+        q_code  [B, H, T, D]   of the query driver, 0 ... query_levels - 1, with signed drivers also below 0
         k_code  [B, Hk, T, D]  of the write DAC, 0 ... storage_levels - 1; v_code likewise
                                (with paired rows D counts rows: kept components, then their negatives; with
                                balanced rows turned components, then the full pulse or what balances)
@@ -68,22 +69,27 @@ def dump_layer(
         forward(model, tokens)
     design = attention.design
     if scores:
-        found["score"] = _scores(scaled["q"], scaled["k"], design).float()
+        window = own_window([*attention_modules(attached_model(model)).values()][layer])
+        found["score"] = _scores(scaled["q"], scaled["k"], design, window).float()
     metadata = {"layer": str(layer), "design": design.to_toml(), "layers": str(len(layers))}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in found.items()}
     return files.write_tensors(path, tensors, metadata)
 
 
-def _scores(q: Tensor, k: Tensor, design: Design) -> Tensor:
-    """S_ij = sum_d F(u_jd delta^(i - j)) x_id of nominal cells, a row at a time (equations (6) to (9))."""
+def _scores(q: Tensor, k: Tensor, design: Design, window: int | None) -> Tensor:
+    """S_ij = sum_d F(u_jd delta^(i - j)) x_id of nominal cells, a row at a time (equations (6) to (9)).
+
+    window: the model's own sliding window.
+    """
     x = query_driver(q, design.driver_levels, signed=design.drivers.signed)
     u = write_dac(k, design.dac_levels, design.v_min, design.v_max, design.v_offset)
     u = u.repeat_interleave(x.shape[1] // u.shape[1], 1)
     tokens = torch.arange(x.shape[2], device=x.device)
     score = x.new_zeros(*x.shape[:3], x.shape[2])
     for i in tokens.tolist():
-        first = max(0, i - design.window + 1)
+        first = max(0, i + 1 - min(design.window, window or design.window))
         decay = design.decay_per_token ** (i - tokens[first : i + 1]).to(x.dtype)
-        current = design.cell.current(u[:, :, first : i + 1] * decay[:, None])
+        left = design.decay_target + (u[:, :, first : i + 1] - design.decay_target) * decay[:, None]
+        current = design.cell.current(left)
         score[:, :, i, first : i + 1] = (current @ x[:, :, i, :, None]).squeeze(-1)
     return score

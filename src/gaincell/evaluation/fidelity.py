@@ -38,7 +38,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.chips.design import Design
-from gaincell.circuits import charge_to_pulse, query_driver, write_dac
+from gaincell.circuits import READOUTS, charge_to_pulse, query_driver, write_dac
 from gaincell.errors import InputError
 from gaincell.evaluation.codes import code_range, output_steps, stage_codes
 from gaincell.evaluation.forward import forward
@@ -171,13 +171,14 @@ def _of_layer(
         write_dac(volts, design.dac_levels, design.v_min, design.v_max, design.v_offset)
         for volts in scaled[1:]
     )
+    window = inputs[5] if len(inputs) > 5 else None
     found = {
         "error": _error(got, wanted),
         "cosine": torch.nn.functional.cosine_similarity(got, wanted, dim=-1).mean((0, 2)),
         "linear error": _error(got, linear),
         "linear cosine": torch.nn.functional.cosine_similarity(got, linear, dim=-1).mean((0, 2)),
         "silent": (got.std((0, 2), unbiased=False).amax(-1) == 0).double(),
-        **_circuits(x, ku, vu, design, stride),
+        **_circuits(x, ku, vu, design, stride, window),
     }
     for stage, raw, signal in zip("qkv", (q, k, v), scaled, strict=True):
         low, high = (design.v_min, design.v_max) if stage != "q" else (-float(design.drivers.signed), 1.0)
@@ -193,41 +194,40 @@ def _circuits(
     vu: Float[Tensor, "B Hk T D"],
     design: Design,
     stride: int,
+    window: int | None,
 ) -> dict[str, Float[Tensor, " H"]]:
-    """Pulses and sub-tile outputs of some queries, from equations (5) to (9) with nominal cells."""
+    """Pulses and sub-tile outputs of some queries, from equations (5) to (9) with nominal cells.
+
+    window: the model's own sliding window.
+    """
     b, h, t, d = x.shape
     grouped = x.view(b, ku.shape[1], -1, t, d)
     counts = x.new_zeros(6, h)  # pulses: seen, not zero, at the ceiling; sub-tile outputs: read, at it, zero
     codes: list[Tensor] = []
-    steps = output_steps(design)
+    steps, rest = output_steps(design), design.decay_target
+    code_of = READOUTS["published-code" if design.readout == "none" else design.readout].code
     for i in range(t - 1, -1, -stride):
         age = torch.arange(i, -1, -1, dtype=x.dtype, device=x.device)
+        seen = (age < (window or t)).to(x.dtype)
         left = (design.decay_per_token**age)[:, None]
-        scores = torch.einsum(
-            "bkgd,bkjd->bkgj", grouped[:, :, :, i], design.cell.current(ku[:, :, : i + 1] * left)
-        )
+        held = [design.cell.current(rest + (u[:, :, : i + 1] - rest) * left) for u in (ku, vu)]
+        scores = torch.einsum("bkgd,bkjd->bkgj", grouped[:, :, :, i], held[0])
         exponent = design.charge_to_pulse.exponent
-        a = charge_to_pulse(scores, design.score_saturation(d), design.score_ceiling, exponent)
-        tiles = zip(
-            a.split(design.tile, -1),
-            vu[:, :, : i + 1].split(design.tile, 2),
-            left.split(design.tile, 0),
-            strict=True,
-        )
-        of_tiles = [
-            torch.einsum("bkgj,bkjd->bkgd", a_t, design.cell.current(u_t * l_t)) for a_t, u_t, l_t in tiles
-        ]
+        a = seen * charge_to_pulse(scores, design.score_saturation(d), design.score_ceiling, exponent)
+        tiles = zip(a.split(design.tile, -1), held[1].split(design.tile, 2), strict=True)
+        of_tiles = [torch.einsum("bkgj,bkjd->bkgd", *tile) for tile in tiles]
+        of_tiles = of_tiles[int(seen.argmax()) // design.tile :]  # others have no column that is read
         charges = torch.stack(of_tiles, -1) / design.output_saturation  # [B, Hk, g, D, tiles]
         a, charges = a.reshape(b, h, -1), charges.reshape(b, h, -1)
-        code = torch.round(charges.clamp(-1.0, 1.0) * steps)
+        code = code_of(charges.clamp(-1.0, 1.0) * steps)
         full = charges.abs() >= 1.0 if design.output_ceiling else torch.zeros_like(charges, dtype=torch.bool)
         top = a >= 1.0 if design.score_ceiling else torch.zeros_like(a, dtype=torch.bool)
-        for n, what in enumerate((torch.ones_like(a), a > 0, top, torch.ones_like(full), full, code == 0)):
+        for n, what in enumerate((seen.expand_as(a), a > 0, top, torch.ones_like(full), full, code == 0)):
             counts[n] += what.double().sum((0, 2))
         codes.append(code.long())
-    seen, open_, ceiling, read, full_scale, zero = counts
+    columns, open_, ceiling, read, full_scale, zero = counts
     return {
-        "pulses": open_ / seen,
+        "pulses": open_ / columns,
         "score ceiling": ceiling / open_.clamp(min=1.0),
         "tile ceiling": full_scale / read,
         "tile zero": zero / read,

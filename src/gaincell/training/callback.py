@@ -63,12 +63,13 @@ class GainCellCallback(TrainerCallback):
                 f"{type(model).__name__} is not attached: call gaincell.attach(model, design) before training"
             )
         self._arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
+        self._processes, self._process = args.world_size, args.process_index
         self._draw = state.global_step * args.gradient_accumulation_steps
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """The next draw, for the first micro-batch of a step."""
         self._draw += 1
-        redraw(self._arrays, self._redraw, self._draw)
+        redraw(self._arrays, self._redraw, (self._draw - 1) * self._processes + self._process + 1)
 
     def on_substep_end(self, *_: Any, **__: Any) -> None:
         """The next draw, for a further micro-batch."""

@@ -182,7 +182,8 @@ def _digest(tokenizer: Any) -> str:
 
 def pack_blocks(tokens: Tensor, length: int, seed: int | None) -> Tensor:
     """Cut a stream into blocks of `length` + 1 tokens that overlap by one, shuffled by `seed` (None: in the
-    order of the text); int32 [n, length + 1]. Every token but the first is a target exactly once.
+    order of the text); int32 [n, length + 1]. Every token but the first is a target exactly once; a rest
+    shorter than a block is dropped.
 
     Raises InputError: the stream holds less than one block.
     """
