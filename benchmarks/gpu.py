@@ -212,7 +212,7 @@ def main() -> None:
         "times": times,
         "chips": chips,
         "limits": verdict,
-        "provenance": made(command=sys.argv, seed=0, protocol="alternating, medians of CUDA event times"),
+        "provenance": made(command=sys.argv, seed=0, protocol=PROTOCOL),
     }
     write_text(options.out, json.dumps(report, indent=1, default=provenance_json) + "\n")
 

@@ -173,7 +173,7 @@ def main() -> None:
         STEPS[options.step](options.folder, options.tokens)
         print(json.dumps({"peak_bytes": peak_bytes(), "seconds": time.process_time()}))
         return
-    if not (options.folder / "config.json").is_file():
+    if not (options.folder / "model.safetensors.index.json").is_file():  # which is written last
         write_model(options.folder)
     weights = sum(file.stat().st_size for file in options.folder.glob("*.safetensors"))
     result = {

@@ -50,11 +50,6 @@ def turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list
     return times
 
 
-def in_turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds, after one warming round."""
-    return {name: statistics.median(values) for name, values in turns(calls, rounds).items()}
-
-
 def measure(name: str) -> dict[str, Any]:
     """Seconds of both models and their ratio, of every kind of work."""
     design = load_design("leroux2025")

@@ -422,10 +422,15 @@ def benchmark_page(bench: Mapping[str, Any], models: Mapping[str, Any]) -> str:
     for part, rows in bench["extra_memory_MiB"].items():
         lengths = list(next(iter(rows.values())))
         head = ["MiB", *(f"T = {tokens}" for tokens in lengths)]
+        tensor = {tokens: int(tokens) * 12 * 64 * 4 / 2**20 for tokens in lengths}  # of the outputs
         lines = [
-            [name, *("–" if x is None else f"{x:.1f}" for x in row.values())] for name, row in rows.items()
+            [name, *("–" if x is None or x < tensor[n] else f"{x:.1f}" for n, x in row.items())]
+            for name, row in rows.items()
         ]
-        parts.append(f"## Extra peak memory, {part}, outputs included\n\n" + Rows("", head, lines).markdown())
+        table = Rows("", head, lines).markdown()
+        hidden = "A dash: less than the outputs alone; they lay in memory that the process held before.\n"
+        said = f"\n{hidden}" if any("–" in line for line in lines) else ""
+        parts.append(f"## Extra peak memory, {part}, outputs included\n\n{table}{said}")
     exponents = [[name, f"{value:.2f}"] for name, value in bench["exponent_in_T"].items()]
     parts.append(
         "## Exponent of T in the forward time, from 4096 to 16384 tokens\n\n"
@@ -442,6 +447,8 @@ def benchmark_page(bench: Mapping[str, Any], models: Mapping[str, Any]) -> str:
         measured = ROOT / "benchmarks" / "results" / f"{name}.json"
         if measured.exists():
             parts.append(section(json.loads(measured.read_text())))
+    if missed := [limit for limit, met in bench["limits"].items() if not met]:
+        parts.append(f"Limits stated beforehand that this run missed: {'; '.join(missed)}.")
     parts.append("![time and memory against tokens](figures/speed.png)")
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

@@ -282,6 +282,7 @@ def write_directory(
             raise RunError(str(error).replace(str(holder), str(path))) from error
         made = [file.relative_to(holder) for file in holder.rglob("*") if file.is_file()]
         for name in made:
+            check_place(path / name)
             _allow(holder / name)
             _flush(holder / name)
         for name in sorted(made, key=lambda name: name == Path(last)):

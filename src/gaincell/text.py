@@ -8,7 +8,8 @@ Every text has a training part and an evaluation part that never overlap:
 * a directory (or data set) with both `*.train.*` and `*.valid.*` files (splits): as named, other files are
   ignored;
 * any other file: cut at the document boundary nearest to 80 % of its bytes (at a line, where no document ends
-  near there); the beginning is for training, the rest for evaluation.
+  near there); the beginning is for training, the rest for evaluation. Of a larger one the first 256 Mi
+  characters are used, which is said.
 
 A budget of tokens is filled from all sources in proportion to their size, from the beginning of each, so that
 a big directory costs no more than the budget asks for.
@@ -22,11 +23,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
+import sys
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 from itertools import chain, islice
 from pathlib import Path
@@ -34,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gaincell.errors import InputError
 from gaincell.files import open_file
-from gaincell.hub import local_if_unreachable
+from gaincell.hub import data_set_rows, data_set_splits
 from gaincell.progress import Progress, silent
 from gaincell.quantity import did_you_mean
 
@@ -228,17 +230,27 @@ def _directory(folder: Path, name: str) -> Text:
 
 
 def _whole(path: Path) -> Source:
-    return Source(path.name, path.stat().st_size, lambda: _documents(read_lines(path)), partial(sha256, path))
+    return Source(path.name, _size(path), lambda: _documents(read_lines(path)), partial(sha256, path))
 
 
 def _one_file(path: Path) -> Text:
-    size = path.stat().st_size
+    size = _size(path)
     kept = int(size * TRAINING_SHARE)
 
     def source(part: Literal["training", "evaluation"], size: int) -> tuple[Source, ...]:
         return (Source(path.name, size, lambda: _documents(_lines_of(path, part)), partial(sha256, path)),)
 
     return Text(path.name, source("training", kept), source("evaluation", size - kept))
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file. Raises InputError."""
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise InputError(
+            f"the text {path.name} cannot be read: {error.strerror}; remove it, or name another file"
+        ) from error
 
 
 def _lines_of(path: Path, part: Literal["training", "evaluation"]) -> Iterator[str]:
@@ -254,7 +266,14 @@ def _looked_at(path: Path) -> Iterator[str]:
         yield line
         length += len(line) + 1
         if length > LARGEST_SPLIT_FILE:
+            _say_what_is_left_out(path)
             return
+
+
+@cache
+def _say_what_is_left_out(path: Path) -> None:
+    most = f"{path.name}: its first {LARGEST_SPLIT_FILE >> 20} Mi characters are used; for all of it, "
+    print(f"{most}give a directory with files *.train.txt and *.valid.txt", file=sys.stderr)
 
 
 def _cut(path: Path) -> int:
@@ -316,7 +335,8 @@ def read_lines(path: Path, most: int | None = None) -> Iterator[str]:
                     raise InputError(
                         f"line {number} of {path.name} holds null characters: it is no text in UTF-8"
                     )
-                yield line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+                kind = "utf-8-sig" if number == 1 else "utf-8"  # without the mark of some editors
+                yield line.decode(kind).removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         raise InputError(f"the text {path.name}, line {number}, is not UTF-8; convert it first") from error
     except (OSError, EOFError, zlib.error) as error:
@@ -342,29 +362,7 @@ def _documents(lines: Iterable[str]) -> Iterator[str]:
 
 def _data_set(name: str) -> Text:
     """A data set with a column `text`; `NAME:CONFIG` chooses a configuration. Every row is a document."""
-    identifier, _, config = name.partition(":")
-    try:
-        import datasets
-
-        with local_if_unreachable():
-            splits = datasets.get_dataset_split_names(identifier, config or None)
-    except ImportError as error:
-        raise InputError(
-            f"there is no file or directory {name!r}; data sets need the extra: pip install 'gaincell[train]'"
-        ) from error
-    except Exception as error:  # the hub answers with exceptions of many libraries
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"there is no file, directory or data set {name!r} ({reason}); give a file or a directory of text"
-        ) from error
-
-    def rows(split: str) -> Iterator[str]:
-        for row in datasets.load_dataset(identifier, config or None, split=split, streaming=True):
-            if "text" not in row:
-                raise InputError(f"the data set {name!r} has no column 'text', only {', '.join(row)}")
-            if row["text"].strip():
-                yield row["text"]
-
+    splits, rows = data_set_splits(name), partial(data_set_rows, name)
     held_out = next((split for split in ("validation", "valid", "dev", "test") if split in splits), None)
     if "train" in splits and held_out is not None:
         return Text(
@@ -372,7 +370,8 @@ def _data_set(name: str) -> Text:
             (Source("train", 1, lambda: rows("train")),),
             (Source(held_out, 1, lambda: rows(held_out)),),
         )
-    only = splits[0]  # its size is not known beforehand: every fifth row is for evaluation
+    # its size is not known beforehand: every fifth row is for evaluation
+    only = "train" if "train" in splits else splits[0]
     return Text(
         name,
         (Source(only, 1, lambda: (row for n, row in enumerate(rows(only)) if n % 5)),),
