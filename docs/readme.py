@@ -422,9 +422,8 @@ def benchmark_page(bench: Mapping[str, Any], models: Mapping[str, Any]) -> str:
     for part, rows in bench["extra_memory_MiB"].items():
         lengths = list(next(iter(rows.values())))
         head = ["MiB", *(f"T = {tokens}" for tokens in lengths)]
-        tensor = {tokens: int(tokens) * 12 * 64 * 4 / 2**20 for tokens in lengths}  # of the outputs
         lines = [
-            [name, *("–" if x is None or x < tensor[n] else f"{x:.1f}" for n, x in row.items())]
+            [name, *(f"{x:.1f}" if speed.is_measured(n, x) else "–" for n, x in row.items())]
             for name, row in rows.items()
         ]
         table = Rows("", head, lines).markdown()

@@ -22,6 +22,13 @@ from gaincell.reports.style import (
 )
 
 Result = Mapping[str, Any]
+OUTPUTS = 12 * 64 * 4 / 2**20
+"""Of a token, MiB: 12 heads of 64 float32 numbers."""
+
+
+def is_measured(tokens: str, mib: float | None) -> bool:
+    """Whether extra memory is not less than the outputs alone, which then lay in what was held before."""
+    return mib is not None and mib >= int(tokens) * OUTPUTS
 
 
 @styled()
@@ -53,7 +60,7 @@ def speed(result: Result) -> Figure:
     for (name, row), (colour, marker) in zip(
         result["extra_memory_MiB"]["forward"].items(), looks, strict=False
     ):
-        points = [(int(tokens), mib) for tokens, mib in row.items() if mib is not None]
+        points = [(int(tokens), mib) for tokens, mib in row.items() if is_measured(tokens, mib)]
         if points:
             memory.plot(*zip(*points, strict=True), f"{marker}-", color=colour, label=name)
     memory.set_xscale("log", base=2)
