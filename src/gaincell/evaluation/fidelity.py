@@ -205,6 +205,7 @@ def _circuits(
     counts = x.new_zeros(6, h)  # pulses: seen, not zero, at the ceiling; sub-tile outputs: read, at it, zero
     codes: list[Tensor] = []
     steps, rest = output_steps(design), design.decay_target
+    # without a readout the nearest of the counter's codes, as in codes.py
     code_of = READOUTS["published-code" if design.readout == "none" else design.readout].code
     for i in range(t - 1, -1, -stride):
         age = torch.arange(i, -1, -1, dtype=x.dtype, device=x.device)

@@ -15,7 +15,8 @@ ends of the converter's range: what it cannot hold, the clamp would cut. The sum
     result = floor((A' sum + B') / 2^F)
     A' = round(a / steps 2^(F - e)),    B' = round(b 2^(F - e)) + 2^(F - 1)
 
-in units of 2^e, saturated; `steps` is the counter's highest count.
+in units of 2^e, saturated; `steps` is the counter's highest count, and e the least with which the result and
+A' fit their words.
 """
 
 from __future__ import annotations

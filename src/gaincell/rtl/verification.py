@@ -59,7 +59,9 @@ def check_head(
 
 
 def check_ring(parameters: Parameters, tokens: int, seed: int, progress: Progress = silent) -> list[RtlCheck]:
-    """Random words through a ring that is shorter than they are; nothing where the head's own is."""
+    """Random words through a ring that is shorter than they are; nothing where the head's own is, and a check
+    that is not done where they do not go around a sub-tile.
+    """
     tile = parameters.design.tile
     columns = tile * min(RING_TILES, (tokens - 1) // tile)
     if tokens > parameters.columns:
