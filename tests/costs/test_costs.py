@@ -46,14 +46,14 @@ def test_costs_add_up(energy: float, latency: float, area: float, count: int) ->
     one = Cost(energy=energy, latency=latency, area=area)
     assert one + Cost() == one
     whole = total({str(n): one for n in range(count)})
-    assert whole.energy == pytest.approx(count * energy) == pytest.approx(one.times(count).energy)
-    assert one.copies(count).latency == latency
-    assert one.times(count).area == area
-    assert one.copies(count).area == pytest.approx(count * area)
+    assert whole.energy == pytest.approx(count * energy)
+    assert whole.area == pytest.approx(count * area)
+    assert whole.latency == pytest.approx(count * latency)
+    assert total(dict(whole.parts), latency).latency == latency
 
 
 def test_parts_add_up_at_every_level() -> None:
-    cost = of_head(HEAD, Refresh("copy", every_seconds=1e-3))
+    cost = of_head(replace(HEAD, refresh=Refresh("copy", every_seconds=1e-3)))
     assert cost.bottom_up.energy == pytest.approx(sum(line.bottom_up.energy for line in cost.lines))
     for line in cost.lines:
         if line.bottom_up.parts:
@@ -61,7 +61,7 @@ def test_parts_add_up_at_every_level() -> None:
             assert parts == pytest.approx(line.bottom_up.energy)
     assert sum(part.area for part in cost.area.parts.values()) == pytest.approx(cost.area.area)
     assert sum(phase.energy for phase in phases(cost)) == pytest.approx(cost.bottom_up.energy)
-    assert dict(cost.bottom_up.walk())["digital / counters"].energy > 0
+    assert cost.bottom_up.parts["digital"].parts["counters"].energy > 0
 
 
 def test_a_model_is_the_sum_of_its_heads() -> None:
@@ -166,7 +166,7 @@ def test_decay_saves_current_and_refresh_brings_it_back() -> None:
     short = replace(HEAD, design=DESIGN.replace(retention_time=1e-3))
     assert 0 < short.remaining < HEAD.remaining < 1
     assert replace(HEAD, design=DESIGN.replace(retention_time=None)).remaining == 1
-    assert replace(short, refresh_every=1e-5).remaining > 0.99
+    assert replace(short, refresh=Refresh("copy", every_seconds=1e-5)).remaining > 0.99
     ages = torch.arange(1024, dtype=torch.float64)
     assert HEAD.remaining == pytest.approx(float((DESIGN.decay_per_token**ages).mean()))
 
@@ -281,7 +281,7 @@ def test_a_normaliser_inside_the_arrays_adds_divisions_alone() -> None:
         for one in (size, replace(size, array_normaliser=True))
     )
     assert plain.energy_bottom_up < more.energy_bottom_up
-    shown = [one.what for one in left_out(DESIGN, None, divides=True)]
+    shown = [one.what for one in left_out(replace(HEAD, array_normaliser=True))]
     assert "the time of the divisions" in shown
 
 
@@ -304,7 +304,7 @@ def test_balanced_rows_add_and_look_up() -> None:
     assert {name: part for name, part in parts.items() if name not in added} == before
     blocks = [digital.circuits(head) for head in (found, HEAD)]
     assert blocks[0][digital.INPUTS].gates > blocks[1][digital.INPUTS].gates
-    assert "registers of turning q and k" in str(left_out(DESIGN, None, balances=True))
+    assert "registers of turning q and k" in str(left_out(replace(HEAD, balanced_rows=1)))
 
 
 def test_gains_that_follow_the_columns_cost_two_powers_a_query() -> None:
@@ -345,8 +345,10 @@ def test_what_decays_to_a_rail_has_half_the_time() -> None:
     found = retention.refresh_interval(replace(HEAD, design=to_rail))
     assert found == pytest.approx(-5e-3 * math.log(1 - 0.9 / 7 / 2 / 0.9))
     held = to_rail.replace(retention_time=None)
-    assert not any("retention" in one.what for one in left_out(held, None))
-    named = {one.what for one in left_out(to_rail, None)} - {one.what for one in left_out(DESIGN, None)}
+    assert not any("retention" in one.what for one in left_out(replace(HEAD, design=held)))
+    named = {one.what for one in left_out(replace(HEAD, design=to_rail))} - {
+        one.what for one in left_out(HEAD)
+    }
     assert named == {
         "cells that hold for less than the retention time",
         "what reads take from the stored voltages",
@@ -361,11 +363,11 @@ def test_the_cited_digital_energy_follows_the_output_lines(tile: int, lines: flo
 
 
 def test_stacking_saves_the_area_of_cells_only() -> None:
-    flat, stacked = head_area(HEAD), head_area(HEAD, 4)
+    flat, stacked = head_area(HEAD), head_area(replace(HEAD, layers=4))
     saved = flat.area - stacked.area
     assert saved == pytest.approx(0.75 * HEAD.cells * TECHNOLOGY.cell_area)
     with pytest.raises(InputError, match="layers = 0"):
-        head_area(HEAD, 0)
+        replace(HEAD, layers=0)
 
 
 def test_other_cells_have_the_stated_areas() -> None:
@@ -401,7 +403,7 @@ def test_refreshes_of_all_sequences_hold_up_every_one() -> None:
     """S sequences on one periphery: in dt all their columns are rewritten, one after the other."""
     policy = Refresh("copy", every_seconds=300e-6)
     head = replace(HEAD, design=DESIGN.replace(retention_time=1e-3))
-    plain, points = sweep.batches(head), sweep.batches(head, refresh=policy)
+    plain, points = sweep.batches(head), sweep.batches(replace(head, refresh=policy))
     for before, point in zip(plain, points, strict=False):
         streams = int(point.at)
         period = head.design.token_period * before.cost.bottom_up.latency / head.latency
@@ -454,24 +456,24 @@ def test_every_chip_can_be_supposed_beyond_the_ranges_of_its_file(name: str) -> 
 def test_changes_are_those_of_the_chip_that_is_shown() -> None:
     """Refreshed, and with stacked cells."""
     policy = Refresh("copy", every_seconds=15e-6)
-    head = replace(HEAD, design=DESIGN.replace(retention_time=1e-4))
-    start = of_head(head, policy, 4).bottom_up
+    head = replace(HEAD, design=DESIGN.replace(retention_time=1e-4), refresh=policy, layers=4)
+    start = of_head(head).bottom_up
     for name, own in {"window": 1024, "head_dim": 64, "retention_time": 1e-4, "batch": 1}.items():
-        points = sweep.SWEEPS[name][2](head, refresh=policy, layers=4)
+        points = sweep.SWEEPS[name][2](head)
         (found,) = (point.cost.bottom_up for point in points if point.at == own)
         assert found.area == pytest.approx(start.area), name
         if name != "retention_time":  # which has a policy of its own
             assert found.energy == pytest.approx(start.energy), name
             assert found.latency == pytest.approx(start.latency), name
-    often = Refresh("copy", every_tokens=20)
-    assert [point.at for point in sweep.windows(HEAD, refresh=often)] == [64, 128, 256, 512, 1024, 2048, 4096]
-    assert [point.at for point in sweep.batches(head, refresh=policy)] == [1, 2, 4]
-    changes = {(c.parameter, c.factor > 1): c for c in sensitivity(head, refresh=policy, layers=4)}
+    often = replace(HEAD, refresh=Refresh("copy", every_tokens=20))
+    assert [point.at for point in sweep.windows(often)] == [64, 128, 256, 512, 1024, 2048, 4096]
+    assert [point.at for point in sweep.batches(head)] == [1, 2, 4]
+    changes = {(c.parameter, c.factor > 1): c for c in sensitivity(head)}
     supply = TECHNOLOGY.supply * 1.2
-    moved = of_head(replace(head, technology=TECHNOLOGY.replace(supply=supply)), policy, 4).bottom_up
+    moved = of_head(replace(head, technology=TECHNOLOGY.replace(supply=supply))).bottom_up
     assert changes["supply", True].energy == pytest.approx(moved.energy / start.energy - 1)
     assert changes["cell_area", True].area == pytest.approx(
-        of_head(replace(head, technology=TECHNOLOGY.replace(cell_area=TECHNOLOGY.cell_area * 1.2)), policy, 4)
+        of_head(replace(head, technology=TECHNOLOGY.replace(cell_area=TECHNOLOGY.cell_area * 1.2)))
         .bottom_up.area / start.area - 1
     )  # fmt: skip
 

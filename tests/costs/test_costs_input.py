@@ -110,9 +110,9 @@ def test_a_schedule_longer_than_the_retention_time_is_said_with_the_cost_of_refr
     note = retention.note(long) or ""
     assert note.startswith("WARNING: a token is held for 6.39 ms, longer than the retention time of 5 ms")
     assert "pJ" in note
-    assert retention.note(replace(long, refresh_every=1e-4)) is None
+    assert retention.note(replace(long, refresh=Refresh("copy", every_seconds=1e-4))) is None
     with pytest.raises(InputError, match="rewriting 1024 columns takes"):
-        of_head(HEAD, Refresh("copy", every_seconds=1e-9))
+        of_head(replace(HEAD, refresh=Refresh("copy", every_seconds=1e-9)))
     hopeless = replace(HEAD, design=DESIGN.replace(retention_time=1e-6))
     assert "would take longer" in (retention.note(hopeless) or "")
 

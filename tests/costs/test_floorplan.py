@@ -149,7 +149,7 @@ def test_taps_lie_on_the_diagonal_and_lead_to_their_rows() -> None:
 
 
 def test_long_converters_are_folded() -> None:
-    dense = blocks_of(head(), stack=8)
+    dense = blocks_of(replace(head(), layers=8))
     pulses = next(r for r in tile_plan(dense).rectangles if r.name == "charge-to-pulse")
     assert pulses.w <= LONGEST * pulses.h * (1 + 1e-9)
     assert dense.cell == pytest.approx(1e-12 / 8)
@@ -268,7 +268,7 @@ def test_no_label_lies_on_the_scale_bar(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("window", [128, 1024, 8192])
 def test_both_plans_have_a_scale(window: int) -> None:
     """A bar as long, in the plan's micrometres, as its label says, between a twentieth and a sixth of it."""
-    result = floorplan_result(head(window=window), 1, [])
+    result = floorplan_result(head(window=window), [])
     figure = floorplan_figure(result)
     plans = result.floorplan
     for axes, plan in zip(figure.axes, (plans.tile, plans.head), strict=True):

@@ -20,7 +20,7 @@ from gaincell.costs.activity import Activity
 from gaincell.costs.area import variants
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
 from gaincell.costs.gpus import printed, published, ratios
-from gaincell.costs.head import Head
+from gaincell.costs.head import Head, assumed_head
 from gaincell.costs.left_out import left_out
 from gaincell.costs.motivation import stated_cache
 from gaincell.costs.roll_up import HeadCost, mean_head, of_head, of_model
@@ -197,11 +197,14 @@ def test_every_step_of_a_token_has_an_entry(name: str) -> None:
     """And every entry belongs to a step; what has none is left out by name (below)."""
     design = load_design(name)
     activity = Activity.assumed(design).mean()
-    found = of_head(Head(design, load_technology("28nm"), activity), Refresh("reread", every_seconds=1e-3))
-    entries = {path for path, part in found.bottom_up.walk() if not part.parts}
-    assert all(part.energy > 0 for path, part in found.bottom_up.walk())
+    refresh = Refresh("reread", every_seconds=1e-3)
+    blocks = of_head(Head(design, load_technology("28nm"), activity, refresh=refresh)).bottom_up.parts
+    energies = {name: block.energy for name, block in blocks.items() if not block.parts}
+    for name, block in blocks.items():
+        energies |= {f"{name} / {part}": found.energy for part, found in block.parts.items()}
+    assert all(energy > 0 for energy in energies.values())
     steps = {entry for entries in STEPS.values() for entry in entries}
-    assert entries == steps - (set() if design.normaliser.present else {"digital / division"})
+    assert energies.keys() == steps - (set() if design.normaliser.present else {"digital / division"})
 
 
 @pytest.mark.parametrize(
@@ -219,14 +222,14 @@ def test_every_step_of_a_token_has_an_entry(name: str) -> None:
 )
 def test_what_has_no_entry_is_left_out_by_name(change: dict[str, Any], what: str) -> None:
     chip = load_design("leroux2025")
-    found = [one.what for one in left_out(chip.replace(**change), None)]
+    head = assumed_head(chip, load_technology("28nm"))
+    found = [one.what for one in left_out(replace(head, design=chip.replace(**change)))]
     assert any(what in words for words in found)
-    own = [one.what for one in left_out(chip, None)]
+    own = [one.what for one in left_out(head)]
     assert any(what in words for words in own) == (not change)
     assert not any("reading columns back" in words for words in found)
-    assert any(
-        "reading columns back" in one.what for one in left_out(chip, Refresh("copy", every_seconds=1.0))
-    )
+    refreshed = replace(head, refresh=Refresh("copy", every_seconds=1.0))
+    assert any("reading columns back" in one.what for one in left_out(refreshed))
 
 
 @pytest.mark.parametrize(("name", "group"), [("tiny", 2), ("smollm2-135m", 3)])
@@ -279,7 +282,7 @@ def test_committed_costs_are_those_of_the_estimate(path: Path) -> None:
         assert (line.inside, found.explain(line)) == (stored.inside, stored.explanation or "")
     assert found.bottom_up.latency == pytest.approx(result.head.bottom_up.latency)
     assert found.area.area == pytest.approx(result.areas.head)
-    assert tuple(left_out(found.head.design, None, found.head.divisions > 0)) == result.left_out
+    assert tuple(left_out(found.head)) == result.left_out
 
 
 @pytest.mark.parametrize("name", ["constraints", "arrays", "relaxed"])

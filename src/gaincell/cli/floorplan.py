@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -38,10 +39,9 @@ def floorplan(
 
     Example: gaincell floorplan leroux2025-oxide --cell-area 0.12e-12 --stack 4 --figure dense.png
     """
-    from gaincell.costs.activity import Activity
     from gaincell.costs.floorplan import blocks_of, floorplan_result
     from gaincell.costs.gds import require_gdstk, write_gds
-    from gaincell.costs.head import Head
+    from gaincell.costs.head import assumed_head
     from gaincell.costs.technology import load_technology
     from gaincell.reports.floorplan import area_rows, floorplan_figure, stack_rows
 
@@ -53,8 +53,8 @@ def floorplan(
     process = load_technology(technology)
     if cell_area is not None:
         process = process.replace(cell_area=cell_area)
-    head = Head(chip, process, Activity.assumed(chip).mean(), head_dim=head_dim)
-    result = floorplan_result(head, stack, command_line())
+    head = replace(assumed_head(chip, process, head_dim), layers=stack)
+    result = floorplan_result(head, command_line())
     show_result(result, json, area_rows(result), stack_rows(result), figure=figure, draw=floorplan_figure)
     if gds is not None:
-        write_gds(blocks_of(head, stack), gds)
+        write_gds(blocks_of(head), gds)

@@ -25,7 +25,6 @@ from gaincell.costs.cited import cells_ratio, paper
 from gaincell.costs.cost import Cost, total
 from gaincell.costs.digital import circuits
 from gaincell.costs.head import Head
-from gaincell.errors import InputError
 from gaincell.results.cost import Variant
 
 STACKS = (1, 2, 4, 8)
@@ -44,25 +43,19 @@ def variants(head: Head) -> list[Variant]:
     ]
     found = []
     for title, cell, layers, cited in kinds:
-        moved = replace(head, technology=replace(t, cell_area=cell))
-        area = head_area(moved, layers)
+        area = head_area(replace(head, technology=replace(t, cell_area=cell), layers=layers))
         found.append(Variant(title, cell, layers, area.parts["cells"].area, area.area, cited))
     return found
 
 
-def head_area(head: Head, layers: int = 1) -> Cost:
-    """Of the arrays of one key/value head with its periphery, whether or not all of it is in use.
-
-    layers: of cells, stacked.
-    """
-    if layers < 1:
-        raise InputError(f"layers = {layers!r} is out of range; allowed: 1 or more")
+def head_area(head: Head) -> Cost:
+    """Of the arrays of one key/value head with its periphery, whether or not all of it is in use."""
     t, d = head.technology, head.design
     lines = d.tiles * head.rows
     score = integrator_capacitance(head, d.score_saturation(head.head_dim)) / t.capacitor_density
     output = integrator_capacitance(head, d.output_saturation) / t.capacitor_density
     areas = {
-        "cells": head.cells * t.cell_area / layers,
+        "cells": head.cells * t.cell_area / head.layers,
         "charge-to-pulse": d.window * (t.amplifier_area + t.comparator_area + score),
         "signed readout": lines * (t.amplifier_area + 2 * t.comparator_area + output),
         "write DACs": lines * t.dac_area,

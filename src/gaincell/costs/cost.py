@@ -2,14 +2,12 @@
 
 Cost(energy=1e-9) + Cost(energy=2e-9, area=1e-12)      # one after the other: energies, times, areas add
 total({"cells": ..., "readout": ...})                  # the same, keeping the parts by name
-cost.copies(16)                                        # 16 side by side: the time stays
-cost.times(3)                                          # used three times: the area stays
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -25,7 +23,7 @@ class Cost:
 
     energy: drawn from the supplies, J.  latency: s.  area: m^2.
     power: drawn all the time, whether the block is used or not (leakage), W; not contained in energy.
-    parts: what it is made of, by name; they add up to it, except that copies work at the same time.
+    parts: what it is made of, by name; they add up to it.
 
     Raises InputError for a negative or infinite number.
     """
@@ -47,23 +45,6 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         """Both, one after the other, in different circuits; the parts are not kept."""
         return Cost(*(getattr(self, name) + getattr(other, name) for name in NUMBERS))
-
-    def copies(self, count: float) -> Cost:
-        """So many of them side by side, at the same time."""
-        parts = {name: part.copies(count) for name, part in self.parts.items()}
-        return Cost(self.energy * count, self.latency, self.area * count, self.power * count, parts)
-
-    def times(self, count: float) -> Cost:
-        """The same circuits used so many times, one use after the other."""
-        parts = {name: part.times(count) for name, part in self.parts.items()}
-        return Cost(self.energy * count, self.latency * count, self.area, self.power, parts)
-
-    def walk(self, prefix: str = "") -> Iterator[tuple[str, Cost]]:
-        """Every part of every part, depth first, with its path "a / b"."""
-        for name, part in self.parts.items():
-            path = f"{prefix} / {name}" if prefix else name
-            yield path, part
-            yield from part.walk(path)
 
 
 def total(parts: Mapping[str, Cost], latency: Second | None = None) -> Cost:

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gaincell.chips.design_file import chip_of
 from gaincell.costs.area import STACKS, head_area
@@ -95,17 +95,16 @@ class Blocks:
         return math.sqrt(self.cell)
 
 
-def blocks_of(head: Head, stack: int = 1) -> Blocks:
-    """The areas of `area.head_area`, split into what lies in one place.
-
-    stack: layers of cells in 3D: the footprint of a cell is its area over this number.
+def blocks_of(head: Head) -> Blocks:
+    """The areas of `area.head_area`, split into what lies in one place; cells stacked in 3D take the area of
+    one over the number of layers.
     """
     t, d, n = head.technology, head.design, head.design.tile
-    parts = {name: part.area for name, part in head_area(head, stack).parts.items()}
+    parts = {name: part.area for name, part in head_area(head).parts.items()}
     per_tile = {name: area / d.tiles for name, area in parts.items()}
     gates = n * t.gate_area / t.utilisation
     return Blocks(
-        cell=t.cell_area / stack,
+        cell=t.cell_area / head.layers,
         query_drivers=head.rows * t.driver_area,
         word_drivers=n * t.driver_area,
         decoder=n * t.driver_area + gates,
@@ -188,17 +187,18 @@ def best_columns(tiles: int, w: Metre, h: Metre) -> int:
     return min(divisors, key=lambda c: abs(math.log(c * w / (tiles // c * h))))
 
 
-def floorplan_result(head: Head, stack: int, command: Sequence[str]) -> FloorplanResult:
-    """stack: layers of cells in 3D.  command: the command line, for the provenance."""
-    blocks, stated, t = blocks_of(head, stack), paper(), head.technology
-    layers = f" in {stack} layers" if stack > 1 else ""
-    areas, cited = {n: head_area(head, n) for n in (stack, *STACKS)}, stated.stack_area * cells_ratio(head)
+def floorplan_result(head: Head, command: Sequence[str]) -> FloorplanResult:
+    """command: the command line, for the provenance."""
+    blocks, stated, t = blocks_of(head), paper(), head.technology
+    layers = f" in {head.layers} layers" if head.layers > 1 else ""
+    areas = {n: head_area(replace(head, layers=n)) for n in (head.layers, *STACKS)}
+    cited = stated.stack_area * cells_ratio(head)
     return FloorplanResult(
         command="floorplan",
         design=chip_of(head.design),
         technology=f"{t.description}, cells of {t.cell_area * 1e12:g} µm²{layers}",
-        sizes=Sizes(blocks.tile, blocks.rows, blocks.tiles, stack),
-        areas={name: part.area for name, part in areas[stack].parts.items()},
+        sizes=Sizes(blocks.tile, blocks.rows, blocks.tiles, head.layers),
+        areas={name: part.area for name, part in areas[head.layers].parts.items()},
         shared=SHARED,
         floorplan=Plans(tile_plan(blocks), head_plan(blocks)),
         cited={

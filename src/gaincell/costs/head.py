@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from gaincell.arrays.refresh import Refresh
 from gaincell.arrays.schedule import Schedule
 from gaincell.chips.design import Design
 from gaincell.costs.activity import Activity, HeadActivity
@@ -21,12 +22,13 @@ class Head:
     design, technology: the chip.  activity: of this head, or the mean.
     head_dim: D.  group: g query heads share the arrays, which are written once for them.
     context: tokens before and including the query; None: what the activity was measured with.
-    refresh_every: time after which columns are rewritten, s; None: never.
+    refresh: policy by which columns are rewritten; None: never.
     streams: sequences that take turns on the periphery, each with cells of its own.
     column_gains: whether gains of q and of the output follow the columns read.
     array_normaliser: whether the outputs are divided by the last of them.
     balanced_rows: directions in which queries and keys are stretched before rows are balanced; 0: they are
         not.
+    layers: of cells, stacked in 3D.
 
     Raises InputError for sizes below 1.
     """
@@ -37,15 +39,16 @@ class Head:
     head_dim: int = 64
     group: int = 1
     context: int | None = None
-    refresh_every: Second | None = None
+    refresh: Refresh | None = None
     streams: int = 1
     column_gains: bool = False
     array_normaliser: bool = False
     balanced_rows: int = 0
+    layers: int = 1
     schedule: Schedule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("head_dim", "group", "context", "streams"):
+        for name in ("head_dim", "group", "context", "streams", "layers"):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise InputError(f"{name} = {number!r} is out of range; allowed: 1 or more")
@@ -138,6 +141,13 @@ class Head:
     def slot(self) -> Second:
         """Of a discharge and a write."""
         return self.technology.discharge_time + self.technology.write_time
+
+    @property
+    def refresh_every(self) -> Second | None:
+        """Time between two refreshes; None: there are none."""
+        if self.refresh is None or self.refresh.every_tokens is None:
+            return None if self.refresh is None else self.refresh.every_seconds
+        return self.refresh.every_tokens * self.design.token_period
 
     @cached_property
     def remaining(self) -> float:

@@ -5,8 +5,8 @@ Nobody stated, and nothing here computes, what these take; all of it makes the e
 
 from __future__ import annotations
 
-from gaincell.arrays.refresh import Refresh
 from gaincell.chips.design import Design
+from gaincell.costs.head import Head
 from gaincell.results.cost import LeftOut
 
 ALWAYS = (
@@ -62,13 +62,9 @@ def of_chip(design: Design, divides: bool = False, balances: bool = False) -> li
     return [LeftOut(where, what) for present, where, what in there if present]
 
 
-def left_out(
-    design: Design, refresh: Refresh | None, divides: bool = False, balances: bool = False
-) -> list[LeftOut]:
-    """All that an estimate lacks.
-
-    refresh: policy; None: none.  divides: outputs are divided, by whatever.  balances: rows are balanced.
-    """
-    refreshed = refresh is not None and refresh.kind != "none"
+def left_out(head: Head) -> list[LeftOut]:
+    """All that an estimate of a head lacks."""
+    refreshed = head.refresh is not None and head.refresh.kind != "none"
     copies = [LeftOut("refresh", "reading columns back, or the digital copy; the order of refreshes")]
-    return [*ALWAYS, *of_chip(design, divides, balances), *(copies if refreshed else [])]
+    of_circuits = of_chip(head.design, head.divisions > 0, head.balanced_rows > 0)
+    return [*ALWAYS, *of_circuits, *(copies if refreshed else [])]

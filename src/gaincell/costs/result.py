@@ -108,16 +108,16 @@ def answer(
             rtl=None if rtl is None else simulated.digital(mean, rtl),
             write=None if write is None else simulated.writes(mean, write),
         ),
-        areas=_areas(mean, layers),
+        areas=_areas(mean),
         model_cost=_attention(model),
         machines=comparison(mean, size.heads, machines),
         printed={key: getattr(printed(), key) for key in printed().provenance},
         whole_model=arrangements(model, others, beside),
         retention_times=_retention_times(),
         why=motivation.motivation(mean, motivation.cache_cost(size, others, context or size.tokens)),
-        sensitivity=tuple(sensitivity(head, refresh=refresh, layers=layers)),
-        sweeps=_sweeps(head, refresh, layers),
-        left_out=tuple(left_out(head.design, refresh, head.divisions > 0, head.balanced_rows > 0)),
+        sensitivity=tuple(sensitivity(head)),
+        sweeps=_sweeps(head),
+        left_out=tuple(left_out(head)),
         notes=(*_notes(mean, chip, used, arrays, rtl), *_of_other_chip(spice, design)),
         provenance=provenance.made(
             command=command,
@@ -193,15 +193,15 @@ def phases(found: HeadCost) -> list[results.PhaseCost]:
     return [*rows, results.PhaseCost("throughout", 0.0, max(event.end for event in step), left)]
 
 
-def _areas(found: HeadCost, layers: int) -> results.Areas:
+def _areas(found: HeadCost) -> results.Areas:
     """Areas that the paper states, beside the bottom-up ones."""
     p = paper()
     return results.Areas(
-        layers=layers,
+        layers=found.head.layers,
         cells_cited=p.cell_area * found.head.cells,
         cells=found.area.parts["cells"].area,
         crossbar_cited=p.crossbar_area,
-        stack_cited=p.stack_area / layers,
+        stack_cited=p.stack_area / found.head.layers,
         head_cited=found.cited.area,
         head=found.area.area,
         head_factor=found.area.area / found.cited.area,
@@ -246,11 +246,11 @@ def _retention_times() -> dict[str, Value]:
     return {name: Value(tau, "s", "cited", f"gaincell design show {name}") for name, tau in found.items()}  # type: ignore[arg-type]
 
 
-def _sweeps(head: Head, refresh: Refresh | None, layers: int) -> dict[str, results.CostSweep]:
+def _sweeps(head: Head) -> dict[str, results.CostSweep]:
     """Every sweep as columns of numbers."""
     found = {}
     for name, (title, unit, run) in sweep.SWEEPS.items():
-        points = run(head, refresh=refresh, layers=layers)
+        points = run(head)
         costs = [point.cost for point in points]
         found[name] = results.CostSweep(
             title=title,
@@ -291,7 +291,7 @@ def _notes(
             f"the activity was measured with {measured:.0f} valid columns on average; it is taken to hold "
             f"for {found.head.columns:.0f}"
         )
-    if found.refresh is not None and found.refresh.kind == "reread":
+    if found.head.refresh is not None and found.head.refresh.kind == "reread":
         said.append(
             "refresh reread is charged as copy, a lower bound: reading the columns back is not modelled"
         )

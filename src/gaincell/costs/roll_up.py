@@ -59,7 +59,6 @@ class HeadCost:
     """One query head, one token. The area is that of its key/value head.
 
     lines: the energy by block.  cited: of the paper.  bottom_up: parts by block.  area: parts by block.
-    refresh: policy.  layers: of cells, stacked in 3D.
     """
 
     head: Head
@@ -67,8 +66,6 @@ class HeadCost:
     cited: Cost
     bottom_up: Cost
     area: Cost
-    refresh: Refresh | None = None
-    layers: int = 1
 
     @property
     def outside(self) -> tuple[Line, ...]:
@@ -103,21 +100,9 @@ class HeadCost:
         return "the activity differs from that of the paper, which states none"
 
 
-def interval_of(refresh: Refresh | None, head: Head) -> Second | None:
-    """Time between two refreshes of a policy; None: there are none."""
-    if refresh is None or refresh.every_tokens is None:
-        return None if refresh is None else refresh.every_seconds
-    return refresh.every_tokens * head.design.token_period
-
-
-def of_head(head: Head, refresh: Refresh | None = None, layers: int = 1) -> HeadCost:
-    """All of one query head.  refresh: policy; by default none.  layers: of cells, stacked in 3D.
-
-    Raises InputError: a refresh takes longer than the time between two.
-    """
-    interval = interval_of(refresh, head)
-    head = replace(head, refresh_every=interval)
-    stated, area = cited(head), head_area(head, layers)
+def of_head(head: Head) -> HeadCost:
+    """All of one query head. Raises InputError: a refresh takes longer than the time between two."""
+    stated, area, interval = cited(head), head_area(head), head.refresh_every
     blocks = {
         FIRST: arrays.first_product(head),
         SECOND: arrays.second_product(head),
@@ -130,7 +115,7 @@ def of_head(head: Head, refresh: Refresh | None = None, layers: int = 1) -> Head
     lines = tuple(compared(name, block, stated) for name, block in blocks.items())
     stalled = blocks[REFRESH].latency / head.design.layers if REFRESH in blocks else 0.0
     whole = replace(total(blocks, head.latency + stalled), area=area.area)
-    return HeadCost(head, lines, stated, whole, area, refresh, layers)
+    return HeadCost(head, lines, stated, whole, area)
 
 
 def compared(name: str, bottom_up: Cost, stated: Cost) -> Line:
@@ -218,10 +203,11 @@ def of_model(
     if chip.explicit_token_period is None:
         chip = chip.supposed(token_period=Schedule(chip, size.group).token_period(size.layers))
     added = {name: getattr(size, name) for name in ("column_gains", "array_normaliser", "balanced_rows")}
+    added |= {"refresh": refresh, "layers": layers}
     heads = (
         Head(chip, technology, one, size.head_dim, size.group, context, **added) for one in activity.heads
     )
-    return ModelCost(size, tuple(of_head(head, refresh, layers) for head in heads), batch)
+    return ModelCost(size, tuple(map(of_head, heads)), batch)
 
 
 def paced(model: ModelCost, others: Second) -> ModelCost:
@@ -232,17 +218,13 @@ def paced(model: ModelCost, others: Second) -> ModelCost:
     """
     head = model.head.head
     base = others + model.size.layers * head.latency
-    policy = model.head.refresh
+    policy = head.refresh
     if policy is not None and policy.every_seconds is not None:
         base /= 1 - head.columns * head.slot / policy.every_seconds
     elif policy is not None and policy.every_tokens is not None:
         base += head.columns * head.slot / policy.every_tokens
     chip = head.design.supposed(token_period=base)
-    heads = tuple(
-        of_head(replace(one.head, design=chip, refresh_every=None), one.refresh, one.layers)
-        for one in model.heads
-    )
-    return replace(model, heads=heads)
+    return replace(model, heads=tuple(of_head(replace(one.head, design=chip)) for one in model.heads))
 
 
 def mean_head(

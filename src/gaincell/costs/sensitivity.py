@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
-from gaincell.arrays.refresh import Refresh
 from gaincell.chips.fields import number_kinds
 from gaincell.costs.head import Head
 from gaincell.costs.roll_up import of_head
@@ -34,22 +33,20 @@ PARAMETERS = (
 )
 
 
-def sensitivity(
-    head: Head, share: float = SHARE, refresh: Refresh | None = None, layers: int = 1
-) -> list[Change]:
+def sensitivity(head: Head, share: float = SHARE) -> list[Change]:
     """Both directions of every parameter that changes anything, the largest change of energy first.
 
-    refresh, layers: of the head, see `of_head`.  share: by which parameters move.
+    share: by which parameters move.
 
     Raises InputError: the share lies outside (0, 1).
     """
     if not 0 < share < 1:
         raise InputError(f"share = {share!r} is out of range; allowed: between 0 and 1")
-    start, found = of_head(head, refresh, layers).bottom_up, []
+    start, found = of_head(head).bottom_up, []
     for factor, (where, key) in product((1 + share, 1 - share), PARAMETERS):
         try:
             moved, by = _moved(head, where, key, factor)
-            cost = of_head(moved, refresh, layers).bottom_up
+            cost = of_head(moved).bottom_up
         except (DesignError, InputError):
             continue
         changes = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from gaincell.arrays.refresh import Refresh
 from gaincell.costs import retention
 from gaincell.costs.head import Head
-from gaincell.costs.roll_up import REFRESH, HeadCost, interval_of, of_head
+from gaincell.costs.roll_up import REFRESH, HeadCost, of_head
 
 WINDOWS = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 HEAD_DIMS = (16, 32, 64, 96, 128, 192, 256)
@@ -30,9 +30,7 @@ class Point:
     throughput: float
 
 
-def windows(
-    head: Head, sizes: Sequence[int] = WINDOWS, *, refresh: Refresh | None = None, layers: int = 1
-) -> list[Point]:
+def windows(head: Head, sizes: Sequence[int] = WINDOWS) -> list[Point]:
     """A full ring of other sizes, in columns; sizes that sub-tiles do not divide are left out, and those that
     the refresh policy leaves no time for.
     """
@@ -40,19 +38,17 @@ def windows(
     for size in (size for size in sizes if size % head.tile == 0):
         activity = replace(head.activity, valid_columns=float(size))
         moved = replace(head, design=head.design.supposed(window=size), activity=activity, context=None)
-        if _can_refresh(moved, refresh):
-            points.append(_point(size, moved, refresh, layers))
+        if _can_refresh(moved):
+            points.append(_point(size, moved))
     return points
 
 
-def head_dims(head: Head, *, refresh: Refresh | None = None, layers: int = 1) -> list[Point]:
+def head_dims(head: Head) -> list[Point]:
     """Other head dimensions."""
-    return [_point(size, replace(head, head_dim=size), refresh, layers) for size in HEAD_DIMS]
+    return [_point(size, replace(head, head_dim=size)) for size in HEAD_DIMS]
 
 
-def retentions(
-    head: Head, times: Sequence[float] = RETENTIONS, *, refresh: Refresh | None = None, layers: int = 1
-) -> list[Point]:
+def retentions(head: Head, times: Sequence[float] = RETENTIONS) -> list[Point]:
     """Other retention times, s: columns are refreshed before they drift by half a level, where a token has to
     be held longer than that, whatever the policy. Where a refresh would take longer than its interval there
     is no point.
@@ -64,11 +60,11 @@ def retentions(
         if every is not None and moved.columns * moved.slot >= every:
             continue
         policy = Refresh("copy", every_seconds=every) if retention.needs_refresh(moved) else None
-        points.append(_point(time, moved, policy, layers))
+        points.append(_point(time, replace(moved, refresh=policy)))
     return points
 
 
-def batches(head: Head, *, refresh: Refresh | None = None, layers: int = 1) -> list[Point]:
+def batches(head: Head) -> list[Point]:
     """Sequences that take turns on the same circuits, each with cells of its own.
 
     The cells multiply, the periphery does not; the throughput grows until the busiest circuit is never idle,
@@ -82,9 +78,9 @@ def batches(head: Head, *, refresh: Refresh | None = None, layers: int = 1) -> l
         latency = size / throughput
         period = head.design.token_period * latency / head.latency
         moved = replace(head, design=head.design.supposed(token_period=period), streams=size)
-        if not _can_refresh(moved, refresh):
+        if not _can_refresh(moved):
             continue
-        point = _point(size, moved, refresh, layers)
+        point = _point(size, moved)
         waited, latency = latency, latency + point.cost.bottom_up.latency - head.latency
         area = point.cost.area.area + (size - 1) * point.cost.area.parts["cells"].area
         at = replace(point.cost, bottom_up=replace(point.cost.bottom_up, area=area, latency=latency))
@@ -92,7 +88,7 @@ def batches(head: Head, *, refresh: Refresh | None = None, layers: int = 1) -> l
     return points
 
 
-SWEEPS: dict[str, tuple[str, str, Callable[..., list[Point]]]] = {
+SWEEPS: dict[str, tuple[str, str, Callable[[Head], list[Point]]]] = {
     "window": ("columns of a head", "1", windows),
     "head_dim": ("head dimension", "1", head_dims),
     "retention_time": ("retention time", "s", retentions),
@@ -101,14 +97,14 @@ SWEEPS: dict[str, tuple[str, str, Callable[..., list[Point]]]] = {
 """Name -> title, unit, function."""
 
 
-def _can_refresh(head: Head, refresh: Refresh | None) -> bool:
-    """Whether a policy leaves time to rewrite the columns of all sequences."""
-    every = interval_of(refresh, head)
+def _can_refresh(head: Head) -> bool:
+    """Whether the policy leaves time to rewrite the columns of all sequences."""
+    every = head.refresh_every
     return every is None or head.streams * head.columns * head.slot < every
 
 
-def _point(at: float, head: Head, refresh: Refresh | None, layers: int) -> Point:
-    cost = of_head(head, refresh, layers)
+def _point(at: float, head: Head) -> Point:
+    cost = of_head(head)
     refreshed = cost.bottom_up.parts[REFRESH].energy if REFRESH in cost.bottom_up.parts else 0.0
     throughput = _throughput(head, 1) * head.latency / cost.bottom_up.latency  # refreshes hold it up
     return Point(float(at), cost, refreshed / cost.bottom_up.energy, throughput)
