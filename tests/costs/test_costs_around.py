@@ -132,17 +132,6 @@ def test_an_adc_takes_more_energy_and_area() -> None:
     assert pulse.area < adc.area
 
 
-def test_caches_of_other_widths() -> None:
-    """A number of one byte instead of two halves what is read, in a GPU's floor and in the cache's cost."""
-    gpu, size = stated()["h100"], shipped_sizes()["mistral-7b"]
-    two, one = (gpus.floor(gpu, 12, 12, 64, 1024, width) for width in (2.0, 1.0))
-    assert two == gpus.floor(gpu, 12, 12, 64, 1024)
-    assert one.latency == pytest.approx(two.latency / 2)
-    assert motivation.cache_cost(size, gpu, 100, 4.0).bytes == 2 * motivation.cache_cost(size, gpu, 100).bytes
-    with pytest.raises(InputError, match=r"context = 0, .* give 1 token or more"):
-        motivation.cache_cost(size, gpu, 0)
-    with pytest.raises(InputError, match="above 0 bytes"):
-        motivation.cache_cost(size, gpu, 1, 0.0)
-    half = motivation.stated_cache(size, motivation.PAPERS_CACHE / 2)
-    for smaller, whole in zip(half, motivation.stated_cache(size), strict=True):
-        assert smaller.tokens == pytest.approx(whole.tokens / 2)
+def test_a_cache_of_no_tokens_is_refused() -> None:
+    with pytest.raises(InputError, match=r"context = 0; give 1 token or more"):
+        motivation.cache_cost(shipped_sizes()["mistral-7b"], stated()["h100"], 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +128,7 @@ def rolling(
     chosen = documents_of(path)[: limit or None]
     found = rolling_perplexity(loaded.model, loaded.tokenizer, chosen, window, progress("evaluate"))
     protocol = describe_rolling(window, len(chosen)) + noise_remark(loaded.model)
-    numbers = {field.name: getattr(found, field.name) for field in fields(of.RollingPerplexity)}
-    entry = of.RollingResult(**_head(loaded, protocol, chosen, path.name), **numbers)
+    entry = of.RollingResult(**_head(loaded, protocol, chosen, path.name), **vars(found))
     row = {
         "perplexity by words": readable(found.word_perplexity),
         "±": readable(found.word_perplexity_error),

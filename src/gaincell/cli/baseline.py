@@ -109,14 +109,11 @@ def baseline(
 def _machines(found: Sweep) -> list[Timed]:
     """What `gaincell cost --baseline` compares with: the published GPUs, the fastest fair measurements."""
     from gaincell.costs.baselines.grid import fastest
-    from gaincell.costs.data import FOLDER, read_toml
-    from gaincell.costs.gpus import FILE, published
+    from gaincell.costs.gpus import published
     from gaincell.results.system_cost import Timed
 
-    raw = read_toml(FOLDER / FILE)["measured"]
-    batches = {name: int(entry["batch"]["value"]) for name, entry in raw.items()}
-    cited = [Timed(**vars(machine), batch=batches[name]) for name, machine in published().items()]
-    return cited + [Timed(**vars(m.as_measured()), batch=m.batch) for m in fastest(found.measured)]
+    own = (Timed(**vars(m.as_measured()), batch=m.batch) for m in fastest(found.measured))
+    return [*published().values(), *own]
 
 
 def _numbers(text: str, option: str) -> list[int]:

@@ -24,10 +24,12 @@ from gaincell.errors import InputError, RunError
 from gaincell.files import read_json
 from gaincell.results import parse
 from gaincell.results.cost import RELEASED, CostResult
-from gaincell.results.system_cost import BaselineResult, Measured
+from gaincell.results.system_cost import BaselineResult, Measured, Timed
 from gaincell.units import BytePerSecond, Joule, PerSecond, Second, Watt
 
 FILE = "gpus.toml"
+BYTES_PER_NUMBER = 2.0
+"""Of keys and values in a cache: bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,16 @@ class Printed(Sourced):
 
 
 @lru_cache(maxsize=1)
-def published() -> Mapping[str, Measured]:
+def published() -> Mapping[str, Timed]:
     """The authors' measurements, by name."""
     found = {}
     for name, run in all_packaged(_Run, FILE, "measured").items():
         n = run.batch * run.tokens
         power, duration = run.power_per_token * n, run.latency_per_token * n
-        sizes = run.heads, run.heads, run.head_dim, run.tokens
-        energy = power * duration / n
-        found[name] = Measured(run.title, *sizes, duration / n, energy, "cited", RELEASED.source)
+        found[name] = Timed(
+            "cited", run.title, RELEASED.source, run.heads, run.head_dim, run.tokens, run.batch,
+            latency=duration / n, kv_heads=run.heads, energy=power * duration / n,
+        )  # fmt: skip
     return found
 
 
@@ -104,9 +107,7 @@ def ratios(measured: Measured, latency: Second, head_energy: Joule) -> Ratios:
     return Ratios(measured.latency / latency, energy)
 
 
-def floor(
-    gpu: Stated, heads: int, kv_heads: int, head_dim: int, context: int, bytes_per_number: float = 2.0
-) -> Measured:
+def floor(gpu: Stated, heads: int, kv_heads: int, head_dim: int, context: int) -> Measured:
     """Reading keys and values once from memory, at the stated bandwidth and the largest board power.
 
     The time is a lower bound only where they do not fit the GPU's L2. The power is more than such a step
@@ -114,7 +115,7 @@ def floor(
 
     heads: query heads, which share kv_heads key/value heads.  context: tokens in the cache of one sequence.
     """
-    time = 2 * kv_heads * head_dim * context * bytes_per_number / gpu.bandwidth
+    time = 2 * kv_heads * head_dim * context * BYTES_PER_NUMBER / gpu.bandwidth
     title, source = f"{gpu.title}, reading its cache once", gpu.provenance["bandwidth"].note
     return Measured(title, heads, kv_heads, head_dim, context, time, time * gpu.power, "simulated", source)
 
@@ -122,7 +123,7 @@ def floor(
 def compared(heads: int, kv_heads: int, head_dim: int, context: int) -> list[Measured]:
     """The authors' measurements, and every stated GPU reading once a cache of these sizes."""
     own = (floor(gpu, heads, kv_heads, head_dim, context) for gpu in stated().values())
-    return [*published().values(), *own]
+    return [*(run.measured for run in published().values()), *own]
 
 
 def read_measured(path: str | os.PathLike[str]) -> list[Measured]:

@@ -58,27 +58,25 @@ def memories() -> Mapping[str, Memory]:
     return all_packaged(Memory, "memories.toml")
 
 
-def cache_cost(size: ModelSize, gpu: Stated, context: int, bytes_per_number: float = 2.0) -> Cache:
+def cache_cost(size: ModelSize, gpu: Stated, context: int) -> Cache:
     """Of a model at a context of so many tokens. Raises InputError."""
-    if context < 1 or bytes_per_number <= 0:
-        raise InputError(
-            f"context = {context!r}, {bytes_per_number!r} bytes; give 1 token or more, above 0 bytes"
-        )
-    seen, per_token = size.seen(context), size.cache_bytes(bytes_per_number)
+    if context < 1:
+        raise InputError(f"context = {context!r}; give 1 token or more")
+    seen, per_token = size.seen(context), size.cache_bytes()
     cache, moved = per_token * seen, surroundings().movement
     arithmetic = 2 * size.layers * size.heads * size.head_dim * seen * (moved.multiply + moved.add)
     floor, movement = cache / gpu.bandwidth, 8 * cache * moved.hbm
     return Cache(size.title, context, seen, per_token, cache, floor, movement, arithmetic)
 
 
-def stated_cache(size: ModelSize, stated: float = PAPERS_CACHE) -> tuple[StatedCache, ...]:
-    """How many tokens make the stated number, read as bits and as bytes, with and without grouped queries."""
+def stated_cache(size: ModelSize) -> tuple[StatedCache, ...]:
+    """How many tokens make `PAPERS_CACHE`, read as bits and as bytes, with and without grouped queries."""
     return tuple(
         StatedCache(
             unit,
             width,
             grouped,
-            stated / divisor / (size.cache_bytes(width) * (1 if grouped else size.group)),
+            PAPERS_CACHE / divisor / (size.cache_bytes(width) * (1 if grouped else size.group)),
         )
         for (unit, divisor), grouped, width in product((("bits", 8), ("bytes", 1)), (True, False), (2.0, 4.0))
     )

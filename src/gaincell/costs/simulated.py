@@ -97,7 +97,7 @@ def writes(found: HeadCost, simulated: WriteResult) -> SpiceWrites:
 
 
 def digital(found: HeadCost, simulated: RtlResult) -> SynthesisedDigital:
-    """One query head's share. Raises InputError: the head is another one, or its energy was not simulated."""
+    """One query head's share, of a result with an energy. Raises InputError: the head is another one."""
     head, sizes, energy = found.head, simulated.sizes, simulated.energy
     code_bits = max(head.query_bits, head.storage_bits + head.design.drivers.signed)
     wanted = (head.head_dim, head.design.window, head.group, head.design.tiles, code_bits, head.output_bits)
@@ -108,8 +108,7 @@ def digital(found: HeadCost, simulated: RtlResult) -> SynthesisedDigital:
             f"the model's heads {wanted}; synthesise such a head (gaincell rtl DESIGN --head-dim, --group), "
             "or leave --rtl out"
         )
-    if energy is None:
-        raise InputError("the digital part has no energy; make it by gaincell rtl --verify, with yosys")
+    assert energy is not None  # see read_simulated
     routing = found.bottom_up.parts[DIGITAL].parts["routing"]
     beside = _beside(found, DIGITAL, energy.synthesised / sizes.group + routing.energy)
     return SynthesisedDigital(

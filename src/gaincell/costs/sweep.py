@@ -21,7 +21,7 @@ class Point:
     """One value of what changes, and what a token then costs.
 
     at: in the unit of the sweep.  cost: of one query head.  refresh: share of the energy that refreshes take.
-    throughput: tokens per second of a layer.
+    throughput: tokens per second of a layer, whose circuits the sequences share by turns.
     """
 
     at: float
@@ -72,9 +72,9 @@ def batches(head: Head) -> list[Point]:
     two tokens of a sequence grows as much, and with it decay and, shared by the tokens of all, leakage.
     Batches whose columns cannot all be refreshed in time are left out.
     """
-    points = []
+    points, schedule = [], head.found_schedule(head.group)
     for size in BATCHES:
-        throughput = _throughput(head, size)
+        throughput = schedule.throughput(size)
         latency = size / throughput
         period = head.design.token_period * latency / head.latency
         moved = replace(head, design=head.design.supposed(token_period=period), streams=size)
@@ -106,10 +106,6 @@ def _can_refresh(head: Head) -> bool:
 def _point(at: float, head: Head) -> Point:
     cost = of_head(head)
     refreshed = cost.bottom_up.parts[REFRESH].energy if REFRESH in cost.bottom_up.parts else 0.0
-    throughput = _throughput(head, 1) * head.latency / cost.bottom_up.latency  # refreshes hold it up
+    of_one = head.found_schedule(head.group).throughput(1)
+    throughput = of_one * head.latency / cost.bottom_up.latency  # refreshes hold it up
     return Point(float(at), cost, refreshed / cost.bottom_up.energy, throughput)
-
-
-def _throughput(head: Head, streams: int) -> float:
-    """Tokens per second of one layer whose circuits so many sequences share by turns."""
-    return head.found_schedule(head.group).throughput(streams)

@@ -60,11 +60,10 @@ PER_KEY_HEAD = ("k codes", "v codes", "k clipped", "v clipped")
 @dataclass(frozen=True)
 class Fidelity:
     """tables: name -> [layers][heads], or [layers][key/value heads] for those of k and v.
-    tokens: of the text.  queries: looked at for the circuits.
+    queries: looked at for the circuits.
     """
 
     tables: Mapping[str, Heads]
-    tokens: int
     queries: int
 
 
@@ -112,7 +111,7 @@ def fidelity(
             rows[name].append(tuple(heads.tolist()))
         progress(n + 1, len(layers), {})
     queries = len(range(ids.shape[1] - 1, -1, -stride)) * ids.shape[0]
-    return Fidelity({name: tuple(table) for name, table in rows.items()}, ids.numel(), queries)
+    return Fidelity({name: tuple(table) for name, table in rows.items()}, queries)
 
 
 def _software(

@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,22 +35,6 @@ from gaincell.standard_error import exp_or_infinity, ratio_error
 from gaincell.text import END_OF_TEXT, LARGEST_SPLIT_FILE, read_lines
 
 TITLE = re.compile(r"^ = [^=].* = $")
-
-
-class DocumentNumbers(NamedTuple):
-    """Of one document. nll: nats.  tokens: predicted.  words, bytes: of the published text."""
-
-    nll: float
-    tokens: int
-    words: int
-    bytes: int
-
-
-class RollingEvaluation(RollingPerplexity, kw_only=True):
-    """With what result files leave out. window: T.  per_document: numbers of each, in their order."""
-
-    window: int
-    per_document: tuple[DocumentNumbers, ...]
 
 
 def describe_rolling(window: int, documents: int) -> str:
@@ -122,7 +106,7 @@ def rolling_perplexity(
     documents: Sequence[str],
     window: int = 1024,
     progress: Progress = silent,
-) -> RollingEvaluation:
+) -> RollingPerplexity:
     """Rolling perplexity of a causal language model (see the head of this file).
 
     model: of transformers, attached or not.  tokenizer: with an end-of-text token.
@@ -142,7 +126,7 @@ def rolling_perplexity(
         check_ids(model, torch.tensor([prefix, *ids]))
         pieces += [(number, piece, counted) for piece, counted in windows(ids, prefix, window)]
     pieces.sort(key=lambda piece: len(piece[1]))  # so that those of one length can share a forward pass
-    nll, predicted = [0.0] * len(documents), [0] * len(documents)
+    nll = [0.0] * len(documents)
     total, done, start = sum(counted for *_, counted in pieces), 0, 0
     device = next(model.parameters()).device
     model.eval()
@@ -154,7 +138,6 @@ def rolling_perplexity(
         logits = model(input_ids=batch[:, :-1], use_cache=False).logits
         for (number, _, counted), loss in zip(some, next_token_nll(_with_last(logits), batch), strict=True):
             nll[number] += float(loss[-counted:].sum())
-            predicted[number] += counted
             done += counted
         start += len(some)
         progress(done, total, {})
@@ -163,7 +146,7 @@ def rolling_perplexity(
     sizes = [len(document.encode()) for document in documents]
     whole, found = sum(nll), exp_or_infinity(sum(nll) / sum(words))
     error = ratio_error(nll, words)
-    return RollingEvaluation(
+    return RollingPerplexity(
         word_perplexity=found,
         token_perplexity=exp_or_infinity(whole / total),
         byte_perplexity=exp_or_infinity(whole / sum(sizes)),
@@ -174,8 +157,6 @@ def rolling_perplexity(
         predictions=total,
         documents=len(documents),
         word_perplexity_error=None if error is None else found * error,
-        window=window,
-        per_document=tuple(map(DocumentNumbers, nll, predicted, words, sizes)),
     )
 
 

@@ -257,10 +257,9 @@ def check_value(name: str, value: Any, design: Design, where: str) -> None:
     """Raise InputError or DesignError for a value that the parameter cannot have, whatever the others are."""
     kind = known()[name]
     if isinstance(kind, tuple):
-        if not any(type(value) is type(choice) and value == choice for choice in kind):
-            hint = (
-                did_you_mean(value, [c for c in kind if isinstance(c, str)]) if isinstance(value, str) else ""
-            )
+        if not any(same(value, choice) for choice in kind):
+            words = [choice for choice in kind if isinstance(choice, str)]
+            hint = did_you_mean(value, words) if isinstance(value, str) else ""
             raise InputError(f"{where} = {value!r} is not allowed{hint}; allowed: {one_of(map(shown, kind))}")
         return
     if kind is None:
@@ -299,15 +298,14 @@ def applied(design: Design, values: Values) -> Design:
         elif name not in ADAPTATION:
             changes[name] = value
     cell = tables.pop("cell", {})
-    for table, numbers in tables.items():
-        changes[table] = dataclasses.replace(getattr(design, table), **numbers)
-    chip = design.replace(**changes) if changes else design
+
+    def stated_on(chip: Design) -> Design:
+        made = {name: dataclasses.replace(getattr(chip, name), **new) for name, new in tables.items()}
+        return chip.replace(**changes | made) if changes or made else chip
+
+    chip = stated_on(design)
     if "kind" in cell:
-        chip = with_cell(chip, cell.pop("kind"))
-        stated = {
-            table: dataclasses.replace(getattr(chip, table), **numbers) for table, numbers in tables.items()
-        }
-        chip = chip.replace(**changes | stated) if changes else chip
+        chip = stated_on(with_cell(chip, cell.pop("kind")))
     if cell:
         quantities = dict(chip.provenance)
         for key, value in cell.items():

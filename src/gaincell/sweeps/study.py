@@ -155,14 +155,13 @@ def _mend(path: Path, optuna: Any) -> None:
         lock.release()
 
 
-def open_study(sweep: Sweep, storage: Any, sampler: Any = None) -> Any:
+def open_study(sweep: Sweep, storage: Any) -> Any:
     """The study of a sweep in a storage, made if it is not there."""
     optuna = import_optuna()
     return optuna.create_study(
         storage=storage,
         study_name=sweep.study,
         directions=[OBJECTIVES[name][0].replace("s", "z") for name in sweep.objectives],  # "minimize"
-        sampler=sampler,
         load_if_exists=True,
     )
 
@@ -227,11 +226,8 @@ class Survey:
         return len(self.complete) + len(self.failed)
 
 
-def survey(study: Any, points: int, *, elsewhere_lives: bool = True) -> Survey:
-    """Where every point of a study stands.
-
-    elsewhere_lives: whether trials that run on other hosts are in progress.
-    """
+def survey(study: Any, points: int) -> Survey:
+    """Where every point of a study stands; trials that run on other hosts are taken to be in progress."""
     by_point: dict[int, list[Any]] = {number: [] for number in range(points)}
     for trial in study.get_trials(deepcopy=False):
         number = trial.user_attrs.get(POINT)
@@ -239,11 +235,11 @@ def survey(study: Any, points: int, *, elsewhere_lives: bool = True) -> Survey:
             by_point[number].append(trial)
     found = Survey()
     for number, trials in by_point.items():
-        _place(found, number, trials, elsewhere_lives)
+        _place(found, number, trials)
     return found
 
 
-def _place(found: Survey, number: int, trials: list[Any], elsewhere_lives: bool) -> None:
+def _place(found: Survey, number: int, trials: list[Any]) -> None:
     complete, running, waiting, ended = (
         [trial for trial in trials if trial.state.name == state]
         for state in ("COMPLETE", "RUNNING", "WAITING", "FAIL")
@@ -253,13 +249,12 @@ def _place(found: Survey, number: int, trials: list[Any], elsewhere_lives: bool)
         return
     places = [whereabouts(trial) for trial in running]
     failures = [trial for trial in ended if REASON in trial.user_attrs]
-    living = ("here", "elsewhere") if elsewhere_lives else ("here",)
-    found.deaths[number] = len(ended) - len(failures) + sum(place not in living for place in places)
+    found.deaths[number] = len(ended) - len(failures) + places.count("nowhere")
     for trial, where in zip(running, places, strict=True):
         if where == "here":
             found.here[number] = trial
             return
-        if where == "elsewhere" and elsewhere_lives:
+        if where == "elsewhere":
             found.elsewhere[number] = trial
             return
     if waiting:
