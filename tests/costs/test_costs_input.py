@@ -35,8 +35,8 @@ def test_shipped_technologies_load_and_state_what_is_assumed() -> None:
     assert list_technologies() == ["14nm", "28nm"]
     projected = load_technology("14nm")
     assert projected.adder_bit < TECHNOLOGY.adder_bit
-    assert TECHNOLOGY.is_assumed("capacitor_density")
-    assert not TECHNOLOGY.is_assumed("supply")
+    assert TECHNOLOGY.provenance["capacitor_density"].note.startswith("assumed")
+    assert not TECHNOLOGY.provenance["supply"].note.startswith("assumed")
     assert of_head(assumed_head(DESIGN, projected)).bottom_up.energy < of_head(HEAD).bottom_up.energy
 
 

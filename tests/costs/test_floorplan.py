@@ -175,13 +175,6 @@ def test_windows_that_cannot_be_tiled(window: int, tile: int, message: str) -> N
     assert blocks_of(head(window=1024)).tiles == 16
 
 
-def test_areas_that_cannot_be() -> None:
-    good = vars(blocks_of(head()))
-    for name, value in (("cell", 0.0), ("adders", -1e-9), ("readout", float("inf")), ("tiles", 0)):
-        with pytest.raises(InputError, match=f"{name} = "):
-            Blocks(**(good | {name: value}))
-
-
 DENSE = ["leroux2025-oxide", "--cell-area", "0.12e-12", "--stack", "4"]
 
 

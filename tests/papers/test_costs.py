@@ -86,7 +86,7 @@ def test_latency(cost: HeadCost) -> None:
     phases = {phase.name: phase.duration for phase in Schedule(design).phases}
     computed = phases["key read"] + phases["value read"] + phases["count"] + phases["add"]
     assert computed == pytest.approx(15e-9 + 15e-9 + 15 / 1e9 + math.log2(16) / 1e9)
-    assert cost.head.schedule.latency == pytest.approx(cost.cited.latency)
+    assert Schedule(cost.head.design, cost.head.group).latency == pytest.approx(cost.cited.latency)
     technology = cost.head.technology
     assert cost.bottom_up.latency == pytest.approx(
         computed + technology.discharge_time + technology.write_time + 2 / design.counter_clock

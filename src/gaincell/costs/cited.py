@@ -74,7 +74,7 @@ def cited(head: Head) -> Cost:
         DIGITAL: p.digital * lines,
     }
     parts = total({name: Cost(energy=energy) for name, energy in energies.items()})
-    others = head.schedule.latency - Schedule(head.design).latency  # of the group
+    others = Schedule(head.design, head.group).latency - Schedule(head.design).latency  # of the group
     return replace(parts, latency=head.design.layer_latency + others, area=p.head_area * cells_ratio(head))
 
 

@@ -28,10 +28,6 @@ class Sourced:
 
     provenance: Mapping[str, Quantity]
 
-    def is_assumed(self, key: str) -> bool:
-        """Whether nobody published a number."""
-        return self.provenance[key].note.startswith("assumed")
-
 
 def read_toml(path: Path) -> dict[str, Any]:
     """A file as it is. Raises DesignError."""

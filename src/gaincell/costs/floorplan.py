@@ -40,7 +40,6 @@ from gaincell.chips.design_file import chip_of
 from gaincell.costs.area import STACKS, head_area
 from gaincell.costs.cited import cells_ratio, paper
 from gaincell.costs.head import Head
-from gaincell.errors import InputError
 from gaincell.results import provenance
 from gaincell.results.cost import FloorplanResult, Plan, Plans, Rectangle, Sizes, Stack, Wire
 from gaincell.units import Metre, SquareMetre
@@ -56,7 +55,7 @@ SHARED = ("adder tree", "input scaling", "output scaling", "digital control")
 
 @dataclass(frozen=True)
 class Blocks:
-    """Areas of what a floorplan is made of, m^2. Raises InputError for one not above 0, or a size below 1.
+    """Areas of what a floorplan is made of, m^2.
 
     Of one sub-tile: cell (one), query_drivers (all rows), word_drivers (all value word lines), decoder
     (select lines of one array; there are two), dacs, charge_to_pulse (all columns), readout and counters
@@ -80,14 +79,6 @@ class Blocks:
     tile: int
     rows: int
     tiles: int
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            whole = name in ("tile", "rows", "tiles")
-            none = name == "adders" and self.tiles == 1 and value == 0
-            if not none and not (math.isfinite(value) and value > 0 and (not whole or value >= 1)):
-                allowed = "1 or more" if whole else "a finite area above 0, m^2"
-                raise InputError(f"floorplan: {name} = {value!r} is out of range; allowed: {allowed}")
 
     @property
     def pitch(self) -> Metre:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from gaincell.arrays.refresh import Refresh
@@ -45,14 +45,12 @@ class Head:
     array_normaliser: bool = False
     balanced_rows: int = 0
     layers: int = 1
-    schedule: Schedule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("head_dim", "group", "context", "streams", "layers"):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise InputError(f"{name} = {number!r} is out of range; allowed: 1 or more")
-        object.__setattr__(self, "schedule", Schedule(self.design, self.group))
 
     @property
     def tile(self) -> int:

@@ -159,7 +159,6 @@ def _technology(found: Technology) -> results.Process:
 
 
 def _head(found: HeadCost) -> results.CostedHead:
-    """One query head, one token."""
     stated, own, h = found.cited, found.bottom_up, found.head
     return results.CostedHead(
         group=h.group,
@@ -194,7 +193,6 @@ def phases(found: HeadCost) -> list[results.PhaseCost]:
 
 
 def _areas(found: HeadCost) -> results.Areas:
-    """Areas that the paper states, beside the bottom-up ones."""
     p = paper()
     return results.Areas(
         layers=found.head.layers,
@@ -210,7 +208,6 @@ def _areas(found: HeadCost) -> results.Areas:
 
 
 def _attention(found: ModelCost) -> results.CostOfAttention:
-    """All attention of a model, one token."""
     latency, area = found.latency, found.area
     heads = ((one.head.activity, one.bottom_up.energy) for one in found.heads)
     return results.CostOfAttention(

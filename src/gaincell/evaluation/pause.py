@@ -29,13 +29,10 @@ from gaincell.units import Second
 
 
 class AfterPause(NamedTuple):
-    """row: numbers; its times, refreshes and writes are of one block.  protocol: in words.  nll: nats, of all
-    predictions.
-    """
+    """row: numbers; its times, refreshes and writes are of one block.  protocol: in words."""
 
     row: PauseRow
     protocol: str
-    nll: float
 
 
 @torch.no_grad()
@@ -79,8 +76,7 @@ def perplexity_after_pause(
         check_finite(nll[n])
         progress(n + 1, len(blocks), {})
     per_block = nll.sum(1)
-    whole = float(per_block.sum())
-    found = exp_or_infinity(whole / nll.numel())
+    found = exp_or_infinity(float(per_block.sum()) / nll.numel())
     error = float(per_block.std() / (half - 1) / math.sqrt(len(blocks))) if len(blocks) > 1 else None
     clock = cache.clock
     row = PauseRow(
@@ -97,4 +93,4 @@ def perplexity_after_pause(
         f"pause-{length}: {len(blocks)} blocks of {length} tokens, a pause after the first half of each, "
         "every token after the first of the second half predicted"
     )
-    return AfterPause(row, protocol + noise_remark(model), whole)
+    return AfterPause(row, protocol + noise_remark(model))

@@ -152,9 +152,9 @@ def _nvml(device: torch.device, nvml: Any) -> tuple[Meter | None, str]:
 class PowerSampler:
     """Samples a meter's power in a thread while the context lasts."""
 
-    def __init__(self, meter: Meter, interval: Second = SAMPLING) -> None:
+    def __init__(self, meter: Meter) -> None:
         self.samples: list[tuple[Second, Watt]] = []
-        self._meter, self._interval, self._done = meter, interval, threading.Event()
+        self._meter, self._done = meter, threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> PowerSampler:
@@ -180,5 +180,5 @@ class PowerSampler:
             if watts is None:
                 return
             self.samples.append((time.perf_counter(), watts))
-            if self._done.wait(self._interval):
+            if self._done.wait(SAMPLING):
                 return
