@@ -14,7 +14,6 @@ task's own; the harness's own command has them.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
@@ -32,6 +31,7 @@ from gaincell.files import is_number
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results.provenance import hash_of
 from gaincell.standard_error import PER_UNIT, ratio_error
+from gaincell.text import sha256
 
 try:
     from lm_eval import simple_evaluate
@@ -218,7 +218,7 @@ def _split(config: Mapping[str, Any]) -> str:
         return split
     stem = (config.get("dataset_kwargs") or {})["task"]
     file = next(path for path in sorted(Path(data).expanduser().iterdir()) if path.name.split(".")[0] == stem)
-    return f"{file.name}, sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
+    return f"{file.name}, sha256 {sha256(file)[:12]}"
 
 
 def _plain(item: Any) -> Any:

@@ -36,7 +36,7 @@ from gaincell.integrations.hf.size import hardware_files, saved_design
 from gaincell.mapping.ready import find_shipped
 from gaincell.schema import Count, Name, OneOf, Rate, Several, Whole
 from gaincell.sweeps.space import ADAPTATION, KIND, Parameter, Values, applied, same, shown, value_in
-from gaincell.text import Source, open_text
+from gaincell.text import Source, open_text, sha256
 
 OBJECTIVES: Mapping[str, tuple[str, str]] = {
     "perplexity": ("minimise", "1"),
@@ -270,8 +270,7 @@ def _of_model(model: str) -> str:
 
 
 def _of_file(path: Path) -> str:
-    with path.expanduser().open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return sha256(path.expanduser())[:12]
 
 
 def _of_technology(name: str) -> str:
