@@ -271,9 +271,7 @@ def baseline() -> str:
     measured = read(RESULTS / "costs" / "baseline-cpu.json", BaselineResult)
     found = [m for m in measured.measurements if (m.context, m.batch) == (1024, 64)]
     whose = "processor time" if was_shared(measured) else "time"
-    rows = [
-        ["12 heads, D = 64, 1024 keys, batch 64", "protocol", f"{whose} per token (m)"],
-    ]
+    rows = [["12 heads, D = 64, 1024 keys, batch 64", "protocol", f"{whose} per token (m)"]]
     for entry in found:
         name = f"{entry.implementation.replace('published', 'as published')}, {entry.dtype}"
         rows.append([name, entry.protocol, f"{1e6 * per_token(entry):.0f} µs"])

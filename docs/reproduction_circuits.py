@@ -136,7 +136,7 @@ def accuracy() -> str:
             "by the linear cell",
             "own curve, calibrated",
             "codes off",
-        ],
+        ]
     ]
     missed, beyond = [], []
     for name, title in (
@@ -183,20 +183,12 @@ def accuracy() -> str:
 def energy() -> str:
     """Fig. 5e: energy of a token and head."""
     assumed, real = (costs(name).head for name in ("gpt2", "smollm2-135m"))
-    rows = [
-        ["energy", "paper (c)", "ours, assumed activity (s)", "ours / paper", "ours, SmolLM2 (s)"],
-    ]
+    rows = [["energy", "paper (c)", "ours, assumed activity (s)", "ours / paper", "ours, SmolLM2 (s)"]]
     by_name = {line.name: line for line in real.lines}
     for line in assumed.lines:
         ratio = "–" if line.factor is None else f"{line.factor:.2g}"
         rows.append(
-            [
-                line.name,
-                joule(line.cited),
-                joule(line.bottom_up),
-                ratio,
-                joule(by_name[line.name].bottom_up),
-            ]
+            [line.name, joule(line.cited), joule(line.bottom_up), ratio, joule(by_name[line.name].bottom_up)]
         )
     totals = [assumed.cited.energy, assumed.bottom_up.energy, real.bottom_up.energy]
     share = totals[1] / totals[0]

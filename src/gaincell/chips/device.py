@@ -18,13 +18,7 @@ from typing import Any
 from scipy import stats
 
 from gaincell.chips.design import Design
-from gaincell.chips.device_file import (
-    MISMATCH_NUMBERS,
-    RETENTION_NUMBERS,
-    SCALE_NUMBERS,
-    Device,
-    load_device,
-)
+from gaincell.chips.device_file import MISMATCH_NUMBERS, RETENTION_NUMBERS, SCALE_NUMBERS, Device, load_device
 from gaincell.chips.fields import CELL_NUMBERS
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.devices.columns import Columns
