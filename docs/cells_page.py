@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gaincell.errors import InputError
 from gaincell.reports.style import BLUE, GREEN, GREY, MARKERS, ORANGE, RED, legend_below, styled
-from gaincell.reports.tables import readable
+from gaincell.reports.tables import Rows, readable
 from gaincell.results.run import AdaptedResult, CellAdaptationResult, CellDesignResult, CellResult
 
 COLOURS = (BLUE, ORANGE, GREEN, RED)
@@ -127,12 +127,12 @@ def page(literature: Literature, designs: Designs, adapted: Adapted) -> str:
     listed = literature["references"]
     parts = [
         HEAD,
-        _table(_comparison(cells, designs)),
+        _comparison(cells, designs),
         _explanation(designs[cells[0]["design"]]),
         REPORTED,
-        _table(_reported(cells, designs, used)),
+        _reported(cells, designs, used),
         PATHS,
-        _table(_paths(cells)),
+        _paths(cells),
         REFERENCES,
         "\n".join(f"{n}. {listed[key]['text']} ({listed[key]['seen']})" for key, n in used.items()),
         *(_adaptation(adapted) if adapted else ()),
@@ -140,10 +140,10 @@ def page(literature: Literature, designs: Designs, adapted: Adapted) -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _comparison(cells: Sequence[Literature], designs: Designs) -> list[list[str]]:
+def _comparison(cells: Sequence[Literature], designs: Designs) -> str:
     heads = ["cell", "design", "retention (reported range), cited", "tokens until 1/e", "density, cited"]
     heads += ["deviation from a line", "F(0)", "linear", "unadapted", "adapted", "refresh every"]
-    lines = [heads, ["---", "---", *["---:"] * (len(heads) - 2)]]
+    lines = []
     for cell in cells:
         found = designs[cell["design"]]
         reported = [float(entry["value"]) for entry in cell["retention"]]
@@ -162,7 +162,7 @@ def _comparison(cells: Sequence[Literature], designs: Designs) -> list[list[str]
                 f"{refresh}, {_count(found.refresh_tokens)} tokens",
             ]
         )
-    return lines
+    return Rows("", heads, lines, text=(0, 1)).markdown()
 
 
 def _explanation(found: CellDesignResult) -> str:
@@ -181,8 +181,9 @@ def _explanation(found: CellDesignResult) -> str:
     )
 
 
-def _reported(cells: Sequence[Literature], designs: Designs, used: Mapping[str, int]) -> list[list[str]]:
-    lines = [["cell", "what", "value", "how, there", "condition", "reference"], ["---"] * 6]
+def _reported(cells: Sequence[Literature], designs: Designs, used: Mapping[str, int]) -> str:
+    heads = ("cell", "what", "value", "how, there", "condition", "reference")
+    lines = []
     listed: list[Literature] = []
     for cell in cells:
         tau = designs[cell["design"]].retention_time.value
@@ -194,14 +195,12 @@ def _reported(cells: Sequence[Literature], designs: Designs, used: Mapping[str, 
                 shown = f"**{_entry(entry)}**" if taken else _entry(entry)
                 about = [entry["how"], entry["condition"], f"[{used[entry['reference']]}]"]
                 lines.append([cell["title"], what, shown, *about])
-    return lines
+    return Rows("", heads, lines, text=range(6)).markdown()
 
 
-def _paths(cells: Sequence[Literature]) -> list[list[str]]:
-    lines = [["design", "write", "read", "current"], ["---"] * 4]
-    return lines + [
-        [f"`{cell['design']}`", *(cell[key] for key in lines[0][1:3]), cell["curve"]] for cell in cells
-    ]
+def _paths(cells: Sequence[Literature]) -> str:
+    lines = [[f"`{cell['design']}`", cell["write"], cell["read"], cell["curve"]] for cell in cells]
+    return Rows("", ("design", "write", "read", "current"), lines, text=range(4)).markdown()
 
 
 def _references(literature: Literature, cells: Sequence[Literature]) -> dict[str, int]:
@@ -223,9 +222,7 @@ def _adaptation(adapted: Adapted) -> list[str]:
     ]
     for chip, results in adapted.items():
         parts.append(f"{chip[0].upper()}{chip[1:]}. {results[0].chip.description}")
-        lines = [["cell", "linear", "unadapted", "published", "iterations", "residual"]]
-        lines[0] += ["closed form", "residual"]
-        lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
+        lines = []
         for result in results:
             published, closed = (result.adaptation[method] for method in ("published", "closed-form"))
             reached = "" if published.converged else ", not converged"
@@ -239,7 +236,9 @@ def _adaptation(adapted: Adapted) -> list[str]:
                     f"{closed.residual.value:.1e}",
                 ]
             )
-        parts.append(_table(lines))
+        heads = ["cell", "linear", "unadapted", "published", "iterations", "residual"]
+        heads += ["closed form", "residual"]
+        parts.append(Rows("", heads, lines).markdown())
     return parts
 
 
@@ -251,20 +250,12 @@ def adaptation(adapted: Adapted) -> Figure:
     titles = list(dict.fromkeys(r.cell.title for results in adapted.values() for r in results))
     titles = [title for title in titles if title != LINEAR]
     rows = math.ceil((len(titles) + 1) / COLUMNS)
-    figure = Figure(figsize=(9.6, 2.6 * rows))
-    panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    figure, panels = _panels(titles, rows, 2.6 * rows)
     for axes, title in zip(panels, titles, strict=False):
         for (chip, results), colour, marker in zip(adapted.items(), COLOURS, MARKERS, strict=False):
             found = {result.cell.title: result for result in results}
             if title in found:
                 _panel(axes, found[title], found.get(LINEAR), chip, colour, marker)
-        axes.set_title(title)
-        axes.set_xlabel("iteration")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-    for axes in panels[::COLUMNS]:
-        axes.set_ylabel("perplexity, calibration text")
-    for axes in panels[len(titles) :]:
-        axes.set_axis_off()
     handles, labels = panels[0].get_legend_handles_labels()
     wrapped = [textwrap.fill(label, LEGEND_WIDTH) for label in labels]
     panels[len(titles)].legend(handles, wrapped, loc="center").set_in_layout(False)
@@ -285,9 +276,8 @@ def starts(adapted: Mapping[str, Mapping[str, AdaptedResult]]) -> Figure:
         "trained": (ORANGE, "s-", "this cell, trained start"),
     }
     rows = math.ceil(len(adapted) / COLUMNS)
-    figure = Figure(figsize=(9.6, 2.7 * rows + 0.3))
-    panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
-    for axes, (title, results) in zip(panels, adapted.items(), strict=False):
+    figure, panels = _panels([*adapted], rows, 2.7 * rows + 0.3)
+    for axes, results in zip(panels, adapted.values(), strict=False):
         for start, (colour, marks, label) in kinds.items():
             if start in results:
                 history = results[start].adaptation["published"].history
@@ -298,16 +288,24 @@ def starts(adapted: Mapping[str, Mapping[str, AdaptedResult]]) -> Figure:
         level = results["neutral"].adaptation["published"].target_perplexity
         assert level is not None
         axes.axhline(level, color="black", ls=":", lw=1.2, label="linear cell as trained")
-        axes.set_title(title)
         axes.set_yscale("log")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        axes.set_xlabel("iteration")
-    for axes in panels[: len(adapted) : COLUMNS]:
-        axes.set_ylabel("perplexity, calibration text")
-    for axes in panels[len(adapted) :]:
-        axes.set_axis_off()
     legend_below(figure, len(kinds) + 1)
     return figure
+
+
+def _panels(titles: Sequence[str], rows: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Panels of perplexity against iterations, one a title; the others of the last row are hidden."""
+    figure = Figure(figsize=(9.6, height))
+    panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for axes, title in zip(panels, titles, strict=False):
+        axes.set_title(title)
+        axes.set_xlabel("iteration")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    for axes in panels[: len(titles) : COLUMNS]:
+        axes.set_ylabel("perplexity, calibration text")
+    for axes in panels[len(titles) :]:
+        axes.set_axis_off()
+    return figure, panels
 
 
 def _panel(
@@ -366,7 +364,3 @@ def _count(tokens: float) -> str:
     exponent = math.floor(math.log10(tokens))
     raised = str(exponent).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"{tokens / 10**exponent:.1f}·10{raised}"
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

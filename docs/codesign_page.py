@@ -8,9 +8,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gaincell.files import write_atomic
 from gaincell.reports.codesign import SATURATIONS, paired_interval
-from gaincell.reports.style import BLUE, GREY, ORANGE, styled
+from gaincell.reports.style import BLUE, GREY, ORANGE, save, styled
 from gaincell.reports.sweep import quantity, repriced
 from gaincell.reports.tables import Rows, readable
 from gaincell.results import read
@@ -70,8 +69,7 @@ def sections(docs: Path) -> list[str]:
         return []
     found = read(path, CodesignComparison)
     training = found.points[0].training
-    with styled():
-        write_atomic(docs / "figures" / FIGURE, levels_figure(found).savefig)
+    save(levels_figure(found), docs / "figures" / FIGURE)
     parts = [
         f"## {TITLE}",
         BEFORE.format(steps=training.steps, tokens=f"{training.tokens / training.steps:.0f}"),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 from gaincell.results.evaluation import ContextCurve, DepthResult
 from gaincell.standard_error import paired_ratio
 
@@ -17,14 +14,16 @@ def context_sentences(result: DepthResult) -> str:
     layers = max(curve.layers for curve in result.curves)
     deepest = [curve for curve in result.curves if curve.layers == layers]
     deepest.sort(key=lambda curve: curve.window)
-    short, long = (_context_of(curve) for curve in (deepest[0], deepest[-1]))
+    short, long = deepest[0], deepest[-1]
+    of_short, of_long = (curve.context[-1] for curve in (short, long))
     said = (
-        f"{layers:.0f} layers: on {short.window} columns {short.enough:,} tokens of context are not told "
-        f"apart from all {short.all:,} (by {APART:g} standard errors), on {long.window:,} columns "
-        f"{long.enough:,} are not. "
+        f"{layers:.0f} layers: on {short.window} columns {_enough(short):,} tokens of context are not told "
+        f"apart from all {of_short.context:,} (by {APART:g} standard errors), on {long.window:,} columns "
+        f"{_enough(long):,} are not. "
     )
-    if short.losses and long.losses:
-        ratio, error = paired_ratio(short.losses, long.losses, [1.0] * len(long.losses))
+    if of_short.per_block and of_long.per_block:
+        weights = [1.0] * len(of_long.per_block)
+        ratio, error = paired_ratio(of_short.per_block, of_long.per_block, weights)
         assert error is not None
         apart = "" if abs(ratio - 1) > APART * error else ": not told apart"
         return (
@@ -32,24 +31,12 @@ def context_sentences(result: DepthResult) -> str:
             f"perplexity{apart}."
         )
     return (
-        f"{said}With all of it the short ring has a perplexity of {short.perplexity:.1f}, the long one of "
-        f"{long.perplexity:.1f}; losses of single blocks were not stored, so this difference has no "
+        f"{said}With all of it the short ring has a perplexity of {of_short.perplexity:.1f}, the long one of "
+        f"{of_long.perplexity:.1f}; losses of single blocks were not stored, so this difference has no "
         "interval, and neither ring is shown to be better."
     )
 
 
-class _Context(NamedTuple):
-    """enough: the shortest context whose excess is within two standard errors.  losses: with all of it."""
-
-    window: int
-    all: int
-    enough: int
-    perplexity: float
-    losses: Sequence[float]
-
-
-def _context_of(curve: ContextCurve) -> _Context:
-    points = curve.context
-    enough = next(p for p in points if p.excess <= APART * (p.excess_error or 0.0))
-    last = points[-1]
-    return _Context(curve.window, last.context, enough.context, last.perplexity, last.per_block)
+def _enough(curve: ContextCurve) -> int:
+    """The shortest context whose excess is within two standard errors."""
+    return next(p.context for p in curve.context if p.excess <= APART * (p.excess_error or 0.0))

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gaincell.reports.style import BLACK, GREY, MARKERS, PALETTE, legend_below, styled
+from gaincell.reports.tables import Rows
 from gaincell.results.codec import Kind
 
 WIDTH = 84
@@ -63,19 +64,15 @@ def times(ratio: float) -> str:
 
 def conversions_markdown(found: Sequence[Conversions]) -> str:
     """A row for every listed point."""
-    lines = [
-        "| model and mapping | made by | tokens | × software | 95 % | perplexity of |",
-        "| --- | --- | ---: | ---: | ---: | --- |",
-    ]
+    rows = []
     for series in found:
         for p in series.points:
             if p.listed:
                 interval = "–" if p.half is None else f"{p.ratio - p.half:.3f} to {p.ratio + p.half:.3f}"
-                lines.append(
-                    f"| {series.label} | {p.note} | {counted(p.tokens)} | {times(p.ratio)} | {interval} | "
-                    f"{series.measure} |"
-                )
-    return "\n".join(lines)
+                numbers = (counted(p.tokens), times(p.ratio), interval)
+                rows.append((series.label, p.note, *numbers, series.measure))
+    heads = ("model and mapping", "made by", "tokens", "× software", "95 %", "perplexity of")
+    return Rows("", heads, rows, text=(0, 1, 5)).markdown().rstrip()
 
 
 @styled()

@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,10 +36,9 @@ import sweep_page
 import tokens_page
 import training_page
 import why_page
-from matplotlib.figure import Figure
 
 from gaincell.costs.size import shipped_sizes
-from gaincell.files import write_atomic, write_text
+from gaincell.files import write_text
 from gaincell.reports import (
     baseline,
     comparison,
@@ -57,7 +56,7 @@ from gaincell.reports import (
     tables,
 )
 from gaincell.reports.html import page as report
-from gaincell.reports.style import save, styled
+from gaincell.reports.style import save
 from gaincell.reports.tables import Rows
 from gaincell.results import read
 from gaincell.results.common import Result
@@ -113,14 +112,15 @@ def main() -> None:
             for drawn in figures.draw_all(run, Path(folder)):
                 drawn.rename(ROOT / "docs" / "figures" / f"{path.stem}-{drawn.name}")
     found = ROOT / "docs" / "figures"
-    draw_pauses(ROOT / "docs" / "results" / "pauses", found / "pauses.png")
+    paused = sorted((ROOT / "docs" / "results" / "pauses").glob("*.json"))
+    save(evaluation.pauses([read(path, PausesResult) for path in paused]), found / "pauses.png")
     by_context = read(ROOT / "docs/results/context/context.json", DepthResult)
-    draw(evaluation.context, by_context, found / "context.png")
+    save(evaluation.context(by_context), found / "context.png")
     bench, models, memory = (
         json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
         for name in ("attention", "models", "memory")
     )
-    draw(speed.speed, bench, found / "speed.png")
+    save(speed.speed(bench), found / "speed.png")
     parts |= {
         "context": context.context_sentences(by_context),
         "adapters": adapters_table(ROOT / "docs" / "results" / "evaluation" / "tasks").rstrip(),
@@ -130,29 +130,21 @@ def main() -> None:
         "memory": memory_table(memory).rstrip(),
     }
     for page in PAGES:
-        text = (ROOT / page).read_text()
-        for name, content in parts.items():
-            text = replaced(text, name, content + "\n")
-        write_text(ROOT / page, text)
+        rewrite(ROOT / page, {name: content + "\n" for name, content in parts.items()})
     write_text(ROOT / "docs" / "benchmarks.md", benchmark_page(bench, models))
     write_cells(ROOT / "docs")
-    training_page.write_training(ROOT / "docs", replaced)
+    rewrite(ROOT / "docs" / "training.md", training_page.parts(ROOT / "docs"))
     write_evaluation(ROOT / "docs")
     why_page.write_why(ROOT / "docs")
     write_spice(ROOT / "docs")
     write_costs(ROOT / "docs")
     write_baselines(ROOT / "docs")
     write_rtl(ROOT / "docs")
-    sweep_page.write_sweeps(ROOT / "docs", replaced)
+    rewrite(ROOT / "docs" / "sweeps.md", sweep_page.parts(ROOT / "docs"))
     write_report(ROOT / "docs")
     simulate(found)
     cards.main()
     reproduction.main()
-
-
-def draw_pauses(folder: Path, figure: Path) -> None:
-    """The curves of all results in `folder`, which are of `gaincell evaluate --at`."""
-    draw(evaluation.pauses, [read(path, PausesResult) for path in sorted(folder.glob("*.json"))], figure)
 
 
 def adapters_table(folder: Path) -> str:
@@ -197,7 +189,7 @@ def write_cells(docs: Path) -> None:
         adapted.setdefault(found.chip.name, []).append(found)
     write_text(docs / "cells.md", cells_page.page(literature, designs, adapted))
     if adapted:
-        draw(cells_page.adaptation, adapted, docs / "figures" / "adaptation-cells.png")
+        save(cells_page.adaptation(adapted), docs / "figures" / "adaptation-cells.png")
 
 
 def evaluation_speed(bench: Mapping[str, Any]) -> str:
@@ -221,37 +213,36 @@ def measured(bench: Mapping[str, Any], threads: Any) -> str:
 
 def write_spice(docs: Path) -> None:
     """docs/spice.md and its figures, from docs/results/spice."""
-    folder, page = docs / "results" / "spice", docs / "spice.md"
+    folder = docs / "results" / "spice"
 
     def every(name: str, kind: type[T]) -> dict[str, T]:
         paths = sorted(folder.glob(f"{name}-*.json"))
         return {path.stem.partition("-")[2]: read(path, kind) for path in paths}
 
-    text = page.read_text()
     found, verified = every("cell", CharacterisationResult), every("verify", VerifyResult)
     adapted = perplexities(every("adapt", AdaptedResult))
-    text = replaced(text, "cells", f"{spice_tables.cells(found).markdown()}\n{adapted}")
-    text = replaced(text, "verify", spice_tables.verification(verified).markdown())
-    text = replaced(text, "energy", spice_tables.energy(every("energy", EnergyResult)).markdown())
     wires = read(folder / "wires-freepdk45.json", WiresResult)
-    parts = [f"{rows.title}:\n\n{rows.markdown()}" for rows in spice_tables.wires(wires)]
-    text = replaced(
-        text, "wires", "\n".join(parts).replace("key_drop, value_drop", "`key_drop`, `value_drop`")
-    )
-    save(spice.wires_figure(wires), docs / "figures" / "spice-wires.png")
+    drops = "\n".join(f"{rows.title}:\n\n{rows.markdown()}" for rows in spice_tables.wires(wires))
     written = read(folder / "write-freepdk45.json", WriteResult)
     times = f"{written.discharge * 1e9:g} ns and {written.write * 1e9:g} ns"
-    conditions = f"{written.technology}; discharge and write of {times}.\n"
-    text = replaced(text, "write", f"{spice_tables.write(written).markdown()}\n\n{conditions}")
+    of_writes = f"{written.technology}; discharge and write of {times}.\n"
     mixed = read(folder / "mixed-freepdk45.json", MixedResult)
-    conditions = f"{mixed.technology}; {mixed.ngspice}; simulated.\n"
-    text = replaced(text, "mixed", f"{spice_tables.mixed(mixed).markdown()}\n\n{conditions}")
+    of_mixed = f"{mixed.technology}; {mixed.ngspice}; simulated.\n"
+    parts = {
+        "cells": f"{spice_tables.cells(found).markdown()}\n{adapted}",
+        "verify": spice_tables.verification(verified).markdown(),
+        "energy": spice_tables.energy(every("energy", EnergyResult)).markdown(),
+        "wires": drops.replace("key_drop, value_drop", "`key_drop`, `value_drop`"),
+        "write": f"{spice_tables.write(written).markdown()}\n\n{of_writes}",
+        "mixed": f"{spice_tables.mixed(mixed).markdown()}\n\n{of_mixed}",
+    }
+    rewrite(docs / "spice.md", parts)
+    save(spice.wires_figure(wires), docs / "figures" / "spice-wires.png")
     save(spice.mixed_figure(mixed), docs / "figures" / "spice-mixed-freepdk45.png")
     for name, result in found.items():
         save(spice.cell_figure(result), docs / "figures" / f"spice-cell-{name}.png")
     for name, one in verified.items():
         save(spice.verification_figure(one), docs / "figures" / f"spice-verify-{name}.png")
-    write_text(page, text)
 
 
 def perplexities(adapted: Mapping[str, AdaptedResult]) -> str:
@@ -270,7 +261,7 @@ def write_costs(docs: Path) -> None:
         entry = content["activity"] | {"source": f"{content['activity']['source']}, adapters/{name}"}
         kept = {"provenance": content["provenance"], "activity": entry}
         write_text(ROOT / "src/gaincell/costs/activities" / f"{name}.json", json.dumps(kept) + "\n")
-    folder, page = docs / "results" / "costs", docs / "costs.md"
+    folder = docs / "results" / "costs"
     found = {p.stem.partition("-")[2]: read(p, CostResult) for p in sorted(folder.glob("cost-*.json"))}
     paper, large = found["gpt2"], found["mistral-7b"]
     parts = {
@@ -293,13 +284,10 @@ def write_costs(docs: Path) -> None:
         "sensitivity": costs.sensitivity(paper),
         "technology": costs.technology(paper),
     }
-    text = page.read_text()
-    for name, rows in parts.items():
-        text = replaced(text, name, rows.markdown())
-    text = replaced(text, "outside", "".join(f"* {note[0].upper()}{note[1:]}.\n" for note in paper.notes))
+    outside = "".join(f"* {note[0].upper()}{note[1:]}.\n" for note in paper.notes)
     real = {name: one for name, one in found.items() if one.activity.source != "assumed"}
-    text = replaced(text, "real-text", costs_page.real_text(real))
-    write_text(page, text)
+    said = {"outside": outside, "real-text": costs_page.real_text(real)}
+    rewrite(docs / "costs.md", {name: rows.markdown() for name, rows in parts.items()} | said)
     for name in ("gpt2", "smollm2-135m", "mistral-7b"):
         with tempfile.TemporaryDirectory() as out:
             for drawn in costs_figures.draw_all(found[name], Path(out), f"{name}-"):
@@ -309,13 +297,12 @@ def write_costs(docs: Path) -> None:
 
 def write_baselines(docs: Path) -> None:
     """docs/baselines.md and its figures: softmax attention measured, the floorplan, activity."""
-    folder, page, drawn = docs / "results" / "costs", docs / "baselines.md", docs / "figures"
+    folder, drawn = docs / "results" / "costs", docs / "figures"
     measured = read(folder / "baseline-cpu.json", BaselineResult)
     plan = read(folder / "floorplan.json", FloorplanResult)
-    parts = [f"{rows.title}.\n\n{rows.markdown()}" for rows in baseline.baseline_rows(measured)]
-    text = replaced(page.read_text(), "baseline", "\n".join([f"{baseline.title(measured)}.\n", *parts]))
-    text = replaced(text, "floorplan", floorplan.area_rows(plan).markdown())
-    write_text(page, text)
+    tables = [f"{rows.title}.\n\n{rows.markdown()}" for rows in baseline.baseline_rows(measured)]
+    protocols = "\n".join([f"{baseline.title(measured)}.\n", *tables])
+    rewrite(docs / "baselines.md", {"baseline": protocols, "floorplan": floorplan.area_rows(plan).markdown()})
     save(baseline.baseline_figure(measured), drawn / "baseline-cpu.png")
     save(floorplan.floorplan_figure(plan), drawn / "floorplan.png")
     for path in sorted(folder.glob("activity-smollm2-*.json")):
@@ -324,14 +311,11 @@ def write_baselines(docs: Path) -> None:
 
 def write_rtl(docs: Path) -> None:
     """docs/rtl.md: checks, gates, energies and word lengths of the digital half; its timeline."""
-    folder, page = docs / "results" / "rtl", docs / "rtl.md"
+    folder = docs / "results" / "rtl"
     found, real = (read(folder / f"leroux2025{name}.json", RtlResult) for name in ("", "-tiny"))
     lengths = read(folder / "word-lengths.json", WordLengthsResult)
-    text = page.read_text()
-    for name, table in rtl_page.page_tables(found, real, lengths).items():
-        text = replaced(text, f"rtl-{name}", table)
-    write_text(page, text)
-    draw(rtl.timeline, found, docs / "figures" / "rtl-timeline.png")
+    rewrite(docs / "rtl.md", rtl_page.page_tables(found, real, lengths))
+    save(rtl.timeline(found), docs / "figures" / "rtl-timeline.png")
 
 
 def write_report(docs: Path) -> None:
@@ -345,19 +329,19 @@ def write_report(docs: Path) -> None:
 
 def write_evaluation(docs: Path) -> None:
     """docs/evaluation.md: tasks, fidelity, ablation and chips, from docs/results/evaluation."""
-    folder, page = docs / "results" / "evaluation", docs / "evaluation.md"
-    text = page.read_text()
+    folder = docs / "results" / "evaluation"
+    parts: dict[str, str] = {}
     for model in ("smollm2", "tiny"):
         runs = tokens_page.by_mapping(sorted(folder.glob(f"tasks/{model}-*.json")))
         if runs:
             found = comparison.compare(runs, "software")
-            text = replaced(text, f"tasks-{model}", comparison.as_markdown(found))
+            parts[f"tasks-{model}"] = comparison.as_markdown(found)
             save(comparison_figure.differences(found), docs / "figures" / f"tasks-{model}.png")
     bench = json.loads((ROOT / "benchmarks" / "results" / "evaluation.json").read_text())
-    text = replaced(text, "evaluation-speed", evaluation_speed(bench))
+    parts["evaluation-speed"] = evaluation_speed(bench)
     ablated = read(folder / "ablation.json", AblationResult)
     every = read(folder / "fidelity.json", FidelityResult)
-    text = replaced(text, "ablation", evaluation.ablation_rows(ablated).markdown())
+    parts["ablation"] = evaluation.ablation_rows(ablated).markdown()
     save(evaluation.ablation_figure(ablated), docs / "figures" / "ablation.png")
     save(heads.fidelity_figure(every), docs / "figures" / "fidelity.png")
     spread = {
@@ -365,15 +349,8 @@ def write_evaluation(docs: Path) -> None:
         for found in (read(path, ChipsResult) for path in sorted(folder.glob("chips-*.json")))
     }
     spread = dict(sorted(spread.items(), key=lambda entry: float(entry[0].split()[0])))
-    text = replaced(text, "chips", evaluation.chips_rows(spread).markdown())
-    draw(evaluation.draw_chips, spread, docs / "figures" / "chips.png")
-    write_text(page, text)
-
-
-def draw(make: Callable[[Any], Figure], result: Any, figure: Path) -> None:
-    """One figure of one result."""
-    with styled():
-        write_atomic(figure, make(result).savefig)
+    rewrite(docs / "evaluation.md", parts | {"chips": evaluation.chips_rows(spread).markdown()})
+    save(evaluation.draw_chips(spread), docs / "figures" / "chips.png")
 
 
 def simulate(folder: Path) -> None:
@@ -387,10 +364,13 @@ def simulate(folder: Path) -> None:
                     shutil.copy(drawn, folder / drawn.name)
 
 
-def replaced(page: str, name: str, content: str) -> str:
-    """`page` with `content` between the marks of `name`."""
-    pattern = re.compile(rf"(<!-- {name}:table -->\n).*?(<!-- end -->)", re.DOTALL)
-    return pattern.sub(lambda found: f"{found[1]}{content}{found[2]}", page)
+def rewrite(page: Path, parts: Mapping[str, str]) -> None:
+    """Put the parts of a page between the marks of their names, where it has them."""
+    text = page.read_text()
+    for name, content in parts.items():
+        pattern = re.compile(rf"(<!-- {name}:table -->\n).*?(<!-- end -->)", re.DOTALL)
+        text = pattern.sub(lambda found, content=content: f"{found[1]}{content}{found[2]}", text)
+    write_text(page, text)
 
 
 def benchmark_table(bench: Mapping[str, Any]) -> str:

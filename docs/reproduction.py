@@ -34,13 +34,13 @@ from reproduction_circuits import (
 )
 
 from gaincell.chips.design_file import load_design
-from gaincell.files import write_atomic, write_text
+from gaincell.files import write_text
 from gaincell.reports import comparison
 from gaincell.reports.baseline import per_token, was_shared
 from gaincell.reports.codesign import paired_interval
 from gaincell.reports.costs import with_scale
 from gaincell.reports.paper import cited
-from gaincell.reports.style import styled
+from gaincell.reports.style import save
 from gaincell.reports.tables import readable
 from gaincell.results import read
 from gaincell.results.cost import CostResult
@@ -65,8 +65,7 @@ OURS = {"cited": "the paper's number (c)", "bottom_up": "ours (s)"}
 def main() -> None:
     """Figures and page anew."""
     reproduction_figures.draw_all(simulated_cell(), ROOT / "docs" / "figures")
-    with styled():
-        write_atomic(ROOT / "docs" / "figures" / "adaptation-starts.png", cells_page.starts(starts()).savefig)
+    save(cells_page.starts(starts()), ROOT / "docs" / "figures" / "adaptation-starts.png")
     text = PAGE.read_text()
     for name, make in PARTS.items():
         text, count = re.subn(
@@ -118,7 +117,6 @@ def adaptation() -> str:
             "adapted from the trained start",
             "adapted from the neutral start",
         ],
-        ["---", *["---:"] * 6],
         ["GPT-2, cubic (c)", "–", "–", "–", f"{before}", "–", f"{after}"],
     ]
     for title, of in starts().items():
@@ -215,7 +213,6 @@ def training() -> str:
     table, paired = stages("training/tiny-table"), stages("training/tiny-table-paired")
     scratch, rows = "software-scratch", [
         ["× pretrained model", "released early run, lowest (c)", "iterations of that run", "Table 1, WikiText-2 (c)", "tiny, run with the paper's arrays (s)", "tiny, run with paired rows (s)", "our tokens"],
-        ["---", *["---:"] * 6],
     ]  # fmt: skip
     for title, run, row, stage in (
         ("linear hardware", tokens_page.LINEAR, "linear hardware", "linear"),
@@ -274,14 +271,11 @@ def baseline() -> str:
     measured = read(RESULTS / "costs" / "baseline-cpu.json", BaselineResult)
     found = [m for m in measured.measurements if (m.context, m.batch) == (1024, 64)]
     whose = "processor time" if was_shared(measured) else "time"
-    rows = [
-        ["12 heads, D = 64, 1024 keys, batch 64", "protocol", f"{whose} per token (m)"],
-        ["---", "---", "---:"],
-    ]
+    rows = [["12 heads, D = 64, 1024 keys, batch 64", "protocol", f"{whose} per token (m)"]]
     for entry in found:
         name = f"{entry.implementation.replace('published', 'as published')}, {entry.dtype}"
         rows.append([name, entry.protocol, f"{1e6 * per_token(entry):.0f} µs"])
-    return markdown(rows)
+    return markdown(rows, text=(0, 1))
 
 
 def headline() -> str:
@@ -295,7 +289,6 @@ def headline() -> str:
     orders = f"{said['energy_article']['value']} orders of magnitude (preprint: {said['energy_preprint']['value']})"
     rows = [
         ["claim", "paper (c)", "ours", "verdict"],
-        ["---"] * 4,
         ["energy of attention against GPUs", f"up to {orders} less", gain["energy"],
          f"{holds(machines_of, 'energy', said['energy_article']['value'])}; {preprint(machines_of, said['energy_preprint']['value'])}; "
          "this counts attention alone, without the linear layers (reservations: Fig. 5)"],
@@ -307,7 +300,7 @@ def headline() -> str:
          f"computed from the stated size, so no reproduction; with the model's grouped heads, {context:,.0f} tokens, its context, "
          f"follow for {' and '.join(f'giga{row.read_as} and {8 * row.bytes_per_number:.0f}-bit numbers' for row in right)}"],
     ]  # fmt: skip
-    return markdown(rows)
+    return markdown(rows, text=range(4))
 
 
 def quality() -> list[str]:

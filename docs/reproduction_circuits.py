@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from gaincell.arrays.schedule import Schedule
 from gaincell.chips.design_file import load_design
 from gaincell.reports.costs import with_scale
 from gaincell.reports.paper import cited
+from gaincell.reports.tables import Rows
 from gaincell.results import read
 from gaincell.results.common import Value
 from gaincell.results.cost import CostResult
@@ -134,8 +136,7 @@ def accuracy() -> str:
             "by the linear cell",
             "own curve, calibrated",
             "codes off",
-        ],
-        ["---", *["---:"] * 5],
+        ]
     ]
     missed, beyond = [], []
     for name, title in (
@@ -182,21 +183,12 @@ def accuracy() -> str:
 def energy() -> str:
     """Fig. 5e: energy of a token and head."""
     assumed, real = (costs(name).head for name in ("gpt2", "smollm2-135m"))
-    rows = [
-        ["energy", "paper (c)", "ours, assumed activity (s)", "ours / paper", "ours, SmolLM2 (s)"],
-        ["---", *["---:"] * 4],
-    ]
+    rows = [["energy", "paper (c)", "ours, assumed activity (s)", "ours / paper", "ours, SmolLM2 (s)"]]
     by_name = {line.name: line for line in real.lines}
     for line in assumed.lines:
         ratio = "–" if line.factor is None else f"{line.factor:.2g}"
         rows.append(
-            [
-                line.name,
-                joule(line.cited),
-                joule(line.bottom_up),
-                ratio,
-                joule(by_name[line.name].bottom_up),
-            ]
+            [line.name, joule(line.cited), joule(line.bottom_up), ratio, joule(by_name[line.name].bottom_up)]
         )
     totals = [assumed.cited.energy, assumed.bottom_up.energy, real.bottom_up.energy]
     share = totals[1] / totals[0]
@@ -211,7 +203,7 @@ def machines() -> str:
     keys = {"RTX 4090": "rtx_4090", "Jetson Nano": "jetson_nano"}
     over = ["over the paper's (c)", "over ours (s)"]
     head = ["against", "latency: printed (c)", *over, "energy: printed (c)", *over]
-    rows = [head, ["---", *["---:"] * 6]]
+    rows = [head]
     for machine in found.machines:
         key = keys.get(machine.title)
         row = [f"{machine.title} ({'released data, c' if key else 'computed, s'})"]
@@ -220,7 +212,7 @@ def machines() -> str:
             row += [f"{getattr(machine, f'{what}_over_{ours}'):,.0f}" for ours in ("cited", "bottom_up")]
         rows.append(row)
     unreleased = [f"{printed[f'{what}_h100']:,.0f}" for what in ("latency", "energy")]
-    rows.insert(4, ["H100 (no data released)", unreleased[0], "–", "–", unreleased[1], "–", "–"])
+    rows.insert(3, ["H100 (no data released)", unreleased[0], "–", "–", unreleased[1], "–", "–"])
     return f"{markdown(rows)}\n\n{shortfall(found)}{uncommitted(found)}"
 
 
@@ -259,13 +251,14 @@ def joule(energy: Value | float | None) -> str:
 
 
 def compared(rows: list[Row]) -> str:
-    lines = [["", "paper", "ours", "ours / paper", "why it differs"], ["---", "---:", "---:", "---:", "---"]]
+    lines = [["", "paper", "ours", "ours / paper", "why it differs"]]
     for row in rows:
         lines.append(
             [row.what, row.paper, row.ours, "–" if row.ratio is None else f"{row.ratio:.2f}", row.why]
         )
-    return markdown(lines)
+    return markdown(lines, text=(0, 4))
 
 
-def markdown(lines: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def markdown(lines: list[list[str]], text: Collection[int] = (0,)) -> str:
+    """Headings and rows as a table.  text: columns of words."""
+    return Rows("", lines[0], lines[1:], text=text).markdown().rstrip()

@@ -16,8 +16,7 @@ from gaincell.arrays.head import HeadArray
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse
-from gaincell.files import write_atomic
-from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, RED, styled
+from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, RED, save, styled
 from gaincell.results.spice import CharacterisationResult
 
 SHORT = {"window": 8, "tile": 4}
@@ -30,13 +29,9 @@ STEPS = 20
 def draw_all(cell: CharacterisationResult, folder: Path) -> None:
     """Every figure into `folder`; cell: result of `gaincell spice characterise`."""
     chip = load_design("leroux2025")
-    with styled():
-        for name, figure in {
-            "cell": draw_cell(chip, cell),
-            "converters": draw_converters(chip),
-            "ring": draw_ring(chip),
-        }.items():
-            write_atomic(folder / f"reproduction-{name}.png", figure.savefig)
+    save(draw_cell(chip, cell), folder / "reproduction-cell.png")
+    save(draw_converters(chip), folder / "reproduction-converters.png")
+    save(draw_ring(chip), folder / "reproduction-ring.png")
 
 
 @styled()

@@ -24,7 +24,7 @@ def word_rows(lengths: WordLengthsResult) -> Rows:
 
 
 def page_tables(result: RtlResult, real: RtlResult, lengths: WordLengthsResult) -> dict[str, str]:
-    """The tables of docs/rtl.md, each with a caption.
+    """The tables of docs/rtl.md by their marks, each with a caption.
 
     real: the same head with the codes of a model.
     """
@@ -49,8 +49,8 @@ def page_tables(result: RtlResult, real: RtlResult, lengths: WordLengthsResult) 
     )
     energies = rtl.energy_rows({one.inputs: one for one in (result, real)})
     return {
-        "checks": f"{rtl.check_rows(result).markdown()}\n{proved} {shared}: {sizes.group}.\n",
-        "modules": f"{rtl.module_rows(result).markdown()}\n{of_tokens} {shared}: {sizes.group}.\n",
-        "energy": f"{energies.markdown()}\n{of_columns}\n",
-        "words": f"{word_rows(lengths).markdown()}\n{of_words}\n",
+        "rtl-checks": f"{rtl.check_rows(result).markdown()}\n{proved} {shared}: {sizes.group}.\n",
+        "rtl-modules": f"{rtl.module_rows(result).markdown()}\n{of_tokens} {shared}: {sizes.group}.\n",
+        "rtl-energy": f"{energies.markdown()}\n{of_columns}\n",
+        "rtl-words": f"{word_rows(lengths).markdown()}\n{of_words}\n",
     }

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import codesign_page
 
-from gaincell.files import write_text
 from gaincell.reports import sweep, sweep_aware, sweep_figures
 from gaincell.reports.codesign import paired_interval
 from gaincell.results import read
@@ -115,17 +113,17 @@ SECTIONS = {
 """By the name of a file of recipes/sweeps, in the order of the page."""
 
 
-def write_sweeps(docs: Path, replaced: Callable[[str, str, str], str]) -> None:
-    """docs/sweeps.md and its figures; replaced: puts content between the marks of a name."""
-    page, parts = docs / "sweeps.md", []
+def parts(docs: Path) -> dict[str, str]:
+    """What stands between the marks of docs/sweeps.md, by name; its figures drawn."""
+    answers = []
     for name, section in SECTIONS.items():
         path = docs / "results" / "sweeps" / f"{name}.json"
         if path.is_file():
             found = read(path, SweepResult)
-            parts.append(part(name, section, found))
+            answers.append(part(name, section, found))
             draw(name, section, found, docs / "figures")
-    parts += codesign_page.sections(docs)
-    write_text(page, replaced(page.read_text(), "answers", "\n\n".join(parts) + "\n"))
+    answers += codesign_page.sections(docs)
+    return {"answers": "\n\n".join(answers) + "\n"}
 
 
 def part(name: str, section: Section, found: SweepResult) -> str:

@@ -27,6 +27,7 @@ from scipy import optimize, stats
 
 from gaincell.reports.comparison import compare
 from gaincell.reports.style import BLACK, BLUE, ORANGE, styled
+from gaincell.reports.tables import Rows
 from gaincell.results.evaluation import TasksResult
 from gaincell.results.run import TrainedResult
 
@@ -145,12 +146,11 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
     if controlled := any(p.control is not None for p in found):
         columns["control, × software"] = [p.control for p in found]
     columns["× continued"] = [p.continued for p in found]
-    lines = ["| " + " | ".join(["tokens", "word perplexity", *columns]) + " |"]
-    lines.append("|" + " ---: |" * (2 + len(columns)))
+    rows = []
     for n, p in enumerate(found):
-        ratios = [_with_error(column[n]) for column in columns.values()]
-        lines.append("| " + " | ".join([f"{p.tokens:,.0f}", f"{p.perplexity:.2f}", *ratios]) + " |")
-    caption = "\n±: standard error over articles."
+        ratios = (_with_error(column[n]) for column in columns.values())
+        rows.append((f"{p.tokens:,.0f}", f"{p.perplexity:.2f}", *ratios))
+    caption = "±: standard error over articles."
     if controlled:
         caption += (
             " Control: the software model with the same adapter, trained on the same tokens by the same loss."
@@ -169,8 +169,7 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
                 "degree of freedom); the intervals are widened by that, with Student's t of "
                 f"{law.freedom} degrees of freedom."
             )
-    lines.append(caption)
-    return "\n".join(lines) + "\n"
+    return Rows("", ("tokens", "word perplexity", *columns), rows, caption, text=()).markdown()
 
 
 def _with_error(ratio: tuple[float, float] | None) -> str:

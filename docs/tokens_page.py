@@ -24,6 +24,7 @@ from gaincell.mapping.recipe import Recipe, StageRecipe
 from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports.comparison import cited_rows
 from gaincell.reports.paper import cited
+from gaincell.reports.tables import Rows
 from gaincell.results import read
 from gaincell.results.evaluation import TasksResult
 from gaincell.results.run import TrainedResult
@@ -284,12 +285,12 @@ def front_table() -> str:
         replace(final, title=f"paper, GPT-2, {TUNED}", points=tuned),
     ]
     rows = [
-        f"| {series.label} | {counted(p.tokens)} | {p.ratio:.3g} | {series.measure} |"
+        (series.label, counted(p.tokens), f"{p.ratio:.3g}", series.measure)
         for series in found
         for p in (series.points[-1:] if series.kind == "simulated" else series.points)
     ]
-    head = "| model and attention | tokens | perplexity, × software | metric |"
-    return "\n".join([head, "| --- | ---: | ---: | --- |", *rows])
+    heads = ("model and attention", "tokens", "perplexity, × software", "metric")
+    return Rows("", heads, rows, text=(0, 3)).markdown().rstrip()
 
 
 def _listed(words: list[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ import seeds
 import token_curve
 import tokens_page
 
-from gaincell.files import write_atomic, write_text
 from gaincell.reports import tables, training
-from gaincell.reports.style import styled
+from gaincell.reports.style import save
 from gaincell.reports.tables import Rows
 from gaincell.results.run import TrainedResult
 
@@ -125,37 +124,35 @@ def gradients_by_layer(bench: Mapping[str, Any]) -> str:
     return "\n" + Rows("", ["gradient off by, %", *parts], rows, caption).markdown()
 
 
-def write_training(docs: Path, replaced: Callable[[str, str, str], str]) -> None:
-    """NAME.json: the run.json of a recipe, its table and its curve; NAME.seedN.json beside it: of the same
+def parts(docs: Path) -> dict[str, str]:
+    """What stands between the marks of docs/training.md, by name; its figures drawn.
+
+    NAME.json: the run.json of a recipe, its table and its curve; NAME.seedN.json beside it: of the same
     recipe with other seeds.  tokens: as in tokens_page.py, and the figure of all of them beside the paper.
-    ideas: one recipe with other values, NAME.json and NAME.seedN.json.  replaced: content between marks.
+    ideas: one recipe with other values, NAME.json and NAME.seedN.json.
     """
-    page, folder = docs / "training.md", docs / "results" / "training"
-    text = page.read_text()
+    folder = docs / "results" / "training"
+    found: dict[str, str] = {}
     found_runs = seeds.read_seeds(folder)
     for name, runs in found_runs.items():
         table = tables.stages_markdown(runs[0]) if len(runs) == 1 else seeds.seeds_markdown({"": runs})
         if name == "gradients":
             measured = docs.parent / "benchmarks" / "results" / "gradients.json"
             table += gradients_by_layer(json.loads(measured.read_text()))
-        text = replaced(text, name, SECTIONS.get(name, "") + table)
+        found[name] = SECTIONS.get(name, "") + table
         with tempfile.TemporaryDirectory() as drawn:
             training.draw_stages(runs[0], Path(drawn))
             if (curve := Path(drawn) / "training.png").is_file():
                 curve.rename(docs / "figures" / f"training-{name}.png")
     by_title = {title: found_runs[name] for name, title in ARCHITECTURES.items() if name in found_runs}
     if by_title:
-        text = replaced(text, "architectures", architectures(by_title))
+        found["architectures"] = architectures(by_title)
     if trials := list(seeds.read_seeds(folder / "ideas").values()):
-        text = replaced(text, "ideas", IDEAS + seeds.changes_markdown(trials))
+        found["ideas"] = IDEAS + seeds.changes_markdown(trials)
     for chip in sorted(tokens_page.TOKENS.glob("*/")):
-        found = token_points(chip.name)
-        text = replaced(text, f"tokens-{chip.name}", token_curve.token_markdown(found))
-        if token_curve.can_be_fitted(found):
-            with styled():
-                drawn_as = docs / "figures" / f"training-tokens-{chip.name}.png"
-                write_atomic(drawn_as, token_curve.draw_tokens(found).savefig)
-    with styled():
-        drawn = conversions.draw_conversions(tokens_page.every())
-        write_atomic(docs / "figures" / "tokens.png", drawn.savefig)
-    write_text(page, text)
+        points = token_points(chip.name)
+        found[f"tokens-{chip.name}"] = token_curve.token_markdown(points)
+        if token_curve.can_be_fitted(points):
+            save(token_curve.draw_tokens(points), docs / "figures" / f"training-tokens-{chip.name}.png")
+    save(conversions.draw_conversions(tokens_page.every()), docs / "figures" / "tokens.png")
+    return found

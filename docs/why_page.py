@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 
-from gaincell.files import write_atomic, write_text
+from gaincell.files import write_text
 from gaincell.reports import evaluation, heads
-from gaincell.reports.style import styled
+from gaincell.reports.style import save
 from gaincell.reports.tables import Rows, readable
 from gaincell.results import read
 from gaincell.results.evaluation import AblationResult, AblationRow, FidelityResult, RepetitionResult
@@ -38,9 +38,8 @@ def write_why(docs: Path) -> None:
     arrays, software = (
         read(RESULTS / f"{name}.json", RepetitionResult) for name in ("repetition", "repetition-software")
     )
-    with styled():
-        write_atomic(docs / "figures" / "why-heads.png", heads.fidelity_figure(after).savefig)
-        write_atomic(docs / "figures" / "why-constraints.png", evaluation.ablation_figure(ablated).savefig)
+    save(heads.fidelity_figure(after), docs / "figures" / "why-heads.png")
+    save(evaluation.ablation_figure(ablated), docs / "figures" / "why-constraints.png")
     assert ablated.design is not None
     write_text(
         docs / "why.md",

@@ -71,10 +71,7 @@ class DesignKeys(SphinxDirective):
             rows.append(
                 [f"`{key}`", kind.unit, value, source, span, found.get(field, stated.note if stated else "")]
             )
-        if name == "numbers":
-            head = ["key", "unit", CHIP, "source", "range", "meaning"]
-            return table(self, head, rows)
-        if all(row[2] == "–" for row in rows):
+        if name != "numbers" and all(row[2] == "–" for row in rows):
             return table(self, ["key", "unit", "meaning"], [[row[0], row[1], row[5]] for row in rows])
         return table(self, ["key", "unit", CHIP, "source", "range", "meaning"], rows)
 

@@ -230,18 +230,15 @@ class Design(DesignFields):
 
         draw: 0 for the noise and chip of the design; distinct numbers below 2^32 give independent draws.
         """
+        effects = self.drawn("operation")
+        tables = {"noise" if name == "nonideality" else name.split(".")[0] for name in effects}
         changes: dict[str, Any] = {
             table: dataclasses.replace(part, seed=(part.seed + draw) % 2**32)
-            for table in {self._seeded_by(name) for name in self.drawn("operation")}
-            for part in (getattr(self, table),)
+            for table, part in ((table, getattr(self, table)) for table in tables)
         }
         if chip and self.drawn("chip"):
             changes["mismatch"] = dataclasses.replace(self.mismatch, chip=(self.mismatch.chip + draw) % 2**32)
         return self.replace(**changes) if draw and changes else self
-
-    def _seeded_by(self, effect: str) -> str:
-        """The table whose seed an effect is drawn from at every operation."""
-        return "noise" if effect == "nonideality" else effect.split(".")[0]
 
     @property
     def hash(self) -> str:
@@ -281,11 +278,10 @@ class Design(DesignFields):
                 f"allowed: {one_of(CELL_KINDS)}"
             )
         lines: dict[str, list[str]] = {
-            "": [],
+            "": [f"{word} = {toml_value(getattr(self, word))}" for word in WORDS],
             "cell": [f"kind = {toml_value(self.cell.name)}"],
             **{table: [] for table in TABLES},
         }
-        lines[""] = [f"{word} = {toml_value(getattr(self, word))}" for word in WORDS]
         for key, quantity in self.provenance.items():
             table, _, entry = key.rpartition(".")
             lines[table].append(f"{entry} = {quantity.to_toml()}")

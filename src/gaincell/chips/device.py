@@ -18,13 +18,7 @@ from typing import Any
 from scipy import stats
 
 from gaincell.chips.design import Design
-from gaincell.chips.device_file import (
-    MISMATCH_NUMBERS,
-    RETENTION_NUMBERS,
-    SCALE_NUMBERS,
-    Device,
-    load_device,
-)
+from gaincell.chips.device_file import MISMATCH_NUMBERS, RETENTION_NUMBERS, SCALE_NUMBERS, Device, load_device
 from gaincell.chips.fields import CELL_NUMBERS
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.devices.columns import Columns
@@ -96,14 +90,11 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
         known["coefficient_covariance"] = tuple(entry for row in covariance for entry in row)
     if known:
         changes["mismatch"] = Mismatch(**known, seed=design.mismatch.seed, chip=design.mismatch.chip)
-    held = {
-        "decay_voltage": source.number("retention.target_voltage"),
-        "spread": source.number("retention.spread"),
-    }
-    if stated_leaks := {key: value for key, value in held.items() if value is not None}:
-        changes["leakage"] = dataclasses.replace(design.leakage, **stated_leaks)
-    if (read_std := source.number("noise.read_std")) is not None:
-        changes["noise"] = dataclasses.replace(design.noise, cell_std=read_std)
+    for key, place in ELSEWHERE.items():
+        if (value := source.number(key)) is not None:
+            table, number = place.split(".")
+            part = changes.get(table, getattr(design, table))
+            changes[table] = dataclasses.replace(part, **{number: value})
     if source.law not in (None, "exponential"):
         logging.getLogger("gaincell").warning(
             "device %r decays by the law %r; its chip decays exponentially with tau = %.4g s",

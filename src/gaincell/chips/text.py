@@ -48,15 +48,11 @@ def _blocks(entries: dict[str, object], known: dict[str, str]) -> list[str]:
     table, left = "", dict(entries)
 
     def line(key: str) -> str:
-        name = key.rpartition(".")[2]
-        return f"{name} = {known.get(key) or toml_value(left[key])}"
+        entry = left.pop(key)
+        return f"{key.rpartition('.')[2]} = {known.get(key) or toml_value(entry)}"
 
     def rest() -> list[str]:
-        here = [key for key in left if key.rpartition(".")[0] == table]
-        made = [line(key) for key in here]
-        for key in here:
-            del left[key]
-        return made
+        return [line(key) for key in [*left] if key.rpartition(".")[0] == table]
 
     body = text.partition("\n\n")[2]  # its head speaks of that chip
     for each in body.splitlines():
@@ -72,7 +68,6 @@ def _blocks(entries: dict[str, object], known: dict[str, str]) -> list[str]:
         elif key in left:
             comment = each.rpartition("  # ")[2] if "  # " in each and key not in known else ""
             lines.append(line(key) + (f"  # {comment.strip()}" if comment else ""))
-            del left[key]
     lines += rest()
     for table in dict.fromkeys(key.rpartition(".")[0] for key in left):
         lines += ["", *_about(table), f"[{table}]", *rest()]

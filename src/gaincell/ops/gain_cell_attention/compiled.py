@@ -7,7 +7,7 @@ once more, as checkpointing does; outside torch.compile it is not used.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,18 +17,8 @@ from gaincell.chips.design_file import Design
 from gaincell.ops.gain_cell_attention.call import Call, Gradient
 from gaincell.ops.gain_cell_attention.pipeline import sums
 
-
-class _Options(NamedTuple):
-    """What a call is but for its tensors."""
-
-    design: Design
-    backend: str
-    sliding_window: int | None
-    layer: int
-    gradient: Gradient
-
-
-_OPTIONS: list[_Options] = []
+_OPTIONS: list[tuple[Design, str, int | None, int, Gradient]] = []
+"""What calls are but for their tensors."""
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -36,7 +26,7 @@ def number_of(
     design: Design, backend: str, sliding_window: int | None, layer: int, gradient: Gradient
 ) -> int:
     """A number for the options of a call, as operators take no objects."""
-    options = _Options(design, backend, sliding_window, layer, gradient)
+    options = (design, backend, sliding_window, layer, gradient)
     if options not in _OPTIONS:
         _OPTIONS.append(options)
     return _OPTIONS.index(options)
@@ -45,8 +35,8 @@ def number_of(
 def _eager(
     q: Tensor, k: Tensor, v: Tensor, key_index: Tensor | None, query_index: Tensor | None, number: int
 ) -> Tensor:
-    options = _OPTIONS[number]._asdict()
-    return sums(Call(q, k, v, key_index=key_index, query_index=query_index, **options))
+    design, backend, sliding_window, layer, gradient = _OPTIONS[number]
+    return sums(Call(q, k, v, design, backend, key_index, query_index, sliding_window, layer, gradient))
 
 
 @operators.custom_op("gaincell::attention", mutates_args=())

@@ -17,6 +17,7 @@ from gaincell.chips.design_file import Design
 from gaincell.circuits.sinks import Sinks
 from gaincell.devices.leakage import remaining
 from gaincell.ops.gain_cell_attention.call import SURROGATES, Call
+from gaincell.ops.gain_cell_attention.input_stage import array_inputs
 
 CELLS_AT_ONCE = 2**22
 """Cells (B Hk Q n D) of one piece; bounds memory only."""
@@ -41,51 +42,43 @@ def sink_tile(call: Call) -> Float[Tensor, "B H Tq D"]:
 
     An approximate gradient is exactly what it stands for here.
     """
-    d, (heads, _, dim) = call.design, call.k.shape[1:]
-    match = call.keys[:, None, :] == torch.arange(d.sinks.tokens, device=call.k.device)[:, None]  # [B, n, Tk]
-    held, slot = match.any(2), match.to(torch.uint8).argmax(2)
-    where = slot[:, None, :, None].expand(-1, heads, -1, dim)
-    ku, vu = (
-        circuits.write_dac(volts.gather(2, where), d.dac_levels, d.v_min, d.v_max, d.v_offset)
-        for volts in (call.k, call.v)
-    )
-    x = circuits.query_driver(call.q, d.driver_levels, signed=d.drivers.signed)
-    dtype = torch.promote_types(x.dtype, torch.promote_types(ku.dtype, vu.dtype))
-    x, ku, vu = x.to(dtype).unflatten(1, (heads, -1)), ku.to(dtype), vu.to(dtype)  # [B, Hk, g, Tq, D]
-    at_once = max(1, CELLS_AT_ONCE // (ku[:, :, :, :1].numel() * dim))
+    heads, _, dim = call.k.shape[1:]
+    token = torch.arange(call.design.sinks.tokens, device=call.k.device)
+    match = call.keys[:, None, :] == token[:, None]  # [B, n, Tk]
+    where = match.to(torch.uint8).argmax(2)[:, None, :, None].expand(-1, heads, -1, dim)
+    k, v = (volts.gather(2, where) for volts in (call.k, call.v))
+    keys = torch.where(match.any(2), token, -1)
+    tile = array_inputs(call._replace(k=k, v=v, key_index=keys, query_index=call.queries))
+    x = tile.q.unflatten(1, (heads, -1))  # [B, Hk, g, Tq, D]
+    at_once = max(1, CELLS_AT_ONCE // k.numel())
     pieces = [
-        _some_queries(part, ku, vu, call, index, held)
-        for part, index in zip(x.split(at_once, 3), call.queries.split(at_once, 1), strict=True)
+        _some_queries(part, tile, index)
+        for part, index in zip(x.split(at_once, 3), tile.queries.split(at_once, 1), strict=True)
     ]
     return torch.cat(pieces, 3).flatten(1, 2)
 
 
 def _some_queries(
-    x: Float[Tensor, "B Hk g Q D"],
-    ku: Float[Tensor, "B Hk n D"],
-    vu: Float[Tensor, "B Hk n D"],
-    call: Call,
-    query_index: Int[Tensor, "B Q"],
-    held: Tensor,
+    x: Float[Tensor, "B Hk g Q D"], tile: Call, query_index: Int[Tensor, "B Q"]
 ) -> Float[Tensor, "B Hk g Q D"]:
-    design, period = call.design, call.design.sinks.rewrite_tokens
-    token, query = torch.arange(ku.shape[2], device=x.device), query_index[:, :, None]
+    design, period = tile.design, tile.design.sinks.rewrite_tokens
+    token, query = tile.keys[:, None, :], query_index[:, :, None]
     age = (query - torch.maximum(token, query // period * period)).clamp(min=0)  # [B, Q, n]
-    seen = held[:, None, :] & (query >= token)
+    seen = (token >= 0) & (query >= token)
     left = remaining(design.decay_per_token, age, x.dtype)[:, None, :, :, None]
 
     def product(kind: str, a: Tensor, u: Tensor) -> Tensor:
         decayed = torch.where(seen[:, None, :, :, None], u[:, :, None] * left, 0.0)  # [B, Hk, Q, n, D]
         charge = torch.einsum(kind, a, design.cell.current(decayed))
-        if call.gradient not in SURROGATES:
+        if tile.gradient not in SURROGATES:
             return charge
         linear = torch.einsum(kind, a, design.cell.linear_slope * decayed)
         return circuits.straight_through(charge, linear)
 
-    scores = product("bkgid,bkijd->bkgij", x, ku)
+    scores = product("bkgid,bkijd->bkgij", x, tile.k)
     # S_sat is a number per row of the array; a normalising column adds a row that is never driven
     saturation, exponent = design.score_saturation(x.shape[-1]), design.charge_to_pulse.exponent
     pulses = circuits.charge_to_pulse(scores, saturation, design.score_ceiling, exponent)
-    charge = product("bkgij,bkijd->bkgid", torch.where(seen[:, None, None], pulses, 0.0), vu)
+    charge = product("bkgij,bkijd->bkgid", torch.where(seen[:, None, None], pulses, 0.0), tile.v)
     output = circuits.signed_charge_to_pulse(charge, design.output_saturation, design.output_ceiling)
     return circuits.read_out(output, design.readout, design.counter_levels)

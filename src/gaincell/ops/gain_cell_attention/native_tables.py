@@ -46,20 +46,6 @@ class Curve(NamedTuple):
     per_volt: float
 
 
-class Constants(NamedTuple):
-    """What is the same for all layers and in every call."""
-
-    cells: Cells
-    rows: int
-    margin: int
-    ages: int
-    integer_factors: Tensor | None
-    """[3, ages]: of the first product in integers, where it can be done so: see the C header."""
-    integer_third: int
-    kept: tuple[Tensor, ...]
-    """What `cells` points to."""
-
-
 class _Filled(NamedTuple):
     """The C structure with all that does not change from call to call, and what it points to."""
 
@@ -91,7 +77,7 @@ def filled_problem(
     """surrogate: with the linear cells that a gradient goes through."""
     d, reads, raw = quiet(design), heads // kv_heads, design.front_differs
     fastest = fastest_of(d, layer, kv_heads, dim)
-    constants = _constants_of(d, window, dim, reads, fastest, surrogate)
+    constants, held = _constants_of(d, window, dim, reads, fastest, surrogate)
     errors, lines = _errors_of(design, layer, kv_heads, dim)
     span, margin = d.v_max - d.v_min, sum_rounding(torch.float32)
     problem = Problem(
@@ -101,9 +87,6 @@ def filled_problem(
         window=window,
         columns=d.window,
         tile=d.tile,
-        rows=constants.rows,
-        margin=constants.margin,
-        ages=constants.ages,
         q_levels=library.AS_GIVEN if raw else d.query_levels or 0,
         storage_levels=0 if raw else d.storage_levels or 0,
         low=-inf if raw else in_precision(d.v_min, torch.float32),
@@ -114,12 +97,10 @@ def filled_problem(
         **converters_of(d, dim),
         score_margin=margin,
         output_margin=margin,
-        cells=constants.cells,
         errors=errors,
-        integer_factors=pointer(constants.integer_factors),
-        integer_third=constants.integer_third,
+        **constants,
     )
-    return _Filled(problem, (constants, lines), fastest)
+    return _Filled(problem, (held, lines), fastest)
 
 
 @lru_cache(maxsize=256)
@@ -198,7 +179,8 @@ def fastest_of(design: Design, layer: int, kv_heads: int, dim: int) -> float:
 @lru_cache(maxsize=64)
 def _constants_of(
     design: Design, window: int, dim: int, reads: int, fastest: float, surrogate: bool
-) -> Constants:
+) -> tuple[dict[str, Any], list[Tensor]]:
+    """Fields that are the same for all layers and in every call, and what they point to."""
     slabs = _slabs(design, reads, fastest)
     rows = min(LONGEST_BLOCK, slabs.span)
     if surrogate:
@@ -242,7 +224,9 @@ def _constants_of(
         cells.curve_low, cells.pieces_per_volt = curve.low, curve.per_volt
         held.append(curve.pieces)
     integer, third = (None, 1) if surrogate else _integers(design, slabs, left, dim)
-    return Constants(cells, rows, margin, ages, integer, third, tuple(held))
+    fields: dict[str, Any] = {"cells": cells, "rows": rows, "margin": margin, "ages": ages}
+    fields |= {"integer_factors": pointer(integer), "integer_third": third}
+    return fields, held if integer is None else [*held, integer]
 
 
 def _tables(design: Design, slabs: Slabs, age: Tensor) -> tuple[Tensor, Tensor]:
@@ -261,7 +245,9 @@ def _tables(design: Design, slabs: Slabs, age: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _integers(design: Design, slabs: Slabs, left: Tensor, dim: int) -> tuple[Tensor | None, int]:
-    """Factors of the first product in integers, and their third; None where it cannot be done so."""
+    """Factors [3, ages] of the first product in integers, see the C header, and their third; None where it
+    cannot be done so.
+    """
     levels, q_levels = design.storage_levels, design.query_levels
     if not isinstance(slabs, PolynomialSlabs) or slabs.mismatch or levels is None or q_levels is None:
         return None, 1
