@@ -50,7 +50,7 @@ def test_a_pulse_that_never_reaches_half_of_the_supply_has_no_width() -> None:
     assert "Vi0 in0 0 PWL(0 0 1e-09 0 1.02935421e-09 0.528375734 1.05870841e-09 0)" in text
     t = np.array([0.0, 1e-9, 2e-9, 3e-9])
     waves = {"v(wl0)": 0.4 * (t == 1e-9), "v(wl1)": 0.9 * (t == 1e-9), "i(vw0)": 0 * t, "i(vw1)": 0 * t}
-    errors, energies = _pulses(Plot("", {"time": t, **waves}), widths, 0.9)
+    errors, energies = _pulses(Plot({"time": t, **waves}), widths, 0.9)
     assert errors == pytest.approx([-widths[0], 0.0])
     assert energies == (0, 0)
 
