@@ -57,4 +57,4 @@ def test_the_verilog_gives_the_traces_of_the_rtl_in_closed_loop(tmp_path: Path) 
     found = through_cocotb(run, (p, scales, words), tmp_path, "icarus")
     assert found == simulate(run)
     run.record = found
-    assert not any(one.different for one in compare(run, scales))
+    assert not any(one.different for one in compare(run))

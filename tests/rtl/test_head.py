@@ -63,7 +63,7 @@ def equivalence(
     words = random_words(parameters, scales, tokens, seed)
     run = Stimulus(parameters, scales, words, [token % 3 for token in range(tokens)], clears=(0, tokens - 3))
     simulate(run)
-    return compare(run, scales)
+    return compare(run)
 
 
 def differences(found: list[Comparison]) -> set[str]:

@@ -71,7 +71,7 @@ def test_a_store_is_followed_until_its_column_is_written_again() -> None:
         for column in range(3)
     }
     record = Record(starts=[n * p.step_cycles for n in range(8)])
-    plot = Plot("ramps", {"time": time, **waves})
+    plot = Plot({"time": time, **waves})
     moved = _stored(p, record, plot, reads=3) - _stored(p, record, plot)
     np.testing.assert_allclose(moved, np.broadcast_to([[2], [2], [2], [2], [2], [2], [1], [0]], (2, 8, 3)))
 

@@ -5,7 +5,7 @@
 The clock starts half a period before the conversion, so that its rising edges come at (n - 1/2) periods and
 the count is floor(w / T + 1/2).
 Source: the 16-level counter of the paper's section on end-to-end analog attention, half a clock early as ours
-(circuits/signed_charge_to_pulse.py); the circuit is a textbook ripple counter of ours.
+(circuits/readout.py); the circuit is a textbook ripple counter of ours.
 Not modelled: metastability at an edge of the pulse, time to ripple at the end.
 """
 

@@ -14,16 +14,17 @@ from typer.testing import CliRunner
 from gaincell.cli import app
 from gaincell.errors import SimulationError
 from gaincell.spice import runner
-from gaincell.spice.netlists.netlist import Netlist, netlist
+from gaincell.spice.netlists.netlist import Netlist
 from gaincell.spice.runner import SimulationWarning, available, run, run_many, version
 
 needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
 
 
 def circuit(
-    *body: str, analysis: str = ".tran 1n 1u", saved: str = "v(a)", stop: float | None = None
+    *body: str, analysis: str = ".tran 1n 1u", saved: str = "v(a)", stop: float | None = None, card: str = ""
 ) -> Netlist:
-    return netlist("test", body, analysis, [saved], files={}, stop_time=stop)
+    lines = ["* test", ".include card.spi", *body, f".save {saved}", analysis, ".end"]
+    return Netlist("test", "\n".join(lines) + "\n", {"card.spi": card}, stop)
 
 
 def test_without_ngspice_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,26 +62,13 @@ class TestNgspice:
     def test_a_malformed_card_is_an_error(self) -> None:
         with pytest.raises(SimulationError, match="failed"):
             run(circuit("M1 a a 0 0 nothing w=1u l=1u", "V1 a 0 1", analysis=".op"))
-        broken = netlist(
-            "test",
-            ["M1 a a 0 0 n w=1u l=1u", "V1 a 0 1"],
-            ".op",
-            ["v(a)"],
-            files={"card.spi": ".model n nmos level=(\n"},
-        )
         with pytest.raises(SimulationError):
-            run(broken)
+            run(circuit("M1 a a 0 0 n w=1u l=1u", "V1 a 0 1", analysis=".op", card=".model n nmos level=(\n"))
 
     def test_a_parameter_that_would_be_ignored_is_an_error(self) -> None:
-        typo = netlist(
-            "test",
-            ["M1 a a 0 0 n w=1u l=1u", "V1 a 0 1"],
-            ".op",
-            ["v(a)"],
-            files={"card.spi": ".model n nmos level=54 tox_e=1.1n\n"},
-        )
+        card = ".model n nmos level=54 tox_e=1.1n\n"
         with pytest.raises(SimulationError, match="would ignore: tox_e"):
-            run(typo)
+            run(circuit("M1 a a 0 0 n w=1u l=1u", "V1 a 0 1", analysis=".op", card=card))
 
     def test_warnings_are_given_once_and_kept(self) -> None:
         quiet = circuit("V1 a 0 1", ".ic v(nowhere)=1", analysis=".op")
@@ -92,10 +80,9 @@ class TestNgspice:
     def test_a_terminated_command_leaves_nothing_behind(self, tmp_path: Path) -> None:
         script = (
             "from gaincell.cli._spice_options import terminable\n"
-            "from gaincell.spice.netlists.netlist import netlist\n"
+            "from gaincell.spice.netlists.netlist import Netlist\n"
             "from gaincell.spice.runner import run_many\n"
-            "body = ['V1 a 0 sin(0 1 1g)']\n"
-            "slow = netlist('t', body, '.tran 1p 100u 0 1p', ['v(a)'], files={})\n"
+            "slow = Netlist('t', '* t\\nV1 a 0 sin(0 1 1g)\\n.save v(a)\\n.tran 1p 100u 0 1p\\n.end\\n')\n"
             "with terminable(): run_many([slow, slow], jobs=1)\n"
         )
         environment = os.environ | {"TMPDIR": str(tmp_path)}

@@ -36,7 +36,7 @@ def test_a_crossing_is_found_exactly() -> None:
     ramp = np.interp(t, [phases.convert, phases.convert + 15e-9], [0.0, readout.full_swing])
     for share in (-0.5, 0.0, 0.25, 1.4):
         out = np.full(4, 0.45 + share * readout.full_swing)
-        plot = Plot("", {"time": t, "v(o0)": out, "v(ref)": np.full(4, 0.45), "v(ramp)": ramp})
+        plot = Plot({"time": t, "v(o0)": out, "v(ref)": np.full(4, 0.45), "v(ramp)": ramp})
         expected = min(max(share, 0), 1) * 15e-9
         assert decided_width(plot, 0, readout, phases) == pytest.approx(expected, abs=1e-15)
 

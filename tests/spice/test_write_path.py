@@ -14,7 +14,13 @@ from gaincell.errors import InputError
 from gaincell.results import parse
 from gaincell.results.codec import to_json
 from gaincell.results.spice import WriteResult
-from gaincell.spice.netlists.write_path import KINDS, WriteSizes, WriteTimes, pulse_bench, write_path_bench
+from gaincell.spice.netlists.write_path import (
+    BIT_CAPACITANCE,
+    KINDS,
+    WriteTimes,
+    pulse_bench,
+    write_path_bench,
+)
 from gaincell.spice.rawfile import Plot
 from gaincell.spice.runner import available
 from gaincell.spice.technology import Site, technology
@@ -27,8 +33,8 @@ TIMES = WriteTimes(8e-9, 8e-9, 15e-9)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_code_has_a_line_of_its_own(kind: str) -> None:
-    text = write_path_bench(Site(technology("freepdk45")), kind, 8, 64, TIMES, WriteSizes()).text
-    assert text == write_path_bench(Site(technology("freepdk45")), kind, 8, 64, TIMES, WriteSizes()).text
+    text = write_path_bench(Site(technology("freepdk45")), kind, 8, 64, TIMES).text
+    assert text == write_path_bench(Site(technology("freepdk45")), kind, 8, 64, TIMES).text
     for code in range(8):
         assert f"Xc{code} b{code} wl wlb w{code} wwl wwlb st{code} vdd gaincell" in text
     if kind == "string":
@@ -44,7 +50,7 @@ def test_a_pulse_that_never_reaches_half_of_the_supply_has_no_width() -> None:
     assert "Vi0 in0 0 PWL(0 0 1e-09 0 1.02935421e-09 0.528375734 1.05870841e-09 0)" in text
     t = np.array([0.0, 1e-9, 2e-9, 3e-9])
     waves = {"v(wl0)": 0.4 * (t == 1e-9), "v(wl1)": 0.9 * (t == 1e-9), "i(vw0)": 0 * t, "i(vw1)": 0 * t}
-    errors, energies = _pulses(Plot("", {"time": t, **waves}), widths, 0.9)
+    errors, energies = _pulses(Plot({"time": t, **waves}), widths, 0.9)
     assert errors == pytest.approx([-widths[0], 0.0])
     assert energies == (0, 0)
 
@@ -74,9 +80,9 @@ class TestSimulated:
 
     def test_charge_redistribution_divides_by_the_line(self, found: WriteResult) -> None:
         """The range is that of seven units over these, the line's wires and the store, gates left out."""
-        charge, sizes = found.dacs["charge"], WriteSizes()
+        charge = found.dacs["charge"]
         wires = 63 * 0.2e-15 + technology("freepdk45").storage
-        assert 0.7 < charge.gain < 7 * sizes.capacitance / (7 * sizes.capacitance + wires)
+        assert 0.7 < charge.gain < 7 * BIT_CAPACITANCE / (7 * BIT_CAPACITANCE + wires)
         assert np.abs(charge.inl).max() < 0.05
 
     def test_a_string_draws_what_its_resistors_draw(self, found: WriteResult) -> None:

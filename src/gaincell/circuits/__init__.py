@@ -1,18 +1,15 @@
 """The circuits around the arrays, as pure functions: drivers, write DAC, charge-to-pulse converters."""
 
-from gaincell.circuits.charge_to_pulse import charge_to_pulse
-from gaincell.circuits.converter import at_least_float32, in_precision, straight_through, strict_clamp
+from gaincell.circuits.charge_to_pulse import charge_to_pulse, signed_charge_to_pulse
+from gaincell.circuits.converter import straight_through, strict_clamp
 from gaincell.circuits.dac import dac_code, write_dac
 from gaincell.circuits.pwm import query_code, query_driver
 from gaincell.circuits.readout import READOUTS, read_out
-from gaincell.circuits.signed_charge_to_pulse import signed_charge_to_pulse
 
 __all__ = [
     "READOUTS",
-    "at_least_float32",
     "charge_to_pulse",
     "dac_code",
-    "in_precision",
     "query_code",
     "query_driver",
     "read_out",

@@ -1,4 +1,4 @@
-"""Charge-to-pulse circuit between the arrays: a rectifier with saturation, analog: equation (5) of the paper.
+"""Charge-to-pulse circuits, analog. Between the arrays a rectifier with saturation, the paper's equation (5):
 
     phi(S) = clamp(S / S_sat, 0, 1)^p,       without a ceiling (max(S, 0) / S_sat)^p              (5)
 
@@ -7,6 +7,10 @@ paper: the integrator is discharged by a constant current, and the pulse lasts u
 extension: the integrator's voltage is compared with a ramp that all columns share and that rises as
 (t / T_max)^(1/p), so that large charges give disproportionately long pulses: a step from ReLU towards
 softmax. Its cost: one generator of such a ramp per array in place of a constant current per column.
+
+At the output of one sub-tile (the paper's Fig. 1h) the pulse has a sign, and readout.py digitises it:
+
+    o = clamp(O / O_sat, -1, 1),                 O_sat = 40 charge units at 64 columns [R]
 
 Not modelled: comparator offset and noise, finite charging time of the integrator; that the steep beginning of
 such a ramp makes short pulses less precise.
@@ -21,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gaincell.circuits.converter import strict_clamp, sum_rounding
-from gaincell.errors import DesignError
+from gaincell.quantity import Range, check_ranges
 from gaincell.units import ChargeUnit
 
 LARGEST_EXPONENT = 4
@@ -37,11 +41,7 @@ class ChargeToPulse:
     exponent: int = 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.exponent <= LARGEST_EXPONENT:
-            raise DesignError(
-                f"charge_to_pulse: exponent = {self.exponent!r} is out of range; allowed: 1 to "
-                f"{LARGEST_EXPONENT}"
-            )
+        check_ranges("charge_to_pulse", self, exponent=Range(1, LARGEST_EXPONENT))
 
 
 def charge_to_pulse(
@@ -54,3 +54,14 @@ def charge_to_pulse(
     margin = sum_rounding(scores.dtype) * saturation
     linear = strict_clamp(scores, 0.0, saturation if ceiling else math.inf, margin) / saturation
     return linear if exponent == 1 else linear**exponent
+
+
+def signed_charge_to_pulse(
+    charge: Float[Tensor, "*shape"], saturation: ChargeUnit, ceiling: bool = True
+) -> Float[Tensor, "*shape"]:
+    """o = O / O_sat, clamped to [-1, 1] if there is a ceiling; gradient for |O| < O_sat only.
+
+    charge: O of one value column over one sub-tile, charge units.
+    """
+    margin = sum_rounding(charge.dtype) * saturation
+    return (strict_clamp(charge, -saturation, saturation, margin) if ceiling else charge) / saturation

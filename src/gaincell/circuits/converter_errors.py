@@ -29,8 +29,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gaincell.devices.random import KEY_ARRAY, PER_CHIP, VALUE_ARRAY, Effect, normal
-from gaincell.devices.variability import Mismatch
-from gaincell.errors import DesignError
+from gaincell.devices.variability import ChipDesign
+from gaincell.quantity import Range, check_ranges
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,7 @@ class Converters:
     calibration_step: float = 0.0
 
     def __post_init__(self) -> None:
-        for key in (f.name for f in fields(self)):
-            value = getattr(self, key)
-            if not 0 <= value <= 10:
-                raise DesignError(f"converters: {key} = {value!r} is out of range; allowed: 0 to 10")
+        check_ranges("converters", self, **{f.name: Range(0, 10) for f in fields(self)})
 
     @property
     def drivers_present(self) -> bool:
@@ -75,15 +72,6 @@ class Line(NamedTuple):
     offset: Tensor
 
 
-class _Error(NamedTuple):
-    """One kind of error: its part of every line, and its part common to a sub-tile."""
-
-    own: Effect
-    own_std: float
-    common: Effect
-    common_std: float
-
-
 class ConverterErrors(NamedTuple):
     """Of one layer. Shared between calls: do not change them in place."""
 
@@ -96,17 +84,11 @@ class ConverterErrors(NamedTuple):
 
 
 @runtime_checkable
-class ConvertingChip(Protocol):
+class ConvertingChip(ChipDesign, Protocol):
     """The part of a design that the converters' errors depend on."""
 
     @property
     def converters(self) -> Converters: ...
-    @property
-    def mismatch(self) -> Mismatch: ...
-    @property
-    def window(self) -> int: ...
-    @property
-    def tile(self) -> int: ...
 
 
 def converter_errors(
@@ -157,23 +139,25 @@ def _converter_errors(
         kinds = ((Effect.DRIVER_GAIN, c.driver_gain_std), (Effect.DRIVER_OFFSET, c.driver_offset_std))
         driver = line(*(drawn(effect, std, KEY_ARRAY, first, row) for effect, std in kinds))
     if c.present:
-        gain = _Error(Effect.RAMP_GAIN, c.ramp_gain_std, Effect.RAMP_GAIN_OF_TILE, c.ramp_gain_tile_std)
-        offset = _Error(
-            Effect.COMPARATOR_OFFSET, c.comparator_offset_std,
-            Effect.COMPARATOR_OFFSET_OF_TILE, c.comparator_offset_tile_std,
+        errors = (  # effect and strength of the part of every line, and of that common to a sub-tile
+            (Effect.RAMP_GAIN, c.ramp_gain_std, Effect.RAMP_GAIN_OF_TILE, c.ramp_gain_tile_std),
+            (
+                Effect.COMPARATOR_OFFSET, c.comparator_offset_std,
+                Effect.COMPARATOR_OFFSET_OF_TILE, c.comparator_offset_tile_std,
+            ),
         )  # fmt: skip
         score = line(
             *(
-                drawn(error.own, error.own_std, KEY_ARRAY, column, first)
-                + drawn(error.common, error.common_std, KEY_ARRAY, tiles, first)[:, column // tile]
-                for error in (gain, offset)
+                drawn(own, own_std, KEY_ARRAY, column, first)
+                + drawn(common, common_std, KEY_ARRAY, tiles, first)[:, column // tile]
+                for own, own_std, common, common_std in errors
             )
         )
         output = line(
             *(
-                drawn(error.own, error.own_std, VALUE_ARRAY, tiles[:, None], row)
-                + drawn(error.common, error.common_std, VALUE_ARRAY, tiles[:, None], first)
-                for error in (gain, offset)
+                drawn(own, own_std, VALUE_ARRAY, tiles[:, None], row)
+                + drawn(common, common_std, VALUE_ARRAY, tiles[:, None], first)
+                for own, own_std, common, common_std in errors
             )
         )
     return ConverterErrors(driver, score, output)

@@ -29,12 +29,11 @@ import torch
 from torch import Tensor
 
 from gaincell.circuits.converter import straight_through
-from gaincell.devices.cell import Cell
 from gaincell.devices.leakage import BOLTZMANN
 from gaincell.devices.random import KEY_ARRAY, PER_OPERATION, VALUE_ARRAY, Effect, normal
-from gaincell.devices.variability import Mismatch
-from gaincell.errors import DesignError
-from gaincell.units import ChargeUnit, Coulomb, Farad, Kelvin, Second, Volt
+from gaincell.devices.variability import ChipDesign
+from gaincell.quantity import SEEDS, Range, check_ranges
+from gaincell.units import ChargeUnit, Coulomb, Farad, Kelvin, Second
 
 
 @dataclass(frozen=True)
@@ -59,17 +58,12 @@ class Noise:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key in ("cell_std", "score_std", "output_std", "pulse_jitter"):
-            value = getattr(self, key)
-            if not 0 <= value <= 10:
-                raise DesignError(f"noise: {key} = {value!r} is out of range; allowed: 0 to 10")
-        if self.integrator_capacitance is not None and not 0 < self.integrator_capacitance <= 1:
-            raise DesignError(
-                f"noise: integrator_capacitance = {self.integrator_capacitance!r} is out of range; allowed: "
-                "above 0 to 1 F, or none"
-            )
-        if not 0 <= self.seed < 2**32:
-            raise DesignError(f"noise: seed = {self.seed!r} must be an integer in 0 ... 2^32 - 1")
+        std = Range(0, 10)
+        check_ranges(
+            "noise", self, cell_std=std, score_std=std, output_std=std, pulse_jitter=std,
+            integrator_capacitance=Range(0, 1, above=True, unit="F", optional=True),
+            seed=Range(0, SEEDS, whole=True),
+        )  # fmt: skip
 
     @property
     def present(self) -> bool:
@@ -77,25 +71,17 @@ class Noise:
 
 
 @runtime_checkable
-class NoisyChip(Protocol):
+class NoisyChip(ChipDesign, Protocol):
     """The part of a design that noise depends on."""
 
     @property
     def noise(self) -> Noise: ...
-    @property
-    def mismatch(self) -> Mismatch: ...
-    @property
-    def cell(self) -> Cell: ...
     @property
     def temperature(self) -> Kelvin: ...
     @property
     def charge_unit(self) -> Coulomb: ...
     @property
     def t_pulse_max(self) -> Second: ...
-    @property
-    def v_max(self) -> Volt: ...
-    @property
-    def v_offset(self) -> Volt: ...
 
 
 def cell_read_std(design: NoisyChip) -> ChargeUnit:

@@ -122,20 +122,6 @@ class PolynomialCell:
             )
         require_positive(self.name, {"linear_slope": self.linear_slope})
 
-    @classmethod
-    def from_two_variable_fit(
-        cls, c: Mapping[tuple[int, int], float], v_in: float, linear_slope: float
-    ) -> PolynomialCell:
-        """Evaluate f = x * sum_ij c_ij u^i V_in^j at the input voltage: C_i = sum_j c_ij V_in^j.
-
-        c: (i, j) -> c_ij, charge units per volt^(i + j).  v_in: volts.
-        """
-        degree = max(i for i, _ in c)
-        coefficients = [0.0] * (degree + 1)
-        for (i, j), c_ij in sorted(c.items()):
-            coefficients[i] += c_ij * v_in**j
-        return cls(tuple(coefficients), linear_slope)
-
     @property
     def numbers(self) -> dict[str, Any]:
         return {"coefficients": self.coefficients, "linear_slope": self.linear_slope}
@@ -261,12 +247,19 @@ class ExponentialCell:
 
 
 def _polynomial_cell(n: Mapping[str, Any]) -> Cell:
+    """From coefficients, or from a fit f = x sum_ij c_ij u^i V_in^j: C_i = sum_j c_ij V_in^j.
+
+    c_ij: charge units per volt^(i + j).  V_in: volts.
+    """
     if "coefficients" in n:
         return PolynomialCell(tuple(n["coefficients"]), n["linear_slope"])
-    fit = {(int(key[1]), int(key[2])): n[key] for key in n if re.fullmatch(r"c\d\d", key)}
+    fit = sorted(key for key in n if re.fullmatch(r"c\d\d", key))
     if not fit:
         raise KeyError("coefficients")
-    return PolynomialCell.from_two_variable_fit(fit, n["v_in"], n["linear_slope"])
+    coefficients = [0.0] * (int(fit[-1][1]) + 1)
+    for key in fit:
+        coefficients[int(key[1])] += n[key] * n["v_in"] ** int(key[2])
+    return PolynomialCell(tuple(coefficients), n["linear_slope"])
 
 
 CELL_KINDS: Mapping[str, Callable[[Mapping[str, Any]], Cell]] = {

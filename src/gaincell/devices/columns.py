@@ -103,20 +103,15 @@ def find_columns(
     used: list[int] = []
     for kind in sorted((*needed, "cell", "read"), key=lambda kind: kind == "current"):
         texts = _asked(wanted, kind)
-        places = [place for text in texts for place in _places(fields, text, where, kind)]
+        named = [(place, text) for text in texts for place in _places(fields, text, where, kind)]
+        places = [place for place, _ in named] if texts else _usual(fields, kind)
         if "*" in "".join(texts):
             places = [place for place in places if place not in used]
-        if not texts:
-            places = _usual(fields, kind)
         if len(places) > 1 and (kind != "current" or not texts):
             raise InputError(_which(kind, [fields[place] for place in places], where, options[kind]))
         if not places and kind in needed:
             raise InputError(_missing(kind, fields, needed, where, options[kind]))
-        units = {
-            place: _stated(text, kind, fields[place], options[kind])
-            for text in texts
-            for place in _places(fields, text, where, kind)
-        }
+        units = {place: _stated(text, kind, fields[place], options[kind]) for place, text in named}
         if places:
             found[kind] = [_column(fields, n, kind, units.get(n), where, options[kind]) for n in places]
         used += places

@@ -28,7 +28,7 @@ import torch
 from scipy import stats
 
 from gaincell.devices.cell import Cell, PolynomialCell
-from gaincell.devices.decay import LEAST_EXPLAINED
+from gaincell.devices.decay import CONFIDENCE, LEAST_EXPLAINED
 from gaincell.devices.measurement import Numbers, Table
 from gaincell.devices.screening import (
     Points,
@@ -45,7 +45,6 @@ from gaincell.devices.screening import (
 from gaincell.devices.tabulated import FEWEST_POINTS, TabulatedCell
 from gaincell.errors import InputError
 
-CONFIDENCE = 0.95
 MOST_ORDER = 9
 WORST_CONDITION = 1e8
 GRID = 401

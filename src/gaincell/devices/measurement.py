@@ -184,8 +184,7 @@ def _table(raw: bytes, path: Path, needed: Sequence[str], wanted: Columns, skip_
     number, heading, lines = _heading(lines, needed, wanted)
     if not lines:
         raise InputError(f"{path}: a line that names the columns and lines of numbers are needed")
-    separator = _separator(heading)
-    fields = _fields(heading, separator, last_is_number=True)
+    separator, fields = _separator(heading), _entries(heading)
     while fields and not fields[-1]:
         del fields[-1]
     if needed[0] == "time":
@@ -220,31 +219,27 @@ def _heading(
     rows = [(n, line) for n, line in said if not line.startswith(COMMENTS)]
     comments = [(n, line.lstrip("".join(COMMENTS) + " ")) for n, line in said if line.startswith(COMMENTS)]
     for number, line in [*rows[:PREAMBLE], *reversed(comments[:PREAMBLE])]:
-        fields = _fields(line, _separator(line), last_is_number=True)
+        fields = _entries(line)
         if names_columns(fields, needed, wanted):
             numbered = all(_value(field, ",") is not None for field in fields)  # and have no names
             return number, line, [row for row in rows if row[0] > number - numbered]
-    if places := wanted.by_number(needed):
-        return _heading_above(said, rows, places)
+    # columns that are given by numbers: the line, maybe a comment, above the first row with numbers there; or
+    # that row where no line of as many entries stands above it
+    places = wanted.by_number(needed)
+    for at, (number, line) in enumerate(rows[: PREAMBLE + 1] if places else ()):
+        fields = _entries(line)
+        if len(fields) <= max(places) or any(_value(fields[place], ",") is None for place in places):
+            continue
+        above = [(n, text.lstrip("".join(COMMENTS) + " ")) for n, text in said if n < number][-1:]
+        if above and len(_entries(above[0][1])) == len(fields):
+            number, line = above[0]
+        return number, line, rows[at:]
     return (*rows[0], rows[1:]) if rows else (0, "", [])
 
 
-def _heading_above(
-    said: Sequence[tuple[int, str]], rows: Sequence[tuple[int, str]], places: Sequence[int]
-) -> tuple[int, str, list[tuple[int, str]]]:
-    """As `_heading`, of columns that are given by numbers: the line, maybe a comment, above the first row
-    with numbers there; or that row where no line of as many entries stands above it.
-    """
-    for at, (number, line) in enumerate(rows[: PREAMBLE + 1]):
-        fields = _fields(line, _separator(line), last_is_number=True)
-        if len(fields) <= max(places) or any(_value(fields[place], ",") is None for place in places):
-            continue
-        for above, text in reversed([(n, text) for n, text in said if n < number][-1:]):
-            heading = text.lstrip("".join(COMMENTS) + " ")
-            if len(_fields(heading, _separator(heading), last_is_number=True)) == len(fields):
-                return above, heading, list(rows[at:])
-        return number, line, list(rows[at:])
-    return (*rows[0], list(rows[1:])) if rows else (0, "", [])
+def _entries(line: str) -> list[str]:
+    """The entries of a line that may name the columns."""
+    return _fields(line, _separator(line), last_is_number=True)
 
 
 def _separator(line: str) -> str:

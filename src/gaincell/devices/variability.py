@@ -210,15 +210,15 @@ def cell_errors(
     """
     if not cells_differ(design):
         return None
-    full, low, high = (
+    low, high = (
         float(design.cell.current(torch.tensor(v - design.v_offset, dtype=torch.float64)))
-        for v in (design.v_max, design.v_min, design.v_max)
+        for v in (design.v_min, design.v_max)
     )
     drop = design.wires.key_drop if array == KEY_ARRAY else design.wires.value_drop
     shape = (heads, design.window, head_dim)
     draw = _cell_errors if keep else _draw_cell_errors
     return draw(
-        design.mismatch, design.leakage.spread, drop, (full, low, high), layer, shape, design.tile, array,
+        design.mismatch, design.leakage.spread, drop, (low, high), layer, shape, design.tile, array,
         dtype, torch.device(device),
     )  # fmt: skip
 
@@ -227,7 +227,7 @@ def _draw_cell_errors(
     mismatch: Mismatch,
     spread: float,
     drop: float,
-    currents: tuple[float, float, float],
+    currents: tuple[float, float],
     layer: int,
     shape: tuple[int, int, int],
     tile: int,
@@ -235,7 +235,7 @@ def _draw_cell_errors(
     dtype: torch.dtype,
     device: torch.device,
 ) -> CellErrors:
-    full_scale, low, high = currents
+    low, high = currents
     key = {"seed": mismatch.seed, "chip": mismatch.chip, "layer": layer, "array": array}
     key |= dict(zip(("head", "column", "row"), _indices(*shape), strict=True))  # type: ignore[arg-type]
 
@@ -251,7 +251,7 @@ def _draw_cell_errors(
     weight = _weights(drop, array, shape, tile)
     gain = (1 + drawn(Effect.GAIN, mismatch.gain_std)) * weight
     shift = drawn(Effect.OFFSET_VOLTAGE, mismatch.offset_voltage_std)
-    offset = drawn(Effect.CURRENT_OFFSET, mismatch.current_offset_std * full_scale) * weight
+    offset = drawn(Effect.CURRENT_OFFSET, mismatch.current_offset_std * high) * weight
     stuck = (mismatch.stuck_low, mismatch.stuck_high, mismatch.dead)
     if any(stuck):
         chance, edge = uniform(effect=Effect.STUCK, **key), 0.0

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from gaincell.devices.leakage import BOLTZMANN
 from gaincell.devices.random import PER_OPERATION, Effect, normal
-from gaincell.devices.variability import Mismatch
+from gaincell.devices.variability import ChipDesign
 from gaincell.quantity import SEEDS, Range, check_ranges
 from gaincell.units import Farad, Kelvin, Volt
 
@@ -63,17 +63,13 @@ class Writing:
 
 
 @runtime_checkable
-class WrittenChip(Protocol):
+class WrittenChip(ChipDesign, Protocol):
     """The part of a design that writes depend on."""
 
     @property
     def writing(self) -> Writing: ...
     @property
-    def mismatch(self) -> Mismatch: ...
-    @property
     def temperature(self) -> Kelvin: ...
-    @property
-    def window(self) -> int: ...
 
 
 def write_errors(

@@ -21,7 +21,7 @@ from gaincell.arrays.trace import StepTrace
 from gaincell.chips.design import Design
 from gaincell.circuits import dac_code, query_code
 from gaincell.rtl.analog import bits, numbers
-from gaincell.rtl.fixed_point import Scales, query_widths, results, storage_volts
+from gaincell.rtl.fixed_point import query_widths, results, storage_volts
 from gaincell.rtl.simulation import Comparison, Stimulus, Wires
 
 SHOWN = 3
@@ -35,11 +35,11 @@ WINDOWS = {
 """Wires that are high during a phase."""
 
 
-def compare(run: Stimulus, scales: Scales) -> list[Comparison]:
+def compare(run: Stimulus) -> list[Comparison]:
     """Hold what a finished run recorded against the golden reference, quantity by quantity."""
     p, d = run.parameters, run.parameters.design
     found: dict[str, list[tuple[object, object]]] = {}
-    for start, (q, k, v, trace) in zip(run.record.starts, golden_steps(run, scales), strict=True):
+    for start, (q, k, v, trace) in zip(run.record.starts, golden_steps(run), strict=True):
         span = run.record.outputs[start : start + p.step_cycles + 1]  # and the period after
         sums = trace.tile_codes[0].sum(1)
         expected = {
@@ -49,7 +49,7 @@ def compare(run: Stimulus, scales: Scales) -> list[Comparison]:
             "columns written": [[int(trace.column[0])]] * 2,
             "valid columns": [trace.valid[0].long().tolist()] * p.group,
             "sums": sums.tolist(),
-            "results": [results(sums[h], stage, p).tolist() for h, stage in enumerate(scales.outputs)],
+            "results": [results(sums[h], stage, p).tolist() for h, stage in enumerate(run.scales.outputs)],
             "periods": _expected_periods(run),
         }
         for name, seen in _seen(run, span).items():
@@ -58,13 +58,13 @@ def compare(run: Stimulus, scales: Scales) -> list[Comparison]:
 
 
 def golden_steps(
-    run: Stimulus, scales: Scales, chip: Design | None = None
+    run: Stimulus, chip: Design | None = None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, StepTrace]]:
     """HeadArray, token by token: query widths [g, D], key and value voltages [D] of the words, its trace.
 
     chip: with errors of its own; None: that of the run.
     """
-    p, words = run.parameters, run.words
+    p, words, scales = run.parameters, run.words, run.scales
     reference = HeadArray(chip or p.design, p.rows, heads=p.group, kv_heads=1)
     for token in range(len(words)):
         if token in run.clears:

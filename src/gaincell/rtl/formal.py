@@ -12,7 +12,6 @@ Proved by induction over one period, and from reset on for the first BASE period
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,14 +34,10 @@ def prove(modules: Mapping[str, str], parameters: Parameters, *, timeout: Second
         SimulationError: one fails, or takes longer than `timeout`.
     """
     programs.require(*PROGRAMS)
-    sources = ("sequencer", "write_address_controller")
-    with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
-        folder = Path(name)
-        for module in sources:
-            (folder / f"{module}.v").write_text(modules[module], encoding="utf-8")
-        (folder / f"{TOP}.sv").write_text(properties(parameters), encoding="utf-8")
-        files = " ".join(f"{module}.v" for module in sources)
-        script = f"read_verilog {files}; read_verilog -formal -sv {TOP}.sv; prep -flatten -top {TOP}; "
+    sources = {f"{module}.v": modules[module] for module in ("sequencer", "write_address_controller")}
+    with programs.workplace({**sources, f"{TOP}.sv": properties(parameters)}) as folder:
+        script = f"read_verilog {' '.join(sources)}; read_verilog -formal -sv {TOP}.sv; "
+        script += f"prep -flatten -top {TOP}; "
         programs.run(["yosys", "-q", "-p", script + "async2sync; write_smt2 -wires model.smt2"], folder)
         prover = f"yosys-smtbmc -s z3 --noprogress -t {BASE}".split()
         said = [_checked([*prover, *how, "model.smt2"], folder, timeout) for how in ((), ("-i",))]

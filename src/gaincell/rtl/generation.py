@@ -6,6 +6,7 @@ Parts whose program is not installed are left out and named; the rest is done.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +86,7 @@ def generate(
             library = Library(mapped.area, sum(mapped.cells.values()))
     checks = []
     if tokens:
-        checks += check_head(run, scales, progress("head"))
+        checks += check_head(run, progress("head"))
         checks += check_ring(p, len(words), seed, progress("short ring"))
     else:
         simulate(run, progress("head"))
@@ -155,12 +156,9 @@ def _modules(
 ) -> tuple[Module, ...]:
     area = areas(synthesis, t)
     return tuple(
-        Module(
-            m.name, m.placed, m.gates, m.flip_flops, m.depth, area[m.name],
-            None if energies is None else energies[m.name].total,
-        )
+        Module(**asdict(m), area=area[m.name], energy=None if energies is None else energies[m.name].total)
         for m in synthesis.modules
-    )  # fmt: skip
+    )
 
 
 def _total(synthesis: Synthesis, energies: Mapping[str, Energy] | None, t: Technology) -> Total:
@@ -201,7 +199,7 @@ def write(found: Generated, p: Parameters, t: Technology, folder: Path) -> Seque
         "README.md": _readme(found, p),
     }
     if found.verilog is not None:
-        texts |= {f"verilog/{module}.v": text for module, text in found.verilog.modules.items()}
+        texts |= {f"verilog/{name}": text for name, text in found.verilog.files.items()}
         texts[f"testbench/{TOP}.v"] = found.verilog.testbench
         texts[f"testbench/{VECTORS}"] = found.verilog.vectors(found.shown)
     written = [files.write_text(folder / name, text) for name, text in texts.items()]

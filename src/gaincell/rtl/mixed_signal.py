@@ -13,7 +13,6 @@ Not modelled: as in netlists/sub_tile.py. HeadArray's cells hold for ever, those
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -116,12 +115,12 @@ def simulate_sub_tile(
     circuit = _circuit(site, p, len(record.outputs))
     verilog = source(generate(p), p, record)
     stages("ngspice")(0, 1, {})
-    with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
-        library = compile_library(verilog, Path(name))
+    with programs.workplace({f"{TOP}.v": verilog}) as folder:
+        library = compile_library(folder)
         done = run(replace(circuit, libraries={LIBRARY: library}), timeout=timeout)
     d, vdd = p.design, site.vdd
     injected = _with_injection(d, stored_levels(site, d, DAC), vdd)
-    ideal, expected = (_head_codes(digital, scales, chip) for chip in (d, injected))
+    ideal, expected = (_head_codes(digital, chip) for chip in (d, injected))
     codes = _codes(p, record, done.plot, vdd)
     stored = _stored(p, record, done.plot)
     off = np.abs(codes - expected)
@@ -215,9 +214,9 @@ def _with_injection(chip: Design, stored: Wave, vdd: Volt) -> Design:
     )
 
 
-def _head_codes(run: Stimulus, scales: Scales, chip: Design) -> Wave:
+def _head_codes(run: Stimulus, chip: Design) -> Wave:
     """Of HeadArray [T, row]."""
-    return np.array([trace.tile_codes[0, 0].sum(0).tolist() for *_, trace in golden_steps(run, scales, chip)])
+    return np.array([trace.tile_codes[0, 0].sum(0).tolist() for *_, trace in golden_steps(run, chip)])
 
 
 def _random_words(p: Parameters, scales: Scales, tokens: int, seed: int) -> tuple[Words, Wave]:
@@ -307,9 +306,10 @@ def _driven(size: int, levels: int, p: Parameters) -> list[str]:
     return [f"  assign {name} = {value};" for name, value in found.items()]
 
 
-def compile_library(text: str, folder: Path) -> Path:
-    """What ngspice loads. Raises SimulationError: it was not made; with the end of what was said."""
-    (folder / f"{TOP}.v").write_text(text, encoding="utf-8")
+def compile_library(folder: Path) -> Path:
+    """What ngspice loads, of the Verilog there. Raises SimulationError: it was not made; with the end of what
+    was said.
+    """
     said = programs.run(["ngspice", "vlnggen", "--", "-Wno-fatal", f"{TOP}.v"], folder)
     library = folder / f"{TOP}.so"
     if not library.exists():

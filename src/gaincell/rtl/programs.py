@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from gaincell.errors import InputError, SimulationError
@@ -45,6 +47,16 @@ def require(*programs: str) -> None:
     """Raise MissingProgram where one of some programs is not there."""
     if found := missing(*programs):
         raise MissingProgram(found)
+
+
+@contextmanager
+def workplace(files: Mapping[str, str]) -> Iterator[Path]:
+    """A temporary directory with these texts in it, by name of the file."""
+    with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
+        folder = Path(name)
+        for file, text in files.items():
+            (folder / file).write_text(text, encoding="utf-8")
+        yield folder
 
 
 def run(command: Sequence[str], folder: Path, *, timeout: Second = 600.0) -> str:

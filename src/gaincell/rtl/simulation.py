@@ -147,6 +147,7 @@ class Comparison:
     first: tuple[str, ...] = ()
 
 
+@dataclass
 class Stimulus:
     """Gains and offsets, loaded one by one, then the tokens.
 
@@ -154,38 +155,23 @@ class Stimulus:
     clears: tokens before which all others are forgotten, in an idle period.
     """
 
-    def __init__(
-        self,
-        parameters: Parameters,
-        scales: Scales,
-        words: Words,
-        pauses: Sequence[int] = (),
-        clears: Collection[int] = (0,),
-    ) -> None:
-        self.parameters, self.words = parameters, words
-        self.arrays = AnalogArrays(parameters)
-        self.pauses, self.clears = pauses or [0] * len(words), clears
-        self.record = Record()
-        self._inputs = self._script(scales)
+    parameters: Parameters
+    scales: Scales
+    words: Words
+    pauses: Sequence[int] = ()
+    clears: Collection[int] = (0,)
+    record: Record = field(default_factory=Record, init=False)
+
+    def __post_init__(self) -> None:
+        self.arrays = AnalogArrays(self.parameters)
 
     def periods(self) -> Iterator[Wires]:
         """Inputs of every period but the pulses: give the outputs seen with them to `answer`."""
-        yield from self._inputs
-
-    def answer(self, inputs: Wires, outputs: Wires) -> Wires:
-        """The inputs with the pulses, having seen the outputs of the period."""
-        pulse, negative = self.arrays.respond(outputs)
-        inputs = inputs | {"pulse": pulse, "negative": negative}
-        self.record.inputs.append(inputs)
-        self.record.outputs.append(outputs)
-        return inputs
-
-    def _script(self, scales: Scales) -> Iterator[Wires]:
         p = self.parameters
         idle = dict.fromkeys(("start", "clear", "word", "load", "address", "number"), 0)
-        for address, number in enumerate(scales.loads):
+        for address, number in enumerate(self.scales.loads):
             yield idle | {"load": 1, "address": address, "number": number}
-        for token, pause in enumerate(self.pauses):
+        for token, pause in enumerate(self.pauses or [0] * len(self.words)):
             yield from [idle] * pause
             if token in self.clears:
                 yield idle | {"clear": 1}
@@ -196,6 +182,14 @@ class Stimulus:
                 word = packed(turns[period].tolist(), [p.word_bits] * p.rows) if period < len(turns) else 0
                 yield idle | {"start": int(period == 0), "word": word}
         yield idle
+
+    def answer(self, inputs: Wires, outputs: Wires) -> Wires:
+        """The inputs with the pulses, having seen the outputs of the period."""
+        pulse, negative = self.arrays.respond(outputs)
+        inputs = inputs | {"pulse": pulse, "negative": negative}
+        self.record.inputs.append(inputs)
+        self.record.outputs.append(outputs)
+        return inputs
 
 
 def simulate(run: Stimulus, progress: Progress = silent) -> Record:

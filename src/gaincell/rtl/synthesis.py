@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -132,7 +131,8 @@ def map_to_library(design: Verilog, liberty: Path, *, timeout: Second = 600.0) -
         raise InputError(f"--liberty {liberty.name} cannot be mapped to: {error}") from None
     found = json.loads(statistics)["design"]
     cells: dict[str, int] = found["num_cells_by_type"]
-    if "area" not in found or (left := [kind for kind in cells if kind.startswith("$")]):
+    left = [kind for kind in cells if kind.startswith("$")]
+    if left or "area" not in found:
         raise InputError(
             f"--liberty {liberty.name} lacks the area of cells, or cells for {', '.join(left)}; "
             "a library needs gates and flip-flops"
@@ -145,21 +145,16 @@ def _run(
 ) -> list[str]:
     """The texts of the files that a script writes, having read the Verilog."""
     programs.require("yosys")
-    sources = " ".join(f"{module}.v" for module in design.modules)
     whole = f"""
-        read_verilog {sources}
+        read_verilog {" ".join(design.files)}
         hierarchy -check -top {design.top}
         proc
         setattr -unset init w:*
         synth -top {design.top} -noabc
         {script}
     """
-    with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
-        folder = Path(name)
-        for module, text in design.modules.items():
-            (folder / f"{module}.v").write_text(text, encoding="utf-8")
+    with programs.workplace({**design.files, "synthesise.ys": whole}) as folder:
         if liberty is not None:
             (folder / "cells.lib").write_bytes(liberty.read_bytes())
-        (folder / "synthesise.ys").write_text(whole, encoding="utf-8")
         programs.run(["yosys", "-q", "-s", "synthesise.ys"], folder, timeout=timeout)
         return [(folder / file).read_text(encoding="utf-8") for file in wanted]

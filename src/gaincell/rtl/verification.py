@@ -20,7 +20,6 @@ from gaincell.results.common import Value
 from gaincell.results.rtl import RtlCheck
 from gaincell.rtl import formal, programs
 from gaincell.rtl.equivalence import compare
-from gaincell.rtl.fixed_point import Scales
 from gaincell.rtl.parameters import Parameters
 from gaincell.rtl.simulation import Comparison, Record, Stimulus, random_scales, random_words, simulate
 from gaincell.rtl.verilog import Verilog, play, simulator
@@ -41,9 +40,7 @@ def not_done(name: str, how: str, why: str | Exception) -> RtlCheck:
     return RtlCheck(name, how, str(why), Value(0, "periods", "simulated"), broken=broken)
 
 
-def check_head(
-    run: Stimulus, scales: Scales, progress: Progress = silent, title: str = "head"
-) -> list[RtlCheck]:
+def check_head(run: Stimulus, progress: Progress = silent, title: str = "head") -> list[RtlCheck]:
     """Simulate a run and compare it; a check a quantity."""
     simulate(run, progress)
     p = run.parameters
@@ -54,7 +51,7 @@ def check_head(
             f"{sizes}, against {'the schedule' if one.name == 'periods' else 'HeadArray'}",
             "numbers",
         )
-        for one in compare(run, scales)
+        for one in compare(run)
     ]
 
 
@@ -72,7 +69,7 @@ def check_ring(parameters: Parameters, tokens: int, seed: int, progress: Progres
     short = replace(parameters, design=parameters.design.replace(window=columns))
     scales = random_scales(short, seed)
     run = Stimulus(short, scales, random_words(short, scales, tokens, seed))
-    return check_head(run, scales, progress, f"ring of {columns}")
+    return check_head(run, progress, f"ring of {columns}")
 
 
 def check_verilog(design: Verilog, record: Record) -> RtlCheck:

@@ -7,10 +7,8 @@ compares every output in every period with what the record has. Icarus Verilog r
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from amaranth.back import verilog
 from amaranth.hdl import Elaboratable
@@ -41,6 +39,11 @@ class Verilog:
     testbench: str
     inputs: Mapping[str, int]
     outputs: Mapping[str, int]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Text of the modules by name of the file, the top module's last."""
+        return {f"{module}.v": text for module, text in self.modules.items()}
 
     @property
     def top(self) -> str:
@@ -90,7 +93,7 @@ def play(design: Verilog, record: Record, program: str | None = None) -> Compari
     """
     program = program or simulator()
     programs.require(program)
-    sources = [f"{name}.v" for name in (*design.modules, TOP)]
+    sources = {**design.files, f"{TOP}.v": design.testbench}
     periods = len(record.outputs)
     compile_by, run_by = {
         "iverilog": (f"iverilog -g2005 -s {TOP} -P{TOP}.PERIODS={periods} -o compiled", "vvp -n compiled"),
@@ -100,11 +103,7 @@ def play(design: Verilog, record: Record, program: str | None = None) -> Compari
             "./compiled",
         ),
     }[program]
-    with tempfile.TemporaryDirectory(prefix="gaincell-rtl-") as name:
-        folder = Path(name)
-        for module, text in (*design.modules.items(), (TOP, design.testbench)):
-            (folder / f"{module}.v").write_text(text, encoding="utf-8")
-        (folder / VECTORS).write_text(design.vectors(record), encoding="utf-8")
+    with programs.workplace({**sources, VECTORS: design.vectors(record)}) as folder:
         programs.run([*compile_by.split(), *sources], folder)
         said = programs.run(run_by.split(), folder)
     verdict = VERDICT.search(said)

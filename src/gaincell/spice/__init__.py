@@ -11,8 +11,3 @@
 
 ngspice is called as a program and not linked.
 """
-
-from gaincell.spice.runner import available, run, run_many, version
-from gaincell.spice.technology import Corner, Technology, technology, user_technology
-
-__all__ = ["Corner", "Technology", "available", "run", "run_many", "technology", "user_technology", "version"]

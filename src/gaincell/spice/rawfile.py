@@ -22,12 +22,8 @@ HEAD_END = b"Binary:\n"
 
 @dataclass(frozen=True)
 class Plot:
-    """One analysis.
+    """One analysis.  waves: variable -> values [points], SI units; "time" in a transient."""
 
-    name: what ngspice calls it.  waves: variable -> values [points], SI units; "time" in a transient.
-    """
-
-    name: str
     waves: Mapping[str, Wave]
 
     def __getitem__(self, key: str) -> Wave:
@@ -81,4 +77,4 @@ def _plot(raw: bytes, start: int, end: int, where: str) -> tuple[Plot, int]:
         raise SimulationError(f"{where}: the analysis {head.get('Plotname', '')!r} has no points: it failed")
     table = np.frombuffer(raw, kind, variables * points, begin).reshape(points, variables)
     waves = {name: np.ascontiguousarray(table[:, n]) for n, name in enumerate(names)}
-    return Plot(head.get("Plotname", ""), waves), begin + wanted
+    return Plot(waves), begin + wanted

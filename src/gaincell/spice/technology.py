@@ -25,12 +25,6 @@ from gaincell.files import read_text
 from gaincell.quantity import one_of
 from gaincell.units import Farad, Metre, Volt
 
-TITLES = {
-    "freepdk45": "FreePDK45 VTG",
-    "generic28": "generic 28 nm-class",
-    "oxide": "FreePDK45 with oxide write transistor",
-}
-"""Of the technologies, by name: words for tables and figures."""
 PROCESSES = ("nominal", "fast", "slow")
 TEMPERATURES = (-40.0, 27.0, 85.0)
 SUPPLIES = (0.9, 1.0, 1.1)
@@ -74,7 +68,7 @@ class Size:
 class Technology:
     """What netlists need of a technology.
 
-    name: as on the command line.  vdd: nominal supply, V.
+    name: as on the command line.  title: words for tables and figures.  vdd: nominal supply, V.
     nmos, pmos: names of the models or subcircuits.
     read_n, read_p: of the read path; switch_n, switch_p: switches behind them; write_n, write_p: write gate.
     storage: of the cell beside the gates, F.
@@ -86,6 +80,7 @@ class Technology:
     """
 
     name: str
+    title: str
     vdd: Volt
     nmos: str
     pmos: str
@@ -154,11 +149,6 @@ class Technology:
         """Standard deviation of one transistor's threshold, a_vt / sqrt(w l) (Pelgrom et al. 1989)."""
         return self.a_vt / math.sqrt(size.w * size.l)
 
-    @property
-    def title(self) -> str:
-        """Words for tables and figures."""
-        return TITLES[self.name] if self.kit is None else f"{self.name} (a user's own models)"
-
 
 @dataclass(frozen=True)
 class Site:
@@ -184,15 +174,17 @@ class Site:
         return -self.technology.underdrive, self.vdd, self.vdd + self.technology.underdrive
 
 
-_FREE = Technology("freepdk45", 0.9, "NMOS_VTG", "PMOS_VTG")
+_FREE = Technology("freepdk45", "FreePDK45 VTG", 0.9, "NMOS_VTG", "PMOS_VTG")
 _SHORT, _WIDE = Size(90e-9, 35e-9), Size(180e-9, 35e-9)
 _KNOWN: Mapping[str, Technology] = {
     "freepdk45": _FREE,
     "generic28": Technology(
-        "generic28", 0.9, "nmos_g28", "pmos_g28", read_p=Size(200e-9, 300e-9),
+        "generic28", "generic 28 nm-class", 0.9, "nmos_g28", "pmos_g28", read_p=Size(200e-9, 300e-9),
         switch_n=_SHORT, switch_p=_SHORT, write_n=_SHORT, write_p=_WIDE,
     ),
-    "oxide": dataclasses.replace(_FREE, name="oxide", oxide_write=True),
+    "oxide": dataclasses.replace(
+        _FREE, name="oxide", title="FreePDK45 with oxide write transistor", oxide_write=True
+    ),
 }  # fmt: skip
 
 
@@ -200,7 +192,7 @@ def technology(name: str) -> Technology:
     """A technology by name. Raises InputError for an unknown one."""
     if name not in _KNOWN:
         raise InputError(
-            f"technology {name!r} is unknown; allowed: {one_of(TITLES)}, or --lib FILE with your own"
+            f"technology {name!r} is unknown; allowed: {one_of(_KNOWN)}, or --lib FILE with your own"
         )
     return _KNOWN[name]
 
@@ -239,6 +231,7 @@ def user_technology(
     return dataclasses.replace(
         technology(like),
         name=path.stem,
+        title=f"{path.stem} (a user's own models)",
         vdd=vdd,
         nmos=nmos,
         pmos=pmos,

@@ -29,9 +29,9 @@ from gaincell.spice.characterise import SETTLED, read_charge
 from gaincell.spice.designs import check_storage
 from gaincell.spice.netlists.array import WireElement
 from gaincell.spice.netlists.write_path import (
+    BIT_CAPACITANCE,
     KINDS,
     START,
-    WriteSizes,
     WriteTimes,
     pulse_bench,
     write_path_bench,
@@ -65,22 +65,17 @@ def characterise_write_path(
     """
     check_storage(technology, design)
     levels, times = _levels(design), _times(design)
-    steps, sizes = (design.query_levels or 0) - 1, WriteSizes()
+    steps = (design.query_levels or 0) - 1
     site = Site(technology, corner or Corner())
     widths = np.arange(1, steps + 1) * design.t_pulse_max / steps
-    benches = [write_path_bench(site, k, levels, design.tile, times, sizes) for k in KINDS]
+    benches = [write_path_bench(site, k, levels, design.tile, times) for k in KINDS]
     benches.append(pulse_bench(site, widths.tolist(), design.tile, design.t_pulse_max))
     *written, pulses = (found.plot for found in run_many(benches, jobs=jobs))
     ideal = np.linspace(0, site.vdd, levels)
     charge = read_charge(site, ideal, design.t_pulse_max)
     kinds = {
         kind: _dac(
-            plot,
-            times,
-            ideal,
-            charge,
-            _capacitance(technology, kind, levels, design.tile, sizes),
-            site.corner,
+            plot, times, ideal, charge, _capacitance(technology, kind, levels, design.tile), site.corner
         )
         for kind, plot in zip(KINDS, written, strict=True)
     }
@@ -98,7 +93,7 @@ def characterise_write_path(
 def stored_levels(site: Site, design: Design, kind: str) -> Wave:
     """What one kind of DAC leaves in a cell, of every code, V. Raises as `characterise_write_path`."""
     times = _times(design)
-    bench = write_path_bench(site, kind, _levels(design), design.tile, times, WriteSizes())
+    bench = write_path_bench(site, kind, _levels(design), design.tile, times)
     return _stored(run(bench).plot, times, _levels(design))
 
 
@@ -122,11 +117,11 @@ def _stored(plot: Plot, times: WriteTimes, levels: int) -> Wave:
     return np.array([np.interp(when, plot["time"], plot[f"v(st{code})"]) for code in range(levels)])
 
 
-def _capacitance(t: Technology, kind: str, levels: int, cells: int, sizes: WriteSizes) -> float:
+def _capacitance(t: Technology, kind: str, levels: int, cells: int) -> float:
     """What a sample is taken on, F."""
     if kind == "string":
         return t.storage
-    return t.storage + (levels - 1) * sizes.capacitance + (cells - 1) * WireElement().capacitance
+    return t.storage + (levels - 1) * BIT_CAPACITANCE + (cells - 1) * WireElement().capacitance
 
 
 def _dac(

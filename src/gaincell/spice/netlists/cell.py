@@ -33,17 +33,17 @@ HOLD_OPTIONS = "reltol=1e-4 abstol=1e-18 chgtol=1e-20 vntol=1e-6 gmin={gmin} met
 def cell_subcircuit(
     technology: Technology,
     name: str = "gaincell",
-    shifts: Sequence[Volt] | None = None,
+    shifts: Sequence[Volt] = (0.0,) * 4,
     *,
     write_gate: bool = True,
 ) -> list[str]:
     """`.subckt gaincell bl wl wlb wbl wwl wwlb store vdd`.
 
-    shifts: threshold shifts of read N, read P, switch N, switch P, V; None: nominal.
+    shifts: threshold shifts of read N, read P, switch N, switch P, V.
     write_gate: False leaves the (idle) write transistors out.
     """
     t = technology
-    rn, rp, sn, sp = shifts if shifts is not None else (0.0,) * 4
+    rn, rp, sn, sp = shifts
     lines = [
         f".subckt {name} bl wl wlb wbl wwl wwlb store vdd",
         t.transistor("rn", "xn", "store", "0", "0", "n", t.read_n, rn),

@@ -37,29 +37,6 @@ class Netlist:
     libraries: Mapping[str, Path] = field(default_factory=dict)
 
 
-def netlist(
-    title: str,
-    body: Iterable[str],
-    analysis: str,
-    saved: Sequence[str],
-    *,
-    files: Mapping[str, str],
-    temperature: float = 27.0,
-    options: str = OPTIONS,
-    stop_time: Second | None = None,
-) -> Netlist:
-    """Put a netlist together: title, includes, circuit, what is saved, analysis.
-
-    temperature: degrees Celsius.  saved: "v(out)", "i(vdd)", ...
-    """
-    lines = [f"* {title}", f".options {options}", f".temp {temperature:g}"]
-    lines += [f".include {file}" for file in files]
-    lines += body
-    lines += [f".save {' '.join(saved[n : n + 8])}" for n in range(0, len(saved), 8)]
-    lines += [analysis, ".end"]
-    return Netlist(title, "\n".join(lines) + "\n", dict(files), stop_time)
-
-
 def bench(
     site: Site,
     title: str,
@@ -72,18 +49,20 @@ def bench(
     options: str = OPTIONS,
     tunnelling: bool = False,
 ) -> Netlist:
-    """A netlist at a site: a sweep, or a transient to `stop`; steps: suggested and longest ones."""
-    analysis = dc if stop is None else f".tran {steps[0]} {number(stop)} 0 {steps[1]}"
-    return netlist(
+    """A netlist at a site: a sweep, or a transient to `stop`.
+
+    saved: "v(out)", "i(vdd)", ...  steps: suggested and longest ones.
+    """
+    title, files = (
         f"{site.technology.name}: {title}",
-        body,
-        analysis,
-        saved,
-        files=site.technology.files(site.corner, tunnelling=tunnelling),
-        temperature=site.corner.temperature,
-        options=options,
-        stop_time=stop,
+        site.technology.files(site.corner, tunnelling=tunnelling),
     )
+    lines = [f"* {title}", f".options {options}", f".temp {site.corner.temperature:g}"]
+    lines += [f".include {file}" for file in files]
+    lines += body
+    lines += [f".save {' '.join(saved[n : n + 8])}" for n in range(0, len(saved), 8)]
+    lines += [dc if stop is None else f".tran {steps[0]} {number(stop)} 0 {steps[1]}", ".end"]
+    return Netlist(title, "\n".join(lines) + "\n", files, stop)
 
 
 def number(value: float) -> str:

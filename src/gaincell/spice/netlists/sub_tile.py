@@ -22,7 +22,7 @@ from gaincell.spice.netlists.cell import cell_subcircuit
 from gaincell.spice.netlists.netlist import ARRAY_OPTIONS, Netlist, bench, number
 from gaincell.spice.netlists.readout import Readout, column_lines
 from gaincell.spice.netlists.transistor_readout import gates
-from gaincell.spice.netlists.write_path import WriteSizes, discharge_transistor, string_dac
+from gaincell.spice.netlists.write_path import discharge_transistor, string_dac
 from gaincell.spice.technology import Site, Technology
 from gaincell.units import Hertz, Second
 
@@ -166,7 +166,7 @@ def _write_lines(t: Technology, array: str, size: int, levels: int, vdd: float) 
         name = f"{array}_{row}"
         on = [(f"tap_{name}_{tap}", f"n_tap_{name}_{tap}") for tap in range(levels)]
         lines += [
-            *string_dac(name, "vdd", f"w_{name}", on, WriteSizes()),
+            *string_dac(name, "vdd", f"w_{name}", on),
             discharge_transistor(t, name, f"w_{name}", f"discharge_{array}"),
             f"Cw_{name} w_{name} 0 {number(size * WireElement().capacitance)}",
         ]

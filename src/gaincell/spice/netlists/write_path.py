@@ -34,20 +34,16 @@ from gaincell.spice.technology import Site, Size, Technology
 from gaincell.units import Farad, Ohm, Second
 
 KINDS = ("string", "charge")
+STRING_RESISTANCE: Ohm = 5e3
+"""Of one resistor of the string."""
+BIT_CAPACITANCE: Farad = 20e-15
+"""Of the lowest bit."""
 DISCHARGE = 0.5e-6
 """Width of the discharge transistor, m."""
 START: Second = 1e-9
 """When the discharge begins."""
 GAP: Second = 0.2e-9
 """Between discharge and write, and between write gate and DAC switch."""
-
-
-@dataclass(frozen=True)
-class WriteSizes:
-    """resistance: of one of the string, Ohm.  capacitance: of the lowest bit, F."""
-
-    resistance: Ohm = 5e3
-    capacitance: Farad = 20e-15
 
 
 @dataclass(frozen=True)
@@ -73,14 +69,7 @@ class WriteTimes:
         return self.read + self.pulse + 1e-9
 
 
-def write_path_bench(
-    site: Site,
-    kind: str,
-    levels: int,
-    cells: int,
-    times: WriteTimes,
-    sizes: WriteSizes,
-) -> Netlist:
+def write_path_bench(site: Site, kind: str, levels: int, cells: int, times: WriteTimes) -> Netlist:
     """One line, DAC and cell for every code; the store at VDD before.
 
     kind: of KINDS.  levels: L.  cells: N on a write line.
@@ -120,9 +109,9 @@ def write_path_bench(
         ]
         if kind == "string":  # the gate of the code's own tap opens, the others never do
             taps = [("con", "conb") if tap == code else ("0", "vdd") for tap in range(levels)]
-            body += string_dac(str(code), f"d{code}", line, taps, sizes)
+            body += string_dac(str(code), f"d{code}", line, taps)
         else:
-            body += _charge(code, levels, vdd, connect, sizes)
+            body += _charge(code, levels, vdd, connect)
         saved += [f"v(st{code})", f"i(vd{code})", f"i(vb{code})"]
     return bench(site, f"{kind} DAC, {levels} codes into cells", body, saved, stop=times.end)
 
@@ -141,9 +130,7 @@ def _idle_gates(t: Technology, line: str, code: int, count: int, off: float, off
     ]
 
 
-def string_dac(
-    name: str, supply: str, line: str, taps: Sequence[tuple[str, str]], sizes: WriteSizes
-) -> list[str]:
+def string_dac(name: str, supply: str, line: str, taps: Sequence[tuple[str, str]]) -> list[str]:
     """A resistor string from a supply to ground, and a gate from every tap to a line.
 
     taps: nodes that open the gate of each, the lowest first: high to open, and its complement.
@@ -151,7 +138,7 @@ def string_dac(
     lines = [f"Rt{name} {supply} t{name}_{len(taps) - 1} 1"]
     for tap, (on, onb) in enumerate(taps):
         lower = f"t{name}_{tap - 1}" if tap else "0"
-        resistance = sizes.resistance if tap else 1.0
+        resistance = STRING_RESISTANCE if tap else 1.0
         lines.append(f"Rs{name}_{tap} t{name}_{tap} {lower} {number(resistance)}")
         lines.append(f"Xs{name}_{tap} t{name}_{tap} {line} {on} {onb} vdd pass")
     return lines
@@ -163,7 +150,7 @@ def discharge_transistor(technology: Technology, name: str, line: str, gate: str
     return technology.transistor(f"dis{name}", line, gate, "0", "0", "n", size)
 
 
-def _charge(code: int, levels: int, vdd: float, connect: Second, sizes: WriteSizes) -> list[str]:
+def _charge(code: int, levels: int, vdd: float, connect: Second) -> list[str]:
     """Capacitors with their inverters; the inputs of those whose bit is set fall when the write begins."""
     lines = []
     for bit in range((levels - 1).bit_length()):
@@ -172,7 +159,7 @@ def _charge(code: int, levels: int, vdd: float, connect: Second, sizes: WriteSiz
         lines += [
             f"Vx{code}_{bit} x{code}_{bit} 0 {source}",
             f"Xi{code}_{bit} x{code}_{bit} y{code}_{bit} d{code} inv",
-            f"Cd{code}_{bit} y{code}_{bit} w{code} {number(sizes.capacitance * 2**bit)}",
+            f"Cd{code}_{bit} y{code}_{bit} w{code} {number(BIT_CAPACITANCE * 2**bit)}",
         ]
     return lines
 
