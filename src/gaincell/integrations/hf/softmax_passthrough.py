@@ -7,14 +7,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.integrations.hf.attach import computes_softmax, not_yet_calibrated, set_attention
 from gaincell.integrations.hf.interface import THREAD, arrays_of
 from gaincell.integrations.hf.support import attention_modules
-from gaincell.nn.softmax import SoftmaxAttention
 
 See = Callable[[int, Any, tuple[Any, ...], Tensor], None]
 """Called with the number of a layer, its GainCellAttention, what that was called with, and the output of
@@ -32,8 +31,8 @@ def softmax_passthrough(model: PreTrainedModel, see: See) -> Iterator[None]:
 
     def watch(layer: int) -> Any:
         def replace(attention: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-            q, k, v, _, _, window = inputs
-            softmax = softmax_attention(q, k, v, THREAD.scaling, window)
+            q, k, v, *at = inputs
+            softmax = attention.softmax(q, k, v, at, THREAD.scaling)
             see(layer, attention, inputs, softmax)
             return softmax.to(output.dtype)
 
@@ -66,21 +65,3 @@ def observe_softmax(model: PreTrainedModel, ids: Int[Tensor, "B T"], see: See) -
     """`pass_through` the arrays, with softmax passed on."""
     with softmax_passthrough(model, see):
         pass_through(model, ids, "gain-cell")
-
-
-def softmax_attention(
-    q: Float[Tensor, "B H T D"],
-    k: Float[Tensor, "B Hk T D"],
-    v: Float[Tensor, "B Hk T D"],
-    scaling: float | None,
-    window: int | None,
-) -> Float[Tensor, "B H T D"]:
-    """Causal softmax attention without padding.
-
-    scaling: of the scores; None: 1/sqrt(D).  window: the model's own sliding window.
-    """
-    age = torch.arange(q.shape[2], device=q.device)
-    age = age[:, None] - age[None, :]
-    seen = (age >= 0) & (age < (window or q.shape[2]))
-    found: Tensor = SoftmaxAttention()(q, k, v, seen, scaling)
-    return found
