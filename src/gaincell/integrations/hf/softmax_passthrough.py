@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from gaincell.integrations.hf.attach import computes_softmax, not_yet_calibrated, set_attention
-from gaincell.integrations.hf.interface import THREAD, arrays_of
-from gaincell.integrations.hf.support import attention_modules
+from gaincell.integrations.hf.attach import (
+    Attention,
+    attached_layers,
+    computed_attention,
+    not_yet_calibrated,
+    set_attention,
+)
+from gaincell.integrations.hf.interface import THREAD
 
 See = Callable[[int, Any, tuple[Any, ...], Tensor], None]
 """Called with the number of a layer, its GainCellAttention, what that was called with, and the output of
@@ -29,32 +35,23 @@ def softmax_passthrough(model: PreTrainedModel, see: See) -> Iterator[None]:
     The arrays are computed all the same, and what they give is dropped. For texts without padding.
     """
 
-    def watch(layer: int) -> Any:
-        def replace(attention: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-            q, k, v, *at = inputs
-            softmax = attention.softmax(q, k, v, at, THREAD.scaling)
-            see(layer, attention, inputs, softmax)
-            return softmax.to(output.dtype)
+    def replace(layer: int, attention: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        softmax: Tensor = attention.softmax(*inputs[:3], inputs[3:], THREAD.scaling)
+        see(layer, attention, inputs, softmax)
+        return softmax.to(output.dtype)
 
-        return replace
-
-    modules: list[Any] = list(attention_modules(model).values())
     with ExitStack() as hooks:
         hooks.enter_context(not_yet_calibrated(model))
-        for layer, module in enumerate(modules):
-            attention: Any = arrays_of(module)
-            hooks.callback(attention.register_forward_hook(watch(layer)).remove)
+        for layer, attention in enumerate(attached_layers(model)):
+            hooks.callback(attention.register_forward_hook(partial(replace, layer)).remove)
         yield
 
 
 @torch.no_grad()
-def pass_through(
-    model: PreTrainedModel, ids: Int[Tensor, "B T"], attention: Literal["gain-cell", "softmax"]
-) -> None:
+def pass_through(model: PreTrainedModel, ids: Int[Tensor, "B T"], attention: Attention) -> None:
     """Pass some text without padding through an attached model, which is then as it was."""
-    before: Literal["gain-cell", "softmax"] = "softmax" if computes_softmax(model) else "gain-cell"
     with ExitStack() as after:
-        after.callback(set_attention, model, before)
+        after.callback(set_attention, model, computed_attention(model))
         after.callback(model.train, model.training)
         set_attention(model, attention)
         model.eval()
