@@ -32,7 +32,7 @@ from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.context import learned_positions
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.reparametrisation import add_array_normaliser, add_biases
+from gaincell.integrations.hf.reparametrisation import add_part
 from gaincell.mapping.ready import adapted_model, hardware_model
 
 from .conftest import small
@@ -106,8 +106,8 @@ def test_arrays_with_signed_queries_and_a_normalising_column() -> None:
 def test_the_row_of_a_normaliser_is_shown(tmp_path: Path) -> None:
     folder, _ = write_micro(tmp_path)
     model = attach(load_model(str(folder)).model, micro_design())
-    add_biases(model)
-    add_array_normaliser(model)
+    add_part(model, "biases")
+    add_part(model, "array normalisers")
     run = str(save(model, tmp_path / "run"))
     pair = Pair(run, hardware_model(run, load_design("leroux2025")))
     assert pair.size.array_normaliser

@@ -34,7 +34,6 @@ from gaincell.evaluation.chips import evaluate_chips, perplexity_spread, score_s
 from gaincell.evaluation.fidelity import PER_HEAD, PER_KEY_HEAD, fidelity
 from gaincell.evaluation.perplexity import cut_windows, perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
-from gaincell.integrations.hf.softmax_passthrough import softmax_attention
 
 SCORES = Path(__file__).parents[2] / "docs" / "results" / "evaluation" / "tasks" / "tiny-software.json"
 
@@ -211,7 +210,7 @@ def test_fidelity_compares_the_same_hidden_states(tokens: torch.Tensor, changes:
         model(input_ids=tokens[:96].view(2, 48))
     hook.remove()
     (q, k, v, *_), out = seen[0]
-    wanted = softmax_attention(q, k, v, 16**-0.5, None)
+    wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     error = (out - wanted).square().sum((0, 2, 3)) / wanted.square().sum((0, 2, 3))
     assert found.tables["error"][0] == pytest.approx(error.tolist(), rel=1e-4)
 

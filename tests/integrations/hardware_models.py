@@ -17,12 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 import gaincell
 from gaincell.cli import main
 from gaincell.integrations.hf.paired import pair_rows
-from gaincell.integrations.hf.reparametrisation import (
-    add_array_normaliser,
-    add_biases,
-    add_exponents,
-    balance_rows,
-)
+from gaincell.integrations.hf.reparametrisation import add_part
 
 from .families import tokens
 
@@ -91,12 +86,12 @@ def add_parts(model: PreTrainedModel, part: str) -> None:
     """Give an attached model what its arrays can have beside gains and offsets."""
     ids = tokens(2, 30, seed=3)
     if part in ("biases", "normaliser"):
-        add_biases(model)
+        add_part(model, "biases")
     if part == "normaliser":
-        add_array_normaliser(model, ids)
+        add_part(model, "array normalisers", ids)
     if part == "exponents":
-        add_exponents(model)
+        add_part(model, "exponents")
     if part == "paired":
         pair_rows(model, ids)
     if part == "balanced":
-        balance_rows(model)
+        add_part(model, "balanced rows")

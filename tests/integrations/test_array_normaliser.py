@@ -37,7 +37,7 @@ from gaincell.integrations.hf.checkpoint import (
 )
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.reparametrisation import add_array_normaliser, add_biases
+from gaincell.integrations.hf.reparametrisation import add_part
 from gaincell.mapping.initial import FIRST, FLOORS, initial_scaling
 from gaincell.nn.attention import GainCellAttention
 from gaincell.training.optimizer import make_optimizer
@@ -49,7 +49,7 @@ EXACT = {"readout": "none", "output_ceiling": False, "query_levels": None, "stor
 def normalised(dtype: torch.dtype = torch.float64, **changes: object) -> LlamaForCausalLM:
     """A model in arrays whose normalisers are all different."""
     model = biased(dtype, **changes)
-    add_array_normaliser(model, some_ids())
+    add_part(model, "array normalisers", some_ids())
     draw = torch.Generator().manual_seed(6)
     with torch.no_grad():
         for cell in attached_layers(model):
@@ -61,8 +61,8 @@ def normalised(dtype: torch.dtype = torch.float64, **changes: object) -> LlamaFo
 @pytest.mark.filterwarnings("error::gaincell.errors.UncalibratedWarning")
 def test_looking_at_the_arrays_asks_for_no_calibration_but_using_them_does() -> None:
     model = attach(micro_llama(), micro_design())
-    add_biases(model)
-    add_array_normaliser(model, some_ids())
+    add_part(model, "biases")
+    add_part(model, "array normalisers", some_ids())
     with pytest.raises(UncalibratedWarning):
         model(some_ids())
 
@@ -152,8 +152,8 @@ def test_the_reflection_is_folded_into_v_proj_and_o_proj() -> None:
         attention.o_proj.weight.copy_(torch.einsum("ohd,hde->ohe", columns, by_head).flatten(1))
     torch.testing.assert_close(other(input_ids=ids).logits, plain, rtol=1e-9, atol=1e-9)
     attach(other, micro_design())
-    add_biases(other)
-    add_array_normaliser(other)
+    add_part(other, "biases")
+    add_part(other, "array normalisers")
     for cell, folded in zip(attached_layers(model), attached_layers(other), strict=True):
         state = cell.state_dict() | {"normaliser.direction": folded.normaliser.direction}
         for name, bias in (("value_bias", cell.value_bias), ("output_bias", cell.output_bias)):
@@ -168,8 +168,8 @@ def test_the_reflection_is_folded_into_v_proj_and_o_proj() -> None:
 def test_what_varies_least_is_given_up_and_its_mean_returned() -> None:
     ids = some_ids(2, 64)
     model = attach(micro_llama(torch.float64), micro_design())
-    add_biases(model)
-    add_array_normaliser(model, ids)
+    add_part(model, "biases")
+    add_part(model, "array normalisers", ids)
     for cell, (_, softmax) in zip(attached_layers(model), heads(model, ids), strict=True):
         last = torch.eye(16, dtype=torch.float64)[-1].expand(1, cell.kv_heads, 1, 16)
         lost = cell.normaliser.reflected(last)[0, 0, 0]
@@ -244,8 +244,8 @@ def test_a_run_comes_back_or_says_what_is_missing(tmp_path: Path) -> None:
     folder, _ = write_micro(tmp_path)
     model = attach(load_model(str(folder)).model, micro_design())
     ids = some_ids()
-    add_biases(model)
-    add_array_normaliser(model, ids)
+    add_part(model, "biases")
+    add_part(model, "array normalisers", ids)
     add_lora(model, 2)
     fill(model)
     run = save(model, tmp_path / "run")
@@ -260,7 +260,7 @@ def test_a_run_comes_back_or_says_what_is_missing(tmp_path: Path) -> None:
     torch.testing.assert_close(other(input_ids=ids).logits, model(input_ids=ids).logits)
     load_for_training(model, run)
     plain = attach(load_model(str(folder)).model, micro_design())
-    add_biases(plain)
+    add_part(plain, "biases")
     add_lora(plain, 2)
     with pytest.raises(RunError, match=r"normaliser\.\w+ .* array_normaliser and balanced where it has them"):
         load_for_training(plain, run)
@@ -314,17 +314,17 @@ def test_codes_of_quotients_are_not_dumped(tmp_path: Path) -> None:
 def test_there_is_one_normaliser_and_a_bias_beside_it() -> None:
     model = attach(micro_llama(), micro_design())
     with pytest.raises(ModelError, match="needs biases"):
-        add_array_normaliser(model)
-    add_biases(model)
+        add_part(model, "array normalisers")
+    add_part(model, "biases")
     column = micro_design(normaliser=Normaliser(0.1))
     message = re.escape("leroux2025 has a normalising column ([normaliser])")
     set_design(model, column)
     with pytest.raises(ModelError, match=message):
-        add_array_normaliser(model)
+        add_part(model, "array normalisers")
     set_design(model, micro_design())
-    add_array_normaliser(model)
+    add_part(model, "array normalisers")
     with pytest.raises(ModelError, match="array normalisers already"):
-        add_array_normaliser(model)
+        add_part(model, "array normalisers")
     set_design(model, column)
     with pytest.raises(ModelError, match=message):
         model(input_ids=some_ids())
@@ -336,8 +336,8 @@ def test_first_floors_and_gains_fit_what_is_divided() -> None:
     """The floor of several that leaves least, and with it the gain that solves for each head."""
     ids, left = some_ids(2, 64), []
     model = attach(micro_llama(torch.float64), micro_design())
-    add_biases(model)
-    add_array_normaliser(model, ids)
+    add_part(model, "biases")
+    add_part(model, "array normalisers", ids)
     initial_scaling(model, ids, [FIRST], gains=(1e-6, 1e6))
     chosen = [cell.normaliser.log_floor.exp() for cell in attached_layers(model)]
     best = [(got - want).square().mean((0, 2, 3)) for got, want in heads(model, ids)]

@@ -24,7 +24,7 @@ from gaincell.integrations.hf.checkpoint import load_for_training, load_run, sav
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import pair_rows
-from gaincell.integrations.hf.reparametrisation import balance_rows, is_balanced
+from gaincell.integrations.hf.reparametrisation import add_part, has_part
 from gaincell.mapping.initial import BALANCED, initial_scaling
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.balanced_rows import fit, rows_of
@@ -192,7 +192,7 @@ def test_the_last_row_learns_within_the_range_of_the_dac() -> None:
 @torch.no_grad()
 def test_the_ring_and_the_token_serial_arrays_compute_what_the_whole_sequence_does() -> None:
     model, ids = attach(micro_llama(torch.float64), micro_design(token_period=30e-6)), some_ids(2, 50)
-    balance_rows(model)
+    add_part(model, "balanced rows")
     initial_scaling(model, ids, BALANCED[:3])
     wanted = model(input_ids=ids, use_cache=False).logits
     cache = RingCache(model)
@@ -212,7 +212,7 @@ def test_the_ring_and_the_token_serial_arrays_compute_what_the_whole_sequence_do
 def test_softmax_and_what_is_detached_know_nothing_of_it() -> None:
     model, ids = attach(micro_llama(torch.float64), micro_design()), some_ids()
     wanted = micro_llama(torch.float64)(input_ids=ids).logits
-    balance_rows(model)
+    add_part(model, "balanced rows")
     set_attention(model, "softmax")
     torch.testing.assert_close(model(input_ids=ids).logits, wanted)
     assert torch.equal(detach(model)(input_ids=ids).logits, wanted)
@@ -220,7 +220,7 @@ def test_softmax_and_what_is_detached_know_nothing_of_it() -> None:
 
 def test_stages_show_what_the_circuits_get_and_are_adapted_exactly() -> None:
     model, ids = attach(micro_llama(torch.float64), micro_design(cell="linear")), some_ids()
-    balance_rows(model)
+    add_part(model, "balanced rows")
     initial_scaling(model, ids, BALANCED[:3])
     assert code_use(model, [ids])["q"].share[-1] >= 1 / 16  # the last of 16 rows always has a full pulse
     target = collect_statistics(model, [ids])
@@ -232,12 +232,12 @@ def test_a_run_comes_back(tmp_path: Path) -> None:
     folder, _ = write_micro(tmp_path)
     ids = some_ids()
     model = attach(load_model(str(folder)).model, micro_design())
-    balance_rows(model)
+    add_part(model, "balanced rows")
     initial_scaling(model, ids, BALANCED[:3])
     add_lora(model, 2)
     run = save(model, tmp_path / "run")
     again = load_run(run).model
-    assert is_balanced(again)
+    assert has_part(again, "balanced rows")
     wanted = model(input_ids=ids).logits
     torch.testing.assert_close(again(input_ids=ids).logits, wanted, rtol=1e-3, atol=1e-3)
     plain = attach(load_model(str(folder)).model, micro_design())
@@ -287,7 +287,7 @@ def test_what_is_stretched_is_fitted_head_by_head_and_silent_ones_are_left() -> 
     model, ids = micro_llama(torch.float64), some_ids(2, 64)
     model.model.layers[1].self_attn.k_proj.weight.zero_()
     attach(model, micro_design())
-    balance_rows(model, ids)
+    add_part(model, "balanced rows", ids)
     initial_scaling(model, ids, BALANCED[:2])
     first, second = (layer.self_attn.gain_cell for layer in model.model.layers)
     group = first.heads // first.kv_heads
@@ -316,7 +316,7 @@ def test_factors_that_were_not_fitted_learn() -> None:
 
 def test_another_chip_reaches_the_row_that_balances() -> None:
     model, ids = attach(micro_llama(torch.float64), micro_design()), some_ids()
-    balance_rows(model, ids)
+    add_part(model, "balanced rows", ids)
     initial_scaling(model, ids, BALANCED[:2])
     before = model(input_ids=ids).logits
     set_design(model, micro_design(cell="linear"))
@@ -331,7 +331,7 @@ def test_another_chip_reaches_the_row_that_balances() -> None:
 @torch.no_grad()
 def test_padding_does_not_reach_the_other_tokens() -> None:
     model, ids = attach(micro_llama(torch.float64), micro_design()), some_ids(1, 20)
-    balance_rows(model, ids)
+    add_part(model, "balanced rows", ids)
     initial_scaling(model, ids, BALANCED[:2])
     wanted = model(input_ids=ids, use_cache=False).logits
     padded = torch.cat([torch.zeros(1, 6, dtype=ids.dtype), ids], 1)
@@ -343,17 +343,17 @@ def test_padding_does_not_reach_the_other_tokens() -> None:
 
 def test_rows_are_balanced_once_and_where_it_makes_sense() -> None:
     model, ids = attach(micro_llama(), micro_design()), some_ids()
-    balance_rows(model)
+    add_part(model, "balanced rows")
     with pytest.raises(ModelError, match="balanced rows already"):
-        balance_rows(model)
+        add_part(model, "balanced rows")
     with pytest.raises(ModelError, match="has balanced rows; they cannot be paired"):
         pair_rows(model, ids)
     other = attach(micro_llama(), micro_design())
     pair_rows(other, ids)
     with pytest.raises(ModelError, match="has paired rows; they cannot be balanced"):
-        balance_rows(other)
+        add_part(other, "balanced rows")
     signed = micro_design(drivers=load_design("leroux2025-signed").drivers)
     with pytest.raises(ModelError, match="have a sign"):
-        balance_rows(attach(micro_llama(), signed))
+        add_part(attach(micro_llama(), signed), "balanced rows")
     with pytest.raises(ModelError, match="a power of two components a head, not 80"):
         rows_of(80)

@@ -23,7 +23,7 @@ from gaincell.integrations.hf import sources
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
 from gaincell.integrations.hf.base_model import base_weights, load_base
 from gaincell.integrations.hf.checkpoint import load_run, save
-from gaincell.integrations.hf.run import Run, is_run
+from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.size import model_size
 
 from .families import build, tokens
@@ -164,7 +164,7 @@ def test_damaged_runs(adapted: PreTrainedModel, tmp_path: Path, damage: str) -> 
     with pytest.raises(error, match=message) as caught:
         load_run(run)
     assert "\n" not in str(caught.value)
-    assert is_run(run) == (damage != "missing")
+    assert Run(run).saved == (damage != "missing")
 
 
 def test_nan_is_not_saved(adapted: PreTrainedModel, tmp_path: Path) -> None:

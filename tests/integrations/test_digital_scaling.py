@@ -5,7 +5,6 @@ gains that follow the columns read; fitted, kept in files, gone when detached.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,7 +33,7 @@ from gaincell.integrations.hf.checkpoint import (
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import pair_rows
-from gaincell.integrations.hf.reparametrisation import add_biases, add_exponents
+from gaincell.integrations.hf.reparametrisation import add_part
 from gaincell.integrations.hf.softmax_passthrough import softmax_passthrough
 from gaincell.mapping.initial import FIRST, WIDE, initial_scaling
 from gaincell.nn.attention import GainCellAttention
@@ -67,7 +66,7 @@ def fill(model: nn.Module, scale: float = 0.1) -> None:
 
 def biased(dtype: torch.dtype = torch.float64, **changes: object) -> LlamaForCausalLM:
     model = attach(micro_llama(dtype), micro_design(**changes))
-    add_biases(model)
+    add_part(model, "biases")
     fill(model)
     return model
 
@@ -75,7 +74,7 @@ def biased(dtype: torch.dtype = torch.float64, **changes: object) -> LlamaForCau
 def extended(**changes: object) -> LlamaForCausalLM:
     """With exponents too."""
     model = biased(**changes)
-    add_exponents(model)
+    add_part(model, "exponents")
     fill(model)
     return model
 
@@ -182,8 +181,8 @@ def test_a_run_with_extras_comes_back_or_says_what_is_missing(tmp_path: Path) ->
     folder, _ = write_micro(tmp_path)
     model = attach(load_model(str(folder)).model, micro_design())
     plain = {name for name, _ in model.named_parameters()}
-    add_biases(model)
-    add_exponents(model)
+    add_part(model, "biases")
+    add_part(model, "exponents")
     fill(model)
     ids = some_ids()
     run = save(model, tmp_path / "run")
@@ -228,7 +227,7 @@ def test_only_a_model_with_biases_goes_on_from_them(tmp_path: Path) -> None:
     for name in ("with", "without"):
         model = attach(load_model(str(folder)).model, micro_design())
         if name == "with":
-            add_biases(model)
+            add_part(model, "biases")
             fill(model)
         add_lora(model, 2)
         made[name] = model, save(model, tmp_path / name)
@@ -238,14 +237,14 @@ def test_only_a_model_with_biases_goes_on_from_them(tmp_path: Path) -> None:
     load_for_training(*made["with"])
 
 
-@pytest.mark.parametrize(("add", "what"), [(add_biases, "biases"), (add_exponents, "exponents")])
-def test_extras_are_added_once_to_what_is_attached(add: Callable[..., None], what: str) -> None:
+@pytest.mark.parametrize("what", ["biases", "exponents"])
+def test_extras_are_added_once_to_what_is_attached(what: str) -> None:
     model = micro_llama()
     with pytest.raises(ModelError, match="not attached"):
-        add(model)
-    add(attach(model, micro_design()))
+        add_part(model, what)
+    add_part(attach(model, micro_design()), what)
     with pytest.raises(ModelError, match=f"{what} already"):
-        add(model)
+        add_part(model, what)
 
 
 @torch.no_grad()
@@ -268,7 +267,7 @@ def test_first_output_gains_are_least_squares_with_a_vector() -> None:
     for vectors in (False, True):
         model = attach(micro_llama(torch.float64), micro_design())
         if vectors:
-            add_biases(model)
+            add_part(model, "biases")
             fill(model)  # is forgotten
         initial_scaling(model, ids, [FIRST], gains=(1e-6, 1e6))
         errors.append([(got - want).square().mean((0, 2, 3)) for got, want in heads(model, ids)])
@@ -298,7 +297,7 @@ def test_first_output_gains_are_least_squares_with_a_vector() -> None:
 def test_every_head_takes_what_fits_best_of_a_wide_range() -> None:
     ids = some_ids(2, 64)
     model = attach(micro_llama(torch.float64), micro_design())
-    add_biases(model)
+    add_part(model, "biases")
     pair_rows(model, ids[:1])
     some, alone = WIDE[3::9], []
     for several in (*([candidate] for candidate in some), some):

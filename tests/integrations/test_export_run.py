@@ -18,7 +18,7 @@ from transformers import (
 
 import gaincell
 from gaincell.integrations.hf import sources
-from gaincell.integrations.hf.run import is_run
+from gaincell.integrations.hf.run import Run
 
 from .hardware_models import FAMILIES, WARNINGS, exit_code, hardware, logits, lora, trained
 
@@ -126,5 +126,5 @@ def test_a_run_on_the_hub(
     monkeypatch.setattr(sources, "snapshot_download", lambda *_, **__: str(run))
     expected = logits(gaincell.load(run)[0])
     assert torch.equal(logits(gaincell.load("someone/adapter")[0]), expected)
-    assert is_run("someone/adapter")
+    assert Run("someone/adapter").saved
     assert asked == ["someone/adapter"]

@@ -22,13 +22,8 @@ from gaincell.integrations.hf.attach import attach, attached_layers, set_attenti
 from gaincell.integrations.hf.checkpoint import HARDWARE, load_run, save
 from gaincell.integrations.hf.interface import SOFTMAX
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.paired import (
-    _most_varying,
-    is_paired,
-    kept_components,
-    pair_rows,
-)
-from gaincell.integrations.hf.reparametrisation import hold
+from gaincell.integrations.hf.paired import _most_varying, kept_components, pair_rows
+from gaincell.integrations.hf.reparametrisation import has_part, hold
 from gaincell.mapping.initial import Candidate, initial_scaling
 from gaincell.nn.attention import GainCellAttention
 
@@ -188,7 +183,7 @@ def test_a_run_with_paired_rows_comes_back(tmp_path: Path) -> None:
     wanted = model(input_ids=ids).logits
     save(model, tmp_path / "run")
     again = load_run(tmp_path / "run").model
-    assert is_paired(again)
+    assert has_part(again, "paired rows")
     torch.testing.assert_close(again(input_ids=ids).logits, wanted, rtol=0, atol=0)
     with pytest.raises(ModelError, match=r"^the queries of leroux2025-signed have a sign"):
         set_design(model, load_design("leroux2025-signed").replace(window=64, tile=16))
@@ -239,7 +234,7 @@ def test_rows_are_paired_once_and_where_it_makes_sense() -> None:
         pair_rows(other, some_ids())
     with pytest.raises(InputError, match=r"shape \(2, 1\); give \[sequences, 2 or more\]"):
         pair_rows(attach(micro_llama(), micro_design()), some_ids()[:, :1])
-    assert not is_paired(other)
+    assert not has_part(other, "paired rows")
     hold(other, {})
-    assert not is_paired(other)
+    assert not has_part(other, "paired rows")
     assert all(cell.q.kept is None for cell in attached_layers(other))

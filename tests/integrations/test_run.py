@@ -19,7 +19,7 @@ from gaincell.integrations.hf.checkpoint import (
 )
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.run import Run, is_run
+from gaincell.integrations.hf.run import Run
 from gaincell.mapping.ready import find_start, hardware_model, load_made
 
 
@@ -65,7 +65,7 @@ def test_an_unfinished_run_checks_the_model_that_it_was_begun_with(tmp_path: Pat
     plan = {"attention": "softmax", "cell": None}
     settings = {"model": str(base), "stages": {"more": plan}, "base_sha256": loaded.sha256}
     write_json(out / "stages" / "settings.json", settings)
-    assert not is_run(out)
+    assert not Run(out).saved
     found = load_model(out, stage="more")
     assert found.sha256 == loaded.sha256
     assert attached_layers(found.model) == []

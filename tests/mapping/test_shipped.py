@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard
 import gaincell
 from gaincell import shipped
 from gaincell.errors import ModelError
-from gaincell.integrations.hf.run import Run, is_run
+from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.sources import find_source
 from gaincell.mapping.recipe_file import load_recipe
 from gaincell.results import read
@@ -37,7 +37,7 @@ def cards(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_adapters_are_found_from_anywhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert name in shipped.available()
-    assert is_run(name)
+    assert Run(name).saved
     assert Run(name).hardware.base == "smollm2-135m"
     assert read(name, TrainedResult).command == "train"
     assert load_recipe(Path("recipes/tiny.toml")).name == "tiny.toml"
@@ -48,7 +48,7 @@ def test_what_is_in_the_working_directory_goes_first(tmp_path: Path, monkeypatch
     own = tmp_path / "adapters" / "smollm2-135m"
     own.mkdir(parents=True)
     assert shipped.located("adapters/smollm2-135m").resolve() == own
-    assert not is_run("adapters/smollm2-135m")
+    assert not Run("adapters/smollm2-135m").saved
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_other_paths_stay_what_they_are(path: str, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     if path != "adapters":
         assert shipped.located(path) == Path(path)
-    assert not is_run(path)
+    assert not Run(path).saved
 
 
 def test_an_unknown_adapter_is_refused_with_those_there_are(

@@ -23,7 +23,7 @@ from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.run import is_run
+from gaincell.integrations.hf.run import Run
 from gaincell.reports import sweep as reports
 from gaincell.reports.sweep_clouds import pareto
 from gaincell.reports.sweep_figures import curves, draw_all
@@ -67,7 +67,7 @@ def test_points_are_what_the_parts_give(
     assert run.design.cell == "linear"
     assert run.activity is not None
     assert all(head.query_pulse for head in run.activity.heads)
-    assert not is_run(tmp_path / "points" / "0000")  # without weights
+    assert not Run(tmp_path / "points" / "0000").saved  # without weights
     assert str(tmp_path) not in (tmp_path / "points" / "0000" / "run.json").read_text()
 
 

@@ -26,7 +26,7 @@ from transformers import (
 
 from gaincell.errors import RunError
 from gaincell.integrations.hf.attach import attach
-from gaincell.integrations.hf.reparametrisation import add_biases, add_exponents
+from gaincell.integrations.hf.reparametrisation import add_part
 from gaincell.progress import silent
 from gaincell.training import checkpoint as disk
 from gaincell.training.distillation import Distillation
@@ -71,8 +71,8 @@ def gpt_neo() -> GPTNeoForCausalLM:
 def with_extras() -> LlamaForCausalLM:
     """In arrays, with biases and exponents."""
     model = attach(micro_llama(), micro_design())
-    add_biases(model)
-    add_exponents(model)
+    add_part(model, "biases")
+    add_part(model, "exponents")
     return model
 
 

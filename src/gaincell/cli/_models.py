@@ -23,7 +23,7 @@ from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
-from gaincell.integrations.hf.chip import as_saved, change_chip, set_backend
+from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_backend
 from gaincell.integrations.hf.context import check_length, default_length, read_tokens
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.placement import place_model
@@ -74,7 +74,9 @@ def load_evaluated(
     software = not attached_layers(loaded.model)
     if software and refusal:
         raise InputError(refusal)
-    words = "the pretrained model, in software" if software and stage is None else as_saved(stage)
+    words = "the pretrained model, in software" if software else AS_SAVED
+    if stage is not None:
+        words = f"stage {stage} of the RUN"
     words += change_chip(loaded.model, design, cell, window, other_latency)
     set_backend(loaded.model, computing.backend)
     place_model(loaded.model, computing.device)

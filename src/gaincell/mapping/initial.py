@@ -41,8 +41,7 @@ from gaincell.adaptation.statistics import (
 )
 from gaincell.chips.design import Design
 from gaincell.errors import InputError
-from gaincell.integrations.hf.paired import is_paired
-from gaincell.integrations.hf.reparametrisation import is_balanced
+from gaincell.integrations.hf.reparametrisation import has_part
 from gaincell.integrations.hf.softmax_passthrough import softmax_passthrough
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress
@@ -221,7 +220,9 @@ def calibrate(
     batch = concatenate([as_batch(tokens, model) for tokens in batches])
     if batch.real is not None:
         raise InputError("calibrate reads text without padding: give sequences of one length")
-    candidates = candidates_for(design, is_paired(model), balanced=is_balanced(model))
+    candidates = candidates_for(
+        design, has_part(model, "paired rows"), balanced=has_part(model, "balanced rows")
+    )
     return initial_scaling(model, batch.ids, candidates, progress)
 
 

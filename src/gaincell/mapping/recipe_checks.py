@@ -13,7 +13,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 from gaincell.chips.design import Design
 from gaincell.errors import GaincellError, InputError
-from gaincell.integrations.hf.run import Run, is_run
+from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.sources import SMOLLM2, TINY, find_source
 from gaincell.mapping.initial import candidates_for
 from gaincell.mapping.recipe import ROOTS, ModelRecipe, Recipe, StageRecipe
@@ -198,7 +198,7 @@ def check_model(model: str, where: str, *, bare: bool = True) -> None:
     here = Path(model).expanduser().exists() or model.endswith(".gguf") or model.startswith("adapters/")
     owner, _, name = model.rpartition("/")
     named = all(re.fullmatch(r"[\w-][\w.-]*", part) for part in ([owner, name] if owner else [name]))
-    if model in (TINY, SMOLLM2) or is_run(model) or (named and not here and (owner or bare)):
+    if model in (TINY, SMOLLM2) or Run(model).saved or (named and not here and (owner or bare)):
         return
     if named and not here:
         raise InputError(f"{where}: there is no {model!r} here; a model of the hub is named OWNER/NAME")

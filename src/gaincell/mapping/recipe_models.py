@@ -21,14 +21,8 @@ from gaincell.integrations.hf.checkpoint import load_for_training, read_state
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.mixing import add_mixing
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.paired import is_paired, pair_rows
-from gaincell.integrations.hf.reparametrisation import (
-    add_array_normaliser,
-    add_biases,
-    add_exponents,
-    balance_rows,
-    is_balanced,
-)
+from gaincell.integrations.hf.paired import pair_rows
+from gaincell.integrations.hf.reparametrisation import add_part, has_part
 from gaincell.mapping.engine import Engine, freeze_embeddings
 from gaincell.mapping.folder import RunFolder
 from gaincell.mapping.initial import FIRST, candidates_for, initial_scaling
@@ -141,7 +135,8 @@ class RecipeModels(Engine):
             read_state(model, state)
         elif root == "adapter":
             load_for_training(model, str(recipe.adapter), recipe.adapter_stage)
-        for key, found in (("paired", is_paired(model)), ("balanced", is_balanced(model))):
+        for key in ("paired", "balanced"):
+            found = has_part(model, f"{key} rows")
             if stage.attention == "arrays" and found != getattr(recipe, key):
                 there = f"{key} = {str(found).lower()}"
                 raise InputError(f"what {stage.name} starts from has {there}; say so in the recipe")
@@ -156,15 +151,15 @@ class RecipeModels(Engine):
         if recipe.paired and new:
             pair_rows(model, ids[:1])
         if recipe.balanced:
-            balance_rows(model, ids if new else None)
+            add_part(model, "balanced rows", ids if new else None)
         if recipe.mixing:  # products with a sign do not care how they are turned
             add_mixing(model, ids[:1] if new and not (recipe.paired or recipe.balanced) else None)
         if recipe.biases:
-            add_biases(model)
+            add_part(model, "biases")
         if recipe.exponents:
-            add_exponents(model)
+            add_part(model, "exponents")
         if recipe.array_normaliser:
-            add_array_normaliser(model, ids if new else None)
+            add_part(model, "array normalisers", ids if new else None)
         if new and stage.initial != "released":
             fitting = self.progress(f"{stage.name}: first gains and offsets")
             wide = stage.initial == "wide"

@@ -1,6 +1,6 @@
 """The attention that the arrays replace."""
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
@@ -12,13 +12,24 @@ class SoftmaxAttention(nn.Module):
         q: Float[Tensor, "B H Tq D"],
         k: Float[Tensor, "B Hk Tk D"],
         v: Float[Tensor, "B Hk Tk D"],
-        seen: Bool[Tensor, "#B #H Tq Tk"],
+        at: tuple[Int[Tensor, "B Tk"], Int[Tensor, "B Tq"], int | None],
         scaling: float | None,
         dropout: float = 0.0,
     ) -> Float[Tensor, "B H Tq D"]:
-        """Attention to the keys that are `seen`; scaling None: 1/sqrt(D)."""
+        """Attention to the tokens up to a query's own, 0 for padding.
+
+        at: number of the real token in each slot of keys and of queries, -1 for padding, and the model's own
+        sliding window.  scaling: of the scores; None: 1/sqrt(D).
+        """
+        keys, queries, window = at
+        padding = queries < 0
+        age = queries[:, :, None] - keys[:, None, :]
+        seen = (keys >= 0)[:, None, :] & (age >= 0)
+        if window is not None:
+            seen = seen & (age < window)
         group = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-        return nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=seen, dropout_p=dropout, scale=scaling
+        attended = nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=(seen | padding[:, :, None])[:, None], dropout_p=dropout, scale=scaling
         )
+        return attended.masked_fill(padding[:, None, :, None], 0.0)

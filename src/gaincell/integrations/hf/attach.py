@@ -33,6 +33,9 @@ from gaincell.renamed import renamed
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
+Attention = Literal["gain-cell", "softmax"]
+_FUNCTIONS = {"gain-cell": interface.GAIN_CELL, "softmax": interface.SOFTMAX}
+"""What an attached model computes with -> the function that transformers calls."""
 _RECORD = "gaincell_attachment"
 """Attribute of an attached model that remembers how to detach it."""
 _SAVE = "save_pretrained"
@@ -49,7 +52,7 @@ class _Attachment:
     """
 
     owner: PreTrainedModel
-    function: str
+    function: str = interface.GAIN_CELL
     configurations: list[tuple[PretrainedConfig, str]] = field(default_factory=list)
     savers: list[tuple[nn.Module, Any]] = field(default_factory=list)
     hooks: list[RemovableHandle] = field(default_factory=list)
@@ -120,7 +123,7 @@ def attach(
     *,
     backend: BackendName = "auto",
     gradient: Gradient = "exact",
-    attention: Literal["gain-cell", "softmax"] = "gain-cell",
+    attention: Attention = "gain-cell",
 ) -> AnyModel:
     """Run the attention of ``model`` in gain-cell arrays, in place.
 
@@ -163,7 +166,6 @@ def attach(
 
     Not modelled: dropout of attention weights. `gaincell.training.loop.train` trains without any dropout.
     """
-    function = _function(attention)
     if _owner(model) is not None:
         raise ModelError(
             f"{type(model).__name__} is attached already: use set_design(model, design) to exchange the "
@@ -173,7 +175,7 @@ def attach(
     modules: list[Any] = list(attention_modules(owner).values())
     cells = _make_cells(modules, load_design(design).replace(layers=len(modules)), backend, gradient)
     interface.register()
-    attachment = _Attachment(owner, function)
+    attachment = _Attachment(owner)
     shared = [(module, module.config) for module in owner.modules() if _has_configuration(module)]
     setattr(owner, _RECORD, attachment)
     try:
@@ -231,9 +233,7 @@ def attached_layers(model: nn.Module) -> list[GainCellAttention]:
 
 def required_layers(model: nn.Module) -> list[GainCellAttention]:
     """`attached_layers` of a model that must be attached. Raises ModelError."""
-    if layers := attached_layers(model):
-        return layers
-    raise _not_attached(model)
+    return attached_layers(attached_model(model))
 
 
 @contextmanager
@@ -253,6 +253,11 @@ def computes_softmax(model: nn.Module) -> bool:
     """Whether ``model`` is attached, but set to softmax attention, which uses no arrays."""
     owner = _owner(model)
     return owner is not None and getattr(owner, _RECORD).function == interface.SOFTMAX
+
+
+def computed_attention(model: nn.Module) -> Attention:
+    """What an attached model is set to."""
+    return "softmax" if computes_softmax(model) else "gain-cell"
 
 
 def computing_layers(model: nn.Module) -> list[GainCellAttention]:
@@ -290,15 +295,16 @@ def set_design(model: AnyModel, design: Design | str | os.PathLike[str]) -> AnyM
     return model
 
 
-def set_attention(model: AnyModel, attention: Literal["gain-cell", "softmax"]) -> AnyModel:
+def set_attention(model: AnyModel, attention: Attention) -> AnyModel:
     """Switch an attached model between its arrays and its own softmax attention; see ``attach``.
 
     Raises:
         ModelError: the model is not attached.
         InputError: ``attention`` is none of the two.
     """
-    wanted = _function(attention)
-    owner = attached_model(model)
+    if attention not in _FUNCTIONS:
+        raise InputError(f"attention is {attention!r}; allowed: {', '.join(map(repr, _FUNCTIONS))}")
+    owner, wanted = attached_model(model), _FUNCTIONS[attention]
     owner.set_attn_implementation(wanted)
     wrong = {module.config._attn_implementation for module in _carriers(owner)} - {wanted}
     if wrong:
@@ -307,13 +313,6 @@ def set_attention(model: AnyModel, attention: Literal["gain-cell", "softmax"]) -
         )
     getattr(owner, _RECORD).function = wanted
     return model
-
-
-def _function(attention: str) -> str:
-    names = {"gain-cell": interface.GAIN_CELL, "softmax": interface.SOFTMAX}
-    if attention not in names:
-        raise InputError(f"attention is {attention!r}; allowed: {', '.join(map(repr, names))}")
-    return names[attention]
 
 
 def _make_cells(
@@ -391,9 +390,5 @@ def attached_model(model: nn.Module) -> PreTrainedModel:
     model is not attached.
     """
     if (owner := _owner(model)) is None:
-        raise _not_attached(model)
+        raise ModelError(f"{type(model).__name__} is not attached: call gaincell.attach(model, design) first")
     return owner
-
-
-def _not_attached(model: nn.Module) -> ModelError:
-    return ModelError(f"{type(model).__name__} is not attached: call gaincell.attach(model, design) first")

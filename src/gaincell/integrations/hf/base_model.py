@@ -21,6 +21,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -211,11 +212,16 @@ def without_weights(source: Source) -> Any:
         raise ModelError(f"cannot read {where}: {in_one_line(error)}. {FORMS}") from error
     text = config.get_text_config()
     _check_sizes({name: getattr(text, name, None) for name in SIZES}, where)
+    return build_empty(config, where, f"; correct it. {FORMS}")
+
+
+def build_empty(config: PretrainedConfig, what: str, advice: str = "") -> Any:
+    """The model of a configuration, without weights. Raises ModelError: `what` cannot be built."""
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
     except Exception as error:  # of whichever class of model it is
-        raise ModelError(f"cannot build {where}: {in_one_line(error)}; correct it. {FORMS}") from error
+        raise ModelError(f"cannot build {what}: {in_one_line(error)}{advice}") from error
 
 
 def _check_sizes(found: Mapping[str, Any], where: str) -> None:

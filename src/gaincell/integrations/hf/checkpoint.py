@@ -94,14 +94,11 @@ def save(
         raise RunError(
             f"{run} holds the results of another model ({FILE}); choose another directory, or remove it"
         )
-    return save_beside_results(model, run, base=base)
+    return save_beside_results(model, run, base)
 
 
 def save_beside_results(
-    model: nn.Module,
-    run: str | os.PathLike[str],
-    *,
-    base: BaseModel | str | os.PathLike[str] | None = None,
+    model: nn.Module, run: str | os.PathLike[str], base: BaseModel | str | os.PathLike[str] | None = None
 ) -> Path:
     """`save` for who also writes the model's results there."""
     owner = attached_model(model)
@@ -135,15 +132,14 @@ def save_differences(
         name: checked(name, value.detach().to("cpu").contiguous(), "cannot save", "clamp it while training")
         for name, value in tensors.items()
     }
-    says = Hardware(base, base_sha256, design.hash)
-    directory = Path(run)
-    metadata, chip = {"format": FORMAT} | says._asdict(), design.to_toml()
+    metadata = {"format": FORMAT} | Hardware(base, base_sha256, design.hash)._asdict()
+    chip = design.to_toml()
 
     def write(place: Path) -> None:
         write_text(place / DESIGN, chip)
         write_tensors(place / HARDWARE, contents, metadata)
 
-    return write_directory(directory, write, last=HARDWARE, replaces=())
+    return write_directory(Path(run), write, last=HARDWARE, replaces=())
 
 
 def load_run(

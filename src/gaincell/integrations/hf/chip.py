@@ -17,11 +17,6 @@ AS_SAVED = "the RUN as it was saved"
 """What gains and offsets of a RUN are, for the line that says which version of a model is meant."""
 
 
-def as_saved(stage: str | None) -> str:
-    """The same for a RUN, or for a stage of it."""
-    return AS_SAVED if stage is None else f"stage {stage} of the RUN"
-
-
 def change_chip(
     model: PreTrainedModel,
     design: str | None = None,

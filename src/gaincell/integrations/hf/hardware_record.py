@@ -6,16 +6,15 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from torch import nn
 from transformers import PreTrainedModel
 
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import design_from
 from gaincell.errors import ModelError, RunError
 from gaincell.files import parse_toml, read_json
-from gaincell.integrations.hf.attach import attach, attached_layers, computes_softmax
+from gaincell.integrations.hf.attach import Attention, attach, attached_layers, computed_attention
 from gaincell.integrations.hf.interface import SAVED
 from gaincell.integrations.hf.lora import lora_parameters
 from gaincell.integrations.hf.pretrained import METHOD, HardwareRecord
@@ -25,9 +24,7 @@ from gaincell.nn.checks import check_precision, common_design
 VERSION = 1
 
 
-def hardware_record(
-    cells: Sequence[GainCellAttention], attention: Literal["gain-cell", "softmax"]
-) -> dict[str, Any]:
+def hardware_record(cells: Sequence[GainCellAttention], attention: Attention) -> dict[str, Any]:
     """What a file needs to say for a model to be attached again as it is. Warns of gains of 0 or below.
 
     Raises:
@@ -132,8 +129,3 @@ def recorded(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         del config.quantization_config, vars(config)["_attn_implementation"]
-
-
-def computed_attention(model: nn.Module) -> Literal["gain-cell", "softmax"]:
-    """What an attached model is set to."""
-    return "softmax" if computes_softmax(model) else "gain-cell"

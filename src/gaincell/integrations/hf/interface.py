@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import threading
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -113,34 +113,21 @@ def attention_forward(
     Not modelled: dropout of attention weights, also where the model's configuration sets it (GPT-2: 0.1).
     """
     THREAD.function, THREAD.scaling = function, scaling
-    checked = _check(module, query, key, value, attention_mask, arguments)
-    cell, index, queries, window, ring = checked
+    where, cell = type(module).__name__, arrays_of(module)
+    if cell is None:
+        raise ModelError(f"{where} has no gain-cell arrays: call gaincell.attach(model, design) on its model")
+    _check_arguments(where, module, arguments)
+    _check_shapes(where, cell, query, key, value)
+    index = _checked_index(where, cell, query, key, attention_mask)
+    at = index, index[:, -query.shape[2] :], arguments.get("sliding_window")
+    ring = _ring(where, cell, key, function)
     if function == SOFTMAX:
-        attended = _softmax(checked, type(module).__name__, query, key, value, scaling, dropout)
+        attended = cell.softmax(query, key, value, at, scaling, dropout)
     elif ring is None:
-        attended = cell(query, key, value, index, queries, window).to(query.dtype)
+        attended = cell(query, key, value, *at).to(query.dtype)
     else:
-        attended = ring.attend(query, key, value, index, window).to(query.dtype)
+        attended = ring.attend(query, key, value, index, at[2]).to(query.dtype)
     return attended.transpose(1, 2).contiguous(), None
-
-
-def _softmax(
-    checked: _Checked, where: str, q: Tensor, k: Tensor, v: Tensor, scaling: float | None, dropout: float
-) -> Float[Tensor, "B H Tq D"]:
-    cell, index, queries, window, ring = checked
-    if ring is not None:
-        raise ModelError(
-            f"{where}: softmax attention cannot read the voltages of a RingCache; leave the cache at its "
-            "default"
-        )
-    age = queries[:, :, None] - index[:, None, :]
-    seen = (index[:, None, :] != PADDING) & (age >= 0)
-    if window is not None:
-        seen = seen & (age < window)
-    padding = queries == PADDING
-    mask = (seen | padding[:, :, None])[:, None]
-    attended: Tensor = cell.softmax(q, k, v, mask, scaling, dropout)
-    return attended.masked_fill(padding[:, None, :, None], 0.0)
 
 
 def refuse_call(model: nn.Module, args: tuple[Any, ...], arguments: dict[str, Any]) -> None:
@@ -189,68 +176,20 @@ def refuse_saving(*_: Any, **__: Any) -> None:
     )
 
 
-class _Checked(NamedTuple):
-    """What one layer computes with, once its arguments are seen to be modelled."""
-
-    cell: GainCellAttention
-    keys: Int[Tensor, "B Tk"]
-    """Number of the real token in each slot, -1 for padding."""
-    queries: Int[Tensor, "B Tq"]
-    window: int | None
-    """The layer's own sliding window."""
-    ring: Any
-    """The layer's ``ring_layer.RingLayer`` if it is to write the keys (it marks them so), or None."""
-
-
-def _check(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    arguments: dict[str, Any],
-) -> _Checked:
-    """Refuse whatever is not modelled."""
-    cell, where = arrays_of(module), type(module).__name__
-    if cell is None:
-        raise ModelError(f"{where} has no gain-cell arrays: call gaincell.attach(model, design) on its model")
-    _check_arguments(where, arguments)
-    _check_shapes(where, cell, query, key, value)
-    if mask is None or mask.dtype != torch.int64 or mask.shape[1:3] != (1, 1):
-        raise _prepared_mask(where, "none" if mask is None else f"{mask.dtype} of shape {tuple(mask.shape)}")
-    if mask.shape[-1] != key.shape[2]:
-        raise ModelError(
-            f"{where}: the mask covers {mask.shape[-1]} slots but the cache returned {key.shape[2]}: this "
-            "kind of cache is not modelled; leave cache_implementation at its default"
-        )
-    keys = mask.flatten(1).expand(query.shape[0], -1)
-    if cell.layer == 0:
-        _check_index(where, keys)
-    window: int | None = arguments.get("sliding_window")
-    if "sliding_window" not in arguments and (expected := own_window(module)) is not None:
-        raise ModelError(
-            f"{where} has a sliding window ({expected}) that it does not pass to its attention function: "
-            "this family is not modelled by gain-cell attention"
-        )
-    ring = getattr(key, RING, None)
-    if ring is not None:
-        ring.pending = False
-        if ring.attention is not cell:
-            raise ModelError(
-                f"{where} was given the RingCache of another model; make one with RingCache(model)"
-            )
-    return _Checked(cell, keys, keys[:, -query.shape[2] :], window, ring)
-
-
-def _check_arguments(where: str, arguments: dict[str, Any]) -> None:
-    """Everything a model passes is either known to be harmless, or absent, or refused."""
-    if arguments.get("output_attentions"):
-        raise ModelError(f"{where}: output_attentions=True is not modelled: arrays give no attention weights")
+def _check_arguments(where: str, module: nn.Module, arguments: dict[str, Any]) -> None:
+    """Everything a model passes is either known to be harmless, or absent, or refused; and its own sliding
+    window is among it.
+    """
     for name, given in arguments.items():
         if name not in _HARMLESS and given is not None and given is not False:
             raise ModelError(
                 f"{where} passes {name!r} to its attention function, which gain-cell attention does not model"
             )
+    if "sliding_window" not in arguments and (expected := own_window(module)) is not None:
+        raise ModelError(
+            f"{where} has a sliding window ({expected}) that it does not pass to its attention function: "
+            "this family is not modelled by gain-cell attention"
+        )
 
 
 def _check_shapes(where: str, cell: GainCellAttention, query: Tensor, key: Tensor, value: Tensor) -> None:
@@ -262,6 +201,39 @@ def _check_shapes(where: str, cell: GainCellAttention, query: Tensor, key: Tenso
             f"heads and {cell.kv_heads} key/value heads of one dimension {cell.head_dim}"
         )
     check_precision([cell], where)
+
+
+def _checked_index(
+    where: str, cell: GainCellAttention, query: Tensor, key: Tensor, mask: Tensor | None
+) -> Int[Tensor, "B Tk"]:
+    """Number of the real token in each slot, -1 for padding, if the mask is one of ours and of this cache."""
+    if mask is None or mask.dtype != torch.int64 or mask.shape[1:3] != (1, 1):
+        raise _prepared_mask(where, "none" if mask is None else f"{mask.dtype} of shape {tuple(mask.shape)}")
+    if mask.shape[-1] != key.shape[2]:
+        raise ModelError(
+            f"{where}: the mask covers {mask.shape[-1]} slots but the cache returned {key.shape[2]}: this "
+            "kind of cache is not modelled; leave cache_implementation at its default"
+        )
+    index = mask.flatten(1).expand(query.shape[0], -1)
+    if cell.layer == 0:
+        _check_index(where, index)
+    return index
+
+
+def _ring(where: str, cell: GainCellAttention, key: Tensor, function: str) -> Any:
+    """The layer's `ring_layer.RingLayer` if it is to write the keys (it marks them so), or None."""
+    ring = getattr(key, RING, None)
+    if ring is None:
+        return None
+    ring.pending = False
+    if ring.attention is not cell:
+        raise ModelError(f"{where} was given the RingCache of another model; make one with RingCache(model)")
+    if function == SOFTMAX:
+        raise ModelError(
+            f"{where}: softmax attention cannot read the voltages of a RingCache; leave the cache at its "
+            "default"
+        )
+    return ring
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -84,7 +84,7 @@ def key_index_mask(
     real = attention_mask.bool()
     index = torch.where(real, real.cumsum(-1) - 1, PADDING)
     queries = queries_end - q_length
-    if local_size is not None and kv_offset < queries:  # a ring gives out the new tokens alone
+    if local_size is not None and 0 < kv_offset < queries:  # a ring gives out the new tokens alone
         _refuse_dropped(index, kv_offset, queries, local_size)
     return index[:, None, None, kv_offset:]
 
@@ -126,8 +126,6 @@ def _refuse_dropped(index: Int[Tensor, "B T"], dropped: int, queries: int, windo
     """Refuse padding for which a sliding cache, which counts slots, has dropped tokens that the window, which
     counts tokens, still reaches: its first `dropped` slots are gone.
     """
-    if dropped == 0:
-        return
     newest = index[:, :dropped].amax(1)
     later = index[:, queries:]
     first = later.masked_fill(later == PADDING, torch.iinfo(index.dtype).max).amin(1)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -149,19 +150,16 @@ def rotation(angle: Float[Tensor, "Hk pairs"]) -> Float[Tensor, "Hk D D"]:
 def _towards_both_axes(model: PreTrainedModel, modules: list[Any], ids: Tensor) -> list[Tensor]:
     angles: list[Tensor] = []
 
-    def watch(module: Any) -> Any:
-        cell, projection = module.gain_cell, _projection(module, "q")
-
-        def see(layer: nn.Module, _: Any, output: Tensor) -> None:
-            queries = projection.of(output.detach(), -1).double()
-            pairs = queries.unflatten(-1, (cell.kv_heads, -1, 2, cell.head_dim // 2))
-            mean = pairs.mean((0, 1, 3))  # [Hk, 2, D/2]
-            angles.append(torch.pi / 4 - torch.atan2(mean[:, 1], mean[:, 0]))
-
-        return projection.layer.register_forward_hook(see)
+    def see(cell: Any, projection: _Projection, layer: nn.Module, _: Any, output: Tensor) -> None:
+        queries = projection.of(output.detach(), -1).double()
+        pairs = queries.unflatten(-1, (cell.kv_heads, -1, 2, cell.head_dim // 2))
+        mean = pairs.mean((0, 1, 3))  # [Hk, 2, D/2]
+        angles.append(torch.pi / 4 - torch.atan2(mean[:, 1], mean[:, 0]))
 
     with ExitStack() as hooks:
         for module in modules:
-            hooks.callback(watch(module).remove)
+            projection = _projection(module, "q")
+            hook = partial(see, module.gain_cell, projection)
+            hooks.callback(projection.layer.register_forward_hook(hook).remove)
         pass_through(model, ids, "softmax")
     return angles

@@ -9,7 +9,7 @@ from gaincell.errors import ModelError
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import BaseModel, LoadedModel, load_base
 from gaincell.integrations.hf.checkpoint import load_run
-from gaincell.integrations.hf.run import Run, is_run
+from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.size import hardware_files
 
 
@@ -19,7 +19,7 @@ def load_any(
     stage: str | None = None,
 ) -> BaseModel:
     """`load_model` without the tokenizer."""
-    if stage is not None or is_run(model):
+    if stage is not None or Run(model).saved:
         return load_run(model, stage=stage, dtype=dtype or torch.float32)
     return load_base(model, dtype)
 

@@ -61,7 +61,7 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
             f"not for {model.config.model_type!r} with {layers[0].head_dim}"
         )
     check_unsigned(layers[0].design)
-    if is_paired(model):
+    if kept_components(model):
         raise ModelError("the model has paired rows already")
     if ids.ndim != 2 or ids.shape[1] < 2:
         raise InputError(f"token ids to choose by have shape {tuple(ids.shape)}; give [sequences, 2 or more]")
@@ -73,11 +73,6 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
         attention.pair_rows(_most_varying(q, k, window, rotary))
 
     observe_softmax(model, ids, choose)
-
-
-def is_paired(model: nn.Module) -> bool:
-    """Whether a model's queries and keys stand in paired rows."""
-    return bool(kept_components(model))
 
 
 def kept_components(model: nn.Module) -> dict[str, Int[Tensor, "Hk half"]]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from peft.config import PeftConfigMixin
 from peft.peft_model import PeftModel
@@ -28,16 +28,16 @@ from peft.tuners.tuners_utils import BaseTuner
 from transformers.integrations.peft import PeftAdapterMixin
 
 from gaincell.errors import ModelError
+from gaincell.integrations.hf.pretrained import METHOD
 from gaincell.integrations.hf.replacing import replaces
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from gaincell.integrations.hf.attach import Attention
     from gaincell.nn.attention import GainCellAttention
 
 MODULE = "gain_cell"
-KEY = "gaincell"
-"""In `auto_mapping`: pretrained.METHOD."""
 OURS = " on gain-cell arrays (pip install gaincell, then import gaincell)"
 """End of `peft_type`: peft prints it when it does not know it."""
 _PLAIN = {f"{stage}.{number}" for stage in ("q", "k", "v", "out") for number in ("gain", "offset")}
@@ -46,7 +46,7 @@ _Method = Callable[..., Any]
 
 
 def adapter_record(
-    cells: Sequence[GainCellAttention], attention: Literal["gain-cell", "softmax"], base: str | None
+    cells: Sequence[GainCellAttention], attention: Attention, base: str | None
 ) -> dict[str, Any]:
     """What `auto_mapping` says about the hardware that an adapter was trained on.
 
@@ -140,15 +140,14 @@ def _unfit(why: str) -> ModelError:
 
 @replaces(PeftModel, "save_pretrained")
 def _save(save: _Method, self: Any, *arguments: Any, **keywords: Any) -> Any:
-    from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.hardware_record import computed_attention
+    from gaincell.integrations.hf.attach import attached_layers, computed_attention
 
     cells = attached_layers(self)
     for config in self.peft_config.values():
-        mapping = {name: entry for name, entry in (config.auto_mapping or {}).items() if name != KEY}
+        mapping = {name: entry for name, entry in (config.auto_mapping or {}).items() if name != METHOD}
         if cells:
             base = (_record(config) or {}).get("base")
-            mapping[KEY] = adapter_record(cells, computed_attention(self), base)
+            mapping[METHOD] = adapter_record(cells, computed_attention(self), base)
         config.auto_mapping = mapping or None
     return save(self, *arguments, **keywords)
 
@@ -159,7 +158,7 @@ def _save_config(save: _Method, self: Any, *arguments: Any, **keywords: Any) -> 
     if record is None:
         return save(self, *arguments, **keywords)
     if keywords.get("auto_mapping_dict") is not None:
-        keywords["auto_mapping_dict"] = keywords["auto_mapping_dict"] | {KEY: record}
+        keywords["auto_mapping_dict"] = keywords["auto_mapping_dict"] | {METHOD: record}
     kind = self.peft_type
     self.peft_type = f"{getattr(kind, 'value', kind)}{OURS}"
     try:
@@ -176,7 +175,7 @@ def _read_config(read: _Method, cls: Any, *arguments: Any, **keywords: Any) -> d
 
 
 def _record(config: Any) -> dict[str, Any] | None:
-    found: dict[str, Any] | None = (config.auto_mapping or {}).get(KEY)
+    found: dict[str, Any] | None = (config.auto_mapping or {}).get(METHOD)
     return found
 
 
@@ -205,7 +204,7 @@ def _prepared(model: Any, config: Any, beside: Any = None) -> Any:
     if _record(config) is None:
         base = sampled_fingerprint(model) if beside is None else (_record(beside) or {}).get("base")
         record = adapter_record(cells, "gain-cell", base)
-        config.auto_mapping = (config.auto_mapping or {}) | {KEY: record}
+        config.auto_mapping = (config.auto_mapping or {}) | {METHOD: record}
     return config
 
 

@@ -41,8 +41,9 @@ PARTS = {
     "exponents": EXPONENTS,
     "array normalisers": NORMALISER,
     "balanced rows": BALANCE,
+    "paired rows": ("k.kept",),
 }
-"""Names of their parameters in a layer's `GainCellAttention`."""
+"""Names of their tensors in a layer's `GainCellAttention`."""
 MIX = ".gain_cell.mix_"
 """In the name of a layer's matrices, before the q or k of their projection."""
 KEPT = ".k.kept"
@@ -51,11 +52,25 @@ KEPT = ".k.kept"
 
 def has_part(model: nn.Module, part: str) -> bool:
     """Whether the heads of a model have one of PARTS."""
-    return any(PARTS[part][0] in dict(cell.named_parameters()) for cell in attached_layers(model))
+    return any(PARTS[part][0] in cell.state_dict() for cell in attached_layers(model))
 
 
-def add_part(model: PreTrainedModel, part: str) -> None:
-    """Give every head of an attached model one of PARTS. Raises ModelError: see `add_array_normaliser`."""
+@torch.no_grad()
+def add_part(model: PreTrainedModel, part: str, ids: Int[Tensor, "B T"] | None = None) -> None:
+    """Give every head of an attached model one of PARTS, in place; biases and exponents are zero. (For paired
+    rows, which are chosen, see paired.py.)
+
+    Args:
+        model: attached; where there are `ids`, with the weights of the softmax model.
+        ids: some text without padding, by which every key/value head's direction that a normaliser gives up
+            is chosen, whose mean is put into the output's bias, and to which what balanced rows stretch is
+            fitted. None: the last component is given up as it is, and nothing is stretched.
+
+    Raises:
+        ModelError: the model is not attached or has the part already. For array normalisers: it has no
+            biases, or its design a normalising column. For balanced rows: it has paired rows, its design's
+            queries have a sign, or D is no power of two.
+    """
     cells = required_layers(model)
     if has_part(model, part):
         raise ModelError(f"{type(model).__name__} has {part} already; they are added once")
@@ -69,55 +84,9 @@ def add_part(model: PreTrainedModel, part: str) -> None:
             cell.balance_rows()
         else:
             cell.add_normaliser()
-
-
-def add_biases(model: PreTrainedModel) -> None:
-    """Give every head of an attached model its bias vectors, all zero, in place. Raises ModelError: the model
-    is not attached, or has biases already.
-    """
-    add_part(model, "biases")
-
-
-def add_exponents(model: PreTrainedModel) -> None:
-    """Give every head of an attached model its exponents, all zero, in place. Raises ModelError: the model is
-    not attached, or has exponents already.
-    """
-    add_part(model, "exponents")
-
-
-@torch.no_grad()
-def add_array_normaliser(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) -> None:
-    """Give every head of an attached model a normaliser inside its arrays, in place.
-
-    Args:
-        model: with biases; where there are `ids`, with the weights of the softmax model.
-        ids: some text without padding, by which every key/value head's direction is chosen, and its mean is
-            put into the output's bias. None: the last component is given up as it is.
-
-    Raises:
-        ModelError: the model is not attached, has no biases or has normalisers already, or its design has a
-            normalising column.
-    """
-    add_part(model, "array normalisers")
-    if ids is not None:
-        observe_softmax(model, ids, _choose_direction)
-
-
-@torch.no_grad()
-def balance_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) -> None:
-    """Give every head of an attached model balanced rows, in place.
-
-    Args:
-        model: attached; where there are `ids`, with the weights of the softmax model.
-        ids: some text without padding, to which what is stretched is fitted. None: nothing is.
-
-    Raises:
-        ModelError: the model is not attached, has balanced or paired rows already, its design's queries have
-            a sign, or D is no power of two.
-    """
-    add_part(model, "balanced rows")
-    if ids is not None:
-        observe_softmax(model, ids, _fit_rows)
+    choose = {"array normalisers": _choose_direction, "balanced rows": _fit_rows}.get(part)
+    if ids is not None and choose is not None:
+        observe_softmax(model, ids, choose)
 
 
 def _fit_rows(layer: int, attention: GainCellAttention, inputs: tuple[Any, ...], softmax: Tensor) -> None:
@@ -128,21 +97,6 @@ def _fit_rows(layer: int, attention: GainCellAttention, inputs: tuple[Any, ...],
         for held, of in zip((stage.turn_in, stage.turn_out), zip(*turns, strict=True), strict=True):
             assert held is not None
             held.copy_(torch.stack(of).repeat_interleave(len(held) // len(of), 0))
-
-
-def is_balanced(model: nn.Module) -> bool:
-    """Whether a model's key arrays have balanced rows."""
-    return has_part(model, "balanced rows")
-
-
-def has_exponents(model: nn.Module) -> bool:
-    """Whether gains of a model follow the number of columns read."""
-    return has_part(model, "exponents")
-
-
-def has_array_normaliser(model: nn.Module) -> bool:
-    """Whether a row of the value arrays of a model is its normaliser."""
-    return has_part(model, "array normalisers")
 
 
 def _choose_direction(
@@ -183,12 +137,12 @@ def hold(model: PreTrainedModel, tensors: Mapping[str, Tensor | None]) -> None:
         ModelError: rows are paired, and the design has queries with a sign.
     """
     cells = {name: module for name, module in model.named_modules() if isinstance(module, GainCellAttention)}
-    for what, ends in (PARTS | {"paired rows": (KEPT[1:],)}).items():
+    for what, ends in PARTS.items():
         found = {n for n in tensors if ".gain_cell." in n and n.endswith(tuple(f".{end}" for end in ends))}
         odd = found ^ {f"{cell}.{end}" for cell in cells for end in ends}
         if found and odd:
             raise RunError(f"{what} are not those of this model: {min(odd)} is in one only")
-        if found and what not in PARTS:
+        if found and what == "paired rows":
             for name, cell in cells.items():
                 _pair(cell, name + KEPT, tensors[name + KEPT])
         elif found and not has_part(model, what):

@@ -64,7 +64,7 @@ class Run:
 
     @property
     def saved(self) -> bool:
-        """Whether it holds a saved model."""
+        """Whether it holds a saved model, and so is a RUN."""
         return self.file().is_file()
 
     @cached_property
@@ -197,11 +197,6 @@ class Run:
                 "gaincell.load(RUN, base=DIRECTORY)"
             )
         return found
-
-
-def is_run(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a RUN directory with a saved model, or the name of one shipped or on the hub."""
-    return Run(path).saved
 
 
 def find_base(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig
 
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
@@ -18,19 +19,13 @@ from gaincell.costs.roll_up import ModelCost, of_model
 from gaincell.costs.size import ModelSize, shipped_sizes
 from gaincell.costs.technology import load_technology
 from gaincell.errors import InputError, ModelError
-from gaincell.integrations.hf.base_model import without_weights
+from gaincell.integrations.hf.base_model import build_empty, without_weights
 from gaincell.integrations.hf.completeness import stored_types
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
 from gaincell.integrations.hf.hardware_record import recorded_design, saved_record
 from gaincell.integrations.hf.pretrained import ARRAYS
 from gaincell.integrations.hf.run import DESIGN, Run
-from gaincell.integrations.hf.sources import (
-    adapter_record,
-    find_source,
-    in_one_line,
-    is_adapter_on_hub,
-    without_revision,
-)
+from gaincell.integrations.hf.sources import adapter_record, find_source, is_adapter_on_hub, without_revision
 from gaincell.integrations.hf.support import attention_modules, geometry, own_window
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.attention import EXPONENTS
@@ -68,12 +63,7 @@ def cost(
     if not isinstance(model, PretrainedConfig):
         raise InputError(f"model is {type(model).__name__}; give the configuration of one: model.config")
     chip = load_design(design)
-    try:
-        with torch.device("meta"):
-            made = AutoModelForCausalLM.from_config(model)
-    except Exception as error:  # of whichever class of model it is
-        raise ModelError(f"cannot build a model of {model.model_type}: {in_one_line(error)}") from error
-    size = size_of(made, model.model_type)
+    size = size_of(build_empty(model, f"a model of {model.model_type}"), model.model_type)
     return of_model(size, chip, load_technology(technology), activity or Activity.assumed(chip))
 
 
@@ -88,12 +78,17 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
     run = Run(name)
     source = find_source(run.hardware.base, f"{name}: ") if run.saved else find_source(name)
     size = size_of(without_weights(source), Path(without_revision(source.id)).name)
-    held = {name for name in stored_types(hardware_files(name)) if ARRAYS in name}
+    return with_parts(size, stored_types(hardware_files(name)))
+
+
+def with_parts(size: ModelSize, names: Iterable[str]) -> ModelSize:
+    """The same with what the arrays of a model have beside gains and offsets, by the names of its tensors."""
+    held = {name for name in names if ARRAYS in name}
     return replace(
         size,
-        column_gains=any(tensor.endswith(EXPONENTS) for tensor in held),
-        array_normaliser=any(tensor.endswith(NORMALISER) for tensor in held),
-        balanced_rows=DIRECTIONS if any(tensor.endswith(BALANCE) for tensor in held) else 0,
+        column_gains=any(name.endswith(EXPONENTS) for name in held),
+        array_normaliser=any(name.endswith(NORMALISER) for name in held),
+        balanced_rows=DIRECTIONS if any(name.endswith(BALANCE) for name in held) else 0,
     )
 
 

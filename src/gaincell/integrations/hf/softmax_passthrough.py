@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from gaincell.integrations.hf.attach import computes_softmax, not_yet_calibrated, set_attention
-from gaincell.integrations.hf.interface import THREAD, arrays_of
-from gaincell.integrations.hf.support import attention_modules
-from gaincell.nn.softmax import SoftmaxAttention
+from gaincell.integrations.hf.attach import (
+    Attention,
+    attached_layers,
+    computed_attention,
+    not_yet_calibrated,
+    set_attention,
+)
+from gaincell.integrations.hf.interface import THREAD
 
 See = Callable[[int, Any, tuple[Any, ...], Tensor], None]
 """Called with the number of a layer, its GainCellAttention, what that was called with, and the output of
@@ -30,32 +35,23 @@ def softmax_passthrough(model: PreTrainedModel, see: See) -> Iterator[None]:
     The arrays are computed all the same, and what they give is dropped. For texts without padding.
     """
 
-    def watch(layer: int) -> Any:
-        def replace(attention: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-            q, k, v, _, _, window = inputs
-            softmax = softmax_attention(q, k, v, THREAD.scaling, window)
-            see(layer, attention, inputs, softmax)
-            return softmax.to(output.dtype)
+    def replace(layer: int, attention: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        softmax: Tensor = attention.softmax(*inputs[:3], inputs[3:], THREAD.scaling)
+        see(layer, attention, inputs, softmax)
+        return softmax.to(output.dtype)
 
-        return replace
-
-    modules: list[Any] = list(attention_modules(model).values())
     with ExitStack() as hooks:
         hooks.enter_context(not_yet_calibrated(model))
-        for layer, module in enumerate(modules):
-            attention: Any = arrays_of(module)
-            hooks.callback(attention.register_forward_hook(watch(layer)).remove)
+        for layer, attention in enumerate(attached_layers(model)):
+            hooks.callback(attention.register_forward_hook(partial(replace, layer)).remove)
         yield
 
 
 @torch.no_grad()
-def pass_through(
-    model: PreTrainedModel, ids: Int[Tensor, "B T"], attention: Literal["gain-cell", "softmax"]
-) -> None:
+def pass_through(model: PreTrainedModel, ids: Int[Tensor, "B T"], attention: Attention) -> None:
     """Pass some text without padding through an attached model, which is then as it was."""
-    before: Literal["gain-cell", "softmax"] = "softmax" if computes_softmax(model) else "gain-cell"
     with ExitStack() as after:
-        after.callback(set_attention, model, before)
+        after.callback(set_attention, model, computed_attention(model))
         after.callback(model.train, model.training)
         set_attention(model, attention)
         model.eval()
@@ -66,21 +62,3 @@ def observe_softmax(model: PreTrainedModel, ids: Int[Tensor, "B T"], see: See) -
     """`pass_through` the arrays, with softmax passed on."""
     with softmax_passthrough(model, see):
         pass_through(model, ids, "gain-cell")
-
-
-def softmax_attention(
-    q: Float[Tensor, "B H T D"],
-    k: Float[Tensor, "B Hk T D"],
-    v: Float[Tensor, "B Hk T D"],
-    scaling: float | None,
-    window: int | None,
-) -> Float[Tensor, "B H T D"]:
-    """Causal softmax attention without padding.
-
-    scaling: of the scores; None: 1/sqrt(D).  window: the model's own sliding window.
-    """
-    age = torch.arange(q.shape[2], device=q.device)
-    age = age[:, None] - age[None, :]
-    seen = (age >= 0) & (age < (window or q.shape[2]))
-    found: Tensor = SoftmaxAttention()(q, k, v, seen, scaling)
-    return found
