@@ -685,7 +685,7 @@ def test_a_model_that_is_half_made_is_made_by_one_recipe(
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gaincell.mapping.run_recipe.pretrain", stopped)
+    monkeypatch.setattr("gaincell.mapping.run_recipe.pretrained_model", stopped)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, open_text(texts), out)
     changes = {**change, "config": {**recipe.model.config, **change.get("config", {})}}
