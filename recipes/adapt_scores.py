@@ -38,6 +38,7 @@ from gaincell.results import write
 from gaincell.results.provenance import made
 from gaincell.results.run import CellStage, ScoresResult
 from gaincell.text import open_text, token_stream
+from gaincell.training.distillation import seen
 
 BLOCK, BLOCKS, FITTED, LENGTH = 1024, 16, 4, 512  # of evaluation and statistics; of the fit
 STEPS, RATE = 64, 5e-3  # of Adam
@@ -113,20 +114,15 @@ def main(
 
 def _inputs(model: Any, layers: list[GainCellAttention], tokens: Tensor) -> list[tuple[Tensor, Tensor]]:
     """What the scaling stages of q and k of every layer are given, the first tokens of every block."""
-    seen: dict[tuple[int, str], Tensor] = {}
-    hooks = []
-    for number, layer in enumerate(layers):
-        for stage in ("q", "k"):
+    stages = {f"{stage}{n}": getattr(layer, stage) for n, layer in enumerate(layers) for stage in "qk"}
+    found: dict[str, Tensor] = {}
 
-            def keep(module: Any, given: Any, place: tuple[int, str] = (number, stage)) -> None:
-                seen[place] = module.rows(given[0])[:, :, :LENGTH].detach().float()
+    def keep(stage: str, given: Any, *_: Any) -> None:
+        found[stage] = stages[stage].rows(given[0])[:, :, :LENGTH].detach().float()
 
-            hooks.append(getattr(layer, stage).register_forward_pre_hook(keep))
-    with torch.no_grad():
+    with torch.no_grad(), seen(stages, keep):
         model(input_ids=tokens, use_cache=False)
-    for hook in hooks:
-        hook.remove()
-    return [(seen[number, "q"], seen[number, "k"]) for number in range(len(layers))]
+    return [(found[f"q{n}"], found[f"k{n}"]) for n in range(len(layers))]
 
 
 def _scales(layer: GainCellAttention) -> Scales:

@@ -14,7 +14,6 @@ command goes on after an interruption.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -26,14 +25,12 @@ from torch import nn
 from gaincell.chips.design_file import load_design
 from gaincell.cli._progress import progress_bars
 from gaincell.evaluation.context import describe_context, perplexity_by_context
-from gaincell.files import write_text
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import read_state, trained_parameters, write_state
 from gaincell.mapping.engine import freeze_embeddings
 from gaincell.mapping.ready import hardware_model
 from gaincell.progress import Progress
-from gaincell.results import provenance
-from gaincell.results.codec import to_json
+from gaincell.results import provenance, write
 from gaincell.results.common import Named
 from gaincell.results.evaluation import ContextCurve, ContextPoint, DepthResult
 from gaincell.text import open_text, token_stream
@@ -84,7 +81,7 @@ def main(
             inputs={"model tiny": ready.loaded.sha256, "evaluation text": provenance.hash_of(tokens)},
         ),
     )
-    write_text(out / "context.json", json.dumps(to_json(result), indent=1) + "\n")
+    write(result, out / "context.json")
 
 
 def cut(model: Any, layers: int, window: int) -> Any:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 import shutil
 from dataclasses import fields, replace
+from itertools import pairwise
 from math import inf
 from pathlib import Path
 from typing import get_args
@@ -290,6 +292,22 @@ def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             load_recipe(paths["low-tokens-more"], changes=bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("tiny-table", {"paired": True}),
+        ("low-tokens-extended", {"design": load_design("leroux2025-signed"), "blocks": 600}),
+    ],
+)
+def test_a_recipe_says_the_command_of_its_variant(name: str, changes: Json) -> None:
+    path = SHIPPED[0].with_name(f"{name}.toml")
+    words = shlex.split(path.read_text().partition("\nmodel =")[0].replace("\\\n#", "").replace("'", ""))
+    given = [word for option, word in pairwise(words) if option == "--set"]
+    recipe, plain = load_recipe(path, changes=parse_overrides(given)), load_recipe(path)
+    assert {key: getattr(recipe, key) for key in changes} == changes
+    assert [stage.name for stage in recipe.stages] == [stage.name for stage in plain.stages]
 
 
 @pytest.mark.parametrize("path", GOING_ON, ids=lambda path: path.stem)
@@ -667,7 +685,7 @@ def test_a_model_that_is_half_made_is_made_by_one_recipe(
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gaincell.mapping.run_recipe.pretrain", stopped)
+    monkeypatch.setattr("gaincell.mapping.run_recipe.pretrained_model", stopped)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, open_text(texts), out)
     changes = {**change, "config": {**recipe.model.config, **change.get("config", {})}}

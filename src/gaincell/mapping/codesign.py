@@ -30,7 +30,7 @@ from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import summary
 from gaincell.mapping.engine import Engine, freeze_embeddings, read_evaluation
 from gaincell.mapping.folder import Told, check_kind, run_lock
-from gaincell.mapping.ready import find_start, load_made
+from gaincell.mapping.ready import find_start
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results import write
 from gaincell.results.provenance import hash_of
@@ -113,12 +113,13 @@ def codesign_model(
     with run_lock(out):
         if out is not None:
             check_kind(out, "codesign", staged=False)
-        loaded = load_made(settings.model, settings.backend)
+        start = find_start(settings.model, linear=False)
+        loaded = start.load(backend=settings.backend)
         size, technology = model_size(settings.model), load_technology(settings.technology)
         size.check_equal()
         model: PreTrainedModel = loaded.model.to(settings.device)  # type: ignore[arg-type]
-        start = digest(p.detach().flatten()[:64] for p in model.parameters())
-        chip = settings.design or find_start(settings.model).design or default_design
+        weights = digest(p.detach().flatten()[:64] for p in model.parameters())
+        chip = settings.design or start.design or default_design
         if "levels" in settings.learn and not chip.levels.storage:
             chip = chip.replace(levels=with_zero_code(chip))
         block, text = default_length(model), open_text(settings.text)
@@ -129,9 +130,8 @@ def codesign_model(
         set_design(model, chip)
         chip = attached_layers(model)[0].design
         adapted = adapt(model, [calibration], target, progress=progress("adapt"))
-        known = find_start(settings.model, linear=False).tokens
-        before = engine.stage("adapted", lambda: (Told(training_tokens=known), model))
-        checkpoint = None if out is None else _checkpoint(out, chip, start, settings.learn)
+        before = engine.stage("adapted", lambda: (Told(training_tokens=start.tokens), model))
+        checkpoint = None if out is None else _checkpoint(out, chip, weights, settings.learn)
         freeze_embeddings(model, weights=settings.weights)
         done = codesign(
             model,
@@ -142,7 +142,7 @@ def codesign_model(
             progress=progress("train model and chip"),
             checkpoint=checkpoint,
         )
-        after = engine.stage("trained", lambda: (Told(training_tokens=known + done.tokens), model))
+        after = engine.stage("trained", lambda: (Told(training_tokens=start.tokens + done.tokens), model))
         learned = attached_layers(model)[0].design
         some = cut_blocks(evaluation, block)[:ACTIVITY_BLOCKS].long()
         activity = measure_activity(model, [some], settings.text, progress=progress("activity"))
@@ -178,9 +178,9 @@ def codesign_model(
         return run
 
 
-def _checkpoint(out: Path, chip: Design, start: str, learn: Sequence[str]) -> Path:
-    """Of the training of one model on one chip.  start: digest of the model."""
-    return out / f"{'-'.join((chip.hash, start, *(learn or ('fixed',))))}.checkpoint"
+def _checkpoint(out: Path, chip: Design, weights: str, learn: Sequence[str]) -> Path:
+    """Of the training of one model on one chip.  weights: digest of the model's."""
+    return out / f"{'-'.join((chip.hash, weights, *(learn or ('fixed',))))}.checkpoint"
 
 
 def _training_text(

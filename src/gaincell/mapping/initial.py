@@ -120,10 +120,8 @@ def candidates_for(
         return BALANCED
     if wide and not paired:
         raise InputError('initial = "wide" is for paired rows; give paired = true, or leave it out')
-    if wide:
-        return WIDE
     if paired:
-        return PAIRED
+        return WIDE if wide else PAIRED
     if not design.drivers.signed:
         return CANDIDATES
     return SHARP if design.charge_to_pulse.exponent > 1 else SIGNED

@@ -72,10 +72,7 @@ class Job(Engine):
         return self._restored(state)
 
     def _restored(self, state: Path | None) -> PreTrainedModel:
-        parameters = dict(self.model.named_parameters())
-        with torch.no_grad():
-            for name, tensor in self.original.items():
-                parameters[name].copy_(tensor)
+        self.model.load_state_dict(self.original, strict=False)
         if state is not None:
             read_state(self.model, state)
         return self.model
@@ -95,11 +92,6 @@ class Job(Engine):
         vocabulary = self.model.config.vocab_size
         settings = self.settings.training(phase, len(blocks), self.block, vocabulary)
         return self.train(self.model, blocks, settings, stage, part, loss_of=loss).tokens
-
-    def tokens(self, stage: str) -> int:
-        """Tokens that a finished stage was trained on."""
-        record = self.folder.record(stage)
-        return 0 if record is None else record.training_tokens
 
 
 def linear_is_shipped(settings: MapSettings, layers: int) -> bool:

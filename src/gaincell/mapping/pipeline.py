@@ -130,25 +130,25 @@ def _software(job: Job) -> Told:
 
 
 def _software_continued(job: Job) -> Told:
-    model = job.software(job.shipped.software if job.shipped else None)
-    return Told(training_tokens=_train_linear_share(job, model, "software-continued", None))
+    job.software(job.shipped.software if job.shipped else None)
+    return Told(training_tokens=_train_linear_share(job, "software-continued", None))
 
 
 def _linear(job: Job) -> Told:
     """From the shipped version, or by first gains and offsets, attention transfer, then distillation."""
     if job.shipped is not None:
-        model = job.hardware(job.shipped.linear, linear=True)
-        return Told(training_tokens=_train_linear_share(job, model, "linear", None))
+        job.hardware(job.shipped.linear, linear=True)
+        return Told(training_tokens=_train_linear_share(job, "linear", None))
     teacher = job.teacher(None)
     attach(teacher, job.design(linear=True), attention="softmax")
     model = job.hardware(None, linear=True)
     progress = job.progress("linear: first gains and offsets")
     silent = calibrate(model, [job.calibration[:INITIAL_BLOCKS]], progress=progress)
-    tokens = _train_linear_share(job, model, "linear", teacher)
+    tokens = _train_linear_share(job, "linear", teacher)
     return Told(training_tokens=tokens, silent=tuple(map(str, silent)))
 
 
-def _train_linear_share(job: Job, model: PreTrainedModel, stage: str, teacher: PreTrainedModel | None) -> int:
+def _train_linear_share(job: Job, stage: str, teacher: PreTrainedModel | None) -> int:
     """Train on the linear model's blocks, in two phases where there is nothing shipped to begin with.
 
     With a teacher: attention transfer, then distillation end to end. Without: cross-entropy in both, which is
@@ -159,11 +159,11 @@ def _train_linear_share(job: Job, model: PreTrainedModel, stage: str, teacher: P
     first = 0 if job.shipped else round(job.settings.transfer_share * len(blocks))
     tokens = job.shipped.tokens if job.shipped else 0
     if first and teacher is not None:
-        only_attention(model)
+        only_attention(job.model)
         tokens += job.train_phase(stage, "1 of 2", "transfer", blocks[:first], AttentionTransfer(teacher))
     elif first:
         tokens += job.train_phase(stage, "1 of 2", "end-to-end", blocks[:first], None)
-    freeze_embeddings(model)
+    freeze_embeddings(job.model)
     if len(blocks) > first:
         part = "2 of 2" if first else "1 of 1"
         loss = None if teacher is None else Distillation(teacher, weight=1.0)
@@ -173,7 +173,7 @@ def _train_linear_share(job: Job, model: PreTrainedModel, stage: str, teacher: P
 
 def _unadapted(job: Job) -> Told:
     job.hardware(job.folder.state("linear"), linear=False)
-    return Told(training_tokens=job.tokens("linear"))
+    return Told(training_tokens=job.records["linear"].training_tokens)
 
 
 def _adapted(job: Job) -> Told:
@@ -199,7 +199,7 @@ def _adapted(job: Job) -> Told:
     results["closed-form"] = summary.adaptation(closed, calibration_perplexity=reached.perplexity)
     codes["adapted"] = code_use(model, some)
     return Told(
-        training_tokens=job.tokens("linear"),
+        training_tokens=job.records["linear"].training_tokens,
         adaptations=results,
         mismatch=summary.mismatch(before, closed.statistics, target),
         codes=codes,
@@ -221,7 +221,7 @@ def _fine_tuned(job: Job) -> Told:
 def _fine_tune(job: Job, stage: str, before: str, loss: Loss | None = None) -> Told:
     blocks = job.training[job.linear_blocks :]
     tokens = job.train_phase(stage, "1 of 1", "fine-tuning", blocks, loss)
-    return Told(training_tokens=job.tokens(before) + tokens)
+    return Told(training_tokens=job.records[before].training_tokens + tokens)
 
 
 STAGES = (

@@ -122,45 +122,42 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     if odd := head.keys() & {"extends", "stages"}:  # a file's are gone by now
         raise InputError(f"{min(odd)} cannot be set; write a file with it, or choose a stage with --only")
     common, design = head.pop("training", {}), _design(head.pop("design"))
-    stages: dict[str, StageRecipe] = {}
+    stages: list[StageRecipe] = []
     for number, entry in enumerate(head.pop("stage", ()), start=1):
         where = f"{name}, stage {number}"
-        checks.check_entry(entry, [*stages], where)
-        own = {key: value for key, value in entry.items() if key not in TRAINING.model_fields}
-        training = _training(entry, common, where)
-        stage = StageRecipe(**{"title": own["name"], **own}, training=training)
-        checks.check_stage(stage, stages, design, where)
-        stages[stage.name] = stage
-    checks.check_teachers(stages, name)
+        checks.check_entry(entry, where)
+        own, training = _with_training(entry, common, where)
+        stages.append(StageRecipe(**{"title": own["name"], **own}, training=training))
+    checks.check_stages(stages, design, name)
     if "adapter" in head:
         checks.check_adapter(head["adapter"], head.get("adapter_stage"))
     head["files"] = _files(head.get("files", {}), head.get("skip_documents", {}))
     head["model"] = _model(head["model"], common, name)
     if "lora" in head:
         head["lora"] = LoraRecipe(**head["lora"])
-    recipe = Recipe(name=name, design=design, stages=tuple(stages.values()), **head)
+    recipe = Recipe(name=name, design=design, stages=tuple(stages), **head)
     if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
         recipe = replace(recipe, model=replace(recipe.model, seed=_pretraining_seed(recipe, recipe.model)))
     checks.check_recipe(recipe)
     return recipe
 
 
-def _training(entry: Mapping[str, Any], common: Mapping[str, Any], where: str) -> TrainSettings:
-    """The settings of [training] with those of a stage or a model, which are checked, over them."""
+def _with_training(entry: Json, common: Json, where: str) -> tuple[Json, TrainSettings]:
+    """What a stage or a model says beside its training; and that, over [training], checked."""
     own = {key: value for key, value in entry.items() if key in TRAINING.model_fields}
     try:
-        return TrainSettings(**{"gradient_checkpointing": None, **common, **own})
+        training = TrainSettings(**{"gradient_checkpointing": None, **common, **own})
+        return {key: value for key, value in entry.items() if key not in own}, training
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 
 
-def _model(raw: Any, common: Mapping[str, Any], name: str) -> str | ModelRecipe:
+def _model(raw: Any, common: Json, name: str) -> str | ModelRecipe:
     if isinstance(raw, str):
         checks.check_model(raw, f"model = {raw!r}")
         return raw
-    own = {key: entry for key, entry in raw.items() if key not in TRAINING.model_fields}
     where = f"{name} [model]"
-    training = _training(raw, common, where)
+    own, training = _with_training(raw, common, where)
     if training.sharded:
         raise InputError(f"{where}: a model that is made is not sharded; say sharded = false there")
     return ModelRecipe(**own, training=training)

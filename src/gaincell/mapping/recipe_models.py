@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from gaincell.errors import InputError, ModelError, RunError
 from gaincell.files import write_atomic, write_directory
 from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.checkpoint import load_for_training, read_state
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
 from gaincell.integrations.hf.mixing import add_mixing
@@ -24,18 +25,18 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import pair_rows
 from gaincell.integrations.hf.reparametrisation import add_part, has_part
 from gaincell.mapping.engine import Engine, freeze_embeddings
-from gaincell.mapping.folder import RunFolder
+from gaincell.mapping.folder import RunFolder, run_log
 from gaincell.mapping.initial import FIRST, candidates_for, initial_scaling
-from gaincell.mapping.recipe import ROOTS, ModelRecipe, Recipe, StageRecipe
+from gaincell.mapping.recipe import ROOTS, Recipe, StageRecipe
 from gaincell.mapping.recipe_checks import config_of
 from gaincell.mapping.recipe_text import RecipeText
-from gaincell.progress import Progress
+from gaincell.progress import StageProgress
 from gaincell.text import sha256
 from gaincell.training import checkpoint as disk
 from gaincell.training.compiled import compile_layers
 from gaincell.training.distillation import Distillation
-from gaincell.training.log import TrainingLog
-from gaincell.training.loop import Blocks, Evaluation, train
+from gaincell.training.log import Tracker
+from gaincell.training.loop import train
 from gaincell.training.loss import Loss, next_token_loss
 from gaincell.training.transfer import AttentionTransfer
 
@@ -50,50 +51,43 @@ WEIGHTS = "model.safetensors"
 
 def take_model(run: Path, out: Path) -> None:
     """Copy the model of a RUN into `out`, unless it is there. Raises RunError: `out` holds another model."""
-    _copy(run / "model", out / "model")
-    if sha256(out / "model" / WEIGHTS) != sha256(run / "model" / WEIGHTS):
+    made, own = run / "model", out / "model"
+    for path in sorted(made.iterdir(), key=lambda path: path.name == WEIGHTS):  # these last
+        if path.is_file() and not (own / path.name).exists():
+            write_atomic(own / path.name, partial(shutil.copyfile, path))
+    if sha256(own / WEIGHTS) != sha256(made / WEIGHTS):
         raise RunError(f"{out.name}/model is another model than that of {run.name}; choose another --out")
 
 
-def _copy(made: Path, out: Path) -> None:
-    """Copy the files of a folder that another lacks, every one whole: weights last."""
-    for path in sorted(made.iterdir(), key=lambda path: path.name == WEIGHTS):
-        if path.is_file() and not (out / path.name).exists():
-            write_atomic(out / path.name, partial(shutil.copyfile, path))
-
-
-def pretrain(
-    recipe: ModelRecipe,
-    blocks: Blocks,
-    seed: int,
-    out: Path,
-    log: TrainingLog,
-    progress: Progress,
-    *,
-    device: str = "cpu",
-    evaluate: Evaluation | None = None,
-) -> None:
-    """Train the softmax model from nothing, unless `out` holds it; its weights are kept in bf16."""
-    checkpoint, processes = out / "pretrain.checkpoint", PartialState()
-    if (out / WEIGHTS).exists():
-        if processes.is_main_process:  # a killed process may not have come to it
-            disk.remove(checkpoint)
-        return
-    torch.manual_seed(seed)
-    model: Any = AutoModelForCausalLM.from_config(config_of(recipe))  # transformers' types lose `to`
-    train(
-        model.to(device),
-        blocks,
-        recipe.training,
-        progress=progress,
-        checkpoint=checkpoint,
-        log=log,
-        evaluate=evaluate,
-    )
-    if processes.is_main_process:
-        write_directory(out, model.to("cpu", torch.bfloat16).save_pretrained, last=WEIGHTS, replaces=())
+def pretrained_model(
+    recipe: Recipe, text: RecipeText, out: Path, device: str, progress: StageProgress, tracker: Tracker | None
+) -> LoadedModel:
+    """The model that a recipe starts from, with the tokenizer of the text. One that is made first is trained
+    with softmax attention, unless `out` holds it; its weights are kept in bf16.
+    """
+    if isinstance(recipe.model, str):
+        assert text.loaded is not None
+        return text.loaded
+    place, shown, processes = out / "model", progress("pretrain"), PartialState()
+    checkpoint = place / "pretrain.checkpoint"
+    if not (place / WEIGHTS).exists():
+        torch.manual_seed(recipe.seed)
+        model: Any = AutoModelForCausalLM.from_config(config_of(recipe.model))  # its type there lacks `to`
+        train(
+            model.to(device),
+            text.blocks[: recipe.model.blocks],
+            recipe.model.training,
+            progress=shown,
+            checkpoint=checkpoint,
+            log=run_log(out, {"stage": "pretrain"}, tracker),
+            evaluate=text.watched,
+        )
+        if processes.is_main_process:
+            write_directory(place, model.to("cpu", torch.bfloat16).save_pretrained, last=WEIGHTS, replaces=())
+    if processes.is_main_process:  # what a killed process may not have come to
         disk.remove(checkpoint)
     processes.wait_for_everyone()
+    return replace(load_model(str(place)), tokenizer=text.tokenizer)
 
 
 @dataclass(kw_only=True)

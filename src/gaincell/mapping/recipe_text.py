@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from gaincell.errors import InputError, ModelError, RunError
+from gaincell.evaluation.perplexity import perplexity
 from gaincell.files import read_json, read_object, restored, write_json, write_text
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
@@ -112,6 +113,11 @@ class RecipeText:
         """Token ids of a few blocks, without the last one's target."""
         first = max(0, min(first, len(self.blocks) - count))
         return self.blocks[first : first + count][:, :-1].long()
+
+    def watched(self, model: nn.Module) -> float:
+        """Perplexity of the part of the evaluation text that trainings are watched on."""
+        tokens = self.evaluation_tokens[: self._recipe.watched_tokens]
+        return perplexity(model, tokens, f"blocks-{self._recipe.block}").perplexity
 
     def digests(self) -> dict[str, str]:
         """12 hexadecimal digits of the SHA-256 of the tokens that are trained and evaluated on."""

@@ -27,19 +27,17 @@ from transformers import PreTrainedModel
 
 from gaincell.adaptation import adapt, collect_statistics, set_neutral
 from gaincell.errors import InputError
-from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.checkpoint import save_beside_results, write_state
-from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import kept_components
 from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import summary
-from gaincell.mapping.folder import RunFolder, StageRecord, Told, check_kind, run_lock, run_log
+from gaincell.mapping.folder import RunFolder, StageRecord, Told, check_kind, run_lock
 from gaincell.mapping.recipe import MADE_HERE, ROOTS, ModelRecipe, Recipe, StageRecipe
 from gaincell.mapping.recipe_checks import check_recipe, check_stages
-from gaincell.mapping.recipe_models import RecipeModels, pretrain, take_model
+from gaincell.mapping.recipe_models import RecipeModels, pretrained_model, take_model
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports.training import draw_stages, read_log
@@ -95,7 +93,7 @@ def run_recipe(
             if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
                 take_model(Path(recipe.model.run).expanduser(), out)
             tokens = RecipeText(recipe, text, out, progress)
-        loaded = _pretrained(recipe, tokens, out, device, progress, tracker)
+        loaded = pretrained_model(recipe, tokens, out, device, progress, tracker)
         loaded.model.to(device)  # type: ignore[arg-type]
         attention_modules(loaded.model)  # refuses what cannot be mapped, before any work
         tokens_before = _tokens_of_adapter(recipe, loaded)
@@ -125,29 +123,6 @@ def run_recipe(
         return result or read(out, TrainedResult)
 
 
-def _pretrained(
-    recipe: Recipe, text: RecipeText, out: Path, device: str, progress: StageProgress, tracker: Tracker | None
-) -> LoadedModel:
-    """The model that the recipe starts from, made first if need be, with the tokenizer of the text."""
-    if isinstance(recipe.model, str):
-        assert text.loaded is not None
-        return text.loaded
-    blocks = text.blocks[: recipe.model.blocks]
-    log, place = run_log(out, {"stage": "pretrain"}, tracker), out / "model"
-    watched, protocol = text.evaluation_tokens[: recipe.watched_tokens], f"blocks-{recipe.block}"
-    pretrain(
-        recipe.model,
-        blocks,
-        recipe.seed,
-        place,
-        log,
-        progress("pretrain"),
-        device=device,
-        evaluate=lambda model: perplexity(model, watched, protocol).perplexity,
-    )
-    return replace(load_model(str(place)), tokenizer=text.tokenizer)
-
-
 def _tokens_of_adapter(recipe: Recipe, loaded: LoadedModel) -> int:
     """Tokens that the recipe's adapter was trained on; raises InputError if it is of another model."""
     if recipe.adapter is None:
@@ -166,14 +141,13 @@ def _identity(recipe: Recipe, sha256: str) -> dict[str, Any]:
     """What must be the same for a run to go on."""
     otherwise = ("design", "name", "stages", "model", "changes")
     plain = {key: entry for key, entry in asdict(recipe).items() if key not in otherwise}
-    made = isinstance(recipe.model, ModelRecipe) and recipe.model.run is None
-    if isinstance(recipe.model, ModelRecipe):
-        plain["model"] = recipe.model.made_by()
-    else:
-        plain["model"] = recipe.model.rstrip("/").split("/")[-1]
-    plain["design"] = recipe.design.hash
-    plain["stages"] = {stage.name: asdict(stage) for stage in recipe.stages}
-    plain["base_sha256"] = MADE_HERE if made else sha256
+    made = recipe.model if isinstance(recipe.model, ModelRecipe) else None
+    plain |= {
+        "model": str(recipe.model).rstrip("/").split("/")[-1] if made is None else made.made_by(),
+        "design": recipe.design.hash,
+        "stages": {stage.name: asdict(stage) for stage in recipe.stages},
+        "base_sha256": sha256 if made is None or made.run is not None else MADE_HERE,
+    }
     identity: dict[str, Any] = json.loads(json.dumps(plain))
     return identity
 
@@ -212,14 +186,14 @@ class RecipeRun(RecipeModels):
             only_attention(model)
         if self.compiled:
             compile_layers(model)
-        watched, shares = self.text.evaluation_tokens[: self.recipe.watched_tokens], dict[str, float]()
+        shares = dict[str, float]()
         done = self.train(
             model,
             self.text.share(stage),
             stage.training,
             stage.name,
             loss_of=self.loss(stage),
-            evaluate=lambda model: perplexity(model, watched, self.protocol).perplexity,
+            evaluate=self.text.watched,
             shares=shares,
         )
         tokens = told.training_tokens + done.tokens
@@ -229,9 +203,7 @@ class RecipeRun(RecipeModels):
         """Tokens that what a stage starts from was trained on."""
         if stage.start in ROOTS:
             return self.tokens_before if stage.start == "adapter" else 0
-        record = self.folder.record(stage.start)
-        assert record is not None
-        return record.training_tokens
+        return self.records[stage.start].training_tokens
 
     def _curve(self, stage: StageRecipe) -> TrainingCurve | None:
         """The evaluations of a training, where there are any."""

@@ -67,13 +67,11 @@ class GainCellCallback(TrainerCallback):
         self._draw = state.global_step * args.gradient_accumulation_steps
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """The next draw, for the first micro-batch of a step."""
+        """The next draw, for a micro-batch."""
         self._draw += 1
         redraw(self._arrays, self._redraw, (self._draw - 1) * self._processes + self._process + 1)
 
-    def on_substep_end(self, *_: Any, **__: Any) -> None:
-        """The next draw, for a further micro-batch."""
-        self.on_step_begin()
+    on_substep_end = on_step_begin  # of a further micro-batch
 
     def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         """Back to the chip of the design: what is evaluated and saved."""

@@ -178,27 +178,31 @@ def same(known: Any, wanted: Any) -> bool:
     return _differing(known, wanted) is None
 
 
-def _differing(known: Any, wanted: Any, *, exact: bool = False) -> str | None:
-    """The first key in which two tables differ, "" for other things that do; None: they are the same."""
+def difference(known: Any, wanted: Any) -> str:
+    """The first entry in which two identities differ, in words."""
+    where, *values = _differing(known, wanted) or ("",)
+    if not where:
+        return ""
+    there, here = ("is not" if value is ABSENT else f"= {value!r}" for value in values)
+    return f" ({where} {there} there, {here.removeprefix('= ')} here)"
+
+
+def _differing(
+    known: Any, wanted: Any, where: str = "", *, exact: bool = False
+) -> tuple[str, Any, Any] | None:
+    """Where two tables differ first, and what stands there in each; None: they are the same."""
     if isinstance(known, dict) and isinstance(wanted, dict):
         for key in {**wanted, **known}:
             there, here = (table.get(key, ABSENT) for table in (known, wanted))
-            if _differing(there, here, exact=exact or key in OPEN) is not None:
-                return str(key)
+            place = f"{where}.{key}".lstrip(".")
+            if odd := _differing(there, here, place, exact=exact or key in OPEN):
+                return odd
         return None
-    if (known is ABSENT or wanted is ABSENT) and not exact:
-        return None if (wanted if known is ABSENT else known) in (None, False) else ""
-    return None if known is wanted or known == wanted else ""
-
-
-def difference(known: Any, wanted: Any, where: str = "", *, exact: bool = False) -> str:
-    """The first entry in which two identities differ, in words."""
-    key = _differing(known, wanted, exact=exact)
-    if key:
-        there, here = (table.get(key, ABSENT) for table in (known, wanted))
-        return difference(there, here, f"{where}.{key}".lstrip("."), exact=exact or key in OPEN)
-    there, here = ("is not" if x is ABSENT else f"= {x!r}" for x in (known, wanted))
-    return f" ({where} {there} there, {here.removeprefix('= ')} here)" if where else ""
+    if known is wanted or known == wanted:
+        return None
+    absent = (known is ABSENT or wanted is ABSENT) and not exact
+    unused = absent and (wanted if known is ABSENT else known) in (None, False)
+    return None if unused else (where, known, wanted)
 
 
 def whole(tensor: Tensor) -> Tensor:

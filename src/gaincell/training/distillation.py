@@ -113,8 +113,9 @@ class Distillation:
         ids, targets = tokens[:, :-1], tokens[:, 1:].flatten()
         if self._has_plain_head(model, ids) and self._has_plain_head(self._teacher, ids):
             own, other = (self._as_multiplied(_head(one).weight) for one in (model, self._teacher))
+            compute = partial(_hidden, self._teacher, ids)
             with torch.no_grad(), teachers_part():
-                expected = self._teachers_hidden(ids, other.dtype)
+                expected = compute() if self._kept is None else self._kept.hidden(ids, other.dtype, compute)
             loss: Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
                 _hidden(model, ids), own, expected, other, targets, self._weight
             )
@@ -132,11 +133,6 @@ class Distillation:
             return divergence
         entropy = functional.nll_loss(found, targets)
         return (1.0 - self._weight) * entropy + self._weight * divergence
-
-    def _teachers_hidden(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
-        """Its last hidden states, in a type of which `dtype` is what becomes of them."""
-        compute = partial(_hidden, self._teacher, ids)
-        return compute() if self._kept is None else self._kept.hidden(ids, dtype, compute)
 
     def _as_multiplied(self, matrix: Tensor) -> Tensor:
         """A matrix that is not trained in the type that autocast would cast it to, anew in every product."""

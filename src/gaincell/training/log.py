@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -109,17 +109,11 @@ class Tracker:
             self._prefixes.add(prefix)
         self._tracker.log({steps: step, **shown})
 
-    def finish(self) -> None:
+    def close(self) -> None:
         """Write what is not written yet."""
         self._tracker.finish()
 
 
-@contextmanager
-def tracking(name: str | None, folder: Path) -> Iterator[Tracker | None]:
+def tracking(name: str | None, folder: Path) -> AbstractContextManager[Tracker | None]:
     """Within the context there is a tracker; None where none is named. Raises InputError, see `Tracker`."""
-    tracker = None if name is None else Tracker(name, folder)
-    try:
-        yield tracker
-    finally:
-        if tracker is not None:
-            tracker.finish()
+    return nullcontext() if name is None else closing(Tracker(name, folder))
