@@ -67,7 +67,6 @@ def cell_figure(result: of.CharacterisationResult) -> Figure:
 
 
 def _label(axes: Axes, x: str, y: str, title: str = "") -> None:
-    """Words at the axes, and a legend."""
     axes.set(xlabel=x, ylabel=y)
     if title:
         axes.set_title(title)
@@ -189,7 +188,6 @@ def mixed_figure(result: MixedResult) -> Figure:
 
 
 def _waves(axes: Axes, found: Nodes, name: Callable[[str], str]) -> None:
-    """Voltages of nodes over time."""
     nanoseconds = np.array(found.time) * NANO
     for (node, wave), colour in zip(found.nodes.items(), cycle(PALETTE), strict=False):
         axes.plot(nanoseconds, wave, color=colour, label=name(node))

@@ -211,6 +211,11 @@ def readable(perplexity: float | None) -> str:
     return f"{perplexity:.2e}"
 
 
+def four_decimals(number: float) -> str:
+    """A ratio or a score; as a perplexity where it is 10 or more."""
+    return f"{number:.4f}" if number < 10 else readable(number)
+
+
 def number_and_error(number: float, error: float) -> tuple[str, str]:
     """Both to the decimal of the error's second digit; what is not finite, or exact, as it is."""
     if not (isfinite(number) and isfinite(error)) or error <= 0:
