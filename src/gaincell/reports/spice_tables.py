@@ -248,13 +248,8 @@ def energy(found: Mapping[str, of.EnergyResult]) -> Rows:
                 readout = blocks.get("readout", blocks.get("integrators, at least", 0.0))
                 shown = [f"{array.activity:.3f}", f"{array.cell_read * FEMTO:.2f}"]
                 cells, drivers = blocks["cells"], blocks["drivers"]
-                joules = (
-                    (cells, 1),
-                    (drivers, 2),
-                    (readout, 1),
-                    (array.head / array.array * cells, 0),
-                    (array.head, 0),
-                )
+                of_head = array.head / array.array * cells
+                joules = ((cells, 1), (drivers, 2), (readout, 1), (of_head, 0), (array.head, 0))
                 shown += [f"{energy * PICO:.{places}f}" for energy, places in joules]
                 rows.append([f"{where}, {run.inputs}, {key}, {result.readout}", *shown])
     head = ["result, inputs, dot product, readout", "mean pulse", "cell (fJ)", "cells (pJ)", "drivers (pJ)"]
