@@ -92,19 +92,16 @@ def _of_decay(held: Any) -> dict[str, Fitted]:
     """What the fit of the decays found."""
     ends = {name: tuple(interval) for name, interval in held.intervals.items()}
     return {
-        f"retention: {name}": found
-        for name, found in {
-            "law": Fitted(held.law, "word"),
-            "tau": Fitted(held.tau, "s", interval=ends.get("retention_time")),
-            "beta": Fitted(held.beta, "1", interval=ends.get("beta")),
-            "slow tau": Fitted(held.tau_slow, "s", interval=ends.get("tau_slow")),
-            "share of the fast one": Fitted(held.share, "1", interval=ends.get("share")),
-            "target": Fitted(held.target, "V", interval=ends.get("target_voltage")),
-            "spread of ln tau": Fitted(held.tau_spread, "1", interval=ends.get("spread")),
-            "cells left out": Fitted(held.left_out, "1"),
-            "time to 1/e": Fitted(held.time_to_1_over_e, "s"),
-            "rms": Fitted(held.rms, "V"),
-        }.items()
+        "retention: law": Fitted(held.law, "word"),
+        "retention: tau": Fitted(held.tau, "s", interval=ends.get("retention_time")),
+        "retention: beta": Fitted(held.beta, "1", interval=ends.get("beta")),
+        "retention: slow tau": Fitted(held.tau_slow, "s", interval=ends.get("tau_slow")),
+        "retention: share of the fast one": Fitted(held.share, "1", interval=ends.get("share")),
+        "retention: target": Fitted(held.target, "V", interval=ends.get("target_voltage")),
+        "retention: spread of ln tau": Fitted(held.tau_spread, "1", interval=ends.get("spread")),
+        "retention: cells left out": Fitted(held.left_out, "1"),
+        "retention: time to 1/e": Fitted(held.time_to_1_over_e, "s"),
+        "retention: rms": Fitted(held.rms, "V"),
     }
 
 
