@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeGuard
 
 from gaincell.errors import RunError
 
@@ -176,7 +176,7 @@ def restored(content: Any) -> Any:
     return float(content) if content in ("nan", "infinity", "-infinity") else content
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether an entry of plain data is a number; true and false are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 

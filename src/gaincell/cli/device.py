@@ -119,7 +119,8 @@ def fit(
     """
     check_needed(context, ("--law", "--time", "--decay-voltage"), "--decay DECAY.csv", fitting.decay)
     from gaincell.chips.device import fit_device
-    from gaincell.reports.device import describe, draw
+    from gaincell.reports.device import describe, device_figure
+    from gaincell.reports.style import save
 
     path = out or curve.with_suffix(".toml")
     check_output("--out", path)
@@ -133,7 +134,7 @@ def fit(
     check_needed(context, ("--order",), "--kind polynomial, or a curve of several cells", polynomials)
     found.save(path)
     result = describe(found.name, fitted, held, command_line(), chip.hash, dict(found.origin))
-    figure = draw(result, path.with_suffix(".png"))
+    figure = save(device_figure(result), path.with_suffix(".png"))
     show_result(result, json, _fit_table(result), *_matrix_tables(found.covariance))
     if left_out := found.origin.get("rows_left_out"):
         rows = "1 row that does" if left_out == 1 else f"{left_out} rows that do"

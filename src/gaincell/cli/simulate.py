@@ -118,7 +118,8 @@ def head(
     from gaincell.arrays import Schedule
     from gaincell.arrays.simulation import head_result, step_through
     from gaincell.cli._progress import progress_bars
-    from gaincell.reports.simulation import draw_head
+    from gaincell.reports.simulation import timeline, trace
+    from gaincell.reports.style import save_all
 
     chip, layers_of_it, signals = source.read(context, tokens, group)
     group, others = signals.q.shape[1] // signals.k.shape[1], other_latency or 0.0
@@ -129,7 +130,8 @@ def head(
         arrays, steps = step_through(chip, signals, refresh.policy, progress)
     schedule = Schedule(chip, group)
     result = head_result(arrays, steps, schedule, layers, others, command_line(), source.seed, source.inputs)
-    show_result(result, json, *_tables(result), *draw_head(result, source.figures))
+    drawn = save_all({"timeline": timeline, "trace": trace}, result, source.figures)
+    show_result(result, json, *_tables(result), *drawn)
 
 
 @app.command()
@@ -159,7 +161,7 @@ def tile(
     from gaincell.arrays.simulation import step_through, tile_result
     from gaincell.arrays.waveforms import waveforms
     from gaincell.cli._progress import progress_bars
-    from gaincell.reports.simulation import draw_tile
+    from gaincell.reports import simulation, style
 
     chip, layers, signals = source.read(context, tokens)
     period = Schedule(chip, signals.q.shape[1] // signals.k.shape[1]).token_period(layers)
@@ -178,7 +180,8 @@ def tile(
         f"key column {column}: {found.key_charge[-1] * 1e15:.1f} fC; "
         f"value bit line {row}: {found.value_charge[-1] * 1e15:.1f} fC, count {found.count[-1]}"
     )
-    show_result(result, json, said, *draw_tile(result, source.figures))
+    drawn = style.save_all({"waveforms": simulation.waveforms}, result, source.figures)
+    show_result(result, json, said, *drawn)
 
 
 def _tables(result: HeadResult) -> list[Rows]:

@@ -65,7 +65,6 @@ def _rows(result: BaselineResult, context: int, caption: str) -> Rows:
 
 
 def _cited(result: BaselineResult) -> list[Timed]:
-    """The published GPUs."""
     return [machine for machine in result.machines if machine.kind == "cited"]
 
 

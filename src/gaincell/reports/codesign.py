@@ -10,7 +10,7 @@ from scipy import stats
 
 from gaincell.reports.html import parts
 from gaincell.reports.tables import SIMULATED, Rows, readable
-from gaincell.results.run import Circuits, CodesignResult, LearnedChip
+from gaincell.results.run import Circuits, CodesignResult
 from gaincell.standard_error import ratio_error
 
 CONFIDENCE = 0.95
@@ -25,18 +25,13 @@ LEVELS: Mapping[tuple[str, str], Callable[[Circuits], tuple[float, ...] | None]]
 """Title and unit -> where they stand."""
 
 
-def training_ratio(run: LearnedChip) -> tuple[float, float, float]:
-    """Ratio of trained to adapted perplexity and its interval of 95 % (Student), block by block.
-
-    R = exp(sum (nll - nll_ref) / predictions); the error of the exponent is that of a ratio over blocks.
-    """
-    return paired_interval(run.blocks.trained, run.blocks.adapted, run.blocks.predictions)
-
-
 def paired_interval(
     ours: Sequence[float], theirs: Sequence[float], weights: Sequence[float]
 ) -> tuple[float, float, float]:
-    """Ratio of perplexities from the losses of the same blocks, and its interval of 95 % (Student)."""
+    """Ratio of perplexities from the losses of the same blocks, and its interval of 95 % (Student).
+
+    R = exp(sum (ours - theirs) / sum(weights)); the error of the exponent is that of a ratio over blocks.
+    """
     change = [a - b for a, b in zip(ours, theirs, strict=True)]
     middle, error = math.fsum(change) / math.fsum(weights), ratio_error(change, weights)
     half = (error or 0.0) * float(stats.t.ppf(0.5 + CONFIDENCE / 2, max(1, len(weights) - 1)))
@@ -62,8 +57,9 @@ def circuit_rows(run: CodesignResult) -> Rows:
     for title, saturation in SATURATIONS.items():
         before, after = saturation(run.circuits.start), saturation(run.circuits.learned)
         rows.append((f"{title}, charge units", f"{before:.4g}", f"{after:.4g}", f"× {after / before:.3f}"))
-    ratio, low, high = training_ratio(run)
-    several = len(run.blocks.predictions) > 1
+    blocks = run.blocks
+    ratio, low, high = paired_interval(blocks.trained, blocks.adapted, blocks.predictions)
+    several = len(blocks.predictions) > 1
     change = f"× {ratio:.4f}" + (f" ({low:.4f} to {high:.4f})" if several else ", one block: no interval")
     adapted, learned = (readable(run.perplexities[when]) for when in ("adapted", "trained"))
     rows.append(("perplexity", adapted, learned, change))

@@ -20,7 +20,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -55,7 +55,10 @@ HEADINGS = {
     ("wikitext", "word_perplexity"): "WikiText-2 ppl",
 }
 """The paper's columns: task and metric. Of other tasks all metrics are shown."""
-Column = tuple[str, str]
+Column: TypeAlias = tuple[str, str]
+Difference: TypeAlias = tuple[float | None, float | None]
+"""To the reference: a ratio of perplexities, points of accuracies, bits; its standard error."""
+UNKNOWN: Difference = (None, None)
 
 
 @dataclass(frozen=True)
@@ -282,20 +285,13 @@ def unit_of(metric: str) -> str:
     return "1" if metric in PERPLEXITIES else "bit/byte" if metric == "bits_per_byte" else "%"
 
 
-class Difference(NamedTuple):
-    """To the reference: a ratio of perplexities, points of accuracies, bits; its standard error."""
-
-    amount: float | None = None
-    error: float | None = None
-
-
 def _entry(task: TaskScores, metric: str, reference: TaskScores | None) -> Entry:
     scale = 100.0 if unit_of(metric) == "%" else 1.0
     found = task.metrics[metric]
     error = None if found.error is None else found.error.value * scale
     same = reference is not None and reference.fingerprint == task.fingerprint
-    change = _difference(task, reference, metric) if reference is not None and same else Difference()
-    return Entry(found.score.value * scale, error, change.amount, change.error)
+    change = _difference(task, reference, metric) if reference is not None and same else UNKNOWN
+    return Entry(found.score.value * scale, error, *change)
 
 
 def _difference(task: TaskScores, reference: TaskScores, metric: str) -> Difference:
@@ -304,7 +300,7 @@ def _difference(task: TaskScores, reference: TaskScores, metric: str) -> Differe
     """
     ours, theirs = (np.asarray(t.per_item[metric], dtype=float) for t in (task, reference))
     if ours.shape != theirs.shape or not (_adds_up(task, metric) and _adds_up(reference, metric)):
-        return Difference()
+        return UNKNOWN
     weight = np.ones(len(ours))
     if metric in PER_UNIT:
         change, weight = theirs[:, 0] - ours[:, 0], ours[:, 1]
@@ -313,10 +309,10 @@ def _difference(task: TaskScores, reference: TaskScores, metric: str) -> Differe
     mean, error = float(change.sum() / weight.sum()), ratio_error(change.tolist(), weight.tolist())
     if metric in PERPLEXITIES:
         ratio = math.exp(min(mean, 700.0))
-        return Difference(ratio, None if error is None else ratio * error)
+        return ratio, None if error is None else ratio * error
     if metric == "bits_per_byte":
-        return Difference(mean / math.log(2), None if error is None else error / math.log(2))
-    return Difference(mean, error)
+        return mean / math.log(2), None if error is None else error / math.log(2)
+    return mean, error
 
 
 def _adds_up(task: TaskScores, metric: str) -> bool:
@@ -385,6 +381,4 @@ def _latex(numbers: Sequence[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    for character in "&%_#":
-        text = text.replace(character, f"\\{character}")
-    return text
+    return text.translate({ord(character): f"\\{character}" for character in "&%_#"})

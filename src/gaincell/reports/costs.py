@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 from gaincell.reports.tables import CITED, SIMULATED, Columns, Kinds, Rows, layered
-from gaincell.results.common import Value
 from gaincell.results.cost import Block, BottomUp, Change, CitedCost, CostResult, OtherEnergy, Variant
 
 SCALES = {
@@ -211,14 +210,16 @@ def three(entry: CitedCost | BottomUp) -> tuple[str, str, str]:
 
 def technology(result: CostResult) -> Rows:
     """Every number of the process and where it comes from."""
-    numbers = list(result.technology.numbers.items())
-    columns: Columns[tuple[str, Value]] = {
-        "number": lambda row: row[0],
-        "value": lambda row: f"{row[1].value:.6g}" + (f" {row[1].unit}" if row[1].unit != "1" else ""),
-        "source": lambda row: str(row[1].source),
-    }
-    title, kinds = f"Technology {result.technology.name}", [of.kind for _, of in numbers]
-    return Rows.of(title, numbers, columns, text=(0, 2), kinds=lambda r, c: kinds[r] if c == 1 else None)
+    numbers = result.technology.numbers
+    rows = [
+        [name, f"{of.value:.6g}" + (f" {of.unit}" if of.unit != "1" else ""), str(of.source)]
+        for name, of in numbers.items()
+    ]
+    title, kinds = f"Technology {result.technology.name}", [of.kind for of in numbers.values()]
+    return Rows(
+        title, ("number", "value", "source"), rows,
+        text=(0, 2), kinds=lambda r, c: kinds[r] if c == 1 else None,
+    )  # fmt: skip
 
 
 def models(results: Mapping[str, CostResult]) -> Rows:

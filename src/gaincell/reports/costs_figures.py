@@ -225,17 +225,12 @@ FIGURES: Mapping[str, Callable[[CostResult], Figure | None]] = {
 
 def phase_rows(run: CostResult) -> Rows:
     """Power of a head over a step; the area of a bar is its energy."""
-    return Rows.of(
-        "A step over time",
-        [phase for phase in run.head.phases if phase.duration > 0],
-        {
-            "phase": lambda p: p.name,
-            "from, ns": lambda p: short(p.start * 1e9),
-            "for, ns": lambda p: short(p.duration * 1e9),
-            "power, mW": lambda p: short(p.energy / p.duration * 1e3),
-            "energy": lambda p: with_scale(p.energy, "J"),
-        },
-    )
+    rows = []
+    for phase in run.head.phases:
+        if phase.duration > 0:
+            numbers = (phase.start * 1e9, phase.duration * 1e9, phase.energy / phase.duration * 1e3)
+            rows.append([phase.name, *map(short, numbers), with_scale(phase.energy, "J")])
+    return Rows("A step over time", ("phase", "from, ns", "for, ns", "power, mW", "energy"), rows)
 
 
 def energy_of_heads(run: CostResult) -> Rows:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from gaincell.reports.html import parts
-from gaincell.reports.style import BLACK, BLUE, GREY, RED, legend_below, save, styled
-from gaincell.reports.tables import MEASURED, Columns, Rows
+from gaincell.reports.style import BLACK, BLUE, GREY, RED, legend_below, styled
+from gaincell.reports.tables import MEASURED, Rows
 from gaincell.results import provenance
 from gaincell.results.device import CellCurves, Decay, DeviceResult, Fitted
 
@@ -93,19 +92,16 @@ def _of_decay(held: Any) -> dict[str, Fitted]:
     """What the fit of the decays found."""
     ends = {name: tuple(interval) for name, interval in held.intervals.items()}
     return {
-        f"retention: {name}": found
-        for name, found in {
-            "law": Fitted(held.law, "word"),
-            "tau": Fitted(held.tau, "s", interval=ends.get("retention_time")),
-            "beta": Fitted(held.beta, "1", interval=ends.get("beta")),
-            "slow tau": Fitted(held.tau_slow, "s", interval=ends.get("tau_slow")),
-            "share of the fast one": Fitted(held.share, "1", interval=ends.get("share")),
-            "target": Fitted(held.target, "V", interval=ends.get("target_voltage")),
-            "spread of ln tau": Fitted(held.tau_spread, "1", interval=ends.get("spread")),
-            "cells left out": Fitted(held.left_out, "1"),
-            "time to 1/e": Fitted(held.time_to_1_over_e, "s"),
-            "rms": Fitted(held.rms, "V"),
-        }.items()
+        "retention: law": Fitted(held.law, "word"),
+        "retention: tau": Fitted(held.tau, "s", interval=ends.get("retention_time")),
+        "retention: beta": Fitted(held.beta, "1", interval=ends.get("beta")),
+        "retention: slow tau": Fitted(held.tau_slow, "s", interval=ends.get("tau_slow")),
+        "retention: share of the fast one": Fitted(held.share, "1", interval=ends.get("share")),
+        "retention: target": Fitted(held.target, "V", interval=ends.get("target_voltage")),
+        "retention: spread of ln tau": Fitted(held.tau_spread, "1", interval=ends.get("spread")),
+        "retention: cells left out": Fitted(held.left_out, "1"),
+        "retention: time to 1/e": Fitted(held.time_to_1_over_e, "s"),
+        "retention: rms": Fitted(held.rms, "V"),
     }
 
 
@@ -144,11 +140,6 @@ def device_figure(result: DeviceResult) -> Figure:
     return figure
 
 
-def draw(result: DeviceResult, path: Path) -> Path:
-    """`device_figure` in a file."""
-    return save(device_figure(result), path)
-
-
 def title(result: DeviceResult) -> str:
     """Of the fit; earlier files have none."""
     return result.title or result.device
@@ -156,17 +147,15 @@ def title(result: DeviceResult) -> str:
 
 def fit_rows(run: DeviceResult) -> Rows:
     """The parameters of a fit to measured cells."""
-    found = [(name, one) for name, one in run.fit.items() if not isinstance(one.value, (list, tuple))]
-    columns: Columns[tuple[str, Fitted]] = {
-        "parameter": lambda row: row[0],
-        "value": lambda row: (
-            f"{row[1].value:.6g}" if isinstance(row[1].value, (int, float)) else str(row[1].value)
-        ),
-        "95 %": lambda row: " to ".join(f"{end:.4g}" for end in row[1].interval or ()) or "–",
-        "unit": lambda row: row[1].unit,
-    }
-    kinds = [one.kind for _, one in found]
-    return Rows.of("Parameters", found, columns, text=(0, 3), kinds=lambda r, c: kinds[r] if c < 3 else None)
+    rows, kinds = [], []
+    for name, one in run.fit.items():
+        if not isinstance(one.value, (list, tuple)):
+            value = f"{one.value:.6g}" if isinstance(one.value, (int, float)) else str(one.value)
+            interval = " to ".join(f"{end:.4g}" for end in one.interval or ()) or "–"
+            rows.append([name, value, interval, one.unit])
+            kinds.append(one.kind)
+    headings = ("parameter", "value", "95 %", "unit")
+    return Rows("Parameters", headings, rows, text=(0, 3), kinds=lambda r, c: kinds[r] if c < 3 else None)
 
 
 DEVICE = parts.section(

@@ -19,7 +19,6 @@ from gaincell.reports.style import BLACK, BLUE, GREEN, ORANGE, PALETTE, PURPLE, 
 from gaincell.reports.tables import (
     MEASURED,
     SIMULATED,
-    Columns,
     Rows,
     number_and_error,
     of_all,
@@ -98,29 +97,18 @@ def draw_chips(results: Chips, rows: str = "mismatch") -> Figure:
 
 def chips_rows(results: Chips, rows: str = "mismatch", title: str = "") -> Rows:
     """One row a result. rows: what their names are."""
-
-    def ratio(found: of.ChipSpread) -> str:
-        ends = found.ratio_interval
-        return f"{found.ratio:.4f}" + (f" ({ends[0]:.4f} to {ends[1]:.4f})" if ends else "")
-
-    def within(found: of.ChipSpread) -> str:
+    headings = (rows, "chips", "nominal", "mean", "std", "× nominal (95 %)", "worst", "yield (95 %)")
+    shown = []
+    for name, result in results.items():
+        found, ends = result.chips, result.chips.ratio_interval
+        perplexities = map(readable, (found.nominal, found.mean, found.std))
+        ratio = f"{found.ratio:.4f}" + (f" ({ends[0]:.4f} to {ends[1]:.4f})" if ends else "")
         least, most = (100 * end for end in found.yield_interval)
-        limit = 100 * found.yield_within
-        return f"{100 * found.yield_:.0f} % within +{limit:g} % ({least:.0f} to {most:.0f})"
-
-    columns: Columns[tuple[str, of.ChipSpread]] = {
-        rows: lambda row: row[0],
-        "chips": lambda row: str(len(row[1].perplexity)),
-        "nominal": lambda row: readable(row[1].nominal),
-        "mean": lambda row: readable(row[1].mean),
-        "std": lambda row: readable(row[1].std),
-        "× nominal (95 %)": lambda row: ratio(row[1]),
-        "worst": lambda row: readable(max(row[1].perplexity)),
-        "yield (95 %)": lambda row: within(row[1]),
-    }
-    found = [(name, result.chips) for name, result in results.items()]
+        limit, worst = 100 * found.yield_within, readable(max(found.perplexity))
+        within = f"{100 * found.yield_:.0f} % within +{limit:g} % ({least:.0f} to {most:.0f})"
+        shown.append([name, str(len(found.perplexity)), *perplexities, ratio, worst, within])
     caption = f"{_about(results)}; all chips of a row on the same text."
-    return Rows.of(title, found, columns, caption=caption, kinds=SIMULATED)
+    return Rows(title, headings, shown, caption, kinds=SIMULATED)
 
 
 @styled()
@@ -225,31 +213,28 @@ def every_chip(results: Mapping[str, of.ChipsResult]) -> Rows:
 
 def pause_rows(results: Mapping[str, of.PausesResult]) -> Rows:
     """Perplexity against idle time."""
-    columns: Columns[tuple[str, of.PauseRow]] = {
-        "idle time": lambda point: f"{point[0]}, {point[1].idle:g} s",
-        "perplexity": lambda point: _with_error(point[1].perplexity, point[1].perplexity_error)[0],
-        "±": lambda point: _with_error(point[1].perplexity, point[1].perplexity_error)[1],
-        "time on the chip, s": lambda point: f"{point[1].chip_time:.4g}",
-        "refreshes": lambda point: f"{point[1].refreshes:,.0f}",
-        "columns written": lambda point: f"{point[1].writes:,.0f}",
-    }
-    points = [(name, row) for name, result in results.items() for row in result.pauses]
+    headings = ("idle time", "perplexity", "±", "time on the chip, s", "refreshes", "columns written")
+    rows = []
+    for name, result in results.items():
+        for row in result.pauses:
+            on_chip = (f"{row.chip_time:.4g}", f"{row.refreshes:,.0f}", f"{row.writes:,.0f}")
+            perplexity = _with_error(row.perplexity, row.perplexity_error)
+            rows.append([f"{name}, {row.idle:g} s", *perplexity, *on_chip])
     caption = f"{_about(results)}; ± standard error; time, refreshes and columns: of one block."
-    return Rows.of("Pauses", points, columns, caption=caption, kinds=SIMULATED)
+    return Rows("Pauses", headings, rows, caption, kinds=SIMULATED)
 
 
 def repetition_rows(results: Mapping[str, of.RepetitionResult]) -> Rows:
     """Loss on tokens that stood in the context before, and on others."""
-    columns: Columns[tuple[str, of.RepetitionPoint]] = {
-        "tokens": lambda point: f"{point[0]}, {point[1].kind}",
-        "perplexity": lambda point: readable(point[1].perplexity),
-        "nats a token": lambda point: f"{point[1].nll:.3f}",
-        "predictions": lambda point: f"{point[1].tokens:,.0f}",
-    }
-    points = [(name, point) for name, one in results.items() for point in one.repetition]
-    kinds = [(None, results[name].numbers, results[name].numbers, MEASURED) for name, _ in points]
+    headings = ("tokens", "perplexity", "nats a token", "predictions")
+    rows, kinds = [], []
+    for name, one in results.items():
+        for point in one.repetition:
+            numbers = (readable(point.perplexity), f"{point.nll:.3f}", f"{point.tokens:,.0f}")
+            rows.append([f"{name}, {point.kind}", *numbers])
+            kinds.append((None, one.numbers, one.numbers, MEASURED))
     caption = f"{_about(results)}."
-    return Rows.of("What is found again", points, columns, caption=caption, kinds=lambda r, c: kinds[r][c])
+    return Rows("What is found again", headings, rows, caption, kinds=lambda r, c: kinds[r][c])
 
 
 def largest_cost(run: of.AblationResult) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle as Drawn
 from gaincell.reports.html import parts
 from gaincell.reports.style import BLACK, PLAN_COLOURS, TAP, WIRE, styled
 from gaincell.reports.tables import CITED, SIMULATED, Rows
-from gaincell.results.cost import FloorplanResult, Plan, Rectangle, Stack
+from gaincell.results.cost import FloorplanResult, Plan, Rectangle
 
 KINDS = {
     "cells": "gain cells",
@@ -80,14 +80,13 @@ def area_rows(result: FloorplanResult) -> Rows:
 
 def stack_rows(result: FloorplanResult) -> Rows:
     """A head with its cells stacked in 3D."""
-    columns: dict[str, Callable[[Stack], str]] = {
-        "layers": lambda row: str(row.layers),
-        "cells, mm²": lambda row: f"{row.cells * 1e6:.4f}",
-        "head, mm²": lambda row: f"{row.head * 1e6:.4f}",
-        "as many cells, cited, mm²": lambda row: f"{row.cited_cells * 1e6:.4f}",
-    }
-    return Rows.of(
-        "Cells stacked in 3D over one periphery", result.stack, columns,
+    headings = ("layers", "cells, mm²", "head, mm²", "as many cells, cited, mm²")
+    rows = [
+        [str(row.layers), *(f"{area * 1e6:.4f}" for area in (row.cells, row.head, row.cited_cells))]
+        for row in result.stack
+    ]
+    return Rows(
+        "Cells stacked in 3D over one periphery", headings, rows,
         text=(), kinds=lambda _, c: CITED if c == 3 else SIMULATED,
     )  # fmt: skip
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from matplotlib.figure import Figure
 
 from gaincell.reports import style
@@ -114,30 +112,15 @@ def trace(result: HeadResult) -> Figure:
     return figure
 
 
-def draw_head(result: HeadResult, folder: Path) -> list[Path]:
-    """Timeline and trace into `folder`, as PNG files."""
-    return style.save_all({"timeline": timeline, "trace": trace}, result, folder)
-
-
-def draw_tile(result: TileResult, folder: Path) -> list[Path]:
-    """The waveforms into `folder`, as a PNG file."""
-    return style.save_all({"waveforms": waveforms}, result, folder)
-
-
 def event_rows(run: HeadResult) -> Rows:
     """Which circuit is busy when."""
-    return Rows.of(
-        "One step",
-        [(circuit, event) for event in run.timeline.events for circuit in event.circuits],
-        {
-            "circuit": lambda row: row[0],
-            "phase": lambda row: row[1].phase,
-            "token": lambda row: short(row[1].token),
-            "from, ns": lambda row: short(row[1].start * 1e9),
-            "for, ns": lambda row: short(row[1].duration * 1e9),
-            "duration": lambda row: row[1].basis,
-        },
-    )
+    headings = ("circuit", "phase", "token", "from, ns", "for, ns", "duration")
+    rows = []
+    for event in run.timeline.events:
+        numbers = map(short, (event.token, event.start * 1e9, event.duration * 1e9))
+        shown = [event.phase, *numbers, event.basis]
+        rows += [[circuit, *shown] for circuit in event.circuits]
+    return Rows("One step", headings, rows)
 
 
 TIMELINE = parts.section(

@@ -67,7 +67,6 @@ def cell_figure(result: of.CharacterisationResult) -> Figure:
 
 
 def _label(axes: Axes, x: str, y: str, title: str = "") -> None:
-    """Words at the axes, and a legend."""
     axes.set(xlabel=x, ylabel=y)
     if title:
         axes.set_title(title)
@@ -189,7 +188,6 @@ def mixed_figure(result: MixedResult) -> Figure:
 
 
 def _waves(axes: Axes, found: Nodes, name: Callable[[str], str]) -> None:
-    """Voltages of nodes over time."""
     nanoseconds = np.array(found.time) * NANO
     for (node, wave), colour in zip(found.nodes.items(), cycle(PALETTE), strict=False):
         axes.plot(nanoseconds, wave, color=colour, label=name(node))
@@ -210,20 +208,13 @@ def _logic(axes: Axes, waves: MixedWaves) -> None:
 
 def check_rows(run: of.VerifyResult) -> Iterator[Rows]:
     """What was checked of SPICE against the model."""
-    if run.checks:
-        yield Rows.of(
-            "Checks",
-            run.checks,
-            {
-                "check": lambda c: c.name,
-                "found": lambda c: short(c.found.value),
-                "allowed": lambda c: short(c.allowed.value),
-                "unit": lambda c: c.found.unit,
-                "outcome": lambda c: "passed" if c.passed else "FAILED",
-            },
-            text=(0, 3, 4),
-            kinds=SIMULATED,
-        )
+    rows = []
+    for check in run.checks:
+        numbers = map(short, (check.found.value, check.allowed.value))
+        rows.append([check.name, *numbers, check.found.unit, "passed" if check.passed else "FAILED"])
+    if rows:
+        headings = ("check", "found", "allowed", "unit", "outcome")
+        yield Rows("Checks", headings, rows, text=(0, 3, 4), kinds=SIMULATED)
 
 
 def deviations(run: of.VerifyResult) -> str:

@@ -14,7 +14,6 @@ from gaincell.results.spice import DacWrites, MixedResult, WriteResult
 
 T = TypeVar("T")
 NANO, PICO, FEMTO = 1e9, 1e12, 1e15
-FEMTO_FARAD = 1e-15
 ROOM = 27.0
 """Temperature, C, that the corners of a characterisation are compared with."""
 LATTICE = 2.42
@@ -174,22 +173,17 @@ def verification(found: Mapping[str, of.VerifyResult]) -> Rows:
         shown += [fit.offset_of_negative] if name == "second" and fit.offset is not None else []
         return ", ".join(digits(offset, NANO, 3) for offset in shown)
 
-    columns: dict[str, Callable[[tuple[str, of.VerifyResult, str, of.VerifiedArray]], str]] = {
-        "run, dot product": lambda row: f"{row[0]}, {row[2]}",
-        "rms: own curve (ns)": lambda row: digits(row[3].rms.get("own"), NANO, 3),
-        "its cubic": lambda row: digits(row[3].rms.get("cubic"), NANO, 3),
-        "linear": lambda row: digits(row[3].rms.get("linear"), NANO, 3),
-        "static current": lambda row: digits(row[3].rms.get("static"), NANO, 3),
-        "own (% of full scale)": lambda row: f"{100 * row[3].rms_of_full_scale['own']:.2f}",
-        "offset (ns)": lambda row: offsets(*row[2:]),
-        "rms left (ns)": lambda row: digits(row[3].affine_calibration.rms_in_range, NANO, 4),
-        "at a rail": lambda row: str(row[3].integrators_at_a_rail),
-        "codes that differ": lambda row: (
-            "" if row[2] == "first" else f"{row[1].codes.differ} of {row[1].columns}"
-        ),
-    }
-    arrays = [(name, one, key, array) for name, one in found.items() for key, array in one.arrays.items()]
-    return Rows.of("SPICE against the behavioural model", arrays, columns, kinds=SIMULATED)
+    rows = []
+    for name, run in found.items():
+        for key, array in run.arrays.items():
+            rms = [digits(array.rms.get(curve), NANO, 3) for curve in ("own", "cubic", "linear", "static")]
+            own, left = array.rms_of_full_scale["own"], array.affine_calibration.rms_in_range
+            calibrated = (f"{100 * own:.2f}", offsets(key, array), digits(left, NANO, 4))
+            codes = "" if key == "first" else f"{run.codes.differ} of {run.columns}"
+            rows.append([f"{name}, {key}", *rms, *calibrated, str(array.integrators_at_a_rail), codes])
+    headings = ["run, dot product", "rms: own curve (ns)", "its cubic", "linear", "static current"]
+    headings += ("own (% of full scale)", "offset (ns)", "rms left (ns)", "at a rail", "codes that differ")
+    return Rows("SPICE against the behavioural model", headings, rows, kinds=SIMULATED)
 
 
 def digits(found: float | None, factor: float, places: int) -> str:
@@ -205,12 +199,10 @@ def wires(result: of.WiresResult) -> list[Rows]:
     for p in sorted(result.bit_line, key=lambda p: (p.resistance, p.cells)):
         bit.setdefault(f"{p.resistance:g}", []).append(f"{100 * p.error:.2f}")
     for w in sorted(result.word_line, key=lambda w: (w.capacitance, w.resistance, w.cells)):
-        name = f"{w.resistance:g} Ω, {w.capacitance / FEMTO_FARAD:g} fF"
+        name = f"{w.resistance:g} Ω, {w.capacitance * FEMTO:g} fF"
         word.setdefault(name, []).append(f"{100 * w.error:.2f}")
     columns: dict[str, Callable[[of.InOperation], str]] = {
-        "dot product, per cell": lambda p: (
-            f"{p.array}, {p.resistance:g} Ω, {p.capacitance / FEMTO_FARAD:g} fF"
-        ),
+        "dot product, per cell": lambda p: f"{p.array}, {p.resistance:g} Ω, {p.capacitance * FEMTO:g} fF",
         "rms (ns)": lambda p: digits(p.rms, NANO, 3),
         "largest (ns)": lambda p: digits(p.largest, NANO, 3),
         "key_drop, value_drop": lambda p: digits(p.drop, 1.0, 4),
@@ -256,13 +248,8 @@ def energy(found: Mapping[str, of.EnergyResult]) -> Rows:
                 readout = blocks.get("readout", blocks.get("integrators, at least", 0.0))
                 shown = [f"{array.activity:.3f}", f"{array.cell_read * FEMTO:.2f}"]
                 cells, drivers = blocks["cells"], blocks["drivers"]
-                joules = (
-                    (cells, 1),
-                    (drivers, 2),
-                    (readout, 1),
-                    (array.head / array.array * cells, 0),
-                    (array.head, 0),
-                )
+                of_head = array.head / array.array * cells
+                joules = ((cells, 1), (drivers, 2), (readout, 1), (of_head, 0), (array.head, 0))
                 shown += [f"{energy * PICO:.{places}f}" for energy, places in joules]
                 rows.append([f"{where}, {run.inputs}, {key}, {result.readout}", *shown])
     head = ["result, inputs, dot product, readout", "mean pulse", "cell (fJ)", "cells (pJ)", "drivers (pJ)"]

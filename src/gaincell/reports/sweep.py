@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeGuard
 
-from gaincell.reports.tables import Rows, readable
+from gaincell.files import is_number
+from gaincell.reports.tables import Rows, four_decimals, readable
 from gaincell.results.common import Value
 from gaincell.results.run import CodesignComparison
 from gaincell.results.sweep import Point, SweepResult, plain
@@ -40,11 +40,6 @@ def unseen(result: SweepResult, point: Point) -> bool:
         if parameter.not_exercised is not None
         for values in parameter.not_exercised.values
     )
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a setting is a number, not a word."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def changes(result: SweepResult, point: Point) -> list[str]:
@@ -129,7 +124,7 @@ def _objective(point: Point, name: str, unit: str) -> str:
 def _ratio(point: Point) -> str:
     if point.ratio is None or point.not_exercised is not None:
         return "–" if point.ratio is None else UNSEEN
-    return _with_interval(point.ratio, point.ratio_interval, _factor)
+    return _with_interval(point.ratio, point.ratio_interval, four_decimals)
 
 
 def _with_interval(x: float, ends: tuple[float, ...] | None, shown: Callable[[float], str]) -> str:
@@ -152,10 +147,6 @@ def _has_uneven(result: SweepResult) -> bool:
     found = [(p.ratio, p.ratio_interval) for p in points]
     found += [(p.values["perplexity"].value, ends) for p in points if (ends := p.interval("perplexity"))]
     return any(_is_uneven(x, *ends) for x, ends in found if x is not None and ends is not None)
-
-
-def _factor(x: float) -> str:
-    return f"{x:.4f}" if x < 10 else readable(x)
 
 
 def caption(result: SweepResult, *, marked: bool = True) -> str:
@@ -295,18 +286,18 @@ def without_reference(result: SweepResult) -> str:
     )
 
 
-def has_answers(result: SweepResult) -> bool:
-    """Whether one thing was changed at a time, and perplexities have ratios with intervals."""
-    return result.sampler == "each" and any(point.ratio_interval for point in result.complete)
-
-
 def answers(result: SweepResult) -> list[str]:
-    """Of changes of one thing at a time: what costs most, and what could be relaxed (nearly) for free."""
+    """Of changes of one thing at a time: what costs most, and what could be relaxed (nearly) for free.
+
+    Nothing of other sweeps, or where no ratio of perplexities has an interval.
+    """
 
     def named(some: Sequence[Point]) -> str:
         return "; ".join(f"{changed(result, p)} (× {_ratio(p)})" for p in some)
 
     points = by_ratio([point for point in result.complete if point.ratio_interval])
+    if result.sampler != "each" or not points:
+        return []
     lines = ["No single change lowers the perplexity beyond its interval."]
     if better := [p for p in points if verdict(p) == "better"]:
         lines = [f"Costs most, lowering the perplexity when it is changed: {named(better)}."]

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from gaincell.reports.sweep import answers, failures, has_answers, is_number, without_reference, word
+from gaincell.files import is_number
+from gaincell.reports.sweep import answers, failures, without_reference, word
 from gaincell.reports.tables import Rows
 from gaincell.results.sweep import Point, SweepResult
 from gaincell.standard_error import ratio_error
@@ -146,8 +147,7 @@ def aware_lines(result: SweepResult) -> list[str]:
 
 def remarks(result: SweepResult) -> list[str]:
     """What has to be said beneath the table of any sweep: failures, a hint, and what follows."""
-    said = [*failures(result), without_reference(result)]
-    said += answers(result) if has_answers(result) else []
+    said = [*failures(result), without_reference(result), *answers(result)]
     said += aware_lines(result) if is_aware(result) else []
     return [line for line in said if line]
 

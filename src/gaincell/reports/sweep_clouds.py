@@ -17,8 +17,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from gaincell.files import is_number
 from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, RED, legend_below, panel, styled
-from gaincell.reports.sweep import UNSEEN, front, is_number, quantity, unseen, varied, word
+from gaincell.reports.sweep import UNSEEN, front, quantity, unseen, varied, word
 from gaincell.results.sweep import Objective, Point, SweepResult
 
 TITLES = {

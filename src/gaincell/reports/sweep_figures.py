@@ -11,13 +11,14 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gaincell.files import is_number
 from gaincell.reports import style
 from gaincell.reports import sweep_clouds as clouds
 from gaincell.reports.html import parts
 from gaincell.reports.style import BLACK, BLUE, look, panel, styled
-from gaincell.reports.sweep import UNSEEN, by_ratio, changed, is_number, rows, unseen, varied, word
+from gaincell.reports.sweep import UNSEEN, by_ratio, changed, rows, unseen, varied, word
 from gaincell.reports.sweep_aware import remarks
-from gaincell.reports.tables import SIMULATED, Rows
+from gaincell.reports.tables import SIMULATED
 from gaincell.results.sweep import Objective, Point, SweepResult
 
 PANELS = 8
@@ -79,7 +80,7 @@ def tornado(result: SweepResult) -> Figure | None:
     marks = [f" ({UNSEEN})" if unseen(result, point) else "" for point in points]
     labels = [changed(result, point) for point in points]
     style.name_rows(axes, (a + b for a, b in zip(labels, marks, strict=True)), grid=True)
-    if ratios and max(ratios) > 1.5:
+    if max(ratios) > 1.5:
         axes.set_xscale("log")
         style.plain_ticks(axes.xaxis)
     axes.set_xlabel("perplexity / that of the unchanged design, with its interval of 95 %")
@@ -143,14 +144,10 @@ FIGURES: Mapping[str, Callable[[SweepResult], Figure | None]] = {
 """By file name; None where a result has no data for one."""
 
 
-def point_rows(run: SweepResult) -> Rows:
-    """Every point of a sweep."""
-    return replace(rows(run), title=f"Points of {run.sweep}", kinds=SIMULATED)
-
-
 SWEEP = parts.section(
     "Sweep", "One model on many designs.", SweepResult,
-    parts.tables(point_rows), parts.listed(remarks),
+    parts.tables(lambda run: replace(rows(run), title=f"Points of {run.sweep}", kinds=SIMULATED)),
+    parts.listed(remarks),
     parts.figure("Objectives", clouds.pareto, numbers=parts.no_numbers),
     numbers="points",
     headline=lambda run: (

@@ -136,30 +136,22 @@ def _of_ratios(run: StagedResult) -> str:
 
 def plan_table(recipe: Any, stages: Sequence[Any]) -> Any:
     """What a recipe will do, for a terminal; takes a `mapping.recipe.Recipe`."""
-
-    def trained(shown: Callable[[Any], str]) -> Callable[[Any], str]:
-        """Shown of stages that are trained."""
-        return lambda stage: shown(stage) if stage.task == "train" else "–"
-
-    def rate(stage: Any) -> str:
-        return f"{stage.training.learning_rate:.1e}".replace(".0e", "e").replace("e-0", "e-")
-
-    columns: Columns[Any] = {
-        "stage": lambda stage: stage.name,
-        "from": lambda stage: stage.start,
-        "loss": lambda stage: SHORT.get(stage.loss, stage.loss) if stage.task == "train" else stage.task,
-        "steps": trained(lambda stage: str(stage.steps)),
-        "a step": trained(lambda stage: _amount(stage.training.batch * recipe.block)),
-        "in all": lambda stage: _amount(recipe.tokens_of(stage)),
-        "rate": trained(rate),
-    }
+    rows = []
+    for stage in stages:
+        loss, steps, step, rate = stage.task, "–", "–", "–"
+        if stage.task == "train":
+            loss, steps = SHORT.get(stage.loss, stage.loss), str(stage.steps)
+            step = _amount(stage.training.batch * recipe.block)
+            rate = f"{stage.training.learning_rate:.1e}".replace(".0e", "e").replace("e-0", "e-")
+        rows.append([stage.name, stage.start, loss, steps, step, _amount(recipe.tokens_of(stage)), rate])
+    headings = ("stage", "from", "loss", "steps", "a step", "in all", "rate")
     included = "those of the stages before it included" + (", not the adapter's" if recipe.adapter else "")
     caption = (
         f"{recipe.blocks:,} blocks of {recipe.block} tokens, order: {recipe.order}. A step, in all: tokens, "
         f"{included}. Rate: peak learning rate. CE: cross-entropy, KL: distillation."
     )
     title = f"{recipe.name} on {recipe.design.name}{_changes(recipe.changes)}"
-    return Rows.of(title, stages, columns, caption=caption, text=(0, 1)).terminal(no_wrap=True)
+    return Rows(title, headings, rows, caption, text=(0, 1)).terminal(no_wrap=True)
 
 
 def _changes(changes: Mapping[str, Any]) -> str:
@@ -209,6 +201,11 @@ def readable(perplexity: float | None) -> str:
     if perplexity < 1e4:
         return f"{perplexity:.2f}" if perplexity < 1e3 else f"{perplexity:.0f}"
     return f"{perplexity:.2e}"
+
+
+def four_decimals(number: float) -> str:
+    """A ratio or a score; as a perplexity where it is 10 or more."""
+    return f"{number:.4f}" if number < 10 else readable(number)
 
 
 def number_and_error(number: float, error: float) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from gaincell.reports.tables import SIMULATED, Rows, readable
+from gaincell.reports.tables import SIMULATED, Rows, four_decimals
 from gaincell.results.evaluation import ScoreSpread, TaskChips, TasksResult
 
 
@@ -36,10 +36,6 @@ def _shown(found: ScoreSpread, numbers: tuple[int, ...]) -> list[str]:
     change = f"{found.difference:+.4f}" if found.ratio is None else f"× {found.ratio:.4f}"
     ends = found.difference_interval if found.ratio is None else found.ratio_interval
     good = "–" if found.yield_ is None else f"{100 * found.yield_:.0f} %"
-    std = "–" if found.std is None else _score(found.std)
-    worst = f"{_score(found.chips[numbers.index(found.worst)])} (no. {found.worst})"
-    return [_score(found.nominal), _score(found.mean), std, change, interval(ends), worst, good]
-
-
-def _score(number: float) -> str:
-    return f"{number:.4f}" if number < 10 else readable(number)
+    std = "–" if found.std is None else four_decimals(found.std)
+    worst = f"{four_decimals(found.chips[numbers.index(found.worst)])} (no. {found.worst})"
+    return [four_decimals(found.nominal), four_decimals(found.mean), std, change, interval(ends), worst, good]
