@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +11,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gaincell.chips.design import Design
 from gaincell.costs import roll_up
 from gaincell.costs.activity import Activity
-from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import load_technology
 from gaincell.errors import GaincellError
 from gaincell.evaluation.activity import measure_activity
@@ -20,12 +18,10 @@ from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.context import default_length, learned_positions
 from gaincell.integrations.hf.models import load_software
-from gaincell.integrations.hf.reparametrisation import has_array_normaliser, has_exponents, is_balanced
-from gaincell.integrations.hf.size import size_of
+from gaincell.integrations.hf.size import model_size
 from gaincell.integrations.hf.support import attention_modules, own_window
 from gaincell.mapping.ready import Ready
 from gaincell.nn.attention import GainCellAttention
-from gaincell.nn.balanced_rows import DIRECTIONS
 from gaincell.progress import Progress, silent
 from gaincell.text import open_text, token_stream
 from gaincell.units import Joule
@@ -59,12 +55,7 @@ class Pair:
         self.software: PreTrainedModel = load_software(ready.loaded.id)
         self.own_windows = [own_window(module) for module in attention_modules(self.software).values()]
         self.positions = learned_positions(self.hardware)
-        self.size: ModelSize = replace(
-            size_of(self.software, name),
-            column_gains=has_exponents(self.hardware),
-            array_normaliser=has_array_normaliser(self.hardware),
-            balanced_rows=DIRECTIONS if is_balanced(self.hardware) else 0,
-        )
+        self.size = model_size(name)
         self.activity = self._activity(progress)
         self.energy = lru_cache(maxsize=None)(self._energy)
         self.observed: list[Observed] = [{} for _ in self.layers]

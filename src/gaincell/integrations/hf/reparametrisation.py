@@ -135,16 +135,6 @@ def is_balanced(model: nn.Module) -> bool:
     return has_part(model, "balanced rows")
 
 
-def has_exponents(model: nn.Module) -> bool:
-    """Whether gains of a model follow the number of columns read."""
-    return has_part(model, "exponents")
-
-
-def has_array_normaliser(model: nn.Module) -> bool:
-    """Whether a row of the value arrays of a model is its normaliser."""
-    return has_part(model, "array normalisers")
-
-
 def _choose_direction(
     layer: int, attention: GainCellAttention, inputs: tuple[Any, ...], softmax: Tensor
 ) -> None:
