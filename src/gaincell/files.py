@@ -147,13 +147,11 @@ def _check_plain(content: Any) -> None:
             raise ValueError(f"the text {entry!r} holds a null character or half of a character")
 
 
-def to_json(content: Any, indent: int | None = None, *, sort_keys: bool = False) -> str:
+def to_json(content: Any, indent: int | None = None) -> str:
     """Plain data as JSON, with numbers that JSON does not know as words: "nan", "infinity", "-infinity"
     (which Python's `float` takes back).
     """
-    return json.dumps(
-        finite(content), indent=indent, ensure_ascii=False, allow_nan=False, sort_keys=sort_keys
-    )
+    return json.dumps(finite(content), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def finite(content: Any) -> Any:

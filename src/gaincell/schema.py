@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache, wraps
-from typing import Annotated, Any, TypeAlias, TypeVar, cast, get_type_hints
+from typing import Annotated, Any, TypeAlias, TypeVar, cast, get_origin, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -59,17 +59,14 @@ def called(name: str) -> Any:
     return Field(json_schema_extra={"name": name})
 
 
-@dataclasses.dataclass(frozen=True)
 class OneOf:
     """Metadata of a `str`: one of some words."""
 
-    words: tuple[str, ...]
-
     def __init__(self, words: Iterable[str]) -> None:
-        object.__setattr__(self, "words", tuple(words))
+        self.words = list(words)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.literal_schema(list(self.words))
+        return core_schema.literal_schema(self.words)
 
 
 class Instance:
@@ -91,16 +88,10 @@ def either(*kinds: Any) -> Any:
     """Text, a list or a table, each of its own type: errors are those of the form that was given."""
     tagged: Any = None
     for kind in kinds:
-        form = next(
-            (name for base, name in FORMS.items() if kind is base or base is _origin(kind)), "<table>"
-        )
+        form = next((name for base, name in FORMS.items() if base in (kind, get_origin(kind))), "<table>")
         one: Any = Annotated[kind, Tag(form)]
         tagged = one if tagged is None else tagged | one
     return Annotated[tagged, Discriminator(lambda given: FORMS.get(type(given), "<other>"))]
-
-
-def _origin(kind: Any) -> Any:
-    return getattr(kind, "__origin__", None)
 
 
 def table(
@@ -252,7 +243,8 @@ def _explain(error: ValidationError, root: Json, given: Any, where: str) -> str:
             schema = schema["additionalProperties"]
             label = f"{label}: {schema.get('name', '')} {part}".replace(":  ", ": ")
         value = value[part]
-    hint = did_you_mean(value, _words_in(schema, value, root)) if isinstance(value, str) else ""
+    known_words = map(str, _fitting(schema, value, root).get("enum", ()))
+    hint = did_you_mean(value, known_words) if isinstance(value, str) else ""
     return f"{label} = {value!r}; allowed: {words(schema, root)}{hint}"
 
 
@@ -265,7 +257,3 @@ def _fitting(schema: Json, value: Any, root: Json) -> Json:
     if len(branches) > 1:
         branches = [one for one in branches if one.get("type") == kind]
     return branches[0] if branches else schema
-
-
-def _words_in(schema: Json, value: str, root: Json) -> list[str]:
-    return [str(word) for word in _fitting(schema, value, root).get("enum", ())]

@@ -81,11 +81,8 @@ class Text:
 
     def part(self, part: Part) -> tuple[Source, ...]:
         """The sources of one part; "all" is both."""
-        return {
-            "training": self.training,
-            "evaluation": self.evaluation,
-            "all": self.training + self.evaluation,
-        }[part]
+        parts = {"training": self.training, "evaluation": self.evaluation}
+        return self.training + self.evaluation if part == "all" else parts[part]
 
 
 def open_text(text: str | Path) -> Text:
@@ -237,10 +234,14 @@ def _one_file(path: Path) -> Text:
     size = _size(path)
     kept = int(size * TRAINING_SHARE)
 
-    def source(part: Literal["training", "evaluation"], size: int) -> tuple[Source, ...]:
-        return (Source(path.name, size, lambda: _documents(_lines_of(path, part)), partial(sha256, path)),)
+    def source(size: int, lines: Callable[[], Iterator[str]]) -> tuple[Source, ...]:
+        return (Source(path.name, size, lambda: _documents(lines()), partial(sha256, path)),)
 
-    return Text(path.name, source("training", kept), source("evaluation", size - kept))
+    return Text(
+        path.name,
+        source(kept, lambda: islice(_looked_at(path), _cut(path))),
+        source(size - kept, lambda: islice(_looked_at(path), _cut(path), None)),
+    )
 
 
 def _size(path: Path) -> int:
@@ -251,13 +252,6 @@ def _size(path: Path) -> int:
         raise InputError(
             f"the text {path.name} cannot be read: {error.strerror}; remove it, or name another file"
         ) from error
-
-
-def _lines_of(path: Path, part: Literal["training", "evaluation"]) -> Iterator[str]:
-    """The lines of one part of a file."""
-    cut = _cut(path)
-    lines = _looked_at(path)
-    return islice(lines, cut) if part == "training" else islice(lines, cut, None)
 
 
 def _looked_at(path: Path) -> Iterator[str]:

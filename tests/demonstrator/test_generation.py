@@ -20,7 +20,7 @@ from torch import Tensor
 from gaincell.chips.design_file import load_design
 from gaincell.circuits.converter_errors import Converters
 from gaincell.costs.activity import Activity
-from gaincell.demonstrator.arrays import picture, replayed
+from gaincell.demonstrator.arrays import check_head, picture, replayed
 from gaincell.demonstrator.generation import Generation
 from gaincell.demonstrator.pair import Pair
 from gaincell.demonstrator.settings import NO_DECAY, Chip, Request
@@ -59,8 +59,8 @@ def check_replay(generation: Generation) -> None:
     """The arrays shown give the digital sums that the layers' own attention gave."""
     snapshot, pair = generation.snapshot, generation.pair
     assert snapshot is not None
-    for layer, attention in enumerate(pair.layers):
-        trace = replayed(attention, generation.ring, snapshot, pair.own_windows)
+    for layer in range(len(pair.layers)):
+        trace = replayed(generation, layer)
         steps = trace.design.readout_steps
         apart = (trace.output[0] - snapshot.layers[layer]["out"]).abs() * steps
         assert apart.max() < 1 + 1e-3  # one count where a charge lies on a threshold
@@ -98,7 +98,7 @@ def test_arrays_with_signed_queries_and_a_normalising_column() -> None:
     generation = written(pair, prompt=PROMPT * 3)
     snapshot = generation.snapshot
     assert snapshot is not None
-    trace = replayed(pair.layers[1], generation.ring, snapshot, pair.own_windows)
+    trace = replayed(generation, 1)
     assert torch.allclose(trace.output[0], snapshot.layers[1]["out"], atol=1e-3)
     assert trace.key.shape[-1] == trace.query.shape[-1] == 65
 
@@ -180,9 +180,9 @@ def test_no_picture_without_a_token_or_a_head(pair: Pair) -> None:
     generation = Generation(pair, Request(PROMPT, 5, 0.0, 0), Chip.of(pair.design))
     assert picture(generation, 0, 0) is None
     with pytest.raises(InputError, match="there is no layer 6; allowed: 0 to 5"):
-        picture(generation, 6, 0)
+        check_head(pair.layers, 6, 0)
     with pytest.raises(InputError, match="there is no head 4"):
-        picture(generation, 0, 4)
+        check_head(pair.layers, 0, 4)
 
 
 def reference(pair: Pair, ids: list[int]) -> Tensor:
@@ -385,7 +385,7 @@ def copy_with_software_as_hardware(pair: Pair) -> Any:
     text = SoftwareText(pair.software, pair.design.window, pair.own_windows)
 
     def hardware(input_ids: Tensor, **_: Any) -> Any:
-        return SimpleNamespace(logits=text._forward(input_ids)[:, None])
+        return SimpleNamespace(logits=text.read(input_ids)[:, None])
 
     found = copy.copy(pair)
     found.hardware = hardware  # type: ignore[assignment]

@@ -21,7 +21,7 @@ from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
 from gaincell.cli import app
-from gaincell.cli._chips import mismatch_of
+from gaincell.cli._models import mismatch_of
 from gaincell.cli._options import fraction
 from gaincell.cli.evaluate import ChipOptions
 from gaincell.devices.leakage import Leakage

@@ -6,7 +6,8 @@ This module and those of `gaincell evaluate` beside it import torch: commands im
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import typer
@@ -18,6 +19,7 @@ from gaincell.cli._json import command_line
 from gaincell.cli._options import Computing, ComputingAnywhere, check_run, choose_chip
 from gaincell.cli._progress import progress_bars
 from gaincell.costs.activity import Activity
+from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.perplexity import cut_blocks
@@ -31,10 +33,14 @@ from gaincell.mapping.ready import Ready, hardware_model
 from gaincell.mapping.summary import base_name, chip_of, inputs
 from gaincell.progress import StageProgress
 from gaincell.reports.tables import Rows
-from gaincell.results.common import Named, NamedModel
-from gaincell.results.evaluation import EvaluationResult
+from gaincell.results.common import Kind, Named, NamedModel, Result
 from gaincell.results.provenance import hash_of, made
 from gaincell.text import Text, open_text
+
+if TYPE_CHECKING:
+    from gaincell.cli.evaluate import ChipOptions
+
+Found = TypeVar("Found", bound=Result)
 
 
 def load_run(
@@ -94,18 +100,6 @@ def read_blocks(
     return cut_blocks(stream, tokens)[:sequences]
 
 
-class Observed(NamedTuple):
-    """found: the activity.  ready: the model in its arrays.  ids: what it read, a row a sequence.
-
-    text: its name.
-    """
-
-    found: Activity
-    ready: Ready
-    ids: Tensor
-    text: str
-
-
 def observe_model(
     model: str,
     chip: Design | None,
@@ -116,8 +110,9 @@ def observe_model(
     most: int = 1024,
     batch: int = 1,
     device: str = "cpu",
-) -> Observed:
-    """Load a model in arrays and measure its activity, with progress bars.
+) -> tuple[Activity, Ready, Tensor]:
+    """Load a model in arrays and measure its activity, with progress bars. Behind that the model, and what it
+    read, a row a sequence.
 
     chip: another one than the RUN's own.  tokens: of a sequence, which begins with empty arrays; None for the
     model's context, at most `most`.
@@ -133,40 +128,55 @@ def observe_model(
         ids = read_blocks(loaded, found_text, tokens, sequences, progress)
         batches, watching = list(ids.split(batch)), progress("observe the arrays")
         found = measure_activity(loaded.model, batches, found_text.name, progress=watching)
-    return Observed(found, ready, ids, found_text.name)
+    return found, ready, ids
 
 
 def result(
+    kind: type[Found],
     loaded: LoadedModel,
     protocol: str,
-    tokens: Tensor | Sequence[Any],
+    content: Tensor | Sequence[Any] | None = None,
     *,
     command: str = "evaluate",
-    text: str | None = None,
-    gains: str | None = None,
-    stage: str | None = None,
+    text_name: str | None = None,
+    seed: int = 0,
     others: Mapping[str, str] | None = None,
-) -> EvaluationResult:
-    """What all evaluations say: the command, the model, the chip, where it comes from.
+    **own: Any,
+) -> Found:
+    """A result with what all of a model say: the command, the model, the chip, where it comes from.
 
-    others: name -> hash of further inputs.
+    content: of the evaluation's text.  others: name -> hash of further inputs.  own: further fields.
     """
     layers = attached_layers(loaded.model)
-    return EvaluationResult(
-        command=command,
-        model=NamedModel(base_name(loaded.id), loaded.sha256),
-        design=chip_of(layers[0].design) if layers else None,
-        text=None if text is None else Named(text),
-        gains=gains,
-        stage=stage,
-        provenance=made(
-            command=command_line(),
-            seed=0,
-            protocol=protocol,
-            design_hash=layers[0].design.hash if layers else None,
-            inputs=inputs(loaded) | dict(others or {}) | {"evaluation text": hash_of(tokens)},
-        ),
+    if "numbers" in (field.name for field in fields(kind)):
+        own["numbers"] = numbers_of(loaded)
+    if text_name is not None:
+        own["text"] = Named(text_name)
+    read = {} if content is None else {"evaluation text": hash_of(content)}
+    provenance = made(
+        command=command_line(),
+        seed=seed,
+        protocol=protocol,
+        design_hash=layers[0].design.hash if layers else None,
+        inputs=inputs(loaded) | dict(others or {}) | read,
     )
+    own["model"] = NamedModel(base_name(loaded.id), loaded.sha256)
+    own["design"] = chip_of(layers[0].design) if layers else None
+    return kind(command=command, provenance=provenance, **own)
+
+
+def numbers_of(loaded: LoadedModel) -> Kind:
+    """The numbers of a chip are simulated, those of software are measured."""
+    return "simulated" if attached_layers(loaded.model) else "measured"
+
+
+def mismatch_of(options: ChipOptions, loaded: LoadedModel) -> Mismatch:
+    """The spread of the cells of a model's chips: the design's, with the one that was asked for in it."""
+    layers = attached_layers(loaded.model)
+    own = layers[0].design.mismatch if layers else Mismatch()
+    if options.spread is not None:
+        own = replace(own, current_offset_std=options.spread)
+    return own if options.seed is None else replace(own, seed=options.seed)
 
 
 def one_row(row: dict[str, str], caption: str) -> Rows:

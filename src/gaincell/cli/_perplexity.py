@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from gaincell.arrays import Refresh
-from gaincell.cli._chips import by_chips
-from gaincell.cli._models import load_evaluated, one_row, result
+from gaincell.cli._models import load_evaluated, mismatch_of, one_row, result
 from gaincell.cli._options import ComputingAnywhere
 from gaincell.cli._progress import progress_bars
 from gaincell.cli._tasks import by_tasks
-from gaincell.cli.evaluate import DEFAULT_LIMIT, Evaluation, window_of_rolling
+from gaincell.cli.evaluate import DEFAULT_LIMIT, ChipOptions, Evaluation, window_of_rolling
 from gaincell.errors import InputError
+from gaincell.evaluation.chips import evaluate_chips
 from gaincell.evaluation.context import describe_context, perplexity_by_context
 from gaincell.evaluation.dump import dump_layer
 from gaincell.evaluation.noise import noise_remark
@@ -27,8 +26,8 @@ from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_length, read_tokens
 from gaincell.progress import StageProgress
 from gaincell.reports.tables import Rows, readable
+from gaincell.reports.task_chips import interval
 from gaincell.results import evaluation as of
-from gaincell.results.codec import Kind
 from gaincell.results.common import Named, Value
 from gaincell.text import Text, open_text
 
@@ -101,8 +100,11 @@ def blocks(
     """Table and result of the protocols blocks-T and strided-T-S."""
     shown, tokenizer = progress("evaluate"), loaded.tokenizer
     found = perplexity(loaded.model, tokens, protocol, tokenizer=tokenizer, redraw=redraw, progress=shown)
-    entry = of.PerplexityResult(
-        **_head(loaded, found.protocol, tokens),
+    entry = result(
+        of.PerplexityResult,
+        loaded,
+        found.protocol,
+        tokens,
         perplexity=found.perplexity,
         nll=found.nll,
         predictions=found.tokens,
@@ -128,7 +130,7 @@ def rolling(
     chosen = documents_of(path)[: limit or None]
     found = rolling_perplexity(loaded.model, loaded.tokenizer, chosen, window, progress("evaluate"))
     protocol = describe_rolling(window, len(chosen)) + noise_remark(loaded.model)
-    entry = of.RollingResult(**_head(loaded, protocol, chosen, path.name), **vars(found))
+    entry = result(of.RollingResult, loaded, protocol, chosen, text_name=path.name, **vars(found))
     row = {
         "perplexity by words": readable(found.word_perplexity),
         "±": readable(found.word_perplexity_error),
@@ -147,7 +149,7 @@ def by_context(
     points = perplexity_by_context(loaded.model, tokens, length, progress=progress("evaluate"))
     protocol = describe_context(length, len(tokens) // length) + noise_remark(loaded.model)
     rounded = (replace(p, per_block=tuple(round(x, 6) for x in p.per_block)) for p in points)
-    entry = of.ContextResult(**_head(loaded, protocol, tokens), context=tuple(rounded))
+    entry = result(of.ContextResult, loaded, protocol, tokens, context=tuple(rounded))
     rows = [
         (f"{p.context:,}", readable(p.perplexity), f"{p.excess:.4f}", with_four_digits(p.excess_error))
         for p in points
@@ -162,7 +164,7 @@ def by_repetition(
     points = loss_by_repetition(loaded.model, tokens, length, progress=progress("evaluate"))
     protocol = describe_repetition(length, len(tokens) // length) + noise_remark(loaded.model)
     rounded = (replace(p, sums=tuple(round(x, 4) for x in p.sums)) for p in points)
-    entry = of.RepetitionResult(**_head(loaded, protocol, tokens), repetition=tuple(rounded))
+    entry = result(of.RepetitionResult, loaded, protocol, tokens, repetition=tuple(rounded))
     rows = [(p.kind, readable(p.perplexity), f"{p.nll:.3f}", f"{p.tokens:,}") for p in points]
     return Rows("", ("tokens", "perplexity", "nats a token", "predictions"), rows, protocol), entry
 
@@ -186,8 +188,8 @@ def after_pauses(
         every = Value(refresh.every_tokens, "tokens", "simulated")
     if refresh.every_seconds is not None:
         every = Value(refresh.every_seconds, "s", "simulated")
-    head = result(loaded, found.protocol, tokens)
     policy = of.RefreshPolicy(refresh.kind, every)
+    entry = result(of.PausesResult, loaded, found.protocol, tokens, refresh=policy, pauses=tuple(pauses))
     caption = (
         f"{found.protocol}; ± is the standard error; time on the chip, refreshes, the time they take, and "
         "columns written in every key/value head: of one block"
@@ -207,16 +209,51 @@ def after_pauses(
         caption=caption,
         text=(),
     )
-    return rows, of.PausesResult(**vars(head), refresh=policy, pauses=tuple(pauses))
+    return rows, entry
+
+
+def by_chips(
+    loaded: LoadedModel,
+    tokens: Tensor,
+    protocol: str,
+    pause: tuple[float, Refresh] | None,
+    options: ChipOptions,
+    progress: StageProgress,
+) -> tuple[Rows, of.ChipsResult]:
+    """Table and result of a perplexity on many chips; pause: idle time and refresh policy."""
+    length, _ = window_and_stride(protocol)
+    words: list[str] = []
+
+    def measure() -> float:
+        if pause is not None:
+            after = perplexity_after_pause(loaded.model, tokens, pause[0], length, refresh=pause[1])
+            words.append(f"{after.protocol}, {pause[0]:g} s, refresh {pause[1].kind}")
+            return after.row.perplexity
+        found = perplexity(loaded.model, tokens, protocol)
+        words.append(found.protocol)
+        return found.perplexity
+
+    assert options.chips is not None
+    mismatch, bar = mismatch_of(options, loaded), progress("chips")
+    found = evaluate_chips(loaded.model, measure, options.chips, mismatch, options.good, bar)
+    low, high = found.yield_interval
+    caption = (
+        f"{words[0]}; {len(found.number)} chips and the nominal one on the same text; intervals of 95 %, of "
+        f"the ratio over chips (Student), of the yield (Wilson): {100 * low:.0f} to {100 * high:.0f} %"
+    )
+    row = {
+        "nominal": readable(found.nominal),
+        "mean": readable(found.mean),
+        "std": readable(found.std),
+        "× nominal": f"{found.ratio:.4f}",
+        "95 %": interval(found.ratio_interval),
+        "worst chip": f"{readable(max(found.perplexity))} (no. {found.worst})",
+        f"yield (≤ +{100 * found.yield_within:g} %)": f"{100 * found.yield_:.0f} %",
+    }
+    entry = result(of.ChipsResult, loaded, words[0], tokens, seed=mismatch.seed, chips=found)
+    return one_row(row, caption), entry
 
 
 def with_four_digits(number: float | None) -> str:
     """A number; a dash where there is none."""
     return "–" if number is None else f"{number:.4f}"
-
-
-def _head(loaded: LoadedModel, protocol: str, tokens: Any, text: str | None = None) -> dict[str, Any]:
-    """What all results say. The numbers of a chip are simulated, those of software are measured."""
-    head = result(loaded, protocol, tokens, text=text)
-    kind: Kind = "simulated" if head.design else "measured"
-    return vars(head) | {"numbers": kind}

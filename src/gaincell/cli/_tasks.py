@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import gaincell
-from gaincell.cli._chips import tasks_by_chips
-from gaincell.cli._models import result
+from gaincell.cli._models import mismatch_of, numbers_of, result
 from gaincell.cli.evaluate import ChipOptions, TaskOptions
+from gaincell.evaluation.chips import over_chips, perplexity_spread, score_spread, spread_of
 from gaincell.evaluation.noise import noise_remark
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel, fingerprint
 from gaincell.progress import StageProgress
 from gaincell.reports.tables import Rows, readable
+from gaincell.reports.task_chips import chip_rows
 from gaincell.results import evaluation as of
 from gaincell.results.codec import Kind
 from gaincell.results.common import Value
@@ -38,10 +39,9 @@ def by_tasks(
     from gaincell.evaluation.harness import evaluate_tasks
 
     layers = attached_layers(loaded.model)
-    runs: list[TasksResult] = []
 
-    def run() -> dict[str, float]:
-        found = evaluate_tasks(
+    def run() -> TasksResult:
+        return evaluate_tasks(
             loaded.model,
             loaded.tokenizer,
             [task.strip() for task in (options.tasks or "").split(",") if task.strip()],
@@ -53,43 +53,65 @@ def by_tasks(
             cache=cache_file(loaded, options.max_length) if options.cache else None,
             progress=progress,
         )
-        runs.append(found)
-        return {f"{t.task}/{name}": score for t in found.tasks for name, (score, _) in t.metrics.items()}
 
     if chips.chips is None:
-        run()
-        entry = result_of(loaded, runs[0])
-        return _table(runs[0], entry.provenance.protocol), entry
-    table, spread = tasks_by_chips(run, loaded, chips, progress)
-    scores = dict(spread.scores)
-    for n, task in enumerate(runs[0].tasks):
-        for metric in task.items:
-            kept = tuple(_short(chip.tasks[n].items[metric]) for chip in runs[1:])
+        found = run()
+        entry = result_of(loaded, found)
+        return _table(found, entry.provenance.protocol), entry
+    mismatch = mismatch_of(chips, loaded)
+    nominal, numbers, drawn = over_chips(loaded.model, run, chips.chips, mismatch, progress("chips"))
+    spread = of.TaskChips(
+        numbers, _spreads(nominal, numbers, drawn, chips.good), chips.good,
+        spread_of(layers[0].design.replace(mismatch=mismatch)),
+    )  # fmt: skip
+    on_chips = f"; tasks: of the nominal chip, chips: of {len(numbers)} chips"
+    return chip_rows(spread), result_of(loaded, nominal, on_chips, chips=spread)
+
+
+def _spreads(
+    nominal: TasksResult, numbers: tuple[int, ...], drawn: list[TasksResult], within: float
+) -> dict[str, of.ScoreSpread]:
+    """Of every score, by task/metric: perplexities have a ratio and a yield, others a difference."""
+    found = {}
+    for n, task in enumerate(nominal.tasks):
+        for metric, (reference, _) in task.metrics.items():
             name = f"{task.task}/{metric}"
-            scores[name] = replace(scores[name], per_item=kept)
-    entry = result_of(loaded, runs[0])
-    protocol = (
-        f"{entry.provenance.protocol}; tasks: of the nominal chip, chips: of {len(spread.number)} chips"
-    )
-    made = replace(entry.provenance, protocol=protocol)
-    return table, replace(entry, provenance=made, chips=replace(spread, scores=scores))
+            scores = tuple(chip.tasks[n].metrics[metric][0] for chip in drawn)
+            if "perplexity" in name:
+                chips = perplexity_spread(reference, numbers, scores, within)
+                spread = of.ScoreSpread(
+                    reference, scores, chips.mean, chips.worst, chips.std, chips.ratio, chips.ratio_interval,
+                    chips.yield_, chips.yield_interval,
+                )  # fmt: skip
+            else:
+                lower = metric.endswith("bits_per_byte")
+                spread = score_spread(reference, numbers, scores, lower_is_better=lower)
+            if metric in task.items:
+                spread = replace(
+                    spread, per_item=tuple(_short(chip.tasks[n].items[metric]) for chip in drawn)
+                )
+            found[name] = spread
+    return found
 
 
-def result_of(loaded: LoadedModel, found: TasksResult) -> of.TasksResult:
-    """The result."""
+def result_of(
+    loaded: LoadedModel, found: TasksResult, of_what: str = "", chips: of.TaskChips | None = None
+) -> of.TasksResult:
+    """The result.  of_what: behind the protocol."""
     first = ", ".join(f"{t.task} {t.n} of {t.of}" for t in found.tasks)
     shots = {f"{task.shots}-shot" for task in found.tasks}
     if len(shots) > 1:
         shots = {f"{task.task} {task.shots}-shot" for task in found.tasks}
     protocol = (
         f"lm-evaluation-harness {found.harness}, {', '.join(sorted(shots))}, contexts up to "
-        f"{found.max_length} tokens; items: {first}{noise_remark(loaded.model)}"
+        f"{found.max_length} tokens; items: {first}{noise_remark(loaded.model)}{of_what}"
     )
-    head = result(loaded, protocol, [task.fingerprint for task in found.tasks])
-    kind: Kind = "simulated" if head.design else "measured"
-    return of.TasksResult(
-        **vars(head),
-        numbers=kind,
+    kind = numbers_of(loaded)
+    return result(
+        of.TasksResult,
+        loaded,
+        protocol,
+        [task.fingerprint for task in found.tasks],
         harness=of.Harness("lm-evaluation-harness", found.harness),
         dtype=str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
         softmax=found.softmax,
@@ -100,6 +122,7 @@ def result_of(loaded: LoadedModel, found: TasksResult) -> of.TasksResult:
         requests_beyond_window=found.beyond_window,
         model_seconds=found.seconds,
         tasks=tuple(_scores(task, kind) for task in found.tasks),
+        chips=chips,
     )
 
 

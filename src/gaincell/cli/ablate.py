@@ -63,8 +63,8 @@ def ablate(
         reading = progress("read and tokenise the text")
         tokens = read_tokens(loaded, found_text, "evaluation", limit or None, reading, block=length)
         found = run_ablation(loaded.model, tokens, protocol, progress("evaluate"))
-    head = result(
-        loaded, found.protocol, tokens, command="ablate", text=found_text.name, gains=gains, stage=stage
-    )
-    entry = AblationResult(**vars(head), ablation=found.rows)
+    entry = result(
+        AblationResult, loaded, found.protocol, tokens, command="ablate", text_name=found_text.name,
+        gains=gains, stage=stage, ablation=found.rows,
+    )  # fmt: skip
     show_result(entry, json, ablation_rows(entry, run), figure=figure, draw=ablation_figure)

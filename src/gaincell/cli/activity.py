@@ -43,12 +43,15 @@ def activity(
     from gaincell.reports.heads import activity_figure, activity_rows, sparsity_line
     from gaincell.results.evaluation import ActivityResult
 
-    chip = None if design is None else options.chip_of(design)
-    seen = observe_model(model, chip, text, tokens, sequences, batch=batch, device=device)
-    protocol = f"{len(seen.ids)} x {seen.ids.shape[1]} tokens, each sequence from empty arrays"
-    loaded, how = seen.ready
-    head = result(loaded, protocol, seen.ids.flatten(), command="activity", text=seen.text, gains=how)
-    entry = ActivityResult(**vars(head), activity=seen.found)
+    chip = options.choose_chip(model, design)
+    found, (loaded, how), ids = observe_model(
+        model, chip, text, tokens, sequences, batch=batch, device=device
+    )
+    protocol = f"{len(ids)} x {ids.shape[1]} tokens, each sequence from empty arrays"
+    entry = result(
+        ActivityResult, loaded, protocol, ids.flatten(), command="activity", text_name=found.source,
+        gains=how, activity=found,
+    )  # fmt: skip
     typer.echo(f"{model}: {how}")
     shown = (activity_rows(entry, model), sparsity_line(entry))
     show_result(entry, json, *shown, figure=figure, draw=activity_figure)

@@ -70,9 +70,10 @@ class ActivityOptions:
         attached = run_design(model) is not None
         if chip is not None and not attached:
             chip = chip.replace(cell="linear")
-        seen = observe_model(model, chip, self.text, self.tokens, most=TOKENS, device=device)
-        found = seen.found if attached else replace(seen.found, source=f"{seen.text}, linear cells")
-        return found, f"{seen.ready.how}; "
+        found, ready, _ = observe_model(model, chip, self.text, self.tokens, most=TOKENS, device=device)
+        if not attached:
+            found = replace(found, source=f"{found.source}, linear cells")
+        return found, f"{ready.how}; "
 
 
 @dataclass(frozen=True)

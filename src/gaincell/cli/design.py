@@ -21,9 +21,7 @@ from gaincell.units import with_prefix
 if TYPE_CHECKING:
     from gaincell.chips.design import Design
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="List, show, write, check and compare chip designs."
-)
+app = typer.Typer(no_args_is_help=True, help="List, show, write, check and compare chip designs.")
 
 DesignName = Annotated[str, argument("Shipped name or path of a .toml file.", "DESIGN")]
 DesignNames = Annotated[list[str], argument("Shipped names or paths of .toml files.", "DESIGN...")]

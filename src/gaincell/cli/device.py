@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SHOWN_NUMBERS = 6
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fit a cell to measurements, or show one.")
+app = typer.Typer(no_args_is_help=True, help="Fit a cell to measurements, or show one.")
 
 
 @dataclass(frozen=True)

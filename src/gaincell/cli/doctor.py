@@ -144,7 +144,6 @@ def _cpu_flags() -> set[str]:
 
 
 def _programs() -> list[Finding]:
-    """Programs that some commands call."""
     from gaincell.spice import runner
 
     missing = {
@@ -162,7 +161,6 @@ def _programs() -> list[Finding]:
 
 
 def _gpu() -> Finding:
-    """What torch finds."""
     import torch
 
     if torch.cuda.is_available():
@@ -174,7 +172,6 @@ def _gpu() -> Finding:
 
 
 def _machine() -> Finding:
-    """Processor, threads and memory."""
     from gaincell.results.provenance import hardware
 
     here = hardware()

@@ -72,12 +72,6 @@ class ChipOptions:
             _ = self.spread, self.good
 
     @property
-    def count(self) -> int:
-        """How many."""
-        assert self.chips is not None
-        return self.chips
-
-    @property
     def spread(self) -> float | None:
         """Of the cells, a fraction of full scale; None for the design's. Raises InputError."""
         return None if self.mismatch is None else fraction(self.mismatch, "--mismatch")
@@ -173,20 +167,17 @@ class Evaluation:
             (("--backend",), "a RUN, whose attention is in arrays", in_arrays),
         ):
             check_needed(context, names, needs, there)
-        for given, message in (
-            (self.protocol is not None and tasks, "--tasks excludes --protocol; leave one out"),
-            (
-                (self.text, self.part) != (None, None) and tasks,
-                "--tasks excludes --text and --part; leave them out",
-            ),
-            (self.part is not None and rolling, "rolling-T reads the whole text; leave --part out"),
-            (
-                stride < length and (self.pauses or self.by_context or self.by_repetition or dump),
-                f"{self.protocol} excludes --at, --refresh, --by-context, --by-repetition and --dump",
-            ),
-            (chips and len(self.at or ()) > 1, "--chips takes only one --at"),
-            (shortest < 0, f"--at {shortest:g}: give 0 seconds or more"),
-        ):
+        in_blocks = self.pauses or self.by_context or self.by_repetition or dump
+        strided = f"{self.protocol} excludes --at, --refresh, --by-context, --by-repetition and --dump"
+        refused = {
+            "--tasks excludes --protocol; leave one out": tasks and self.protocol is not None,
+            "--tasks excludes --text and --part; leave them out": tasks and (self.text or self.part),
+            "rolling-T reads the whole text; leave --part out": rolling and self.part is not None,
+            strided: stride < length and in_blocks,
+            "--chips takes only one --at": chips and len(self.at or ()) > 1,
+            f"--at {shortest:g}: give 0 seconds or more": shortest < 0,
+        }
+        for message, given in refused.items():
             if given:
                 raise InputError(message)
         self.drawn.check()

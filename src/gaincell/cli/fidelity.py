@@ -85,9 +85,8 @@ def fidelity(
         ids = read_blocks(loaded, found_text, tokens, sequences, progress)
         found = compare_heads(loaded.model, base, ids, linear=of_linear, progress=progress("compare heads"))
     protocol = f"{len(ids)} x {tokens} tokens, hidden states of the pretrained model, {found.queries} queries"
-    head = result(
-        loaded, protocol, ids.flatten(), command="fidelity", text=found_text.name, gains=gains, stage=stage,
-        others=others,
+    entry = result(
+        FidelityResult, loaded, protocol, ids.flatten(), command="fidelity", text_name=found_text.name,
+        gains=gains, stage=stage, others=others, fidelity=found.tables,
     )  # fmt: skip
-    entry = FidelityResult(**vars(head), fidelity=found.tables)
     show_result(entry, json, fidelity_rows(entry, run), figure=figure, draw=fidelity_figure)

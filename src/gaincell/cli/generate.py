@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gaincell.cli import _options as options
-from gaincell.cli._json import JsonFile, command_line, write_json
+from gaincell.cli._json import JsonFile, write_json
 from gaincell.cli._options import LARGEST_SEED, check_needed, option
 from gaincell.errors import InputError
 
@@ -25,24 +25,6 @@ app = typer.Typer()
 
 LEAST_TEMPERATURE = 1e-3
 """Below it logits overflow before anything else than the likeliest token is drawn."""
-
-
-class Loaded(NamedTuple):
-    """ready: the model in its arrays.  cache: its ring, empty.  ids: the prompt's tokens."""
-
-    ready: Ready
-    cache: RingCache
-    ids: Tensor
-
-
-class Written(NamedTuple):
-    """text: with the prompt.  tokens: without it.  speed: tokens a second after the first, which the prompt
-    gives; 0 where there is no other.
-    """
-
-    text: str
-    tokens: int
-    speed: float
 
 
 @dataclass(frozen=True)
@@ -69,12 +51,12 @@ class GenerateOptions:
             )
         check_needed(context, ("--seed",), "sampling, at a --temperature above 0", self.temperature > 0)
 
-    def load(self, model: str, computing: options.ComputingAnywhere) -> Loaded:
-        """The model and its prompt, nothing read yet. Raises GaincellError."""
+    def load(self, model: str, computing: options.ComputingAnywhere) -> tuple[Ready, RingCache, Tensor]:
+        """The model in its arrays, its ring, empty, and the prompt's tokens. Raises GaincellError."""
         from gaincell.cli._progress import progress_bars
         from gaincell.integrations.hf.cache import RingCache
         from gaincell.integrations.hf.chip import change_chip
-        from gaincell.integrations.hf.context import check_ids
+        from gaincell.integrations.hf.context import check_ids, learned_positions
         from gaincell.integrations.hf.placement import place_model
         from gaincell.mapping.ready import hardware_model
 
@@ -92,12 +74,19 @@ class GenerateOptions:
         check_ids(loaded.model, ids)
         if self.stop and not _ends(loaded.model, loaded.tokenizer):
             raise InputError(f"--stop: neither {model} nor its tokenizer names a token that ends a text")
-        check_positions(loaded.model, ids.shape[1] + self.tokens)
+        length, positions = ids.shape[1] + self.tokens, learned_positions(loaded.model)
+        if positions is not None and length > positions:
+            raise InputError(
+                f"{type(loaded.model).__name__} has learned positions for {positions} tokens; "
+                f"prompt and text would have {length}: give fewer --tokens, or a model with rotary positions"
+            )
         change_chip(loaded.model, other_latency=self.other_latency)
-        return Loaded(ready, RingCache(loaded.model, policy), ids)
+        return ready, RingCache(loaded.model, policy), ids
 
-    def write(self, ready: Ready, cache: RingCache, ids: Tensor) -> Written:
-        """Write the text to stdout as it comes."""
+    def write(self, ready: Ready, cache: RingCache, ids: Tensor) -> tuple[str, int, float]:
+        """Write the text to stdout as it comes. The text with the prompt; tokens without it; tokens a second
+        after the first, which the prompt gives; 0 where there is no other.
+        """
         import torch
 
         from gaincell.integrations.hf.cache import feed
@@ -130,7 +119,7 @@ class GenerateOptions:
         seconds = time.perf_counter() - started
         sys.stdout.write("\n")
         passes = cache.get_seq_length() - ids.shape[1]
-        return Written(shown, len(produced), passes / seconds if passes else 0.0)
+        return shown, len(produced), passes / seconds if passes else 0.0
 
 
 def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -172,52 +161,31 @@ def generate(
     """
     asked.check(context)
     computing.start()
-    from gaincell.mapping.summary import base_name, chip_of, inputs
-    from gaincell.results.common import NamedModel
-    from gaincell.results.provenance import made
+    from gaincell.cli._models import result
     from gaincell.results.simulation import GenerationResult
 
     ready, cache, ids = asked.load(model, computing)
-    written = asked.write(ready, cache, ids)
-    design = cache.rings[0].attention.design
-    speed = f", {written.speed:.1f} a second after the prompt" if written.speed else ""
+    text, tokens, per_second = asked.write(ready, cache, ids)
+    speed = f", {per_second:.1f} a second after the prompt" if per_second else ""
     print(
-        f"[{written.tokens} tokens{speed}; ring of {design.window} columns, "
+        f"[{tokens} tokens{speed}; ring of {cache.tokens.columns} columns, "
         f"{cache.memory / 2**20:.1f} MiB; {cache.now:.3g} s on the chip, {cache.clock.refreshes} refreshes]",
         file=sys.stderr,
     )
-    named = NamedModel(base_name(ready.loaded.id), ready.loaded.sha256)
-    result = GenerationResult(
+    entry = result(
+        GenerationResult,
+        ready.loaded,
+        "generation on the ring",
         command="generate",
-        model=named,
+        seed=asked.seed,
         gains=ready.how,
-        design=chip_of(design),
-        text=written.text,
-        tokens=written.tokens,
-        tokens_per_second=written.speed,
+        text=text,
+        tokens=tokens,
+        tokens_per_second=per_second,
         ring_memory=cache.memory,
         chip_time=cache.now,
         refreshes=cache.clock.refreshes,
         refreshing=cache.clock.refreshing,
         writes=cache.writes,
-        provenance=made(
-            command=command_line(),
-            seed=asked.seed,
-            protocol="generation on the ring",
-            design_hash=design.hash,
-            inputs=inputs(ready.loaded),
-        ),
     )
-    write_json(json, result)
-
-
-def check_positions(model: PreTrainedModel, length: int) -> None:
-    """Refuse texts longer than a table of learned positions. Raises InputError."""
-    from gaincell.integrations.hf.context import learned_positions
-
-    positions = learned_positions(model)
-    if positions is not None and length > positions:
-        raise InputError(
-            f"{type(model).__name__} has learned positions for {positions} tokens; "
-            f"prompt and text would have {length}: give fewer --tokens, or a model with rotary positions"
-        )
+    write_json(json, entry)

@@ -36,7 +36,7 @@ def rtl(
         Path | None,
         option("File of gaincell evaluate --dump, codes of a real model; by default random words.", "FILE"),
     ] = None,
-    head_dim: Annotated[int, option("D, the dimension of a head.", "N", min=1)] = 64,
+    head_dim: options.HeadDim = 64,
     group: Annotated[int, option("Query heads that share the arrays.", "N", min=1)] = 1,
     guard_bits: Annotated[int, option("Extra bits of words and gains, beyond a code's.", "N", min=0)] = 4,
     liberty: Annotated[Path | None, option("Also synthesise to the cells of a Liberty file.", "FILE")] = None,

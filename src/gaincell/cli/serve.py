@@ -80,7 +80,6 @@ def serve(
 
 
 def _pair(model: str, design: str | None, cell: str | None, backend: BackendName) -> Pair:
-    """The model in its arrays and in software."""
     from gaincell.cli._progress import progress_bars
     from gaincell.demonstrator.pair import Pair
     from gaincell.mapping.ready import adapted_model, find_shipped, hardware_model

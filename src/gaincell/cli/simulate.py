@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,14 +29,6 @@ RANDOM = ("--group", "--head-dim", "--seed")
 DEFAULT_CHIP = "leroux2025"
 
 
-class Inputs(NamedTuple):
-    """chip: in whose arrays.  layers: of the model.  signals: what a head of it gets."""
-
-    chip: Design
-    layers: int
-    signals: Signals
-
-
 @dataclass(frozen=True)
 class Source:
     """The chip, the signals it gets, and where figures of them go."""
@@ -52,24 +44,24 @@ class Source:
     seed: Annotated[int, option("Seed of the random signals.", "N", min=0, max=LARGEST_SEED)] = 0
     figures: Annotated[Path, directory("Save figures in this directory.")] = Path("runs/simulate")
 
-    def read(self, context: typer.Context, tokens: int, group: int = 1) -> Inputs:
-        """Random signals, or those of a file of gaincell evaluate --dump, with its chip unless another is
-        named.
+    def read(self, context: typer.Context, tokens: int, group: int = 1) -> tuple[Design, int, Signals]:
+        """The chip, layers of the model, and what a head of it gets: random signals, or those of a file of
+        gaincell evaluate --dump, with its chip unless another is named.
         """
         from gaincell.arrays.simulation import random_signals
 
         check_needed(context, RANDOM, "random signals, without --inputs", self.inputs is None)
         if self.inputs is None:
             chip = options.chip_of(self.design or DEFAULT_CHIP, self.cell)
-            return Inputs(chip, chip.layers, random_signals(tokens, group, self.head_dim, self.seed))
-        dumped = _dumped(self.inputs, tokens)
-        if (held := dumped.signals.q.shape[2]) < tokens and was_given(context, "tokens"):
+            return chip, chip.layers, random_signals(tokens, group, self.head_dim, self.seed)
+        own, layers, signals = _dumped(self.inputs, tokens)
+        if (held := signals.q.shape[2]) < tokens and was_given(context, "tokens"):
             raise InputError(f"--tokens {tokens}: {self.inputs} holds {held} tokens; give at most as many")
-        return dumped._replace(chip=options.chip_of(self.design or dumped.chip, self.cell))
+        return options.chip_of(self.design or own, self.cell), layers, signals
 
 
-def _dumped(file: Path, tokens: int) -> Inputs:
-    """Codes of one layer of a real model, as pulse widths and volts."""
+def _dumped(file: Path, tokens: int) -> tuple[Design, int, Signals]:
+    """Chip, layers, and codes of one layer of a real model, as pulse widths and volts."""
     import torch
 
     from gaincell.arrays.simulation import Signals
@@ -83,7 +75,7 @@ def _dumped(file: Path, tokens: int) -> Inputs:
     u = torch.tensor(design.levels.storage or [(code - levels / 2) * span for code in range(levels + 1)])
     widths = torch.tensor(design.levels.query or [code / steps for code in range(steps + 1)])
     volts = (design.v_offset + u[code] for code in (k, v))
-    return Inputs(design, found.layers, Signals(widths[q.abs()] * q.sign(), *volts))
+    return design, found.layers, Signals(widths[q.abs()] * q.sign(), *volts)
 
 
 @app.command()

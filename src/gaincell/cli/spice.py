@@ -27,7 +27,6 @@ OF_FILE = ("--head", "--token")
 RANDOM = ("random", "centred")
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     help="Simulate cell and circuits in ngspice with open transistor models (docs/spice.md).",
 )

@@ -152,7 +152,6 @@ def _oversee(
 
 
 def _dry_run(asked: Sweep, storage: Any | None) -> None:
-    """What a sweep would do."""
     from rich.table import Table
 
     from gaincell.sweeps.settings import LEARNING, OBJECTIVES

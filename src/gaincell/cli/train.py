@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gaincell.mapping.recipe import Recipe, StageRecipe
     from gaincell.results.run import TrainedResult
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 
 
 @app.command()

@@ -25,7 +25,6 @@ from gaincell.circuits import write_dac
 from gaincell.demonstrator.generation import Generation, Snapshot
 from gaincell.devices.writing import write_errors
 from gaincell.errors import InputError
-from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.ring_layer import RingLayer
 from gaincell.nn.attention import GainCellAttention
 
@@ -35,15 +34,11 @@ LEVELS = 127
 
 @torch.inference_mode()
 def picture(generation: Generation, layer: int, head: int) -> bytes | None:
-    """The arrays of one query head at the last token; None before the first one.
-
-    Raises InputError: there is no such layer or head.
-    """
-    check_head(generation.pair.layers, layer, head)
+    """The arrays of one query head at the last token; None before the first one."""
     snapshot = generation.snapshot
     if snapshot is None:
         return None
-    trace = replayed(generation.pair.layers[layer], generation.ring, snapshot, generation.pair.own_windows)
+    trace = replayed(generation, layer)
     kv = head // (trace.scores.shape[1] // trace.key.shape[1])
     design, reach = trace.design, voltage_reach(trace.design)
     ages, decayed = (
@@ -79,24 +74,23 @@ def picture(generation: Generation, layer: int, head: int) -> bytes | None:
     )
 
 
-def replayed(
-    attention: GainCellAttention, ring: RingCache, snapshot: Snapshot, own_windows: list[int | None]
-) -> StepTrace:
+def replayed(generation: Generation, layer: int) -> StepTrace:
     """The last token's step in the arrays of a layer, from what its ring holds.
 
     The column that the token was written into is written once more; all others are as they were.
     """
-    design, layer = snapshot.design, attention.layer
+    attention, snapshot = generation.pair.layers[layer], generation.snapshot
+    assert snapshot is not None
     head = HeadArray(
-        design,
+        snapshot.design,
         attention.head_dim,
         heads=attention.heads,
         kv_heads=attention.kv_heads,
         layer=layer,
-        sliding_window=own_windows[layer],
+        sliding_window=generation.pair.own_windows[layer],
         dtype=torch.float32,
     )
-    _take_over(head, ring.rings[layer], snapshot)
+    _take_over(head, generation.ring.rings[layer], snapshot)
     seen = snapshot.layers[layer]
     head.step(seen["q"][None], seen["k"][None], seen["v"][None])
     assert head.trace is not None
@@ -117,14 +111,10 @@ def _take_over(head: HeadArray, ring: RingLayer, snapshot: Snapshot) -> None:
         u = held.to(cells.dtype)
         if design.normaliser.present:
             full = (design.v_offset, design.v_max)[array]
-            u = torch.nn.functional.pad(u, (0, 1), value=float(_stored(design, full)))
+            levels = (design.storage_levels, design.v_min, design.v_max, design.v_offset)
+            stored = float(write_dac(torch.tensor([full]), *levels))
+            u = torch.nn.functional.pad(u, (0, 1), value=stored)
         cells.copy_(write_errors(u, design, head.layer, array, state.written_at))
-
-
-def _stored(design: Design, volts: float) -> Tensor:
-    return write_dac(
-        torch.tensor([volts]), design.storage_levels, design.v_min, design.v_max, design.v_offset
-    )
 
 
 def check_head(layers: list[GainCellAttention], layer: int, head: int) -> None:

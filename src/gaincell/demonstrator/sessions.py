@@ -56,7 +56,7 @@ class Session:
     "empty", "reading", "writing", "done", "stopped" or "failed".
     """
 
-    def __init__(self, worker: Worker, pair: Pair) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, pair: Pair) -> None:
         self.id = secrets.token_urlsafe(16)
         self.chip = Chip.of(pair.design)
         self.run = 0
@@ -64,7 +64,7 @@ class Session:
         self.state = "empty"
         self.generation: Generation | None = None
         self.last_seen = time.monotonic()
-        self._pair, self._worker = pair, worker
+        self._pair, self._pool = pair, pool
         self._rests = 0
         self._halted = False
         self._closed = asyncio.Event()
@@ -79,7 +79,7 @@ class Session:
         """
         async with self._starting:  # starts at once begin one after the other
             await self.stop()
-            generation = await self._do(partial(Generation, self._pair, request, self.chip))
+            generation = await self._or_closed(self._do(partial(Generation, self._pair, request, self.chip)))
             if self._closed.is_set():
                 raise Refused(404, CLOSED)
             self.run += 1
@@ -123,7 +123,7 @@ class Session:
         generation = self.generation
         if generation is None or not newer():
             return None
-        return await self._do(partial(picture, generation, layer, head))
+        return await self._or_closed(self._do(partial(picture, generation, layer, head)))
 
     def hang_up(self) -> None:
         """Write no more after the present turn, and let nobody wait: the page is closed."""
@@ -137,8 +137,9 @@ class Session:
         if self._task is not None:
             await asyncio.wait([self._task])
 
-    async def _do(self, work: Callable[[], Found]) -> Found:
-        return await self._or_closed(asyncio.ensure_future(self._worker.do(work)))
+    def _do(self, work: Callable[[], Found]) -> asyncio.Future[Found]:
+        """What the models' thread makes of a piece of work, one after the other."""
+        return asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def _or_closed(self, work: asyncio.Future[Found]) -> Found:
         """What is waited for. Raises Refused: the page was closed meanwhile."""
@@ -154,8 +155,7 @@ class Session:
         try:
             while not generation.done and not self._halted:
                 rests, self._rests = self._rests, 0
-                found = await self._worker.do(partial(generation.turn, self.chip, rests))
-                self.events += found
+                self.events += await self._do(partial(generation.turn, self.chip, rests))
                 self.state = "writing" if generation.written else "reading"
                 self._tell()
             self.state = "done" if generation.done else "stopped"
@@ -181,27 +181,12 @@ class Session:
                     await self._news.wait()
 
 
-class Worker:
-    """The thread that works on the models, one piece of work after the other."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="models")
-
-    async def do(self, work: Callable[[], Found]) -> Found:
-        """What a piece of work gives; it is finished even if nobody waits any more."""
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._pool, work))
-
-    def close(self) -> None:
-        """Begin nothing any more."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-
 class Sessions:
     """All open pages.  most: at a time."""
 
     def __init__(self, pair: Pair, most: int) -> None:
         self.pair, self.most = pair, most
-        self._worker = Worker()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="models")
         self._open: dict[str, Session] = {}
 
     def open(self) -> Session:
@@ -212,7 +197,7 @@ class Sessions:
                 f"{self.most} pages are open already, which is as many as this server serves: close one and "
                 f"wait {GRACE:g} seconds, or start it with --pages",
             )
-        session = Session(self._worker, self.pair)
+        session = Session(self._pool, self.pair)
         self._open[session.id] = session
         return session
 
@@ -223,12 +208,6 @@ class Sessions:
             raise Refused(404, "this page was away for too long and its text was freed")
         return session
 
-    async def close(self, id: str) -> None:
-        """Stop a page's text and free its memory."""
-        session = self._open.pop(id, None)
-        if session is not None:
-            await session.end()
-
     async def sweep(self) -> None:
         """Free pages that are gone, for ever."""
         while True:
@@ -236,7 +215,8 @@ class Sessions:
             now = time.monotonic()
             for id, session in list(self._open.items()):
                 if now - session.last_seen > GRACE:
-                    await self.close(id)
+                    del self._open[id]
+                    await session.end()
 
     def hang_up(self) -> None:
         """Answer everyone who waits, at once: the server ends."""
@@ -245,6 +225,6 @@ class Sessions:
 
     async def close_all(self) -> None:
         """Stop all texts, and the thread."""
-        for id in list(self._open):
-            await self.close(id)
-        self._worker.close()
+        for session in list(self._open.values()):
+            await session.end()
+        self._pool.shutdown(wait=True, cancel_futures=True)

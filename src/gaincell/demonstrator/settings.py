@@ -58,15 +58,14 @@ class Chip:
 
     def on(self, design: Design) -> Design:
         """The design with these numbers; everything else stays."""
+        own = Chip.of(design)
         changes: dict[str, Any] = {}
-        if self.retention_time != Chip.of(design).retention_time:
+        if self.retention_time != own.retention_time:
             changes["retention_time"] = self.retention_time
-        mismatch = dataclasses.replace(design.mismatch, current_offset_std=self.mismatch)
-        noise = dataclasses.replace(design.noise, cell_std=self.noise)
-        if mismatch != design.mismatch:
-            changes["mismatch"] = mismatch
-        if noise != design.noise:
-            changes["noise"] = noise
+        if self.mismatch != own.mismatch:
+            changes["mismatch"] = dataclasses.replace(design.mismatch, current_offset_std=self.mismatch)
+        if self.noise != own.noise:
+            changes["noise"] = dataclasses.replace(design.noise, cell_std=self.noise)
         return design.replace(**changes) if changes else design
 
 

@@ -41,18 +41,15 @@ class SoftwareText:
         named = "cache" in inspect.signature(model.forward).parameters
         self._name = "cache" if named else "past_key_values"  # transformers renamed the argument
 
-    def read(self, ids: Tensor) -> None:
-        """A piece [1, T] of the prompt, which both texts share."""
-        self._forward(ids)
-
     def write(self, own: int, reading: int) -> Tensor:
         """The logits [2, V] after one more token of each text."""
         if self.seen and not self._parted:
             self.cache.batch_repeat_interleave(2)
         self._parted = True
-        return self._forward(torch.tensor([[own], [reading]]))
+        return self.read(torch.tensor([[own], [reading]]))
 
-    def _forward(self, ids: Tensor) -> Tensor:
+    def read(self, ids: Tensor) -> Tensor:
+        """The last logits after a piece [1, T] of the prompt, which both share, or a token [2, 1] of each."""
         mask = None
         if self._limited and self.seen + ids.shape[1] > self.window and ids.shape[1] > 1:
             mask = self._mask(ids.shape[1])
