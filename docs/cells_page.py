@@ -293,6 +293,7 @@ def starts(adapted: Mapping[str, Mapping[str, AdaptedResult]]) -> Figure:
     return figure
 
 
+@styled()
 def _panels(titles: Sequence[str], rows: int, height: float) -> tuple[Figure, list[Axes]]:
     """Panels of perplexity against iterations, one a title; the others of the last row are hidden."""
     figure = Figure(figsize=(9.6, height))
