@@ -173,13 +173,14 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
         folder = tmp_path / make.__name__
         folder.mkdir()
         make(folder / name)
+        texts.append((make, folder / name))
+        if make is long_document:  # seconds to read
+            continue
         (tmp_path / f"split-{make.__name__}").mkdir()
         split = tmp_path / f"split-{make.__name__}" / name.replace("x.", "x.train.")
         split.hardlink_to(folder / name)
         (split.parent / "x.valid.txt").write_text("words\n")
         texts.append((make, split.parent))
-        if make is not long_document:  # seconds to read
-            texts.append((make, folder / name))
     command = [sys.executable, "-c", READING, *(str(where) for _, where in texts)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     for (make, where), said, grown in zip(texts, lines[::2], lines[1::2], strict=True):

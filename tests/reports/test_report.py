@@ -216,9 +216,18 @@ def test_results_with_pages_of_their_own_are_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "every", [pytest.param(True, marks=pytest.mark.nightly), pytest.param(False, marks=pytest.mark.slow)]
+    ("every", "drawn"),
+    [
+        pytest.param(True, True, marks=pytest.mark.nightly),
+        pytest.param(True, False, marks=pytest.mark.slow),
+        pytest.param(False, True, marks=pytest.mark.slow),
+    ],
 )
-def test_results_have_one_page_that_is_themed_safe_and_not_too_large(every: bool) -> None:
+def test_results_have_one_page_that_is_themed_safe_and_not_too_large(
+    every: bool, drawn: bool, request: pytest.FixtureRequest
+) -> None:
+    if not drawn:
+        request.getfixturevalue("blank_figures")
     files = RESULTS if every else one_of_every_kind()
     html = made(*files)
     found = check(html)

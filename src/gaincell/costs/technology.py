@@ -116,12 +116,14 @@ def list_technologies() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
-def load_technology(source: str | os.PathLike[str]) -> Technology:
-    """A technology by its shipped name, or from a .toml file.
+def load_technology(source: str | os.PathLike[str] | Technology) -> Technology:
+    """A technology by its shipped name, from a .toml file, or as it is.
 
     Raises DesignError if there is none, or the file is not acceptable, naming file, key, what was given and
     what is allowed.
     """
+    if isinstance(source, Technology):
+        return source
     path = _locate(os.fspath(source))
     found = build(Technology, _read(path, ()), str(path))
     limited = {}

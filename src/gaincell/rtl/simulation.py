@@ -147,7 +147,7 @@ class Comparison:
     first: tuple[str, ...] = ()
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Stimulus:
     """Gains and offsets, loaded one by one, then the tokens.
 

@@ -53,10 +53,8 @@ def bench(
 
     saved: "v(out)", "i(vdd)", ...  steps: suggested and longest ones.
     """
-    title, files = (
-        f"{site.technology.name}: {title}",
-        site.technology.files(site.corner, tunnelling=tunnelling),
-    )
+    title = f"{site.technology.name}: {title}"
+    files = site.technology.files(site.corner, tunnelling=tunnelling)
     lines = [f"* {title}", f".options {options}", f".temp {site.corner.temperature:g}"]
     lines += [f".include {file}" for file in files]
     lines += body
