@@ -228,6 +228,14 @@ def test_stages_show_what_the_circuits_get_and_are_adapted_exactly() -> None:
     assert adapt(model, [ids], target).converged
 
 
+def test_a_part_of_a_model_is_in_arrays_with_it_and_paired_rows_are_chosen() -> None:
+    model = attach(micro_llama(), micro_design())
+    with pytest.raises(ModelError, match="call pair_rows"):
+        add_part(model, "paired rows")
+    add_part(model.model, "balanced rows")
+    assert has_part(model, "balanced rows")
+
+
 def test_a_run_comes_back(tmp_path: Path) -> None:
     folder, _ = write_micro(tmp_path)
     ids = some_ids()

@@ -1031,6 +1031,7 @@ BAD = [
     ("block = 32", "block = 32\nadapter = 'adapters/smollm2-135m'", "no stage starts from it"),
     ('files = ["words"]', "files = ['a', 'a']", "a text stands there twice"),
     ('"adapted"\ngradient', '"adapted"\ninitial = "first"\ngradient', "initial has no effect with start"),
+    ('"adapted"\ngradient', '"adaptd"\ninitial = "first"\ngradient', "start = 'adaptd'; allowed: software"),
     ("block = 32", "block = 32\nadapter = 'adapters/none'", "adapters/none is not a RUN directory"),
     ("seed = 0", "seed = -1", "seed = -1; allowed: a whole number from 0 to"),
     ("[model]\n", "[lora]\nrank = 'x'\n[model]\n", "lora.: rank = 'x'; allowed: a whole number of 1"),

@@ -85,7 +85,7 @@ class ConverterErrors(NamedTuple):
 
 @runtime_checkable
 class ConvertingChip(ChipDesign, Protocol):
-    """The part of a design that the converters' errors depend on."""
+    """The part of a design that the cells' errors and the converters' errors depend on."""
 
     @property
     def converters(self) -> Converters: ...

@@ -72,7 +72,7 @@ class Noise:
 
 @runtime_checkable
 class NoisyChip(ChipDesign, Protocol):
-    """The part of a design that noise depends on."""
+    """The part of a design that the cells' errors and noise depend on."""
 
     @property
     def noise(self) -> Noise: ...

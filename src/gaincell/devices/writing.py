@@ -64,7 +64,7 @@ class Writing:
 
 @runtime_checkable
 class WrittenChip(ChipDesign, Protocol):
-    """The part of a design that writes depend on."""
+    """The part of a design that the cells' errors and writes depend on."""
 
     @property
     def writing(self) -> Writing: ...

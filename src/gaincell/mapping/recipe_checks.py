@@ -29,9 +29,10 @@ ROTARY = ("rope_theta", "rope_scaling", "rope_parameters")
 OF_LOSSES = ("teacher", "weight", "states", "outputs", "attention_weights", "own_inputs")
 
 
-def check_entry(entry: Mapping[str, Any], where: str) -> None:
-    """Raise InputError for a key of a stage that would change nothing."""
-    start, task, loss = entry["start"], entry.get("task", "train"), entry.get("loss", "cross-entropy")
+def check_entry(entry: Mapping[str, Any], names: Sequence[str], where: str) -> None:
+    """Raise InputError for a stage that starts from nothing before it, or a key that would change nothing."""
+    start = check_value(entry["start"], Annotated[str, OneOf((*ROOTS, *names))], f"{where}: start")
+    task, loss = entry.get("task", "train"), entry.get("loss", "cross-entropy")
     initial = ("initial", "initial_gains")
     in_arrays = ("cell", "gradient", *initial, "neutral")
     for idle, keys, why in (
@@ -42,7 +43,7 @@ def check_entry(entry: Mapping[str, Any], where: str) -> None:
         (loss == "distillation", ("attention_weights", "own_inputs"), f"loss = {loss!r}"),
         (loss == "transfer", ("weight", "states", "outputs"), f"loss = {loss!r}"),
         (entry.get("attention") == "softmax", in_arrays, "attention = 'softmax'"),
-        (start not in ("software", "random"), initial, f"start = {start!r}"),
+        (start in (*names, "adapter"), initial, f"start = {start!r}"),
         (entry.get("initial") == "released", ("initial_gains",), "initial = 'released'"),
     ):
         useless = next((key for key in keys if idle and key in entry), None)
@@ -59,18 +60,15 @@ def check_stages(stages: Sequence[StageRecipe], design: Design, name: str) -> No
     """
     before: dict[str, StageRecipe] = {}
     for number, stage in enumerate(stages, start=1):
-        where = f"{name}, stage {number}"
-        _check_stage(stage, before, design, where)
-        if stage.task == "train" and stage.loss != "cross-entropy" and stage.teacher != "software":
-            after = [other.name for other in stages[number - 1 :]]
-            _check_teacher(stage, before.get(stage.teacher), after, where)
+        check_stage(stage, before, design, f"{name}, stage {number}")
         before[stage.name] = stage
+    check_teachers(before, name)
 
 
-def _check_stage(stage: StageRecipe, before: Mapping[str, StageRecipe], design: Design, where: str) -> None:
+def check_stage(stage: StageRecipe, before: Mapping[str, StageRecipe], design: Design, where: str) -> None:
+    """Raise InputError for a stage that cannot be carried out behind those before it."""
     if stage.name in (*before, *ROOTS, "settings") or not stage.name.replace("-", "").isalnum():
         raise InputError(f"{where}: the name {stage.name!r} is taken or not of letters, digits and -")
-    check_value(stage.start, Annotated[str, OneOf((*ROOTS, *before))], f"{where}: start")
     if stage.cell is not None:
         with _refusing(where):
             design.replace(cell=stage.cell)
@@ -97,11 +95,23 @@ def _check_stage(stage: StageRecipe, before: Mapping[str, StageRecipe], design: 
         )
 
 
-def _check_teacher(stage: StageRecipe, own: StageRecipe | None, after: Sequence[str], where: str) -> None:
-    """own: the stage before it that it learns from, if it is one.  after: names of itself and later ones."""
+def check_teachers(stages: Mapping[str, StageRecipe], name: str) -> None:
+    """Raise InputError where a stage of the recipe `name` cannot learn from its teacher."""
+    names = [*stages]
+    for number, stage in enumerate(stages.values()):
+        before = {other: stages[other] for other in names[:number]}
+        _check_teacher(stage, before, names[number:], f"{name}, stage {number + 1}")
+
+
+def _check_teacher(
+    stage: StageRecipe, before: Mapping[str, StageRecipe], after: Sequence[str], where: str
+) -> None:
+    if stage.task != "train" or stage.loss == "cross-entropy" or stage.teacher == "software":
+        return
     where = f"{where}: teacher = {stage.teacher!r}"
     if stage.teacher in after:
         raise InputError(f"{where}: this stage does not come before {stage.name}")
+    own = before.get(stage.teacher)
     if stage.loss == "transfer" and (own is None or own.attention != "softmax"):
         raise InputError(f"{where}: attention is transferred from software or a stage with softmax attention")
     if own is None:

@@ -233,7 +233,7 @@ def attached_layers(model: nn.Module) -> list[GainCellAttention]:
 
 def required_layers(model: nn.Module) -> list[GainCellAttention]:
     """`attached_layers` of a model that must be attached. Raises ModelError."""
-    return attached_layers(attached_model(model))
+    return attached_layers(model) or attached_layers(attached_model(model))
 
 
 @contextmanager

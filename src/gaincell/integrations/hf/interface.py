@@ -180,6 +180,8 @@ def _check_arguments(where: str, module: nn.Module, arguments: dict[str, Any]) -
     """Everything a model passes is either known to be harmless, or absent, or refused; and its own sliding
     window is among it.
     """
+    if arguments.get("output_attentions"):
+        raise ModelError(f"{where}: output_attentions=True is not modelled: arrays give no attention weights")
     for name, given in arguments.items():
         if name not in _HARMLESS and given is not None and given is not False:
             raise ModelError(

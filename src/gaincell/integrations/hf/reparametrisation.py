@@ -69,9 +69,11 @@ def add_part(model: PreTrainedModel, part: str, ids: Int[Tensor, "B T"] | None =
     Raises:
         ModelError: the model is not attached or has the part already. For array normalisers: it has no
             biases, or its design a normalising column. For balanced rows: it has paired rows, its design's
-            queries have a sign, or D is no power of two.
+            queries have a sign, or D is no power of two. The part is paired rows.
     """
     cells = required_layers(model)
+    if part == "paired rows":
+        raise ModelError("paired rows are chosen by a text: call pair_rows(model, ids) of paired.py")
     if has_part(model, part):
         raise ModelError(f"{type(model).__name__} has {part} already; they are added once")
     weight = next(model.parameters())
