@@ -300,8 +300,8 @@ def write_baselines(docs: Path) -> None:
     folder, drawn = docs / "results" / "costs", docs / "figures"
     measured = read(folder / "baseline-cpu.json", BaselineResult)
     plan = read(folder / "floorplan.json", FloorplanResult)
-    tables = [f"{rows.title}.\n\n{rows.markdown()}" for rows in baseline.baseline_rows(measured)]
-    protocols = "\n".join([f"{baseline.title(measured)}.\n", *tables])
+    measured_tables = [f"{rows.title}.\n\n{rows.markdown()}" for rows in baseline.baseline_rows(measured)]
+    protocols = "\n".join([f"{baseline.title(measured)}.\n", *measured_tables])
     rewrite(docs / "baselines.md", {"baseline": protocols, "floorplan": floorplan.area_rows(plan).markdown()})
     save(baseline.baseline_figure(measured), drawn / "baseline-cpu.png")
     save(floorplan.floorplan_figure(plan), drawn / "floorplan.png")

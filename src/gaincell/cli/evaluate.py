@@ -171,7 +171,8 @@ class Evaluation:
         strided = f"{self.protocol} excludes --at, --refresh, --by-context, --by-repetition and --dump"
         refused = {
             "--tasks excludes --protocol; leave one out": tasks and self.protocol is not None,
-            "--tasks excludes --text and --part; leave them out": tasks and (self.text or self.part),
+            "--tasks excludes --text and --part; leave them out": tasks
+            and (self.text, self.part) != (None, None),
             "rolling-T reads the whole text; leave --part out": rolling and self.part is not None,
             strided: stride < length and in_blocks,
             "--chips takes only one --at": chips and len(self.at or ()) > 1,

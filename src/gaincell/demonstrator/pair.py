@@ -18,7 +18,7 @@ from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.context import default_length, learned_positions
 from gaincell.integrations.hf.models import load_software
-from gaincell.integrations.hf.size import model_size
+from gaincell.integrations.hf.size import size_of, with_parts
 from gaincell.integrations.hf.support import attention_modules, own_window
 from gaincell.mapping.ready import Ready
 from gaincell.nn.attention import GainCellAttention
@@ -55,7 +55,7 @@ class Pair:
         self.software: PreTrainedModel = load_software(ready.loaded.id)
         self.own_windows = [own_window(module) for module in attention_modules(self.software).values()]
         self.positions = learned_positions(self.hardware)
-        self.size = model_size(name)
+        self.size = with_parts(size_of(self.software, name), self.hardware.state_dict())
         self.activity = self._activity(progress)
         self.energy = lru_cache(maxsize=None)(self._energy)
         self.observed: list[Observed] = [{} for _ in self.layers]

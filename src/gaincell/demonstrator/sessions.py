@@ -155,7 +155,8 @@ class Session:
         try:
             while not generation.done and not self._halted:
                 rests, self._rests = self._rests, 0
-                self.events += await self._do(partial(generation.turn, self.chip, rests))
+                found = await self._do(partial(generation.turn, self.chip, rests))
+                self.events += found
                 self.state = "writing" if generation.written else "reading"
                 self._tell()
             self.state = "done" if generation.done else "stopped"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from gaincell.files import is_number
-from gaincell.reports.tables import Rows, four_decimals, readable
+from gaincell.reports.tables import Rows, ratio_or_score, readable
 from gaincell.results.common import Value
 from gaincell.results.run import CodesignComparison
 from gaincell.results.sweep import Point, SweepResult, plain
@@ -124,7 +124,7 @@ def _objective(point: Point, name: str, unit: str) -> str:
 def _ratio(point: Point) -> str:
     if point.ratio is None or point.not_exercised is not None:
         return "–" if point.ratio is None else UNSEEN
-    return _with_interval(point.ratio, point.ratio_interval, four_decimals)
+    return _with_interval(point.ratio, point.ratio_interval, ratio_or_score)
 
 
 def _with_interval(x: float, ends: tuple[float, ...] | None, shown: Callable[[float], str]) -> str:

@@ -203,7 +203,7 @@ def readable(perplexity: float | None) -> str:
     return f"{perplexity:.2e}"
 
 
-def four_decimals(number: float) -> str:
+def ratio_or_score(number: float) -> str:
     """A ratio or a score; as a perplexity where it is 10 or more."""
     return f"{number:.4f}" if number < 10 else readable(number)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from gaincell.reports.tables import SIMULATED, Rows, four_decimals
+from gaincell.reports.tables import SIMULATED, Rows, ratio_or_score
 from gaincell.results.evaluation import ScoreSpread, TaskChips, TasksResult
 
 
@@ -36,6 +36,14 @@ def _shown(found: ScoreSpread, numbers: tuple[int, ...]) -> list[str]:
     change = f"{found.difference:+.4f}" if found.ratio is None else f"× {found.ratio:.4f}"
     ends = found.difference_interval if found.ratio is None else found.ratio_interval
     good = "–" if found.yield_ is None else f"{100 * found.yield_:.0f} %"
-    std = "–" if found.std is None else four_decimals(found.std)
-    worst = f"{four_decimals(found.chips[numbers.index(found.worst)])} (no. {found.worst})"
-    return [four_decimals(found.nominal), four_decimals(found.mean), std, change, interval(ends), worst, good]
+    std = "–" if found.std is None else ratio_or_score(found.std)
+    worst = f"{ratio_or_score(found.chips[numbers.index(found.worst)])} (no. {found.worst})"
+    return [
+        ratio_or_score(found.nominal),
+        ratio_or_score(found.mean),
+        std,
+        change,
+        interval(ends),
+        worst,
+        good,
+    ]

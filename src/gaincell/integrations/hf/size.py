@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,12 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
     run = Run(name)
     source = find_source(run.hardware.base, f"{name}: ") if run.saved else find_source(name)
     size = size_of(without_weights(source), Path(without_revision(source.id)).name)
-    held = {name for name in stored_types(hardware_files(name)) if ARRAYS in name}
+    return with_parts(size, stored_types(hardware_files(name)))
+
+
+def with_parts(size: ModelSize, names: Iterable[str]) -> ModelSize:
+    """The same with what the arrays of a model have beside gains and offsets, by the names of its tensors."""
+    held = {name for name in names if ARRAYS in name}
     return replace(
         size,
         column_gains=any(name.endswith(EXPONENTS) for name in held),
