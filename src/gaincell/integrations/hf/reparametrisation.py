@@ -36,18 +36,18 @@ from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.attention import BIASES, EXPONENTS, GainCellAttention
 from gaincell.nn.balanced_rows import BALANCE, fit
 
+KEPT = ".k.kept"
+"""End of the name of a layer's kept components, a row for every key/value head; its queries keep the same."""
 PARTS = {
     "biases": BIASES,
     "exponents": EXPONENTS,
     "array normalisers": NORMALISER,
     "balanced rows": BALANCE,
-    "paired rows": ("k.kept",),
+    "paired rows": (KEPT[1:],),
 }
 """Names of their tensors in a layer's `GainCellAttention`."""
 MIX = ".gain_cell.mix_"
 """In the name of a layer's matrices, before the q or k of their projection."""
-KEPT = ".k.kept"
-"""End of the name of a layer's kept components, a row for every key/value head; its queries keep the same."""
 
 
 def has_part(model: nn.Module, part: str) -> bool:
