@@ -40,6 +40,7 @@ from gaincell.mapping.recipe_file import TRAINING, load_recipe, parse_overrides
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.run_recipe import run_recipe
 from gaincell.nn.array_normaliser import NORMALISER
+from gaincell.nn.balanced_rows import BALANCE
 from gaincell.ops.gain_cell_attention import GRADIENTS
 from gaincell.progress import silent_stages
 from gaincell.results import read
@@ -195,7 +196,7 @@ def test_a_stage_takes_every_gradient(gradient: str, tmp_path: Path) -> None:
 )
 def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
     recipe, text = on_micro(load_recipe(path), tmp_path)
-    if recipe.adapter is not None:  # one that is made here, of the same small model
+    if any(stage.start == "adapter" for stage in recipe.stages):  # one made here, of the same small model
         kind = "balanced" if recipe.balanced else "fitted" if recipe.mixing else "extended"
         name = f"low-tokens-{kind}"
         base = miniature(load_recipe(path.with_name(f"{name}.toml")))
@@ -317,6 +318,7 @@ def test_a_recipe_that_goes_on_has_the_rows_of_its_adapter(path: Path) -> None:
     with safe_open(path.parents[1] / recipe.adapter / HARDWARE, framework="pt") as file:
         names = list(file.keys())
     assert any(name.endswith(KEPT) for name in names) == recipe.paired
+    assert any(name.endswith(BALANCE) for name in names) == recipe.balanced
     assert any(MIX in name for name in names) == recipe.mixing
 
 
@@ -324,6 +326,16 @@ def test_balanced_rows_start_about_half_a_pulse() -> None:
     path = next(path for path in SHIPPED if path.stem == "low-tokens-balanced")
     with pytest.raises(InputError, match="does not drive queries about half a pulse"):
         load_recipe(path, changes={"stage.transfer.initial": "first"})
+
+
+def test_a_recipe_that_goes_on_wants_an_adapter() -> None:
+    path = next(path for path in SHIPPED if path.stem == "low-tokens-more")
+    for only in (None, "further"):
+        with pytest.raises(InputError, match="goes on from an adapter; give its RUN: --set adapter=RUN"):
+            load_recipe(path).needed_by(only)
+    assert [stage.name for stage in load_recipe(path).needed_by("software-continued")] == [
+        "software-continued"
+    ]
 
 
 def test_adapters_leave_the_embeddings_as_they_are() -> None:

@@ -13,9 +13,11 @@ from gaincell.devices.variability import Mismatch
 from gaincell.devices.writing import Writing
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach, attached_layers
-from gaincell.training.loop import TrainSettings, next_token_loss, train
+from gaincell.training.loop import TRAINED_ON, TrainSettings, next_token_loss, train
 
 BLOCKS = torch.randint(1, 97, (4, 33), generator=torch.Generator().manual_seed(0))
+TRAINED = range(TRAINED_ON + 1, TRAINED_ON + 5)
+"""Draws of four micro-batches: far from the small numbers of the chips that are evaluated."""
 
 
 def noisy() -> Design:
@@ -51,8 +53,8 @@ def trained(redraw: str) -> tuple[list[tuple[int, int, int]], list[float], nn.Mo
     ("redraw", "expected"),
     [
         ("nothing", [(7, 8, 2)] * 4),
-        ("noise", [(7 + n, 8 + n, 2) for n in (1, 2, 3, 4)]),
-        ("chip", [(7 + n, 8 + n, 2 + n) for n in (1, 2, 3, 4)]),
+        ("noise", [(7 + n, 8 + n, 2) for n in TRAINED]),
+        ("chip", [(7 + n, 8 + n, 2 + n) for n in TRAINED]),
     ],
 )
 def test_every_forward_pass_meets_another_draw(redraw: str, expected: list[tuple[int, int, int]]) -> None:

@@ -81,7 +81,7 @@ def train(
     from gaincell.reports.tables import stages_table, step_times
 
     plan = load_recipe(recipe, design, parse_overrides(changes or ()))
-    chosen = plan.stages if only is None else plan.needed_by(only)
+    chosen = plan.needed_by(only)
     trains = any(stage.task == "train" for stage in chosen)
     check_needed(context, ("--compile",), "a stage that trains", trains)
     keeps = any(stage.loss == "distillation" and not stage.states and not stage.outputs for stage in chosen)

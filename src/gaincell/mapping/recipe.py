@@ -229,12 +229,18 @@ class Recipe:
         made = self.model.blocks if isinstance(self.model, ModelRecipe) else 0
         return max([made, *ends])
 
-    def needed_by(self, name: str) -> list[StageRecipe]:
-        """A stage and all stages it needs, or is compared to, in order."""
-        wanted: set[str | None] = {name}
+    def needed_by(self, name: str | None) -> list[StageRecipe]:
+        """A stage and all stages it needs, or is compared to, in order; None: all stages.
+
+        Raises InputError: there is no such stage, or one starts from an adapter that was not given.
+        """
+        wanted: set[str | None] = {name} if name is not None else {stage.name for stage in self.stages}
         for stage in reversed(self.stages):
             if stage.name in wanted:
                 wanted |= {stage.start, stage.compare}
                 wanted |= {stage.teacher} if stage.loss != "cross-entropy" else set()
-        self.stage(name)
+        if "adapter" in wanted and self.adapter is None:
+            raise InputError("the recipe goes on from an adapter; give its RUN: --set adapter=RUN")
+        if name is not None:
+            self.stage(name)
         return [stage for stage in self.stages if stage.name in wanted]

@@ -159,8 +159,8 @@ def check_recipe(recipe: Recipe) -> None:
     from_adapter = [stage for stage in recipe.stages if stage.start == "adapter"]
     if recipe.adapter is not None and not from_adapter:
         raise InputError(f'adapter = {recipe.adapter!r}: no stage starts from it; give start = "adapter"')
-    if from_adapter and (recipe.adapter is None or recipe.lora is None):
-        raise InputError(f"{from_adapter[0].name} starts from an adapter: it needs adapter = RUN, and [lora]")
+    if from_adapter and recipe.lora is None:
+        raise InputError(f"{from_adapter[0].name} starts from an adapter: it needs [lora]")
     if from_adapter and recipe.lora is not None and recipe.lora.scale != 1.0:
         raise InputError(f"[lora] scale = {recipe.lora.scale}; a saved adapter has scale 1")
     attention = "arrays" if recipe.adapter_stage is None else "softmax"

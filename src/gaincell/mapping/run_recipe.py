@@ -86,7 +86,7 @@ def run_recipe(
     check_recipe(recipe)
     processes = join_processes(torch.device(device).type)
     main = processes.is_main_process
-    stages = list(recipe.stages) if only is None else recipe.needed_by(only)
+    stages = recipe.needed_by(only)
     with run_lock(out if main else None):
         check_kind(out, "train")  # before tokens are written into it
         with processes.main_process_first():  # it makes what the others then read

@@ -37,10 +37,8 @@ from gaincell.training.distillation import Distillation
 from gaincell.training.loop import train
 from gaincell.training.settings import TrainSettings
 
-CALIBRATED_ON, TRAINED_ON = 2**30, 2**31
-"""How far the noise that the adaptation meets, and noise and chips that training meets, lie from those that
-are evaluated.
-"""
+CALIBRATED_ON = 2**30
+"""How far the noise that the adaptation meets lies from that which is evaluated."""
 State: TypeAlias = dict[str, Tensor]
 """Parameters by name, copied."""
 
@@ -145,7 +143,7 @@ class Preparation:
         wanted = before + steps * settings.batch * length
         stream = read_tokens(self.loaded, self._text, "training", wanted)
         loss = Distillation(self._teacher(design, values), 1.0) if sweep.loss == "distillation" else None
-        set_design(self.model, design.redrawn(TRAINED_ON, chip=True))
+        set_design(self.model, design)
         torch.manual_seed(sweep.seed)
         freeze_embeddings(self.model)
         train(self.model, cut_blocks(stream[before:], length), settings, loss_of=loss)

@@ -47,6 +47,8 @@ __all__ = ["Blocks", "Loss", "TrainResult", "TrainSettings", "next_token_loss", 
 
 PROFILED = 2
 """Steps before the one that is profiled."""
+TRAINED_ON = 2**31
+"""How far the noise and the chips that a training meets lie from those that are evaluated."""
 Evaluation = Callable[[nn.Module], float]
 """A number that is better when it is lower; called with the model in evaluation mode."""
 
@@ -330,7 +332,8 @@ def redraw(arrays: Mapping[GainCellAttention, Design], what: str, draw: int) -> 
     redrawn: dict[Design, Design] = {}
     for attention, design in arrays.items():
         if design not in redrawn:
-            redrawn[design] = design.redrawn(draw, chip=what == "chip") if what != "nothing" else design
+            number = TRAINED_ON + draw
+            redrawn[design] = design.redrawn(number, chip=what == "chip") if what != "nothing" else design
         attention.design = redrawn[design]
 
 
