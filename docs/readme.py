@@ -470,7 +470,7 @@ def conversion_section(bench: Mapping[str, Any]) -> str:
         f"Measured, {made['hardware']['cpu']}; SmolLM2-135M as `recipes/low-tokens.toml` converts it; "
         f"{protocol}. Other work on the machine lengthens processor time, too. Compiled: with `--compile`. "
         "Kept teacher: its outputs are read from disk (`--teacher-outputs`), as in every training of a text "
-        "but the first."
+        "but the first, unless its loss has `states` or `outputs`."
     )
     shown = Rows("", ("checkout, products of matrices, gradient of the cells", *head), rows, caption)
     return f"## A conversion, now and at commit {bench['before']}\n\n{shown.markdown()}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from gaincell.arrays.schedule import Schedule
 from gaincell.chips.design_file import load_design
 from gaincell.reports.costs import with_scale
-from gaincell.reports.paper import cited
+from gaincell.reports.costs_around import energy_verdict
 from gaincell.reports.tables import Rows
 from gaincell.results import read
 from gaincell.results.common import Value
@@ -213,18 +213,7 @@ def machines() -> str:
         rows.append(row)
     unreleased = [f"{printed[f'{what}_h100']:,.0f}" for what in ("latency", "energy")]
     rows.insert(3, ["H100 (no data released)", unreleased[0], "–", "–", unreleased[1], "–", "–"])
-    return f"{markdown(rows)}\n\n{shortfall(found)}{uncommitted(found)}"
-
-
-def shortfall(found: CostResult) -> str:
-    """Against which machines the energy is not lower by as much as the article claims, for each estimate."""
-    claim = cited()["claims"]["energy_article"]["value"]
-    said = []
-    for key, whose in (("cited", "the paper's own energy"), ("bottom_up", "ours")):
-        ratios = {machine.title: getattr(machine, f"energy_over_{key}") for machine in found.machines}
-        below = [f"{title} (× {x:,.0f})" for title, x in ratios.items() if x is not None and x < 10**claim]
-        said.append(f"with {whose}, {'; '.join(below) or 'none'}")
-    return f"The article claims up to {claim} orders of magnitude less energy. Rows below that: {'; '.join(said)}."
+    return f"{markdown(rows)}\n\n{energy_verdict(found)}{uncommitted(found)}"
 
 
 def uncommitted(found: CostResult) -> str:

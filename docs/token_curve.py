@@ -5,12 +5,16 @@ model on the same articles. Fitted is
 
     ln r = A N^(-b)
 
-by least squares of ln r, weighted with its standard errors over articles; the band of 95 % follows from the
-covariance of A and b to first order. Where the points lie further from the law than those errors explain, by
-chi^2 per degree of freedom, the covariance is multiplied by it (Birge's ratio), and the band is that of
-Student's t with those degrees of freedom, for the scatter is then known from the points alone. The trainings
-end their schedules at different lengths and are one run each, longer ones go on from shorter ones, and the
-articles are the same for all points: the band is no better than the law.
+by least squares of ln r, weighted with its standard errors over articles. Its band of 95 % has two parts,
+added in squares, each to first order. One is over articles: all points are scored on the same ones, so their
+errors go together, with the covariance C of their deviations article by article. The other is what points lie
+off the law beyond it, a scatter k times the errors' variance, independent from point to point,
+
+    k = max(0, (chi^2 - E[chi^2 | C]) / (n - 2))
+
+with Student's t of n - 2 degrees of freedom, for it is known from the points alone. The trainings end their
+schedules at different lengths and are one run each, and longer ones go on from shorter ones: the band is no
+better than the law.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from gaincell.reports.comparison import compare
+from gaincell.reports.comparison import NAMES, compare
 from gaincell.reports.style import BLACK, BLUE, ORANGE, styled
 from gaincell.reports.tables import Rows
 from gaincell.results.evaluation import TasksResult
@@ -42,6 +46,7 @@ class TokenPoint:
     """One training.  tokens: N.  perplexity: per word.  ratio: r.  error: standard error of r.  continued:
     ratio to the software model trained on the same tokens by cross-entropy, and its standard error, where
     there is one.  control: r of the software model trained on them by the hardware's own loss, and its error.
+    deviations: what every article adds to the error of ln r; empty: the points have no articles in common.
     """
 
     tokens: float
@@ -50,30 +55,30 @@ class TokenPoint:
     error: float
     continued: tuple[float, float] | None = None
     control: tuple[float, float] | None = None
+    deviations: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Fit:
-    """ln r = A N^-b.  logs: ln A and b.  covariance: of both.  scatter: chi^2 per degree of freedom, of the
-    errors over articles.  freedom: degrees of it.
+    """ln r = A N^-b.  logs: ln A and b.  articles, scatter: covariance of both over articles, and from what
+    the points lie off the law beyond that.  freedom: degrees of the latter.
     """
 
     logs: tuple[float, float]
-    covariance: Array
-    scatter: float
+    articles: Array
+    scatter: Array
     freedom: int
 
-    @property
-    def quantile(self) -> float:
-        """Half an interval of 95 % in standard errors."""
-        return float(stats.t.ppf(0.975, self.freedom) if self.scatter > 1 else stats.norm.ppf(0.975))
+    def half(self, slopes: Array) -> Array:
+        """Half of the interval of 95 % of something with these slopes [2, ...] by ln A and b."""
+        parts = (self.articles, stats.norm.ppf(0.975)), (self.scatter, stats.t.ppf(0.975, self.freedom))
+        squares = (np.einsum("i...,ij,j...", slopes, part, slopes) * q**2 for part, q in parts)
+        return np.sqrt(np.asarray(sum(squares)))
 
     def __call__(self, tokens: Array) -> tuple[Array, Array, Array]:
         """r, and its lower and upper limits of 95 %, for numbers of tokens."""
         excess = _law(np.log(tokens), *self.logs)
-        slopes = np.stack([np.ones_like(tokens), -np.log(tokens)])  # of ln ln r by ln A and b
-        std = np.sqrt(np.einsum("in,ij,jn->n", slopes, self.covariance, slopes))
-        half = self.quantile * std
+        half = self.half(np.stack([np.ones_like(tokens), -np.log(tokens)]))  # of ln ln r
         low, high = excess * np.exp(-half), excess * np.exp(half)
         return np.exp(excess), np.exp(low), np.exp(high)
 
@@ -92,7 +97,8 @@ def points(
         perplexity, ratio = compared(result, software)
         continued = None if other is None else compared(result, other)[1]
         control = None if same_loss is None else compared(same_loss, software)[1]
-        found.append(TokenPoint(tokens_of(run, result), perplexity, *ratio, continued, control))
+        shares = deviations(result, software)
+        found.append(TokenPoint(tokens_of(run, result), perplexity, *ratio, continued, control, shares))
     return sorted(found, key=lambda point: point.tokens)
 
 
@@ -107,6 +113,19 @@ def compared(result: TasksResult, to: TasksResult) -> tuple[float, tuple[float, 
     assert entry.difference is not None
     assert entry.difference_error is not None
     return entry.number, (entry.difference, entry.difference_error)
+
+
+def deviations(result: TasksResult, to: TasksResult) -> tuple[float, ...]:
+    """What every article adds to the error of ln r: d_i = sqrt(n / (n - 1)) (s_i - w_i ln r) / sum w, with
+    the nats s_i that `result` needs more for its w_i words. The root of their squares' sum is that error.
+    """
+    tasks = (
+        task for one in (result, to) for task in one.tasks if NAMES.get(task.task, task.task) == COLUMN[0]
+    )
+    (ours, words), (theirs, _) = (np.asarray(task.per_item[COLUMN[1]], dtype=float).T for task in tasks)
+    more, n = theirs - ours, len(ours)
+    off = more - words * more.sum() / words.sum()
+    return tuple((math.sqrt(n / (n - 1)) * off / words.sum()).tolist())
 
 
 def can_be_fitted(found: Sequence[TokenPoint]) -> bool:
@@ -125,14 +144,17 @@ def fit(found: Sequence[TokenPoint]) -> Fit:
     errors = np.array([point.error / point.ratio for point in found])
     exponent = math.log(logs[0] / logs[-1]) / math.log(tokens[-1] / tokens[0])
     start = (math.log(logs[0]) + exponent * math.log(tokens[0]), exponent)
-    best, covariance = optimize.curve_fit(
-        _law, np.log(tokens), logs, p0=start, sigma=errors, absolute_sigma=True
-    )
+    best, own = optimize.curve_fit(_law, np.log(tokens), logs, p0=start, sigma=errors, absolute_sigma=True)
     law = (float(best[0]), float(best[1]))
-    distances = (logs - _law(np.log(tokens), *law)) / errors
-    freedom = len(found) - 2
-    scatter = float((distances**2).sum()) / freedom
-    return Fit(law, covariance * max(1.0, scatter), scatter, freedom)
+    excess, freedom = _law(np.log(tokens), *law), len(found) - 2
+    slopes = (
+        np.stack([excess, -excess * np.log(tokens)]) / errors
+    )  # of ln r, in standard errors, as all below
+    shared = np.array([point.deviations for point in found]) / errors[:, None]
+    together = shared @ shared.T if shared.size else np.eye(len(found))
+    off = np.eye(len(found)) - slopes.T @ own @ slopes
+    beyond = (((logs - excess) / errors) ** 2).sum() - np.trace(off @ together)
+    return Fit(law, own @ slopes @ together @ slopes.T @ own, own * max(0.0, beyond / freedom), freedom)
 
 
 def _law(log_tokens: Array, log_a: float, b: float) -> Array:
@@ -157,18 +179,15 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
         )
     if can_be_fitted(found):
         law = fit(found)
-        half = law.quantile * math.sqrt(law.covariance[1, 1])
+        half = float(law.half(np.array([0.0, 1.0])))
         far = [_at(law, million) for million in (10, 50)]
         caption += (
             f" Fitted: ln r ∝ N^(−b), b = {law.logs[1]:.2f} ± {half:.2f} (95 %); it would reach {far[0]} at "
-            f"10 M and {far[1]} at 50 M tokens, if it holds that far."
+            f"10 M and {far[1]} at 50 M tokens, if it holds that far. 95 %: over the articles, which all "
+            "points share, and of what the points lie off the law beyond that, with Student's t of "
+            f"{law.freedom} degree{'s' * (law.freedom > 1)} of freedom; the spread of repeated trainings is "
+            "not in it."
         )
-        if law.scatter > 1:
-            caption += (
-                f" The points scatter about it more than the articles explain (χ² = {law.scatter:.1f} per "
-                "degree of freedom); the intervals are widened by that, with Student's t of "
-                f"{law.freedom} degrees of freedom."
-            )
     return Rows("", ("tokens", "word perplexity", *columns), rows, caption, text=()).markdown()
 
 

@@ -245,8 +245,10 @@ def _types() -> str:
     found: dict[str, list[str]] = {}
     for chip in sorted(TOKENS.glob("*/")):
         for one in trainings(chip):
-            row = f"`{one.run.recipe}` after {counted(tokens_of(one.run, one.tasks))}"
-            found.setdefault(one.tasks.dtype or "a type not recorded", []).append(row)
+            for scored in (one.tasks, *one.controls.values()):
+                recipe = one.run.recipe if scored.design is not None else _recipe_with(scored.stage, one).name
+                row = f"`{recipe}` after {counted(tokens_of(one.run, one.tasks))}"
+                found.setdefault(scored.dtype or "a type not recorded", []).append(row)
     usual, *others = sorted(found, key=lambda dtype: -len(found[dtype]))
     return usual + "".join(f" ({_listed(found[dtype])}: in {dtype})" for dtype in others)
 

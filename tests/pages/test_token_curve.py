@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from token_curve import TokenPoint, draw_tokens, fit, token_markdown, tokens_of
+from training_page import token_points
 
 from gaincell.results import read
 from gaincell.results.evaluation import TasksResult
@@ -53,11 +54,32 @@ def test_the_band_holds_the_truth_as_often_as_it_says(errors: float, scatter: fl
 
 def test_points_off_the_law_widen_its_band() -> None:
     near = fit(_points(0.01))
-    assert near.scatter == pytest.approx(0, abs=1e-6)
+    assert not near.scatter.any()
     far = fit(_points(0.01, (0.04, -0.04, -0.04, 0.04)))
-    assert far.scatter > 5
-    assert far.covariance[1, 1] > 3 * near.covariance[1, 1]
-    assert "χ²" in token_markdown(_points(0.01, (0.04, -0.04, -0.04, 0.04)))
+    assert far.scatter[1, 1] > 5 * far.articles[1, 1]
+    exponent = np.array([0.0, 1.0])
+    assert far.half(exponent) > 5 * near.half(exponent)
+
+
+def test_errors_over_articles_go_together() -> None:
+    """ln r of all points off by the same factor: all of it is in A."""
+    share = np.random.default_rng(0).normal(0, 0.004, 60)
+    found = []
+    for point in _points(0.01):
+        off = share * math.log(point.ratio)
+        found.append(replace(point, error=point.ratio * math.hypot(*off), deviations=tuple(off)))
+    together, apart = fit(found), fit([replace(point, deviations=()) for point in found])
+    assert together.half(np.array([0.0, 1.0])) < 1e-3 * apart.half(np.array([0.0, 1.0]))
+    for tokens in (3e5, 5e7):
+        assert together.half(np.array([1.0, -math.log(tokens)])) == pytest.approx(
+            1.96 * math.hypot(*share), rel=1e-3
+        )
+
+
+def test_deviations_are_those_of_the_error() -> None:
+    for chip in ("leroux2025-fitted", "leroux2025-extended"):
+        for point in token_points(chip):
+            assert math.hypot(*point.deviations) == pytest.approx(point.error / point.ratio, rel=1e-9)
 
 
 def test_a_software_model_that_gains_is_shown_without_a_law() -> None:

@@ -58,15 +58,16 @@ def _machines_caption(result: CostResult) -> str:
 def energy_verdict(result: CostResult) -> str:
     """Against which machines the paper's claim on energy falls short, by its own energy or bottom-up."""
     claim = cited()["claims"]["energy_article"]["value"]
-    over = {row.title: (row.energy_over_cited, row.energy_over_bottom_up) for row in result.machines}
-    compared = {title: (a, b) for title, (a, b) in over.items() if a is not None and b is not None}
-    if not compared:
-        return ""
-    below = [
-        f"{name} (× {a:,.0f} and {b:,.0f})" for name, (a, b) in compared.items() if min(a, b) < 10**claim
-    ]
-    said = f"The paper claims up to {claim} orders of magnitude less energy"
-    return f"{said}. Rows below that, cited and bottom-up: {'; '.join(below) or 'none'}."
+    said = []
+    for key, whose in (("cited", "the paper's own energy"), ("bottom_up", "ours")):
+        ratios = {row.title: getattr(row, f"energy_over_{key}") for row in result.machines}
+        if all(x is None for x in ratios.values()):
+            return ""
+        below = [f"{title} (× {x:,.0f})" for title, x in ratios.items() if x is not None and x < 10**claim]
+        said.append(f"with {whose}, {'; '.join(below) or 'none'}")
+    return (
+        f"The paper claims up to {claim} orders of magnitude less energy. Rows below that: {'; '.join(said)}."
+    )
 
 
 def whole_model(result: CostResult) -> Rows:
@@ -91,11 +92,17 @@ def _whole_caption(result: CostResult) -> str:
     model = result.model_cost
     batch, arrays = model.batch, with_scale(model.bottom_up.area, "m^2")
     gpu, window = result.gpu_context, result.head.window
+    overlaps = "Nothing overlaps."
+    if batch > 1:
+        overlaps = (
+            "Sequences have arrays and circuits of their own, and follow each other through analog linear "
+            "layers; nothing else overlaps."
+        )
     lines = [
         f"Batch {batch:.0f}; arrays of all its sequences, bottom-up: {arrays}. "
         "GPU: stated bandwidth; energy at the largest board power, more than it draws; analog linear layers: "
-        "stated operations per joule and an assumed time of a product. Nothing overlaps. Gain: of the whole, "
-        "over the first row."
+        f"stated operations per joule and an assumed time of a product. {overlaps} Gain: of the whole, over "
+        "the first row."
     ]
     if gpu > window:
         lines.append(
