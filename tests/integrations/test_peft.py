@@ -279,6 +279,48 @@ def test_adapters_for_something_else(softmax: dict[str, Path], tmp_path: Path) -
     assert torch.equal(logits(again), logits(prompts))
 
 
+def test_adapters_read_into_one_that_is_there(softmax: dict[str, Path], tmp_path: Path) -> None:
+    """Its name is no reason to ask less."""
+    wrapped = adapter(hardware(softmax["llama"]), "llama", tmp_path / "own")
+    before = logits(wrapped)
+    plain = AutoModelForCausalLM.from_pretrained(softmax["llama"])
+    adapter(gaincell.attach(plain, DESIGN.replace(cell="linear")), "llama", tmp_path / "other")
+    paired = gaincell.attach(AutoModelForCausalLM.from_pretrained(softmax["llama"]), DESIGN)
+    add_parts(paired, "paired")
+    adapter(paired, "llama", tmp_path / "paired")
+    for name in ("default", "new"):
+        with pytest.raises(ModelError, match=r"was trained on the design .* exchange the design then"):
+            wrapped.load_adapter(tmp_path / "other", name)
+        with pytest.raises(ModelError, match=r"was trained with k\.kept, q\.kept"):
+            wrapped.load_adapter(model_id=tmp_path, adapter_name=name, subfolder="paired")
+    assert torch.equal(logits(wrapped), before)
+    wrapped.load_adapter(tmp_path / "own", "default")
+    assert torch.equal(logits(wrapped), before)
+
+    file = tmp_path / "paired" / "adapter_config.json"
+    config = json.loads(file.read_text())
+    config["auto_mapping"] = None
+    file.write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"does not fit the model: .*gain_cell.*kept is not in the model"):
+        wrapped.load_adapter(tmp_path / "paired", "default")
+
+
+def test_an_adapter_of_a_detached_model(softmax: dict[str, Path], tmp_path: Path) -> None:
+    """It is one of softmax attention, for peft alone."""
+    wrapped = trained(peft.get_peft_model(hardware(softmax["llama"]), lora("llama")))
+    gaincell.detach(wrapped)
+    wrapped.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["peft_type"], config["modules_to_save"]) == ("LORA", None)
+    again = READERS["PeftModel"](softmax["llama"], tmp_path)
+    assert not attached_layers(again)
+    assert torch.equal(logits(again), logits(wrapped))
+    (tmp_path / "adapter_config.json").unlink()
+    plain = AutoModelForCausalLM.from_pretrained(softmax["llama"])
+    again = peft.PeftModel.from_pretrained(plain, tmp_path, config=lora("llama"))
+    assert torch.equal(logits(again), logits(wrapped))
+
+
 @pytest.mark.parametrize("family", [slow(name) if name == "mistral" else name for name in FAMILIES])
 def test_peft_models_elsewhere(family: str, softmax: dict[str, Path], tmp_path: Path) -> None:
     """In a RUN, merged, and never as a directory of the base model alone."""

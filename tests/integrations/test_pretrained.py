@@ -21,6 +21,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    BitNetQuantConfig,
     LlamaForCausalLM,
     Trainer,
     TrainingArguments,
@@ -192,6 +193,21 @@ def test_trainer_with_resume(family: str, softmax: dict[str, Path], tmp_path: Pa
     assert torch.equal(logits(loaded), logits(whole.model))
 
 
+def brief_trainer(model: Any, steps: int, out: Path) -> Trainer:
+    """Saves after every step; an optimizer's state would not fit another model either."""
+    arguments = TrainingArguments(
+        output_dir=str(out),
+        max_steps=steps,
+        save_steps=1,
+        save_only_model=True,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    data = [{"input_ids": row, "labels": row} for row in tokens(2, 12)]
+    return Trainer(model=model, args=arguments, train_dataset=data)
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize(
     ("saved_on", "model_on", "words"),
@@ -218,22 +234,69 @@ def test_a_training_goes_on_with_its_own_hardware(
             gaincell.calibrate(model, [tokens(2, 30, seed=3)])
         if wrapped:
             model = peft.get_peft_model(model, lora("llama"))
-        arguments = TrainingArguments(
-            output_dir=str(tmp_path),
-            max_steps=steps,
-            save_steps=1,
-            save_only_model=True,  # an optimizer's state would not fit either
-            report_to=[],
-            disable_tqdm=True,
-            use_cpu=True,
-        )
-        data = [{"input_ids": row, "labels": row} for row in tokens(2, 12)]
-        return Trainer(model=model, args=arguments, train_dataset=data)
+        return brief_trainer(model, steps, tmp_path)
 
     trainer(saved_on, 1).train()
     with pytest.raises(ModelError, match=words) as caught:
         trainer(model_on, 2).train(resume_from_checkpoint=True)
     assert "\n" not in str(caught.value)
+
+
+PAIRED = r"extras = \['k.kept', 'q.kept'\], the model .* extras = \[\]"
+SURROGATE = "gradient = surrogate, the model is attached with gradient = exact"
+
+
+@pytest.mark.parametrize(
+    ("part", "gradient", "wrapped", "words"),
+    [
+        ("paired", "exact", False, PAIRED),
+        slow("paired", "exact", True, PAIRED),
+        slow("mixing", "exact", False, r"extras = \['mix_.*\], the model .* extras = \[\]"),
+        ("", "surrogate", False, SURROGATE),
+        slow("", "surrogate", True, SURROGATE),
+    ],
+)
+def test_a_training_goes_on_attached_as_it_was(
+    part: str, gradient: Any, wrapped: bool, words: str, softmax: dict[str, Path], tmp_path: Path
+) -> None:
+    def model(part: str, gradient: Any) -> Any:
+        made = AutoModelForCausalLM.from_pretrained(softmax["llama"])
+        gaincell.attach(made, DESIGN, gradient=gradient)
+        add_parts(made, part)
+        if part == "mixing":
+            add_mixing(made, tokens(2, 30, seed=3))
+        gaincell.calibrate(made, [tokens(2, 30, seed=3)])
+        return peft.get_peft_model(made, lora("llama")) if wrapped else made
+
+    brief_trainer(model(part, gradient), 1, tmp_path).train()
+    brief_trainer(model(part, gradient), 2, tmp_path).train(resume_from_checkpoint=True)
+    other = model("", "exact")
+    before = logits(other)
+    with pytest.raises(ModelError, match=words) as caught:
+        brief_trainer(other, 3, tmp_path).train(resume_from_checkpoint=True)
+    assert "\n" not in str(caught.value)
+    assert torch.equal(logits(other), before)
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_from_an_earlier_record(softmax: dict[str, Path], tmp_path: Path) -> None:
+    """Which did not say what the arrays have beside gains and offsets: the weights do."""
+
+    def paired() -> Any:
+        model = gaincell.attach(AutoModelForCausalLM.from_pretrained(softmax["llama"]), DESIGN)
+        add_parts(model, "paired")
+        gaincell.calibrate(model, [tokens(2, 30, seed=3)])
+        return model
+
+    brief_trainer(paired(), 1, tmp_path).train()
+    file = tmp_path / "checkpoint-1" / "config.json"
+    config = json.loads(file.read_text())
+    for name in ("extras", "sizes"):
+        del config["quantization_config"][name]
+    file.write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=PAIRED):
+        brief_trainer(hardware(softmax["llama"]), 2, tmp_path).train(resume_from_checkpoint=True)
+    brief_trainer(paired(), 2, tmp_path).train(resume_from_checkpoint=True)
 
 
 def test_push_to_hub(softmax: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,6 +433,18 @@ def test_gains_that_do_not_fit(damage: str, saved: Path) -> None:
     with pytest.raises((RunError, ModelError), match=r"gain_cell\.q\.gain") as caught:
         AutoModelForCausalLM.from_pretrained(saved)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [dict, BitNetQuantConfig])
+def test_quantised_models_are_not_saved(read: Any, softmax: dict[str, Path], tmp_path: Path) -> None:
+    """Read back they would compute without their quantisation."""
+    model = hardware(softmax["llama"])
+    entries = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
+    model.config.quantization_config = own = read(**entries)
+    with pytest.raises(ModelError, match=r"quantised \(bitnet\).* beside the chip: save an adapter of peft"):
+        model.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert model.config.quantization_config is own
 
 
 def test_layers_with_different_designs_are_not_saved(softmax: dict[str, Path], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from tests.integrations.families import build, tokens
 from tests.integrations.hardware_models import WARNINGS, logits, lora
 from tests.tiers import slow_after
-from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 import gaincell
 from gaincell.errors import InputError, ModelError, RunError
@@ -64,6 +64,27 @@ def test_gains_draws_and_fidelity(tmp_path: Path) -> None:
     assert model.training
     saved, _ = gaincell.load(tmp_path / "checkpoint-3")
     assert attached_layers(saved)[0].design == own
+
+
+def test_an_interruption_leaves_the_model_on_its_chip(tmp_path: Path) -> None:
+    """Between two micro-batches."""
+    model = gaincell.attach(build("llama"), DESIGN)
+    gaincell.calibrate(model, [tokens(2, 30)])
+
+    class Interrupted(TrainerCallback):
+        def on_substep_end(self, *_: Any, **__: Any) -> None:
+            assert all(cell.design != DESIGN for cell in attached_layers(model))
+            raise KeyboardInterrupt
+
+    own = attached_layers(model)[0].design
+    run = trainer(model, tmp_path, gaincell.GainCellCallback("chip"), Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    assert all(cell.design == own for cell in attached_layers(model))
+    gaincell.set_design(model, "ideal")  # what a later training leaves alone where it does not begin
+    with pytest.raises(ValueError, match="checkpoint"):
+        run.train(resume_from_checkpoint=True)
+    assert {cell.design.name for cell in attached_layers(model)} == {"ideal"}
 
 
 def test_processes_have_draws_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +159,17 @@ def test_what_the_callback_refuses(tmp_path: Path) -> None:
         gaincell.GainCellCallback(text=tokens(1, 12))
     with pytest.raises(ModelError, match=r"is not attached: call gaincell\.attach"):
         trainer(build("llama"), tmp_path, gaincell.GainCellCallback()).train()
+    model = gaincell.attach(build("llama"), DESIGN)
+    attached = gaincell.attach(build("llama"), DESIGN)
+    for base, text, error, message in (
+        (build("llama"), tokens(1, 17), InputError, "17 tokens do not fit into a ring of 16 columns"),
+        (build("llama"), tokens(1, 12) + 1000, InputError, "outside the model's vocabulary"),
+        (attached, tokens(1, 12), ModelError, "to compare with is attached"),
+    ):
+        run = trainer(model, tmp_path, gaincell.GainCellCallback(base=base, text=text))
+        with pytest.raises(error, match=message):
+            run.train()
+        assert run.state.global_step == 0
 
 
 class Recorded:

@@ -39,7 +39,7 @@ from transformers import PreTrainedModel
 
 from gaincell.chips.design import Design
 from gaincell.circuits import READOUTS, charge_to_pulse, query_driver, write_dac
-from gaincell.errors import InputError
+from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.codes import code_range, output_steps, stage_codes
 from gaincell.evaluation.forward import forward
 from gaincell.integrations.hf.attach import attach, attached_layers, computing_layers, detach
@@ -55,6 +55,7 @@ PER_HEAD = (
     "tile zero", "q codes", "output codes", "q clipped",
 )  # fmt: skip
 PER_KEY_HEAD = ("k codes", "v codes", "k clipped", "v clipped")
+_IN_SOFTWARE = "a model in software has no heads in arrays: give a RUN"
 
 
 @dataclass(frozen=True)
@@ -87,19 +88,14 @@ def fidelity(
         linear: the linear hardware model, attached.
         progress: called after every layer with (layers done, layers).
 
-    Raises InputError: a model in software, or a text longer than the ring or the model's context.
-    ModelError: `base` is attached already.
+    Raises InputError, ModelError: see `check_comparable`.
     """
-    layers = computing_layers(model)
-    if not layers or (linear is not None and not computing_layers(linear)):
-        raise InputError("a model in software has no heads in arrays: give a RUN")
-    design = layers[0].design
-    if ids.shape[1] > design.window:
-        raise InputError(f"{ids.shape[1]} tokens do not fit into a ring of {design.window} columns")
-    check_ids(model, ids)
-    check_length(model, ids.shape[1])
+    check_comparable(model, base, ids)
+    if linear is not None and not computing_layers(linear):
+        raise InputError(_IN_SOFTWARE)
+    layers = attached_layers(model)
     model.eval()
-    calls, wanted = _software(base, design, ids)
+    calls, wanted = _software(base, layers[0].design, ids)
     rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in (*PER_HEAD, *PER_KEY_HEAD)}
     for n, attention in enumerate(layers):
         inputs, output = _heads_of(model, n, calls[n])
@@ -112,6 +108,26 @@ def fidelity(
         progress(n + 1, len(layers), {})
     queries = len(range(ids.shape[1] - 1, -1, -stride)) * ids.shape[0]
     return Fidelity({name: tuple(table) for name, table in rows.items()}, queries)
+
+
+def check_comparable(model: PreTrainedModel, base: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
+    """Refuse what `fidelity` cannot compare.
+
+    Raises:
+        InputError: a model in software, a text longer than the ring or the model's context, or tokens that
+            the model lacks.
+        ModelError: `base` is attached, or the model is set to softmax attention.
+    """
+    layers = computing_layers(model)
+    if not layers:
+        raise InputError(_IN_SOFTWARE)
+    if attached_layers(base):
+        raise ModelError("the pretrained model to compare with is attached: give it as it was, not attached")
+    window = layers[0].design.window
+    if ids.shape[1] > window:
+        raise InputError(f"{ids.shape[1]} tokens do not fit into a ring of {window} columns; give fewer")
+    check_ids(model, ids)
+    check_length(model, ids.shape[1])
 
 
 def _software(

@@ -6,22 +6,25 @@ from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel
 
+from gaincell.chips.design import Design
 from gaincell.errors import InputError, ModelError
-from gaincell.evaluation.fidelity import fidelity
+from gaincell.evaluation.fidelity import check_comparable, fidelity
 from gaincell.integrations.hf.attach import attached_model, computing_layers
+from gaincell.integrations.hf.trainer_files import RedrawingCallback
 from gaincell.nn.attention import GainCellAttention
 from gaincell.quantity import one_of
 from gaincell.training.loop import redraw
 from gaincell.training.settings import REDRAWS
 
 
-class GainCellCallback(TrainerCallback):
+class GainCellCallback(RedrawingCallback):
     """Redraws noise and chips, and logs fidelity, in a training with Trainer.
 
-    Every micro-batch meets another draw of noise, or another chip of its kind; after every step the model is
-    on the chip of its design again. Trainer keeps gains above 0 without it (see trainer_files.py).
+    Every micro-batch meets another draw of noise, or another chip of its kind; after every step, and after an
+    interruption, the model is on the chip of its design again. Trainer keeps gains above 0 without it (see
+    trainer_files.py).
 
     Example:
 
@@ -36,8 +39,9 @@ class GainCellCallback(TrainerCallback):
             softmax attention: "error" of `gaincell.evaluation.fidelity`.
 
     Raises:
-        InputError: `redraw` is none of the three, or one of `base` and `text` is missing.
-        ModelError: when a training begins, the model is not attached.
+        InputError: `redraw` is none of the three, or one of `base` and `text` is missing. When a training
+            begins: `text` is longer than the ring or the model's context, or has tokens that the model lacks.
+        ModelError: when a training begins, the model is not attached, or `base` is.
 
     Not modelled: trackers that Trainer itself reports to (`report_to`) log before any callback and do not see
     `fidelity_error`; `trainer.state.log_history` has it.
@@ -54,14 +58,17 @@ class GainCellCallback(TrainerCallback):
         if (base is None) != (text is None):
             raise InputError("fidelity needs both base= and text=; give both, or neither")
         self._redraw, self._base, self._text = redraw, base, text
+        self._arrays: dict[GainCellAttention, Design] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
-        """Refuse a model without arrays."""
+        """Refuse a model without arrays, and what fidelity cannot compare."""
         model = keywords["model"]
         if not computing_layers(model):
             raise ModelError(
                 f"{type(model).__name__} is not attached: call gaincell.attach(model, design) before training"
             )
+        if self._base is not None and self._text is not None:
+            check_comparable(attached_model(model), self._base, self._text)
         self._arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
         self._processes, self._process = args.world_size, args.process_index
         self._draw = state.global_step * args.gradient_accumulation_steps
@@ -76,6 +83,11 @@ class GainCellCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         """Back to the chip of the design: what is evaluated and saved."""
         redraw(self._arrays, "nothing", 0)
+
+    def restore(self) -> None:
+        """Back to the chip of the design, however the training ended."""
+        redraw(self._arrays, "nothing", 0)
+        self._arrays = {}
 
     def on_log(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         """Add the fidelity."""

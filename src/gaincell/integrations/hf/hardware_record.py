@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from gaincell.files import parse_toml, read_json
 from gaincell.integrations.hf.attach import Attention, attach, attached_layers, computed_attention
 from gaincell.integrations.hf.interface import SAVED
 from gaincell.integrations.hf.lora import lora_parameters
-from gaincell.integrations.hf.pretrained import METHOD, HardwareRecord
+from gaincell.integrations.hf.pretrained import ARRAYS, METHOD, HardwareRecord
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.checks import check_precision, common_design
 
 VERSION = 1
+_PLAIN = {f"{stage}.{number}" for stage in ("q", "k", "v", "out") for number in ("gain", "offset")}
+"""What every layer's arrays have."""
 
 
 def hardware_record(cells: Sequence[GainCellAttention], attention: Attention) -> dict[str, Any]:
@@ -47,9 +49,28 @@ def hardware_record(cells: Sequence[GainCellAttention], attention: Attention) ->
     return {
         "version": VERSION,
         "design": parse_toml(common_design(cells).to_toml()),
+        **attached_as(cells, attention),
+    }
+
+
+def attached_as(cells: Sequence[GainCellAttention], attention: Attention) -> dict[str, Any]:
+    """What a record says of a model beside its design."""
+    return {
         "attention": attention,
         "gradient": cells[0].gradient,
+        "sizes": sizes(cells),
+        "extras": extras(cells[0].state_dict()),
     }
+
+
+def sizes(cells: Sequence[GainCellAttention]) -> dict[str, int]:
+    """How many layers and heads a record is for."""
+    return {"layers": len(cells)} | {n: getattr(cells[0], n) for n in ("heads", "kv_heads", "head_dim")}
+
+
+def extras(names: Iterable[str]) -> list[str]:
+    """What arrays have beside gains and offsets, by the names of their tensors in a layer or in a model."""
+    return sorted({name.rpartition(ARRAYS)[2] for name in names} - _PLAIN)
 
 
 def recorded_design(record: Mapping[str, Any], where: str) -> Design:
@@ -114,7 +135,7 @@ def recorded(model: PreTrainedModel) -> Iterator[None]:
     """Within the context the configuration of an attached model says what its hardware is.
 
     Raises:
-        ModelError: the model has adapters inside; or see `hardware_record`.
+        ModelError: the model has adapters inside, or is quantised; or see `hardware_record`.
     """
     if lora_parameters(model):
         raise ModelError(
@@ -122,6 +143,12 @@ def recorded(model: PreTrainedModel) -> Iterator[None]:
             "use gaincell.save, or merge them into the weights first (peft: merge_and_unload)"
         )
     config = model.config
+    own = config.to_dict().get("quantization_config")
+    if own and (method := own.get("quant_method")) != METHOD:
+        raise ModelError(
+            f"the model is quantised ({getattr(method, 'value', method)}), which its config.json cannot say "
+            "beside the chip: save an adapter of peft, or dequantise it first"
+        )
     record = hardware_record(attached_layers(model), computed_attention(model))
     config.quantization_config = HardwareRecord(quant_method=METHOD, **record)
     vars(config)["_attn_implementation"] = SAVED  # into the file: as an attribute it is a property

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from peft.config import PeftConfigMixin
+from peft.config import PeftConfig, PeftConfigMixin
 from peft.peft_model import PeftModel
 from peft.tuners.tuners_utils import BaseTuner
 from transformers.integrations.peft import PeftAdapterMixin
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 MODULE = "gain_cell"
 OURS = " on gain-cell arrays (pip install gaincell, then import gaincell)"
 """End of `peft_type`: peft prints it when it does not know it."""
-_PLAIN = {f"{stage}.{number}" for stage in ("q", "k", "v", "out") for number in ("gain", "offset")}
-"""What every layer's arrays have."""
 _Method = Callable[..., Any]
 
 
@@ -57,8 +55,7 @@ def adapter_record(
     """
     from gaincell.integrations.hf.hardware_record import hardware_record
 
-    parts = {"base": base, "sizes": _sizes(cells), "extras": _extras(cells)}
-    return hardware_record(cells, attention) | parts
+    return hardware_record(cells, attention) | {"base": base}
 
 
 @replaces(PeftModel, "__init__")
@@ -93,9 +90,21 @@ def _replace(replace: _Method, self: Any, parent: Any, name: str, new: Any, chil
 
 
 @replaces(PeftModel, "load_adapter")
-def _load(load: _Method, self: Any, *arguments: Any, **keywords: Any) -> Any:
+def _load(
+    load: _Method, self: Any, model_id: Any, adapter_name: str, *arguments: Any, **keywords: Any
+) -> Any:
+    if adapter_name in self.peft_config:  # peft then reads the weights alone
+        try:
+            config = PeftConfig.from_pretrained(model_id, **self._split_kwargs(keywords)[0])
+        except ValueError:  # there is none: it was given, as config=
+            config = self.peft_config[adapter_name]
+        _bring_together(self, config, alone=False)
     with _fitting(self):
-        return load(self, *arguments, **keywords)
+        found = load(self, model_id, adapter_name, *arguments, **keywords)
+    left_over = sorted(name for name in found.unexpected_keys if MODULE in name)
+    if left_over:
+        raise _unfit(f"{left_over[0]} is not in the model")
+    return found
 
 
 @replaces(PeftAdapterMixin, "load_adapter")
@@ -148,6 +157,8 @@ def _save(save: _Method, self: Any, *arguments: Any, **keywords: Any) -> Any:
         if cells:
             base = (_record(config) or {}).get("base")
             mapping[METHOD] = adapter_record(cells, computed_attention(self), base)
+        elif hasattr(config, "modules_to_save"):  # after `detach`
+            config.modules_to_save = [n for n in config.modules_to_save or [] if n != MODULE] or None
         config.auto_mapping = mapping or None
     return save(self, *arguments, **keywords)
 
@@ -246,17 +257,19 @@ def _bring_together(model: Any, config: Any, alone: bool) -> None:
 
 def _check_arrays(cells: Sequence[GainCellAttention], record: Mapping[str, Any]) -> None:
     """Refuse an adapter for other layers or heads, or for other extras. Raises ModelError."""
-    sizes, found = record.get("sizes"), _sizes(cells)
-    if sizes != found:
+    from gaincell.integrations.hf.hardware_record import extras, sizes
+
+    theirs, ours = record.get("sizes"), sizes(cells)
+    if theirs != ours:
         raise ModelError(
-            f"the adapter is for another model: its arrays have {sizes}, the model's {found}; load the base "
+            f"the adapter is for another model: its arrays have {theirs}, the model's {ours}; load the base "
             "model that adapter_config.json names"
         )
-    extras, others = record.get("extras", []), _extras(cells)
-    if extras != others:
+    needed, found = record.get("extras", []), extras(cells[0].state_dict())
+    if needed != found:
         raise ModelError(
-            f"the adapter was trained with {', '.join(extras) or 'gains and offsets alone'}, the model is "
-            f"attached with {', '.join(others) or 'gains and offsets alone'}: load the adapter on the "
+            f"the adapter was trained with {', '.join(needed) or 'gains and offsets alone'}, the model is "
+            f"attached with {', '.join(found) or 'gains and offsets alone'}: load the adapter on the "
             "pretrained model, which it attaches"
         )
 
@@ -277,12 +290,3 @@ def _attach(model: nn.Module, record: Mapping[str, Any]) -> None:
     except BaseException:
         detach(model)
         raise
-
-
-def _extras(cells: Sequence[GainCellAttention]) -> list[str]:
-    """Names of what a layer's arrays have beside gains and offsets."""
-    return sorted(cells[0].state_dict().keys() - _PLAIN)
-
-
-def _sizes(cells: Sequence[GainCellAttention]) -> dict[str, int]:
-    return {"layers": len(cells)} | {n: getattr(cells[0], n) for n in ("heads", "kv_heads", "head_dim")}

@@ -1,6 +1,7 @@
 """Trainings with transformers' Trainer: gains stay above 0, and a training goes on with its own hardware.
 
-After every step each gain is 1e-20 or more, as in the authors' code [R]. Trainer puts the weights of a
+After every step each gain is 1e-20 or more, as in the authors' code [R]. However a training ends, callbacks
+that redraw the chip (`RedrawingCallback`) put the model back on its own. Trainer puts the weights of a
 checkpoint into whatever model it was given, and only notes what is missing or left over.
 `gaincell/__init__.py` imports this file as soon as Trainer is. Like pretrained.py it must not import anything
 that imports `attach`, which may be what is being imported: functions import what they need.
@@ -16,6 +17,7 @@ from transformers.trainer import Trainer
 from transformers.trainer_callback import TrainerCallback
 
 from gaincell.errors import ModelError
+from gaincell.integrations.hf.pretrained import ARRAYS
 from gaincell.integrations.hf.replacing import replaces
 
 
@@ -29,11 +31,24 @@ class _PositiveGains(TrainerCallback):
         keep_gains_positive(keywords["model"])
 
 
+class RedrawingCallback(TrainerCallback):
+    """Lets the model compute with other draws of its chip during a step."""
+
+    def restore(self) -> None:
+        """Put the model back on the chip of its design, and forget it. Called when a training has ended."""
+        raise NotImplementedError
+
+
 @replaces(Trainer, "train")
 def _train(train: Callable[..., Any], self: Any, *arguments: Any, **keywords: Any) -> Any:
     self.remove_callback(_PositiveGains)
     self.add_callback(_PositiveGains)
-    return train(self, *arguments, **keywords)
+    try:
+        return train(self, *arguments, **keywords)
+    finally:  # an interrupted step has no end
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, RedrawingCallback):
+                callback.restore()
 
 
 @replaces(Trainer, "_load_from_checkpoint")
@@ -45,9 +60,12 @@ def _resume(
 
 
 def _check_hardware(model: Any, checkpoint: Path) -> None:
-    """Refuse a checkpoint of another chip than the model's, or of none. Raises GaincellError."""
-    from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.hardware_record import check_design, saved_record
+    """Refuse a checkpoint of a model that was attached otherwise than this one, or not at all.
+    Raises GaincellError.
+    """
+    from gaincell.integrations.hf.attach import attached_layers, computed_attention
+    from gaincell.integrations.hf.completeness import stored_types
+    from gaincell.integrations.hf.hardware_record import attached_as, check_design, extras, saved_record
 
     files = [checkpoint / name for name in ("adapter_config.json", "config.json")]
     file = next((file for file in files if file.is_file()), None)
@@ -67,3 +85,12 @@ def _check_hardware(model: Any, checkpoint: Path) -> None:
             "gaincell.attach(model, design) before Trainer, or give Trainer the model of gaincell.load"
         )
     check_design(cells, record, str(checkpoint), "attach that one, or begin a new training")
+    if "extras" not in record:  # of an earlier gaincell
+        names = stored_types(checkpoint.glob("model*.safetensors"))
+        record["extras"] = extras(name for name in names if ARRAYS in name)
+    for what, own in attached_as(cells, computed_attention(model)).items():
+        if record.get(what, own) != own:
+            raise ModelError(
+                f"{checkpoint} was trained with {what} = {record[what]}, the model is attached with "
+                f"{what} = {own}: attach it as it was then, or begin a new training"
+            )
