@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.micro import micro_design, write_micro
+from tests.micro import micro_design, micro_llama, write_micro
 from tests.tiers import slow
 from transformers import LlamaForCausalLM
 
@@ -424,6 +424,16 @@ def test_the_model_type_drops_no_argument_in_silence(given: str, message: str) -
 
     with pytest.raises(InputError, match=message):
         GainCellLM.create_from_arg_string(f"path=tiny,{given}", {"batch_size": 1, "device": "cpu"})
+
+
+@pytest.mark.parametrize(
+    "given", [{"design": "ideal"}, {"cell": "x3"}, {"impl": "naive"}, {"dtype": "float32"}]
+)
+def test_a_model_in_memory_is_not_changed(given: dict[str, Any]) -> None:
+    from gaincell.evaluation.harness_model import GainCellLM
+
+    with pytest.raises(InputError, match="design, cell, impl and dtype are for path="):
+        GainCellLM(pretrained=micro_llama(), **given)
 
 
 def test_the_model_type_of_a_hf_user(tmp_path: Path) -> None:

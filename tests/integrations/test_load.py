@@ -19,6 +19,7 @@ from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attached_layers, set_attention
 from gaincell.integrations.hf.models import load_software
 from gaincell.integrations.hf.size import run_design
+from gaincell.mapping import ready
 
 from .families import build, tokens
 from .hardware_models import DESIGN, WARNINGS, exit_code, hardware, logits
@@ -43,6 +44,67 @@ def test_load(saved: Path, softmax: dict[str, Path]) -> None:
         gaincell.load(softmax["llama"])
     with pytest.raises(InputError, match="base= is for a RUN or an adapter"):
         gaincell.load(saved, base=softmax["llama"])
+
+
+def test_the_gradient_that_was_saved(softmax: dict[str, Path], tmp_path: Path) -> None:
+    model = hardware(softmax["llama"])
+    for cell in attached_layers(model):
+        cell.gradient = "surrogate"
+    model.save_pretrained(tmp_path / "saved")
+    for place, given, expected in (
+        (tmp_path / "saved", None, "surrogate"),
+        (tmp_path / "saved", "bf16", "bf16"),
+        (gaincell.save(model, tmp_path / "run"), None, "exact"),
+    ):
+        again, _ = gaincell.load(place, gradient=given)
+        assert {cell.gradient for cell in attached_layers(again)} == {expected}
+
+
+def test_types_by_name(saved: Path) -> None:
+    assert gaincell.load(saved, dtype="bfloat16")[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("source", ["tiny", "saved", "run"])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"dtype": "int9"}, "dtype is 'int9'; choose one of float32, bfloat16, "),
+        ({"backend": "nativ"}, "backend is 'nativ'; choose one of auto, "),
+        ({"gradient": "exakt"}, "gradient is 'exakt'; choose one of exact, "),
+    ],
+)
+def test_unknown_names_are_refused_before_anything_is_read(
+    source: str,
+    given: dict[str, str],
+    message: str,
+    saved: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = gaincell.save(gaincell.load(saved)[0], tmp_path / "run") if source == "run" else saved
+    monkeypatch.setattr(ready, "load_base", None)
+    monkeypatch.setattr(ready, "load_run", None)
+    with pytest.raises(InputError, match=message):
+        gaincell.load("tiny" if source == "tiny" else place, **given)
+
+
+def test_a_run_is_in_arrays(softmax: dict[str, Path], tmp_path: Path) -> None:
+    model = set_attention(hardware(softmax["llama"]), "softmax")
+    with pytest.raises(ModelError, match=r"set_attention\(model, 'gain-cell'\) first, or save_pretrained"):
+        gaincell.save(model, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    gaincell.save(set_attention(model, "gain-cell"), tmp_path / "run")
+
+
+def test_measuring_keeps_the_mode(softmax: dict[str, Path]) -> None:
+    """So that a loop of one's own goes on with the model's dropout."""
+    model = gaincell.attach(AutoModelForCausalLM.from_pretrained(softmax["llama"]), DESIGN).train()
+    model.model.layers[0].eval()
+    modes = [module.training for module in model.modules()]
+    gaincell.calibrate(model, [tokens(2, 30)])
+    target = gaincell.collect_statistics(model, [tokens(2, 30)])
+    gaincell.adapt(model, [tokens(2, 30)], target)
+    assert [module.training for module in model.modules()] == modes
 
 
 def test_a_run_of_a_model_that_was_saved_attached(

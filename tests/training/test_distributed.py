@@ -48,7 +48,7 @@ model = attach(micro_llama(torch.float64), micro_design())
 settings = TrainSettings(batch=4, micro_batch=1, bf16=False, learning_rate=1e-3, checkpoint_every=1)
 states = Distillation(micro_llama(torch.float64), 0.5, states=1.0)
 train(model, blocks[:8], settings, loss_of=states, checkpoint=folder / "states")
-dropping = build("opt").double()  # layers with dropout of their own, as long as they are computed again
+dropping = build("opt").double()  # layers with dropout that is no module, and that are computed again
 settings = TrainSettings(batch=4, micro_batch=1, bf16=False, learning_rate=1e-3, gradient_checkpointing=True)
 torch.manual_seed(PartialState().process_index)
 train(dropping, blocks[:8] % VOCABULARY, settings, checkpoint=folder / "dropout")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from transformers import (
     OPTForCausalLM,
     PreTrainedModel,
 )
+from transformers.models.opt.modeling_opt import OPTDecoderLayer
 
 from gaincell.errors import RunError
 from gaincell.integrations.hf.attach import attach
@@ -31,6 +33,7 @@ from gaincell.progress import silent
 from gaincell.training import checkpoint as disk
 from gaincell.training.distillation import Distillation
 from gaincell.training.loop import TrainResult, TrainSettings, next_token_loss, train
+from gaincell.training.loss import called
 
 STEPS = 8
 Loss = Callable[[nn.Module, Tensor], Tensor]
@@ -51,12 +54,12 @@ def gpt2(dropout: float = 0.1) -> GPT2LMHeadModel:
     return GPT2LMHeadModel(config)
 
 
-def opt() -> OPTForCausalLM:
+def opt(dropout: float = 0.1) -> OPTForCausalLM:
     """Its layers apply dropout without a module for it."""
     torch.manual_seed(0)
     size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 48}
-    more = {"vocab_size": 97, "max_position_embeddings": 64, "word_embed_proj_dim": 32, "dropout": 0.1}
-    return OPTForCausalLM(OPTConfig(**size, **more))
+    more = {"vocab_size": 97, "max_position_embeddings": 64, "word_embed_proj_dim": 32}
+    return OPTForCausalLM(OPTConfig(**size, **more, dropout=dropout, layerdrop=dropout))
 
 
 def gpt_neo() -> GPTNeoForCausalLM:
@@ -117,12 +120,15 @@ def test_a_training_repeats_itself(name: str, tmp_path: Path) -> None:
         assert all(torch.equal(parameter, found[0][n]) for n, parameter in other.items())
 
 
-def test_nothing_is_dropped() -> None:
+@pytest.mark.parametrize(("make", "checkpointing"), [(gpt2, False), (opt, True)])
+def test_nothing_is_dropped(make: Callable[[float], PreTrainedModel], checkpointing: bool) -> None:
     found = []
-    for dropout in (0.0, 0.1):
-        model = gpt2(dropout)
-        train(model, blocks(), settings())
+    for dropout in (0.0, 0.5):
+        model = make(dropout)
+        layers = [m for m in model.modules() if isinstance(m, OPTDecoderLayer)]
+        train(model, blocks(), settings(gradient_checkpointing=checkpointing))
         assert not model.training
+        assert all(layer.dropout == dropout for layer in layers)
         found.append(dict(model.named_parameters()))
     assert all(torch.equal(parameter, found[1][n]) for n, parameter in found[0].items())
 
@@ -172,6 +178,7 @@ def infinite_slope(at: int) -> Loss:
     """A finite loss whose gradient is no number in one micro-batch."""
     count = iter(range(1000))
 
+    @called("cross-entropy", "nats per token")
     def loss(model: nn.Module, tokens: Tensor) -> Tensor:
         found = next_token_loss(model, tokens)
         return found + (0 * next(model.parameters())).sum().sqrt() if next(count) == at else found
@@ -239,6 +246,28 @@ def test_another_text_and_another_frozen_base_are_refused(tmp_path: Path) -> Non
         model.model.embed_tokens.weight += 1
     with pytest.raises(RunError, match=r"belongs to another run \(frozen weights = "):
         train(model, blocks(), wanted, checkpoint=path)
+
+
+def test_another_chip_gradient_and_loss_are_refused(tmp_path: Path) -> None:
+    def other_loss(model: nn.Module, tokens: Tensor) -> Tensor:
+        return next_token_loss(model, tokens)
+
+    path, wanted, design = tmp_path / "checkpoint", settings(checkpoint_every=1), micro_design()
+    train(attach(micro_llama(), design), blocks(4), wanted, checkpoint=path)
+    other = attach(micro_llama(), micro_design(cell="x3"), gradient="surrogate")
+    for model, loss, what in (
+        (other, next_token_loss, "arrays"),
+        (attach(micro_llama(), design, gradient="surrogate"), next_token_loss, "arrays"),
+        (attach(micro_llama(), design), other_loss, "loss"),
+    ):
+        with pytest.raises(RunError, match=rf"belongs to another run \({what} = "):
+            train(model, blocks(4), wanted, loss_of=loss, checkpoint=path)
+    with disk.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    identity = json.loads(metadata["identity"])
+    del identity["loss"], identity["arrays"]  # an older gaincell did not write them
+    save_file(load_file(path), path, metadata | {"identity": json.dumps(identity)})
+    assert train(other, blocks(4), wanted, loss_of=other_loss, checkpoint=path).steps == 2
 
 
 def test_a_checkpoint_that_is_not_finite_is_refused(tmp_path: Path) -> None:

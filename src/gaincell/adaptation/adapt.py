@@ -87,12 +87,11 @@ def adapt(
     tolerance = TOLERANCE[rule] if tolerance is None else tolerance
     _check_limits(tolerance, max_iterations)
     batch = concatenate([measured.as_batch(b, model) for b in batches])
-    model.eval()
     if start == "neutral":
         set_neutral(model)
     history: tuple[dict[str, float], ...] = ()
     started: Statistics | None = None
-    with _counting(layers) as passed:
+    with _counting(layers) as passed, measured.evaluation_mode(model):
         if method == "closed-form":
             statistics, saturated = _closed_form(model, batch, target, progress)
         else:

@@ -129,7 +129,7 @@ def collect_statistics(
         128
 
     Args:
-        model: attached (`gaincell.attach`); put into evaluation mode.
+        model: attached (`gaincell.attach`).
         batches: token ids [B, T] each, or mappings with `input_ids` and `attention_mask`.
         progress: called after every batch.
 
@@ -141,11 +141,11 @@ def collect_statistics(
     pieces = [as_batch(batch, model) for batch in batches]
     if not pieces:
         raise InputError(NO_TEXT)
-    model.eval()
-    for n, batch in enumerate(pieces):
-        with collected.observing(batch.real):
-            forward(backbone(model), batch)
-        progress(n + 1, len(pieces), {})
+    with evaluation_mode(model):
+        for n, batch in enumerate(pieces):
+            with collected.observing(batch.real):
+                forward(backbone(model), batch)
+            progress(n + 1, len(pieces), {})
     return collected.statistics(sum(batch.tokens for batch in pieces))
 
 
@@ -280,6 +280,18 @@ def as_batch(tokens: Tokens, model: nn.Module) -> Batch:
         raise InputError("a batch of calibration text holds padding only; remove it")
     check_length(model, ids.shape[1] if real is None else int(real.sum(1).max()))
     return Batch(ids.to(device=device, dtype=torch.long), real)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Within the context a model is in evaluation mode; after it, each of its modules is in its own mode."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def backbone(model: nn.Module) -> nn.Module:

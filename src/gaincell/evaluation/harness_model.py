@@ -87,6 +87,8 @@ class GainCellLM(HFLM):  # type: ignore[misc]
             if tokenizer is not None:
                 raise InputError(f"tokenizer={tokenizer}: {name} brings its own; leave it out")
             pretrained, tokenizer = _load(name, design, cell, impl, dtype or "float32")
+        elif impl != "auto" or any(given is not None for given in (design, cell, dtype)):
+            raise InputError("design, cell, impl and dtype are for path=; set them on the model itself")
         device = kwargs.pop("device", None)
         if device is not None and (torch.cuda.is_available() or not str(device).startswith("cuda")):
             pretrained.to(device)  # the harness's command asks for cuda where there is none, too

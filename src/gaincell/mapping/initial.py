@@ -37,6 +37,7 @@ from gaincell.adaptation.statistics import (
     attached,
     backbone,
     check_finite_stage,
+    evaluation_mode,
     moments,
 )
 from gaincell.chips.design import Design
@@ -174,8 +175,7 @@ def initial_scaling(
         _fit_layer(layer, candidates, gains, silent, attention, inputs, softmax)
         progress(layer + 1, len(layers), {})
 
-    with softmax_passthrough(model, fit):
-        model.eval()
+    with softmax_passthrough(model, fit), evaluation_mode(model):
         backbone(model)(input_ids=ids.to(next(model.parameters()).device, torch.long), use_cache=False)
     return tuple(silent)
 

@@ -25,6 +25,7 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.size import saved_design
 from gaincell.mapping.initial import calibrate
+from gaincell.nn.checks import check_names
 from gaincell.ops.gain_cell_attention import BackendName, Gradient
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.renamed import renamed
@@ -33,6 +34,8 @@ from gaincell.text import open_text, sha256
 ASSETS = Path(__file__).parents[1] / "assets"
 CALIBRATION_TOKENS = 1024
 ADAPTATION_TOKENS = 16_384
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+"""Names of types of weights."""
 LINEAR = "linear"
 """The stage of a RUN of `gaincell map` that an adaptation starts from."""
 MADE_FOR = "leroux2025"
@@ -150,9 +153,9 @@ def load(
     *,
     base: str | os.PathLike[str] | None = None,
     design: Design | str | os.PathLike[str] | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     backend: BackendName = "auto",
-    gradient: Gradient = "exact",
+    gradient: Gradient | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
     """Load a model that is on its hardware, attached and in eval mode, and its tokenizer.
 
@@ -169,9 +172,9 @@ def load(
             hardware version. An adapter of peft is merged into its base model.
         base: where the base model of a RUN or an adapter is now, if not where it was.
         design: another design than the one saved (another chip, another cell), its name or file.
-        dtype: of the model's weights; gains and offsets are float64.
+        dtype: of the model's weights, or its name, such as "bfloat16"; gains and offsets are float64.
         backend: see `attach`.
-        gradient: see `attach`.
+        gradient: see `attach`; None: as it was saved, or "exact" where that is not said, as in a RUN.
 
     Returns:
         The model, and its tokenizer; None where there is none beside it.
@@ -180,12 +183,18 @@ def load(
         RunError: a file is not what it should be, or the base model has changed.
         ModelError: there is no such model, it holds no hardware, or a stored tensor is NaN or infinite.
         DesignError: there is no such design.
+        InputError: there is no such `dtype`, `backend` or `gradient`.
     """
+    check_names(backend, gradient or "exact")
+    if isinstance(dtype, str) and dtype not in DTYPES:
+        raise InputError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+    kind: torch.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     name = os.fspath(model)
     if Run(name).saved:
-        found = load_run(name, base=base, design=design, dtype=dtype, backend=backend, gradient=gradient)
+        chosen = gradient or "exact"
+        found = load_run(name, base=base, design=design, dtype=kind, backend=backend, gradient=chosen)
     else:
-        found, shipped = load_base(name, dtype, base=base), find_shipped(name)
+        found, shipped = load_base(name, kind, base=base), find_shipped(name)
         if shipped is not None:
             attach(found.model, _linear_chip())
             read_state(found.model, shipped.linear)
@@ -198,7 +207,7 @@ def load(
         if design is not None:
             set_design(found.model, design)
         for cell in cells:
-            cell.backend, cell.gradient = backend, gradient
+            cell.backend, cell.gradient = backend, gradient or cell.gradient
     return found.model, load_tokenizer(found.source) if has_tokenizer(found.source) else None
 
 

@@ -8,15 +8,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gaincell.chips.design import Design
-from gaincell.errors import InputError, ModelError
+from gaincell.errors import ModelError
 from gaincell.nn.array_normaliser import ArrayNormaliser, check_one_normaliser
 from gaincell.nn.balanced_rows import MIDDLE, Balance
-from gaincell.nn.checks import check_unsigned
+from gaincell.nn.checks import check_names, check_unsigned
 from gaincell.nn.scaler import Scaler
 from gaincell.nn.softmax import SoftmaxAttention
 from gaincell.ops.gain_cell_attention import (
-    BACKENDS,
-    GRADIENTS,
     BackendName,
     Gradient,
     Scaling,
@@ -99,9 +97,7 @@ class GainCellAttention(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        for name, given, allowed in (("backend", backend, BACKENDS), ("gradient", gradient, GRADIENTS)):
-            if given not in allowed:
-                raise InputError(f"{name} is {given!r}; choose one of {', '.join(allowed)}")
+        check_names(backend, gradient)
         self._design = design
         self.heads = heads
         self.kv_heads = kv_heads

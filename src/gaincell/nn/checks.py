@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from gaincell.chips.design import Design
-from gaincell.errors import ModelError
+from gaincell.errors import InputError, ModelError
+from gaincell.ops.gain_cell_attention import BACKENDS, GRADIENTS
 
 if TYPE_CHECKING:
     from gaincell.nn.attention import GainCellAttention
@@ -20,6 +21,13 @@ def check_unsigned(design: Design) -> None:
         raise ModelError(
             f"the queries of {design.name} have a sign; paired and balanced rows are for those without"
         )
+
+
+def check_names(backend: str, gradient: str) -> None:
+    """Refuse an implementation or a gradient that there is not. Raises InputError."""
+    for name, given, allowed in (("backend", backend, BACKENDS), ("gradient", gradient, GRADIENTS)):
+        if given not in allowed:
+            raise InputError(f"{name} is {given!r}; choose one of {', '.join(allowed)}")
 
 
 def common_design(layers: Sequence[GainCellAttention]) -> Design:

@@ -31,6 +31,7 @@ from torch.distributed.tensor import DTensor
 from gaincell.chips.design_file import Design
 from gaincell.errors import InputError, RunError
 from gaincell.integrations.hf import reparametrisation
+from gaincell.integrations.hf.attach import attached_layers
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.scaler import keep_gains_positive
 from gaincell.progress import Progress, silent
@@ -111,7 +112,8 @@ def train(
     Raises:
         InputError: too few blocks for one step, or more processes than a step has micro-batches.
         RunError: the loss diverges, or it, the gradient or a parameter is not finite (what is on disk is
-            finite); or the checkpoint is torn or belongs to another run or model.
+            finite); or the checkpoint is torn or belongs to another run (its settings, text, loss, chip or
+            gradient) or model.
     """
     if len(blocks) < settings.batch:
         raise InputError(
@@ -122,7 +124,7 @@ def train(
     if writer is not None and here.main:
         writer.rewind(here.step)
     here.start = time.perf_counter()
-    _begin(model)
+    here.begin()
     try:
         while here.step < here.total and not here.watch.finished:
             details = here.update(shares if here.step == here.first + PROFILED else None)
@@ -183,6 +185,8 @@ class _Training:
             "blocks": [len(blocks), first_block.shape[1]],
             **given,
             **({"rates": dict(rates)} if rates else {}),
+            "loss": str(self.named),
+            "arrays": [[cell.design.hash, cell.gradient] for cell in attached_layers(model)],
             **reparametrisation.identity(model),
         }
         state = self._restored()
@@ -195,6 +199,7 @@ class _Training:
         self.norms: dict[str, float] = dict(state.get("norms", {}))
         self.losses: deque[float] = deque(state.get("losses", ()), maxlen=max(1, self.total // 10))
         self.arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
+        self.dropouts: list[tuple[nn.Module, str, float]] = []
 
     def _restored(self) -> dict[str, Any]:
         """What the checkpoint says, if there is one. Raises RunError."""
@@ -275,13 +280,28 @@ class _Training:
         try:
             found = self.run.mean(evaluate(self.model))
         finally:
-            _begin(self.model)
+            self.begin()
         self.watch.judge(found, self.step - 1, self.parameters)
         return found
 
-    def leave(self) -> None:
-        """Evaluation mode, on the chip that the model has outside training."""
+    def begin(self) -> None:
+        """Evaluation mode, in which nothing is dropped, except for modules that compute something again in
+        the backward pass: they do so in training mode only. Dropout that they apply without a module for it,
+        as OPT's layers do, has probability 0 until `leave`.
+        """
         self.model.eval()
+        for module in self.model.modules():
+            module.training = bool(getattr(module, "gradient_checkpointing", False))
+            for name, value in vars(module).items() if module.training else ():
+                if "drop" in name and isinstance(value, float):
+                    self.dropouts.append((module, name, value))
+                    setattr(module, name, 0.0)
+
+    def leave(self) -> None:
+        """Evaluation mode, with the dropout and on the chip that the model has outside training."""
+        self.model.eval()
+        while self.dropouts:
+            setattr(*self.dropouts.pop())
         redraw(self.arrays, "nothing", 0)
 
     def keep(self) -> None:
@@ -350,16 +370,6 @@ def digest(tensors: Iterable[Tensor]) -> str:
     for tensor in tensors:
         found.update(tensor.flatten().cpu().view(torch.uint8).numpy().data)
     return found.hexdigest()[:12]
-
-
-def _begin(model: nn.Module) -> None:
-    """Evaluation mode, in which nothing is dropped, except for modules that compute something again in the
-    backward pass: they do so in training mode only. (Layers of a few families, OPT among them, then apply
-    dropout that they have not put into a module of its own.)
-    """
-    model.eval()
-    for module in model.modules():
-        module.training = bool(getattr(module, "gradient_checkpointing", False))
 
 
 def switch_checkpointing(model: nn.Module, recompute: bool, what: str, *arguments: Any) -> None:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from gaincell.chips.design import Design
 from gaincell.errors import GaincellError, ModelError, RunError
 from gaincell.files import write_directory, write_tensors, write_text
-from gaincell.integrations.hf.attach import attach, attached_layers, attached_model
+from gaincell.integrations.hf.attach import attach, attached_layers, attached_model, computes_softmax
 from gaincell.integrations.hf.base_model import BaseModel, base_weights, check_finite, check_finite_tensor
 from gaincell.integrations.hf.interface import arrays_of
 from gaincell.integrations.hf.lora import (
@@ -61,9 +61,9 @@ def save(
 ) -> Path:
     """Write the attached ``model`` into the directory ``run``; see ``gaincell.load``.
 
-    Only what differs from the pretrained model is written; factors of low-rank adapters in 16 bits, which
-    changes logits a little. ``save_pretrained`` keeps every bit: that of the wrapper of peft writes the
-    adapter, that of the model a directory that stands alone.
+    Only what differs from the pretrained model is written; factors of low-rank adapters and matrices of
+    mixing in 16 bits, which changes logits a little. ``save_pretrained`` keeps every bit: that of the wrapper
+    of peft writes the adapter, that of the model a directory that stands alone.
 
     Example:
 
@@ -84,12 +84,18 @@ def save(
     Returns the directory.
 
     Raises:
-        ModelError: the model is not attached, has weights that are NaN or infinite, or has learned prompts.
+        ModelError: the model is not attached, or set to softmax attention, has weights that are NaN or
+            infinite, or has learned prompts.
         RunError: the base model cannot be found again or does not fit, the directory holds results, or the
             disk is full.
 
     Not modelled: adapters of other kinds; merge them first.
     """
+    if computes_softmax(model):
+        raise ModelError(
+            "a RUN holds a model in arrays, and this one is set to softmax attention: call "
+            "set_attention(model, 'gain-cell') first, or save_pretrained, which keeps the attention"
+        )
     if (Path(run) / FILE).exists():
         raise RunError(
             f"{run} holds the results of another model ({FILE}); choose another directory, or remove it"
