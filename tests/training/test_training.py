@@ -428,7 +428,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: 
         train(model, blocks(16), settings(checkpoint_every=2), loss_of=loss, checkpoint=path)
     assert path.exists()
     assert not model.training
-    finite = train(micro_llama(), blocks(16), settings(checkpoint_every=2), checkpoint=path)
+    finite = train(micro_llama(), blocks(16), settings(checkpoint_every=2), loss_of=loss, checkpoint=path)
     assert finite.steps == 8
 
 
