@@ -173,11 +173,11 @@ def numbers_of(loaded: LoadedModel) -> Kind:
 
 
 def mismatch_of(options: ChipOptions, loaded: LoadedModel) -> Mismatch:
-    """The spread of the cells of a model's chips: the design's, with the one that was asked for in it."""
+    """The spread of the cells of a model's chips: the design's, or the one that was asked for."""
     layers = attached_layers(loaded.model)
     own = layers[0].design.mismatch if layers else Mismatch()
     if options.spread is not None:
-        own = replace(own, current_offset_std=options.spread)
+        own = own.with_spread(options.spread)
     return own if options.seed is None else replace(own, seed=options.seed)
 
 
