@@ -81,7 +81,7 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
         if measured != own:
             raise DesignError(
                 f"device {source.name!r} was fitted for {key} = {measured!r}, design {design.name!r} has "
-                f"{own!r}: give the --design it was fitted for, or fit it again with --design {design.name}"
+                f"{own!r}: give the --design it was fitted for, or fit it again for this one"
             )
     retention, chip = _retention(source), _without_device(design)
     if retention is None and _is_measured(chip.provenance["retention_time"]):
@@ -89,10 +89,10 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
             f"device {source.name!r} states no retention, and that of design {design.name!r} is another "
             "device's: fit it with --decay, or give a --design without a device"
         )
-    measured = {"charge_unit": source.number("scale.charge_unit")}
+    brought: dict[str, Any] = {"charge_unit": source.number("scale.charge_unit")}
     if retention is not None:
-        measured["retention_time"] = retention.value
-    chip = chip.supposed(**{key: value for key, value in measured.items() if value != getattr(chip, key)})
+        brought["retention_time"] = retention.value
+    chip = chip.supposed(**{key: value for key, value in brought.items() if value != getattr(chip, key)})
     name, base = source.name or source.cell.name, chip.name
     changes: dict[str, Any] = {"cell": source.cell, "name": f"{base}+{name}"}
     changes["description"] = f"{base} with {source.description or name}"
