@@ -17,6 +17,8 @@ from gaincell.cli import app
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.mapping.ready import adapted_model, find_start, hardware_model
+from gaincell.shipped import located
+from gaincell.text import sha256
 
 
 @pytest.mark.parametrize("chosen", [("--cell", "x5"), ("--cell", "MINE.toml"), ("--design", "leroux2025")])
@@ -63,6 +65,24 @@ def test_a_measurement_says_that_cells_were_exchanged_unadapted(
         gains = json.loads(Path("found.json").read_text())["gains"]
         assert gains == f"the RUN as it was saved{words}"
         assert f"RUN: {gains}" in made.output.splitlines()
+
+
+@pytest.mark.parametrize(
+    "command", ["evaluate RUN --limit 64", slow("adapt tiny --evaluation-tokens 64 --calibration-tokens 64")]
+)
+def test_results_name_the_device_and_its_hash(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "RUN" in command:
+        save(hardware_model("tiny", load_design("leroux2025")).loaded.model, Path("RUN"))
+    options = ["--cell", "docs/data/compressive.toml", "--protocol", "blocks-32", "--json", "found.json"]
+    made = CliRunner().invoke(app, [*command.split(), *options])
+    assert made.exit_code == 0, made.output
+    found = json.loads(Path("found.json").read_text())
+    assert found["design"]["name"] == "leroux2025+compressive"
+    file = located("docs/data/compressive.toml")
+    assert found["provenance"]["inputs"]["cell compressive.toml"] == sha256(file)
 
 
 @pytest.mark.slow

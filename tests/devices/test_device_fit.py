@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from gaincell import results
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
-from gaincell.chips.device import fit_device, load_device, with_cell
+from gaincell.chips.device import fit_device, inputs_of_cell, load_device, with_cell
+from gaincell.chips.text import commented
 from gaincell.cli import main
 from gaincell.devices import decay as laws
 from gaincell.devices.decay import fit_decay
@@ -23,6 +25,7 @@ from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.results.codec import to_json
 from gaincell.results.device import DeviceResult
+from gaincell.text import sha256
 
 TRUE = (0.52, 13.6, -2.6, 46.0)
 MICROAMPERE = 1.0
@@ -162,6 +165,54 @@ def test_the_device_file_reads_back_and_enters_a_design(design: Design, tmp_path
         with_cell(design.replace(v_max=0.8), device)
 
 
+def test_a_chip_is_called_by_its_device(design: Design, tmp_path: Path) -> None:
+    curve = cells(tmp_path / "mine.csv", count=2)
+    device, other = (fit_device(curve, design, name=name)[0] for name in (None, "other"))
+    chip = with_cell(design, device)
+    assert chip.name == "leroux2025+mine"
+    assert chip.description == "leroux2025 with polynomial cell fitted to 2 measured cells"
+    assert load_design(chip.save(tmp_path / "chip.toml")) == chip == with_cell(chip, device)
+    assert with_cell(chip, other).name == "leroux2025+other"
+    path = device.save(tmp_path / "device.toml")
+    assert inputs_of_cell(str(path)) == {"cell device.toml": sha256(path)}
+    assert inputs_of_cell("x3") == inputs_of_cell(None) == {}
+
+
+def test_what_a_device_brought_goes_with_it(design: Design, tmp_path: Path) -> None:
+    decay = decays(tmp_path / "decay.csv", "exponential")
+    many = fit_device(cells(tmp_path / "many.csv"), design, decay=decay)[0]
+    one = fit_device(cells(tmp_path / "one.csv", count=1), design, order=5)[0]
+    chip = with_cell(design, many)
+    assert all((chip.mismatch.coefficient_covariance, chip.leakage.spread, chip.noise.cell_std))
+    with pytest.raises(
+        DesignError, match=r"'one' states no retention, and that of design 'leroux2025\+many'"
+    ):
+        with_cell(chip, one)
+    changed = with_cell(chip.replace(retention_time=1e-3), one)
+    assert changed.hash == with_cell(design.replace(retention_time=1e-3), one).hash
+    assert not any("many" in quantity.note for quantity in changed.provenance.values())
+    assert load_design(changed.save(tmp_path / "chip.toml")) == changed
+    for kind in ("x3", "linear"):
+        found = with_cell(chip, kind)
+        assert found.mismatch == Mismatch()
+        assert (found.leakage, found.retention_time) == (chip.leakage, chip.retention_time)
+    assert with_cell(chip, "polynomial") == chip
+
+
+def test_the_coefficients_of_a_device_replace_the_published_fit(design: Design, tmp_path: Path) -> None:
+    """Numbers of a fit that have no effect are not written, and those of older files are left out."""
+    chip = with_cell(design, fit_device(cells(tmp_path / "curve.csv", count=2), design)[0])
+    text = commented(chip, "mine")
+    assert "c10" not in text
+    assert "v_in =" not in text
+    older = tmp_path / "older.toml"
+    fit = "\n".join(f"{key} = {design.provenance[f'cell.{key}'].to_toml()}" for key in ("v_in", "c10"))
+    older.write_text(text.replace("coefficients =", f"{fit}\ncoefficients ="))
+    found = load_design(older)
+    assert found.hash == chip.hash
+    assert found.provenance == chip.provenance
+
+
 def test_a_table_follows_the_points_and_rises(design: Design, tmp_path: Path) -> None:
     device, _, _ = fit_device(cells(tmp_path / "curve.csv"), design, kind="tabulated")
     cell = device.cell
@@ -267,6 +318,39 @@ def test_a_target_that_agrees_with_the_offset_voltage_is_that(design: Design, tm
     assert "leakage.decay_voltage" not in chip.in_use
     assert "retention.spread" not in device.numbers  # of one cell
     assert with_cell(design.replace(leakage=Leakage(spread=0.3)), device).leakage.spread == 0.3
+
+
+def test_other_laws_give_a_chip_their_time_to_1_over_e(
+    design: Design, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    curve = cells(tmp_path / "curve.csv", count=1)
+    device, _, held = fit_device(curve, design, decay=decays(tmp_path / "decay.csv", "two-times", cells=4))
+    assert held is not None
+    assert device.law == "two-times"
+    for missing in (None, "time_to_1_over_e"):
+        numbers = {key: n for key, n in device.numbers.items() if key != f"retention.{missing}"}
+        chip = with_cell(design, replace(device, numbers=numbers))
+        assert chip.retention_time == pytest.approx(held.time_to_1_over_e)
+        stated = chip.provenance["retention_time"]
+        assert (stated.source, stated.note) == ("F", "device curve; time to 1/e of the law two-times")
+        assert f"with tau = {chip.retention_time:.4g} s" in caplog.text
+    numbers = {key: n for key, n in device.numbers.items() if not key.startswith("retention.")}
+    with pytest.raises(DesignError, match=r"two-times', but its numbers are missing: state retention\.time"):
+        with_cell(design, replace(device, numbers=numbers))
+
+
+@pytest.mark.slow
+def test_the_interval_of_the_slower_time_of_a_single_cell_holds_the_truth(tmp_path: Path) -> None:
+    missed = 0
+    for seed in range(30):
+        path = tmp_path / "decay.csv"
+        g, t = np.random.default_rng(seed), np.geomspace(0.02, 400, 60)
+        left = 0.7 * np.exp(-t / 5) + 0.3 * np.exp(-t / 100) + 2e-3 * g.normal(size=len(t))
+        rows = "\n".join(f"{a:.6g},{0.3 + 0.6 * b:.6g}" for a, b in zip(t, left, strict=True))
+        path.write_text(f"time [ms], voltage [V]\n{rows}\n")
+        low, high = fit_decay(read_decay(path), "two-times").intervals["tau_slow"]
+        missed += not low <= 0.1 <= high
+    assert missed <= 5  # 1.5 expected; more than 5 with probability below 0.004
 
 
 @pytest.mark.slow
@@ -419,6 +503,24 @@ def test_currents_far_from_those_of_the_chip_are_noticed_and_can_be_rescaled(
     assert device.cell.linear_slope == pytest.approx(design.cell.linear_slope)
     chip = with_cell(design, device)
     assert chip.charge_unit == pytest.approx(design.charge_unit * 1e-3, rel=0.1)
+    path.write_text(path.read_text().replace("[pA]", "[fA]"))
+    chip = with_cell(design, fit_device(path, design, rescale=True)[0])
+    assert chip.charge_unit == pytest.approx(design.charge_unit * 1e-6, rel=0.1)
+    assert load_design(chip.save(tmp_path / "chip.toml")) == chip
+
+
+def test_the_command_that_is_recommended_names_the_chip(
+    design: Design, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = cells(tmp_path / "curve.csv", count=1)
+    slow = design.replace(name="slow", t_pulse_max=20e-9).save(tmp_path / "slow.toml")
+    for options, words in (([], "curve.toml\n"), (["--design", str(slow)], f"curve.toml --design {slow}\n")):
+        with pytest.raises(SystemExit) as stop:
+            main(["device", "fit", str(path), *options])
+        assert stop.value.code == 0
+        assert capsys.readouterr().out.endswith(words)
+    with pytest.raises(DesignError, match="the --design it was fitted for, or fit it again for"):
+        with_cell(design, tmp_path / "curve.toml")
 
 
 BAD = {

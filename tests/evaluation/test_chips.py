@@ -466,9 +466,10 @@ def test_a_constraint_that_no_loss_depends_on_is_not_exercised(tokens: torch.Ten
     assert {row.name for row in ablate(model, tokens, "blocks-64").rows if not row.exercised} == set()
 
 
-def test_a_spread_that_is_asked_for_leaves_the_other_mismatch_of_a_design() -> None:
-    own = Mismatch(gain_std=0.02, stuck_low=0.001, seed=3)
+def test_a_spread_that_is_asked_for_replaces_that_of_a_design_and_leaves_stuck_cells() -> None:
+    variances = (0.01, 0.0, 0.0, 0.25)
+    own = Mismatch(gain_std=0.02, stuck_low=0.001, seed=3, coefficient_covariance=variances)
     loaded = SimpleNamespace(model=attach(micro_llama(), micro_design(mismatch=own)))
     assert mismatch_of(ChipOptions(chips=2), loaded) == own
     asked = mismatch_of(ChipOptions(chips=2, mismatch="5%", seed=7), loaded)
-    assert asked == replace(own, current_offset_std=0.05, seed=7)
+    assert asked == Mismatch(current_offset_std=0.05, stuck_low=0.001, seed=7)

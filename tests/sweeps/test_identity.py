@@ -54,6 +54,12 @@ def test_a_changed_run_or_curve_is_another_sweep(
         weights.write_bytes(content)
 
 
+def test_a_shipped_device_is_found_from_anywhere(write: Callable[..., Path]) -> None:
+    """Tests of sweeps run in a folder of their own, without docs/data."""
+    sweep = load_sweep(write('cell.kind = ["polynomial", "docs/data/compressive.toml"]', HEAD))
+    assert len(sweep.identity["content"]["devices"]) == 1
+
+
 @pytest.mark.parametrize("content", ["my text without a newline", '{"a": 1}\n{"b"', "SQLite format 3\0"])
 def test_a_file_that_is_no_journal_is_left_as_it_is(content: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.db"

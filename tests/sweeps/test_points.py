@@ -287,12 +287,10 @@ def test_values_enter_a_design() -> None:
     assert (chip.tile, chip.mismatch.gain_std, chip.retention_time) == (32, 0.1, None)
     assert chip.cell != micro_design().cell
     assert applied(micro_design(), {"cell.kind": "linear"}).cell.name == "linear"
-    for design, values in (
-        (micro_design(), {"cell.kind": "linear", "cell.c30": 40.0}),
-        (load_design("oxide-2t-saturated"), {"cell.c30": 40.0}),  # it states the C_p
-    ):
-        with pytest.raises(InputError, match=r"cell\.c30 has no effect on the \w+ cell"):
-            applied(design, values)
+    with pytest.raises(InputError, match=r"cell\.c30 has no effect on the linear cell"):
+        applied(micro_design(), {"cell.kind": "linear", "cell.c30": 40.0})
+    with pytest.raises(InputError, match="'oxide-2t-saturated' states no such number to change"):
+        applied(load_design("oxide-2t-saturated"), {"cell.c30": 40.0})  # it states the C_p
 
 
 def test_what_a_point_states_comes_before_what_a_device_brings(tmp_path: Path) -> None:

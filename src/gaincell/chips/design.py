@@ -25,6 +25,7 @@ from gaincell.chips.fields import (
     CELL_NUMBERS,
     DRAWN,
     FILE_KEYS,
+    FIT_NUMBERS,
     NUMBERS,
     ROOM_TEMPERATURE,
     TABLE_NUMBERS,
@@ -328,6 +329,8 @@ def _set_cell(cell: Cell | str, provenance: dict[str, Quantity], where: str) -> 
             f"{where}: cell = {cell!r} has the wrong type; allowed: a Cell, {one_of(CELL_KINDS)}"
         )
     if cell.name in CELL_KINDS and not _is_cell_of(cell, provenance):
+        for key in FIT_NUMBERS if "coefficients" in cell.numbers else ():
+            provenance.pop(f"cell.{key}", None)
         for key, value in cell.numbers.items():
             _set_number(f"cell.{key}", value, CELL_NUMBERS[key], provenance, where)
     return cell
@@ -372,6 +375,8 @@ def design_of(entries: Mapping[str, Any], where: str) -> Design:
     if absent:
         raise DesignError(f"{where}: key {absent[0]!r} is missing; state it, or extend a design that does")
     quantities = {key: entry for key, entry in entries.items() if isinstance(entry, Quantity)}
+    if "cell.coefficients" in quantities:
+        quantities = {key: q for key, q in quantities.items() if key.removeprefix("cell.") not in FIT_NUMBERS}
     numbers: dict[str, Any] = {key: quantity.value for key, quantity in quantities.items()}
     values = {word: entries[word] for word in WORDS} | {key: numbers.get(key) for key in NUMBERS}
     explicit_token_period = values.pop("token_period")

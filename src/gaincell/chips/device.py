@@ -19,18 +19,20 @@ from scipy import stats
 
 from gaincell.chips.design import Design
 from gaincell.chips.device_file import MISMATCH_NUMBERS, RETENTION_NUMBERS, SCALE_NUMBERS, Device, load_device
-from gaincell.chips.fields import CELL_NUMBERS
+from gaincell.chips.fields import CELL_NUMBERS, TABLES
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.devices.columns import Columns
-from gaincell.devices.decay import DecayFit, fit_decay
+from gaincell.devices.decay import DecayFit, fit_decay, two_times_to_1_over_e
 from gaincell.devices.fit import CurveFit, Estimate, fit_curve
 from gaincell.devices.measurement import read_curve, read_decay
 from gaincell.devices.screening import Scale, near_range
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError, InputError
 from gaincell.quantity import Quantity, did_you_mean, one_of
+from gaincell.shipped import located
+from gaincell.text import sha256
 
-__all__ = ["Device", "fit_device", "load_device", "with_cell"]
+__all__ = ["Device", "fit_device", "inputs_of_cell", "load_device", "with_cell"]
 
 FARTHEST = 30.0
 """Largest ratio of a cell's slope to that the chip's converters are made for."""
@@ -40,6 +42,8 @@ ELSEWHERE = {
     "noise.read_std": "noise.cell_std",
 }
 """Where a number of a device stands in a design, unless its name says so."""
+OF_DEVICE = "device "
+"""Notes of a device's numbers in a design begin so."""
 
 
 def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design:
@@ -48,12 +52,14 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
     Args:
         design: the chip.
         source: kind of cell ("x3"; its numbers are the design's), DEVICE.toml, a measured CURVE.csv (fitted
-            with the defaults of `fit_device`), or a Device. A device also brings its retention, mismatch and
-            read noise, where they were measured; seed and chip stay those of the design. Of a polynomial
-            cell the mismatch is the covariance of its coefficients, of a table the basic model.
+            with the defaults of `fit_device`), or a Device. A device also brings its name, retention,
+            mismatch and read noise, where they were measured; seed and chip stay those of the design. Of a
+            polynomial cell the mismatch is the covariance of its coefficients, of a table the basic model.
+            What another device brought goes with it; with a kind, only the covariance of coefficients.
 
     Raises:
-        DesignError, InputError: there is no such cell, or the device was fitted for another chip.
+        DesignError, InputError: there is no such cell, the device was fitted for another chip, or states no
+            retention where that of the chip is another device's.
     """
     if not isinstance(source, Device):
         text = os.fspath(source)
@@ -71,17 +77,25 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
             return _named(design, text)
         return with_cell(design, load_device(text))
     for key in ("v_min", "v_max", "v_offset", "t_pulse_max"):
-        measured, chip = source.number(f"scale.{key}"), getattr(design, key)
-        if measured != chip:
+        measured, own = source.number(f"scale.{key}"), getattr(design, key)
+        if measured != own:
             raise DesignError(
                 f"device {source.name!r} was fitted for {key} = {measured!r}, design {design.name!r} has "
-                f"{chip!r}: fit it again with --design"
+                f"{own!r}: give the --design it was fitted for, or fit it again for this one"
             )
-    changes: dict[str, Any] = {"cell": source.cell, "charge_unit": source.number("scale.charge_unit")}
-    if (tau := source.number("retention.retention_time")) is not None:
-        if source.law != "exponential":
-            tau = source.number("retention.time_to_1_over_e") or tau
-        changes["retention_time"] = tau
+    retention, chip = _retention(source), _without_device(design)
+    if retention is None and _is_measured(chip.provenance["retention_time"]):
+        raise DesignError(
+            f"device {source.name!r} states no retention, and that of design {design.name!r} is another "
+            "device's: fit it with --decay, or give a --design without a device"
+        )
+    brought: dict[str, Any] = {"charge_unit": source.number("scale.charge_unit")}
+    if retention is not None:
+        brought["retention_time"] = retention.value
+    chip = chip.supposed(**{key: value for key, value in brought.items() if value != getattr(chip, key)})
+    name, base = source.name or source.cell.name, chip.name
+    changes: dict[str, Any] = {"cell": source.cell, "name": f"{base}+{name}"}
+    changes["description"] = f"{base} with {source.description or name}"
     covariance = source.covariance.get("coefficients")
     stated = {key: source.number(f"mismatch.{key}") for key in MISMATCH_NUMBERS}
     known: dict[str, Any] = {key: value for key, value in stated.items() if value is not None}
@@ -89,39 +103,99 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
         known = {key: value for key, value in known.items() if not key.endswith("_std")}
         known["coefficient_covariance"] = tuple(entry for row in covariance for entry in row)
     if known:
-        changes["mismatch"] = Mismatch(**known, seed=design.mismatch.seed, chip=design.mismatch.chip)
+        changes["mismatch"] = Mismatch(**known, seed=chip.mismatch.seed, chip=chip.mismatch.chip)
     for key, place in ELSEWHERE.items():
         if (value := source.number(key)) is not None:
             table, number = place.split(".")
-            part = changes.get(table, getattr(design, table))
+            part = changes.get(table, getattr(chip, table))
             changes[table] = dataclasses.replace(part, **{number: value})
-    if source.law not in (None, "exponential"):
+    if retention is not None and source.law not in (None, "exponential"):
         logging.getLogger("gaincell").warning(
             "device %r decays by the law %r; its chip decays exponentially with tau = %.4g s",
             source.name,
             source.law,
-            tau,
+            retention.value,
         )
-    changed = design.replace(**changes)
+    return _with_provenance(chip.replace(**changes), source, retention)
+
+
+def _with_provenance(changed: Design, source: Device, retention: Quantity | None) -> Design:
+    """The chip, with what the device states of the numbers that are its own."""
     provenance = dict(changed.provenance)
-    for key, quantity in source.numbers.items():
+    fitted = {**source.numbers, **({"retention.retention_time": retention} if retention else {})}
+    for key, quantity in fitted.items():
         key = ELSEWHERE.get(key, key.removeprefix("retention.").removeprefix("scale."))
         if key in provenance and provenance[key].value == quantity.value and quantity.source == "F":
-            note = f"device {source.name}" + (f"; {quantity.note}" if quantity.note else "")
+            note = f"{OF_DEVICE}{source.name}" + (f"; {quantity.note}" if quantity.note else "")
             provenance[key] = dataclasses.replace(quantity, note=note)
-    if "coefficient_covariance" in known:
+    if changed.mismatch.coefficient_covariance:
         key = "mismatch.coefficient_covariance"
-        provenance[key] = dataclasses.replace(provenance[key], source="F", note=f"device {source.name}")
+        provenance[key] = dataclasses.replace(provenance[key], source="F", note=f"{OF_DEVICE}{source.name}")
     return dataclasses.replace(changed, provenance=provenance)
+
+
+def _is_measured(quantity: Quantity) -> bool:
+    """Whether a number of a design is that of a device."""
+    return quantity.source == "F" and quantity.note.startswith(OF_DEVICE)
+
+
+def _without_device(design: Design) -> Design:
+    """The chip as it is called without a device, and without the curve's numbers, spread, leakage and noise
+    that one brought, or the covariance of coefficients that are replaced.
+    """
+    off: dict[str, dict[str, Any]] = {}
+    for place, quantity in design.provenance.items():
+        table, _, key = place.rpartition(".")
+        if table in TABLES and (key == "coefficient_covariance" or _is_measured(quantity)):
+            off.setdefault(table, {})[key] = getattr(TABLES[table](), key)
+    tables = {table: dataclasses.replace(getattr(design, table), **keys) for table, keys in off.items()}
+    chip = design.replace(name=design.name.partition("+")[0], **tables)
+    curve = {key for key, q in chip.provenance.items() if key.startswith("cell.") and _is_measured(q)}
+    left = {key: quantity for key, quantity in chip.provenance.items() if key not in curve}
+    return dataclasses.replace(chip, provenance=left)
+
+
+def _retention(device: Device) -> Quantity | None:
+    """tau of the exponential decay that is down to 1/e when the device is; None: not measured.
+
+    Raises DesignError: the device states a law, but not its numbers.
+    """
+    keys = ("retention_time", "time_to_1_over_e", "tau_slow", "share")
+    tau, late, slow, share = (device.numbers.get(f"retention.{key}") for key in keys)
+    if device.law in (None, "exponential"):
+        return tau
+    if device.law == "stretched":
+        found = tau or late
+    elif late is None and tau and slow and share:
+        time = two_times_to_1_over_e(tau.value, slow.value, share.value)  # type: ignore[arg-type]
+        found = dataclasses.replace(tau, value=time, range=(-math.inf, math.inf))
+    else:
+        found = late
+    if found is None:
+        raise DesignError(
+            f"device {device.name!r} decays by the law {device.law!r}, but its numbers are missing: state "
+            "retention.time_to_1_over_e, or leave out retention.law"
+        )
+    return dataclasses.replace(found, note=f"time to 1/e of the law {device.law}")
 
 
 def _named(design: Design, kind: str) -> Design:
     if kind in CELL_KINDS:
-        return design.replace(cell=kind)
+        chip = design.replace(cell=kind)
+        if chip.cell == design.cell or not chip.mismatch.coefficient_covariance:
+            return chip
+        return chip.replace(mismatch=dataclasses.replace(chip.mismatch, coefficient_covariance=()))
     raise DesignError(
         f"no cell {kind!r}{did_you_mean(kind, CELL_KINDS)}; allowed: {one_of(CELL_KINDS)}, a device file "
         "(.toml) or a measured curve (.csv)"
     )
+
+
+def inputs_of_cell(source: str | None) -> dict[str, str]:
+    """Name -> SHA-256 of the file that `with_cell` reads, for provenances; of a kind of cell nothing."""
+    if source is None or source in CELL_KINDS:
+        return {}
+    return {f"cell {Path(source).name}": sha256(located(source))}
 
 
 def fit_device(

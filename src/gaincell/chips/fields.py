@@ -141,6 +141,10 @@ CELL_NUMBERS: Mapping[str, NumberKind] = {
 """Numbers of the table [cell]; devices.cell.named_cell says which kind needs which. None is required here."""
 
 
+FIT_NUMBERS = tuple(key for key in CELL_NUMBERS if key == "v_in" or key[1:].isdecimal())
+"""Those from which the coefficients are computed; without effect, and left out, where they are stated."""
+
+
 def number_kinds(owner: type) -> dict[str, NumberKind]:
     """What each number of a dataclass accepts, read from its annotation: int, Second, Volt | None, ..."""
     kinds: dict[str, NumberKind] = {}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
+from gaincell.chips.device import inputs_of_cell
 from gaincell.cli._json import command_line
 from gaincell.cli._options import Computing, ComputingAnywhere, check_run, choose_chip
 from gaincell.cli._progress import progress_bars
@@ -84,6 +85,7 @@ def load_evaluated(
     if stage is not None:
         words = f"stage {stage} of the RUN"
     words += change_chip(loaded.model, design, cell, window, other_latency)
+    loaded = replace(loaded, own={**loaded.own, **inputs_of_cell(cell)})
     set_backend(loaded.model, computing.backend)
     place_model(loaded.model, computing.device)
     typer.echo(f"{model}: {words}")
@@ -171,11 +173,11 @@ def numbers_of(loaded: LoadedModel) -> Kind:
 
 
 def mismatch_of(options: ChipOptions, loaded: LoadedModel) -> Mismatch:
-    """The spread of the cells of a model's chips: the design's, with the one that was asked for in it."""
+    """The spread of the cells of a model's chips: the design's, or the one that was asked for."""
     layers = attached_layers(loaded.model)
     own = layers[0].design.mismatch if layers else Mismatch()
     if options.spread is not None:
-        own = replace(own, current_offset_std=options.spread)
+        own = own.with_spread(options.spread)
     return own if options.seed is None else replace(own, seed=options.seed)
 
 

@@ -40,7 +40,6 @@ def ablate(
     computing.start()
     from gaincell.cli._models import load_run, result
     from gaincell.cli._progress import progress_bars
-    from gaincell.devices.variability import Mismatch
     from gaincell.evaluation.ablation import ablate as run_ablation
     from gaincell.evaluation.perplexity import default_protocol, window_and_stride
     from gaincell.integrations.hf.attach import attached_layers, set_design
@@ -58,7 +57,7 @@ def ablate(
     check_length(loaded.model, length)
     if mismatch is not None:
         chip = attached_layers(loaded.model)[0].design
-        set_design(loaded.model, chip.replace(mismatch=Mismatch(current_offset_std=spread)))
+        set_design(loaded.model, chip.replace(mismatch=chip.mismatch.with_spread(spread)))
     with progress_bars() as progress:
         reading = progress("read and tokenise the text")
         tokens = read_tokens(loaded, found_text, "evaluation", limit or None, reading, block=length)

@@ -142,7 +142,8 @@ def fit(
     if beyond := found.origin.get("points_beyond_the_storage_range"):
         stored = f"{chip.v_min:g} to {chip.v_max:g} V"
         typer.echo(f"Not fitted: {beyond} points far beyond the {stored} that {chip.name} stores.")
-    typer.echo(f"Device and figure: {path}, {figure}. Use it: gaincell adapt tiny --cell {path}")
+    on = "" if design == "leroux2025" else f" --design {design}"
+    typer.echo(f"Device and figure: {path}, {figure}. Use it: gaincell adapt tiny --cell {path}{on}")
 
 
 @app.command()

@@ -70,6 +70,12 @@ LAWS: Mapping[str, tuple[Law, tuple[float, ...], tuple[float, ...], tuple[float,
 }
 
 
+def two_times_to_1_over_e(tau: float, tau_slow: float, share: float) -> float:
+    """When 1/e of the signal is left by the law "two-times", s."""
+    t = np.geomspace(tau * 1e-3, tau_slow * 10, 20_000)
+    return float(np.interp(-1 / math.e, -_two_times(t, tau, tau_slow / tau, share), t))
+
+
 @dataclass(frozen=True)
 class DecayFit:
     """What decays say about cells.
@@ -103,9 +109,7 @@ class DecayFit:
             return self.tau
         assert self.tau_slow is not None
         assert self.share is not None
-        t = np.geomspace(self.tau * 1e-3, self.tau_slow * 10, 20_000)
-        left = _two_times(t, self.tau, self.tau_slow / self.tau, self.share)
-        return float(np.interp(-1 / math.e, -left, t))
+        return two_times_to_1_over_e(self.tau, self.tau_slow, self.share)
 
 
 @dataclass(frozen=True)
@@ -228,28 +232,31 @@ def _without_outliers(cells: list[_Cell]) -> tuple[list[_Cell], int]:
 
 def _summary(name: str, cells: list[_Cell], left_out: int) -> DecayFit:
     p = np.array([c.p for c in cells])
+    axis = np.eye(p.shape[1])
     intervals: dict[str, Interval] = {}
 
-    def mean(key: str, column: Numbers, index: int, log: bool = False) -> float:
+    def mean(key: str, column: Numbers, gradient: Numbers, log: bool = False) -> float:
+        """Over the cells. gradient: of the column by the parameters of a cell."""
         value = float(column.mean())
         if len(cells) > 1:
             half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(cells) - 1) * column.std(ddof=1))
             half /= math.sqrt(len(cells))
         else:
             free = max(1, len(cells[0].t) - p.shape[1])
-            half = float(
-                stats.t.ppf(0.5 + CONFIDENCE / 2, free) * math.sqrt(cells[0].covariance[index, index])
-            )
+            variance = float(gradient @ cells[0].covariance @ gradient)
+            half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, free) * math.sqrt(variance))
         ends = (value - half, value + half)
         intervals[key] = (math.exp(ends[0]), math.exp(ends[1])) if log else ends
         return math.exp(value) if log else value
 
-    tau = mean("retention_time", p[:, 2], 2, log=True)
-    target = mean("target_voltage", p[:, 1], 1)
-    beta = mean("beta", p[:, 3], 3) if name == "stretched" else None
+    tau = mean("retention_time", p[:, 2], axis[2], log=True)
+    target = mean("target_voltage", p[:, 1], axis[1])
+    beta = mean("beta", p[:, 3], axis[3]) if name == "stretched" else None
     two = name == "two-times"
-    tau_slow = mean("tau_slow", p[:, 2] + np.log(p[:, 3]), 2, log=True) if two else None
-    share = mean("share", p[:, 4], 4) if two else None
+    tau_slow = None
+    if two:
+        tau_slow = mean("tau_slow", p[:, 2] + np.log(p[:, 3]), axis[2] + axis[3] / p[0, 3], log=True)
+    share = mean("share", p[:, 4], axis[4]) if two else None
     spread = None
     if len(cells) > 1:
         total = float(p[:, 2].var(ddof=1))

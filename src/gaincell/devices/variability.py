@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -102,6 +102,14 @@ class Mismatch:
         stds = (self.gain_std, self.offset_voltage_std, self.current_offset_std)
         return any(std > 0 for std in (*stds, self.stuck_low, self.stuck_high, self.dead)) or any(
             self.coefficient_covariance
+        )
+
+    def with_spread(self, std: float) -> Mismatch:
+        """Another spread of the cells' currents in place of this one, a fraction of full scale; stuck cells,
+        seed and chip stay.
+        """
+        return replace(
+            self, gain_std=0.0, offset_voltage_std=0.0, coefficient_covariance=(), current_offset_std=std
         )
 
 

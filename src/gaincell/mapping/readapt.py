@@ -17,7 +17,7 @@ from gaincell.adaptation.result import Rule
 from gaincell.adaptation.statistics import as_batch
 from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
-from gaincell.chips.device import with_cell
+from gaincell.chips.device import inputs_of_cell, with_cell
 from gaincell.errors import InputError
 from gaincell.evaluation.codes import code_use
 from gaincell.evaluation.perplexity import cut_blocks, default_protocol, window_and_stride
@@ -161,6 +161,7 @@ def _adapt(
     adapted = summary.adaptation(result, target_perplexity=exp_or_infinity(as_it_is))
     design = attached_layers(model)[0].design
     inputs = {"calibration text": hash_of(calibration), "evaluation text": hash_of(engine.evaluation)}
+    inputs |= inputs_of_cell(settings.cell)
     return AdaptedResult(
         command="adapt",
         model=summary.model(engine.loaded),

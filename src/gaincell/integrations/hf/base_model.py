@@ -63,7 +63,8 @@ class LoadedModel:
 
     id: what to give to ``load_model`` to get the same (base) model again; of a hub model ID@COMMIT.
     sha256: `fingerprint` of the base model's weights.
-    own: name -> SHA-256 of the files that gains, offsets and weights unlike the base model's were read from.
+    own: name -> SHA-256 of the files that gains, offsets, weights unlike the base model's and another cell
+        were read from.
     """
 
     model: PreTrainedModel
