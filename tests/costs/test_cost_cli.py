@@ -8,6 +8,7 @@ from pathlib import Path
 
 import costs_page
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tests.tiers import slow_after
@@ -20,7 +21,9 @@ from gaincell.costs.activity import Activity, packaged
 from gaincell.costs.size import shipped_sizes
 from gaincell.devices.leakage import Leakage
 from gaincell.errors import ModelError
+from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.size import cost, model_size, run_design
+from gaincell.mapping.ready import hardware_model
 from gaincell.reports import costs, costs_around
 from gaincell.reports.costs_figures import FIGURES, draw_all
 from gaincell.results import read
@@ -126,10 +129,9 @@ def test_the_activity_of_a_model_is_measured(
     code, out, _ = run(capsys, model, *options, "--json", str(file), "--figures", str(figures), assumed=False)
     assert code == 0
     result, size = read(file, CostResult), model_size(model)
-    how = (
-        "tiny: the shipped linear hardware version, trained on 6,553,600 tokens; " if model == "tiny" else ""
-    )
-    assert out.startswith(f"{how}activity measured on" if how else f"{model}: activity measured on")
+    how = "the activity is that of the shipped linear hardware version, trained on 6,553,600 tokens"
+    assert (how in result.notes) == (model == "tiny")
+    assert out.startswith(f"{model}: activity measured on")
     assert "Energy of a head by layer" in out
     assert "assumed, every code" not in " ".join(out.split())
     assert "it is taken to hold for 1024" in " ".join(out.split())
@@ -138,6 +140,40 @@ def test_the_activity_of_a_model_is_measured(
     assert len(result.model_cost.heads) == size.layers * size.heads
     assert result.head.context == 1024
     assert (figures / "costs-heads.png").is_file()
+
+
+@pytest.mark.slow
+def test_the_shipped_version_keeps_its_cells_on_the_chip_of_a_device(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Linear cells of another slope, or with the spread of other cells, would make another model."""
+    volts = torch.linspace(0, 0.9, 19, dtype=torch.float64)
+    currents = load_design("leroux2025").cell.current(volts - 0.45) * 0.3e-6
+    rows = [
+        f"{cell},{v},{i * share}\n"
+        for cell, share in enumerate((0.8, 1.0, 1.2))
+        for v, i in zip(volts.tolist(), currents.tolist(), strict=True)
+    ]
+    curve, found = tmp_path / "weak.csv", {}
+    curve.write_text("cell,voltage [V],current [A]\n" + "".join(rows))
+    for cell in (None, curve):
+        file, options = tmp_path / "cost.json", [] if cell is None else ["--cell", str(cell)]
+        code, *_ = run(capsys, "tiny", "--tokens", "64", *options, "--json", str(file), assumed=False)
+        assert code == 0
+        found[cell] = read(file, CostResult)
+    assert found[curve].activity.heads == found[None].activity.heads
+    assert found[curve].provenance.inputs["cell weak.csv"] == sha256(curve)
+
+
+@pytest.mark.slow
+def test_cells_that_are_exchanged_without_adaptation_are_named_in_the_result(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run_folder, file = tmp_path / "run", tmp_path / "cost.json"
+    save(hardware_model("tiny", load_design("leroux2025")).loaded.model, run_folder)
+    code, *_ = run(capsys, str(run_folder), "--cell", "x3", "--tokens", "64", "--json", str(file))
+    assert code == 0
+    assert any("cells exchanged for x3 ones without adaptation" in n for n in read(file, CostResult).notes)
 
 
 def test_the_packaged_activity_is_the_committed_one() -> None:
