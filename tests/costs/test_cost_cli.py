@@ -30,7 +30,7 @@ from gaincell.results import read
 from gaincell.results.codec import to_json
 from gaincell.results.cost import CostResult
 from gaincell.results.rtl import RtlResult
-from gaincell.results.spice import WriteResult
+from gaincell.results.spice import EnergyResult, OperatingPoint, WriteResult
 from gaincell.results.system_cost import BaselineResult, Timed
 from gaincell.text import sha256
 
@@ -242,6 +242,34 @@ def test_spice_energies_have_their_bands(capsys: pytest.CaptureFixture[str], tmp
     assert spice.second_inside is False
     assert spice.second_band == 3
     assert "second dot product, SPICE, is outside its band" in " ".join(out.split())
+
+
+@pytest.mark.slow
+def test_another_corner_and_chip_of_spice_are_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """With the technology in the rows; nothing of nominal circuits of this chip."""
+    files, corner = {}, OperatingPoint("slow", 27.0, 0.99)
+    for option, path, kind in (("--spice", SPICE, EnergyResult), ("--write", WRITE, WriteResult)):
+        found = read(path, kind)
+        provenance = replace(found.provenance, design_hash="0" * 12)
+        files[option] = tmp_path / path.name
+        files[option].write_text(json.dumps(to_json(replace(found, corner=corner, provenance=provenance))))
+    file = tmp_path / "cost.json"
+    given = [word for option, path in files.items() for word in (option, str(path))]
+    assert run(capsys, "gpt2", *given, "--json", str(file))[0] == 0
+    result = read(file, CostResult)
+    assert result.head.spice is not None
+    assert result.head.write is not None
+    assert result.head.spice.corner == result.head.write.corner == corner
+    shown, notes = costs.energy(result).markdown(), " ".join(result.notes)
+    assert shown.count(", FreePDK45 VTG at slow, 27 °C, 0.99 V)") == 4
+    for name in ("dot products", "the write"):
+        assert f"energies of SPICE of {name} are of another chip, of hash 000000000000" in notes
+    assert run(capsys, "gpt2", "--spice", str(SPICE), "--write", str(WRITE), "--json", str(file))[0] == 0
+    result = read(file, CostResult)
+    assert "of another chip" not in " ".join(result.notes)
+    assert "FreePDK45" not in costs.energy(result).markdown()
 
 
 @pytest.mark.slow
