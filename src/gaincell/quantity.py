@@ -23,7 +23,7 @@ SOURCES = {
     "S": "second-hand summary of the full text",
     "D": "derived here",
     "U": "chosen by the user",
-    "F": "fitted to measurements",
+    "F": "fitted to measured or simulated cells",
     "L": "other published literature, cited in the note",
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import costs_page
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tests.tiers import slow_after
@@ -20,14 +21,16 @@ from gaincell.costs.activity import Activity, packaged
 from gaincell.costs.size import shipped_sizes
 from gaincell.devices.leakage import Leakage
 from gaincell.errors import ModelError
+from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.size import cost, model_size, run_design
+from gaincell.mapping.ready import hardware_model
 from gaincell.reports import costs, costs_around
 from gaincell.reports.costs_figures import FIGURES, draw_all
 from gaincell.results import read
 from gaincell.results.codec import to_json
 from gaincell.results.cost import CostResult
 from gaincell.results.rtl import RtlResult
-from gaincell.results.spice import WriteResult
+from gaincell.results.spice import EnergyResult, OperatingPoint, WriteResult
 from gaincell.results.system_cost import BaselineResult, Timed
 from gaincell.text import sha256
 
@@ -126,10 +129,9 @@ def test_the_activity_of_a_model_is_measured(
     code, out, _ = run(capsys, model, *options, "--json", str(file), "--figures", str(figures), assumed=False)
     assert code == 0
     result, size = read(file, CostResult), model_size(model)
-    how = (
-        "tiny: the shipped linear hardware version, trained on 6,553,600 tokens; " if model == "tiny" else ""
-    )
-    assert out.startswith(f"{how}activity measured on" if how else f"{model}: activity measured on")
+    how = "the activity is that of the shipped linear hardware version, trained on 6,553,600 tokens"
+    assert (how in result.notes) == (model == "tiny")
+    assert out.startswith(f"{model}: activity measured on")
     assert "Energy of a head by layer" in out
     assert "assumed, every code" not in " ".join(out.split())
     assert "it is taken to hold for 1024" in " ".join(out.split())
@@ -138,6 +140,40 @@ def test_the_activity_of_a_model_is_measured(
     assert len(result.model_cost.heads) == size.layers * size.heads
     assert result.head.context == 1024
     assert (figures / "costs-heads.png").is_file()
+
+
+@pytest.mark.slow
+def test_the_shipped_version_keeps_its_cells_on_the_chip_of_a_device(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Linear cells of another slope, or with the spread of other cells, would make another model."""
+    volts = torch.linspace(0, 0.9, 19, dtype=torch.float64)
+    currents = load_design("leroux2025").cell.current(volts - 0.45) * 0.3e-6
+    rows = [
+        f"{cell},{v},{i * share}\n"
+        for cell, share in enumerate((0.8, 1.0, 1.2))
+        for v, i in zip(volts.tolist(), currents.tolist(), strict=True)
+    ]
+    curve, found = tmp_path / "weak.csv", {}
+    curve.write_text("cell,voltage [V],current [A]\n" + "".join(rows))
+    for cell in (None, curve):
+        file, options = tmp_path / "cost.json", [] if cell is None else ["--cell", str(cell)]
+        code, *_ = run(capsys, "tiny", "--tokens", "64", *options, "--json", str(file), assumed=False)
+        assert code == 0
+        found[cell] = read(file, CostResult)
+    assert found[curve].activity.heads == found[None].activity.heads
+    assert found[curve].provenance.inputs["cell weak.csv"] == sha256(curve)
+
+
+@pytest.mark.slow
+def test_cells_that_are_exchanged_without_adaptation_are_named_in_the_result(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run_folder, file = tmp_path / "run", tmp_path / "cost.json"
+    save(hardware_model("tiny", load_design("leroux2025")).loaded.model, run_folder)
+    code, *_ = run(capsys, str(run_folder), "--cell", "x3", "--tokens", "64", "--json", str(file))
+    assert code == 0
+    assert any("cells exchanged for x3 ones without adaptation" in n for n in read(file, CostResult).notes)
 
 
 def test_the_packaged_activity_is_the_committed_one() -> None:
@@ -206,6 +242,34 @@ def test_spice_energies_have_their_bands(capsys: pytest.CaptureFixture[str], tmp
     assert spice.second_inside is False
     assert spice.second_band == 3
     assert "second dot product, SPICE, is outside its band" in " ".join(out.split())
+
+
+@pytest.mark.slow
+def test_another_corner_and_chip_of_spice_are_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """With the technology in the rows; nothing of nominal circuits of this chip."""
+    files, corner = {}, OperatingPoint("slow", 27.0, 0.99)
+    for option, path, kind in (("--spice", SPICE, EnergyResult), ("--write", WRITE, WriteResult)):
+        found = read(path, kind)
+        provenance = replace(found.provenance, design_hash="0" * 12)
+        files[option] = tmp_path / path.name
+        files[option].write_text(json.dumps(to_json(replace(found, corner=corner, provenance=provenance))))
+    file = tmp_path / "cost.json"
+    given = [word for option, path in files.items() for word in (option, str(path))]
+    assert run(capsys, "gpt2", *given, "--json", str(file))[0] == 0
+    result = read(file, CostResult)
+    assert result.head.spice is not None
+    assert result.head.write is not None
+    assert result.head.spice.corner == result.head.write.corner == corner
+    shown, notes = costs.energy(result).markdown(), " ".join(result.notes)
+    assert shown.count(", FreePDK45 VTG at slow, 27 °C, 0.99 V)") == 4
+    for name in ("dot products", "the write"):
+        assert f"energies of SPICE of {name} are of another chip, of hash 000000000000" in notes
+    assert run(capsys, "gpt2", "--spice", str(SPICE), "--write", str(WRITE), "--json", str(file))[0] == 0
+    result = read(file, CostResult)
+    assert "of another chip" not in " ".join(result.notes)
+    assert "FreePDK45" not in costs.energy(result).markdown()
 
 
 @pytest.mark.slow

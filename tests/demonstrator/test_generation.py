@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import struct
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,9 +23,10 @@ from gaincell.costs.activity import Activity
 from gaincell.demonstrator.arrays import check_head, picture, replayed
 from gaincell.demonstrator.generation import Generation
 from gaincell.demonstrator.pair import Pair
-from gaincell.demonstrator.settings import NO_DECAY, Chip, Request
+from gaincell.demonstrator.settings import NO_DECAY, Chip, Request, ranges
 from gaincell.demonstrator.software import OWN, READING, SoftwareText
 from gaincell.devices.leakage import Leakage
+from gaincell.devices.variability import Mismatch
 from gaincell.devices.writing import Writing
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach, attached_layers
@@ -34,6 +35,7 @@ from gaincell.integrations.hf.context import learned_positions
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.reparametrisation import add_part
 from gaincell.mapping.ready import adapted_model, hardware_model
+from gaincell.quantity import Quantity
 
 from .conftest import small
 
@@ -341,6 +343,29 @@ def test_a_prompt_longer_than_learned_positions() -> None:
     stub.request, stub.prompt = Request("x", positions, 0.0, 0), list(range(10))
     assert stub._fitted()[0] == positions - 10
     assert len(stub.prompt) == 10
+
+
+def test_the_retention_time_of_a_fit_moves_beyond_its_confidence_interval() -> None:
+    design = load_design("leroux2025")
+    fitted = Quantity(design.retention_time, "s", "F", (4.9e-3, 5.1e-3))
+    measured = replace(design, provenance={**design.provenance, "retention_time": fitted})
+    assert ranges(measured)["retention_time"] == (1e-9, NO_DECAY)
+    moved = Chip.read(asdict(replace(Chip.of(measured), retention_time=1e-3)), measured).on(measured)
+    assert moved.retention_time == 1e-3
+    assert ranges(moved)["retention_time"] == (1e-9, NO_DECAY)
+    assert ranges(design)["retention_time"] == design.provenance["retention_time"].range
+
+
+def test_a_mismatch_takes_the_place_of_a_measured_one() -> None:
+    """Of the measured cells, those stay that are stuck."""
+    covariance = tuple(float(n) for n in torch.eye(4).flatten())
+    measured = load_design("leroux2025").replace(
+        mismatch=Mismatch(gain_std=0.1, coefficient_covariance=covariance, dead=0.01, chip=3)
+    )
+    chip = Chip.of(measured)
+    assert chip.on(measured) is measured
+    moved = replace(chip, mismatch=0.05).on(measured).mismatch
+    assert moved == Mismatch(current_offset_std=0.05, dead=0.01, chip=3)
 
 
 def test_settings_are_checked(pair: Pair) -> None:

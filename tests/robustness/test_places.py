@@ -204,6 +204,18 @@ def test_a_dump_that_is_too_short_says_so(tmp_path: Path) -> None:
         real_inputs(tmp_path / "dump.safetensors", load_design("leroux2025"))
 
 
+def test_codes_of_a_chip_with_other_levels_are_refused(tmp_path: Path) -> None:
+    """Code 7 of 8 levels is the highest voltage, of 16 one below the middle."""
+    chip = load_design("leroux2025")
+    codes = {f"{name}_code": torch.full((1, 1, 64, 4), 7) for name in "qkv"}
+    file = tmp_path / "dump.safetensors"
+    save_file(codes, file, {"design": chip.to_toml(), "layers": "1"})
+    assert real_inputs(file, chip.replace(tile=32)).keys.shape == (4, 32)
+    for other in (chip.replace(storage_levels=16), chip.replace(query_levels=32)):
+        with pytest.raises(InputError, match="a chip with 16 query and 8 storage levels, design"):
+            real_inputs(file, other)
+
+
 def test_a_broken_journal_is_found_before_anything_is_written(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from tests.tiers import slow
 
 from gaincell.chips.design_file import load_design
+from gaincell.chips.device import with_cell
 from gaincell.chips.device_file import load_device
 from gaincell.errors import InputError
 from gaincell.results.spice import CharacterisationResult
@@ -62,6 +63,18 @@ def test_the_device_is_what_was_simulated(found: CharacterisationResult, tmp_pat
     assert again.cell == device.cell
     assert again.number("retention.retention_time") == pytest.approx(5e-3, rel=0.15)
     assert device.quality["r_squared_of_own_curves"] > 0.99
+    fitted = [quantity for quantity in again.numbers.values() if quantity.source == "F"]
+    assert all(quantity.note.startswith("simulated") for quantity in fitted)
+
+
+def test_decays_from_several_voltages_are_no_spread_between_cells(
+    found: CharacterisationResult, tmp_path: Path
+) -> None:
+    device, _ = device_of(found, load_design("leroux2025"), tmp_path / "cell", 5e-3)
+    note = "simulated; range: 95 %, over written voltages of one cell"
+    assert device.numbers["retention.retention_time"].note == note
+    assert device.number("retention.spread") is None
+    assert with_cell(load_design("leroux2025"), device).leakage.spread == 0
 
 
 def test_default_gmin_is_not_taken_for_retention() -> None:

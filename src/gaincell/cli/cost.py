@@ -62,18 +62,21 @@ class ActivityOptions:
 
     def measure(self, model: str, chip: Design | None, device: str) -> tuple[Activity, str]:
         """Of an attached model, or of an embedded one in its shipped linear version, on one sequence of a
-        text. Behind it, in words, whose activity it is. chip: another than its own.
+        text. Behind it, in words, whose activity it is. chip: another than its own; the linear version takes
+        it with the cells that it was made for, all alike.
         """
         from gaincell.cli._models import observe_model
+        from gaincell.devices.variability import Mismatch
         from gaincell.integrations.hf.size import run_design
+        from gaincell.mapping.ready import linear_chip
 
         attached = run_design(model) is not None
         if chip is not None and not attached:
-            chip = chip.replace(cell="linear")
+            chip = chip.replace(cell=linear_chip().cell, mismatch=Mismatch())
         found, ready, _ = observe_model(model, chip, self.text, self.tokens, most=TOKENS, device=device)
         if not attached:
             found = replace(found, source=f"{found.source}, linear cells")
-        return found, f"{ready.how}; "
+        return found, ready.how
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,8 @@ class Costs:
         check_needed(context, ("--gpu",), "--whole-model or --why", compared)
         return measured_here
 
-    def answer(self, model: str, measured_here: bool, device: str) -> tuple[CostResult, str]:
-        """The costs, after what is measured for them; behind them, in words, whose activity it is."""
+    def answer(self, model: str, measured_here: bool, device: str) -> CostResult:
+        """The costs, after what is measured for them; a note says whose activity was measured."""
         from gaincell.costs.baselines import measure_here
         from gaincell.costs.gpus import read_measured
         from gaincell.costs.result import answer
@@ -134,10 +137,11 @@ class Costs:
         digital = None if self.rtl is None else read_simulated(self.rtl, RtlResult, "rtl")
         writes = None if self.write is None else read_simulated(self.write, WriteResult, "spice write")
         measured = [] if self.baseline is None else read_measured(self.baseline)
-        found, how = self.observed.known(model), ""
+        found, notes = self.observed.known(model), []
         if measured_here:
             other = chip if self.design or self.cell or self.window else None
             found, how = self.observed.measure(model, other, device)
+            notes.append(f"the activity is that of {how}")
         if self.measure:
             seen = min(self.context or chip.window, chip.window)
             measured += measure_here(size.heads, size.kv_heads, size.head_dim, seen)
@@ -146,15 +150,18 @@ class Costs:
             refresh=self.refresh.policy, layers=self.stack, spice=arrays, rtl=digital, write=writes,
             measured=measured, gpu=self.gpu, inputs=self.hashes(),
         )  # fmt: skip
-        return result, how
+        return replace(result, notes=(*notes, *result.notes))
 
     def hashes(self) -> dict[str, str]:
         """Of the files that were given."""
+        from gaincell.shipped import located
         from gaincell.text import sha256
 
         files = {"spice": self.spice, "rtl": self.rtl, "write": self.write, "baseline": self.baseline}
-        if self.technology.endswith(".toml"):
-            files["technology"] = Path(self.technology)
+        named = {"technology": self.technology, "design": self.design, "cell": self.cell}
+        for name, given in named.items():
+            if given is not None and given.lower().endswith((".toml", ".csv", ".tsv", ".txt")):
+                files[name] = located(given)
         return {f"{name} {path.name}": sha256(path) for name, path in files.items() if path is not None}
 
     def tables(self, result: CostResult) -> list[Rows]:
@@ -211,8 +218,8 @@ def cost(
     from gaincell.reports.costs import basis
     from gaincell.reports.costs_figures import draw_all
 
-    result, how = asked.answer(model, measured_here, device)
-    typer.echo(f"{model}: {how}{basis(result)}")
+    result = asked.answer(model, measured_here, device)
+    typer.echo(f"{model}: {basis(result)}")
     notes = (f"* {note}" for note in result.notes)
     show_result(result, json, *asked.tables(result), *notes)
     if figures is not None:

@@ -118,7 +118,7 @@ def answer(
         sensitivity=tuple(sensitivity(head)),
         sweeps=_sweeps(head),
         left_out=tuple(left_out(head)),
-        notes=(*_notes(mean, chip, used, arrays, rtl), *_of_other_chip(spice, design)),
+        notes=(*_notes(mean, chip, used, arrays, rtl), *_of_other_chip(design, spice, write)),
         provenance=provenance.made(
             command=command,
             seed=0,
@@ -324,17 +324,22 @@ def _origin(activity: Activity, chip: Design) -> str:
     )
 
 
-def _of_other_chip(spice: EnergyResult | None, design: Design) -> list[str]:
+def _of_other_chip(design: Design, spice: EnergyResult | None, write: WriteResult | None) -> list[str]:
     """That SPICE simulated another chip than the one that is asked for, or one for a model of other layers
     than this and the paper's, which no circuit depends on.
     """
-    simulated = None if spice is None else spice.provenance.design_hash
     layers = (design.layers, load_design("leroux2025").layers)
-    if simulated in (None, *(design.replace(layers=n).hash for n in layers)):
-        return []
+    own = (None, *(design.replace(layers=n).hash for n in layers))
+    simulated = {
+        name: one.provenance.design_hash
+        for name, one in {"dot products": spice, "the write": write}.items()
+        if one is not None
+    }
     return [
-        f"the energies of SPICE are of another chip, of hash {simulated}, than the one that is priced, "
+        f"the energies of SPICE of {name} are of another chip, of hash {found}, than the one that is priced, "
         f"{design.name} of hash {design.hash}"
+        for name, found in simulated.items()
+        if found not in own
     ]
 
 

@@ -65,6 +65,7 @@ def arrays(found: HeadCost, simulated: EnergyResult) -> SpiceArrays:
         run.inputs, simulated.readout, simulated.technology,
         first.energy, run.first.activity, second.energy, run.second.activity,
         first.factor, first.band, first.inside, second.factor, second.band, second.inside,
+        simulated.corner,
     )  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def writes(found: HeadCost, simulated: WriteResult) -> SpiceWrites:
         for kind, dac in simulated.dacs.items()
     }
     shown = {kind: _beside(found, WRITE, energy) for kind, energy in energies.items()}
-    return SpiceWrites(simulated.technology, shown)
+    return SpiceWrites(simulated.technology, shown, simulated.corner)
 
 
 def digital(found: HeadCost, simulated: RtlResult) -> SynthesisedDigital:

@@ -23,6 +23,7 @@ LARGEST_SEED = 2**32 - 1
 LARGEST_SHARE = {"mismatch": 0.3, "noise": 0.1}
 """Of full scale."""
 LONGEST_IDLE: Second = 10.0
+SHORTEST_RETENTION: Second = 1e-9
 NO_DECAY: Second = 1e6
 """Retention time that stands for a chip without decay: a text takes milliseconds of it."""
 
@@ -32,7 +33,8 @@ class Chip:
     """What the sliders set.
 
     retention_time: tau, s.  mismatch: standard deviation of every cell's current offset, fraction of full
-    scale (as in `gaincell evaluate --mismatch`).  noise: of one cell's current in one read, fraction of full
+    scale (as in `gaincell evaluate --mismatch`); another than the design's stands for all its differences of
+    currents.  noise: of one cell's current in one read, fraction of full
     scale (`Noise.cell_std`).  idle: pause after every token, s.
     """
 
@@ -63,19 +65,23 @@ class Chip:
         if self.retention_time != own.retention_time:
             changes["retention_time"] = self.retention_time
         if self.mismatch != own.mismatch:
-            changes["mismatch"] = dataclasses.replace(design.mismatch, current_offset_std=self.mismatch)
+            none = {"gain_std": 0.0, "offset_voltage_std": 0.0, "coefficient_covariance": ()}
+            changes["mismatch"] = dataclasses.replace(
+                design.mismatch, **none, current_offset_std=self.mismatch
+            )
         if self.noise != own.noise:
             changes["noise"] = dataclasses.replace(design.noise, cell_std=self.noise)
         return design.replace(**changes) if changes else design
 
 
 def ranges(design: Design) -> dict[str, tuple[float, float]]:
-    """Lowest and highest number of every slider; of the retention time that of the design file. The number
-    that the design has is always among them.
+    """Lowest and highest number of every slider; of the retention time that of the design file, unless it is
+    the confidence interval of a fit. The number that the design has is always among them.
     """
-    low, high = design.provenance["retention_time"].range
+    stated = design.provenance["retention_time"]
+    low, high = (SHORTEST_RETENTION, NO_DECAY) if stated.source == "F" else stated.range
     found = {
-        "retention_time": (low, min(high, NO_DECAY)),
+        "retention_time": (max(low, SHORTEST_RETENTION), min(high, NO_DECAY)),
         **{name: (0.0, most) for name, most in LARGEST_SHARE.items()},
         "idle": (0.0, LONGEST_IDLE),
     }

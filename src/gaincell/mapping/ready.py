@@ -99,7 +99,7 @@ class HardwareVersion(NamedTuple):
         """The design that gains and offsets were made for."""
         own = self.design
         if own is None:
-            return _linear_chip()
+            return linear_chip()
         return own if self.state is None else own.replace(cell="linear")
 
     def load(self, *, backend: BackendName = "auto", dtype: torch.dtype = torch.float32) -> LoadedModel:
@@ -196,7 +196,7 @@ def load(
     else:
         found, shipped = load_base(name, kind, base=base), find_shipped(name)
         if shipped is not None:
-            attach(found.model, _linear_chip())
+            attach(found.model, linear_chip())
             read_state(found.model, shipped.linear)
         cells = attached_layers(found.model)
         if not cells:
@@ -246,7 +246,7 @@ def hardware_model(
     if shipped is not None:
         read_state(loaded.model, shipped.linear)
         loaded = replace(loaded, own={shipped.linear.name: sha256(shipped.linear)})
-        return Ready(loaded, shipped.words + cells_exchanged(_linear_chip(), chip))
+        return Ready(loaded, shipped.words + cells_exchanged(linear_chip(), chip))
     ids = read_tokens(loaded, open_text("sample"), "training", CALIBRATION_TOKENS).long()[None]
     ids = ids[:, : default_length(loaded.model, CALIBRATION_TOKENS)]
     calibrate(loaded.model, [ids], progress=progress("first gains and offsets"))
@@ -279,6 +279,6 @@ def adapted_model(
     return Ready(loaded, how)
 
 
-def _linear_chip() -> Design:
+def linear_chip() -> Design:
     """What was shipped was made for this: linear cells of another slope make another model."""
     return load_design(MADE_FOR).replace(cell="linear")

@@ -6,7 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 
 from gaincell.reports.tables import CITED, SIMULATED, Columns, Kinds, Rows, layered
-from gaincell.results.cost import Block, BottomUp, Change, CitedCost, CostResult, OtherEnergy, Variant
+from gaincell.results.cost import (
+    Block,
+    BottomUp,
+    Change,
+    CitedCost,
+    CostResult,
+    OtherEnergy,
+    SpiceArrays,
+    SpiceWrites,
+    Variant,
+)
+from gaincell.results.spice import OperatingPoint
 
 SCALES = {
     "J": ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"), (1e-12, "pJ"), (1e-15, "fJ")),
@@ -67,19 +78,28 @@ def energy(result: CostResult) -> Rows:
     rows.append(["all", *(with_scale(x, "J") for x in total), f"{total[1] / total[0]:.3g}", "", ""])
     cited = {line.name: line.cited.value for line in found.lines if line.cited is not None}
     if found.spice is not None:
-        how = f"SPICE ({found.spice.inputs} inputs, mean pulse "
+        where = _corner(found.spice, result)
         for name, product in found.spice.products.items():
-            rows.append(
-                [f"{name}, {how}{product.pulse:.3f})", *_beside(cited[name], product.energy, product)]
-            )
+            how = f"SPICE ({found.spice.inputs} inputs, mean pulse {product.pulse:.3f}{where})"
+            rows.append([f"{name}, {how}", *_beside(cited[name], product.energy, product)])
     if found.rtl is not None:
         title = f"digital, synthesised ({found.rtl.inputs}, {found.rtl.columns:.0f} valid columns)"
         rows.append([title, *_beside(cited["digital"], found.rtl.energy, found.rtl)])
-    for name, dac in ({} if found.write is None else found.write.dacs).items():
-        rows.append([f"write, SPICE ({DACS[name]})", *_beside(cited["write"], dac.energy, dac)])
+    if found.write is not None:
+        where = _corner(found.write, result)
+        for name, dac in found.write.dacs.items():
+            title = f"write, SPICE ({DACS[name]}{where})"
+            rows.append([title, *_beside(cited["write"], dac.energy, dac)])
     caption = f"One query head, one token; {basis(result)}. Technology {result.technology.name}."
     headings = ("energy", "cited", "bottom-up", "factor", "band", "inside")
     return Rows("Energy of a head", headings, rows, caption, kinds=_by_heading(headings))
+
+
+def _corner(simulated: SpiceArrays | SpiceWrites, result: CostResult) -> str:
+    """Where circuits were simulated; nothing for nominal ones at 27 °C and the chip's own supply."""
+    if simulated.corner in (None, OperatingPoint("nominal", 27.0, result.design.v_max)):
+        return ""
+    return f", {simulated.technology} at {simulated.corner}"
 
 
 def summary(result: CostResult) -> Rows:

@@ -8,6 +8,7 @@ from typing import Annotated
 from gaincell.results.codec import COLUMNS, Cited
 from gaincell.results.common import Chip, Counted, Number, Part, Result, Value, Values, Whole
 from gaincell.results.evaluation import ActivityOfHeads
+from gaincell.results.spice import OperatingPoint
 from gaincell.results.system_cost import SCALED, CitedTime, EnergyTime, Machine, Motivation, WholeModel
 from gaincell.units import Joule, Metre, Second, SquareMetre, Volt, Watt
 
@@ -102,7 +103,7 @@ class DotProduct(OtherEnergy, kw_only=True):
 
 
 class SpiceArrays(Part):
-    """Both dot products by circuit simulation."""
+    """Both dot products by circuit simulation. corner: None in results made before it was kept."""
 
     inputs: str
     readout: str
@@ -117,6 +118,7 @@ class SpiceArrays(Part):
     second_factor: Number | None = None
     second_band: Number | None = None
     second_inside: bool | None = None
+    corner: OperatingPoint | None = None
 
     @property
     def products(self) -> Mapping[str, DotProduct]:
@@ -130,10 +132,11 @@ class SpiceArrays(Part):
 
 
 class SpiceWrites(Part):
-    """Writes by circuit simulation. dacs: by kind."""
+    """Writes by circuit simulation. dacs: by kind.  corner: None in results made before it was kept."""
 
     technology: str
     dacs: Mapping[str, OtherEnergy]
+    corner: OperatingPoint | None = None
 
 
 class SynthesisedDigital(OtherEnergy, kw_only=True):

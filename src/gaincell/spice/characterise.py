@@ -17,7 +17,7 @@ default).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from gaincell.chips.device import Device, fit_device
 from gaincell.errors import InputError
 from gaincell.files import write_text
 from gaincell.progress import StageProgress, silent_stages
+from gaincell.quantity import Quantity
 from gaincell.results.common import Values
 from gaincell.results.spice import (
     CellCorners,
@@ -244,7 +245,8 @@ def _retention(
 def device_of(
     found: CharacterisationResult, design: Design, stem: Path, tau: Second | None
 ) -> tuple[Device, str]:
-    """A device file's content, and why it states no retention ("" if it does).
+    """A device file's content, and why it states no retention ("" if it does). It never states a spread of
+    the retention, since one cell is simulated.
 
     Writes STEM-curve.csv, whose current is the charge of a full pulse over its length, and STEM-decay.csv, as
     `gaincell device fit` reads them.  tau: as set by a leak.
@@ -277,7 +279,24 @@ def device_of(
         without, retention = str(error).removeprefix(f"{decay}: "), "no retention stated"
     simulated = {"simulator": found.ngspice, "models": found.technology, "retention": retention}
     title = f"{device.cell.name} cell fitted to {found.mismatch.cells} simulated cells, {found.technology}"
-    return dataclasses.replace(device, description=title, origin={**device.origin, **simulated}), without
+    device = dataclasses.replace(
+        device, description=title, numbers=_simulated(device.numbers), origin={**device.origin, **simulated}
+    )
+    return device, without
+
+
+def _simulated(numbers: Mapping[str, Quantity]) -> dict[str, Quantity]:
+    """The numbers of a device, with a note on those that are fitted to simulations. The decays are those of
+    one cell from several voltages, and how they differ is no spread between cells.
+    """
+    found = {key: number for key, number in numbers.items() if key != "retention.spread"}
+    for key, number in found.items():
+        if number.source == "F":
+            note = f"simulated; {number.note}".removesuffix("; ")
+            if key.startswith("retention."):
+                note = note.replace("95 % confidence", "95 %, over written voltages of one cell")
+            found[key] = dataclasses.replace(number, note=note)
+    return found
 
 
 def _write_cells(path: Path, heading: str, x: Sequence[float], cells: Iterable[Sequence[float]]) -> Path:

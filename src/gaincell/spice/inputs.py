@@ -70,8 +70,8 @@ def random_inputs(design: Design, seed: int, head_dim: int = 64, *, centred: boo
 
 def check_codes(q: Any, k: Any, v: Any, design: Design) -> None:
     """Raise ValueError for tensors or arrays that are no codes [texts, heads, tokens, D] of a chip."""
-    levels = (design.query_levels or 16, *[design.storage_levels or 16] * 2)
-    for name, codes, most in zip("qkv", (q, k, v), levels, strict=True):
+    query, storage = _levels(design)
+    for name, codes, most in zip("qkv", (q, k, v), (query, storage, storage), strict=True):
         if len(codes.shape) != 4 or 0 in codes.shape or codes.shape[2:] != q.shape[2:]:
             raise ValueError(f"{name}_code has the shape {tuple(codes.shape)}")
         if (codes % 1 != 0).any():
@@ -95,9 +95,9 @@ class Dump(NamedTuple):
 def read_dump(path: Path, design: Design | None = None, *, framework: str = "pt") -> Dump:
     """Read such a file.
 
-    design: the chip that it shall be of; None: its own.  framework: of the codes, "pt" or "np".
+    design: the chip whose levels it shall have; None: its own.  framework: of the codes, "pt" or "np".
 
-    Raises InputError: it is none, or its codes are not those of the chip.
+    Raises InputError: it is none, its codes are not those of its chip, or the design has other levels.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -109,13 +109,25 @@ def read_dump(path: Path, design: Design | None = None, *, framework: str = "pt"
         if design is not None:
             metadata = {"design": design.to_toml(), "layers": "1", **metadata}
         own = design_from(parse_toml(metadata["design"]), "its design")
-        check_codes(q, k, v, design or own)
-        return Dump(q, k, v, own, int(metadata["layers"]))
+        check_codes(q, k, v, own)
+        dump = Dump(q, k, v, own, int(metadata["layers"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, DesignError) as error:
         raise InputError(
             f"{path.name} is no file of gaincell evaluate --dump for this chip "
             f"({type(error).__name__}: {error}); give another, or its design"
         ) from error
+    if design is not None and _levels(design) != _levels(own):
+        held, wanted = ("{} query and {} storage levels".format(*_levels(chip)) for chip in (own, design))
+        raise InputError(
+            f"{path.name} holds codes of a chip with {held}, design {design.name!r} has {wanted}; give a "
+            "dump of a model on this design, or the design that the dump is of"
+        )
+    return dump
+
+
+def _levels(design: Design) -> tuple[int, int]:
+    """Of query drivers and write DACs; what is not quantised is dumped in 16 bins."""
+    return design.query_levels or 16, design.storage_levels or 16
 
 
 def real_inputs(
