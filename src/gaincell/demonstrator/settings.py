@@ -65,10 +65,10 @@ class Chip:
         if self.retention_time != own.retention_time:
             changes["retention_time"] = self.retention_time
         if self.mismatch != own.mismatch:
-            none = {"gain_std": 0.0, "offset_voltage_std": 0.0, "coefficient_covariance": ()}
             changes["mismatch"] = dataclasses.replace(
-                design.mismatch, **none, current_offset_std=self.mismatch
-            )
+                design.mismatch, gain_std=0.0, offset_voltage_std=0.0, coefficient_covariance=(),
+                current_offset_std=self.mismatch,
+            )  # fmt: skip
         if self.noise != own.noise:
             changes["noise"] = dataclasses.replace(design.noise, cell_std=self.noise)
         return design.replace(**changes) if changes else design
