@@ -147,9 +147,7 @@ def fit(found: Sequence[TokenPoint]) -> Fit:
     best, own = optimize.curve_fit(_law, np.log(tokens), logs, p0=start, sigma=errors, absolute_sigma=True)
     law = (float(best[0]), float(best[1]))
     excess, freedom = _law(np.log(tokens), *law), len(found) - 2
-    slopes = (
-        np.stack([excess, -excess * np.log(tokens)]) / errors
-    )  # of ln r, in standard errors, as all below
+    slopes = np.stack([excess, -excess * np.log(tokens)]) / errors  # in standard errors, as all below
     shared = np.array([point.deviations for point in found]) / errors[:, None]
     together = shared @ shared.T if shared.size else np.eye(len(found))
     off = np.eye(len(found)) - slopes.T @ own @ slopes

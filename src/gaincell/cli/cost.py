@@ -154,15 +154,16 @@ class Costs:
 
     def hashes(self) -> dict[str, str]:
         """Of the files that were given."""
+        from gaincell.chips.device import inputs_of_cell
         from gaincell.shipped import located
         from gaincell.text import sha256
 
         files = {"spice": self.spice, "rtl": self.rtl, "write": self.write, "baseline": self.baseline}
-        named = {"technology": self.technology, "design": self.design, "cell": self.cell}
-        for name, given in named.items():
-            if given is not None and given.lower().endswith((".toml", ".csv", ".tsv", ".txt")):
+        for name, given in {"technology": self.technology, "design": self.design}.items():
+            if given is not None and given.endswith(".toml"):
                 files[name] = located(given)
-        return {f"{name} {path.name}": sha256(path) for name, path in files.items() if path is not None}
+        found = {f"{name} {path.name}": sha256(path) for name, path in files.items() if path is not None}
+        return found | inputs_of_cell(self.cell)
 
     def tables(self, result: CostResult) -> list[Rows]:
         """All that are shown, some of them on demand."""

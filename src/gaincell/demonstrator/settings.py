@@ -34,8 +34,8 @@ class Chip:
 
     retention_time: tau, s.  mismatch: standard deviation of every cell's current offset, fraction of full
     scale (as in `gaincell evaluate --mismatch`); another than the design's stands for all its differences of
-    currents.  noise: of one cell's current in one read, fraction of full
-    scale (`Noise.cell_std`).  idle: pause after every token, s.
+    currents.  noise: of one cell's current in one read, fraction of full scale (`Noise.cell_std`).  idle:
+    pause after every token, s.
     """
 
     retention_time: Second

@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from gaincell.adaptation.statistics import evaluation_mode
 from gaincell.chips.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.fidelity import check_comparable, fidelity
@@ -94,9 +95,8 @@ class GainCellCallback(RedrawingCallback):
         if self._base is None or self._text is None:
             return
         model = keywords["model"]
-        training = model.training
-        rows = fidelity(attached_model(model), self._base, self._text).tables["error"]
-        model.train(training)
+        with evaluation_mode(model):
+            rows = fidelity(attached_model(model), self._base, self._text).tables["error"]
         heads = [error for row in rows for error in row]
         entry = {"fidelity_error": sum(heads) / len(heads)}
         keywords["logs"].update(entry)

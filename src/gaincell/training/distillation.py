@@ -35,6 +35,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gaincell.adaptation.statistics import evaluation_mode
 from gaincell.errors import InputError, RunError
 from gaincell.files import write_atomic
 from gaincell.integrations.hf.support import attention_modules
@@ -169,13 +170,9 @@ def _is_plain(model: nn.Module, ids: Tensor) -> bool:
     head = _head(model)
     if not isinstance(head, nn.Linear) or head.bias is not None or head.weight.requires_grad:
         return False
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    with torch.compiler.set_stance("force_eager"):  # for a few tokens once
+    with evaluation_mode(model), torch.compiler.set_stance("force_eager"):  # for a few tokens once
         logits = model(input_ids=ids, use_cache=False).logits.float()
         again = functional.linear(_hidden(model, ids), head.weight).float()
-    for module, mode in modes.items():
-        module.training = mode
     return bool(logits.shape == again.shape and torch.allclose(logits, again, rtol=0.02, atol=0.05))
 
 
