@@ -330,11 +330,12 @@ def test_balanced_rows_start_about_half_a_pulse() -> None:
 
 def test_a_recipe_that_goes_on_wants_an_adapter() -> None:
     path = next(path for path in SHIPPED if path.stem == "low-tokens-more")
-    recipe = replace(load_recipe(path), adapter=None)
     for only in (None, "further"):
         with pytest.raises(InputError, match="goes on from an adapter; give its RUN: --set adapter=RUN"):
-            recipe.needed_by(only)
-    assert [stage.name for stage in recipe.needed_by("software-continued")] == ["software-continued"]
+            load_recipe(path).needed_by(only)
+    assert [stage.name for stage in load_recipe(path).needed_by("software-continued")] == [
+        "software-continued"
+    ]
 
 
 def test_adapters_leave_the_embeddings_as_they_are() -> None:
