@@ -469,7 +469,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(
             ["lm-eval", "run", "--model", "gaincell", "--model_args", "run=tiny", "--tasks", "piqa"],
             "--data DIR",
-            marks=pytest.mark.slow,
+            marks=pytest.mark.nightly,
         ),
     ],
 )

@@ -19,6 +19,7 @@ import pytest
 from matplotlib.figure import Figure
 from tests.site.browser import CHROMIUM, DRIVER, MISSING, Browser, axe_violations, browser
 from tests.site.colours import channels, contrast
+from tests.tiers import slow
 from typer.testing import CliRunner
 
 from gaincell.cli import app
@@ -216,18 +217,9 @@ def test_results_with_pages_of_their_own_are_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("every", "drawn"),
-    [
-        pytest.param(True, True, marks=pytest.mark.nightly),
-        pytest.param(True, False, marks=pytest.mark.slow),
-        pytest.param(False, True, marks=pytest.mark.slow),
-    ],
+    "every", [slow(False), pytest.param(True, marks=pytest.mark.nightly)], ids=["of every kind", "all"]
 )
-def test_results_have_one_page_that_is_themed_safe_and_not_too_large(
-    every: bool, drawn: bool, request: pytest.FixtureRequest
-) -> None:
-    if not drawn:
-        request.getfixturevalue("blank_figures")
+def test_results_have_one_page_that_is_themed_safe_and_not_too_large(every: bool) -> None:
     files = RESULTS if every else one_of_every_kind()
     html = made(*files)
     found = check(html)

@@ -219,7 +219,7 @@ def test_64_points_on_2_workers_survive_kills(write: Callable[..., Path], tmp_pa
     assert set(complete.values()) == {1}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_commands_with_one_journal_and_weights(write: Callable[..., Path], tmp_path: Path) -> None:
     file = write("tile = [8, 16]\nstorage_levels = [4, 8]")
     journal, places = tmp_path / "shared.journal", [tmp_path / "here", tmp_path / "there"]
