@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 from tests.integrations.test_digital_scaling import some_ids
 from tests.micro import micro_design, micro_llama, write_micro
+from tests.tiers import slow
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from gaincell.adaptation import adapt, collect_statistics
+from gaincell.adaptation.adapt import Method, rows_at
 from gaincell.arrays import HeadArray
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.circuits import query_driver, write_dac
 from gaincell.devices.cell import named_cell
 from gaincell.errors import ModelError, RunError
+from gaincell.evaluation.ablation import ablate
 from gaincell.evaluation.codes import code_use
-from gaincell.integrations.hf.attach import attach, detach, set_attention, set_design
+from gaincell.evaluation.fidelity import fidelity
+from gaincell.evaluation.perplexity import perplexity
+from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
 from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.checkpoint import load_for_training, load_run, save
 from gaincell.integrations.hf.lora import add_lora
@@ -27,7 +34,7 @@ from gaincell.integrations.hf.paired import pair_rows
 from gaincell.integrations.hf.reparametrisation import add_part, has_part
 from gaincell.mapping.initial import BALANCED, initial_scaling
 from gaincell.nn.attention import GainCellAttention
-from gaincell.nn.balanced_rows import fit, rows_of
+from gaincell.nn.balanced_rows import Balance, fit, rows_of
 
 
 def test_what_is_refused_changes_nothing() -> None:
@@ -226,6 +233,77 @@ def test_stages_show_what_the_circuits_get_and_are_adapted_exactly() -> None:
     target = collect_statistics(model, [ids])
     set_design(model, micro_design())
     assert adapt(model, [ids], target).converged
+
+
+@pytest.mark.parametrize("method", ["closed-form", slow("published")])
+def test_adaptation_keeps_the_last_row_where_it_was_in_its_range(method: Method) -> None:
+    """The even part of a curve adds up over the rows; of cells without one b has nothing to make up for."""
+    model, ids = attach(micro_llama(torch.float64), micro_design(cell="exponential")), some_ids()
+    add_part(model, "balanced rows", ids)
+    initial_scaling(model, ids, BALANCED[:3])
+    target = collect_statistics(model, [ids])
+    assert target.balance is not None
+    assert target.balance[0].tolist() == pytest.approx([0.5])  # later layers were set in the softmax model
+    own = last_rows(model)
+    adapt(model, [ids], target)
+    torch.testing.assert_close(last_rows(model), own)  # on its own chip nothing moves
+    set_design(model, micro_design(cell="linear"))
+    unadapted = collect_statistics(model, [ids]).balance
+    assert unadapted is not None
+    assert bool(((unadapted - target.balance).abs() > 0.2).all())
+    result = adapt(model, [ids], target, method)
+    assert result.converged
+    assert result.statistics.balance is not None
+    torch.testing.assert_close(result.statistics.balance, target.balance, rtol=0, atol=1e-5)
+
+
+def last_rows(model: PreTrainedModel) -> Tensor:
+    return torch.stack([layer.k.balance.offset.detach().clone() for layer in attached_layers(model)])
+
+
+def test_padding_does_not_move_the_last_row() -> None:
+    model, ids = attach(micro_llama(torch.float64), micro_design()), some_ids(1, 20)
+    add_part(model, "balanced rows", ids)
+    initial_scaling(model, ids, BALANCED[:2])
+    wanted = collect_statistics(model, [ids]).balance
+    padded = torch.cat([ids, torch.zeros(1, 6, dtype=ids.dtype)], 1)
+    mask = torch.tensor([[1] * 20 + [0] * 6])
+    found = collect_statistics(model, [{"input_ids": padded, "attention_mask": mask}]).balance
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_comparison_with_linear_cells_centres_the_last_row_and_puts_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """b made for a curve with an even part asks the row of linear cells for more than it has."""
+    base = load_model(str(write_micro(tmp_path)[0])).model
+    model, ids = attach(copy.deepcopy(base), micro_design()), some_ids(1)
+    add_part(model, "balanced rows", ids)
+    initial_scaling(model, ids, BALANCED[:3])
+    own, tokens = last_rows(model), torch.cat([ids, ids], 1)[0]
+    error = torch.tensor(fidelity(model, base, ids).tables["linear error"])
+    assert torch.equal(last_rows(model), own)
+    rows = {row.name: row for row in ablate(model, tokens, "blocks-32").rows if row.kind == "off"}
+    assert torch.equal(last_rows(model), own)
+    shares = collect_statistics(model, [ids]).balance
+    monkeypatch.setattr(Balance, "centre", lambda *_: None)
+    assert bool((error < torch.tensor(fidelity(model, base, ids).tables["linear error"])).all())
+    monkeypatch.undo()
+    set_design(model, micro_design(cell="linear"))
+    with rows_at(attached_layers(model), shares, None):
+        assert perplexity(model, tokens, "blocks-32").perplexity == pytest.approx(
+            rows["nonlinearity"].perplexity
+        )
+
+
+def test_the_neutral_start_is_refused() -> None:
+    model, ids = attach(micro_llama(), micro_design()), some_ids()
+    add_part(model, "balanced rows")
+    target, before = collect_statistics(model, [ids]), model.state_dict()
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    with pytest.raises(ModelError, match="take the trained start"):
+        adapt(model, [ids], target, start="neutral")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_part_of_a_model_is_in_arrays_with_it_and_paired_rows_are_chosen() -> None:

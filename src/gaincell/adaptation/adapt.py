@@ -7,7 +7,8 @@ of x,
 
 gives it exactly the target's mean mu_L and standard deviation sigma_L. Going layer by layer, q, k and v
 before the arrays and the output after them, each stage sees the final inputs: one forward pass sets them
-all, a second one verifies. The paper's own iteration has the same fixed point; it is in `published.py`.
+all, a second one verifies. The paper's own iteration has the same fixed point; it is in `published.py`. Of
+balanced rows (nn/balanced_rows.py) b follows: on average the last row is where in its range the target's is.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from torch.nn.functional import pad
 from gaincell.adaptation import statistics as measured
 from gaincell.adaptation.published import iterate
 from gaincell.adaptation.result import TOLERANCE, AdaptationResult, Residuals, Rule
-from gaincell.adaptation.statistics import Batch, Place, Statistics, Tokens, attached, scalers
+from gaincell.adaptation.statistics import Batch, Place, Statistics, Tokens, attached, balances, scalers
 from gaincell.errors import InputError, ModelError
 from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.balanced_rows import Balance
 from gaincell.nn.scaler import Scaler
 from gaincell.progress import Progress, silent
 from gaincell.quantity import one_of
@@ -146,14 +148,26 @@ def _checked(
     return layers
 
 
+def check_neutral(model: nn.Module) -> None:
+    """Raise ModelError for balanced rows, which need queries about half a pulse."""
+    if any(balances(attached(model))):
+        raise ModelError(
+            "the neutral start sets the offsets of queries to 0, and the model has balanced rows, which "
+            "queries about half a pulse; take the trained start"
+        )
+
+
 @torch.no_grad()
 def set_neutral(model: nn.Module) -> None:
     """Set every gain of an attached model to 1 and every offset, bias and exponent to 0, in place.
 
     Keys and values lose their centre V_offset. The paper's released code does this before it adapts [R]:
     Fig. 4c starts from here.
+
+    Raises ModelError: the model is not attached, or `check_neutral`.
     """
     layers = attached(model)
+    check_neutral(model)
     for _, _, scaler in scalers(layers):
         scaler.gain.fill_(1.0)
         scaler.offset.zero_()
@@ -185,6 +199,7 @@ def _closed_form(
             mean, std = target.mean[stage][layer], target.std[stage][layer]
             hook = scaler.register_forward_pre_hook(partial(_set_scaler, mean, std, batch.real))
             hooks.callback(hook.remove)
+        hooks.enter_context(rows_at(layers, target.balance, batch.real))
         measured.forward(measured.backbone(model), batch)
     progress(1, 2, {})
     collector = measured.Collector(layers, saturation=True)
@@ -192,6 +207,36 @@ def _closed_form(
         measured.forward(measured.backbone(model), batch)
     progress(2, 2, {})
     return collector.statistics(batch.tokens), collector.saturated()
+
+
+@contextmanager
+def rows_at(
+    layers: list[GainCellAttention], shares: Float[Tensor, "L Hk"] | None, real: Bool[Tensor, "B T"] | None
+) -> Iterator[None]:
+    """Within the context every forward pass first sets b of balanced rows: see `Balance.centre`."""
+
+    def place(share: Tensor, balance: Balance, inputs: Any) -> None:
+        volts, around = inputs
+        balance.centre(volts, around, share, real)
+
+    with ExitStack() as hooks:
+        if shares is not None:
+            for layer, balance in balances(layers):
+                hook = balance.register_forward_pre_hook(partial(place, shares[layer]))
+                hooks.callback(hook.remove)
+        yield
+
+
+@contextmanager
+def own_rows_after(layers: list[GainCellAttention]) -> Iterator[None]:
+    """After the context b of balanced rows is what it was before."""
+    own = [(balance.offset, balance.offset.detach().clone()) for _, balance in balances(layers)]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for offset, value in own:
+                offset.copy_(value)
 
 
 def _set_scaler(

@@ -16,7 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from gaincell.adaptation.result import Residuals, Rule
-from gaincell.adaptation.statistics import Batch, Collector, Place, Statistics, attached, forward, scalers
+from gaincell.adaptation.statistics import (
+    Batch,
+    Collector,
+    Place,
+    Statistics,
+    attached,
+    balances,
+    forward,
+    scalers,
+)
 from gaincell.evaluation.perplexity import LOGIT_BYTES, next_token_nll
 from gaincell.progress import Progress
 from gaincell.standard_error import exp_or_infinity
@@ -87,6 +96,9 @@ def iterate(
             offsets[stage, n] += factor * shift
             scaler.gain.copy_(gains[stage, n])
             scaler.offset.copy_(offsets[stage, n])
+        if target.balance is not None and statistics.balance is not None:
+            for n, balance in balances(layers):
+                balance.shift(factor * (target.balance[n] - statistics.balance[n]))
     return started, statistics, saturated, tuple(history)
 
 

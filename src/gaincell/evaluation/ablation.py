@@ -5,7 +5,8 @@
     ring  the chip with half the columns: what a shorter memory would cost
 
 Weights, gains and offsets stay as they are, so this says what a trained model loses to each constraint, not
-what training without it would win. All rows see the same blocks; errors of the ratios are paired:
+what training without it would win. (Of balanced rows b belongs to its cell: with other cells it is set from
+the first block, as an adaptation does.) All rows see the same blocks; errors of the ratios are paired:
 
     ratio = exp(sum (nll_row - nll_chip) / predictions), its error to first order over blocks.
 
@@ -18,10 +19,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from gaincell.adaptation.adapt import own_rows_after, rows_at
+from gaincell.adaptation.statistics import balances, collect_statistics
 from gaincell.chips.design import Design
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.noise import Noise
@@ -29,6 +33,7 @@ from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.writing import Writing
 from gaincell.errors import InputError
+from gaincell.evaluation.forward import forward
 from gaincell.evaluation.perplexity import Perplexity, default_protocol, perplexity, window_and_stride
 from gaincell.integrations.hf.attach import computing_layers, set_design
 from gaincell.progress import Progress, silent
@@ -68,6 +73,7 @@ class Ablation:
     rows: tuple[AblationRow, ...]
 
 
+@torch.no_grad()
 def ablate(
     model: PreTrainedModel,
     tokens: Int[Tensor, " n"],
@@ -92,10 +98,16 @@ def ablate(
     rows: list[AblationRow] = []
     reference: Perplexity | None = None
     words = ""
+    block = tokens[None, :length]
+    shares = collect_statistics(model, [block]).balance if any(balances(layers)) else None
     try:
         for done, (kind, name, meaning, design) in enumerate(plan, 1):
             set_design(model, design)
-            found = perplexity(model, tokens, protocol)
+            with own_rows_after(layers):
+                if shares is not None and design.cell != chip.cell:
+                    with rows_at(layers, shares, None):
+                        forward(model, block)
+                found = perplexity(model, tokens, protocol)
             words = words or found.protocol
             if reference is None or (kind, name) == ("on", "free"):
                 reference = found

@@ -37,6 +37,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from gaincell.adaptation.adapt import own_rows_after, rows_at
+from gaincell.adaptation.statistics import Collector
 from gaincell.chips.design import Design
 from gaincell.circuits import READOUTS, charge_to_pulse, query_driver, write_dac
 from gaincell.errors import InputError, ModelError
@@ -165,10 +167,14 @@ def _heads_of(model: PreTrainedModel, layer: int, call: tuple[Any, Any]) -> tupl
 
 
 def _with_linear_cells(attention: GainCellAttention, inputs: tuple[Any, ...]) -> Tensor:
-    design = attention.design
+    """Output of the arrays with these; b of balanced rows, which belongs to its cell, follows."""
+    design, found = attention.design, Collector([attention])
+    with found.observing(None):
+        attention.forward(*inputs)
     attention.design = design.replace(cell="linear")
     try:
-        return attention.forward(*inputs)
+        with own_rows_after([attention]), rows_at([attention], found.balance(), None):
+            return attention.forward(*inputs)
     finally:
         attention.design = design
 

@@ -301,7 +301,7 @@ def _set_inputs(
         scaler.gain.copy_(torch.where(found > 0, std / found, scaler.gain.double().cpu()))
         scaler.offset.copy_(centre if stage == "q" else attention.design.v_offset + centre)
     if attention.k.balance is not None:
-        attention.k.balance.centre(attention.k(k), attention.k.offset)
+        attention.k.balance.centre(attention.k(k)[..., :-1], attention.k.offset)
 
 
 def _least_squares(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gaincell.adaptation import adapt, collect_statistics
-from gaincell.adaptation.adapt import Method, Start, neutral_scales
+from gaincell.adaptation.adapt import Method, Start, check_neutral, neutral_scales
 from gaincell.adaptation.published import measure
 from gaincell.adaptation.result import Rule
 from gaincell.adaptation.statistics import as_batch
@@ -94,6 +94,8 @@ def adapt_model(
         to = to or (with_cell(chip, settings.cell) if settings.cell else chip)
         loaded = start.load(backend=settings.backend, dtype=getattr(torch, settings.dtype))
         place_model(loaded.model, settings.device)
+        if settings.start == "neutral":
+            check_neutral(loaded.model)
         if to.hash == source.hash and settings.start == "trained":
             raise InputError(
                 f"{settings.model} is on this chip with {source.cell.name} cells already: nothing to adapt; "

@@ -142,6 +142,11 @@ def check_recipe(recipe: Recipe) -> None:
             f"{odd.name}: initial = {odd.initial!r} does not drive queries about half a pulse, as "
             'balanced = true needs; give "statistics" or "wide"'
         )
+    if recipe.balanced and (odd := next((one for one in recipe.stages if one.neutral), None)):
+        raise InputError(
+            f"{odd.name}: neutral = true sets the offsets of queries to 0, and balanced = true drives them "
+            "about half a pulse; leave out one of the two"
+        )
     if recipe.paired and recipe.balanced:
         raise InputError("paired = true and balanced = true: give one of the two")
     if (recipe.paired or recipe.balanced) and design.drivers.signed:

@@ -46,7 +46,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from gaincell.chips.design import Design
@@ -138,15 +138,42 @@ class Balance(nn.Module):
         self.offset = nn.Parameter(torch.zeros(kv_heads, dtype=dtype, device=device))
 
     @torch.no_grad()
-    def centre(self, volts: Float[Tensor, "B Hk T D"], around: Float[Tensor, " Hk"]) -> None:
-        """Set b so that the last row is asked for the middle of its charges on average over requests.
+    def share(
+        self,
+        volts: Float[Tensor, "B Hk T D_less_1"],
+        around: Float[Tensor, " Hk"],
+        real: Bool[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, " Hk"]:
+        """Where the charge that the last row is asked for lies, on average over requests: 0 at the least that
+        it can give, 1 at the most.
 
-        around: offset of the others, V.
+        volts, around: as for `forward`.  real: which tokens count; None: all.
         """
-        mean = self._charges(volts[..., :-1], around).mean((0, 2)).to(self.offset.dtype)
-        _, charges = _levels(self.design, volts.dtype, volts.device)
-        middle = (charges[0] + charges[-1]).to(mean) / 2
-        self.offset.copy_((self.gain * mean + middle) / self.design.cell.linear_slope)
+        charges = self._charges(volts, around).transpose(0, 1)  # [Hk, B, T]
+        mean = (charges.flatten(1) if real is None else charges[:, real]).double().mean(1).to(self.offset)
+        low, width = self._range()
+        return (self.design.cell.linear_slope * self.offset - self.gain * mean - low) / width
+
+    @torch.no_grad()
+    def centre(
+        self,
+        volts: Float[Tensor, "B Hk T D_less_1"],
+        around: Float[Tensor, " Hk"],
+        share: Float[Tensor, " Hk"] | float = MIDDLE,
+        real: Bool[Tensor, "B T"] | None = None,
+    ) -> None:
+        """Set b so that `share` becomes this: by default the middle."""
+        self.shift(torch.as_tensor(share).to(self.offset) - self.share(volts, around, real))
+
+    @torch.no_grad()
+    def shift(self, share: Float[Tensor, " Hk"]) -> None:
+        """Move b by a share of the last row's range."""
+        self.offset.add_(share.to(self.offset) * self._range()[1] / self.design.cell.linear_slope)
+
+    def _range(self) -> tuple[float, float]:
+        """Least charge of the last row, and from there to the most."""
+        _, charges = _levels(self.design, torch.float64, torch.device("cpu"))
+        return float(charges[0]), float(charges[-1] - charges[0])
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
