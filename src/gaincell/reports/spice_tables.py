@@ -72,6 +72,13 @@ def span(values: Sequence[float], factor: float, places: int) -> str:
     return f"{min(found):.{places}f} to {max(found):.{places}f}"
 
 
+def slowest_write(result: of.CharacterisationResult) -> str:
+    """In ns, over the levels; or how many levels do not settle within the write."""
+    settled = result.write.settled_within_9_mV
+    never = sum(map(math.isinf, settled))
+    return f"{never} of {len(settled)} levels never" if never else f"{max(settled) * NANO:.2f}"
+
+
 def _largest(values: Sequence[float]) -> float:
     return max(map(abs, values))
 
@@ -102,7 +109,7 @@ def cells(found: Mapping[str, of.CharacterisationResult]) -> Rows:
         "charge of a full pulse (fC)": lambda r: ends(r.curve.charge, FEMTO, 1),
         "R² against the published cubic, not fitted": lambda r: f"{r.curve.r_squared_against_it:.3f}",
         "mismatch at 0 / 0.45 / 0.9 V (% of full scale)": spread,
-        "slowest write to 9 mV (ns)": lambda r: f"{max(r.write.settled_within_9_mV) * NANO:.2f}",
+        "slowest write to 9 mV (ns)": slowest_write,
         "error as the write gate closes (mV)": lambda r: span(r.write.error_after_switching_off, 1e3, 1),
         f"full current over that at {ROOM:g} °C": corner_row,
         "change by 8 reads (mV)": lambda r: span(r.disturb.after_8_reads, 1e3, 2),
