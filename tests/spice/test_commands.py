@@ -16,7 +16,7 @@ from gaincell.cli._spice_options import simulating
 from gaincell.cli._spice_tables import cell_table
 from gaincell.errors import InputError
 from gaincell.reports.spice import cell_figure
-from gaincell.reports.spice_tables import artefacts, cells, slowest_write
+from gaincell.reports.spice_tables import artefacts, cells, limit, slowest_write
 from gaincell.results import read
 from gaincell.results.spice import CharacterisationResult
 from gaincell.spice import wires
@@ -128,6 +128,22 @@ def test_designs_without_circuits_are_refused(design: str, words: str) -> None:
         verify(technology("freepdk45"), chip, random_inputs(chip, 0))
     with pytest.raises(InputError, match=words):
         wires.study(technology("freepdk45"), chip)
+
+
+def test_wires_of_other_sub_tiles_are_refused() -> None:
+    chip = load_design("leroux2025").replace(tile=32)
+    with pytest.raises(InputError, match=r"sub-tiles of 32 columns; .* give a design with tile = 64"):
+        wires.study(technology("freepdk45"), chip)
+
+
+def test_a_tolerance_may_be_reached_outside_of_what_is_simulated() -> None:
+    errors = [(1.0, 0.0033), (3.0, 0.013)]
+    assert [limit(wires._limit(errors, most)) for most in (0.002, 0.0033, 0.013, 0.02)] == [
+        "below the range",
+        "below the range",
+        "3",
+        "beyond 100",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gaincell.reports.spice_tables import ROOM, corner_row, digits, slowest_write, span
+from gaincell.reports.spice_tables import ROOM, corner_row, digits, limit, slowest_write, span
 from gaincell.reports.tables import Rows
 from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
 
@@ -129,10 +129,7 @@ def wire_tables(result: WiresResult) -> list[Rows]:
             "left (ns)": lambda p: digits(p.rms_after_first_order_model, 1e9, 4),
         },
     )
-    limits = [
-        (name, f"{limit:.3g}" if math.isfinite(limit) else "above the range")
-        for name, limit in result.limits.items()
-    ]
+    limits = [(name, limit(resistance)) for name, resistance in result.limits.items()]
     reached = Rows("64 cells reach the tolerance at", ("", "Ω per cell"), limits)
     return [bit, word, reached, operation]
 

@@ -213,7 +213,7 @@ def verify(
         chosen = random_inputs(chip, seed, centred=inputs == "centred")
     else:
         chosen = dump.read(inputs, chip)
-    columns = min(chosen.values.shape) if full else columns
+    columns = max(chosen.values.shape) if full else columns
     with simulating() as stages:
         written = None
         if write_dac is not None:
