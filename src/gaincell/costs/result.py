@@ -304,8 +304,8 @@ def _notes(
             f"priced, {found.head.technology.description}"
         )
     counted = found.head.technology.guard_bits
-    if rtl is not None and (own := rtl.sizes.word_bits - rtl.sizes.code_bits) != counted:
-        said.append(f"digital, synthesised: {own} guard bits, where the formula has {counted}")
+    if rtl is not None and (found_bits := rtl.sizes.word_bits - rtl.sizes.code_bits) != counted:
+        said.append(f"digital, synthesised: {found_bits} guard bits, where the formula has {counted}")
     missing = of_chip(found.head.design)
     if missing:
         said.append(f"not counted, though this chip has them: {', '.join(one.what for one in missing)}")
