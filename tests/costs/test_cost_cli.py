@@ -203,6 +203,18 @@ def test_the_synthesised_digital_part_stands_beside_the_formula(
     assert "gates of another technology" not in out
     out = " ".join(run(capsys, "gpt2", "--rtl", str(RTL), "--technology", "14nm")[1].split())
     assert "gates of another technology, Planar 28 nm CMOS at 0.9 V, than the one that is priced, " in out
+    assert "guard bits" not in out
+    assert "of another chip" not in out
+    digital = read(RTL, RtlResult)
+    narrow = replace(
+        digital,
+        sizes=replace(digital.sizes, word_bits=6),
+        provenance=replace(digital.provenance, design_hash="0123456789ab"),
+    )
+    (tmp_path / "narrow.json").write_text(json.dumps(to_json(narrow)))
+    out = " ".join(run(capsys, "gpt2", "--rtl", str(tmp_path / "narrow.json"))[1].split())
+    assert "digital, synthesised: 2 guard bits, where the formula has 4" in out
+    assert "the energies of gaincell rtl are of another chip, of hash 0123456789ab" in out
     other = load_design("leroux2025").replace(tile=128).save(tmp_path / "wide.toml")
     code, _, err = run(capsys, "gpt2", "--design", str(other), "--rtl", str(RTL))
     assert code == 2

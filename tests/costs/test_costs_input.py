@@ -18,11 +18,12 @@ from gaincell.costs.head import assumed_head
 from gaincell.costs.result import comparison
 from gaincell.costs.roll_up import of_head
 from gaincell.costs.size import ModelSize
-from gaincell.costs.technology import Technology, list_technologies, load_technology
+from gaincell.costs.technology import Technology, inputs_of_technology, list_technologies, load_technology
 from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.integrations.hf.size import cost
 from gaincell.results.codec import from_json, to_json
 from gaincell.results.system_cost import Timed
+from gaincell.text import sha256
 
 BASELINE = Path(__file__).parents[2] / "docs" / "results" / "costs" / "baseline-cpu.json"
 DESIGN, TECHNOLOGY = load_design("leroux2025"), load_technology("28nm")
@@ -82,6 +83,19 @@ def test_technologies_are_found_by_name_and_may_be_changed() -> None:
         TECHNOLOGY.replace(supply=-1.0)
     changed: Technology = TECHNOLOGY.replace(supply=0.8)
     assert changed.provenance["supply"].source == "U"
+
+
+def test_a_changed_technology_does_not_pass_for_the_one_it_extends(tmp_path: Path) -> None:
+    supply = 'supply = { value = 0.7, unit = "V", source = "U", range = [0.1, 5] }'
+    mine, named = tmp_path / "mine.toml", tmp_path / "named.toml"
+    mine.write_text(f'extends = "28nm"\n{supply}\n')
+    found = load_technology(mine)
+    assert found.name == "mine"
+    assert found.description == f"{TECHNOLOGY.description}, changed by mine.toml: supply"
+    named.write_text(f'extends = "mine.toml"\nname = "ours"\ndescription = "Low voltage"\n{supply}\n')
+    assert (load_technology(named).name, load_technology(named).description) == ("ours", "Low voltage")
+    assert inputs_of_technology(str(mine)) == {"technology mine.toml": sha256(mine)}
+    assert inputs_of_technology("28nm") == {}
 
 
 @pytest.mark.parametrize("number", [-1.0, float("nan"), float("inf")])

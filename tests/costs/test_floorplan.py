@@ -36,6 +36,7 @@ from gaincell.reports.floorplan import floorplan_figure
 from gaincell.results import read
 from gaincell.results.codec import to_json
 from gaincell.results.cost import FloorplanResult, Rectangle
+from gaincell.text import sha256
 
 
 def area_of(*rectangles: Rectangle) -> float:
@@ -223,6 +224,18 @@ def test_the_table_says_which_cells_it_counts(capsys: pytest.CaptureFixture[str]
             main(["floorplan", *options])
         title = " ".join(capsys.readouterr().out.split()).partition(" block ")[0]
         assert title.endswith(f"cells of {cells}")
+
+
+def test_a_technology_of_ones_own_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    technology, file = tmp_path / "mine.toml", tmp_path / "plan.json"
+    changed = 'gate_area = { value = 1e-12, unit = "m^2", source = "U", range = [0, 1] }'
+    technology.write_text(f'extends = "28nm"\n{changed}\n')
+    with pytest.raises(SystemExit):
+        main(["floorplan", "--technology", str(technology), "--json", str(file)])
+    assert "changed by mine.toml: gate_area" in " ".join(capsys.readouterr().out.split())
+    assert json.loads(file.read_text())["provenance"]["inputs"] == {
+        "technology mine.toml": sha256(technology)
+    }
 
 
 def test_a_single_sub_tile_has_no_adders(tmp_path: Path) -> None:

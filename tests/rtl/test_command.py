@@ -13,17 +13,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.rtl.heads import AMARANTH, needs
+from tests.rtl.heads import AMARANTH, CELLS, needs
 
 from gaincell.chips.design_file import load_design
 from gaincell.cli import main
 from gaincell.costs.floorplan import blocks_of, head_plan, tile_plan
 from gaincell.costs.head import assumed_head
 from gaincell.costs.technology import load_technology
-from gaincell.reports.rtl import check_rows, headline
+from gaincell.reports.rtl import check_rows, headline, library_rows
 from gaincell.results import parse, read
 from gaincell.results.codec import to_json
 from gaincell.results.rtl import RtlResult
+from gaincell.text import sha256
 
 pytest.importorskip("amaranth", reason=AMARANTH)
 
@@ -82,6 +83,22 @@ def test_a_verified_head(small: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert {"README.md", "constraints.sdc", "floorplan.def", "timeline.svg"} <= names
     assert {"verilog/gaincell_head.v", "testbench/testbench.v", "testbench/vectors.hex"} <= names
+
+
+@pytest.mark.slow
+def test_a_library_is_named_and_shown(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs("yosys")
+    out, library = tmp_path / "out", tmp_path / "cells.lib"
+    library.write_text(CELLS)
+    assert call(small, "--out", out, "--head-dim", 4, "--liberty", library) == 0
+    shown, found = capsys.readouterr().out, read(out / "result.json", RtlResult)
+    assert found.library is not None
+    assert found.library.name == "cells.lib"
+    assert f"{found.library.cells:,}" in shown
+    assert library_rows(found.library).markdown() in (out / "README.md").read_text()
+    assert found.provenance.inputs == {"cells.lib": sha256(library)[:12]}
 
 
 def test_a_fault_ends_with_1(

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.rtl.heads import AMARANTH, needs
+from tests.rtl.heads import AMARANTH, CELLS, needs
 
 from gaincell.arrays import digital
 from gaincell.chips.design_file import load_design
@@ -20,7 +20,7 @@ from gaincell.errors import InputError, SimulationError
 
 pytest.importorskip("amaranth", reason=AMARANTH)
 
-from gaincell.rtl import formal, gates, programs
+from gaincell.rtl import formal, gates, generation, programs
 from gaincell.rtl.energy import energies, hypotheses
 from gaincell.rtl.parameters import Parameters
 from gaincell.rtl.simulation import Stimulus, random_scales, random_words, simulate
@@ -29,17 +29,6 @@ from gaincell.rtl.verilog import Verilog, generate, play
 
 PARAMETERS = Parameters(load_design("leroux2025").replace(tile=4, window=12), rows=4, group=2)
 """Three sub-tiles of four columns; the tokens go around the ring."""
-CELLS = """
-library(tiny) {
-  cell(BUF) { area: 3; pin(A) { direction: input; } pin(Y) { direction: output; function: "A"; } }
-  cell(NOT) { area: 1; pin(A) { direction: input; } pin(Y) { direction: output; function: "A'"; } }
-  cell(NAND) { area: 2; pin(A) { direction: input; } pin(B) { direction: input; }
-    pin(Y) { direction: output; function: "(A*B)'"; } }
-  cell(DFF) { area: 6; ff("IQ", "IQN") { clocked_on: C; next_state: D; }
-    pin(C) { direction: input; clock: true; } pin(D) { direction: input; }
-    pin(Q) { direction: output; function: "IQ"; } }
-}
-"""
 AREAS = {"BUF": 3, "NOT": 1, "NAND": 2, "DFF": 6}
 
 
@@ -198,6 +187,20 @@ def test_energy_is_what_switches_times_the_technology(
     flip_flops = sum(one.all_clocked - one.clocked for one in switching.values())
     assert more["clock not gated"] == pytest.approx(flip_flops * t.switched(t.flip_flop_clock) / tokens)
     assert all(energy > 0 for energy in more.values())
+
+
+def test_the_formula_and_the_papers_number_are_those_of_the_head(
+    synthesis: Synthesis, switching: dict[str, gates.Switching]
+) -> None:
+    t = load_technology("28nm")
+    found = energies(switching, 16, t)
+    wide = generation._energy(16, found, synthesis, PARAMETERS, t)
+    narrow = generation._energy(16, found, synthesis, dataclasses.replace(PARAMETERS, guard_bits=2), t)
+    assert narrow.formula < wide.formula
+    surplus = [next(h.energy for h in e.hypotheses if h.name == "wider scaling") for e in (wide, narrow)]
+    assert surplus[0] < surplus[1]
+    papers = 2 * (4 * 3) / (64 * 16)  # two query heads; output lines over the paper's
+    assert wide.paper == narrow.paper == pytest.approx(papers * 4e-9)
 
 
 def test_counters_change_no_less_than_they_count(

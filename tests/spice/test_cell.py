@@ -111,7 +111,9 @@ def test_own_models_give_the_same_curve_as_the_vendored_ones(tmp_path: Path) -> 
         for name, model in (("nch", "NMOS_VTG"), ("pch", "PMOS_VTG"))
     )
     kit.write_text(text + subcircuits)
-    own = user_technology(kit, "nch", "pch", subcircuits=True, nodes="bdgs")
+    top = tmp_path / "error_free.spi"  # a name that ngspice repeats
+    top.write_text('.include "kit.lib"\n')
+    own = user_technology(top, "nch", "pch", subcircuits=True, nodes="bdgs")
     curves = [run(curve_bench(Site(t), points=5)).plot["i(vb0)"] for t in (free, own)]
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-4, atol=1e-10)
     shifted = [run(curve_bench(Site(t), points=5, shifts=[[0.012] * 4])).plot["i(vb0)"] for t in (free, own)]

@@ -1,7 +1,9 @@
 """The commands as a user gives them: quick mode, few columns, what is refused before any simulation."""
 
 import json
+import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ from typer.testing import CliRunner
 from gaincell.chips.design_file import load_design
 from gaincell.cli import app
 from gaincell.cli._spice_options import simulating
+from gaincell.cli._spice_tables import cell_table
 from gaincell.errors import InputError
 from gaincell.reports.spice import cell_figure
-from gaincell.reports.spice_tables import artefacts, cells
+from gaincell.reports.spice_tables import artefacts, cells, limit, slowest_write
 from gaincell.results import read
 from gaincell.results.spice import CharacterisationResult
 from gaincell.spice import wires
@@ -23,6 +26,7 @@ from gaincell.spice.technology import Corner, technology, user_technology
 from gaincell.spice.verify import verify
 from gaincell.spice.write_path import characterise_write_path
 
+RESULTS = Path(__file__).parents[2] / "docs" / "results" / "spice"
 needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
 
 
@@ -126,6 +130,22 @@ def test_designs_without_circuits_are_refused(design: str, words: str) -> None:
         wires.study(technology("freepdk45"), chip)
 
 
+def test_wires_of_other_sub_tiles_are_refused() -> None:
+    chip = load_design("leroux2025").replace(tile=32)
+    with pytest.raises(InputError, match=r"sub-tiles of 32 columns; .* give a design with tile = 64"):
+        wires.study(technology("freepdk45"), chip)
+
+
+def test_a_tolerance_may_be_reached_outside_of_what_is_simulated() -> None:
+    errors = [(1.0, 0.0033), (3.0, 0.013)]
+    assert [limit(wires._limit(errors, most)) for most in (0.002, 0.0033, 0.013, 0.02)] == [
+        "below the range",
+        "below the range",
+        "3",
+        "beyond 100",
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -147,13 +167,45 @@ def test_designs_of_another_range_are_refused(changes: dict[str, Any], words: st
             characterise_write_path(models, chip)
 
 
+@pytest.fixture
+def cell() -> CharacterisationResult:
+    return read(RESULTS / "cell-freepdk45.json", CharacterisationResult)
+
+
+def test_levels_that_never_settle_are_counted(cell: CharacterisationResult) -> None:
+    assert slowest_write(cell) == "0.66"
+    settled = (*cell.write.settled_within_9_mV[:-2], math.inf, math.inf)
+    never = replace(cell, write=replace(cell.write, settled_within_9_mV=settled))
+    assert slowest_write(never) == f"2 of {len(settled)} levels never"
+    assert slowest_write(never) in cell_table(never, None).markdown()
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_the_simulation_of_a_cell_that_does_not_fit_is_kept(
+    cell: CharacterisationResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charge = tuple(tuple(1e-3 * one for one in row) for row in cell.mismatch.charge)
+    weak = replace(cell, mismatch=replace(cell.mismatch, charge=charge))
+    monkeypatch.setattr("gaincell.spice.characterise.characterise", lambda *_, **__: weak)
+    out, json_file, design = tmp_path / "cell.toml", tmp_path / "cell.json", tmp_path / "mine.toml"
+    load_design("leroux2025").save(design)
+    options = ["--out", str(out), "--json", str(json_file), "--design", str(design)]
+    result = CliRunner().invoke(app, ["spice", "characterise", *options])
+    stem = out.with_suffix("")
+    assert result.exit_code == 2
+    advice = f"gaincell device fit {stem}-curve.csv --rescale --out {out} --design {design}"
+    assert advice in result.output
+    assert json_file.exists()
+    assert out.with_suffix(".png").exists()
+    assert stem.with_name("cell-curve.csv").exists()
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(("card", "wrong"), [("freepdk45", [-40.0]), ("oxide", [-40.0]), ("generic28", [])])
 def test_currents_of_a_card_beyond_its_temperatures_are_called_artefacts(
     card: str, wrong: list[float]
 ) -> None:
-    result = read(
-        Path(__file__).parents[2] / "docs" / "results" / "spice" / f"cell-{card}.json", CharacterisationResult
-    )
+    result = read(RESULTS / f"cell-{card}.json", CharacterisationResult)
     assert artefacts(result) == wrong
     assert ("artefact of the card" in cells({card: result}).markdown()) == bool(wrong)
     assert cells({"here": result}).headings[1] == f"here: {result.technology}"

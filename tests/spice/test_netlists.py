@@ -58,6 +58,16 @@ def test_corners_and_technologies_out_of_range_are_refused(tmp_path: Path) -> No
         user_technology(kit, "n", "p")
     with pytest.raises(InputError, match="an order of the letters"):
         user_technology(kit, "n", "n", nodes="dgs")
+    kit.write_text(".lib tt\n.model n nmos level=54\n.endl\n")
+    with pytest.raises(InputError, match="defines no model or subcircuit 'p'"):
+        user_technology(kit, "n", "p")
+
+
+@pytest.mark.parametrize("line", ['.include "slow.spi"', ".inc slow.spi", '.lib "corners.lib" tt'])
+def test_models_may_lie_in_files_that_the_kit_includes(line: str, tmp_path: Path) -> None:
+    kit = tmp_path / "kit.spi"
+    kit.write_text(f"* top\n{line}\n")
+    assert user_technology(kit, "n", "p").kit == str(kit.resolve())
 
 
 def test_gate_tunnelling_is_off_unless_asked_for() -> None:

@@ -44,6 +44,12 @@ def test_a_warning_is_kept_with_what_explains_it() -> None:
     )
 
 
+def test_a_title_is_no_error(tmp_path: Path) -> None:
+    said = "Circuit: * error_free: one cell\n\nDoing analysis\n"
+    with pytest.raises(SimulationError, match="ngspice said nothing about why"):
+        runner._result(circuit("R1 a 0 1"), 0, said, tmp_path / "missing.raw")
+
+
 class TestNgspice:
     pytestmark = needs_ngspice
 

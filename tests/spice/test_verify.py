@@ -24,7 +24,7 @@ from gaincell.spice.pulses import decided_width, pulse_width
 from gaincell.spice.rawfile import Plot
 from gaincell.spice.runner import available, run
 from gaincell.spice.technology import Site, technology
-from gaincell.spice.verify import Verified, count, energy_result, verify
+from gaincell.spice.verify import CUBIC, Verified, count, energy_result, verify
 
 needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
 DESIGN = load_design("leroux2025")
@@ -148,6 +148,22 @@ class TestSimulated:
                 assert point.error == pytest.approx(point.first_order_error, rel=0.15)
         assert small.conductance > 0
         assert to_json(parse(to_json(small), "wires")) == to_json(small)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("head_dim", [2, 8])
+    def test_all_lines_of_heads_that_are_no_squares(self, head_dim: int) -> None:
+        """D other than N: every line of both arrays, and the check that needs all of the first."""
+        design, free = DESIGN.replace(tile=4, window=4), technology("freepdk45")
+        inputs = random_inputs(design, 0, head_dim)
+        whole = verify(free, design, inputs, columns=max(4, head_dim))
+        assert (len(whole.result.first.spice), len(whole.result.second.spice)) == (4, head_dim)
+        assert CUBIC in {check.name for check in whole.result.checks}
+        assert whole.result.second.energy["cells"].lines == head_dim
+        array, found = whole.energy.second.blocks["cells"], whole.result.second.energy["cells"]
+        assert array.total == pytest.approx(found.total)
+        part = verify(free, design, inputs, columns=2).result
+        assert (len(part.first.spice), len(part.second.spice)) == (2, 2)
+        assert CUBIC not in {check.name for check in part.checks}
 
     def test_columns_out_of_range_are_refused(self) -> None:
         with pytest.raises(InputError, match="allowed: 1 to 64"):

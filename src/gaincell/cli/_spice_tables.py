@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gaincell.reports.spice_tables import ROOM, corner_row, digits, span
+from gaincell.reports.spice_tables import ROOM, corner_row, digits, limit, slowest_write, span
 from gaincell.reports.tables import Rows
 from gaincell.results.spice import CharacterisationResult, EnergyResult, VerifyResult, WiresResult
 
@@ -27,24 +27,30 @@ CALIBRATION = (
 """Number of the affine map, what it is called, factor, unit."""
 
 
-def cell_table(result: CharacterisationResult, device: Device) -> Rows:
+def cell_table(result: CharacterisationResult, device: Device | None) -> Rows:
+    """device: None where none can be fitted to the cells."""
     charge, spread = result.curve.charge, result.mismatch.std_of_full_scale
-    slowest = max(filter(math.isfinite, result.write.settled_within_9_mV))
     time, held = result.retention.time, result.retention.held
     ends = f"{charge[0] * 1e15:.1f} to {charge[-1] * 1e15:.1f}"
-    cubic = " ".join(f"{c:.4g}" for c in device.cell.coefficients or ())
+    fitted = []
+    if device is not None:
+        cubic = " ".join(f"{c:.4g}" for c in device.cell.coefficients or ())
+        r_squared = f"{device.quality['r_squared_of_own_curves']:.4f}"
+        fitted = [
+            ("its cubic", cubic, "charge units/V^p"),
+            ("R² of the cells about their own cubics", r_squared, ""),
+        ]
     places = (("lowest", 0), ("middle", len(spread) // 2), ("highest", -1))
     switched_off, disturb = result.write.error_after_switching_off, result.disturb
     left = f"{held[0][-1]:.3f}, {held[-1][-1]:.3f}"
     rows = [
         ("charge of a full pulse, from lowest to highest voltage", ends, "fC"),
-        ("its cubic", cubic, "charge units/V^p"),
-        ("R² of the cells about their own cubics", f"{device.quality['r_squared_of_own_curves']:.4f}", ""),
+        *fitted,
         *(
             (f"mismatch at the {name} voltage", f"{100 * spread[at]:.2f}", "% of full scale")
             for name, at in places
         ),
-        ("slowest write to within 9 mV", f"{slowest * 1e9:.2f}", "ns"),
+        ("slowest write to within 9 mV (ns)", slowest_write(result), ""),
         ("error when the write gate closes", span(switched_off, 1e3, 1), "mV"),
         (f"full current over that at {ROOM:g} °C", corner_row(result), ""),
         (f"lowest, highest voltage after {time[-1] * 1e3:.3g} ms", left, "V"),
@@ -123,10 +129,7 @@ def wire_tables(result: WiresResult) -> list[Rows]:
             "left (ns)": lambda p: digits(p.rms_after_first_order_model, 1e9, 4),
         },
     )
-    limits = [
-        (name, f"{limit:.3g}" if math.isfinite(limit) else "above the range")
-        for name, limit in result.limits.items()
-    ]
+    limits = [(name, limit(resistance)) for name, resistance in result.limits.items()]
     reached = Rows("64 cells reach the tolerance at", ("", "Ω per cell"), limits)
     return [bit, word, reached, operation]
 

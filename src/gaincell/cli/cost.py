@@ -155,15 +155,15 @@ class Costs:
     def hashes(self) -> dict[str, str]:
         """Of the files that were given."""
         from gaincell.chips.device import inputs_of_cell
+        from gaincell.costs.technology import inputs_of_technology
         from gaincell.shipped import located
         from gaincell.text import sha256
 
         files = {"spice": self.spice, "rtl": self.rtl, "write": self.write, "baseline": self.baseline}
-        for name, given in {"technology": self.technology, "design": self.design}.items():
-            if given is not None and given.endswith(".toml"):
-                files[name] = located(given)
+        if self.design is not None and self.design.endswith(".toml"):
+            files["design"] = located(self.design)
         found = {f"{name} {path.name}": sha256(path) for name, path in files.items() if path is not None}
-        return found | inputs_of_cell(self.cell)
+        return found | inputs_of_cell(self.cell) | inputs_of_technology(self.technology)
 
     def tables(self, result: CostResult) -> list[Rows]:
         """All that are shown, some of them on demand."""

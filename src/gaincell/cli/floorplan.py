@@ -42,7 +42,7 @@ def floorplan(
     from gaincell.costs.floorplan import blocks_of, floorplan_result
     from gaincell.costs.gds import require_gdstk, write_gds
     from gaincell.costs.head import assumed_head
-    from gaincell.costs.technology import load_technology
+    from gaincell.costs.technology import inputs_of_technology, load_technology
     from gaincell.reports.floorplan import area_rows, floorplan_figure, stack_rows
 
     if gds is not None:
@@ -54,7 +54,7 @@ def floorplan(
     if cell_area is not None:
         process = process.replace(cell_area=cell_area)
     head = replace(assumed_head(chip, process, head_dim), layers=stack)
-    result = floorplan_result(head, command_line())
+    result = floorplan_result(head, command_line(), inputs_of_technology(technology))
     show_result(result, json, area_rows(result), stack_rows(result), figure=figure, draw=floorplan_figure)
     if gds is not None:
         write_gds(blocks_of(head), gds)

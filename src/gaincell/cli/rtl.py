@@ -55,7 +55,7 @@ def rtl(
     Example: gaincell rtl leroux2025 --out runs/rtl --verify
     """
     from gaincell.cli._progress import progress_bars
-    from gaincell.costs.technology import load_technology
+    from gaincell.costs.technology import inputs_of_technology, load_technology
     from gaincell.reports import rtl as tables
 
     with options.needing_amaranth():
@@ -69,7 +69,9 @@ def rtl(
     if given is not None:
         head_dim, group = given[0].shape[2], given[0].shape[1]
     parameters = Parameters(chip, head_dim, group, guard_bits)
-    origin = None if inputs is None else {inputs.name: hashlib.sha256(inputs.read_bytes()).hexdigest()[:12]}
+    origin = inputs_of_technology(technology)
+    if inputs is not None:
+        origin[inputs.name] = hashlib.sha256(inputs.read_bytes()).hexdigest()[:12]
     with progress_bars() as progress:
         found = generation.generate(
             parameters, process, command_line(), tokens=tokens if verify else 0, codes=given, inputs=origin,
@@ -79,6 +81,7 @@ def rtl(
     shown: list[object] = [tables.check_rows(result)] if verify else []
     shown += [f"* {check.name}: {check.note}" for check in result.checks if check.note]
     shown += [tables.module_rows(result)] if result.modules else []
+    shown += [tables.library_rows(result.library)] if result.library else []
     shown += [tables.energy_rows({result.inputs: result})] if result.energy else []
     shown += generation.write(found, parameters, process, out)
     show_result(result, json, *shown, passed=not any(check.failed for check in result.checks))

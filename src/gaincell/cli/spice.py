@@ -146,14 +146,22 @@ def characterise(
         found = simulate(
             technology, chip, command_line(), cells=cells, seed=seed, tau=tau, jobs=workers, stages=stages
         )
-    device, without = device_of(found, chip, out.with_suffix(""), tau)
-    device.save(out)
-    result = rounded(found)
+    result, stem = rounded(found), out.with_suffix("")
     figure = save(cell_figure(result), out.with_suffix(".png"))
+    on = "" if design == "leroux2025" else f" --design {design}"
+    try:
+        device, without = device_of(found, chip, stem, tau)
+    except InputError as error:
+        show_result(result, json, cell_table(result, None))
+        raise InputError(
+            f"{error}. The simulation is kept; to fit it otherwise: gaincell device fit {stem}-curve.csv "
+            f"--rescale --out {out}{on}"
+        ) from None
+    device.save(out)
     show_result(result, json, cell_table(result, device))
     if without:
         typer.echo(f"No retention in the device: {without}")
-    typer.echo(f"Device and figure: {out}, {figure}. Use it: gaincell adapt tiny --cell {out}")
+    typer.echo(f"Device and figure: {out}, {figure}. Use it: gaincell adapt tiny --cell {out}{on}")
 
 
 @app.command()
@@ -205,7 +213,7 @@ def verify(
         chosen = random_inputs(chip, seed, centred=inputs == "centred")
     else:
         chosen = dump.read(inputs, chip)
-    columns = min(chosen.values.shape) if full else columns
+    columns = max(chosen.values.shape) if full else columns
     with simulating() as stages:
         written = None
         if write_dac is not None:

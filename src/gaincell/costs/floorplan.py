@@ -178,8 +178,10 @@ def best_columns(tiles: int, w: Metre, h: Metre) -> int:
     return min(divisors, key=lambda c: abs(math.log(c * w / (tiles // c * h))))
 
 
-def floorplan_result(head: Head, command: Sequence[str]) -> FloorplanResult:
-    """command: the command line, for the provenance."""
+def floorplan_result(
+    head: Head, command: Sequence[str], inputs: Mapping[str, str] | None = None
+) -> FloorplanResult:
+    """command, inputs: the command line, files and their hashes, for the provenance."""
     blocks, stated, t = blocks_of(head), paper(), head.technology
     layers = f" in {head.layers} layers" if head.layers > 1 else ""
     areas = {n: head_area(replace(head, layers=n)) for n in (head.layers, *STACKS)}
@@ -203,5 +205,6 @@ def floorplan_result(head: Head, command: Sequence[str]) -> FloorplanResult:
             seed=0,
             protocol="bottom-up areas of one head, blocks without spacing",
             design_hash=head.design.hash,
+            inputs=inputs,
         ),
     )

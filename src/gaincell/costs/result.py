@@ -118,7 +118,7 @@ def answer(
         sensitivity=tuple(sensitivity(head)),
         sweeps=_sweeps(head),
         left_out=tuple(left_out(head)),
-        notes=(*_notes(mean, chip, used, arrays, rtl), *_of_other_chip(design, spice, write)),
+        notes=(*_notes(mean, chip, used, arrays, rtl), *_of_other_chip(design, spice, write, rtl)),
         provenance=provenance.made(
             command=command,
             seed=0,
@@ -303,6 +303,9 @@ def _notes(
             f"digital, synthesised: with gates of another technology, {rtl.technology}, than the one that is "
             f"priced, {found.head.technology.description}"
         )
+    counted = found.head.technology.guard_bits
+    if rtl is not None and (found_bits := rtl.sizes.word_bits - rtl.sizes.code_bits) != counted:
+        said.append(f"digital, synthesised: {found_bits} guard bits, where the formula has {counted}")
     missing = of_chip(found.head.design)
     if missing:
         said.append(f"not counted, though this chip has them: {', '.join(one.what for one in missing)}")
@@ -324,22 +327,20 @@ def _origin(activity: Activity, chip: Design) -> str:
     )
 
 
-def _of_other_chip(design: Design, spice: EnergyResult | None, write: WriteResult | None) -> list[str]:
-    """That SPICE simulated another chip than the one that is asked for, or one for a model of other layers
-    than this and the paper's, which no circuit depends on.
+def _of_other_chip(
+    design: Design, spice: EnergyResult | None, write: WriteResult | None, rtl: RtlResult | None
+) -> list[str]:
+    """That another chip than the one that is asked for was simulated, or one for a model of other layers than
+    this and the paper's, which no circuit depends on.
     """
     layers = (design.layers, load_design("leroux2025").layers)
     own = (None, *(design.replace(layers=n).hash for n in layers))
-    simulated = {
-        name: one.provenance.design_hash
-        for name, one in {"dot products": spice, "the write": write}.items()
-        if one is not None
-    }
+    given = {"SPICE of dot products": spice, "SPICE of the write": write, "gaincell rtl": rtl}
     return [
-        f"the energies of SPICE of {name} are of another chip, of hash {found}, than the one that is priced, "
-        f"{design.name} of hash {design.hash}"
-        for name, found in simulated.items()
-        if found not in own
+        f"the energies of {name} are of another chip, of hash {one.provenance.design_hash}, than the one "
+        f"that is priced, {design.name} of hash {design.hash}"
+        for name, one in given.items()
+        if one is not None and one.provenance.design_hash not in own
     ]
 
 

@@ -14,6 +14,7 @@ from gaincell.chips.fields import number_kinds
 from gaincell.costs.data import FOLDER, Sourced, build, read_toml
 from gaincell.errors import DesignError
 from gaincell.quantity import check_keys, did_you_mean, one_of
+from gaincell.text import sha256
 from gaincell.units import (
     AmperePerMetre,
     Farad,
@@ -134,6 +135,11 @@ def load_technology(source: str | os.PathLike[str] | Technology) -> Technology:
     return dataclasses.replace(found, provenance=limited)
 
 
+def inputs_of_technology(source: str) -> dict[str, str]:
+    """Name -> SHA-256 of a technology file, for provenances; of a shipped name nothing."""
+    return {f"technology {Path(source).name}": sha256(Path(source))} if source.endswith(".toml") else {}
+
+
 @cache
 def _reference() -> Technology:
     """Where every number may lie: a file's own range may be narrower, not wider, so that nothing becomes
@@ -154,7 +160,10 @@ def _locate(name: str) -> Path:
 
 
 def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
-    """The entries of a file and of what it extends."""
+    """The entries of a file and of what it extends. A file that extends another and has no name or
+    description is named after itself and described by what it changes, so that results do not pass for those
+    of the process it extends.
+    """
     if path in children:
         raise DesignError(f"{path}: technologies extend each other in a circle; remove one 'extends'")
     raw = read_toml(path)
@@ -166,4 +175,9 @@ def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
             f"{path}: extends = {parent!r} is not acceptable; allowed: the name or path of a file"
         )
     beside = str(path.parent / parent) if parent.endswith(".toml") else parent
-    return _read(_locate(beside), (*children, path)) | raw
+    inherited = _read(_locate(beside), (*children, path))
+    words = {"name": path.stem}
+    if changed := [key for key in raw if key not in ("name", "description")]:
+        of_parent = inherited.get("description", parent)
+        words["description"] = f"{of_parent}, changed by {path.name}: {', '.join(changed)}"
+    return inherited | words | raw

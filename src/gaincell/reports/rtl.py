@@ -12,7 +12,7 @@ from gaincell.reports.costs import with_scale
 from gaincell.reports.html import parts
 from gaincell.reports.style import BLUE, GREY, legend_below, name_rows, panel, styled
 from gaincell.reports.tables import CITED, SIMULATED, Rows
-from gaincell.results.rtl import PAPER, Module, RtlCheck, RtlEnergy, RtlResult, Total
+from gaincell.results.rtl import PAPER, Library, Module, RtlCheck, RtlEnergy, RtlResult, Total
 
 
 def check_rows(result: RtlResult) -> Rows:
@@ -42,6 +42,12 @@ def module_rows(result: RtlResult) -> Rows:
     return Rows("Modules", headings, rows, kinds=SIMULATED)
 
 
+def library_rows(found: Library) -> Rows:
+    """What the head takes in the cells of a Liberty file."""
+    row = [found.name, f"{found.cells:,}", f"{found.area:g}"]
+    return Rows("Library", ("Liberty file", "cells", "area (library's unit)"), [row], kinds=SIMULATED)
+
+
 def energy_rows(found: Mapping[str, RtlResult]) -> Rows:
     """Energy of a token and query head, a column a result: synthesised, the formula of the cost model, each
     hypothesis, the paper's.
@@ -59,7 +65,7 @@ def energy_rows(found: Mapping[str, RtlResult]) -> Rows:
     for n, one in enumerate(given[0][0].hypotheses):
         rows.append(row(f"+ {one.name}", hypothesis(n), "hypothesis"))
     rows.append(row("synthesised and all hypotheses", attrgetter("all"), "sum"))
-    rows.append(row("paper, digital control and routing", attrgetter("paper"), PAPER.source))
+    rows.append(row("paper, digital control and routing, by output lines", attrgetter("paper"), PAPER.source))
     last = len(found) + 1
 
     def kind(r: int, c: int) -> str | None:
@@ -103,7 +109,8 @@ def page_rows(run: RtlResult) -> list[Rows]:
     """What was checked of the digital half, its gates and its energies, as far as they are known."""
     checked = [check_rows(run)] if run.checks else []
     modules = [module_rows(run)] if run.modules else []
-    return checked + modules + ([energy_rows({run.inputs: run})] if run.energy else [])
+    library = [library_rows(run.library)] if run.library else []
+    return checked + modules + library + ([energy_rows({run.inputs: run})] if run.energy else [])
 
 
 def headline(run: RtlResult) -> str:

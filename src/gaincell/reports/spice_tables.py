@@ -72,6 +72,13 @@ def span(values: Sequence[float], factor: float, places: int) -> str:
     return f"{min(found):.{places}f} to {max(found):.{places}f}"
 
 
+def slowest_write(result: of.CharacterisationResult) -> str:
+    """In ns, over the levels; or how many levels do not settle within the write."""
+    settled = result.write.settled_within_9_mV
+    never = sum(map(math.isinf, settled))
+    return f"{never} of {len(settled)} levels never" if never else f"{max(settled) * NANO:.2f}"
+
+
 def _largest(values: Sequence[float]) -> float:
     return max(map(abs, values))
 
@@ -102,7 +109,7 @@ def cells(found: Mapping[str, of.CharacterisationResult]) -> Rows:
         "charge of a full pulse (fC)": lambda r: ends(r.curve.charge, FEMTO, 1),
         "R² against the published cubic, not fitted": lambda r: f"{r.curve.r_squared_against_it:.3f}",
         "mismatch at 0 / 0.45 / 0.9 V (% of full scale)": spread,
-        "slowest write to 9 mV (ns)": lambda r: f"{max(r.write.settled_within_9_mV) * NANO:.2f}",
+        "slowest write to 9 mV (ns)": slowest_write,
         "error as the write gate closes (mV)": lambda r: span(r.write.error_after_switching_off, 1e3, 1),
         f"full current over that at {ROOM:g} °C": corner_row,
         "change by 8 reads (mV)": lambda r: span(r.disturb.after_8_reads, 1e3, 2),
@@ -179,7 +186,7 @@ def verification(found: Mapping[str, of.VerifyResult]) -> Rows:
             rms = [digits(array.rms.get(curve), NANO, 3) for curve in ("own", "cubic", "linear", "static")]
             own, left = array.rms_of_full_scale["own"], array.affine_calibration.rms_in_range
             calibrated = (f"{100 * own:.2f}", offsets(key, array), digits(left, NANO, 4))
-            codes = "" if key == "first" else f"{run.codes.differ} of {run.columns}"
+            codes = "" if key == "first" else f"{run.codes.differ} of {len(run.codes.spice)}"
             rows.append([f"{name}, {key}", *rms, *calibrated, str(array.integrators_at_a_rail), codes])
     headings = ["run, dot product", "rms: own curve (ns)", "its cubic", "linear", "static current"]
     headings += ("own (% of full scale)", "offset (ns)", "rms left (ns)", "at a rail", "codes that differ")
@@ -215,7 +222,7 @@ def wires(result: of.WiresResult) -> list[Rows]:
         f"widths; {first.columns} and {second.columns} columns, noise of the integration "
         f"{digits(first.noise, NANO, 4)} and {digits(second.noise, NANO, 4)} ns rms"
     )
-    limits = [[name, f"{x:.3g}" if math.isfinite(x) else "beyond 100"] for name, x in result.limits.items()]
+    limits = [[name, limit(x)] for name, x in result.limits.items()]
     overload = (
         f"The bit line whose cells all conduct carries {result.overload:.1f} times the charge at which the "
         "converter of the first dot product saturates."
@@ -235,6 +242,13 @@ def wires(result: of.WiresResult) -> list[Rows]:
             ("", "Ω per cell"), limits, overload, kinds=SIMULATED,
         ),
     ]  # fmt: skip
+
+
+def limit(resistance: float) -> str:
+    """Where a tolerance is reached, Ω per cell; 0 and infinity: outside of what is simulated, up to 100."""
+    if resistance == 0:
+        return "below the range"
+    return f"{resistance:.3g}" if math.isfinite(resistance) else "beyond 100"
 
 
 def energy(found: Mapping[str, of.EnergyResult]) -> Rows:

@@ -88,7 +88,7 @@ class RtlEnergy(Part):
     """Of a mean token, all query heads of the group.
 
     synthesised: gates, registers and clock.  formula: of gaincell cost for as many columns, no routing.
-    columns: valid ones, on average.  all: with every hypothesis.
+    columns: valid ones, on average.  all: with every hypothesis.  paper: scaled to the output lines.
     """
 
     gates: Joule
@@ -103,8 +103,9 @@ class RtlEnergy(Part):
 
 
 class Library(Part):
-    """Mapped to the cells of a Liberty file."""
+    """Mapped to the cells of a Liberty file.  name: of the file."""
 
+    name: str
     area: Annotated[float, "library's unit"]
     cells: Whole
 

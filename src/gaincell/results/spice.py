@@ -288,7 +288,7 @@ class WiresResult(SpiceResult, kw_only=True):
     conductance: output conductance of a conducting cell at V_max.  tolerance: half a counter step.
     full_scale: the longest pulse.
     overload: charge of 64 cells at V_max for a full pulse, over the saturation of the first converter.
-    limits: resistance at which 64 cells, if simulated, reach the tolerance; infinite: above the range.
+    limits: resistance at which 64 cells reach the tolerance; 0, infinite: below, above the range.
     """
 
     corner: OperatingPoint

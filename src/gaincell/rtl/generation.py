@@ -6,7 +6,7 @@ Parts whose program is not installed are left out and named; the rest is done.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from gaincell import files
 from gaincell.chips.design_file import chip_of
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import head_area
-from gaincell.costs.cited import paper
+from gaincell.costs.cited import DIGITAL, cited
 from gaincell.costs.digital import digital
 from gaincell.costs.head import Head as CostHead
 from gaincell.costs.technology import Technology
@@ -36,6 +36,7 @@ from gaincell.rtl.synthesis import Synthesis, check_liberty, map_to_library, syn
 from gaincell.rtl.verification import check_head, check_properties, check_ring, check_verilog, done, not_done
 from gaincell.rtl.verilog import TOP, VECTORS, Verilog
 from gaincell.rtl.verilog import generate as generate_verilog
+from gaincell.text import sha256
 
 SHOWN_TOKENS = 8
 """Tokens of the testbench that is written, and of a head that is not verified."""
@@ -76,6 +77,7 @@ def generate(
         words = words_of_codes(q, k, v, scales, p)
     if liberty is not None:
         check_liberty(liberty)
+        inputs = {**(inputs or {}), liberty.name: sha256(liberty)[:12]}
     run = Stimulus(p, scales, words)
     verilog = synthesis = library = used = None
     if not programs.missing("yosys"):
@@ -83,7 +85,7 @@ def generate(
         synthesis = synthesise(verilog)
         if liberty is not None:
             mapped = map_to_library(verilog, liberty)
-            library = Library(mapped.area, sum(mapped.cells.values()))
+            library = Library(liberty.name, mapped.area, sum(mapped.cells.values()))
     checks = []
     if tokens:
         checks += check_head(run, progress("head"))
@@ -169,13 +171,16 @@ def _total(synthesis: Synthesis, energies: Mapping[str, Energy] | None, t: Techn
 def _energy(
     tokens: int, used: Mapping[str, Energy], synthesis: Synthesis, p: Parameters, t: Technology
 ) -> RtlEnergy:
-    """Of a mean token; the formula is that of gaincell cost with as many columns and without its routing."""
+    """Of a mean token. The formula is that of gaincell cost with as many columns and guard bits, without its
+    routing; the paper's number is scaled to the output lines, all sub-tiles read.
+    """
     gates, registers, clock = (
         sum(getattr(one, name) for one in used.values()) for name in ("gates", "registers", "clock")
     )
     synthesised = sum((gates, registers, clock))
     columns = round(sum(min(n + 1, p.columns) for n in range(tokens)) / tokens)
-    head = CostHead(p.design, t, Activity.assumed(p.design).mean(), p.rows, p.group, columns)
+    process = replace(t, guard_bits=p.guard_bits)
+    head = CostHead(p.design, process, Activity.assumed(p.design).mean(), p.rows, p.group, columns)
     formula = digital(head, head_area(head).area)
     more = hypotheses(p, synthesis, used, head)
     return RtlEnergy(
@@ -187,7 +192,7 @@ def _energy(
         columns=columns,
         hypotheses=tuple(more),
         all=synthesised + sum(one.energy for one in more),
-        paper=p.group * paper().digital,
+        paper=p.group * cited(replace(head, context=p.columns)).parts[DIGITAL].energy,
     )
 
 
@@ -235,6 +240,8 @@ def _readme(found: Generated, p: Parameters) -> str:
         parts.append("## Checks\n\n" + tables.check_rows(result).markdown())
     if result.modules:
         parts.append("## Synthesis\n\n" + tables.module_rows(result).markdown())
+    if result.library:
+        parts.append("## Library\n\n" + tables.library_rows(result.library).markdown())
     if result.energy:
         parts.append("## Energy\n\n" + tables.energy_rows({result.inputs: result}).markdown())
     parts.append(f"Areas and energies: {result.technology}; most of its numbers are assumptions.")

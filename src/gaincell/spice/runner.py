@@ -160,6 +160,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _result(netlist: Netlist, code: int, said: str, raw: Path) -> Simulation:
+    said = re.sub(r"(?m)^\s*Circuit:.*$", "", said)  # the title, which may hold any word
     errors = [m.group(0).strip() for m in ERRORS.finditer(said) if not HARMLESS.search(m.group(0))]
     details = [m.group(0).strip() for m in DETAILS.finditer(said)]
     reason = "; ".join(list(dict.fromkeys(errors + details))[:SHOWN]) or "ngspice said nothing about why"

@@ -225,7 +225,8 @@ def user_technology(
         raise InputError(f"vdd = {vdd!r} V is out of range; allowed: 0.3 to 5")
     if sorted(nodes) != sorted("dgsb"):
         raise InputError(f"nodes = {nodes!r}; allowed: an order of the letters d, g, s, b, for instance dgsb")
-    for name in (nmos, pmos) if section is None else ():
+    included = re.search(r"(?im)^\s*\.(inc\w*|lib[ \t]+\S+)[ \t]+\S", text)  # of files that are not read here
+    for name in (nmos, pmos) if section is None and not included else ():
         if not re.search(rf"(?im)^\s*\.(model|subckt)\s+{re.escape(name)}\b", text):
             raise InputError(f"{path.name} defines no model or subcircuit {name!r}; or give --section")
     return dataclasses.replace(

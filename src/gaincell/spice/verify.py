@@ -18,7 +18,7 @@ value sub-tiles, all taken to be as active as the simulated one. A behavioural r
 the least that its integrators must source is counted.
 
 Tolerances are stated before and not adapted; see TOLERANCES. That against the cubic
-says how far the curve is from a cubic, over many inputs, and is checked with all columns only.
+says how far the curve is from a cubic, over many inputs, and is checked with all columns of array 1 only.
 Not modelled: age, mismatch (all cells nominal), noise; in the energies writes and DACs, counters, adders and
 control, leakage between reads.
 """
@@ -114,7 +114,7 @@ def verify(
     """Simulate both arrays and compare.
 
     command, seed: for the provenance.
-    columns: lines of each array that are simulated.  group: lines in one netlist.
+    columns: lines of each array that are simulated, or all it has.  group: lines in one netlist.
     written: what a write path stores of every code, V; None: ideal levels.
     wire: of word and bit lines; None: that of `array_slice`.  timeout: of each netlist, s.
 
@@ -123,8 +123,8 @@ def verify(
     check_design(design, technology)
     site = Site(technology, corner or Corner())
     tokens, dims = inputs.values.shape
-    if not 1 <= columns <= min(tokens, dims):
-        raise InputError(f"columns = {columns!r} is out of range; allowed: 1 to {min(tokens, dims)}")
+    if not 1 <= columns <= max(tokens, dims):
+        raise InputError(f"columns = {columns!r} is out of range; allowed: 1 to {max(tokens, dims)}")
     curves = own_curve(site, design)
     ideal = np.linspace(0, site.vdd, design.storage_levels or 8)
     levels = ideal if written is None else written
@@ -147,7 +147,7 @@ def verify(
     off = np.abs(codes - model_codes["own"])
     allowed = dict(TRANSISTOR_TOLERANCES if transistor_readout else TOLERANCES)
     allowed |= {} if written is None else WRITE_TOLERANCES
-    if columns < dims:
+    if columns < tokens:
         allowed.pop(CUBIC, None)
     written_off = float(np.abs(levels - ideal).max() / ideal[1])
     result = VerifyResult(
@@ -171,8 +171,8 @@ def verify(
         checks=checked(allowed, _measured(first, off, written_off)),
         warnings=tuple(dict.fromkeys(found1.warnings + found2.warnings)),
     )
-    energy1 = _array_energy(first, columns, dims, tokens, design, float(inputs.x.mean()))
-    energy2 = _array_energy(second, columns, tokens, dims, design, float(driven.mean()) / longest)
+    energy1 = _array_energy(first, dims, tokens, design, float(inputs.x.mean()))
+    energy2 = _array_energy(second, tokens, dims, design, float(driven.mean()) / longest)
     return Verified(result, EnergyRun(inputs.name, inputs.statistics, columns, energy1, energy2))
 
 
@@ -218,10 +218,10 @@ def energy_result(
 
 
 def _array_energy(
-    found: VerifiedArray, simulated: int, rows: int, lines: int, design: Design, activity: float
+    found: VerifiedArray, rows: int, lines: int, design: Design, activity: float
 ) -> ArrayEnergy:
     """Of a whole array: the simulated lines stand for all."""
-    share = {name: 1.0 if name == "drivers" else lines / simulated for name in found.energy}
+    share = {name: 1.0 if name == "drivers" else lines / len(found.spice) for name in found.energy}
     blocks = {
         name: ReadEnergy(part.read * share[name], part.conversion * share[name])
         for name, part in found.energy.items()
@@ -268,8 +268,8 @@ class _Bench:
     def simulate(self, codes: Wave, pulses: Wave, kind: str, all_lines: int, title: str) -> _Simulated:
         """Some lines of an array, in netlists of a group each."""
         readout, phases = self.readout(kind), self.phases
-        starts = range(0, self.columns, self.group)
-        spans = [(a, min(a + self.group, self.columns)) for a in starts]
+        lines = min(self.columns, all_lines)
+        spans = [(a, min(a + self.group, lines)) for a in range(0, lines, self.group)]
         slices = [
             array_slice(
                 self.site, self.levels[codes[:, a:b]].tolist(), pulses.tolist(), readout,
@@ -317,7 +317,7 @@ class _Bench:
 
         same: of the cell's own curve, from the pulses that the simulation had.
         """
-        n, longest = self.columns, self.phases.longest
+        n, longest = len(found.widths), self.phases.longest
         model = {curve: wave[:n] for curve, wave in model.items()}
         rms = {c: float(np.sqrt(((found.widths - wave) ** 2).mean())) for c, wave in model.items()}
         places = [
@@ -347,10 +347,10 @@ class _Bench:
                 # every slice drives whole word lines, so drivers count once
                 share = 1 / len(plots) if name == "drivers" else 1.0
                 read, conversion = (share * sum(part[n] for part in parts) for n in (0, 1))
-                energy[name] = ReadEnergy(read, conversion, self.columns)
+                energy[name] = ReadEnergy(read, conversion, len(places))
         if "readout" not in energy:
             drawn = [sourced(plot, c, readout) * self.site.vdd for plot, c in places]
-            energy["integrators, at least"] = ReadEnergy(float(np.sum(drawn)), 0.0, self.columns)
+            energy["integrators, at least"] = ReadEnergy(float(np.sum(drawn)), 0.0, len(places))
         return energy
 
 

@@ -33,6 +33,7 @@ import numpy as np
 
 from gaincell.chips.design import Design
 from gaincell.devices.wires import weights
+from gaincell.errors import InputError
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results.spice import BitLine, InOperation, WiresResult, WordLine
 from gaincell.spice.designs import check_design
@@ -53,6 +54,8 @@ SIZES = (16, 32, 64, 128, 256, 512)
 BIT_RESISTANCES = (1.0, 3.0, 10.0, 30.0, 100.0)
 WORD_RESISTANCES = (1.0, 10.0, 100.0)
 WORD_CAPACITANCES = (0.2e-15, 1e-15)
+CELLS = 64
+"""On every line in operation, and on those whose limits are found."""
 SHORT = 1e-9
 POINTS: Sequence[tuple[Ohm, Farad]] = (
     *((r, 0.2e-15) for r in (2.0, 10.0, 30.0, 100.0)),
@@ -119,18 +122,23 @@ def study(
 
     command: the command line, for the provenance.
 
-    Raises InputError for a design without these circuits, SimulationError.
+    Raises InputError for a design without these circuits or of other sub-tiles than `CELLS`, SimulationError.
     """
     check_design(design, technology)
+    if design.tile != CELLS:
+        raise InputError(
+            f"design {design.name!r} has sub-tiles of {design.tile} columns; wires are simulated in arrays "
+            f"of {CELLS} x {CELLS} cells: give a design with tile = {CELLS}"
+        )
     site = Site(technology, corner or Corner())
     sizes = [n for n in SIZES if n <= most]
     bit_line, current, conductance = bit_lines(site, sizes, jobs, stages)
     word_line = word_lines(site, sizes, design.t_pulse_max, jobs, stages)
     operating = in_operation(site, design, jobs=jobs, stages=stages)
     tolerance = 0.5 / (design.counter_levels - 1)
-    errors = {"bit line": [(p.resistance, p.error) for p in bit_line if p.cells == 64]}
+    errors = {"bit line": [(p.resistance, p.error) for p in bit_line if p.cells == CELLS]}
     for c in WORD_CAPACITANCES:
-        line = [p for p in word_line if p.cells == 64 and p.capacitance == c]
+        line = [p for p in word_line if p.cells == CELLS and p.capacitance == c]
         errors[f"word line, {c * 1e15:g} fF, 1 ns pulse"] = [(p.resistance, p.error) for p in line]
         errors[f"word line, {c * 1e15:g} fF, longest pulse"] = [(p.resistance, p.long_error) for p in line]
     for array in ("first", "second"):
@@ -139,7 +147,7 @@ def study(
             errors[f"in operation, {array} dot product, {words}"] = [
                 (p.resistance, getattr(p, words) / design.t_pulse_max) for p in points
             ]
-    full = 64 * current * design.t_pulse_max / (design.score_saturation(64) * design.charge_unit)
+    full = CELLS * current * design.t_pulse_max / (design.score_saturation(CELLS) * design.charge_unit)
     return WiresResult(
         **head("wires", technology.title, command, design),
         corner=corner_of(site),
@@ -301,7 +309,9 @@ def _compare(array: _Array, resistance: Ohm, capacitance: Farad, change: Wave, n
 
 
 def _limit(points: Sequence[tuple[float, float]], tolerance: float) -> float:
-    """Resistance at which |error| reaches the tolerance, by interpolation; inf: beyond the last."""
+    """Resistance at which |error| reaches the tolerance, by interpolation; 0: below the first, inf: beyond
+    the last.
+    """
     r, e = np.array(points).T
     e = np.maximum(np.abs(e), 1e-12)
     beyond = np.nonzero(e >= tolerance)[0]
@@ -309,6 +319,6 @@ def _limit(points: Sequence[tuple[float, float]], tolerance: float) -> float:
         return float("inf")
     n = int(beyond[0])
     if n == 0:
-        return float(r[0])
+        return 0.0
     share = np.log(tolerance / e[n - 1]) / np.log(e[n] / e[n - 1])
     return float(np.exp(np.log(r[n - 1]) + share * np.log(r[n] / r[n - 1])))
