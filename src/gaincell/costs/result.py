@@ -303,7 +303,11 @@ def _notes(
             f"digital, synthesised: with gates of another technology, {rtl.technology}, than the one that is "
             f"priced, {found.head.technology.description}"
         )
-    missing = of_chip(found.head.design)
+    counted = found.bottom_up.parts[DIGITAL].parts
+    if rtl is not None and (lacking := [name for name in simulated.NOT_GENERATED if name in counted]):
+        energy = with_scale(sum(counted[name].energy for name in lacking), "J")
+        said.append(f"digital, synthesised: lacks {', '.join(lacking)}; of the formula's energy {energy}")
+    missing = of_chip(found.head)
     if missing:
         said.append(f"not counted, though this chip has them: {', '.join(one.what for one in missing)}")
     return [note for note in said if note]
