@@ -18,7 +18,9 @@ from gaincell.chips.design_file import load_design
 from gaincell.cli import main
 from gaincell.costs import gpus
 from gaincell.costs.activity import Activity, packaged
+from gaincell.costs.result import answer
 from gaincell.costs.size import shipped_sizes
+from gaincell.costs.technology import load_technology
 from gaincell.devices.leakage import Leakage
 from gaincell.errors import ModelError
 from gaincell.integrations.hf.checkpoint import save
@@ -176,6 +178,28 @@ def test_cells_that_are_exchanged_without_adaptation_are_named_in_the_result(
     assert any("cells exchanged for x3 ones without adaptation" in n for n in read(file, CostResult).notes)
 
 
+@SMOLLM2
+@pytest.mark.slow
+def test_the_digital_block_of_a_packaged_activity_is_counted_with_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As for the shipped RUN itself; neither is with --assumed."""
+    shipped, measured = str(ROOT / "adapters" / "smollm2-135m"), ROOT / "docs" / "results" / "costs"
+    activity, note = (
+        str(measured / "activity-smollm2-135m.json"),
+        "the activity is that of adapters/smollm2-135m",
+    )
+    file, found = tmp_path / "cost.json", []
+    for options in (("smollm2-135m",), (shipped, "--activity", activity), ("smollm2-135m", "--assumed")):
+        assert run(capsys, *options, "--json", str(file), assumed=False)[0] == 0
+        found.append(read(file, CostResult))
+    packaged_one, own, assumed = found
+    assert packaged_one.head.lines == own.head.lines
+    assert packaged_one.head.area == own.head.area
+    assert [any(one.startswith(note) for one in result.notes) for result in found] == [True, False, False]
+    assert "turning of q" not in next(one for one in assumed.head.lines if one.name == "digital").parts
+
+
 def test_the_packaged_activity_is_the_committed_one() -> None:
     found = packaged("smollm2-135m")
     assert found is not None
@@ -219,6 +243,23 @@ def test_the_synthesised_digital_part_stands_beside_the_formula(
     code, _, err = run(capsys, "gpt2", "--design", str(other), "--rtl", str(RTL))
     assert code == 2
     assert "(64, 1024, 1, 16, 4, 5), the model's heads (64, 1024, 1, 8, 4, 5)" in err
+
+
+@pytest.mark.slow
+def test_parts_that_no_synthesis_has_are_named_beside_it() -> None:
+    """With what the formula counts for them; nothing where a model has none."""
+    size, chip, technology = shipped_sizes()["gpt2"], load_design("leroux2025"), load_technology("28nm")
+    more = replace(size, balanced_rows=4, array_normaliser=True, column_gains=True)
+    plain, found = (answer(one, chip, technology, ["cost"], rtl=read(RTL, RtlResult)) for one in (size, more))
+    assert "lacks" not in " ".join(plain.notes)
+    before, after = (next(line for line in r.head.lines if line.name == "digital") for r in (plain, found))
+    added = {name: part for name, part in after.parts.items() if name not in before.parts}
+    energy = costs.with_scale(sum(added.values()), "J")
+    said = f"digital, synthesised: lacks {', '.join(added)}; of the formula's energy {energy}"
+    assert said in found.notes
+    assert len(added) == 6
+    left = next(note for note in found.notes if note.startswith("not counted"))
+    assert "the time of the divisions, the time, reads and registers of turning q and k" in left
 
 
 def test_the_simulated_write_stands_beside_the_formula(

@@ -19,6 +19,7 @@ from gaincell.arrays import HeadArray
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.circuits import query_driver, write_dac
+from gaincell.circuits.levels import LevelTable
 from gaincell.devices.cell import named_cell
 from gaincell.errors import ModelError, RunError
 from gaincell.evaluation.ablation import ablate
@@ -35,6 +36,9 @@ from gaincell.integrations.hf.reparametrisation import add_part, has_part
 from gaincell.mapping.initial import BALANCED, initial_scaling
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.balanced_rows import Balance, fit, rows_of
+
+SHORT = micro_design(query_levels=3, levels=LevelTable(query=(0.0, 0.5, 0.9)))
+"""Without full pulses."""
 
 
 def test_what_is_refused_changes_nothing() -> None:
@@ -412,6 +416,8 @@ def test_another_chip_reaches_the_row_that_balances() -> None:
     signed = micro_design(drivers=load_design("leroux2025-signed").drivers)
     with pytest.raises(ModelError, match="have a sign"):
         set_design(model, signed)
+    with pytest.raises(ModelError, match=r"longest pulse of leroux2025 .* is 0\.9 of a full one"):
+        set_design(model, SHORT)
 
 
 @torch.no_grad()
@@ -441,5 +447,8 @@ def test_rows_are_balanced_once_and_where_it_makes_sense() -> None:
     signed = micro_design(drivers=load_design("leroux2025-signed").drivers)
     with pytest.raises(ModelError, match="have a sign"):
         add_part(attach(micro_llama(), signed), "balanced rows")
+    with pytest.raises(ModelError, match="give levels that end at 1"):
+        add_part(attach(micro_llama(), SHORT), "balanced rows")
+    pair_rows(attach(micro_llama(), SHORT), ids)
     with pytest.raises(ModelError, match="a power of two components a head, not 80"):
         rows_of(80)

@@ -126,7 +126,8 @@ class Costs:
         from gaincell.costs.result import answer
         from gaincell.costs.simulated import read_simulated
         from gaincell.costs.technology import load_technology
-        from gaincell.integrations.hf.size import model_size, run_design
+        from gaincell.integrations.hf.completeness import stored_types
+        from gaincell.integrations.hf.size import hardware_files, model_size, run_design, with_parts
         from gaincell.results.rtl import RtlResult
         from gaincell.results.spice import EnergyResult, WriteResult
 
@@ -142,6 +143,10 @@ class Costs:
             other = chip if self.design or self.cell or self.window else None
             found, how = self.observed.measure(model, other, device)
             notes.append(f"the activity is that of {how}")
+        elif found is not None and self.observed.activity is None:  # it comes with the package
+            shipped = f"adapters/{model}"
+            size = with_parts(size, stored_types(hardware_files(shipped)))
+            notes.append(f"the activity is that of {shipped}, whose digital block is counted with it")
         if self.measure:
             seen = min(self.context or chip.window, chip.window)
             measured += measure_here(size.heads, size.kv_heads, size.head_dim, seen)
@@ -203,8 +208,8 @@ def cost(
     The table has what the paper states (cited), what follows from activity, capacitances, clock, gates and
     cells (bottom-up), the factor between them, and the band in which it was expected. The activity of
     a RUN, and of tiny in its shipped linear version, is first measured on --text, in every layer and head.
-    That of smollm2-135m was measured with its shipped RUN. For other models it is assumed. In the examples
-    runs/tiny is what `gaincell map tiny` writes.
+    That of smollm2-135m was measured with its shipped RUN, whose digital block is counted with it. For other
+    models it is assumed. In the examples runs/tiny is what `gaincell map tiny` writes.
 
     Example: gaincell cost adapters/smollm2-135m
 

@@ -7,8 +7,11 @@
     drivers             word lines of both arrays (pulses in), write lines of the columns
     counters            flip-flops of every output line
     adder tree          five gates a bit, registers after every level
-    input scaling       D multiply-adders, registers of the values, of gains and of offsets
-    output scaling      D multiply-adders, gains and offsets; the divider of a normalising column
+    input scaling       D multiply-adders, registers of the values, of gains and of offsets; for balanced rows
+                        D more and the adders of the transform, registers of P and R, tables of charges with
+                        their adders and comparators (costs/digital.py)
+    output scaling      D multiply-adders, gains and offsets; a divider, where outputs are divided; what
+                        computes gains that follow the columns read, with two tables and their exponents
     digital control     gates of the sequencers, decoders (a gate a column), valid bits, code registers
 
 Gates and flip-flops fill a share (utilisation) of the digital area. Layers of a 3D stack share everything

@@ -33,8 +33,8 @@ alike:
               to as many.
 
 A clamp is a gate a bit of the code; the round is half a level in the offset. Gains and offsets stand in
-registers that do not switch. A division (there are D dividers) takes as many subtractions as the sum has
-bits. Rows of a pair (paired rows) are counted as two, though one product would do for both.
+registers that do not switch. A division takes as many subtractions as the sum has bits, all by one divider.
+Rows of a pair (paired rows) are counted as two, though one product would do for both.
 
 Column gains. a (n / 1024)^g = 2^(log2 a + g log2(n / 1024)), twice a query: log2 n comes from a table, is
 multiplied by g and added to log2 a, and a table of powers gives the gain, which multiplies as any other. Each

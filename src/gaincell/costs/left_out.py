@@ -5,7 +5,6 @@ Nobody stated, and nothing here computes, what these take; all of it makes the e
 
 from __future__ import annotations
 
-from gaincell.chips.design import Design
 from gaincell.costs.head import Head
 from gaincell.results.cost import LeftOut
 
@@ -28,16 +27,14 @@ SUBTRACTED = "reference column subtracted"
 """What the notes on the numbers of a cell say that is read beside a column of constant current."""
 
 
-def of_chip(design: Design, divides: bool = False, balances: bool = False) -> list[LeftOut]:
-    """Circuits that a chip has beyond the paper's (docs/extensions.md says what they are).
-
-    divides: outputs are divided, by whatever.  balances: rows are balanced.
-    """
+def of_chip(head: Head) -> list[LeftOut]:
+    """Circuits that a chip or a model has beyond the paper's (docs/extensions.md says what they are)."""
+    design = head.design
     normalised = design.normaliser.present
     uneven, turned, leaks = design.levels.present, design.drivers.signed, design.leakage
     there = (
         (normalised, "dot products", "the normalising column: its cells, writes, readout and counters"),
-        (normalised or divides, "digital", "the time of the divisions"),
+        (head.divisions > 0, "digital", "the time of the divisions"),
         (
             any(
                 SUBTRACTED in (design.provenance[key].note or "")
@@ -47,7 +44,11 @@ def of_chip(design: Design, divides: bool = False, balances: bool = False) -> li
             "dot products",
             "what the reference column takes away, and that column: energies are of net currents",
         ),
-        (balances, "digital", "the time, reads and registers of turning q and k and of balancing rows"),
+        (
+            head.balanced_rows > 0,
+            "digital",
+            "the time, reads and registers of turning q and k and of balancing rows",
+        ),
         (design.charge_to_pulse.exponent != 1, "dot products", "the ramp of the charge-to-pulse exponent"),
         (design.sinks.tokens > 0, "dot products", "the columns of first tokens"),
         (
@@ -66,5 +67,4 @@ def left_out(head: Head) -> list[LeftOut]:
     """All that an estimate of a head lacks."""
     refreshed = head.refresh is not None and head.refresh.kind != "none"
     copies = [LeftOut("refresh", "reading columns back, or the digital copy; the order of refreshes")]
-    of_circuits = of_chip(head.design, head.divisions > 0, head.balanced_rows > 0)
-    return [*ALWAYS, *of_circuits, *(copies if refreshed else [])]
+    return [*ALWAYS, *of_chip(head), *(copies if refreshed else [])]

@@ -6,7 +6,8 @@ writes    of `gaincell spice write`: the mean over the codes of a simulated line
           key and a value. The gates of the column that is written, and those of its discharge, are ideal in
           the simulation: the formula adds them
 digital   of `gaincell rtl --verify`: what switched at the gates of the head that was synthesised, with its
-          own words. The routing, which no synthesis knows, is added by the formula
+          own words. The routing, which no synthesis knows, is added by the formula. What a model has beyond
+          gains and offsets (NOT_GENERATED) is in the formula only
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ from gaincell.spice.designs import check_design
 from gaincell.units import Joule
 
 T = TypeVar("T", bound=Result)
+NOT_GENERATED = (
+    "division", "column gains", "turning of q", "turning of k", "sum of a key's charges", "row that balances",
+)  # fmt: skip
+"""Parts of the digital block (costs/digital.py) that `gaincell rtl` does not generate."""
 
 
 def read_simulated(path: str | os.PathLike[str], kind: type[T], command: str) -> T:

@@ -127,7 +127,7 @@ class GainCellAttention(nn.Module):
     @design.setter
     def design(self, design: Design) -> None:
         if self.k.kept is not None or self.k.balance is not None:
-            check_unsigned(design)
+            check_unsigned(design, balanced=self.k.balance is not None)
         if self.k.balance is not None:
             self.k.balance.design = design
         self._design = design
@@ -181,9 +181,10 @@ class GainCellAttention(nn.Module):
         (balanced_rows.py); nothing is stretched before that is fitted.
 
         Raises:
-            ModelError: the design's queries have a sign, rows are paired, or D is no power of two.
+            ModelError: the design's queries have a sign or no full pulses, rows are paired, or D is no power
+                of two.
         """
-        check_unsigned(self.design)
+        check_unsigned(self.design, balanced=True)
         if self.k.kept is not None:
             raise ModelError(f"layer {self.layer} has paired rows; they cannot be balanced besides")
         like = self.k.gain

@@ -15,11 +15,19 @@ if TYPE_CHECKING:
     from gaincell.nn.attention import GainCellAttention
 
 
-def check_unsigned(design: Design) -> None:
-    """Refuse a chip whose queries have a sign. Raises ModelError."""
+def check_unsigned(design: Design, balanced: bool = False) -> None:
+    """Refuse a chip whose queries have a sign; for balanced rows also one that gives no full pulses, with
+    which their last row is reckoned. Raises ModelError.
+    """
     if design.drivers.signed:
         raise ModelError(
             f"the queries of {design.name} have a sign; paired and balanced rows are for those without"
+        )
+    longest = design.levels.query[-1] if design.levels.query else 1.0
+    if balanced and longest < 1:
+        raise ModelError(
+            f"the longest pulse of {design.name} (levels.query) is {longest:g} of a full one; balanced rows "
+            "need full pulses for their last row: give levels that end at 1"
         )
 
 

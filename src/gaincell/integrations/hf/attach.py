@@ -284,7 +284,8 @@ def set_design(model: AnyModel, design: Design | str | os.PathLike[str]) -> AnyM
         >>> model = gaincell.set_design(model, "leroux2025")
 
     Raises:
-        ModelError: the model is not attached, or has paired or balanced rows and queries would have a sign.
+        ModelError: the model is not attached; or has paired or balanced rows, and queries would have a sign;
+            or balanced rows, and there would be no full pulses.
         DesignError: there is no such design, or its file is not acceptable.
     """
     attached_model(model)

@@ -299,11 +299,13 @@ def put(
 
     Raises:
         RunError: they are not those of this model.
-        ModelError: they have paired or balanced rows, and the model's chip has queries with a sign.
+        ModelError: they have paired or balanced rows, and the model's chip has queries with a sign; or
+            balanced rows, and it gives no full pulses.
     """
-    if any(is_index(name) or name.endswith(BALANCE) for name in tensors):
+    balanced = any(name.endswith(BALANCE) for name in tensors)
+    if balanced or any(is_index(name) for name in tensors):
         for cell in attached_layers(model)[:1]:
-            check_unsigned(cell.design)
+            check_unsigned(cell.design, balanced)
     try:
         hold(model, tensors)
         parameters = dict(model.named_parameters())

@@ -69,7 +69,7 @@ def add_part(model: PreTrainedModel, part: str, ids: Int[Tensor, "B T"] | None =
     Raises:
         ModelError: the model is not attached or has the part already. For array normalisers: it has no
             biases, or its design a normalising column. For balanced rows: it has paired rows, its design's
-            queries have a sign, or D is no power of two. The part is paired rows.
+            queries have a sign or no full pulses, or D is no power of two. The part is paired rows.
     """
     cells = required_layers(model)
     if part == "paired rows":
