@@ -303,18 +303,14 @@ def _notes(
             f"digital, synthesised: with gates of another technology, {rtl.technology}, than the one that is "
             f"priced, {found.head.technology.description}"
         )
-<<<<<<< HEAD
-    counted = found.head.technology.guard_bits
-    if rtl is not None and (found_bits := rtl.sizes.word_bits - rtl.sizes.code_bits) != counted:
-        said.append(f"digital, synthesised: {found_bits} guard bits, where the formula has {counted}")
-    missing = of_chip(found.head.design)
-=======
+    bits = found.head.technology.guard_bits
+    if rtl is not None and (found_bits := rtl.sizes.word_bits - rtl.sizes.code_bits) != bits:
+        said.append(f"digital, synthesised: {found_bits} guard bits, where the formula has {bits}")
     counted = found.bottom_up.parts[DIGITAL].parts
     if rtl is not None and (lacking := [name for name in simulated.NOT_GENERATED if name in counted]):
         energy = with_scale(sum(counted[name].energy for name in lacking), "J")
         said.append(f"digital, synthesised: lacks {', '.join(lacking)}; of the formula's energy {energy}")
     missing = of_chip(found.head)
->>>>>>> 45b6123ba58f6586daaeb5a154fee10633f62796
     if missing:
         said.append(f"not counted, though this chip has them: {', '.join(one.what for one in missing)}")
     return [note for note in said if note]
