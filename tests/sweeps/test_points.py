@@ -30,7 +30,7 @@ from gaincell.reports.sweep_figures import curves, draw_all
 from gaincell.results import read
 from gaincell.results.codec import from_json, to_json
 from gaincell.results.common import Value, Values
-from gaincell.results.sweep import Objective, Point, PointResult, SweepResult, SweptBlocks
+from gaincell.results.sweep import Objective, Point, PointResult, SweepResult, SweptBlocks, plain
 from gaincell.sweeps.file import load_sweep
 from gaincell.sweeps.point import Bench
 from gaincell.sweeps.result import assemble
@@ -291,6 +291,24 @@ def test_values_enter_a_design() -> None:
         applied(micro_design(), {"cell.kind": "linear", "cell.c30": 40.0})
     with pytest.raises(InputError, match="'oxide-2t-saturated' states no such number to change"):
         applied(load_design("oxide-2t-saturated"), {"cell.c30": 40.0})  # it states the C_p
+
+
+@pytest.mark.slow
+def test_the_token_period_of_the_unchanged_design_follows_from_the_layers_of_the_model(
+    tmp_path: Path,
+) -> None:
+    """`tiny` has 6 layers, the design 12."""
+    file = tmp_path / "s.toml"
+    head = 'model = "tiny"\ndesign = "leroux2025"\nobjectives = ["latency"]\nsampler = "each"\n'
+    file.write_text(f'{head}[parameters]\ntoken_period = ["none", 1e-6]\n')
+    sweep = load_sweep(file)
+    own, stated = sweep.plan()
+    assert (own, stated) == ({"token_period": None}, {"token_period": 1e-6})
+    _, chip, _ = Bench(sweep).measure(0, own)
+    assert chip == load_design("leroux2025").replace(layers=6)
+    result = measured(sweep, tmp_path)
+    assert result.reference == 0
+    assert plain(result.parameters[0].own) == "none"
 
 
 def test_what_a_point_states_comes_before_what_a_device_brings(tmp_path: Path) -> None:

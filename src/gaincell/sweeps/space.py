@@ -321,10 +321,14 @@ def applied(design: Design, values: Values) -> Design:
 
 
 def value_in(design: Design, name: str) -> Any:
-    """What a design has for a parameter of a design."""
+    """What a design has for a parameter of a design; None for a token period that it does not state, which
+    follows from the model's layers.
+    """
     table, _, key = name.rpartition(".")
     if name == KIND:
         return design.cell.name
+    if name == "token_period":
+        return design.explicit_token_period
     if table == "cell":
         return design.provenance[name].value if name in design.provenance else None
     return getattr(getattr(design, table), key) if table else getattr(design, key)
