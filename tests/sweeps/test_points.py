@@ -294,7 +294,7 @@ def test_values_enter_a_design() -> None:
 
 
 @pytest.mark.slow
-def test_the_token_period_of_the_unchanged_design_follows_from_the_layers_of_the_model(
+def test_the_unchanged_token_period_follows_from_the_layers_of_the_model(
     tmp_path: Path,
 ) -> None:
     """`tiny` has 6 layers, the design 12."""

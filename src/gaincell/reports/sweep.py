@@ -158,9 +158,11 @@ def caption(result: SweepResult, *, marked: bool = True) -> str:
     text += f"{result.provenance.protocol}."
     if len(codes := {point.code for point in result.complete if point.code is not None}) > 1:
         text += f" Measured by several versions of gaincell: {', '.join(sorted(codes))}."
-    if any(point.intervals for point in result.complete):
+    if any("perplexity" in point.intervals for point in result.complete):
         text += " ±, or low to high: 95 %, over blocks" if _has_uneven(result) else " ±: 95 %, over blocks"
-        text += " and chips" if result.chips else ""
+        text += " and chips" if result.chips > 1 else ""
+    elif any(point.intervals for point in result.complete):
+        text += " Yield: 95 %, over chips"
     if result.has_ratios:
         text += "; " if text[-1] != "." else " "
         text += "ratio: to the unchanged design, on the same blocks"
