@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.micro import micro_design
-from tests.sweep_files import HEAD, measured, swept
+from tests.sweep_files import COSTS, HEAD, measured, swept
 from tests.tiers import slow_after
 
 from gaincell.adaptation import adapt, collect_statistics
@@ -273,7 +273,7 @@ def test_samplers_give_exactly_the_points_asked_for(
 
 
 def test_costs_alone_need_no_model(write: Callable[..., Path], tmp_path: Path) -> None:
-    sweep = load_sweep(write("window = [64, 128]", HEAD.replace('"perplexity"', '"area", "latency"')))
+    sweep = load_sweep(write("window = [64, 128]", COSTS))
     result = measured(sweep, tmp_path)
     areas = [point.values["area"].value for point in result.points]
     assert areas[1] > 1.5 * areas[0]
@@ -311,6 +311,17 @@ def test_the_unchanged_token_period_follows_from_the_layers_of_the_model(
     assert plain(result.parameters[0].own) == "none"
 
 
+def test_numbers_that_go_together_are_checked_together(write: Callable[..., Path]) -> None:
+    share, length = "mismatch.smooth_share = [0.0, 0.5]\n", "mismatch.correlation_length = [0.0, 4.0]\n"
+    fails = [bool(reason) for reason in load_sweep(write(share + length, COSTS)).possible()]
+    assert fails == [False, True, True, False]
+    both = "mismatch.smooth_share = 0.5, mismatch.correlation_length = 4.0"
+    sweep = load_sweep(write("tile = [8]", f'{COSTS}design = {{ name = "leroux2025", window = 64, {both} }}'))
+    assert (sweep.design.mismatch.smooth_share, sweep.design.mismatch.correlation_length) == (0.5, 4.0)
+    with pytest.raises(InputError, match="state both smooth_share and correlation_length"):
+        load_sweep(write(share.replace("0.0, ", ""), COSTS))
+
+
 def test_what_a_point_states_comes_before_what_a_device_brings(tmp_path: Path) -> None:
     retention = '{ value = 2e-3, unit = "s", source = "F", range = [1e-3, 3e-3] }'
     noise = '{ value = 0.01, unit = "1", source = "F", range = [0.01, 0.01] }'
@@ -337,17 +348,16 @@ def test_a_grid_with_more_lines_than_can_be_told_apart_is_scattered(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("objectives", "context", "said"),
+    ("head", "said"),
     [
-        ('["perplexity", "energy"]', "", "the mean context of 2 blocks of blocks-64"),
-        ('["latency"]', "", "a full ring"),
-        ('["energy"]', "context = 32\n", "a context of 32 tokens"),
+        (HEAD.replace("]", ', "energy"]'), "the mean context of 2 blocks of blocks-64"),
+        (COSTS, "a full ring"),
+        (HEAD.replace("perplexity", "energy") + "context = 32\n", "a context of 32 tokens"),
     ],
 )
 def test_energies_state_their_context(
-    objectives: str, context: str, said: str, write: Callable[..., Path], tmp_path: Path
+    head: str, said: str, write: Callable[..., Path], tmp_path: Path
 ) -> None:
-    head = HEAD.replace('["perplexity"]', objectives) + context
     result = measured(load_sweep(write("storage_levels = [4]", head)), tmp_path)
     assert f"Costs: of one token with {said}, without refresh" in reports.caption(result)
 

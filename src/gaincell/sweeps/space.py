@@ -275,7 +275,7 @@ def check_value(name: str, value: Any, design: Design, where: str) -> None:
     if table in TABLES:
         own = getattr(design, table)
         partner = _PARTNERS.get(name)  # another parameter of the sweep may state it
-        stated = {partner: getattr(own, partner) or 0.5} if partner and number else {}
+        stated = {partner: (getattr(own, partner) or 0.5) if number else 0.0} if partner else {}
         _try(lambda: dataclasses.replace(own, **stated, **{key: number}), where)
     if name in design.provenance:
         design.provenance[name].set_to(number, where)
