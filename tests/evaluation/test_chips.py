@@ -412,6 +412,8 @@ def test_units_of_scores_that_the_paper_does_not_have() -> None:
     assert columns["b", "bits_per_byte"] == ["bit/byte", f"{1 / 9 / math.log(2):.6g}", "difference"]
     entry = found.rows["b"]["other", "bits_per_byte"]
     assert " +0.1603 ± " in cell(entry, ("other", "bits_per_byte"), " ")
+    fine = replace(entry, number=0.9876, error=0.0031)
+    assert cell(fine, ("other", "bits_per_byte"), " ").startswith("0.9876 ± 0.0031 ")
     shown = comparison_result(found, runs, ["gaincell"]).rows[1].entries
     assert {name: score.score.unit for name, score in shown.items()} == {
         "other/f1": "%", "other/bits_per_byte": "bit/byte",
