@@ -61,7 +61,7 @@ def main(
     / "runs/codesign",
     only: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Points of coarse or paper, or one such as paper-levels."),
+        typer.Option(metavar="NAME", help="coarse, paper, or a point such as paper-levels."),
     ] = None,
     threads: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
@@ -84,9 +84,7 @@ def main(
             points.append(ComparedChip(**about, **kept))
             done.append(found)
     if missing := len(named) - len(points):
-        typer.echo(
-            f"{missing} of {len(named)} points are missing; {out.name} is written when all are finished"
-        )
+        typer.echo(f"{missing} of {len(named)} points are missing; {out.name} is written with the last")
         return
     write(whole(done[0], points), out)
 

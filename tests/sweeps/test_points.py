@@ -19,12 +19,13 @@ from tests.tiers import slow_after
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
-from gaincell.errors import InputError
+from gaincell.errors import InputError, RunError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.run import Run
 from gaincell.reports import sweep as reports
+from gaincell.reports.html.page import load
 from gaincell.reports.sweep_clouds import pareto
 from gaincell.reports.sweep_figures import curves, draw_all
 from gaincell.results import read
@@ -69,6 +70,9 @@ def test_points_are_what_the_parts_give(
     assert all(head.query_pulse for head in run.activity.heads)
     assert not Run(tmp_path / "points" / "0000").saved  # without weights
     assert str(tmp_path) not in (tmp_path / "points" / "0000" / "run.json").read_text()
+    with pytest.raises(RunError, match=r"0000 is one point of a sweep; give the sweep's result\.json"):
+        load(tmp_path / "points" / "0000", "point")
+    assert result.provenance.inputs.keys() == {"model", "technology", "evaluated", "trained on"}
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def test_a_result_is_written_once_and_whole(
         if folder.name not in finished:
             return None
         about = {"model": shipped.model, "text": shipped.text, "provenance": shipped.provenance}
-        return SimpleNamespace(command="codesign", **about, **learned)
+        return SimpleNamespace(**{**learned, **about, "command": "codesign"})
 
     monkeypatch.setattr(recipe, "point", point)
     out = tmp_path / "codesign.json"
@@ -48,7 +48,7 @@ def test_a_result_is_written_once_and_whole(
     assert made == ["paper-levels"]
     recipe.main(out, tmp_path, "coarse")
     assert not out.exists()
-    assert "6 of 14 points are missing; codesign.json is written when all are" in capsys.readouterr().out
+    assert "6 of 14 points are missing; codesign.json is written with the last" in capsys.readouterr().out
     with pytest.raises(typer.BadParameter, match="'pap'; allowed: coarse, paper, coarse-fixed"):
         recipe.main(out, tmp_path, "pap")
     recipe.main(out, tmp_path)

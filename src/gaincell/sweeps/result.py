@@ -80,7 +80,11 @@ def assemble(sweep: Sweep, found: Survey, command: Sequence[str]) -> SweepResult
         reference=None if reference is None else reference.point,
         context=_context(sweep) if {"energy", "latency"} & set(sweep.objectives) else None,
         provenance=made(
-            command=command, seed=sweep.seed, protocol=_protocol(sweep), design_hash=sweep.design.hash
+            command=command,
+            seed=sweep.seed,
+            protocol=_protocol(sweep),
+            design_hash=sweep.design.hash,
+            inputs={name: of for name, of in sweep.identity["content"].items() if isinstance(of, str)},
         ),
     )
 
