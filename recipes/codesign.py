@@ -5,13 +5,15 @@
 For every chip of CHIPS and everything of VARIANTS that is learned, the same model is adapted to the chip and
 trained on the same blocks with the same schedule. Perplexities are compared with those of the fixed chip,
 block by block. Points that are finished in RUNS are kept, and a training that was interrupted goes on, so the
-same command goes on; with --only the other points can be left to other processes. `python docs/readme.py`
-writes the section of docs/sweeps.md and its figure. About 10 minutes on one core.
+same command goes on; with --only the other points can be left to other processes. The result is written once,
+when all points are finished. `python docs/readme.py` writes the section of docs/sweeps.md and its figure.
+About 10 minutes on one core.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated
@@ -57,27 +59,44 @@ def main(
     / "docs/results/sweeps/codesign.json",
     runs: Annotated[Path, typer.Option(metavar="DIRECTORY", help="Where a RUN a point is kept.")] = ROOT
     / "runs/codesign",
-    only: Annotated[str | None, typer.Option(metavar="NAME", help="coarse, paper-levels, ...")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="coarse, paper, or a point such as paper-levels."),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
     """Learn circuits of the chip with `tiny`, and compare with the fixed chip."""
     keep_freed_memory()
     torch.set_num_threads(threads)
+    named = {f"{label}-{name}": label for label, name, _, _ in planned()}
+    if only is not None and only not in {*named, *CHIPS}:
+        raise typer.BadParameter(f"{only!r}; allowed: {', '.join((*CHIPS, *named))}", param_hint="--only")
+    for label, name, chip, learn in planned():
+        if only in (None, label, f"{label}-{name}"):
+            point(runs / f"{label}-{name}", chip, learn)
     points: list[ComparedChip] = []
     done: list[CodesignResult] = []
+    for label, name, chip, learn in planned():  # those of other processes, too
+        found = point(runs / f"{label}-{name}", chip, learn, work=False)
+        if found is not None:
+            kept = {f.name: getattr(found, f.name) for f in fields(LearnedChip)}
+            about = {"name": name, "chip": label, "levels": CHIPS[label], "command": found.command}
+            points.append(ComparedChip(**about, **kept))
+            done.append(found)
+    if missing := len(named) - len(points):
+        typer.echo(f"{missing} of {len(named)} points are missing; {out.name} is written with the last")
+        return
+    write(whole(done[0], points), out)
+
+
+def planned() -> Iterator[tuple[str, str, Design, tuple[str, ...]]]:
+    """Chip, name, design, and what is learned of every point."""
     for label, levels in CHIPS.items():
         for name, (zero, learn) in VARIANTS.items():
             chip = load_design(DESIGN).replace(**levels)
             if zero:
                 chip = chip.replace(levels=with_zero_code(chip, more_below=zero == "below"))
-            folder = runs / f"{label}-{name}"
-            found = point(folder, chip, learn, work=folder.name.startswith(only or ""))
-            if found is not None:
-                kept = {f.name: getattr(found, f.name) for f in fields(LearnedChip)}
-                about = {"name": name, "chip": label, "levels": levels, "command": found.command}
-                points.append(ComparedChip(**about, **kept))
-                done.append(found)
-                write(whole(done[0], points), out)
+            yield label, name, chip, learn
 
 
 def whole(first: CodesignResult, points: list[ComparedChip]) -> CodesignComparison:
@@ -92,7 +111,7 @@ def whole(first: CodesignResult, points: list[ComparedChip]) -> CodesignComparis
     )
 
 
-def point(folder: Path, chip: Design, learn: tuple[str, ...], *, work: bool) -> CodesignResult | None:
+def point(folder: Path, chip: Design, learn: tuple[str, ...], *, work: bool = True) -> CodesignResult | None:
     """One training, or what it gave before with the same settings; None where that is not to be made."""
     settings = CodesignSettings(
         MODEL, chip, learn, steps=STEPS, batch=BATCH, rate=RATE, evaluation_tokens=EVALUATED

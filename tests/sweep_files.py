@@ -20,6 +20,7 @@ limit = 128
 protocol = "blocks-64"
 calibration = 64
 """
+COSTS = 'objectives = ["area", "latency"]\n'
 
 
 def measured(sweep: Sweep, place: Path) -> SweepResult:

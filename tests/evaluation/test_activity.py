@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from tests.micro import micro_design, micro_llama
 from tests.tiers import slow
 
@@ -26,6 +28,8 @@ from gaincell.errors import InputError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.nn.attention import GainCellAttention
+from gaincell.reports import heads
+from gaincell.reports.heads import activity_figure
 from gaincell.results.codec import from_json, to_json
 from gaincell.results.evaluation import ActivityResult
 
@@ -204,8 +208,15 @@ def test_batches_add_up_and_json_returns(ids: torch.Tensor) -> None:
 
 
 @pytest.mark.usefixtures("blank_figures")
-def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded model on the embedded text: its second array is driven far less than the first."""
+    shown: list[str] = []
+
+    def spy(result: ActivityResult, maps: Mapping[str, str]) -> Figure:
+        shown.extend(maps)
+        return activity_figure(result, maps)
+
+    monkeypatch.setattr(heads, "activity_figure", spy)
     file, figure = tmp_path / "a.json", tmp_path / "a.png"
     with pytest.raises(SystemExit) as left:
         main(["activity", "tiny", "--tokens", "96", "--sequences", "2", "--threads", "1", "--json", str(file),
@@ -221,6 +232,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert mean.valid_columns == pytest.approx(97 / 2)
     assert mean.score_pulse < mean.query_pulse / 2
     assert figure.read_bytes().startswith(b"\x89PNG")
+    assert {"query_pulse", "score_pulse", "key_level", "value_level", "output_pulse"} < set(shown)
     for arguments, message in (
         (["tiny", "--text", str(tmp_path / "none.txt")], "none.txt"),
         (["tiny", "--figure", str(tmp_path / "a.gif")], "ends with .png, .svg, .pdf"),

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from gaincell.circuits.charge_to_pulse import ChargeToPulse
 from gaincell.circuits.converter_errors import Converters
+from gaincell.circuits.noise import Noise
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
 from gaincell.cli import app
@@ -28,7 +29,7 @@ from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires
 from gaincell.errors import InputError
-from gaincell.evaluation.ablation import ablate, freed, one_tile
+from gaincell.evaluation.ablation import _plan, ablate, freed, one_tile
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.chips import evaluate_chips, perplexity_spread, score_spread
 from gaincell.evaluation.fidelity import PER_HEAD, PER_KEY_HEAD, fidelity
@@ -187,6 +188,23 @@ def test_ablation_is_a_change_of_the_design(tokens: torch.Tensor) -> None:
     assert perplexity(model, tokens, "blocks-64").perplexity == pytest.approx(free, rel=1e-5)
     with pytest.raises(InputError, match="in software"):
         ablate(micro_llama(), tokens)
+
+
+def test_rows_of_an_ablation_change_nothing_besides_their_constraint() -> None:
+    """Not which noise is drawn, nor how fast a warm chip decays."""
+    noise, warm = Noise(output_std=0.03), Leakage(activation_energy=0.5, spread=0.1)
+    numbered = micro_design(mismatch=Mismatch(chip=3, seed=4), noise=noise)
+    assert "mismatch" not in {name for _, name, _, _ in _plan(numbered, 64)}
+    assert freed(numbered).mismatch == numbered.mismatch
+    chip = micro_design(leakage=warm, temperature=350.0, retention_time=5e-3, wires=Wires(key_drop=0.1))
+    assert chip.tau is not None
+    assert chip.tau < 1e-3
+    rows = {(kind, name): design for kind, name, _, design in _plan(chip, 64)}
+    leakage = rows["off", "writes and leakage"]
+    assert (leakage.tau, leakage.leakage.spread) == (chip.tau, 0)
+    assert rows["on", "decay"].tau == chip.tau
+    assert rows["on", "wires"].wires == chip.wires
+    assert rows["off", "wires"].wires == freed(chip).wires == Wires()
 
 
 @pytest.mark.parametrize(
@@ -394,6 +412,8 @@ def test_units_of_scores_that_the_paper_does_not_have() -> None:
     assert columns["b", "bits_per_byte"] == ["bit/byte", f"{1 / 9 / math.log(2):.6g}", "difference"]
     entry = found.rows["b"]["other", "bits_per_byte"]
     assert " +0.1603 ± " in cell(entry, ("other", "bits_per_byte"), " ")
+    fine = replace(entry, number=0.9876, error=0.0031)
+    assert cell(fine, ("other", "bits_per_byte"), " ").startswith("0.9876 ± 0.0031 ")
     shown = comparison_result(found, runs, ["gaincell"]).rows[1].entries
     assert {name: score.score.unit for name, score in shown.items()} == {
         "other/f1": "%", "other/bits_per_byte": "bit/byte",

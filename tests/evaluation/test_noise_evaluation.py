@@ -91,12 +91,15 @@ def test_every_command_that_prints_a_spread_says_it(
         ["evaluate"],
         ["evaluate", "--at", "0"],
         ["evaluate", "--by-context"],
-        ["evaluate", "--chips", "2", "--mismatch", "5%"],
         ["ablate"],
         ["adapt", "--cell", "x3", "--calibration-tokens", "256"],
     ):
         assert ONE_DRAW in protocol(*arguments), arguments
     assert "redrawn for every block" in protocol("evaluate", "--redraw-noise")
+    for pause in ([], ["--at", "0"]):
+        said = protocol("evaluate", "--chips", "2", "--mismatch", "5%", *pause)
+        assert "each chip meets a draw of noise of its own, which the spread over chips holds" in said
+        assert ONE_DRAW not in said
 
 
 def test_what_the_curves_of_context_tell_apart() -> None:

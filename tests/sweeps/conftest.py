@@ -36,7 +36,9 @@ def write(micro: tuple[Path, Path], tmp_path: Path) -> Callable[..., Path]:
 
     def written(parameters: str, head: str = HEAD, name: str = "micro") -> Path:
         path = tmp_path / f"{name}.toml"
-        common = f'model = "{micro[0]}"\ntext = "{micro[1]}"\n'
+        common = f'model = "{micro[0]}"\n'
+        if any(name in head for name in ("perplexity", "energy", "yield")):  # the others need no text
+            common += f'text = "{micro[1]}"\n'
         path.write_text(f"{common}{head}\n[parameters]\n{parameters}\n")
         return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,6 +73,22 @@ def test_chips_widen_the_interval() -> None:
     (narrow,), (wide,) = bought_back(_result(alone)), bought_back(_result(with_chips))
     assert narrow.before[0] == pytest.approx(wide.before[0])
     assert narrow.before[1] < wide.before[1]
+
+
+def test_a_single_block_has_no_interval() -> None:
+    """Nor has the share, however equal the chips are."""
+    for chips in ([50.0, 55.0, 52.0], None):
+        points = [
+            _point(strength, steps, [nll], chips and [chips[n]] * 3)
+            for n, (strength, steps, nll) in enumerate([(0.0, 0, 400.0), (0.1, 0, 410.0), (0.1, 8, 404.0)])
+        ]
+        result = _result(points)
+        (found,) = bought_back(result)
+        assert found.share is None
+        assert math.isnan(found.before[1])
+        assert "| × 1.1052 ± – | × 1.0408 ± – | – |" in aware_markdown(result)
+        assert "over blocks and chips" in aware_lines(result)[-1]
+        assert "over blocks;" in aware_lines(replace(result, chips=1))[-1]
 
 
 def test_no_share_of_a_loss_that_is_none() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sweep_files import HEAD, measured
+from tests.sweep_files import COSTS, measured
 from tests.tiers import slow
 
 from gaincell.cli import main
@@ -59,6 +59,8 @@ BAD = {
     "learning_rate = [1e-4, 1e-3]": "learning_rate is of a fine-tuning",
     "fine_tune = [0]\nscale_learning_rate = [1e-4]": "scale_learning_rate is of a fine-tuning",
     "adapt = [false]\ncalibration = [64, 128]": "calibration is of an adaptation",
+    "calibration = [64, 96]": "whole blocks of blocks-64; give multiples of 64",
+    "calibration = { low = 64, high = 512, step = 32 }": "give multiples of 64",
 }
 BAD_HEADS = {
     'objectives = ["perplexty"]': "unknown objective 'perplexty' (did you mean 'perplexity'?)",
@@ -71,7 +73,16 @@ BAD_HEADS = {
     'objectives = ["perplexity"]\npoints = 7': "the grid has 2",
     'objectives = ["perplexity"]\nprotocol = "block-64"': "unknown protocol",
     'objectives = ["perplexity"]\nprotocol = "blocks-128"': "run has a context of 64 positions",
-    'objectives = ["perplexity"]\ntechnology = "29nm"': "28nm",
+    'objectives = ["perplexity", "area"]\ntechnology = "29nm"': "28nm",
+    'objectives = ["perplexity"]\ntechnology = "28nm"': "technology does not change perplexity; leave it out",
+    'objectives = ["perplexity"]\ncontext = 32': "context does not change perplexity",
+    'objectives = ["perplexity"]\nwithin = 0.1': "within does not change perplexity",
+    'objectives = ["perplexity"]\npopulation = 8': "population is of the sampler nsga2",
+    'objectives = ["energy"]\nchips = 8': "chips does not change energy",
+    'objectives = ["energy"]\nadapt = "chip"': "give chips",
+    'objectives = ["area"]\nadapt = "chip"': "adapt does not change area",
+    'objectives = ["area", "latency"]\ntext = "nothere"': "text does not change area or latency",
+    'objectives = ["perplexity"]\ncalibration = 96': "calibration = 96, and the adaptation reads",
     'objectives = ["perplexity"]\nlimit = -3': "limit = -3",
     'objectives = ["perplexity"]\nlimit = 60': "less than one block",
     'objectives = ["perplexity"]\nloss = "distillation"': "of a fine-tuning",
@@ -221,14 +232,14 @@ def test_storages_folders_and_models_that_are_not_there(
     assert "neither a RUN nor a model" in refused(capsys, file)
 
 
-COSTS = "tile = [8, 16, 24]\nstorage_levels = [4, 8]", HEAD.replace('"perplexity"', '"area", "latency"')
+IMPOSSIBLE = "tile = [8, 16, 24]\nstorage_levels = [4, 8]", COSTS
 
 
 def test_a_dry_run_says_what_would_be_measured(
     write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["sweep", str(write(*COSTS)), "--dry-run"])
+        main(["sweep", str(write(*IMPOSSIBLE)), "--dry-run"])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert "6 points" in printed
@@ -239,8 +250,8 @@ def test_a_dry_run_says_what_would_be_measured(
 def test_models_that_are_not_kept_are_said(
     write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "area and latency follow from sizes alone" in refused(capsys, write(*COSTS), "--keep-models")
-    sweep = load_sweep(write("tile = [8, 16, 32]", COSTS[1]))
+    assert "area and latency follow from sizes alone" in refused(capsys, write(*IMPOSSIBLE), "--keep-models")
+    sweep = load_sweep(write("tile = [8, 16, 32]", COSTS))
     measured(sweep, tmp_path)
     (tmp_path / "points" / "0001" / "hardware.safetensors").touch()
     found = survey(open_study(sweep, open_storage(str(tmp_path / "points.journal"))), sweep.points)
@@ -252,7 +263,7 @@ def test_models_that_are_not_kept_are_said(
 
 @pytest.mark.slow
 def test_the_command(write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = write(*COSTS)
+    file = write(*IMPOSSIBLE)
     out, json_file = tmp_path / "out", tmp_path / "r.json"
     with pytest.raises(SystemExit) as ended:
         main(["sweep", str(file), "--out", str(out), "--json", str(json_file)])

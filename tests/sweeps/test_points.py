@@ -13,24 +13,25 @@ from typing import Any
 
 import pytest
 from tests.micro import micro_design
-from tests.sweep_files import HEAD, measured, swept
+from tests.sweep_files import COSTS, HEAD, measured, swept
 from tests.tiers import slow_after
 
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
-from gaincell.errors import InputError
+from gaincell.errors import InputError, RunError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.run import Run
 from gaincell.reports import sweep as reports
+from gaincell.reports.html.page import load
 from gaincell.reports.sweep_clouds import pareto
 from gaincell.reports.sweep_figures import curves, draw_all
 from gaincell.results import read
 from gaincell.results.codec import from_json, to_json
 from gaincell.results.common import Value, Values
-from gaincell.results.sweep import Objective, Point, PointResult, SweepResult, SweptBlocks
+from gaincell.results.sweep import Objective, Point, PointResult, SweepResult, SweptBlocks, plain
 from gaincell.sweeps.file import load_sweep
 from gaincell.sweeps.point import Bench
 from gaincell.sweeps.result import assemble
@@ -69,6 +70,9 @@ def test_points_are_what_the_parts_give(
     assert all(head.query_pulse for head in run.activity.heads)
     assert not Run(tmp_path / "points" / "0000").saved  # without weights
     assert str(tmp_path) not in (tmp_path / "points" / "0000" / "run.json").read_text()
+    with pytest.raises(RunError, match=r"0000 is one point of a sweep; give the sweep's result\.json"):
+        load(tmp_path / "points" / "0000", "point")
+    assert result.provenance.inputs.keys() == {"model", "technology", "evaluated", "trained on"}
 
 
 @pytest.mark.slow
@@ -273,7 +277,7 @@ def test_samplers_give_exactly_the_points_asked_for(
 
 
 def test_costs_alone_need_no_model(write: Callable[..., Path], tmp_path: Path) -> None:
-    sweep = load_sweep(write("window = [64, 128]", HEAD.replace('"perplexity"', '"area", "latency"')))
+    sweep = load_sweep(write("window = [64, 128]", COSTS))
     result = measured(sweep, tmp_path)
     areas = [point.values["area"].value for point in result.points]
     assert areas[1] > 1.5 * areas[0]
@@ -291,6 +295,35 @@ def test_values_enter_a_design() -> None:
         applied(micro_design(), {"cell.kind": "linear", "cell.c30": 40.0})
     with pytest.raises(InputError, match="'oxide-2t-saturated' states no such number to change"):
         applied(load_design("oxide-2t-saturated"), {"cell.c30": 40.0})  # it states the C_p
+
+
+@pytest.mark.slow
+def test_the_unchanged_token_period_follows_from_the_layers_of_the_model(
+    tmp_path: Path,
+) -> None:
+    """`tiny` has 6 layers, the design 12."""
+    file = tmp_path / "s.toml"
+    head = 'model = "tiny"\ndesign = "leroux2025"\nobjectives = ["latency"]\nsampler = "each"\n'
+    file.write_text(f'{head}[parameters]\ntoken_period = ["none", 1e-6]\n')
+    sweep = load_sweep(file)
+    own, stated = sweep.plan()
+    assert (own, stated) == ({"token_period": None}, {"token_period": 1e-6})
+    _, chip, _ = Bench(sweep).measure(0, own)
+    assert chip == load_design("leroux2025").replace(layers=6)
+    result = measured(sweep, tmp_path)
+    assert result.reference == 0
+    assert plain(result.parameters[0].own) == "none"
+
+
+def test_numbers_that_go_together_are_checked_together(write: Callable[..., Path]) -> None:
+    share, length = "mismatch.smooth_share = [0.0, 0.5]\n", "mismatch.correlation_length = [0.0, 4.0]\n"
+    fails = [bool(reason) for reason in load_sweep(write(share + length, COSTS)).possible()]
+    assert fails == [False, True, True, False]
+    both = "mismatch.smooth_share = 0.5, mismatch.correlation_length = 4.0"
+    sweep = load_sweep(write("tile = [8]", f'{COSTS}design = {{ name = "leroux2025", window = 64, {both} }}'))
+    assert (sweep.design.mismatch.smooth_share, sweep.design.mismatch.correlation_length) == (0.5, 4.0)
+    with pytest.raises(InputError, match="state both smooth_share and correlation_length"):
+        load_sweep(write(share.replace("0.0, ", ""), COSTS))
 
 
 def test_what_a_point_states_comes_before_what_a_device_brings(tmp_path: Path) -> None:
@@ -319,17 +352,16 @@ def test_a_grid_with_more_lines_than_can_be_told_apart_is_scattered(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("objectives", "context", "said"),
+    ("head", "said"),
     [
-        ('["perplexity", "energy"]', "", "the mean context of 2 blocks of blocks-64"),
-        ('["latency"]', "", "a full ring"),
-        ('["energy"]', "context = 32\n", "a context of 32 tokens"),
+        (HEAD.replace("]", ', "energy"]'), "the mean context of 2 blocks of blocks-64"),
+        (COSTS, "a full ring"),
+        (HEAD.replace("perplexity", "energy") + "context = 32\n", "a context of 32 tokens"),
     ],
 )
 def test_energies_state_their_context(
-    objectives: str, context: str, said: str, write: Callable[..., Path], tmp_path: Path
+    head: str, said: str, write: Callable[..., Path], tmp_path: Path
 ) -> None:
-    head = HEAD.replace('["perplexity"]', objectives) + context
     result = measured(load_sweep(write("storage_levels = [4]", head)), tmp_path)
     assert f"Costs: of one token with {said}, without refresh" in reports.caption(result)
 

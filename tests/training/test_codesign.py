@@ -22,8 +22,9 @@ from gaincell.cli import main
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import load_run, save
-from gaincell.mapping.codesign import CodesignSettings, codesign_model
+from gaincell.mapping.codesign import CodesignSettings, _training_text, codesign_model
 from gaincell.ops.gain_cell_attention import gain_cell_attention
+from gaincell.progress import silent
 from gaincell.results import read
 from gaincell.results.codec import to_json
 from gaincell.results.run import CodesignComparison, CodesignResult
@@ -45,6 +46,11 @@ def hardware(design: Design | None = None) -> LlamaForCausalLM:
             for stage in (layer.k, layer.v):
                 stage.gain.fill_(0.15)
     return model
+
+
+def test_a_calibration_below_one_block_is_refused() -> None:
+    with pytest.raises(InputError, match="100 calibration tokens are less than one block of 1024"):
+        _training_text(CodesignSettings("tiny", calibration_tokens=100), 1024, None, None, silent)  # type: ignore[arg-type]
 
 
 def parameters(model: LlamaForCausalLM) -> dict[str, Tensor]:

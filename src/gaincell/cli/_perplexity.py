@@ -234,11 +234,13 @@ def by_chips(
         return found.perplexity
 
     assert options.chips is not None
+    own, every = (noise_remark(loaded.model, chips=chips) for chips in (False, True))
     mismatch, bar = mismatch_of(options, loaded), progress("chips")
     found = evaluate_chips(loaded.model, measure, options.chips, mismatch, options.good, bar)
     low, high = found.yield_interval
+    described = words[0].replace(own, every)
     caption = (
-        f"{words[0]}; {len(found.number)} chips and the nominal one on the same text; intervals of 95 %, of "
+        f"{described}; {len(found.number)} chips and the nominal one on the same text; intervals of 95 %, of "
         f"the ratio over chips (Student), of the yield (Wilson): {100 * low:.0f} to {100 * high:.0f} %"
     )
     row = {
@@ -250,7 +252,7 @@ def by_chips(
         "worst chip": f"{readable(max(found.perplexity))} (no. {found.worst})",
         f"yield (≤ +{100 * found.yield_within:g} %)": f"{100 * found.yield_:.0f} %",
     }
-    entry = result(of.ChipsResult, loaded, words[0], tokens, seed=mismatch.seed, chips=found)
+    entry = result(of.ChipsResult, loaded, described, tokens, seed=mismatch.seed, chips=found)
     return one_row(row, caption), entry
 
 

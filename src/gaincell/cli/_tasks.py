@@ -102,9 +102,10 @@ def result_of(
     shots = {f"{task.shots}-shot" for task in found.tasks}
     if len(shots) > 1:
         shots = {f"{task.task} {task.shots}-shot" for task in found.tasks}
+    noise = noise_remark(loaded.model, chips=chips is not None)
     protocol = (
         f"lm-evaluation-harness {found.harness}, {', '.join(sorted(shots))}, contexts up to "
-        f"{found.max_length} tokens; items: {first}{noise_remark(loaded.model)}{of_what}"
+        f"{found.max_length} tokens; items: {first}{noise}{of_what}"
     )
     kind = numbers_of(loaded)
     return result(

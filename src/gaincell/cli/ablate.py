@@ -31,9 +31,9 @@ def ablate(
     """Perplexity with each constraint of the chip switched off, and with each switched on alone.
 
     The constraints are the levels of queries, storage and readout; the ceilings of scores and outputs; decay;
-    the cell's nonlinearity; sub-tiles; and mismatch (--mismatch), noise, writes and leakage if the chip has
-    them. Half the ring is tried too. Nothing is trained, so the table shows what each constraint costs the
-    model as it is. In the example runs/tiny is what `gaincell map tiny` writes.
+    the cell's nonlinearity; sub-tiles; and mismatch (--mismatch), noise, writes and leakage, and wires if the
+    chip has them. Half the ring is tried too. Nothing is trained, so the table shows what each constraint
+    costs the model as it is. In the example runs/tiny is what `gaincell map tiny` writes.
 
     Example: gaincell ablate runs/tiny --figure ablation.png
     """

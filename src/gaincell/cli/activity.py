@@ -40,7 +40,7 @@ def activity(
     """
     options.use(threads, device)
     from gaincell.cli._models import observe_model, result
-    from gaincell.reports.heads import activity_figure, activity_rows, sparsity_line
+    from gaincell.reports.heads import NAMES, activity_figure, activity_rows, sparsity_line
     from gaincell.results.evaluation import ActivityResult
 
     chip = options.choose_chip(model, design)
@@ -54,4 +54,4 @@ def activity(
     )  # fmt: skip
     typer.echo(f"{model}: {how}")
     shown = (activity_rows(entry, model), sparsity_line(entry))
-    show_result(entry, json, *shown, figure=figure, draw=activity_figure)
+    show_result(entry, json, *shown, figure=figure, draw=lambda run: activity_figure(run, NAMES))

@@ -16,7 +16,7 @@ Tiling has no row "on": sub-tiles without limits and quantisation add up to the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.noise import Noise
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
+from gaincell.devices.wires import Wires
 from gaincell.devices.writing import Writing
 from gaincell.errors import InputError
 from gaincell.evaluation.forward import forward
@@ -58,9 +59,12 @@ CONSTRAINTS: Mapping[str, tuple[str, Changes]] = {
     "mismatch": ("all cells and converters alike", {"mismatch": Mismatch(), "converters": Converters()}),
     "noise": ("no noise of reads", {"noise": Noise()}),
     "writes and leakage": ("exact writes, equal leakage", {"writing": Writing(), "leakage": Leakage()}),
+    "wires": ("no drop along bit lines", {"wires": Wires()}),
     ALWAYS: ("queries, storage, outputs", UNQUANTISED),
 }
 """Name -> what a chip without it does, and the changes of a design that take it away."""
+KEPT = {"mismatch": ("seed", "chip"), "leakage": ("activation_energy", "reference_temperature")}
+"""Numbers of tables that are no constraint: they say which noise is drawn, and how fast voltages decay."""
 
 
 @dataclass(frozen=True)
@@ -125,15 +129,25 @@ def ablate(
 def freed(chip: Design) -> Design:
     """The chip without any of the constraints."""
     for _, changes in CONSTRAINTS.values():
-        chip = chip.replace(**changes)
+        chip = _without(chip, changes)
     return chip
+
+
+def _without(chip: Design, changes: Changes) -> Design:
+    """The chip with the changes of a constraint, apart from what is `KEPT`."""
+    tables = {
+        name: replace(changes[name], **{key: getattr(getattr(chip, name), key) for key in keys})
+        for name, keys in KEPT.items()
+        if name in changes
+    }
+    return chip.replace(**{**changes, **tables})
 
 
 def _plan(chip: Design, length: int) -> list[tuple[str, str, str, Design]]:
     """Kind, name, meaning and design of every row, for blocks of so many tokens."""
     plan = [("off", "chip", "as it is", chip)]
     for name, (meaning, changes) in CONSTRAINTS.items():
-        loosened = chip.replace(**changes)
+        loosened = _without(chip, changes)
         if loosened.hash != chip.hash or name == ALWAYS:
             plan.append(("off", name, meaning, loosened))
     if chip.tile < chip.window:

@@ -1,8 +1,9 @@
 """Draws of noise in an evaluation.
 
-Noise of reads and writes is drawn from its seed, the token's position, head and row. So all blocks (items,
-documents, chips) of one evaluation meet one draw, and a spread over them holds nothing of the noise. An
-evaluation says so in its protocol, or draws anew for every block (`redrawn`).
+Noise of reads and writes is drawn from its seed, the number of the chip, the token's position, head and row.
+So all blocks (items, documents) of one evaluation meet one draw, and a spread over them holds nothing of the
+noise; a spread over chips does. An evaluation says so in its protocol, or draws anew for every block
+(`redrawn`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attached_layers, computes_softmax, computing_layers
 
 
-def noise_remark(arrays: nn.Module | Design, *, redraw: bool = False) -> str:
+def noise_remark(arrays: nn.Module | Design, *, redraw: bool = False, chips: bool = False) -> str:
     """Which noise the parts of an evaluation met, or that no arrays computed; empty without noise.
 
-    arrays: the model, or the design of all of its arrays.
+    arrays: the model, or the design of all of its arrays.  redraw: for every block.  chips: it was on many.
     """
     if isinstance(arrays, nn.Module) and computes_softmax(arrays):
         return "; softmax attention: no arrays computed"
@@ -29,6 +30,11 @@ def noise_remark(arrays: nn.Module | Design, *, redraw: bool = False) -> str:
         return ""
     if redraw:
         return "; noise is redrawn for every block"
+    if chips:
+        return (
+            "; each chip meets a draw of noise of its own, which the spread over chips holds; that of the "
+            "nominal one is in no ± or interval"
+        )
     return "; everything meets one draw of noise, whose variance is in no ± or interval"
 
 

@@ -187,7 +187,12 @@ def _training_text(
     settings: CodesignSettings, block: int, loaded: LoadedModel, text: Text, progress: StageProgress
 ) -> tuple[Tensor, Tensor]:
     """The training text, and the blocks at its beginning that are for calibration."""
-    before = max(1, settings.calibration_tokens // block) * block
+    if settings.calibration_tokens < block:
+        raise InputError(
+            f"{settings.calibration_tokens} calibration tokens are less than one block of {block}; give "
+            f"--calibration-tokens {block} or more"
+        )
+    before = settings.calibration_tokens // block * block
     wanted = before + settings.steps * settings.batch * (block + 1)
     training = read_tokens(loaded, text, "training", wanted, progress("read the training text"))
     if len(training) < wanted:

@@ -260,7 +260,11 @@ def cell(entry: Entry, column: Column, line: str) -> str:
 
 
 def _score(entry: Entry) -> Sequence[str]:
-    """A number, and its error if it has one: two decimals, or the digits that the error leaves."""
+    """A number, and its error if it has one: two decimals, or the digits that the error leaves, where that is
+    too small for two or the number too large.
+    """
+    if entry.error is not None and 0 < entry.error < 0.005:
+        return number_and_error(entry.number, entry.error)
     if abs(entry.number) < 1000:
         return [f"{x:.2f}" for x in (entry.number, entry.error) if x is not None]
     return [f"{entry.number:,.0f}"] if entry.error is None else number_and_error(entry.number, entry.error)

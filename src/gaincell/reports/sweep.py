@@ -158,9 +158,11 @@ def caption(result: SweepResult, *, marked: bool = True) -> str:
     text += f"{result.provenance.protocol}."
     if len(codes := {point.code for point in result.complete if point.code is not None}) > 1:
         text += f" Measured by several versions of gaincell: {', '.join(sorted(codes))}."
-    if any(point.intervals for point in result.complete):
+    if any("perplexity" in point.intervals for point in result.complete):
         text += " ±, or low to high: 95 %, over blocks" if _has_uneven(result) else " ±: 95 %, over blocks"
-        text += " and chips" if result.chips else ""
+        text += " and chips" if result.chips > 1 else ""
+    elif any(point.intervals for point in result.complete):
+        text += " Yield: 95 %, over chips"
     if result.has_ratios:
         text += "; " if text[-1] != "." else " "
         text += "ratio: to the unchanged design, on the same blocks"
@@ -222,11 +224,16 @@ def sweep_markdown(result: SweepResult, shown: Sequence[Point] | None = None) ->
 
 
 def changes_markdown(result: SweepResult) -> str:
-    """Changes of one thing at a time, the best first: ratios of every objective to the unchanged design."""
-    head = ["change", "perplexity ×", *(f"{name} ×" for name in result.costs), "perplexity is"]
+    """Changes of one thing at a time, the best first: ratios of perplexity and costs to the unchanged design,
+    and the yield.
+    """
+    yields = [o for o in result.objectives if o.name == "yield"]
+    head = ["change", "perplexity ×", *(f"{name} ×" for name in result.costs)]
+    head += [*(o.name for o in yields), "perplexity is"]
     lines = []
     for point in by_ratio(result.complete):
         ratios = [f"{ratio:.3g}" for ratio in _cost_ratios(result, point).values()]
+        ratios += [_objective(point, o.name, o.unit) for o in yields]
         lines.append([changed(result, point), _ratio(point), *ratios, verdict(point)])
     return Rows("", head, lines, caption(result, marked=False), text=(0, len(head) - 1)).markdown()
 
@@ -268,10 +275,17 @@ def not_exercised(result: SweepResult) -> str:
 
 
 def _cost_ratios(result: SweepResult, point: Point) -> dict[str, float]:
-    """Every objective but the perplexity over that of the unchanged design."""
+    """Every cost over that of the unchanged design."""
     own = result.own
     assert own is not None
     return {name: point.values[name].value / own.values[name].value for name in result.costs}
+
+
+def _loses_yield(result: SweepResult, point: Point) -> bool:
+    """Whether a point has a lower yield than the unchanged design; False without the objective yield."""
+    own = result.own
+    assert own is not None
+    return "yield" in point.values and point.values["yield"].value < own.values["yield"].value
 
 
 def without_reference(result: SweepResult) -> str:
@@ -306,7 +320,7 @@ def answers(result: SweepResult) -> list[str]:
         ratios = _cost_ratios(result, point)
         saved = {name: r for name, r in ratios.items() if r < 1 - FREE}
         numeric = all(is_number(point.setting(name)) for name in changes(result, point))
-        cheap = saved and max(ratios.values()) <= 1 + FREE
+        cheap = saved and max(ratios.values()) <= 1 + FREE and not _loses_yield(result, point)
         if numeric and cheap and _interval(point)[1] <= 1 + FREE:
             saving = ", ".join(f"{name} × {r:.3g}" for name, r in saved.items())
             text = f"{changed(result, point)} ({saving}; perplexity × {_ratio(point)})"

@@ -25,17 +25,14 @@ from gaincell.results.sweep import Point, SweepResult
 from gaincell.standard_error import ratio_error
 
 TRAINED, NONE = "fine_tune", "–"
-REMARK = (
-    "95 % intervals over blocks and chips; that of the share is Fieller's. They leave out the spread between "
-    "trainings: another order of the text or other noise in training can change a share by more."
-)
 
 
 @dataclass(frozen=True)
 class BoughtBack:
     """Of one strength.
 
-    before, after: perplexity over that without the strength and without training, with half-widths of 95 %.
+    before, after: perplexity over that without the strength and without training, with half-widths of 95 %;
+        NaN of a single block.
     share: of the loss, and the ends of its interval; None: there is no sure loss.
     """
 
@@ -107,8 +104,10 @@ def _differences(a: Point, b: Point) -> list[list[float]]:
 
 
 def _mean(sums: Sequence[Sequence[float]], weights: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """sum(sums) / sum(weights) over blocks, with the half-width of 95 % over blocks and chips."""
-    squares = 0.0
+    """sum(sums) / sum(weights) over blocks, with the half-width of 95 % over blocks and chips; NaN where a
+    single block has no variance.
+    """
+    squares = 0.0 if len(sums[0]) > 1 else math.nan
     for some, their in zip(sums, weights, strict=True):
         if len(some) > 1 and (error := ratio_error(some, their)) is not None:
             squares += (error * float(stats.t.ppf(0.975, len(some) - 1))) ** 2
@@ -142,7 +141,15 @@ def aware_lines(result: SweepResult) -> list[str]:
     for strength, before, after, share in _rows(result):
         bought = f"; {share} of the loss bought back" if share != NONE else ""
         lines.append(f"{name} = {strength}: {before} before training, {after} after{bought}")
-    return [*lines, REMARK]
+    return [*lines, _remark(result)]
+
+
+def _remark(result: SweepResult) -> str:
+    chips = " and chips" if result.chips > 1 else ""
+    return (
+        f"95 % intervals over blocks{chips}; that of the share is Fieller's. They leave out the spread "
+        "between trainings: another order of the text or other noise in training can change a share by more."
+    )
 
 
 def remarks(result: SweepResult) -> list[str]:
@@ -155,7 +162,7 @@ def remarks(result: SweepResult) -> list[str]:
 def aware_markdown(result: SweepResult) -> str:
     """A table, a row a strength."""
     head = [strength_of(result), "before training", "after", "of the loss bought back"]
-    return Rows("", head, _rows(result), REMARK, text=()).markdown().rstrip()
+    return Rows("", head, _rows(result), _remark(result), text=()).markdown().rstrip()
 
 
 def _rows(result: SweepResult) -> list[list[str]]:
@@ -166,10 +173,12 @@ def _rows(result: SweepResult) -> list[list[str]]:
         if row.share is not None:
             middle, low, high = (100 * x for x in row.share)
             share = f"{middle:.0f} % ({low:.0f} to {high:.0f})"
-        before = "not exercised" if row.strength and row.before == (1.0, 0.0) else _pair(row.before)
+        unseen = row.strength and row.before[0] == 1 and not row.before[1] > 0
+        before = "not exercised" if unseen else _pair(row.before)
         rows.append([word(row.strength, unit), before, _pair(row.after), share])
     return rows
 
 
 def _pair(ratio: tuple[float, float]) -> str:
-    return f"× {ratio[0]:.4f} ± {ratio[1]:.4f}"
+    error = NONE if math.isnan(ratio[1]) else f"{ratio[1]:.4f}"
+    return f"× {ratio[0]:.4f} ± {error}"

@@ -167,8 +167,8 @@ class SweepResult(Result, kw_only=True):
 
     @property
     def costs(self) -> list[str]:
-        """Objectives besides the perplexity."""
-        return [objective.name for objective in self.objectives if objective.name != "perplexity"]
+        """Objectives besides the perplexity that are minimised; a lost yield saves nothing."""
+        return [o.name for o in self.objectives if o.name != "perplexity" and o.direction == "minimise"]
 
     @property
     def has_ratios(self) -> bool:

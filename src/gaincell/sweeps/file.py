@@ -88,13 +88,29 @@ def _sweep(raw: Mapping[str, Any], path: Path) -> Sweep:
     found = Sweep(path.stem, **settings)
     if sampler == "each":
         found = replace(found, points=len(found.plan()))
+    given = {*raw, *raw["parameters"]}
+    _check_used(found, given)
     _check(found, context)
-    _check_used(found, {*raw, *raw["parameters"]})
+    if "calibration" in given:
+        _check_calibration(found)
     return found
 
 
 def _check_used(sweep: Sweep, given: set[str]) -> None:
-    """Raise InputError for settings of steps that no point has.  given: names in the file."""
+    """Raise InputError for settings that change nothing here.  given: names in the file."""
+    objectives = set(sweep.objectives)
+    used = {
+        **dict.fromkeys(("text", "limit", "protocol", *ADAPTATION, "loss"), sweep.measures),
+        "chips": bool({"perplexity", "yield"} & objectives) or (sweep.measures and _adapts_chips(sweep)),
+        "within": "yield" in objectives,
+        "context": bool({"energy", "latency"} & objectives),
+        "technology": bool({"energy", "latency", "area"} & objectives),
+    }
+    for key in used:
+        if key in given and not used[key]:
+            raise InputError(f"{key} does not change {one_of(sweep.objectives)}; leave it out")
+    if "population" in given and sweep.sampler != "nsga2":
+        raise InputError("population is of the sampler nsga2; leave it out")
     if sweep.largest("fine_tune"):
         return  # which uses the text behind that of the calibration
     unused = [key for key in TRAINING if key in given]
@@ -105,14 +121,29 @@ def _check_used(sweep: Sweep, given: set[str]) -> None:
         raise InputError("calibration is of an adaptation; give adapt = true too, or leave it out")
 
 
+def _adapts_chips(sweep: Sweep) -> bool:
+    """Whether any point is adapted to every chip."""
+    return sweep.adapt == "chip" or any(p.name == "adapt" and "chip" in p.values for p in sweep.parameters)
+
+
+def _check_calibration(sweep: Sweep) -> None:
+    """Raise InputError for tokens of the adaptation that are no whole blocks."""
+    length, _ = window_and_stride(sweep.protocol)
+    varied = next((p for p in sweep.parameters if p.name == "calibration"), None)
+    tokens = (sweep.calibration,) if varied is None else varied.values or (varied.low, varied.step or 1)
+    if any(number % length for number in tokens):
+        raise InputError(
+            f"calibration = {sweep.calibration if varied is None else varied.describe()}, and the adaptation "
+            f"reads whole blocks of {sweep.protocol}; give multiples of {length}"
+        )
+
+
 def _check(sweep: Sweep, context: int) -> None:
     """What excludes each other, and what is not there. context: of the model."""
     load_technology(sweep.technology)
     length, _ = window_and_stride(sweep.protocol)
     if sweep.measures:
         _check_text(sweep, context, length)
-    else:
-        _check_costs(sweep)
     alike = f"all chips of {sweep.design.name!r} are alike; give a parameter mismatch.current_offset_std"
     if "yield" in sweep.objectives and not sweep.chips:
         raise InputError("the objective yield needs chips; give chips = 8, for instance")
@@ -123,8 +154,7 @@ def _check(sweep: Sweep, context: int) -> None:
             f"chips = {sweep.chips}, but {alike} or noise.output_std, or a design with a spread in "
             f"{where_drawn('chip', 'operation')}"
         )
-    per_chip = any(p.name == "adapt" and "chip" in p.values for p in sweep.parameters)
-    if (sweep.adapt == "chip" or per_chip) and not sweep.chips:
+    if _adapts_chips(sweep) and not sweep.chips:
         raise InputError('adapt = "chip" adapts every chip; give chips = 4, for instance')
     if sweep.start and sweep.points < 1 + len(sweep.start):
         raise InputError(f"points = {sweep.points} for {len(sweep.start)} of start; give more")
@@ -146,16 +176,6 @@ def _check_text(sweep: Sweep, context: int, length: int) -> None:
             f"limit = {sweep.limit} is less than one block of {sweep.protocol}; give {length} or more"
         )
     open_text(sweep.text)
-
-
-def _check_costs(sweep: Sweep) -> None:
-    """Latency and area alone follow from sizes: nothing is evaluated."""
-    varied = [p.name for p in sweep.parameters if p.name in ADAPTATION]
-    given = [key for key in ("fine_tune", "chips") if getattr(sweep, key)]
-    for key in (*varied, *given):
-        raise InputError(
-            f"{key} changes neither {one_of(sweep.objectives)}; leave it out, or add the objective perplexity"
-        )
 
 
 def _start(

@@ -175,23 +175,25 @@ def _mean(blocks: Blocks) -> float:
 
 
 def interval(blocks: Blocks, chips: ChipSpread | None) -> tuple[float, float] | None:
-    """95 % of the perplexity, over blocks and chips; None where there is one of each, or it is infinite."""
+    """95 % of the perplexity, over blocks and chips; None of a single block, whose variance is not known, or
+    where it is infinite.
+    """
     mean = _mean(blocks)
-    if not mean < math.inf:
-        return None
     over_blocks = ratio_error([nll for nll, _ in blocks], [float(n) for _, n in blocks])
-    variances = [] if over_blocks is None else [(over_blocks**2, len(blocks) - 1)]
+    if over_blocks is None or not mean < math.inf:
+        return None
+    variances = [(over_blocks**2, len(blocks) - 1)]
     if chips is not None and len(chips.number) > 1:
         logs = torch.tensor([math.log(p) for p in chips.perplexity], dtype=torch.float64)
         variances.append((float(logs.var()) / len(logs), len(logs) - 1))
     half, middle = half_width(variances), math.log(mean)
-    return None if half is None else (math.exp(middle - half), exp_or_infinity(middle + half))
+    return math.exp(middle - half), exp_or_infinity(middle + half)
 
 
-def half_width(variances: Sequence[tuple[float, int]]) -> float | None:
-    """Of a 95 % interval (Student) of a sum: variances with degrees of freedom; None where there are none."""
-    squares = [v * float(stats.t.ppf(0.5 + CONFIDENCE / 2, n)) ** 2 for v, n in variances]
-    return math.sqrt(math.fsum(squares)) if squares else None
+def half_width(variances: Sequence[tuple[float, int]]) -> float:
+    """Of a 95 % interval (Student) of a sum: variances with degrees of freedom."""
+    squares = (v * float(stats.t.ppf(0.5 + CONFIDENCE / 2, n)) ** 2 for v, n in variances)
+    return math.sqrt(math.fsum(squares))
 
 
 def setting_of(value: Any, unit: str) -> Setting:

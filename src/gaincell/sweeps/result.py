@@ -80,7 +80,11 @@ def assemble(sweep: Sweep, found: Survey, command: Sequence[str]) -> SweepResult
         reference=None if reference is None else reference.point,
         context=_context(sweep) if {"energy", "latency"} & set(sweep.objectives) else None,
         provenance=made(
-            command=command, seed=sweep.seed, protocol=_protocol(sweep), design_hash=sweep.design.hash
+            command=command,
+            seed=sweep.seed,
+            protocol=_protocol(sweep),
+            design_hash=sweep.design.hash,
+            inputs={name: of for name, of in sweep.identity["content"].items() if isinstance(of, str)},
         ),
     )
 
@@ -133,7 +137,7 @@ def _losses(point: Point) -> tuple[Any, ...]:
 
 def _with_ratio(point: Point, reference: Point, protocol: str) -> Point:
     """With the ratio of perplexities and its interval of 95 % (Student, of the logarithm); no interval where
-    no loss differs.
+    no loss differs, nor of a single block.
     """
     assert point.blocks is not None
     assert reference.blocks is not None
@@ -146,12 +150,14 @@ def _with_ratio(point: Point, reference: Point, protocol: str) -> Point:
     if _losses(point) == _losses(reference):
         return replace(found, not_exercised=protocol)
     error = ratio_error(change, weights)
-    variances = [] if error is None else [(error**2, len(weights) - 1)]
+    if error is None:
+        return found
+    variances = [(error**2, len(weights) - 1)]
     if point.chips is not None and reference.chips is not None and len(point.chips.perplexity) > 1:
         a, b = (np.log(p.perplexity) for p in (point.chips, reference.chips))
         variances.append((float(np.var(a - b, ddof=1)) / len(a), len(a) - 1))
     half = half_width(variances)
-    if half is None or middle + half >= 700:
+    if middle + half >= 700:
         return found
     return replace(found, ratio_interval=(math.exp(middle - half), math.exp(middle + half)))
 

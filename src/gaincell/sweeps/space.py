@@ -49,6 +49,11 @@ KIND = "cell.kind"
 _SATURATIONS = ("score_saturation_per_row", "output_saturation_per_column")
 _NOISE = ("noise.cell_std", "noise.score_std", "noise.output_std")
 _MISMATCH = ("mismatch.current_offset_std", "mismatch.gain_std", "mismatch.offset_voltage_std")
+_PARTNERS = {
+    "mismatch.smooth_share": "correlation_length",
+    "mismatch.correlation_length": "smooth_share",
+}
+"""Numbers that are above 0 only together."""
 _LEVELS = ("query_levels", "storage_levels", "counter_levels")
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "tau": ("retention_time",), "retention": ("retention_time",), "decay": ("retention_time",),
@@ -268,7 +273,10 @@ def check_value(name: str, value: Any, design: Design, where: str) -> None:
     number = kind.convert(value, where)
     table, _, key = name.rpartition(".")
     if table in TABLES:
-        _try(lambda: dataclasses.replace(getattr(design, table), **{key: number}), where)
+        own = getattr(design, table)
+        partner = _PARTNERS.get(name)  # another parameter of the sweep may state it
+        stated = {partner: (getattr(own, partner) or 0.5) if number else 0.0} if partner else {}
+        _try(lambda: dataclasses.replace(own, **stated, **{key: number}), where)
     if name in design.provenance:
         design.provenance[name].set_to(number, where)
     elif name in ADAPTATION and not (isinstance(number, (int, float)) and number > LEAST.get(name, 0)):
@@ -321,10 +329,14 @@ def applied(design: Design, values: Values) -> Design:
 
 
 def value_in(design: Design, name: str) -> Any:
-    """What a design has for a parameter of a design."""
+    """What a design has for a parameter of a design; None for a token period that it does not state, which
+    follows from the model's layers.
+    """
     table, _, key = name.rpartition(".")
     if name == KIND:
         return design.cell.name
+    if name == "token_period":
+        return design.explicit_token_period
     if table == "cell":
         return design.provenance[name].value if name in design.provenance else None
     return getattr(getattr(design, table), key) if table else getattr(design, key)

@@ -19,6 +19,7 @@ from gaincell.reports.html.picture import ID
 from gaincell.reports.html.sections import PROVENANCE, SECTIONS, SUMMARY
 from gaincell.reports.training import read_log
 from gaincell.results import content, parse
+from gaincell.results.sweep import PointResult
 
 LOG = "log.jsonl"
 KNOWN = (
@@ -41,6 +42,8 @@ def load(path: str | Path, name: str) -> Result:
     found = parse(run, path.name)
     log = read_log(path / LOG) if (path / LOG).exists() else ()
     result = None if found is None else Result(name, found, log)
+    if isinstance(found, PointResult):
+        raise RunError(f"{path.name} is one point of a sweep; give the sweep's result.json")
     if result is None or not any(section.wanted(result) for section in SECTIONS):
         made = str(run.get("command", "an unknown command"))
         raise RunError(
