@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.adaptation import adapt, collect_statistics
-from gaincell.adaptation.adapt import Method, rows_at
+from gaincell.adaptation.adapt import Method
 from gaincell.arrays import HeadArray
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
@@ -36,6 +36,7 @@ from gaincell.integrations.hf.reparametrisation import add_part, has_part
 from gaincell.mapping.initial import BALANCED, initial_scaling
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.balanced_rows import Balance, fit, rows_of
+from gaincell.nn.last_rows import rows_at
 
 SHORT = micro_design(query_levels=3, levels=LevelTable(query=(0.0, 0.5, 0.9)))
 """Without full pulses."""
@@ -294,7 +295,7 @@ def test_a_comparison_with_linear_cells_centres_the_last_row_and_puts_it_back(
     assert bool((error < torch.tensor(fidelity(model, base, ids).tables["linear error"])).all())
     monkeypatch.undo()
     set_design(model, micro_design(cell="linear"))
-    with rows_at(attached_layers(model), shares, None):
+    with rows_at(attached_layers(model), shares):
         assert perplexity(model, tokens, "blocks-32").perplexity == pytest.approx(
             rows["nonlinearity"].perplexity
         )

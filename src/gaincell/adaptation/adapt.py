@@ -26,10 +26,10 @@ from torch.nn.functional import pad
 from gaincell.adaptation import statistics as measured
 from gaincell.adaptation.published import iterate
 from gaincell.adaptation.result import TOLERANCE, AdaptationResult, Residuals, Rule
-from gaincell.adaptation.statistics import Batch, Place, Statistics, Tokens, attached, balances, scalers
+from gaincell.adaptation.statistics import Batch, Place, Statistics, Tokens, attached, scalers
 from gaincell.errors import InputError, ModelError
 from gaincell.nn.attention import GainCellAttention
-from gaincell.nn.balanced_rows import Balance
+from gaincell.nn.last_rows import balances, rows_at
 from gaincell.nn.scaler import Scaler
 from gaincell.progress import Progress, silent
 from gaincell.quantity import one_of
@@ -207,36 +207,6 @@ def _closed_form(
         measured.forward(measured.backbone(model), batch)
     progress(2, 2, {})
     return collector.statistics(batch.tokens), collector.saturated()
-
-
-@contextmanager
-def rows_at(
-    layers: list[GainCellAttention], shares: Float[Tensor, "L Hk"] | None, real: Bool[Tensor, "B T"] | None
-) -> Iterator[None]:
-    """Within the context every forward pass first sets b of balanced rows: see `Balance.centre`."""
-
-    def place(share: Tensor, balance: Balance, inputs: Any) -> None:
-        volts, around = inputs
-        balance.centre(volts, around, share, real)
-
-    with ExitStack() as hooks:
-        if shares is not None:
-            for layer, balance in balances(layers):
-                hook = balance.register_forward_pre_hook(partial(place, shares[layer]))
-                hooks.callback(hook.remove)
-        yield
-
-
-@contextmanager
-def own_rows_after(layers: list[GainCellAttention]) -> Iterator[None]:
-    """After the context b of balanced rows is what it was before."""
-    own = [(balance.offset, balance.offset.detach().clone()) for _, balance in balances(layers)]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for offset, value in own:
-                offset.copy_(value)
 
 
 def _set_scaler(

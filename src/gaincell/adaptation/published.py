@@ -16,17 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from gaincell.adaptation.result import Residuals, Rule
-from gaincell.adaptation.statistics import (
-    Batch,
-    Collector,
-    Place,
-    Statistics,
-    attached,
-    balances,
-    forward,
-    scalers,
-)
+from gaincell.adaptation.statistics import Batch, Collector, Place, Statistics, attached, forward, scalers
 from gaincell.evaluation.perplexity import LOGIT_BYTES, next_token_nll
+from gaincell.nn.last_rows import balances
 from gaincell.progress import Progress
 from gaincell.standard_error import exp_or_infinity
 

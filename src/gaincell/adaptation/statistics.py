@@ -23,7 +23,7 @@ from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import computing_layers
 from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.nn.attention import GainCellAttention
-from gaincell.nn.balanced_rows import Balance
+from gaincell.nn.last_rows import LastRows
 from gaincell.nn.scaler import Scaler
 from gaincell.progress import Progress, silent
 
@@ -163,7 +163,7 @@ class Collector:
         self._layers, self._watches = layers, saturation
         self._moments: dict[tuple[str, int], Moments] = {}
         self._saturated: dict[tuple[str, int], Bool[Tensor, " heads"]] = {}
-        self._shares: dict[int, tuple[float, Float[Tensor, " Hk"]]] = {}  # of tokens so many, their mean
+        self._rows = LastRows(layers)
 
     @contextmanager
     def observing(self, real: Bool[Tensor, "B T"] | None) -> Iterator[None]:
@@ -172,17 +172,8 @@ class Collector:
             for stage, layer, scaler in scalers(self._layers):
                 hook = scaler.register_forward_hook(partial(self._observe, (stage, layer), real))
                 hooks.callback(hook.remove)
-            for layer, balance in balances(self._layers):
-                hook = balance.register_forward_pre_hook(partial(self._observe_share, layer, real))
-                hooks.callback(hook.remove)
+            hooks.enter_context(self._rows.observing(real))
             yield
-
-    def _observe_share(self, layer: int, real: Tensor | None, balance: Balance, inputs: Any) -> None:
-        volts, around = inputs
-        new = balance.share(volts, around, real).cpu()
-        count = float(volts.shape[0] * volts.shape[2] if real is None else real.sum())
-        before, mean = self._shares.get(layer, (0.0, new))
-        self._shares[layer] = before + count, mean + (new - mean) * (count / (before + count))
 
     def _observe(
         self, key: tuple[str, int], real: Tensor | None, scaler: Scaler, inputs: Any, output: Tensor
@@ -220,11 +211,7 @@ class Collector:
             mean[stage].append(found.mean)
             std[stage].append(found.std)
         means, stds = ({stage: torch.stack(of[stage]) for stage in STAGES} for of in (mean, std))
-        return Statistics(means, stds, tokens, self.balance())
-
-    def balance(self) -> Float[Tensor, "L Hk"] | None:
-        """`Statistics.balance` of what was gathered so far."""
-        return torch.stack([share for _, share in self._shares.values()]) if self._shares else None
+        return Statistics(means, stds, tokens, self._rows.shares)
 
 
 def check_finite_stage(numbers: Tensor, stage: str, layer: int) -> None:
@@ -263,13 +250,6 @@ def scalers(layers: list[GainCellAttention]) -> Iterator[tuple[str, int, Scaler]
     for layer, attention in enumerate(layers):
         for stage in STAGES:
             yield stage, layer, getattr(attention, stage)
-
-
-def balances(layers: list[GainCellAttention]) -> Iterator[tuple[int, Balance]]:
-    """(layer, the last rows of its keys) of layers with balanced rows."""
-    for layer, attention in enumerate(layers):
-        if attention.k.balance is not None:
-            yield layer, attention.k.balance
 
 
 def attached(model: nn.Module) -> list[GainCellAttention]:

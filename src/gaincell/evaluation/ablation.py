@@ -24,8 +24,6 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from gaincell.adaptation.adapt import own_rows_after, rows_at
-from gaincell.adaptation.statistics import balances, collect_statistics
 from gaincell.chips.design import Design
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.noise import Noise
@@ -37,6 +35,7 @@ from gaincell.errors import InputError
 from gaincell.evaluation.forward import forward
 from gaincell.evaluation.perplexity import Perplexity, default_protocol, perplexity, window_and_stride
 from gaincell.integrations.hf.attach import computing_layers, set_design
+from gaincell.nn.last_rows import LastRows, balances, own_rows_after, rows_at
 from gaincell.progress import Progress, silent
 from gaincell.results.evaluation import AblationRow
 from gaincell.standard_error import paired_ratio
@@ -102,14 +101,17 @@ def ablate(
     rows: list[AblationRow] = []
     reference: Perplexity | None = None
     words = ""
-    block = tokens[None, :length]
-    shares = collect_statistics(model, [block]).balance if any(balances(layers)) else None
+    block, rows_of_own = tokens[None, :length], LastRows(layers)
+    if any(balances(layers)):
+        with rows_of_own.observing():
+            forward(model, block)
+    shares = rows_of_own.shares
     try:
         for done, (kind, name, meaning, design) in enumerate(plan, 1):
             set_design(model, design)
             with own_rows_after(layers):
                 if shares is not None and design.cell != chip.cell:
-                    with rows_at(layers, shares, None):
+                    with rows_at(layers, shares):
                         forward(model, block)
                 found = perplexity(model, tokens, protocol)
             words = words or found.protocol

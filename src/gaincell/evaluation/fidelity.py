@@ -37,8 +37,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from gaincell.adaptation.adapt import own_rows_after, rows_at
-from gaincell.adaptation.statistics import Collector
 from gaincell.chips.design import Design
 from gaincell.circuits import READOUTS, charge_to_pulse, query_driver, write_dac
 from gaincell.errors import InputError, ModelError
@@ -49,6 +47,7 @@ from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.integrations.hf.softmax_passthrough import softmax_passthrough
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.last_rows import LastRows, own_rows_after, rows_at
 from gaincell.progress import Progress, silent
 from gaincell.results.evaluation import Heads
 
@@ -168,12 +167,12 @@ def _heads_of(model: PreTrainedModel, layer: int, call: tuple[Any, Any]) -> tupl
 
 def _with_linear_cells(attention: GainCellAttention, inputs: tuple[Any, ...]) -> Tensor:
     """Output of the arrays with these; b of balanced rows, which belongs to its cell, follows."""
-    design, found = attention.design, Collector([attention])
-    with found.observing(None):
+    design, rows = attention.design, LastRows([attention])
+    with rows.observing():
         attention.forward(*inputs)
     attention.design = design.replace(cell="linear")
     try:
-        with own_rows_after([attention]), rows_at([attention], found.balance(), None):
+        with own_rows_after([attention]), rows_at([attention], rows.shares):
             return attention.forward(*inputs)
     finally:
         attention.design = design
