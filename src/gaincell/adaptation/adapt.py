@@ -149,11 +149,11 @@ def _checked(
 
 
 def check_neutral(model: nn.Module) -> None:
-    """Raise ModelError for balanced rows, which need queries about half a pulse."""
+    """Raise ModelError for a model with balanced rows, which no neutral start leaves balanced."""
     if any(balances(attached(model))):
         raise ModelError(
-            "the neutral start sets the offsets of queries to 0, and the model has balanced rows, which "
-            "queries about half a pulse; take the trained start"
+            "the neutral start sets the offsets of queries to 0, and this model has balanced rows, which "
+            "drive queries about half a pulse; take the trained start"
         )
 
 
@@ -164,7 +164,7 @@ def set_neutral(model: nn.Module) -> None:
     Keys and values lose their centre V_offset. The paper's released code does this before it adapts [R]:
     Fig. 4c starts from here.
 
-    Raises ModelError: the model is not attached, or `check_neutral`.
+    Raises ModelError: the model is not attached, or has balanced rows.
     """
     layers = attached(model)
     check_neutral(model)
