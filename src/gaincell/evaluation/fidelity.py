@@ -168,8 +168,9 @@ def _heads_of(model: PreTrainedModel, layer: int, call: tuple[Any, Any]) -> tupl
 def _with_linear_cells(attention: GainCellAttention, inputs: tuple[Any, ...]) -> Tensor:
     """Output of the arrays with these; b of balanced rows, which belongs to its cell, follows."""
     design, rows = attention.design, LastRows([attention])
-    with rows.observing():
-        attention.forward(*inputs)
+    if attention.k.balance is not None:
+        with rows.observing():
+            attention.forward(*inputs)
     attention.design = design.replace(cell="linear")
     try:
         with own_rows_after([attention]), rows_at([attention], rows.shares):
