@@ -491,9 +491,9 @@ def test_spice_energies_of_another_chip_are_refused_or_said() -> None:
         with pytest.raises(InputError, match="circuits are simulated for unsigned queries"):
             simulated_arrays(other, found)
     assert found.provenance.design_hash == DESIGN.hash
-    assert _of_other_chip(DESIGN, found, None) == _of_other_chip(DESIGN, None, None) == []
-    assert _of_other_chip(DESIGN.replace(layers=30), found, None) == []  # in a model of other layers
-    (said,) = _of_other_chip(DESIGN.replace(retention_time=4e-3), found, None)
+    assert _of_other_chip(DESIGN, found, None, None) == _of_other_chip(DESIGN, None, None, None) == []
+    assert _of_other_chip(DESIGN.replace(layers=30), found, None, None) == []  # in a model of other layers
+    (said,) = _of_other_chip(DESIGN.replace(retention_time=4e-3), found, None, None)
     assert f"of hash {DESIGN.hash}, than the one that is priced" in said
 
 
