@@ -20,7 +20,7 @@ from gaincell.cli import main
 from gaincell.costs.floorplan import blocks_of, head_plan, tile_plan
 from gaincell.costs.head import assumed_head
 from gaincell.costs.technology import load_technology
-from gaincell.reports.rtl import check_rows, headline, library_rows
+from gaincell.reports.rtl import check_rows, headline, liberty_rows
 from gaincell.results import parse, read
 from gaincell.results.codec import to_json
 from gaincell.results.rtl import RtlResult
@@ -94,10 +94,10 @@ def test_a_library_is_named_and_shown(
     library.write_text(CELLS)
     assert call(small, "--out", out, "--head-dim", 4, "--liberty", library) == 0
     shown, found = capsys.readouterr().out, read(out / "result.json", RtlResult)
-    assert found.library is not None
-    assert found.library.name == "cells.lib"
-    assert f"{found.library.cells:,}" in shown
-    assert library_rows(found.library).markdown() in (out / "README.md").read_text()
+    assert found.liberty is not None
+    assert found.liberty.name == "cells.lib"
+    assert f"{found.liberty.cells:,}" in shown
+    assert liberty_rows(found.liberty).markdown() in (out / "README.md").read_text()
     assert found.provenance.inputs == {"cells.lib": sha256(library)[:12]}
 
 

@@ -81,7 +81,7 @@ def rtl(
     shown: list[object] = [tables.check_rows(result)] if verify else []
     shown += [f"* {check.name}: {check.note}" for check in result.checks if check.note]
     shown += [tables.module_rows(result)] if result.modules else []
-    shown += [tables.library_rows(result.library)] if result.library else []
+    shown += [tables.liberty_rows(result.liberty)] if result.liberty else []
     shown += [tables.energy_rows({result.inputs: result})] if result.energy else []
     shown += generation.write(found, parameters, process, out)
     show_result(result, json, *shown, passed=not any(check.failed for check in result.checks))

@@ -42,7 +42,7 @@ def module_rows(result: RtlResult) -> Rows:
     return Rows("Modules", headings, rows, kinds=SIMULATED)
 
 
-def library_rows(found: Library) -> Rows:
+def liberty_rows(found: Library) -> Rows:
     """What the head takes in the cells of a Liberty file."""
     row = [found.name, f"{found.cells:,}", f"{found.area:g}"]
     return Rows("Library", ("Liberty file", "cells", "area (library's unit)"), [row], kinds=SIMULATED)
@@ -109,7 +109,7 @@ def page_rows(run: RtlResult) -> list[Rows]:
     """What was checked of the digital half, its gates and its energies, as far as they are known."""
     checked = [check_rows(run)] if run.checks else []
     modules = [module_rows(run)] if run.modules else []
-    library = [library_rows(run.library)] if run.library else []
+    library = [liberty_rows(run.liberty)] if run.liberty else []
     return checked + modules + library + ([energy_rows({run.inputs: run})] if run.energy else [])
 
 

@@ -122,7 +122,7 @@ class RtlResult(Result, kw_only=True):
     modules: tuple[Module, ...] = ()
     total: Total | None = None
     energy: RtlEnergy | None = None
-    library: Library | None = None
+    liberty: Library | None = None
 
 
 class WordLength(Part):

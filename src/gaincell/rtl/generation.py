@@ -118,7 +118,7 @@ def generate(
         modules=() if synthesis is None else _modules(synthesis, used, t),
         total=None if synthesis is None else _total(synthesis, used, t),
         energy=None if used is None or synthesis is None else _energy(len(words), used, synthesis, p, t),
-        library=library,
+        liberty=library,
         provenance=provenance.made(
             command=command,
             seed=seed,
@@ -240,8 +240,8 @@ def _readme(found: Generated, p: Parameters) -> str:
         parts.append("## Checks\n\n" + tables.check_rows(result).markdown())
     if result.modules:
         parts.append("## Synthesis\n\n" + tables.module_rows(result).markdown())
-    if result.library:
-        parts.append("## Library\n\n" + tables.library_rows(result.library).markdown())
+    if result.liberty:
+        parts.append("## Library\n\n" + tables.liberty_rows(result.liberty).markdown())
     if result.energy:
         parts.append("## Energy\n\n" + tables.energy_rows({result.inputs: result}).markdown())
     parts.append(f"Areas and energies: {result.technology}; most of its numbers are assumptions.")
