@@ -178,7 +178,8 @@ pulses and sub-tile outputs that are clipped. `tile zero`: share of sub-tile out
 
 One constraint at a time is lifted while the others stay; then one at a time is imposed on arrays without any.
 *Tiling* cannot be lifted in the same sense: in its row, one converter with the range and codes of a
-sub-tile's reads all columns of the ring at once, so another constraint takes its place.
+sub-tile's reads all columns of the ring at once, so another constraint takes its place. Where rows have other
+cells, b of the balanced rows, which belongs to a cell, is set anew from the first block; nothing else is.
 
 {said_constraints}
 
