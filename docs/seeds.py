@@ -7,6 +7,7 @@ alone, which says nothing about seeds.
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 from gaincell.reports.tables import Rows, number_and_error, readable
 from gaincell.results import read
 from gaincell.results.run import StageResult, TrainedResult
+from gaincell.standard_error import paired_ratio
 
 _NAME = re.compile(r"(?P<recipe>.+?)(?:\.seed\d+)?")
 FREE = ("seed", "model.run")
@@ -108,11 +110,13 @@ def changes_markdown(trials: Sequence[Runs]) -> str:
     common = {key: value for key, value in of_all[0].items() if all(one.get(key) == value for one in of_all)}
     rows = sorted(zip(of_all, trials, strict=True), key=lambda row: len(row[0]))
     stages = [stage for stage in rows[0][1][0].stages if not stage.name.startswith("software")]
-    heads = ["what is set", *(f"{stage.title}, × software" for stage in stages), "seeds"]
+    heads = ["what is set", *(f"{stage.title}, × software" for stage in stages)]
+    heads += [f"{stages[-1].title}, × nothing set", "seeds"]
     lines = []
     for changes, runs in rows:
         own = [f"`{key} = {value}`" for key, value in changes.items() if key not in common]
         cells = [spread(quotients(runs, stage.name, None)) for stage in stages]
+        cells.append(_against(runs, rows[0][1], stages[-1].name) if own else "–")
         seeds = sorted(run.provenance.seed for run in runs)
         lines.append([", ".join(own) or "nothing", *cells, ", ".join(map(str, seeds))])
     tokens = ", ".join(f"{stage.training_tokens:,} ({stage.title})" for stage in stages)
@@ -120,10 +124,26 @@ def changes_markdown(trials: Sequence[Runs]) -> str:
     first = rows[0][1][0]
     about = (
         f"`recipes/{first.recipe}` with {everywhere}; tokens {tokens}; {first.provenance.protocol}; "
-        f"software {readable(first.software)}. Mean ± standard deviation over seeds; "
-        "rows with other seeds differ by that as well."
+        f"software {readable(first.software)}. × software: mean ± standard deviation over seeds. "
+        "× nothing set: with the same seeds on the same blocks, ± standard error over blocks; a repeated "
+        "training differs by more, as the spread over seeds shows."
     )
     return Rows("", heads, lines, about).markdown()
+
+
+def _against(runs: Runs, others: Runs, stage: str) -> str:
+    """Ratio of perplexities of a stage on the same blocks, over the seeds that both have; – without any."""
+    losses = [
+        {run.provenance.seed: found.blocks for run in some if (found := run.stage(stage)) and found.blocks}
+        for some in (runs, others)
+    ]
+    shared = [(own, other) for seed, own in losses[0].items() if (other := losses[1].get(seed))]
+    if not shared:
+        return "–"
+    sums = [[math.fsum(of) for of in zip(*(pair[n].nll for pair in shared), strict=True)] for n in (0, 1)]
+    weights = [len(shared) * count for count in shared[0][0].predictions]
+    ratio, error = paired_ratio(*sums, weights)
+    return f"{ratio:.3f}" if error is None else " ± ".join(number_and_error(ratio, error))
 
 
 def spread(values: Sequence[float]) -> str:

@@ -47,7 +47,8 @@ OFF = {"bf16": "one slab in bfloat16", "surrogate": "linear surrogate"}
 """Gradients of benchmarks/gradients.py, in the words of the recipe."""
 IDEAS = """## What each part of a conversion gives
 
-Every row has the same recipe, text and tokens with one part changed, on held-out text of the same mixture.
+Every row of a table has the same recipe, text and tokens with one part changed, on held-out text of the same
+mixture.
 
 """
 
@@ -129,7 +130,7 @@ def parts(docs: Path) -> dict[str, str]:
 
     NAME.json: the run.json of a recipe, its table and its curve; NAME.seedN.json beside it: of the same
     recipe with other seeds.  tokens: as in tokens_page.py, and the figure of all of them beside the paper.
-    ideas: one recipe with other values, NAME.json and NAME.seedN.json.
+    ideas: a folder for every recipe with other values, NAME.json and NAME.seedN.json.
     """
     folder = docs / "results" / "training"
     found: dict[str, str] = {}
@@ -147,8 +148,10 @@ def parts(docs: Path) -> dict[str, str]:
     by_title = {title: found_runs[name] for name, title in ARCHITECTURES.items() if name in found_runs}
     if by_title:
         found["architectures"] = architectures(by_title)
-    if trials := list(seeds.read_seeds(folder / "ideas").values()):
-        found["ideas"] = IDEAS + seeds.changes_markdown(trials)
+    trials = [
+        list(seeds.read_seeds(of).values()) for of in sorted((folder / "ideas").iterdir(), reverse=True)
+    ]
+    found["ideas"] = IDEAS + "\n".join(seeds.changes_markdown(one) for one in trials)
     for chip in sorted(tokens_page.TOKENS.glob("*/")):
         points = token_points(chip.name)
         found[f"tokens-{chip.name}"] = token_curve.token_markdown(points)

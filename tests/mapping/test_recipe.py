@@ -446,10 +446,12 @@ def test_values_are_set_from_the_command_line(tmp_path: Path, capsys: pytest.Cap
     path = write(tmp_path)
     given = ["seed=3", "training.learning_rate=2e-3", "model.config.num_hidden_layers = 1"]
     given += ["stage.linear.steps=5", "stage.linear.initial=first", "lora.rank=2", "design.window=32"]
+    given += ["stage.linear.compare=default"]
     recipe = load_recipe(path, changes=parse_overrides(given))
     text = MADE.replace("seed = 0", "seed = 3").replace("learning_rate = 1e-3", "learning_rate = 2e-3")
     text = text.replace("num_hidden_layers = 2", "num_hidden_layers = 1").replace("[training]", LORA_2)
     text = text.replace("weight = 0.5\nsteps = 2", 'weight = 0.5\nsteps = 5\ninitial = "first"')
+    text = text.replace('compare = "software-continued"\n', "", 1)
     text = text.replace('design = "DESIGN"', "design = { name = 'DESIGN', window = 32 }")
     assert replace(recipe, changes={}) == load_recipe(write(tmp_path, text))
     assert recipe.changes["stage.linear.initial"] == "first"
@@ -478,6 +480,7 @@ LORA_2 = "[lora]\nrank = 2\n[training]"
         ("seed", "--set seed: give KEY=VALUE"),
         ("seed=", "--set seed=: give KEY=VALUE"),
         (".seed=1", "--set .seed=1: give KEY=VALUE"),
+        ("stage.linear.clip=default", "stage.linear.clip=default: the recipe does not set it"),
         ("stages=['linear']", "stages cannot be set; write a file with it"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from token_curve import TokenPoint, token_markdown
 
 from gaincell.results import read, write
 from gaincell.results.common import Provenance
-from gaincell.results.run import TrainedResult
+from gaincell.results.run import BlockLosses, TrainedResult
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUN = read(DOCS / "results" / "training" / "tiny-table.json", TrainedResult)
@@ -63,6 +64,21 @@ def test_what_was_changed_in_a_recipe_has_a_row_each() -> None:
     assert list(found)[2] == "nothing"
     assert "with `stage.linear.steps = 7`; tokens" in table
     assert not any("continued" in heading for heading in places)
+
+
+def test_a_change_is_compared_with_nothing_changed_block_by_block() -> None:
+    def with_losses(seed: int, more: float) -> TrainedResult:
+        stages = [
+            replace(stage, blocks=BlockLosses(nll=(300.0, 500.0 + more), predictions=(100, 100)))
+            for stage in RUN.stages
+        ]
+        return replace(seeded(seed, 1.0, changes={"mixing": "True"} if more else {}), stages=tuple(stages))
+
+    table = changes_markdown([[with_losses(0, 0.0), with_losses(1, 0.0)], [with_losses(1, 4.0)]])
+    column = next(n for n, heading in enumerate(rows(table)["what is set"]) if "nothing set" in heading)
+    ratio = math.exp(4 / 200)  # the second block alone is worse: its error is as large as the change
+    assert rows(table)["`mixing = True`"][column] == f"{ratio:.3f} ± {0.02 * ratio:.3f}"
+    assert rows(table)["nothing"][column] == "–"
 
 
 def test_seeds_are_one_column_and_a_single_run_is_called_one() -> None:

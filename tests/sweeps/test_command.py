@@ -19,7 +19,7 @@ from gaincell.cli.sweep import _claim, _report
 from gaincell.errors import DesignError, GaincellError, InputError, RunError
 from gaincell.results import read
 from gaincell.results.provenance import code
-from gaincell.results.sweep import SweepResult
+from gaincell.results.sweep import PointResult, SweepResult
 from gaincell.sweeps.file import FILE, load_sweep
 from gaincell.sweeps.space import ALIASES, known
 from gaincell.sweeps.study import enqueue, open_storage, open_study, survey
@@ -274,7 +274,13 @@ def test_the_command(write: Callable[..., Path], tmp_path: Path, capsys: pytest.
     result = read(json_file, SweepResult)
     assert result == read(out / "result.json", SweepResult)
     assert [p.state for p in result.points] == ["complete"] * 4 + ["failed"] * 2
-    assert len(list(out.glob("points/*/run.json"))) == 4
+    assert read(out, SweepResult) == result
+    made_by = [read(path, PointResult).provenance.command for path in out.glob("points/*/run.json")]
+    assert len(made_by) == 4
+    for command in made_by:
+        assert command.startswith("gaincell sweep ")
+        assert "--worker" not in command
+        assert "--parent" not in command
     assert {path.stem for path in out.glob("figures/*.png")} == {"curves", "pareto", "parallel"}
     assert str(tmp_path) not in json_file.read_text()
 

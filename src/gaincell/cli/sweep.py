@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 RESUME = "points in progress are lost, finished ones are not; the same command continues"
-JOURNAL, POINTS, SWEEP, RESULT = "points.journal", "points", "sweep.json", "result.json"
+JOURNAL, POINTS, SWEEP = "points.journal", "points", "sweep.json"
 
 
 @app.command()
@@ -82,7 +82,9 @@ def sweep(
         from gaincell.sweeps.work import work
 
         opened, bench = open_storage(shared), Bench(asked, computing.backend, computing.device)
-        measure = measure_into(bench, place / POINTS, command_line(), weights=keep_models)
+        measure = measure_into(
+            bench, place / POINTS, command_line()[:-4], weights=keep_models
+        )  # less those two
         work(asked, opened, measure, worker, parent)
         return
     if dry_run:
@@ -92,8 +94,8 @@ def sweep(
         open_storage(shared)
     _claim(place, asked, storage)
     command = [sys.executable, "-m", "gaincell", "sweep", str(file), "--out", str(place), "--storage", shared]
-    command += ["--parent", str(os.getpid()), "--backend", computing.backend, "--device", computing.device]
-    command += ["--threads", str(threads), *(["--keep-models"] if keep_models else [])]
+    command += ["--backend", computing.backend, "--device", computing.device, "--threads", str(threads)]
+    command += ["--keep-models"] if keep_models else []
     found = _oversee(asked, open_storage(shared), workers, command, place / "logs", retry_elsewhere)
     _report(asked, found, place, json, keep_models=keep_models)
 
@@ -137,7 +139,7 @@ def _oversee(
 
     def launch(number: int) -> subprocess.Popen[bytes]:
         logs.mkdir(parents=True, exist_ok=True)
-        numbered = [*command, "--worker", str(number)]
+        numbered = [*command, "--parent", str(os.getpid()), "--worker", str(number)]
         with log_of(number).open("wb") as log:
             return subprocess.Popen(numbered, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -181,7 +183,7 @@ def _report(
     from gaincell.reports.sweep import rows
     from gaincell.reports.sweep_aware import remarks
     from gaincell.reports.sweep_figures import draw_all
-    from gaincell.results import write
+    from gaincell.results import RESULT, write
     from gaincell.sweeps.result import assemble
 
     result = assemble(asked, found, command_line())

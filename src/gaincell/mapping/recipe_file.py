@@ -63,6 +63,8 @@ FILE = table(
 )
 """What a recipe's file holds."""
 FORM = "give KEY=VALUE, such as seed=1, training.batch=4 or stage.linear.steps=500"
+DEFAULT = "default"
+"""Takes back what the recipe that is extended sets; with --set, what the recipe sets."""
 JOINED = ("model", "design", "lora", "training")
 """Tables that one recipe shares with the one it extends."""
 
@@ -114,7 +116,7 @@ def _read(path: Path, children: tuple[Path, ...]) -> Json:
 
 
 def _joined(before: Json, after: Json) -> Json:
-    return {key: entry for key, entry in (before | after).items() if entry != "default"}
+    return {key: entry for key, entry in (before | after).items() if entry != DEFAULT}
 
 
 def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
@@ -262,5 +264,9 @@ def _override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
                 there = there.setdefault(name, {})
             if not isinstance(there, dict):
                 raise InputError(f"--set {dotted}: {where} = {there!r} is no table and has no {key!r}")
+        if value == DEFAULT and key not in there:
+            raise InputError(f"--set {dotted}={DEFAULT}: the recipe does not set it; leave this out")
         there[key] = value
+        if value == DEFAULT:
+            del there[key]
     return changed

@@ -17,6 +17,8 @@ from gaincell.results.run import FILE, StagedResult
 from gaincell.shipped import begun, located
 
 T = TypeVar("T", bound=Result)
+RESULT = "result.json"
+"""The result in a directory of `gaincell sweep` or `gaincell rtl`, as FILE is that of a RUN."""
 KINDS: Mapping[tuple[str, ...], type[Result]] = {
     ("objectives",): sweep.SweepResult,
     ("sweep", "point"): sweep.PointResult,
@@ -83,7 +85,7 @@ def read(path: str | os.PathLike[str], kind: type[T]) -> T:
 
 
 def content(path: str | os.PathLike[str]) -> Json:
-    """Read a result file of any kind, or the run.json of a RUN directory, as plain data.
+    """Read a result file of any kind, or that in a directory of a RUN, a sweep or a circuit, as plain data.
 
     Raises RunError: it cannot be read, or is of another version.
     """
@@ -92,7 +94,7 @@ def content(path: str | os.PathLike[str]) -> Json:
         entry = files.read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(
-            f"{path.name} cannot be read ({error}); give a RUN directory or its run.json, or a file of --json"
+            f"{path.name} cannot be read ({error}); give a RUN, a sweep's directory, or a file of --json"
         ) from error
     if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
         raise RunError(f"{path.name} is not a result of this version of gaincell (schema {SCHEMA})")
@@ -103,7 +105,9 @@ def _file(path: str | os.PathLike[str]) -> Path:
     path = located(path)
     if path.is_dir() and not (path / FILE).exists() and (unfinished := begun(path)):
         raise RunError(f"directory {str(path)!r} {unfinished}")
-    return path / FILE if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    return path / (RESULT if (path / RESULT).is_file() and not (path / FILE).exists() else FILE)
 
 
 def read_stages(folder: Path) -> StagedResult | None:

@@ -23,7 +23,7 @@ from gaincell.costs.technology import Technology
 from gaincell.progress import StageProgress
 from gaincell.reports import rtl as tables
 from gaincell.reports.style import save
-from gaincell.results import provenance
+from gaincell.results import RESULT, provenance
 from gaincell.results.codec import to_json
 from gaincell.results.rtl import Library, Module, Phase, RtlEnergy, RtlResult, Sizes, Total
 from gaincell.rtl import layout, programs
@@ -208,7 +208,7 @@ def write(found: Generated, p: Parameters, t: Technology, folder: Path) -> Seque
         texts[f"testbench/{TOP}.v"] = found.verilog.testbench
         texts[f"testbench/{VECTORS}"] = found.verilog.vectors(found.shown)
     written = [files.write_text(folder / name, text) for name, text in texts.items()]
-    written.append(files.write_json(folder / "result.json", to_json(found.result), indent=2))
+    written.append(files.write_json(folder / RESULT, to_json(found.result), indent=2))
     written.append(save(tables.timeline(found.result), folder / "timeline.svg"))
     return written
 
