@@ -118,7 +118,11 @@ def answer(
         sensitivity=tuple(sensitivity(head)),
         sweeps=_sweeps(head),
         left_out=tuple(left_out(head)),
-        notes=(*_notes(mean, chip, used, arrays, rtl), *_of_other_chip(design, spice, write, rtl)),
+        notes=(
+            *_notes(mean, chip, used, arrays, rtl),
+            *_of_other_chip(design, spice, write, rtl),
+            *_slow_writes(head, write),
+        ),
         provenance=provenance.made(
             command=command,
             seed=0,
@@ -345,6 +349,17 @@ def _of_other_chip(
         f"that is priced, {design.name} of hash {design.hash}"
         for name, one in given.items()
         if one is not None and one.provenance.design_hash not in own
+    ]
+
+
+def _slow_writes(head: Head, write: WriteResult | None) -> list[str]:
+    """That simulated writes settle later than the write that is priced ends."""
+    time, found = head.technology.write_time, {} if write is None else write.dacs
+    return [
+        f"WARNING: the simulated writes of {name} settle within {with_scale(max(dac.settling), 's')}, after "
+        f"the write of {with_scale(time, 's')} of technology {head.technology.name} has ended"
+        for name, dac in found.items()
+        if max(dac.settling) > time
     ]
 
 
