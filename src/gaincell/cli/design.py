@@ -68,7 +68,7 @@ def show(design: DesignName, cell: CellName = None, json: JsonFile = None) -> No
     for key, entry in content["derived"].items():
         table.add_row(key, _readable(entry), "", "", "follows from the above")
     sources = "; ".join(f"{tag} = {meaning}" for tag, meaning in SOURCES.items())
-    show_result(content, json, table, f"Sources: {sources}.", f"Hash {chip.hash}.", *_hurried(chip))
+    show_result(content, json, table, f"Sources: {sources}.", f"Hash {chip.hash}.", *_remarks(chip))
 
 
 @app.command()
@@ -109,17 +109,24 @@ def validate(designs: DesignNames, json: JsonFile = None) -> None:
 
     Example: gaincell design validate MY_CHIP.toml
     """
+    from gaincell.chips.design_file import list_designs
+
     results: list[dict[str, Any]] = []
+    said = []
     for name in designs:
         try:
-            results.append({"design": name, "ok": True, "hash": chip_of(name).hash})
+            chip = chip_of(name)
+            said += [f"{name}: {remark}" for remark in _remarks(chip)]
+            if chip.name in list_designs() and chip.hash != chip_of(chip.name).hash:
+                said.append(f"{name}: NOTE: {chip.name} is the name of a shipped design with other values.")
+            results.append({"design": name, "ok": True, "hash": chip.hash})
         except DesignError as error:
             results.append({"design": name, "ok": False, "error": str(error)})
             print(f"gaincell: error: {error}", file=sys.stderr)
     table = Table("design", "result", "hash")
     for result in results:
         table.add_row(result["design"], "ok" if result["ok"] else "not acceptable", result.get("hash", ""))
-    show_result(results, json, table)
+    show_result(results, json, table, *said)
     if not all(result["ok"] for result in results):
         raise typer.Exit(2)
 
@@ -139,19 +146,29 @@ def diff(first: DesignName, second: DesignName, json: JsonFile = None) -> None:
     show_result(differences, json, table if keys else "No difference.")
 
 
-def _hurried(design: Design) -> list[str]:
-    """What to say of a chip whose tokens come faster than its schedule gives them."""
+def _remarks(design: Design) -> list[str]:
+    """What to say of a chip whose tokens come faster than its schedule gives them, or whose codes stand for
+    voltages outside its storage range.
+    """
     from gaincell.arrays import Schedule
 
+    found = []
     step, period = Schedule(design).latency, design.token_period
-    if period >= design.layers * step * (1 - 1e-9):
-        return []
-    return [
-        f"NOTE: by its schedule (gaincell simulate head) a step of this chip takes {with_prefix(step, 's')}, "
-        f"the {design.layers} layers of a token take {with_prefix(design.layers * step, 's')}, more than its "
-        f"token_period of {with_prefix(period, 's')}, with which voltages decay; state another layer_latency "
-        "or token_period."
-    ]
+    if period < design.layers * step * (1 - 1e-9):
+        found.append(
+            "NOTE: by its schedule (gaincell simulate head) a step of this chip takes "
+            f"{with_prefix(step, 's')}, the {design.layers} layers of a token take "
+            f"{with_prefix(design.layers * step, 's')}, more than its token_period of "
+            f"{with_prefix(period, 's')}, with which voltages decay; state another layer_latency or token_period."
+        )
+    half, middle = (design.v_max - design.v_min) / 2, (design.v_max + design.v_min) / 2
+    if design.storage_levels and not design.levels.storage and abs(design.v_offset - middle) > 1e-9 * half:
+        found.append(
+            f"NOTE: evenly spaced storage levels lie symmetrically about V_offset, here from "
+            f"{design.v_offset - half:g} to {design.v_offset + half:g} V, not from v_min to v_max; state "
+            "v_offset in their middle, or [levels] storage."
+        )
+    return found
 
 
 def describe(design: Design) -> dict[str, Any]:
