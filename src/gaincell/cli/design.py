@@ -159,7 +159,8 @@ def _remarks(design: Design) -> list[str]:
             "NOTE: by its schedule (gaincell simulate head) a step of this chip takes "
             f"{with_prefix(step, 's')}, the {design.layers} layers of a token take "
             f"{with_prefix(design.layers * step, 's')}, more than its token_period of "
-            f"{with_prefix(period, 's')}, with which voltages decay; state another layer_latency or token_period."
+            f"{with_prefix(period, 's')}, with which voltages decay; state another layer_latency or "
+            "token_period."
         )
     half, middle = (design.v_max - design.v_min) / 2, (design.v_max + design.v_min) / 2
     if design.storage_levels and not design.levels.storage and abs(design.v_offset - middle) > 1e-9 * half:
