@@ -84,7 +84,7 @@ under Training, in the same shares. Other mixtures give other perplexities, for 
 
 {tokens:,.0f} tokens of English. {last_part(run, tokens)}, {losses(run)}:
 
-{texts(run.recipe, own_tokens(run))}
+{texts(run.recipe, run)}
 
 Sources: THIRD_PARTY.md. Made by `{made.command}`, {made.date[:10]}, commit {(made.commit or "")[:12]}{next(begun, "")}.
 
@@ -204,13 +204,15 @@ def last_stage(run: TrainedResult) -> tuple[Recipe, StageRecipe]:
     return recipe, recipe.stage(run.saved_stage.name)
 
 
-def texts(recipe: str, tokens: int | None = None) -> str:
-    """The texts of a recipe with their shares (of so many tokens) and licences, as a table."""
+def texts(recipe: str, run: TrainedResult | None = None) -> str:
+    """The texts of a recipe with their licences and shares, of the tokens that a run took, as a table."""
     files = load_recipe(ROOT / "recipes" / recipe).files
-    whole = "the" if tokens is None else f"{tokens:,}"
+    whole = "the" if run is None else f"{own_tokens(run):,}"
+    taken = {} if run is None else dict(run.texts or {})
     lines = [f"| text | share of {whole} tokens | licence |", "| --- | ---: | --- |"]
-    for name, share in files.items():
+    for name, asked in files.items():
         held, licence = TEXTS[name]
+        share = taken[name] / sum(taken.values()) if taken else asked
         lines.append(
             f"| {held} | {'by its length' if share is None else f'{100 * share:.0f} %'} | {licence} |"
         )

@@ -212,12 +212,14 @@ def differences(found: list[Conversions]) -> list[str]:
     theirs, known = recipe.stage("linear-for-transfer").training, curve(LINEAR)
     warm = theirs.warmup_steps * theirs.batch * recipe.block
     risen = next(perplexity for n, _, perplexity in known if n == theirs.warmup_steps) / public
-    own = [training.recipe for chip in sorted(TOKENS.glob("*/")) for training in trainings(chip)]
+    there = [training for chip in sorted(TOKENS.glob("*/")) for training in trainings(chip)]
+    own = [training.recipe for training in there]
+    taken = [training.run.texts or training.recipe.files for training in there]
     stages = [stage for one in own for stage in one.stages if stage.task == "train"]
     trained = [stage.training for stage in stages]
     ranks, wiki = (
         {one.lora.rank for one in own if one.lora},
-        {100 * (one.files.get("wiki_passages") or 0) for one in own},
+        {round(100 * (some["wiki_passages"] or 0) / sum(x or 0 for x in some.values())) for some in taken},
     )
     software = [
         f"× {p.ratio:.2f} after {counted(p.tokens)}, {p.note}"

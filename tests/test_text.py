@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ def test_documents_end_with_the_end_of_text(tmp_path: Path) -> None:
     assert bytes(max(i - 1, 0) for i in ids.tolist()) == b"ab\0c\0de\0f\0g\0"
 
 
-def test_a_budget_is_shared_in_proportion_to_size() -> None:
+def test_a_budget_is_shared_in_proportion_to_size(caplog: pytest.LogCaptureFixture) -> None:
     def source(name: str, size: int) -> Source:
         return Source(name, size, lambda: iter([name * 1000]))
 
@@ -93,6 +94,9 @@ def test_a_budget_is_shared_in_proportion_to_size() -> None:
     assert [int((ids == ord(c) + 1).sum()) for c in "ab"] == [300, 100]
     short = [Source("a", 300, lambda: iter(["a" * 9])), source("b", 100)]
     assert len(token_stream(short, Bytes(), 400)) == 400
+    assert not caplog.messages
+    token_stream([replace(short[0], asked=True), short[1]], Bytes(), 400)
+    assert caplog.messages == ["a has 10 tokens, 300 were asked of it; the next ones give the rest"]
 
 
 def test_only_as_much_is_read_as_the_budget_needs() -> None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import logging
 import re
 import sys
 import zlib
@@ -58,13 +59,14 @@ Part = Literal["training", "evaluation", "all"]
 @dataclass(frozen=True)
 class Source:
     """One file or split: its size (bytes on disk; a weight only), how to read its documents, and how to make
-    a digest of the file (of a data set: nothing).
+    a digest of the file (of a data set: nothing).  asked: whether a share of the tokens was asked of it.
     """
 
     name: str
     size: int
     documents: Callable[[], Iterator[str]]
     digest: Callable[[], str] = str
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,12 @@ def token_ids(
             yield ids
             if place["length"] == last:
                 break
+        if sources[number].asked and last is not None and place["length"] < last:
+            held, name = place["length"] - place["begun_at"], sources[number].name
+            rest = "the next ones give the rest" if number + 1 < len(sources) else "the rest is missing"
+            logging.getLogger("gaincell").warning(
+                "%s has %d tokens, %d were asked of it; %s", name, held, share, rest
+            )
 
 
 def _tokenised(documents: Iterable[str], tokenizer: Any, ahead: int) -> Iterator[list[int]]:

@@ -37,7 +37,7 @@ from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.mapping.ready import find_start
 from gaincell.mapping.recipe import LoraRecipe, ModelRecipe, Recipe
 from gaincell.mapping.recipe_file import TRAINING, load_recipe, parse_overrides
-from gaincell.mapping.recipe_text import RecipeText
+from gaincell.mapping.recipe_text import RecipeText, check_recipe_text
 from gaincell.mapping.run_recipe import run_recipe
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.balanced_rows import BALANCE
@@ -402,14 +402,14 @@ def test_a_recipe_builds_on_another(tmp_path: Path) -> None:
     write(tmp_path)
     child = tmp_path / "child.toml"
     child.write_text(
-        'extends = "mini.toml"\nstages = ["linear", "software-continued", "last"]\nfiles = { words = 2.0 }\n'
+        'extends = "mini.toml"\nstages = ["linear", "software-continued", "last"]\nfiles = []\n'
         '[training]\nlearning_rate = "default"\nclip = 2.0\n[model]\nsteps = 4\n[[stage]]\nname = "last"\n'
         'start = "linear"\ntask = "adapt"\n[[stage]]\nname = "linear"\nteacher = "default"\nsteps = 5\n'
         'compare = "default"\n'
     )
     found = load_recipe(child, changes={"stage.last.title": "the last"})
     head, first, linear, *_ = MADE.split("[[stage]]")
-    head = head.replace('["words"]', "{ words = 2.0 }").replace("learning_rate = 1e-3", "clip = 2.0")
+    head = head.replace('["words"]', "[]").replace("learning_rate = 1e-3", "clip = 2.0")
     linear = linear.replace('teacher = "software-continued"\n', "").replace("steps = 2", "steps = 5")
     linear = linear.replace('compare = "software-continued"\n', "")
     last = '\nname = "last"\ntitle = "the last"\nstart = "linear"\ntask = "adapt"\n'
@@ -480,6 +480,9 @@ LORA_2 = "[lora]\nrank = 2\n[training]"
         ("seed", "--set seed: give KEY=VALUE"),
         ("seed=", "--set seed=: give KEY=VALUE"),
         (".seed=1", "--set .seed=1: give KEY=VALUE"),
+        ("stage.linear={steps=3}", "give a key of the stage, such as stage.linear.steps=500"),
+        ("stage.nosuch=7", "give a key of the stage, such as stage.nosuch.steps=500"),
+        ("files={words=1}", "shares, such as that of words, need .* name them alone: files = .'words'."),
         ("stage.linear.clip=default", "stage.linear.clip=default: the recipe does not set it"),
         ("stages=['linear']", "stages cannot be set; write a file with it"),
     ],
@@ -514,6 +517,11 @@ def test_a_value_is_set_once(tmp_path: Path) -> None:
         parse_overrides(["seed=1", "seed=2"])
     with pytest.raises(InputError, match="the design is given as ideal and as igzo; give it once"):
         load_recipe(write(tmp_path), "ideal", parse_overrides(["design=igzo"]))
+    with pytest.raises(InputError, match="the design is given as ideal and as igzo; give it once"):
+        load_recipe(write(tmp_path), "ideal", parse_overrides(["design.name=igzo"]))
+    for given in (["training={clip=1.0}", "training.batch=2"], ["training.batch=2", "training={clip=1.0}"]):
+        with pytest.raises(InputError, match="one is a part of the other; give one of the two"):
+            parse_overrides(given)
 
 
 def test_what_was_set_is_kept_and_a_run_goes_on_with_it_alone(texts: Path, tmp_path: Path) -> None:
@@ -531,6 +539,13 @@ def test_what_was_set_is_kept_and_a_run_goes_on_with_it_alone(texts: Path, tmp_p
             run_recipe(load_recipe(path, changes=changes), open_text(texts), out)
 
 
+def test_a_name_stands_for_one_file(texts: Path, tmp_path: Path) -> None:
+    shutil.copy(texts / "words.train.txt.gz", texts / "words.more.train.txt.gz")
+    said = "words stands for words.more.train.txt.gz and for words.train.txt.gz; rename one"
+    with pytest.raises(InputError, match=said):
+        check_recipe_text(load_recipe(write(tmp_path)), open_text(texts))
+
+
 @pytest.mark.slow
 def test_seeds_share_one_pretrained_model(made: Path, texts: Path, tmp_path: Path) -> None:
     path, first = write(tmp_path), read(made, TrainedResult)
@@ -539,6 +554,7 @@ def test_seeds_share_one_pretrained_model(made: Path, texts: Path, tmp_path: Pat
     assert [s.perplexity for s in again.stages] == [s.perplexity for s in first.stages]
     other = run_recipe(others[1], open_text(texts), tmp_path / "second")
     assert other.model == first.model
+    assert other.texts == first.texts == {"words": (made / "tokens" / "training").stat().st_size // 4}
     assert other.provenance.seed == 1
     assert all(a.perplexity != b.perplexity for a, b in zip(other.stages, first.stages, strict=True))
     texts_of = [RecipeText(r, open_text(texts), tmp_path / "text", silent_stages).blocks for r in others]
@@ -560,9 +576,18 @@ def test_a_model_of_another_run_is_taken_only_where_it_is_the_same(
     with pytest.raises(InputError, match=r"it lacks stages/settings\.json; give a RUN"):
         load_recipe(path, changes={"seed": 1, "model.run": str(tmp_path / "first")})
     first = {"seed": 1, "model.run": str(made)}
-    for key, value, what in (("model.steps", 2, "another model"), ("block", 16, "another block")):
+    for key, value, what in (
+        ("model.steps", 2, r"another model \(steps = 3 there, 2 here\)"),
+        ("block", 16, "another block"),
+        ("order", "random", "another order"),
+    ):
         with pytest.raises(InputError, match=what):
             load_recipe(path, changes={**first, key: value})
+    settings = shutil.copytree(made, tmp_path / "random") / "stages" / "settings.json"
+    settings.write_text(settings.read_text().replace('"shuffled"', '"random"'))
+    drawn = {"seed": 1, "model.run": str(tmp_path / "random"), "order": "random"}
+    with pytest.raises(InputError, match="stages would see what its pretraining has seen"):
+        load_recipe(path, changes=drawn)
     second = load_recipe(path, changes=first)
     run_recipe(second, open_text(texts), tmp_path / "second", only="software-continued")
     with pytest.raises(InputError, match="did not make its model; name the one that did"):
@@ -989,7 +1014,7 @@ BAD = [
     ("block = 32", "block = 33", "block = 33; give 2 to 32, the model's context"),
     ("block = 32", 'block = "1024"', "block = '1024'; allowed: a whole number of 2 or more"),
     ("vocabulary = 300\n", "", "lacks 'vocabulary'"),
-    ("embeddings = 32\n", 'embeddings = "x"\n', "context = 'x'; allowed: a whole number of 1 or more"),
+    ("embeddings = 32\n", 'embeddings = "x"\n', r"\[model.config\]: .*'x'"),
     ("vocabulary = 300\n", "vocabulary = 9\n", "vocabulary = 9; allowed: a whole number of 257 or more"),
     ('teacher = "software-continued"', 'teacher = "adapted"', "'adapted': this stage does not come before"),
     ('teacher = "software-continued"', 'teacher = "linaer"', "'linaer' is no stage: there is no"),
@@ -1043,6 +1068,7 @@ BAD = [
     ("block = 32", "block = 32\nevaluation_tokens = 32", "evaluation_tokens = 32; give more than a block"),
     ("block = 32", "block = 32\nwatched_tokens = 16", "watched_tokens = 16; give more than a block"),
     ('name = "adapted"', 'name = "settings"', "the name 'settings' is taken"),
+    ('name = "adapted"', 'name = "pretrain"', "the name 'pretrain' is taken"),
     ("block = 32", "block = 32\nadapter = 'adapters/smollm2-135m'", "no stage starts from it"),
     ('files = ["words"]', "files = ['a', 'a']", "a text stands there twice"),
     ('"adapted"\ngradient', '"adapted"\ninitial = "first"\ngradient', "initial has no effect with start"),
@@ -1063,6 +1089,9 @@ BAD = [
     ("hidden_size = 32", "hiden_size = 32", "llama has no setting 'hiden_size' here .did you mean 'hidden_"),
     ("hidden_size = 32", "vocab_size = 400", "llama has no setting 'vocab_size' here"),
     ("num_attention_heads = 4", "num_attention_heads = 'x'", r"\[model.config\]: "),
+    ("num_hidden_layers = 2", "num_hidden_layers = 0", "the number of layers = 0; allowed: a whole number"),
+    ("hidden_size = 32", "hidden_size = -32", r"\[model.config\]: .*negative"),
+    ("hidden_size = 32", 'hidden_size = 32\nhidden_act = "foo"', r"\[model.config\]: .*foo"),
     ("vocabulary = 300\n", "vocabulary = 300\nsharded = true\n", "a model that is made is not sharded"),
     ("vocabulary = 300\n", 'vocabulary = 300\narchitecture = "bert"\n', "allowed: llama or gpt2"),
     ("learning_rate = 1e-3", 'decayed = "norms"', "decayed = 'norms'; allowed: matrices-and-scales or all"),

@@ -787,6 +787,10 @@ def test_tokens_in_a_file_go_on_where_they_stopped(tmp_path: Path, monkeypatch: 
     assert noted["documents"] == 8
     assert torch.equal(keep_tokens(sources(), words, tmp_path / "broken"), whole)
     assert int((whole == words.eos_token_id).sum()) == 80  # every document of both sources ends
+    begins = [json.loads((tmp_path / f"{name}.json").read_text())["begins"] for name in ("whole", "broken")]
+    second = begins[0]["1"]
+    assert begins == [{"0": 0, "1": second}] * 2
+    assert second == 1 + int((whole == words.eos_token_id).nonzero()[39])
     some = keep_tokens(sources(), words, tmp_path / "some", 1000)
     assert len(some) == 1000
     assert torch.equal(some[:750], whole[:750])

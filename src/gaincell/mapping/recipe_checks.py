@@ -9,7 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from transformers import AutoConfig, PretrainedConfig
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from gaincell.chips.design import Design
 from gaincell.errors import GaincellError, InputError
@@ -67,7 +68,7 @@ def check_stages(stages: Sequence[StageRecipe], design: Design, name: str) -> No
 
 def check_stage(stage: StageRecipe, before: Mapping[str, StageRecipe], design: Design, where: str) -> None:
     """Raise InputError for a stage that cannot be carried out behind those before it."""
-    if stage.name in (*before, *ROOTS, "settings") or not stage.name.replace("-", "").isalnum():
+    if stage.name in (*before, *ROOTS, "settings", "pretrain") or not stage.name.replace("-", "").isalnum():
         raise InputError(f"{where}: the name {stage.name!r} is taken or not of letters, digits and -")
     if stage.cell is not None:
         with _refusing(where):
@@ -123,11 +124,20 @@ def check_recipe(recipe: Recipe) -> None:
     design, block = recipe.design, recipe.block
     if recipe.repeated and recipe.order == "random":
         raise InputError(f'repeated = {recipe.repeated}; it needs order = "shuffled"')
-    made = recipe.model.config if isinstance(recipe.model, ModelRecipe) else {}
-    stated = made.get("max_position_embeddings", made.get("n_positions", block))
-    context: int = check_value(stated, Count, "[model] context")
+    context, made = block, isinstance(recipe.model, ModelRecipe)
     if isinstance(recipe.model, ModelRecipe):
-        config_of(recipe.model)
+        context = config_of(recipe.model).max_position_embeddings
+        if recipe.order == "random" and recipe.model.run is not None and recipe.model.seed != recipe.seed:
+            raise InputError(
+                f'model.run = {recipe.model.run!r} with order = "random" and another seed: stages would see '
+                'what its pretraining has seen; give order = "shuffled"'
+            )
+    shares = [name for name, share in recipe.files.items() if share is not None]
+    if shares and (made or recipe.order == "random"):
+        raise InputError(
+            f'files: shares, such as that of {shares[0]}, need order = "shuffled" and a model that is not '
+            f"made here, whole texts are taken otherwise; name them alone: files = {list(recipe.files)}"
+        )
     for most, what in ((design.window, "the design's window"), (context, "the model's context")):
         if block > most:
             raise InputError(f"block = {block}; give 2 to {most}, {what}")
@@ -191,9 +201,14 @@ def config_of(model: ModelRecipe) -> PretrainedConfig:
                 f"{did_you_mean(key, allowed)}"
             )
     try:
-        return AutoConfig.for_model(model.architecture, **model.config, vocab_size=model.vocabulary, **IDS)
+        made = AutoConfig.for_model(model.architecture, **model.config, vocab_size=model.vocabulary, **IDS)
+        with torch.device("meta"):
+            AutoModelForCausalLM.from_config(made)
+        check_value(made.num_hidden_layers, Count, "the number of layers")
+        check_value(made.max_position_embeddings, Count, "the context")
     except Exception as error:  # of many kinds, by the version of transformers
         raise InputError(f"[model.config]: {' '.join(str(error).split())}") from error
+    return made
 
 
 def check_model(model: str, where: str, *, bare: bool = True) -> None:

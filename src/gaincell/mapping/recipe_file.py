@@ -31,7 +31,7 @@ from gaincell.mapping.recipe import MADE_HERE, LoraRecipe, ModelRecipe, Recipe, 
 from gaincell.quantity import check_keys, did_you_mean, one_of
 from gaincell.schema import Json, Name, OneOf, Rate, Whole, called, check_value, either, parse, table
 from gaincell.shipped import located
-from gaincell.training.checkpoint import ABSENT, same
+from gaincell.training.checkpoint import ABSENT, difference, same
 from gaincell.training.settings import TrainSettings
 
 TRAINING = table(TrainSettings)
@@ -76,8 +76,8 @@ def load_recipe(path: Path, design: str | None = None, changes: Mapping[str, Any
     or a model or RUN is not there (one of the hub is believed to be).
     """
     changes = changes or {}
-    if design is not None and "design" in changes:
-        raise InputError(f"the design is given as {design} and as {changes['design']}; give it once")
+    if design is not None and (key := next((k for k in ("design", "design.name") if k in changes), None)):
+        raise InputError(f"the design is given as {design} and as {changes[key]}; give it once")
     try:
         raw = _read(located(path), ())
         changed = _override(raw if design is None else {**raw, "design": design}, changes)
@@ -181,7 +181,10 @@ def _pretraining_seed(recipe: Recipe, model: ModelRecipe) -> int:
     if odd == "base_sha256":
         raise InputError(f"{where}: this RUN did not make its model; name the one that did")
     if odd is not None:
-        raise InputError(f"{where}: it made its model with another {odd}; give that, or another RUN")
+        raise InputError(
+            f"{where}: it made its model with another {odd}{difference(made.get(odd), known[odd])}; give "
+            "that, or another RUN ([training] is of the model, too: set what is for stages alone in each)"
+        )
     seed: int = made["seed"]
     return seed
 
@@ -228,8 +231,14 @@ def parse_overrides(given: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"--set {entry}: {FORM}")
         if key in found:
             raise InputError(f"--set {key} is given twice; give one value")
+        if part := next((known for known in found if _holds(known, key) or _holds(key, known)), None):
+            raise InputError(f"--set {key} and --set {part}: one is a part of the other; give one of the two")
         found[key] = _value(text)
     return found
+
+
+def _holds(table: str, key: str) -> bool:
+    return key.startswith(f"{table}.") and not (table == "design" and key != "design.name")
 
 
 def _value(text: str) -> Any:
@@ -248,6 +257,8 @@ def _override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     changed = copy.deepcopy(dict(raw))
     for dotted, value in changes.items():
         *tables, key = dotted.split(".")
+        if tables == ["stage"]:
+            raise InputError(f"--set {dotted}: give a key of the stage, such as {dotted}.steps=500")
         there = changed
         for depth, name in enumerate(tables):
             where = ".".join(tables[: depth + 1])

@@ -119,6 +119,15 @@ class RecipeText:
         tokens = self.evaluation_tokens[: self._recipe.watched_tokens]
         return perplexity(model, tokens, f"blocks-{self._recipe.block}").perplexity
 
+    def taken(self) -> dict[str, int] | None:
+        """Tokens of each text, by the beginning of its name; None: an older version has kept them."""
+        noted = read_json(self._tokens / "training.json")
+        begins = noted.get("begins", {})
+        ends = [*list(begins.values())[1:], noted["length"]]
+        names = [noted["sources"][int(number)][0].split(".")[0] for number in begins]
+        counted = {name: end - begin for name, begin, end in zip(names, begins.values(), ends, strict=False)}
+        return counted or None
+
     def digests(self) -> dict[str, str]:
         """12 hexadecimal digits of the SHA-256 of the tokens that are trained and evaluated on."""
         return {f"{part} text": sha256(self._tokens / part)[:12] for part in ("training", "evaluation")}
@@ -188,14 +197,18 @@ def check_recipe_text(recipe: Recipe, text: Text) -> None:
 
 def _named(sources: Sequence[Source], shares: Mapping[str, float | None]) -> tuple[Source, ...]:
     """The sources of these names, in this order and with these weights; all of them as they are without."""
-    by_name = {source.name.split(".")[0]: source for source in sources}
+    by_name: dict[str, Source] = {}
+    for source in sources:
+        name = source.name.split(".")[0]
+        if (other := by_name.setdefault(name, source)) is not source and name in shares:
+            raise InputError(f"{name} stands for {other.name} and for {source.name}; rename one")
     missing = [name for name in shares if name not in by_name]
     if missing:
         raise InputError(f"the text lacks {missing[0]}, which the recipe names; it has {', '.join(by_name)}")
     if not shares:
         return tuple(sources)
     return tuple(
-        replace(by_name[name], size=by_name[name].size if share is None else round(1e6 * share))
+        by_name[name] if share is None else replace(by_name[name], size=round(1e6 * share), asked=True)
         for name, share in shares.items()
     )
 

@@ -246,6 +246,7 @@ class RecipeRun(RecipeModels):
             command="train",
             recipe=recipe.name,
             set=self._changes(),
+            texts=self.text.taken(),
             model=NamedModel(summary.base_name(self.loaded.id), self.loaded.sha256),
             design=summary.chip_of(chip),
             software=software.perplexity,

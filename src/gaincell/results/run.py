@@ -201,10 +201,13 @@ class MappedResult(AdaptedResult, kw_only=True):
 
 
 class TrainedResult(StagedResult, kw_only=True):
-    """Of `gaincell train`. set: what was set otherwise than in the recipe.  software: its perplexity."""
+    """Of `gaincell train`. set: what was set otherwise than in the recipe.  software: its perplexity.
+    texts: tokens of each that all its stages take together.
+    """
 
     recipe: str
     set: Mapping[str, str] = field(default_factory=nothing)
+    texts: Mapping[str, CountedTokens] | None = None
     software: Measured
 
 

@@ -80,7 +80,7 @@ def keep_tokens(
         sources: a part of a text. Each gives its share of `tokens` in proportion to its size, from its
             beginning; what one lacks the next ones give.
         tokenizer: a tokenizer of transformers.
-        path: of the file; `path`.json beside it notes how far it reaches.
+        path: of the file; `path`.json beside it notes how far it reaches, and where every source begins.
         tokens: how many; None = all.
         progress: called after every document with (tokens so far, tokens wanted or 0).
 
@@ -98,6 +98,7 @@ def keep_tokens(
         "tokenizer": _digest(tokenizer),
     }
     done, state = False, dict(BEGINNING)
+    begins: dict[str, int] = {}
     for place in (noted, path):
         if os.path.lexists(place):
             with _refusing_damage(place):
@@ -112,6 +113,7 @@ def keep_tokens(
             raise InputError(f"tokens/{path.name} holds tokens of {what}; {remedy}choose another --out")
         with _refusing_damage(noted):
             done, state = _state(known)
+        begins = known.get("begins", {})
         with _refusing_damage(path):
             _check_length(path, state["length"], done=done)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,12 +123,13 @@ def keep_tokens(
             file.seek(4 * state["length"])
             for ids in token_ids(sources, tokenizer, tokens, state, AHEAD):
                 file.write(np.asarray(ids, dtype=np.int32).tobytes())
+                begins[str(state["source"])] = state["begun_at"]
                 progress(state["length"], tokens or 0, {})
                 if state["documents"] % NOTED_EVERY == 0:
                     flush(file)
-                    write_json(noted, {**wanted, "done": False, **state})
+                    write_json(noted, {**wanted, "done": False, **state, "begins": begins})
             flush(file)
-        write_json(noted, {**wanted, "done": True, **state})
+        write_json(noted, {**wanted, "done": True, **state, "begins": begins})
     if not state["length"]:
         raise InputError(
             f"the text {', '.join(s.name for s in sources)} is empty; give a text with documents"
