@@ -115,6 +115,23 @@ def test_simulate_draws_and_stores(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("blank_figures")
+def test_figures_of_every_design_have_a_place_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    load_design("leroux2025").replace(name="../my chip").save("chip.toml")
+    for design in ("leroux2025", "chip.toml"):
+        for command in (["head", "--tokens", "2"], ["tile", "--tokens", "1"]):
+            result = CliRunner().invoke(app, ["simulate", *command, "--design", design])
+            assert result.exit_code == 0, result.output
+    found = {str(path.parent) for path in Path().rglob("*.png")}
+    assert found == {"runs/simulate/leroux2025", "runs/simulate/-my-chip"}
+    result = CliRunner().invoke(app, ["simulate", "tile", "--json", "runs/simulate/leroux2025"])
+    assert result.exit_code == 2
+    assert len([*Path().rglob("*.png")]) == 6
+
+
+@pytest.mark.usefixtures("blank_figures")
 def test_the_layers_and_the_token_period_of_a_design_are_its_own(tmp_path: Path) -> None:
     out, chip = tmp_path / "head.json", tmp_path / "chip.toml"
 

@@ -477,6 +477,31 @@ def test_a_table_of_one_cell_has_no_order(tmp_path: Path, capsys: pytest.Capture
     assert not (tmp_path / "curve.toml").exists()
 
 
+def test_what_lies_beside_the_curve_and_is_no_device_stays(
+    design: Design, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = cells(tmp_path / "curve.csv", count=1)
+    device, figure = path.with_suffix(".toml"), path.with_suffix(".png")
+
+    def code(*options: str) -> int:
+        with pytest.raises(SystemExit) as stop:
+            main(["device", "fit", str(path), *options])
+        return int(stop.value.code or 0)
+
+    for place, content in ((device, design.to_toml()), (device, "no TOML"), (figure, "a picture")):
+        place.write_text(content)
+        assert code() == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"{place.name} is there already" in said
+        assert "give --out DEVICE.toml" in said
+        assert place.read_text() == content
+        place.unlink()
+    device.write_text(design.to_toml())
+    for options in (["--out", str(device)], []):  # asked for; a device by now
+        assert code(*options) == 0
+        assert load_device(device).name == "curve"
+
+
 @pytest.mark.nightly
 def test_two_hundred_cells_to_an_adapted_model_in_two_commands(tmp_path: Path) -> None:
     curve = cells(tmp_path / "curve.csv", count=200, reads=3)

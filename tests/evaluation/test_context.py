@@ -108,6 +108,17 @@ def test_beyond_the_context_every_command_refuses_by_name(
     assert "Traceback" not in said
 
 
+def test_a_text_beyond_the_learned_positions_is_refused_before_the_calibration(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def calibrate(*_: object, **__: object) -> None:
+        pytest.fail("calibrated")
+
+    monkeypatch.setattr("gaincell.mapping.ready.calibrate", calibrate)
+    said = refused(capsys, "generate", place[1], "--prompt", "cell", "--tokens", POSITIONS)
+    assert "has learned positions for 128 tokens" in " ".join(said.split())
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
 def test_by_default_every_command_takes_the_context(place: Place, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
 from gaincell.mapping.job import Job, linear_is_shipped, prepare
 from gaincell.mapping.pipeline import STAGES, map_model
-from gaincell.mapping.readapt import AdaptSettings, adapt_model
+from gaincell.mapping.readapt import AdaptSettings, adapt_model, chip_titles
 from gaincell.mapping.settings import MapSettings
 from gaincell.progress import silent_stages
 from gaincell.reports.figures import draw_all
@@ -33,7 +34,7 @@ from gaincell.reports.tables import adaptation_lines, perplexity_markdown, perpl
 from gaincell.results import content, read, write
 from gaincell.results.codec import to_json
 from gaincell.results.provenance import without_paths
-from gaincell.results.run import MappedResult
+from gaincell.results.run import AdaptedResult, MappedResult
 
 Mapped = tuple[Path, Path, Path, MappedResult]
 
@@ -194,8 +195,59 @@ def test_a_run_can_be_adapted_to_another_cell(mapped: Mapped, tmp_path: Path) ->
     assert trained > 0
     assert [stage.training_tokens for stage in run.stages] == [trained] * 3
     assert run.design.cell == "x3"
+    assert [stage.title for stage in run.stages] == ["linear cell", "x3 cell, unadapted", "x3 cell, adapted"]
     assert run.adaptation["closed-form"].converged
     assert attached(load_model(tmp_path / "x3").model)[0].design.cell.name == "x3"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("blank_figures")
+def test_an_adaptation_is_replaced_by_the_same_one_alone(
+    mapped: Mapped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unfinished one is a RUN without results, and is replaced by any, with all its figures."""
+    out, chip = tmp_path / "first", micro_design()
+    settings = AdaptSettings(
+        str(mapped[2]), None, "x3", "published", max_iterations=2, text=str(mapped[1]),
+        evaluation_tokens=256, calibration_tokens=256,
+    )  # fmt: skip
+    adapt_model(settings, chip, out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert out / "figures" / "adaptation.png" in before
+    for changes, words in (
+        ({"cell": "x5"}, "(cell = 'x3' there, 'x5' here)"),
+        ({"evaluation_tokens": 128}, "(evaluation_tokens = '256' there, '128' here)"),
+        ({"max_iterations": 3}, "(max_iterations = '2' there, '3' here)"),
+    ):
+        message = re.escape(f"first holds a run with other settings {words}; choose another --out, or remove")
+        with pytest.raises(RunError, match=message):
+            adapt_model(replace(settings, **changes), chip, out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    adapt_model(settings, chip, out)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gaincell.mapping.readapt.save_beside_results", killed)
+        with pytest.raises(KeyboardInterrupt):
+            adapt_model(settings, chip, out)
+    assert not (out / "run.json").exists()
+    signed = load_design("leroux2025-signed").replace(window=64, tile=16)
+    run = adapt_model(replace(settings, design=signed, cell="linear", method="closed-form"), chip, out)
+    assert read(out, AdaptedResult) == run
+    assert not (out / "figures" / "adaptation.png").exists()
+    assert [stage.title for stage in run.stages] == [
+        "linear cell on leroux2025",
+        "linear cell on leroux2025-signed, unadapted",
+        "linear cell on leroux2025-signed, adapted",
+    ]
+
+
+def test_titles_tell_chips_of_one_name_apart() -> None:
+    chip, short = micro_design(), micro_design().replace(window=32, cell="x3")
+    expected = [f"polynomial cell on leroux2025 ({chip.hash})", f"x3 cell on leroux2025 ({short.hash})"]
+    assert chip_titles(chip, short) == expected
 
 
 def test_what_is_in_arrays_is_not_mapped_again(mapped: Mapped, tmp_path: Path) -> None:

@@ -66,11 +66,11 @@ JsonFile = Annotated[Path | None, output("Also write the result as JSON.")]
 FigureFile = Annotated[Path | None, output("Also draw the result: .png, .svg or .pdf.", check=output_figure)]
 
 
-def run_folder(context: typer.Context, out: Path | None, name: str) -> Path:
-    """The directory of a RUN, by default runs/NAME. Raises InputError where it cannot be written."""
+def run_folder(context: typer.Context, out: Path | None, name: str, option: str = "--out") -> Path:
+    """The directory of an option, by default runs/NAME. Raises InputError where it cannot be written."""
     folder = out or Path("runs") / name
-    check_output("--out", folder, directory=True)
-    check_apart(context.command, context.params, [] if out else [("--out", folder)])
+    check_output(option, folder, directory=True)
+    check_apart(context.command, context.params, [] if out else [(option, folder)])
     return folder
 
 

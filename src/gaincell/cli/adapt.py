@@ -74,7 +74,8 @@ def adapt(
     Every scaling stage (q, k, v and output of every head) gets the mean and standard deviation that it had on
     the linear cell, on calibration text in blocks of the protocol's T. All evaluations use one protocol,
     whatever the design; a ring shorter than T forgets. Exit code 1 if a stage remains further away
-    than a millionth of its standard deviation (with the released rule: 1e-4 in its own unit). In the examples
+    than a millionth of its standard deviation (with the released rule: 1e-4 in its own unit). An --out that
+    holds an adaptation with other settings is refused; one with the same is made again. In the examples
     runs/tiny is what `gaincell map tiny` writes.
 
     --start neutral first discards the trained gains and offsets, as the paper's released code does; the fall

@@ -104,7 +104,8 @@ def fit(
     the unit if the file states none ('Vg [mV]'), or by number. Columns are separated by commas, semicolons,
     tabs or blanks; decimal commas are understood. A wide file has one current column for every cell
     (--current '*', or '* [A]' if the headings state no unit), or for every bias (--current COLUMN). Lines
-    that begin with # are comments.
+    that begin with # are comments. Without --out, a file that is no device, or a figure without its device,
+    is not replaced.
 
     Give the result as --cell DEVICE.toml, or the curve itself as --cell CURVE.csv, to adapt, cost, evaluate,
     generate, map, serve, simulate or design show. In the examples MY_CURVE.csv, MY_WIDE.csv and MY_DECAY.csv
@@ -128,6 +129,8 @@ def fit(
         raise InputError(f"--out {path}: give a file name that ends with .toml")
     beside = [("--out", path.with_suffix(".png"))] + ([] if out else [("--out", path)])
     check_apart(context.command, context.params, beside)
+    if out is None:
+        _check_beside(path)
     chip = chip_of(design)
     found, fitted, held = fit_device(curve, chip, columns=columns.chosen, **vars(fitting))
     polynomials = fitting.kind == "polynomial" or fitted.cells > 1
@@ -188,6 +191,24 @@ def show(
     }
     described = [f"{found.name}: {found.description}", *(table for table in tables if table.rows)]
     show_result(content, json, *described, *_matrix_tables(found.covariance))
+
+
+def _check_beside(path: Path) -> None:
+    """Raise InputError where a device and its figure, named after their curve, would replace other files."""
+    from gaincell.chips.device_file import SCHEMA
+    from gaincell.files import read_toml
+
+    held, figure = path, path.with_suffix(".png")
+    try:
+        is_device = read_toml(path).get("schema") == SCHEMA
+    except FileNotFoundError:
+        held, is_device = figure, not figure.exists()
+    except (OSError, ValueError):
+        is_device = False
+    if not is_device:
+        raise InputError(
+            f"{held} is there already, not from gaincell device fit; give --out DEVICE.toml, or move it"
+        )
 
 
 def _matrix_tables(covariance: Mapping[str, Any]) -> list[Rows]:

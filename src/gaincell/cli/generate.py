@@ -57,18 +57,15 @@ class GenerateOptions:
         from gaincell.integrations.hf.cache import RingCache
         from gaincell.integrations.hf.chip import change_chip
         from gaincell.integrations.hf.context import check_ids, learned_positions
+        from gaincell.integrations.hf.models import load_model
         from gaincell.integrations.hf.placement import place_model
         from gaincell.mapping.ready import hardware_model
 
         chip, policy = options.choose_chip(model, self.design, self.cell), self.refresh.policy
-        default, backend, dtype = options.chip_of("leroux2025"), computing.backend, computing.weights
-        with progress_bars() as progress:
-            ready = hardware_model(model, default, chip, backend=backend, dtype=dtype, progress=progress)
-        print(f"{model}: {ready.how}", file=sys.stderr)
-        loaded = ready.loaded
-        place = place_model(loaded.model, computing.device)
+        default, backend = options.chip_of("leroux2025"), computing.backend
+        loaded = load_model(model, computing.weights)
         made = loaded.tokenizer(self.prompt, return_tensors="pt", add_special_tokens=False, verbose=False)
-        ids = made["input_ids"].to(place)
+        ids = made["input_ids"]
         if ids.numel() == 0:
             raise InputError("the prompt is empty; give --prompt TEXT")
         check_ids(loaded.model, ids)
@@ -80,8 +77,12 @@ class GenerateOptions:
                 f"{type(loaded.model).__name__} has learned positions for {positions} tokens; "
                 f"prompt and text would have {length}: give fewer --tokens, or a model with rotary positions"
             )
+        with progress_bars() as progress:
+            ready = hardware_model(model, default, chip, loaded=loaded, backend=backend, progress=progress)
+        print(f"{model}: {ready.how}", file=sys.stderr)
+        place = place_model(loaded.model, computing.device)
         change_chip(loaded.model, other_latency=self.other_latency)
-        return ready, RingCache(loaded.model, policy), ids
+        return ready, RingCache(loaded.model, policy), ids.to(place)
 
     def write(self, ready: Ready, cache: RingCache, ids: Tensor) -> tuple[str, int, float]:
         """Write the text to stdout as it comes. The text with the prompt; tokens without it; tokens a second

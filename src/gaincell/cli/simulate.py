@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gaincell.cli import _options as options
-from gaincell.cli._json import JsonFile, command_line, directory, show_result
+from gaincell.cli._json import JsonFile, command_line, directory, run_folder, show_result
 from gaincell.cli._options import LARGEST_SEED, check_needed, option, was_given
 from gaincell.errors import InputError
 
@@ -42,7 +43,9 @@ class Source:
     )
     head_dim: Annotated[int, option("D, the dimension of a head (random signals).", "N", min=1)] = 64
     seed: Annotated[int, option("Seed of the random signals.", "N", min=0, max=LARGEST_SEED)] = 0
-    figures: Annotated[Path, directory("Save figures in this directory.")] = Path("runs/simulate")
+    figures: Annotated[
+        Path | None, directory("Save figures in this directory; by default runs/simulate/DESIGN.")
+    ] = None
 
     def read(self, context: typer.Context, tokens: int, group: int = 1) -> tuple[Design, int, Signals]:
         """The chip, layers of the model, and what a head of it gets: random signals, or those of a file of
@@ -58,6 +61,11 @@ class Source:
         if (held := signals.q.shape[2]) < tokens and was_given(context, "tokens"):
             raise InputError(f"--tokens {tokens}: {self.inputs} holds {held} tokens; give at most as many")
         return options.chip_of(self.design or own, self.cell), layers, signals
+
+    def folder(self, context: typer.Context, chip: Design) -> Path:
+        """Where figures go. Raises InputError where nothing can be written there."""
+        name = re.sub(r"[^\w+-]+", "-", chip.name)  # a file may call its design anything
+        return run_folder(context, self.figures, f"simulate/{name}", "--figures")
 
 
 def _dumped(file: Path, tokens: int) -> tuple[Design, int, Signals]:
@@ -114,6 +122,7 @@ def head(
     from gaincell.reports.style import save_all
 
     chip, layers_of_it, signals = source.read(context, tokens, group)
+    figures = source.folder(context, chip)
     group, others = signals.q.shape[1] // signals.k.shape[1], other_latency or 0.0
     stated = chip.explicit_token_period if layers is None and other_latency is None else None
     layers = layers or layers_of_it
@@ -122,7 +131,7 @@ def head(
         arrays, steps = step_through(chip, signals, refresh.policy, progress)
     schedule = Schedule(chip, group)
     result = head_result(arrays, steps, schedule, layers, others, command_line(), source.seed, source.inputs)
-    drawn = save_all({"timeline": timeline, "trace": trace}, result, source.figures)
+    drawn = save_all({"timeline": timeline, "trace": trace}, result, figures)
     show_result(result, json, *_tables(result), *drawn)
 
 
@@ -156,6 +165,7 @@ def tile(
     from gaincell.reports import simulation, style
 
     chip, layers, signals = source.read(context, tokens)
+    figures = source.folder(context, chip)
     period = Schedule(chip, signals.q.shape[1] // signals.k.shape[1]).token_period(layers)
     if chip.explicit_token_period is None and not math.isclose(period, chip.token_period):
         chip = chip.replace(token_period=period)
@@ -172,7 +182,7 @@ def tile(
         f"key column {column}: {found.key_charge[-1] * 1e15:.1f} fC; "
         f"value bit line {row}: {found.value_charge[-1] * 1e15:.1f} fC, count {found.count[-1]}"
     )
-    drawn = style.save_all({"waveforms": simulation.waveforms}, result, source.figures)
+    drawn = style.save_all({"waveforms": simulation.waveforms}, result, figures)
     show_result(result, json, said, *drawn)
 
 

@@ -88,6 +88,15 @@ def check_kind(path: Path, command: str, *, staged: bool = True) -> None:
         raise RunError(f"{path.name} holds a run of another kind; choose another --out, or remove it")
 
 
+def check_settings(path: Path, before: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise RunError where a run in a directory has other settings than are `wanted`."""
+    if not same({key: before[key] for key in wanted if key in before}, dict(wanted)):
+        where = difference(before, {**before, **wanted})
+        raise RunError(
+            f"{path.name} holds a run with other settings{where}; choose another --out, or remove it"
+        )
+
+
 def run_log(run: Path, labels: Mapping[str, str], tracker: Tracker | None) -> TrainingLog:
     """The log of a training in a RUN, with its figure."""
     return TrainingLog(run / "log.jsonl", labels, run / "figures" / "loss.png", tracker)
@@ -173,11 +182,7 @@ class RunFolder:
         known = self.stages / "settings.json"
         if known.exists():
             before = _read_json(known)
-            if not same({key: before[key] for key in identity if key in before}, dict(identity)):
-                where = difference(before, {**before, **identity})
-                raise RunError(
-                    f"{path.name} holds a run with other settings{where}; choose another --out, or remove it"
-                )
+            check_settings(path, before, identity)
             text = text or before.get("text")
             if before.get("text", text) != text:
                 raise RunError(f"{path.name} holds a run on another text; choose another --out, or remove it")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,13 +21,14 @@ from gaincell.chips.device import inputs_of_cell, with_cell
 from gaincell.errors import InputError
 from gaincell.evaluation.codes import code_use
 from gaincell.evaluation.perplexity import cut_blocks, default_protocol, window_and_stride
+from gaincell.files import read_object
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import save_beside_results
 from gaincell.integrations.hf.context import read_tokens
 from gaincell.integrations.hf.placement import place_model
 from gaincell.mapping import summary
 from gaincell.mapping.engine import Engine, read_evaluation
-from gaincell.mapping.folder import Told, check_kind, run_lock
+from gaincell.mapping.folder import Told, check_kind, check_settings, run_lock
 from gaincell.mapping.ready import HardwareVersion, find_start
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results import write
@@ -80,7 +81,8 @@ def adapt_model(
     command: Sequence[str] = ("gaincell", "adapt"),
     progress: StageProgress = silent_stages,
 ) -> AdaptedResult:
-    """Adapt a model and evaluate it before and after; returns what run.json holds, and writes it into `out`.
+    """Adapt a model and evaluate it before and after; returns what run.json holds, and writes it into `out`,
+    which must not hold an adaptation with other settings.
 
     to: the chip with the cell to adapt to, in place of `settings.cell`.
 
@@ -108,14 +110,30 @@ def adapt_model(
         reading = progress("read the calibration text")
         stream = read_tokens(loaded, text, "training", settings.calibration_tokens, reading, block=block)
         calibration = cut_blocks(stream, block).long()
-        run = _adapt(engine, settings, start, to, calibration, text.name, command)
+        held = _settings(engine, settings, source, to, calibration)
+        if out is not None and (out / FILE).exists():
+            before = read_object(out / FILE).get("settings")  # earlier files have none
+            check_settings(out, before if isinstance(before, dict) else {}, held)
+        run = replace(_adapt(engine, settings, start, to, calibration, text.name, command), settings=held)
         if out is not None:
             from gaincell.reports.figures import draw_all  # matplotlib takes half a second to import
 
+            (out / FILE).unlink(missing_ok=True)  # results of the model before; without any it is unfinished
             save_beside_results(loaded.model, out)
-            write(run, out / FILE)
             draw_all(run, out / "figures")
+            write(run, out / FILE)
         return run
+
+
+def _settings(
+    engine: Engine, settings: AdaptSettings, source: Design, to: Design, calibration: Tensor
+) -> dict[str, str]:
+    """What must be the same to do an adaptation again in its RUN. (Where it runs may differ.)"""
+    names = ("method", "start", "rule", "max_iterations", "evaluation_tokens", "calibration_tokens", "dtype")
+    found = {"cell": to.cell.name, **{name: getattr(settings, name) for name in names}}
+    found |= {"protocol": engine.protocol, "design": to.hash, "made_for": source.hash}
+    found |= {"calibration text": hash_of(calibration), "evaluation text": hash_of(engine.evaluation)}
+    return {key: str(entry) for key, entry in (found | summary.inputs(engine.loaded)).items()}
 
 
 def _adapt(
@@ -135,16 +153,17 @@ def _adapt(
         titles[name] = title
         engine.stage(name, lambda: (Told(training_tokens=start.tokens), model))
 
-    evaluate("linear", f"{start.made_for.cell.name} cell")
+    before_title, title = chip_titles(start.made_for, to)
+    evaluate("linear", before_title)
     if neutral:
         with neutral_scales(model):
-            evaluate("linear-neutral", f"{start.made_for.cell.name} cell, neutral start")
+            evaluate("linear-neutral", f"{before_title}, neutral start")
     reading = progress("statistics of the model as it is")
     target, _, as_it_is = measure(model, as_batch(calibration, model))
     reading(1, 1, {})
     codes = {"linear": code_use(model, some)}
     set_design(model, to)
-    title, before = f"{to.cell.name} cell", None
+    before = None
     evaluate("unadapted", f"{title}, unadapted" + (", trained start" if neutral else ""))
     with neutral_scales(model) if neutral else nullcontext():
         if neutral:
@@ -176,3 +195,13 @@ def _adapt(
         cell=summary.cell(design),
         provenance=engine.provenance(command, design, inputs),
     )
+
+
+def chip_titles(*chips: Design) -> list[str]:
+    """What two chips are called in titles: by their cells, and by name or hash where more differs."""
+    source, to = chips
+    titles = [f"{chip.cell.name} cell" for chip in chips]
+    if source.replace(cell=to.cell).hash == to.hash:
+        return titles
+    names = [chip.name if source.name != to.name else f"{chip.name} ({chip.hash})" for chip in chips]
+    return [f"{title} on {name}" for title, name in zip(titles, names, strict=True)]

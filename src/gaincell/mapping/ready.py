@@ -219,6 +219,7 @@ def hardware_model(
     backend: BackendName = "auto",
     dtype: torch.dtype = torch.float32,
     progress: StageProgress = silent_stages,
+    loaded: LoadedModel | None = None,
 ) -> Ready:
     """Load a model, a RUN or another, and see to it that it runs in arrays.
 
@@ -227,11 +228,12 @@ def hardware_model(
     the linear cell: without training it writes noise, but it runs.
 
     default_design: for models that bring no design.  design: instead of the model's own or the default one;
-    its cell is used as it is, and `how` says so.  dtype: of the weights.
+    its cell is used as it is, and `how` says so.  dtype: of the weights.  loaded: the model, where it is
+    read already.
 
     Raises GaincellError: the model cannot be found or mapped.
     """
-    loaded = load_model(name, dtype)
+    loaded = loaded or load_model(name, dtype)
     shipped = find_shipped(name)
     if attached_layers(loaded.model):
         set_backend(loaded.model, backend)

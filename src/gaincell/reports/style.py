@@ -78,9 +78,18 @@ def save(figure: Figure, path: str | Path) -> Path:
 def save_all(
     figures: Mapping[str, Callable[[T], Figure | None]], result: T, folder: Path, prefix: str = ""
 ) -> list[Path]:
-    """Save every figure that a result has data for, as PNG. figures: by name; None where there is none."""
-    drawn = ((name, draw(result)) for name, draw in figures.items())
-    return [save(figure, folder / f"{prefix}{name}.png") for name, figure in drawn if figure is not None]
+    """Save every figure that a result has data for, as PNG, and remove an earlier result's other ones.
+
+    figures: by name; None where there is none.
+    """
+    drawn: list[Path] = []
+    for name, draw in figures.items():
+        figure, path = draw(result), folder / f"{prefix}{name}.png"
+        if figure is None:
+            path.unlink(missing_ok=True)
+        else:
+            drawn.append(save(figure, path))
+    return drawn
 
 
 @styled()

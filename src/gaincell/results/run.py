@@ -185,10 +185,13 @@ class Adaptations(Result, kw_only=True):
 
 
 class AdaptedResult(Adaptations, StagedResult, kw_only=True):
-    """Of `gaincell adapt`. codes: by model, then stage (q, k, v, out)."""
+    """Of `gaincell adapt`. settings: with which it may be done again in its RUN; earlier files have none.
+    codes: by model, then stage (q, k, v, out).
+    """
 
     model: AttachedModel
     text: UsedText
+    settings: Mapping[str, str] = field(default_factory=nothing)
     mismatch: Mismatch | None = None
     codes: Mapping[str, Mapping[str, CodeShares]] | None = None
     cell: CellCurve | None = None
