@@ -19,7 +19,7 @@ from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.circuits.levels import LevelTable
 from gaincell.cli import main
-from gaincell.errors import InputError
+from gaincell.errors import InputError, RunError
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import load_run, save
 from gaincell.mapping.codesign import CodesignSettings, _training_text, codesign_model
@@ -230,6 +230,8 @@ def test_the_command_writes_a_run_on_the_learned_chip(
     )
     plain = codesign_model(fixed, load_design("leroux2025"))
     assert plain.design == plain.start
+    with pytest.raises(RunError, match="learned holds a finished co-design; choose another --out, or remove it"):
+        codesign_model(fixed, load_design("leroux2025"), out)
 
 
 def test_the_table_and_the_figure_of_the_page() -> None:

@@ -18,7 +18,7 @@ from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
 from gaincell.costs import roll_up
 from gaincell.costs.technology import load_technology
-from gaincell.errors import InputError
+from gaincell.errors import InputError, RunError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.codes import signal_use
 from gaincell.evaluation.perplexity import cut_blocks
@@ -113,6 +113,8 @@ def codesign_model(
     with run_lock(out):
         if out is not None:
             check_kind(out, "codesign", staged=False)
+            if (out / FILE).exists():
+                raise RunError(f"{out.name} holds a finished co-design; choose another --out, or remove it")
         start = find_start(settings.model, linear=False)
         loaded = start.load(backend=settings.backend)
         size, technology = model_size(settings.model), load_technology(settings.technology)
