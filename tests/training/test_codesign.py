@@ -230,7 +230,9 @@ def test_the_command_writes_a_run_on_the_learned_chip(
     )
     plain = codesign_model(fixed, load_design("leroux2025"))
     assert plain.design == plain.start
-    with pytest.raises(RunError, match="learned holds a finished co-design; choose another --out, or remove it"):
+    with pytest.raises(
+        RunError, match="learned holds a finished co-design; choose another --out, or remove it"
+    ):
         codesign_model(fixed, load_design("leroux2025"), out)
 
 
