@@ -64,6 +64,8 @@ class GenerateOptions:
         default, backend, dtype = options.chip_of("leroux2025"), computing.backend, computing.weights
         with progress_bars() as progress:
             ready = hardware_model(model, default, chip, backend=backend, dtype=dtype, progress=progress)
+        exchanged = change_chip(ready.loaded.model, other_latency=self.other_latency)
+        ready = ready._replace(how=ready.how + exchanged)
         print(f"{model}: {ready.how}", file=sys.stderr)
         loaded = ready.loaded
         place = place_model(loaded.model, computing.device)
@@ -80,7 +82,6 @@ class GenerateOptions:
                 f"{type(loaded.model).__name__} has learned positions for {positions} tokens; "
                 f"prompt and text would have {length}: give fewer --tokens, or a model with rotary positions"
             )
-        change_chip(loaded.model, other_latency=self.other_latency)
         return ready, RingCache(loaded.model, policy), ids
 
     def write(self, ready: Ready, cache: RingCache, ids: Tensor) -> tuple[str, int, float]:
