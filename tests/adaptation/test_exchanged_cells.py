@@ -15,8 +15,10 @@ from gaincell.chips.design_file import load_design
 from gaincell.chips.device import fit_device
 from gaincell.cli import app
 from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.chip import chip_exchanged
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.mapping.ready import adapted_model, find_start, hardware_model
+from gaincell.reports.html.page import load, page
 from gaincell.shipped import located
 from gaincell.text import sha256
 
@@ -65,6 +67,28 @@ def test_a_measurement_says_that_cells_were_exchanged_unadapted(
         gains = json.loads(Path("found.json").read_text())["gains"]
         assert gains == f"the RUN as it was saved{words}"
         assert f"RUN: {gains}" in made.output.splitlines()
+
+
+@pytest.mark.slow
+def test_results_say_which_chip_they_are_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(hardware_model("tiny", load_design("leroux2025")).loaded.model, Path("RUN"))
+    options = ["--design", "leroux2025-oxide", "--window", "64", "--other-latency", "1e-4"]
+    options += ["--protocol", "blocks-32", "--limit", "64", "--json", "found.json"]
+    made = CliRunner().invoke(app, ["evaluate", "RUN", *options])
+    assert made.exit_code == 0, made.output
+    words = (
+        "the RUN as it was saved, its linear cells exchanged for polynomial ones without adaptation, on "
+        "design leroux2025-oxide, with a ring of 64 columns, with a token period of 0.0006005 s"
+    )
+    assert made.output.splitlines()[0] == f"RUN: {words}"
+    assert f"<dd>{words}</dd>" in page([load(Path("found.json"), "found")], None)
+
+
+def test_another_chip_of_the_same_name_is_told_apart() -> None:
+    paper = load_design("leroux2025")
+    assert chip_exchanged(paper, paper.replace(layers=3)) == ""
+    assert chip_exchanged(paper, paper.replace(temperature=350.0)) == ", on another chip called leroux2025"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gaincell.arrays.clock import Clock
 from gaincell.arrays.refresh import Refresh
+from gaincell.errors import InputError
 from gaincell.units import Second
 
 COLUMNS = 8
@@ -75,6 +76,15 @@ def test_a_pause_lasts_as_long_as_it_was_asked_to(
     assert seconds <= clock.now <= seconds + COLUMNS * slot + 1e-15
     assert clock.refreshes == sum(begin < seconds for begin in begins)
     assert clock.refreshing == pytest.approx(clock.refreshes * COLUMNS * slot)
+
+
+@pytest.mark.parametrize("every", [5e-4, 2.0**-10])  # the second is half of what 1e13 can be told apart by
+def test_a_pause_in_which_refreshes_are_lost_in_rounding_is_refused(every: float) -> None:
+    clock, arrays = made(every, 1e-7, True)
+    clock.idle(arrays, 1e11)
+    assert clock.refreshes == pytest.approx(1e11 / (every + COLUMNS * 1e-7))
+    with pytest.raises(InputError, match=f"a refresh every {every} s is lost in rounding; give a shorter"):
+        clock.idle(arrays, 1e13)
 
 
 def test_a_token_waits_for_a_refresh() -> None:

@@ -17,12 +17,14 @@ from gaincell.chips.device import fit_device, inputs_of_cell, load_device, with_
 from gaincell.chips.text import commented
 from gaincell.cli import main
 from gaincell.devices import decay as laws
+from gaincell.devices.columns import Columns
 from gaincell.devices.decay import fit_decay
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.measurement import read_curve, read_decay
 from gaincell.devices.tabulated import TabulatedCell
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError, GaincellError, InputError
+from gaincell.reports.device import describe
 from gaincell.results.codec import to_json
 from gaincell.results.device import DeviceResult
 from gaincell.text import sha256
@@ -383,6 +385,17 @@ def test_decays_that_say_nothing_are_refused(
     path.write_text(f"time [ms], voltage [V]\n{rows}\n")
     with pytest.raises(InputError, match=message):
         fit_decay(read_decay(path))
+
+
+def test_decays_of_several_cells_are_not_taken_for_one(design: Design, tmp_path: Path) -> None:
+    curve, path = cells(tmp_path / "curve.csv", count=8), decays(tmp_path / "decay.csv", "exponential")
+    device, fitted, held = fit_device(curve, design, decay=path)
+    result = describe(device.name, fitted, held, "gaincell device fit", design.hash, device.origin)
+    assert [result.fit[name].value for name in ("cells", "cells of the decays")] == [8, 12]
+    path.write_text(path.read_text().replace("cell", "sample", 1))
+    with pytest.raises(InputError, match=r"time 2e-05 s 12 times; .* --read COLUMN.* --cell COLUMN\)$"):
+        read_decay(path)
+    assert len(read_decay(path, Columns(cell="sample"))) == 12 * 60
 
 
 def test_a_leak_and_cells_that_do_not_work_are_left_out_and_counted(design: Design, tmp_path: Path) -> None:

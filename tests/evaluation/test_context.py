@@ -14,6 +14,7 @@ from tests.micro import micro_design, micro_llama, micro_text
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from gaincell.adaptation import collect_statistics
+from gaincell.circuits.sinks import Sinks
 from gaincell.cli import main
 from gaincell.errors import InputError
 from gaincell.evaluation.ablation import ablate
@@ -139,6 +140,9 @@ def test_by_default_every_command_takes_the_context(place: Place, tmp_path: Path
     for command in ("fidelity", "activity"):
         protocol = ran(tmp_path, command, run, "--text", text)["provenance"]["protocol"]
         assert protocol.startswith("1 x 128 tokens")
+    chip = micro_design(sinks=Sinks(tokens=4)).save(tmp_path / "sinks.toml")
+    said = ran(tmp_path, "fidelity", run, "--text", text, "--design", chip)["provenance"]["protocol"]
+    assert said.endswith("numbers of the circuits: first tokens taken as columns of the ring")
     assert ran(tmp_path, "cost", run, "--text", text, "--no-measure")["activity"]["tokens"]["value"] == 128
     for option in (["--at", "0"], ["--by-context"]):
         protocol = ran(tmp_path, "evaluate", run, "--text", text, *option)["provenance"]["protocol"]

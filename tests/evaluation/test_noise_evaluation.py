@@ -100,6 +100,9 @@ def test_every_command_that_prints_a_spread_says_it(
         said = protocol("evaluate", "--chips", "2", "--mismatch", "5%", *pause)
         assert "each chip meets a draw of noise of its own, which the spread over chips holds" in said
         assert ONE_DRAW not in said
+    protocol("ablate", "--mismatch", "2.5%")
+    chip, *_ = json.loads((tmp_path / "out.json").read_text())["ablation"]
+    assert (chip["name"], chip["meaning"]) == ("chip", "with cells that spread by 2.5 %")
 
 
 def test_what_the_curves_of_context_tell_apart() -> None:

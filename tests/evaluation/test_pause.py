@@ -112,6 +112,7 @@ def test_evaluate_with_refresh_counts_what_it_costs(run: tuple[Path, Path], tmp_
     assert rows["copy"]["refreshing"] == pytest.approx((rows["copy"]["writes"] - 64) * slot)
     assert rows["copy"]["chip_time"] == pytest.approx(rows["none"]["chip_time"] + rows["copy"]["refreshing"])
     assert rows["copy"]["perplexity"] != rows["none"]["perplexity"]
+    assert found["gains"].startswith("the RUN as it was saved, with a token period of 0.002")
 
 
 def test_evaluate_by_context(run: tuple[Path, Path], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from gaincell.circuits import query_code
 from gaincell.circuits.noise import Noise
+from gaincell.circuits.sinks import Sinks
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation import perplexity as module
 from gaincell.evaluation.codes import code_use
@@ -126,6 +127,13 @@ def test_a_layer_that_is_not_there_cannot_be_dumped(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no gain-cell attention"):
         dump_layer(micro_llama(), TOKENS[None, :64], 0, tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_scores_of_columns_of_first_tokens_are_not_dumped(tmp_path: Path) -> None:
+    model = attach(micro_llama(), micro_design(sinks=Sinks(tokens=4)))
+    with pytest.raises(InputError, match=r"leave the scores out \(--scores\), or .* sinks\.tokens = 0"):
+        dump_layer(model, TOKENS[None, :64], 0, tmp_path / "x.safetensors", scores=True)
+    assert "output" in load_file(dump_layer(model, TOKENS[None, :64], 0, tmp_path / "x.safetensors"))
 
 
 def test_use_of_codes() -> None:

@@ -71,10 +71,18 @@ class Clock:
             self.refresh(arrays)
 
     def idle(self, arrays: Columns, seconds: Second) -> None:
-        """Let time pass between two tokens. Raises InputError for a negative or infinite time."""
+        """Let time pass between two tokens. Raises InputError for a negative or infinite time, or one so long
+        that rounding loses the time between two refreshes.
+        """
         if not (math.isfinite(seconds) and seconds >= 0):
             raise InputError(f"told to idle for {seconds} s; give a finite number, 0 or above")
-        self._pass(arrays, self.now + seconds, longer=False)
+        end, every = self.now + seconds, self.policy.every_seconds
+        if every is not None and end + every / 2 == end:  # half: ties are rounded either way
+            raise InputError(
+                f"told to idle for {seconds} s, next to which a refresh every {every} s is lost in rounding; "
+                "give a shorter time, or a longer one between refreshes"
+            )
+        self._pass(arrays, end, longer=False)
 
     def refresh(self, arrays: Columns) -> bool:
         """Refresh now. Whether anything stored changed."""

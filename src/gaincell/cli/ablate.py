@@ -38,6 +38,8 @@ def ablate(
     Example: gaincell ablate runs/tiny --figure ablation.png
     """
     computing.start()
+    from dataclasses import replace
+
     from gaincell.cli._models import load_run, result
     from gaincell.cli._progress import progress_bars
     from gaincell.evaluation.ablation import ablate as run_ablation
@@ -62,8 +64,11 @@ def ablate(
         reading = progress("read and tokenise the text")
         tokens = read_tokens(loaded, found_text, "evaluation", limit or None, reading, block=length)
         found = run_ablation(loaded.model, tokens, protocol, progress("evaluate"))
+    chip_row, *rows = found.rows
+    if mismatch is not None:
+        chip_row = replace(chip_row, meaning=f"with cells that spread by {100 * spread:g} %")
     entry = result(
         AblationResult, loaded, found.protocol, tokens, command="ablate", text_name=found_text.name,
-        gains=gains, stage=stage, ablation=found.rows,
+        gains=gains, stage=stage, ablation=(chip_row, *rows),
     )  # fmt: skip
     show_result(entry, json, ablation_rows(entry, run), figure=figure, draw=ablation_figure)

@@ -44,8 +44,9 @@ def fidelity(
     error: relative to the output of --linear, or of the same arrays with linear cells. Pulses: share of
     columns that give one. Ceilings: share at full scale, of the pulses above zero and of the sub-tile
     outputs. Tile zero: share of sub-tile outputs counted as 0. Codes: share of the codes in use (exp of
-    their entropy). --json and --figure give all of them per layer and head. In the example runs/tiny is what
-    `gaincell map tiny` writes.
+    their entropy). Pulses, ceilings, tile zero and codes of the outputs take columns of first tokens
+    ([sinks] of a design) as columns of the ring. --json and --figure give all of them per layer and head. In
+    the example runs/tiny is what `gaincell map tiny` writes.
 
     Example: gaincell fidelity runs/tiny --figure fidelity.png --json fidelity.json
     """
@@ -63,8 +64,8 @@ def fidelity(
 
     found_text = open_text(text)
     loaded, gains = load_run(run, "fidelity", design, stage, computing)
-    columns = attached_layers(loaded.model)[0].design.window
-    tokens = tokens or default_length(loaded.model, min(TOKENS, columns))
+    chip = attached_layers(loaded.model)[0].design
+    tokens = tokens or default_length(loaded.model, min(TOKENS, chip.window))
     check_length(loaded.model, tokens)
     base = load_software(loaded.id)
     place_model(base, computing.device)
@@ -85,6 +86,8 @@ def fidelity(
         ids = read_blocks(loaded, found_text, tokens, sequences, progress)
         found = compare_heads(loaded.model, base, ids, linear=of_linear, progress=progress("compare heads"))
     protocol = f"{len(ids)} x {tokens} tokens, hidden states of the pretrained model, {found.queries} queries"
+    if chip.sinks.tokens:
+        protocol += "; numbers of the circuits: first tokens taken as columns of the ring"
     entry = result(
         FidelityResult, loaded, protocol, ids.flatten(), command="fidelity", text_name=found_text.name,
         gains=gains, stage=stage, others=others, fidelity=found.tables,

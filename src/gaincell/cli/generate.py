@@ -79,9 +79,10 @@ class GenerateOptions:
             )
         with progress_bars() as progress:
             ready = hardware_model(model, default, chip, loaded=loaded, backend=backend, progress=progress)
+        exchanged = change_chip(loaded.model, other_latency=self.other_latency)
+        ready = ready._replace(how=ready.how + exchanged)
         print(f"{model}: {ready.how}", file=sys.stderr)
         place = place_model(loaded.model, computing.device)
-        change_chip(loaded.model, other_latency=self.other_latency)
         return ready, RingCache(loaded.model, policy), ids.to(place)
 
     def write(self, ready: Ready, cache: RingCache, ids: Tensor) -> tuple[str, int, float]:

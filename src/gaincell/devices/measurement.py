@@ -105,15 +105,7 @@ def read_curve(
             )
     if float(np.ptp(current)) == 0.0:
         raise InputError(f"{where}: all currents are {current[0]:.4g} A; a curve must rise")
-    keys = np.rec.fromarrays([table.cell, table.read, voltage])
-    _, first, count = np.unique(keys, return_index=True, return_counts=True)
-    if (count > 1).any():
-        row = int(first[count > 1][0])
-        raise InputError(
-            f"{where}: cell {table.cell[row] or 1} has voltage {voltage[row]:.6g} V "
-            f"{int(count[count > 1][0])} times; number repeated reads in a column 'read' (or --read COLUMN) "
-            "and cells in a column 'cell' (or --cell COLUMN); of a sweep up and down keep one direction"
-        )
+    _check_once(table, "voltage", "V", "; of a sweep up and down keep one direction")
     return table
 
 
@@ -132,7 +124,22 @@ def read_decay(
         raise InputError(f"{table.path}: time goes from {_span(time)} s; count it from the write, 0")
     if float(np.abs(voltage).max()) > PLAUSIBLE["voltage"]:
         raise InputError(f"{table.path}: voltage goes from {_span(voltage)} V; is the unit right?")
+    _check_once(table, "time", "s")
     return table
+
+
+def _check_once(table: Table, of: str, unit: str, else_: str = "") -> None:
+    """Raise InputError where one read of a cell has a value of a column more than once.  else_: remedy."""
+    values = table.columns[of]
+    keys = np.rec.fromarrays([table.cell, table.read, values])
+    _, first, count = np.unique(keys, return_index=True, return_counts=True)
+    if (count > 1).any():
+        row = int(first[count > 1][0])
+        raise InputError(
+            f"{table.path}: cell {table.cell[row] or 1} has {of} {values[row]:.6g} {unit} "
+            f"{int(count[count > 1][0])} times; number repeated reads in a column 'read' (or --read COLUMN) "
+            f"and cells in a column 'cell' (or --cell COLUMN){else_}"
+        )
 
 
 def _swapped(table: Table) -> bool:

@@ -45,7 +45,8 @@ def dump_layer(
     Circuits without quantisation are stored in 16 bins. The metadata holds the design and the layer.
 
     Raises InputError: the model is not attached, has no such layer, a normaliser inside its arrays (whose
-    quotients are none of these), or a context shorter than T.  RunError: the file cannot be written.
+    quotients are none of these), or a context shorter than T; `scores` of a chip with columns of first
+    tokens.  RunError: the file cannot be written.
     """
     layers = computing_layers(model)
     if not 0 <= layer < len(layers):
@@ -55,6 +56,12 @@ def dump_layer(
     attention = layers[layer]
     if attention.normaliser is not None:
         raise InputError("codes are not dumped of a model with a normaliser inside its arrays; give another")
+    design = attention.design
+    if scores and design.sinks.tokens:
+        raise InputError(
+            f"design {design.name!r} has columns of first tokens, whose scores are not dumped; leave the "
+            "scores out (--scores), or give a design with sinks.tokens = 0"
+        )
     found: dict[str, Tensor] = {"tokens": tokens.to(torch.int32)}
     scaled: dict[str, Tensor] = {}
 
@@ -67,7 +74,6 @@ def dump_layer(
 
     with watch_stages([attention], keep):
         forward(model, tokens)
-    design = attention.design
     if scores:
         window = own_window([*attention_modules(attached_model(model)).values()][layer])
         found["score"] = _scores(scaled["q"], scaled["k"], design, window).float()

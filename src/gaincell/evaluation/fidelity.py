@@ -22,7 +22,8 @@ and of the circuits, from every `stride`-th query:
 Where training changed v or the output projection, a head's output may have turned in its own space: its error
 is then an upper bound. The circuits' numbers are of nominal cells.
 
-Not modelled in the circuits' numbers: errors and noise of a real chip; columns of first tokens.
+Not modelled in the circuits' numbers: errors and noise of a real chip; columns of first tokens, which are
+taken as columns of the ring.
 """
 
 from __future__ import annotations

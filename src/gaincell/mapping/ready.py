@@ -19,7 +19,7 @@ from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.base_model import LoadedModel, has_tokenizer, load_base, load_tokenizer
 from gaincell.integrations.hf.checkpoint import load_run, read_state
-from gaincell.integrations.hf.chip import AS_SAVED, cells_exchanged, set_backend
+from gaincell.integrations.hf.chip import AS_SAVED, chip_exchanged, set_backend
 from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.run import Run
@@ -240,7 +240,7 @@ def hardware_model(
         tokens = Run(name).training_tokens()
         how = AS_SAVED + (f", trained on {tokens:,} tokens" if tokens else "")
         if design is not None:
-            how += cells_exchanged(attached_layers(loaded.model)[0].design, design)
+            how += chip_exchanged(attached_layers(loaded.model)[0].design, design)
             set_design(loaded.model, design)
         return Ready(loaded, how)
     chip = design or default_design.replace(cell="linear")
@@ -248,7 +248,7 @@ def hardware_model(
     if shipped is not None:
         read_state(loaded.model, shipped.linear)
         loaded = replace(loaded, own={shipped.linear.name: sha256(shipped.linear)})
-        return Ready(loaded, shipped.words + cells_exchanged(linear_chip(), chip))
+        return Ready(loaded, shipped.words + chip_exchanged(linear_chip(), chip))
     ids = read_tokens(loaded, open_text("sample"), "training", CALIBRATION_TOKENS).long()[None]
     ids = ids[:, : default_length(loaded.model, CALIBRATION_TOKENS)]
     calibrate(loaded.model, [ids], progress=progress("first gains and offsets"))

@@ -30,7 +30,7 @@ def describe(
         design_hash: of the chip it was fitted for.
         origin: files and their hashes.
     """
-    numbers = {**_of_curve(fitted, origin), **(_of_decay(held) if held else {})}
+    numbers = {**_of_curve(fitted, held, origin), **(_of_decay(held) if held else {})}
     waves = (fitted.u, fitted.nominal, *fitted.measured)
     u, nominal, at, charges = (tuple(wave.tolist()) for wave in waves)
     shown = np.round(fitted.curves[:SHOWN_CELLS], 6)
@@ -56,13 +56,14 @@ def describe(
     )
 
 
-def _of_curve(fitted: Any, origin: Mapping[str, Any]) -> dict[str, Fitted]:
-    """What the fit of the currents found, by name; a value of None: not there."""
+def _of_curve(fitted: Any, held: Any, origin: Mapping[str, Any]) -> dict[str, Fitted]:
+    """What the fit of the currents found, and of how many cells there are decays; None: not there."""
     of_full_scale, current = "of full scale", "charge units"
     powers = fitted.coefficients if fitted.cell.coefficients is not None else ()
     units = (current, f"{current}/V", *(f"{current}/V^{power}" for power in range(2, len(powers))))
     found = {
         "cells": (fitted.cells, "1"),
+        "cells of the decays": (held and held.cells, "1"),
         "points": (fitted.points, "1"),
         "rows left out": (origin.get("rows_left_out"), "1"),
         "points beyond the storage range": (origin.get("points_beyond_the_storage_range"), "1"),

@@ -29,7 +29,7 @@ def change_chip(
     design: a shipped chip or a .toml file.  cell: as `gaincell.chips.device.with_cell` takes it.  window:
     token columns of a head.  other_latency: time of a token outside the arrays, for the token period.
 
-    Returns `cells_exchanged`. Raises InputError: one is given and the model is not attached.
+    Returns `chip_exchanged`. Raises InputError: one is given and the model is not attached.
     """
     if all(change is None for change in (design, cell, window, other_latency)):
         return ""
@@ -49,16 +49,27 @@ def change_chip(
         schedule = Schedule(layers[0].design, layers[0].heads // layers[0].kv_heads)
         period = schedule.token_period(len(layers), other_latency)
         set_design(model, layers[0].design.replace(token_period=period))
-    return cells_exchanged(before, layers[0].design)
+    return chip_exchanged(before, layers[0].design)
 
 
-def cells_exchanged(before: Design, after: Design) -> str:
-    """What to say behind the origin of gains and offsets that were made for other cells; "" for the same."""
-    if before.cell == after.cell:
-        return ""
-    other = "other " if before.cell.name == after.cell.name else ""
-    kinds = f"{before.cell.name} cells exchanged for {other}{after.cell.name} ones"
-    return f", its {kinds} without adaptation"
+def chip_exchanged(before: Design, after: Design) -> str:
+    """What to say behind the origin of gains and offsets that were made for another chip: its other cells,
+    design, ring and token period; "" for the same chip.
+    """
+    said = []
+    if before.cell != after.cell:
+        other = "other " if before.cell.name == after.cell.name else ""
+        kinds = f"{before.cell.name} cells exchanged for {other}{after.cell.name} ones"
+        said.append(f"its {kinds} without adaptation")
+    if before.name != after.name:
+        said.append(f"on design {after.name}")
+    if before.window != after.window:
+        said.append(f"with a ring of {after.window:,} columns")
+    if before.explicit_token_period != after.explicit_token_period:
+        said.append(f"with a token period of {after.token_period:.4g} s")
+    if not said and before.hash != after.replace(layers=before.layers).hash:
+        said.append(f"on another chip called {after.name}")
+    return "".join(f", {words}" for words in said)
 
 
 def set_backend(model: PreTrainedModel, backend: BackendName) -> None:

@@ -107,6 +107,7 @@ def _provenance(found: Found) -> Markup:
         ("date", made.date),
         ("protocol", made.protocol),
         ("design", f"{made.design_hash or '–'} (hash)"),
+        *((("gains and offsets", gains),) if (gains := getattr(found, "gains", None)) else ()),
         ("seed", made.seed),
         ("commit", made.commit or "– (an installed package)"),
         ("versions", ", ".join(f"{name} {version}" for name, version in made.versions.items())),
