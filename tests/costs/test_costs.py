@@ -23,7 +23,7 @@ from gaincell.costs.head import assumed_head
 from gaincell.costs.left_out import left_out
 from gaincell.costs.result import _of_other_chip, phases
 from gaincell.costs.roll_up import of_head, of_model
-from gaincell.costs.sensitivity import sensitivity
+from gaincell.costs.sensitivity import _moved, sensitivity
 from gaincell.costs.simulated import arrays as simulated_arrays
 from gaincell.costs.simulated import read_simulated
 from gaincell.costs.size import ModelSize, shipped_size
@@ -183,6 +183,24 @@ def test_adder_tree_of_the_paper() -> None:
     """16 inputs of 5 bits: 8 adders of 5 bits, 4 of 6, 2 of 7, 1 of 8; 64 of them."""
     assert digital.adder_bits(HEAD, 16) == 64 * (8 * 5 + 4 * 6 + 2 * 7 + 8)
     assert digital.adder_bits(HEAD, 1) == 0
+
+
+@pytest.mark.parametrize("window", [1, 20, 64, 65, 512, 961, 1000])
+def test_the_last_columns_of_a_ring_lie_anywhere_in_its_sub_tiles(window: int) -> None:
+    """Those that a model's own window leaves; where the ring holds no more tokens they begin in column 0."""
+    head = replace(HEAD, sliding_window=window)
+    read = [len({(last - age) % 1024 // 64 for age in range(window)}) for last in range(1024)]
+    assert (head.columns, head.active_tiles) == (window, fmean(read))
+    assert head.sum_bits(head.active_tiles) == head.sum_bits(max(read))
+    operations = digital.operations(head, 1e-3)
+    for part, bits in (("adder tree", digital.adder_bits), ("adder registers", digital.register_bits)):
+        assert operations[part].count == pytest.approx(fmean(bits(head, tiles) for tiles in read))
+    assert replace(head, context=window).active_tiles == math.ceil(window / 64)
+    size = replace(shipped_size("gpt2"), sliding_window=window)
+    of_size = of_model(size, DESIGN, TECHNOLOGY, Activity.assumed(DESIGN), context=5000).head.head
+    assert of_size.active_tiles == head.active_tiles
+    longer, _ = _moved(head, "design", "retention_time", 1.1)
+    assert (longer.columns, longer.active_tiles) == (head.columns, head.active_tiles)
 
 
 def test_registers_of_the_adder_tree() -> None:

@@ -154,6 +154,7 @@ def test_every_figure_of_the_paper_is_named(figure: str) -> None:
         (8_907.0, 15_376.0, "GPU, reading (× 8,907); with ours, none."),
         (15_376.0, 8_907.0, "none; with ours, GPU, reading (× 8,907)."),
         (20_000.0, 30_000.0, "none; with ours, none."),
+        (0.0164, 0.26, "GPU, reading (× 0.016); with ours, GPU, reading (× 0.26)."),
     ],
 )
 def test_rows_short_of_the_claim_are_named_for_each_energy(cited: float, bottom_up: float, said: str) -> None:

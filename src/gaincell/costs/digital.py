@@ -53,6 +53,7 @@ Not modelled: see left_out.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gaincell.costs.cost import Cost, total
@@ -116,8 +117,8 @@ def operations(head: Head, edge: Metre) -> dict[str, Operations]:
         "code registers": Operations(dim * words, "bit", captured(head)),
         "query pulses": Operations(dim, "pulse", _query_pulse(head)),
         "counters": Operations(head.output_lines, "counter", _counter(head)),
-        "adder tree": Operations(adder_bits(head, head.active_tiles), "bit", t.adder_bit),
-        "adder registers": Operations(register_bits(head, head.active_tiles), "bit", captured(head)),
+        "adder tree": Operations(_active(adder_bits, head), "bit", t.adder_bit),
+        "adder registers": Operations(_active(register_bits, head), "bit", captured(head)),
         "write pointer": Operations(1 / group, "write", _write_pointer(head, edge)),
         "control": Operations(head.cycles, "clock period", _control(head)),
         "clock": Operations(head.cycles, "clock period", _clock(head, edge)),
@@ -214,6 +215,14 @@ def adder_bits(head: Head, inputs: int) -> int:
 def register_bits(head: Head, inputs: int) -> int:
     """Bits of the registers after every level of all trees: ceil(n / 2) words, a carry wider."""
     return _trees(head) * sum(words * (bits + 1) for _, words, bits in _levels(head, inputs))
+
+
+def _active(bits: Callable[[Head, int], int], head: Head) -> float:
+    """Such bits of the active sub-tiles; where their number is a mean, the mean over the two that it lies
+    between.
+    """
+    few, more = math.floor(head.active_tiles), math.ceil(head.active_tiles)
+    return bits(head, few) + (head.active_tiles - few) * (bits(head, more) - bits(head, few))
 
 
 def captured(head: Head) -> Joule:

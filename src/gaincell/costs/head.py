@@ -22,6 +22,7 @@ class Head:
     design, technology: the chip.  activity: of this head, or the mean.
     head_dim: D.  group: g query heads share the arrays, which are written once for them.
     context: tokens before and including the query; None: what the activity was measured with.
+    sliding_window: of the model's own attention, which gates older columns; 0: it has none.
     refresh: policy by which columns are rewritten; None: never.
     streams: sequences that take turns on the periphery, each with cells of its own.
     column_gains: whether gains of q and of the output follow the columns read.
@@ -39,6 +40,7 @@ class Head:
     head_dim: int = 64
     group: int = 1
     context: int | None = None
+    sliding_window: int = 0
     refresh: Refresh | None = None
     streams: int = 1
     column_gains: bool = False
@@ -63,14 +65,23 @@ class Head:
         return math.ceil(self.head_dim / self.tile) * self.tile
 
     @cached_property
-    def columns(self) -> float:
-        """Valid columns that a query reads, on average."""
+    def written(self) -> float:
+        """Columns that hold a token, on average."""
         seen = self.activity.valid_columns if self.context is None else float(self.context)
         return min(seen, float(self.design.window))
 
+    @cached_property
+    def columns(self) -> float:
+        """Valid columns that a query reads, on average: those that the model's own window does not gate."""
+        return min(self.written, float(self.sliding_window or self.written))
+
     @property
-    def active_tiles(self) -> int:
-        """Sub-tiles with a valid column; the others are not driven."""
+    def active_tiles(self) -> float:
+        """Sub-tiles with a valid column; the others are not driven. Where the model's own window W gates
+        columns, the valid ones begin anywhere in a sub-tile: (W + N - 1) / N on average over all places.
+        """
+        if self.columns < self.written:
+            return min((self.columns + self.tile - 1) / self.tile, float(self.design.tiles))
         return math.ceil(self.columns / self.tile)
 
     @property
@@ -79,7 +90,7 @@ class Head:
         return 2 * self.design.window * self.rows
 
     @property
-    def output_lines(self) -> int:
+    def output_lines(self) -> float:
         """Value bit lines that are read, each with a signed converter and a counter: D a sub-tile."""
         return self.active_tiles * self.head_dim
 
@@ -115,9 +126,9 @@ class Head:
         """Of a key or value component that is scaled."""
         return self.storage_bits + self.technology.guard_bits
 
-    def sum_bits(self, tiles: int) -> int:
-        """Of the sum of so many sub-tiles' codes."""
-        return self.output_bits + (tiles - 1).bit_length()
+    def sum_bits(self, tiles: float) -> int:
+        """Of the sum of so many sub-tiles' codes; of a mean number, of the most that there are."""
+        return self.output_bits + (math.ceil(tiles) - 1).bit_length()
 
     @property
     def cycles(self) -> float:

@@ -81,17 +81,14 @@ def answer(
     """
     chip, used = design.replace(layers=size.layers), activity or Activity.assumed(design)
     _check_heads(used, size)
-    ring, beside = (size.seen(context or most) for most in (chip.window, min(size.tokens, chip.window)))
+    ring, beside = context or chip.window, size.seen(context or min(size.tokens, chip.window))
     model = roll_up.of_model(
         size, chip, technology, used, context=ring, batch=batch, refresh=refresh, layers=layers
     )
     mean = roll_up.mean_head(size, chip, technology, used, ring, refresh, layers)
     head, others = mean.head, stated()[gpu]
     arrays = None if spice is None else simulated.arrays(mean, spice)
-    machines = [
-        *compared(size.heads, size.kv_heads, size.head_dim, round(head.columns)),
-        *measured,
-    ]
+    machines = [*compared(size.heads, size.kv_heads, size.head_dim, round(head.columns)), *measured]
     return results.CostResult(
         command="cost",
         model=results.CostedModel(

@@ -202,7 +202,8 @@ def of_model(
     chip = design.replace(layers=size.layers)
     if chip.explicit_token_period is None:
         chip = chip.supposed(token_period=Schedule(chip, size.group).token_period(size.layers))
-    added = {name: getattr(size, name) for name in ("column_gains", "array_normaliser", "balanced_rows")}
+    of_size = ("sliding_window", "column_gains", "array_normaliser", "balanced_rows")
+    added = {name: getattr(size, name) for name in of_size}
     added |= {"refresh": refresh, "layers": layers}
     heads = (
         Head(chip, technology, one, size.head_dim, size.group, context, **added) for one in activity.heads

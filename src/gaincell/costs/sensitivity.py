@@ -72,7 +72,7 @@ def _moved(head: Head, where: str, key: str, factor: float) -> tuple[Head, float
     d, old = head.design, getattr(head.design, key)
     if old is None:
         raise InputError(f"{key} is switched off")
-    new, columns, window = old * factor, head.columns, d.window
+    new, columns, window = old * factor, head.written, d.window
     if key == "window":
         new = window = max(1, round(new / d.tile)) * d.tile
         columns *= new / old

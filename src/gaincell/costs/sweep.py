@@ -37,7 +37,8 @@ def windows(head: Head, sizes: Sequence[int] = WINDOWS) -> list[Point]:
     points = []
     for size in (size for size in sizes if size % head.tile == 0):
         activity = replace(head.activity, valid_columns=float(size))
-        moved = replace(head, design=head.design.supposed(window=size), activity=activity, context=None)
+        chip = head.design.supposed(window=size)
+        moved = replace(head, design=chip, activity=activity, context=None, sliding_window=0)
         if _can_refresh(moved):
             points.append(_point(size, moved))
     return points

@@ -99,6 +99,5 @@ class Pair:
         if self.size.unequal or self.activity is None or columns < 1:
             return None
         process = load_technology(TECHNOLOGY)
-        seen = self.size.seen(columns)
-        head = roll_up.mean_head(self.size, self.design, process, self.activity, seen)
+        head = roll_up.mean_head(self.size, self.design, process, self.activity, columns)
         return head.bottom_up.energy * self.size.layers * self.size.heads

@@ -17,9 +17,6 @@ from gaincell.results.system_cost import Cache, Machine, MemoryCost, StatedCache
 def machines(result: CostResult) -> Rows:
     """GPUs and this machine against as many heads in gain cells."""
 
-    def times(over: float | None) -> str:
-        return "–" if over is None else f"{over:,.0f}"
-
     columns: Columns[Machine] = {
         "attention of one layer, per token": lambda row: f"{row.title} ({KINDS[row.kind]})",
         "latency": lambda row: with_scale(row.latency, "s"),
@@ -34,6 +31,11 @@ def machines(result: CostResult) -> Rows:
         "Against other machines", result.machines, columns,
         caption=_machines_caption(result), kinds=lambda r, c: kinds[r] if c < 3 else SIMULATED,
     )  # fmt: skip
+
+
+def times(over: float | None) -> str:
+    """A ratio: whole from 10 on, with two digits below; a dash for none."""
+    return "–" if over is None else f"{over:,.0f}" if over >= 9.95 else f"{over:.2g}"
 
 
 def _machines_caption(result: CostResult) -> str:
@@ -63,7 +65,7 @@ def energy_verdict(result: CostResult) -> str:
         ratios = {row.title: getattr(row, f"energy_over_{key}") for row in result.machines}
         if all(x is None for x in ratios.values()):
             return ""
-        below = [f"{title} (× {x:,.0f})" for title, x in ratios.items() if x is not None and x < 10**claim]
+        below = [f"{title} (× {times(x)})" for title, x in ratios.items() if x is not None and x < 10**claim]
         said.append(f"with {whose}, {'; '.join(below) or 'none'}")
     return (
         f"The paper claims up to {claim} orders of magnitude less energy. Rows below that: {'; '.join(said)}."
