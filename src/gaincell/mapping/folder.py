@@ -173,6 +173,8 @@ class RunFolder:
         known = self.stages / "settings.json"
         if known.exists():
             before = _read_json(known)
+            if isinstance(before.get("gradient"), list):  # of a mapping of an earlier version
+                before |= zip(("gradient", "redraw"), before["gradient"], strict=False)
             if not same({key: before[key] for key in identity if key in before}, dict(identity)):
                 where = difference(before, {**before, **identity})
                 raise RunError(
