@@ -103,9 +103,9 @@ def parse_toml(text: str) -> dict[str, Any]:
     return found
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(path: str | os.PathLike[str], infinite: bool = False) -> Any:
     """A JSON file. Raises OSError and ValueError, see `read_text` and `parse_json`."""
-    return parse_json(read_text(path))
+    return parse_json(read_text(path), infinite)
 
 
 def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -116,12 +116,12 @@ def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
     return found
 
 
-def parse_json(text: str | bytes) -> Any:
-    """JSON as its standard has it. Raises ValueError: it is not, nests too deeply, or holds NaN or numbers
-    that no number of ours can hold.
+def parse_json(text: str | bytes, infinite: bool = False) -> Any:
+    """JSON as its standard has it; if `infinite`, with NaN and Infinity, as Python's own libraries write it.
+    Raises ValueError: it is not, nests too deeply, or holds numbers that no number of ours can hold.
     """
     try:
-        found = json.loads(text, parse_constant=_no_number)
+        found = json.loads(text, parse_constant=float if infinite else _no_number)
     except RecursionError:
         raise ValueError("lists or objects are nested too deeply") from None
     _check_plain(found)

@@ -54,9 +54,9 @@ def or_inf(above: float) -> Any:
     return Field(gt=above, allow_inf_nan=True, json_schema_extra={"infinite": True})
 
 
-def called(name: str) -> Any:
-    """Metadata of an entry of a list or of a table with any keys: what errors call it."""
-    return Field(json_schema_extra={"name": name})
+def called(name: str, example: str | None = None) -> Any:
+    """Metadata of an entry of a list or of a table with any keys: what errors call it, and one of a list."""
+    return Field(json_schema_extra={"name": name, **({} if example is None else {"example": example})})
 
 
 class OneOf:
@@ -182,8 +182,9 @@ def words(schema: Json, root: Json) -> str:
     if kind in ("integer", "number"):
         return ("a whole number" if kind == "integer" else "a number") + _bounds(schema)
     if kind == "array":
-        of = str(_resolved(schema["items"], root).get("type"))
-        return "a list" + {"object": " of tables", "string": " of texts"}.get(of, "")
+        entry = _resolved(schema["items"], root)
+        of = {"object": " of tables", "string": " of texts"}.get(str(entry.get("type")), "")
+        return f"a list{of}" + (f' (["{entry["example"]}"])' if "example" in entry else "")
     names = {"string": "text", "boolean": "true or false", "object": "a table"}
     return names.get(kind, "anything")
 

@@ -12,7 +12,7 @@ import peft
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
 import gaincell
 from gaincell.cli import main
@@ -62,6 +62,21 @@ def trained(model: nn.Module) -> nn.Module:
         model(input_ids=ids, labels=ids).loss.backward()
         optimizer.step()
     return model
+
+
+def brief_trainer(model: Any, steps: int, out: Path) -> Trainer:
+    """Saves after every step; an optimizer's state would not fit another model either."""
+    arguments = TrainingArguments(
+        output_dir=str(out),
+        max_steps=steps,
+        save_steps=1,
+        save_only_model=True,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    data = [{"input_ids": row, "labels": row} for row in tokens(2, 12)]
+    return Trainer(model=model, args=arguments, train_dataset=data)
 
 
 def run_python(code: str, directory: Path) -> subprocess.CompletedProcess[str]:

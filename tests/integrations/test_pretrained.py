@@ -38,6 +38,7 @@ from .hardware_models import (
     FAMILIES,
     WARNINGS,
     add_parts,
+    brief_trainer,
     hardware,
     logits,
     lora,
@@ -191,21 +192,6 @@ def test_trainer_with_resume(family: str, softmax: dict[str, Path], tmp_path: Pa
     assert not torch.equal(logits(whole.model), logits(hardware(softmax[family])))
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "whole" / "checkpoint-4")
     assert torch.equal(logits(loaded), logits(whole.model))
-
-
-def brief_trainer(model: Any, steps: int, out: Path) -> Trainer:
-    """Saves after every step; an optimizer's state would not fit another model either."""
-    arguments = TrainingArguments(
-        output_dir=str(out),
-        max_steps=steps,
-        save_steps=1,
-        save_only_model=True,
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=True,
-    )
-    data = [{"input_ids": row, "labels": row} for row in tokens(2, 12)]
-    return Trainer(model=model, args=arguments, train_dataset=data)
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

@@ -364,6 +364,12 @@ def test_a_recipe_repeats_and_goes_on(made: Path, texts: Path, tmp_path: Path) -
         assert all(first[key].equal(second[key]) for key in first)
     # a stage whose result is missing is made again from what is there, and nothing else is
     kept = (outs[0] / "stages" / "software-continued.safetensors").stat().st_mtime_ns
+    for name in ("linear.safetensors", "adapted.json"):
+        (outs[0] / "stages" / name).unlink()
+    with pytest.raises(
+        RunError, match=r"linear\.safetensors cannot be read .*; remove linear\.json beside it"
+    ):
+        run_recipe(recipe, open_text(texts), outs[0])
     (outs[0] / "stages" / "linear.json").unlink()
     again = run_recipe(recipe, open_text(texts), outs[0])
     assert again.stages[1].perplexity == results[0].stages[1].perplexity
@@ -1038,6 +1044,7 @@ BAD = [
     ("micro_batch = 2\n", "micro_batch = 3\n", "stage 1: batch = 2 is not a multiple of micro_batch = 3"),
     ("[training]", "[training", "cannot be read"),
     ('files = ["words"]', "files = { words = 0 }", "share of words = 0; allowed: a number above 0"),
+    ('files = ["words"]', "files = 'words'", r'allowed: a list of texts \(\["books"\]\) or a table'),
     ('files = ["words"]', "files = [3]", "the name of a text = 3; allowed: text"),
     ("block = 32", "block = 32\nskip_documents = { word = 2 }", "the text = 'word'; allowed: words"),
     ("block = 32", "block = 32\nskip_documents = { words = -2 }", "words = -2; allowed: a whole number"),

@@ -87,7 +87,8 @@ def test_an_interruption_leaves_the_model_on_its_chip(tmp_path: Path) -> None:
     assert {cell.design.name for cell in attached_layers(model)} == {"ideal"}
 
 
-def test_processes_have_draws_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_and_steps_have_draws_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a step with fewer micro-batches, as at the end of an epoch: resumed or not, the same."""
     draws: list[int] = []
     monkeypatch.setattr("gaincell.training.callback.redraw", lambda _, __, draw: draws.append(draw))
     model = gaincell.attach(build("llama"), DESIGN)
@@ -95,9 +96,10 @@ def test_processes_have_draws_of_their_own(monkeypatch: pytest.MonkeyPatch) -> N
         callback = gaincell.GainCellCallback("chip")
         args = SimpleNamespace(world_size=3, process_index=process, gradient_accumulation_steps=2)
         callback.on_train_begin(args, SimpleNamespace(global_step=1), None, model=model)
-        callback.on_step_begin()
+        callback.on_step_begin(args, SimpleNamespace(global_step=1), None)
+        callback.on_step_begin(args, SimpleNamespace(global_step=2), None)
         callback.on_substep_end()
-    assert sorted(draws) == [7, 8, 9, 10, 11, 12]
+    assert sorted(draws) == [7, 8, 9, *range(13, 19)]
 
 
 def gains_of(model: Any) -> torch.Tensor:
@@ -163,6 +165,9 @@ def test_what_the_callback_refuses(tmp_path: Path) -> None:
     attached = gaincell.attach(build("llama"), DESIGN)
     for base, text, error, message in (
         (build("llama"), tokens(1, 17), InputError, "17 tokens do not fit into a ring of 16 columns"),
+        (build("llama"), [[1, 2, 3]], InputError, r"is a list; give token ids as a tensor \[B, T\]"),
+        (build("llama"), tokens(1, 12)[0], InputError, r"is a tensor of shape \(12,\)"),
+        (build("llama"), tokens(1, 12) / 2, InputError, r"of torch.float32; give token ids"),
         (build("llama"), tokens(1, 12) + 1000, InputError, "outside the model's vocabulary"),
         (attached, tokens(1, 12), ModelError, "to compare with is attached"),
     ):

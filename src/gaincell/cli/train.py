@@ -66,8 +66,8 @@ def train(
 
     --set changes any value that a recipe can state, except extends and stages, whether its file states it or
     not: for instance seed=1, training.learning_rate=1e-3, model.config.n_layer=2, stage.linear.steps=500 (of
-    a stage that there is). Values are TOML; text needs no quotes. The changes are kept in run.json; a run
-    resumes only with the same values.
+    a stage that there is). Values are TOML; text needs no quotes, a list does: 'files=["books"]'. The changes
+    are kept in run.json; a run resumes only with the same values.
 
     Example: gaincell train recipes/tiny-table.toml --set seed=2 --set stage.linear.steps=100 --dry-run
 

@@ -116,8 +116,8 @@ def check_comparable(model: PreTrainedModel, base: PreTrainedModel, ids: Int[Ten
     """Refuse what `fidelity` cannot compare.
 
     Raises:
-        InputError: a model in software, a text longer than the ring or the model's context, or tokens that
-            the model lacks.
+        InputError: a model in software, a text that is no token ids [B, T], is longer than the ring or the
+            model's context, or has tokens that the model lacks.
         ModelError: `base` is attached, or the model is set to softmax attention.
     """
     layers = computing_layers(model)
@@ -125,6 +125,13 @@ def check_comparable(model: PreTrainedModel, base: PreTrainedModel, ids: Int[Ten
         raise InputError(_IN_SOFTWARE)
     if attached_layers(base):
         raise ModelError("the pretrained model to compare with is attached: give it as it was, not attached")
+    if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.is_floating_point():
+        is_tensor = isinstance(ids, Tensor)
+        what = f"tensor of shape {tuple(ids.shape)} of {ids.dtype}" if is_tensor else type(ids).__name__
+        raise InputError(
+            f"the text to compare on is a {what}; give token ids as a tensor [B, T], such as "
+            "torch.tensor([[1, 2, 3]])"
+        )
     window = layers[0].design.window
     if ids.shape[1] > window:
         raise InputError(f"{ids.shape[1]} tokens do not fit into a ring of {window} columns; give fewer")

@@ -51,7 +51,7 @@ FILE = table(
     adapter=str,
     design=either(str, Json),
     files=either(
-        list[Annotated[str, called("the name of a text")]],
+        list[Annotated[str, called("the name of a text", "books")]],
         dict[str, Annotated[Rate, called("the share of")]],
     ),
     skip_documents=dict[str, Whole],

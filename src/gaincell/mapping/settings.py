@@ -89,7 +89,8 @@ class MapSettings:
             ],
             "lora": self.lora,
             "published": [self.published, self.published_tokens],
-            "gradient": [self.gradient, self.redraw],
+            "gradient": self.gradient,
+            "redraw": self.redraw,
         }
 
     def training(self, phase: Phase, blocks: int, block: int, vocabulary: int) -> TrainSettings:

@@ -41,7 +41,8 @@ class GainCellCallback(RedrawingCallback):
 
     Raises:
         InputError: `redraw` is none of the three, or one of `base` and `text` is missing. When a training
-            begins: `text` is longer than the ring or the model's context, or has tokens that the model lacks.
+            begins: `text` is no token ids [B, T], is longer than the ring or the model's context, or has
+            tokens that the model lacks.
         ModelError: when a training begins, the model is not attached, or `base` is.
 
     Not modelled: trackers that Trainer itself reports to (`report_to`) log before any callback and do not see
@@ -72,14 +73,16 @@ class GainCellCallback(RedrawingCallback):
             check_comparable(attached_model(model), self._base, self._text)
         self._arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
         self._processes, self._process = args.world_size, args.process_index
-        self._draw = state.global_step * args.gradient_accumulation_steps
 
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
+        """The first draw of a step, whatever came before: the last step of an epoch can have fewer."""
+        self._draw = state.global_step * args.gradient_accumulation_steps
+        self.on_substep_end()
+
+    def on_substep_end(self, *_: Any, **__: Any) -> None:
         """The next draw, for a micro-batch."""
         self._draw += 1
         redraw(self._arrays, self._redraw, (self._draw - 1) * self._processes + self._process + 1)
-
-    on_substep_end = on_step_begin  # of a further micro-batch
 
     def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         """Back to the chip of the design: what is evaluated and saved."""

@@ -205,7 +205,8 @@ def without_weights(source: Source) -> Any:
     where = f"model {source.id!r}, {file}"
     try:
         if source.gguf is None:
-            _check_sizes(read_json(file), where)  # as written: some configurations divide by them
+            # as written: some configurations divide by them
+            _check_sizes(read_json(file, infinite=True), where)
         config = AutoConfig.from_pretrained(**source.arguments)
     except ModelError:
         raise

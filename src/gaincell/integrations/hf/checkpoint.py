@@ -33,12 +33,12 @@ from gaincell.integrations.hf.lora import (
 from gaincell.integrations.hf.mixing import fold
 from gaincell.integrations.hf.reparametrisation import hold, is_copy, is_index, is_trained
 from gaincell.integrations.hf.run import (
-    AGAIN,
     DESIGN,
     FORMAT,
     HARDWARE,
     Hardware,
     Run,
+    do_again,
     find_base,
     read_metadata,
 )
@@ -342,5 +342,6 @@ def write_state(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, s
 
 def read_state(model: PreTrainedModel, path: Path) -> None:
     """Put the state of a stage into a model, in place. Raises what `read` and `put` do."""
-    scale = float(read_metadata(path, AGAIN).get("lora_scale", 1.0))
-    put(model, read(path, advice=AGAIN), str(path), part=True, scale=scale, advice=AGAIN)
+    advice = do_again(path)
+    scale = float(read_metadata(path, advice).get("lora_scale", 1.0))
+    put(model, read(path, advice=advice), str(path), part=True, scale=scale, advice=advice)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import design_from
 from gaincell.errors import ModelError, RunError
-from gaincell.files import parse_toml, read_json
+from gaincell.files import finite, parse_toml, read_json, restored
 from gaincell.integrations.hf.attach import Attention, attach, attached_layers, computed_attention
 from gaincell.integrations.hf.interface import SAVED
 from gaincell.integrations.hf.lora import lora_parameters
@@ -48,7 +48,7 @@ def hardware_record(cells: Sequence[GainCellAttention], attention: Attention) ->
         )
     return {
         "version": VERSION,
-        "design": parse_toml(common_design(cells).to_toml()),
+        "design": finite(parse_toml(common_design(cells).to_toml())),
         **attached_as(cells, attention),
     }
 
@@ -75,7 +75,20 @@ def extras(names: Iterable[str]) -> list[str]:
 
 def recorded_design(record: Mapping[str, Any], where: str) -> Design:
     """The design in a record of the file `where`. Raises DesignError: there is none that can be read."""
-    return design_from(record.get("design"), f"{where}: its design")
+    return design_from(_with_infinity(record.get("design")), f"{where}: its design")
+
+
+def _with_infinity(entry: Any, key: str = "") -> Any:
+    """A recorded design with its infinite numbers. Earlier versions left them to transformers, which writes
+    {"__float__": "-Infinity"}, and to peft, which writes -Infinity.
+    """
+    if isinstance(entry, list):
+        return [_with_infinity(part, key) for part in entry]
+    if isinstance(entry, dict) and "__float__" in entry:
+        entry = str(entry["__float__"]).lower()
+    if isinstance(entry, dict):
+        return {name: _with_infinity(part, name) for name, part in entry.items()}
+    return restored(entry) if key in ("value", "range") else entry
 
 
 def saved_record(file: Path) -> dict[str, Any] | None:
@@ -84,7 +97,7 @@ def saved_record(file: Path) -> dict[str, Any] | None:
     Raises:
         RunError: a newer gaincell wrote it.
     """
-    entries = read_json(file)
+    entries = read_json(file, infinite=True)
     if file.name == "config.json":
         record = entries.get("quantization_config") or {}
         record = record if record.get("quant_method") == METHOD else None

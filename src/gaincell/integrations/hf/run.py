@@ -34,8 +34,6 @@ DESIGN = "design.toml"
 RUN_FILES = (HARDWARE, DESIGN, FILE)
 """Of a RUN on the hub, what is downloaded."""
 FORMAT = "gaincell-hardware-1"
-AGAIN = "start again with another --out"
-"""What to do where the state of a stage cannot be used."""
 
 
 class Hardware(NamedTuple):
@@ -121,7 +119,7 @@ class Run:
         """What that file says about itself."""
         path = self.file(stage)
         if stage is not None:
-            return read_metadata(path, AGAIN)
+            return read_metadata(path, do_again(path))
         if not path.is_file():
             raise RunError(f"{self.name} is not a RUN directory with a saved model: {HARDWARE} is missing")
         metadata = read_metadata(path, "save the model again")
@@ -215,6 +213,11 @@ def find_base(
     if attached_layers(found.model):
         detach(found.model)
     return found
+
+
+def do_again(state: Path) -> str:
+    """What to do where the state of a finished stage cannot be used."""
+    return f"remove {state.stem}.json beside it, and the command that made it does the stage again"
 
 
 def read_metadata(path: Path, advice: str) -> dict[str, str]:

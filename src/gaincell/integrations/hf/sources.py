@@ -217,7 +217,7 @@ def _adapted_model(directory: Path) -> str:
 
 def _entries(file: Path) -> dict[str, Any]:
     try:
-        found = read_json(file)
+        found = read_json(file, infinite=True)
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} cannot be read: {error}") from error
     if not isinstance(found, dict):
