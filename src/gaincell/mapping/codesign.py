@@ -112,9 +112,7 @@ def codesign_model(
     """
     with run_lock(out):
         if out is not None:
-            check_kind(out, "codesign", staged=False)
-            if (out / FILE).exists():
-                raise RunError(f"{out.name} holds a finished co-design; choose another --out, or remove it")
+            _check_unfinished(out)
         start = find_start(settings.model, linear=False)
         loaded = start.load(backend=settings.backend)
         size, technology = model_size(settings.model), load_technology(settings.technology)
@@ -178,6 +176,12 @@ def codesign_model(
             write(run, out / FILE)
             disk.remove(checkpoint)
         return run
+
+
+def _check_unfinished(out: Path) -> None:
+    check_kind(out, "codesign", staged=False)
+    if (out / FILE).exists():
+        raise RunError(f"{out.name} holds a finished co-design; choose another --out, or remove it")
 
 
 def _checkpoint(out: Path, chip: Design, weights: str, learn: Sequence[str]) -> Path:
