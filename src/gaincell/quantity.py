@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from numbers import Real
 from typing import Any, TypeAlias
 
 from gaincell.errors import DesignError
@@ -166,10 +167,15 @@ class Range:
     whole: bool = False
     optional: bool = False
 
-    def holds(self, value: float | None) -> bool:
-        """Whether a number is in it, or None is allowed."""
+    def holds(self, value: object) -> bool:
+        """Whether this is a number in it, or None and allowed."""
         if value is None:
             return self.optional
+        if isinstance(value, bool) or not isinstance(value, Real):
+            return False
+        value = float(value)
+        if self.whole and not value.is_integer():
+            return False
         is_end = (value == self.low and self.above) or (value == self.high and self.below)
         return self.low <= value <= self.high and not is_end
 

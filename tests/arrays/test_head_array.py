@@ -183,6 +183,11 @@ def token(heads: int = 1, dim: int = D, value: float = 0.5) -> torch.Tensor:
     return torch.full((1, heads, dim), value, dtype=torch.float64)
 
 
+def test_a_head_without_a_layer_is_refused() -> None:
+    with pytest.raises(InputError, match="layer = -3; give the number of the layer, counted from 0"):
+        HeadArray(chip(), D, layer=-3)
+
+
 @pytest.mark.parametrize(
     ("q", "message"),
     [(token(dim=D + 1), r"this head takes \(1, 1, 3\)"), (token(value=math.nan), "finite numbers")],

@@ -105,6 +105,14 @@ def test_numbers_out_of_range_are_refused_with_what_is_allowed(
     assert str(refused.value).endswith(message)
 
 
+def test_what_is_no_number_is_in_no_range() -> None:
+    numbers, whole = Range(0, math.inf), Range(0, 10, whole=True)
+    assert [numbers.holds(value) for value in (0.5, 3, np.float32(2), "5%", True, (1,))] == [True] * 3 + [
+        False
+    ] * 3
+    assert [whole.holds(value) for value in (3, np.int64(3), 1.5, True)] == [True, True, False, False]
+
+
 def test_numbers_that_may_be_none() -> None:
     with pytest.raises(DesignError, match=r"wires: key_drop = None is out of range; allowed: 0 to below 1"):
         check_ranges("wires", SimpleNamespace(key_drop=None), key_drop=Range(0, 1, below=True))

@@ -68,6 +68,8 @@ def test_types_by_name(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"dtype": None}, "dtype is None; choose one of float32, bfloat16, "),
+        ({"dtype": torch.int8}, "dtype is torch.int8; choose one of float32, bfloat16, "),
         ({"dtype": "int9"}, "dtype is 'int9'; choose one of float32, bfloat16, "),
         ({"backend": "nativ"}, "backend is 'nativ'; choose one of auto, "),
         ({"gradient": "exakt"}, "gradient is 'exakt'; choose one of exact, "),

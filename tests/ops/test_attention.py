@@ -316,6 +316,7 @@ def test_nan_of_a_real_token_is_not_hidden() -> None:
         ("layer=-1", {"layer": -1}),
         ("key_index is torch.int32", {"key_index": torch.zeros(1, 4, dtype=torch.int32)}),
         ("query_index is", {"query_index": torch.zeros(1, 3, dtype=torch.int64)}),
+        ("scaling=1.0; give a Scaling of gaincell.ops", {"scaling": 1.0}),
         ("scaling.k_gain has shape", {"scaling": Scaling(*[torch.ones(2)] * 8)}),
     ],
 )

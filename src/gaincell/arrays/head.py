@@ -93,8 +93,10 @@ class HeadArray:
         kv_heads = heads if kv_heads is None else kv_heads
         sizes = {"head_dim": head_dim, "heads": heads, "kv_heads": kv_heads, "batch": batch}
         for name, size in sizes.items():
-            if size < 1:
-                raise InputError(f"{name} = {size}; give 1 or more")
+            if type(size) is not int or size < 1:
+                raise InputError(f"{name} = {size!r}; give a whole number of 1 or more")
+        if type(layer) is not int or layer < 0:
+            raise InputError(f"layer = {layer!r}; give the number of the layer, counted from 0")
         if heads % kv_heads:
             raise InputError(f"heads = {heads} must be a multiple of kv_heads = {kv_heads}")
         if sliding_window is not None and sliding_window < 1:

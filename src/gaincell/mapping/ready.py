@@ -186,9 +186,9 @@ def load(
         InputError: there is no such `dtype`, `backend` or `gradient`.
     """
     check_names(backend, gradient or "exact")
-    if isinstance(dtype, str) and dtype not in DTYPES:
+    kinds = {known: getattr(torch, known) for known in DTYPES}
+    if (kind := kinds.get(dtype, dtype) if isinstance(dtype, str) else dtype) not in kinds.values():
         raise InputError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
-    kind: torch.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     name = os.fspath(model)
     if Run(name).saved:
         chosen = gradient or "exact"

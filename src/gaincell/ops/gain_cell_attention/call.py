@@ -136,6 +136,10 @@ def check(call: Call) -> None:
         )
     if call.layer < 0:
         raise InputError(f"layer={call.layer}; give the number of the layer, counted from 0")
+    if call.scaling is not None and not isinstance(call.scaling, Scaling):
+        raise InputError(
+            f"scaling={call.scaling!r}; give a Scaling of gaincell.ops.gain_cell_attention, or None"
+        )
     for name, index, of in (("key_index", call.key_index, call.k), ("query_index", call.query_index, call.q)):
         if index is None:
             continue
