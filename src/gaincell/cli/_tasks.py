@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
 import gaincell
 from gaincell.cli._models import mismatch_of, numbers_of, result
@@ -150,12 +155,13 @@ def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
     dtype = next(loaded.model.parameters()).dtype
     parts = [
         fingerprint(loaded.model),
-        str([p.tolist() for layer in layers for p in layer.parameters()]),
+        re.sub('"_name_or_path": .*', "", loaded.model.config.to_json_string(use_diff=False)),
+        str([(name, kept.tolist()) for layer in layers for name, kept in _numbers(layer)]),
         *sorted({f"{layer.design.hash} {layer.design.mismatch} {layer.backend}" for layer in layers}),
         str(dtype),
         loaded.model.device.type,
         str(max_length),
-        str(sorted(loaded.tokenizer.get_vocab().items())),
+        _tokenizer(loaded.tokenizer),
         _code(),
         metadata.version("lm_eval"),
         metadata.version("transformers"),
@@ -164,6 +170,21 @@ def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "gaincell" / "evaluations" / f"{key}.json.db"
+
+
+def _numbers(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers of an array layer, such as the components that paired rows keep."""
+    return chain(layer.named_parameters(), layer.named_buffers())
+
+
+def _tokenizer(tokenizer: Any) -> str:
+    """How a tokenizer works, but for padding and truncation, which every call sets."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    works = sorted(tokenizer.get_vocab().items())
+    if backend is not None:
+        works = json.loads(backend.to_str()) | {"padding": None, "truncation": None}
+    adds = [getattr(tokenizer, f"add_{end}_token", None) for end in ("bos", "eos")]
+    return json.dumps([works, adds], sort_keys=True) + str(sorted(tokenizer.special_tokens_map.items()))
 
 
 def _code() -> str:
