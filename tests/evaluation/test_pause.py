@@ -203,6 +203,18 @@ def test_generate_refuses_to_stop_at_a_token_that_nobody_names(tmp_path: Path) -
         assert ("names a token that ends a text" in result.output) == (code == 2)
 
 
+def test_generate_writes_nothing_before_it_can_go_on(
+    run: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise InputError("refused")
+
+    monkeypatch.setattr("gaincell.integrations.hf.cache.feed", refuse)
+    result = CliRunner().invoke(app, ["generate", str(run[0]), "--prompt", "cell"])
+    assert result.exit_code == 2
+    assert "cell" not in result.stdout
+
+
 def test_generate_refuses_an_empty_prompt(run: tuple[Path, Path]) -> None:
     result = CliRunner().invoke(app, ["generate", str(run[0]), "--prompt", ""])
     assert result.exit_code == 2
