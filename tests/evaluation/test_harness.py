@@ -305,14 +305,14 @@ def test_scores_of_many_chips(tmp_path: Path, data: Path) -> None:
     from gaincell.cli.evaluate import ChipOptions, TaskOptions
     from gaincell.progress import silent_stages
     from gaincell.reports.comparison_figure import task_rows
-    from gaincell.reports.task_chips import chips_of_tasks
+    from gaincell.reports.task_chips import chip_rows, chips_of_tasks, how_many
     from gaincell.results.codec import from_json, to_json
     from gaincell.results.evaluation import TasksResult
 
     loaded = load_model(str(write_micro(tmp_path)[0]))
     attach(loaded.model, micro_design())
     tasks = TaskOptions("piqa,wikitext2", str(data), batch=4, cache=False)
-    table, result = by_tasks(loaded, tasks, 0, ChipOptions(3, "10%", "1%"), silent_stages)
+    table, result = by_tasks(loaded, tasks, 0, ChipOptions(3, "10%", "1%", 7), silent_stages)
     assert result.chips is not None
     chips = result.chips.scores
     assert len(table.rows) == len(chips) == 5
@@ -329,6 +329,10 @@ def test_scores_of_many_chips(tmp_path: Path, data: Path) -> None:
     assert from_json(TasksResult, json.loads(json.dumps(to_json(result)))) == result
     assert result.provenance.protocol.endswith("; tasks: of the nominal chip, chips: of 3 chips")
     assert "Of the nominal chip: micro." in task_rows({"micro": result}).caption
+    assert result.provenance.seed == 7
+    assert how_many([0]) == "1 chip"
+    assert table.caption.startswith(f"{result.provenance.protocol}; all on the same items")
+    assert "; 5 requests were longer" in chip_rows(replace(result, requests_truncated=5)).caption
     (shown,) = chips_of_tasks({"micro": result, "nominal": replace(result, chips=None)})
     assert shown.rows == table.rows
     assert shown.kinds == "simulated"

@@ -270,6 +270,20 @@ def test_a_result_tells_the_hardware_that_it_is_of(run: tuple[Path, Path], tmp_p
     assert [name for name in inputs[0] if inputs[0][name] != inputs[1][name]] == ["hardware.safetensors"]
 
 
+def test_a_result_names_the_type_of_its_weights(run: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, text = run
+    out = tmp_path / "out.json"
+    arguments = ["evaluate", str(folder), "--text", str(text), "--protocol", "blocks-64", "--limit", "64"]
+    chip = ["--chips", "1", "--mismatch", "5%"]
+    for options, dtype in ((chip, "float32"), ([*chip, "--dtype", "bfloat16"], "bfloat16")):
+        result = CliRunner().invoke(app, [*arguments, *options, "--json", str(out)])
+        assert result.exit_code == 0, result.output
+        assert json.loads(out.read_text())["dtype"] == dtype
+        shown = " ".join(result.output.split())
+        assert ("weights in bfloat16" in shown) == (dtype == "bfloat16")
+        assert "1 chip and the nominal one" in shown
+
+
 def test_a_model_in_software_cannot_idle(tmp_path: Path) -> None:
     model, text = write_micro(tmp_path)
     arguments = ["evaluate", str(model), "--text", str(text), "--protocol", "blocks-64", "--limit", "128"]
