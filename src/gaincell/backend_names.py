@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-BackendName = Literal[
+AnyQueries = Literal[
     "auto",
     "naive",
     "blocked",
@@ -12,7 +12,10 @@ BackendName = Literal[
     "native-avx512",
     "native-amx",
     "triton",
-    "decode",
 ]
-"""Each name up to its "-" is a file in ops/gain_cell_attention/backends/. "auto": see `backends.AUTO`."""
+"""Those of any number of queries, which commands take. Each name up to its "-" is a file in
+ops/gain_cell_attention/backends/. "auto": see `backends.AUTO`.
+"""
+BackendName = Literal[AnyQueries, "decode"]
+"""And the one of a single query."""
 BACKENDS = get_args(BackendName)

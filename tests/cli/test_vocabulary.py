@@ -281,6 +281,7 @@ def test_help_cuts_nothing(columns: int, monkeypatch: pytest.MonkeyPatch) -> Non
         ("ablate tiny", "no chip for ablate"),
         ("fidelity tiny", "no chip for fidelity"),
         ("generate RUN --prompt x --cell nowhere", "no cell 'nowhere'"),
+        ("generate RUN --prompt x --backend decode", "'decode' is not one of 'auto', 'naive'"),
         ("adapt tiny --json /dev/null/x.json", "--json /dev/null/x.json: nothing can be written"),
         ("adapt tiny --rule released", "--rule released needs --method published"),
         ("adapt tiny --iterations 3", "--iterations needs --method published"),

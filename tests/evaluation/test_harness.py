@@ -23,7 +23,7 @@ from transformers import LlamaForCausalLM
 
 from gaincell.cli import main
 from gaincell.errors import InputError, ModelError
-from gaincell.integrations.hf.attach import attach
+from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.models import load_model
 
 pytest.importorskip("lm_eval")
@@ -305,14 +305,14 @@ def test_scores_of_many_chips(tmp_path: Path, data: Path) -> None:
     from gaincell.cli.evaluate import ChipOptions, TaskOptions
     from gaincell.progress import silent_stages
     from gaincell.reports.comparison_figure import task_rows
-    from gaincell.reports.task_chips import chips_of_tasks
+    from gaincell.reports.task_chips import chip_rows, chips_of_tasks, how_many
     from gaincell.results.codec import from_json, to_json
     from gaincell.results.evaluation import TasksResult
 
     loaded = load_model(str(write_micro(tmp_path)[0]))
     attach(loaded.model, micro_design())
     tasks = TaskOptions("piqa,wikitext2", str(data), batch=4, cache=False)
-    table, result = by_tasks(loaded, tasks, 0, ChipOptions(3, "10%", "1%"), silent_stages)
+    table, result = by_tasks(loaded, tasks, 0, ChipOptions(3, "10%", "1%", 7), silent_stages)
     assert result.chips is not None
     chips = result.chips.scores
     assert len(table.rows) == len(chips) == 5
@@ -329,6 +329,10 @@ def test_scores_of_many_chips(tmp_path: Path, data: Path) -> None:
     assert from_json(TasksResult, json.loads(json.dumps(to_json(result)))) == result
     assert result.provenance.protocol.endswith("; tasks: of the nominal chip, chips: of 3 chips")
     assert "Of the nominal chip: micro." in task_rows({"micro": result}).caption
+    assert result.provenance.seed == 7
+    assert how_many([0]) == "1 chip"
+    assert table.caption.startswith(f"{result.provenance.protocol}; all on the same items")
+    assert "; 5 requests were longer" in chip_rows(replace(result, requests_truncated=5)).caption
     (shown,) = chips_of_tasks({"micro": result, "nominal": replace(result, chips=None)})
     assert shown.rows == table.rows
     assert shown.kinds == "simulated"
@@ -344,6 +348,32 @@ def test_tasks_that_generate_are_refused(tmp_path: Path) -> None:
     asked = Instance("generate_until", {}, ("cell holds", {"until": ["leaks"]}), 0, ("gsm8k", 0, 1))
     with pytest.raises(InputError, match="gsm8k: tasks that generate text are not evaluated by this command"):
         lm.generate_until([asked])
+
+
+def test_kept_answers_belong_to_one_model_and_tokenizer(tmp_path: Path) -> None:
+    from tokenizers.normalizers import Lowercase
+
+    from gaincell.cli._tasks import cache_file
+
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    layer, *_ = attached_layers(attach(loaded.model, micro_design()))
+    config, tokenizer = loaded.model.config, loaded.tokenizer
+    kept = torch.arange(8)[None]
+    for change in (
+        lambda: setattr(config, "rms_norm_eps", 1e-3),
+        lambda: layer.pair_rows(kept),
+        lambda: layer.pair_rows(kept + 8),
+        lambda: setattr(tokenizer, "bos_token", "query"),
+        lambda: setattr(tokenizer.backend_tokenizer, "normalizer", Lowercase()),
+    ):
+        before = cache_file(loaded, None)
+        change()
+        assert cache_file(loaded, None) != before
+    tokenizer.pad_token = "read"
+    before = cache_file(loaded, None)
+    config._name_or_path = str(tmp_path)  # where a model is says nothing of it
+    tokenizer(["cell", "cell holds"], padding=True, truncation=True, max_length=2)  # the harness's work
+    assert cache_file(loaded, None) == before
 
 
 def test_kept_answers_belong_to_all_code_that_computes_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,6 +204,18 @@ def test_generate_refuses_to_stop_at_a_token_that_nobody_names(tmp_path: Path) -
         assert ("names a token that ends a text" in result.output) == (code == 2)
 
 
+def test_generate_writes_nothing_before_it_can_go_on(
+    run: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise InputError("refused")
+
+    monkeypatch.setattr("gaincell.integrations.hf.cache.feed", refuse)
+    result = CliRunner().invoke(app, ["generate", str(run[0]), "--prompt", "cell"])
+    assert result.exit_code == 2
+    assert "cell" not in result.stdout
+
+
 def test_generate_refuses_an_empty_prompt(run: tuple[Path, Path]) -> None:
     result = CliRunner().invoke(app, ["generate", str(run[0]), "--prompt", ""])
     assert result.exit_code == 2
@@ -257,6 +269,20 @@ def test_a_result_tells_the_hardware_that_it_is_of(run: tuple[Path, Path], tmp_p
         assert inputs[-1]["hardware.safetensors"] == sha256(place / "hardware.safetensors")
     assert inputs[0].keys() == {"model micro", "hardware.safetensors", "evaluation text"}
     assert [name for name in inputs[0] if inputs[0][name] != inputs[1][name]] == ["hardware.safetensors"]
+
+
+def test_a_result_names_the_type_of_its_weights(run: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, text = run
+    out = tmp_path / "out.json"
+    arguments = ["evaluate", str(folder), "--text", str(text), "--protocol", "blocks-64", "--limit", "64"]
+    chip = ["--chips", "1", "--mismatch", "5%"]
+    for options, dtype in ((chip, "float32"), ([*chip, "--dtype", "bfloat16"], "bfloat16")):
+        result = CliRunner().invoke(app, [*arguments, *options, "--json", str(out)])
+        assert result.exit_code == 0, result.output
+        assert json.loads(out.read_text())["dtype"] == dtype
+        shown = " ".join(result.output.split())
+        assert ("weights in bfloat16" in shown) == (dtype == "bfloat16")
+        assert "1 chip and the nominal one" in shown
 
 
 def test_a_model_in_software_cannot_idle(tmp_path: Path) -> None:

@@ -100,6 +100,35 @@ def test_word_perplexity_is_its_formula(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore")  # of the harness and what it imports
+@pytest.mark.parametrize("bos", [None, "query"])
+@pytest.mark.parametrize("eos", [None, "<|endoftext|>"])
+@pytest.mark.parametrize("adds", [False, True])
+def test_documents_begin_as_with_the_harness(
+    tmp_path: Path, bos: str | None, eos: str | None, adds: bool
+) -> None:
+    """Also where the tokenizer puts tokens around texts itself, and where a text begins with the first."""
+    huggingface = pytest.importorskip("lm_eval.models.huggingface")
+    from lm_eval.api.instance import Instance
+    from tokenizers.processors import TemplateProcessing
+
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    tokenizer = loaded.tokenizer
+    tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = bos, eos, "slowly"
+    if adds:
+        around = TemplateProcessing(single="pulses $A read", special_tokens=[("pulses", 7), ("read", 9)])
+        tokenizer.backend_tokenizer.post_processor = around
+    documents = ["cell holds charge leaks slowly while query pulses read", "query lines " * 30]
+    if bos is None and eos is None:
+        with pytest.raises(InputError, match="a token that begins or ends a text"):
+            rolling_perplexity(loaded.model, tokenizer, documents, 16)
+        return
+    found = rolling_perplexity(loaded.model, tokenizer, documents, 16)
+    lm = huggingface.HFLM(pretrained=loaded.model, tokenizer=tokenizer, max_length=16)
+    asked = [Instance("loglikelihood_rolling", {}, (document,), 0) for document in documents]
+    assert found.nll == pytest.approx(-sum(lm.loglikelihood_rolling(asked)), rel=1e-5)
+
+
 def test_nothing_to_evaluate_is_refused() -> None:
     with pytest.raises(InputError, match="documents"):
         rolling_perplexity(micro_llama(), object(), [], 16)

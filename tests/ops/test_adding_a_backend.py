@@ -52,7 +52,7 @@ def test_one_file_and_one_line_are_enough(tmp_path: Path) -> None:
     backends, names = package / "ops" / "gain_cell_attention" / "backends", package / "backend_names.py"
     (backends / "dense.py").write_text(file, encoding="utf-8")
     known = names.read_text(encoding="utf-8")
-    registered = known.replace('    "decode",\n', '    "decode",\n' + line)
+    registered = known.replace('    "triton",\n', '    "triton",\n' + line)
     assert registered.count("\n") == known.count("\n") + 1
     names.write_text(registered, encoding="utf-8")
     found = subprocess.run(

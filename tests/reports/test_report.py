@@ -148,9 +148,10 @@ def test_evaluations_of_other_texts_and_stages_are_told_apart() -> None:
         predictions=1000, bits_per_byte=1.23456,
     )  # fmt: skip
     second = replace(first, text=Named("sample"), stage="balanced", perplexity=3.2, perplexity_error=None)
+    second = replace(second, dtype="bfloat16")
     shown = check(page([Result("a", first), Result("b", second)])).text
     assert "tiny on leroux2025 (polynomial cell), text wikitext-test" in shown
-    assert "tiny, balanced on leroux2025 (polynomial cell), text sample" in shown
+    assert "tiny, balanced on leroux2025 (polynomial cell), text sample; weights in bfloat16" in shown
     assert "perplexity 3.20" in shown
     cells = evaluation.perplexity_rows({"a": first, "b": second}).rows
     assert list(cells[0][1:4]) == ["35.2000", "0.0040", "1.2346"]

@@ -150,8 +150,11 @@ def result(
     content: of the evaluation's text.  others: name -> hash of further inputs.  own: further fields.
     """
     layers = attached_layers(loaded.model)
-    if "numbers" in (field.name for field in fields(kind)):
+    known = {field.name for field in fields(kind)}
+    if "numbers" in known:
         own["numbers"] = numbers_of(loaded)
+    if "dtype" in known:
+        own["dtype"] = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
     if text_name is not None:
         own["text"] = Named(text_name)
     read = {} if content is None else {"evaluation text": hash_of(content)}

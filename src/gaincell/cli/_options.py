@@ -14,11 +14,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args, get_type_hints
 
 import typer
 
-from gaincell.backend_names import BACKENDS, BackendName
+from gaincell.backend_names import AnyQueries
 from gaincell.errors import InputError
 
 if TYPE_CHECKING:
@@ -140,7 +140,9 @@ Seed = Annotated[int, option("Seed for the order of the text.", "N", min=0, max=
 TrackName = Annotated[str | None, option("Also log the training to tensorboard or wandb.", "TRACKER")]
 
 Threads = Annotated[int | None, option("Threads for torch; by default all cores.", "N", min=1, max=1024)]
-Backend = Annotated[BackendName, option(f"Implementation of the arrays: {', '.join(BACKENDS)}.", "BACKEND")]
+Backend = Annotated[
+    AnyQueries, option(f"Implementation of the arrays: {', '.join(get_args(AnyQueries))}.", "BACKEND")
+]
 Device = Annotated[str, option("cpu, cuda, cuda:1, ...", "DEVICE")]
 DeviceOrAuto = Annotated[
     str,

@@ -25,8 +25,8 @@ from gaincell.evaluation.rolling import describe_rolling, documents_of, rolling_
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_length, read_tokens
 from gaincell.progress import StageProgress
-from gaincell.reports.tables import Rows, readable
-from gaincell.reports.task_chips import interval
+from gaincell.reports.tables import Rows, other_weights, readable
+from gaincell.reports.task_chips import how_many, interval
 from gaincell.results import evaluation as of
 from gaincell.results.common import Named, Value
 from gaincell.text import Text, open_text
@@ -61,7 +61,8 @@ def evaluate(asked: Evaluation, model: str, computing: ComputingAnywhere) -> tup
     table, head = found
     title += "" if asked.stage is None else f", stage {asked.stage}"
     head = replace(head, stage=asked.stage, gains=gains if head.design else None)
-    return replace(table, title=f"{model}{title}"), head
+    caption = table.caption + other_weights(head.dtype)
+    return replace(table, title=f"{model}{title}", caption=caption), head
 
 
 def _of_text(
@@ -240,7 +241,7 @@ def by_chips(
     low, high = found.yield_interval
     described = words[0].replace(own, every)
     caption = (
-        f"{described}; {len(found.number)} chips and the nominal one on the same text; intervals of 95 %, of "
+        f"{described}; {how_many(found.number)} and the nominal one on the same text; intervals of 95 %, of "
         f"the ratio over chips (Student), of the yield (Wilson): {100 * low:.0f} to {100 * high:.0f} %"
     )
     row = {

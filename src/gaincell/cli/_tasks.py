@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
 import gaincell
 from gaincell.cli._models import mismatch_of, numbers_of, result
@@ -20,7 +25,7 @@ from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel, fingerprint
 from gaincell.progress import StageProgress
 from gaincell.reports.tables import Rows, readable
-from gaincell.reports.task_chips import chip_rows
+from gaincell.reports.task_chips import about_tasks, chip_rows, how_many
 from gaincell.results import evaluation as of
 from gaincell.results.codec import Kind
 from gaincell.results.common import Value
@@ -57,15 +62,16 @@ def by_tasks(
     if chips.chips is None:
         found = run()
         entry = result_of(loaded, found)
-        return _table(found, entry.provenance.protocol), entry
+        return _table(found, about_tasks(entry)), entry
     mismatch = mismatch_of(chips, loaded)
     nominal, numbers, drawn = over_chips(loaded.model, run, chips.chips, mismatch, progress("chips"))
     spread = of.TaskChips(
         numbers, _spreads(nominal, numbers, drawn, chips.good), chips.good,
         spread_of(layers[0].design.replace(mismatch=mismatch)),
     )  # fmt: skip
-    on_chips = f"; tasks: of the nominal chip, chips: of {len(numbers)} chips"
-    return chip_rows(spread), result_of(loaded, nominal, on_chips, chips=spread)
+    on_chips = f"; tasks: of the nominal chip, chips: of {how_many(numbers)}"
+    entry = result_of(loaded, nominal, on_chips, chips=spread, seed=mismatch.seed)
+    return chip_rows(entry), entry
 
 
 def _spreads(
@@ -95,7 +101,11 @@ def _spreads(
 
 
 def result_of(
-    loaded: LoadedModel, found: TasksResult, of_what: str = "", chips: of.TaskChips | None = None
+    loaded: LoadedModel,
+    found: TasksResult,
+    of_what: str = "",
+    chips: of.TaskChips | None = None,
+    seed: int = 0,
 ) -> of.TasksResult:
     """The result.  of_what: behind the protocol."""
     first = ", ".join(f"{t.task} {t.n} of {t.of}" for t in found.tasks)
@@ -113,8 +123,8 @@ def result_of(
         loaded,
         protocol,
         [task.fingerprint for task in found.tasks],
+        seed=seed,
         harness=of.Harness("lm-evaluation-harness", found.harness),
-        dtype=str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
         softmax=found.softmax,
         longest_context=found.max_length,
         requests=found.requests,
@@ -150,12 +160,13 @@ def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
     dtype = next(loaded.model.parameters()).dtype
     parts = [
         fingerprint(loaded.model),
-        str([p.tolist() for layer in layers for p in layer.parameters()]),
+        re.sub('"_name_or_path": .*', "", loaded.model.config.to_json_string(use_diff=False)),
+        str([(name, kept.tolist()) for layer in layers for name, kept in _numbers(layer)]),
         *sorted({f"{layer.design.hash} {layer.design.mismatch} {layer.backend}" for layer in layers}),
         str(dtype),
         loaded.model.device.type,
         str(max_length),
-        str(sorted(loaded.tokenizer.get_vocab().items())),
+        _tokenizer(loaded.tokenizer),
         _code(),
         metadata.version("lm_eval"),
         metadata.version("transformers"),
@@ -164,6 +175,21 @@ def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "gaincell" / "evaluations" / f"{key}.json.db"
+
+
+def _numbers(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers of an array layer, such as the components that paired rows keep."""
+    return chain(layer.named_parameters(), layer.named_buffers())
+
+
+def _tokenizer(tokenizer: Any) -> str:
+    """How a tokenizer works, but for padding and truncation, which every call sets."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    works = sorted(tokenizer.get_vocab().items())
+    if backend is not None:
+        works = json.loads(backend.to_str()) | {"padding": None, "truncation": None}
+    adds = [getattr(tokenizer, f"add_{end}_token", None) for end in ("bos", "eos")]
+    return json.dumps([works, adds], sort_keys=True) + str(sorted(tokenizer.special_tokens_map.items()))
 
 
 def _code() -> str:
@@ -176,20 +202,12 @@ def _code() -> str:
     return found.hexdigest()
 
 
-def _table(found: TasksResult, protocol: str) -> Rows:
-    forgot = "requests were longer than the ring, which then forgot their beginning"
-    notes = [
-        protocol,
-        found.cached and f"{found.cached} of {found.requests} answers were kept from an earlier run",
-        found.truncated and f"{found.truncated} requests were longer and lost tokens on the left",
-        found.beyond_window and f"{found.beyond_window} {forgot}",
-    ]
+def _table(found: TasksResult, caption: str) -> Rows:
     rows = [
         (task.task, metric, *(_shown(metric, x) for x in scores), f"{task.n:,} of {task.of:,}")
         for task in found.tasks
         for metric, scores in task.metrics.items()
     ]
-    caption = "; ".join(str(note) for note in notes if note)
     return Rows("", ("task", "metric", "value", "±", "items"), rows, caption, text=(0, 1))
 
 

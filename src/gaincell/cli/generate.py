@@ -97,10 +97,10 @@ class GenerateOptions:
         torch.manual_seed(self.seed)
         model, tokenizer = ready.loaded.model, ready.loaded.tokenizer
         ends, shown = _ends(model, tokenizer), self.prompt
-        sys.stdout.write(shown)
         known, produced = ids[0].tolist(), list[int]()
         with torch.inference_mode():
             logits = feed(model, cache, ids, last=True)[:, -1]
+            sys.stdout.write(shown)  # not before: what this pass raises gets a line of its own
             cache.idle(self.at)
             started = time.perf_counter()
             for n in range(self.tokens):

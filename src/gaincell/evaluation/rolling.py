@@ -1,8 +1,9 @@
 """Perplexity of whole documents by words, bytes and tokens, in the way of the field's evaluation harness.
 
-Protocol `rolling-T`: every document is one sequence of tokens t_1 ... t_n after an end-of-text token. All n
-are predicted, in windows of T tokens that do not overlap; the last is filled up with tokens before it, which
-are context only.
+Protocol `rolling-T`: every document is one sequence of tokens t_1 ... t_n after the token that begins a text
+(bos), or ends one (eos) for a tokenizer without. All n are predicted, in windows of T tokens that do not
+overlap; the last is filled up with tokens before it, which are context only. A tokenizer that puts tokens
+around every text itself does so here, and they are predicted, too.
 With the natural logarithm, over all documents,
 
     word perplexity = exp(- sum log p(t_i | window so far) / words),     by bytes and tokens likewise,
@@ -40,8 +41,8 @@ TITLE = re.compile(r"^ = [^=].* = $")
 def describe_rolling(window: int, documents: int) -> str:
     """The protocol in words."""
     return (
-        f"rolling-{window}: {documents} documents, all tokens predicted in windows of {window}, as "
-        "lm-evaluation-harness does; ± is the standard error over documents"
+        f"rolling-{window}: {documents} documents, all tokens predicted in windows of {window}, after bos "
+        "(else eos), as lm-evaluation-harness does; ± is the standard error over documents"
     )
 
 
@@ -109,20 +110,26 @@ def rolling_perplexity(
 ) -> RollingPerplexity:
     """Rolling perplexity of a causal language model (see the head of this file).
 
-    model: of transformers, attached or not.  tokenizer: with an end-of-text token.
+    model: of transformers, attached or not.  tokenizer: with a token that begins or ends a text.
     documents: in their published form, such as `articles` gives.  window: T, at least 2.
     progress: called after every forward pass with (tokens done, tokens in all).
 
-    Raises InputError: no documents, no end-of-text token, a token that the model lacks, or a window below 2
-    or beyond its context.  ModelError: a log-likelihood is not finite.
+    Raises InputError: no documents, no such token, a token that the model lacks, or a window below 2 or
+    beyond its context.  ModelError: a log-likelihood is not finite.
     """
-    prefix = getattr(tokenizer, "eos_token_id", None)
+    ends = (getattr(tokenizer, f"{end}_token_id", None) for end in ("bos", "eos"))
+    prefix = next((token for token in ends if token is not None), None)
     if prefix is None or window < 2 or not documents:
-        raise InputError("rolling perplexity needs documents, an end-of-text token and a window of 2 or more")
+        raise InputError(
+            "rolling perplexity needs documents, a tokenizer with a token that begins or ends a text, and a "
+            "window of 2 or more"
+        )
     check_length(model, window)
     pieces: list[tuple[int, list[int], int]] = []
     for number, document in enumerate(documents):
-        ids = tokenizer(read_as(document), add_special_tokens=False, verbose=False)["input_ids"]
+        text = read_as(document)
+        own = not text.startswith(tokenizer.decode(prefix))  # as the harness has it
+        ids = tokenizer(text, add_special_tokens=own, verbose=False)["input_ids"]
         check_ids(model, torch.tensor([prefix, *ids]))
         pieces += [(number, piece, counted) for piece, counted in windows(ids, prefix, window)]
     pieces.sort(key=lambda piece: len(piece[1]))  # so that those of one length can share a forward pass

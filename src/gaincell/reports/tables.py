@@ -194,6 +194,11 @@ def layer_rows(
     return Rows(title, ("layer", *tables), rows, caption, (), SIMULATED)
 
 
+def other_weights(dtype: str | None) -> str:
+    """The type of weights behind a semicolon, where it is recorded and not the usual one; else empty."""
+    return "" if dtype in (None, "float32") else f"; weights in {dtype}"
+
+
 def readable(perplexity: float | None) -> str:
     """A perplexity with three or four significant digits; a dash where there is none."""
     if perplexity is None:

@@ -34,13 +34,14 @@ PerItem: TypeAlias = Annotated[tuple[float | tuple[float, ...], ...], "1"]
 
 
 class EvaluationResult(Result, kw_only=True):
-    """Of a model on a text. design: None in software.  gains: whose, in words.  stage: of a RUN, if named."""
+    """Of a model on a text. design: None in software.  gains: whose.  stage: of a RUN.  dtype: of weights."""
 
     model: NamedModel
     design: Chip | None
     text: Named | None = None
     gains: str | None = None
     stage: str | None = None
+    dtype: str | None = None
 
 
 class AblationRow(Part):
@@ -283,7 +284,7 @@ class TaskChips(Part):
 
 
 class TasksResult(EvaluationResult, kw_only=True):
-    """Scores of `gaincell evaluate --tasks`. dtype: of the weights.  softmax: its type."""
+    """Scores of `gaincell evaluate --tasks`. softmax: its type."""
 
     numbers: Numbers
     harness: Harness
@@ -294,7 +295,6 @@ class TasksResult(EvaluationResult, kw_only=True):
     requests_beyond_window: Counted
     model_seconds: Annotated[float, "s", "measured"]
     tasks: tuple[TaskScores, ...]
-    dtype: str | None = None
     softmax: str | None = None
     chips: TaskChips | None = None
 

@@ -17,7 +17,7 @@ from gaincell.reports.html import markup
 from gaincell.reports.html.markup import EMPTY, element, join
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.tables import badges, only_kind, table
-from gaincell.reports.tables import SIMULATED, Rows
+from gaincell.reports.tables import SIMULATED, Rows, other_weights
 from gaincell.results.codec import Json
 from gaincell.results.common import Result as Found
 
@@ -189,7 +189,7 @@ def whole(given: Sequence[Result], part: str) -> Iterator[None]:
 
 
 def subject(found: Any) -> str:
-    """What a result is about: model and its stage, chip and cell, text; or technology."""
+    """What a result is about: model and its stage, chip and cell, text, type of weights; or technology."""
     model, stage, design, text = (getattr(found, part, None) for part in ("model", "stage", "design", "text"))
     parts = [] if model is None else [f"{model.name}, {stage}" if stage else model.name]
     if design is not None:
@@ -203,4 +203,5 @@ def subject(found: Any) -> str:
             for part in ("readout", "inputs")
         )
         parts.append(f"{technology}{readout}{inputs}")
-    return " ".join(parts) + (f", text {text.name}" if text and not isinstance(text, str) else "")
+    named = f", text {text.name}" if text and not isinstance(text, str) else ""
+    return " ".join(parts) + named + other_weights(getattr(found, "dtype", None))
