@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,7 +79,27 @@ def test_export_to_peft(
     )
 
 
-@pytest.mark.parametrize("form", ["transformers", "peft"])
+FORMS = ["transformers", "peft"]
+
+
+@pytest.mark.parametrize("holds", [*FORMS, "RUN"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_directory_holds_one_model(
+    adapter: tuple[Path, nn.Module], tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, holds: str
+) -> None:
+    run, _ = adapter
+    command, out = ("export", str(run), "--out", str(tmp_path / "out"), "--format"), tmp_path / "out"
+    if holds == "RUN":
+        shutil.copytree(run, out)
+    else:
+        assert exit_code(*command, holds) == 0
+    before = {file: file.read_bytes() for file in out.iterdir()}
+    assert exit_code(*command, form) == (0 if form == holds else 2)
+    assert ("holds another model already" in capsys.readouterr().err) == (form != holds)
+    assert {file: file.read_bytes() for file in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_full_disk_leaves_the_earlier_export(
     adapter: tuple[Path, nn.Module], tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:

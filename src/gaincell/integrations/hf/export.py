@@ -19,8 +19,8 @@ from gaincell.integrations.hf.checkpoint import read
 from gaincell.integrations.hf.models import load_any
 from gaincell.integrations.hf.pretrained import ARRAYS, METHOD
 from gaincell.integrations.hf.reparametrisation import hold, is_copy, is_trained
-from gaincell.integrations.hf.run import DESIGN, Run
-from gaincell.integrations.hf.sources import ADAPTER_WEIGHTS, revision_of, without_revision
+from gaincell.integrations.hf.run import DESIGN, Run, refuse_second_model
+from gaincell.integrations.hf.sources import ADAPTER, ADAPTER_WEIGHTS, revision_of, without_revision
 
 SAVED = ("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json")
 """Weights as transformers writes them, in one file or several."""
@@ -50,11 +50,13 @@ def export_transformers(
         dtype: of the weights; gains and offsets stay in float64.
 
     Raises:
-        RunError: the RUN is damaged, its base model has changed, or the disk is full (an earlier export then
-            stays as it was).
+        RunError: the RUN is damaged, its base model has changed, the disk is full (an earlier export then
+            stays as it was), or ``out`` holds another model: a RUN or an adapter.
         ModelError: the base model cannot be found, or what is given holds no hardware.
     """
-    found, directory = load_any(run, dtype), Path(out)
+    directory = Path(out)
+    refuse_second_model(directory, ADAPTER)
+    found = load_any(run, dtype)
     cells = attached_layers(found.model)
     if not cells:
         raise ModelError(f"{run} is a softmax model, not one in arrays: nothing to export; see gaincell map")
@@ -76,7 +78,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
 
     Raises:
         InputError: peft is missing, or its files cannot hold something in the RUN.
-        RunError: as `export_transformers`.
+        RunError: as `export_transformers`; the other model is a RUN or one of transformers.
         ModelError: the base model cannot be found.
     """
     try:
@@ -86,6 +88,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
     from gaincell.integrations.hf.peft_files import adapter_record
 
     source, directory = Run(run), Path(out)
+    refuse_second_model(directory, "config.json")
     source.metadata()  # refuses what is no RUN
     held = read(source.file())
     factors = {name for name in held if name.endswith((_A, _B))}
@@ -128,7 +131,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
         write_text(place / "README.md", card)
         config.save_pretrained(str(place))
 
-    return write_directory(directory, write, last="adapter_config.json", replaces=())
+    return write_directory(directory, write, last=ADAPTER, replaces=())
 
 
 def _refusal(what: str) -> InputError:
