@@ -20,7 +20,13 @@ from gaincell.integrations.hf.models import load_any
 from gaincell.integrations.hf.pretrained import ARRAYS, METHOD
 from gaincell.integrations.hf.reparametrisation import hold, is_copy, is_trained
 from gaincell.integrations.hf.run import DESIGN, Run, refuse_second_model
-from gaincell.integrations.hf.sources import ADAPTER, ADAPTER_WEIGHTS, revision_of, without_revision
+from gaincell.integrations.hf.sources import (
+    ADAPTER,
+    ADAPTER_WEIGHTS,
+    names_hub_model,
+    revision_of,
+    without_revision,
+)
 
 SAVED = ("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json")
 """Weights as transformers writes them, in one file or several."""
@@ -36,6 +42,14 @@ from transformers import AutoModelForCausalLM
 
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "{name}")""",
 }
+_LOAD_OWN = """import gaincell
+
+model, tokenizer = gaincell.load("{name}")"""
+"""An adapter on a model whose name only gaincell knows."""
+_LOAD_HERE = """import gaincell
+
+model, tokenizer = gaincell.load("{name}", base="{base}")  # base: the path of {base}"""
+"""An adapter on a model in local files."""
 
 
 def export_transformers(
@@ -149,7 +163,9 @@ def public_name(base: str) -> str:
 
 def model_card(run: str | os.PathLike[str], base: str, name: str, design: Design, form: str) -> str:
     """README.md of an exported RUN: what it is, how to load it (`form`: with which library), its results."""
-    base = public_name(base)
+    code, is_here, base = _LOAD[form], Path(base).is_absolute(), public_name(base)
+    if form == "peft" and (is_here or not names_hub_model(base)):
+        code = _LOAD_HERE if is_here else _LOAD_OWN
     lines = [
         "---",
         f"library_name: {form}",
@@ -161,7 +177,7 @@ def model_card(run: str | os.PathLike[str], base: str, name: str, design: Design
         f"`{design.cell.name}`). It needs the package gaincell (`pip install gaincell`).",
         "",
         "```python",
-        _LOAD[form].format(name=name, base=base),
+        code.format(name=name, base=base),
         "```",
     ]
     if (made := Run(run).result) is not None:
