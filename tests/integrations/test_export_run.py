@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +19,11 @@ from transformers import (
 
 import gaincell
 from gaincell.integrations.hf import sources
+from gaincell.integrations.hf.base_model import load_base
 from gaincell.integrations.hf.run import Run
 
-from .hardware_models import FAMILIES, WARNINGS, exit_code, hardware, logits, lora, trained
+from .families import tokens
+from .hardware_models import DESIGN, FAMILIES, WARNINGS, exit_code, hardware, logits, lora, trained
 
 pytestmark = WARNINGS
 
@@ -78,7 +81,46 @@ def test_export_to_peft(
     )
 
 
-@pytest.mark.parametrize("form", ["transformers", "peft"])
+FORMS = ["transformers", "peft"]
+
+
+@pytest.mark.parametrize("holds", [*FORMS, "RUN"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_directory_holds_one_model(
+    adapter: tuple[Path, nn.Module], tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, holds: str
+) -> None:
+    run, _ = adapter
+    command, out = ("export", str(run), "--out", str(tmp_path / "out"), "--format"), tmp_path / "out"
+    if holds == "RUN":
+        shutil.copytree(run, out)
+    else:
+        assert exit_code(*command, holds) == 0
+    before = {file: file.read_bytes() for file in out.iterdir()}
+    assert exit_code(*command, form) == (0 if form == holds else 2)
+    assert ("holds another model already" in capsys.readouterr().err) == (form != holds)
+    assert {file: file.read_bytes() for file in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("base", [slow("tiny"), "a directory"])
+def test_the_card_of_an_adapter_on_a_base_that_is_not_on_the_hub(
+    base: str, softmax: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says to run, run where the adapter is and, as it says, with the path of the base model."""
+    monkeypatch.chdir(tmp_path)
+    model = gaincell.attach(load_base("tiny" if base == "tiny" else str(softmax["llama"])).model, DESIGN)
+    gaincell.calibrate(model, [tokens(2, 30, seed=3)])
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    gaincell.save(peft.get_peft_model(model, config), "run")
+    assert exit_code("export", "run", "--format", "peft", "--out", "out") == 0
+    code = (tmp_path / "out" / "README.md").read_text().split("```python")[1].split("```")[0]
+    if base != "tiny":
+        (tmp_path / softmax["llama"].name).symlink_to(softmax["llama"])
+    found: dict[str, Any] = {}
+    exec(code, found)
+    assert torch.equal(logits(found["model"]), logits(gaincell.load("run")[0]))
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_full_disk_leaves_the_earlier_export(
     adapter: tuple[Path, nn.Module], tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:

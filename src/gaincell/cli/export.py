@@ -27,10 +27,12 @@ def export(
 ) -> None:
     """Write a RUN as a transformers model, or as a PEFT adapter, with a model card.
 
-    After `import gaincell`, from_pretrained of transformers and peft loads either already attached. A model
-    has merged weights, configuration, tokenizer and the chip; RUN may also be a PEFT adapter. An adapter has
-    low-rank factors, gains, offsets and the chip; it can be made from RUNs with low-rank adapters and without
-    mixing. In the examples runs/tiny is what `gaincell map tiny` writes.
+    After `import gaincell`, from_pretrained of transformers and peft loads either already attached; an
+    adapter whose base model is not on the hub is for gaincell.load, as its card says. A model has merged
+    weights, configuration, tokenizer and the chip; RUN may also be a PEFT adapter. An adapter has low-rank
+    factors, gains, offsets and the chip; it can be made from RUNs with low-rank adapters and without mixing.
+    A DIR that holds a RUN, or the other form, is refused. In the examples runs/tiny is what
+    `gaincell map tiny` writes.
 
     Example: gaincell export runs/tiny --out tiny-on-arrays
 

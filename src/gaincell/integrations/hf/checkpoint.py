@@ -31,6 +31,7 @@ from gaincell.integrations.hf.lora import (
     without_adapters,
 )
 from gaincell.integrations.hf.mixing import fold
+from gaincell.integrations.hf.pretrained import check_whole
 from gaincell.integrations.hf.reparametrisation import hold, is_copy, is_index, is_trained
 from gaincell.integrations.hf.run import (
     DESIGN,
@@ -108,6 +109,8 @@ def save_beside_results(
 ) -> Path:
     """`save` for who also writes the model's results there."""
     owner = attached_model(model)
+    if isinstance(model, PreTrainedModel):
+        check_whole(model)
     refuse_prompts(model)
     if not isinstance(base, BaseModel):
         base = find_base(base or pretrained_id(owner), next(iter(base_weights(owner).values())).dtype)

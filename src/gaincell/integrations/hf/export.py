@@ -19,8 +19,14 @@ from gaincell.integrations.hf.checkpoint import read
 from gaincell.integrations.hf.models import load_any
 from gaincell.integrations.hf.pretrained import ARRAYS, METHOD
 from gaincell.integrations.hf.reparametrisation import hold, is_copy, is_trained
-from gaincell.integrations.hf.run import DESIGN, Run
-from gaincell.integrations.hf.sources import ADAPTER_WEIGHTS, revision_of, without_revision
+from gaincell.integrations.hf.run import DESIGN, Run, refuse_second_model
+from gaincell.integrations.hf.sources import (
+    ADAPTER,
+    ADAPTER_WEIGHTS,
+    names_hub_model,
+    revision_of,
+    without_revision,
+)
 
 SAVED = ("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json")
 """Weights as transformers writes them, in one file or several."""
@@ -36,6 +42,14 @@ from transformers import AutoModelForCausalLM
 
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "{name}")""",
 }
+_LOAD_OWN = """import gaincell
+
+model, tokenizer = gaincell.load("{name}")"""
+"""An adapter on a model whose name only gaincell knows."""
+_LOAD_HERE = """import gaincell
+
+model, tokenizer = gaincell.load("{name}", base="{base}")  # base: the path of {base}"""
+"""An adapter on a model in local files."""
 
 
 def export_transformers(
@@ -50,11 +64,13 @@ def export_transformers(
         dtype: of the weights; gains and offsets stay in float64.
 
     Raises:
-        RunError: the RUN is damaged, its base model has changed, or the disk is full (an earlier export then
-            stays as it was).
+        RunError: the RUN is damaged, its base model has changed, the disk is full (an earlier export then
+            stays as it was), or ``out`` holds another model: a RUN or an adapter.
         ModelError: the base model cannot be found, or what is given holds no hardware.
     """
-    found, directory = load_any(run, dtype), Path(out)
+    directory = Path(out)
+    refuse_second_model(directory, ADAPTER)
+    found = load_any(run, dtype)
     cells = attached_layers(found.model)
     if not cells:
         raise ModelError(f"{run} is a softmax model, not one in arrays: nothing to export; see gaincell map")
@@ -76,7 +92,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
 
     Raises:
         InputError: peft is missing, or its files cannot hold something in the RUN.
-        RunError: as `export_transformers`.
+        RunError: as `export_transformers`; the other model is a RUN or one of transformers.
         ModelError: the base model cannot be found.
     """
     try:
@@ -86,6 +102,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
     from gaincell.integrations.hf.peft_files import adapter_record
 
     source, directory = Run(run), Path(out)
+    refuse_second_model(directory, "config.json")
     source.metadata()  # refuses what is no RUN
     held = read(source.file())
     factors = {name for name in held if name.endswith((_A, _B))}
@@ -128,7 +145,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
         write_text(place / "README.md", card)
         config.save_pretrained(str(place))
 
-    return write_directory(directory, write, last="adapter_config.json", replaces=())
+    return write_directory(directory, write, last=ADAPTER, replaces=())
 
 
 def _refusal(what: str) -> InputError:
@@ -146,7 +163,9 @@ def public_name(base: str) -> str:
 
 def model_card(run: str | os.PathLike[str], base: str, name: str, design: Design, form: str) -> str:
     """README.md of an exported RUN: what it is, how to load it (`form`: with which library), its results."""
-    base = public_name(base)
+    code, is_here, base = _LOAD[form], Path(base).is_absolute(), public_name(base)
+    if form == "peft" and (is_here or not names_hub_model(base)):
+        code = _LOAD_HERE if is_here else _LOAD_OWN
     lines = [
         "---",
         f"library_name: {form}",
@@ -158,7 +177,7 @@ def model_card(run: str | os.PathLike[str], base: str, name: str, design: Design
         f"`{design.cell.name}`). It needs the package gaincell (`pip install gaincell`).",
         "",
         "```python",
-        _LOAD[form].format(name=name, base=base),
+        code.format(name=name, base=base),
         "```",
     ]
     if (made := Run(run).result) is not None:

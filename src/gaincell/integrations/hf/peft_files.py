@@ -148,10 +148,12 @@ def _unfit(why: str) -> ModelError:
 
 
 @replaces(PeftModel, "save_pretrained")
-def _save(save: _Method, self: Any, *arguments: Any, **keywords: Any) -> Any:
+def _save(save: _Method, self: Any, save_directory: Any, *arguments: Any, **keywords: Any) -> Any:
     from gaincell.integrations.hf.attach import attached_layers, computed_attention
+    from gaincell.integrations.hf.run import refuse_second_model
 
-    cells = attached_layers(self)
+    if cells := attached_layers(self):
+        refuse_second_model(save_directory)
     for config in self.peft_config.values():
         mapping = {name: entry for name, entry in (config.auto_mapping or {}).items() if name != METHOD}
         if cells:
@@ -160,7 +162,7 @@ def _save(save: _Method, self: Any, *arguments: Any, **keywords: Any) -> Any:
         elif hasattr(config, "modules_to_save"):  # after `detach`
             config.modules_to_save = [n for n in config.modules_to_save or [] if n != MODULE] or None
         config.auto_mapping = mapping or None
-    return save(self, *arguments, **keywords)
+    return save(self, save_directory, *arguments, **keywords)
 
 
 @replaces(PeftConfigMixin, "save_pretrained")

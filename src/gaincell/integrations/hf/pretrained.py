@@ -85,6 +85,33 @@ class HardwareLoader(HfQuantizer):
         put(model, _named_for(model, tensors), model.name_or_path)
 
 
+def check_whole(model: PreTrainedModel) -> None:
+    """Refuse to save a model of which only the backbone is attached. Raises ModelError."""
+    from gaincell.integrations.hf.attach import attached_model
+
+    if (inner := attached_model(model)) is not model:
+        raise ModelError(
+            f"cannot save {type(model).__name__}: only the {type(inner).__name__} in it is attached, and it "
+            "could not be read again. Attach the whole model; to keep what was trained: "
+            "state = model.state_dict(), gaincell.detach(model), gaincell.attach(model, design), "
+            "model.load_state_dict(state)"
+        )
+
+
+@replaces(PreTrainedModel, "save_pretrained")
+def _save_readable(
+    save: Callable[..., Any], self: Any, save_directory: Any, *arguments: Any, **keywords: Any
+) -> Any:
+    from gaincell.integrations.hf.attach import attached_layers
+    from gaincell.integrations.hf.run import refuse_second_model
+    from gaincell.integrations.hf.sources import ADAPTER
+
+    if attached_layers(self):
+        check_whole(self)
+        refuse_second_model(save_directory, ADAPTER)
+    return save(self, save_directory, *arguments, **keywords)
+
+
 @replaces(PreTrainedModel, "from_pretrained")
 def _read_with_arrays(
     read: Callable[..., Any], cls: Any, *arguments: Any, output_loading_info: bool = False, **keywords: Any

@@ -36,6 +36,15 @@ RUN_FILES = (HARDWARE, DESIGN, FILE)
 FORMAT = "gaincell-hardware-1"
 
 
+def refuse_second_model(directory: str | os.PathLike[str], *files: str) -> None:
+    """Refuse to write a model of transformers or of peft beside a RUN, or beside one of `files`, which hold
+    another model: readers would take one or the other. Raises RunError.
+    """
+    for name in (HARDWARE, *files):
+        if (Path(directory) / name).exists():
+            raise RunError(f"{directory} holds another model already ({name}): choose another directory")
+
+
 class Hardware(NamedTuple):
     """What ``hardware.safetensors`` says about itself.
 

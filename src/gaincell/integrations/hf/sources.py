@@ -74,10 +74,15 @@ class Source:
         }
 
 
+def names_hub_model(name: str) -> bool:
+    """Whether a name can be that of a model of the hub: it is no path, and none of gaincell's own."""
+    return name not in _NAMED and _HUB_ID.fullmatch(name) is not None
+
+
 def pretrained_id(model: PreTrainedModel) -> str | None:
     """What to give to ``load_model`` to get the model that ``model`` was made from, as far as it knows."""
     name, commit = model.name_or_path or "", getattr(model.config, "_commit_hash", None)
-    of_hub = name not in _NAMED and _HUB_ID.fullmatch(name) and not Path(name).exists()
+    of_hub = names_hub_model(name) and not Path(name).exists()
     return f"{name}@{commit}" if of_hub and commit else name or None
 
 
