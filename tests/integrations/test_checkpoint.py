@@ -6,13 +6,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, safe_open, save_file
 from tests.ops.test_own_effects import Flickering
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from gaincell import files
 from gaincell.chips.design import Design
@@ -28,6 +29,7 @@ from gaincell.integrations.hf.size import model_size
 
 from .families import build, tokens
 
+ROPE = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
 CHANGED = "model.layers.1.mlp.down_proj.weight"
 
 
@@ -198,6 +200,35 @@ def test_results_are_never_those_of_another_model(adapted: PreTrainedModel, tmp_
     with pytest.raises(RunError, match=r"run holds the results of another model \(run.json\); choose"):
         save(adapted, run)
     assert (run / "hardware.safetensors").stat().st_mtime_ns == before
+    (tmp_path / "begun" / "stages").mkdir(parents=True)
+    (tmp_path / "begun" / "stages" / "settings.json").write_text("{}")
+    with pytest.raises(RunError, match="begun holds a RUN that is not finished; choose"):
+        save(adapted, tmp_path / "begun")
+    assert not (tmp_path / "begun" / "hardware.safetensors").exists()
+
+
+@pytest.mark.filterwarnings("ignore:`rope_scaling` is deprecated:FutureWarning")  # both versions know it
+@pytest.mark.parametrize(
+    ("family", "changes", "named"),
+    [
+        ("mistral", {"sliding_window": 16}, r"sliding_window = 16 \(base model: 12\); use .* save_pre"),
+        ("llama", {"rope_scaling": ROPE}, r"rope_\w+\.factor = 4\.0 \(base model: None\)"),
+        ("llama", {"attention_dropout": 0.1, "use_cache": False, "pad_token_id": 3}, ""),
+    ],
+)
+def test_a_changed_configuration_is_not_lost(
+    family: str, changes: dict[str, Any], named: str, design: Design, tmp_path: Path
+) -> None:
+    build(family).save_pretrained(tmp_path / "base")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.bfloat16, **changes)
+    model = attach(loaded, design).eval()
+    if named:
+        with pytest.raises(RunError, match=f"is not that of its base model: {named}"):
+            save(model, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    else:
+        again = load_run(save(model, tmp_path / "run"), dtype=torch.bfloat16).model
+        assert torch.equal(logits(again), logits(model))
 
 
 def test_a_full_disk_leaves_the_old_run(

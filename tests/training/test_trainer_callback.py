@@ -129,6 +129,14 @@ def test_a_loop_that_lets_gains_fall_is_warned(tmp_path: Path) -> None:
     assert torch.equal(gains_of(AutoModelForCausalLM.from_pretrained(tmp_path)), gains_of(model))
     with pytest.raises(RunError, match="is not above 0"):
         gaincell.save(model, tmp_path / "run", base=build_base(tmp_path / "base"))
+    for name, value in (("k.gain", float("nan")), ("v.offset", float("inf"))):
+        model = gaincell.attach(build("llama"), DESIGN)
+        with torch.no_grad():
+            attached_layers(model)[1].get_parameter(name).fill_(value)
+        with pytest.warns(UserWarning, match=rf"NaN or infinite \(layer 1, {name}; 1 in all\).* not be read"):
+            model.save_pretrained(tmp_path)
+        with pytest.raises(ModelError, match=f"{name} has 2 of 2 values"):
+            gaincell.load(tmp_path)
 
 
 def build_base(directory: Path) -> Path:

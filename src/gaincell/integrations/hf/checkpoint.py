@@ -7,14 +7,17 @@ the same, and puts the changes on top. Factors of low-rank adapters and matrices
 bits; what is read back has both in its weights.
 """
 
+import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from gaincell.chips.design import Design
 from gaincell.errors import GaincellError, ModelError, RunError
@@ -49,9 +52,15 @@ from gaincell.nn.balanced_rows import BALANCE
 from gaincell.nn.checks import check_precision, check_unsigned, common_design
 from gaincell.ops.gain_cell_attention import BackendName, Gradient
 from gaincell.results.run import FILE
+from gaincell.shipped import begun
 
 ADAPTER_DTYPE = torch.float16
 """Of the factors of adapters and of mixing: their values lie far inside its range."""
+_NO_PART = re.compile(
+    r"_.*|architectures|auto_map|(torch_)?dtype|transformers_version|quantization_config|use_cache|"
+    r"output_.*|(use_)?return_dict|.*_token_id|.*(drop|label).*|problem_type|attn_implementation"
+)
+"""Entries of a configuration that say nothing about what a model in eval mode computes."""
 
 
 def save(
@@ -78,7 +87,7 @@ def save(
         model: an attached model that was loaded from somewhere (``model.name_or_path``), with or without the
             adapters of ``lora.add_lora`` or of a wrapper of peft.
         run: the directory, made if it is missing; each file in it is replaced as a whole. It must not hold
-            results (run.json), which would then be those of another model.
+            results (run.json), which would then be those of another model, nor a RUN that is not finished.
         base: the model's pretrained original, or what ``load_model`` takes to load it; None: what
             ``model.name_or_path`` says, at the commit that it was loaded from.
 
@@ -87,8 +96,8 @@ def save(
     Raises:
         ModelError: the model is not attached, or set to softmax attention, has weights that are NaN or
             infinite, or has learned prompts.
-        RunError: the base model cannot be found again or does not fit, the directory holds results, or the
-            disk is full.
+        RunError: the base model cannot be found again, does not fit or has another configuration, the
+            directory holds results or a RUN that is not finished, or the disk is full.
 
     Not modelled: adapters of other kinds; merge them first.
     """
@@ -101,6 +110,8 @@ def save(
         raise RunError(
             f"{run} holds the results of another model ({FILE}); choose another directory, or remove it"
         )
+    if begun(Path(run)):
+        raise RunError(f"{run} holds a RUN that is not finished; choose another directory")
     return save_beside_results(model, run, base)
 
 
@@ -114,7 +125,36 @@ def save_beside_results(
     refuse_prompts(model)
     if not isinstance(base, BaseModel):
         base = find_base(base or pretrained_id(owner), next(iter(base_weights(owner).values())).dtype)
+    _check_configuration(owner.config, base.model.config)
     return save_differences(owner, run, base_weights(base.model), base.source.id, base.sha256)
+
+
+def _check_configuration(own: PretrainedConfig, base: PretrainedConfig) -> None:
+    """Refuse a configuration that makes another model of the same weights. Raises RunError."""
+    here, there = (
+        dict(_entries(json.loads(config.to_json_string(use_diff=False)))) for config in (own, base)
+    )
+    changed = [
+        f"{name} = {here.get(name)!r} (base model: {there.get(name)!r})"
+        for name in {**here, **there}
+        if here.get(name) != there.get(name)
+    ]
+    if changed:
+        raise RunError(
+            f"a RUN holds no configuration, and the model's is not that of its base model: "
+            f"{', '.join(changed)}; use the model's save_pretrained, which keeps it"
+        )
+
+
+def _entries(config: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    """The entries of a configuration that matter, those of tables by dotted names."""
+    for name, value in config.items():
+        if _NO_PART.fullmatch(name):
+            continue
+        if isinstance(value, dict):
+            yield from _entries(value, f"{where}{name}.")
+        else:
+            yield f"{where}{name}", value
 
 
 def save_differences(

@@ -27,20 +27,26 @@ _PLAIN = {f"{stage}.{number}" for stage in ("q", "k", "v", "out") for number in 
 
 
 def hardware_record(cells: Sequence[GainCellAttention], attention: Attention) -> dict[str, Any]:
-    """What a file needs to say for a model to be attached again as it is. Warns of gains of 0 or below.
+    """What a file needs to say to attach a model again as it is. Warns of gains of 0 or below and of NaN.
 
     Raises:
         ModelError: the layers have different designs, or gains in 16 bits.
         DesignError: no file can hold the design.
     """
     check_precision(cells, "cannot save")
-    wrong = {
-        f"layer {cell.layer}, {name}"
+    held = {
+        f"layer {cell.layer}, {name}": parameter
         for cell in cells
         for name, parameter in cell.named_parameters()
-        if name.endswith(".gain") and not parameter.is_meta and bool((parameter <= 0).any())
+        if not parameter.is_meta
     }
-    if wrong:
+    if lost := [name for name, parameter in held.items() if not bool(parameter.isfinite().all())]:
+        warnings.warn(
+            f"gains or offsets are NaN or infinite ({min(lost)}; {len(lost)} in all), and what is saved will "
+            "not be read: go back to an earlier checkpoint, with a lower learning rate or clipped gradients",
+            stacklevel=2,
+        )
+    if wrong := [n for n, parameter in held.items() if n.endswith(".gain") and bool((parameter <= 0).any())]:
         warnings.warn(
             f"gains are not above 0 ({min(wrong)}; {len(wrong)} in all), and gaincell.save refuses them: "
             "clamp gains after every step of the optimizer, as Trainer does on its own",
