@@ -205,6 +205,9 @@ def test_results_are_never_those_of_another_model(adapted: PreTrainedModel, tmp_
     with pytest.raises(RunError, match="begun holds a RUN that is not finished; choose"):
         save(adapted, tmp_path / "begun")
     assert not (tmp_path / "begun" / "hardware.safetensors").exists()
+    adapted.save_pretrained(tmp_path / "whole")
+    with pytest.raises(RunError, match=r"whole holds another model already \(config.json\): choose"):
+        save(adapted, tmp_path / "whole")
 
 
 @pytest.mark.filterwarnings("ignore:`rope_scaling` is deprecated:FutureWarning")  # both versions know it

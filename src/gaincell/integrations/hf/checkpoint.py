@@ -24,6 +24,7 @@ from gaincell.errors import GaincellError, ModelError, RunError
 from gaincell.files import write_directory, write_tensors, write_text
 from gaincell.integrations.hf.attach import attach, attached_layers, attached_model, computes_softmax
 from gaincell.integrations.hf.base_model import BaseModel, base_weights, check_finite, check_finite_tensor
+from gaincell.integrations.hf.hardware_record import saved_record
 from gaincell.integrations.hf.interface import arrays_of
 from gaincell.integrations.hf.lora import (
     FACTORS,
@@ -46,7 +47,7 @@ from gaincell.integrations.hf.run import (
     find_base,
     read_metadata,
 )
-from gaincell.integrations.hf.sources import pretrained_id
+from gaincell.integrations.hf.sources import ADAPTER, pretrained_id
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.balanced_rows import BALANCE
 from gaincell.nn.checks import check_precision, check_unsigned, common_design
@@ -87,7 +88,8 @@ def save(
         model: an attached model that was loaded from somewhere (``model.name_or_path``), with or without the
             adapters of ``lora.add_lora`` or of a wrapper of peft.
         run: the directory, made if it is missing; each file in it is replaced as a whole. It must not hold
-            results (run.json), which would then be those of another model, nor a RUN that is not finished.
+            results (run.json), which would then be those of another model, a RUN that is not finished, or a
+            model in arrays that save_pretrained wrote.
         base: the model's pretrained original, or what ``load_model`` takes to load it; None: what
             ``model.name_or_path`` says, at the commit that it was loaded from.
 
@@ -97,7 +99,7 @@ def save(
         ModelError: the model is not attached, or set to softmax attention, has weights that are NaN or
             infinite, or has learned prompts.
         RunError: the base model cannot be found again, does not fit or has another configuration, the
-            directory holds results or a RUN that is not finished, or the disk is full.
+            directory holds one of these, or the disk is full.
 
     Not modelled: adapters of other kinds; merge them first.
     """
@@ -112,6 +114,9 @@ def save(
         )
     if begun(Path(run)):
         raise RunError(f"{run} holds a RUN that is not finished; choose another directory")
+    for written in (Path(run) / "config.json", Path(run) / ADAPTER):
+        if written.is_file() and saved_record(written) is not None:
+            raise RunError(f"{run} holds another model already ({written.name}): choose another directory")
     return save_beside_results(model, run, base)
 
 
