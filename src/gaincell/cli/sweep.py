@@ -84,7 +84,7 @@ def sweep(
         opened, bench = open_storage(shared), Bench(asked, computing.backend, computing.device)
         measure = measure_into(
             bench, place / POINTS, command_line()[:-4], weights=keep_models
-        )  # less those two
+        )  # but --parent, --worker
         work(asked, opened, measure, worker, parent)
         return
     if dry_run:

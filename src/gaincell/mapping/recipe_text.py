@@ -120,13 +120,14 @@ class RecipeText:
         return perplexity(model, tokens, f"blocks-{self._recipe.block}").perplexity
 
     def taken(self) -> dict[str, int] | None:
-        """Tokens of each text, by the beginning of its name; None: an older version has kept them."""
+        """Tokens of each text, by the beginning of its name; None: an older version has kept some of them."""
         noted = read_json(self._tokens / "training.json")
         begins = noted.get("begins", {})
+        if next(iter(begins.values()), None) != 0:
+            return None
         ends = [*list(begins.values())[1:], noted["length"]]
         names = [noted["sources"][int(number)][0].split(".")[0] for number in begins]
-        counted = {name: end - begin for name, begin, end in zip(names, begins.values(), ends, strict=False)}
-        return counted or None
+        return {name: end - begin for name, begin, end in zip(names, begins.values(), ends, strict=True)}
 
     def digests(self) -> dict[str, str]:
         """12 hexadecimal digits of the SHA-256 of the tokens that are trained and evaluated on."""

@@ -46,6 +46,7 @@ from gaincell.integrations.hf.run import (
     do_again,
     find_base,
     read_metadata,
+    refuse_second_model,
 )
 from gaincell.integrations.hf.sources import ADAPTER, pretrained_id
 from gaincell.nn.array_normaliser import NORMALISER
@@ -114,9 +115,8 @@ def save(
         )
     if begun(Path(run)):
         raise RunError(f"{run} holds a RUN that is not finished; choose another directory")
-    for written in (Path(run) / "config.json", Path(run) / ADAPTER):
-        if written.is_file() and saved_record(written) is not None:
-            raise RunError(f"{run} holds another model already ({written.name}): choose another directory")
+    whole = [Path(run) / name for name in ("config.json", ADAPTER)]
+    refuse_second_model(run, *(path.name for path in whole if path.is_file() and saved_record(path)))
     return save_beside_results(model, run, base)
 
 

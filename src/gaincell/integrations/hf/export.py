@@ -19,7 +19,7 @@ from gaincell.integrations.hf.checkpoint import read
 from gaincell.integrations.hf.models import load_any
 from gaincell.integrations.hf.pretrained import ARRAYS, METHOD
 from gaincell.integrations.hf.reparametrisation import hold, is_copy, is_trained
-from gaincell.integrations.hf.run import DESIGN, Run, refuse_second_model
+from gaincell.integrations.hf.run import DESIGN, HARDWARE, Run, refuse_second_model
 from gaincell.integrations.hf.sources import (
     ADAPTER,
     ADAPTER_WEIGHTS,
@@ -69,7 +69,7 @@ def export_transformers(
         ModelError: the base model cannot be found, or what is given holds no hardware.
     """
     directory = Path(out)
-    refuse_second_model(directory, ADAPTER)
+    refuse_second_model(directory, HARDWARE, ADAPTER)
     found = load_any(run, dtype)
     cells = attached_layers(found.model)
     if not cells:
@@ -102,7 +102,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
     from gaincell.integrations.hf.peft_files import adapter_record
 
     source, directory = Run(run), Path(out)
-    refuse_second_model(directory, "config.json")
+    refuse_second_model(directory, HARDWARE, "config.json")
     source.metadata()  # refuses what is no RUN
     held = read(source.file())
     factors = {name for name in held if name.endswith((_A, _B))}

@@ -150,10 +150,10 @@ def _unfit(why: str) -> ModelError:
 @replaces(PeftModel, "save_pretrained")
 def _save(save: _Method, self: Any, save_directory: Any, *arguments: Any, **keywords: Any) -> Any:
     from gaincell.integrations.hf.attach import attached_layers, computed_attention
-    from gaincell.integrations.hf.run import refuse_second_model
+    from gaincell.integrations.hf.run import HARDWARE, refuse_second_model
 
     if cells := attached_layers(self):
-        refuse_second_model(save_directory)
+        refuse_second_model(save_directory, HARDWARE)
     for config in self.peft_config.values():
         mapping = {name: entry for name, entry in (config.auto_mapping or {}).items() if name != METHOD}
         if cells:

@@ -103,12 +103,12 @@ def _save_readable(
     save: Callable[..., Any], self: Any, save_directory: Any, *arguments: Any, **keywords: Any
 ) -> Any:
     from gaincell.integrations.hf.attach import attached_layers
-    from gaincell.integrations.hf.run import refuse_second_model
+    from gaincell.integrations.hf.run import HARDWARE, refuse_second_model
     from gaincell.integrations.hf.sources import ADAPTER
 
     if attached_layers(self):
         check_whole(self)
-        refuse_second_model(save_directory, ADAPTER)
+        refuse_second_model(save_directory, HARDWARE, ADAPTER)
     return save(self, save_directory, *arguments, **keywords)
 
 

@@ -37,10 +37,10 @@ FORMAT = "gaincell-hardware-1"
 
 
 def refuse_second_model(directory: str | os.PathLike[str], *files: str) -> None:
-    """Refuse to write a model of transformers or of peft beside a RUN, or beside one of `files`, which hold
-    another model: readers would take one or the other. Raises RunError.
+    """Refuse to write a model beside one of `files`, which hold another: readers would take one or the other.
+    Raises RunError.
     """
-    for name in (HARDWARE, *files):
+    for name in files:
         if (Path(directory) / name).exists():
             raise RunError(f"{directory} holds another model already ({name}): choose another directory")
 
