@@ -151,9 +151,13 @@ def test_generate_streams_beyond_the_window(run: tuple[Path, Path], tmp_path: Pa
     assert found.tokens == 90
     assert found.text.startswith("cell holds")
     assert found.text in result.stdout
+    assert found.dtype == "float32"
     again = CliRunner().invoke(app, [*arguments, "--json", str(out)])
     assert read(out, GenerationResult).text == found.text
     assert again.exit_code == 0
+    narrow = CliRunner().invoke(app, [*arguments, "--dtype", "bfloat16", "--json", str(out)])
+    assert narrow.exit_code == 0, narrow.output
+    assert read(out, GenerationResult).dtype == "bfloat16"
 
 
 @pytest.mark.parametrize(("place", "tokens"), [(0, 0), (2, 2), (9, 4)])

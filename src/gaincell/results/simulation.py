@@ -130,6 +130,7 @@ class GenerationResult(Result, kw_only=True):
 
     tokens: of it, without the prompt.  tokens_per_second: of those after the first, which the prompt gives; 0
     where there is no other.  chip_time, refreshes: prompt included.  writes: columns in every key/value head.
+    dtype: of weights.
     """
 
     model: NamedModel
@@ -143,3 +144,4 @@ class GenerationResult(Result, kw_only=True):
     refreshes: Whole
     refreshing: Second
     writes: Annotated[int, "columns"]
+    dtype: str | None = None
