@@ -158,7 +158,8 @@ class Recipe:
         repetition (the paper's protocol).
     weights: type of weights that are not trained.  stored: type of the results' weights.
     embeddings: whether those of the pretrained model are trained.
-    mixing: whether the components of every head get a trainable matrix (integrations/hf/mixing.py).
+    mixing, value_mixing: whether queries and keys, values and outputs, of every head get a trainable matrix
+        (integrations/hf/mixing.py).
     paired: whether half of the components of queries and keys are kept, each in two rows
         (integrations/hf/paired.py).
     balanced: whether queries are driven about half a pulse and the rows of every key add up to a constant
@@ -189,6 +190,7 @@ class Recipe:
     stored: Precision = "float32"
     embeddings: bool = False
     mixing: bool = False
+    value_mixing: bool = False
     paired: bool = False
     balanced: bool = False
     biases: bool = False

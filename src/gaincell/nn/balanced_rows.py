@@ -77,12 +77,18 @@ def rows_of(head_dim: int) -> Float[Tensor, "D D_less_1"]:
     """H, below a row of zeros. Raises ModelError: D is no power of two."""
     if head_dim < 2 or head_dim & (head_dim - 1):
         raise ModelError(f"balanced rows need a power of two components a head, not {head_dim}")
-    h = torch.ones(1, 1)
-    while len(h) < head_dim:
-        h = torch.cat([torch.cat([h, h], 1), torch.cat([h, -h], 1)])
+    h = walsh(head_dim)
     h[0] = 0.0
-    rows: Tensor = h[:, :-1] / math.sqrt(head_dim)
-    return rows
+    return h[:, :-1]
+
+
+def walsh(size: int) -> Float[Tensor, "D D"]:
+    """The Walsh-Hadamard matrix / sqrt(D), which is its own inverse; D a power of two."""
+    h = torch.ones(1, 1)
+    while len(h) < size:
+        h = torch.cat([torch.cat([h, h], 1), torch.cat([h, -h], 1)])
+    found: Tensor = h / math.sqrt(size)
+    return found
 
 
 class Turn(NamedTuple):
