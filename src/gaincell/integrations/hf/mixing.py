@@ -1,20 +1,20 @@
-"""Trainable mixing of a head's components: queries and keys, or values and outputs, are multiplied head by head,
+"""Trainable mixing of a head's components, of queries and keys or of values and outputs, head by head,
 
     y_h = M_h (W_h x + b_h),       M_h a matrix D x D (of k and v: of their key/value head)
     o_h = M_h O_h                  outputs of the arrays, before the output projection W_o
 
-q and k before rotary positions. Softmax attention does not care in which axes a head's components lie; arrays,
-whose queries are never negative, and whose cells and counters have ranges and levels, do. Rearranging them is
-a full-rank change of the projections, which low-rank adapters learn slowly (docs/experiments.md). In the end
-it is a change of the weights, W_h' = M_h W_h, of the output projection W_o,h' = W_o,h M_h (`fold`); a
-converted model holds nothing else.
+of q and k before rotary positions. Softmax attention does not care in which axes a head's components lie;
+arrays do: their queries are never negative, their cells and counters have ranges and levels. Rearranging
+components is a full-rank change of the projections, which low-rank adapters learn slowly
+(docs/experiments.md). In the end it is a change of the weights, W_h' = M_h W_h, of the output projection
+W_o,h' = W_o,h M_h (`fold`); a converted model holds nothing else.
 
 M begins at an exact symmetry of the softmax model, so that nothing is lost. Of q and k: rotary positions turn
 every pair of components (d, d + D/2) by an angle that grows with the position, and turning the pair of all
-queries and keys of a key/value head by one angle more changes no score, (R q) . (R k) = q . k. Of v and o: the
-Walsh-Hadamard matrix / sqrt(D), its own inverse, which makes all components of the values about equally large
-(for incoherence, as QuaRot's [arXiv:2404.00456]); one where D is no power of two. Once M is trained, the
-softmax attention of the mixed model is another than the pretrained one's.
+queries and keys of a key/value head by one angle more changes no score, (R q) . (R k) = q . k. Of v and o:
+the Walsh-Hadamard matrix / sqrt(D), its own inverse, which spreads what is large over all components (as
+QuaRot does for quantisation, arXiv:2404.00456); where D is no power of two, 1. Once M is trained, the softmax
+attention of the mixed model is another than the pretrained one's.
 
 Positions that are learnt (GPT-2) are in x already: any invertible M of the queries with its inverse transpose
 of the keys would change no score. The same turns are taken, biases included.
@@ -74,7 +74,7 @@ def _projection(attention: Any, stage: str) -> _Projection:
 
 
 def add_mixing(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None, stages: str = "qk") -> None:
-    """Give every head trainable matrices for its queries and keys, values and outputs, in place. Adapters come
+    """Give every head trainable matrices for queries and keys, or values and outputs, in place. Adapters come
     after them (`add_lora`) and are not mixed.
 
     Args:
@@ -119,8 +119,9 @@ def _spread(head_dim: int) -> Float[Tensor, "D D"]:
 
 
 class _Mix:
-    """The hook that mixes what a projection gives, or is given. It holds modules, not matrices, so that a copy
-    of the model mixes with its own, and one that was detached no longer mixes, even when it is attached again.
+    """The hook that mixes what a projection gives, or is given. It holds modules, not matrices, so that a
+    copy of the model mixes with its own, and one that was detached no longer mixes, even when it is attached
+    again.
     """
 
     def __init__(self, attention: nn.Module, cell: nn.Module, stage: str) -> None:
@@ -159,20 +160,17 @@ def fold(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
     for name, matrices in found.items():
         layer, _, stage = name.partition(MIX)
         projection = _projection(model.get_submodule(layer), stage)
-        is_weight_only, transposed = stage == "o", isinstance(projection.layer, Conv1D)
+        by_input = stage == "o"  # what the layer takes is mixed, not what it gives
+        transposed = isinstance(projection.layer, Conv1D) != by_input
         for parameter in projection.layer.parameters():  # weight, and bias where there is one
-            if is_weight_only and parameter.ndim < 2:
+            if by_input and parameter.ndim < 2:
                 continue
-            whole = parameter.T if (transposed != is_weight_only) and parameter.ndim == 2 else parameter
-            own = projection.of(whole, 0)
+            own = projection.of(parameter.T if transposed and parameter.ndim == 2 else parameter, 0)
             square = matrices.ndim == 3 and matrices.shape[1] == matrices.shape[2]
             if not square or len(own) != matrices[..., 0].numel():
                 raise RunError(f"{name} of shape {tuple(matrices.shape)} does not fit {len(own)} rows")
-            rows, each = (
-                own.double().unflatten(0, (len(matrices), -1)),
-                matrices.to(own.device),
-            )  # [heads, D, ...]
-            each = each.mT if stage == "o" else each
+            rows = own.double().unflatten(0, (len(matrices), -1))  # [heads, D, ...]
+            each = (matrices.mT if by_input else matrices).to(rows.device)
             own.copy_(torch.einsum("hed,hd...->he...", each, rows).flatten(0, 1))
 
 
