@@ -100,9 +100,11 @@ def exit_code(*words: str) -> Any:
 def add_parts(model: PreTrainedModel, part: str) -> None:
     """Give an attached model what its arrays can have beside gains and offsets."""
     ids = tokens(2, 30, seed=3)
-    if part in ("biases", "normaliser"):
+    if part in ("biases", "normaliser", "rotated"):
         add_part(model, "biases")
-    if part == "normaliser":
+    if part == "rotated":
+        add_part(model, "rotated values")
+    if part in ("normaliser", "rotated"):
         add_part(model, "array normalisers", ids)
     if part == "exponents":
         add_part(model, "exponents")

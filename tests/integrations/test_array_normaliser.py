@@ -262,7 +262,9 @@ def test_a_run_comes_back_or_says_what_is_missing(tmp_path: Path) -> None:
     plain = attach(load_model(str(folder)).model, micro_design())
     add_part(plain, "biases")
     add_lora(plain, 2)
-    with pytest.raises(RunError, match=r"normaliser\.\w+ .* array_normaliser and balanced where it has them"):
+    with pytest.raises(
+        RunError, match=r"normaliser\.\w+ .* array_normaliser, balanced and rotated_values where it has"
+    ):
         load_for_training(plain, run)
     with safe_open(run / HARDWARE, framework="pt") as file:
         metadata = file.metadata()

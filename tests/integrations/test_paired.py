@@ -22,8 +22,8 @@ from gaincell.integrations.hf.attach import attach, attached_layers, set_attenti
 from gaincell.integrations.hf.checkpoint import HARDWARE, load_run, save
 from gaincell.integrations.hf.interface import SOFTMAX
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.paired import _most_varying, kept_components, pair_rows
-from gaincell.integrations.hf.reparametrisation import has_part, hold
+from gaincell.integrations.hf.paired import _most_varying, pair_rows
+from gaincell.integrations.hf.reparametrisation import has_part, hold, indices
 from gaincell.mapping.initial import Candidate, initial_scaling
 from gaincell.nn.attention import GainCellAttention
 
@@ -118,7 +118,7 @@ def test_pairs_that_tell_keys_apart_are_kept() -> None:
     before = model(input_ids=some_ids()).logits
     pair_rows(model, some_ids())
     assert not torch.allclose(model(input_ids=some_ids()).logits, before)
-    components = kept_components(model)
+    components = indices(model)
     assert len(components) == 2
     for kept in components.values():
         assert kept.tolist() == [[*wanted, *(n + 8 for n in wanted)]]
@@ -126,7 +126,7 @@ def test_pairs_that_tell_keys_apart_are_kept() -> None:
     hardly.load_state_dict(model.state_dict(), strict=False)
     pair_rows(hardly, some_ids())
     assert hardly.config._attn_implementation == SOFTMAX
-    assert {n: kept.tolist() for n, kept in kept_components(hardly).items()} == {
+    assert {n: kept.tolist() for n, kept in indices(hardly).items()} == {
         n: kept.tolist() for n, kept in components.items()
     }
     set_attention(model, "softmax")  # which does not care
@@ -146,7 +146,7 @@ def test_components_of_learnt_positions_are_chosen_one_by_one() -> None:
             keys = layer.attn.c_attn.weight[:, 32:64].view(32, 2, 16)
             keys[..., [n for n in range(16) if n not in wanted]] *= 1e-2
     pair_rows(model, some_ids())
-    components = kept_components(model)
+    components = indices(model)
     assert len(components) == 2
     for kept in components.values():
         assert [sorted(row) for row in kept.tolist()] == 2 * [wanted]
@@ -176,9 +176,7 @@ def test_a_run_with_paired_rows_comes_back(tmp_path: Path) -> None:
     folder, _ = write_micro(tmp_path)
     model = attach(load_model(str(folder)).model, micro_design())
     pair_rows(model, some_ids())
-    assert all(
-        torch.equal(b, kept_components(copy.deepcopy(model))[n]) for n, b in kept_components(model).items()
-    )
+    assert all(torch.equal(b, indices(copy.deepcopy(model))[n]) for n, b in indices(model).items())
     ids = some_ids()
     wanted = model(input_ids=ids).logits
     save(model, tmp_path / "run")

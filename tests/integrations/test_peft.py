@@ -136,7 +136,7 @@ for read in (
 
 
 @pytest.mark.parametrize(
-    "part", ["biases", slow("exponents"), "normaliser", slow("paired"), slow("balanced")]
+    "part", ["biases", slow("exponents"), "normaliser", slow("rotated"), slow("paired"), slow("balanced")]
 )
 def test_what_else_belongs_to_the_arrays(
     part: str, softmax: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]

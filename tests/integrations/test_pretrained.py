@@ -306,7 +306,9 @@ def test_push_to_hub(softmax: dict[str, Path], tmp_path: Path, monkeypatch: pyte
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(sent)), logits(model))
 
 
-@pytest.mark.parametrize("part", ["biases", "exponents", "normaliser", "paired", "balanced", "mixing"])
+@pytest.mark.parametrize(
+    "part", ["biases", "exponents", "normaliser", "rotated", "paired", "balanced", "mixing"]
+)
 def test_what_else_belongs_to_the_arrays(part: str, softmax: dict[str, Path], tmp_path: Path) -> None:
     model = gaincell.attach(AutoModelForCausalLM.from_pretrained(softmax["llama"]), DESIGN)
     ids = tokens(2, 30, seed=3)

@@ -29,8 +29,7 @@ from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.checkpoint import HARDWARE
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.paired import kept_components
-from gaincell.integrations.hf.reparametrisation import KEPT, MIX
+from gaincell.integrations.hf.reparametrisation import KEPT, MIX, indices
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping.folder import run_lock
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
@@ -264,7 +263,15 @@ def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
     control, text = on_micro(load_recipe(paths["low-tokens-control"]), tmp_path)
     first = run_recipe(control, open_text(text), tmp_path / "control")
     more = {"adapter": str(tmp_path / "control"), "adapter_stage": "software-distilled"}
-    idle_arrays = ("paired", "balanced", "mixing", "biases", "exponents", "array_normaliser")
+    idle_arrays = (
+        "paired",
+        "balanced",
+        "mixing",
+        "biases",
+        "exponents",
+        "rotated_values",
+        "array_normaliser",
+    )
     software = {f"stage.{name}.attention": "softmax" for name in ("more", "further")}
     changes = more | software | dict.fromkeys(idle_arrays, False)
     recipe = miniature(load_recipe(paths["low-tokens-more"], changes=changes))
@@ -808,7 +815,8 @@ def test_a_stage_has_its_own_cell_whatever_the_last_one_has(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_biases_and_exponents_are_trained_saved_and_gone_on_with(tmp_path: Path) -> None:
     model, text = write_micro(tmp_path)
-    head = "mixing = true\npaired = true\nbiases = true\nexponents = true\narray_normaliser = true\n"
+    head = "mixing = true\npaired = true\nbiases = true\nexponents = true\n"
+    head += "rotated_values = true\narray_normaliser = true\n"
     start = 'start = "software"\ninitial = "wide"\ninitial_gains = [0.02, 8.0]\nlog_gains = true\n'
     recipe = ADAPTER.replace("mixing = true\n", head).replace('start = "software"\n', start)
     out = tmp_path / "out"
@@ -927,7 +935,7 @@ def test_gpt2_trains_with_paired_rows_and_mixing(texts: Path, tmp_path: Path, ra
     score = {stage.name: stage.perplexity for stage in run.stages}
     tokens = torch.from_file(str(tmp_path / "out" / "tokens" / "evaluation"), size=83, dtype=torch.int32)
     loaded = load_model(str(tmp_path / "out")).model
-    assert kept_components(loaded)
+    assert indices(loaded)
     found = perplexity(loaded, tokens, "blocks-32").perplexity
     assert found == pytest.approx(score[run.saved], rel=1e-2)
 
@@ -1058,6 +1066,7 @@ BAD = [
     ("block = 32", "block = 32\nbiases = 1", "biases = 1; allowed: true or false"),
     ("block = 32", "block = 32\nexponents = 1", "exponents = 1; allowed: true or false"),
     ("block = 32", "block = 32\narray_normaliser = true", "array_normaliser = true needs biases = true"),
+    ("block = 32", "block = 32\nrotated_values = true", "rotated_values = true needs biases = true"),
     (
         'design = "DESIGN"',
         'design = "leroux2025-signed"\nbiases = true\narray_normaliser = true',

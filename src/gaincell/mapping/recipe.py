@@ -158,8 +158,7 @@ class Recipe:
         repetition (the paper's protocol).
     weights: type of weights that are not trained.  stored: type of the results' weights.
     embeddings: whether those of the pretrained model are trained.
-    mixing, value_mixing: whether queries and keys, values and outputs, of every head get a trainable matrix
-        (integrations/hf/mixing.py).
+    mixing: whether the components of every head get a trainable matrix (integrations/hf/mixing.py).
     paired: whether half of the components of queries and keys are kept, each in two rows
         (integrations/hf/paired.py).
     balanced: whether queries are driven about half a pulse and the rows of every key add up to a constant
@@ -167,6 +166,8 @@ class Recipe:
     biases: whether every head gets bias vectors for its values and its output
         (integrations/hf/reparametrisation.py).
     exponents: whether the gains of q and of the output follow the number of columns read (the same).
+    rotated_values: whether values, and outputs back, are rotated so that all components are about equally
+        large (nn/attention.py); needs biases.
     array_normaliser: whether the outputs of every head are divided by what the last row of its value arrays
         counts (the same); needs biases.
     evaluation_tokens, calibration_tokens: the most that are used.
@@ -190,11 +191,11 @@ class Recipe:
     stored: Precision = "float32"
     embeddings: bool = False
     mixing: bool = False
-    value_mixing: bool = False
     paired: bool = False
     balanced: bool = False
     biases: bool = False
     exponents: bool = False
+    rotated_values: bool = False
     array_normaliser: bool = False
     evaluation_tokens: Several = 65_536
     calibration_tokens: Count = 16_384

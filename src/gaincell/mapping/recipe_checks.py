@@ -27,6 +27,10 @@ IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
 """Of the tokenizer of a model that is made."""
 ROTARY = ("rope_theta", "rope_scaling", "rope_parameters")
 """Settings that only some versions of transformers list."""
+BIASED = {
+    "rotated_values": "takes the place of the outputs' offset",
+    "array_normaliser": "returns the mean of what it drops",
+}
 OF_LOSSES = ("teacher", "weight", "states", "outputs", "attention_weights", "own_inputs")
 
 
@@ -163,10 +167,9 @@ def check_recipe(recipe: Recipe) -> None:
         raise InputError(f"the queries of {design.name} have a sign; leave out paired and balanced")
     if recipe.embeddings and recipe.lora is not None:
         raise InputError("embeddings = true trains all weights; with [lora] leave it out")
-    if recipe.array_normaliser and not recipe.biases:
-        raise InputError(
-            "array_normaliser = true needs biases = true: a bias returns the mean of what it drops"
-        )
+    for key, why in BIASED.items():
+        if getattr(recipe, key) and not recipe.biases:
+            raise InputError(f"{key} = true needs biases = true: a bias {why}")
     if recipe.array_normaliser and design.normaliser.present:
         raise InputError(f"{design.name} has a normalising column; leave out array_normaliser")
     if not recipe.stages and not isinstance(recipe.model, ModelRecipe):

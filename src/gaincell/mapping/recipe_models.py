@@ -146,13 +146,14 @@ class RecipeModels(Engine):
             pair_rows(model, ids[:1])
         if recipe.balanced:
             add_part(model, "balanced rows", ids if new else None)
-        if mixed := "qk" * recipe.mixing + "vo" * recipe.value_mixing:
-            signed = recipe.paired or recipe.balanced  # such products do not care how they are turned
-            add_mixing(model, ids[:1] if new and not signed else None, mixed)
+        if recipe.mixing:  # products with a sign do not care how they are turned
+            add_mixing(model, ids[:1] if new and not (recipe.paired or recipe.balanced) else None)
         if recipe.biases:
             add_part(model, "biases")
         if recipe.exponents:
             add_part(model, "exponents")
+        if recipe.rotated_values:
+            add_part(model, "rotated values")
         if recipe.array_normaliser:
             add_part(model, "array normalisers", ids if new else None)
         if new and stage.initial != "released":

@@ -30,7 +30,7 @@ from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.checkpoint import save_beside_results, write_state
-from gaincell.integrations.hf.paired import kept_components
+from gaincell.integrations.hf.reparametrisation import indices
 from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import summary
@@ -177,7 +177,7 @@ class RecipeRun(RecipeModels):
             tensors = {n: t if ".gain_cell." in n else t.to(stored) for n, t in tensors.items()}
             scale = self.recipe.lora.scale if self.recipe.lora is not None else 1.0
             metadata = {"tokens": str(told.training_tokens), "lora_scale": str(scale)}
-            write_state(tensors | kept_components(model), self.folder.state(stage.name), metadata)
+            write_state(tensors | indices(model), self.folder.state(stage.name), metadata)
             model = self.model(stage, self.folder.state(stage.name))
         return told, model
 

@@ -87,8 +87,7 @@ def walsh(size: int) -> Float[Tensor, "D D"]:
     h = torch.ones(1, 1)
     while len(h) < size:
         h = torch.cat([torch.cat([h, h], 1), torch.cat([h, -h], 1)])
-    found: Tensor = h / math.sqrt(size)
-    return found
+    return h / math.sqrt(size)
 
 
 class Turn(NamedTuple):

@@ -36,7 +36,7 @@ from gaincell.integrations.hf.lora import (
 )
 from gaincell.integrations.hf.mixing import fold
 from gaincell.integrations.hf.pretrained import check_whole
-from gaincell.integrations.hf.reparametrisation import hold, is_copy, is_index, is_trained
+from gaincell.integrations.hf.reparametrisation import KEPT, hold, indices, is_copy, is_index, is_trained
 from gaincell.integrations.hf.run import (
     DESIGN,
     FORMAT,
@@ -245,14 +245,16 @@ def load_for_training(model: PreTrainedModel, run: str | os.PathLike[str], stage
     held = Run(run)
     path, scale = held.file(stage), float(held.metadata(stage).get("lora_scale", 1.0))
     wanted = {n: p.shape for n, p in model.named_parameters() if ".gain_cell." in n or ".lora_" in n}
+    wanted |= {name: index.shape for name, index in indices(model).items() if not name.endswith(KEPT)}
     stored = read(path)
-    found = {lora_name(name): tensor.shape for name, tensor in stored.items() if not is_index(name)}
+    found = {lora_name(name): tensor.shape for name, tensor in stored.items() if not name.endswith(KEPT)}
     unfit = wanted.keys() ^ found.keys() or {name for name in wanted if wanted[name] != found[name]}
     if unfit or scale != 1.0:
         raise RunError(
             f"{path} cannot be trained further here: {min(unfit, default='its scale')} ({len(unfit)} "
             "tensors) is in one only or has another shape; give the rank, layers, mixing, biases and "
-            "exponents that it was made with, and array_normaliser and balanced where it has them"
+            "exponents that it was made with, and array_normaliser, balanced and rotated_values where it has "
+            "them"
         )
     put(model, stored, str(path))
 
@@ -351,7 +353,7 @@ def put(
             balanced rows, and it gives no full pulses.
     """
     balanced = any(name.endswith(BALANCE) for name in tensors)
-    if balanced or any(is_index(name) for name in tensors):
+    if balanced or any(name.endswith(KEPT) for name in tensors):
         for cell in attached_layers(model)[:1]:
             check_unsigned(cell.design, balanced)
     try:

@@ -1,20 +1,16 @@
-"""Trainable mixing of a head's components, of queries and keys or of values and outputs, head by head,
+"""Trainable mixing of a head's components: queries and keys are multiplied, head by head,
 
-    y_h = M_h (W_h x + b_h),       M_h a matrix D x D (of k and v: of their key/value head)
-    o_h = M_h O_h                  outputs of the arrays, before the output projection W_o
+    y_h = M_h (W_h x + b_h),       M_h a matrix D x D (of keys: of their key/value head)
 
-of q and k before rotary positions. Softmax attention does not care in which axes a head's components lie;
-arrays do: their queries are never negative, their cells and counters have ranges and levels. Rearranging
-components is a full-rank change of the projections, which low-rank adapters learn slowly
-(docs/experiments.md). In the end it is a change of the weights, W_h' = M_h W_h, of the output projection
-W_o,h' = W_o,h M_h (`fold`); a converted model holds nothing else.
+before rotary positions. Softmax attention does not care in which axes a head's queries and keys lie; arrays,
+whose queries are never negative, do. Rearranging them is a full-rank change of the projections, which
+low-rank adapters learn slowly (docs/experiments.md). In the end it is a change of the weights, W_h' = M_h W_h
+(`fold`); a converted model holds nothing else.
 
-M begins at an exact symmetry of the softmax model, so that nothing is lost. Of q and k: rotary positions turn
-every pair of components (d, d + D/2) by an angle that grows with the position, and turning the pair of all
-queries and keys of a key/value head by one angle more changes no score, (R q) . (R k) = q . k. Of v and o:
-the Walsh-Hadamard matrix / sqrt(D), its own inverse, which spreads what is large over all components (as
-QuaRot does for quantisation, arXiv:2404.00456); where D is no power of two, 1. Once M is trained, the softmax
-attention of the mixed model is another than the pretrained one's.
+M begins at an exact symmetry of the softmax model, so that nothing is lost: rotary positions turn every pair
+of components (d, d + D/2) of q and k by an angle that grows with the position, and turning the pair of all
+queries and keys of a key/value head by one angle more changes no score, (R q) . (R k) = q . k. Once M is
+trained, the softmax attention of the mixed model is another than the pretrained one's.
 
 Positions that are learnt (GPT-2) are in x already: any invertible M of the queries with its inverse transpose
 of the keys would change no score. The same turns are taken, biases included.
@@ -42,18 +38,14 @@ from gaincell.integrations.hf.lora import lora_parameters
 from gaincell.integrations.hf.reparametrisation import MIX, is_mixed, is_trained
 from gaincell.integrations.hf.softmax_passthrough import pass_through
 from gaincell.integrations.hf.support import attention_modules
-from gaincell.nn.balanced_rows import walsh
 
 ROTARY = ("llama", "mistral", "qwen2")
 """Families whose positions turn the pairs (d, d + D/2)."""
 FAMILIES = (*ROTARY, "gpt2")
-_BESIDE = {"q": "k", "k": "q", "v": "o", "o": "v"}
 
 
 class _Projection(NamedTuple):
-    """What gives q, k or v: a linear layer, and which of `parts` equal parts of its outputs. Of o: what takes
-    it.
-    """
+    """What gives q or k: a linear layer, and which of `parts` equal parts of its outputs."""
 
     layer: nn.Module
     part: int
@@ -65,23 +57,20 @@ class _Projection(NamedTuple):
 
 
 def _projection(attention: Any, stage: str) -> _Projection:
-    """Of an attention module; `stage`: one of "qkvo"."""
-    if attention.config.model_type == "gpt2" and stage == "o":
-        return _Projection(attention.c_proj, 0, 1)
+    """Of an attention module; `stage`: "q" or "k"."""
     if attention.config.model_type == "gpt2":
         return _Projection(attention.c_attn, "qkv".index(stage), 3)
     return _Projection(getattr(attention, f"{stage}_proj"), 0, 1)
 
 
-def add_mixing(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None, stages: str = "qk") -> None:
-    """Give every head trainable matrices for queries and keys, or values and outputs, in place. Adapters come
-    after them (`add_lora`) and are not mixed.
+def add_mixing(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) -> None:
+    """Give every head a trainable matrix for its queries and keys, in place. Adapters come after it
+    (`add_lora`) and are not mixed.
 
     Args:
         model: attached, of one of FAMILIES, with the weights of the softmax model.
         ids: some text without padding: the pairs of q and k are turned so that the mean query, before rotary
-            positions, points between both axes. None: every matrix of them is one.
-        stages: "qk", "vo" or "qkvo".
+            positions, points between both axes. None: every matrix is one.
 
     Raises:
         ModelError: the model is not attached, has mixing or adapters already, or its queries and keys have no
@@ -96,32 +85,21 @@ def add_mixing(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None, st
             f"mixing is for the families {', '.join(FAMILIES)}, not for {model.config.model_type!r}"
         )
     angles = [torch.zeros(m.gain_cell.kv_heads, m.gain_cell.head_dim // 2) for m in modules]
-    if ids is not None and "q" in stages:
+    if ids is not None:
         angles = _towards_both_axes(model, modules, ids)
     for module, angle in zip(modules, angles, strict=True):
-        cell, like = module.gain_cell, next(module.parameters())
-        turned, spread = rotation(angle), _spread(cell.head_dim).repeat(cell.kv_heads, 1, 1)
-        for stage in stages:
-            first = turned if stage in "qk" else spread
-            first = first.to(like.device, torch.promote_types(like.dtype, torch.float32), copy=True)
-            if stage in "qo":
-                first = first.repeat_interleave(cell.heads // cell.kv_heads, 0)
-            setattr(cell, f"mix_{stage}", nn.Parameter(first))
-            layer, hook = _projection(module, stage).layer, _Mix(module, cell, stage)
-            if stage == "o":
-                layer.register_forward_pre_hook(hook.before)
-            else:
-                layer.register_forward_hook(hook)
-
-
-def _spread(head_dim: int) -> Float[Tensor, "D D"]:
-    return torch.eye(head_dim) if head_dim & (head_dim - 1) else walsh(head_dim)
+        cell = module.gain_cell
+        like = next(module.parameters())
+        first = rotation(angle).to(like.device, torch.promote_types(like.dtype, torch.float32))
+        cell.mix_q = nn.Parameter(first.repeat_interleave(cell.heads // cell.kv_heads, 0))
+        cell.mix_k = nn.Parameter(first)
+        for stage in "qk":
+            _projection(module, stage).layer.register_forward_hook(_Mix(module, cell, stage))
 
 
 class _Mix:
-    """The hook that mixes what a projection gives, or is given. It holds modules, not matrices, so that a
-    copy of the model mixes with its own, and one that was detached no longer mixes, even when it is attached
-    again.
+    """The hook that mixes what a projection gives. It holds modules, not matrices, so that a copy of the
+    model mixes with its own, and one that was detached no longer mixes, even when it is attached again.
     """
 
     def __init__(self, attention: nn.Module, cell: nn.Module, stage: str) -> None:
@@ -130,48 +108,37 @@ class _Mix:
     def __call__(self, layer: nn.Module, _: Any, output: Tensor) -> Tensor:
         if getattr(self.attention, "gain_cell", None) is not self.cell:
             return output
-        projection = _projection(self.attention, self.stage)
-        parts = [*output.chunk(projection.parts, -1)]
-        parts[projection.part] = self._mixed(projection.of(output, -1))
-        return torch.cat(parts, -1)
-
-    def before(self, layer: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """What the output projection is given."""
-        if getattr(self.attention, "gain_cell", None) is not self.cell:
-            return given
-        return self._mixed(given[0]), *given[1:]
-
-    def _mixed(self, x: Float[Tensor, "B T H_times_D"]) -> Float[Tensor, "B T H_times_D"]:
         matrices: Tensor = getattr(self.cell, f"mix_{self.stage}")
-        heads = x.unflatten(-1, (len(matrices), -1))  # [B, T, heads, D]
-        return torch.einsum("bthd,hed->bthe", heads, matrices.to(heads.dtype)).flatten(-2)
+        projection = _projection(self.attention, self.stage)
+        heads = projection.of(output, -1).unflatten(-1, (len(matrices), -1))  # [B, T, heads, D]
+        mixed: Tensor = torch.einsum("bthd,hed->bthe", heads, matrices.to(heads.dtype)).flatten(-2)
+        parts = [*output.chunk(projection.parts, -1)]
+        parts[projection.part] = mixed
+        return torch.cat(parts, -1)
 
 
 @torch.no_grad()
 def fold(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
     """Multiply the projections of a model without mixing by the matrices among `tensors`, in place, before
-    adapters are added to them. Raises RunError: there are matrices for one of q and k, or of v and o, alone,
-    or of a size that does not fit.
+    adapters are added to them. Raises RunError: there are matrices for q or for k alone, or of a size that
+    does not fit.
     """
     found = {name: tensor.double() for name, tensor in tensors.items() if is_trained(name)}
-    missing = {name[:-1] + _BESIDE.get(name[-1], name[-1]) for name in found} - found.keys()
+    layers = {name.rpartition(MIX)[0] for name in found}
+    missing = {f"{layer}{MIX}{stage}" for layer in layers for stage in "qk"} - found.keys()
     if missing:
         raise RunError(f"{min(missing)} is missing beside its other matrices")
     for name, matrices in found.items():
         layer, _, stage = name.partition(MIX)
         projection = _projection(model.get_submodule(layer), stage)
-        by_input = stage == "o"  # what the layer takes is mixed, not what it gives
-        transposed = isinstance(projection.layer, Conv1D) != by_input
+        transposed = isinstance(projection.layer, Conv1D)
         for parameter in projection.layer.parameters():  # weight, and bias where there is one
-            if by_input and parameter.ndim < 2:
-                continue
             own = projection.of(parameter.T if transposed and parameter.ndim == 2 else parameter, 0)
             square = matrices.ndim == 3 and matrices.shape[1] == matrices.shape[2]
             if not square or len(own) != matrices[..., 0].numel():
                 raise RunError(f"{name} of shape {tuple(matrices.shape)} does not fit {len(own)} rows")
             rows = own.double().unflatten(0, (len(matrices), -1))  # [heads, D, ...]
-            each = (matrices.mT if by_input else matrices).to(rows.device)
-            own.copy_(torch.einsum("hed,hd...->he...", each, rows).flatten(0, 1))
+            own.copy_(torch.einsum("hed,hd...->he...", matrices.to(rows.device), rows).flatten(0, 1))
 
 
 def rotation(angle: Float[Tensor, "Hk pairs"]) -> Float[Tensor, "Hk D D"]:

@@ -26,13 +26,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import required_layers
 from gaincell.integrations.hf.mixing import FAMILIES, ROTARY
-from gaincell.integrations.hf.reparametrisation import is_index
+from gaincell.integrations.hf.reparametrisation import has_part
 from gaincell.integrations.hf.softmax_passthrough import observe_softmax
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.checks import check_unsigned
@@ -61,7 +61,7 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
             f"not for {model.config.model_type!r} with {layers[0].head_dim}"
         )
     check_unsigned(layers[0].design)
-    if kept_components(model):
+    if has_part(model, "paired rows"):
         raise ModelError("the model has paired rows already")
     if ids.ndim != 2 or ids.shape[1] < 2:
         raise InputError(f"token ids to choose by have shape {tuple(ids.shape)}; give [sequences, 2 or more]")
@@ -73,11 +73,6 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
         attention.pair_rows(_most_varying(q, k, window, rotary))
 
     observe_softmax(model, ids, choose)
-
-
-def kept_components(model: nn.Module) -> dict[str, Int[Tensor, "Hk half"]]:
-    """The kept components of every layer, by name; empty where rows are not paired."""
-    return {name: buffer for name, buffer in model.named_buffers() if is_index(name)}
 
 
 def _most_varying(

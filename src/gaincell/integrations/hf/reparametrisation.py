@@ -4,6 +4,8 @@
                 no hardware, whether or not the pretrained model has such biases
     exponents   gains of q and of the output times (n / 1024)^g for a query that reads n columns, g per head
                 (nn/scaler.py): a table or an exponential in the digital block (costs/digital.py)
+    rotated values  the Walsh-Hadamard transform of all components of the values, and of the outputs back
+                (nn/attention.py): no hardware, as it goes into v_proj and o_proj
     normaliser  a row of the value arrays that counts what was attended to, and a division by it
                 (nn/array_normaliser.py)
     balance     a row of the key arrays that makes the sum over all rows the same for every key
@@ -33,7 +35,7 @@ from gaincell.errors import ModelError, RunError
 from gaincell.integrations.hf.attach import attached_layers, required_layers
 from gaincell.integrations.hf.softmax_passthrough import observe_softmax
 from gaincell.nn.array_normaliser import NORMALISER
-from gaincell.nn.attention import BIASES, EXPONENTS, GainCellAttention
+from gaincell.nn.attention import BIASES, EXPONENTS, ROTATION, GainCellAttention
 from gaincell.nn.balanced_rows import BALANCE, fit
 
 KEPT = ".k.kept"
@@ -41,6 +43,7 @@ KEPT = ".k.kept"
 PARTS = {
     "biases": BIASES,
     "exponents": EXPONENTS,
+    "rotated values": (ROTATION,),
     "array normalisers": NORMALISER,
     "balanced rows": BALANCE,
     "paired rows": (KEPT[1:],),
@@ -68,7 +71,8 @@ def add_part(model: PreTrainedModel, part: str, ids: Int[Tensor, "B T"] | None =
 
     Raises:
         ModelError: the model is not attached or has the part already. For array normalisers: it has no
-            biases, or its design a normalising column. For balanced rows: it has paired rows, its design's
+            biases, or its design a normalising column. For rotated values: it has no biases, or array
+            normalisers already, or D is no power of two. For balanced rows: it has paired rows, its design's
             queries have a sign or no full pulses, or D is no power of two. The part is paired rows.
     """
     cells = required_layers(model)
@@ -82,6 +86,8 @@ def add_part(model: PreTrainedModel, part: str, ids: Int[Tensor, "B T"] | None =
             cell.add_biases(torch.promote_types(weight.dtype, torch.float32))
         elif part == "exponents":
             cell.add_exponents()
+        elif part == "rotated values":
+            cell.rotate_values()
         elif part == "balanced rows":
             cell.balance_rows()
         else:
@@ -110,7 +116,7 @@ def _choose_direction(
     mean = heads.mean(1)
     apart = (heads - mean[:, None]).unflatten(0, (attention.kv_heads, -1)).flatten(1, 2)
     lost = torch.linalg.eigh(apart.mT @ apart).eigenvectors[..., 0]  # [Hk, D], of the smallest
-    attention.normaliser.give_up(lost)
+    attention.normaliser.give_up(attention.rotated(lost))
     lost = lost.repeat_interleave(attention.heads // attention.kv_heads, 0)
     attention.output_bias.add_((mean * lost).sum(-1, keepdim=True) * lost)
 
@@ -122,7 +128,12 @@ def is_trained(name: str) -> bool:
 
 def is_index(name: str) -> bool:
     """Whether a tensor holds numbers of components, not numbers that are trained."""
-    return ".gain_cell." in name and name.endswith(KEPT)
+    return ".gain_cell." in name and name.endswith((KEPT, f".{ROTATION}"))
+
+
+def indices(model: nn.Module) -> dict[str, Tensor]:
+    """Those of a model, by name."""
+    return {name: buffer for name, buffer in model.named_buffers() if is_index(name)}
 
 
 def is_copy(name: str) -> bool:
@@ -177,5 +188,6 @@ def check_folded(model: nn.Module, why: str) -> None:
 
 def identity(model: nn.Module) -> dict[str, Any]:
     """What a checkpoint of a training states of the model, beside its parameters."""
-    rows = {name: kept.tolist() for name, kept in model.named_buffers() if is_index(name)}
-    return {"paired rows": rows} if rows else {}
+    rows = {name: kept.tolist() for name, kept in indices(model).items() if name.endswith(KEPT)}
+    found: dict[str, Any] = {"paired rows": rows} if rows else {}
+    return found | ({"rotated values": True} if has_part(model, "rotated values") else {})
