@@ -12,7 +12,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tests.tiers import slow_after
-from transformers import MixtralConfig, Qwen2Config, T5Config
+from transformers import MistralConfig, MixtralConfig, MixtralForCausalLM, Qwen2Config, T5Config
 
 from gaincell.chips.design_file import load_design
 from gaincell.cli import main
@@ -480,11 +480,32 @@ def test_models_whose_layers_cost_different_energies_are_refused() -> None:
     windows = Qwen2Config(**sizes, use_sliding_window=True, sliding_window=10, max_window_layers=1)
     for config, said in (
         (windows, "qwen2: its layers have different sliding windows; costs are of equal layers only"),
-        (MixtralConfig(**sizes, num_local_experts=2), "mixtral: it is a mixture of experts"),
         (T5Config(), "cannot build a model of t5: "),
     ):
         with pytest.raises(ModelError, match=said):
             cost("leroux2025", config)
+
+
+def test_attention_of_a_mixture_of_experts_has_a_cost(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """That of the same model without experts; the whole model is left out, in words."""
+    sizes = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
+    sizes |= {"num_hidden_layers": 2, "num_key_value_heads": 2, "sliding_window": None}
+    model, experts = MistralConfig(**sizes), MixtralConfig(**sizes, num_local_experts=2)
+    found = cost("leroux2025", experts)
+    assert found.energy_bottom_up == cost("leroux2025", model).energy_bottom_up
+    MixtralForCausalLM(experts).save_pretrained(tmp_path / "experts")
+    file = tmp_path / "cost.json"
+    options = ("--whole-model", "--json", str(file))
+    code, out, _ = run(capsys, str(tmp_path / "experts"), *options)
+    result = read(file, CostResult)
+    assert code == 0
+    said = " ".join(out.split()).lower()
+    assert said.count(costs_around.NO_WHOLE_MODEL) == 2  # below its table, and a note
+    assert costs_around.NO_WHOLE_MODEL in result.notes
+    assert result.whole_model == ()
+    assert result.model.linear_weights is None
 
 
 def test_sizes_of_models() -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from tests.micro import micro_design, write_micro
 from torch import Tensor
+from transformers import CTRLConfig, CTRLLMHeadModel, GPTJConfig, GPTJForCausalLM
 
 from gaincell.chips.design_file import load_design
 from gaincell.circuits.converter_errors import Converters
@@ -31,7 +32,7 @@ from gaincell.devices.writing import Writing
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.checkpoint import save
-from gaincell.integrations.hf.context import learned_positions
+from gaincell.integrations.hf.context import tabulated_positions
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.reparametrisation import add_part
 from gaincell.mapping.ready import adapted_model, hardware_model
@@ -323,14 +324,20 @@ def test_leaked_keys_are_felt() -> None:
     assert leaky._bits > 1.5 * designed._bits
 
 
-def test_a_prompt_longer_than_learned_positions() -> None:
+def test_a_prompt_longer_than_tabulated_positions() -> None:
     from tests.integrations.families import FAMILIES
 
     model = FAMILIES["gpt2"]()
-    positions = learned_positions(model)
+    positions = tabulated_positions(model)
     assert positions is not None
-    assert learned_positions(FAMILIES["llama"]()) is None
-    assert learned_positions(FAMILIES["opt"]()) == 256  # its table has two rows more
+    assert tabulated_positions(FAMILIES["llama"]()) is None
+    assert tabulated_positions(FAMILIES["opt"]()) == 256  # its table has two rows more
+    sizes = {"vocab_size": 97, "n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 48}
+    computed = (
+        GPTJForCausalLM(GPTJConfig(**sizes, rotary_dim=8)),
+        CTRLLMHeadModel(CTRLConfig(**sizes, dff=48)),
+    )
+    assert [tabulated_positions(model) for model in computed] == [48, 48]
     stub = object.__new__(Generation)
     stub.request = Request("x", 500, 0.0, 0)
     stub.prompt = list(range(3 * positions))

@@ -229,6 +229,15 @@ def test_gains_and_offsets_are_parameters_of_every_layer(family: str, design: De
         assert cell.design.token_period == 2 * design.layer_latency
 
 
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "opt"])
+def test_key_value_heads_are_those_of_the_modules(family: str, design: Design) -> None:
+    """A num_key_value_heads that a family without grouped heads does not read changes nothing."""
+    model = build(family)
+    model.config.num_key_value_heads = 2
+    assert attached_layers(attach(model, design))[0].kv_heads == 4
+    logits(model, tokens(1, 8))
+
+
 def test_a_stated_token_period_wins(design: Design) -> None:
     model = attach(build("llama"), design.replace(token_period=1e-3))
     assert attached_layers(model)[0].design.token_period == 1e-3

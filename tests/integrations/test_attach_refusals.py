@@ -108,12 +108,27 @@ UNMODELLED = {
     "chunked": ("Llama4ForCausalLM", CHUNKED, "chunked attention"),
     "mla": ("DeepseekV3ForCausalLM", MLA, "multi-head latent attention"),
     "differential": ("DiffLlamaForCausalLM", GROUPED, "differential attention|AttentionInterface"),
+    "keys repeated": (
+        "JetMoeForCausalLM",
+        {
+            "vocab_size": 97,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_key_value_heads": 2,
+            "kv_channels": 8,
+            "intermediate_size": 48,
+            "num_local_experts": 4,
+        },
+        "keys and values repeated outside the attention function",
+    ),
     "mamba": (
         "MambaForCausalLM",
         {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2},
         "AttentionInterface",
     ),
 }
+if hasattr(transformers, "DoryForCausalLM"):  # transformers 5
+    UNMODELLED["recurrent"] = ("DoryForCausalLM", GROUPED, r"repeated layers \(config.n_recurrent_loops")
 
 
 @pytest.mark.parametrize("case", UNMODELLED)
@@ -134,6 +149,30 @@ def test_an_attached_falcon_without_alibi_is_not_blamed_for_it(design: Design) -
     with pytest.raises(ModelError) as caught:
         attach(make("FalconForCausalLM", **SMALL, alibi=False), design)
     assert "ALiBi" not in str(caught.value)
+
+
+def test_a_layer_that_is_computed_several_times_a_token_is_refused(design: Design) -> None:
+    model = build("llama")
+    model.model.layers.append(model.model.layers[1])
+    model.config.num_hidden_layers = 3
+    attach(model, design)
+    with pytest.raises(ModelError, match="LlamaAttention of layer 1 is computed several times a token"):
+        model(tokens(1, 8), use_cache=False)
+    again = torch.zeros(1, 8, 32), model.model.rotary_emb(torch.zeros(1), torch.arange(8)[None])
+    for _ in range(2):  # outside of a pass, as gradient checkpointing does
+        model.model.layers[0].self_attn(*again, attention_mask=torch.arange(8)[None, None, None])
+
+
+def test_a_sliding_window_that_a_family_does_not_pass(design: Design) -> None:
+    """Refused with what to do, except where it is no shorter than the positions: then it changes nothing."""
+    model = build("llama")
+    model.config.sliding_window = model.config.max_position_embeddings
+    attach(model, design)(tokens(1, 8))
+    model.config.sliding_window = 12
+    with pytest.raises(ModelError, match=r"sliding window \(12\) .* model.config.sliding_window = None"):
+        model(tokens(1, 8))
+    model.config.sliding_window = None
+    model(tokens(1, 8))
 
 
 def test_causality_switched_off_in_the_configuration(design: Design) -> None:

@@ -21,7 +21,7 @@ from gaincell.integrations.hf.models import load_software
 from gaincell.integrations.hf.size import run_design
 from gaincell.mapping import ready
 
-from .families import build, tokens
+from .families import build, padding_mask, tokens
 from .hardware_models import DESIGN, WARNINGS, exit_code, hardware, logits
 
 pytestmark = WARNINGS
@@ -150,7 +150,10 @@ def test_who_sets_gains_is_not_warned(softmax: dict[str, Path]) -> None:
 
 def test_calibrate_refuses_padding(softmax: dict[str, Path]) -> None:
     model = gaincell.attach(AutoModelForCausalLM.from_pretrained(softmax["llama"]), DESIGN)
-    with pytest.raises(InputError, match="without padding"):
+    padded = {"input_ids": tokens(2, 30), "attention_mask": padding_mask([30, 20], 30, "left")}
+    with pytest.raises(InputError, match="without padding; the attention_mask marks some"):
+        gaincell.calibrate(model, [padded])
+    with pytest.raises(InputError, match=r"given sequences of 20, 30 tokens; .* cut all of them to 20"):
         gaincell.calibrate(model, [tokens(1, 30), tokens(1, 20)])
     with pytest.raises(InputError, match="no calibration text"):
         gaincell.calibrate(model, [])

@@ -56,7 +56,7 @@ class GenerateOptions:
         from gaincell.cli._progress import progress_bars
         from gaincell.integrations.hf.cache import RingCache
         from gaincell.integrations.hf.chip import change_chip
-        from gaincell.integrations.hf.context import check_ids, learned_positions
+        from gaincell.integrations.hf.context import check_ids, tabulated_positions
         from gaincell.integrations.hf.models import load_model
         from gaincell.integrations.hf.placement import place_model
         from gaincell.mapping.ready import hardware_model
@@ -71,11 +71,11 @@ class GenerateOptions:
         check_ids(loaded.model, ids)
         if self.stop and not _ends(loaded.model, loaded.tokenizer):
             raise InputError(f"--stop: neither {model} nor its tokenizer names a token that ends a text")
-        length, positions = ids.shape[1] + self.tokens, learned_positions(loaded.model)
+        length, positions = ids.shape[1] + self.tokens, tabulated_positions(loaded.model)
         if positions is not None and length > positions:
             raise InputError(
-                f"{type(loaded.model).__name__} has learned positions for {positions} tokens; "
-                f"prompt and text would have {length}: give fewer --tokens, or a model with rotary positions"
+                f"{type(loaded.model).__name__} has positions for {positions} tokens; prompt and "
+                f"text would have {length}: give fewer --tokens, or a model without a table of positions"
             )
         with progress_bars() as progress:
             ready = hardware_model(model, default, chip, loaded=loaded, backend=backend, progress=progress)

@@ -29,6 +29,7 @@ from gaincell.costs.technology import Technology
 from gaincell.costs.whole_model import arrangements
 from gaincell.errors import InputError
 from gaincell.reports.costs import with_scale
+from gaincell.reports.costs_around import NO_WHOLE_MODEL
 from gaincell.results import cost as results
 from gaincell.results import provenance, system_cost
 from gaincell.results.codec import to_json
@@ -91,9 +92,7 @@ def answer(
     machines = [*compared(size.heads, size.kv_heads, size.head_dim, round(head.columns)), *measured]
     return results.CostResult(
         command="cost",
-        model=results.CostedModel(
-            size.title, *(getattr(size, f.name) for f in fields(results.CostedModel)[1:])
-        ),
+        model=_sizes(size),
         design=results.CostedChip(chip.name, chip.hash, chip.cell.name, chip.v_max),
         technology=_technology(technology),
         gpu=others.title,
@@ -116,6 +115,7 @@ def answer(
         sweeps=_sweeps(head),
         left_out=tuple(left_out(head)),
         notes=(
+            *(() if size.linear_weights else (NO_WHOLE_MODEL,)),
             *_notes(mean, chip, used, arrays, rtl),
             *_of_other_chip(design, spice, write, rtl),
             *_slow_writes(head, write),
@@ -128,6 +128,11 @@ def answer(
             inputs=_hash_of(used) | dict(inputs or {}),
         ),
     )
+
+
+def _sizes(size: ModelSize) -> results.CostedModel:
+    same = (getattr(size, field.name) for field in fields(results.CostedModel)[1:])
+    return replace(results.CostedModel(size.title, *same), linear_weights=size.linear_weights or None)
 
 
 def _hash_of(activity: Activity) -> dict[str, str]:

@@ -13,7 +13,7 @@ from gaincell.quantity import did_you_mean, one_of
 
 PRODUCTS = 4
 """Matrix-vector products of a layer that follow each other: q k v, output, up (and gate), down."""
-MAY_BE_0 = ("sliding_window", "balanced_rows")
+MAY_BE_0 = ("linear_weights", "sliding_window", "balanced_rows")
 """Numbers of a decoder that may be 0."""
 
 
@@ -23,7 +23,8 @@ class ModelSize:
 
     title, source: its name, and where the numbers come from.
     layers: with attention.  heads, kv_heads, head_dim: H, Hk, D.  hidden: width of the residual stream.
-    linear_weights: of all linear layers, without embedding and output head.  vocabulary: of the output head.
+    linear_weights: of all linear layers, without embedding and output head; 0: they are not counted, and the
+        whole model has no cost.  vocabulary: of the output head.
     tokens: longest context it was made for.  sliding_window: of its own attention; 0 = none.
     column_gains: whether its gains of q and of the output follow the columns read (nn/scaler.py).
     array_normaliser: whether outputs are divided by one of them (nn/array_normaliser.py).

@@ -35,12 +35,15 @@ BYTES_PER_WEIGHT = 2.0
 
 def arrangements(model: ModelCost, gpu: Stated, context: int) -> tuple[WholeModel, ...]:
     """The GPU alone; gain cells beside it; gain cells beside analog linear layers. Gains are over the first.
+    None where weights are not counted.
 
     context: tokens in the GPU's cache; the gain cells hold those of their window.
     """
     size, batch = model.size, model.batch
     if context < 1:
         raise InputError(f"context = {context!r} is out of range; allowed: 1 or more tokens")
+    if not size.linear_weights:
+        return ()
     dense, attention = gpu_linear(size, gpu, batch), gpu_attention(size, gpu, context, batch)
     first = attention + dense
     return (

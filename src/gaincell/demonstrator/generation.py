@@ -182,14 +182,14 @@ class Generation:
         self._known = held.clone()
 
     def _fitted(self) -> tuple[int, str | None]:
-        """Tokens to write, and what was cut off for a model with learned positions; cuts the prompt."""
+        """Tokens to write, and what was cut off for a model with a table of positions; cuts the prompt."""
         tokens, positions = self.request.tokens, self.pair.positions
         if positions is None or len(self.prompt) + tokens <= positions:
             return tokens, None
         tokens = min(tokens, max(positions // 2, positions - len(self.prompt)))
         kept = min(len(self.prompt), positions - tokens)
         said = (
-            f"the model has learned positions for {positions} tokens: of {len(self.prompt)} tokens of the "
+            f"the model has positions for {positions} tokens: of {len(self.prompt)} tokens of the "
             f"prompt the last {kept} are read, and {tokens} are written"
         )
         self.prompt = self.prompt[-kept:]

@@ -16,7 +16,7 @@ from gaincell.errors import GaincellError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.cache import RingCache
-from gaincell.integrations.hf.context import default_length, learned_positions
+from gaincell.integrations.hf.context import default_length, tabulated_positions
 from gaincell.integrations.hf.models import load_software
 from gaincell.integrations.hf.size import size_of, with_parts
 from gaincell.integrations.hf.support import attention_modules, own_window
@@ -54,7 +54,7 @@ class Pair:
         RingCache(self.hardware)  # refuses chips that it does not know, before anyone waits for a text
         self.software: PreTrainedModel = load_software(ready.loaded.id)
         self.own_windows = [own_window(module) for module in attention_modules(self.software).values()]
-        self.positions = learned_positions(self.hardware)
+        self.positions = tabulated_positions(self.hardware)
         self.size = with_parts(size_of(self.software, name), self.hardware.state_dict())
         self.activity = self._activity(progress)
         self.energy = lru_cache(maxsize=None)(self._energy)

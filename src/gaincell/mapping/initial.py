@@ -209,15 +209,22 @@ def calibrate(
 
     Raises:
         ModelError: the model is not attached, or set to softmax attention, or a stage is not finite.
-        InputError: there is no text, or padding in it.
+        InputError: there is no text, padding in it, or sequences of several lengths.
 
     Not modelled: training. A model that was only calibrated writes noise; fine-tune it, or call
     `gaincell.map_model`.
     """
     design = attached(model)[0].design
-    batch = concatenate([as_batch(tokens, model) for tokens in batches])
+    parts = [as_batch(tokens, model) for tokens in batches]
+    lengths = sorted({part.ids.shape[1] for part in parts})
+    if len(lengths) > 1:
+        raise InputError(
+            f"calibrate was given sequences of {', '.join(map(str, lengths))} tokens; it reads sequences of "
+            f"one length: cut all of them to {lengths[0]}"
+        )
+    batch = concatenate(parts)
     if batch.real is not None:
-        raise InputError("calibrate reads text without padding: give sequences of one length")
+        raise InputError("calibrate reads text without padding; the attention_mask marks some: cut it off")
     candidates = candidates_for(
         design, has_part(model, "paired rows"), balanced=has_part(model, "balanced rows")
     )

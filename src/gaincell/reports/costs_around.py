@@ -13,6 +13,8 @@ from gaincell.reports.tables import SIMULATED, Columns, Rows
 from gaincell.results.cost import CostResult
 from gaincell.results.system_cost import Cache, Machine, MemoryCost, StatedCache
 
+NO_WHOLE_MODEL = "the whole model is left out: this is a mixture of experts, whose weights are not counted"
+
 
 def machines(result: CostResult) -> Rows:
     """GPUs and this machine against as many heads in gain cells."""
@@ -91,6 +93,8 @@ def whole_model(result: CostResult) -> Rows:
 
 
 def _whole_caption(result: CostResult) -> str:
+    if not result.whole_model:
+        return f"{NO_WHOLE_MODEL[0].upper()}{NO_WHOLE_MODEL[1:]}."
     model = result.model_cost
     batch, arrays = model.batch, with_scale(model.bottom_up.area, "m^2")
     gpu, window = result.gpu_context, result.head.window

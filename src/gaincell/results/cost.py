@@ -18,7 +18,9 @@ PAPER_AREA = Cited("Leroux et al. 2025 [S]")
 
 
 class CostedModel(Part):
-    """Sizes of a model. source: where they come from. linear_weights: without embedding and output head."""
+    """Sizes of a model. source: where they come from. linear_weights: without embedding and output head; None
+    for a mixture of experts, where they are not counted.
+    """
 
     name: str
     source: str
@@ -27,7 +29,7 @@ class CostedModel(Part):
     kv_heads: Counted
     head_dim: Counted
     hidden: Counted
-    linear_weights: Counted
+    linear_weights: Counted | None
     vocabulary: Counted
     tokens: Counted
 

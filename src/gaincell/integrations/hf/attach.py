@@ -70,6 +70,8 @@ class _Attachment:
             self.hooks.append(layer.register_forward_pre_hook(self.begin_layer))
             self.hooks.append(layer.register_forward_hook(self.end_layer))
         self.hooks.append(base.register_forward_pre_hook(interface.refuse_call, with_kwargs=True))
+        self.hooks.append(base.register_forward_pre_hook(interface.begin_pass))
+        self.hooks.append(base.register_forward_hook(interface.end_pass, always_call=True))
         for module in model.modules():
             if hasattr(module, _SAVE):
                 self.savers.append((module, vars(module).get(_SAVE)))
@@ -78,7 +80,7 @@ class _Attachment:
 
     def begin_layer(self, module: Any, *_: Any) -> None:
         """Forward pre-hook: the layer is about to call ``function``."""
-        interface.THREAD.function = None
+        interface.begin_layer(module)
         self._require(module, module.config._attn_implementation)
 
     def end_layer(self, module: Any, *_: Any) -> None:

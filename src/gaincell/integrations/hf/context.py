@@ -92,14 +92,15 @@ def check_length(model: nn.Module, length: int) -> None:
         )
 
 
-def learned_positions(model: nn.Module) -> int | None:
-    """Tokens that a table of learned positions has places for; None for a model without one."""
-    names = ("wpe", "embed_positions", "position_embeddings")
-    found = [
-        module.num_embeddings - int(getattr(module, "offset", 0))  # rows that no position has: OPT
-        for name, module in model.named_modules()
-        if name.rpartition(".")[2] in names and isinstance(module, nn.Embedding)
-    ]
+def tabulated_positions(model: nn.Module) -> int | None:
+    """Tokens that a model's table of positions, learned or computed, has places for; None without one."""
+    names = ("wpe", "embed_positions", "position_embeddings", "pos_encoding")
+    found = []
+    for table in (getattr(module, name, None) for module in model.modules() for name in names):
+        if isinstance(table, nn.Embedding):
+            found.append(table.num_embeddings - int(getattr(table, "offset", 0)))  # rows without one: OPT
+        elif isinstance(table, Tensor):  # GPT-J, CTRL
+            found.append(len(table))
     return min(found, default=None)
 
 

@@ -59,6 +59,8 @@ model is causal is known from its mask function and, for a caller's own False, f
 THREAD = threading.local()
 """``function``: that of ours which this thread called last in the attention module it is in, if any.
 ``scaling``: of softmax attention, as that module gave it: not every one of them has it as an attribute.
+``computed``: attention modules that were called in this forward pass of a base model; None outside of one,
+where gradient checkpointing computes layers again.
 """
 
 
@@ -167,6 +169,31 @@ def _refuse_restarts(where: str, positions: Int[Tensor, "B T"], mask: Any) -> No
         )
 
 
+def begin_pass(*_: Any) -> None:
+    """A forward pre-hook of the base model: no layer is computed yet."""
+    THREAD.computed = set()
+
+
+def begin_layer(module: Any) -> None:
+    """No function is called yet. Raises ModelError: the layer was computed in this forward pass already."""
+    THREAD.function = None
+    computed = getattr(THREAD, "computed", None)
+    if computed is None:
+        return
+    if module in computed:
+        raise ModelError(
+            f"{type(module).__name__} of layer {module.layer_idx} is computed several times a token, but "
+            "arrays are written and read once: not modelled by gain-cell attention (allowed: models that "
+            "compute each layer once); call gaincell.detach(model) to do without arrays"
+        )
+    computed.add(module)
+
+
+def end_pass(*_: Any) -> None:
+    """A forward hook of the base model, also where it fails."""
+    THREAD.computed = None
+
+
 def refuse_saving(*_: Any, **__: Any) -> None:
     """Stands in for ``save_pretrained`` of what is inside or around an attached model. Raises ModelError."""
     raise ModelError(
@@ -189,8 +216,9 @@ def _check_arguments(where: str, module: nn.Module, arguments: dict[str, Any]) -
             )
     if "sliding_window" not in arguments and (expected := own_window(module)) is not None:
         raise ModelError(
-            f"{where} has a sliding window ({expected}) that it does not pass to its attention function: "
-            "this family is not modelled by gain-cell attention"
+            f"{where} has a sliding window ({expected}) that it does not pass to its attention function, "
+            "which is not modelled; if the model has none, set sliding_window to null in its config.json "
+            "(in Python model.config.sliding_window = None)"
         )
 
 

@@ -139,8 +139,7 @@ def size_of(model: Any, title: str) -> ModelSize:
     windows, unequal = {own_window(module) for module in modules}, ""
     if len(windows) > 1:
         unequal = "its layers have different sliding windows; costs are of equal layers only"
-    if any(name.endswith("experts") for name, _ in model.named_modules()):
-        unequal = "it is a mixture of experts, whose weights are not counted"
+    experts = any(name.endswith("experts") for name, _ in model.named_modules())
     config, output = model.config.get_text_config(), model.get_output_embeddings()
     weights = sum(
         module.weight.numel()
@@ -156,7 +155,7 @@ def size_of(model: Any, title: str) -> ModelSize:
         layers=len(modules),
         **sizes.pop()._asdict(),
         hidden=config.hidden_size,
-        linear_weights=weights,
+        linear_weights=0 if experts else weights,
         vocabulary=config.vocab_size,
         tokens=context_of(model) or LONGEST_BLOCK,
         sliding_window=own_window(modules[0]) or 0,

@@ -48,20 +48,22 @@ def geometry(module: nn.Module) -> Geometry:
     """Heads, key/value heads and head dimension of one attention module."""
     config = module.config
     heads = _get(module, "num_heads") or _get(config, "num_attention_heads")
-    kv_heads = _get(config, "num_key_value_heads") or heads
-    groups = _get(module, "num_key_value_groups") or heads // kv_heads
+    groups = _get(module, "num_key_value_groups") or 1  # as transformers' own attention functions read it
     own = _get(module, "head_dim") or _get(module, "head_size") or _get(config, "head_dim")
     head_dim = own or _get(config, "hidden_size") // heads
     return Geometry(heads, heads // groups, head_dim)
 
 
 def own_window(module: nn.Module) -> int | None:
-    """The sliding window that the configuration gives to this module's layer, None for full attention."""
+    """The sliding window that the configuration gives to this module's layer, None for full attention, which
+    a window of all positions is.
+    """
     types = _get(module.config, "layer_types")
     if types is not None and types[_get(module, "layer_idx")] != "sliding_attention":
         return None
     window: int | None = _get(module.config, "sliding_window")
-    return window
+    positions = _get(module.config, "max_position_embeddings")
+    return None if window and positions and window >= positions else window
 
 
 def _uses_attention_interface(module: nn.Module) -> bool:
@@ -79,6 +81,7 @@ def _model_problems(model: PreTrainedModel) -> list[str]:
         (_has_alibi(model, config), "ALiBi position biases"),
         (_get(config, "is_causal") is False, "bidirectional attention (config.is_causal)"),
         (chunk is not None, "chunked attention (config.attention_chunk_size)"),
+        ((_get(config, "n_recurrent_loops") or 1) > 1, "repeated layers (config.n_recurrent_loops above 1)"),
     )
     problems = [problem for there, problem in checks if there]
     for kind in dict.fromkeys(_get(config, "layer_types") or []):
@@ -111,6 +114,8 @@ def _module_problems(module: nn.Module) -> list[str]:
         problems.append("keys and values shared between layers")
     if _get(module, "layer_idx") is None:
         problems.append("an attention module without a layer index")
+    if _get(module, "num_key_value_heads") not in (None, geometry(module).kv_heads):
+        problems.append("keys and values repeated outside the attention function")
     return problems
 
 
