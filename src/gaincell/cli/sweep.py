@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 RESUME = "points in progress are lost, finished ones are not; the same command continues"
-JOURNAL, POINTS, SWEEP = "points.journal", "points", "sweep.json"
+JOURNAL, POINTS = "points.journal", "points"
 
 
 @app.command()
@@ -102,6 +102,7 @@ def sweep(
 
 def _claim(place: Path, asked: Sweep, storage: str | None) -> None:
     """Make DIR that of the sweep; say where points are of other code. Raises RunError: it is another's."""
+    from gaincell.results import SWEEP
     from gaincell.results.provenance import code
 
     known, content = place / SWEEP, {"study": asked.study, "code": code(), "identity": asked.identity}
