@@ -39,7 +39,7 @@ def sweep(
         str | None, option("Shared database or journal; by default a journal in DIR.", "URL|FILE")
     ] = None,
     keep_models: Annotated[
-        bool, flag("--keep-models", "Keep the model of every point: points/NNNN is a RUN.")
+        bool, flag("--keep-models", "Keep the model of every point that is measured: points/NNNN is a RUN.")
     ] = False,
     dry_run: Annotated[bool, flag("--dry-run", "Check everything and show what is planned.")] = False,
     retry_elsewhere: Annotated[
@@ -194,7 +194,7 @@ def _report(
     without = sum(not (folder / HARDWARE).is_file() for folder in folders) if keep_models else 0
     if without:
         show(
-            f"{without} finished points have no model in {place / POINTS}: they were measured without "
+            f"{without} measured points have no model in {place / POINTS}: they were measured without "
             "--keep-models, or on another machine; choose another --out to measure them again"
         )
     if found.elsewhere:
