@@ -264,6 +264,10 @@ def test_models_that_are_not_kept_are_said(
     assert "have no model" not in capsys.readouterr().out
     _report(sweep, found, tmp_path, None, keep_models=True)
     assert "2 measured points have no model" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        main(["sweep", "--help"])
+    shown = " ".join(re.sub("[│|]", " ", capsys.readouterr().out).split())
+    assert "Keep the model of every point that is measured" in shown  # a repeat has no directory
 
 
 @pytest.mark.slow
