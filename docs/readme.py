@@ -125,6 +125,7 @@ def main() -> None:
         "context": context.context_sentences(by_context),
         "adapters": adapters_table(ROOT / "docs" / "results" / "evaluation" / "tasks").rstrip(),
         "tokens": tokens_page.front_table(),
+        "fine-tuned": reproduction.short_fine_tuning(),
         "bench": benchmark_table(bench).rstrip(),
         "models": models_table(models).rstrip(),
         "memory": memory_table(memory).rstrip(),

@@ -375,11 +375,41 @@ def outside() -> str:
     return "; ".join(f"{block} × {', '.join(factors)}" for block, factors in found.items() if factors)
 
 
+def short_fine_tuning() -> str:
+    """What the last stage of the mapping of `tiny` changes, and what the same tokens change in its softmax control."""
+    at = stages("tiny")
+    blocks = {name: stage.blocks for name, stage in at.items() if stage.blocks is not None}
+    ours, theirs = (
+        [a - b for a, b in zip(blocks[after].nll, blocks[before].nll, strict=True)]
+        for after, before in (("fine-tuned", "adapted"), ("software-continued-more", "software-continued"))
+    )
+    weights = blocks["adapted"].predictions
+    nothing = [0.0] * len(weights)
+    change, control, apart = (
+        paired_interval(*pair, weights) for pair in ((ours, nothing), (theirs, nothing), (ours, theirs))
+    )
+    _, low, high = change
+    tokens = at["fine-tuned"].training_tokens - at["adapted"].training_tokens
+    shown, of_control, between = (
+        f"× {ratio:.4f} ({least:.4f} to {most:.4f})" for ratio, least, most in (change, control, apart)
+    )
+    cause = (
+        "the cause is the stage, not the chip"
+        if apart[1] <= 1 <= apart[2]
+        else "the stage is not the only cause"
+    )
+    return (
+        f"A short fine-tuning after the adaptation {'makes `tiny` better' if high < 1 else 'makes `tiny` worse' if low > 1 else 'makes `tiny` neither better nor worse'}: "
+        f"{readable(at['adapted'].perplexity)} before, {readable(at['fine-tuned'].perplexity)} after {tokens:,} tokens, {shown} (s). The same tokens change the softmax control by "
+        f"{of_control} (m). The ratio of the two is {between}: {cause}. (95 %, the same blocks.)"
+    )
+
+
 def negative() -> str:
     """What did not work, stated plainly."""
-    small, tiny = (read(RESULTS / f"{name}.json", MappedResult) for name in ("smollm2", "tiny"))
+    small = read(RESULTS / "smollm2.json", MappedResult)
     table = {name: stage.perplexity for name, stage in stages("training/tiny-table").items()}
-    ppl, short = perplexities(small), stages("tiny")
+    ppl = perplexities(small)
     folder = RESULTS / "cells" / "adaptation" / "leroux2025"
     stiff = [
         read(folder / f"{kind}.json", CellAdaptationResult).stages
@@ -390,20 +420,14 @@ def negative() -> str:
     tau = 1e3 * load_design("leroux2025").retention_time
     mild = starts()["SmolLM2-135M, cubic"]["trained"]
     mild_at = perplexities(mild)
-    before, after = (short[name].perplexity for name in ("adapted", "fine-tuned"))
     straight = table["nonlinear-straight"] / table["fine-tuned"]
-    trained, adapted = short["fine-tuned"].blocks, short["adapted"].blocks
-    assert trained is not None
-    assert adapted is not None
-    tuned, low, high = paired_interval(trained.nll, adapted.nll, adapted.predictions)
     ends = "; ".join(f"{title}: × {end.ratio:.2f}" for title, end in tokens_page.ends().items())
     lines = [
         f"Word perplexity on WikiText-2, relative to the pretrained software model, where each series of [tokens against quality](#tokens-against-quality) ends: {ends} (s). The paper's fine-tuned GPT-2: × {tokens_page.table_1()[tokens_page.TUNED]:.2f} (c).",
         f"The published adaptation of `gaincell map smollm2-135m` (paper's arrays): {ended(small)}. The closed form meets the statistics of all stages but {len(small.adaptation['closed-form'].skipped)} silent ones, which it leaves alone, "
         f"yet perplexity goes from {readable(ppl['unadapted'])} to {readable(ppl['adapted'])}, not to the {readable(ppl['linear'])} of the linear model (s). How much of this the silent stages cost was not tested: in the run of Fig. 4c "
         f"{len(mild.adaptation['published'].skipped) or 'no'} stage is silent, and × {mild_at['adapted'] / mild_at['linear']:.3f} remains all the same (s).",
-        f"A short fine-tuning after the adaptation {'makes `tiny` better' if high < 1 else 'makes `tiny` worse' if low > 1 else 'makes `tiny` neither better nor worse'}: "
-        f"{readable(before)} before, {readable(after)} after {tiny.text.training_tokens:,} tokens, × {tuned:.4f} ({low:.4f} to {high:.4f}, 95 %, the same blocks) (s).",
+        short_fine_tuning(),
         f"From scratch, the nonlinear model ends at {readable(table['nonlinear-scratch'])}, the softmax model at {readable(table['software-scratch'])}, both without "
         f"enough tokens; training straight from software gives {straight:.2f} times the perplexity of training via the linear model, one training each, so which way is better is not shown (s).",
         f"Energies outside the band stated beforehand, ours over the paper's: {outside()} (s over c).",

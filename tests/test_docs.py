@@ -45,6 +45,11 @@ def test_pages_link_to_no_page_or_folder_outside_the_site() -> None:
         assert not [target for target in outside if target.suffix == ".md" or target.is_dir()], path.name
 
 
+@pytest.mark.parametrize("path", [*PAGES, ROOT / "docs" / "report.html"], ids=lambda path: path.name)
+def test_pages_hold_no_objects_of_python(path: Path) -> None:
+    assert not re.search("bound method| object at 0x", path.read_text(encoding="utf-8"))
+
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

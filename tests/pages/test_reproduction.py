@@ -48,6 +48,15 @@ def test_parts_are_those_of_the_results(name: str, generator: ModuleType) -> Non
     assert len({row.count(" | ") for row in rows}) <= 1, "rows of different lengths"
 
 
+def test_what_a_short_fine_tuning_costs_is_said_with_its_control(generator: ModuleType) -> None:
+    said = generator.short_fine_tuning()
+    assert "makes `tiny` worse: " in said
+    assert "the softmax control by × 1.0045 (1.0029 to 1.0062)" in said
+    assert "the cause is the stage, not the chip" in said
+    assert said in (DOCS / "mapping.md").read_text(encoding="utf-8")
+    assert said in PAGE
+
+
 @pytest.mark.parametrize(
     ("cited", "ours", "verdict"),
     [

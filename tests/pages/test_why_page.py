@@ -19,7 +19,8 @@ def test_constraints_are_told_apart_by_two_standard_errors() -> None:
         row("chip", 1.0, None),
         row("readout", 0.95),
         row("decay", 0.97),
-        row("tiling", 1.03),
+        row("query levels", 1.03),
+        row("tiling", 2.6),
         row("storage levels", 1.015),
         row("score ceiling", 0.9, why="blocks-8"),
         row("half the ring", 0.5, kind="ring"),
@@ -27,7 +28,7 @@ def test_constraints_are_told_apart_by_two_standard_errors() -> None:
     )
     assert why_page.said_of_constraints(rows) == (
         "Told apart by 2 standard errors, the model is better without: readout (× 0.950), decay (× 0.970); "
-        "worse without, having been trained with it: tiling (× 1.030); not told apart: storage levels "
+        "worse without, having been trained with it: query levels (× 1.030); not told apart: storage levels "
         "(× 1.015). With none of them the perplexity is 35.00, with all of them 50.00."
     )
     assert "better without: none;" in why_page.said_of_constraints(rows[:1])

@@ -27,7 +27,7 @@ from gaincell.errors import RunError
 from gaincell.reports import evaluation, spice, tables
 from gaincell.reports.baseline import baseline_rows, page_rows
 from gaincell.reports.evaluation import pauses
-from gaincell.reports.figures import stage_rows
+from gaincell.reports.figures import headline, stage_rows
 from gaincell.reports.html import theme
 from gaincell.reports.html.page import load, names, page
 from gaincell.reports.html.parts import Result
@@ -36,11 +36,11 @@ from gaincell.reports.html.sections import SECTIONS
 from gaincell.reports.html.tables import short
 from gaincell.reports.style import RED, styled
 from gaincell.reports.tables import number_and_error, readable
-from gaincell.results import content, read
+from gaincell.results import SWEEP, content, read
 from gaincell.results.codec import from_json
 from gaincell.results.common import Named
 from gaincell.results.evaluation import ChipsResult, PausesResult, PerplexityResult
-from gaincell.results.run import StagedResult
+from gaincell.results.run import AdaptedResult, StagedResult
 from gaincell.results.simulation import GenerationResult
 from gaincell.results.spice import EnergyResult
 from gaincell.results.system_cost import BaselineResult
@@ -103,6 +103,8 @@ def check(html: str) -> Checked:
     found = Checked()
     found.feed(html)
     found.close()
+    assert "bound method" not in html
+    assert " object at 0x" not in html
     assert not found.problems
     assert not found.open
     assert len(found.ids) == len(set(found.ids))
@@ -212,9 +214,34 @@ def test_every_kind_of_result_has_a_page() -> None:
         assert says_where_it_is_from(check(made(file)), file)
 
 
-def test_results_with_pages_of_their_own_are_refused_by_name() -> None:
-    with pytest.raises(RunError, match="holds nothing that the report shows"):
-        made(ROOT / "docs" / "results" / "rtl" / "word-lengths.json")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("rtl/word-lengths.json", "holds nothing that the report shows"),
+        ("sweeps/codesign.json", r"compares several runs of `gaincell codesign`; give the run\.json of one"),
+    ],
+)
+def test_results_with_pages_of_their_own_are_refused_by_name(name: str, said: str) -> None:
+    with pytest.raises(RunError, match=said):
+        made(ROOT / "docs" / "results" / name)
+
+
+def test_a_sweep_that_is_not_finished_is_said(tmp_path: Path) -> None:
+    (tmp_path / SWEEP).touch()
+    with pytest.raises(RunError, match="a sweep that is not finished; give its `gaincell sweep` command"):
+        made(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["adaptation/smollm2-135m/neutral/polynomial", "smollm2"])
+def test_the_summary_says_of_an_adaptation_that_it_did_not_converge(name: str) -> None:
+    """Of a mapping it is the second, in closed form, from which later stages go on; that one did."""
+    run = read(ROOT / "docs" / "results" / f"{name}.json", AdaptedResult)
+    assert not run.adaptation["published"].converged
+    assert headline(run).endswith(", adaptation not converged") == (name != "smollm2")
+    trained = read(ROOT / "adapters" / "smollm2-135m" / "run.json", StagedResult)
+    stages = [replace(stage, adaptation=run.adaptation["published"]) for stage in trained.stages]
+    assert "converged" not in headline(trained)
+    assert headline(replace(trained, stages=tuple(stages))).endswith(", adaptation not converged")
 
 
 @pytest.mark.parametrize(
@@ -490,7 +517,7 @@ def test_what_commands_make_has_its_sections(tmp_path: Path, monkeypatch: pytest
 def test_names_of_results(tmp_path: Path) -> None:
     assert list(names(["a/run.json", "b/run.json", "c.json", "d=e.json"])) == ["a", "b", "c", "d"]
     assert list(names(["x/a/chips.json", "x/b/chips.json"])) == ["a/chips", "b/chips"]
-    with pytest.raises(RunError, match="two results are called 'a'"):
+    with pytest.raises(RunError, match="two results are called 'a'; give another name before ="):
         names(["a=b.json", "a=c.json"])
     with pytest.raises(RunError, match="two results are called '/a/b'; give NAME=b"):
         names(["/a/b", "/a/b"])
@@ -509,7 +536,10 @@ def test_command(tmp_path: Path) -> None:
     html = out.read_text(encoding="utf-8")
     assert "<h1>Two</h1>" in html
     assert "five" in html
-    assert CliRunner().invoke(app, ["report", str(tmp_path / "none.json")]).exit_code == 2
+    for command, allowed in (("report", "a RUN, a sweep's directory"), ("table", "files of `gaincell eval")):
+        found = CliRunner().invoke(app, [command, str(tmp_path / "none.json")])
+        assert found.exit_code == 2
+        assert f"give {allowed}" in found.output
 
 
 @pytest.mark.slow

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import sweep_page
 from scipy import stats
 from tests.sweep_files import strength, swept
 
 from gaincell.reports.sweep_aware import aware_lines, aware_markdown, bought_back, is_aware, strength_of
+from gaincell.results import read
 from gaincell.results.sweep import Point, SweepResult
 
 
@@ -99,6 +101,35 @@ def test_no_share_of_a_loss_that_is_none() -> None:
     ]
     assert bought_back(_result(points))[0].share is None
     assert aware_markdown(_result(points)).count("| – |") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "rates", "reached"),
+    [
+        (
+            "aware-mismatch",
+            "0.0001 for the weights, 0.001 for gains",
+            "is missed at mismatch.current_offset_std = 0.1.",
+        ),
+        (
+            "aware-mismatch-strong",
+            "0.0003 for the weights, 0.003 for gains",
+            "is missed at mismatch.current_offset_std = 0.3.",
+        ),
+        (
+            "aware-noise",
+            "0.0003 for the weights, 0.01 for gains",
+            "undecided (the interval spans it) at noise.output_std = 0.03 and",
+        ),
+        ("aware-noise", "0.0003 for the weights, 0.01 for gains", "reached at noise.output_std = 0.1."),
+    ],
+)
+def test_the_page_says_the_rates_and_whether_the_aim_was_reached(name: str, rates: str, reached: str) -> None:
+    found = read(sweep_page.ROOT / "docs" / "results" / "sweeps" / f"{name}.json", SweepResult)
+    said = sweep_page.part(name, sweep_page.SECTIONS[name], found)
+    assert rates in said
+    assert reached in said
+    assert said in (sweep_page.ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
 
 
 def test_other_sweeps_are_told_apart() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,11 @@ from gaincell.sweeps import prepare
 from gaincell.sweeps.file import load_sweep
 from gaincell.sweeps.point import Bench
 from gaincell.sweeps.prepare import Preparation
+from gaincell.sweeps.result import _evaluated
 from gaincell.text import open_text
 
 pytest.importorskip("optuna")
+COMPRESSIVE = Path(__file__).parents[2] / "docs" / "data" / "compressive.toml"
 
 
 @pytest.mark.parametrize("design", ['"leroux2025"', '{ name = "leroux2025", storage_levels = 2 }'])
@@ -89,6 +92,31 @@ def test_chips_draw_noise_that_no_calibration_met(
     assert len(set(still.chips.perplexity)) == 1
     result = measured(sweep, tmp_path)
     assert "mean over 3 chips that differ by their noise" in reports.caption(result)
+
+
+def test_a_measured_cell_brings_what_is_drawn_or_nothing(tmp_path: Path) -> None:
+    """Chips that would all be alike are refused; what one chip or one draw leaves out of ± is said."""
+    number = '{ value = 0.01, unit = "1", source = "F", range = [0.01, 0.01] }'
+    brought = {
+        "plain": ("", False, False, ""),
+        "noisy": (f"[noise]\nread_std = {number}\n", False, True, ", one draw of noise, whose spread is in"),
+        "unlike": (f"[mismatch]\ngain_std = {number}\n", True, False, ", one chip, whose spread is in no ±"),
+    }
+    file = tmp_path / "s.toml"
+    for name, (table, spread, noisy, said) in brought.items():
+        (tmp_path / f"{name}.toml").write_text(COMPRESSIVE.read_text() + table)
+        head = 'model = "tiny"\ndesign = "leroux2025"\nobjectives = ["perplexity"]\n'
+        kind = f'[parameters]\ncell.kind = ["linear", "{tmp_path / name}.toml"]\n'
+        file.write_text(head + kind)
+        sweep = load_sweep(file)
+        assert (sweep.spread, sweep.noisy) == (spread, noisy)
+        assert said in _evaluated(sweep)
+        assert said or "±" not in _evaluated(sweep)
+        file.write_text(f"{head}chips = 4\n{kind}")
+        with (
+            nullcontext() if spread or noisy else pytest.raises(InputError, match="chips = 4, but all chips")
+        ):
+            load_sweep(file)
 
 
 def test_yield_needs_cells_that_differ(write: Callable[..., Path]) -> None:

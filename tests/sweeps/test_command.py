@@ -62,6 +62,7 @@ BAD = {
     "calibration = [64, 96]": "whole blocks of blocks-64; give multiples of 64",
     "calibration = { low = 64, high = 512, step = 32 }": "give multiples of 64",
 }
+LEARNED = 'objectives = ["perplexity"]\nsampler = "tpe"\npoints = 4\n'
 BAD_HEADS = {
     'objectives = ["perplexty"]': "unknown objective 'perplexty' (did you mean 'perplexity'?)",
     'objectives = ["energy", "energy"]': "conflicting objectives: energy stands there twice",
@@ -85,6 +86,10 @@ BAD_HEADS = {
     'objectives = ["perplexity"]\ncalibration = 96': "calibration = 96, and the adaptation reads",
     'objectives = ["perplexity"]\nlimit = -3': "limit = -3",
     'objectives = ["perplexity"]\nlimit = 60': "less than one block",
+    'objectives = ["energy"]\nlimit = 256': "no more than 2 blocks of blocks-64; give 128 or less",
+    'objectives = ["perplexity"]\nseed = 1': "seed is of the samplers random, tpe or nsga2",
+    f"{LEARNED}start = [{{ tile = 8 }}, {{ tile = 8 }}]": "start: entry 2 is",
+    f"{LEARNED}start = [{{ tile = 16 }}]": "start: entry 1 is the unchanged design",
     'objectives = ["perplexity"]\nloss = "distillation"': "of a fine-tuning",
     'objectives = ["perplexity"]\nlearning_rate = 1e-3': "of a fine-tuning",
     'objectives = ["perplexity"]\nadapt = false\ncalibration = 64': "calibration is of an adaptation",
@@ -258,7 +263,11 @@ def test_models_that_are_not_kept_are_said(
     _report(sweep, found, tmp_path, None)
     assert "have no model" not in capsys.readouterr().out
     _report(sweep, found, tmp_path, None, keep_models=True)
-    assert "2 finished points have no model" in capsys.readouterr().out
+    assert "2 measured points have no model" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        main(["sweep", "--help"])
+    shown = " ".join(re.sub("[│|]", " ", capsys.readouterr().out).split())
+    assert "Keep the model of every point that is measured" in shown  # a repeat has no directory
 
 
 @pytest.mark.slow

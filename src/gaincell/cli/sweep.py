@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 RESUME = "points in progress are lost, finished ones are not; the same command continues"
-JOURNAL, POINTS, SWEEP = "points.journal", "points", "sweep.json"
+JOURNAL, POINTS = "points.journal", "points"
 
 
 @app.command()
@@ -39,7 +39,7 @@ def sweep(
         str | None, option("Shared database or journal; by default a journal in DIR.", "URL|FILE")
     ] = None,
     keep_models: Annotated[
-        bool, flag("--keep-models", "Keep the model of every point: points/NNNN is a RUN.")
+        bool, flag("--keep-models", "Keep the model of every point that is measured: points/NNNN is a RUN.")
     ] = False,
     dry_run: Annotated[bool, flag("--dry-run", "Check everything and show what is planned.")] = False,
     retry_elsewhere: Annotated[
@@ -102,6 +102,7 @@ def sweep(
 
 def _claim(place: Path, asked: Sweep, storage: str | None) -> None:
     """Make DIR that of the sweep; say where points are of other code. Raises RunError: it is another's."""
+    from gaincell.results import SWEEP
     from gaincell.results.provenance import code
 
     known, content = place / SWEEP, {"study": asked.study, "code": code(), "identity": asked.identity}
@@ -193,7 +194,7 @@ def _report(
     without = sum(not (folder / HARDWARE).is_file() for folder in folders) if keep_models else 0
     if without:
         show(
-            f"{without} finished points have no model in {place / POINTS}: they were measured without "
+            f"{without} measured points have no model in {place / POINTS}: they were measured without "
             "--keep-models, or on another machine; choose another --out to measure them again"
         )
     if found.elsewhere:

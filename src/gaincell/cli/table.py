@@ -48,7 +48,8 @@ def table(
     from gaincell.results import read
     from gaincell.results.evaluation import TasksResult
 
-    runs = {name: read(path, TasksResult) for name, path in names(results).items()}
+    allowed = "files of `gaincell evaluate --tasks --json`"
+    runs = {name: read(path, TasksResult, allowed) for name, path in names(results).items()}
     found = comparison.compare(runs, reference, paper)
     result = comparison.comparison_result(found, runs, command_line())
     show_result(result, json, comparison.terminal_table(found))

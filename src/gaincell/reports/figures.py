@@ -339,11 +339,13 @@ def last_stage(run: CellResult) -> str:
 
 
 def headline(run: StagedResult) -> str:
-    """The perplexity of the model that was saved."""
+    """The perplexity of the model that was saved, and whether its adaptation (the last) failed."""
     stage = run.saved_stage
     over = stage.ratio_to_software
     text = "" if over is None else f", × {over:.3g} software"
-    return f"perplexity {readable(stage.perplexity)}{text} ({stage.title})"
+    adapted = [stage.adaptation, *(run.adaptation.values() if isinstance(run, Adaptations) else ())][-1]
+    failed = "" if adapted is None or adapted.converged else ", adaptation not converged"
+    return f"perplexity {readable(stage.perplexity)}{text} ({stage.title}){failed}"
 
 
 PERPLEXITY = parts.section(

@@ -19,6 +19,9 @@ from gaincell.shipped import begun, located
 T = TypeVar("T", bound=Result)
 RESULT = "result.json"
 """The result in a directory of `gaincell sweep` or `gaincell rtl`, as FILE is that of a RUN."""
+SWEEP = "sweep.json"
+"""In a directory of `gaincell sweep`: which sweep it belongs to."""
+ALLOWED = "a RUN, a sweep's directory, or a file of --json"
 KINDS: Mapping[tuple[str, ...], type[Result]] = {
     ("objectives",): sweep.SweepResult,
     ("sweep", "point"): sweep.PointResult,
@@ -61,15 +64,15 @@ KINDS: Mapping[tuple[str, ...], type[Result]] = {
 """Parts of a file -> the kind of result that it is; the first whose parts it has."""
 
 
-def read(path: str | os.PathLike[str], kind: type[T]) -> T:
+def read(path: str | os.PathLike[str], kind: type[T], allowed: str = ALLOWED) -> T:
     """Read a result file, or the run.json of a RUN directory.
 
-    kind: of the result, or a class that several kinds inherit.
+    kind: of the result, or a class that several kinds inherit.  allowed: what to give, in words.
 
     Raises RunError: it cannot be read, is of another version, or is no such result.
     """
     path = _file(path)
-    entry = content(path)
+    entry = content(path, allowed)
     found = kind_of(entry)
     if found is not None and issubclass(found, kind):
         return from_json(found, entry, path.name)
@@ -84,8 +87,10 @@ def read(path: str | os.PathLike[str], kind: type[T]) -> T:
         ) from error
 
 
-def content(path: str | os.PathLike[str]) -> Json:
+def content(path: str | os.PathLike[str], allowed: str = ALLOWED) -> Json:
     """Read a result file of any kind, or that in a directory of a RUN, a sweep or a circuit, as plain data.
+
+    allowed: what to give, in words.
 
     Raises RunError: it cannot be read, or is of another version.
     """
@@ -93,9 +98,7 @@ def content(path: str | os.PathLike[str]) -> Json:
     try:
         entry = files.read_json(path)
     except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path.name} cannot be read ({error}); give a RUN, a sweep's directory, or a file of --json"
-        ) from error
+        raise RunError(f"{path.name} cannot be read ({error}); give {allowed}") from error
     if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
         raise RunError(f"{path.name} is not a result of this version of gaincell (schema {SCHEMA})")
     return entry
@@ -103,11 +106,20 @@ def content(path: str | os.PathLike[str]) -> Json:
 
 def _file(path: str | os.PathLike[str]) -> Path:
     path = located(path)
-    if path.is_dir() and not (path / FILE).exists() and (unfinished := begun(path)):
-        raise RunError(f"directory {str(path)!r} {unfinished}")
     if not path.is_dir():
         return path
-    return path / (RESULT if (path / RESULT).is_file() and not (path / FILE).exists() else FILE)
+    if (path / FILE).exists():
+        return path / FILE
+    if unfinished := begun(path):
+        raise RunError(f"directory {str(path)!r} {unfinished}")
+    if (path / RESULT).is_file():
+        return path / RESULT
+    if (path / SWEEP).is_file():
+        raise RunError(
+            f"directory {str(path)!r} holds a sweep that is not finished; give its `gaincell sweep` command "
+            "once more, and it goes on"
+        )
+    return path / FILE
 
 
 def read_stages(folder: Path) -> StagedResult | None:

@@ -23,7 +23,7 @@ from gaincell.mapping.ready import find_shipped
 from gaincell.quantity import did_you_mean, one_of
 from gaincell.schema import Json, either, parse, table
 from gaincell.shipped import located
-from gaincell.sweeps.settings import LEARNING, OBJECTIVES, Sweep
+from gaincell.sweeps.settings import ACTIVITY_BLOCKS, LEARNING, OBJECTIVES, Sweep
 from gaincell.sweeps.space import (
     ADAPTATION,
     LARGEST_GRID,
@@ -111,8 +111,19 @@ def _check_used(sweep: Sweep, given: set[str]) -> None:
             raise InputError(f"{key} does not change {one_of(sweep.objectives)}; leave it out")
     if "population" in given and sweep.sampler != "nsga2":
         raise InputError("population is of the sampler nsga2; leave it out")
+    most = ACTIVITY_BLOCKS * window_and_stride(sweep.protocol)[0]
+    if "limit" in given and not {"perplexity", "yield"} & objectives and sweep.limit > most:
+        raise InputError(
+            f"limit = {sweep.limit}, and the energy needs no more than {ACTIVITY_BLOCKS} blocks of "
+            f"{sweep.protocol}; give {most} or less, or leave it out"
+        )
     if sweep.largest("fine_tune"):
         return  # which uses the text behind that of the calibration
+    if "seed" in given and sweep.sampler in ("grid", "each"):
+        raise InputError(
+            f"seed is of the samplers random, {one_of(LEARNING)}, and of a fine-tuning; leave it out (chips "
+            "and noise are drawn by mismatch.seed and noise.seed)"
+        )
     unused = [key for key in TRAINING if key in given]
     if unused:
         raise InputError(f"{unused[0]} is of a fine-tuning; give fine_tune = 24 too, or leave it out")
@@ -158,6 +169,13 @@ def _check(sweep: Sweep, context: int) -> None:
         raise InputError('adapt = "chip" adapts every chip; give chips = 4, for instance')
     if sweep.start and sweep.points < 1 + len(sweep.start):
         raise InputError(f"points = {sweep.points} for {len(sweep.start)} of start; give more")
+    first = sweep.plan()[: 1 + len(sweep.start)] if sweep.start else []
+    for n, values in enumerate(first):
+        if values in first[:n]:
+            raise InputError(
+                f"start: entry {n} is the unchanged design, which comes first, or another entry again; leave "
+                "it out"
+            )
     if sweep.sampler not in LEARNING:
         reasons = sweep.possible()
         if all(reasons):

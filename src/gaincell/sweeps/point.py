@@ -48,13 +48,11 @@ from gaincell.results.run import FILE
 from gaincell.results.sweep import Point, PointChips, PointResult, Setting, SweptBlocks
 from gaincell.standard_error import exp_or_infinity, ratio_error
 from gaincell.sweeps.prepare import Preparation, State
-from gaincell.sweeps.settings import OBJECTIVES, Sweep
+from gaincell.sweeps.settings import ACTIVITY_BLOCKS, OBJECTIVES, Sweep
 from gaincell.sweeps.space import Values as ParameterValues
 from gaincell.sweeps.space import shown
 from gaincell.text import open_text
 
-ACTIVITY_BLOCKS = 2
-"""Blocks of the evaluated text on which the activity is measured."""
 Blocks: TypeAlias = tuple[tuple[float, int], ...]
 """Negative log-likelihood (mean over chips) and predictions of every block."""
 

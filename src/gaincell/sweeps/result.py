@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.mapping.summary import chip_of
 from gaincell.results.codec import from_json
 from gaincell.results.common import Value
@@ -26,8 +27,8 @@ from gaincell.results.sweep import (
     SweptText,
 )
 from gaincell.standard_error import ratio_error
-from gaincell.sweeps.point import ACTIVITY_BLOCKS, half_width, setting_of
-from gaincell.sweeps.settings import OBJECTIVES, Sweep
+from gaincell.sweeps.point import half_width, setting_of
+from gaincell.sweeps.settings import ACTIVITY_BLOCKS, OBJECTIVES, Sweep
 from gaincell.sweeps.study import ENTRY, REASON, Survey
 
 
@@ -93,8 +94,14 @@ def _context(sweep: Sweep) -> Value | str:
     """Tokens that the token whose costs are stated attends to: as given, as measured, or all columns."""
     if sweep.context is not None:
         return Value(sweep.context, "tokens", "simulated")
-    measured = "energy" in sweep.objectives
-    return f"the mean context of {ACTIVITY_BLOCKS} blocks of {sweep.protocol}" if measured else "a full ring"
+    return f"the mean context of {_blocks_of(sweep)}" if "energy" in sweep.objectives else "a full ring"
+
+
+def _blocks_of(sweep: Sweep) -> str:
+    """The blocks on which the activity is measured."""
+    length, _ = window_and_stride(sweep.protocol)
+    count = min(ACTIVITY_BLOCKS, sweep.limit // length)
+    return f"{count} block{'s' if count > 1 else ''} of {sweep.protocol}"
 
 
 def _failed(sweep: Sweep, number: int, planned: dict[str, Any], trial: Any) -> Point:
@@ -183,10 +190,11 @@ def _protocol(sweep: Sweep) -> str:
 
 def _evaluated(sweep: Sweep) -> str:
     if not {"perplexity", "yield"} & set(sweep.objectives):
-        return f"activity on {ACTIVITY_BLOCKS} blocks of {sweep.protocol}"
+        return f"activity on {_blocks_of(sweep)}"
     chips = f", mean over {sweep.chips} chips" if sweep.chips else ""
     if chips and sweep.noisy:
         chips += ", each with noise of its own" if sweep.spread else " that differ by their noise"
-    elif sweep.noisy:
-        chips = ", all with one draw of noise, whose variance is in no ±"
+    elif sweep.spread or sweep.noisy:
+        drawn = ["one chip"] * sweep.spread + ["one draw of noise"] * sweep.noisy
+        chips = f", {' with '.join(drawn)}, whose spread is in no ±"
     return f"{sweep.protocol} of at most {sweep.limit} tokens{chips}"

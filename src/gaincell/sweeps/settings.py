@@ -27,8 +27,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from gaincell.chips.design import Design
+from gaincell.chips.device import with_cell
 from gaincell.chips.fields import DRAWN
 from gaincell.costs.technology import REFERENCE, load_technology
+from gaincell.devices.random import Drawn
 from gaincell.errors import GaincellError, InputError
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.integrations.hf.run import Run
@@ -52,6 +54,8 @@ LOSSES = ("cross-entropy", "distillation")
 """Of the fine-tuning; distillation: from the model itself on the nominal chip without noise."""
 LEARNING = ("tpe", "nsga2")
 """Samplers that learn from finished points."""
+ACTIVITY_BLOCKS = 2
+"""Blocks of the evaluated text on which the activity is measured, at most."""
 BATCH = 4
 """Blocks of a step of fine-tuning."""
 CHARACTERS = 16
@@ -162,22 +166,22 @@ class Sweep:
                 return int(max(parameter.values) if parameter.values else parameter.high)
         return int(getattr(self, name))
 
-    @property
+    @cached_property
     def noisy(self) -> bool:
         """Whether reads or writes of any point have noise, which chips draw anew."""
-        varied = any(DRAWN.get(p.name) == "operation" for p in self.parameters)
-        return varied or self._brings_spread or bool(self.design.drawn("operation"))
+        return self._draws("operation")
 
-    @property
+    @cached_property
     def spread(self) -> bool:
         """Whether cells or converters of any point differ from chip to chip."""
-        varied = any(DRAWN.get(p.name) == "chip" for p in self.parameters)
-        return varied or self._brings_spread or bool(self.design.drawn("chip"))
+        return self._draws("chip")
 
-    @property
-    def _brings_spread(self) -> bool:
-        """Whether there is a measured cell, which may bring mismatch and noise of its own."""
-        return any(p.name == KIND and any(_is_device(kind) for kind in p.values) for p in self.parameters)
+    def _draws(self, per: Drawn) -> bool:
+        """Whether the design, a parameter, or what a cell brings, is drawn for every chip or operation."""
+        if self.design.drawn(per) or any(DRAWN.get(p.name) == per for p in self.parameters):
+            return True
+        kinds = (kind for p in self.parameters if p.name == KIND for kind in p.values)
+        return any(with_cell(self.design, kind).drawn(per) for kind in kinds)
 
     def with_own(self) -> tuple[Parameter, ...]:
         """The parameters; of "each", with the unchanged design's values among their choices."""

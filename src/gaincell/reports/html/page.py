@@ -19,6 +19,7 @@ from gaincell.reports.html.picture import ID
 from gaincell.reports.html.sections import PROVENANCE, SECTIONS, SUMMARY
 from gaincell.reports.training import read_log
 from gaincell.results import content, parse
+from gaincell.results.run import CodesignComparison
 from gaincell.results.sweep import PointResult
 
 LOG = "log.jsonl"
@@ -44,6 +45,11 @@ def load(path: str | Path, name: str) -> Result:
     result = None if found is None else Result(name, found, log)
     if isinstance(found, PointResult):
         raise RunError(f"{path.name} is one point of a sweep; give the sweep's result.json")
+    if isinstance(found, CodesignComparison):
+        raise RunError(
+            f"{path.name} compares several runs of `gaincell codesign`; give the run.json of one of them, "
+            "which recipes/codesign.py leaves in runs/codesign, such as runs/codesign/paper-all"
+        )
     if result is None or not any(section.wanted(result) for section in SECTIONS):
         made = str(run.get("command", "an unknown command"))
         raise RunError(
@@ -106,7 +112,8 @@ def names(given: Sequence[str]) -> Mapping[str, str]:
         if not equals:
             name = _name(path, [other for other in paths if other is not path])
         if name in found:
-            raise RunError(f"two results are called {name!r}; give NAME={path.name}")
+            other = "another name before =" if equals else f"NAME={path.name}"
+            raise RunError(f"two results are called {name!r}; give {other}")
         found[name] = str(path)
     return found
 

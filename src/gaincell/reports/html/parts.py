@@ -191,7 +191,8 @@ def whole(given: Sequence[Result], part: str) -> Iterator[None]:
 def subject(found: Any) -> str:
     """What a result is about: model and its stage, chip and cell, text, type of weights; or technology."""
     model, stage, design, text = (getattr(found, part, None) for part in ("model", "stage", "design", "text"))
-    parts = [] if model is None else [f"{model.name}, {stage}" if stage else model.name]
+    named = isinstance(stage, str)  # results of several stages have a method of that name
+    parts = [] if model is None else [f"{model.name}, {stage}" if named else model.name]
     if design is not None:
         parts.append(f"{'on ' if parts else ''}{design.name} ({design.cell} cell)")
     elif parts:
@@ -203,5 +204,5 @@ def subject(found: Any) -> str:
             for part in ("readout", "inputs")
         )
         parts.append(f"{technology}{readout}{inputs}")
-    named = f", text {text.name}" if text and not isinstance(text, str) else ""
-    return " ".join(parts) + named + other_weights(getattr(found, "dtype", None))
+    of_text = f", text {text.name}" if text and not isinstance(text, str) else ""
+    return " ".join(parts) + of_text + other_weights(getattr(found, "dtype", None))
