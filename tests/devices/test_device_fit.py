@@ -575,10 +575,13 @@ BAD = {
     "voltage [V], current [uA]\n0,1\n0.2,1\n0.5,1\n0.9,1\n": "a curve must rise",
     "voltage [V], current [uA]\n0,9\n.2,5\n.4,1\n.6,-1\n.8,-5\n.9,-9\n": "falls with the voltage",
     "voltage [V], current [uA]\n0,-9\n.2,-5\n.4,-1\n.5,1\n.6,3\n": "measure that range",
-    "voltage [V], current [uA]\n0,-9\n.2,9\n.4,-9\n.5,0\n.6,9\n.7,-3\n.9,9\n": "falls from 0.284 to 0.619 V",
+    "voltage [V], current [uA]\n0,-9\n.2,9\n.4,-9\n.5,0\n.6,9\n.7,-3\n.9,9\n": "falls from 0.2813 to 0.6188",
     "voltage [V], current [uA]\n0,-2.677\n.1,-2.642\n.2,-2.188\n.4,-0.497\n.5,0.497\n.7,2.188\n.8,2.642\n"
-    ".9,2.677\n": "falls from 0 to 0.0405 V and from 0.86 to 0.9 V",
+    ".9,2.677\n": "falls from 0 to 0.04275 V and from 0.8573 to 0.9 V",
     "voltage [V], voltage [V], current [uA]\n0,0,-9\n": "twice",
+    "voltage [mV];current [pA]\n0;-10,331,541\n": "Every entry must be a finite number without thousands",
+    "voltage [V];current [nA]\n0,1;-10.332\n": "Write the file with one of them, and without thousands",
+    "voltage [mV];current [nA]\n0;-10.332\n50;-842\n": "'-10.332' and '-842': decimals or thousands?",
 }
 
 
