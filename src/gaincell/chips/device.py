@@ -252,6 +252,10 @@ def fit_device(
     for key, number in SCALE_NUMBERS.items():
         value = charge_unit if key == "charge_unit" else getattr(design, key)
         numbers[f"scale.{key}"] = Quantity(value, number.unit, "U", (value, value), f"of {design.name}")
+    if rescale:
+        note = f"rescaled to the linear slope of {design.name}, whose own is {design.charge_unit:g} C"
+        own = numbers["scale.charge_unit"]
+        numbers["scale.charge_unit"] = dataclasses.replace(own, source="F", note=note)
     origin: dict[str, Any] = {"curve": table.path.name, "curve_sha256": table.sha256}
     origin |= {"cells": fitted.cells, "points": fitted.points}
     left_out = len(table.left_out) + (0 if decayed is None else len(decayed.left_out))
