@@ -14,7 +14,9 @@ from gaincell import results
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.chips.device import fit_device, inputs_of_cell, load_device, with_cell
+from gaincell.chips.fields import BASIC
 from gaincell.chips.text import commented
+from gaincell.circuits.noise import Noise
 from gaincell.cli import main
 from gaincell.devices import decay as laws
 from gaincell.devices.columns import Columns
@@ -199,6 +201,36 @@ def test_what_a_device_brought_goes_with_it(design: Design, tmp_path: Path) -> N
         assert found.mismatch == Mismatch()
         assert (found.leakage, found.retention_time) == (chip.leakage, chip.retention_time)
     assert with_cell(chip, "polynomial") == chip
+
+
+def test_what_a_device_does_not_state_stays(
+    design: Design, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Stuck cells, correlation, numbers of the basic model; without a device again, or with another, all."""
+    own = Mismatch(gain_std=0.03, stuck_low=0.01, smooth_share=0.5, correlation_length=4.0, seed=3)
+    chip = design.replace(mismatch=own, leakage=Leakage(spread=0.3), noise=Noise(cell_std=0.02))
+    curve, decay = cells(tmp_path / "many.csv", count=8), decays(tmp_path / "decay.csv", "exponential")
+    law = "exponential"
+    one = fit_device(cells(tmp_path / "one.csv", count=1, reads=1), design, decay=decay, law=law)[0]
+    one = replace(one, numbers={key: n for key, n in one.numbers.items() if key != "retention.spread"})
+    expected = with_cell(chip, one)
+    assert (expected.mismatch, expected.noise) == (own, chip.noise)
+    for kind in ("tabulated", "polynomial"):
+        device = fit_device(curve, design, decay=decay, kind=kind, law=law)[0]
+        found = with_cell(chip, device)
+        stated = {key: device.number(f"mismatch.{key}") for key in BASIC} if kind == "tabulated" else BASIC
+        covariance = found.mismatch.coefficient_covariance
+        assert found.mismatch == replace(own, **stated, coefficient_covariance=covariance)
+        assert bool(covariance) == ("have no effect" in caplog.text) == (kind == "polynomial")
+        found = load_design(found.save(tmp_path / "chip.toml"))
+        assert with_cell(found, one) == expected
+        assert with_cell(found, device) == found
+        cited = replace(device, numbers={key: replace(n, source="P") for key, n in device.numbers.items()})
+        again = with_cell(with_cell(chip, cited), one)
+        assert again == expected
+        assert not any("many" in quantity.note for quantity in again.provenance.values())
+        assert "cell.volts" not in again.provenance
+    assert with_cell(found, "x3").mismatch == own
 
 
 def test_the_coefficients_of_a_device_replace_the_published_fit(design: Design, tmp_path: Path) -> None:
