@@ -14,7 +14,9 @@ from gaincell import results
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.chips.device import fit_device, inputs_of_cell, load_device, with_cell
+from gaincell.chips.fields import BASIC
 from gaincell.chips.text import commented
+from gaincell.circuits.noise import Noise
 from gaincell.cli import main
 from gaincell.devices import decay as laws
 from gaincell.devices.columns import Columns
@@ -199,6 +201,36 @@ def test_what_a_device_brought_goes_with_it(design: Design, tmp_path: Path) -> N
         assert found.mismatch == Mismatch()
         assert (found.leakage, found.retention_time) == (chip.leakage, chip.retention_time)
     assert with_cell(chip, "polynomial") == chip
+
+
+def test_what_a_device_does_not_state_stays(
+    design: Design, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Stuck cells, correlation, numbers of the basic model; without a device again, or with another, all."""
+    own = Mismatch(gain_std=0.03, stuck_low=0.01, smooth_share=0.5, correlation_length=4.0, seed=3)
+    chip = design.replace(mismatch=own, leakage=Leakage(spread=0.3), noise=Noise(cell_std=0.02))
+    curve, decay = cells(tmp_path / "many.csv", count=8), decays(tmp_path / "decay.csv", "exponential")
+    law = "exponential"
+    one = fit_device(cells(tmp_path / "one.csv", count=1, reads=1), design, decay=decay, law=law)[0]
+    one = replace(one, numbers={key: n for key, n in one.numbers.items() if key != "retention.spread"})
+    expected = with_cell(chip, one)
+    assert (expected.mismatch, expected.noise) == (own, chip.noise)
+    for kind in ("tabulated", "polynomial"):
+        device = fit_device(curve, design, decay=decay, kind=kind, law=law)[0]
+        found = with_cell(chip, device)
+        stated = {key: device.number(f"mismatch.{key}") for key in BASIC} if kind == "tabulated" else BASIC
+        covariance = found.mismatch.coefficient_covariance
+        assert found.mismatch == replace(own, **stated, coefficient_covariance=covariance)
+        assert bool(covariance) == ("have no effect" in caplog.text) == (kind == "polynomial")
+        found = load_design(found.save(tmp_path / "chip.toml"))
+        assert with_cell(found, one) == expected
+        assert with_cell(found, device) == found
+        cited = replace(device, numbers={key: replace(n, source="P") for key, n in device.numbers.items()})
+        again = with_cell(with_cell(chip, cited), one)
+        assert again == expected
+        assert not any("many" in quantity.note for quantity in again.provenance.values())
+        assert "cell.volts" not in again.provenance
+    assert with_cell(found, "x3").mismatch == own
 
 
 def test_the_coefficients_of_a_device_replace_the_published_fit(design: Design, tmp_path: Path) -> None:
@@ -541,6 +573,9 @@ def test_currents_far_from_those_of_the_chip_are_noticed_and_can_be_rescaled(
     assert device.cell.linear_slope == pytest.approx(design.cell.linear_slope)
     chip = with_cell(design, device)
     assert chip.charge_unit == pytest.approx(design.charge_unit * 1e-3, rel=0.1)
+    note = "rescaled to the linear slope of leroux2025, whose own is 1.5e-14 C"
+    assert (device.numbers["scale.charge_unit"].source, chip.provenance["charge_unit"].source) == ("F", "F")
+    assert device.numbers["scale.charge_unit"].note == note
     path.write_text(path.read_text().replace("[pA]", "[fA]"))
     chip = with_cell(design, fit_device(path, design, rescale=True)[0])
     assert chip.charge_unit == pytest.approx(design.charge_unit * 1e-6, rel=0.1)
@@ -575,10 +610,13 @@ BAD = {
     "voltage [V], current [uA]\n0,1\n0.2,1\n0.5,1\n0.9,1\n": "a curve must rise",
     "voltage [V], current [uA]\n0,9\n.2,5\n.4,1\n.6,-1\n.8,-5\n.9,-9\n": "falls with the voltage",
     "voltage [V], current [uA]\n0,-9\n.2,-5\n.4,-1\n.5,1\n.6,3\n": "measure that range",
-    "voltage [V], current [uA]\n0,-9\n.2,9\n.4,-9\n.5,0\n.6,9\n.7,-3\n.9,9\n": "falls from 0.284 to 0.619 V",
+    "voltage [V], current [uA]\n0,-9\n.2,9\n.4,-9\n.5,0\n.6,9\n.7,-3\n.9,9\n": "falls from 0.2813 to 0.6188",
     "voltage [V], current [uA]\n0,-2.677\n.1,-2.642\n.2,-2.188\n.4,-0.497\n.5,0.497\n.7,2.188\n.8,2.642\n"
-    ".9,2.677\n": "falls from 0 to 0.0405 V and from 0.86 to 0.9 V",
+    ".9,2.677\n": "falls from 0 to 0.04275 V and from 0.8573 to 0.9 V",
     "voltage [V], voltage [V], current [uA]\n0,0,-9\n": "twice",
+    "voltage [mV];current [pA]\n0;-10,331,541\n": "Every entry must be a finite number without thousands",
+    "voltage [V];current [nA]\n0,1;-10.332\n": "Write the file with one of them, and without thousands",
+    "voltage [mV];current [nA]\n0;-10.332\n50;-842\n": "'-10.332' and '-842': decimals or thousands?",
 }
 
 

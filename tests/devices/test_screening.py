@@ -97,6 +97,23 @@ def test_noise_is_no_fall(seed: int, design: Design, tmp_path: Path) -> None:
     fit_device(curves(tmp_path / "noise.csv", [(volts, noisy)]), design)
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_a_square_law_does_not_fall(noise: float, design: Design, tmp_path: Path) -> None:
+    """By more than the digits of its file, or its noise."""
+    volts = np.linspace(0, 0.9, 19)
+    currents = 12 * (volts / 0.9) ** 2 + noise * np.random.default_rng(2).normal(size=19)
+    path = curves(tmp_path / "square.csv", [(volts, currents.round(5))])
+    fit = fit_device(path, design)[1]
+    assert fit.full_scale == pytest.approx(12, rel=1e-3)
+
+
+def test_decimals_of_three_digits_are_no_thousands(tmp_path: Path) -> None:
+    for place, rows in enumerate(["0;-9.120\n50;-1.332\n", "0;0\n50;1.332\n", "0.050;-9\n0.100;-1.332\n"]):
+        path = tmp_path / f"{place}.csv"
+        path.write_text(f"voltage [{'V' if place == 2 else 'mV'}];current [uA]\n{rows}")
+        assert read_curve(path).columns["current"][-1] == pytest.approx((1 if place == 1 else -1) * 1.332e-6)
+
+
 def test_currents_that_no_curve_explains_are_refused(design: Design, tmp_path: Path) -> None:
     g, volts = np.random.default_rng(0), np.linspace(0, 0.9, 31)
     noisy = [(volts, charge(volts - 0.45) + 5 * g.normal(size=31)) for _ in range(100)]

@@ -89,6 +89,7 @@ def test_a_field_that_does_not_fit_is_refused() -> None:
     ("part", "numbers", "message"),
     [
         (Mismatch, {"offset_voltage_std": 11}, "offset_voltage_std = 11 is out of range; allowed: 0 to 10 V"),
+        (Mismatch, {"correlation_length": -1}, "correlation_length = -1 is out of range; allowed: 0 to 1000"),
         (Mismatch, {"chip": -1}, "chip = -1 is out of range; allowed: a whole number, 0 to 4294967295"),
         (Leakage, {"activation_energy": math.inf}, "inf is out of range; allowed: 0 eV or more, finite"),
         (Leakage, {"reference_temperature": 0.0}, "0.0 is out of range; allowed: above 0 K, finite"),

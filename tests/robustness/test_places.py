@@ -122,6 +122,7 @@ def succeed(*arguments: str) -> None:
         (("design", "new", "a\x7fb"), "without line breaks"),
         (("design", "new", ".."), "give NAME as one word"),
         (("design", "new", "my chip"), "give NAME as one word"),
+        (("design", "new", "mine.toml"), "give NAME without .toml: mine"),
         (("design", "new", "ideal"), "the name of a shipped design"),
         (("device", "fit", "c.csv", "--name", "\n"), "visible characters"),
         (("device", "fit", "c.csv", "--name", "x" * 500), "1 to 100"),

@@ -201,6 +201,28 @@ def test_the_simulation_of_a_cell_that_does_not_fit_is_kept(
     assert not out.exists()
 
 
+@pytest.mark.usefixtures("blank_figures")
+def test_a_simulated_cell_replaces_no_measurement(
+    cell: CharacterisationResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gaincell.spice.characterise.characterise", lambda *_, **__: cell)
+    out, curve, decay = (tmp_path / name for name in ("mine.toml", "mine-curve.csv", "mine-decay.csv"))
+
+    def said(code: int, *options: str) -> str:
+        result = CliRunner().invoke(app, ["spice", "characterise", "--out", str(out), *options])
+        assert result.exit_code == code, result.output
+        return " ".join(result.output.split())
+
+    curve.write_text("voltage [V],current [A]\n")
+    assert "mine-curve.csv is there already, not from gaincell spice characterise" in said(2)
+    assert curve.read_text() == "voltage [V],current [A]\n"
+    curve.unlink()
+    assert "would be written to the same place" in said(2, "--json", str(decay))
+    for _ in range(2):  # its own it replaces
+        assert "Device and figure" in said(0)
+        assert decay.read_text().startswith("# simulated")
+
+
 @pytest.mark.parametrize(("card", "wrong"), [("freepdk45", [-40.0]), ("oxide", [-40.0]), ("generic28", [])])
 def test_currents_of_a_card_beyond_its_temperatures_are_called_artefacts(
     card: str, wrong: list[float]

@@ -19,14 +19,13 @@ from scipy import stats
 
 from gaincell.chips.design import Design
 from gaincell.chips.device_file import MISMATCH_NUMBERS, RETENTION_NUMBERS, SCALE_NUMBERS, Device, load_device
-from gaincell.chips.fields import CELL_NUMBERS, TABLES
+from gaincell.chips.fields import BASIC, CELL_NUMBERS, TABLES, stated_numbers
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.devices.columns import Columns
 from gaincell.devices.decay import DecayFit, fit_decay, two_times_to_1_over_e
 from gaincell.devices.fit import CurveFit, Estimate, fit_curve
 from gaincell.devices.measurement import read_curve, read_decay
 from gaincell.devices.screening import Scale, near_range
-from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError, InputError
 from gaincell.quantity import Quantity, did_you_mean, one_of
 from gaincell.shipped import located
@@ -44,6 +43,9 @@ ELSEWHERE = {
 """Where a number of a device stands in a design, unless its name says so."""
 OF_DEVICE = "device "
 """Notes of a device's numbers in a design begin so."""
+BEFORE = "; in place of the design's own "
+"""Behind it such a note has the number that the design had stated itself."""
+COVARIANCE = "mismatch.coefficient_covariance"
 
 
 def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design:
@@ -55,7 +57,8 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
             with the defaults of `fit_device`), or a Device. A device also brings its name, retention,
             mismatch and read noise, where they were measured; seed and chip stay those of the design. Of a
             polynomial cell the mismatch is the covariance of its coefficients, of a table the basic model.
-            What another device brought goes with it; with a kind, only the covariance of coefficients.
+            What the device does not state stays; what another device brought goes with it, and what the
+            design had stated in its place is there again; with a kind, only the covariance of coefficients.
 
     Raises:
         DesignError, InputError: there is no such cell, the device was fitted for another chip, or states no
@@ -100,10 +103,16 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
     stated = {key: source.number(f"mismatch.{key}") for key in MISMATCH_NUMBERS}
     known: dict[str, Any] = {key: value for key, value in stated.items() if value is not None}
     if covariance and source.cell.name == "polynomial":
-        known = {key: value for key, value in known.items() if not key.endswith("_std")}
-        known["coefficient_covariance"] = tuple(entry for row in covariance for entry in row)
-    if known:
-        changes["mismatch"] = Mismatch(**known, seed=chip.mismatch.seed, chip=chip.mismatch.chip)
+        known |= {**BASIC, "coefficient_covariance": tuple(entry for row in covariance for entry in row)}
+        if chip.mismatch.smooth_share:
+            logging.getLogger("gaincell").warning(
+                "device %r states the covariance of its coefficients, which is drawn for every cell on its "
+                "own: smooth_share and correlation_length of design %r have no effect; without [covariance] "
+                "in the device its standard deviations are used, and correlated",
+                name,
+                base,
+            )
+    changes["mismatch"] = dataclasses.replace(chip.mismatch, **known)
     for key, place in ELSEWHERE.items():
         if (value := source.number(key)) is not None:
             table, number = place.split(".")
@@ -116,43 +125,60 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
             source.law,
             retention.value,
         )
-    return _with_provenance(chip.replace(**changes), source, retention)
+    return _with_provenance(chip, chip.replace(**changes), source, retention)
 
 
-def _with_provenance(changed: Design, source: Device, retention: Quantity | None) -> Design:
-    """The chip, with what the device states of the numbers that are its own."""
+def _with_provenance(chip: Design, changed: Design, source: Device, retention: Quantity | None) -> Design:
+    """The changed chip, with what the device states of the numbers that are its own, and what stood there."""
+    own = {f"{table}.{key}": x for table in TABLES for key, x in stated_numbers(getattr(chip, table)).items()}
     provenance = dict(changed.provenance)
     fitted = {**source.numbers, **({"retention.retention_time": retention} if retention else {})}
-    for key, quantity in fitted.items():
-        key = ELSEWHERE.get(key, key.removeprefix("retention.").removeprefix("scale."))
-        if key in provenance and provenance[key].value == quantity.value and quantity.source == "F":
+    for place, quantity in fitted.items():
+        key = ELSEWHERE.get(place, place.removeprefix("retention.").removeprefix("scale."))
+        if key not in provenance or provenance[key].value != quantity.value:
+            continue
+        is_fitted = quantity.source == "F"  # the range of another source is no bound of the design's
+        if is_fitted or not place.startswith("scale."):
             note = f"{OF_DEVICE}{source.name}" + (f"; {quantity.note}" if quantity.note else "")
-            provenance[key] = dataclasses.replace(quantity, note=note)
+            note += f"{BEFORE}{own[key]!r}" if key in own else ""
+            provenance[key] = dataclasses.replace(quantity if is_fitted else provenance[key], note=note)
     if changed.mismatch.coefficient_covariance:
-        key = "mismatch.coefficient_covariance"
-        provenance[key] = dataclasses.replace(provenance[key], source="F", note=f"{OF_DEVICE}{source.name}")
+        note = f"{OF_DEVICE}{source.name}"
+        provenance[COVARIANCE] = dataclasses.replace(provenance[COVARIANCE], source="F", note=note)
+        for key in own.keys() & {f"mismatch.{key}" for key in BASIC}:
+            part = f"{note}; part of its covariance{BEFORE}{own[key]!r}"
+            provenance[key] = dataclasses.replace(provenance[key], source="F", note=part)
     return dataclasses.replace(changed, provenance=provenance)
 
 
 def _is_measured(quantity: Quantity) -> bool:
     """Whether a number of a design is that of a device."""
-    return quantity.source == "F" and quantity.note.startswith(OF_DEVICE)
+    return quantity.note.startswith(OF_DEVICE)
 
 
 def _without_device(design: Design) -> Design:
     """The chip as it is called without a device, and without the curve's numbers, spread, leakage and noise
     that one brought, or the covariance of coefficients that are replaced.
     """
-    off: dict[str, dict[str, Any]] = {}
-    for place, quantity in design.provenance.items():
-        table, _, key = place.rpartition(".")
-        if table in TABLES and (key == "coefficient_covariance" or _is_measured(quantity)):
-            off.setdefault(table, {})[key] = getattr(TABLES[table](), key)
-    tables = {table: dataclasses.replace(getattr(design, table), **keys) for table, keys in off.items()}
-    chip = design.replace(name=design.name.partition("+")[0], **tables)
+    chip = design.replace(name=design.name.partition("+")[0], **_tables_before(design, tuple(TABLES)))
     curve = {key for key, q in chip.provenance.items() if key.startswith("cell.") and _is_measured(q)}
     left = {key: quantity for key, quantity in chip.provenance.items() if key not in curve}
     return dataclasses.replace(chip, provenance=left)
+
+
+def _tables_before(design: Design, prefixes: tuple[str, ...]) -> dict[str, Any]:
+    """Tables of the chip without the covariance of coefficients, and with what it had stated itself in place
+    of a device's numbers. prefixes: of the keys of these numbers.
+    """
+    before: dict[str, dict[str, Any]] = {}
+    for place, quantity in design.provenance.items():
+        table, _, key = place.rpartition(".")
+        measured = place.startswith(prefixes) and table in TABLES and _is_measured(quantity)
+        if measured or place == COVARIANCE:
+            own = quantity.note.rpartition(BEFORE)[2] if BEFORE in quantity.note else None
+            value = getattr(TABLES[table](), key) if own is None else float(own)
+            before.setdefault(table, {})[key] = value
+    return {table: dataclasses.replace(getattr(design, table), **keys) for table, keys in before.items()}
 
 
 def _retention(device: Device) -> Quantity | None:
@@ -184,7 +210,7 @@ def _named(design: Design, kind: str) -> Design:
         chip = design.replace(cell=kind)
         if chip.cell == design.cell or not chip.mismatch.coefficient_covariance:
             return chip
-        return chip.replace(mismatch=dataclasses.replace(chip.mismatch, coefficient_covariance=()))
+        return chip.replace(**_tables_before(chip, tuple(f"mismatch.{key}" for key in BASIC)))
     raise DesignError(
         f"no cell {kind!r}{did_you_mean(kind, CELL_KINDS)}; allowed: {one_of(CELL_KINDS)}, a device file "
         "(.toml) or a measured curve (.csv)"
@@ -252,6 +278,10 @@ def fit_device(
     for key, number in SCALE_NUMBERS.items():
         value = charge_unit if key == "charge_unit" else getattr(design, key)
         numbers[f"scale.{key}"] = Quantity(value, number.unit, "U", (value, value), f"of {design.name}")
+    if rescale:
+        note = f"rescaled to the linear slope of {design.name}, whose own is {design.charge_unit:g} C"
+        own = numbers["scale.charge_unit"]
+        numbers["scale.charge_unit"] = dataclasses.replace(own, source="F", note=note)
     origin: dict[str, Any] = {"curve": table.path.name, "curve_sha256": table.sha256}
     origin |= {"cells": fitted.cells, "points": fitted.points}
     left_out = len(table.left_out) + (0 if decayed is None else len(decayed.left_out))

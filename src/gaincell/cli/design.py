@@ -91,6 +91,8 @@ def new(
     path = out or Path(f"{name}.toml")
     if path.suffix != ".toml" or name.split() != [Path(name).name] or name.startswith("."):
         raise InputError(f"{path}: give NAME as one word, and --out as a file name that ends with .toml")
+    if name.endswith(".toml"):
+        raise InputError(f"{name}: give NAME without .toml: {name.removesuffix('.toml')}")
     if name in list_designs():
         raise InputError(f"{name} is the name of a shipped design; choose another NAME")
     if path.exists():

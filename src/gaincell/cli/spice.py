@@ -12,6 +12,7 @@ from gaincell.cli._json import (
     FigureFile,
     JsonFile,
     check_apart,
+    check_output,
     command_line,
     directory,
     output,
@@ -135,18 +136,22 @@ def characterise(
     from gaincell.reports.spice import cell_figure
     from gaincell.reports.style import save
     from gaincell.spice.characterise import characterise as simulate
-    from gaincell.spice.characterise import device_of
+    from gaincell.spice.characterise import device_of, measured_files
     from gaincell.spice.result import rounded
 
     if out.suffix != ".toml":
         raise InputError(f"--out {out}: give a file name that ends with .toml")
-    check_apart(context.command, context.params, [("--out", out.with_suffix(".png"))])
+    stem = out.with_suffix("")
+    beside = [out.with_suffix(".png"), *measured_files(stem)]
+    for place in beside:
+        check_output("--out", place)
+    check_apart(context.command, context.params, [("--out", place) for place in beside])
     chip, technology = chip_of(design), models.load(context)
     with simulating() as stages:
         found = simulate(
             technology, chip, command_line(), cells=cells, seed=seed, tau=tau, jobs=workers, stages=stages
         )
-    result, stem = rounded(found), out.with_suffix("")
+    result = rounded(found)
     figure = save(cell_figure(result), out.with_suffix(".png"))
     on = "" if design == "leroux2025" else f" --design {design}"
     try:

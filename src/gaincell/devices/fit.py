@@ -53,7 +53,8 @@ SHOWN = 50
 LEAST_FULL_SCALE = 0.05
 """Current at v_max, as a share of the range of currents, below which nothing is a fraction of it."""
 ROUGHLY = 0.02
-"""Share of the storage range over which currents are averaged to see whether they rise."""
+"""Share of the storage range over which currents are averaged to see whether they rise, and of the currents'
+range by which a polynomial may fall where the points leave it open."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
     mean = own.mean(0)
     half = _half_widths(own, spread, len(cells[0][1]))
     grid = np.linspace(*scale.ends, GRID)
-    cell = _nominal_cell(cells, kind, mean, grid, scale, where)
+    cell = _nominal_cell(cells, kind, own, grid, scale, where)
     (gain, shift, offset, explained), errors = _mismatch(cell, cells)
     if kind == "polynomial":
         drawn, free = [partial(_value, c) for c in own], own.size
@@ -197,10 +198,10 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
 
 
 def _nominal_cell(
-    cells: Sequence[Points], kind: str, mean: Numbers, grid: Numbers, scale: Scale, where: str
+    cells: Sequence[Points], kind: str, own: Numbers, grid: Numbers, scale: Scale, where: str
 ) -> Cell:
     """The cell of the mean coefficients, or of the mean currents; its linear slope is that of its best line.
-    Raises InputError where it falls.
+    own: coefficients of the cells. Raises InputError where it falls by more than their fit leaves over.
     """
     u, y = (np.concatenate([cell[n] for cell in cells]) for n in (1, 2))
     if _best_slope(u, y) <= 0:
@@ -211,12 +212,13 @@ def _nominal_cell(
         volts, currents = rising(u, y, same_width([v for _, v, _ in cells]), where)
         table = TabulatedCell(tuple(volts), tuple(currents), 1.0)
         return replace(table, linear_slope=_best_slope(grid, _current(table, grid)))
-    slopes = np.polynomial.polynomial.polyval(grid, np.polynomial.polynomial.polyder(mean))
-    if (slopes < 0).any():
-        spans = np.split(grid + scale.v_offset, np.flatnonzero(np.diff(slopes < 0)) + 1)[
-            int(slopes[0] >= 0) :: 2
-        ]
-        said = " and ".join(f"from {span[0]:.3g} to {span[-1]:.3g} V" for span in spans)
+    mean, roughly = own.mean(0), ROUGHLY * float(np.ptp(y))
+    rest = np.concatenate([y - _value(c, u) for c, (_, u, y) in zip(own, cells, strict=True)])
+    least, steps = min(float(rest.std()), roughly), np.diff(_value(mean, grid))
+    runs = np.split(np.arange(len(steps)), np.flatnonzero(np.diff(steps < 0)) + 1)
+    if falls := [run for run in runs if steps[run].sum() < -least]:
+        ends = [(grid[run[0]] + scale.v_offset, grid[run[-1] + 1] + scale.v_offset) for run in falls]
+        said = " and ".join(f"from {first:.4g} to {last:.4g} V" for first, last in ends)
         raise InputError(
             f"{where}: the polynomial of order {len(mean) - 1} falls {said}, a cell that is read out by its "
             "current must rise: choose another --order, or --kind tabulated"

@@ -50,6 +50,9 @@ PREAMBLE = 100
 PLAUSIBLE = {"voltage": 10.0, "current": 1e-3}
 """Largest magnitudes that one cell of any technology has, V and A: beyond, the unit is wrong."""
 
+GROUPED = re.compile(r"[-+−]?[1-9]\d{0,2}([.,]\d{3})+")
+"""A number that may have thousands separators."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -313,7 +316,7 @@ def _rows(
     listed = "; ".join(bad[:SHOWN_LINES]) + more
     if bad and not skip_bad_rows:
         raise InputError(
-            f"{path}: {listed}. Every entry must be a finite number; "
+            f"{path}: {listed}. Every entry must be a finite number without thousands separators; "
             "put a # before lines to be left out, or give --skip-bad-rows"
         )
     if not table["cell"]:
@@ -351,21 +354,36 @@ def _decimal(
 ) -> str:
     """What the numbers of a file have before their decimals.
 
-    Raises InputError where it is now this, now that: 1,234 is then one number or another.
+    Raises InputError where it is now this, now that, or could be a thousands separator: 1,234 is then one
+    number or another.
     """
     places = [c.place for kind, found in columns.items() if kind not in ("cell", "read") for c in found]
     seen: dict[str, str] = {}
+    marked: dict[int, list[str]] = {place: [] for place in places}
+    others: dict[int, list[str]] = {place: [] for place in places}
     for number, line in lines:
         fields = _fields(line, separator, last_is_number=False)
         for place in places:
-            for mark in ",.":
-                if place < len(fields) and mark in fields[place] and re.match(r"[-+−.,\d]", fields[place]):
-                    seen.setdefault(mark, f"{fields[place]!r} in line {number}")
+            if place >= len(fields) or not re.match(r"[-+−.,\d]", fields[place]):
+                continue
+            marks = [mark for mark in ",." if mark in fields[place]]
+            (marked if marks else others)[place].append(fields[place])
+            for mark in marks:
+                seen.setdefault(mark, f"{fields[place]!r} in line {number}")
         if len(seen) > 1:
             raise InputError(
                 f"{path}: numbers with commas and with points, {seen[',']} and {seen['.']}; "
-                "which are decimals? Write the file with one of them"
+                "which are decimals? Write the file with one of them, and without thousands separators"
             )
+    if all(GROUPED.fullmatch(entry) for entries in marked.values() for entry in entries):
+        for place in places:
+            short = all(re.fullmatch(r"[-+−]?\d{1,3}", entry) for entry in others[place])
+            whole = next((entry for entry in others[place] if entry.strip("-+−0")), None)
+            if marked[place] and short and whole:
+                raise InputError(
+                    f"{path}: {marked[place][0]!r} and {whole!r}: decimals or thousands? Write decimals in "
+                    f"every entry ({whole}{next(iter(seen))}000), or leave the thousands separators out"
+                )
     return "," if "," in seen else "."
 
 

@@ -86,7 +86,7 @@ class Mismatch:
         std, share, seed = Range(0, 10), Range(0, 1), Range(0, SEEDS, whole=True)
         check_ranges(
             "mismatch", self, gain_std=std, offset_voltage_std=Range(0, 10, unit="V"),
-            current_offset_std=std, correlation_length=Range(0, 1000, unit="cells"), smooth_share=share,
+            current_offset_std=std, correlation_length=Range(0, 1000), smooth_share=share,
             stuck_low=share, stuck_high=share, dead=share, seed=seed, chip=seed,
         )  # fmt: skip
         if self.stuck_low + self.stuck_high + self.dead > 1:

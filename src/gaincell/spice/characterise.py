@@ -61,6 +61,8 @@ DEFAULT_GMIN = 1e-12
 """The simulator's own, S: shown beside, since it alone discharges a store within milliseconds."""
 GROUP = 10
 """Cells of the Monte Carlo in one netlist."""
+SIMULATED = "# simulated: "
+"""The files of a simulated cell begin so."""
 
 
 def read_charge(site: Site, levels: Wave, width: Second) -> Wave:
@@ -242,6 +244,21 @@ def _retention(
     )
 
 
+def measured_files(stem: Path) -> tuple[Path, Path]:
+    """The curve and the decays that `device_of` writes.
+
+    Raises InputError where one is there that is no simulation.
+    """
+    curve, decay = (stem.with_name(f"{stem.name}-{kind}.csv") for kind in ("curve", "decay"))
+    for place in (curve, decay):
+        if place.is_file() and not place.read_bytes().startswith(SIMULATED.encode()):
+            raise InputError(
+                f"{place} is there already, not from gaincell spice characterise; give another --out, or "
+                "move it"
+            )
+    return curve, decay
+
+
 def device_of(
     found: CharacterisationResult, design: Design, stem: Path, tau: Second | None
 ) -> tuple[Device, str]:
@@ -253,10 +270,10 @@ def device_of(
 
     Raises InputError where the curve cannot be fitted.
     """
-    origin = f"# simulated: {found.technology}; ngspice\n"
+    origin, files = f"{SIMULATED}{found.technology}; ngspice\n", measured_files(stem)
     longest = design.t_pulse_max
     curve = _write_cells(
-        stem.with_name(f"{stem.name}-curve.csv"),
+        files[0],
         f"{origin}# charge of a pulse of {longest * 1e9:g} ns over its length\n"
         "cell,voltage [V],current [A]\n",
         found.curve.levels,
@@ -264,7 +281,7 @@ def device_of(
     )
     how = f"set by a leak, tau {tau:g} s" if tau else "by the models' own leakage"
     decay = _write_cells(
-        stem.with_name(f"{stem.name}-decay.csv"),
+        files[1],
         f"{origin}# retention {how}; one cell for every written voltage\ncell,time [s],voltage [V]\n",
         found.retention.time,
         found.retention.held,
