@@ -41,7 +41,7 @@ def page_tables(result: RtlResult, real: RtlResult, lengths: WordLengthsResult) 
     of_columns = (
         f"{means}; {result.technology}. First column: {sizes.step_periods:,} periods a token, query heads "
         f"that share the arrays: {sizes.group}; second column: {real.sizes.step_periods:,} periods, query "
-        f"heads: {real.sizes.group}."
+        f"heads: {real.sizes.group}. The paper's number is of {sizes.columns:,} valid columns."
     )
     of_words = (
         f"Simulated: {lengths.model}, {lengths.predictions:,} predictions; codes that "

@@ -312,5 +312,5 @@ def test_measurement_is_what_the_costs_compare_with(monkeypatch: pytest.MonkeyPa
     gpu = measure(**SMALL, device="cuda", meter=(None, "no meter"))  # of which no processor is timed
     assert (gpu.processor, gpu.processor_per_token, gpu.busy) == ((), None, None)
     assert gpu.undisturbed_per_token == gpu.latency_per_token == 2.0
-    assert shared.as_measured().latency == 0.5
+    assert (shared.as_measured().latency, shared.as_measured().batch) == (0.5, 3)
     assert to_json(shared.as_timing()).keys().isdisjoint({"device", "heads", "kv_heads", "head_dim"})

@@ -213,7 +213,7 @@ def test_the_synthesised_digital_part_stands_beside_the_formula(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "cost.json"
-    code, out, _ = run(capsys, "gpt2", "--rtl", str(RTL), "--json", str(file))
+    code, out, _ = run(capsys, "gpt2", "--rtl", str(RTL), "--context", "100", "--json", str(file))
     assert code == 0
     assert read(file, CostResult).provenance.inputs == {f"rtl {RTL.name}": sha256(RTL)}
     head, energy = read(file, CostResult).head, read(RTL, RtlResult).energy
@@ -225,7 +225,17 @@ def test_the_synthesised_digital_part_stands_beside_the_formula(
     assert head.rtl.inside == (1 / 10 <= head.rtl.factor <= 10)
     assert "digital, synthesised" in " ".join(out.split())
     assert "gates of another technology" not in out
-    out = " ".join(run(capsys, "gpt2", "--rtl", str(RTL), "--technology", "14nm")[1].split())
+    assert "another number of sub-tiles" not in " ".join(out.split())
+    out = " ".join(
+        run(capsys, "gpt2", "--rtl", str(RTL), "--technology", "14nm", "--json", str(file))[1].split()
+    )
+    found = read(file, CostResult).head.rtl
+    assert found is not None
+    assert found.factor is found.band is found.inside is None
+    assert (
+        "of 100 valid columns on average, which fill another number of sub-tiles than the 1,024 that" in out
+    )
+    assert "give --context 100, or --tokens" in out
     assert "gates of another technology, Planar 28 nm CMOS at 0.9 V, than the one that is priced, " in out
     assert "guard bits" not in out
     assert "of another chip" not in out
@@ -267,7 +277,7 @@ def test_the_simulated_write_stands_beside_the_formula(
 ) -> None:
     """128 lines a token, and the gates that the formula knows; the paper's number and its band stay."""
     file = tmp_path / "cost.json"
-    code, out, _ = run(capsys, "gpt2", "--write", str(WRITE), "--json", str(file))
+    code, *_ = run(capsys, "gpt2", "--write", str(WRITE), "--json", str(file))
     assert code == 0
     head, simulated = read(file, CostResult).head, read(WRITE, WriteResult)
     line = next(line for line in head.lines if line.name == "write")
@@ -281,7 +291,8 @@ def test_the_simulated_write_stands_beside_the_formula(
         assert dac.inside == (1 / 5 <= (dac.factor or 0) <= 5)
     written = json.loads(file.read_text())["head"]["write"]
     assert written["dacs"]["string"]["energy"]["kind"] == "simulated"
-    assert "write, SPICE (resistor string)" in " ".join(out.split())
+    shown = costs.energy(read(file, CostResult)).markdown()
+    assert "write, SPICE (resistor string, FreePDK45 VTG)" in shown
 
 
 def test_spice_energies_have_their_bands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -301,7 +312,7 @@ def test_spice_energies_have_their_bands(capsys: pytest.CaptureFixture[str], tmp
 def test_another_corner_and_chip_of_spice_are_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """With the technology in the rows; nothing of nominal circuits of this chip."""
+    """With the technology in the rows, which alone stands there of nominal circuits of this chip."""
     files, corner = {}, OperatingPoint("slow", 27.0, 0.99)
     for option, path, kind in (("--spice", SPICE, EnergyResult), ("--write", WRITE, WriteResult)):
         found = read(path, kind)
@@ -325,7 +336,7 @@ def test_another_corner_and_chip_of_spice_are_named(
     assert "writes of string settle within 2.78 ns, after the write of 1 ns of technology 28nm" in notes
     assert "writes of charge" not in notes
     assert "of another chip" not in notes
-    assert "FreePDK45" not in costs.energy(result).markdown()
+    assert costs.energy(result).markdown().count(", FreePDK45 VTG)") == 4
 
 
 @pytest.mark.slow
@@ -333,6 +344,7 @@ def test_what_holds_longer_or_higher_than_the_chip_can_is_said(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     out = " ".join(run(capsys, "gpt2", "--whole-model", "--context", "5000")[1].split())
+    assert "was made for 1,024 tokens: with 5,000, the costs are of a model of its sizes that takes" in out
     assert "The GPU attends to 5,000 tokens, the gain cells to the last 1,024" in out
     assert "longer: leroux2025-oxide (5 s)" in out
     assert "stores up to 0.9 V" not in out
@@ -516,6 +528,28 @@ def test_sizes_of_models() -> None:
     assert run_design("tiny") is None
     run_folder = ROOT / "adapters" / "smollm2-135m"
     assert load_design(run_design(run_folder) or "").name == "leroux2025"
+
+
+def test_power_is_of_all_that_the_area_is_of(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Of a layer and of the model with all sequences of the batch; the cells are as large as those cited only
+    where they are the paper's own.
+    """
+    file = tmp_path / "cost.json"
+    assert run(capsys, "gpt2", "--batch", "64", "--stack", "4", "--json", str(file))[0] == 0
+    result = read(file, CostResult)
+    of_all = result.model_cost.bottom_up.energy * result.model_cost.throughput
+    layer, whole = costs.summary(result).rows[4:]
+    assert whole[-1] == layer[-1] == costs.with_scale(of_all, "W")
+    assert "of all sequences of the batch" in costs.summary(result).caption
+    assert costs.area(result).rows[0][-1] == "0.25"
+    assert "no independent number" not in costs.area(result).caption
+    kinds = {key: of.kind for key, of in result.technology.numbers.items()}
+    assert (kinds["gate_area"], kinds["write_time"], kinds["adder_energy"]) == (
+        "assumed",
+        "simulated",
+        "cited",
+    )
+    assert not any("was made for" in note for note in result.notes)
 
 
 def test_tables_for_documents(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

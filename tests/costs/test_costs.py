@@ -21,7 +21,8 @@ from gaincell.costs.cited import WRITE
 from gaincell.costs.cost import Cost, total
 from gaincell.costs.head import assumed_head
 from gaincell.costs.left_out import left_out
-from gaincell.costs.result import _of_other_chip, phases
+from gaincell.costs.notes import of_other_chip
+from gaincell.costs.result import phases
 from gaincell.costs.roll_up import of_head, of_model
 from gaincell.costs.sensitivity import _moved, sensitivity
 from gaincell.costs.simulated import arrays as simulated_arrays
@@ -509,9 +510,9 @@ def test_spice_energies_of_another_chip_are_refused_or_said() -> None:
         with pytest.raises(InputError, match="circuits are simulated for unsigned queries"):
             simulated_arrays(other, found)
     assert found.provenance.design_hash == DESIGN.hash
-    assert _of_other_chip(DESIGN, found, None, None) == _of_other_chip(DESIGN, None, None, None) == []
-    assert _of_other_chip(DESIGN.replace(layers=30), found, None, None) == []  # in a model of other layers
-    (said,) = _of_other_chip(DESIGN.replace(retention_time=4e-3), found, None, None)
+    assert of_other_chip(DESIGN, found, None, None) == of_other_chip(DESIGN, None, None, None) == []
+    assert of_other_chip(DESIGN.replace(layers=30), found, None, None) == []  # in a model of other layers
+    (said,) = of_other_chip(DESIGN.replace(retention_time=4e-3), found, None, None)
     assert f"of hash {DESIGN.hash}, than the one that is priced" in said
 
 
@@ -521,6 +522,10 @@ def test_a_full_ring_stays_full_when_the_window_moves() -> None:
         found = {c.factor > 1: c for c in sensitivity(head) if c.parameter == "window"}
         assert found[True].energy == pytest.approx(0.180, abs=0.001)
         assert found[False].energy == pytest.approx(-0.174, abs=0.001)
+    longer, _ = _moved(replace(HEAD, context=300), "design", "window", 1.2)  # which was not full
+    assert (longer.design.window, longer.columns) == (1216, 300)
+    shorter, _ = _moved(replace(HEAD, context=1000), "design", "window", 0.8)
+    assert shorter.columns == shorter.design.window == 832
 
 
 def test_spice_energies_are_counted_a_sub_tile() -> None:

@@ -1,5 +1,8 @@
 """What surrounds the arrays: the whole model and the time it takes, GPUs, other memories, converters."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from gaincell.arrays.refresh import Refresh
@@ -11,15 +14,20 @@ from gaincell.costs import (
     whole_model,
 )
 from gaincell.costs.activity import Activity
+from gaincell.costs.area import head_area
 from gaincell.costs.gpus import published, stated
 from gaincell.costs.head import assumed_head
 from gaincell.costs.roll_up import of_head, of_model
 from gaincell.costs.size import ModelSize, shipped_sizes
 from gaincell.costs.technology import load_technology
 from gaincell.errors import InputError
+from gaincell.reports import costs_around, costs_figures
+from gaincell.results import read
+from gaincell.results.cost import CostResult
 
 DESIGN, TECHNOLOGY = load_design("leroux2025"), load_technology("28nm")
 HEAD = assumed_head(DESIGN, TECHNOLOGY)
+RESULTS = Path(__file__).parents[2] / "docs" / "results" / "costs"
 
 
 def test_amdahl() -> None:
@@ -123,6 +131,8 @@ def test_memories_wear_out_or_do_not() -> None:
     assert found["sram"].lifetime is None
     assert found["pcm"].write > 100 * motivation.in_gain_cells(HEAD).write
     assert found["sram"].area == pytest.approx(2 * 64 * 1024 * 3 * 140 * 28e-9**2)
+    for head in (HEAD, replace(HEAD, layers=4), replace(HEAD, head_dim=48)):  # stacked, or with idle rows
+        assert motivation.in_gain_cells(head).area == head_area(head).parts["cells"].area
 
 
 def test_an_adc_takes_more_energy_and_area() -> None:
@@ -130,6 +140,15 @@ def test_an_adc_takes_more_energy_and_area() -> None:
     assert adc.energy == pytest.approx(3.56e-3 / 1.25e9)
     assert pulse.energy < adc.energy
     assert pulse.area < adc.area
+
+
+def test_only_a_gpu_with_hbm_moves_bits_at_its_energy() -> None:
+    found = read(RESULTS / "cost-gpt2.json", CostResult)
+    for gpu, held in (("h100", True), ("rtx-4090", False)):
+        cache = motivation.cache_cost(shipped_sizes()["gpt2"], stated()[gpu], 1024)
+        result = replace(found, why=replace(found.why, cache=cache))
+        assert ("from HBM" in costs_around.cache(result).markdown()) == held
+        assert len(costs_figures.why(result).axes) == 2 + held
 
 
 def test_a_cache_of_no_tokens_is_refused() -> None:

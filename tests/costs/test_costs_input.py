@@ -21,7 +21,11 @@ from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology, inputs_of_technology, list_technologies, load_technology
 from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.integrations.hf.size import cost
+from gaincell.reports import costs_around
+from gaincell.reports.costs import with_scale
+from gaincell.results import read
 from gaincell.results.codec import from_json, to_json
+from gaincell.results.cost import CostResult
 from gaincell.results.system_cost import Timed
 from gaincell.text import sha256
 
@@ -119,16 +123,25 @@ def test_sizes_that_do_not_exist_are_refused() -> None:
 
 
 def test_a_schedule_longer_than_the_retention_time_is_said_with_the_cost_of_refresh() -> None:
-    assert "WARNING" not in (retention.note(HEAD) or "")
+    assert "WARNING" not in (retention.note(HEAD, 1) or "")
     long = replace(HEAD, design=DESIGN.replace(window=8192))
-    note = retention.note(long) or ""
+    note = retention.note(long, 144) or ""
     assert note.startswith("WARNING: a token is held for 6.39 ms, longer than the retention time of 5 ms")
-    assert "pJ" in note
-    assert retention.note(replace(long, refresh=Refresh("copy", every_seconds=1e-4))) is None
+    cost = retention.refresh(long, 770e-6)
+    energy, time = with_scale(144 * cost.energy, "J"), with_scale(cost.latency, "s")
+    assert (
+        f"after 770 µs it may have drifted by half a storage level; refreshing in time costs {energy}" in note
+    )
+    assert f"{energy} (all layers and heads) and {time} a token" in note
+    every = float(note.partition("--refresh-seconds ")[2].rstrip(")"))  # which is enough
+    assert retention.note(replace(long, refresh=Refresh("copy", every_seconds=every)), 144) is None
+    gated = replace(long, sliding_window=512)
+    assert retention.held(gated) == pytest.approx(512 * DESIGN.token_period)
+    assert retention.note(gated, 144) is None
     with pytest.raises(InputError, match="rewriting 1024 columns takes"):
         of_head(replace(HEAD, refresh=Refresh("copy", every_seconds=1e-9)))
     hopeless = replace(HEAD, design=DESIGN.replace(retention_time=1e-6))
-    assert "would take longer" in (retention.note(hopeless) or "")
+    assert "would take longer" in (retention.note(hopeless, 1) or "")
 
 
 def activity_json() -> dict[str, Any]:
@@ -214,3 +227,21 @@ def test_machines_of_other_sizes_have_no_ratio() -> None:
     wider = [replace(run.measured, head_dim=128) for run in published().values()]
     rows = comparison(of_head(HEAD), 12, wider)
     assert all(row.latency_over_cited is None and row.energy_over_bottom_up is None for row in rows)
+
+
+def test_the_time_of_a_batch_is_compared_with_no_latency() -> None:
+    """But the published one, which the paper compares; the caption says how times were taken."""
+    rows = {}
+    for batch in (1, 8):
+        timed = Timed("measured", "here", "a machine", 12, 64, 1024, batch, 1e-5, 12, 1e-3).measured
+        (rows[batch],) = comparison(of_head(HEAD), 12, [timed])
+    assert rows[1].latency_over_cited == pytest.approx(1e-5 / 65e-9)
+    assert rows[8].latency_over_cited is rows[8].latency_over_bottom_up is None
+    assert rows[8].energy_over_cited == rows[1].energy_over_cited
+    (paper, *_) = comparison(of_head(HEAD), 12, [published()["rtx-4090"].measured])
+    assert paper.latency_over_cited == pytest.approx(344, abs=0.5)
+    result = read(BASELINE.with_name("cost-gpt2.json"), CostResult)
+    caption = costs_around.machines(replace(result, machines=(rows[1], rows[8]))).caption
+    assert "time by the clock, or, where that is less, of its threads on the processor" in caption
+    assert "With a batch above 1 it is the time of a step over the batch, no latency" in caption
+    assert "other sizes" not in caption

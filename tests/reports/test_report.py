@@ -577,7 +577,7 @@ def test_every_protocol_of_an_evaluation_has_a_section(
 
 @pytest.mark.parametrize("colours", [theme.LIGHT, theme.DARK], ids=["light", "dark"])
 def test_contrast(colours: dict[str, str]) -> None:
-    for name in ("ink", "quiet", "link", "measured", "simulated", "cited"):  # text is set in these
+    for name in ("ink", "quiet", "link", "measured", "simulated", "cited", "assumed"):  # text is set in these
         assert contrast(colours[name], colours["paper"]) >= 4.5
     assert contrast(colours["ink"], colours["rule"]) >= 4.5  # the chosen theme
     for n in range(1, 8):

@@ -135,6 +135,19 @@ def test_without_programs_the_rest_is_done_and_the_packages_are_named(
     assert (out / "timeline.svg").exists()
     assert not (out / "verilog").exists()
     assert "testbench" not in (out / "README.md").read_text()
+    before = (out / "result.json").read_text()
+    for again, held in (
+        (("--head-dim", 4), "a verification with random words"),
+        (("--verify", "--head-dim", 2), "another head, of small with 4 rows, 12 columns, 1 query heads"),
+        (("--verify", "--head-dim", 4, "--guard-bits", 2), "another head, of small"),
+    ):
+        assert call(small, "--out", out, *again) == 2
+        assert f"holds {held}" in " ".join(capsys.readouterr().err.split())
+    small.write_text(SMALL.replace("value = 12", "value = 16"))
+    assert call(small, "--out", out, "--verify", "--head-dim", 4) == 2
+    assert (out / "result.json").read_text() == before
+    small.write_text(SMALL)
+    assert call(small, "--out", out, "--verify", "--tokens", 5, "--head-dim", 4) == 0
 
 
 @pytest.mark.slow

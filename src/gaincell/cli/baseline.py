@@ -112,7 +112,7 @@ def _machines(found: Sweep) -> list[Timed]:
     from gaincell.costs.gpus import published
     from gaincell.results.system_cost import Timed
 
-    own = (Timed(**vars(m.as_measured()), batch=m.batch) for m in fastest(found.measured))
+    own = (Timed(**vars(m.as_measured())) for m in fastest(found.measured))
     return [*published().values(), *own]
 
 

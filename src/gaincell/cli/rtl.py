@@ -69,6 +69,7 @@ def rtl(
     if given is not None:
         head_dim, group = given[0].shape[2], given[0].shape[1]
     parameters = Parameters(chip, head_dim, group, guard_bits)
+    generation.check_folder(out, parameters, generation.INPUTS[given is not None], verify)
     origin = inputs_of_technology(technology)
     if inputs is not None:
         origin[inputs.name] = hashlib.sha256(inputs.read_bytes()).hexdigest()[:12]

@@ -34,9 +34,12 @@ BYTES_PER_NUMBER = 2.0
 
 @dataclass(frozen=True)
 class Stated(Sourced):
-    """What a maker states. arithmetic: operations per second.  power: the most that the board draws."""
+    """What a maker states. memory: its kind.  arithmetic: operations per second.  power: the most that the
+    board draws.
+    """
 
     title: str
+    memory: str
     bandwidth: BytePerSecond
     arithmetic: PerSecond
     power: Watt
@@ -140,7 +143,8 @@ def read_measured(path: str | os.PathLike[str]) -> list[Measured]:
         machines = [machine.measured for machine in found.machines]
     elif isinstance(found, CostResult):
         machines = [
-            Measured(m.title, *m.sizes, m.latency, m.energy, m.kind, m.source) for m in found.machines
+            Measured(m.title, *m.sizes, m.latency, m.energy, m.kind, m.source, m.batch)
+            for m in found.machines
         ]
     else:
         raise InputError(f"{name} holds no measurements; give the result of gaincell baseline --json")

@@ -2,7 +2,8 @@
 
     cache       2 L Hk D bytes a number, a token
     floor       a token of a sequence reads its whole cache: bytes / bandwidth, whatever the arithmetic
-    movement    bits x energy per bit from HBM, against two multiply-accumulates a number and query head
+    movement    bits x energy per bit from HBM, where the GPU has such memory, against two
+                multiply-accumulates a number and query head
 
 Memories: the cache of one head at the width of the chip's levels (a gain cell holds all bits of a level).
 Every column is written once in M tokens, so a memory of `endurance` writes lasts endurance x M x dt.
@@ -65,8 +66,8 @@ def cache_cost(size: ModelSize, gpu: Stated, context: int) -> Cache:
     seen, per_token = size.seen(context), size.cache_bytes()
     cache, moved = per_token * seen, surroundings().movement
     arithmetic = 2 * size.layers * size.heads * size.head_dim * seen * (moved.multiply + moved.add)
-    floor, movement = cache / gpu.bandwidth, 8 * cache * moved.hbm
-    return Cache(size.title, context, seen, per_token, cache, floor, movement, arithmetic)
+    movement = 8 * cache * moved.hbm if gpu.memory.startswith("HBM") else None
+    return Cache(size.title, context, seen, per_token, cache, cache / gpu.bandwidth, arithmetic, movement)
 
 
 def stated_cache(size: ModelSize) -> tuple[StatedCache, ...]:
@@ -107,7 +108,7 @@ def in_gain_cells(head: Head) -> MemoryCost:
     """The same in the chip's own cells; their endurance is not limited by the write."""
     interval, write = retention.refresh_interval(head), writing.write(head).energy
     power = head.design.window * write / interval if interval and retention.needs_refresh(head) else 0.0
-    area = head.design.window * 2 * head.head_dim * head.technology.cell_area
+    area = head_area(head).parts["cells"].area
     return MemoryCost("gain cells (this chip)", area, write, power, None, head.design.tau)
 
 

@@ -1,7 +1,7 @@
 """Everything about the costs of a model as one result file: what `gaincell cost --json` writes.
 
 Numbers of the paper and of makers are "cited"; everything bottom-up is "simulated": computed by a model of
-the hardware. What was assumed is said in words beside it.
+the hardware, whose own numbers may be "assumed".
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from itertools import product
 from gaincell.arrays.refresh import Refresh
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
-from gaincell.costs import digital, motivation, retention, roll_up, simulated, sweep
+from gaincell.costs import digital, motivation, roll_up, simulated, sweep
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import variants
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
 from gaincell.costs.gpus import compared, printed, ratios, stated
 from gaincell.costs.head import Head
-from gaincell.costs.left_out import left_out, of_chip
+from gaincell.costs.left_out import left_out
+from gaincell.costs.notes import beyond_positions, of_head, of_other_chip, slow_writes
 from gaincell.costs.roll_up import HeadCost, Line, ModelCost
 from gaincell.costs.sensitivity import sensitivity
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
 from gaincell.costs.whole_model import arrangements
 from gaincell.errors import InputError
-from gaincell.reports.costs import with_scale
+from gaincell.quantity import Quantity
 from gaincell.reports.costs_around import NO_WHOLE_MODEL
 from gaincell.results import cost as results
 from gaincell.results import provenance, system_cost
-from gaincell.results.codec import to_json
+from gaincell.results.codec import Kind, to_json
 from gaincell.results.common import Value, Values
 from gaincell.results.rtl import RtlResult
 from gaincell.results.spice import EnergyResult, WriteResult
@@ -116,9 +117,10 @@ def answer(
         left_out=tuple(left_out(head)),
         notes=(
             *(() if size.linear_weights else (NO_WHOLE_MODEL,)),
-            *_notes(mean, chip, used, arrays, rtl),
-            *_of_other_chip(design, spice, write, rtl),
-            *_slow_writes(head, write),
+            *beyond_positions(size, max(ring, chip.window)),
+            *of_head(mean, size, chip, used, arrays, rtl),
+            *of_other_chip(design, spice, write, rtl),
+            *slow_writes(head, write),
         ),
         provenance=provenance.made(
             command=command,
@@ -150,13 +152,20 @@ def _check_heads(activity: Activity, size: ModelSize) -> None:
         )
 
 
+def _kind(number: Quantity) -> Kind:
+    """How a number of a process came about."""
+    if number.source in ("L", "M", "R", "S"):
+        return "cited"
+    return "assumed" if number.source == "D" and "simulated" not in number.note else "simulated"
+
+
 def _technology(found: Technology) -> results.Process:
     """A process with all its numbers, and which of them are assumed."""
     numbers = {
         key: Value(
             number.value,  # type: ignore[arg-type]
             number.unit,
-            "cited" if number.source in ("L", "M", "R", "S") else "simulated",
+            _kind(number),
             number.note or number.source,
         )
         for key, number in found.provenance.items()
@@ -228,17 +237,18 @@ def _attention(found: ModelCost) -> results.CostOfAttention:
 def comparison(
     found: HeadCost, heads: int, measured: Sequence[system_cost.Measured]
 ) -> tuple[system_cost.Machine, ...]:
-    """Machines against `heads` query heads in gain cells; no ratio where a size differs."""
+    """Machines against `heads` query heads in gain cells; no ratio where a size differs, none of latency
+    where the time of a batch was measured.
+    """
     sizes = (heads, heads // found.head.group, found.head.head_dim, round(found.head.columns))
     rows = []
     for machine in measured:
         row = system_cost.Machine(**vars(machine))
         if machine.sizes == sizes:
             cited, own = (ratios(machine, c.latency, c.energy) for c in (found.cited, found.bottom_up))
-            row = replace(
-                row, latency_over_cited=cited.latency, latency_over_bottom_up=own.latency,
-                energy_over_cited=cited.energy, energy_over_bottom_up=own.energy,
-            )  # fmt: skip
+            row = replace(row, energy_over_cited=cited.energy, energy_over_bottom_up=own.energy)
+            if machine.kind != "measured" or machine.batch == 1:
+                row = replace(row, latency_over_cited=cited.latency, latency_over_bottom_up=own.latency)
         rows.append(row)
     return tuple(rows)
 
@@ -266,115 +276,6 @@ def _sweeps(head: Head) -> dict[str, results.CostSweep]:
             throughput=tuple(point.throughput for point in points),
         )
     return found
-
-
-def _notes(
-    found: HeadCost,
-    chip: Design,
-    activity: Activity,
-    spice: results.SpiceArrays | None,
-    rtl: RtlResult | None,
-) -> list[str]:
-    """What a user has to know about these numbers, in words.
-
-    chip: as it was asked for.  activity: of all heads.  spice, rtl: other sources of energies.
-    """
-    measured = found.head.activity.valid_columns
-    said = [_origin(activity, chip), retention.note(found.head), _above_supply(found.head)]
-    if chip.provenance["layer_latency"].source != "M":
-        own = with_scale(chip.layer_latency, "s")
-        said.append(f"latency, cited: from this design's own layer_latency, {own}, not from the paper's")
-    if chip.decay_target and chip.tau is not None:
-        said.append(
-            f"voltages of this chip decay to {chip.leakage.decay_voltage:g} V; the energies of its cells are "
-            f"those of voltages that decay to V_offset, {chip.v_offset:g} V"
-        )
-    if activity.tokens and found.head.columns > 1.01 * measured:
-        said.append(
-            f"the activity was measured with {measured:.0f} valid columns on average; it is taken to hold "
-            f"for {found.head.columns:.0f}"
-        )
-    if found.head.refresh is not None and found.head.refresh.kind == "reread":
-        said.append(
-            "refresh reread is charged as copy, a lower bound: reading the columns back is not modelled"
-        )
-    said += [f"{line.name} is outside its band: {found.explain(line)}" for line in found.outside]
-    said += [
-        f"{name}, SPICE, is outside its band: simulated with inputs of its own, mean pulse {one.pulse:.3f}"
-        for name, one in ({} if spice is None else spice.products).items()
-        if one.inside is False
-    ]
-    if rtl is not None and rtl.technology != found.head.technology.description:
-        said.append(
-            f"digital, synthesised: with gates of another technology, {rtl.technology}, than the one that is "
-            f"priced, {found.head.technology.description}"
-        )
-    bits = found.head.technology.guard_bits
-    if rtl is not None and (found_bits := rtl.sizes.word_bits - rtl.sizes.code_bits) != bits:
-        said.append(f"digital, synthesised: {found_bits} guard bits, where the formula has {bits}")
-    counted = found.bottom_up.parts[DIGITAL].parts
-    if rtl is not None and (lacking := [name for name in simulated.NOT_GENERATED if name in counted]):
-        energy = with_scale(sum(counted[name].energy for name in lacking), "J")
-        said.append(f"digital, synthesised: lacks {', '.join(lacking)}; of the formula's energy {energy}")
-    missing = of_chip(found.head)
-    if missing:
-        said.append(f"not counted, though this chip has them: {', '.join(one.what for one in missing)}")
-    return [note for note in said if note]
-
-
-def _origin(activity: Activity, chip: Design) -> str:
-    """That nobody measured the activity, or not on this chip."""
-    if activity.is_assumed:
-        return (
-            "WARNING: the activity is assumed, every code equally likely; real text gives shorter and fewer "
-            "pulses: give a RUN, or --activity with the file of gaincell activity --json"
-        )
-    if activity.design in (None, chip.hash):
-        return ""
-    return (
-        f"the activity was measured on another chip, of hash {activity.design}, than the one that is priced, "
-        f"{chip.name} of hash {chip.hash}"
-    )
-
-
-def _of_other_chip(
-    design: Design, spice: EnergyResult | None, write: WriteResult | None, rtl: RtlResult | None
-) -> list[str]:
-    """That another chip than the one that is asked for was simulated, or one for a model of other layers than
-    this and the paper's, which no circuit depends on.
-    """
-    layers = (design.layers, load_design("leroux2025").layers)
-    own = (None, *(design.replace(layers=n).hash for n in layers))
-    given = {"SPICE of dot products": spice, "SPICE of the write": write, "gaincell rtl": rtl}
-    return [
-        f"the energies of {name} are of another chip, of hash {one.provenance.design_hash}, than the one "
-        f"that is priced, {design.name} of hash {design.hash}"
-        for name, one in given.items()
-        if one is not None and one.provenance.design_hash not in own
-    ]
-
-
-def _slow_writes(head: Head, write: WriteResult | None) -> list[str]:
-    """That simulated writes settle later than the write that is priced ends."""
-    time, found = head.technology.write_time, {} if write is None else write.dacs
-    return [
-        f"WARNING: the simulated writes of {name} settle within {with_scale(max(dac.settling), 's')}, after "
-        f"the write of {with_scale(time, 's')} of technology {head.technology.name} has ended"
-        for name, dac in found.items()
-        if max(dac.settling) > time
-    ]
-
-
-def _above_supply(head: Head) -> str:
-    """That the cells hold more than the process supplies."""
-    top, supply = head.design.v_max, head.technology.supply
-    if top <= supply * (1 + 1e-9):
-        return ""
-    return (
-        f"WARNING: the chip stores up to {top:g} V, above the supply of {supply:g} V of technology "
-        f"{head.technology.name}: no write reaches it; choose a design with a narrower storage range, or a "
-        "technology with a higher supply"
-    )
 
 
 def _line(found: HeadCost, line: Line) -> results.Block:

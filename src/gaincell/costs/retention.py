@@ -10,8 +10,8 @@ A refresh rewrites every valid column; the voltages that drift most drift by hal
 
     t = -tau ln(1 - half level / largest |u - u_inf|),     half the smallest step where levels are uneven
 
-u_inf: where voltages decay to (devices/leakage.py). A column is overwritten after M tokens anyway, so that a
-chip whose window passes within t needs no refresh.
+u_inf: where voltages decay to (devices/leakage.py). A token is needed until its column is overwritten after M
+tokens, or until the model's own sliding window gates it: a chip where that is within t needs no refresh.
 Sequences that take turns have cells of their own, so that cells leak for all of them while one digital part
 leaks for all; their tokens share the time.
 Not modelled: reading the columns back, so that a refresh of kind reread costs more than the lower bound given
@@ -45,8 +45,9 @@ def leakage(head: Head) -> Cost:
 
 
 def held(head: Head) -> Second:
-    """How long a token is needed: until its column is overwritten."""
-    return head.design.window * head.design.token_period
+    """How long a token is needed: until its column is overwritten, or the model's own window gates it."""
+    window = head.design.window
+    return min(window, head.sliding_window or window) * head.design.token_period
 
 
 def refresh_interval(head: Head) -> Second | None:
@@ -64,7 +65,7 @@ def refresh_interval(head: Head) -> Second | None:
 
 
 def needs_refresh(head: Head) -> bool:
-    """Whether tokens drift by more than half a level before they are overwritten."""
+    """Whether tokens drift by more than half a level while they are needed."""
     interval = refresh_interval(head)
     return interval is not None and held(head) > interval
 
@@ -88,22 +89,28 @@ def refresh(head: Head, interval: Second) -> Cost:
     return Cost(energy=share * write(head).energy / head.group, latency=share * head.slot * head.streams)
 
 
-def note(head: Head) -> str | None:
+def note(head: Head, heads: int) -> str | None:
     """What to say where tokens are held longer than the chip keeps them; None where nothing is to be said.
 
-    Not said where columns are refreshed often enough.
+    heads: query heads of all layers, whose refreshes are priced. Not said where columns are refreshed often
+    enough.
     """
     tau, interval = head.design.tau, refresh_interval(head)
     if tau is None or interval is None or not needs_refresh(head):
         return None
     if head.refresh_every is not None and head.refresh_every <= interval * (1 + 1e-9):
         return None
+    digit = 10.0 ** (math.floor(math.log10(interval)) - 2)
+    interval = math.floor(interval / digit) * digit  # as it is printed, so that it is enough
     if head.columns * head.slot >= interval:
         remedy = "a refresh would take longer than that; choose a smaller window or a cell that holds longer"
     else:
         cost = refresh(head, interval)
-        energy, time = with_scale(cost.energy, "J"), with_scale(cost.latency, "s")
-        remedy = f"refreshing in time costs {energy} and {time} a token (--refresh copy --refresh-seconds)"
+        energy, time = with_scale(heads * cost.energy, "J"), with_scale(cost.latency, "s")
+        remedy = (
+            f"refreshing in time costs {energy} (all layers and heads) and {time} a token "
+            f"(--refresh copy --refresh-seconds {interval:.3g})"
+        )
     longer = held(head) > tau
     kept = f"a token is held for {with_scale(held(head), 's')}"
     kept += f", longer than the retention time of {with_scale(tau, 's')}" if longer else ""

@@ -75,6 +75,6 @@ def _moved(head: Head, where: str, key: str, factor: float) -> tuple[Head, float
     new, columns, window = old * factor, head.written, d.window
     if key == "window":
         new = window = max(1, round(new / d.tile)) * d.tile
-        columns *= new / old
+        columns *= new / old if columns == old else 1
     activity = replace(head.activity, valid_columns=min(columns, float(window)))
     return replace(head, design=d.replace(**{key: new}), activity=activity, context=None), new / old

@@ -7,17 +7,20 @@ writes    of `gaincell spice write`: the mean over the codes of a simulated line
           the simulation: the formula adds them
 digital   of `gaincell rtl --verify`: what switched at the gates of the head that was synthesised, with its
           own words. The routing, which no synthesis knows, is added by the formula. What a model has beyond
-          gains and offsets (NOT_GENERATED) is in the formula only
+          gains and offsets (NOT_GENERATED) is in the formula only. Compared with the paper's number only
+          where as many sub-tiles hold valid columns
 """
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TypeVar
 
 from gaincell import results
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE
 from gaincell.costs.cost import Cost
+from gaincell.costs.head import Head
 from gaincell.costs.roll_up import HeadCost, compared
 from gaincell.costs.writing import column_gates
 from gaincell.errors import InputError, RunError
@@ -117,9 +120,17 @@ def digital(found: HeadCost, simulated: RtlResult) -> SynthesisedDigital:
     assert energy is not None  # see read_simulated
     routing = found.bottom_up.parts[DIGITAL].parts["routing"]
     beside = _beside(found, DIGITAL, energy.synthesised / sizes.group + routing.energy)
+    if not same_tiles(head, simulated):
+        beside = OtherEnergy(beside.energy)
     return SynthesisedDigital(
         **vars(beside), inputs=simulated.inputs, technology=simulated.technology, columns=energy.columns
     )
+
+
+def same_tiles(head: Head, simulated: RtlResult) -> bool:
+    """Whether the synthesised head had as many sub-tiles with valid columns as the one that is priced."""
+    assert simulated.energy is not None  # see read_simulated
+    return math.ceil(simulated.energy.columns / head.tile) == math.ceil(head.columns / head.tile)
 
 
 def _beside(found: HeadCost, block: str, energy: Joule) -> OtherEnergy:

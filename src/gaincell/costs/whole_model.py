@@ -61,7 +61,7 @@ def _with_cells(title: str, first: Cost, model: ModelCost, linear: Cost) -> Whol
     stated = Cost(energy=model.energy_cited, latency=model.latency[0])
     return replace(
         _arranged(title, first, attention, linear, moved, stated),
-        note=retention.note(slow.head.head),
+        note=retention.note(slow.head.head, model.size.layers * model.size.heads),
         held=retention.held(slow.head.head),
     )
 

@@ -96,9 +96,9 @@ def energy(result: CostResult) -> Rows:
 
 
 def _corner(simulated: SpiceArrays | SpiceWrites, result: CostResult) -> str:
-    """Where circuits were simulated; nothing for nominal ones at 27 °C and the chip's own supply."""
+    """Where circuits were simulated; no corner for nominal ones at 27 °C and the chip's own supply."""
     if simulated.corner in (None, OperatingPoint("nominal", 27.0, result.design.v_max)):
-        return ""
+        return f", {simulated.technology}"
     return f", {simulated.technology} at {simulated.corner}"
 
 
@@ -109,14 +109,18 @@ def summary(result: CostResult) -> Rows:
     columns = ("cited", head.cited, model.cited), ("bottom-up", head.bottom_up, model.bottom_up)
     for title, one, whole in columns:
         layer = CitedCost(whole.energy / sizes.layers, one.latency, whole.area / sizes.layers)
-        for name, cost in zip(names, (one, layer, whole), strict=True):
-            rows.append([f"{name}, {title}", *three(cost), with_scale(cost.energy / cost.latency, "W")])
+        costs = (one, 1), (layer, model.batch), (whole, model.batch)
+        for name, (cost, sequences) in zip(names, costs, strict=True):
+            power = with_scale(sequences * cost.energy / cost.latency, "W")
+            rows.append([f"{name}, {title}", *three(cost), power])
     shared = f", shared by {head.group} query heads" if head.group > 1 else ""
     caption = (
         f"{sizes.name} on {result.design.name}, batch {model.batch}. Area of a head: "
         f"of its key/value head{shared}. Attention alone: {model.throughput:,.0f} tokens/s. "
         "Power: while one token follows the other; of the whole model one layer works at a time."
     )
+    if model.batch > 1:
+        caption += " Area and power of a layer and of all layers: of all sequences of the batch."
     headings = ("", "energy", "latency", "area", "power")
     cited = [", cited" in name for name, *_ in rows]
     return Rows(
@@ -137,11 +141,16 @@ def area(result: CostResult) -> Rows:
     headings = ("", "cited", "bottom-up", "factor")
     rows = [[name, "", with_scale(part, "m^2"), ""] for name, part in found.area.items()]
     rows[0][1] = with_scale(areas.cells_cited, "m^2")
+    factor, independent = areas.cells / areas.cells_cited, ""
+    if math.isclose(factor, 1):
+        independent = " The cell's area is the paper's own, so it is no independent number."
+    else:
+        rows[0][3] = f"{factor:.3g}"
     whole = (with_scale(x, "m^2") for x in (areas.head_cited, areas.head))
     rows.append(["all", *whole, f"{areas.head_factor:.3g}"])
     caption = (
-        f"{found.cells:,.0f} cells. The cell's area is the paper's own, so it is no independent "
-        f"number. The paper's head in a crossbar: {with_scale(areas.crossbar_cited, 'm^2')} of cells; "
+        f"{found.cells:,.0f} cells.{independent} "
+        f"The paper's head in a crossbar: {with_scale(areas.crossbar_cited, 'm^2')} of cells; "
         f"stacked in {areas.layers:.0f} layer(s): {with_scale(areas.stack_cited, 'm^2')}."
     )
     return Rows("Area of a key/value head", headings, rows, caption, kinds=_by_heading(headings))
@@ -215,12 +224,12 @@ def _counted(line: Block, part: str) -> str:
 
 
 def _beside(cited: float | None, found: float, compared: Block | OtherEnergy) -> list[str]:
-    """Both energies; where one is cited their ratio, its band, and whether it lies inside."""
+    """Both energies; where they are compared their ratio, its band, and whether it lies inside."""
     shown = [with_scale(cited, "J"), with_scale(found, "J")]
-    if cited is None:
+    if compared.factor is None:
         return [*shown, "", "", ""]
     inside = "yes" if compared.inside else "NO"
-    return [*shown, f"{compared.factor or math.nan:.3g}", f"{compared.band or math.nan:g}×", inside]
+    return [*shown, f"{compared.factor:.3g}", f"{compared.band or math.nan:g}×", inside]
 
 
 def three(entry: CitedCost | BottomUp) -> tuple[str, str, str]:

@@ -46,7 +46,8 @@ def _machines_caption(result: CostResult) -> str:
     own = f"{size.heads:.0f} query heads on {size.kv_heads:.0f} key/value heads, "
     own += f"D = {size.head_dim:.0f}, {head.context:,.0f} tokens"
     lines = [f"×: over the same layer in gain cells, {own}."]
-    if any(row.latency_over_cited is None for row in result.machines):
+    sizes = size.heads, size.kv_heads, size.head_dim, round(head.context)
+    if any(row.sizes != sizes for row in result.machines):
         lines.append("Rows without ×: other sizes.")
     lines.append(
         "Cited: twelve heads, D = 64, 1024 tokens, batch 64, float32, all keys but the first masked, clock "
@@ -55,7 +56,11 @@ def _machines_caption(result: CostResult) -> str:
         "cache; times the largest board power, more than such a step draws."
     )
     if any(row.kind == "measured" for row in result.machines):
-        lines.append("Measured: the fastest softmax attention on the machine that is named.")
+        lines.append(
+            "Measured: the fastest softmax attention on the machine that is named; time by the clock, or, "
+            "where that is less, of its threads on the processor, which other programs may share. With a "
+            "batch above 1 it is the time of a step over the batch, no latency: without × latency."
+        )
     return " ".join([*lines, energy_verdict(result)])
 
 
@@ -139,10 +144,16 @@ def cache(result: CostResult) -> Rows:
         ["cache of one token", with_scale(found.bytes_per_token, "B")],
         [f"cache of {kept(found)} of one sequence", with_scale(found.bytes, "B")],
         [f"time to read it once on {result.gpu}", with_scale(found.floor, "s")],
-        ["energy to read it once from HBM", with_scale(found.movement, "J")],
-        ["energy of the arithmetic on it", with_scale(found.arithmetic, "J")],
-        ["movement over arithmetic", f"{found.movement / found.arithmetic:.3g}"],
     ]
+    arithmetic = ["energy of the arithmetic on it", with_scale(found.arithmetic, "J")]
+    if found.movement is None:
+        rows.append(arithmetic)
+    else:
+        rows += [
+            ["energy to read it once from HBM", with_scale(found.movement, "J")],
+            arithmetic,
+            ["movement over arithmetic", f"{found.movement / found.arithmetic:.3g}"],
+        ]
     return Rows(f"Why: the cache of {found.model} on a GPU", ("", ""), rows, kinds=SIMULATED)
 
 

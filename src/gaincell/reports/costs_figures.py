@@ -167,7 +167,7 @@ def heads(result: CostResult) -> Figure | None:
 @styled()
 def why(result: CostResult) -> Figure:
     """Memories for the keys and values of a head; reading out a line by pulses and by an ADC; what moving the
-    cache costs against computing with it.
+    cache costs against computing with it, where the GPU has HBM.
     """
     figure = Figure(figsize=(12.4, 4.2))
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.7, 0.9, 0.9))
@@ -193,6 +193,9 @@ def why(result: CostResult) -> Figure:
     _bars(middle, readouts, (BLUE, GREY), ["pulse and\ncounter", "ADC, 7 bits\n(cited)"], 0.25, fontsize=8)
     middle.set(ylabel="pJ a conversion", title="Reading out a line")
     cache = result.why.cache
+    if cache.movement is None:
+        right.remove()
+        return figure
     spent = [(energy * 1e3, with_scale(energy, "J")) for energy in (cache.movement, cache.arithmetic)]
     _bars(right, spent, (RED, GREEN), ["moving", "computing"], 0.15)
     right.set(ylabel="mJ a token", title="Cache on a GPU")

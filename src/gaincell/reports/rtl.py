@@ -65,7 +65,7 @@ def energy_rows(found: Mapping[str, RtlResult]) -> Rows:
     for n, one in enumerate(given[0][0].hypotheses):
         rows.append(row(f"+ {one.name}", hypothesis(n), "hypothesis"))
     rows.append(row("synthesised and all hypotheses", attrgetter("all"), "sum"))
-    rows.append(row("paper, digital control and routing, by output lines", attrgetter("paper"), PAPER.source))
+    rows.append(row("paper, digital control and routing, of a full ring", attrgetter("paper"), PAPER.source))
     last = len(found) + 1
 
     def kind(r: int, c: int) -> str | None:

@@ -12,7 +12,7 @@ from gaincell.results.common import Result
 from gaincell.results.run import Adaptations, AdaptedResult, StagedResult, TrainedResult
 
 Item = TypeVar("Item")
-MEASURED, SIMULATED, CITED = KINDS
+MEASURED, SIMULATED, CITED, _ = KINDS
 Columns: TypeAlias = Mapping[str, Callable[[Item], str]]
 """Heading -> what stands below it in the row of an item."""
 Kinds = Callable[[int, int], str | None] | str | None

@@ -38,8 +38,8 @@ from gaincell import files
 from gaincell.errors import RunError
 from gaincell.quantity import did_you_mean, one_of
 
-KINDS = ("measured", "simulated", "cited")
-Kind: TypeAlias = Literal["measured", "simulated", "cited"]
+KINDS = ("measured", "simulated", "cited", "assumed")
+Kind: TypeAlias = Literal["measured", "simulated", "cited", "assumed"]
 Json: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 COLUMNS = "as columns"

@@ -40,7 +40,7 @@ class Measured(Part):
     title: of the machine.  heads, kv_heads, head_dim, context: what it computed; query heads share kv_heads
     key/value heads.  energy: None where it was not measured.
     kind: "cited", "measured" on this machine, or "simulated": computed from what a maker states.
-    source: where it comes from.
+    source: where it comes from.  batch: sequences decoded together, over which time and energy are.
     """
 
     title: str
@@ -52,6 +52,7 @@ class Measured(Part):
     energy: Joule | None = None
     kind: Numbers = "measured"
     source: str = "this machine"
+    batch: Whole = 1
 
     def __post_init__(self) -> None:
         if min(self.sizes) < 1 or not self.latency > 0 or (self.energy is not None and not self.energy > 0):
@@ -64,7 +65,9 @@ class Measured(Part):
 
 
 class Machine(Measured):
-    """A machine against as many heads in gain cells; no ratios where sizes differ."""
+    """A machine against as many heads in gain cells; no ratios where sizes differ, none of latency where the
+    time of a batch was measured.
+    """
 
     latency_over_cited: Annotated[float, "1", "simulated"] | None = None
     latency_over_bottom_up: Annotated[float, "1", "simulated"] | None = None
@@ -96,7 +99,8 @@ class Cache(Part):
     """The key/value cache of a model on a GPU, one sequence.
 
     seen: tokens that are kept, at most those of the model's own sliding window.
-    floor: time to read it.  movement, arithmetic: energy of reading it from HBM, and of the two dot products.
+    floor: time to read it.  arithmetic: energy of the two dot products.  movement: of reading it from HBM;
+    None where the GPU has none.
     """
 
     model: str
@@ -105,8 +109,8 @@ class Cache(Part):
     bytes_per_token: Annotated[float, "B"]
     bytes: Annotated[float, "B"]
     floor: Second
-    movement: Joule
     arithmetic: Joule
+    movement: Joule | None = None
 
 
 class StatedCache(Part):
@@ -220,7 +224,7 @@ class Timed(Part):
     def measured(self) -> Measured:
         """As costs compare it."""
         sizes = self.heads, self.kv_heads or self.heads, self.head_dim, self.context
-        return Measured(self.title, *sizes, self.latency, self.energy, self.kind, self.source)
+        return Measured(self.title, *sizes, self.latency, self.energy, self.kind, self.source, self.batch)
 
 
 class BaselineResult(Result, kw_only=True):

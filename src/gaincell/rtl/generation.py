@@ -20,10 +20,11 @@ from gaincell.costs.cited import DIGITAL, cited
 from gaincell.costs.digital import digital
 from gaincell.costs.head import Head as CostHead
 from gaincell.costs.technology import Technology
+from gaincell.errors import InputError
 from gaincell.progress import StageProgress
 from gaincell.reports import rtl as tables
 from gaincell.reports.style import save
-from gaincell.results import RESULT, provenance
+from gaincell.results import RESULT, provenance, read
 from gaincell.results.codec import to_json
 from gaincell.results.rtl import Library, Module, Phase, RtlEnergy, RtlResult, Sizes, Total
 from gaincell.rtl import layout, programs
@@ -38,6 +39,7 @@ from gaincell.rtl.verilog import TOP, VECTORS, Verilog
 from gaincell.rtl.verilog import generate as generate_verilog
 from gaincell.text import sha256
 
+INPUTS = "random words", "codes of a model, words in their middle"
 SHOWN_TOKENS = 8
 """Tokens of the testbench that is written, and of a head that is not verified."""
 
@@ -111,7 +113,7 @@ def generate(
         command="rtl",
         design=chip_of(p.design),
         sizes=_sizes(p, len(words)),
-        inputs="random words" if codes is None else "codes of a model, words in their middle",
+        inputs=INPUTS[codes is not None],
         technology=t.description,
         checks=tuple(checks),
         timeline=_timeline(run.record, p),
@@ -194,6 +196,25 @@ def _energy(
         all=synthesised + sum(one.energy for one in more),
         paper=p.group * cited(replace(head, context=p.columns)).parts[DIGITAL].energy,
     )
+
+
+def check_folder(folder: Path, p: Parameters, inputs: str, verified: bool) -> None:
+    """Raise InputError where a directory holds what `write` would lose: another head, or a verification.
+
+    inputs: of the result that is to be made.  verified: whether it is to be.
+    """
+    if not (folder / RESULT).is_file():
+        return
+    there = read(folder / RESULT, RtlResult)
+    sizes = _sizes(p, there.sizes.tokens)
+    if (there.design.hash, there.sizes) != (p.design.hash, sizes):
+        held = f"another head, of {there.design.name} with {there.sizes.rows} rows, {there.sizes.columns} "
+        held += f"columns, {there.sizes.group} query heads and words of {there.sizes.word_bits} bits"
+    elif there.checks and not (verified and there.inputs == inputs):
+        held = f"a verification with {there.inputs}"
+    else:
+        return
+    raise InputError(f"directory {str(folder)!r} holds {held}; give another --out, or remove it")
 
 
 def write(found: Generated, p: Parameters, t: Technology, folder: Path) -> Sequence[Path]:

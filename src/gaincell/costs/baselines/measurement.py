@@ -69,7 +69,9 @@ class Measurement(Timing, kw_only=True):
         return min(self.latency_per_token, self.processor_per_token or self.latency_per_token)
 
     def as_measured(self) -> Measured:
-        """The measurement as the comparisons of gaincell.costs take it: undisturbed, energy of all heads."""
+        """The measurement as the comparisons of gaincell.costs take it: undisturbed, energy of all heads. Its
+        latency is one for batch 1 only.
+        """
         return Measured(
             title=f"this {self.device}, {self.implementation} {self.dtype}, batch {self.batch}",
             heads=self.heads,
@@ -80,6 +82,7 @@ class Measurement(Timing, kw_only=True):
             energy=self.energy,
             kind="measured",
             source=f"measured here, {self.protocol} protocol, {len(self.runs)} runs",
+            batch=self.batch,
         )
 
     def as_timing(self) -> Timing:

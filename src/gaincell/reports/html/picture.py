@@ -60,7 +60,7 @@ def picture(
     Args:
         title: what is drawn.
         figure: of matplotlib, in the style sheet's colours.
-        kind: measured, simulated or cited, or several of them in words; "" where a result does not say.
+        kind: one of KINDS, or several of them in words; "" where a result does not say.
         note: further words.
         numbers: those of the drawing; by default those of its lines; none where a table stands beside it.
     """

@@ -1,4 +1,4 @@
-"""Tables; beside every number stands how it came about: measured, simulated or cited."""
+"""Tables; beside every number stands how it came about: measured, simulated, cited or assumed."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ COLOURS = {
     "measured": ("#0b6e4f", "#6fd0a8"),
     "simulated": ("#0b5cad", "#7db8f5"),
     "cited": ("#8a4b08", "#e6ac6a"),
+    "assumed": ("#8b3fa0", "#cf9ae6"),
     "s1": ("#0f62ac", "#64aaf0"),
     "s2": ("#c2410c", "#f58a5c"),
     "s3": ("#0b7a5a", "#4fc79d"),
