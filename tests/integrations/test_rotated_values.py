@@ -123,7 +123,7 @@ def test_a_run_comes_back_or_says_what_is_missing(tmp_path: Path) -> None:
     again = begun(True)
     load_for_training(again, run)
     torch.testing.assert_close(again(input_ids=ids).logits, wanted, rtol=1e-3, atol=1e-3)
-    with pytest.raises(RunError, match=r"value_rotation.*balanced and rotated_values where it has"):
+    with pytest.raises(RunError, match=r"rotation.size.*balanced and rotated_values where it has"):
         load_for_training(begun(False), run)
 
 

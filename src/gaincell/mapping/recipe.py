@@ -167,7 +167,7 @@ class Recipe:
         (integrations/hf/reparametrisation.py).
     exponents: whether the gains of q and of the output follow the number of columns read (the same).
     rotated_values: whether values, and outputs back, are rotated so that all components are about equally
-        large (nn/attention.py); needs biases.
+        large (nn/value_rotation.py); needs biases.
     array_normaliser: whether the outputs of every head are divided by what the last row of its value arrays
         counts (the same); needs biases.
     evaluation_tokens, calibration_tokens: the most that are used.

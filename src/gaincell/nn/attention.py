@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from gaincell.chips.design import Design
 from gaincell.errors import ModelError
 from gaincell.nn.array_normaliser import ArrayNormaliser, check_one_normaliser
-from gaincell.nn.balanced_rows import MIDDLE, Balance, walsh
+from gaincell.nn.balanced_rows import MIDDLE, Balance
 from gaincell.nn.checks import check_names, check_unsigned
 from gaincell.nn.scaler import Scaler
 from gaincell.nn.softmax import SoftmaxAttention
+from gaincell.nn.value_rotation import ValueRotation
 from gaincell.ops.gain_cell_attention import (
     BackendName,
     Gradient,
@@ -25,8 +26,6 @@ from gaincell.ops.gain_cell_attention.input_stage import scaled
 
 BIASES = ("value_bias", "output_bias")
 """Names of the bias vectors that a layer can have: per key/value head, and per query head."""
-ROTATION = "value_rotation"
-"""Name of the buffer of a layer that rotates its values: D."""
 EXPONENTS = ("q.exponent", "out.exponent")
 """Names of the exponents that a layer can have."""
 At = tuple[Tensor | None, Tensor | None, int | None]
@@ -64,11 +63,9 @@ class GainCellAttention(nn.Module):
 
     `add_biases` gives a layer two vectors: v_jd + c_d of every key/value head before its scaling, out_id +
     e_d of every query head after it. The model computes both as biases, c of v_proj and W_o e of o_proj: they
-    are no hardware. Nor is `rotate_values`, a part of v_proj and o_proj: (v + c) H before the scaling of the
-    values, out H^T after that of the output, H the Walsh-Hadamard matrix / sqrt(D). It spreads what is large
-    over all rows, which then use the levels of converters and counters better (as QuaRot does for quantised
-    models, arXiv:2404.00456). `add_exponents` lets the gains of q and of the output follow the number of
-    columns read (`Scaler`), and `add_normaliser` divides (array_normaliser.py): both in the digital block.
+    are no hardware, nor is `rotate_values` (value_rotation.py). `add_exponents` lets the gains of q and of
+    the output follow the number of columns read (`Scaler`), and `add_normaliser` divides
+    (array_normaliser.py): both in the digital block.
 
     Args:
         design: the chip; its ``token_period`` must already be that of the whole model.
@@ -118,10 +115,7 @@ class GainCellAttention(nn.Module):
         self.output_bias: nn.Parameter | None
         for name in BIASES:
             self.register_parameter(name, None)
-        self.value_rotation: Tensor | None
-        self.register_buffer(ROTATION, None)
-        self.rotation: Tensor | None
-        self.register_buffer("rotation", None, persistent=False)
+        self.rotation: ValueRotation | None = None
         self.normaliser: ArrayNormaliser | None = None
         self.softmax = SoftmaxAttention()
         """What computes in place of the arrays where the model's own attention is asked for."""
@@ -159,7 +153,7 @@ class GainCellAttention(nn.Module):
         self.out.add_exponent()
 
     def rotate_values(self) -> None:
-        """Rotate the values of every head, and its outputs back, by a Walsh-Hadamard matrix.
+        """Rotate the values of every head, and its outputs back (value_rotation.py).
 
         Raises:
             ModelError: there is no bias of the output, which takes the place of its offset, or there is a
@@ -167,19 +161,7 @@ class GainCellAttention(nn.Module):
         """
         if self.output_bias is None or self.normaliser is not None:
             raise ModelError("rotated values need biases of the output: add them first, and normalisers last")
-        if self.head_dim & (self.head_dim - 1):
-            raise ModelError(f"rotated values need a power of two components a head, not {self.head_dim}")
-        like = self.out.gain
-        self.value_rotation = torch.tensor(self.head_dim, device=like.device)
-        self.rotation = walsh(self.head_dim).to(like)
-
-    def rotated(self, x: Float[Tensor, "B heads T D"]) -> Float[Tensor, "B heads T D"]:
-        """x H, which is x H^T, of a layer that rotates its values; else ``x``."""
-        if self.rotation is None:
-            return x
-        with torch.autocast(x.device.type, enabled=False):
-            turned: Tensor = x @ self.rotation.to(x.dtype)
-            return turned
+        self.rotation = ValueRotation(self.head_dim, self.out.gain)
 
     def add_normaliser(self) -> None:
         """Let the last row of the value arrays hold a constant, and divide by what it counts.
@@ -285,7 +267,7 @@ class GainCellAttention(nn.Module):
         """What the scaling of v is given: v + c, rotated; with a normaliser all but its last component."""
         if self.value_bias is not None:
             v = v + self.value_bias[:, None]
-        v = self.rotated(v)
+        v = v if self.rotation is None else self.rotation(v)
         return v if self.normaliser is None else self.normaliser.reflected(v)[..., :-1]
 
     def with_constant(self, scaled: Float[Tensor, "B Hk T rows"]) -> Float[Tensor, "B Hk T D"]:
@@ -305,7 +287,7 @@ class GainCellAttention(nn.Module):
         return self._biased(self.normaliser.reflected(nn.functional.pad(scaled, (0, 1))))
 
     def _biased(self, scaled: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
-        scaled = self.rotated(scaled)
+        scaled = scaled if self.rotation is None else self.rotation(scaled)
         return scaled if self.output_bias is None else scaled + self.output_bias.to(scaled.dtype)[:, None]
 
     def forward(

@@ -5,7 +5,7 @@
     exponents   gains of q and of the output times (n / 1024)^g for a query that reads n columns, g per head
                 (nn/scaler.py): a table or an exponential in the digital block (costs/digital.py)
     rotated values  the Walsh-Hadamard transform of all components of the values, and of the outputs back
-                (nn/attention.py): no hardware, as it goes into v_proj and o_proj
+                (nn/value_rotation.py): no hardware, as it goes into v_proj and o_proj
     normaliser  a row of the value arrays that counts what was attended to, and a division by it
                 (nn/array_normaliser.py)
     balance     a row of the key arrays that makes the sum over all rows the same for every key
@@ -35,15 +35,16 @@ from gaincell.errors import ModelError, RunError
 from gaincell.integrations.hf.attach import attached_layers, required_layers
 from gaincell.integrations.hf.softmax_passthrough import observe_softmax
 from gaincell.nn.array_normaliser import NORMALISER
-from gaincell.nn.attention import BIASES, EXPONENTS, ROTATION, GainCellAttention
+from gaincell.nn.attention import BIASES, EXPONENTS, GainCellAttention
 from gaincell.nn.balanced_rows import BALANCE, fit
+from gaincell.nn.value_rotation import ROTATION
 
 KEPT = ".k.kept"
 """End of the name of a layer's kept components, a row for every key/value head; its queries keep the same."""
 PARTS = {
     "biases": BIASES,
     "exponents": EXPONENTS,
-    "rotated values": (ROTATION,),
+    "rotated values": ROTATION,
     "array normalisers": NORMALISER,
     "balanced rows": BALANCE,
     "paired rows": (KEPT[1:],),
@@ -116,7 +117,7 @@ def _choose_direction(
     mean = heads.mean(1)
     apart = (heads - mean[:, None]).unflatten(0, (attention.kv_heads, -1)).flatten(1, 2)
     lost = torch.linalg.eigh(apart.mT @ apart).eigenvectors[..., 0]  # [Hk, D], of the smallest
-    attention.normaliser.give_up(attention.rotated(lost))
+    attention.normaliser.give_up(lost if attention.rotation is None else attention.rotation(lost))
     lost = lost.repeat_interleave(attention.heads // attention.kv_heads, 0)
     attention.output_bias.add_((mean * lost).sum(-1, keepdim=True) * lost)
 
@@ -128,7 +129,7 @@ def is_trained(name: str) -> bool:
 
 def is_index(name: str) -> bool:
     """Whether a tensor holds numbers of components, not numbers that are trained."""
-    return ".gain_cell." in name and name.endswith((KEPT, f".{ROTATION}"))
+    return ".gain_cell." in name and name.endswith((KEPT, *ROTATION))
 
 
 def indices(model: nn.Module) -> dict[str, Tensor]:

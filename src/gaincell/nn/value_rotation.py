@@ -1,0 +1,50 @@
+"""Values rotated before they are written, and outputs back: nothing but a change of v_proj and o_proj.
+
+    written     (v + c) H, scaled           c: bias of the values
+    output      (a_o O + b_o) H^T + e       e: bias of the output
+
+H is the Walsh-Hadamard matrix / sqrt(D), its own inverse. It spreads what is large in few components over all
+rows of the value arrays: converters clip less, and counters use more of their levels (as QuaRot does for
+quantised models, arXiv:2404.00456). Softmax attention does not change. Where outputs are divided by what the
+last row counts (array_normaliser.py), R comes behind H.
+
+Not modelled: nothing; H is exact.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gaincell.errors import ModelError
+from gaincell.nn.balanced_rows import walsh
+
+ROTATION = ("rotation.size",)
+"""Name of the buffer among those of a layer's `GainCellAttention`: D, which says that there is a rotation."""
+
+
+class ValueRotation(nn.Module):
+    """H of one layer.
+
+    Args:
+        head_dim: D.
+        like: of the type and on the device that H is kept in.
+
+    Raises:
+        ModelError: D is no power of two.
+    """
+
+    def __init__(self, head_dim: int, like: Tensor) -> None:
+        super().__init__()
+        if head_dim & (head_dim - 1):
+            raise ModelError(f"rotated values need a power of two components a head, not {head_dim}")
+        self.register_buffer("size", torch.tensor(head_dim, device=like.device))
+        self.matrix: Tensor
+        self.register_buffer("matrix", walsh(head_dim).to(like), persistent=False)
+
+    def forward(self, x: Float[Tensor, "*rest D"]) -> Float[Tensor, "*rest D"]:
+        """x H, which is x H^T, in the type of ``x``."""
+        with torch.autocast(x.device.type, enabled=False):
+            turned: Tensor = x @ self.matrix.to(x.dtype)
+            return turned
