@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy.linalg import hadamard
 from tests.integrations.test_digital_scaling import some_ids
 from tests.micro import micro_design, micro_llama, write_micro
@@ -14,6 +15,7 @@ from transformers import LlamaForCausalLM
 
 from gaincell.chips.design_file import load_design
 from gaincell.errors import ModelError, RunError
+from gaincell.evaluation.dump import dump_layer
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention
 from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.checkpoint import load_for_training, load_run, save
@@ -125,6 +127,33 @@ def test_a_run_comes_back_or_says_what_is_missing(tmp_path: Path) -> None:
     torch.testing.assert_close(again(input_ids=ids).logits, wanted, rtol=1e-3, atol=1e-3)
     with pytest.raises(RunError, match=r"rotation.size.*balanced and rotated_values where it has"):
         load_for_training(begun(False), run)
+
+
+@torch.no_grad()
+def test_what_was_made_without_memory_computes_the_same_once_loaded() -> None:
+    model = rotated(False)
+    for cell in attached_layers(model):
+        cell.balance_rows()
+    wanted = model(input_ids=some_ids()).logits
+    with torch.device("meta"):
+        other = attach(micro_llama(torch.float64), micro_design())
+        for part in ("biases", "rotated values", "balanced rows"):
+            add_part(other, part)
+    other.to_empty(device="cpu")
+    for name, buffer in micro_llama(torch.float64).named_buffers():  # angles of positions: in no file
+        other.get_buffer(name).copy_(buffer)
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(other(input_ids=some_ids()).logits, wanted)
+
+
+@torch.no_grad()
+def test_what_is_dumped_is_what_the_model_goes_on_with(tmp_path: Path) -> None:
+    model, given = rotated(False), list[Tensor]()
+    projection = model.model.layers[0].self_attn.o_proj
+    projection.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    found = load_file(dump_layer(model, some_ids(), 0, tmp_path / "layer.safetensors"))
+    scaled = found["scaled"].transpose(1, 2).flatten(2)
+    torch.testing.assert_close(scaled, given[0].float())
 
 
 def test_it_needs_biases_before_normalisers_and_a_power_of_two() -> None:

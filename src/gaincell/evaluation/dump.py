@@ -37,9 +37,11 @@ def dump_layer(
         q_code  [B, H, T, D]   of the query driver, 0 ... query_levels - 1, with signed drivers also below 0
         k_code  [B, Hk, T, D]  of the write DAC, 0 ... storage_levels - 1; v_code likewise
                                (with paired rows D counts rows: kept components, then their negatives; with
-                               balanced rows turned components, then the full pulse or what balances)
+                               balanced rows turned components, then the full pulse or what balances; of
+                               v and output with rotated values rotated components)
         output  [B, H, T, D]   sum of the sub-tile outputs in units of their full scale, float32
-        scaled  [B, H, T, D]   the same after gain and offset: what the model goes on with, float32
+        scaled  [B, H, T, D]   the same after gain, offset, rotation back and bias: what the model goes on
+                               with, float32
         score   [B, H, T, T]   with `scores`: S_ij in charge units of nominal cells, 0 where token j is not
         seen
     Circuits without quantisation are stored in 16 bins. The metadata holds the design and the layer.
@@ -68,7 +70,7 @@ def dump_layer(
     def keep(attention: GainCellAttention, stage: str, raw: Tensor, output: Tensor) -> None:
         scaled[stage] = output
         if stage == "out":
-            found["output"], found["scaled"] = raw.float(), output.float()
+            found["output"], found["scaled"] = raw.float(), attention.returned(output).float()
         else:
             found[f"{stage}_code"] = stage_codes(attention, stage, output, raw).to(torch.int32)
 

@@ -282,11 +282,12 @@ class GainCellAttention(nn.Module):
     ) -> Float[Tensor, "B H T D"]:
         """What the layer passes on, of what the arrays give for queries of so many `columns`."""
         if self.normaliser is None:
-            return self._biased(self.out(attended, columns))
+            return self.returned(self.out(attended, columns))
         scaled = self.out(self.normaliser.divided(attended), columns)
-        return self._biased(self.normaliser.reflected(nn.functional.pad(scaled, (0, 1))))
+        return self.returned(self.normaliser.reflected(nn.functional.pad(scaled, (0, 1))))
 
-    def _biased(self, scaled: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
+    def returned(self, scaled: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
+        """Scaled outputs rotated back, with their bias."""
         scaled = scaled if self.rotation is None else self.rotation(scaled)
         return scaled if self.output_bias is None else scaled + self.output_bias.to(scaled.dtype)[:, None]
 
@@ -371,7 +372,7 @@ class GainCellAttention(nn.Module):
 
     def passed_on(self, attended: Float[Tensor, "B H T D"], asked: Asked) -> Float[Tensor, "B H T D"]:
         """What the layer passes on, of what the arrays give."""
-        return self._biased(attended) if asked.scales_output else self.output(attended, asked.columns)
+        return self.returned(attended) if asked.scales_output else self.output(attended, asked.columns)
 
     def _attend(self, asked: Asked, at: At) -> Tensor:
         keys, queries, window = at

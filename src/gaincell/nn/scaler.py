@@ -68,6 +68,7 @@ class Scaler(nn.Module):
         self.balance = balance
         heads, like = len(self.gain), self.gain
         self.turned = rows_of(head_dim).to(like)
+        self.register_load_state_dict_post_hook(_fill)  # type: ignore[no-untyped-call]
         into = torch.eye(head_dim, dtype=like.dtype, device=like.device)[:, :DIRECTIONS]
         self.turn_in = nn.Parameter(into.repeat(heads, 1, 1))  # turn_out learns from it
         self.turn_out = nn.Parameter(like.new_zeros(heads, into.shape[1], head_dim))
@@ -129,6 +130,12 @@ class Scaler(nn.Module):
     def extra_repr(self) -> str:
         """What ``print(module)`` shows in the brackets."""
         return f"heads={self.gain.numel()}"
+
+
+def _fill(stage: Scaler, _: object) -> None:
+    """H of balanced rows is in no file, and what was moved from the meta device has none."""
+    if stage.turned is not None:
+        stage.turned.copy_(rows_of(len(stage.turned)))
 
 
 @torch.no_grad()

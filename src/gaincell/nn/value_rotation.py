@@ -42,9 +42,15 @@ class ValueRotation(nn.Module):
         self.register_buffer("size", torch.tensor(head_dim, device=like.device))
         self.matrix: Tensor
         self.register_buffer("matrix", walsh(head_dim).to(like), persistent=False)
+        self.register_load_state_dict_post_hook(_fill)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Float[Tensor, "*rest D"]) -> Float[Tensor, "*rest D"]:
         """x H, which is x H^T, in the type of ``x``."""
         with torch.autocast(x.device.type, enabled=False):
             turned: Tensor = x @ self.matrix.to(x.dtype)
             return turned
+
+
+def _fill(rotation: ValueRotation, _: object) -> None:
+    """H is in no file, and what was moved from the meta device has none."""
+    rotation.matrix.copy_(walsh(len(rotation.matrix)))
