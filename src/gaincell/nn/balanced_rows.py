@@ -75,16 +75,18 @@ SMALLEST = 1e-6
 
 def rows_of(head_dim: int) -> Float[Tensor, "D D_less_1"]:
     """H, below a row of zeros. Raises ModelError: D is no power of two."""
-    if head_dim < 2 or head_dim & (head_dim - 1):
-        raise ModelError(f"balanced rows need a power of two components a head, not {head_dim}")
-    h = walsh(head_dim)
+    h = walsh(head_dim, "balanced rows")
     h[0] = 0.0
     return h[:, :-1]
 
 
-def walsh(size: int) -> Float[Tensor, "D D"]:
-    """The Walsh-Hadamard matrix / sqrt(D), which is its own inverse; D a power of two."""
-    h = torch.ones(1, 1)
+def walsh(size: int, what: str) -> Float[Tensor, "D D"]:
+    """The Walsh-Hadamard matrix / sqrt(D), which is its own inverse, for `what`. Raises ModelError: D is no
+    power of two.
+    """
+    if size < 2 or size & (size - 1):
+        raise ModelError(f"{what} need a power of two components a head, not {size}")
+    h = torch.ones(1, 1, dtype=torch.float64)
     while len(h) < size:
         h = torch.cat([torch.cat([h, h], 1), torch.cat([h, -h], 1)])
     return h / math.sqrt(size)

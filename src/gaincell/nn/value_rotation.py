@@ -4,11 +4,11 @@
     output      (a_o O + b_o) H^T + e       e: bias of the output
 
 H is the Walsh-Hadamard matrix / sqrt(D), its own inverse. It spreads what is large in few components over all
-rows of the value arrays: converters clip less, and counters use more of their levels (as QuaRot does for
-quantised models, arXiv:2404.00456). Softmax attention does not change. Where outputs are divided by what the
+rows of the value arrays, as QuaRot does for quantised models (arXiv:2404.00456); what that gives is in
+docs/experiments.md and docs/training.md. Softmax attention does not change. Where outputs are divided by what the
 last row counts (array_normaliser.py), R comes behind H.
 
-Not modelled: nothing; H is exact.
+Not modelled: rounding of the weights that H goes into.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gaincell.errors import ModelError
 from gaincell.nn.balanced_rows import walsh
 
 ROTATION = ("rotation.size",)
 """Name of the buffer among those of a layer's `GainCellAttention`: D, which says that there is a rotation."""
+
+_WHAT = "rotated values"
 
 
 class ValueRotation(nn.Module):
@@ -37,11 +38,9 @@ class ValueRotation(nn.Module):
 
     def __init__(self, head_dim: int, like: Tensor) -> None:
         super().__init__()
-        if head_dim & (head_dim - 1):
-            raise ModelError(f"rotated values need a power of two components a head, not {head_dim}")
         self.register_buffer("size", torch.tensor(head_dim, device=like.device))
         self.matrix: Tensor
-        self.register_buffer("matrix", walsh(head_dim).to(like), persistent=False)
+        self.register_buffer("matrix", walsh(head_dim, _WHAT).to(like), persistent=False)
         self.register_load_state_dict_post_hook(_fill)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Float[Tensor, "*rest D"]) -> Float[Tensor, "*rest D"]:
@@ -53,4 +52,4 @@ class ValueRotation(nn.Module):
 
 def _fill(rotation: ValueRotation, _: object) -> None:
     """H is in no file, and what was moved from the meta device has none."""
-    rotation.matrix.copy_(walsh(len(rotation.matrix)))
+    rotation.matrix.copy_(walsh(len(rotation.matrix), _WHAT))

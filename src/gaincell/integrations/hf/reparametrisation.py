@@ -143,7 +143,7 @@ def is_copy(name: str) -> bool:
 
 
 def hold(model: PreTrainedModel, tensors: Mapping[str, Tensor | None]) -> None:
-    """Give an attached model the biases, exponents, normalisers, paired and balanced rows that are among
+    """Give an attached model the biases, exponents, rotated values, normalisers, paired and balanced rows among
     stored tensors, in place. Values of parameters come later; those of indices too, where they are None.
 
     Raises:
