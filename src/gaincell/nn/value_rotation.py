@@ -5,8 +5,8 @@
 
 H is the Walsh-Hadamard matrix / sqrt(D), its own inverse. It spreads what is large in few components over all
 rows of the value arrays, as QuaRot does for quantised models (arXiv:2404.00456); what that gives is in
-docs/experiments.md and docs/training.md. Softmax attention does not change. Where outputs are divided by what the
-last row counts (array_normaliser.py), R comes behind H.
+docs/experiments.md and docs/training.md. Softmax attention does not change. Where outputs are divided by what
+the last row counts (array_normaliser.py), R comes behind H.
 
 Not modelled: rounding of the weights that H goes into.
 """

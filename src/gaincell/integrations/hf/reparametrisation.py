@@ -143,8 +143,8 @@ def is_copy(name: str) -> bool:
 
 
 def hold(model: PreTrainedModel, tensors: Mapping[str, Tensor | None]) -> None:
-    """Give an attached model the biases, exponents, rotated values, normalisers, paired and balanced rows among
-    stored tensors, in place. Values of parameters come later; those of indices too, where they are None.
+    """Give an attached model the biases, exponents, rotated values, normalisers, paired and balanced rows
+    among stored tensors, in place. Values of parameters come later, those of indices where they are None.
 
     Raises:
         RunError: they are not for this model, or some layers have them there and others have not.
