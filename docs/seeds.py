@@ -121,12 +121,12 @@ def changes_markdown(trials: Sequence[Runs]) -> str:
         lines.append([", ".join(own) or "nothing", *cells, ", ".join(map(str, seeds))])
     tokens = ", ".join(f"{stage.training_tokens:,} ({stage.title})" for stage in stages)
     everywhere = ", ".join(f"`{key} = {value}`" for key, value in common.items()) or "nothing else"
-    first = rows[0][1][0]
+    first, most = rows[0][1][0], max(len(runs) for runs in trials)
     about = (
         f"`recipes/{first.recipe}` with {everywhere}; tokens {tokens}; {first.provenance.protocol}; "
         f"software {readable(first.software)}. × software: mean ± standard deviation over seeds. "
-        "× nothing set: with the same seeds on the same blocks, ± standard error over blocks; a repeated "
-        "training differs by more, as the spread over seeds shows."
+        "× nothing set: with the same seeds on the same blocks, ± standard error over blocks; another seed "
+        f"differs by more{', as their spread shows' if most > 1 else ' and was not tried'}."
     )
     return Rows("", heads, lines, about).markdown()
 

@@ -21,7 +21,7 @@ from token_curve import COLUMN, compared, tokens_of
 
 from gaincell.errors import RunError
 from gaincell.mapping.recipe import Recipe, StageRecipe
-from gaincell.mapping.recipe_file import load_recipe
+from gaincell.mapping.recipe_file import load_recipe, parse_overrides
 from gaincell.reports.comparison import cited_rows
 from gaincell.reports.paper import cited
 from gaincell.reports.tables import Rows
@@ -47,6 +47,7 @@ ADDED = {
     "biases": "bias vectors",
     "exponents": "gains that follow the columns read",
     "array_normaliser": "a normaliser in the arrays",
+    "rotated_values": "rotated values",
 }
 """What a recipe can add to the paper's mapping."""
 CONTROL = "low-tokens-control.toml"
@@ -93,7 +94,9 @@ def trainings(chip: Path) -> list[Training]:
 
 
 def recipe_of(run: TrainedResult) -> Recipe:
-    return load_recipe(ROOT / "recipes" / run.recipe)
+    """With what was set otherwise, as far as it belongs to the mapping."""
+    changes = parse_overrides([f"{key}={value}" for key, value in run.set.items() if key in ADDED])
+    return load_recipe(ROOT / "recipes" / run.recipe, changes=changes)
 
 
 def mapping(run: TrainedResult) -> str:
@@ -114,6 +117,8 @@ def by_mapping(paths: list[Path]) -> dict[str, TasksResult]:
     for path in sorted(paths, key=lambda path: path.stem):
         run = read(path, TasksResult)
         title = next((title for tasks, title in known if tasks == run), path.stem.partition("-")[2])
+        if title in found:
+            raise RunError(f"{path}: a second result of {title!r}; name in ADDED what is different")
         found[title] = run
     return {name: found[name] for name in sorted(found, key=lambda name: name != "software")}
 

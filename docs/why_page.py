@@ -13,16 +13,28 @@ from statistics import mean
 
 from gaincell.files import write_text
 from gaincell.reports import evaluation, heads
+from gaincell.reports.comparison import compare
 from gaincell.reports.style import save
 from gaincell.reports.tables import Rows, readable
 from gaincell.results import read
-from gaincell.results.evaluation import AblationResult, AblationRow, FidelityResult, RepetitionResult
+from gaincell.results.evaluation import (
+    AblationResult,
+    AblationRow,
+    FidelityResult,
+    RepetitionResult,
+    TasksResult,
+)
 from gaincell.standard_error import paired_ratio
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "why"
 SHOWN = ("error", "cosine", "pulses", "score ceiling", "tile ceiling", "tile zero", "output codes")
 """Columns of the heads' table: see evaluation/fidelity.py."""
+TASKS = ROOT / "docs" / "results" / "evaluation" / "tasks"
+NO_CIRCUIT = ("all quantisation", "tiling")
+"""Rows of the ablation that stand for no single circuit."""
+MOST_FORGOTTEN = 1.2
+"""Times its error after transfer that a layer was to have at most in the end."""
 APART = 2.0
 """Standard errors from which on two numbers are told apart."""
 
@@ -51,6 +63,8 @@ def write_why(docs: Path) -> None:
             constraints=evaluation.ablation_rows(ablated).markdown(),
             said_constraints=said_of_constraints(ablated.ablation),
             retrieval=of_retrieval(arrays, software),
+            lambada=said_of_lambada(ablated.model.name, ablated.design.name),
+            concluded=concluded(ablated.ablation),
         ),
     )
 
@@ -78,11 +92,14 @@ def said_of_heads(before: FidelityResult, after: FidelityResult) -> str:
     found["q clipped"] = rank_correlation(errors, flat(after, "q clipped"))
     strongest = sorted(found.items(), key=lambda entry: -abs(entry[1]))[:3]
     said = ", ".join(f"{name} {value:+.2f}" for name, value in strongest)
+    layers = zip(before.fidelity["error"], after.fidelity["error"], strict=True)
+    above = sum(mean(b) > MOST_FORGOTTEN * mean(a) for a, b in layers)
     fate = f"fell in {fell}" if 2 * fell > len(pairs) else f"rose in {len(pairs) - fell}"
     return (
         f"From the end of attention transfer to the end of distillation the error {fate} of {len(pairs)} "
-        f"heads (mean {mean(b for b, _ in pairs):.3f} to {mean(errors):.3f}): the whole model is then "
-        f"fitted, not each head. Over the heads, its strongest rank correlations at the end are: {said}."
+        f"heads (mean {mean(b for b, _ in pairs):.3f} to {mean(errors):.3f}), and in {above} of "
+        f"{len(after.fidelity['error'])} layers by more than a factor of {MOST_FORGOTTEN:g}: the whole model is "
+        f"then fitted, not each head. Over the heads, its strongest rank correlations at the end are: {said}."
     )
 
 
@@ -146,6 +163,36 @@ def of_retrieval(arrays: RepetitionResult, software: RepetitionResult) -> str:
     return Rows("", headings, rows, f"{arrays.text.name}; {arrays.provenance.protocol}.").markdown()
 
 
+def said_of_lambada(model: str, design: str) -> str:
+    """How many points of accuracy the last word of a passage loses."""
+    of = {"software": "software", "arrays": design}
+    short = model.partition("-")[0]
+    runs = {name: read(TASKS / f"{short}-{end}.json", TasksResult) for name, end in of.items()}
+    found = compare(runs, "software").rows["arrays"]["lambada_openai", "acc"]
+    assert found.difference is not None and found.difference_error is not None
+    return (
+        f"The last word of a passage (LAMBADA, which needs its context) is right in {found.number:.1f} % of the "
+        f"items, {-found.difference:.1f} ± {found.difference_error:.1f} points fewer than in software."
+    )
+
+
+def concluded(rows: Sequence[AblationRow]) -> str:
+    """The circuits to change first: what costs most where nothing else does, and what wins without training."""
+    told = [row for row in rows if row.ratio_error and row.exercised and row.name not in NO_CIRCUIT]
+    costly = [row for row in told if row.kind == "on" and row.ratio - 1 > APART * (row.ratio_error or 0)]
+    lifted = [row for row in told if row.kind == "off" and 1 - row.ratio > APART * (row.ratio_error or 0)]
+    costly, lifted = sorted(costly, key=lambda row: -row.ratio), sorted(lifted, key=lambda row: row.ratio)
+    first, won = (", ".join(f"{row.name} (× {row.ratio:.3f})" for row in some) for some in (costly, lifted))
+    said = (
+        f"Imposed on this model with no other constraint, these cost it something: {first or 'none'}. "
+        f"Lifted alone, without training, these win something: {won or 'none'}."
+    )
+    if costly and lifted:
+        said += f" So the first to change is {lifted[0].name} if the model is not trained again, and "
+        said += f"{costly[0].name} if it is."
+    return said
+
+
 PAGE = """# Which circuit to change next
 
 This page answers a circuit designer's question: which constraint of the chip costs the converted model how
@@ -200,6 +247,13 @@ others (`new`), and of half a block that is given twice (`repeated`):
 {retrieval}
 
 Copying from the context loses most. Which constraint causes this was not tested.
+{lambada}
+
+## What to change
+
+{concluded} Heads that were not trained at all lose most by the
+[counters](experiments.md#what-the-error-of-an-untrained-head-is-made-of). A model that is trained with another circuit may
+use it better than either half of the table shows: [sweeps.md](sweeps.md) has such trainings, of `tiny`.
 """
 
 

@@ -211,5 +211,7 @@ def write_json(path: Path | None, content: Any) -> None:
 
 
 def command_line() -> list[str]:
-    """As results state it."""
-    return ["gaincell", *sys.argv[1:]]
+    """As results state it; of the processes that torchrun started, those of this node."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE")
+    launched = ["torchrun", "--nproc_per_node", processes, "-m"] if processes else []
+    return [*launched, "gaincell", *sys.argv[1:]]

@@ -38,8 +38,8 @@ Rows of a pair (paired rows) are counted as two, though one product would do for
 
 Column gains. a (n / 1024)^g = 2^(log2 a + g log2(n / 1024)), twice a query: log2 n comes from a table, is
 multiplied by g and added to log2 a, and a table of powers gives the gain, which multiplies as any other. Each
-table has 64 words, as wide as the output's, behind trees of multiplexers: the gain is right to within 1 % for
-|g| below 0.5. n is known before the token comes, so it takes no time. (A full ring always reads M columns and
+table has 64 words, as wide as the output's, behind trees of multiplexers: the gain is right to about 1 % for
+|g| up to 0.6. n is known before the token comes, so it takes no time. (A full ring always reads M columns and
 needs none of it; it is counted all the same.)
 
 Balanced rows (nn/balanced_rows.py). P and R take 2 D multiply-adds for every direction, by words and entries

@@ -61,13 +61,16 @@ def _check_source(kind: Kind, source: str | None) -> None:
 
 
 class Hardware(Part):
-    """The machine that a result was computed on. threads: of torch. memory_bytes: None where not known."""
+    """The machine that a result was computed on. threads: of torch, in each process. memory_bytes: None where
+    not known. processes: that torchrun started, on all nodes; None for one that it did not start.
+    """
 
     cpu: str
     cores: int | None
     threads: int
     memory_bytes: int | None
     accelerator: str | None
+    processes: int | None = None
 
 
 class Repriced(Part):

@@ -110,6 +110,7 @@ def hardware() -> Hardware:
         threads=torch.get_num_threads(),
         memory_bytes=memory,
         accelerator=torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        processes=int(processes) if (processes := os.environ.get("WORLD_SIZE")) else None,
     )
 
 

@@ -94,12 +94,13 @@ def provenance(results: Sequence[Result]) -> Markup:
 
 
 def _count(number_of: int | None, what: str) -> str:
-    return f"{number_of} {what}{'s' if number_of != 1 else ''}"
+    return f"{number_of} {what}{'' if number_of == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def _provenance(found: Found) -> Markup:
     made, hardware = found.provenance, found.provenance.hardware
     machine = [hardware.cpu, _count(hardware.cores, "core"), _count(hardware.threads, "thread")]
+    machine += [_count(hardware.processes, "process")] if hardware.processes else []
     machine += [f"{hardware.memory_bytes / 2**30:.1f} GiB"] if hardware.memory_bytes else []
     machine += [hardware.accelerator or "no accelerator"]
     rows: list[tuple[str, object]] = [
