@@ -98,8 +98,8 @@ def said_of_heads(before: FidelityResult, after: FidelityResult) -> str:
     return (
         f"From the end of attention transfer to the end of distillation the error {fate} of {len(pairs)} "
         f"heads (mean {mean(b for b, _ in pairs):.3f} to {mean(errors):.3f}), and in {above} of "
-        f"{len(after.fidelity['error'])} layers by more than a factor of {MOST_FORGOTTEN:g}: the whole model is "
-        f"then fitted, not each head. Over the heads, its strongest rank correlations at the end are: {said}."
+        f"{len(after.fidelity['error'])} layers by more than a factor of {MOST_FORGOTTEN:g}: the whole model "
+        f"is then fitted, not each head. Over the heads, its strongest rank correlations at the end are: {said}."
     )
 
 
@@ -169,15 +169,16 @@ def said_of_lambada(model: str, design: str) -> str:
     short = model.partition("-")[0]
     runs = {name: read(TASKS / f"{short}-{end}.json", TasksResult) for name, end in of.items()}
     found = compare(runs, "software").rows["arrays"]["lambada_openai", "acc"]
-    assert found.difference is not None and found.difference_error is not None
+    assert found.difference is not None
+    assert found.difference_error is not None
     return (
-        f"The last word of a passage (LAMBADA, which needs its context) is right in {found.number:.1f} % of the "
-        f"items, {-found.difference:.1f} ± {found.difference_error:.1f} points fewer than in software."
+        f"The last word of a passage (LAMBADA, which needs its context) is right in {found.number:.1f} % of "
+        f"the items, {-found.difference:.1f} ± {found.difference_error:.1f} points fewer than in software."
     )
 
 
 def concluded(rows: Sequence[AblationRow]) -> str:
-    """The circuits to change first: what costs most where nothing else does, and what wins without training."""
+    """The circuits to change first: what costs most where nothing else does, what wins without training."""
     told = [row for row in rows if row.ratio_error and row.exercised and row.name not in NO_CIRCUIT]
     costly = [row for row in told if row.kind == "on" and row.ratio - 1 > APART * (row.ratio_error or 0)]
     lifted = [row for row in told if row.kind == "off" and 1 - row.ratio > APART * (row.ratio_error or 0)]
@@ -252,8 +253,8 @@ Copying from the context loses most. Which constraint causes this was not tested
 ## What to change
 
 {concluded} Heads that were not trained at all lose most by the
-[counters](experiments.md#what-the-error-of-an-untrained-head-is-made-of). A model that is trained with another circuit may
-use it better than either half of the table shows: [sweeps.md](sweeps.md) has such trainings, of `tiny`.
+[counters](experiments.md#what-the-error-of-an-untrained-head-is-made-of). A model that is trained with another
+circuit may use it better than either half of the table shows: [sweeps.md](sweeps.md) has such trainings, of `tiny`.
 """
 
 
