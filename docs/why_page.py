@@ -99,7 +99,8 @@ def said_of_heads(before: FidelityResult, after: FidelityResult) -> str:
         f"From the end of attention transfer to the end of distillation the error {fate} of {len(pairs)} "
         f"heads (mean {mean(b for b, _ in pairs):.3f} to {mean(errors):.3f}), and in {above} of "
         f"{len(after.fidelity['error'])} layers by more than a factor of {MOST_FORGOTTEN:g}: the whole model "
-        f"is then fitted, not each head. Over the heads, its strongest rank correlations at the end are: {said}."
+        f"is then fitted, not each head. Over the heads, its strongest rank correlations at the end are: "
+        f"{said}."
     )
 
 
@@ -253,8 +254,9 @@ Copying from the context loses most. Which constraint causes this was not tested
 ## What to change
 
 {concluded} Heads that were not trained at all lose most by the
-[counters](experiments.md#what-the-error-of-an-untrained-head-is-made-of). A model that is trained with another
-circuit may use it better than either half of the table shows: [sweeps.md](sweeps.md) has such trainings, of `tiny`.
+[counters](experiments.md#what-the-error-of-an-untrained-head-is-made-of). A model that is trained with
+another circuit may use it better than either half of the table shows: [sweeps.md](sweeps.md) has such
+trainings, of `tiny`.
 """
 
 
