@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from gaincell.chips.design_file import Design
-from gaincell.circuits import charge_to_pulse, query_driver, read_out, signed_charge_to_pulse, write_dac
+from gaincell.circuits import (
+    charge_to_pulse,
+    quantize_output,
+    query_driver,
+    signed_charge_to_pulse,
+    write_dac,
+)
 
 
 def published_eager(q: Tensor, k: Tensor, v: Tensor, design: Design) -> Tensor:
@@ -37,4 +43,4 @@ def published_eager(q: Tensor, k: Tensor, v: Tensor, design: Design) -> Tensor:
         weights = (pulses * decay**p).unflatten(3, tiled)
         charge = charge + c * torch.einsum("bhitj,bhtjd->bhitd", weights, (vu**p).unflatten(2, tiled))
     output = signed_charge_to_pulse(charge, design.output_saturation, design.output_ceiling)
-    return read_out(output, design.readout, design.counter_levels).sum(3)
+    return quantize_output(output, design.readout, design.counter_levels).sum(3)

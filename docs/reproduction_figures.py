@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from gaincell.arrays.head import HeadArray
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
-from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse
+from gaincell.circuits import charge_to_pulse, quantize_output, signed_charge_to_pulse
 from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, RED, save, styled
 from gaincell.results.spice import CharacterisationResult
 
@@ -110,7 +110,7 @@ def draw_converters(chip: Design) -> Figure:
     ceiling = chip.output_saturation
     charge = torch.linspace(-1.5 * ceiling, 1.5 * ceiling, 1201, dtype=torch.float64)
     signed = signed_charge_to_pulse(charge, ceiling, chip.output_ceiling)
-    counted = read_out(signed, chip.readout, chip.counter_levels)
+    counted = quantize_output(signed, chip.readout, chip.counter_levels)
     at = charge * chip.charge_unit * 1e12
     right.plot(at, signed * chip.t_pulse_max * 1e9, color=GREY, linestyle="--", label="signed pulse")
     right.plot(at, counted * chip.t_pulse_max * 1e9, color=BLUE, label="as counted")

@@ -9,9 +9,9 @@ from gaincell.circuits import (
     READOUTS,
     charge_to_pulse,
     dac_code,
+    quantize_output,
     query_code,
     query_driver,
-    read_out,
     signed_charge_to_pulse,
     strict_clamp,
     write_dac,
@@ -191,7 +191,7 @@ def test_signed_charge_to_pulse() -> None:
 )
 def test_readouts_have_exactly_their_codes(kind: str, codes: int, full_scale: float) -> None:
     o = torch.linspace(-1, 1, 20001, dtype=torch.float64)
-    values = read_out(o, kind, 16).unique()
+    values = quantize_output(o, kind, 16).unique()
     assert len(values) == codes
     assert values.max().item() == pytest.approx(full_scale)
     assert torch.equal(values, -values.flip(0))
@@ -201,17 +201,20 @@ def test_readouts_have_exactly_their_codes(kind: str, codes: int, full_scale: fl
 @pytest.mark.parametrize("dtype", WIDE)
 @given(o=st.lists(st.floats(-1.0, 1.0, width=32), min_size=1))
 def test_readouts_are_idempotent(kind: str, dtype: torch.dtype, o: list[float]) -> None:
-    value = read_out(torch.tensor(o, dtype=dtype), kind, 16)
-    assert torch.equal(read_out(value, kind, 16), value)
+    value = quantize_output(torch.tensor(o, dtype=dtype), kind, 16)
+    assert torch.equal(quantize_output(value, kind, 16), value)
 
 
 def test_readout_thresholds() -> None:
     for code in range(1, 16):
         for sign in (-1, 1):
             near = torch.tensor([code - 0.5 - EDGE, code - 0.5 + EDGE]) / 15 * sign
-            assert (read_out(near, "counter", 16) * 15).round().tolist() == [sign * (code - 1), sign * code]
+            assert (quantize_output(near, "counter", 16) * 15).round().tolist() == [
+                sign * (code - 1),
+                sign * code,
+            ]
             near = torch.tensor([code - EDGE, code + EDGE]) / 15 * sign
-            assert (read_out(near, "counter-floor", 16) * 15).round().tolist() == [
+            assert (quantize_output(near, "counter-floor", 16) * 15).round().tolist() == [
                 sign * (code - 1),
                 sign * code,
             ]
@@ -221,20 +224,24 @@ def test_readout_thresholds() -> None:
 def test_published_code_rounds_ties_to_even(dtype: torch.dtype) -> None:
     """Full scale is a tie and goes up to code 16; 1/31 (half a step) goes down to 0, 3/31 up to 2."""
     o = torch.tensor([1.0, -1.0], dtype=dtype)
-    assert (read_out(o, "published-code", 16) * 31 / 2).round().tolist() == [16.0, -16.0]
+    assert (quantize_output(o, "published-code", 16) * 31 / 2).round().tolist() == [16.0, -16.0]
     ties = torch.tensor([0.5, 1.5, 2.5], dtype=torch.float64) * 2 / 31
     nudged = torch.cat([ties - EDGE, ties + EDGE])
-    assert (read_out(nudged, "published-code", 16) * 31 / 2).round().tolist() == [0, 1, 2, 1, 2, 3]
+    assert (quantize_output(nudged, "published-code", 16) * 31 / 2).round().tolist() == [0, 1, 2, 1, 2, 3]
 
 
 def test_readouts_are_straight_through() -> None:
     for kind in READOUTS:
-        assert gradient(lambda o, kind=kind: read_out(o, kind, 16), [-0.9, 0.0, 0.3]) == [1.0, 1.0, 1.0]
+        assert gradient(lambda o, kind=kind: quantize_output(o, kind, 16), [-0.9, 0.0, 0.3]) == [
+            1.0,
+            1.0,
+            1.0,
+        ]
 
 
 def test_an_unknown_readout_is_refused() -> None:
     with pytest.raises(DesignError, match="published-code"):
-        read_out(torch.zeros(1), "adc", 16)
+        quantize_output(torch.zeros(1), "adc", 16)
 
 
 def test_nan_stays_nan() -> None:
@@ -243,4 +250,4 @@ def test_nan_stays_nan() -> None:
     assert query_driver(nan, 16).isnan().all()
     assert write_dac(nan, 8, **RAILS).isnan().all()
     assert charge_to_pulse(nan, 80.0).isnan().all()
-    assert read_out(signed_charge_to_pulse(nan, 40.0), "counter", 16).isnan().all()
+    assert quantize_output(signed_charge_to_pulse(nan, 40.0), "counter", 16).isnan().all()

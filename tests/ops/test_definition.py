@@ -30,8 +30,8 @@ MUTATIONS = {
     },
     "sub-tiles one column on": {"key_index % design.window": "(key_index + 1) % design.window"},
     "readout after the sum": {
-        "total + read_out(output, design.readout, design.counter_levels)": "total + output",
-        "return total": "return read_out(total, design.readout, design.counter_levels)",
+        "total + quantize_output(output, design.readout, design.counter_levels)": "total + output",
+        "return total": "return quantize_output(total, design.readout, design.counter_levels)",
     },
 }
 FAST = ("blocked", "decode", "triton", *(f"native-{level}" for level in native_library.levels()))

@@ -131,7 +131,12 @@ def test_a_readout_is_one_function_and_one_line() -> None:
             compile(f"{head}{function}\n{table}{line}{rest}", "readout.py", "exec", dont_inherit=True), names
         )
     o = torch.tensor([-1.0, -0.04, 0.04, 1.0])
-    assert names["read_out"](o, "counter-ceil", 16).mul(15.0).round().tolist() == [-15.0, -1.0, 1.0, 15.0]
+    assert names["quantize_output"](o, "counter-ceil", 16).mul(15.0).round().tolist() == [
+        -15.0,
+        -1.0,
+        1.0,
+        15.0,
+    ]
 
 
 def test_the_example_of_a_cell_runs() -> None:

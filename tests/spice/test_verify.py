@@ -49,10 +49,10 @@ def test_width_of_a_pulse_is_taken_at_half_height() -> None:
 def test_codes_are_those_of_the_readout() -> None:
     import torch
 
-    from gaincell.circuits import read_out
+    from gaincell.circuits import quantize_output
 
     widths = np.linspace(-15e-9, 15e-9, 101)
-    theirs = read_out(torch.tensor(widths / 15e-9), "counter", 16).numpy() * 15
+    theirs = quantize_output(torch.tensor(widths / 15e-9), "counter", 16).numpy() * 15
     np.testing.assert_allclose(count(widths, DESIGN), theirs, atol=1e-9)
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gaincell.chips.design import Design
-from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse
+from gaincell.circuits import charge_to_pulse, quantize_output, signed_charge_to_pulse
 from gaincell.units import Second
 
 
@@ -58,4 +58,4 @@ class FirstTokens:
         pulses = charge_to_pulse(grouped @ key.mT, saturation, d.score_ceiling, exponent)
         charge = (pulses @ value).flatten(1, 2)[:, :, None]
         signed = signed_charge_to_pulse(charge, d.output_saturation, d.output_ceiling)
-        return [read_out(signed, d.readout, d.counter_levels)]
+        return [quantize_output(signed, d.readout, d.counter_levels)]

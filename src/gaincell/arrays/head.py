@@ -32,7 +32,13 @@ from gaincell.arrays.first_tokens import FirstTokens
 from gaincell.arrays.refresh import Refresh
 from gaincell.arrays.trace import HeadState, StepTrace
 from gaincell.chips.design import Design
-from gaincell.circuits import charge_to_pulse, query_driver, read_out, signed_charge_to_pulse, write_dac
+from gaincell.circuits import (
+    charge_to_pulse,
+    quantize_output,
+    query_driver,
+    signed_charge_to_pulse,
+    write_dac,
+)
 from gaincell.circuits.converter_errors import Line, converted, converter_errors, driven
 from gaincell.circuits.noise import Draws, jitter, output_noise, score_noise
 from gaincell.circuits.normaliser import normalised
@@ -177,7 +183,7 @@ class HeadArray:
         pulses = self._convert(scores)
         tile_charge = self._read_values(pulses, value_current)
         signed = signed_charge_to_pulse(tile_charge, d.output_saturation, d.output_ceiling)
-        tile_output = read_out(signed, d.readout, d.counter_levels)
+        tile_output = quantize_output(signed, d.readout, d.counter_levels)
         tile_output = torch.cat([tile_output, *self._first_tokens.read(x, self.now)], 2)
         output = tile_output.sum(2)
         if d.normaliser.present:

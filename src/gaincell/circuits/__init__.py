@@ -4,7 +4,7 @@ from gaincell.circuits.charge_to_pulse import charge_to_pulse, signed_charge_to_
 from gaincell.circuits.converter import straight_through, strict_clamp
 from gaincell.circuits.dac import dac_code, write_dac
 from gaincell.circuits.pwm import query_code, query_driver
-from gaincell.circuits.readout import READOUTS, read_out
+from gaincell.circuits.readout import READOUTS, quantize_output
 
 __all__ = [
     "READOUTS",
@@ -12,7 +12,7 @@ __all__ = [
     "dac_code",
     "query_code",
     "query_driver",
-    "read_out",
+    "quantize_output",
     "signed_charge_to_pulse",
     "straight_through",
     "strict_clamp",

@@ -58,7 +58,7 @@ READOUTS: dict[str, Readout] = {
 """By the word of `readout` in a design."""
 
 
-def read_out(o: Float[Tensor, "*shape"], kind: str, levels: int) -> Float[Tensor, "*shape"]:
+def quantize_output(o: Float[Tensor, "*shape"], kind: str, levels: int) -> Float[Tensor, "*shape"]:
     """The digital value of a sub-tile output, in units of full scale; straight-through gradient.
 
     o: signed pulse width over the longest pulse.  kind: one of READOUTS.  levels: L, levels of the magnitude.

@@ -81,4 +81,4 @@ def _some_queries(
     pulses = circuits.charge_to_pulse(scores, saturation, design.score_ceiling, exponent)
     charge = product("bkgij,bkijd->bkgid", torch.where(seen[:, None, None], pulses, 0.0), tile.v)
     output = circuits.signed_charge_to_pulse(charge, design.output_saturation, design.output_ceiling)
-    return circuits.read_out(output, design.readout, design.counter_levels)
+    return circuits.quantize_output(output, design.readout, design.counter_levels)

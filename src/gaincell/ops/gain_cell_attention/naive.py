@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, einsum
 
-from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse, straight_through
+from gaincell.circuits import charge_to_pulse, quantize_output, signed_charge_to_pulse, straight_through
 from gaincell.devices.leakage import remaining
 from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.naive_errors import Chip
@@ -77,5 +77,5 @@ def attention(
         output = chip.output(t, charge("bkgij,bkijd->bkgid", pulses_t, values), pulses_t)  # O_t,id
         output = torch.where(read[:, None, None, :, None], output, 0.0)
         output = signed_charge_to_pulse(output, design.output_saturation, design.output_ceiling)
-        total = total + read_out(output, design.readout, design.counter_levels)  # Qout, then the sum
+        total = total + quantize_output(output, design.readout, design.counter_levels)  # Qout, then the sum
     return total

@@ -7,7 +7,7 @@ import triton.language as tl
 
 
 @triton.jit
-def read_out(o, steps, CEILING: tl.constexpr, READOUT: tl.constexpr):
+def quantize_output(o, steps, CEILING: tl.constexpr, READOUT: tl.constexpr):
     """Outputs of a sub-tile, in steps of the readout, between their ceilings and as codes."""
     if CEILING:
         o = tl.minimum(tl.maximum(o, -steps), steps)
@@ -124,7 +124,7 @@ def forward(
                 (tl.abs(o) < edge).to(tl.int8),
                 mask=there[:, None],
             )
-        total += read_out(o, steps, output_ceiling, readout)
+        total += quantize_output(o, steps, output_ceiling, readout)
     tl.store(out_ptr + at, total / steps, mask=there[:, None])
 
 

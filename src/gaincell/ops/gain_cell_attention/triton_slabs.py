@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from gaincell.ops.gain_cell_attention.slabs import MOST_NODES
-from gaincell.ops.gain_cell_attention.triton_kernels import read_out
+from gaincell.ops.gain_cell_attention.triton_kernels import quantize_output
 from gaincell.ops.gain_cell_attention.triton_random import standard_normal
 
 # places in a curve's tensor, behind its nodes: where pieces begin, pieces per volt, their number, the pieces
@@ -213,7 +213,7 @@ def forward(
         if KEEP:
             open_at = (row * tiles + number)[:, None] * dim + dims[None, :]
             tl.store(open_ptr + open_at, (tl.abs(o) < edge).to(tl.int8), mask=real)
-        total += read_out(o, steps, OUT_CEILING, READOUT)
+        total += quantize_output(o, steps, OUT_CEILING, READOUT)
     tl.store(out_ptr + at, total / steps, mask=real)
 
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gaincell.circuits import charge_to_pulse, read_out, signed_charge_to_pulse
+from gaincell.circuits import charge_to_pulse, quantize_output, signed_charge_to_pulse
 from gaincell.devices.leakage import remaining
 from gaincell.devices.variability import KEY_ARRAY, VALUE_ARRAY, cell_errors, current_of
 from gaincell.features import CELLS, DRIVERS, LEVELS, NOMINAL, PULSE_LAW, WRITES
@@ -63,4 +63,4 @@ def run(call: Call) -> Float[Tensor, "B H 1 D"]:
     spread = (pulses[:, :, :, None] * member[:, None, None]).flatten(2, 3)  # [B, Hk, g t, Tk]
     charge = (spread @ current(call.v, VALUE_ARRAY)).view(b, h, design.tiles, d)
     output = signed_charge_to_pulse(charge, design.output_saturation, design.output_ceiling)
-    return read_out(output, design.readout, design.counter_levels).sum(2, keepdim=True)
+    return quantize_output(output, design.readout, design.counter_levels).sum(2, keepdim=True)
