@@ -31,7 +31,7 @@ from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import gain_cell_attention, triton_launches
 
 # triton reads the source of its kernels: keep the run-time type checks of the test suite out of them
-for _part in ("triton_random", "triton_kernels", "triton_slabs"):
+for _part in ("triton_random", "triton_kernels", "triton_time_basis"):
     _name = f"gaincell.ops.gain_cell_attention.{_part}"
     _path = Path(gaincell.__file__).parent / "ops" / "gain_cell_attention" / f"{_part}.py"
     _spec = importlib.util.spec_from_file_location(_name, _path)

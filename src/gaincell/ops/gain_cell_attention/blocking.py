@@ -2,7 +2,7 @@
 
 Dimensions: B sequences, H query heads, Hk key/value heads, g = H / Hk, G key/value heads processed together,
 T tokens, D head dimension, M window, N tile edge; R query tokens of a block, c key tokens of a panel (whole
-sub-tile columns), n slabs of the separated cell (see slabs.py).
+sub-tile columns), n slabs of the separated cell (see time_basis.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from gaincell.chips.design_file import Design
 from gaincell.devices.variability import CellErrors
 from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
-from gaincell.ops.gain_cell_attention.slabs import Slabs
+from gaincell.ops.gain_cell_attention.time_basis import TimeBasis
 
 ROWS = 128
 """Query rows of a block, over the g heads of a group: score panel and stacks stay in a core's cache."""
@@ -34,8 +34,8 @@ class Plan:
     first_key: int
     window: int  # tokens a query sees: the hardware's window or the model's own, whichever is smaller
     aged: bool  # earlier tokens than the first query decay from the first query on
-    slabs: Slabs
-    gradient_slabs: Slabs  # the same object for the exact derivative
+    basis: TimeBasis
+    gradient_basis: TimeBasis  # the same object for the exact derivative
     errors: tuple[CellErrors | None, CellErrors | None]  # of the key and the value array, [Hk, M, D]
     score_scale: float  # 1 / S_sat
     output_scale: float  # readout steps per charge unit
@@ -65,7 +65,7 @@ class Segment(NamedTuple):
     plan: Plan
     space: Workspace
     heads: Tensor  # key/value heads [G]
-    slabs: Slabs
+    basis: TimeBasis
     base: int
     end: int  # query behind the last one
     first: int  # token of column 0, a multiple of N
@@ -75,7 +75,7 @@ class Segment(NamedTuple):
     factors: Tensor  # [queries, n, 1] row factors, from the base time on
 
     def of_keys(self, u: Tensor, array: int, *, slopes: bool = False) -> Tensor:
-        """Slabs of the columns, or their slopes, [G, c, n, D], of voltages `u` [G, T, D] from token
+        """TimeBasis of the columns, or their slopes, [G, c, n, D], of voltages `u` [G, T, D] from token
         `plan.first_key` on; of zeros where there is no token.
         """
         plan, start, errors = self.plan, self.first - self.plan.first_key, self.plan.errors[array]
@@ -88,17 +88,17 @@ class Segment(NamedTuple):
         decays_from = tokens.clamp(min=plan.first_query) if plan.aged else tokens
         since = decays_from.clamp(max=self.end - 1) - self.base  # no query sees later ones: keep them finite
         own = None  # the surrogate's cells are nominal
-        if errors is not None and self.slabs is plan.slabs:
+        if errors is not None and self.basis is plan.basis:
             columns = tokens % plan.design.window
             own = errors.each(lambda e: e[self.heads[:, None], columns[None, :]])
-        return self.slabs.of_keys(inside, since, own, slopes=slopes)
+        return self.basis.of_keys(inside, since, own, slopes=slopes)
 
-    def separated(self, slabs: Slabs, ks: Tensor, vs: Tensor) -> Segment:
+    def separated(self, basis: TimeBasis, ks: Tensor, vs: Tensor) -> Segment:
         """With keys and values by `slabs`; missing tokens are zeros and masked by the caller."""
-        other = self._replace(slabs=slabs)
+        other = self._replace(basis=basis)
         keys, values = (other.of_keys(u, array).flatten(2) for array, u in enumerate((ks, vs)))
         rel = torch.arange(self.end - self.base, device=ks.device)
-        factors = slabs.row_factors(rel).to(ks.dtype).t().unsqueeze(2).contiguous()
+        factors = basis.row_factors(rel).to(ks.dtype).t().unsqueeze(2).contiguous()
         return other._replace(keys=keys, values=values, factors=factors)
 
 
@@ -173,14 +173,14 @@ def segments_of(
 ) -> Iterator[tuple[Segment, list[Panel]]]:
     """Cut the queries into segments that one base time may serve, and those into panels."""
     n, end = plan.design.tile, plan.first_query + xs.shape[2]
-    rows = max(1, min(plan.slabs.span, max(ROWS // 2, ROWS // xs.shape[1])))
-    length = plan.slabs.span // rows * rows
+    rows = max(1, min(plan.basis.span, max(ROWS // 2, ROWS // xs.shape[1])))
+    length = plan.basis.span // rows * rows
     for s0 in range(plan.first_query, end, length):
         s1 = min(s0 + length, end)
         first = max(s0 - plan.window + 1, plan.first_key) // n * n
         columns, none = -(-s1 // n) * n - first, ks.new_empty(0)
-        segment = Segment(plan, space, heads, plan.slabs, s0, s1, first, columns, none, none, none)
-        segment = segment.separated(plan.slabs, ks, vs)
+        segment = Segment(plan, space, heads, plan.basis, s0, s1, first, columns, none, none, none)
+        segment = segment.separated(plan.basis, ks, vs)
         panels = []
         for i0 in range(s0, s1, rows):
             i1 = min(i0 + rows, s1)

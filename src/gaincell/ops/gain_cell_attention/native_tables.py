@@ -22,10 +22,10 @@ from gaincell.devices.chip_cache import kept
 from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY
 from gaincell.devices.variability import cell_errors
 from gaincell.ops.gain_cell_attention import native_library as library
-from gaincell.ops.gain_cell_attention import slabs as separations
+from gaincell.ops.gain_cell_attention import time_basis
 from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
 from gaincell.ops.gain_cell_attention.native_library import MOST_SLABS, TABLE, Cells, Errors, Problem, pointer
-from gaincell.ops.gain_cell_attention.slabs import PolynomialSlabs, SampledSlabs, Slabs, TimedSlabs
+from gaincell.ops.gain_cell_attention.time_basis import PolynomialBasis, SampledBasis, TimeBasis, TimedBasis
 
 LONGEST_BLOCK = 64  # queries
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ class _Filled(NamedTuple):
     problem: Problem
     kept: tuple[object, ...]
     fastest: float
-    """See slabs.fastest_leak."""
+    """See time_basis.fastest_leak."""
 
 
 def chip_problem(
@@ -110,8 +110,8 @@ def quiet(design: Design) -> Design:
     return design.replace(noise=rest) if design.noise != rest else design
 
 
-def _slabs(design: Design, reads: int, fastest: float) -> Slabs:
-    return separations.slabs_of(design, reads, torch.float32, fastest, LONGEST_BLOCK)
+def _time_basis(design: Design, reads: int, fastest: float) -> TimeBasis:
+    return time_basis.time_basis_of(design, reads, torch.float32, fastest, LONGEST_BLOCK)
 
 
 def orders_of(design: Design) -> tuple[int, ...]:
@@ -119,9 +119,9 @@ def orders_of(design: Design) -> tuple[int, ...]:
     if design.leakage.spread > 0:
         own = isqrt(len(design.mismatch.coefficient_covariance))
         return tuple(range(max(len(design.cell.coefficients or ()), own)))
-    slabs = _slabs(quiet(design), 1, 0.0)
-    assert isinstance(slabs, PolynomialSlabs)
-    return slabs.orders
+    basis = _time_basis(quiet(design), 1, 0.0)
+    assert isinstance(basis, PolynomialBasis)
+    return basis.orders
 
 
 def by_level(design: Design) -> bool:
@@ -135,12 +135,12 @@ def curve_of(design: Design, reads: int, fastest: float) -> Curve | None:
     """Of a cell that is no polynomial, over all voltages that a block's base time sees; None where most
     pieces do not suffice.
     """
-    slabs = _slabs(design, reads, fastest)
+    basis = _time_basis(design, reads, fastest)
     reach = design.largest_voltage + abs(design.decay_target)
     alpha = design.leak_per_token * max(1.0, fastest) + reads * design.disturb_per_read
-    growth = exp(min(alpha * (slabs.span - 1), separations.LARGEST_EXPONENT))
-    assert not isinstance(slabs, PolynomialSlabs)
-    return _piecewise(slabs.cell, reach * growth + separations.largest_shift(design))
+    growth = exp(min(alpha * (basis.span - 1), time_basis.LARGEST_EXPONENT))
+    assert not isinstance(basis, PolynomialBasis)
+    return _piecewise(basis.cell, reach * growth + time_basis.largest_shift(design))
 
 
 @lru_cache(maxsize=64)
@@ -167,11 +167,11 @@ def _piecewise(cell: Cell, widest: float) -> Curve | None:
 
 @lru_cache(maxsize=64)
 def fastest_of(design: Design, layer: int, kv_heads: int, dim: int) -> float:
-    """See slabs.fastest_leak."""
+    """See time_basis.fastest_leak."""
     if design.leakage.spread == 0:
         return 0.0
     of_cells = torch.float32, CPU
-    return separations.fastest_leak(
+    return time_basis.fastest_leak(
         *(cell_errors(design, layer, kv_heads, dim, array, *of_cells, keep=False) for array in (0, 1))
     )
 
@@ -181,36 +181,36 @@ def _constants_of(
     design: Design, window: int, dim: int, reads: int, fastest: float, surrogate: bool
 ) -> tuple[dict[str, Any], list[Tensor]]:
     """Fields that are the same for all layers and in every call, and what they point to."""
-    slabs = _slabs(design, reads, fastest)
-    rows = min(LONGEST_BLOCK, slabs.span)
+    basis = _time_basis(design, reads, fastest)
+    rows = min(LONGEST_BLOCK, basis.span)
     if surrogate:
-        slabs = separations.linear_slabs(design, reads)
+        basis = time_basis.linear_basis(design, reads)
     padded = -(-rows // 16) * 16
     margin = padded + -(-design.tile // 16) * 16
     ages = 2 * margin + window
     age = torch.arange(ages, dtype=torch.float64, device=CPU) - margin
     age = age.clamp(min=1 - rows)  # tokens beyond the block are never seen: keep them finite
-    factors = torch.zeros(slabs.count, padded, dtype=torch.float32, device=CPU)
-    factors[:, :rows] = slabs.row_factors(torch.arange(rows, device=CPU)).float()
-    left = torch.exp(-slabs.alpha * age)
+    factors = torch.zeros(basis.count, padded, dtype=torch.float32, device=CPU)
+    factors[:, :rows] = basis.row_factors(torch.arange(rows, device=CPU)).float()
+    left = torch.exp(-basis.alpha * age)
     columns, kind, tables = left, library.POLYNOMIAL, tuple[Tensor, ...]()
-    if isinstance(slabs, SampledSlabs) and by_level(design):
-        kind, tables = library.BY_LEVEL, _tables(design, slabs, age)
-    elif isinstance(slabs, SampledSlabs):
-        nodes = torch.tensor(slabs.nodes, dtype=torch.float64, device=CPU)
+    if isinstance(basis, SampledBasis) and by_level(design):
+        kind, tables = library.BY_LEVEL, _tables(design, basis, age)
+    elif isinstance(basis, SampledBasis):
+        nodes = torch.tensor(basis.nodes, dtype=torch.float64, device=CPU)
         kind, columns = library.CURVE, left[:, None] * nodes
-    elif isinstance(slabs, TimedSlabs):
+    elif isinstance(basis, TimedBasis):
         kind = library.TIMED_CURVE if design.cell.coefficients is None else library.TIMED
-        columns = age[:, None] + torch.tensor(slabs.nodes, dtype=torch.float64, device=CPU)
-    orders = slabs.orders if isinstance(slabs, PolynomialSlabs) else ()
-    coefficients = [slabs.coefficients[p] for p in orders] if isinstance(slabs, PolynomialSlabs) else []
+        columns = age[:, None] + torch.tensor(basis.nodes, dtype=torch.float64, device=CPU)
+    orders = basis.orders if isinstance(basis, PolynomialBasis) else ()
+    coefficients = [basis.coefficients[p] for p in orders] if isinstance(basis, PolynomialBasis) else []
     columns = columns.float().contiguous()
     cells = Cells(
         kind=kind,
-        count=slabs.count,
+        count=basis.count,
         orders=(ctypes.c_int32 * MOST_SLABS)(*orders),
         coefficients=(ctypes.c_float * MOST_SLABS)(*coefficients),
-        constant=slabs.constant,
+        constant=basis.constant,
         row_factors=pointer(factors),
         column_factors=pointer(columns),
     )
@@ -223,13 +223,13 @@ def _constants_of(
         cells.curve, cells.pieces = curve.pieces.data_ptr(), len(curve.pieces)
         cells.curve_low, cells.pieces_per_volt = curve.low, curve.per_volt
         held.append(curve.pieces)
-    integer, third = (None, 1) if surrogate else _integers(design, slabs, left, dim)
+    integer, third = (None, 1) if surrogate else _integers(design, basis, left, dim)
     fields: dict[str, Any] = {"cells": cells, "rows": rows, "margin": margin, "ages": ages}
     fields |= {"integer_factors": pointer(integer), "integer_third": third}
     return fields, held if integer is None else [*held, integer]
 
 
-def _tables(design: Design, slabs: Slabs, age: Tensor) -> tuple[Tensor, Tensor]:
+def _tables(design: Design, basis: TimeBasis, age: Tensor) -> tuple[Tensor, Tensor]:
     """Slab and slope of every storage level, for every age: [ages, n, 16]."""
     levels = design.storage_levels
     assert levels is not None
@@ -237,27 +237,27 @@ def _tables(design: Design, slabs: Slabs, age: Tensor) -> tuple[Tensor, Tensor]:
     u = (torch.arange(levels, dtype=torch.float64, device=CPU) - (levels - 1) / 2) * step
     tables = []
     for slopes in (False, True):
-        filled = torch.zeros(len(age), slabs.count, TABLE, dtype=torch.float64, device=CPU)
+        filled = torch.zeros(len(age), basis.count, TABLE, dtype=torch.float64, device=CPU)
         # a token of age a about the block's first query was written at -a
-        filled[:, :, :levels] = slabs.of_keys(u.expand(1, len(age), levels), -age, None, slopes=slopes)[0]
+        filled[:, :, :levels] = basis.of_keys(u.expand(1, len(age), levels), -age, None, slopes=slopes)[0]
         tables.append(filled.float().contiguous())
     return tables[0], tables[1]
 
 
-def _integers(design: Design, slabs: Slabs, left: Tensor, dim: int) -> tuple[Tensor | None, int]:
+def _integers(design: Design, basis: TimeBasis, left: Tensor, dim: int) -> tuple[Tensor | None, int]:
     """Factors [3, ages] of the first product in integers, see the C header, and their third; None where it
     cannot be done so.
     """
     levels, q_levels = design.storage_levels, design.query_levels
-    if not isinstance(slabs, PolynomialSlabs) or slabs.mismatch or levels is None or q_levels is None:
+    if not isinstance(basis, PolynomialBasis) or basis.mismatch or levels is None or q_levels is None:
         return None, 1
-    if design.front_differs or levels > 8 or q_levels > 256 or max(slabs.orders, default=0) > 3:
+    if design.front_differs or levels > 8 or q_levels > 256 or max(basis.orders, default=0) > 3:
         return None, 1
     top = levels - 1
     codes = range(-top, top + 1, 2)
     third = gcd(*(x**3 - top**2 * x for x in codes)) or 1
     h = (design.v_max - design.v_min) / top / 2
-    c = dict.fromkeys((1, 2, 3), 0.0) | {p: slabs.coefficients[p] for p in slabs.orders}
+    c = dict.fromkeys((1, 2, 3), 0.0) | {p: basis.coefficients[p] for p in basis.orders}
     unit = 1 / ((q_levels - 1) * design.score_saturation(dim))
     cubic = c[3] * h**3 * left**3
     factors = torch.stack((c[1] * h * left + top**2 * cubic, c[2] * h**2 * left**2, third * cubic))
@@ -271,24 +271,24 @@ def mismatch_of(
     """Of every cell of the key and the value array, what the kind of cells takes: see the C header. Cells
     differ.
     """
-    slabs, c = _slabs(design, reads, fastest), design.cell.coefficients
+    basis, c = _time_basis(design, reads, fastest), design.cell.coefficients
     like = torch.empty(dim, dtype=torch.float32, device=CPU)
     shape = (kv_heads, design.window, dim)
     arrays = []
     for array in (KEY_ARRAY, VALUE_ARRAY):
         # the table below is kept, and made of these alone
-        errors = separations.errors_about_target(design, layer, kv_heads, like, array, keep=False)
+        errors = time_basis.errors_about_target(design, layer, kv_heads, like, array, keep=False)
         assert errors is not None
         parts: Sequence[Tensor | float] = errors[:3]
         if c is not None:
-            polynomial = slabs
-            if isinstance(slabs, TimedSlabs):
-                polynomial = PolynomialSlabs(c + (0.0,) * (len(orders_of(design)) - len(c)), 0.0, True)
-            assert isinstance(polynomial, PolynomialSlabs)
+            polynomial = basis
+            if isinstance(basis, TimedBasis):
+                polynomial = PolynomialBasis(c + (0.0,) * (len(orders_of(design)) - len(c)), 0.0, True)
+            assert isinstance(polynomial, PolynomialBasis)
             parts = [polynomial.cell_coefficient(p, errors) for p in polynomial.orders]
-        if isinstance(slabs, TimedSlabs):
+        if isinstance(basis, TimedBasis):
             assert errors.leakage is not None
-            parts = [slabs.leak * errors.leakage + slabs.disturb, *parts]
+            parts = [basis.leak * errors.leakage + basis.disturb, *parts]
         numbers = [torch.as_tensor(part, dtype=torch.float32, device=CPU).expand(shape) for part in parts]
         arrays.append(torch.stack(numbers, 2).contiguous())
     return arrays[0], arrays[1]

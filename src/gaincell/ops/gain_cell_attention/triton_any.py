@@ -1,4 +1,4 @@
-"""Gain-cell attention on a GPU in Triton for any cells and chips: by slabs (slabs.py), in float32.
+"""Gain-cell attention on a GPU in Triton for any cells and chips: by slabs (time_basis.py), in float32.
 
 Like `native.py` it serves every cell, mismatch, errors and noise of converters, and, as it takes stored
 voltages, whatever stands before the arrays (input_stage.py). Where codes do, triton.py is cheaper.
@@ -21,12 +21,17 @@ from gaincell import features
 from gaincell.chips.design_file import Design
 from gaincell.circuits.converter import sum_rounding
 from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, Effect
-from gaincell.ops.gain_cell_attention import triton_slabs as kernels
+from gaincell.ops.gain_cell_attention import triton_time_basis as kernels
 from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
 from gaincell.ops.gain_cell_attention.call import SURROGATES
 from gaincell.ops.gain_cell_attention.native_library import READOUTS
 from gaincell.ops.gain_cell_attention.native_tables import curve_of, mismatch_of, quiet
-from gaincell.ops.gain_cell_attention.slabs import PolynomialSlabs, SampledSlabs, linear_slabs, slabs_of
+from gaincell.ops.gain_cell_attention.time_basis import (
+    PolynomialBasis,
+    SampledBasis,
+    linear_basis,
+    time_basis_of,
+)
 from gaincell.ops.gain_cell_attention.varlen import Span
 
 ROWS = 64
@@ -48,7 +53,7 @@ def core(x: Tensor, ku: Tensor, vu: Tensor, span: Span) -> Tensor:
 class _Cells(NamedTuple):
     """How cells separate over time, as the kernels take it."""
 
-    slabs: PolynomialSlabs | SampledSlabs
+    basis: PolynomialBasis | SampledBasis
     rows: Tensor  # [n, R] row factors
     own: tuple[Tensor, ...]  # of the cells of both arrays: coefficients, or gain, shift and current offset
     curve: Tensor  # MOST_NODES nodes, where pieces begin, pieces per volt, their number, and the pieces
@@ -59,40 +64,42 @@ def _cells(
     span: Span, kv_heads: int, dim: int, reads: int, device: torch.device, *, surrogate: bool
 ) -> _Cells:
     design, step = quiet(span.design), _step(span.design, reads)
-    slabs = linear_slabs(design, reads) if surrogate else slabs_of(design, reads, torch.float32, 0.0, ROWS)
-    assert isinstance(slabs, PolynomialSlabs | SampledSlabs)
-    first, count, parts = 0, slabs.count, 0
-    factors = slabs.row_factors(torch.arange(step))
+    basis = (
+        linear_basis(design, reads) if surrogate else time_basis_of(design, reads, torch.float32, 0.0, ROWS)
+    )
+    assert isinstance(basis, PolynomialBasis | SampledBasis)
+    first, count, parts = 0, basis.count, 0
+    factors = basis.row_factors(torch.arange(step))
     if design.cells_differ and not surrogate:
         own = tuple(t.to(device) for t in mismatch_of(design, span.layer, kv_heads, dim, reads, 0.0))
         parts = own[0].shape[2]
     else:
         alike = torch.tensor((1.0, 0.0, 0.0), device=device)
-        if isinstance(slabs, PolynomialSlabs):
-            first, count = 1, max(1, len(slabs.coefficients) - 1)
-            alike = torch.tensor((*slabs.coefficients[1:], 0.0)[:count], dtype=torch.float32, device=device)
+        if isinstance(basis, PolynomialBasis):
+            first, count = 1, max(1, len(basis.coefficients) - 1)
+            alike = torch.tensor((*basis.coefficients[1:], 0.0)[:count], dtype=torch.float32, device=device)
             orders = torch.arange(1, count + 1, dtype=torch.float64)
-            factors = torch.exp(-slabs.alpha * orders[:, None] * torch.arange(step))
+            factors = torch.exp(-basis.alpha * orders[:, None] * torch.arange(step))
         own = (alike, alike)
     rows = torch.zeros(count, _padded(step), device=device)
     rows[:, :step] = factors.to(rows)
     curve = torch.zeros(1, device=device)
-    if isinstance(slabs, SampledSlabs):
+    if isinstance(basis, SampledBasis):
         found = curve_of(design, reads, 0.0)
         assert found is not None
         head = torch.zeros(kernels.PIECES.value, dtype=torch.float32)
-        head[: len(slabs.nodes)] = torch.tensor(slabs.nodes)
+        head[: len(basis.nodes)] = torch.tensor(basis.nodes)
         head[kernels.LOW.value] = found.low
         head[kernels.PER_VOLT.value] = found.per_volt
         head[kernels.NUMBER.value] = len(found.pieces)
         curve = torch.cat((head, found.pieces.flatten())).to(device)
-    shape = {"POLYNOMIAL": isinstance(slabs, PolynomialSlabs), "FIRST": first, "COUNT": count, "PARTS": parts}
-    return _Cells(slabs, rows, own, curve, shape)
+    shape = {"POLYNOMIAL": isinstance(basis, PolynomialBasis), "FIRST": first, "COUNT": count, "PARTS": parts}
+    return _Cells(basis, rows, own, curve, shape)
 
 
 def _step(design: Design, reads: int) -> int:
     """Queries of a program."""
-    return min(ROWS, slabs_of(quiet(design), reads, torch.float32, 0.0, ROWS).span)
+    return min(ROWS, time_basis_of(quiet(design), reads, torch.float32, 0.0, ROWS).span)
 
 
 def _padded(size: int) -> int:
@@ -161,7 +168,7 @@ class _AnyCore(torch.autograd.Function):
         grid = (triton.cdiv(x.shape[2], setting.step), x.shape[0] * x.shape[1])
         kernels.forward[grid](
             x, ku, vu, out, open_, cells.rows, *cells.own, cells.curve, *setting.disturbances, *setting.sizes,
-            cells.slabs.alpha, cells.slabs.constant, 1 / design.score_saturation(dim),
+            cells.basis.alpha, cells.basis.constant, 1 / design.score_saturation(dim),
             steps / design.output_saturation, steps, edge,
             OUT_CEILING=design.output_ceiling, OUT_NOISE=setting.noisy_outputs,
             READOUT=READOUTS[design.readout], KEEP=keep, **setting.flags,
@@ -189,7 +196,7 @@ class _AnyCore(torch.autograd.Function):
             kernels.backward[grid](
                 x, ku, vu, grad, open_, *gradients, cells.rows, cells.own[0], cells.curve,
                 *setting.disturbances, back.rows, *back.own, *setting.sizes,
-                cells.slabs.alpha, back.slabs.alpha, cells.slabs.constant, back.slabs.constant,
+                cells.basis.alpha, back.basis.alpha, cells.basis.constant, back.basis.constant,
                 1 / design.score_saturation(dim), 1 / design.output_saturation, sum_rounding(torch.float32),
                 QUERIES=queries, **flags,
             )  # fmt: skip

@@ -4,7 +4,7 @@ Agrees with `naive.py` at every T; naive is the definition, this is the portable
 
 Dimensions: B sequences, H query heads, Hk key/value heads, g = H / Hk, G key/value heads processed together,
 T tokens, D head dimension, M window, N tile edge; R query tokens of a block, c key tokens of a panel (whole
-sub-tile columns, nb = c / N of them), n slabs of the separated cell (see slabs.py).
+sub-tile columns, nb = c / N of them), n slabs of the separated cell (see time_basis.py).
 
 For a block of R queries the panel is every column the window can reach. With x and the slabs stacked along n,
 
@@ -37,7 +37,12 @@ from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
 from gaincell.ops.gain_cell_attention.blocking import Panel, Plan, Segment, Workspace, groups_of, segments_of
 from gaincell.ops.gain_cell_attention.call import SURROGATES, Call
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs
-from gaincell.ops.gain_cell_attention.slabs import errors_about_target, fastest_leak, linear_slabs, slabs_of
+from gaincell.ops.gain_cell_attention.time_basis import (
+    errors_about_target,
+    fastest_leak,
+    linear_basis,
+    time_basis_of,
+)
 from gaincell.ops.gain_cell_attention.varlen import Span, around_nan, over_real_tokens
 
 IMPLEMENTS = features.ARRAYS
@@ -69,7 +74,7 @@ def plan_of(call: Call, first_query: int, first_key: int) -> Plan:
     """The plan of a driven call."""
     design, x, kv_heads = call.design, call.q, call.kv_heads
     key, value = (errors_about_target(design, call.layer, kv_heads, x, array) for array in (0, 1))
-    slabs = slabs_of(design, call.reads, x.dtype, fastest_leak(key, value))
+    basis = time_basis_of(design, call.reads, x.dtype, fastest_leak(key, value))
     disturbance = None
     if design.noise.present or design.converters.present:
         disturbance = Disturbance(design, call.layer, kv_heads, call.reads, x)
@@ -79,8 +84,8 @@ def plan_of(call: Call, first_query: int, first_key: int) -> Plan:
         first_key=first_key,
         window=call.window,
         aged=call.aged,
-        slabs=slabs,
-        gradient_slabs=linear_slabs(design, call.reads) if call.gradient in SURROGATES else slabs,
+        basis=basis,
+        gradient_basis=linear_basis(design, call.reads) if call.gradient in SURROGATES else basis,
         errors=(key, value),
         score_scale=1.0 / design.score_saturation(x.shape[3]),
         output_scale=design.readout_steps / design.output_saturation,
@@ -122,9 +127,9 @@ def _backward_segment(
 ) -> None:
     """Accumulate the gradients of G key/value heads into `gradients` (dx, dku, dvu)."""
     (xs, ks, vs, gs), (dxs, dks, dvs), plan = saved, gradients, segment.plan
-    exact = plan.gradient_slabs is plan.slabs
+    exact = plan.gradient_basis is plan.basis
     # the surrogate's own stacks, about the same base time and over the same columns
-    other = segment if exact else segment.separated(plan.gradient_slabs, ks, vs)
+    other = segment if exact else segment.separated(plan.gradient_basis, ks, vs)
     dk, dv = torch.zeros_like(other.keys), torch.zeros_like(other.values)
     for panel in panels:
         x, through = xs[:, :, panel.rows], panel._replace(segment=other)
@@ -156,18 +161,18 @@ def _backward_segment(
 def _stack_queries(panel: Panel, x: Tensor) -> Tensor:
     """X [G, gR, nD]: the queries times the row factors of every slab, over S_sat."""
     segment, factors = panel.segment, panel.row_factors(panel.plan.score_scale)
-    name = "queries" if segment.slabs is panel.plan.slabs else "queries of the surrogate"
-    stacked = segment.space(name, *x.shape[:3], segment.slabs.count, x.shape[3])
+    name = "queries" if segment.basis is panel.plan.basis else "queries of the surrogate"
+    stacked = segment.space(name, *x.shape[:3], segment.basis.count, x.shape[3])
     torch.mul(x.unsqueeze(3), factors, out=stacked)
-    return stacked.view(x.shape[0], -1, segment.slabs.count * x.shape[3])
+    return stacked.view(x.shape[0], -1, segment.basis.count * x.shape[3])
 
 
 def scores(panel: Panel, x: Tensor) -> tuple[Tensor, Tensor]:
     """S / S_sat [G, gR, c] as the cells give it (equations 5, 7), of every column of the panel; and X."""
     plan, stacked, keys = panel.plan, _stack_queries(panel, x), panel.keys.transpose(1, 2)
     a = panel.segment.space("activations", *stacked.shape[:2], keys.shape[2])
-    if plan.slabs.constant:
-        constant = x.sum(-1).view(x.shape[0], -1, 1) * (plan.slabs.constant * plan.score_scale)
+    if plan.basis.constant:
+        constant = x.sum(-1).view(x.shape[0], -1, 1) * (plan.basis.constant * plan.score_scale)
         torch.baddbmm(constant, stacked, keys, out=a)
     else:
         torch.bmm(stacked, keys, out=a)
@@ -209,20 +214,20 @@ def mask_edges(panel: Panel, a: Tensor) -> None:
 def tile_outputs(panel: Panel, a: Tensor) -> Tensor:
     """O of every physical sub-tile before saturation, in readout steps: [G, tiles, gR, D]."""
     plan, segment, groups = panel.plan, panel.segment, a.shape[0]
-    slabs, values = plan.slabs, panel.values.flatten(0, 1)
+    basis, values = plan.basis, panel.values.flatten(0, 1)
     pieces = a.view(groups, a.shape[1], -1, plan.design.tile).transpose(1, 2).flatten(0, 1)  # [G nb, gR, N]
     charges = segment.space("charges", *pieces.shape[:2], values.shape[2])
     torch.bmm(pieces, values, out=charges)
     factors = panel.row_factors(plan.output_scale)
     r = factors.shape[0]
-    split = charges.view(pieces.shape[0], -1, r, slabs.count, values.shape[2] // slabs.count)
+    split = charges.view(pieces.shape[0], -1, r, basis.count, values.shape[2] // basis.count)
     o = segment.space("tiles", *split.shape[:3], split.shape[4])
     torch.mul(split[..., 0, :], factors[:, 0], out=o)
-    for n in range(1, slabs.count):
+    for n in range(1, basis.count):
         o.addcmul_(split[..., n, :], factors[:, n])
     o = o.flatten(1, 2)
-    if slabs.constant:
-        o.add_(pieces.sum(-1, keepdim=True), alpha=slabs.constant * plan.output_scale)
+    if basis.constant:
+        o.add_(pieces.sum(-1, keepdim=True), alpha=basis.constant * plan.output_scale)
     o = _merge_laps(o.unflatten(0, (groups, -1)), plan.design.tiles)
     if plan.disturbance is not None:
         squares = pieces.square().sum(-1, keepdim=True).unflatten(0, (groups, -1))
@@ -288,7 +293,7 @@ def _activation_gradient(panel: Panel, do: Tensor) -> tuple[Tensor, Tensor]:
             return tiles
         return tiles[:, torch.arange(pieces, device=do.device) % tiles.shape[1]]
 
-    factors, constant = panel.row_factors(1.0), panel.segment.slabs.constant
+    factors, constant = panel.row_factors(1.0), panel.segment.basis.constant
     stacked = do.reshape(*do.shape[:2], -1, len(factors), 1, do.shape[-1]) * factors
     stacked = of_pieces(stacked.reshape(*do.shape[:3], -1))
     da = torch.matmul(stacked, panel.values.transpose(2, 3))  # [G, nb, gR, N]
@@ -299,11 +304,11 @@ def _activation_gradient(panel: Panel, do: Tensor) -> tuple[Tensor, Tensor]:
 
 def _query_gradient(panel: Panel, ds: Tensor, shape: torch.Size) -> Tensor:
     """dx [G, g, R, D] from dS [G, gR, c]."""
-    slabs, scale = panel.segment.slabs, panel.plan.score_scale
+    basis, scale = panel.segment.basis, panel.plan.score_scale
     d_stacked = torch.bmm(ds, panel.keys)
-    dx = (d_stacked.view(*shape[:3], slabs.count, shape[3]) * panel.row_factors(scale)).sum(3)
-    if slabs.constant:
-        dx = dx + ds.sum(-1).view(*shape[:3], 1) * (slabs.constant * scale)
+    dx = (d_stacked.view(*shape[:3], basis.count, shape[3]) * panel.row_factors(scale)).sum(3)
+    if basis.constant:
+        dx = dx + ds.sum(-1).view(*shape[:3], 1) * (basis.constant * scale)
     return dx
 
 

@@ -1,4 +1,4 @@
-"""The kernels of triton_any.py: attention of any cells, by slabs (slabs.py). Sizes and constants: see there.
+"""The kernels of triton_any.py: attention of any cells, by slabs (time_basis.py). Sizes and constants: see there.
 
     F(u_j delta^(i-j)) = constant + sum_n row_n(i - i0) slab_n(u_j, i0 - j),   i0 the first query of a block
 
@@ -11,7 +11,7 @@ which `tile` and `dim` are used.
 import triton
 import triton.language as tl
 
-from gaincell.ops.gain_cell_attention.slabs import MOST_NODES
+from gaincell.ops.gain_cell_attention.time_basis import MOST_NODES
 from gaincell.ops.gain_cell_attention.triton_kernels import quantize_output
 from gaincell.ops.gain_cell_attention.triton_random import standard_normal
 

@@ -50,7 +50,7 @@ FASTEST_DECAY = 1e-300  # delta below this is 0 to any precision
 
 
 @dataclass(frozen=True)
-class PolynomialSlabs:
+class PolynomialBasis:
     """Exact separation of a polynomial cell F(u) = sum_p C_p u^p.
 
     As of every separation: `span` is the number of query tokens that one base time may serve, `row_factors`
@@ -145,7 +145,7 @@ class _Interpolation:
 
 
 @dataclass(frozen=True)
-class SampledSlabs(_Interpolation):
+class SampledBasis(_Interpolation):
     """Over the short range of decay factors that one base time sees."""
 
     alpha: float
@@ -159,7 +159,7 @@ class SampledSlabs(_Interpolation):
 
 
 @dataclass(frozen=True)
-class TimedSlabs(_Interpolation):
+class TimedBasis(_Interpolation):
     """Of cells that leak at rates of their own, over the time that one base time serves.
 
     leak, disturb: exponents of the decay per token: of a nominal cell, and of the reads.
@@ -184,7 +184,7 @@ class TimedSlabs(_Interpolation):
         return [torch.exp(rate * (age - node)) for node in self.nodes]
 
 
-Slabs = PolynomialSlabs | SampledSlabs | TimedSlabs
+TimeBasis = PolynomialBasis | SampledBasis | TimedBasis
 
 
 @dataclass(frozen=True)
@@ -247,9 +247,9 @@ def fastest_leak(*errors: CellErrors | None) -> float:
 
 
 @lru_cache(maxsize=256)
-def slabs_of(
+def time_basis_of(
     design: Design, reads: int, dtype: torch.dtype, fastest: float = 0.0, longest: int = LONGEST_SAMPLED_SPAN
-) -> Slabs:
+) -> TimeBasis:
     """The separation of the cells of a chip whose columns are read so many times per token.
 
     dtype: precision that an interpolation must not spoil.  fastest: see `fastest_leak`.
@@ -264,19 +264,19 @@ def slabs_of(
     searched = (cell, reach, shift, 1e-14 if dtype == torch.float64 else 2e-8, longest)
     if fastest > 0:
         rates = (design.leak_per_token * fastest + disturb, disturb)
-        return TimedSlabs(cell, *_timed_nodes(rates, *searched), design.leak_per_token, disturb)
+        return TimedBasis(cell, *_timed_nodes(rates, *searched), design.leak_per_token, disturb)
     alpha = _exponent(design, reads)
     if cell.coefficients is not None:
         own_orders = isqrt(len(design.mismatch.coefficient_covariance))
         padding = (0.0,) * (own_orders - len(cell.coefficients))
-        return PolynomialSlabs((*cell.coefficients, *padding), alpha, design.cells_differ)
-    return SampledSlabs(cell, *_sampled_nodes(alpha, *searched), alpha)
+        return PolynomialBasis((*cell.coefficients, *padding), alpha, design.cells_differ)
+    return SampledBasis(cell, *_sampled_nodes(alpha, *searched), alpha)
 
 
-def linear_slabs(design: Design, reads: int) -> Slabs:
+def linear_basis(design: Design, reads: int) -> TimeBasis:
     """The linear surrogate of the backward pass: F(u) = slope * u of nominal cells, decaying at order 1."""
     slope = design.cell.linear_slope
-    return PolynomialSlabs((slope * design.decay_target, slope), _exponent(design, reads))
+    return PolynomialBasis((slope * design.decay_target, slope), _exponent(design, reads))
 
 
 def largest_shift(design: Design) -> float:
