@@ -153,7 +153,7 @@ class Design(DesignFields):
         return reach / (1 - w.discharge_residual)
 
     @cached_property
-    def front_differs(self) -> bool:
+    def input_stage_differs(self) -> bool:
         """Whether what drivers and writes give to the arrays is not what the converters were asked for."""
         drivers = self.drivers.signed or self.converters.drivers_present or self.noise.pulse_jitter > 0
         return drivers or self.writing.present or self.decay_target != 0 or self.levels.present

@@ -120,7 +120,7 @@ class RingLayer(CacheLayerMixin):
         attention = self.attention
         at = (index, index, sliding_window)
         asked = attention.asked(query, key, value, at)
-        one, alone = key.shape[2] == 1, not step.held and not attention.design.front_differs
+        one, alone = key.shape[2] == 1, not step.held and not attention.design.input_stage_differs
         written = (one or alone) and self._written_in_compiled_code(asked, step)
         total = self._decoded(asked, step, sliding_window) if written and one else None
         self.codes_are_read = total is not None

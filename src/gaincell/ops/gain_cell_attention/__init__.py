@@ -147,7 +147,7 @@ def _sums_of_stored(call: Call, extra_age: Tensor | None) -> Tensor:
         _check_ages(call, extra_age)
         k, v = (_leaked(call, u, array, extra_age) for array, u in enumerate((call.k, call.v)))
         call = call._replace(k=k, v=v, aged=True, backend="auto" if native else call.backend)
-    elif native and not design.front_differs:  # what was written is written again
+    elif native and not design.input_stage_differs:  # what was written is written again
         again = call._replace(k=call.k + design.v_offset, v=call.v + design.v_offset, stage="requested")
         found = backends.in_kernel(again)
         if found is not None:

@@ -3,7 +3,7 @@
     requested  -- convert_writes, add_write_errors -->  written  -- drive_queries -->  driven
 
 Where a chip's drivers and writes do exactly what they are asked for, a kernel may take what is requested and
-do both itself; on any other chip (`Design.front_differs`) every backend is given what this file makes of it.
+do both itself; on any other chip (`Design.input_stage_differs`) every backend is given what this file makes of it.
 Arrays with a normalising column (circuits/normaliser.py) are served as arrays of D + 1 rows and columns
 without one: the column is written with the highest voltage, the additional key row driven by no pulse.
 
@@ -108,7 +108,7 @@ def add_driver_errors(call: Call) -> Call:
     design, x = call.design, call.q
     dtype = torch.promote_types(x.dtype, torch.promote_types(call.k.dtype, call.v.dtype))
     x = x.to(dtype)
-    if design.front_differs:
+    if design.input_stage_differs:
         line = converter_errors(design, call.layer, call.kv_heads, x.shape[3], dtype, x.device).driver
         if line is not None:
             x = driven(x, Line(*(e.repeat_interleave(call.reads, 0)[:, None] for e in line)))

@@ -63,7 +63,9 @@ def chip_problem(
     problem = Problem.from_buffer_copy(filled.problem)
     held: list[object] = [filled]
     if design.cells_differ:  # large, and kept elsewhere: see devices/chip_cache.py
-        mismatch = mismatch_of(quiet(design), layer, kv_heads, dim, heads // kv_heads, filled.fastest)
+        mismatch = mismatch_of(
+            without_read_noise(design), layer, kv_heads, dim, heads // kv_heads, filled.fastest
+        )
         problem.cells.powers = mismatch[0].shape[2] - 1
         problem.cells.key_mismatch, problem.cells.value_mismatch = (t.data_ptr() for t in mismatch)
         held.append(mismatch)
@@ -75,7 +77,7 @@ def filled_problem(
     design: Design, window: int, layer: int, heads: int, kv_heads: int, dim: int, surrogate: bool = False
 ) -> _Filled:
     """surrogate: with the linear cells that a gradient goes through."""
-    d, reads, raw = quiet(design), heads // kv_heads, design.front_differs
+    d, reads, raw = without_read_noise(design), heads // kv_heads, design.input_stage_differs
     fastest = fastest_of(d, layer, kv_heads, dim)
     constants, held = _constants_of(d, window, dim, reads, fastest, surrogate)
     errors, lines = _errors_of(design, layer, kv_heads, dim)
@@ -104,7 +106,7 @@ def filled_problem(
 
 
 @lru_cache(maxsize=256)
-def quiet(design: Design) -> Design:
+def without_read_noise(design: Design) -> Design:
     """The chip without noise of reads: what tables are made for."""
     rest = Noise(pulse_jitter=design.noise.pulse_jitter)
     return design.replace(noise=rest) if design.noise != rest else design
@@ -119,7 +121,7 @@ def orders_of(design: Design) -> tuple[int, ...]:
     if design.leakage.spread > 0:
         own = isqrt(len(design.mismatch.coefficient_covariance))
         return tuple(range(max(len(design.cell.coefficients or ()), own)))
-    basis = _time_basis(quiet(design), 1, 0.0)
+    basis = _time_basis(without_read_noise(design), 1, 0.0)
     assert isinstance(basis, PolynomialBasis)
     return basis.orders
 
@@ -127,7 +129,9 @@ def orders_of(design: Design) -> tuple[int, ...]:
 def by_level(design: Design) -> bool:
     """Whether a cell that is no polynomial is tabulated for every storage level."""
     levels = design.storage_levels
-    return levels is not None and levels <= TABLE and not design.cells_differ and not design.front_differs
+    return (
+        levels is not None and levels <= TABLE and not design.cells_differ and not design.input_stage_differs
+    )
 
 
 @lru_cache(maxsize=64)
@@ -251,7 +255,7 @@ def _integers(design: Design, basis: TimeBasis, left: Tensor, dim: int) -> tuple
     levels, q_levels = design.storage_levels, design.query_levels
     if not isinstance(basis, PolynomialBasis) or basis.mismatch or levels is None or q_levels is None:
         return None, 1
-    if design.front_differs or levels > 8 or q_levels > 256 or max(basis.orders, default=0) > 3:
+    if design.input_stage_differs or levels > 8 or q_levels > 256 or max(basis.orders, default=0) > 3:
         return None, 1
     top = levels - 1
     codes = range(-top, top + 1, 2)

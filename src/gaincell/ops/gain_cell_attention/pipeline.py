@@ -32,7 +32,7 @@ def sums(call: Call) -> Tensor:
     """The digital sum of a call without scaling, before the output scaling."""
     wide = with_normaliser_column(call)
     ring = without_sinks(wide)
-    total = backends.run(array_inputs(ring) if ring.design.front_differs else ring)
+    total = backends.run(array_inputs(ring) if ring.design.input_stage_differs else ring)
     if wide.design.sinks.tokens:
         total = total + sink_tile(wide)
     return normalised(total, call.design.normaliser) if call.design.normaliser.present else total
@@ -41,7 +41,7 @@ def sums(call: Call) -> Tensor:
 def _scales_in_kernel(call: Call, scaling: Scaling) -> bool:
     """Whether nothing stands between the scaling and the compiled kernel, if that serves the call."""
     d = call.design
-    between = d.normaliser.present or d.sinks.tokens or d.front_differs or torch.compiler.is_compiling()
+    between = d.normaliser.present or d.sinks.tokens or d.input_stage_differs or torch.compiler.is_compiling()
     plain = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in scaling)
     return plain and not between and call.in_kernel
 

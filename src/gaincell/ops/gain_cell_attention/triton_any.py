@@ -25,7 +25,7 @@ from gaincell.ops.gain_cell_attention import triton_time_basis as kernels
 from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
 from gaincell.ops.gain_cell_attention.call import SURROGATES
 from gaincell.ops.gain_cell_attention.native_library import READOUTS
-from gaincell.ops.gain_cell_attention.native_tables import curve_of, mismatch_of, quiet
+from gaincell.ops.gain_cell_attention.native_tables import curve_of, mismatch_of, without_read_noise
 from gaincell.ops.gain_cell_attention.time_basis import (
     PolynomialBasis,
     SampledBasis,
@@ -40,7 +40,7 @@ IMPLEMENTS = features.ARRAYS - {"leakage.spread"}
 
 def unsupported_chip(design: Design, reads: int) -> str | None:
     """Why a chip is not served whose columns are read so many times per token; None if it is."""
-    if design.cell.coefficients is None and curve_of(quiet(design), reads, 0.0) is None:
+    if design.cell.coefficients is None and curve_of(without_read_noise(design), reads, 0.0) is None:
         return "the cell's curve is not smooth enough for pieces of cubics"
     return None
 
@@ -63,7 +63,7 @@ class _Cells(NamedTuple):
 def _cells(
     span: Span, kv_heads: int, dim: int, reads: int, device: torch.device, *, surrogate: bool
 ) -> _Cells:
-    design, step = quiet(span.design), _step(span.design, reads)
+    design, step = without_read_noise(span.design), _step(span.design, reads)
     basis = (
         linear_basis(design, reads) if surrogate else time_basis_of(design, reads, torch.float32, 0.0, ROWS)
     )
@@ -99,7 +99,7 @@ def _cells(
 
 def _step(design: Design, reads: int) -> int:
     """Queries of a program."""
-    return min(ROWS, time_basis_of(quiet(design), reads, torch.float32, 0.0, ROWS).span)
+    return min(ROWS, time_basis_of(without_read_noise(design), reads, torch.float32, 0.0, ROWS).span)
 
 
 def _padded(size: int) -> int:

@@ -111,5 +111,5 @@ def not_implemented(backend: Backend, design: Design) -> str | None:
 def in_plain_torch(call: Call) -> Call:
     """A driven call by `blocked` in place of a kernel that is named and takes requests of its chip only."""
     kernel = call.backend == "triton" or call.backend.startswith("native")
-    in_kernel = not call.design.front_differs or call.aged
+    in_kernel = not call.design.input_stage_differs or call.aged
     return call._replace(backend="blocked") if kernel and in_kernel else call

@@ -37,7 +37,7 @@ NOT_SMOOTH = "the cell's curve is not smooth enough for pieces of cubics"
 
 def supports(call: Call) -> str | None:
     """Why a call is not served, in words; None if it is."""
-    if call.aged or (call.stage != "requested" and not call.design.front_differs):
+    if call.aged or (call.stage != "requested" and not call.design.input_stage_differs):
         return "it writes keys and values itself"
     reason = unsupported((call.q, call.k, call.v), call.design, call.reads)
     return _unsupported_leakage(call) if reason is None else reason
@@ -68,7 +68,7 @@ def _unsupported_chip(design: Design, reads: int) -> str | None:
         return None if fits else "the cell's polynomial has too many orders"
     if any(design.mismatch.coefficient_covariance):
         return "the coefficients of cells differ whose curve is no polynomial"
-    if not tables.by_level(design) and tables.curve_of(tables.quiet(design), reads, 0.0) is None:
+    if not tables.by_level(design) and tables.curve_of(tables.without_read_noise(design), reads, 0.0) is None:
         return NOT_SMOOTH
     if design.query_levels is not None and design.query_levels > 2**15:
         return "there are too many query levels"
@@ -79,7 +79,7 @@ def _unsupported_leakage(call: Call) -> str | None:
     """Why cells that leak at rates of their own are not served; None if they are."""
     if call.design.leakage.spread == 0 or call.design.cell.coefficients is not None:
         return None
-    design = tables.quiet(call.design)
+    design = tables.without_read_noise(call.design)
     fastest = tables.fastest_of(design, call.layer, call.kv_heads, call.q.shape[3])
     return NOT_SMOOTH if tables.curve_of(design, call.reads, fastest) is None else None
 
