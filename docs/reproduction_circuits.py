@@ -11,7 +11,7 @@ from pathlib import Path
 from gaincell.arrays.schedule import Schedule
 from gaincell.chips.design_file import load_design
 from gaincell.reports.costs import with_scale
-from gaincell.reports.costs_around import energy_verdict
+from gaincell.reports.system_costs import energy_verdict
 from gaincell.reports.tables import Rows
 from gaincell.results import read
 from gaincell.results.common import Value

@@ -26,7 +26,7 @@ from gaincell.errors import ModelError
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.size import cost, model_size, run_design
 from gaincell.mapping.ready import hardware_model
-from gaincell.reports import costs, costs_around
+from gaincell.reports import costs, system_costs
 from gaincell.reports.costs_figures import FIGURES, draw_all
 from gaincell.results import read
 from gaincell.results.codec import to_json
@@ -352,7 +352,7 @@ def test_what_holds_longer_or_higher_than_the_chip_can_is_said(
     assert "the chip stores up to 0.9 V, above the supply of 0.8 V of technology 14nm" in out
     file = tmp_path / "cost.json"
     assert run(capsys, "mistral-7b", "--window", "4096", "--why", "--json", str(file))[0] == 0
-    shown = costs_around.cache(read(file, CostResult)).markdown()
+    shown = system_costs.cache(read(file, CostResult)).markdown()
     assert "4,096 of 8,192 tokens (sliding window)" in shown
     assert run(capsys, "mistral-7b", "--window", "8192", "--json", str(file))[0] == 0
     assert read(file, CostResult).head.context == 4096  # what is older is gated
@@ -367,7 +367,7 @@ def test_the_caption_of_a_whole_model_follows_from_held_and_retention_time(
     """Mistral beside a GPU holds a token for 17 s or 2 s, and leroux2025-oxide has 5 s."""
     file = tmp_path / "cost.json"
     assert run(capsys, "mistral-7b", "--window", window, "--no-measure", "--json", str(file))[0] == 0
-    caption = costs_around.whole_model(read(file, CostResult)).caption
+    caption = system_costs.whole_model(read(file, CostResult)).caption
     assert ("longer: leroux2025-oxide (5 s)" in caption) == longer
     assert ("shorter: leroux2025-oxide (5 s)" in caption) != longer
 
@@ -383,7 +383,7 @@ def test_a_gpu_reads_the_cache_of_the_model_itself(
     assert h100.latency == pytest.approx(2 * 2 * 64 * 1024 * 2 / 3.35e12)
     assert [row.title for row in found if row.latency_over_cited is None] == ["RTX 4090", "Jetson Nano"]
     assert not any(row.kind == "measured" for row in found)
-    assert "Measured" not in costs_around.machines(read(file, CostResult)).caption
+    assert "Measured" not in system_costs.machines(read(file, CostResult)).caption
 
 
 @pytest.mark.usefixtures("blank_figures")
@@ -397,9 +397,9 @@ def test_sizes_alone_suffice_and_other_sizes_are_not_compared(
     assert result.why.cache.bytes_per_token == 131_072
     compared = {row.title for row in result.machines if row.latency_over_cited is not None}
     assert compared == {gpus.floor(gpu, 32, 8, 128, 4096).title for gpu in gpus.stated().values()}
-    assert "Rows without ×: other sizes" in costs_around.machines(result).caption
+    assert "Rows without ×: other sizes" in system_costs.machines(result).caption
     assert [path for path in draw_all(result, tmp_path) if "machines" in path.name]
-    assert "65,536" in costs_around.stated_cache(result).markdown()
+    assert "65,536" in system_costs.stated_cache(result).markdown()
 
 
 @pytest.mark.parametrize(
@@ -514,8 +514,8 @@ def test_attention_of_a_mixture_of_experts_has_a_cost(
     result = read(file, CostResult)
     assert code == 0
     said = " ".join(out.split()).lower()
-    assert said.count(costs_around.NO_WHOLE_MODEL) == 2  # below its table, and a note
-    assert costs_around.NO_WHOLE_MODEL in result.notes
+    assert said.count(system_costs.NO_WHOLE_MODEL) == 2  # below its table, and a note
+    assert system_costs.NO_WHOLE_MODEL in result.notes
     assert result.whole_model == ()
     assert result.model.linear_weights is None
 
@@ -558,8 +558,8 @@ def test_tables_for_documents(capsys: pytest.CaptureFixture[str], tmp_path: Path
     result = read(file, CostResult)
     text = costs.energy(result).markdown()
     assert "| all | 6.15 nJ |" in text
-    assert "344 | 97,266" in costs_around.machines(result).markdown()
-    assert "7,521 | 43,981" in costs_around.machines(result).markdown()
+    assert "344 | 97,266" in system_costs.machines(result).markdown()
+    assert "7,521 | 43,981" in system_costs.machines(result).markdown()
     assert "| gpt2 (assumed) | 0.500 | 0.2500 |" in costs_page.sparsity({"gpt2": result}).markdown()
     assert costs.with_scale(0.0, "J") == "0 J"
     assert costs.with_scale(2e6, "J") == "2,000,000 J"

@@ -21,7 +21,7 @@ from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology, inputs_of_technology, list_technologies, load_technology
 from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.integrations.hf.size import cost
-from gaincell.reports import costs_around
+from gaincell.reports import system_costs
 from gaincell.reports.costs import with_scale
 from gaincell.results import read
 from gaincell.results.codec import from_json, to_json
@@ -241,7 +241,7 @@ def test_the_time_of_a_batch_is_compared_with_no_latency() -> None:
     (paper, *_) = comparison(of_head(HEAD), 12, [published()["rtx-4090"].measured])
     assert paper.latency_over_cited == pytest.approx(344, abs=0.5)
     result = read(BASELINE.with_name("cost-gpt2.json"), CostResult)
-    caption = costs_around.machines(replace(result, machines=(rows[1], rows[8]))).caption
+    caption = system_costs.machines(replace(result, machines=(rows[1], rows[8]))).caption
     assert "time by the clock, or, where that is less, of its threads on the processor" in caption
     assert "With a batch above 1 it is the time of a step over the batch, no latency" in caption
     assert "other sizes" not in caption

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from gaincell.reports.costs_around import energy_verdict
+from gaincell.reports.system_costs import energy_verdict
 from gaincell.results import read
 from gaincell.results.cost import CostResult
 from gaincell.results.system_cost import Machine

@@ -173,7 +173,7 @@ class Costs:
     def tables(self, result: CostResult) -> list[Rows]:
         """All that are shown, some of them on demand."""
         from gaincell.reports import costs as tables
-        from gaincell.reports import costs_around as around
+        from gaincell.reports import system_costs as around
 
         shown = [tables.summary(result), tables.energy(result), tables.area(result), around.machines(result)]
         shown += [around.whole_model(result)] if self.whole_model else []

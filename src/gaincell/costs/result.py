@@ -30,7 +30,7 @@ from gaincell.costs.technology import Technology
 from gaincell.costs.whole_model import arrangements
 from gaincell.errors import InputError
 from gaincell.quantity import Quantity
-from gaincell.reports.costs_around import NO_WHOLE_MODEL
+from gaincell.reports.system_costs import NO_WHOLE_MODEL
 from gaincell.results import cost as results
 from gaincell.results import provenance, system_cost
 from gaincell.results.codec import Kind, to_json

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gaincell.reports import costs, costs_around, style
+from gaincell.reports import costs, style, system_costs
 from gaincell.reports.costs import KINDS, basis, with_scale
 from gaincell.reports.html import parts
 from gaincell.reports.html.tables import head_rows, short
@@ -252,12 +252,12 @@ COSTS = parts.section(
         parts.figure("Energy of every head", heads, numbers=energy_of_heads),
     ),
     parts.listed(lambda run: [note[0].upper() + note[1:] for note in run.notes]),
-    parts.tables(costs.energy, costs.area, costs_around.machines),
+    parts.tables(costs.energy, costs.area, system_costs.machines),
     parts.folded(
         "Sweeps, cells and stacks, whole model, memories, sensitivity, technology, what is left out",
         parts.figure("What changes the costs", sweeps, parts.kinds_in("sweeps")),
         parts.tables(
-            costs.variants, costs_around.whole_model, costs_around.cache, costs_around.memories,
+            costs.variants, system_costs.whole_model, system_costs.cache, system_costs.memories,
             costs.sensitivity, costs.technology, costs.left_out,
         ),
     ),

@@ -41,7 +41,7 @@ class Analog(Sourced):
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class SystemCosts:
     """All of them."""
 
     movement: Movement
@@ -50,8 +50,8 @@ class Surroundings:
 
 
 @lru_cache(maxsize=1)
-def surroundings() -> Surroundings:
+def system_costs() -> SystemCosts:
     """The numbers of the file. Raises DesignError: it is wrong."""
-    return Surroundings(
+    return SystemCosts(
         packaged(Movement, FILE, "movement"), packaged(Adc, FILE, "adc"), packaged(Analog, FILE, "analog")
     )

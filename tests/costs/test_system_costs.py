@@ -21,7 +21,7 @@ from gaincell.costs.roll_up import of_head, of_model
 from gaincell.costs.size import ModelSize, shipped_sizes
 from gaincell.costs.technology import load_technology
 from gaincell.errors import InputError
-from gaincell.reports import costs_around, costs_figures
+from gaincell.reports import costs_figures, system_costs
 from gaincell.results import read
 from gaincell.results.cost import CostResult
 
@@ -147,7 +147,7 @@ def test_only_a_gpu_with_hbm_moves_bits_at_its_energy() -> None:
     for gpu, held in (("h100", True), ("rtx-4090", False)):
         cache = motivation.cache_cost(shipped_sizes()["gpt2"], stated()[gpu], 1024)
         result = replace(found, why=replace(found.why, cache=cache))
-        assert ("from HBM" in costs_around.cache(result).markdown()) == held
+        assert ("from HBM" in system_costs.cache(result).markdown()) == held
         assert len(costs_figures.why(result).axes) == 2 + held
 
 
