@@ -9,7 +9,7 @@ from gaincell.arrays.refresh import Refresh
 from gaincell.chips.design_file import load_design
 from gaincell.costs import (
     gpus,
-    motivation,
+    memory_alternatives,
     roll_up,
     whole_model,
 )
@@ -126,17 +126,20 @@ def test_a_batch_shares_the_weights_but_not_the_cache() -> None:
 
 
 def test_memories_wear_out_or_do_not() -> None:
-    found = {name: motivation.in_memory(memory, HEAD) for name, memory in motivation.memories().items()}
+    found = {
+        name: memory_alternatives.in_memory(memory, HEAD)
+        for name, memory in memory_alternatives.memories().items()
+    }
     assert found["pcm"].lifetime == pytest.approx(1e9 * 1024 * DESIGN.token_period)
     assert found["sram"].lifetime is None
-    assert found["pcm"].write > 100 * motivation.in_gain_cells(HEAD).write
+    assert found["pcm"].write > 100 * memory_alternatives.in_gain_cells(HEAD).write
     assert found["sram"].area == pytest.approx(2 * 64 * 1024 * 3 * 140 * 28e-9**2)
     for head in (HEAD, replace(HEAD, layers=4), replace(HEAD, head_dim=48)):  # stacked, or with idle rows
-        assert motivation.in_gain_cells(head).area == head_area(head).parts["cells"].area
+        assert memory_alternatives.in_gain_cells(head).area == head_area(head).parts["cells"].area
 
 
 def test_an_adc_takes_more_energy_and_area() -> None:
-    pulse, adc = motivation.conversions(of_head(HEAD))
+    pulse, adc = memory_alternatives.conversions(of_head(HEAD))
     assert adc.energy == pytest.approx(3.56e-3 / 1.25e9)
     assert pulse.energy < adc.energy
     assert pulse.area < adc.area
@@ -145,7 +148,7 @@ def test_an_adc_takes_more_energy_and_area() -> None:
 def test_only_a_gpu_with_hbm_moves_bits_at_its_energy() -> None:
     found = read(RESULTS / "cost-gpt2.json", CostResult)
     for gpu, held in (("h100", True), ("rtx-4090", False)):
-        cache = motivation.cache_cost(shipped_sizes()["gpt2"], stated()[gpu], 1024)
+        cache = memory_alternatives.cache_cost(shipped_sizes()["gpt2"], stated()[gpu], 1024)
         result = replace(found, why=replace(found.why, cache=cache))
         assert ("from HBM" in system_costs.cache(result).markdown()) == held
         assert len(costs_figures.why(result).axes) == 2 + held
@@ -153,4 +156,4 @@ def test_only_a_gpu_with_hbm_moves_bits_at_its_energy() -> None:
 
 def test_a_cache_of_no_tokens_is_refused() -> None:
     with pytest.raises(InputError, match=r"context = 0; give 1 token or more"):
-        motivation.cache_cost(shipped_sizes()["mistral-7b"], stated()["h100"], 0)
+        memory_alternatives.cache_cost(shipped_sizes()["mistral-7b"], stated()["h100"], 0)

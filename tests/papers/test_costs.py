@@ -22,7 +22,7 @@ from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
 from gaincell.costs.gpus import printed, published, ratios
 from gaincell.costs.head import Head, assumed_head
 from gaincell.costs.left_out import left_out
-from gaincell.costs.motivation import stated_cache
+from gaincell.costs.memory_alternatives import stated_cache
 from gaincell.costs.roll_up import HeadCost, mean_head, of_head, of_model
 from gaincell.costs.size import ModelSize, shipped_size
 from gaincell.costs.technology import load_technology

@@ -15,7 +15,7 @@ from itertools import product
 from gaincell.arrays.refresh import Refresh
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
-from gaincell.costs import digital, motivation, roll_up, simulated, sweep
+from gaincell.costs import digital, memory_alternatives, roll_up, simulated, sweep
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import variants
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
@@ -111,7 +111,9 @@ def answer(
         printed={key: getattr(printed(), key) for key in printed().provenance},
         whole_model=arrangements(model, others, beside),
         retention_times=_retention_times(),
-        why=motivation.motivation(mean, motivation.cache_cost(size, others, context or size.tokens)),
+        why=memory_alternatives.memory_alternatives(
+            mean, memory_alternatives.cache_cost(size, others, context or size.tokens)
+        ),
         sensitivity=tuple(sensitivity(head)),
         sweeps=_sweeps(head),
         left_out=tuple(left_out(head)),

@@ -9,7 +9,14 @@ from gaincell.results.codec import COLUMNS, Cited
 from gaincell.results.common import Chip, Counted, Number, Part, Result, Value, Values, Whole
 from gaincell.results.evaluation import ActivityOfHeads
 from gaincell.results.spice import OperatingPoint
-from gaincell.results.system_cost import SCALED, CitedTime, EnergyTime, Machine, Motivation, WholeModel
+from gaincell.results.system_cost import (
+    SCALED,
+    CitedTime,
+    EnergyTime,
+    Machine,
+    MemoryAlternatives,
+    WholeModel,
+)
 from gaincell.units import Joule, Metre, Second, SquareMetre, Volt, Watt
 
 PAPER = Cited("Leroux et al. 2025, second-hand summary [S]")
@@ -278,7 +285,7 @@ class CostResult(Result, kw_only=True):
     printed: Mapping[str, Annotated[float, "1", PAPER]]
     whole_model: tuple[WholeModel, ...]
     retention_times: Mapping[str, Value]
-    why: Motivation
+    why: MemoryAlternatives
     sensitivity: tuple[Change, ...]
     sweeps: Mapping[str, CostSweep]
     left_out: tuple[LeftOut, ...]

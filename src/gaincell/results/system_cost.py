@@ -148,7 +148,7 @@ class Conversion(Part):
     area: SquareMetre
 
 
-class Motivation(Part):
+class MemoryAlternatives(Part):
     """Cache, memories, converters."""
 
     cache: Cache

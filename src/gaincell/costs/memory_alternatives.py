@@ -30,7 +30,7 @@ from gaincell.costs.roll_up import HeadCost
 from gaincell.costs.size import ModelSize, shipped_size
 from gaincell.costs.system_costs import system_costs
 from gaincell.errors import InputError
-from gaincell.results.system_cost import Cache, Conversion, MemoryCost, Motivation, StatedCache
+from gaincell.results.system_cost import Cache, Conversion, MemoryAlternatives, MemoryCost, StatedCache
 from gaincell.units import JoulePerBit, Second
 
 PAPERS_CACHE = 8.0 * 2**30
@@ -83,11 +83,11 @@ def stated_cache(size: ModelSize) -> tuple[StatedCache, ...]:
     )
 
 
-def motivation(found: HeadCost, cache: Cache) -> Motivation:
+def memory_alternatives(found: HeadCost, cache: Cache) -> MemoryAlternatives:
     """Cache, memories, converters."""
     stores = (in_memory(memory, found.head) for memory in memories().values())
     stated = stated_cache(shipped_size("mistral-7b"))
-    return Motivation(cache, stated, (*stores, in_gain_cells(found.head)), conversions(found))
+    return MemoryAlternatives(cache, stated, (*stores, in_gain_cells(found.head)), conversions(found))
 
 
 def in_memory(memory: Memory, head: Head) -> MemoryCost:
