@@ -23,7 +23,7 @@ from gaincell.chips.design_file import load_design
 from gaincell.files import write_text
 from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.models import load_model
-from gaincell.mapping.ready import hardware_model
+from gaincell.mapping.load_hardware import hardware_model
 from gaincell.results.provenance import made, provenance_json
 
 STRETCH = 500

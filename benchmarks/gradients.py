@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from gaincell.chips.design_file import load_design
 from gaincell.files import write_text
 from gaincell.integrations.hf.attach import attached_layers
-from gaincell.mapping.ready import hardware_model
+from gaincell.mapping.load_hardware import hardware_model
 from gaincell.results.provenance import made, provenance_json
 from gaincell.text import open_text, token_stream
 from gaincell.training.loop import next_token_loss

@@ -56,7 +56,7 @@ def write_model(folder: Path) -> None:
 
 def nothing(folder: Path, tokens: int) -> None:
     """What the libraries take."""
-    import gaincell.mapping.ready  # noqa: F401
+    import gaincell.mapping.load_hardware  # noqa: F401
 
 
 def load(folder: Path, tokens: int) -> None:

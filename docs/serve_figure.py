@@ -18,7 +18,7 @@ from tests.site.browser import Browser, browser
 
 from gaincell.chips.design_file import load_design
 from gaincell.demonstrator.pair import Pair
-from gaincell.mapping.ready import adapted_model
+from gaincell.mapping.load_hardware import adapted_model
 
 FIGURE = Path(__file__).parent / "figures" / "serve.png"
 WIDTH, HEIGHT = 1280, 1728

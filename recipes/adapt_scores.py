@@ -32,7 +32,7 @@ from gaincell.circuits import query_driver
 from gaincell.circuits.dac import write_dac
 from gaincell.evaluation.perplexity import cut_blocks, describe, perplexity
 from gaincell.integrations.hf.attach import attached_layers, set_design
-from gaincell.mapping.ready import find_start
+from gaincell.mapping.load_hardware import find_start
 from gaincell.nn.attention import GainCellAttention
 from gaincell.results import write
 from gaincell.results.provenance import made

@@ -38,8 +38,8 @@ from gaincell.evaluation.perplexity import cut_blocks, describe, perplexity
 from gaincell.files import read_toml
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.mapping import summary
+from gaincell.mapping.load_hardware import Ready, hardware_model
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
-from gaincell.mapping.ready import Ready, hardware_model
 from gaincell.progress import Progress, StageProgress, silent
 from gaincell.results import read, write
 from gaincell.results.common import Provenance, Value

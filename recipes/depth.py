@@ -28,7 +28,7 @@ from gaincell.evaluation.context import describe_context, perplexity_by_context
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import read_state, trained_parameters, write_state
 from gaincell.mapping.engine import freeze_embeddings
-from gaincell.mapping.ready import hardware_model
+from gaincell.mapping.load_hardware import hardware_model
 from gaincell.progress import Progress
 from gaincell.results import provenance, write
 from gaincell.results.common import Named

@@ -26,7 +26,7 @@ from gaincell.cli._progress import progress_bars
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import computing_layers
-from gaincell.mapping.ready import hardware_model
+from gaincell.mapping.load_hardware import hardware_model
 from gaincell.results import write
 from gaincell.results.provenance import made
 from gaincell.results.rtl import WordLength, WordLengthsResult

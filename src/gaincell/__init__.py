@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from gaincell.integrations.hf.checkpoint import save as save
     from gaincell.integrations.hf.size import cost as cost
     from gaincell.mapping.initial import calibrate as calibrate
+    from gaincell.mapping.load_hardware import load as load
     from gaincell.mapping.pipeline import map_model as map_model
-    from gaincell.mapping.ready import load as load
     from gaincell.mapping.settings import MapSettings as MapSettings
     from gaincell.ops.gain_cell_attention import gain_cell_attention as gain_cell_attention
     from gaincell.training.callback import GainCellCallback as GainCellCallback
@@ -59,7 +59,7 @@ _HOME = {
     "detach": "gaincell.integrations.hf.attach",
     "gain_cell_attention": "gaincell.ops.gain_cell_attention",
     "list_designs": "gaincell.chips.design_file",
-    "load": "gaincell.mapping.ready",
+    "load": "gaincell.mapping.load_hardware",
     "load_design": "gaincell.chips.design_file",
     "map_model": "gaincell.mapping.pipeline",
     "perplexity": "gaincell.evaluation.perplexity",

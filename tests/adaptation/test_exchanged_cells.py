@@ -16,8 +16,8 @@ from gaincell.chips.device import fit_device
 from gaincell.cli import app
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.chip import chip_exchanged
+from gaincell.mapping.load_hardware import adapted_model, find_start, hardware_model
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
-from gaincell.mapping.ready import adapted_model, find_start, hardware_model
 from gaincell.reports.html.page import load, page
 from gaincell.shipped import located
 from gaincell.text import sha256

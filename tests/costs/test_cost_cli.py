@@ -25,7 +25,7 @@ from gaincell.devices.leakage import Leakage
 from gaincell.errors import ModelError
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.size import cost, model_size, run_design
-from gaincell.mapping.ready import hardware_model
+from gaincell.mapping.load_hardware import hardware_model
 from gaincell.reports import costs, system_costs
 from gaincell.reports.costs_figures import FIGURES, draw_all
 from gaincell.results import read

@@ -20,7 +20,7 @@ from gaincell.chips.design_file import load_design
 from gaincell.demonstrator.application import application
 from gaincell.demonstrator.pair import Pair
 from gaincell.demonstrator.server import Server, listen, url_of
-from gaincell.mapping.ready import hardware_model
+from gaincell.mapping.load_hardware import hardware_model
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 TEXT = {"prompt": "It was a dark night", "tokens": 5, "temperature": 0.8, "seed": 0}

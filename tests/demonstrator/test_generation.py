@@ -35,12 +35,12 @@ from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.context import tabulated_positions
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.reparametrisation import add_part
-from gaincell.mapping.ready import adapted_model, hardware_model
+from gaincell.mapping.load_hardware import adapted_model, hardware_model
 from gaincell.quantity import Quantity
 
 from .conftest import small
 
-ADAPTED = "gaincell.mapping.ready.ADAPTATION_TOKENS"
+ADAPTED = "gaincell.mapping.load_hardware.ADAPTATION_TOKENS"
 PROMPT = "It was a dark night, and the old man looked down to the lake, where his brother had gone. "
 
 
@@ -127,8 +127,8 @@ def test_an_embedded_model_on_the_cells_of_the_chip(monkeypatch: pytest.MonkeyPa
     ready = adapted_model("tiny", load_design("leroux2025"))
     layers = attached_layers(ready.loaded.model)
     assert layers[0].design.cell.name == "polynomial"
-    assert "linear hardware version, trained on " in ready.how
-    assert "adapted in closed form to polynomial cells" in ready.how
+    assert "linear hardware version, trained on " in ready.origin
+    assert "adapted in closed form to polynomial cells" in ready.origin
     assert not torch.equal(layers[0].out.gain, small().layers[0].out.gain)
     with pytest.raises(InputError, match="has no linear hardware version"):
         adapted_model("gpt2", load_design("leroux2025"))

@@ -115,7 +115,7 @@ def test_a_text_beyond_the_learned_positions_is_refused_before_the_calibration(
     def calibrate(*_: object, **__: object) -> None:
         pytest.fail("calibrated")
 
-    monkeypatch.setattr("gaincell.mapping.ready.calibrate", calibrate)
+    monkeypatch.setattr("gaincell.mapping.load_hardware.calibrate", calibrate)
     said = refused(capsys, "generate", place[1], "--prompt", "cell", "--tokens", POSITIONS)
     assert "has positions for 128 tokens" in " ".join(said.split())
 

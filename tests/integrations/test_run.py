@@ -20,7 +20,7 @@ from gaincell.integrations.hf.checkpoint import (
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.run import Run
-from gaincell.mapping.ready import find_start, hardware_model, load_made
+from gaincell.mapping.load_hardware import find_start, hardware_model, load_made
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.reparametrisation import KEPT, MIX, indices
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping.folder import run_lock
+from gaincell.mapping.load_hardware import find_start
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
-from gaincell.mapping.ready import find_start
 from gaincell.mapping.recipe import LoraRecipe, ModelRecipe, Recipe
 from gaincell.mapping.recipe_file import TRAINING, load_recipe, parse_overrides
 from gaincell.mapping.recipe_text import RecipeText, check_recipe_text

@@ -17,7 +17,7 @@ from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.models import load_model
-from gaincell.mapping.ready import find_shipped
+from gaincell.mapping.load_hardware import find_shipped
 from gaincell.reports import sweep as reports
 from gaincell.sweeps import point as points
 from gaincell.sweeps import prepare

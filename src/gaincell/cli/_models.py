@@ -30,7 +30,7 @@ from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_backend
 from gaincell.integrations.hf.context import check_length, default_length, read_tokens
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.placement import place_model
-from gaincell.mapping.ready import Ready, hardware_model
+from gaincell.mapping.load_hardware import LoadedHardware, hardware_model
 from gaincell.mapping.summary import base_name, chip_of, inputs
 from gaincell.progress import StageProgress
 from gaincell.reports.tables import Rows
@@ -112,7 +112,7 @@ def observe_model(
     most: int = 1024,
     batch: int = 1,
     device: str = "cpu",
-) -> tuple[Activity, Ready, Tensor]:
+) -> tuple[Activity, LoadedHardware, Tensor]:
     """Load a model in arrays and measure its activity, with progress bars. Behind that the model, and what it
     read, a row a sequence.
 

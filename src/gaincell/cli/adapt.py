@@ -91,8 +91,8 @@ def adapt(
     """
     computing.start()
     from gaincell.cli._progress import progress_bars
+    from gaincell.mapping.load_hardware import find_start
     from gaincell.mapping.readapt import AdaptSettings, adapt_model
-    from gaincell.mapping.ready import find_start
     from gaincell.reports.tables import adaptation_lines, perplexity_table
 
     settings = AdaptSettings(

@@ -89,7 +89,7 @@ def codesign(
     computing.start()
     from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.mapping.codesign import CodesignSettings, codesign_model
-    from gaincell.mapping.ready import find_start
+    from gaincell.mapping.load_hardware import find_start
     from gaincell.reports.codesign import learned_lines
 
     settings = CodesignSettings(

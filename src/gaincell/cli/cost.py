@@ -44,7 +44,7 @@ class ActivityOptions:
     def measured_of(self, model: str) -> bool:
         """Whether it is measured: of an attached model, or a shipped linear version. Raises InputError."""
         from gaincell.integrations.hf.size import run_design
-        from gaincell.mapping.ready import find_shipped
+        from gaincell.mapping.load_hardware import find_shipped
 
         if self.assumed and self.activity is not None:
             raise InputError("--assumed and --activity exclude each other: give one of them")
@@ -68,7 +68,7 @@ class ActivityOptions:
         from gaincell.cli._models import observe_model
         from gaincell.devices.variability import Mismatch
         from gaincell.integrations.hf.size import run_design
-        from gaincell.mapping.ready import linear_chip
+        from gaincell.mapping.load_hardware import linear_chip
 
         attached = run_design(model) is not None
         if chip is not None and not attached:
@@ -76,7 +76,7 @@ class ActivityOptions:
         found, ready, _ = observe_model(model, chip, self.text, self.tokens, most=TOKENS, device=device)
         if not attached:
             found = replace(found, source=f"{found.source}, linear cells")
-        return found, ready.how
+        return found, ready.origin
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from gaincell.integrations.hf.cache import RingCache
-    from gaincell.mapping.ready import Ready
+    from gaincell.mapping.load_hardware import LoadedHardware
 
 app = typer.Typer()
 
@@ -51,7 +51,9 @@ class GenerateOptions:
             )
         check_needed(context, ("--seed",), "sampling, at a --temperature above 0", self.temperature > 0)
 
-    def load(self, model: str, computing: options.ComputingAnywhere) -> tuple[Ready, RingCache, Tensor]:
+    def load(
+        self, model: str, computing: options.ComputingAnywhere
+    ) -> tuple[LoadedHardware, RingCache, Tensor]:
         """The model in its arrays, its ring, empty, and the prompt's tokens. Raises GaincellError."""
         from gaincell.cli._progress import progress_bars
         from gaincell.integrations.hf.cache import RingCache
@@ -59,7 +61,7 @@ class GenerateOptions:
         from gaincell.integrations.hf.context import check_ids, tabulated_positions
         from gaincell.integrations.hf.models import load_model
         from gaincell.integrations.hf.placement import place_model
-        from gaincell.mapping.ready import hardware_model
+        from gaincell.mapping.load_hardware import hardware_model
 
         chip, policy = options.choose_chip(model, self.design, self.cell), self.refresh.policy
         default, backend = options.chip_of("leroux2025"), computing.backend
@@ -80,12 +82,12 @@ class GenerateOptions:
         with progress_bars() as progress:
             ready = hardware_model(model, default, chip, loaded=loaded, backend=backend, progress=progress)
         exchanged = change_chip(loaded.model, other_latency=self.other_latency)
-        ready = ready._replace(how=ready.how + exchanged)
-        print(f"{model}: {ready.how}", file=sys.stderr)
+        ready = ready._replace(how=ready.origin + exchanged)
+        print(f"{model}: {ready.origin}", file=sys.stderr)
         place = place_model(loaded.model, computing.device)
         return ready, RingCache(loaded.model, policy), ids.to(place)
 
-    def write(self, ready: Ready, cache: RingCache, ids: Tensor) -> tuple[str, int, float]:
+    def write(self, ready: LoadedHardware, cache: RingCache, ids: Tensor) -> tuple[str, int, float]:
         """Write the text to stdout as it comes. The text with the prompt; tokens without it; tokens a second
         after the first, which the prompt gives; 0 where there is no other.
         """
@@ -180,7 +182,7 @@ def generate(
         "generation on the ring",
         command="generate",
         seed=asked.seed,
-        gains=ready.how,
+        gains=ready.origin,
         text=text,
         tokens=tokens,
         tokens_per_second=per_second,

@@ -82,7 +82,7 @@ def serve(
 def _pair(model: str, design: str | None, cell: str | None, backend: BackendName) -> Pair:
     from gaincell.cli._progress import progress_bars
     from gaincell.demonstrator.pair import Pair
-    from gaincell.mapping.ready import adapted_model, find_shipped, hardware_model
+    from gaincell.mapping.load_hardware import adapted_model, find_shipped, hardware_model
 
     default = options.chip_of("leroux2025")
     chip = options.choose_chip(model, design, cell)

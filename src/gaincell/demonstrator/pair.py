@@ -20,7 +20,7 @@ from gaincell.integrations.hf.context import default_length, tabulated_positions
 from gaincell.integrations.hf.models import load_software
 from gaincell.integrations.hf.size import size_of, with_parts
 from gaincell.integrations.hf.support import attention_modules, own_window
-from gaincell.mapping.ready import Ready
+from gaincell.mapping.load_hardware import LoadedHardware
 from gaincell.nn.attention import GainCellAttention
 from gaincell.progress import Progress, silent
 from gaincell.text import open_text, token_stream
@@ -45,8 +45,8 @@ class Pair:
     Raises GaincellError: the base model cannot be read, or the chip has effects that a ring does not model.
     """
 
-    def __init__(self, name: str, ready: Ready, progress: Progress = silent) -> None:
-        self.name, self.how = name, ready.how
+    def __init__(self, name: str, ready: LoadedHardware, progress: Progress = silent) -> None:
+        self.name, self.how = name, ready.origin
         self.hardware: PreTrainedModel = ready.loaded.model
         self.tokenizer: PreTrainedTokenizerBase = ready.loaded.tokenizer
         self.layers: list[GainCellAttention] = attached_layers(self.hardware)

@@ -30,7 +30,7 @@ from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import summary
 from gaincell.mapping.engine import Engine, freeze_embeddings, read_evaluation
 from gaincell.mapping.folder import Told, check_kind, run_lock
-from gaincell.mapping.ready import find_start
+from gaincell.mapping.load_hardware import find_start
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results import write
 from gaincell.results.provenance import hash_of

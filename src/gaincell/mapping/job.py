@@ -22,7 +22,7 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping.engine import Engine, freeze_embeddings, read_evaluation
 from gaincell.mapping.folder import RunFolder
-from gaincell.mapping.ready import Shipped, find_shipped
+from gaincell.mapping.load_hardware import Shipped, find_shipped
 from gaincell.mapping.settings import MapSettings, Phase
 from gaincell.progress import StageProgress
 from gaincell.results.provenance import hash_of

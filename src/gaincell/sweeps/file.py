@@ -19,7 +19,7 @@ from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.files import read_toml
 from gaincell.integrations.hf.context import LONGEST_BLOCK
 from gaincell.integrations.hf.size import model_size, saved_design
-from gaincell.mapping.ready import find_shipped
+from gaincell.mapping.load_hardware import find_shipped
 from gaincell.quantity import did_you_mean, one_of
 from gaincell.schema import Json, either, parse, table
 from gaincell.shipped import located

@@ -29,7 +29,7 @@ from gaincell.evaluation.perplexity import cut_blocks, window_and_stride
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.context import read_tokens
 from gaincell.mapping.engine import freeze_embeddings
-from gaincell.mapping.ready import load_made
+from gaincell.mapping.load_hardware import load_made
 from gaincell.sweeps.settings import BATCH, Sweep
 from gaincell.sweeps.space import Values
 from gaincell.text import Text

@@ -35,7 +35,7 @@ from gaincell.errors import GaincellError, InputError
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.size import hardware_files, saved_design
-from gaincell.mapping.ready import find_shipped
+from gaincell.mapping.load_hardware import find_shipped
 from gaincell.schema import Count, Name, OneOf, Rate, Several, Whole
 from gaincell.shipped import located
 from gaincell.sweeps.space import ADAPTATION, KIND, Parameter, Values, applied, same, shown, value_in

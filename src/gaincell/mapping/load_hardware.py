@@ -56,7 +56,7 @@ class Shipped(NamedTuple):
         return f"the shipped linear hardware version, trained on {self.tokens:,} tokens"
 
 
-class Ready(NamedTuple):
+class LoadedHardware(NamedTuple):
     """A model with its arrays.  how: where gains and offsets come from, in words."""
 
     loaded: LoadedModel
@@ -220,7 +220,7 @@ def hardware_model(
     dtype: torch.dtype = torch.float32,
     progress: StageProgress = silent_stages,
     loaded: LoadedModel | None = None,
-) -> Ready:
+) -> LoadedHardware:
     """Load a model, a RUN or another, and see to it that it runs in arrays.
 
     A RUN is what it is. An embedded model takes its shipped linear hardware version, so its cell is the
@@ -242,23 +242,23 @@ def hardware_model(
         if design is not None:
             how += chip_exchanged(attached_layers(loaded.model)[0].design, design)
             set_design(loaded.model, design)
-        return Ready(loaded, how)
+        return LoadedHardware(loaded, how)
     chip = design or default_design.replace(cell="linear")
     attach(loaded.model, chip, backend=backend)
     if shipped is not None:
         read_state(loaded.model, shipped.linear)
         loaded = replace(loaded, own={shipped.linear.name: sha256(shipped.linear)})
-        return Ready(loaded, shipped.words + chip_exchanged(linear_chip(), chip))
+        return LoadedHardware(loaded, shipped.words + chip_exchanged(linear_chip(), chip))
     ids = read_tokens(loaded, open_text("sample"), "training", CALIBRATION_TOKENS).long()[None]
     ids = ids[:, : default_length(loaded.model, CALIBRATION_TOKENS)]
     calibrate(loaded.model, [ids], progress=progress("first gains and offsets"))
     how = "first gains and offsets from statistics, untrained: expect noise (see gaincell map)"
-    return Ready(loaded, how)
+    return LoadedHardware(loaded, how)
 
 
 def adapted_model(
     name: str, chip: Design, *, backend: BackendName = "auto", progress: StageProgress = silent_stages
-) -> Ready:
+) -> LoadedHardware:
     """An embedded model on a chip: its shipped linear version, with gains and offsets adapted in closed form
     to other cells on the training part of the text `sample`.
 
@@ -271,14 +271,14 @@ def adapted_model(
     model = loaded.model
     if chip.cell == start.made_for.cell:
         set_design(model, chip)
-        return Ready(loaded, start.words)
+        return LoadedHardware(loaded, start.words)
     ids = read_tokens(loaded, open_text("sample"), "training", ADAPTATION_TOKENS)
     batches = [cut_blocks(ids, default_length(model)).long()]
     target = collect_statistics(model, batches, progress("statistics of the linear version"))
     set_design(model, chip)
     adapt(model, batches, target, progress=progress("adapt to the chip's cells"))
     how = f"{start.words}, then adapted in closed form to {chip.cell.name} cells, without training on them"
-    return Ready(loaded, how)
+    return LoadedHardware(loaded, how)
 
 
 def linear_chip() -> Design:
