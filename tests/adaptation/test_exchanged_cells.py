@@ -132,10 +132,10 @@ def test_linear_cells_of_another_slope_are_adapted_to_and_called_other() -> None
     paper = load_design("leroux2025")
     steep = paper.replace(cell=replace(paper.replace(cell="linear").cell, linear_slope=30.0))
     words = find_start("tiny").words
-    assert hardware_model("tiny", paper, steep).how == (
+    assert hardware_model("tiny", paper, steep).origin == (
         f"{words}, its linear cells exchanged for other linear ones without adaptation"
     )
-    assert adapted_model("tiny", paper.replace(cell="linear")).how == words
-    assert adapted_model("tiny", steep).how == (
+    assert adapted_model("tiny", paper.replace(cell="linear")).origin == words
+    assert adapted_model("tiny", steep).origin == (
         f"{words}, then adapted in closed form to linear cells, without training on them"
     )

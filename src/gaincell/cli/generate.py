@@ -82,7 +82,7 @@ class GenerateOptions:
         with progress_bars() as progress:
             ready = hardware_model(model, default, chip, loaded=loaded, backend=backend, progress=progress)
         exchanged = change_chip(loaded.model, other_latency=self.other_latency)
-        ready = ready._replace(how=ready.origin + exchanged)
+        ready = ready._replace(origin=ready.origin + exchanged)
         print(f"{model}: {ready.origin}", file=sys.stderr)
         place = place_model(loaded.model, computing.device)
         return ready, RingCache(loaded.model, policy), ids.to(place)

@@ -57,10 +57,10 @@ class Shipped(NamedTuple):
 
 
 class LoadedHardware(NamedTuple):
-    """A model with its arrays.  how: where gains and offsets come from, in words."""
+    """A model with its arrays.  origin: where gains and offsets come from, in words."""
 
     loaded: LoadedModel
-    how: str
+    origin: str
 
 
 def find_shipped(model: str) -> Shipped | None:
@@ -228,7 +228,7 @@ def hardware_model(
     the linear cell: without training it writes noise, but it runs.
 
     default_design: for models that bring no design.  design: instead of the model's own or the default one;
-    its cell is used as it is, and `how` says so.  dtype: of the weights.  loaded: the model, where it is
+    its cell is used as it is, and `origin` says so.  dtype: of the weights.  loaded: the model, where it is
     read already.
 
     Raises GaincellError: the model cannot be found or mapped.
@@ -238,11 +238,11 @@ def hardware_model(
     if attached_layers(loaded.model):
         set_backend(loaded.model, backend)
         tokens = Run(name).training_tokens()
-        how = AS_SAVED + (f", trained on {tokens:,} tokens" if tokens else "")
+        origin = AS_SAVED + (f", trained on {tokens:,} tokens" if tokens else "")
         if design is not None:
-            how += chip_exchanged(attached_layers(loaded.model)[0].design, design)
+            origin += chip_exchanged(attached_layers(loaded.model)[0].design, design)
             set_design(loaded.model, design)
-        return LoadedHardware(loaded, how)
+        return LoadedHardware(loaded, origin)
     chip = design or default_design.replace(cell="linear")
     attach(loaded.model, chip, backend=backend)
     if shipped is not None:
@@ -252,8 +252,8 @@ def hardware_model(
     ids = read_tokens(loaded, open_text("sample"), "training", CALIBRATION_TOKENS).long()[None]
     ids = ids[:, : default_length(loaded.model, CALIBRATION_TOKENS)]
     calibrate(loaded.model, [ids], progress=progress("first gains and offsets"))
-    how = "first gains and offsets from statistics, untrained: expect noise (see gaincell map)"
-    return LoadedHardware(loaded, how)
+    origin = "first gains and offsets from statistics, untrained: expect noise (see gaincell map)"
+    return LoadedHardware(loaded, origin)
 
 
 def adapted_model(
@@ -277,8 +277,8 @@ def adapted_model(
     target = collect_statistics(model, batches, progress("statistics of the linear version"))
     set_design(model, chip)
     adapt(model, batches, target, progress=progress("adapt to the chip's cells"))
-    how = f"{start.words}, then adapted in closed form to {chip.cell.name} cells, without training on them"
-    return LoadedHardware(loaded, how)
+    origin = f"{start.words}, then adapted in closed form to {chip.cell.name} cells, without training on them"
+    return LoadedHardware(loaded, origin)
 
 
 def linear_chip() -> Design:

@@ -199,7 +199,7 @@ def why(result: CostResult) -> Figure:
     spent = [(energy * 1e3, with_scale(energy, "J")) for energy in (cache.movement, cache.arithmetic)]
     _bars(right, spent, (RED, GREEN), ["moving", "computing"], 0.15)
     right.set(ylabel="mJ a token", title="Cache on a GPU")
-    right.set_xlabel(f"{cache.model},\n{costs_around.kept(cache)}", fontsize=8)
+    right.set_xlabel(f"{cache.model},\n{system_costs.kept(cache)}", fontsize=8)
     return figure
 
 

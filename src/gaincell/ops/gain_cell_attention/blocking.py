@@ -94,7 +94,7 @@ class Segment(NamedTuple):
         return self.basis.of_keys(inside, since, own, slopes=slopes)
 
     def separated(self, basis: TimeBasis, ks: Tensor, vs: Tensor) -> Segment:
-        """With keys and values by `slabs`; missing tokens are zeros and masked by the caller."""
+        """With keys and values by `basis`; missing tokens are zeros and masked by the caller."""
         other = self._replace(basis=basis)
         keys, values = (other.of_keys(u, array).flatten(2) for array, u in enumerate((ks, vs)))
         rel = torch.arange(self.end - self.base, device=ks.device)

@@ -3,7 +3,7 @@
     requested  -- convert_writes, add_write_errors -->  written  -- drive_queries -->  driven
 
 Where a chip's drivers and writes do exactly what they are asked for, a kernel may take what is requested and
-do both itself; on any other chip (`Design.input_stage_differs`) every backend is given what this file makes of it.
+do both itself; on any other chip (`Design.input_stage_differs`) every backend is given what this file makes.
 Arrays with a normalising column (circuits/normaliser.py) are served as arrays of D + 1 rows and columns
 without one: the column is written with the highest voltage, the additional key row driven by no pulse.
 

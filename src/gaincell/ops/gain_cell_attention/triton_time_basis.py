@@ -1,4 +1,4 @@
-"""The kernels of triton_any.py: attention of any cells, by slabs (time_basis.py). Sizes and constants: see there.
+"""The kernels of triton_any.py: attention of any cells, by slabs (time_basis.py). Sizes, constants: there.
 
     F(u_j delta^(i-j)) = constant + sum_n row_n(i - i0) slab_n(u_j, i0 - j),   i0 the first query of a block
 
