@@ -14,6 +14,7 @@ from gaincell.adaptation.statistics import _beyond_limits, as_batch, scalers
 from gaincell.circuits.pwm import Drivers
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
+from gaincell.integrations.hf.reparametrisation import add_part
 
 CELLS = ("linear", "polynomial", "x3", "x5", "sigmoid", "exponential")
 
@@ -64,15 +65,23 @@ def test_the_published_iteration_reaches_the_same_fixed_point(cell: str) -> None
     assert closed.history == ()
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_the_closed_form_forgets_where_it_started(cell: str) -> None:
+@pytest.mark.parametrize(
+    ("cell", "part", "trained"),
+    [*((cell, "biases", 0.0) for cell in CELLS), ("x3", "biases", 0.02), ("x3", "exponents", -0.2)],
+)
+def test_the_closed_form_forgets_where_it_started(cell: str, part: str, trained: float) -> None:
+    """Biases and exponents stay as they are trained: from both starts the stages see the same."""
     found = {}
     for start in ("trained", "neutral"):
         model, target = linear_and_target(torch.float64, [tokens()])
+        add_part(model, part)
         with torch.no_grad():  # as if trained: no gain is 1, no offset 0
             for _, _, scaler in scalers(attached_layers(model)):
                 scaler.gain.mul_(1.3)
                 scaler.offset.add_(0.05)
+            for layer in attached_layers(model):
+                for number in layer.extras():
+                    number.fill_(trained)
         target = collect_statistics(model, [tokens()])
         set_design(model, micro_design(cell=cell))
         result = adapt(model, [tokens()], target, start=start)

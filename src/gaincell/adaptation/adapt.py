@@ -159,21 +159,18 @@ def check_neutral(model: nn.Module) -> None:
 
 @torch.no_grad()
 def set_neutral(model: nn.Module) -> None:
-    """Set every gain of an attached model to 1 and every offset, bias and exponent to 0, in place.
+    """Set every gain of an attached model to 1 and every offset to 0, in place.
 
     Keys and values lose their centre V_offset. The paper's released code does this before it adapts [R]:
-    Fig. 4c starts from here.
+    Fig. 4c starts from here. What that code does not have, biases and exponents, stays as it is: no
+    adaptation would restore it.
 
     Raises ModelError: the model is not attached, or has balanced rows.
     """
-    layers = attached(model)
     check_neutral(model)
-    for _, _, scaler in scalers(layers):
+    for _, _, scaler in scalers(attached(model)):
         scaler.gain.fill_(1.0)
         scaler.offset.zero_()
-    for layer in layers:
-        for number in layer.extras():
-            number.zero_()
 
 
 @contextmanager

@@ -64,7 +64,8 @@ class StageRecipe:
         beside the transfer of attention.  own_inputs: layers of a block, where layers shall learn from the
         model's own hidden states instead of the teacher's; 0 = from the teacher's.
     steps: optimiser steps.  training: how.
-    method: of the adaptation.  neutral: every gain is set to 1 and every offset to 0 first.
+    method: of the adaptation.  neutral: every gain is set to 1 and every offset to 0 first; biases and
+        exponents stay.
     compare: the stage to whose perplexity this one's is compared.
     """
 
