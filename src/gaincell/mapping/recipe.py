@@ -25,7 +25,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field
 
-from gaincell.adaptation.adapt import METHODS
+from gaincell.adaptation.adapt import METHODS, RULES
 from gaincell.chips.design import Design
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.errors import InputError
@@ -65,7 +65,8 @@ class StageRecipe:
         model's own hidden states instead of the teacher's; 0 = from the teacher's.
     steps: optimiser steps.  training: how.
     method: of the adaptation.  neutral: every gain is set to 1 and every offset to 0 first; biases and
-        exponents stay.
+        exponents stay.  rule: by which the published method stops, "relative" or that "released" by the
+        authors; None: released with `neutral`, else relative.
     compare: the stage to whose perplexity this one's is compared.
     """
 
@@ -89,6 +90,7 @@ class StageRecipe:
     training: TrainSettings = field(default_factory=TrainSettings)
     method: Annotated[str, OneOf(METHODS)] = "closed-form"
     neutral: bool = False
+    rule: Annotated[str, OneOf(RULES)] | None = None
     compare: str | None = None
 
     @property

@@ -225,6 +225,7 @@ class RecipeRun(RecipeModels):
             target,
             stage.method,  # type: ignore[arg-type]
             start="neutral" if stage.neutral else "trained",
+            rule=stage.rule,  # type: ignore[arg-type]
             progress=self.progress(f"{stage.name}: adapt"),
         )
         return summary.adaptation(found)
