@@ -392,6 +392,31 @@ def test_a_recipe_repeats_and_goes_on(made: Path, texts: Path, tmp_path: Path) -
     assert run_recipe(recipe, open_text(texts), outs[0]).stages == again.stages
 
 
+@pytest.mark.parametrize("keys", ["", 'order = "random"\n', "repeated = 1.0\n"])
+def test_an_adaptation_reads_the_calibration_text_that_trainings_do_not_need(
+    tmp_path: Path, keys: str
+) -> None:
+    """While trainings see what they saw without it, so that earlier runs go on."""
+    model, text = write_micro(tmp_path)
+    stages = '[[stage]]\nname = "linear"\nstart = "software"\ncell = "linear"\nsteps = 1\nbatch = 1\n'
+    stages += 'micro_batch = 1\n[[stage]]\nname = "adapted"\nstart = "linear"\ntask = "adapt"\n'
+    head = f'model = "{model}"\ndesign = "DESIGN"\nblock = 32\nevaluation_tokens = 64\n{keys}'
+    short, recipe = (
+        load_recipe(write(tmp_path, f"{head}calibration_tokens = {most}\n{stages}")) for most in (63, 96)
+    )
+    before = RecipeText(short, open_text(text), tmp_path / "run", silent_stages)
+    after = RecipeText(recipe, open_text(text), tmp_path / "run", silent_stages)
+    assert before.calibration().shape == (1, 32)
+    assert after.calibration().shape == (3, 32)
+    shares = [found.share(recipe.stages[0])[:1] for found in (before, after)]
+    assert torch.equal(*shares)
+    assert torch.equal(before.some(0, 4), after.some(0, 4))
+    assert before.digests() == after.digests()
+    run_recipe(recipe, open_text(text), tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "stages" / "adapted.json").read_text())["adaptation"]
+    assert found["summary"].endswith("2 forward passes over 96 tokens")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "rule"),

@@ -230,10 +230,16 @@ class Recipe:
 
     @property
     def blocks(self) -> int:
-        """Blocks of text that the recipe needs."""
+        """Blocks of text that the recipe trains on."""
         ends = [self.first_block(stage) + stage.blocks for stage in self.stages]
         made = self.model.blocks if isinstance(self.model, ModelRecipe) else 0
         return max([made, *ends])
+
+    @property
+    def calibration_blocks(self) -> int:
+        """Blocks of text that stages are adapted on; 0: none is adapted."""
+        adapted = any(stage.task == "adapt" for stage in self.stages)
+        return max(1, self.calibration_tokens // self.block) if adapted else 0
 
     def needed_by(self, name: str | None) -> list[StageRecipe]:
         """A stage and all stages it needs, or is compared to, in order; None: all stages.
