@@ -29,6 +29,7 @@ import typer
 
 from gaincell.adaptation import adapt, collect_statistics
 from gaincell.adaptation.adapt import Method
+from gaincell.adaptation.result import Rule
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.chips.device import with_cell
@@ -61,7 +62,10 @@ from gaincell.text import open_text, token_stream
 ROOT = Path(__file__).parents[1]
 LITERATURE = ROOT / "docs" / "data" / "cells.toml"
 MODEL, TEXT, BLOCK = "tiny", "sample", 1024
-EVALUATED, CALIBRATION, FIXED_BATCH = 32, 8, 4  # blocks: evaluation, calibration of 1, fixed batch of 2
+EVALUATED, CALIBRATION, FIXED_BATCH, STARTED = 32, 8, 4, 16
+"""Blocks: evaluation, calibration of 1, fixed batch of 2, calibration of 3."""
+RULE: Rule = "released"
+"""By which the published iteration of 3 stops."""
 CURVE_POINTS = 1001
 
 CELLS: Mapping[str, tuple[str, Callable[[Design], Design]]] = {
@@ -115,10 +119,11 @@ def main(
                 words = {"title": title, "chip": name, "about": about}
                 job.keep(path, place(chip), job.adaptation_result, chip, words)
         paper = load_design("leroux2025")
+        wanted = job.provenance(paper, STARTED)
         for cell, (title, place) in CELLS.items():
             for start in ("trained", "neutral") if cell != "linear" else ("neutral",):
                 path = out / "starts" / start / f"{cell}.json"
-                if not _is_same_start(path, place(paper)):
+                if not _is_same_start(path, place(paper), start, wanted):
                     write(start_result(place(paper), start, title, progress), path)
 
 
@@ -129,8 +134,8 @@ def start_result(chip: Design, start: str, title: str, progress: StageProgress) 
     """
     paper = load_design("leroux2025")
     settings = AdaptSettings(
-        MODEL, paper, None, method="published", start=start, rule="released", text=TEXT,
-        evaluation_tokens=EVALUATED * BLOCK,
+        MODEL, paper, None, method="published", start=start, rule=RULE, text=TEXT,
+        evaluation_tokens=EVALUATED * BLOCK, calibration_tokens=STARTED * BLOCK,
     )  # fmt: skip
     found = adapt_model(settings, paper, to=chip, command=["python", *sys.argv], progress=progress)
     return replace(found, title=title, mismatch=None, codes=None, cell=None)
@@ -141,11 +146,12 @@ class Job:
 
     def __init__(self, progress: StageProgress) -> None:
         self.progress = progress
-        tokenizer = hardware_model(MODEL, load_design("leroux2025")).loaded.tokenizer
+        loaded = hardware_model(MODEL, load_design("leroux2025")).loaded
+        self.sha256 = loaded.sha256
         text = open_text(TEXT)
         reading = progress("read and tokenise the text")
-        self.evaluation = token_stream(text.evaluation, tokenizer, EVALUATED * BLOCK, reading)
-        training = token_stream(text.training, tokenizer, max(CALIBRATION, FIXED_BATCH) * BLOCK, reading)
+        self.evaluation = token_stream(text.evaluation, loaded.tokenizer, EVALUATED * BLOCK, reading)
+        training = token_stream(text.training, loaded.tokenizer, STARTED * BLOCK, reading)
         self.calibration = cut_blocks(training, BLOCK).long()
 
     def keep(
@@ -155,39 +161,41 @@ class Job:
 
         chip: with the cell in question.  start: the chip whose linear cell the model comes from.
         """
-        blocks = CALIBRATION if about is None else FIXED_BATCH
-        ready = hardware_model(MODEL, start.replace(cell="linear"))
-        provenance = made(
+        provenance = self.provenance(chip, CALIBRATION if about is None else FIXED_BATCH)
+        if not _is_same(path, provenance):
+            ready = hardware_model(MODEL, start.replace(cell="linear"))
+            write(make(ready, chip, path.stem, about, provenance), path)
+
+    def provenance(self, chip: Design, blocks: int) -> Provenance:
+        """Of a result of a chip, whose calibration reads so many blocks."""
+        return made(
             command=["python", *sys.argv],
             seed=0,
             protocol=describe(f"blocks-{BLOCK}", len(self.evaluation) // BLOCK),
             design_hash=chip.hash,
             inputs={
-                f"model {MODEL}": ready.loaded.sha256,
+                f"model {MODEL}": self.sha256,
                 "calibration text": hash_of(self.calibration[:blocks]),
                 "evaluation text": hash_of(self.evaluation),
             },
         )
-        if not _is_same(path, provenance):
-            write(make(ready, chip, path.stem, about, provenance), path)
 
     def design_result(
         self, ready: Ready, chip: Design, name: str, about: None, provenance: Provenance
     ) -> CellDesignResult:
         """Part 1 of one design."""
         stages = {"linear": self.evaluate(ready, f"{name}: linear")}
-        target = collect_statistics(ready.loaded.model, [self.calibration])
+        batch = self.calibration[:CALIBRATION]
+        target = collect_statistics(ready.loaded.model, [batch])
         set_design(ready.loaded.model, chip)
         stages["unadapted"] = self.evaluate(ready, f"{name}: unadapted")
-        found = adapt(
-            ready.loaded.model, [self.calibration], target, progress=self.progress(f"{name}: adapt")
-        )
+        found = adapt(ready.loaded.model, [batch], target, progress=self.progress(f"{name}: adapt"))
         stages["adapted"] = self.evaluate(ready, f"{name}: adapted")
         return CellDesignResult(
             command="cells design",
             model=_timed(ready),
             design=summary.chip_of(chip),
-            text=self.text(self.calibration),
+            text=self.text(batch),
             stages=stages,
             adaptation={"closed-form": summary.adaptation(found)},
             provenance=provenance,
@@ -293,14 +301,21 @@ def _is_same(path: Path, provenance: Provenance) -> bool:
     return all(getattr(found, key) == getattr(provenance, key) for key in keys)
 
 
-def _is_same_start(path: Path, chip: Design) -> bool:
-    """Whether there is a result of part 3 for this chip, with the layers of the model, on the same text."""
+def _is_same_start(path: Path, chip: Design, start: str, wanted: Provenance) -> bool:
+    """Whether there is a result of part 3 for this chip, with the layers of the model, from this start, of
+    the same inputs (newer ones name the file of gains, too) and protocol.
+    """
     try:
         found = read(path, AdaptedResult)
     except RunError:
         return False
-    same_chip = found.design.hash == chip.replace(layers=found.model.layers).hash
-    return same_chip and found.text.evaluation_tokens == EVALUATED * BLOCK
+    adapted, held = found.adaptation.get("published"), found.provenance
+    return (
+        found.design.hash == chip.replace(layers=found.model.layers).hash
+        and adapted is not None
+        and (adapted.start, adapted.rule, held.protocol) == (start, RULE, wanted.protocol)
+        and wanted.inputs.items() <= held.inputs.items()
+    )
 
 
 if __name__ == "__main__":

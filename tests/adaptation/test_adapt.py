@@ -14,6 +14,7 @@ from gaincell.adaptation.statistics import _beyond_limits, as_batch, scalers
 from gaincell.circuits.pwm import Drivers
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
+from gaincell.integrations.hf.reparametrisation import add_part
 
 CELLS = ("linear", "polynomial", "x3", "x5", "sigmoid", "exponential")
 
@@ -64,20 +65,28 @@ def test_the_published_iteration_reaches_the_same_fixed_point(cell: str) -> None
     assert closed.history == ()
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_the_closed_form_forgets_where_it_started(cell: str) -> None:
+@pytest.mark.parametrize(
+    ("cell", "part", "trained"),
+    [*((cell, "biases", 0.0) for cell in CELLS), ("x3", "biases", 0.02), ("x3", "exponents", -0.2)],
+)
+def test_the_closed_form_forgets_where_it_started(cell: str, part: str, trained: float) -> None:
+    """Biases and exponents stay as they are trained: from both starts the stages see the same."""
     found = {}
     for start in ("trained", "neutral"):
         model, target = linear_and_target(torch.float64, [tokens()])
+        add_part(model, part)
         with torch.no_grad():  # as if trained: no gain is 1, no offset 0
             for _, _, scaler in scalers(attached_layers(model)):
                 scaler.gain.mul_(1.3)
                 scaler.offset.add_(0.05)
+            for layer in attached_layers(model):
+                for number in layer.extras():
+                    number.fill_(trained)
         target = collect_statistics(model, [tokens()])
         set_design(model, micro_design(cell=cell))
         result = adapt(model, [tokens()], target, start=start)
         assert result.converged
-        assert result.start == start
+        assert (result.start, result.residuals.rule) == (start, "relative")
         found[start] = scales(model)
     for name, value in found["trained"].items():
         torch.testing.assert_close(found["neutral"][name], value, rtol=1e-9, atol=1e-12)
@@ -88,6 +97,7 @@ def test_the_neutral_start_is_gain_one_and_offset_zero_everywhere() -> None:
     result = adapt(model, [tokens()], target, "published", start="neutral", max_iterations=0)
     assert all(bool((p == (1.0 if n.endswith("gain") else 0.0)).all()) for n, p in scales(model).items())
     assert not result.converged  # the keys and values of the linear model had a centre
+    assert result.residuals.rule == "released"  # as in the paper
     assert "neutral start" in result.summary()
     neutral = result.history[0]["perplexity"]
     recovered = adapt(model, [tokens()], target, "published", start="neutral")
@@ -122,7 +132,7 @@ def test_the_released_rule_moves_the_offset_of_a_stage_without_variance() -> Non
     assert Place(0, 1, "q") in released.skipped
     assert float(scales(model)[f"{name}.gain"][1]) == 1.0
     assert abs(scales(model)[f"{name}.offset"][1] - target.mean["q"][0, 1]) < 1e-4
-    ours = adapt(model, [tokens()], target, "published", start="neutral")
+    ours = adapt(model, [tokens()], target, "published", start="neutral", rule="relative")
     assert Place(0, 1, "q") in ours.skipped
     assert float(scales(model)[f"{name}.offset"][1]) == 0.0
 

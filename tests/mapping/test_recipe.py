@@ -387,8 +387,50 @@ def test_a_recipe_repeats_and_goes_on(made: Path, texts: Path, tmp_path: Path) -
     known = outs[0] / "stages" / "settings.json"
     older = json.loads(known.read_text())
     del older["balanced"], older["stages"]["linear"]["training"]["turn_learning_rate"]
+    del older["stages"]["adapted"]["rule"]
     known.write_text(json.dumps(older))
     assert run_recipe(recipe, open_text(texts), outs[0]).stages == again.stages
+
+
+@pytest.mark.parametrize("keys", ["", 'order = "random"\n', "repeated = 1.0\n"])
+def test_an_adaptation_reads_the_calibration_text_that_trainings_do_not_need(
+    tmp_path: Path, keys: str
+) -> None:
+    """While trainings see what they saw without it, so that earlier runs go on."""
+    model, text = write_micro(tmp_path)
+    stages = '[[stage]]\nname = "linear"\nstart = "software"\ncell = "linear"\nsteps = 1\nbatch = 1\n'
+    stages += 'micro_batch = 1\n[[stage]]\nname = "adapted"\nstart = "linear"\ntask = "adapt"\n'
+    head = f'model = "{model}"\ndesign = "DESIGN"\nblock = 32\nevaluation_tokens = 64\n{keys}'
+    short, recipe = (
+        load_recipe(write(tmp_path, f"{head}calibration_tokens = {most}\n{stages}")) for most in (63, 96)
+    )
+    before = RecipeText(short, open_text(text), tmp_path / "run", silent_stages)
+    after = RecipeText(recipe, open_text(text), tmp_path / "run", silent_stages)
+    assert before.calibration().shape == (1, 32)
+    assert after.calibration().shape == (3, 32)
+    shares = [found.share(recipe.stages[0])[:1] for found in (before, after)]
+    assert torch.equal(*shares)
+    assert torch.equal(before.some(0, 4), after.some(0, 4))
+    assert before.digests() == after.digests()
+    run_recipe(recipe, open_text(text), tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "stages" / "adapted.json").read_text())["adaptation"]
+    assert found["summary"].endswith("2 forward passes over 96 tokens")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("keys", "rule"),
+    [("neutral = true", "released"), ('neutral = true\nrule = "relative"', "relative"), ("", "relative")],
+)
+def test_a_stage_is_adapted_by_the_rule_of_its_start(
+    texts: Path, tmp_path: Path, keys: str, rule: str
+) -> None:
+    """Without one, as `gaincell adapt` and `adapt` do."""
+    text = MADE.replace('task = "adapt"', f'task = "adapt"\nmethod = "published"\n{keys}')
+    run = run_recipe(load_recipe(write(tmp_path, text)), open_text(texts), tmp_path / "run", only="adapted")
+    found = json.loads((tmp_path / "run" / "stages" / "adapted.json").read_text())["adaptation"]
+    assert run.stages[-1].name == "adapted"
+    assert (found["rule"], found["start"]) == (rule, "neutral" if "neutral" in keys else "trained")
 
 
 @pytest.mark.slow
@@ -916,6 +958,7 @@ def test_the_linear_stage_of_a_recipe_is_adapted_from_both_starts(tmp_path: Path
     assert score["linear"] == pytest.approx(own.perplexity, rel=1e-6)
     assert found.stages[0].training_tokens == own.training_tokens
     assert found.adaptation["published"].start == "neutral"
+    assert found.adaptation["published"].rule == "released"
     assert len(found.adaptation["published"].history.iteration) > 2
     with pytest.raises(InputError, match="on this chip with linear cells already: nothing to adapt"):
         adapt_model(replace(settings, start="trained", cell="linear"), load_design("leroux2025"))
@@ -1101,6 +1144,9 @@ BAD = [
     ('task = "adapt"', 'task = "nothing"\nloss = "transfer"', "loss has no effect with task = 'nothing'"),
     ('task = "adapt"', 'task = "nothing"\nmethod = "published"', "method has no effect with task"),
     ('task = "adapt"', 'task = "adapt"\nmethod = "guess"', "allowed: closed-form or published"),
+    ('task = "adapt"', 'task = "adapt"\nrule = "paper"', "rule = 'paper'; allowed: relative or released"),
+    ('task = "adapt"', 'task = "adapt"\nrule = "released"', "rule = 'released' needs method = .published"),
+    ('task = "adapt"', 'task = "nothing"\nrule = "relative"', "rule has no effect with task = 'nothing'"),
     ('"software"\nattention', '"software"\nneutral = true\nattention', "neutral has no effect with task"),
     ("hidden_size = 32", "hiden_size = 32", "llama has no setting 'hiden_size' here .did you mean 'hidden_"),
     ("hidden_size = 32", "vocab_size = 400", "llama has no setting 'vocab_size' here"),

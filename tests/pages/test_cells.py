@@ -13,7 +13,7 @@ import torch
 
 from gaincell.chips.design_file import load_design
 from gaincell.progress import silent_stages
-from gaincell.results import read
+from gaincell.results import read, write
 from gaincell.results.common import Provenance, Value, Values
 from gaincell.results.run import (
     Adaptation,
@@ -123,6 +123,7 @@ def test_the_page_shows_what_results_and_literature_hold(recipe: ModuleType) -> 
 
 def test_a_result_is_made_once(recipe: ModuleType, tmp_path: Path) -> None:
     job = object.__new__(recipe.Job)
+    job.sha256 = "0"
     job.calibration = torch.zeros(8, 4, dtype=torch.long)
     job.evaluation = torch.zeros(recipe.BLOCK, dtype=torch.long)
     made: list[str] = []
@@ -142,13 +143,28 @@ def test_a_result_is_made_once(recipe: ModuleType, tmp_path: Path) -> None:
     )
 
 
-def test_starts_that_are_there_are_kept(recipe: ModuleType) -> None:
+def test_starts_that_are_there_are_kept(recipe: ModuleType, tmp_path: Path) -> None:
     kept = list((RESULTS / "starts").glob("*/*.json"))
     assert kept
+    wanted = recipe.Job(silent_stages).provenance(load_design("leroux2025"), recipe.STARTED)
     for path in kept:
-        chip = recipe.CELLS[path.stem][1](load_design("leroux2025"))
-        assert recipe._is_same_start(path, chip), path
-        assert not recipe._is_same_start(path, chip.replace(retention_time=1.0))
+        chip, start = recipe.CELLS[path.stem][1](load_design("leroux2025")), path.parent.name
+        assert recipe._is_same_start(path, chip, start, wanted), path
+        assert not recipe._is_same_start(path, chip.replace(retention_time=1.0), start, wanted)
+    found = read(path, AdaptedResult)
+    adapted = found.adaptation["published"]
+    for stale in (
+        {"adaptation": {"published": replace(adapted, start="trained" if start == "neutral" else "neutral")}},
+        {"adaptation": {"published": replace(adapted, rule="relative")}},
+        {"adaptation": {"closed-form": adapted}},
+        {"provenance": replace(found.provenance, protocol="blocks-512")},
+        *(
+            {"provenance": replace(found.provenance, inputs={**found.provenance.inputs, name: "0"})}
+            for name in ("model tiny", "calibration text", "evaluation text")
+        ),
+    ):
+        write(replace(found, **stale), tmp_path / "stale.json")
+        assert not recipe._is_same_start(tmp_path / "stale.json", chip, start, wanted), stale
 
 
 def test_the_linear_model_keeps_its_cell_whatever_it_is_adapted_to(
@@ -184,12 +200,14 @@ def test_the_recipe_asks_for_every_design_and_every_cell_on_both_chips(
         assert chip.replace(cell="linear").cell.linear_slope > 0
 
     monkeypatch.setattr(recipe.Job, "__init__", lambda job, progress: None)
+    kept = read(RESULTS / "starts" / "neutral" / "linear.json", AdaptedResult)
+    monkeypatch.setattr(recipe.Job, "provenance", lambda *_: kept.provenance)
 
     def start_result(chip: Any, start: str, title: str, progress: Any) -> AdaptedResult:
         started.append((start, title))
-        kept = read(RESULTS / "starts" / "neutral" / "linear.json", AdaptedResult)
         on_chip = replace(kept.design, hash=chip.replace(layers=kept.model.layers).hash)
-        return replace(kept, design=on_chip, title=title)
+        adapted = {"published": replace(kept.adaptation["published"], start=start)}
+        return replace(kept, design=on_chip, adaptation=adapted, title=title)
 
     monkeypatch.setattr(recipe.Job, "keep", keep)
     monkeypatch.setattr(recipe, "start_result", start_result)

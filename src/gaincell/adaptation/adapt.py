@@ -47,7 +47,7 @@ def adapt(
     method: Method = "closed-form",
     *,
     start: Start = "trained",
-    rule: Rule = "relative",
+    rule: Rule | None = None,
     tolerance: float | None = None,
     max_iterations: int = 100,
     progress: Progress = silent,
@@ -72,7 +72,8 @@ def adapt(
         method: "closed-form" (two forward passes) or "published" (the paper's damped iteration).
         start: "trained", the gains and offsets the model has, or "neutral" (see `set_neutral`).
         rule: how residuals are stated and when the published method stops: "relative", or the authors'
-            "released" (see `Residuals`).
+            "released" (see `Residuals`); None: "released" for the published method from the neutral start,
+            else "relative".
         tolerance: largest residual of a converged stage; None for 1e-6 ("relative") or 1e-4 ("released").
         max_iterations: limit of the published method.
         progress: called after every pass over the text, with the largest residual where it is known.
@@ -85,6 +86,7 @@ def adapt(
     A gain keeps its sign. The gain of a stage without variance stays as it is, and its offset too unless the
     rule is "released"; the stage is named in the result.
     """
+    rule = choose_rule(method, start, rule)
     layers = _checked(model, target, method, start, rule)
     tolerance = TOLERANCE[rule] if tolerance is None else tolerance
     _check_limits(tolerance, max_iterations)
@@ -119,6 +121,11 @@ def adapt(
         start=start,
         started=started,
     )
+
+
+def choose_rule(method: str, start: str, rule: Rule | None) -> Rule:
+    """The rule as given, or, for None, "released" where method and start are the authors', too."""
+    return rule or ("released" if method == "published" and start == "neutral" else "relative")
 
 
 def _check_limits(tolerance: float, max_iterations: int) -> None:
@@ -159,21 +166,18 @@ def check_neutral(model: nn.Module) -> None:
 
 @torch.no_grad()
 def set_neutral(model: nn.Module) -> None:
-    """Set every gain of an attached model to 1 and every offset, bias and exponent to 0, in place.
+    """Set every gain of an attached model to 1 and every offset to 0, in place.
 
     Keys and values lose their centre V_offset. The paper's released code does this before it adapts [R]:
-    Fig. 4c starts from here.
+    Fig. 4c starts from here. What that code does not have, biases and exponents, stays as it is: no
+    adaptation would restore it.
 
     Raises ModelError: the model is not attached, or has balanced rows.
     """
-    layers = attached(model)
     check_neutral(model)
-    for _, _, scaler in scalers(layers):
+    for _, _, scaler in scalers(attached(model)):
         scaler.gain.fill_(1.0)
         scaler.offset.zero_()
-    for layer in layers:
-        for number in layer.extras():
-            number.zero_()
 
 
 @contextmanager

@@ -52,9 +52,7 @@ class AdaptOptions:
         ):
             if given and self.method != "published":
                 raise InputError(f"{words} needs --method published; give both, or leave {name} out")
-        as_the_paper = self.method == "published" and self.start == "neutral"
-        rule = self.rule or ("released" if as_the_paper else "relative")
-        return replace(self, rule=rule, max_iterations=self.max_iterations or 100)
+        return replace(self, max_iterations=self.max_iterations or 100)
 
 
 @app.command()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gaincell.adaptation import adapt, collect_statistics
-from gaincell.adaptation.adapt import Method, Start, check_neutral, neutral_scales
+from gaincell.adaptation.adapt import Method, Start, check_neutral, choose_rule, neutral_scales
 from gaincell.adaptation.published import measure
 from gaincell.adaptation.result import Rule
 from gaincell.adaptation.statistics import as_batch
@@ -49,7 +49,8 @@ class AdaptSettings:
     method: "closed-form" or "published".
     start: "trained", or "neutral": every gain 1 and every offset 0 before the adaptation. Both starts are
         then evaluated, the neutral one on the cell the model has, too.
-    rule: how residuals are stated and when the published method stops, "relative" or "released".
+    rule: how residuals are stated and when the published method stops, "relative" or "released"; None: as
+        `gaincell.adapt` chooses.
     max_iterations: of the published method.
     dtype: of the weights.
     protocol: `blocks-T` or `strided-T-S` of all evaluations; the adaptation reads blocks of T. None for
@@ -61,7 +62,7 @@ class AdaptSettings:
     cell: str | None
     method: Method = "closed-form"
     start: Start = "trained"
-    rule: Rule = "relative"
+    rule: Rule | None = None
     max_iterations: int = 100
     text: str = "sample"
     protocol: str | None = None
@@ -88,6 +89,7 @@ def adapt_model(
 
     Raises GaincellError: model, text or design are not acceptable.
     """
+    settings = replace(settings, rule=choose_rule(settings.method, settings.start, settings.rule))
     with run_lock(out):
         if out is not None:
             check_kind(out, "adapt", staged=False)

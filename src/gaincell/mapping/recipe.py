@@ -25,7 +25,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field
 
-from gaincell.adaptation.adapt import METHODS
+from gaincell.adaptation.adapt import METHODS, RULES
 from gaincell.chips.design import Design
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.errors import InputError
@@ -64,7 +64,9 @@ class StageRecipe:
         beside the transfer of attention.  own_inputs: layers of a block, where layers shall learn from the
         model's own hidden states instead of the teacher's; 0 = from the teacher's.
     steps: optimiser steps.  training: how.
-    method: of the adaptation.  neutral: every gain is set to 1 and every offset to 0 first.
+    method: of the adaptation.  neutral: every gain is set to 1 and every offset to 0 first; biases and
+        exponents stay.  rule: by which the published method stops, "relative" or that "released" by the
+        authors; None: released with `neutral`, else relative.
     compare: the stage to whose perplexity this one's is compared.
     """
 
@@ -88,6 +90,7 @@ class StageRecipe:
     training: TrainSettings = field(default_factory=TrainSettings)
     method: Annotated[str, OneOf(METHODS)] = "closed-form"
     neutral: bool = False
+    rule: Annotated[str, OneOf(RULES)] | None = None
     compare: str | None = None
 
     @property
@@ -227,10 +230,16 @@ class Recipe:
 
     @property
     def blocks(self) -> int:
-        """Blocks of text that the recipe needs."""
+        """Blocks of text that the recipe trains on."""
         ends = [self.first_block(stage) + stage.blocks for stage in self.stages]
         made = self.model.blocks if isinstance(self.model, ModelRecipe) else 0
         return max([made, *ends])
+
+    @property
+    def calibration_blocks(self) -> int:
+        """Blocks of text that stages are adapted on; 0: none is adapted."""
+        adapted = any(stage.task == "adapt" for stage in self.stages)
+        return max(1, self.calibration_tokens // self.block) if adapted else 0
 
     def needed_by(self, name: str | None) -> list[StageRecipe]:
         """A stage and all stages it needs, or is compared to, in order; None: all stages.

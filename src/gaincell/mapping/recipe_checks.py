@@ -42,8 +42,8 @@ def check_entry(entry: Mapping[str, Any], names: Sequence[str], where: str) -> N
     in_arrays = ("cell", "gradient", *initial, "neutral")
     for idle, keys, why in (
         (task != "train", ("loss", *OF_LOSSES, "gradient", *TRAINING), f"task = {task!r}"),
-        (task == "train", ("method", "neutral"), f"task = {task!r}"),
-        (task == "nothing", ("method",), f"task = {task!r}"),
+        (task == "train", ("method", "neutral", "rule"), f"task = {task!r}"),
+        (task == "nothing", ("method", "rule"), f"task = {task!r}"),
         (loss == "cross-entropy", OF_LOSSES, f"loss = {loss!r}"),
         (loss == "distillation", ("attention_weights", "own_inputs"), f"loss = {loss!r}"),
         (loss == "transfer", ("weight", "states", "outputs"), f"loss = {loss!r}"),
@@ -92,6 +92,10 @@ def check_stage(stage: StageRecipe, before: Mapping[str, StageRecipe], design: D
         )
     if stage.task == "adapt" and stage.start in ROOTS:
         raise InputError(f"{where}: adapt needs a stage in arrays to start from")
+    if stage.rule == "released" and stage.method != "published":
+        raise InputError(
+            f"{where}: rule = 'released' needs method = \"published\"; give both, or leave rule out"
+        )
     start = before.get(stage.start, stage)
     if start.attention != stage.attention:
         raise InputError(

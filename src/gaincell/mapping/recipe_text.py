@@ -39,7 +39,7 @@ class RecipeText:
     there.  progress: opens the progress of reading.
 
     `loaded`: the recipe's model, None where it is made first.  `tokenizer`: its tokenizer.
-    `blocks`: all blocks that the recipe needs.  `evaluation_tokens`: what every stage is evaluated on.
+    `blocks`: all blocks that the recipe trains on.  `evaluation_tokens`: what every stage is evaluated on.
 
     Raises GaincellError: the model cannot be loaded, the text lacks what the recipe names, or is too short.
     """
@@ -60,6 +60,7 @@ class RecipeText:
         tokens = keep_tokens(training, self.tokenizer, self._tokens / "training", wanted, reading)
         self._check(tokens, f"training text of {text.name}", "give more text")
         self.blocks = self._cut(tokens)
+        self._first = self._first_blocks(training)
         place, most = self._tokens / "evaluation", recipe.evaluation_tokens
         self.evaluation_tokens = keep_tokens(evaluation, self.tokenizer, place, most)
         advice = "give more text, or more evaluation_tokens"
@@ -85,6 +86,21 @@ class RecipeText:
         if recipe.repeated:
             blocks = repeat_passages(blocks[: recipe.blocks], recipe.repeated, recipe.seed)
         return blocks
+
+    def _first_blocks(self, training: Sequence[Source]) -> Blocks:
+        """What stages are adapted on: the first blocks; where trainings take fewer, of a text of their own,
+        so that trainings see what they see without it.
+        """
+        recipe, count = self._recipe, self._recipe.calibration_blocks
+        if len(self.blocks) >= count:
+            return self.blocks
+        if isinstance(self.blocks, RandomBlocks):
+            return self.blocks.after(0, count)
+        place = self._tokens / "calibration"
+        tokens = keep_tokens(training, self.tokenizer, place, count * recipe.block + 1)
+        self._check(tokens, "calibration text", "give more text")
+        blocks = pack_blocks(tokens, recipe.block, recipe.seed)
+        return repeat_passages(blocks, recipe.repeated, recipe.seed) if recipe.repeated else blocks
 
     def _packed(self, tokens: Tensor) -> Tensor:
         """All blocks in the order of the seed; those that a model of another RUN has seen stay in front."""
@@ -113,6 +129,10 @@ class RecipeText:
         """Token ids of a few blocks, without the last one's target."""
         first = max(0, min(first, len(self.blocks) - count))
         return self.blocks[first : first + count][:, :-1].long()
+
+    def calibration(self) -> Int[Tensor, "count T"]:
+        """Token ids of the blocks that stages are adapted on, without the last one's target."""
+        return self._first[: self._recipe.calibration_blocks][:, :-1].long()
 
     def watched(self, model: nn.Module) -> float:
         """Perplexity of the part of the evaluation text that trainings are watched on."""

@@ -215,8 +215,7 @@ class RecipeRun(RecipeModels):
 
     def _adapt(self, stage: StageRecipe, model: PreTrainedModel) -> Adaptation:
         start = self.recipe.stage(stage.start)
-        blocks = max(1, self.recipe.calibration_tokens // self.recipe.block)
-        batches = [self.text.some(0, blocks).to(self.device)]
+        batches = [self.text.calibration().to(self.device)]
         linear = self.model(start, self.folder.state(start.name), cell="linear")
         target = collect_statistics(linear, batches, self.progress(f"{stage.name}: statistics"))
         found = adapt(
@@ -225,6 +224,7 @@ class RecipeRun(RecipeModels):
             target,
             stage.method,  # type: ignore[arg-type]
             start="neutral" if stage.neutral else "trained",
+            rule=stage.rule,  # type: ignore[arg-type]
             progress=self.progress(f"{stage.name}: adapt"),
         )
         return summary.adaptation(found)
