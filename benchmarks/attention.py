@@ -29,19 +29,19 @@ from typing import Any
 
 import torch
 from benchmarks.published_eager import published_eager
+from benchmarks.report import write_report
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from gaincell.chips.design_file import load_design
 from gaincell.devices.variability import Mismatch
-from gaincell.files import write_text
 from gaincell.ops.gain_cell_attention import (
     Scaling,
     gain_cell_attention,
     native_decode,
     native_library,
 )
-from gaincell.results.provenance import made, provenance_json
+from gaincell.results.provenance import made
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 SOFTMAX = "softmax, float32"
@@ -328,7 +328,7 @@ def main() -> None:
         "instructions": list(native_library.levels()),
         "provenance": made(command=sys.argv, seed=0, protocol=PROTOCOL),
     }
-    write_text(options.out, json.dumps(report, indent=1, default=provenance_json) + "\n")
+    write_report(options.out, report)
 
 
 if __name__ == "__main__":

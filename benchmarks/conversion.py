@@ -153,8 +153,9 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(*json.loads(options.measure))))
         return
-    from gaincell.files import write_text
-    from gaincell.results.provenance import made, provenance_json
+    from benchmarks.report import write_report
+
+    from gaincell.results.provenance import made
 
     rates: dict[str, dict[str, list[float]]] = {called(*way): {} for way in WAYS}
     with checkouts(options.before) as sources:
@@ -177,7 +178,7 @@ def main() -> None:
             f"{options.steps} steps of one block of {BLOCK} tokens, medians of {options.rounds}",
         ),
     }
-    write_text(options.out, json.dumps(result, indent=1, default=provenance_json) + "\n")
+    write_report(options.out, result)
 
 
 if __name__ == "__main__":

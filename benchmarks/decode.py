@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.report import write_report
 from transformers import DynamicCache
 
 from gaincell.chips.design_file import load_design
-from gaincell.files import write_text
 from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.load_hardware import hardware_model
-from gaincell.results.provenance import made, provenance_json
+from gaincell.results.provenance import made
 
 STRETCH = 500
 SOFTMAX_TOKENS = 1000
@@ -85,7 +85,7 @@ def main() -> None:
             inputs={},
         ),
     }
-    write_text(given.out, json.dumps(result, indent=1, default=provenance_json) + "\n")
+    write_report(given.out, result)
 
 
 if __name__ == "__main__":

@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.report import write_report
 
 from gaincell.chips.design_file import load_design
 from gaincell.evaluation.harness import evaluate_tasks
-from gaincell.files import write_text
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.models import load_model
-from gaincell.results.provenance import made, provenance_json
+from gaincell.results.provenance import made
 
 ROUNDS = 3
 DOCUMENTS = 2
@@ -75,7 +74,7 @@ def main() -> None:
             protocol=f"both models in turns, median of {ROUNDS} ratios; forward passes alone",
         ),
     }
-    write_text(options.out, json.dumps(result, indent=1, default=provenance_json) + "\n")
+    write_report(options.out, result)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.report import write_report
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
@@ -35,7 +36,7 @@ from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires
 from gaincell.files import write_text
 from gaincell.ops.gain_cell_attention import gain_cell_attention, triton_launches
-from gaincell.results.provenance import made, provenance_json
+from gaincell.results.provenance import made
 
 BATCH, HEADS, DIM = 8, 12, 64
 REFERENCE = "softmax, flash, bfloat16"
@@ -214,7 +215,7 @@ def main() -> None:
         "limits": verdict,
         "provenance": made(command=sys.argv, seed=0, protocol=PROTOCOL),
     }
-    write_text(options.out, json.dumps(report, indent=1, default=provenance_json) + "\n")
+    write_report(options.out, report)
 
 
 if __name__ == "__main__":

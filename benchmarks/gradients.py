@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.report import write_report
 from torch import Tensor, nn
 
 from gaincell.chips.design_file import load_design
-from gaincell.files import write_text
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.mapping.load_hardware import hardware_model
-from gaincell.results.provenance import made, provenance_json
+from gaincell.results.provenance import made
 from gaincell.text import open_text, token_stream
 from gaincell.training.loop import next_token_loss
 
@@ -82,7 +82,7 @@ def main() -> None:
             design_hash=attached_layers(loaded.model)[0].design.hash,
         ),
     }
-    write_text(options.out, json.dumps(result, indent=1, default=provenance_json) + "\n")
+    write_report(options.out, result)
 
 
 if __name__ == "__main__":

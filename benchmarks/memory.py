@@ -24,11 +24,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from benchmarks.report import write_report
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import gaincell
-from gaincell.files import write_text
-from gaincell.results.provenance import made, provenance_json
+from gaincell.results.provenance import made
 
 CONFIG = {
     "vocab_size": 32_000,
@@ -189,7 +189,7 @@ def main() -> None:
             protocol="every step in a process of its own, whose peak the kernel reports",
         ),
     }
-    write_text(options.out, json.dumps(result, indent=1, default=provenance_json) + "\n")
+    write_report(options.out, result)
 
 
 if __name__ == "__main__":

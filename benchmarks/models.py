@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import statistics
 import sys
 import time
@@ -19,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.report import write_report
 from transformers import DynamicCache
 
 from gaincell.chips.design_file import load_design
-from gaincell.files import write_text
 from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.load_hardware import hardware_model
-from gaincell.results.provenance import made, provenance_json
+from gaincell.results.provenance import made
 from gaincell.training.loop import next_token_loss
 
 PREFILL, TRAINED = 960, 513
@@ -119,7 +118,7 @@ def main() -> None:
             f"prompt of {PREFILL} tokens, training on {TRAINED - 1}",
         ),
     }
-    write_text(options.out, json.dumps(result, indent=1, default=provenance_json) + "\n")
+    write_report(options.out, result)
 
 
 if __name__ == "__main__":

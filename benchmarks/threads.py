@@ -23,11 +23,11 @@ from pathlib import Path
 import torch
 from benchmarks.attention import BATCH, BOTH, DECODE, FORWARD, inputs
 from benchmarks.models import turns
+from benchmarks.report import write_report
 
 from gaincell.chips.design_file import load_design
-from gaincell.files import write_text
 from gaincell.ops.gain_cell_attention import gain_cell_attention, native_decode
-from gaincell.results.provenance import made, provenance_json
+from gaincell.results.provenance import made
 
 LEAST_GAIN = 1.8
 """Of two threads."""
@@ -145,7 +145,7 @@ def main() -> None:
         print(what, json.dumps(report[what]))
     for what, met in limits.items():
         print(("met   " if met else "MISSED"), what)
-    write_text(options.out, json.dumps(report, indent=1, default=provenance_json) + "\n")
+    write_report(options.out, report)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def seeds_markdown(columns: Mapping[str, Runs]) -> str:
     return Rows("", ["stage", "tokens", *heads], lines, _caption(columns)).markdown()
 
 
-def changes_markdown(trials: Sequence[Runs]) -> str:
+def trials_markdown(trials: Sequence[Runs]) -> str:
     """A table of one recipe as it is and with other values, a row each: every stage in arrays, × software.
 
     trials: runs that differ in their seed alone, each; what was set in all of them stands below the table.

@@ -207,10 +207,11 @@ def reached(found: SweepResult) -> str:
 
 
 def table(found: SweepResult, section: Section) -> str:
-    """All points, or of many the front and the unchanged design."""
+    """All points and why some failed, or of many the front and the unchanged design."""
     if found.sampler in ("grid", "each") and not section.together:
-        return sweep.sweep_markdown(found)
+        reasons = "".join(f"\n* {line}" for line in sweep.failures(found))
+        return sweep.rows(found).markdown() + reasons
     shown = sorted(sweep.front(found), key=lambda p: p.values["energy"].value)
     if found.own is not None and found.own not in shown:
         shown.append(found.own)
-    return sweep.sweep_markdown(found, shown)
+    return sweep.rows(found, shown).markdown()

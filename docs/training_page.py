@@ -151,7 +151,7 @@ def parts(docs: Path) -> dict[str, str]:
     trials = [
         list(seeds.read_seeds(of).values()) for of in sorted((folder / "ideas").iterdir(), reverse=True)
     ]
-    found["ideas"] = IDEAS + "\n".join(seeds.changes_markdown(one) for one in trials)
+    found["ideas"] = IDEAS + "\n".join(seeds.trials_markdown(one) for one in trials)
     for chip in sorted(tokens_page.TOKENS.glob("*/")):
         points = token_points(chip.name)
         found[f"tokens-{chip.name}"] = token_curve.token_markdown(points)

@@ -15,6 +15,8 @@ def test_the_old_name_of_a_backend_is_taken_with_a_warning() -> None:
     with pytest.warns(FutureWarning, match="gain_cell_attention: impl= is called backend= now"):
         found = gaincell.gain_cell_attention(q, k, v, design, impl="naive")
     assert torch.equal(found, expected)
+    with pytest.raises(TypeError, match="impl= is called backend= now; give backend= alone"):
+        gaincell.gain_cell_attention(q, k, v, design, impl="naive", backend="blocked")
     model = micro_llama()
     with pytest.warns(FutureWarning, match="attach: impl= is called backend= now"):
         gaincell.attach(model, micro_design(), impl="blocked")

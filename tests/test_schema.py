@@ -86,8 +86,10 @@ def test_a_setting_is_checked_when_it_is_made() -> None:
     ):
         with pytest.raises(InputError, match=message):
             make()
-    with pytest.raises(ValueError, match="longer than"):
+    with pytest.raises(TypeError, match="too many positional arguments"):
         Setting(4, None, (0.5, 1.0), "train", 3.0, 6)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="multiple values for argument 'batch'"):
+        Setting(4, batch=5)  # type: ignore[misc]
 
 
 def test_what_is_allowed_in_words() -> None:

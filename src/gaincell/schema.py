@@ -15,6 +15,7 @@ What is allowed, in errors and in the documentation, are the words of the JSON s
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache, wraps
 from typing import Annotated, Any, TypeAlias, TypeVar, cast, get_origin, get_type_hints
@@ -142,11 +143,13 @@ def check_value(value: Any, kind: Any, where: str) -> Any:
 def checked(owner: Class) -> Class:
     """A dataclass whose fields are checked when it is made; it raises InputError."""
     plain: Callable[..., None] = owner.__init__
-    names, kind = [field.name for field in dataclasses.fields(owner)], cast(Any, owner)
+    signature, kind = inspect.signature(plain), cast(Any, owner)
 
     @wraps(plain)
     def init(self: Any, *args: Any, **given: Any) -> None:
-        found = dict(zip(names[: len(args)], args, strict=True)) | given
+        known = {key: value for key, value in given.items() if key in signature.parameters}
+        found = signature.bind_partial(self, *args, **known).arguments | given  # parse refuses unknown keys
+        del found["self"]
         plain(self, **parse(_fields_of(kind), found, ""))
 
     owner.__init__ = init

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from gaincell.arrays.waveforms import waveforms
 from gaincell.chips.design_file import Design, load_design
 from gaincell.circuits.converter_errors import Converters
 from gaincell.circuits.noise import Noise
+from gaincell.circuits.readout import READOUTS
 from gaincell.circuits.sinks import Sinks
 from gaincell.cli import app
 from gaincell.devices.leakage import Leakage
@@ -26,8 +29,9 @@ from gaincell.results.codec import to_json
 from gaincell.results.simulation import HeadResult, TileResult
 
 
-def stepped(tokens: int = 20) -> HeadArray:
-    head = HeadArray(load_design("leroux2025").replace(tile=16, window=64), 16, heads=2, kv_heads=1)
+def stepped(tokens: int = 20, **changes: object) -> HeadArray:
+    chip: dict[str, Any] = {"tile": 16, "window": 64, **changes}
+    head = HeadArray(load_design("leroux2025").replace(**chip), 16, heads=2, kv_heads=1)
     random = torch.Generator().manual_seed(2)
     for _ in range(tokens):
         q = torch.rand(1, 2, 16, generator=random, dtype=torch.float64)
@@ -52,6 +56,22 @@ def test_integrators_end_at_the_charges_of_the_trace(column: int | None) -> None
     assert sum(found.word_lines[0]) * step == pytest.approx(float(trace.query_seconds[0, 1, 0]), abs=2 * step)
 
 
+@pytest.mark.parametrize("readout", [name for name in READOUTS if name != "none"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"counter_clock": 2e9}, {"window": 16, "output_saturation_per_column": 0.5}]
+)
+def test_the_counter_ends_at_the_code_of_the_design(readout: str, changes: dict[str, float]) -> None:
+    head = stepped(readout=readout, **changes)
+    trace = head.trace
+    assert trace is not None
+    codes = trace.tile_codes[0, 1, int(trace.column[0]) // 16]
+    for row, code in enumerate(codes.tolist()):
+        found = waveforms(trace, head=1, row=row)
+        after = len(found.output) - found.output[::-1].index(1.0)
+        assert set(found.count[after:]) == {code}
+        assert all(abs(now) <= abs(later) for now, later in pairwise(found.count))
+
+
 def test_columns_that_hold_nothing_are_refused() -> None:
     trace = stepped().trace
     assert trace is not None
@@ -71,6 +91,11 @@ def test_what_a_waveform_would_leave_out_is_refused() -> None:
         assert head.trace is not None
         with pytest.raises(InputError, match="neither noise of reads nor errors of converters"):
             waveforms(head.trace)
+    for more in ({"readout": "none"}, {"output_ceiling": False}):
+        trace = stepped(1, **more).trace
+        assert trace is not None
+        with pytest.raises(InputError, match="waveforms show a counter and pulses up to the full one"):
+            waveforms(trace)
     beside = HeadArray(chip.replace(sinks=Sinks(tokens=4)), 16)
     beside.step(*step)
     assert beside.trace is not None

@@ -407,7 +407,7 @@ def test_sizes_alone_suffice_and_other_sizes_are_not_compared(
     [
         (("tiny", "--window", "1000"), "tile = 64 does not divide window = 1000"),
         (("tiny", "--technology", "28mn"), "did you mean '28nm'"),
-        (("tiny", "--activity", "missing.json"), "missing.json holds no activity"),
+        (("tiny", "--activity", "missing.json"), "missing.json cannot be read ("),
         (("tiny", "--spice", str(ROOT / "docs" / "results" / "tiny.json")), "give one of"),
         (("tiny", "--baseline", str(SPICE)), "holds no measurements"),
         (("llama-3-8b", "--spice", str(SPICE)), "leave --spice out"),
@@ -437,6 +437,21 @@ def test_wrong_input_ends_with_one_line(
     assert code == 2
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_shipped_results_are_found_from_anywhere(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    results = Path("docs/results")
+    given = ["--baseline", str(results / "costs" / "baseline-cpu.json")]
+    for option, path in {"--spice": SPICE, "--rtl": RTL, "--write": WRITE}.items():
+        given += [option, str(results / path.parent.name / path.name)]
+    activity = ["--activity", str(results / "costs" / "activity-tiny.json")]
+    for command in (["gpt2", *given, "--json", "cost.json"], ["tiny", *activity]):
+        code, _, err = run(capsys, *command)
+        assert code == 0, err
+    assert len(read("cost.json", CostResult).provenance.inputs) == 4
 
 
 @pytest.mark.slow

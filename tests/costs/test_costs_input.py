@@ -219,7 +219,7 @@ def test_measurements_are_read_from_a_result(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unit 'us' is not accepted"):
         read_measured(file)
     file.write_text("{}")
-    with pytest.raises(InputError, match="holds no measurements"):
+    with pytest.raises(InputError, match="is not a result of this version"):
         read_measured(file)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from seeds import changes_markdown, check_seeds, quotients, read_seeds, seeds_markdown
+from seeds import check_seeds, quotients, read_seeds, seeds_markdown, trials_markdown
 from token_curve import TokenPoint, token_markdown
 
 from gaincell.results import read, write
@@ -53,7 +53,7 @@ def test_what_was_changed_in_a_recipe_has_a_row_each() -> None:
     base = [seeded(0, 1.0, changes=common)]
     more = {**common, "stage.linear.states": "2.0"}
     other = [seeded(n, factor, changes={**more, "seed": str(n)}) for n, factor in ((0, 0.98), (1, 1.0))]
-    table = changes_markdown([other, base])
+    table = trials_markdown([other, base])
     found = rows(table)
     places = {heading: n for n, heading in enumerate(found["what is set"])}
     linear = places["linear hardware, × software"]
@@ -74,7 +74,7 @@ def test_a_change_is_compared_with_nothing_changed_block_by_block() -> None:
         ]
         return replace(seeded(seed, 1.0, changes={"mixing": "True"} if more else {}), stages=tuple(stages))
 
-    table = changes_markdown([[with_losses(0, 0.0), with_losses(1, 0.0)], [with_losses(1, 4.0)]])
+    table = trials_markdown([[with_losses(0, 0.0), with_losses(1, 0.0)], [with_losses(1, 4.0)]])
     column = next(n for n, heading in enumerate(rows(table)["what is set"]) if "nothing set" in heading)
     ratio = math.exp(4 / 200)  # the second block alone is worse: its error is as large as the change
     assert rows(table)["`mixing = True`"][column] == f"{ratio:.3f} ± {0.02 * ratio:.3f}"

@@ -18,7 +18,7 @@ from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.base_model import load_base
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.mapping.recipe_file import load_recipe
-from gaincell.reports.tables import plan_table, stages_table
+from gaincell.reports.tables import _amount, plan_table, stages_table
 from gaincell.results import read
 from gaincell.results.run import TrainedResult
 
@@ -155,6 +155,11 @@ def test_a_plan_is_legible_on_80_columns(path: Path) -> None:
     assert "…" not in text
     assert all(str(stage.steps) in text for stage in recipe.stages)
     assert "6e-4" in text or "gpt2" not in path.stem
+
+
+@pytest.mark.parametrize(("tokens", "shown"), [(999, "999"), (999_499, "999 k"), (999_936, "1 M")])
+def test_tokens_have_three_digits_and_a_unit(tokens: int, shown: str) -> None:
+    assert _amount(tokens) == shown
 
 
 def test_a_result_is_legible_on_80_columns() -> None:

@@ -97,7 +97,7 @@ def test_each_parameter_alone_and_its_figures(write: Callable[..., Path], tmp_pa
     assert {path.stem for path in drawn} == {"curves", "tornado", "pareto"}
     assert "perplexity" in reports.answers(result)[0]
     assert reports.changes_markdown(result).count("retention_time") == 2
-    text = reports.sweep_markdown(result)
+    text = reports.rows(result).markdown()
     assert "| storage_levels = none |" in text
     assert len([line for line in text.splitlines() if line.startswith("|")]) == 7
 

@@ -5,8 +5,8 @@ the charge unit), a bit line carries and an integrator collects
 
     i(t) = sum_d I_d [t - t0 < x_d T_max],      q(t) = sum_d I_d min(max(t - t0, 0), x_d T_max)
 
-so that an integrator ends at exactly the charge of the trace. The counter starts half a clock early, unless
-the readout is counter-floor.
+so that an integrator ends at exactly the charge of the trace. An output pulse lasts up to L - 1 clocks of its
+counter of L levels, which shows the readout's code of what has passed of it, and ends at the trace's code.
 Not modelled: edges, settling, RC of the lines, the ramp by which a charge becomes a pulse; of the stored
 voltages a spread of retention times and read disturb.
 """
@@ -21,6 +21,8 @@ from torch import Tensor
 
 from gaincell.arrays.schedule import Schedule
 from gaincell.arrays.trace import StepTrace
+from gaincell.circuits.charge_to_pulse import signed_charge_to_pulse
+from gaincell.circuits.readout import READOUTS
 from gaincell.errors import InputError
 from gaincell.results.simulation import Waveforms
 from gaincell.units import Second
@@ -49,9 +51,10 @@ def waveforms(
 
     Raises:
         InputError: no such head, column or row, a column that holds nothing, queries with a sign, noise of
-            reads or errors of converters.
+            reads, errors of converters, no counter or no ceiling of its pulses.
 
-    Not modelled: the two phases of queries with a sign, noise, errors of converters.
+    Not modelled: the two phases of queries with a sign, noise, errors of converters, outputs without a
+    counter.
     """
     design = trace.design
     _check(trace)
@@ -73,12 +76,12 @@ def waveforms(
     x, phi = trace.query[0, head].double(), trace.pulses[0, head, tile].double()
     word_lines, key_charge = _pulses(time, at["key read"], x, key_currents, design.t_pulse_max)
     pulses, value_charge = _pulses(time, at["value read"], phi, value_currents, design.t_pulse_max)
-    code = int(trace.tile_codes[0, head, column // design.tile, row]) if design.readout != "none" else 0
-    signed = float(trace.tile_charge[0, head, column // design.tile, row]) / design.output_saturation
-    width = min(abs(signed), 1.0) * design.t_pulse_max
+    charge = trace.tile_charge[0, head, column // design.tile, row]
+    signed = signed_charge_to_pulse(charge, design.output_saturation)
     since = time - at["count"]
-    early = 0.0 if design.readout == "counter-floor" else 0.5
-    counted = torch.floor(since * design.counter_clock + early).clamp(min=0, max=abs(code))
+    clocks = since * design.counter_clock + 1e-9  # the last of them has passed, however it is rounded
+    so_far = (clocks / (design.counter_levels - 1)).clamp(min=0.0).to(signed.dtype)
+    counted = torch.minimum(so_far, signed.abs()).copysign(signed) * design.readout_steps
     age = torch.linspace(0.0, design.window * design.token_period, 101, dtype=torch.float64)
     left = torch.exp(-age / design.tau) if design.tau else torch.ones_like(age)
     target = design.decay_target
@@ -91,8 +94,8 @@ def waveforms(
         "pulses": pulses,
         "value_current": (pulses * value_currents[:, None]).sum(0),
         "value_charge": value_charge,
-        "output": ((since >= 0) & (since < width)).double(),
-        "count": torch.where(since >= 0, counted, 0.0).to(torch.int64) * (1 if code >= 0 else -1),
+        "output": ((since >= 0) & (so_far < signed.abs())).double(),
+        "count": READOUTS[design.readout].code(counted).to(torch.int64),
         "stored_time": age,
         "stored": design.v_offset + target + (newest[:, None] - target) * left,
     }
@@ -108,6 +111,11 @@ def _check(trace: StepTrace) -> None:
     design = trace.design
     if design.drivers.signed:
         raise InputError("waveforms show pulses above 0 only; give a design whose drivers have one phase")
+    if design.readout == "none" or not design.output_ceiling:
+        raise InputError(
+            "waveforms show a counter and pulses up to the full one; give a design whose readout is not none "
+            "and whose output_ceiling is true"
+        )
     noise = design.noise
     if design.converters.present or any(
         (noise.cell_std, noise.score_std, noise.output_std, noise.integrator_capacitance)

@@ -166,8 +166,9 @@ class Costs:
 
         files = {"spice": self.spice, "rtl": self.rtl, "write": self.write, "baseline": self.baseline}
         if self.design is not None and self.design.endswith(".toml"):
-            files["design"] = located(self.design)
-        found = {f"{name} {path.name}": sha256(path) for name, path in files.items() if path is not None}
+            files["design"] = Path(self.design)
+        given = {name: located(path) for name, path in files.items() if path is not None}
+        found = {f"{name} {path.name}": sha256(path) for name, path in given.items()}
         return found | inputs_of_cell(self.cell) | inputs_of_technology(self.technology)
 
     def tables(self, result: CostResult) -> list[Rows]:

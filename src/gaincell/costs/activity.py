@@ -16,6 +16,7 @@ from gaincell.errors import InputError, RunError
 from gaincell.files import read_json
 from gaincell.results.codec import from_json
 from gaincell.results.evaluation import ASSUMED, ActivityOfHeads, HeadActivity
+from gaincell.shipped import located
 
 __all__ = ["Activity", "HeadActivity", "packaged"]
 PACKAGED = Path(__file__).parent / "activities"
@@ -67,13 +68,16 @@ class Activity(ActivityOfHeads):
         """Read the activity in a JSON result. Raises InputError: there is none, or none of a known design."""
         path = Path(path)
         try:
-            content = read_json(path)
+            content = read_json(located(path))
             entry = content["activity"]
             design = entry.get("design") or content.get("provenance", {}).get("design_hash")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(
-                f"{path.name} holds no activity ({type(error).__name__}: {error}); give a JSON file with the "
-                'entry "activity"'
+                f"{path.name} cannot be read ({error}); give the result of gaincell activity --json"
+            ) from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f'{path.name} holds no activity; give a JSON file with the entry "activity"'
             ) from error
         try:
             found = from_json(cls, entry, f"{path.name}: activity")

@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 from gaincell.costs.data import Sourced, all_packaged, packaged
 from gaincell.errors import InputError, RunError
-from gaincell.files import read_json
-from gaincell.results import parse
+from gaincell.results import read
+from gaincell.results.common import Result
 from gaincell.results.cost import RELEASED, CostResult
 from gaincell.results.system_cost import BaselineResult, Measured, Timed
 from gaincell.units import BytePerSecond, Joule, PerSecond, Second, Watt
@@ -136,9 +136,9 @@ def read_measured(path: str | os.PathLike[str]) -> list[Measured]:
     """
     name = Path(path).name
     try:
-        found = parse(read_json(path), name)
-    except (OSError, ValueError, TypeError, RunError) as error:
-        raise InputError(f"{name} holds no measurements: {error}") from error
+        found = read(path, Result, "the result of gaincell baseline --json")
+    except RunError as error:
+        raise InputError(str(error)) from error
     if isinstance(found, BaselineResult):
         machines = [machine.measured for machine in found.machines]
     elif isinstance(found, CostResult):

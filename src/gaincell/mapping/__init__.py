@@ -1,5 +1,8 @@
 """The main job: from a pretrained model to gain-cell hardware, stage by stage.
 
-`initial.py` finds first gains and offsets, `transfer.py` teaches the arrays what softmax attention does,
-`pipeline.py` runs the stages, `folder.py` keeps their results so that an interrupted run goes on.
+`pipeline.py` is `gaincell map`, `readapt.py` `gaincell adapt`, `codesign.py` `gaincell codesign`, and
+`run_recipe.py` with the `recipe*.py` `gaincell train`. `engine.py` runs the stages of all of them, `job.py`
+has what the stages of a mapping share, and `folder.py` keeps results, so that an interrupted run goes on.
+`initial.py` finds first gains and offsets; what trains lies in `gaincell.training`. `ready.py` loads the
+model of a RUN, for every other command.
 """

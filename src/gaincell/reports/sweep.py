@@ -216,13 +216,6 @@ def failures(result: SweepResult) -> list[str]:
     return [f"failed: {settings(p)}: {p.reason}" for p in result.points if p.state == "failed"]
 
 
-def sweep_markdown(result: SweepResult, shown: Sequence[Point] | None = None) -> str:
-    """For a document; of the points `shown`, by default all."""
-    table = rows(result, shown).markdown()
-    reasons = "".join(f"\n* {line}" for line in (failures(result) if shown is None else ()))
-    return f"{table}{reasons}".rstrip() + "\n"
-
-
 def changes_markdown(result: SweepResult) -> str:
     """Changes of one thing at a time, the best first: ratios of perplexity and costs to the unchanged design,
     and the yield.

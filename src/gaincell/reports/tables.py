@@ -225,7 +225,7 @@ def number_and_error(number: float, error: float) -> tuple[str, str]:
 def _amount(tokens: int) -> str:
     """A number of tokens with three digits."""
     for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if tokens >= unit:
+        if tokens >= 0.9995 * unit:  # which rounds to it
             return f"{tokens / unit:.3g}{name}"
     return str(tokens)
 

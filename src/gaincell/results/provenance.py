@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from gaincell import __version__
-from gaincell.results.codec import Json, to_json
 from gaincell.results.common import Hardware, Provenance
 
 
@@ -45,11 +44,6 @@ def made(
         commit=_commit(),
         hardware=hardware(),
     )
-
-
-def provenance_json(found: Provenance) -> Json:
-    """A provenance beside numbers that are not a result's, for `json.dumps(..., default=provenance_json)`."""
-    return to_json(found, None)
 
 
 def without_paths(command: Sequence[str]) -> list[str]:

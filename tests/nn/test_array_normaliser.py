@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tests.integrations.test_digital_scaling import biased, fill, heads, some_ids
 from tests.micro import micro_design, micro_llama, write_micro
+from tests.nn.test_digital_scaling import biased, fill, heads, some_ids
 from torch import Tensor
 from transformers import LlamaForCausalLM
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from scipy.linalg import hadamard
-from tests.integrations.test_digital_scaling import some_ids
 from tests.micro import micro_design, micro_llama, write_micro
+from tests.nn.test_digital_scaling import some_ids
 from torch import Tensor
 from transformers import LlamaForCausalLM
 

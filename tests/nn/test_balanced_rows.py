@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.integrations.test_digital_scaling import some_ids
 from tests.micro import micro_design, micro_llama, write_micro
+from tests.nn.test_digital_scaling import some_ids
 from tests.tiers import slow
 from torch import Tensor
 from transformers import PreTrainedModel
