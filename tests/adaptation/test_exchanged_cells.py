@@ -19,7 +19,7 @@ from gaincell.integrations.hf.chip import chip_exchanged
 from gaincell.mapping.load_hardware import adapted_model, find_start, hardware_model
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.reports.html.page import load, page
-from gaincell.shipped import located
+from gaincell.resources import resolve
 from gaincell.text import sha256
 
 
@@ -105,7 +105,7 @@ def test_results_name_the_device_and_its_hash(
     assert made.exit_code == 0, made.output
     found = json.loads(Path("found.json").read_text())
     assert found["design"]["name"] == "leroux2025+compressive"
-    file = located("docs/data/compressive.toml")
+    file = resolve("docs/data/compressive.toml")
     assert found["provenance"]["inputs"]["cell compressive.toml"] == sha256(file)
 
 

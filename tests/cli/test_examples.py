@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gaincell.cli import app
-from gaincell.shipped import FOLDERS
+from gaincell.resources import FOLDERS
 
 from .examples import (
     PARSED_ONLY,

@@ -28,7 +28,7 @@ from gaincell.devices.measurement import read_curve, read_decay
 from gaincell.devices.screening import Scale, near_range
 from gaincell.errors import DesignError, InputError
 from gaincell.quantity import Quantity, did_you_mean, one_of
-from gaincell.shipped import located
+from gaincell.resources import resolve
 from gaincell.text import sha256
 
 __all__ = ["Device", "fit_device", "inputs_of_cell", "load_device", "with_cell"]
@@ -221,7 +221,7 @@ def inputs_of_cell(source: str | None) -> dict[str, str]:
     """Name -> SHA-256 of the file that `with_cell` reads, for provenances; of a kind of cell nothing."""
     if source is None or source in CELL_KINDS:
         return {}
-    return {f"cell {Path(source).name}": sha256(located(source))}
+    return {f"cell {Path(source).name}": sha256(resolve(source))}
 
 
 def fit_device(

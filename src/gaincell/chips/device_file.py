@@ -22,7 +22,7 @@ from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError
 from gaincell.files import read_toml, write_text
 from gaincell.quantity import NumberKind, Quantity, check_keys, one_of, parse_quantity, toml_value
-from gaincell.shipped import located
+from gaincell.resources import resolve
 
 SCHEMA = "gaincell-device-1"
 RETENTION_NUMBERS: Mapping[str, NumberKind] = {
@@ -108,7 +108,7 @@ def _plain(value: Any) -> str:
 
 def load_device(path: str | os.PathLike[str]) -> Device:
     """Read DEVICE.toml. Raises DesignError naming file, key, what was given and what is allowed."""
-    path = located(path)
+    path = resolve(path)
     try:
         raw = read_toml(path)
     except FileNotFoundError:

@@ -161,13 +161,13 @@ class Costs:
         """Of the files that were given."""
         from gaincell.chips.device import inputs_of_cell
         from gaincell.costs.technology import inputs_of_technology
-        from gaincell.shipped import located
+        from gaincell.resources import resolve
         from gaincell.text import sha256
 
         files = {"spice": self.spice, "rtl": self.rtl, "write": self.write, "baseline": self.baseline}
         if self.design is not None and self.design.endswith(".toml"):
             files["design"] = Path(self.design)
-        given = {name: located(path) for name, path in files.items() if path is not None}
+        given = {name: resolve(path) for name, path in files.items() if path is not None}
         found = {f"{name} {path.name}": sha256(path) for name, path in given.items()}
         return found | inputs_of_cell(self.cell) | inputs_of_technology(self.technology)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from gaincell.chips.design import Design
 from gaincell.errors import InputError, RunError
 from gaincell.files import read_json
+from gaincell.resources import resolve
 from gaincell.results.codec import from_json
 from gaincell.results.evaluation import ASSUMED, ActivityOfHeads, HeadActivity
-from gaincell.shipped import located
 
 __all__ = ["Activity", "HeadActivity", "packaged"]
 PACKAGED = Path(__file__).parent / "activities"
@@ -68,7 +68,7 @@ class Activity(ActivityOfHeads):
         """Read the activity in a JSON result. Raises InputError: there is none, or none of a known design."""
         path = Path(path)
         try:
-            content = read_json(located(path))
+            content = read_json(resolve(path))
             entry = content["activity"]
             design = entry.get("design") or content.get("provenance", {}).get("design_hash")
         except (OSError, ValueError) as error:

@@ -29,8 +29,8 @@ from gaincell.files import parse_toml, read_toml
 from gaincell.mapping import recipe_checks as checks
 from gaincell.mapping.recipe import MADE_HERE, LoraRecipe, ModelRecipe, Recipe, StageRecipe
 from gaincell.quantity import check_keys, did_you_mean, one_of
+from gaincell.resources import resolve
 from gaincell.schema import Json, Name, OneOf, Rate, Whole, called, check_value, either, parse, table
-from gaincell.shipped import located
 from gaincell.training.checkpoint import ABSENT, difference, same
 from gaincell.training.settings import TrainSettings
 
@@ -79,7 +79,7 @@ def load_recipe(path: Path, design: str | None = None, changes: Mapping[str, Any
     if design is not None and (key := next((k for k in ("design", "design.name") if k in changes), None)):
         raise InputError(f"the design is given as {design} and as {changes[key]}; give it once")
     try:
-        raw = _read(located(path), ())
+        raw = _read(resolve(path), ())
         changed = _override(raw if design is None else {**raw, "design": design}, changes)
         return replace(_recipe(changed, path.name), changes=changes)
     except GaincellError as error:

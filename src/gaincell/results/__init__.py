@@ -9,12 +9,12 @@ from typing import TypeVar
 
 from gaincell import files
 from gaincell.errors import RunError
+from gaincell.resources import begun, resolve
 from gaincell.results import cost, evaluation, rtl, run, simulation, spice, sweep, system_cost
 from gaincell.results.codec import Json, from_json, to_json
 from gaincell.results.common import SCHEMA, Result
 from gaincell.results.device import DeviceResult
 from gaincell.results.run import FILE, StagedResult
-from gaincell.shipped import begun, located
 
 T = TypeVar("T", bound=Result)
 RESULT = "result.json"
@@ -105,7 +105,7 @@ def content(path: str | os.PathLike[str], allowed: str = ALLOWED) -> Json:
 
 
 def _file(path: str | os.PathLike[str]) -> Path:
-    path = located(path)
+    path = resolve(path)
     if not path.is_dir():
         return path
     if (path / FILE).exists():

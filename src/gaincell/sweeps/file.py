@@ -21,8 +21,8 @@ from gaincell.integrations.hf.context import LONGEST_BLOCK
 from gaincell.integrations.hf.size import model_size, saved_design
 from gaincell.mapping.load_hardware import find_shipped
 from gaincell.quantity import did_you_mean, one_of
+from gaincell.resources import resolve
 from gaincell.schema import Json, either, parse, table
-from gaincell.shipped import located
 from gaincell.sweeps.settings import ACTIVITY_BLOCKS, LEARNING, OBJECTIVES, Sweep
 from gaincell.sweeps.space import (
     ADAPTATION,
@@ -58,7 +58,7 @@ def load_sweep(path: Path) -> Sweep:
             type; a range is empty; objectives or settings exclude each other; model or text are not there.
     """
     try:
-        raw = read_toml(located(path))
+        raw = read_toml(resolve(path))
     except (OSError, ValueError) as error:
         raise InputError(f"the sweep {path.name} cannot be read: {error}") from error
     try:

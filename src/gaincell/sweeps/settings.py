@@ -36,8 +36,8 @@ from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.size import hardware_files, saved_design
 from gaincell.mapping.load_hardware import find_shipped
+from gaincell.resources import resolve
 from gaincell.schema import Count, Name, OneOf, Rate, Several, Whole
-from gaincell.shipped import located
 from gaincell.sweeps.space import ADAPTATION, KIND, Parameter, Values, applied, same, shown, value_in
 from gaincell.text import Source, open_text, sha256
 
@@ -255,7 +255,7 @@ def _content_of(sweep: Sweep) -> dict[str, Any]:
         found["evaluated"] = _of_sources(text.evaluation, sweep.limit)
         found["trained on"] = _of_sources(text.training, sweep.training_tokens)
     kinds = (value for p in sweep.parameters if p.name == KIND for value in p.values)
-    found["devices"] = [_of_file(located(value)) for value in kinds if _is_device(value)]
+    found["devices"] = [_of_file(resolve(value)) for value in kinds if _is_device(value)]
     return found
 
 

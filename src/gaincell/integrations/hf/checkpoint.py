@@ -53,8 +53,8 @@ from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.balanced_rows import BALANCE
 from gaincell.nn.checks import check_precision, check_unsigned, common_design
 from gaincell.ops.gain_cell_attention import BackendName, Gradient
+from gaincell.resources import begun
 from gaincell.results.run import FILE
-from gaincell.shipped import begun
 
 ADAPTER_DTYPE = torch.float16
 """Of the factors of adapters and of mixing: their values lie far inside its range."""

@@ -25,9 +25,9 @@ from gaincell.files import read_json, restored
 from gaincell.integrations.hf.attach import attached_layers, detach
 from gaincell.integrations.hf.base_model import BaseModel, load_base
 from gaincell.integrations.hf.sources import hub_directory
+from gaincell.resources import resolve
 from gaincell.results import read_stages
 from gaincell.results.run import FILE, StagedResult, StageResult
-from gaincell.shipped import located
 
 HARDWARE = "hardware.safetensors"
 DESIGN = "design.toml"
@@ -66,7 +66,7 @@ class Run:
     """
 
     def __init__(self, run: str | os.PathLike[str]) -> None:
-        self.name, place = os.fspath(run), located(Path(run).expanduser())
+        self.name, place = os.fspath(run), resolve(Path(run).expanduser())
         self.folder = place if place.exists() else hub_directory(self.name, HARDWARE, RUN_FILES) or place
 
     @property

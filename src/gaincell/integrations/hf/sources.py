@@ -23,7 +23,7 @@ from gaincell.errors import ModelError
 from gaincell.files import check_text, read_json, read_object
 from gaincell.integrations.hf.hardware_record import check_version
 from gaincell.integrations.hf.pretrained import METHOD
-from gaincell.shipped import FOLDERS, available, begun
+from gaincell.resources import FOLDERS, available, begun
 
 TINY = "tiny"
 SMOLLM2 = "smollm2-135m"

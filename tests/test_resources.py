@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 import gaincell
-from gaincell import shipped
+from gaincell import resources
 from gaincell.errors import ModelError
 from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.sources import find_source
@@ -22,7 +22,7 @@ from gaincell.mapping.recipe_file import load_recipe
 from gaincell.results import read
 from gaincell.results.run import TrainedResult
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 CARDS = sorted([ROOT / "src" / "gaincell" / "assets" / "tiny", *(ROOT / "adapters").glob("*")])
 
 
@@ -36,7 +36,7 @@ def cards(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.mark.parametrize("name", ["adapters/smollm2-135m", "adapters/smollm2-135m-extended"])
 def test_adapters_are_found_from_anywhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert name in shipped.available()
+    assert name in resources.available()
     assert Run(name).saved
     assert Run(name).hardware.base == "smollm2-135m"
     assert read(name, TrainedResult).command == "train"
@@ -47,7 +47,7 @@ def test_what_is_in_the_working_directory_goes_first(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     own = tmp_path / "adapters" / "smollm2-135m"
     own.mkdir(parents=True)
-    assert shipped.located("adapters/smollm2-135m").resolve() == own
+    assert resources.resolve("adapters/smollm2-135m").resolve() == own
     assert not Run("adapters/smollm2-135m").saved
 
 
@@ -57,7 +57,7 @@ def test_what_is_in_the_working_directory_goes_first(tmp_path: Path, monkeypatch
 def test_other_paths_stay_what_they_are(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     if path != "adapters":
-        assert shipped.located(path) == Path(path)
+        assert resources.resolve(path) == Path(path)
     assert not Run(path).saved
 
 

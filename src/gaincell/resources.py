@@ -15,7 +15,7 @@ _PLACES = (
 """Of a wheel; of a checkout, where the package lies in src."""
 
 
-def located(path: str | os.PathLike[str]) -> Path:
+def resolve(path: str | os.PathLike[str]) -> Path:
     """Where to read `path`: itself if it exists or is in none of `FOLDERS`, else what is shipped as that.
 
     Returns `path` where nothing is shipped under it, so that errors name what was given.
