@@ -72,8 +72,7 @@ def adapt(
         method: "closed-form" (two forward passes) or "published" (the paper's damped iteration).
         start: "trained", the gains and offsets the model has, or "neutral" (see `set_neutral`).
         rule: how residuals are stated and when the published method stops: "relative", or the authors'
-            "released" (see `Residuals`); None: "released" for the published method from the neutral start,
-            else "relative".
+            "released" (see `Residuals`); None: see `choose_rule`.
         tolerance: largest residual of a converged stage; None for 1e-6 ("relative") or 1e-4 ("released").
         max_iterations: limit of the published method.
         progress: called after every pass over the text, with the largest residual where it is known.
@@ -124,7 +123,7 @@ def adapt(
 
 
 def choose_rule(method: str, start: str, rule: Rule | None) -> Rule:
-    """The rule as given, or, for None, "released" where method and start are the authors', too."""
+    """The rule as given; for None "released" for the published method from the neutral start, else "relative"."""
     return rule or ("released" if method == "published" and start == "neutral" else "relative")
 
 
