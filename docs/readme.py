@@ -109,7 +109,8 @@ def main() -> None:
     for path in sorted((ROOT / "docs" / "results").glob("*.json")):
         run = read(path, MappedResult)
         lines = "\n".join(f"* {line}" for line in tables.adaptation_lines(run))
-        parts[path.stem] = tables.perplexity_markdown(run) + "\n" + lines
+        about = "Both adaptations begin from the trained start: the gains and offsets of the linear hardware."
+        parts[path.stem] = f"{tables.perplexity_markdown(run)}\n{about}\n\n{lines}"
         with tempfile.TemporaryDirectory() as folder:
             for drawn in figures.draw_all(run, Path(folder)):
                 drawn.rename(ROOT / "docs" / "figures" / f"{path.stem}-{drawn.name}")
@@ -160,7 +161,7 @@ def adapters_table(folder: Path) -> str:
     score = {name: task.metrics["word_perplexity"].score.value for name, task in wiki.items()}
     head = ("model", "mapping", "tokens", "word perplexity", "× software", "megabytes")
     rows = [["software", "–", "–", f"{score['software']:.2f}", "1.00", "–"]]
-    harness, shown = entries["software"].harness, ["software"]
+    harness, shown, controls = entries["software"].harness, ["software"], ""
     for place in sorted((ROOT / "adapters").iterdir()):
         run = read(place, TrainedResult)
         chip = run.design.name
@@ -169,15 +170,14 @@ def adapters_table(folder: Path) -> str:
         tokens = run.saved_stage.training_tokens
         size = sum(file.stat().st_size for file in place.iterdir()) / 1e6
         shown.append(chip)
+        controls += training_page.control_sentence(run)
         numbers = (f"{x:.2f}" for x in (score[chip], score[chip] / score["software"]))
         of = f"{tokens_page.mapping(run)}, `{chip}`"
         rows.append([f"`adapters/{place.name}`", of, f"{tokens:,.0f}", *numbers, f"{size:.1f}"])
     weights = comparison.weights({name: entries[name] for name in shown})
     scored = f"{harness.name} {harness.version}, {weights}"
     of_wiki = wiki["software"]
-    caption = f"WikiText-2, validation split, {of_wiki.items} of {of_wiki.of} articles, {scored}."
-    for chip in shown[1:]:
-        caption += training_page.control_sentence(chip)
+    caption = f"WikiText-2, validation split, {of_wiki.items} of {of_wiki.of} articles, {scored}.{controls}"
     return Rows("", head, rows, caption, text=(0, 1)).markdown()
 
 

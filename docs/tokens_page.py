@@ -128,13 +128,13 @@ def _title(training: Training, tasks: TasksResult) -> str:
     model = MODELS.get(training.run.model.name, training.run.model.name)
     if tasks.design is None:
         assert tasks.stage is not None
-        loss = _recipe_with(tasks.stage, training).stage(tasks.stage).loss
+        loss = recipe_with(tasks.stage, training).stage(tasks.stage).loss
         return f"{model} in software, trained on the same tokens by {loss}"
     cell = ", linear cells" if tasks.design.cell == "linear" else ""
     return f"{model} on {mapping(training.run)}{cell}"
 
 
-def _recipe_with(stage: str | None, training: Training) -> Recipe:
+def recipe_with(stage: str | None, training: Training) -> Recipe:
     """The recipe that a stage is of: the training's own, or that of its control."""
     own = training.recipe
     there = stage is None or any(one.name == stage for one in own.stages)
@@ -151,7 +151,7 @@ def ours() -> list[Conversions]:
             tokens = tokens_of(run, training.tasks)
             for scored in (training.tasks, *training.controls.values()):
                 _, (ratio, error) = compared(scored, training.software)
-                recipe = _recipe_with(scored.stage, training).name if scored.design is None else run.recipe
+                recipe = recipe_with(scored.stage, training).name if scored.design is None else run.recipe
                 point = ConversionPoint(tokens, ratio, HALF * error, f"`{recipe}`")
                 (software if scored.design is None else arrays).setdefault(
                     _title(training, scored), []
@@ -253,7 +253,7 @@ def _types() -> str:
     for chip in sorted(TOKENS.glob("*/")):
         for one in trainings(chip):
             for scored in (one.tasks, *one.controls.values()):
-                recipe = one.run.recipe if scored.design is not None else _recipe_with(scored.stage, one).name
+                recipe = one.run.recipe if scored.design is not None else recipe_with(scored.stage, one).name
                 row = f"`{recipe}` after {counted(tokens_of(one.run, one.tasks))}"
                 found.setdefault(scored.dtype or "a type not recorded", []).append(row)
     usual, *others = sorted(found, key=lambda dtype: -len(found[dtype]))

@@ -62,25 +62,40 @@ def token_points(chip: str) -> list[token_curve.TokenPoint]:
     )
 
 
-def control_sentence(chip: str) -> str:
-    """What the training of a chip's last adapter that has a control makes of the software model, if any."""
-    folders = [
-        folder.name
-        for folder in sorted(tokens_page.TOKENS.glob("*/"))
-        if any(one.run.design.name == chip for one in tokens_page.trainings(folder))
-    ]
-    there = (point for name in folders for point in token_points(name) if point.control is not None)
-    last = max(there, key=lambda point: point.tokens, default=None)
-    if last is None or last.control is None:
+def control_sentence(adapter: TrainedResult) -> str:
+    """What the loss of an included adapter makes of the software model, if that was trained for its chip, and
+    what differs: tokens, rate, hidden states in the loss.
+    """
+    chip, name = adapter.design.name, "software-distilled"
+    folders = [tokens_page.trainings(folder) for folder in sorted(tokens_page.TOKENS.glob("*/"))]
+    known = [one for found in folders for one in found if one.run.design.name == chip]
+    there = [one for one in known if name in one.controls]
+    if not there:
         return ""
-    ratio, error = last.control
-    controls = (one.controls for name in folders for one in tokens_page.trainings(tokens_page.TOKENS / name))
-    weights = " or ".join(sorted({str(tasks.dtype) for one in controls for tasks in one.values()}))
+    last = max(there, key=_tokens)
+    control = last.controls[name]
+    _, (ratio, error) = token_curve.compared(control, last.software)
+    tokens, own = _tokens(last), next(of for of in folders if any(one.run == adapter for one in of))
+    begun = next(one for one in own if _tokens(one) == tokens)
+    rates = [
+        recipe.stage(stage).training.learning_rate
+        for recipe, stage in (
+            (tokens_page.recipe_with(name, last), name),
+            (begun.recipe, begun.run.saved_stage.name),
+        )
+    ]
+    more, states = _tokens(own[-1]) - tokens, own[-1].recipe.stage(own[-1].run.saved_stage.name).states
+    after = f", and then from {more:,.0f} more{' with hidden states in its loss' if states else ''}"
     return (
-        f" Control for `{chip}`: the software model with a like adapter, trained by the same loss on the "
-        f"{last.tokens:,.0f} tokens that its adapter had learnt from by then, is at × {ratio:.3f} ± "
-        f"{error:.3f} (weights in {weights}): cross-entropy is part of the loss, so it learns the text, too."
+        f" Control for `{chip}`: the software model with a like adapter, trained by distillation and "
+        f"cross-entropy on {tokens:,.0f} tokens at a learning rate of {rates[0]:g}, is at × {ratio:.3f} ± "
+        f"{error:.3f} (weights in {control.dtype}): it learns the text, too. It is no exact control: the "
+        f"included adapter learnt from as many tokens at {rates[1]:g}{after if more else ''}."
     )
+
+
+def _tokens(one: tokens_page.Training) -> float:
+    return token_curve.tokens_of(one.run, one.tasks)
 
 
 def architectures(by_title: dict[str, list[TrainedResult]]) -> str:

@@ -94,6 +94,9 @@ def test_the_commands_are_on_one_page() -> None:
     page = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
     for path in (ROOT / "src" / "gaincell" / "cli").glob("[a-z]*.py"):
         assert f"gaincell {path.stem.replace('_', '-')} " in page, path.stem
+    adapt = "".join(re.findall(r"^    gaincell adapt .*$", page, re.MULTILINE))
+    for option in ("|linear|DEVICE.toml|CURVE.csv", "--start", "--rule", "--iterations"):
+        assert option in adapt
 
 
 def test_the_glossary_explains_our_words() -> None:

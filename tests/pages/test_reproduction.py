@@ -16,6 +16,7 @@ import pytest
 from gaincell.reports.system_costs import energy_verdict
 from gaincell.results import read
 from gaincell.results.cost import CostResult
+from gaincell.results.run import TrainedResult
 from gaincell.results.system_cost import Machine
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -126,6 +127,38 @@ def test_every_cell_is_compared_with_the_linear_model_as_trained(
     assert found == pytest.approx(
         [found[0]] * len(found), rel=1e-3
     )  # other versions of the kernel round otherwise
+
+
+def test_what_did_not_converge_is_named_with_both_tolerances(generator: ModuleType) -> None:
+    said = generator.not_converged()
+    for cell, residual in (("cubic", "0.00099"), ("linear", "0.00044")):
+        ends = f"**not converged** in 25 iterations, residual {residual}"
+        assert f"SmolLM2-135M, {cell}, neutral start: {ends}" in said
+    assert "asks for 0.0001 of means and standard deviations" in said
+    assert said.endswith("0.001 of standard deviations (c); all of these residuals are within that.")
+
+
+def test_the_page_says_which_model_a_row_is_of(generator: ModuleType) -> None:
+    """Two trainings of SmolLM2 have one recipe, and rows of one table other numbers of tokens."""
+    made = generator.earlier_model()
+    assert "(2026-11-27, commit 5b5aef01) is of a linear model from before commit 4fdfd441" in made
+    assert "is after 999,424 tokens, 0.33 times those of the included adapter" in generator.tasks()
+    assert "cross-entropy alone, which is no control by the same loss" in generator.quality()[0]
+    recipe = read(DOCS / "results" / "training" / "tiny-table-paired.json", TrainedResult).recipe
+    assert f"names its recipe `{recipe}`" in PAGE
+
+
+def test_commands_that_draw_a_figure_have_a_place_for_it() -> None:
+    commands = re.findall(r"^    gaincell adapt .*$", PAGE, re.MULTILINE)
+    assert commands
+    assert all(" --out runs/" in command for command in commands)
+
+
+@pytest.mark.parametrize("page", ["cells.md", "mapping.md", "concepts/attention.md"])
+def test_pages_name_the_start_of_an_unadapted_model(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    assert re.search(r"unadapted.{,200}trained start", text, re.DOTALL | re.IGNORECASE)
+    assert "reproduction.md#fig-4c-adaptation" in text
 
 
 @pytest.mark.parametrize("part", ["timing", "area"])

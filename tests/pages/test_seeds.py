@@ -14,6 +14,7 @@ from token_curve import TokenPoint, token_markdown
 
 from gaincell.results import read, write
 from gaincell.results.common import Provenance
+from gaincell.results.evaluation import TasksResult
 from gaincell.results.run import BlockLosses, TrainedResult
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -147,19 +148,21 @@ def test_pages_show_results_that_are_there_and_nothing_else(
     import training_page
 
     place = tmp_path / "leroux2025" / "686080"
-    assert training_page.control_sentence("no-such-chip") == ""
     own = DOCS / "results" / "training" / "tokens" / "leroux2025"
     for path in (own / "686080").iterdir():
         place.mkdir(parents=True, exist_ok=True)
         (place / path.name).write_bytes(path.read_bytes())
     alike = own / "software.json"
     (place.parent / "software.json").write_bytes(alike.read_bytes())
-    (place / "software-distilled.json").write_bytes(alike.read_bytes())
+    control = replace(read(alike, TasksResult), stage="software-distilled")
+    write(control, place / "software-distilled.json")
     monkeypatch.setattr(tokens_page, "TOKENS", tmp_path)
-    assert (
-        "686,080 tokens that its adapter had learnt from by then, is at × 1.000"
-        in training_page.control_sentence("leroux2025")
-    )
+    adapter = read(place, TrainedResult)
+    said = training_page.control_sentence(adapter)
+    assert "on 686,080 tokens at a learning rate of 0.0025, is at × 1.000" in said
+    assert said.endswith("learnt from as many tokens at 0.003.")
+    elsewhere = replace(adapter, design=replace(adapter.design, name="no-such-chip"))
+    assert training_page.control_sentence(elsewhere) == ""
     section = training_page.architectures({"GPT-2": [RUN, seeded(5, 1.01)], "Llama": [RUN]})
     assert section.startswith("## GPT-2's architecture")
     assert "against linear hardware, at most × 1.10 in every run: GPT-2 × 1.004" in section

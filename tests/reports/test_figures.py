@@ -42,10 +42,11 @@ from gaincell.reports import (
     training,
 )
 from gaincell.reports.style import STYLE, styled
+from gaincell.reports.tables import Rows, headings_and_rows
 from gaincell.results import parse, read
 from gaincell.results.cost import CostResult
 from gaincell.results.evaluation import ChipsResult, PausesResult, TasksResult
-from gaincell.results.run import CellAdaptationResult, MappedResult, TrainedResult
+from gaincell.results.run import AdaptedResult, CellAdaptationResult, MappedResult, TrainedResult
 from gaincell.results.spice import CharacterisationResult
 
 ROOT = Path(__file__).parents[2]
@@ -396,6 +397,14 @@ def test_ticks_are_labelled_with_the_numbers_they_stand_at(monkeypatch: pytest.M
         axis = axes.yaxis if axes.get_yscale() == "log" else axes.xaxis
         figure.canvas.draw()
         assert [label.get_text() for label in axis.get_ticklabels()] == ["87.5", "1,250"]
+
+
+def test_an_adaptation_alone_is_compared_with_its_first_row() -> None:
+    """It has no software model."""
+    run = read(RESULTS / "adaptation/smollm2-135m/trained/polynomial.json", AdaptedResult)
+    for table in (figures.stage_rows(run), Rows("", *headings_and_rows(run))):
+        assert table.headings[4:] == ("× first row",)
+        assert [row[4:] for row in table.rows] == [("1.000",), ("21.284",), ("1.167",)]
 
 
 def test_a_title_speaks_of_dashes_only_where_there_are_some() -> None:

@@ -19,9 +19,9 @@ from gaincell.reports.tables import (
     CITED,
     HEADINGS,
     SIMULATED,
-    STAGE_HEADINGS,
     Rows,
     compared,
+    headings_and_rows,
     perplexity_rows,
     readable,
     with_error,
@@ -35,7 +35,6 @@ from gaincell.results.run import (
     CellResult,
     StagedResult,
     TitledCurve,
-    TrainedResult,
 )
 
 STAGES = {"q": "query q", "k": "key k", "v": "value v", "out": "output"}
@@ -258,9 +257,8 @@ def stage_rows(run: StagedResult) -> Rows:
     text = [f"text {run.text.name}"] if isinstance(run, AdaptedResult) else []
     caption = "; ".join([*text, run.provenance.protocol, "± is the standard error over blocks"])
     numbers = [stage.numbers for stage in run.stages]
-    headings = STAGE_HEADINGS if isinstance(run, TrainedResult) else HEADINGS
     return Rows(
-        "Perplexity of every stage", headings, perplexity_rows(run), f"{caption}.{compared(run)}",
+        "Perplexity of every stage", *headings_and_rows(run), f"{caption}.{compared(run)}",
         kinds=lambda row, column: None if column == 1 else numbers[row],
     )  # fmt: skip
 

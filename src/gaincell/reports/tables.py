@@ -86,17 +86,27 @@ def perplexity_rows(run: StagedResult) -> list[tuple[str, ...]]:
     ]
 
 
+STAGE_HEADINGS = ("stage", "tokens", "perplexity", "bits/byte", "× software", "× compared")
+
+
+def headings_and_rows(run: StagedResult) -> tuple[Sequence[str], list[tuple[str, ...]]]:
+    """Of the table of stages. An adaptation alone has no software model: ratios are to its first stage."""
+    rows = perplexity_rows(run)
+    if run.command != "adapt":
+        return STAGE_HEADINGS if isinstance(run, TrainedResult) else HEADINGS, rows
+    first = run.stages[0].perplexity
+    ratios = [_ratio(stage.perplexity / first) for stage in run.stages]
+    return (*HEADINGS[:4], "× first row"), [(*row[:4], of) for row, of in zip(rows, ratios, strict=True)]
+
+
 def perplexity_table(run: AdaptedResult) -> Any:
     """For a terminal."""
-    return Rows(_title(run), HEADINGS, perplexity_rows(run), _caption(run)).terminal(no_wrap=True)
+    return Rows(_title(run), *headings_and_rows(run), _caption(run)).terminal(no_wrap=True)
 
 
 def perplexity_markdown(run: AdaptedResult) -> str:
     """For a README."""
-    return Rows("", HEADINGS, perplexity_rows(run), f"{_title(run)}. {_caption(run)}").markdown()
-
-
-STAGE_HEADINGS = ("stage", "tokens", "perplexity", "bits/byte", "× software", "× compared")
+    return Rows("", *headings_and_rows(run), f"{_title(run)}. {_caption(run)}").markdown()
 
 
 def stages_table(run: TrainedResult) -> Any:
