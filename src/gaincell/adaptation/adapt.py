@@ -123,7 +123,7 @@ def adapt(
 
 
 def choose_rule(method: str, start: str, rule: Rule | None) -> Rule:
-    """The rule as given; None: "released" for the published method from the neutral start, else "relative"."""
+    """As given; for None "released" for the published method from the neutral start, else "relative"."""
     return rule or ("released" if method == "published" and start == "neutral" else "relative")
 
 
