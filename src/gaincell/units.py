@@ -31,6 +31,11 @@ PerJoule: TypeAlias = Annotated[float, "1/J"]
 
 ChargeUnit: TypeAlias = Annotated[float, "charge units"]
 """Charge of a cell in multiples of the design's ``charge_unit``."""
+ChargeUnits: TypeAlias = Annotated[tuple[float, ...], "charge units"]
+ChargeUnitPerVolt: TypeAlias = Annotated[float, "charge units/V"]
+Coefficients: TypeAlias = Annotated[tuple[float, ...], "charge units/V^p"]
+"""Of a polynomial of volts, that of its p-th power the p-th."""
+Volts: TypeAlias = Annotated[tuple[float, ...], "V"]
 
 _PREFIXES = {-18: "a", -15: "f", -12: "p", -9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
 

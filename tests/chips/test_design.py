@@ -31,7 +31,7 @@ CHANGES = {
     },
     "whole numbers": {"cell": PolynomialCell((0, 12), 19), "mismatch": Mismatch(gain_std=1)},
     "own cell": {"cell": PolynomialCell((0.1, 12.0, 0.0, 40.0), 20.0)},
-    "own sigmoid": {"cell": SigmoidCell(steepness=8.0, span=18.0, half_span=0.45, linear_slope=19.0)},
+    "own sigmoid": {"cell": SigmoidCell(sigmoid_steepness=8.0, span=18.0, half_span=0.45, linear_slope=19.0)},
     **{kind: {"cell": kind} for kind in CELL_KINDS if kind != "tabulated"},
 }
 

@@ -1,6 +1,7 @@
 """One gain cell: its curve, its retention."""
 
 import math
+from dataclasses import fields
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gaincell.chips.design_file import load_design
+from gaincell.chips.fields import CELL_NUMBERS, number_kinds
 from gaincell.devices.cell import CELL_KINDS, Cell, PolynomialCell, named_cell
 from gaincell.devices.leakage import remaining
 from gaincell.errors import DesignError
@@ -39,6 +41,18 @@ def current(kind: str, u: float) -> float:
 def test_coefficients_of_the_published_fit_at_its_input_voltage() -> None:
     published = (0.5213636, 13.6122606, -2.6204456, 46.0548378)
     assert cell("polynomial").coefficients == pytest.approx(published, abs=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_fields_of_a_kind_are_its_numbers_in_a_file(kind: str) -> None:
+    owner, fixed = CELL_KINDS[kind]
+    names = {field.name for field in fields(owner)}
+    assert names - fixed.keys() == cell(kind).numbers.keys() <= CELL_NUMBERS.keys()
+    assert not fixed.keys() & CELL_NUMBERS.keys()
+    own = number_kinds(owner)
+    assert {name: CELL_NUMBERS[name] for name in cell(kind).numbers} == {
+        n: own[n] for n in names - fixed.keys()
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -97,6 +111,9 @@ def test_unacceptable_cells_are_refused() -> None:
         named_cell("cubic", {})
     with pytest.raises(DesignError, match="'half_span'"):
         named_cell("x3", {"linear_slope": 19.3, "span": 19.3})
+    with pytest.raises(DesignError, match="needs the number 'v_in'"):
+        named_cell("polynomial", {"linear_slope": 19.3, "c00": 1.0})
+    assert named_cell("linear", {"linear_slope": 19.3, "c00": 1.0}).linear_slope == 19.3
     with pytest.raises(DesignError, match="linear_slope"):
         named_cell("linear", {"linear_slope": -1.0})
     with pytest.raises(DesignError, match="coefficients"):

@@ -138,7 +138,7 @@ def test_every_column_adds_up_to_the_same_to_half_a_level(cell_name: str) -> Non
     """Whatever the cell's curve, odd or not, and the DAC's rounding."""
     curve = {
         "sram-like": named_cell(
-            "polynomial", {"coefficients": [2.0, 12.0, -8.0, 30.0], "linear_slope": 19.3}
+            "polynomial", {"coefficients": (2.0, 12.0, -8.0, 30.0), "linear_slope": 19.3}
         ),
         "silicon": micro_design().cell,
     }[cell_name]
@@ -359,8 +359,8 @@ def test_every_cell_gives_finite_outputs_and_uses_the_range_of_its_charges(name:
 
 
 def test_a_falling_curve_is_balanced_as_a_rising_one_is() -> None:
-    falling = named_cell("polynomial", {"coefficients": [1.0, -15.0], "linear_slope": 19.3})
-    rising = named_cell("polynomial", {"coefficients": [1.0, 15.0], "linear_slope": 19.3})
+    falling = named_cell("polynomial", {"coefficients": (1.0, -15.0), "linear_slope": 19.3})
+    rising = named_cell("polynomial", {"coefficients": (1.0, 15.0), "linear_slope": 19.3})
     _, k, _ = some_inputs()
     found = []
     for curve, sign in ((falling, -1), (rising, 1)):

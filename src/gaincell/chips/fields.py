@@ -17,7 +17,7 @@ from gaincell.circuits.nonideality import Nonideality
 from gaincell.circuits.normaliser import Normaliser
 from gaincell.circuits.pwm import Drivers
 from gaincell.circuits.sinks import Sinks
-from gaincell.devices.cell import Cell
+from gaincell.devices.cell import CELL_KINDS, Cell
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.random import Drawn
 from gaincell.devices.variability import Mismatch
@@ -123,27 +123,6 @@ WORDS: Mapping[str, type] = {
 }
 """Keys of a file that are not numbers."""
 
-CELL_NUMBERS: Mapping[str, NumberKind] = {
-    "linear_slope": NumberKind("charge units/V"),
-    "coefficients": NumberKind("charge units/V^p", many=True),
-    "v_in": NumberKind("V"),
-    "c00": NumberKind("charge units"),
-    **{f"c{ij}": NumberKind("charge units/V") for ij in ("01", "10")},
-    **{f"c{ij}": NumberKind("charge units/V^2") for ij in ("02", "11", "20")},
-    **{f"c{ij}": NumberKind("charge units/V^3") for ij in ("03", "12", "21", "30")},
-    "span": NumberKind("charge units"),
-    "half_span": NumberKind("V"),
-    "sigmoid_steepness": NumberKind("1/V"),
-    "exponential_rate": NumberKind("1/V"),
-    "volts": NumberKind("V", many=True),
-    "currents": NumberKind("charge units", many=True),
-}
-"""Numbers of the table [cell]; devices.cell.named_cell says which kind needs which. None is required here."""
-
-
-FIT_NUMBERS = tuple(key for key in CELL_NUMBERS if key == "v_in" or key[1:].isdecimal())
-"""Those from which the coefficients are computed; without effect, and left out, where they are stated."""
-
 
 def number_kinds(owner: type) -> dict[str, NumberKind]:
     """What each number of a dataclass accepts, read from its annotation: int, Second, Volt | None, ..."""
@@ -158,6 +137,23 @@ def number_kinds(owner: type) -> dict[str, NumberKind]:
             kinds[name] = NumberKind(unit, whole=base is int, optional=optional)
     return kinds
 
+
+FIT_NUMBERS: Mapping[str, NumberKind] = {
+    "v_in": NumberKind("V"),
+    "c00": NumberKind("charge units"),
+    **{f"c{ij}": NumberKind("charge units/V") for ij in ("01", "10")},
+    **{f"c{ij}": NumberKind("charge units/V^2") for ij in ("02", "11", "20")},
+    **{f"c{ij}": NumberKind("charge units/V^3") for ij in ("03", "12", "21", "30")},
+}
+"""Those from which coefficients are computed; without effect, and left out, where these are stated."""
+
+CELL_NUMBERS: Mapping[str, NumberKind] = {
+    key: kind
+    for owner, fixed in CELL_KINDS.values()
+    for key, kind in number_kinds(owner).items()
+    if key not in fixed
+} | dict(FIT_NUMBERS)
+"""Numbers of the table [cell]: the fields of all kinds. None is required here."""
 
 NUMBERS: Mapping[str, NumberKind] = {
     FILE_KEYS.get(name, name): kind for name, kind in number_kinds(DesignFields).items()

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from gaincell.devices.tabulated import TabulatedCell, require_positive
 from gaincell.errors import DesignError
+from gaincell.units import ChargeUnit, ChargeUnitPerVolt, Coefficients, PerVolt, Volt
 
 
 @runtime_checkable
@@ -75,11 +76,9 @@ class LinearCell:
     """The ideal cell, F(u) = linear_slope * u.
 
     Source: the paper's linear model [R]. Not modelled: any current at u = 0.
-
-    linear_slope: charge units per volt.
     """
 
-    linear_slope: float
+    linear_slope: ChargeUnitPerVolt
     name = "linear"
 
     def __post_init__(self) -> None:
@@ -106,12 +105,11 @@ class PolynomialCell:
 
     Source: cubic fit of the silicon CMOS cell [R]. C0 != 0: a cell that stores V_offset still drives C0.
 
-    coefficients: (C0, ..., Cp), C_p in charge units per volt^p.
-    linear_slope: slope of the linear surrogate, charge units per volt.
+    coefficients: (C0, ..., Cp).  linear_slope: slope of the linear surrogate.
     """
 
-    coefficients: tuple[float, ...]
-    linear_slope: float
+    coefficients: Coefficients
+    linear_slope: ChargeUnitPerVolt
     name = "polynomial"
 
     def __post_init__(self) -> None:
@@ -140,15 +138,15 @@ class PowerCell:
     Source: the paper's supplement, x3 and x5 [R].
 
     exponent: odd, >= 3.
-    span: F(half_span) - F(-half_span), charge units.
-    half_span: largest |u| of the storage range, volts.
-    linear_slope: slope of the linear surrogate, charge units per volt.
+    span: F(half_span) - F(-half_span).
+    half_span: largest |u| of the storage range.
+    linear_slope: slope of the linear surrogate.
     """
 
     exponent: int
-    span: float
-    half_span: float
-    linear_slope: float
+    span: ChargeUnit
+    half_span: Volt
+    linear_slope: ChargeUnitPerVolt
 
     def __post_init__(self) -> None:
         if self.exponent < 3 or self.exponent % 2 == 0:
@@ -176,17 +174,17 @@ class PowerCell:
 
 @dataclass(frozen=True)
 class SigmoidCell:
-    """F(u) = span / R * (g(u) - g(0)),  g(u) = sigmoid(steepness * u),  R = g(half_span) - g(-half_span).
+    """F(u) = span / R * (g(u) - g(0)),  g(u) = sigmoid(s * u),  R = g(half_span) - g(-half_span).
 
     Source: the paper's supplement [R]. The curve is not a polynomial, so age does not separate from it.
 
-    steepness: 1/volt.  span: charge units.  half_span: volts.  linear_slope: charge units per volt.
+    sigmoid_steepness: s.  The others: as of `PowerCell`.
     """
 
-    steepness: float
-    span: float
-    half_span: float
-    linear_slope: float
+    sigmoid_steepness: PerVolt
+    span: ChargeUnit
+    half_span: Volt
+    linear_slope: ChargeUnitPerVolt
     name = "sigmoid"
     coefficients = None
 
@@ -196,34 +194,34 @@ class SigmoidCell:
     @property
     def numbers(self) -> dict[str, Any]:
         span = {"span": self.span, "half_span": self.half_span}
-        return {"sigmoid_steepness": self.steepness, **span, "linear_slope": self.linear_slope}
+        return {"sigmoid_steepness": self.sigmoid_steepness, **span, "linear_slope": self.linear_slope}
 
     @property
     def _scale(self) -> float:
-        return self.span / math.tanh(self.steepness * self.half_span / 2)
+        return self.span / math.tanh(self.sigmoid_steepness * self.half_span / 2)
 
     def current(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         # sigmoid(z) - 1/2 = tanh(z/2)/2 without the cancellation near u = 0
-        return (self._scale / 2) * torch.tanh(self.steepness * u / 2)
+        return (self._scale / 2) * torch.tanh(self.sigmoid_steepness * u / 2)
 
     def slope(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        g = torch.sigmoid(self.steepness * u)
-        return self._scale * self.steepness * g * (1 - g)
+        g = torch.sigmoid(self.sigmoid_steepness * u)
+        return self._scale * self.sigmoid_steepness * g * (1 - g)
 
 
 @dataclass(frozen=True)
 class ExponentialCell:
-    """F(u) = span / R * (g(u) - g(0)),  g(u) = exp(rate * u),  R = g(half_span) - g(-half_span).
+    """F(u) = span / R * (g(u) - g(0)),  g(u) = exp(r * u),  R = g(half_span) - g(-half_span).
 
     Source: the paper's supplement [R]. The curve is not a polynomial, so age does not separate from it.
 
-    rate: 1/volt.  span: charge units.  half_span: volts.  linear_slope: charge units per volt.
+    exponential_rate: r.  The others: as of `PowerCell`.
     """
 
-    rate: float
-    span: float
-    half_span: float
-    linear_slope: float
+    exponential_rate: PerVolt
+    span: ChargeUnit
+    half_span: Volt
+    linear_slope: ChargeUnitPerVolt
     name = "exponential"
     coefficients = None
 
@@ -233,70 +231,67 @@ class ExponentialCell:
     @property
     def numbers(self) -> dict[str, Any]:
         span = {"span": self.span, "half_span": self.half_span}
-        return {"exponential_rate": self.rate, **span, "linear_slope": self.linear_slope}
+        return {"exponential_rate": self.exponential_rate, **span, "linear_slope": self.linear_slope}
 
     @property
     def _scale(self) -> float:
-        return self.span / (2 * math.sinh(self.rate * self.half_span))
+        return self.span / (2 * math.sinh(self.exponential_rate * self.half_span))
 
     def current(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        return self._scale * torch.expm1(self.rate * u)
+        return self._scale * torch.expm1(self.exponential_rate * u)
 
     def slope(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        return self._scale * self.rate * torch.exp(self.rate * u)
+        return self._scale * self.exponential_rate * torch.exp(self.exponential_rate * u)
 
 
-def _polynomial_cell(n: Mapping[str, Any]) -> Cell:
-    """From coefficients, or from a fit f = x sum_ij c_ij u^i V_in^j: C_i = sum_j c_ij V_in^j.
-
-    c_ij: charge units per volt^(i + j).  V_in: volts.
-    """
-    if "coefficients" in n:
-        return PolynomialCell(tuple(n["coefficients"]), n["linear_slope"])
+def _with_coefficients(n: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the coefficients of a fit f = x sum_ij c_ij u^i V_in^j: C_i = sum_j c_ij V_in^j."""
     fit = sorted(key for key in n if re.fullmatch(r"c\d\d", key))
-    if not fit:
-        raise KeyError("coefficients")
+    if "coefficients" in n or not fit:
+        return n
     coefficients = [0.0] * (int(fit[-1][1]) + 1)
     for key in fit:
         coefficients[int(key[1])] += n[key] * n["v_in"] ** int(key[2])
-    return PolynomialCell(tuple(coefficients), n["linear_slope"])
+    return {**n, "coefficients": tuple(coefficients)}
 
 
-CELL_KINDS: Mapping[str, Callable[[Mapping[str, Any]], Cell]] = {
-    "linear": lambda n: LinearCell(n["linear_slope"]),
-    "polynomial": _polynomial_cell,
-    "x3": lambda n: PowerCell(3, n["span"], n["half_span"], n["linear_slope"]),
-    "x5": lambda n: PowerCell(5, n["span"], n["half_span"], n["linear_slope"]),
-    "sigmoid": lambda n: SigmoidCell(n["sigmoid_steepness"], n["span"], n["half_span"], n["linear_slope"]),
-    "exponential": lambda n: ExponentialCell(
-        n["exponential_rate"], n["span"], n["half_span"], n["linear_slope"]
-    ),
-    "tabulated": lambda n: TabulatedCell(tuple(n["volts"]), tuple(n["currents"]), n["linear_slope"]),
+class Kind(NamedTuple):
+    """A kind of cell: its dataclass, and fields whose value it fixes. The others are numbers of a file."""
+
+    owner: Any
+    fixed: Mapping[str, Any] = {}
+
+
+CELL_KINDS: Mapping[str, Kind] = {
+    "linear": Kind(LinearCell),
+    "polynomial": Kind(PolynomialCell),
+    "x3": Kind(PowerCell, {"exponent": 3}),
+    "x5": Kind(PowerCell, {"exponent": 5}),
+    "sigmoid": Kind(SigmoidCell),
+    "exponential": Kind(ExponentialCell),
+    "tabulated": Kind(TabulatedCell),
 }
-"""How each kind is built from the numbers of a design file."""
+"""By the word of `kind` in the table [cell] of a design file."""
 
 
 def named_cell(kind: str, numbers: Mapping[str, Any]) -> Cell:
     """Build a cell from the numbers of a design file.
 
-    numbers holds at least what the kind needs and may hold more, so one table serves all kinds:
-        linear        linear_slope
-        polynomial    linear_slope and either coefficients (C0, ..., Cp) or c00, c01, ... c30 with v_in
-        x3, x5        linear_slope, span, half_span
-        sigmoid       linear_slope, span, half_span, sigmoid_steepness
-        exponential   linear_slope, span, half_span, exponential_rate
-        tabulated     linear_slope, volts, currents
-    Units: linear_slope in charge units per volt, span in charge units, half_span and v_in in volts,
-    sigmoid_steepness and exponential_rate in 1/volt, volts relative to V_offset, currents in charge units.
+    numbers: at least the fields of the kind's class, by name; there may be more, so one table serves all
+        kinds. Instead of the coefficients of a polynomial: c00, c01, ..., c30 of a fit, in charge units per
+        volt^(i + j), and v_in.
 
     Raises DesignError for an unknown kind or a missing number.
     """
     if kind not in CELL_KINDS:
         raise DesignError(f"unknown cell {kind!r}; choose one of {', '.join(CELL_KINDS)}")
+    owner, fixed = CELL_KINDS[kind]
     try:
-        return CELL_KINDS[kind](numbers)
+        found = {**(_with_coefficients(numbers) if owner is PolynomialCell else numbers), **fixed}
+        cell: Cell = owner(**{field.name: found[field.name] for field in fields(owner)})
     except KeyError as missing:
         raise DesignError(
             f"cell {kind!r} needs the number {missing.args[0]!r}; "
             f"given: {', '.join(sorted(numbers)) or 'nothing'}"
         ) from None
+    return cell

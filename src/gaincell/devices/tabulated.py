@@ -16,6 +16,7 @@ from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from gaincell.errors import DesignError
+from gaincell.units import ChargeUnitPerVolt, ChargeUnits, Volts
 
 FEWEST_POINTS = 4
 
@@ -34,16 +35,16 @@ class TabulatedCell:
     Between the points runs the cubic Hermite curve of Fritsch and Butland (SIAM J. Sci. Stat. Comput. 5, 300,
     1984), which is as monotone as the points; beyond them the tangent at the last one goes on.
 
-    volts: u_k relative to V_offset, rising, V.
-    currents: F_k in charge units, all rising or equal.
-    linear_slope: slope of the linear surrogate, charge units per volt.
+    volts: u_k relative to V_offset, rising.
+    currents: F_k, all rising or equal.
+    linear_slope: slope of the linear surrogate.
 
     Not modelled: anything between the points that they do not show.
     """
 
-    volts: tuple[float, ...]
-    currents: tuple[float, ...]
-    linear_slope: float
+    volts: Volts
+    currents: ChargeUnits
+    linear_slope: ChargeUnitPerVolt
     name = "tabulated"
     coefficients = None
 
