@@ -39,7 +39,7 @@ from gaincell.evaluation.perplexity import cut_blocks, describe, perplexity
 from gaincell.files import read_toml
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.mapping import summary
-from gaincell.mapping.load_hardware import Ready, hardware_model
+from gaincell.mapping.load_hardware import LoadedHardware, hardware_model
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.progress import Progress, StageProgress, silent
 from gaincell.results import read, write
@@ -181,7 +181,7 @@ class Job:
         )
 
     def design_result(
-        self, ready: Ready, chip: Design, name: str, about: None, provenance: Provenance
+        self, ready: LoadedHardware, chip: Design, name: str, about: None, provenance: Provenance
     ) -> CellDesignResult:
         """Part 1 of one design."""
         stages = {"linear": self.evaluate(ready, f"{name}: linear")}
@@ -203,7 +203,7 @@ class Job:
         )
 
     def adaptation_result(
-        self, ready: Ready, chip: Design, name: str, about: Mapping[str, str], provenance: Provenance
+        self, ready: LoadedHardware, chip: Design, name: str, about: Mapping[str, str], provenance: Provenance
     ) -> CellAdaptationResult:
         """Part 2 of one cell: both methods from the same start, on the same text."""
         batch = self.calibration[:FIXED_BATCH]
@@ -238,14 +238,14 @@ class Job:
         """What is read."""
         return UsedText(TEXT, len(self.evaluation), calibration.numel())
 
-    def evaluate(self, ready: Ready, step: str) -> CellStage:
+    def evaluate(self, ready: LoadedHardware, step: str) -> CellStage:
         """Perplexity of the evaluation text."""
         shown: Progress = self.progress(step) if step else silent
         found = perplexity(ready.loaded.model, self.evaluation, f"blocks-{BLOCK}", progress=shown)
         return CellStage(found.perplexity, found.perplexity_error)
 
 
-def _timed(ready: Ready) -> TimedModel:
+def _timed(ready: LoadedHardware) -> TimedModel:
     """A model and its token period on the chip."""
     on_chip = attached_layers(ready.loaded.model)[0].design
     return TimedModel(**vars(summary.model(ready.loaded)), token_period=on_chip.token_period)
