@@ -61,7 +61,7 @@ import json, gaincell
 from importlib.metadata import entry_points, version
 from gaincell.integrations.hf.run import Run
 from gaincell.ops.gain_cell_attention.native_library import levels
-from gaincell.shipped import available
+from gaincell.resources import available
 assert version("gaincell") == gaincell.__version__
 assert "gaincell" in entry_points(group="lm_eval.models").names
 assert available() and all(Run(name).saved for name in available()), available()

@@ -125,8 +125,8 @@ def trials_markdown(trials: Sequence[Runs]) -> str:
     about = (
         f"`recipes/{first.recipe}` with {everywhere}; tokens {tokens}; {first.provenance.protocol}; "
         f"software {readable(first.software)}. × software: mean ± standard deviation over seeds. "
-        "× nothing set: with the same seeds on the same blocks, ± standard error over blocks; another seed "
-        f"differs by more{', as their spread shows' if most > 1 else ' and was not tried'}."
+        "× nothing set: with the same seeds on the same blocks, ± standard error over blocks, which does not "
+        f"hold what another seed changes{'' if most > 1 else '; none was tried'}."
     )
     return Rows("", heads, lines, about).markdown()
 

@@ -84,13 +84,16 @@ def control_sentence(adapter: TrainedResult) -> str:
             (begun.recipe, begun.run.saved_stage.name),
         )
     ]
+    trained = {one.name: one.training_tokens or 0.0 for one in begun.run.stages}
+    first = trained.get("transfer", 0.0)
     more, states = _tokens(own[-1]) - tokens, own[-1].recipe.stage(own[-1].run.saved_stage.name).states
     after = f", and then from {more:,.0f} more{' with hidden states in its loss' if states else ''}"
     return (
         f" Control for `{chip}`: the software model with a like adapter, trained by distillation and "
         f"cross-entropy on {tokens:,.0f} tokens at a learning rate of {rates[0]:g}, is at × {ratio:.3f} ± "
         f"{error:.3f} (weights in {control.dtype}): it learns the text, too. It is no exact control: the "
-        f"included adapter learnt from as many tokens at {rates[1]:g}{after if more else ''}."
+        f"included adapter had {first:,.0f} of these tokens in attention transfer, the others in distillation "
+        f"at {rates[1]:g}{after if more else ''}."
     )
 
 

@@ -185,14 +185,12 @@ def concluded(rows: Sequence[AblationRow]) -> str:
     lifted = [row for row in told if row.kind == "off" and 1 - row.ratio > APART * (row.ratio_error or 0)]
     costly, lifted = sorted(costly, key=lambda row: -row.ratio), sorted(lifted, key=lambda row: row.ratio)
     first, won = (", ".join(f"{row.name} (× {row.ratio:.3f})" for row in some) for some in (costly, lifted))
-    said = (
+    return (
         f"Imposed on this model with no other constraint, these cost it something: {first or 'none'}. "
-        f"Lifted alone, without training, these win something: {won or 'none'}."
+        f"Lifted alone, without training, these win something: {won or 'none'}. The latter are "
+        "candidates for a model that is not trained again. Which circuit a model that is trained with it would "
+        "gain from most was not tested here."
     )
-    if costly and lifted:
-        said += f" So the first to change is {lifted[0].name} if the model is not trained again, and "
-        said += f"{costly[0].name} if it is."
-    return said
 
 
 PAGE = """# Which circuit to change next
@@ -254,9 +252,8 @@ Copying from the context loses most. Which constraint causes this was not tested
 ## What to change
 
 {concluded} Heads that were not trained at all lose most by the
-[counters](experiments.md#what-the-error-of-an-untrained-head-is-made-of). A model that is trained with
-another circuit may use it better than either half of the table shows: [sweeps.md](sweeps.md) has such
-trainings, of `tiny`.
+[counters](experiments.md#what-the-error-of-an-untrained-head-is-made-of). For `tiny`,
+[sweeps.md](sweeps.md) has trainings with other circuits.
 """
 
 

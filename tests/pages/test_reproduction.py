@@ -135,7 +135,7 @@ def test_what_did_not_converge_is_named_with_both_tolerances(generator: ModuleTy
         ends = f"**not converged** in 25 iterations, residual {residual}"
         assert f"SmolLM2-135M, {cell}, neutral start: {ends}" in said
     assert "asks for 0.0001 of means and standard deviations" in said
-    assert said.endswith("0.001 of standard deviations (c); all of these residuals are within that.")
+    assert "training code asks for 0.001 of standard deviations and 0.0001 of means (c);" in said
 
 
 def test_the_page_says_which_model_a_row_is_of(generator: ModuleType) -> None:

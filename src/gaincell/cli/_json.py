@@ -212,6 +212,8 @@ def write_json(path: Path | None, content: Any) -> None:
 
 def command_line() -> list[str]:
     """As results state it; of the processes that torchrun started, those of this node."""
-    processes = os.environ.get("LOCAL_WORLD_SIZE")
-    launched = ["torchrun", "--nproc_per_node", processes, "-m"] if processes else []
-    return [*launched, "gaincell", *sys.argv[1:]]
+    from gaincell.results.provenance import launched
+
+    processes = launched("LOCAL_WORLD_SIZE")
+    torchrun = [] if processes is None else ["torchrun", "--nproc_per_node", str(processes), "-m"]
+    return [*torchrun, "gaincell", *sys.argv[1:]]

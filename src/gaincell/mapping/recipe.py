@@ -53,7 +53,7 @@ class StageRecipe:
     attention: "arrays" or "softmax".  cell: of the arrays; None = the design's.
     gradient: of the cells in training: "exact", "surrogate", or cheaper ones, "bf16", "surrogate-bf16".
     initial: first gains and offsets, where the start has none: from "statistics" of the text, every head
-        choosing among several; the same on half the text, with paired rows among a "wide" range; with the
+        choosing among several; "wide": on half the text, with paired rows among more of them; with the
         "first" of the several; or those "released" by the authors.
     initial_gains: range in which first gains of the output are kept; None: none but what the smallest
         correlation gives (mapping/initial.py).

@@ -4,7 +4,7 @@
  * Tq queries, Tk keys, D head dimension, M columns of the ring, N columns of a sub-tile, R queries of a block,
  * n slabs. A token j lies in column j mod M, in sub-tile (j mod M) / N.
  *
- * A cell's charge separates over time about the first query i0 of a block (see slabs.py):
+ * A cell's charge separates over time about the first query i0 of a block (see time_basis.py):
  *
  *     F(u_j delta^(i-j)) = constant + sum_n row_n(i - i0) * slab_n(u_j, i0 - j)
  *

@@ -104,8 +104,15 @@ def hardware() -> Hardware:
         threads=torch.get_num_threads(),
         memory_bytes=memory,
         accelerator=torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
-        processes=int(processes) if (processes := os.environ.get("WORLD_SIZE")) else None,
+        processes=launched("WORLD_SIZE"),
     )
+
+
+def launched(count: str) -> int | None:
+    """How many processes torchrun started, also for `accelerate launch`: WORLD_SIZE, or LOCAL_WORLD_SIZE of
+    this node. None where it did not: others set these variables, too.
+    """
+    return int(os.environ[count]) if "TORCHELASTIC_RUN_ID" in os.environ else None
 
 
 def _cpu_model() -> str:

@@ -75,7 +75,7 @@ class Segment(NamedTuple):
     factors: Tensor  # [queries, n, 1] row factors, from the base time on
 
     def of_keys(self, u: Tensor, array: int, *, slopes: bool = False) -> Tensor:
-        """TimeBasis of the columns, or their slopes, [G, c, n, D], of voltages `u` [G, T, D] from token
+        """Slabs of the columns, or their slopes, [G, c, n, D], of voltages `u` [G, T, D] from token
         `plan.first_key` on; of zeros where there is no token.
         """
         plan, start, errors = self.plan, self.first - self.plan.first_key, self.plan.errors[array]
