@@ -92,8 +92,8 @@ def control_sentence(adapter: TrainedResult) -> str:
         f" Control for `{chip}`: the software model with a like adapter, trained by distillation and "
         f"cross-entropy on {tokens:,.0f} tokens at a learning rate of {rates[0]:g}, is at × {ratio:.3f} ± "
         f"{error:.3f} (weights in {control.dtype}): it learns the text, too. It is no exact control: the "
-        f"included adapter had {first:,.0f} of these tokens in attention transfer, the others in distillation "
-        f"at {rates[1]:g}{after if more else ''}."
+        f"included adapter had {first:,.0f} of these tokens in attention transfer, the others in "
+        f"distillation at {rates[1]:g}{after if more else ''}."
     )
 
 

@@ -188,8 +188,8 @@ def concluded(rows: Sequence[AblationRow]) -> str:
     return (
         f"Imposed on this model with no other constraint, these cost it something: {first or 'none'}. "
         f"Lifted alone, without training, these win something: {won or 'none'}. The latter are "
-        "candidates for a model that is not trained again. Which circuit a model that is trained with it would "
-        "gain from most was not tested here."
+        "candidates for a model that is not trained again. Which circuit a model that is trained with it "
+        "would gain from most was not tested here."
     )
 
 
