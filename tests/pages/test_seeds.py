@@ -160,7 +160,8 @@ def test_pages_show_results_that_are_there_and_nothing_else(
     adapter = read(place, TrainedResult)
     said = training_page.control_sentence(adapter)
     assert "on 686,080 tokens at a learning rate of 0.0025, is at × 1.000" in said
-    assert said.endswith("learnt from as many tokens at 0.003.")
+    assert "had 225,280 of these tokens in attention transfer" in said
+    assert said.endswith("the others in distillation at 0.003.")
     elsewhere = replace(adapter, design=replace(adapter.design, name="no-such-chip"))
     assert training_page.control_sentence(elsewhere) == ""
     section = training_page.architectures({"GPT-2": [RUN, seeded(5, 1.01)], "Llama": [RUN]})
