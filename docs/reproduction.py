@@ -152,12 +152,12 @@ def earlier_model() -> str:
 
 def not_converged() -> str:
     """What is short of the tolerance of the released rule, and how far; the linear cell's neutral start, too."""
-    found = {
+    found = [
         f"{title.partition(', ')[0] + ', linear' if start == 'linear' else title}, {run.start} start: {ended(run)}"
         for title, of in starts().items()
         for start, run in ((start, one.adaptation["published"]) for start, one in of.items())
         if not run.converged
-    }
+    ]
     looser = cited()["adaptation"]["tolerance_training"]["value"]
     return (
         f"{'; '.join(found)}. The rule asks for {TOLERANCE['released']:g} of means and standard deviations, as the released calibration code does. "
