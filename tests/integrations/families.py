@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
+import transformers
+from packaging.version import Version
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -24,6 +27,14 @@ from transformers import (
 )
 
 VOCABULARY = 97
+
+
+def since(version: str, what: str) -> pytest.MarkDecorator:
+    """The mark of a test of what transformers does since a version."""
+    earlier = Version(transformers.__version__) < Version(version)
+    return pytest.mark.skipif(earlier, reason=f"transformers {what} since version {version}")
+
+
 MISTRAL_WINDOW = 12
 
 _COMMON = {

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import transformers
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel, masking_utils
 from transformers.masking_utils import and_masks, causal_mask_function, packed_sequence_mask_function
 
 from gaincell.chips.design import Design
@@ -16,8 +16,6 @@ from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.masks import key_index_mask
 
 from .families import build, padding_mask, tokens
-
-TRANSFORMERS_4 = transformers.__version__.startswith("4.")
 
 SMALL = {
     "vocab_size": 97,
@@ -127,7 +125,7 @@ UNMODELLED = {
         "AttentionInterface",
     ),
 }
-if hasattr(transformers, "DoryForCausalLM"):  # transformers 5
+if hasattr(transformers, "DoryForCausalLM"):  # newer versions
     UNMODELLED["recurrent"] = ("DoryForCausalLM", GROUPED, r"repeated layers \(config.n_recurrent_loops")
 
 
@@ -182,7 +180,6 @@ def test_causality_switched_off_in_the_configuration(design: Design) -> None:
         attach(model, design)
 
 
-@pytest.mark.skipif(TRANSFORMERS_4, reason="transformers 4 does not look at config.is_causal")
 def test_causality_switched_off_after_attaching(design: Design) -> None:
     model = attach(build("llama"), design)
     model.config.is_causal = False
@@ -244,8 +241,6 @@ CALLS: dict[str, tuple[Callable[[PreTrainedModel], object], str]] = {
 def test_calls_that_are_not_modelled_are_refused(family: str, call: str, design: Design) -> None:
     model = attach(build(family), design)
     run, message = CALLS[call]
-    if TRANSFORMERS_4 and (call, family) == ("bidirectional", "gpt2"):
-        pytest.skip("there, this model ignores the argument")
     with torch.no_grad(), pytest.raises(ModelError, match=message) as caught:
         run(model)
     assert "\n" not in str(caught.value)
@@ -259,7 +254,10 @@ def test_packing_beside_a_cache_is_refused_in_arguments_without_names(design: De
         model.model(tokens(1, 8), None, positions % 4)
 
 
-@pytest.mark.skipif(TRANSFORMERS_4, reason="transformers 4 has no mask in terms of positions")
+@pytest.mark.skipif(
+    not hasattr(masking_utils, "remap_positions_for_packed_sequence"),
+    reason="this version of transformers has no mask in terms of positions",
+)
 def test_the_mask_of_packed_sequences_is_accepted_where_nothing_is_packed() -> None:
     """So transformers makes it while torch.compile traces."""
 

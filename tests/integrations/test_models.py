@@ -32,7 +32,7 @@ from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.size import model_size
 
-from .families import FAMILIES, build, tokens
+from .families import FAMILIES, build, since, tokens
 
 TEXT = "The café's price is 12.5 €.\n\tdef f(x):  return x\n"
 
@@ -304,6 +304,7 @@ def test_a_directory_that_is_no_model(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@since("5.5", "checks the types of a configuration")
 @pytest.mark.parametrize("read", [load_model, model_size])
 def test_a_wrong_config_is_named_with_its_reason(tmp_path: Path, read: Callable[[Path], object]) -> None:
     build("llama").save_pretrained(tmp_path)

@@ -308,7 +308,9 @@ def set_attention(model: AnyModel, attention: Attention) -> AnyModel:
     if attention not in _FUNCTIONS:
         raise InputError(f"attention is {attention!r}; allowed: {', '.join(map(repr, _FUNCTIONS))}")
     owner, wanted = attached_model(model), _FUNCTIONS[attention]
-    owner.set_attn_implementation(wanted)
+    for part in owner.modules():  # with configurations of their own
+        if isinstance(part, PreTrainedModel):
+            part.set_attn_implementation(wanted)
     wrong = {module.config._attn_implementation for module in _carriers(owner)} - {wanted}
     if wrong:
         raise ModelError(

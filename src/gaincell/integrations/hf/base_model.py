@@ -257,6 +257,8 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
             else:
                 tokenizer = AutoTokenizer.from_pretrained(**source.arguments)
             tokenizer("text")  # some settings are only looked at now
+            if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # made of nothing
+                raise ValueError("there are no files of one")
     except Exception as error:
         raise ModelError(
             f"no usable tokenizer beside model {source.id!r} ({in_one_line(error)}): save one there with "
