@@ -11,17 +11,15 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, run_folder, show, show_result
-from gaincell.cli._options import argument, check_needed, flag, option
+from gaincell.cli._options import argument, check_needed, command, flag, option
 from gaincell.progress import silent_stages
 
 if TYPE_CHECKING:
     from gaincell.mapping.recipe import Recipe, StageRecipe
     from gaincell.results.run import TrainedResult
 
-app = typer.Typer()
 
-
-@app.command()
+@command
 def train(
     context: typer.Context,
     recipe: Annotated[Path, argument("Recipe, such as recipes/tiny.toml.", "RECIPE.toml")],
