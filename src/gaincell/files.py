@@ -236,9 +236,6 @@ def write_atomic(path: str | os.PathLike[str], writer: Callable[[Path], object])
         writer: called once with the temporary path, which has the name of ``path`` in a directory beside it;
             it writes and closes the file.
 
-    Returns:
-        ``path`` as a ``Path``.
-
     Raises:
         RunError: the disk is full, or the place cannot be written to or is no file. Whatever else ``writer``
             raises (KeyboardInterrupt included) passes through; what is temporary is removed in every case.

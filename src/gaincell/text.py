@@ -225,7 +225,7 @@ def _directory(folder: Path, name: str) -> Text:
     training = [path for path in files if ".train." in path.name]
     evaluation = [path for path in files if ".valid." in path.name]
     if training and evaluation:
-        return Text(name, tuple(map(_whole, training)), tuple(map(_whole, evaluation)))
+        return Text(name, _whole(training), _whole(evaluation))
     parts = [_one_file(path) for path in files]
     return Text(
         name,
@@ -234,22 +234,20 @@ def _directory(folder: Path, name: str) -> Text:
     )
 
 
-def _whole(path: Path) -> Source:
-    return Source(path.name, _size(path), lambda: _documents(read_lines(path)), partial(sha256, path))
+def _whole(paths: Iterable[Path]) -> tuple[Source, ...]:
+    return tuple(_source(path, _size(path), partial(read_lines, path)) for path in paths)
+
+
+def _source(path: Path, size: int, lines: Callable[[], Iterator[str]]) -> Source:
+    return Source(path.name, size, lambda: _documents(lines()), partial(sha256, path))
 
 
 def _one_file(path: Path) -> Text:
     size = _size(path)
     kept = int(size * TRAINING_SHARE)
-
-    def source(size: int, lines: Callable[[], Iterator[str]]) -> tuple[Source, ...]:
-        return (Source(path.name, size, lambda: _documents(lines()), partial(sha256, path)),)
-
-    return Text(
-        path.name,
-        source(kept, lambda: islice(_looked_at(path), _cut(path))),
-        source(size - kept, lambda: islice(_looked_at(path), _cut(path), None)),
-    )
+    training = _source(path, kept, lambda: islice(_looked_at(path), _cut(path)))
+    evaluation = _source(path, size - kept, lambda: islice(_looked_at(path), _cut(path), None))
+    return Text(path.name, (training,), (evaluation,))
 
 
 def _size(path: Path) -> int:

@@ -13,7 +13,6 @@ from tests.micro import micro_design, micro_llama, write_micro
 from gaincell.cli import main
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import perplexity
-from gaincell.integrations.hf import placement
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.placement import place_model
@@ -60,7 +59,7 @@ def test_a_machine_without_gpus_takes_auto() -> None:
 def test_a_model_without_room_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("accelerate.utils.get_balanced_memory", lambda *_, **__: {"cpu": 1000})
     with pytest.raises(InputError, match="no room for the model"):
-        place_model(micro_llama(), placement.AUTO)
+        place_model(micro_llama(), "auto")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The command line: `gaincell COMMAND ...`.
 
-A command is a file in this folder: `cli/<command>.py` holding `app = typer.Typer()` with one command, or with
-several as subcommands. It is imported when it is called, or when `gaincell --help` lists it, so it must be
-cheap to import: torch, transformers and matplotlib are imported inside the command's function. Files
+A command is a file in this folder: `cli/<command>.py` with an app of its name, of one command (`@command`) or
+of several (a `typer.Typer`). It is imported when it is called, or when `gaincell --help` lists it, so it must
+be cheap to import: torch, transformers and matplotlib are imported inside the command's function. Files
 beginning with an underscore are no commands.
 
 How a command ends:
@@ -21,7 +21,7 @@ import math
 import pkgutil
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 from unicodedata import category
@@ -42,17 +42,12 @@ LARGEST = 2**32 - 1
 LONGEST_LABEL = 100
 """Characters of a name or a title."""
 
-COMPLETION = ("install_completion", "show_completion")
-"""Options that typer gives to every app of its own; no command of ours needs them."""
-
 RESUME_HINT = "no file was left half-written; run the same command again"
 
 
-def _leaves(command: Any) -> Iterator[Any]:
+def _leaves(command: Any) -> list[Any]:
     """A command and, if it is a group, its subcommands."""
-    yield command
-    for inner in getattr(command, "commands", {}).values():
-        yield from _leaves(inner)
+    return [command, *getattr(command, "commands", {}).values()]
 
 
 class CommandFolder(TyperGroup):
@@ -65,9 +60,9 @@ class CommandFolder(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in self.list_commands(ctx):
             return None
-        command = typer.main.get_command(import_module(f"gaincell.cli.{cmd_name.replace('-', '_')}").app)
+        name = cmd_name.replace("-", "_")
+        command = typer.main.get_command(getattr(import_module(f"gaincell.cli.{name}"), name))
         command.name = cmd_name
-        command.params = [parameter for parameter in command.params if parameter.name not in COMPLETION]
         for each in _leaves(command):
             each.rich_markup_mode = None  # plain text cuts no name and no sentence however narrow it is
             each.short_help = " ".join((each.help or "").strip().partition("\n\n")[0].split())
@@ -88,10 +83,11 @@ class CommandFolder(TyperGroup):
         ctx.params["debug"] |= len(rest) < len(renamed)
         return name, command, rest
 
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> Any:
         try:
-            return super().make_context(*args, **kwargs)
-        except UsageError as error:
+            _check_words(args)
+            return super().make_context(info_name, args, *rest, **more)
+        except (InputError, UsageError) as error:
             _refuse(error)
             raise
 
@@ -197,12 +193,7 @@ def gaincell(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script; leaves with the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        _check_words(given)
-    except InputError as error:
-        _refuse(error)
-    app(args=given, prog_name="gaincell")
+    app(args=arguments, prog_name="gaincell")
 
 
 def _check_words(given: Sequence[str]) -> None:

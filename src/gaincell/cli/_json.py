@@ -183,7 +183,10 @@ def show_result(
     """The end of a command: print tables and lines, write the result and draw it if files were asked for, and
     leave with exit code 1 if it did not pass.
     """
-    write_json(json, result)
+    if json is not None:
+        from gaincell.results.codec import to_json
+
+        files.write_json(json, to_json(result) if is_dataclass(result) else result, indent=2)
     show(*shown)
     if figure is not None and draw is not None:
         from gaincell.reports.style import save
@@ -200,14 +203,6 @@ def show(*shown: Any) -> None:
     console = Console()
     for part in shown:
         console.print(part, markup=False, soft_wrap=isinstance(part, Path))
-
-
-def write_json(path: Path | None, content: Any) -> None:
-    """Write a result, or plain data, completely or not at all, if a file was asked for."""
-    if path is not None:
-        from gaincell.results.codec import to_json
-
-        files.write_json(path, to_json(content) if is_dataclass(content) else content, indent=2)
 
 
 def command_line() -> list[str]:

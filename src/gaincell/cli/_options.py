@@ -43,6 +43,13 @@ def with_groups(run: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def command(run: Callable[..., None]) -> typer.Typer:
+    """An app of one command; see `with_groups`."""
+    app = typer.Typer(add_completion=False)
+    app.command()(with_groups(run))
+    return app
+
+
 def _options_of(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
     """The options that a parameter stands for."""
     kind = parameter.annotation
@@ -175,7 +182,7 @@ class ComputingAnywhere(Computing):
     dtype: DtypeName = "float32"
 
     def start(self) -> None:
-        use(self.threads, self.device, auto=True)
+        use(self.threads, "cpu" if self.device == "auto" else self.device)
 
     @property
     def weights(self) -> torch.dtype:
@@ -303,18 +310,15 @@ def keep_freed_memory() -> None:
         library.mallopt(trim_threshold, 2**31 - 1)
 
 
-def use(threads: int | None, device: str, *, auto: bool = False) -> None:
-    """Set torch's threads; check that there is such a device. Raises InputError.
-
-    auto: the command takes `auto` in place of a device.
-    """
+def use(threads: int | None, device: str) -> None:
+    """Set torch's threads; check that there is such a device. Raises InputError."""
     import torch
 
     keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        torch.ones(1, device="cpu" if auto and device == "auto" else device).item()
+        torch.ones(1, device=device).item()
     except Exception as error:  # torch raises RuntimeError, AssertionError and others
         raise InputError(
             f"there is no device {device!r} here; give cpu, or cuda where torch finds a GPU"

@@ -6,15 +6,12 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib import metadata
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
 import gaincell
 from gaincell.cli._models import mismatch_of, numbers_of, result
@@ -157,11 +154,12 @@ def _short(items: list[Any]) -> tuple[Any, ...]:
 def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
     """Where results of this very model, chip, implementation and code are kept."""
     layers = attached_layers(loaded.model)
+    numbers = [n for layer in layers for n in (*layer.named_parameters(), *layer.named_buffers())]
     dtype = next(loaded.model.parameters()).dtype
     parts = [
         fingerprint(loaded.model),
         re.sub('"_name_or_path": .*', "", loaded.model.config.to_json_string(use_diff=False)),
-        str([(name, kept.tolist()) for layer in layers for name, kept in _numbers(layer)]),
+        str([(name, kept.tolist()) for name, kept in numbers]),
         *sorted({f"{layer.design.hash} {layer.design.mismatch} {layer.backend}" for layer in layers}),
         str(dtype),
         loaded.model.device.type,
@@ -175,11 +173,6 @@ def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "gaincell" / "evaluations" / f"{key}.json.db"
-
-
-def _numbers(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers of an array layer, such as the components that paired rows keep."""
-    return chain(layer.named_parameters(), layer.named_buffers())
 
 
 def _tokenizer(tokenizer: Any) -> str:

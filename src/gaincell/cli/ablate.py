@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from gaincell.cli import _options as options
 from gaincell.cli._json import FigureFile, JsonFile, show_result
-from gaincell.cli._options import fraction, option
-
-app = typer.Typer()
+from gaincell.cli._options import command, fraction, option
 
 
-@app.command()
-@options.with_groups
+@command
 def ablate(
     *,
     run: options.RunName,

@@ -8,12 +8,10 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import FigureFile, JsonFile, show_result
-from gaincell.cli._options import option
-
-app = typer.Typer()
+from gaincell.cli._options import command, option
 
 
-@app.command()
+@command
 def activity(
     model: options.ModelOrRun,
     text: options.TextName = "sample",

@@ -10,10 +10,8 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
-from gaincell.cli._options import option
+from gaincell.cli._options import command, option
 from gaincell.errors import InputError
-
-app = typer.Typer()
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,7 @@ class AdaptOptions:
         return replace(self, max_iterations=self.max_iterations or 100)
 
 
-@app.command()
-@options.with_groups
+@command
 def adapt(
     *,
     model: options.ModelInArrays,

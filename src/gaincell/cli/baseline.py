@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import Annotated
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import FigureFile, JsonFile, command_line, show_result
-from gaincell.cli._options import LARGEST_SEED, option
+from gaincell.cli._options import LARGEST_SEED, command, option
 from gaincell.errors import InputError
 from gaincell.quantity import whole_number
-
-if TYPE_CHECKING:
-    from gaincell.costs.baselines import Sweep
-    from gaincell.results.system_cost import Timed
-
-app = typer.Typer()
 
 PROTOCOL = (
     "fair: all keys seen, warm-up, caches larger than the processor's go round, device waited for, idle "
@@ -24,7 +16,7 @@ PROTOCOL = (
 )
 
 
-@app.command()
+@command
 def baseline(
     batches: Annotated[str, option("Sequences decoded together.", "N,N,...", "--batch")] = "1,4,16,64,256",
     contexts: Annotated[
@@ -67,18 +59,17 @@ def baseline(
 
     from gaincell.cli._progress import progress_bars
     from gaincell.costs.baselines import sweep
+    from gaincell.costs.baselines.grid import fastest
+    from gaincell.costs.gpus import published
     from gaincell.reports import baseline as report
     from gaincell.results.provenance import made
-    from gaincell.results.system_cost import BaselineResult, Sizes
+    from gaincell.results.system_cost import BaselineResult, Sizes, Timed
 
-    chosen = None if implementations is None else _pairs(implementations)
-    sizes = Sizes(heads, kv_heads or heads, head_dim)
-    asked_batches, asked_contexts = _numbers(batches, "--batch"), _numbers(contexts, "--context")
     with progress_bars() as progress:
         found = sweep(
-            chosen,
-            batches=asked_batches,
-            contexts=asked_contexts,
+            None if implementations is None else _pairs(implementations),
+            batches=_numbers(batches, "--batch"),
+            contexts=_numbers(contexts, "--context"),
             heads=heads,
             kv_heads=kv_heads,
             head_dim=head_dim,
@@ -89,14 +80,15 @@ def baseline(
             seed=seed,
         )
     on_gpu = torch.device(device).type == "cuda"
+    fair = (Timed(**vars(one.as_measured())) for one in fastest(found.measured))
     entry = BaselineResult(
         command="baseline",
         machine=torch.cuda.get_device_name(device) if on_gpu else None,
-        sizes=sizes,
+        sizes=Sizes(heads, kv_heads or heads, head_dim),
         provenance=made(command=command_line(), seed=seed, protocol=PROTOCOL),
         measurements=tuple(one.as_timing() for one in found.measured),
         skipped=found.skipped,
-        machines=tuple(_machines(found)),
+        machines=(*published().values(), *fair),  # with which `gaincell cost --baseline` compares
     )
     tables = [rows.terminal(no_wrap=True) for rows in report.baseline_rows(entry)]
     passed = bool(found.measured)
@@ -104,16 +96,6 @@ def baseline(
     draw = report.baseline_figure if passed else None
     shown += report.skipped_lines(entry)
     show_result(entry, json, *shown, figure=figure, draw=draw, passed=passed)
-
-
-def _machines(found: Sweep) -> list[Timed]:
-    """What `gaincell cost --baseline` compares with: the published GPUs, the fastest fair measurements."""
-    from gaincell.costs.baselines.grid import fastest
-    from gaincell.costs.gpus import published
-    from gaincell.results.system_cost import Timed
-
-    own = (Timed(**vars(m.as_measured())) for m in fastest(found.measured))
-    return [*published().values(), *own]
 
 
 def _numbers(text: str, option: str) -> list[int]:

@@ -11,9 +11,7 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
-from gaincell.cli._options import flag, option
-
-app = typer.Typer()
+from gaincell.cli._options import command, flag, option
 
 
 class Circuit(StrEnum):
@@ -50,8 +48,7 @@ class JointTraining:
     calibration_tokens: options.CalibrationTokens = 4096
 
 
-@app.command()
-@options.with_groups
+@command
 def codesign(
     context: typer.Context,
     *,

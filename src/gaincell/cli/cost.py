@@ -10,7 +10,7 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show, show_result
-from gaincell.cli._options import argument, check_needed, flag, option
+from gaincell.cli._options import argument, check_needed, command, flag, option
 from gaincell.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gaincell.reports.tables import Rows
     from gaincell.results.cost import CostResult
 
-app = typer.Typer()
 
 TOKENS = 512
 """Most tokens of the text that an activity is measured on by default: seconds for SmolLM2-135M."""
@@ -185,8 +184,7 @@ class Costs:
         return [*shown, tables.left_out(result)]
 
 
-@app.command()
-@options.with_groups
+@command
 def cost(
     context_: typer.Context,
     *,

@@ -21,7 +21,9 @@ from gaincell.units import with_prefix
 if TYPE_CHECKING:
     from gaincell.chips.design import Design
 
-app = typer.Typer(no_args_is_help=True, help="List, show, write, check and compare chip designs.")
+design = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="List, show, write, check and compare chip designs."
+)
 
 DesignName = Annotated[str, argument("Shipped name or path of a .toml file.", "DESIGN")]
 DesignNames = Annotated[list[str], argument("Shipped names or paths of .toml files.", "DESIGN...")]
@@ -30,7 +32,7 @@ DERIVED = {"token_period": "s", "decay_per_token": "1", "tiles": "1", "output_sa
 """Properties of a design that follow from its numbers, with their units; the C_p of the cell come on top."""
 
 
-@app.command("list")
+@design.command("list")
 def list_(json: JsonFile = None) -> None:
     """List the designs shipped with the package.
 
@@ -48,7 +50,7 @@ def list_(json: JsonFile = None) -> None:
     show_result(known, json, table)
 
 
-@app.command()
+@design.command()
 def show(design: DesignName, cell: CellName = None, json: JsonFile = None) -> None:
     """Show every number of a design with unit, source and range, and what follows from them.
 
@@ -71,7 +73,7 @@ def show(design: DesignName, cell: CellName = None, json: JsonFile = None) -> No
     show_result(content, json, table, f"Sources: {sources}.", f"Hash {chip.hash}.", *_remarks(chip))
 
 
-@app.command()
+@design.command()
 def new(
     name: Annotated[str, argument("Name of the chip, and of its file NAME.toml.", "NAME")],
     source: Annotated[
@@ -104,7 +106,7 @@ def new(
     typer.echo(f"{path}: edit it, then gaincell design validate {path}, gaincell adapt tiny --design {path}")
 
 
-@app.command()
+@design.command()
 def validate(designs: DesignNames, json: JsonFile = None) -> None:
     """Check design files. Exit code 2 if one is not acceptable, with a line for each on stderr. In
     the example MY_CHIP.toml is a design of your own.
@@ -133,7 +135,7 @@ def validate(designs: DesignNames, json: JsonFile = None) -> None:
         raise typer.Exit(2)
 
 
-@app.command()
+@design.command()
 def diff(first: DesignName, second: DesignName, json: JsonFile = None) -> None:
     """Show in which numbers and settings two designs differ.
 

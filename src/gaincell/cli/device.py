@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 SHOWN_NUMBERS = 6
 
-app = typer.Typer(no_args_is_help=True, help="Fit a cell to measurements, or show one.")
+device = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Fit a cell to measurements, or show one."
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Fitting:
     name: Annotated[str | None, option("Name of the device; by default that of the file.", "NAME")] = None
 
 
-@app.command()
+@device.command()
 @with_groups
 def fit(
     context: typer.Context,
@@ -149,7 +151,7 @@ def fit(
     typer.echo(f"Device and figure: {path}, {figure}. Use it: gaincell adapt tiny --cell {path}{on}")
 
 
-@app.command()
+@device.command()
 def show(
     device: Annotated[Path, argument("A file of gaincell device fit.", "DEVICE.toml")], json: JsonFile = None
 ) -> None:

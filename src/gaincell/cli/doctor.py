@@ -11,14 +11,12 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-import typer
 from rich import box
 from rich.table import Table
 
 from gaincell.cli._json import JsonFile, show_result
+from gaincell.cli._options import command
 from gaincell.errors import InputError
-
-app = typer.Typer()
 
 FLAGS = {"avx2": "avx2", "avx512": "avx512_vnni", "amx": "amx_bf16"}
 """Level of the compiled kernel -> the flag of /proc/cpuinfo that stands for it."""
@@ -38,7 +36,7 @@ class Finding:
     note: str = ""
 
 
-@app.command()
+@command
 def doctor(json: JsonFile = None) -> None:
     """Show versions, the compiler, the kernel level in use and why, ngspice, yosys, Verilator and the GPU.
 

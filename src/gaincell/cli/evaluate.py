@@ -10,11 +10,9 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, output, show_result
-from gaincell.cli._options import LARGEST_SEED, check_needed, flag, fraction, option
+from gaincell.cli._options import LARGEST_SEED, check_needed, command, flag, fraction, option
 from gaincell.errors import InputError
 from gaincell.quantity import whole_number
-
-app = typer.Typer()
 
 DEFAULT_LIMIT = 32_768
 """Tokens of a text, as many as `ablate`, `adapt` and `map` evaluate on."""
@@ -204,8 +202,7 @@ def window_of_rolling(protocol: str | None) -> int | None:
     return length
 
 
-@app.command()
-@options.with_groups
+@command
 def evaluate(
     context: typer.Context,
     *,

@@ -9,12 +9,10 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import directory
-from gaincell.cli._options import option
-
-app = typer.Typer()
+from gaincell.cli._options import command, option
 
 
-@app.command()
+@command
 def export(
     context: typer.Context,
     run: options.RunName,

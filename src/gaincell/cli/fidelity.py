@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from gaincell.cli import _options as options
 from gaincell.cli._json import FigureFile, JsonFile, show_result
-from gaincell.cli._options import option
+from gaincell.cli._options import command, option
 from gaincell.errors import InputError
 
-app = typer.Typer()
 TOKENS = 512
 """Of a sequence, at most, where none are asked for."""
 
 
-@app.command()
-@options.with_groups
+@command
 def fidelity(
     *,
     run: options.RunName,

@@ -6,16 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from gaincell.cli import _options as options
 from gaincell.cli._json import FigureFile, JsonFile, command_line, output, show_result
-from gaincell.cli._options import option
-
-app = typer.Typer()
+from gaincell.cli._options import command, option
 
 
-@app.command()
+@command
 def floorplan(
     design: options.ChipArgument = "leroux2025",
     figure: FigureFile = None,

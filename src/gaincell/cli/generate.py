@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gaincell.cli import _options as options
-from gaincell.cli._json import JsonFile, write_json
-from gaincell.cli._options import LARGEST_SEED, check_needed, option
+from gaincell.cli._json import JsonFile, show_result
+from gaincell.cli._options import LARGEST_SEED, check_needed, command, option
 from gaincell.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from gaincell.integrations.hf.cache import RingCache
     from gaincell.mapping.load_hardware import LoadedHardware
 
-app = typer.Typer()
 
 LEAST_TEMPERATURE = 1e-3
 """Below it logits overflow before anything else than the likeliest token is drawn."""
@@ -134,8 +133,7 @@ def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[in
     return named if isinstance(named, list) else [] if named is None else [named]
 
 
-@app.command()
-@options.with_groups
+@command
 def generate(
     context: typer.Context,
     *,
@@ -192,4 +190,4 @@ def generate(
         refreshing=cache.clock.refreshing,
         writes=cache.writes,
     )
-    write_json(json, entry)
+    show_result(entry, json)

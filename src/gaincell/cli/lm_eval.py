@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import typer
 
-app = typer.Typer()
+lm_eval = typer.Typer(add_completion=False)
 
 
-@app.command(
+@lm_eval.command(
     add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
 )
-def lm_eval(context: typer.Context) -> None:
+def run(context: typer.Context) -> None:
     """The command of lm-evaluation-harness with the model type `gaincell`; the options are the harness's.
 
     Newer releases of the harness find the model type by themselves, so `lm-eval run --model gaincell`

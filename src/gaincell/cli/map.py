@@ -10,9 +10,7 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, run_folder, show_result
-from gaincell.cli._options import argument, option
-
-app = typer.Typer()
+from gaincell.cli._options import argument, command, option
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,8 @@ class MapOptions:
     seed: options.Seed = 0
 
 
-@app.command()
-@options.with_groups
-def map_(
+@command
+def map(
     context: typer.Context,
     *,
     model: Annotated[str, argument(f"{options.PRETRAINED_HELP}.", "MODEL")],

@@ -8,14 +8,12 @@ from typing import Annotated
 import typer
 
 from gaincell.cli._json import output
-from gaincell.cli._options import argument, option
+from gaincell.cli._options import argument, command, option
 from gaincell.errors import InputError
 from gaincell.files import write_text
 
-app = typer.Typer()
 
-
-@app.command()
+@command
 def report(
     results: Annotated[list[str], argument("RUN directories, --json files, or NAME=FILE.", "RUN|FILE...")],
     out: Annotated[Path, output("HTML page to write.")] = Path("report.html"),

@@ -10,7 +10,7 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
-from gaincell.cli._options import LARGEST_SEED, check_needed, flag, option
+from gaincell.cli._options import LARGEST_SEED, check_needed, command, flag, option
 from gaincell.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
     from gaincell.chips.design import Design
 
-app = typer.Typer()
 
-
-@app.command()
+@command
 def rtl(
     context: typer.Context,
     design: options.ChipArgument,

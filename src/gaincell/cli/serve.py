@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import sys
 import webbrowser
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import Annotated
 
 from gaincell.cli import _options as options
-from gaincell.cli._options import flag, option
+from gaincell.cli._options import command, flag, option
 from gaincell.errors import InputError
-
-if TYPE_CHECKING:
-    from gaincell.backend_names import BackendName
-    from gaincell.demonstrator.pair import Pair
-
-app = typer.Typer()
 
 PORT = 8765
 
 
-@app.command()
+@command
 def serve(
     model: options.ModelOrRun = "tiny",
     design: options.ChipOfModel = None,
@@ -59,15 +51,24 @@ def serve(
 
     with listen(host, port) as listening:  # before the models are loaded: a port in use is known at once
         options.use(threads, "cpu")
-        pair = _pair(model, design, cell, backend)
+        from gaincell.cli._progress import progress_bars
+        from gaincell.demonstrator.application import application
+        from gaincell.demonstrator.pair import Pair
+        from gaincell.mapping.load_hardware import adapted_model, find_shipped, hardware_model
+
+        chip, default = options.choose_chip(model, design, cell), options.chip_of("leroux2025")
+        with progress_bars() as progress:
+            if find_shipped(model) is not None:
+                ready = adapted_model(model, chip or default, backend=backend, progress=progress)
+            else:
+                ready = hardware_model(model, default, chip, backend=backend, progress=progress)
+            pair = Pair(model, ready, progress("observe the arrays"))
         if not is_loopback(host):
             print(
                 f"gaincell: warning: everyone who can reach {host} can use this server: it has no passwords "
                 "and no encryption; leave --host out to serve this machine only",
                 file=sys.stderr,
             )
-        from gaincell.demonstrator.application import application
-
         url = url_of(listening)
 
         def started() -> None:
@@ -77,18 +78,3 @@ def serve(
 
         run(Server(application(pair, pages=pages, names=[host]), started), listening)
     print("ended", file=sys.stderr)
-
-
-def _pair(model: str, design: str | None, cell: str | None, backend: BackendName) -> Pair:
-    from gaincell.cli._progress import progress_bars
-    from gaincell.demonstrator.pair import Pair
-    from gaincell.mapping.load_hardware import adapted_model, find_shipped, hardware_model
-
-    default = options.chip_of("leroux2025")
-    chip = options.choose_chip(model, design, cell)
-    with progress_bars() as progress:
-        if find_shipped(model) is not None:
-            ready = adapted_model(model, chip or default, backend=backend, progress=progress)
-        else:
-            ready = hardware_model(model, default, chip, backend=backend, progress=progress)
-        return Pair(model, ready, progress("observe the arrays"))

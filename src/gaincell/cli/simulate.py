@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from gaincell.reports.tables import Rows
     from gaincell.results.simulation import HeadResult
 
-app = typer.Typer(
-    no_args_is_help=True, help="Simulate the arrays token by token: schedule, trace and waveforms."
+simulate = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Simulate the arrays token by token: schedule, trace and waveforms.",
 )
 
 RANDOM = ("--group", "--head-dim", "--seed")
 """Options of random signals."""
-DEFAULT_CHIP = "leroux2025"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Source:
 
         check_needed(context, RANDOM, "random signals, without --inputs", self.inputs is None)
         if self.inputs is None:
-            chip = options.chip_of(self.design or DEFAULT_CHIP, self.cell)
+            chip = options.chip_of(self.design or "leroux2025", self.cell)
             return chip, chip.layers, random_signals(tokens, group, self.head_dim, self.seed)
         own, layers, signals = _dumped(self.inputs, tokens)
         if (held := signals.q.shape[2]) < tokens and was_given(context, "tokens"):
@@ -86,7 +87,7 @@ def _dumped(file: Path, tokens: int) -> tuple[Design, int, Signals]:
     return design, found.layers, Signals(widths[q.abs()] * q.sign(), *volts)
 
 
-@app.command()
+@simulate.command()
 @options.with_groups
 def head(
     context: typer.Context,
@@ -135,7 +136,7 @@ def head(
     show_result(result, json, *_tables(result), *drawn)
 
 
-@app.command()
+@simulate.command()
 @options.with_groups
 def tile(
     context: typer.Context,

@@ -27,13 +27,14 @@ from gaincell.files import write_text
 OF_FILE = ("--head", "--token")
 RANDOM = ("random", "centred")
 
-app = typer.Typer(
+spice = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="Simulate cell and circuits in ngspice with open transistor models (docs/spice.md).",
 )
 
 
-@app.command()
+@spice.command()
 @with_groups
 def write(
     context: typer.Context,
@@ -58,7 +59,7 @@ def write(
     show_result(result, json, spice_tables.write(result))
 
 
-@app.command()
+@spice.command()
 @with_groups
 def mixed(
     context: typer.Context,
@@ -104,7 +105,7 @@ def mixed(
         raise typer.Exit(1)
 
 
-@app.command()
+@spice.command()
 @with_groups
 def characterise(
     context: typer.Context,
@@ -169,7 +170,7 @@ def characterise(
     typer.echo(f"Device and figure: {out}, {figure}. Use it: gaincell adapt tiny --cell {out}{on}")
 
 
-@app.command()
+@spice.command()
 @with_groups
 def verify(
     context: typer.Context,
@@ -232,7 +233,7 @@ def verify(
     show_result(result, json, *shown, figure=figure, draw=draw, passed=result.passed)
 
 
-@app.command()
+@spice.command()
 @with_groups
 def wires(
     context: typer.Context,
@@ -260,7 +261,7 @@ def wires(
     show_result(result, json, *wire_tables(result), figure=figure, draw=wires_figure)
 
 
-@app.command()
+@spice.command()
 @with_groups
 def energy(
     context: typer.Context,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gaincell.cli._json import JsonFile, command_line, directory, show, show_result
-from gaincell.cli._options import Computing, argument, check_needed, flag, option, use, with_groups
+from gaincell.cli._options import Computing, argument, check_needed, command, flag, option, use
 from gaincell.errors import InputError, RunError
 from gaincell.files import read_json, write_json
 
@@ -19,14 +19,12 @@ if TYPE_CHECKING:
     from gaincell.sweeps.settings import Sweep
     from gaincell.sweeps.study import Survey
 
-app = typer.Typer()
 
 RESUME = "points in progress are lost, finished ones are not; the same command continues"
 JOURNAL, POINTS = "points.journal", "points"
 
 
-@app.command()
-@with_groups
+@command
 def sweep(
     context: typer.Context,
     *,

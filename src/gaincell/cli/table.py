@@ -5,16 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from gaincell.cli._json import FigureFile, JsonFile, command_line, output, show_result
-from gaincell.cli._options import argument, flag, option
+from gaincell.cli._options import argument, command, flag, option
 from gaincell.files import write_text
 
-app = typer.Typer()
 
-
-@app.command()
+@command
 def table(
     results: Annotated[
         list[str], argument("Files of `gaincell evaluate --tasks --json`, or NAME=FILE.", "RESULT...")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,19 +12,44 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, run_folder, show, show_result
-from gaincell.cli._options import argument, check_needed, flag, option
+from gaincell.cli._options import argument, check_needed, command, flag, option
 from gaincell.progress import silent_stages
 
 if TYPE_CHECKING:
     from gaincell.mapping.recipe import Recipe, StageRecipe
     from gaincell.results.run import TrainedResult
 
-app = typer.Typer()
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a recipe is carried out."""
+
+    only: Annotated[
+        str | None, option("Run this stage and those that it needs or is compared to.", "STAGE")
+    ] = None
+    dry_run: Annotated[
+        bool, flag("--dry-run", "Check the recipe, and the text if given, and show what it would do.")
+    ] = False
+    teacher_outputs: Annotated[
+        Path | None,
+        directory("Keep teachers' outputs here, for trainings that see the same text again.", "DIRECTORY"),
+    ] = None
+    compiled: Annotated[
+        bool,
+        flag(
+            "--compile",
+            "Compile layers with torch, but not the arrays; it takes about a minute first.",
+        ),
+    ] = False
+    track: options.TrackName = None
+    threads: options.Threads = None
+    device: options.Device = "cpu"
 
 
-@app.command()
+@command
 def train(
     context: typer.Context,
+    *,
     recipe: Annotated[Path, argument("Recipe, such as recipes/tiny.toml.", "RECIPE.toml")],
     text: options.TextName = "sample",
     out: Annotated[Path | None, directory("Directory for results; by default runs/RECIPE.", "RUN")] = None,
@@ -31,26 +57,7 @@ def train(
     changes: Annotated[
         list[str] | None, option("Change a value of the recipe; may be repeated.", "KEY=VALUE", "--set")
     ] = None,
-    only: Annotated[
-        str | None, option("Run this stage and those that it needs or is compared to.", "STAGE")
-    ] = None,
-    dry_run: Annotated[
-        bool, flag("--dry-run", "Check the recipe, and the text if given, and show what it would do.")
-    ] = False,
-    teacher_outputs: Annotated[
-        Path | None,
-        directory("Keep teachers' outputs here, for trainings that see the same text again.", "DIRECTORY"),
-    ] = None,
-    compiled: Annotated[
-        bool,
-        flag(
-            "--compile",
-            "Compile layers with torch, but not the arrays; it takes about a minute first.",
-        ),
-    ] = False,
-    track: options.TrackName = None,
-    threads: options.Threads = None,
-    device: options.Device = "cpu",
+    asked: TrainOptions,
     json: JsonFile = None,
 ) -> None:
     """Carry out a recipe: train software, linear and nonlinear hardware models, one from the other.
@@ -73,26 +80,23 @@ def train(
 
     Example: gaincell train recipes/gpt2.toml --text Skylion007/openwebtext --only linear --device cuda
     """
-    carried_out = "a recipe that is carried out, without --dry-run"
-    check_needed(context, ("--json", "--track", "--compile", "--teacher-outputs"), carried_out, not dry_run)
+    carried_out = ("--json", "--track", "--compile", "--teacher-outputs")
+    check_needed(context, carried_out, "a recipe that is carried out, without --dry-run", not asked.dry_run)
     folder = run_folder(context, out, recipe.stem)
-    options.use(threads, device)
+    options.use(asked.threads, asked.device)
     from gaincell.mapping.recipe_file import load_recipe, parse_overrides
     from gaincell.reports.tables import stages_table, step_times
 
     plan = load_recipe(recipe, design, parse_overrides(changes or ()))
-    chosen = plan.needed_by(only)
+    chosen = plan.needed_by(asked.only)
     trains = any(stage.task == "train" for stage in chosen)
     check_needed(context, ("--compile",), "a stage that trains", trains)
     keeps = any(stage.loss == "distillation" and not stage.states and not stage.outputs for stage in chosen)
     check_needed(context, ("--teacher-outputs",), "a stage of distillation without states and outputs", keeps)
-    if dry_run:
+    if asked.dry_run:
         _dry_run(plan, chosen, text if options.was_given(context, "text") else None)
         return
-    result = _carry_out(
-        plan, text, folder,
-        track=track, device=device, only=only, teacher_outputs=teacher_outputs, compiled=compiled,
-    )  # fmt: skip
+    result = _carry_out(plan, text, folder, asked)
     if result is not None:
         saved = "; no model, for no stage in arrays began with a trained one"
         if result.saved:
@@ -101,17 +105,7 @@ def train(
         show_result(result, json, stages_table(result), *step_times(result), where)
 
 
-def _carry_out(
-    plan: Recipe,
-    text: str,
-    folder: Path,
-    *,
-    track: str | None,
-    device: str,
-    only: str | None,
-    teacher_outputs: Path | None,
-    compiled: bool,
-) -> TrainedResult | None:
+def _carry_out(plan: Recipe, text: str, folder: Path, asked: TrainOptions) -> TrainedResult | None:
     """The result; None in all processes but the first."""
     from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.mapping.run_recipe import run_recipe
@@ -119,15 +113,16 @@ def _carry_out(
     from gaincell.training.log import tracking
     from gaincell.training.parallel import join_processes
 
-    main = join_processes(device).is_main_process
+    main = join_processes(asked.device).is_main_process
     with (
         kept_in(folder),
         progress_bars() if main else nullcontext(silent_stages) as stages,
-        tracking(track if main else None, folder) as tracker,
+        tracking(asked.track if main else None, folder) as tracker,
     ):
         result = run_recipe(
-            plan, open_text(text), folder, stages, only=only, device=device, teacher_outputs=teacher_outputs,
-            compiled=compiled, command=command_line(), tracker=tracker,
+            plan, open_text(text), folder, stages, only=asked.only, device=asked.device,
+            teacher_outputs=asked.teacher_outputs, compiled=asked.compiled, command=command_line(),
+            tracker=tracker,
         )  # fmt: skip
     return result if main else None
 

@@ -16,7 +16,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from gaincell.errors import InputError
 from gaincell.units import Second
 
-LOOPBACK = "127.0.0.1"
 REQUEST: Second = 10.0
 """Time that a connection has to send the head of a request, its body, and to take the answer."""
 MOST_CONNECTIONS = 512
@@ -63,7 +62,7 @@ def url_of(listening: socket.socket) -> str:
     """Where a browser finds a listening socket."""
     host, port = listening.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
-        host = LOOPBACK
+        host = "127.0.0.1"
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 

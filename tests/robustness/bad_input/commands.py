@@ -128,7 +128,7 @@ def options() -> list[Option]:
     for module in pkgutil.iter_modules(gaincell.cli.__path__):
         if module.name.startswith("_"):
             continue
-        app = importlib.import_module(f"gaincell.cli.{module.name}").app
+        app = getattr(importlib.import_module(f"gaincell.cli.{module.name}"), module.name)
         for each in app.registered_commands:
             own = each.name or each.callback.__name__.rstrip("_").replace("_", "-")
             command = module.name if len(app.registered_commands) == 1 else f"{module.name} {own}"

@@ -38,16 +38,7 @@ from gaincell.ops.gain_cell_attention import OF_STORED
 from gaincell.progress import Progress, silent
 from gaincell.units import Second
 
-WITH_REFRESHES = (
-    features.NOMINAL
-    | features.LEVELS
-    | features.DRIVERS
-    | features.CELLS
-    | features.PULSE_LAW
-    | features.CONVERSIONS
-    | features.READ_NOISE
-    | features.NORMALISER
-)
+WITH_REFRESHES = features.ARRAYS - features.WRITES - features.LEAKAGE | features.NORMALISER
 """Features of a chip (features.py) of a ring that is refreshed; without a refresh `OF_STORED`."""
 
 

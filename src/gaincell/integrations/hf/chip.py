@@ -38,17 +38,17 @@ def change_chip(
         raise InputError(
             "a model in software has no chip: give a RUN with another design, cell, window or other latency"
         )
-    before = layers[0].design
+    before = chip = layers[0].design
     if design is not None:
-        set_design(model, load_design(design))
+        chip = load_design(design).replace(layers=len(layers))
     if cell is not None:
-        set_design(model, with_cell(layers[0].design, cell))
+        chip = with_cell(chip, cell)
     if window is not None:
-        set_design(model, layers[0].design.replace(window=window))
+        chip = chip.replace(window=window)
     if other_latency is not None:
-        schedule = Schedule(layers[0].design, layers[0].heads // layers[0].kv_heads)
-        period = schedule.token_period(len(layers), other_latency)
-        set_design(model, layers[0].design.replace(token_period=period))
+        schedule = Schedule(chip, layers[0].heads // layers[0].kv_heads)
+        chip = chip.replace(token_period=schedule.token_period(len(layers), other_latency))
+    set_design(model, chip)
     return chip_exchanged(before, layers[0].design)
 
 

@@ -16,6 +16,7 @@ from gaincell.files import write_directory, write_text
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.base_model import has_tokenizer, load_tokenizer, sampled_fingerprint
 from gaincell.integrations.hf.checkpoint import read
+from gaincell.integrations.hf.hardware_record import hardware_record
 from gaincell.integrations.hf.models import load_any
 from gaincell.integrations.hf.pretrained import ARRAYS, METHOD
 from gaincell.integrations.hf.reparametrisation import hold, is_copy, is_trained
@@ -99,8 +100,6 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
         from peft import LoraConfig
     except ImportError as error:
         raise InputError("adapters need the extra: pip install 'gaincell[train]'") from error
-    from gaincell.integrations.hf.peft_files import adapter_record
-
     source, directory = Run(run), Path(out)
     refuse_second_model(directory, HARDWARE, "config.json")
     source.metadata()  # refuses what is no RUN
@@ -132,7 +131,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
         revision=revision_of(source.hardware.base),
         task_type="CAUSAL_LM",
         inference_mode=True,
-        auto_mapping={METHOD: adapter_record(attached_layers(model), "gain-cell", base)},
+        auto_mapping={METHOD: hardware_record(attached_layers(model), "gain-cell") | {"base": base}},
     )
     held |= {name: index for name, index in model.named_buffers() if is_copy(name)}
     names = {name: name.replace(".weight.lora_", ".lora_") + ".weight" for name in factors}

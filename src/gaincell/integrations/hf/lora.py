@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA, through peft) of an attached model: put in, trained, merged into the weights.
 
-A linear layer y = W x becomes y = (W + (s / r) B A) x with B A of rank r; W stays as it is. `merge_lora` adds
-the product to W and takes the adapters out again, so that a converted model holds no training scaffolding.
+A linear layer y = W x becomes y = (W + (s / r) B A) x with B A of rank r; W stays as it is. `add_product`
+adds the product to W where a model is read, so that a converted model holds no training scaffolding.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from gaincell.errors import InputError, ModelError, RunError
-from gaincell.integrations.hf.reparametrisation import check_folded
 from gaincell.integrations.hf.support import attention_modules
 
 WHERE = ("attention", "all")
@@ -104,26 +103,14 @@ def _is_factor(name: str) -> bool:
     return ".lora_A." in name or ".lora_B." in name
 
 
-def merge_lora(model: PreTrainedModel) -> None:
-    """Add every adapter to its layer's weight and take it out, in place; without adapters nothing happens.
-    Raises ModelError: the model has mixing (`mixing.py`), which would then mix the adapters too.
-    """
-    check_folded(model, "its adapters stand beside: save it and load it merged")
-    for name, layer in _adapted(model):
-        layer.merge(safe_merge=True)
-        parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, layer.get_base_layer())
-    for attribute in ("peft_config", "_hf_peft_config_loaded"):
-        model.__dict__.pop(attribute, None)
-
-
 def factors(model: nn.Module) -> dict[str, Tensor]:
     """A, and B times s / r, of every adapter, under the name of its layer's weight and ".lora_A", ".lora_B";
     what `add_product` adds to a weight. Raises ModelError: a layer has several adapters, one of another kind,
     or one that is merged or not in use.
     """
     found = {}
-    for name, layer in _adapted(model):
+    adapted: list[tuple[str, Any]] = [(n, m) for n, m in model.named_modules() if hasattr(m, "lora_A")]
+    for name, layer in adapted:
         own = list(layer.lora_A)
         in_use = not (layer.merged or layer.disable_adapters) and list(layer.active_adapters) == own
         biased = any(b.bias is not None for b in layer.lora_B.values())
@@ -135,11 +122,6 @@ def factors(model: nn.Module) -> dict[str, Tensor]:
         found[f"{name}.weight.lora_A"] = layer.lora_A[own[0]].weight.detach()
         found[f"{name}.weight.lora_B"] = layer.lora_B[own[0]].weight.detach() * layer.scaling[own[0]]
     return found
-
-
-def _adapted(model: nn.Module) -> list[tuple[str, Any]]:
-    """The layers that have adapters, by name."""
-    return [(name, module) for name, module in model.named_modules() if hasattr(module, "lora_A")]
 
 
 def refuse_prompts(model: nn.Module) -> None:

@@ -94,27 +94,22 @@ def add_mixing(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) ->
         cell.mix_q = nn.Parameter(first.repeat_interleave(cell.heads // cell.kv_heads, 0))
         cell.mix_k = nn.Parameter(first)
         for stage in "qk":
-            _projection(module, stage).layer.register_forward_hook(_Mix(module, cell, stage))
+            _projection(module, stage).layer.register_forward_hook(partial(_mix, module, cell, stage))
 
 
-class _Mix:
-    """The hook that mixes what a projection gives. It holds modules, not matrices, so that a copy of the
+def _mix(attention: Any, cell: nn.Module, stage: str, layer: nn.Module, _: Any, output: Tensor) -> Tensor:
+    """A hook that mixes what a projection gives. It is given modules, not matrices, so that a copy of the
     model mixes with its own, and one that was detached no longer mixes, even when it is attached again.
     """
-
-    def __init__(self, attention: nn.Module, cell: nn.Module, stage: str) -> None:
-        self.attention, self.cell, self.stage = attention, cell, stage
-
-    def __call__(self, layer: nn.Module, _: Any, output: Tensor) -> Tensor:
-        if getattr(self.attention, "gain_cell", None) is not self.cell:
-            return output
-        matrices: Tensor = getattr(self.cell, f"mix_{self.stage}")
-        projection = _projection(self.attention, self.stage)
-        heads = projection.of(output, -1).unflatten(-1, (len(matrices), -1))  # [B, T, heads, D]
-        mixed: Tensor = torch.einsum("bthd,hed->bthe", heads, matrices.to(heads.dtype)).flatten(-2)
-        parts = [*output.chunk(projection.parts, -1)]
-        parts[projection.part] = mixed
-        return torch.cat(parts, -1)
+    if getattr(attention, "gain_cell", None) is not cell:
+        return output
+    matrices: Tensor = getattr(cell, f"mix_{stage}")
+    projection = _projection(attention, stage)
+    heads = projection.of(output, -1).unflatten(-1, (len(matrices), -1))  # [B, T, heads, D]
+    mixed: Tensor = torch.einsum("bthd,hed->bthe", heads, matrices.to(heads.dtype)).flatten(-2)
+    parts = [*output.chunk(projection.parts, -1)]
+    parts[projection.part] = mixed
+    return torch.cat(parts, -1)
 
 
 @torch.no_grad()

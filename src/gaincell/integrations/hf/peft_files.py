@@ -4,10 +4,11 @@ peft trains and saves whole modules, `modules_to_save`: a copy for every adapter
 attached model gets `gain_cell` among them, so that `adapter_model.safetensors` holds gains and offsets.
 `adapter_config.json` holds two things more,
 
-    auto_mapping   {"gaincell": {"version": 1, "design": {...}, ...}}
+    auto_mapping   {"gaincell": {"version": 1, "design": {...}, ..., "base": ...}}
     peft_type      `OURS` behind the name of the type
 
-By the first, an adapter attaches the pretrained model that it is loaded on. The second stops every program
+By the first (hardware_record.py, and `sampled_fingerprint` of the model without the adapter), an adapter
+attaches the pretrained model that it is loaded on. The second stops every program
 that reads peft's files without gaincell: none knows a type of that name, and peft says it and stops. With
 plain `LORA` it would leave out gains and offsets and compute softmax attention without a word.
 
@@ -34,28 +35,12 @@ from gaincell.integrations.hf.replacing import replaces
 if TYPE_CHECKING:
     from torch import nn
 
-    from gaincell.integrations.hf.attach import Attention
     from gaincell.nn.attention import GainCellAttention
 
 MODULE = "gain_cell"
 OURS = " on gain-cell arrays (pip install gaincell, then import gaincell)"
 """End of `peft_type`: peft prints it when it does not know it."""
 _Method = Callable[..., Any]
-
-
-def adapter_record(
-    cells: Sequence[GainCellAttention], attention: Attention, base: str | None
-) -> dict[str, Any]:
-    """What `auto_mapping` says about the hardware that an adapter was trained on.
-
-    base: `sampled_fingerprint` of the model without the adapter.
-
-    Raises:
-        ModelError: the layers have different designs.
-    """
-    from gaincell.integrations.hf.hardware_record import hardware_record
-
-    return hardware_record(cells, attention) | {"base": base}
 
 
 @replaces(PeftModel, "__init__")
@@ -150,6 +135,7 @@ def _unfit(why: str) -> ModelError:
 @replaces(PeftModel, "save_pretrained")
 def _save(save: _Method, self: Any, save_directory: Any, *arguments: Any, **keywords: Any) -> Any:
     from gaincell.integrations.hf.attach import attached_layers, computed_attention
+    from gaincell.integrations.hf.hardware_record import hardware_record
     from gaincell.integrations.hf.run import HARDWARE, refuse_second_model
 
     if cells := attached_layers(self):
@@ -158,7 +144,7 @@ def _save(save: _Method, self: Any, save_directory: Any, *arguments: Any, **keyw
         mapping = {name: entry for name, entry in (config.auto_mapping or {}).items() if name != METHOD}
         if cells:
             base = (_record(config) or {}).get("base")
-            mapping[METHOD] = adapter_record(cells, computed_attention(self), base)
+            mapping[METHOD] = hardware_record(cells, computed_attention(self)) | {"base": base}
         elif hasattr(config, "modules_to_save"):  # after `detach`
             config.modules_to_save = [n for n in config.modules_to_save or [] if n != MODULE] or None
         config.auto_mapping = mapping or None
@@ -200,23 +186,24 @@ def _prepared(model: Any, config: Any, beside: Any = None) -> Any:
     """
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.integrations.hf.base_model import sampled_fingerprint
-    from gaincell.integrations.hf.reparametrisation import check_folded
+    from gaincell.integrations.hf.hardware_record import hardware_record
+    from gaincell.integrations.hf.reparametrisation import is_mixed
 
     config = copy.copy(config)
     _bring_together(model, config, alone=beside is None)
     cells = attached_layers(model)
     if not cells:
         return config
-    check_folded(
-        model,
-        "peft's files cannot hold: save it with gaincell.save and load it first, which puts mixing into the "
-        "weights",
-    )
+    if is_mixed(model):
+        raise ModelError(
+            "the model has mixing, which peft's files cannot hold: save it with gaincell.save and load it "
+            "first, which puts mixing into the weights"
+        )
     if hasattr(config, "modules_to_save"):
         config.modules_to_save = [*(n for n in config.modules_to_save or [] if n != MODULE), MODULE]
     if _record(config) is None:
         base = sampled_fingerprint(model) if beside is None else (_record(beside) or {}).get("base")
-        record = adapter_record(cells, "gain-cell", base)
+        record = hardware_record(cells, "gain-cell") | {"base": base}
         config.auto_mapping = (config.auto_mapping or {}) | {METHOD: record}
     return config
 

@@ -7,20 +7,18 @@ from transformers import PreTrainedModel
 
 from gaincell.errors import InputError
 
-AUTO = "auto"
-"""In place of a device: layers are shared out over the GPUs and, where these are full, the main memory."""
-
 
 def place_model(model: PreTrainedModel, device: str) -> torch.device:
     """Move a model to a device, in place: cpu, cuda, cuda:1 ... or `auto`: whole layers go to the GPUs one
-    after the other, by accelerate, as with transformers' `device_map="auto"`. Attach it before, if at all:
+    after the other and, where these are full, to the main memory, by accelerate, as with transformers'
+    `device_map="auto"`. Attach it before, if at all:
     what is attached later is not shared out.
 
     Returns where token ids go. Raises InputError: GPUs and main memory together have no room for the model.
 
     Not modelled: weights on disk; training of a model that is shared out.
     """
-    if device != AUTO:
+    if device != "auto":
         model.to(device)  # type: ignore[arg-type]
         return torch.device(device)
     from accelerate import dispatch_model, infer_auto_device_map

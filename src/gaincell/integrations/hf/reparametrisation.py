@@ -181,12 +181,6 @@ def is_mixed(model: nn.Module) -> bool:
     return any(is_trained(name) for name, _ in model.named_parameters())
 
 
-def check_folded(model: nn.Module, why: str) -> None:
-    """Refuse a model with such matrices, saying why and what to do. Raises ModelError."""
-    if is_mixed(model):
-        raise ModelError(f"the model has mixing, which {why}")
-
-
 def identity(model: nn.Module) -> dict[str, Any]:
     """What a checkpoint of a training states of the model, beside its parameters."""
     rows = {name: kept.tolist() for name, kept in indices(model).items() if name.endswith(KEPT)}

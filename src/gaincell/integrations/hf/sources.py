@@ -190,7 +190,7 @@ def _is_adapter(directory: Path) -> bool:
 
 
 def adapter_record(directory: Path) -> dict[str, Any]:
-    """What `adapter_config.json` says about the hardware of its adapter: `peft_files.adapter_record`.
+    """What `adapter_config.json` says about the hardware of its adapter: see peft_files.py.
 
     Raises:
         ModelError: it cannot be read, or is for softmax attention.
