@@ -51,7 +51,7 @@ _HARMLESS = {
 }
 """Arguments that reach an attention function without changing what it shall compute, or that it heeds.
 
-``is_causal`` is among them because some families of transformers 4 pass False there with any mask; that the
+``is_causal`` is among them because some families may pass False there with any mask; that the
 model is causal is known from its mask function and, for a caller's own False, from ``refuse_call``.
 """
 

@@ -24,8 +24,8 @@ _SEQUENCES = "packed_sequence_mask_function"
 _POSITIONS = "remap_positions_for_packed_sequence"
 """Factories of the mask of packed sequences: they hold every token's sequence, and its position in that.
 
-Where every row is one sequence, transformers 4 still calls the first, and transformers 5 both while
-torch.compile traces: it cannot look at the numbers then. `_refuse_patterns` can: it is not traced.
+Where every row is one sequence, transformers still calls them while torch.compile traces: it cannot look at
+the numbers then. `_refuse_patterns` can: it is not traced.
 """
 
 
@@ -54,8 +54,8 @@ def key_index_mask(
         mask_function: transformers' description of who sees whom: causal, with or without a sliding window.
         attention_mask: 1 for real tokens, 0 for padding, over the whole sequence; None: no padding.
         local_size: the sliding window, for the layers that have one.
-        q_length, q_offset: number of query tokens, and slots before the first (transformers 5).
-        cache_position: slots of the query tokens (transformers 4).
+        q_length, q_offset: number of query tokens, and slots before the first (since transformers 5.5).
+        cache_position: slots of the query tokens (before).
 
     Raises:
         ModelError: a pattern, a cache or a padding that is not modelled.

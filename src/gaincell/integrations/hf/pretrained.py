@@ -69,7 +69,7 @@ class HardwareLoader(HfQuantizer):
     ) -> None:
         self._files = checkpoint_files
         self._ignored = model._keys_to_ignore_on_load_unexpected
-        kind = set if isinstance(self._ignored, set) else list  # of transformers 5, and of 4
+        kind = set if isinstance(self._ignored, set) else list  # by the version of transformers
         model._keys_to_ignore_on_load_unexpected = kind([*(self._ignored or ()), re.escape(ARRAYS)])
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> None:
@@ -79,7 +79,7 @@ class HardwareLoader(HfQuantizer):
         HfQuantizer.remove_quantization_config(self, model)
         model._keys_to_ignore_on_load_unexpected = self._ignored
         tensors: dict[str, Tensor] = {}
-        for file in self._files or _files(model):
+        for file in self._files or ():
             tensors |= read(Path(file), ARRAYS, positive=False)
         attach_as_recorded(model, vars(self.quantization_config), f"{model.name_or_path}: config.json")
         put(model, _named_for(model, tensors), model.name_or_path)
@@ -137,11 +137,3 @@ def _named_for(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[st
     prefix = f"{model.base_model_prefix}."
     plain = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return plain if model.base_model is model else {prefix + name: plain[name] for name in plain}
-
-
-def _files(model: Any) -> list[Path]:
-    """Files of weights that a model was read from, where transformers (version 4) does not say which."""
-    from transformers.utils.hub import cached_file
-
-    config: Any = cached_file(model.name_or_path, "config.json", _commit_hash=model.config._commit_hash)
-    return sorted(Path(config).parent.glob("model*.safetensors"))

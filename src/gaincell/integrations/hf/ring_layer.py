@@ -240,7 +240,7 @@ class RingLayer(CacheLayerMixin):
         return self.tokens.slots
 
     def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
-        """(slots of the next tokens alone, number of the first): transformers 4 gives their positions."""
+        """(slots of the next tokens alone, number of the first). transformers 5.3 gives their positions."""
         new = query_length if isinstance(query_length, int) else len(query_length)
         return new, self.tokens.slots
 
