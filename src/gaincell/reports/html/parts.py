@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -18,7 +18,6 @@ from gaincell.reports.html.markup import EMPTY, element, join
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.tables import badges, only_kind, table
 from gaincell.reports.tables import SIMULATED, Rows, other_weights
-from gaincell.results.codec import Json
 from gaincell.results.common import Result as Found
 
 Block: TypeAlias = Callable[[Any], Markup]
@@ -32,7 +31,7 @@ class Result:
 
     name: str
     found: Found
-    log: Sequence[Json] = ()
+    log: Sequence[Mapping[str, object]] = ()
 
 
 @dataclass(frozen=True)
