@@ -291,11 +291,13 @@ def left_out(run: Adaptations) -> list[str]:
     ]
 
 
-def distances(run: AdaptedResult) -> Iterator[Rows]:
+def distances(run: Adaptations) -> Iterator[Rows]:
     """The distances of all heads of what shows anything: what was no distance before needs no table."""
+    if not isinstance(run, AdaptedResult) or run.mismatch is None:
+        return
     for stage, name in STAGES.items():
         heads = "key/value head" if stage in ("k", "v") else "head"
-        pairs = [(when, by_stage[stage]) for when, by_stage in (run.mismatch or {}).items()]
+        pairs = [(when, by_stage[stage]) for when, by_stage in run.mismatch.items()]
         of_std = [(when, "standard deviation, |σ / target − 1|", spread.std) for when, spread in pairs]
         of_mean = [(when, "mean, |μ − target| / σ", spread.mean) for when, spread in pairs]
         for when, title, rows in of_std + of_mean:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from markupsafe import Markup
 
@@ -64,14 +63,14 @@ def short(x: float) -> str:
     return f"{mantissa:.3g}×{power}".replace("-", "−")
 
 
-def badges(*entries: Any) -> Markup:
+def badges(*entries: object) -> Markup:
     """The kinds of the numbers in some results."""
     found = kinds_of(*entries)
     shown = [element("span", kind, class_=f"badge {kind}") for kind in KINDS if kind in found]
     return element("span", *shown, class_="badges")
 
 
-def only_kind(entry: Any) -> str:
+def only_kind(entry: object) -> str:
     """The kinds in a part of a result, in words; mostly there is one."""
     found = kinds_of(entry)
     return " and ".join(kind for kind in KINDS if kind in found)
