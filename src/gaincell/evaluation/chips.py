@@ -186,7 +186,7 @@ def over_chips(
     numbers = tuple((spread.chip + n) % 2**32 for n in range(chips))
     found = []
     try:
-        set_design(model, nominal(own))
+        set_design(model, own.without("chip"))
         reference = measure()
         if check is not None:
             check(reference)
@@ -198,8 +198,3 @@ def over_chips(
     finally:
         set_design(model, own)
     return reference, numbers, found
-
-
-def nominal(design: Design) -> Design:
-    """The design without anything that differs from chip to chip; noise stays, if it has any."""
-    return design.without("chip")

@@ -154,7 +154,11 @@ def context(result: of.DepthResult | of.ContextResult) -> Figure:
     curves = result.curves if isinstance(result, of.DepthResult) else [result]
     for n, curve in enumerate(curves):
         rows = [(point.context, point.excess, point.excess_error) for point in curve.context]
-        _curve(axes, rows, label=f"{_depth(curve)}: {curve.context[-1].perplexity:.3g}", **look(n, LINES))
+        if isinstance(curve, of.ContextResult):
+            name = curve.model.name
+        else:
+            name = f"{curve.layers} layer{'s' if curve.layers > 1 else ''}, window {curve.window}"
+        _curve(axes, rows, label=f"{name}: {curve.context[-1].perplexity:.3g}", **look(n, LINES))
         longest = max(longest, last := rows[-1][0])
         if isinstance(curve, of.ContextCurve) and (reach := curve.layers * (curve.window - 1)) < last:
             axes.axvline(reach, color=LINES[n % len(LINES)], linewidth=1, linestyle=":")
@@ -165,13 +169,6 @@ def context(result: of.DepthResult | of.ContextResult) -> Figure:
              ylabel=f"cross-entropy above that with {longest:,.0f} (nats per token)")  # fmt: skip
     style.legend_beside(axes, title=f"perplexity with {longest:,.0f} tokens")
     return figure
-
-
-def _depth(curve: of.ContextCurve | of.ContextResult) -> str:
-    """Of a curve: its layers and columns, or its model."""
-    if isinstance(curve, of.ContextResult):
-        return curve.model.name
-    return f"{curve.layers} layer{'s' if curve.layers > 1 else ''}, window {curve.window}"
 
 
 def perplexity_rows(results: Mapping[str, of.PerplexityResult | of.RollingResult]) -> Rows:

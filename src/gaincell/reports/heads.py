@@ -167,11 +167,6 @@ def fidelity_tables(result: FidelityResult) -> Iterator[Rows]:
         yield head_rows(f"{key}: {MEANINGS[key]}", result.fidelity[key], heads)
 
 
-def activity_tables(result: ActivityResult) -> list[Rows]:
-    """Pulses and voltages of every head, a table a number."""
-    return [head_rows(title, by_layer(result, key), "query head") for key, title in NAMES.items()]
-
-
 def mean_error(run: FidelityResult) -> str:
     """Of all heads."""
     errors = [x for row in run.fidelity["error"] for x in row]
@@ -186,7 +181,10 @@ FIDELITY = parts.section(
 ACTIVITY = parts.section(
     "Activity", "What drives the word lines of every head on real text.", ActivityResult,
     parts.words(lambda run: f"{sparsity_line(run)} ({SIMULATED}).", "lead"),
-    parts.figure("Every head", lambda run: activity_figure(run, NAMES), numbers=activity_tables),
+    parts.figure(
+        "Every head", lambda run: activity_figure(run, NAMES),
+        numbers=lambda run: [head_rows(n, by_layer(run, key), "query head") for key, n in NAMES.items()],
+    ),
     parts.folded(MEANS, parts.tables(activity_rows)),
     headline=lambda run: f"{100 * run.activity.mean().score_active:.1f} % of the columns give a pulse",
 )  # fmt: skip

@@ -121,20 +121,18 @@ def _whole_caption(result: CostResult) -> str:
         )
     lines += [f"{row.title[0].upper()}{row.title[1:]}: {row.note}." for row in result.whole_model if row.note]
     if any(row.note for row in result.whole_model):
-        lines.append(_holders(result))
+        held = max(row.held for row in result.whole_model if row.held is not None)
+        parts: dict[str, list[str]] = {"longer": [], "shorter": []}
+        for name, tau in result.retention_times.items():
+            parts["longer" if tau.value > held else "shorter"].append(
+                f"{name} ({with_scale(tau.value, 's')})"
+            )
+        lines.append("Leakage and decay are those of that time.")
+        if found := "; ".join(f"{which}: {', '.join(names)}" for which, names in parts.items() if names):
+            lines.append(
+                f"Retention times of oxide write transistors against {with_scale(held, 's')}: {found}."
+            )
     return " ".join(lines)
-
-
-def _holders(result: CostResult) -> str:
-    """Retention times of oxide write transistors against the longest time that a token is held."""
-    held = max(row.held for row in result.whole_model if row.held is not None)
-    parts: dict[str, list[str]] = {"longer": [], "shorter": []}
-    for name, tau in result.retention_times.items():
-        parts["longer" if tau.value > held else "shorter"].append(f"{name} ({with_scale(tau.value, 's')})")
-    said = "Leakage and decay are those of that time."
-    if found := "; ".join(f"{which}: {', '.join(names)}" for which, names in parts.items() if names):
-        said += f" Retention times of oxide write transistors against {with_scale(held, 's')}: {found}."
-    return said
 
 
 def cache(result: CostResult) -> Rows:

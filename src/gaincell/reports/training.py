@@ -187,11 +187,6 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return [(sums[n + 1] - sums[max(0, n + 1 - width)]) / min(n + 1, width) for n in range(len(values))]
 
 
-def has_training(result: parts.Result) -> bool:
-    """Whether there is a curve to draw."""
-    return bool(_trained(result)) or any("loss" in line for line in result.log)
-
-
 def _trained(result: parts.Result) -> list[StageResult]:
     """Stages that were evaluated while they were trained."""
     run = result.found
@@ -212,5 +207,6 @@ def on_page(results: Sequence[parts.Result]) -> Markup:
 
 
 TRAINING = parts.Section(
-    "training", "Training", "Every loss on an axis of its own, and perplexity.", has_training, on_page
-)
+    "training", "Training", "Every loss on an axis of its own, and perplexity.",
+    lambda result: bool(_trained(result)) or any("loss" in line for line in result.log), on_page,
+)  # fmt: skip

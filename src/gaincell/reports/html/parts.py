@@ -66,17 +66,10 @@ def section(
 ) -> Section:
     """What the page says of results of some kinds.
 
-    Args:
-        title: of the section.
-        lead: what it shows, in words.
-        kinds: of results.
-        each: content that every result has under its name.
-        together: content of all results, by name, above that.
-        headline: the number of a result that one looks for first, in words.
-        kind: of that number.
-        numbers: the part of a result whose kinds stand beside its name; by default all of it.
-        has: a part without which there is nothing to show of a result.
-        id: its anchor; by default the title.
+    each: content that every result has under its name.  together: of all results, by name, above that.
+    headline: the number of a result that one looks for first, in words.  kind: of that number.
+    numbers: the part of a result whose kinds stand beside its name; by default all of it.
+    has: a part without which there is nothing to show of a result.  id: its anchor; by default the title.
     """
 
     def is_ours(found: Found) -> TypeGuard[F]:
@@ -156,7 +149,12 @@ def words(line: Callable[[R], str], class_: str = "note") -> Block[R]:
 
 def listed(lines: Callable[[R], Iterable[object]]) -> Block[R]:
     """A list, or nothing."""
-    return lambda found: markup.listed(lines(found))
+
+    def shown(found: R) -> Markup:
+        items = [element("li", line) for line in lines(found)]
+        return element("ul", *items, class_="plain") if items else EMPTY
+
+    return shown
 
 
 def folded(title: str, *blocks: Block[R]) -> Block[R]:

@@ -24,10 +24,10 @@ def table(rows: Rows) -> Markup:
     The first column is a heading of its row; one kind for all numbers is not that of numbers in words.
     """
     heads = [_head(name, n, rows) for n, name in enumerate(rows.headings)]
-    body = [
-        element("tr", *(_cell(cell, r, c, rows) for c, cell in enumerate(row)), class_=_class(row))
-        for r, row in enumerate(rows.rows)
-    ]
+    body = []
+    for r, row in enumerate(rows.rows):
+        cells = [_cell(cell, r, c, rows) for c, cell in enumerate(row)]
+        body.append(element("tr", *cells, class_="total" if row and row[0] == "all" else None))
     shown = element(
         "table",
         element("caption", rows.title),
@@ -92,7 +92,3 @@ def _cell(cell: str, r: int, c: int, rows: Rows) -> Markup:
     marked = kind and re.search(r"\d", cell)
     shown = element("abbr", kind[0], title=kind) if marked and kind else EMPTY
     return element("td", cell, shown, class_="words" if is_text else None)
-
-
-def _class(row: Sequence[str]) -> str | None:
-    return "total" if row and row[0] == "all" else None
