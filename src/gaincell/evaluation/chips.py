@@ -31,9 +31,8 @@ from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import computing_layers, set_design
 from gaincell.progress import Progress, silent
 from gaincell.results.evaluation import ChipSpread, ScoreSpread, Strength
-from gaincell.standard_error import exp_or_infinity
+from gaincell.standard_error import CONFIDENCE, exp_or_infinity
 
-CONFIDENCE = 0.95
 Found = TypeVar("Found")
 
 

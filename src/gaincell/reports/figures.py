@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -134,13 +135,12 @@ def mismatch(run: of.Adaptations) -> Figure | None:
     grid = figure.subplots(2, 4, sharey="row")
     adapted = run.adaptation.get("closed-form") or run.adaptation.get("published")
     silent = frozenset(() if adapted is None else adapted.skipped)
-    by_head: dict[tuple[str, str, str], Sequence[Sequence[float]]] = {
-        (when, stage, kind): getattr(by_stage[stage], kind)
+    points = {
+        (when, stage, kind): _residuals(getattr(by_stage[stage], kind), stage, silent)
         for when, by_stage in run.mismatch.items()
         for stage in STAGES
         for kind in DISTANCES
     }
-    points = {at: _residuals(table, at[1], silent) for at, table in by_head.items()}
     low = min((v for at in points.values() for v in at if not math.isnan(v)), default=FLOOR)
     floored = f" (smaller ones are drawn at {FLOOR:.0e}, hollow where exactly 0)" if low < FLOOR else ""
     if silent:
@@ -153,7 +153,13 @@ def mismatch(run: of.Adaptations) -> Figure | None:
                 axes.plot([max(v, FLOOR) for v in found], marker, label=f"{when} adaptation{note}", **how)
                 exact = [n for n, v in enumerate(found) if v == 0]
                 axes.plot(exact, [FLOOR] * len(exact), marker, mfc="white", **how)
-            _name_layers(axes, by_head["after", stage, kind])
+            layers, heads = np.shape(getattr(run.mismatch["after"][stage], kind))
+            for layer in range(1, layers):
+                axes.axvline(layer * heads - 0.5, color="#D8D8D8", lw=0.6, zorder=0)
+            axes.set_yscale("log")
+            axes.grid(visible=False, axis="x")
+            ticks = range(0, layers, max(1, layers // 6))
+            axes.set_xticks([(n + 0.5) * heads - 0.5 for n in ticks], [str(n) for n in ticks])
         row[0].set_ylabel(label)
     for axes, title in zip(grid[0], STAGES.values(), strict=True):
         axes.set_title(title)
@@ -161,17 +167,6 @@ def mismatch(run: of.Adaptations) -> Figure | None:
         axes.set_xlabel("layer (one point a head)")
     style.legend_below(figure, columns=2)
     return figure
-
-
-def _name_layers(axes: Axes, table: Sequence[Sequence[float]]) -> None:
-    """Layers along a logarithmic panel of heads, with lines between them."""
-    layers, heads = len(table), len(table[0])
-    for layer in range(1, layers):
-        axes.axvline(layer * heads - 0.5, color="#D8D8D8", lw=0.6, zorder=0)
-    axes.set_yscale("log")
-    axes.grid(visible=False, axis="x")
-    ticks = range(0, layers, max(1, layers // 6))
-    axes.set_xticks([(n + 0.5) * heads - 0.5 for n in ticks], [str(n) for n in ticks])
 
 
 def _residuals(table: Sequence[Sequence[float]], stage: str, silent: frozenset[str]) -> list[float]:

@@ -17,7 +17,7 @@ from gaincell.reports.html.tables import short
 from gaincell.reports.style import BLACK, BLUE, GREY, MARKERS, ORANGE, PALETTE, RED, look, styled
 from gaincell.reports.tables import SIMULATED, Rows, of_all
 from gaincell.results import spice as of
-from gaincell.results.spice import MixedResult, MixedWaves, Nodes, WriteResult
+from gaincell.results.spice import MixedResult, Nodes, WriteResult
 
 MICRO, NANO, FEMTO = 1e6, 1e9, 1e15
 SHOWN_CELLS = 64
@@ -165,7 +165,16 @@ def mixed_figure(result: MixedResult) -> Figure:
     waves = result.waves
     figure = Figure(figsize=(11.0, 8.5))
     grid = figure.add_gridspec(3, 2, height_ratios=[2.2, 1, 1.2])
-    _logic(figure.add_subplot(grid[0, :]), waves)
+    axes = figure.add_subplot(grid[0, :])
+    nodes = waves.logic.nodes
+    for n, wave in enumerate(nodes.values()):  # one above the other
+        level = np.array(wave)
+        low, high = level.min(), max(level.max(), level.min() + 0.5)
+        time = np.array(waves.logic.time) * NANO
+        axes.plot(time, (level - low) / (high - low) * 0.7 - n, color=BLACK, lw=0.9)
+    axes.set_yticks([0.2 - n for n in range(len(nodes))], [node.replace("_", " ") for node in nodes])
+    axes.grid(visible=False, axis="y")
+    axes.set(title=f"Token {waves.token}: it overwrites the first column", xlabel="time of the step (ns)")
     axes = figure.add_subplot(grid[1, :])
     _waves(axes, waves.integrators, lambda node: node.replace("o_", "").replace("_", " "))
     _label(axes, "", "integrator (V)")
@@ -191,19 +200,6 @@ def _waves(axes: Axes, found: Nodes, name: Callable[[str], str]) -> None:
     nanoseconds = np.array(found.time) * NANO
     for (node, wave), colour in zip(found.nodes.items(), cycle(PALETTE), strict=False):
         axes.plot(nanoseconds, wave, color=colour, label=name(node))
-
-
-def _logic(axes: Axes, waves: MixedWaves) -> None:
-    """Wires one above the other."""
-    nodes = waves.logic.nodes
-    nanoseconds = np.array(waves.logic.time) * 1e9
-    for n, wave in enumerate(nodes.values()):
-        level = np.array(wave)
-        low, high = level.min(), max(level.max(), level.min() + 0.5)
-        axes.plot(nanoseconds, (level - low) / (high - low) * 0.7 - n, color=BLACK, lw=0.9)
-    axes.set_yticks([0.2 - n for n in range(len(nodes))], [node.replace("_", " ") for node in nodes])
-    axes.grid(visible=False, axis="y")
-    axes.set(title=f"Token {waves.token}: it overwrites the first column", xlabel="time of the step (ns)")
 
 
 def check_rows(run: of.VerifyResult) -> Iterator[Rows]:

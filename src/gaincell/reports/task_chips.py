@@ -56,12 +56,5 @@ def _shown(found: ScoreSpread, numbers: tuple[int, ...]) -> list[str]:
     good = "–" if found.yield_ is None else f"{100 * found.yield_:.0f} %"
     std = "–" if found.std is None else ratio_or_score(found.std)
     worst = f"{ratio_or_score(found.chips[numbers.index(found.worst)])} (no. {found.worst})"
-    return [
-        ratio_or_score(found.nominal),
-        ratio_or_score(found.mean),
-        std,
-        change,
-        interval(ends),
-        worst,
-        good,
-    ]
+    nominal, mean = ratio_or_score(found.nominal), ratio_or_score(found.mean)
+    return [nominal, mean, std, change, interval(ends), worst, good]

@@ -18,12 +18,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from scipy import stats
 
 from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
@@ -32,7 +31,7 @@ from gaincell.costs.activity import Activity
 from gaincell.costs.technology import load_technology
 from gaincell.errors import ModelError
 from gaincell.evaluation.activity import measure_activity
-from gaincell.evaluation.chips import CONFIDENCE, perplexity_spread
+from gaincell.evaluation.chips import perplexity_spread
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
 from gaincell.files import is_number
 from gaincell.integrations.hf.attach import set_design
@@ -47,7 +46,7 @@ from gaincell.results.evaluation import ChipSpread
 from gaincell.results.provenance import code, hash_of, made
 from gaincell.results.run import FILE
 from gaincell.results.sweep import Point, PointChips, PointResult, Setting, SweptBlocks
-from gaincell.standard_error import exp_or_infinity, ratio_error
+from gaincell.standard_error import exp_or_infinity, half_width, ratio_error
 from gaincell.sweeps.prepare import Preparation, State
 from gaincell.sweeps.settings import ACTIVITY_BLOCKS, OBJECTIVES, Sweep
 from gaincell.sweeps.space import Values as ParameterValues
@@ -186,12 +185,6 @@ def interval(blocks: Blocks, chips: ChipSpread | None) -> tuple[float, float] | 
         variances.append((float(logs.var()) / len(logs), len(logs) - 1))
     half, middle = half_width(variances), math.log(mean)
     return math.exp(middle - half), exp_or_infinity(middle + half)
-
-
-def half_width(variances: Sequence[tuple[float, int]]) -> float:
-    """Of a 95 % interval (Student) of a sum: variances with degrees of freedom."""
-    squares = (v * float(stats.t.ppf(0.5 + CONFIDENCE / 2, n)) ** 2 for v, n in variances)
-    return math.sqrt(math.fsum(squares))
 
 
 def settings_of(sweep: Sweep, values: ParameterValues) -> dict[str, Setting]:

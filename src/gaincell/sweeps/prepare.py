@@ -61,20 +61,14 @@ class Preparation:
         self._calibration: dict[int, Tensor] = {}
         trained, kept = sweep.largest("fine_tune"), self.model.named_parameters()
         self._kept = {n: p.detach().clone() for n, p in kept if trained or ".gain_cell." in n}
-        self._check_text()
-
-    def _check_text(self) -> None:
-        """Raise InputError: the text is too short for the longest adaptation or training of a point."""
-        if any(self.sweep.values_of("adapt")):
-            self.blocks({"calibration": self.sweep.largest("calibration")})
-        steps, wanted = self.sweep.largest("fine_tune"), self.sweep.training_tokens
-        if not steps:
-            return
-        found = len(read_tokens(self.loaded, self._text, "training", wanted))
-        if found < wanted:
+        if any(sweep.values_of("adapt")):
+            self.blocks({"calibration": sweep.largest("calibration")})
+        wanted = sweep.training_tokens
+        if trained and (found := len(read_tokens(self.loaded, text, "training", wanted))) < wanted:
             raise InputError(
-                f"fine_tune = {steps} needs {wanted} tokens of training text, with those of the calibration, "
-                f"and {Path(self.sweep.text).name} has {found}; give more text, fewer steps or shorter blocks"
+                f"fine_tune = {trained} needs {wanted} tokens of training text, with those of the "
+                f"calibration, and {Path(sweep.text).name} has {found}; give more text, fewer steps or "
+                "shorter blocks"
             )
 
     def prepare(self, design: Design, values: Values) -> None:

@@ -16,8 +16,8 @@ from gaincell.results import sweep as of
 from gaincell.results.codec import from_json
 from gaincell.results.common import Value
 from gaincell.results.provenance import made
-from gaincell.standard_error import ratio_error
-from gaincell.sweeps.point import half_width, settings_of
+from gaincell.standard_error import half_width, ratio_error
+from gaincell.sweeps.point import settings_of
 from gaincell.sweeps.settings import ACTIVITY_BLOCKS, OBJECTIVES, Sweep
 from gaincell.sweeps.study import ENTRY, REASON, Survey
 

@@ -135,8 +135,13 @@ class Sweep:
             known = [first, *(inside | one for one in self.start)]
             return [*known, *({} for _ in range(self.points - len(known)))]
         names = [parameter.name for parameter in self.parameters]
-        if self.sampler == "random":
-            return self._drawn()
+        if self.sampler == "random":  # the first of them are the same however many there are
+            optuna = import_optuna()
+            study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self.seed))
+            points = []
+            for trial in (study.ask() for _ in range(self.points)):
+                points.append({parameter.name: parameter.suggest(trial) for parameter in self.parameters})
+            return points
         lists = [parameter.grid() for parameter in self.parameters]
         if self.sampler == "grid":
             return [dict(zip(names, point, strict=True)) for point in itertools.product(*lists)]
@@ -231,16 +236,6 @@ class Sweep:
         """Name of its study in a storage."""
         content = json.dumps(self.identity, sort_keys=True)
         return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-
-    def _drawn(self) -> list[dict[str, Any]]:
-        """Points of "random": the first of them are the same however many there are."""
-        optuna = import_optuna()
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self.seed))
-        points = []
-        for _ in range(self.points):
-            trial = study.ask()
-            points.append({parameter.name: parameter.suggest(trial) for parameter in self.parameters})
-        return points
 
 
 def _content_of(sweep: Sweep) -> dict[str, Any]:

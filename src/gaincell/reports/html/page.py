@@ -75,12 +75,13 @@ def page(results: Sequence[Result], title: str | None = None) -> str:
     folder = resources.files("gaincell") / "reports" / "html" / "templates"
     style = theme.tokens() + (folder / "style.css").read_text(encoding="utf-8")
     script = (folder / "script.js").read_text(encoding="utf-8")
+    more = f" and {len(results) - 8} more" if len(results) > 8 else ""
     environment = Environment(
         loader=PackageLoader("gaincell.reports.html"), autoescape=True, undefined=StrictUndefined
     )
     whole_page = environment.get_template("page.html").render(
         title=title or _title(results),
-        lead=f"Shown: {_listed(results)}.",
+        lead=f"Shown: {', '.join(result.name for result in results[:8])}{more}.",
         sections=shown,
         style=Markup(style),
         script=Markup(script),
@@ -132,12 +133,6 @@ def _title(results: Sequence[Result]) -> str:
     if len(results) == 1 and not about:
         return results[0].name
     return "; ".join(about) if 0 < len(about) <= 2 else f"{len(results)} results of gaincell"
-
-
-def _listed(results: Sequence[Result]) -> str:
-    shown = [result.name for result in results[:8]]
-    more = f" and {len(results) - len(shown)} more" if len(results) > len(shown) else ""
-    return ", ".join(shown) + more
 
 
 def _hash(text: str) -> str:
