@@ -150,7 +150,11 @@ def comparison_result(
         )
         for name, row in found.rows.items()
     )
-    protocols = {name: run.provenance.protocol for name, run in runs.items()}
+    inputs: dict[str, str] = {}
+    for name, run in runs.items():
+        if run.design is not None:
+            inputs[f"design of {name}"] = run.design.hash
+        inputs[f"model of {name}"] = run.model.sha256
     return of.ComparisonResult(
         command="table",
         reference=found.reference,
@@ -159,17 +163,10 @@ def comparison_result(
         provenance=made(
             command=command,
             seed=0,
-            protocol="; ".join(f"{name}: {protocol}" for name, protocol in protocols.items()),
-            inputs={f"{kind} of {name}": one for name, run in runs.items() for kind, one in _inputs(run)},
+            protocol="; ".join(f"{name}: {run.provenance.protocol}" for name, run in runs.items()),
+            inputs=inputs,
         ),
     )
-
-
-def _inputs(run: of.TasksResult) -> Iterator[tuple[str, str]]:
-    """What went into a result, with hashes: the chip, the model."""
-    if run.design is not None:
-        yield "design", run.design.hash
-    yield "model", run.model.sha256
 
 
 def as_csv(comparison: Comparison) -> str:
