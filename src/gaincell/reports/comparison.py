@@ -236,7 +236,6 @@ def terminal_table(comparison: Comparison) -> Any:
 
 
 def heading(column: Column) -> str:
-    """Of a column."""
     task, metric = column
     return HEADINGS.get(column, f"{task} {metric}")
 

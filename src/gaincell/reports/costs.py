@@ -126,7 +126,6 @@ def left_out(result: of.CostResult) -> Rows:
 
 
 def area(result: of.CostResult) -> Rows:
-    """The area of a key/value head."""
     found, areas = result.head, result.areas
     headings = ("", "cited", "bottom-up", "factor")
     rows = [[name, "", with_scale(part, "m^2"), ""] for name, part in found.area.items()]
@@ -147,7 +146,6 @@ def area(result: of.CostResult) -> Rows:
 
 
 def variants(result: of.CostResult) -> Rows:
-    """Other cells, and stacks."""
     columns: Columns[of.Variant] = {
         "cells": lambda row: row.title,
         "one cell": lambda row: f"{row.cell * 1e12:.3g} µm²",

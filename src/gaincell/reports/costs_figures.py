@@ -147,7 +147,6 @@ def phases(result: CostResult) -> Figure | None:
 
 @styled(grid=False)
 def heads(result: CostResult) -> Figure | None:
-    """Energy of every head of every layer."""
     if len(result.model_cost.heads) < 2:
         return None
     grid = [[energy * 1e9 for energy in layer] for layer in costs.head_energies(result)]
@@ -232,7 +231,6 @@ def phase_rows(run: CostResult) -> Rows:
 
 
 def energy_of_heads(run: CostResult) -> Rows:
-    """Energy of every head."""
     found = [[energy * 1e9 for energy in layer] for layer in costs.head_energies(run)]
     return head_rows("Energy of every head, nJ per token", found, "query head")
 

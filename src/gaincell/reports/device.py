@@ -83,7 +83,6 @@ def _of_curve(fitted: Any, held: Any, origin: Mapping[str, Any]) -> dict[str, Fi
 
 
 def _of_decay(held: Any) -> dict[str, Fitted]:
-    """What the fit of the decays found."""
     ends = {name: tuple(interval) for name, interval in held.intervals.items()}
     return {
         "retention: law": Fitted(held.law, "word"),

@@ -193,7 +193,6 @@ def _about(results: Mapping[str, of.EvaluationResult]) -> str:
 
 
 def every_chip(results: Mapping[str, of.ChipsResult]) -> tables.Rows:
-    """The perplexity of every virtual chip."""
     found = [dict(zip(one.chips.number, one.chips.perplexity, strict=True)) for one in results.values()]
     rows = [["nominal", *(tables.readable(one.chips.nominal) for one in results.values())]]
     for number in sorted({number for chips in found for number in chips}):

@@ -307,7 +307,6 @@ def cell_rows(results: Mapping[str, of.CellResult]) -> tables.Rows:
 
 
 def last_stage(run: of.CellResult) -> str:
-    """Its perplexity."""
     name, stage = list(run.stages.items())[-1]
     return f"perplexity {tables.readable(stage.perplexity)} ({name})"
 

@@ -168,7 +168,6 @@ def fidelity_tables(result: FidelityResult) -> Iterator[Rows]:
 
 
 def mean_error(run: FidelityResult) -> str:
-    """Of all heads."""
     errors = [x for row in run.fidelity["error"] for x in row]
     return f"mean error of a head {sum(errors) / len(errors):.3f}"
 

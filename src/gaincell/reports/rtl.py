@@ -111,7 +111,6 @@ def page_rows(run: RtlResult) -> list[Rows]:
 
 
 def headline(run: RtlResult) -> str:
-    """What was checked."""
     if not run.checks:
         return f"a step takes {run.sizes.step_periods} clock periods"
     done = [check for check in run.checks if check.different or check.broken]

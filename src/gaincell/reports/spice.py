@@ -214,26 +214,22 @@ def check_rows(run: of.VerifyResult) -> Iterator[Rows]:
 
 
 def deviations(run: of.VerifyResult) -> str:
-    """From the model."""
     shares = (f"{100 * array.rms_of_full_scale['own']:.2g} %" for array in run.arrays.values())
     return f"{' and '.join(shares)} of full scale, rms from the model"
 
 
 def energy_rows(results: Mapping[str, of.EnergyResult]) -> Rows:
-    """Of the arrays, from SPICE."""
     missing = of_all(results, lambda one: one.not_included)
     return replace(spice_tables.energy(results), caption=f"Not included: {missing}.")
 
 
 def head_energies(run: of.EnergyResult) -> str:
-    """Of the last inputs."""
     last = run.runs[-1]
     heads = " and ".join(with_scale(array.head, "J") for array in last.arrays.values())
     return f"{heads} a head, {last.inputs} inputs"
 
 
 def write_energy(run: WriteResult) -> str:
-    """The mean over codes."""
     energy = run.dacs["string"].energy
     return f"{with_scale(sum(energy) / len(energy), 'J')} a write of a line, resistor string"
 

@@ -46,7 +46,6 @@ def how_many(chips: Sized) -> str:
 
 
 def interval(ends: tuple[float, ...] | None) -> str:
-    """Two ends, or none."""
     return "–" if ends is None else f"{ends[0]:.4f} to {ends[1]:.4f}"
 
 

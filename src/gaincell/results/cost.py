@@ -59,8 +59,6 @@ class Process(Part):
 
 
 class CitedCost(CitedTime):
-    """With its area."""
-
     area: Annotated[SquareMetre, SCALED]
 
 
@@ -330,8 +328,6 @@ class Plan(Part):
 
 
 class Plans(Part):
-    """A sub-tile, and a head of such."""
-
     tile: Plan
     head: Plan
 

@@ -114,7 +114,6 @@ class Preparation:
 
     @torch.no_grad()
     def put(self, state: State) -> None:
-        """Give the model a state."""
         for name, parameter in self.model.named_parameters():
             if name in state:
                 parameter.copy_(state[name])

@@ -143,7 +143,6 @@ def column(*blocks: Block[R]) -> Block[R]:
 
 
 def words(line: Callable[[R], str], class_: str = "note") -> Block[R]:
-    """A paragraph."""
     return lambda found: markup.paragraph(line(found), class_)
 
 

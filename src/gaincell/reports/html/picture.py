@@ -211,5 +211,4 @@ def _attributes(given: Mapping[str, str], linked: Mapping[str, str]) -> Iterator
 
 
 def _rounded(text: str, digits: int) -> str:
-    """With so many digits behind the point."""
     return re.sub(r"\d+\.\d+", lambda m: f"{float(m[0]):.{digits}f}".rstrip("0").rstrip("."), text)
