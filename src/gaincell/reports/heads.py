@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from statistics import fmean
 
 from matplotlib.figure import Figure
 
@@ -167,15 +168,11 @@ def fidelity_tables(result: FidelityResult) -> Iterator[Rows]:
         yield head_rows(f"{key}: {MEANINGS[key]}", result.fidelity[key], heads)
 
 
-def mean_error(run: FidelityResult) -> str:
-    errors = [x for row in run.fidelity["error"] for x in row]
-    return f"mean error of a head {sum(errors) / len(errors):.3f}"
-
-
 FIDELITY = parts.section(
     "Fidelity", "Every head against that of the pretrained model.", FidelityResult,
     parts.figure("Every head", fidelity_figure, numbers=fidelity_tables),
-    parts.folded(MEANS, parts.tables(fidelity_rows)), headline=mean_error,
+    parts.folded(MEANS, parts.tables(fidelity_rows)),
+    headline=lambda run: f"mean error of a head {fmean(x for row in run.fidelity['error'] for x in row):.3f}",
 )  # fmt: skip
 ACTIVITY = parts.section(
     "Activity", "What drives the word lines of every head on real text.", ActivityResult,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
+from statistics import fmean
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -229,11 +230,6 @@ def head_energies(run: of.EnergyResult) -> str:
     return f"{heads} a head, {last.inputs} inputs"
 
 
-def write_energy(run: WriteResult) -> str:
-    energy = run.dacs["string"].energy
-    return f"{with_scale(sum(energy) / len(energy), 'J')} a write of a line, resistor string"
-
-
 CELLS = parts.section(
     "Cells in SPICE", "From transistor models.", of.CharacterisationResult,
     parts.figure("Curves of the cell", cell_figure),
@@ -264,7 +260,9 @@ WIRES = parts.section(
 WRITE = parts.section(
     "Write path", "From a code to a stored voltage.", WriteResult,
     parts.tables(spice_tables.write, title="Write path"), numbers="dacs", id="spice-write",
-    headline=write_energy,
+    headline=lambda run: (
+        f"{with_scale(fmean(run.dacs['string'].energy), 'J')} a write of a line, resistor string"
+    ),
 )  # fmt: skip
 MIXED = parts.section(
     "Mixed-signal run", "A sub-tile of transistors with its digital block in one simulation.", MixedResult,

@@ -221,10 +221,6 @@ class Survey:
     lost: set[int] = field(default_factory=set)
     deaths: Counter[int] = field(default_factory=Counter)
 
-    @property
-    def finished(self) -> int:
-        return len(self.complete) + len(self.failed)
-
 
 def survey(study: Any, points: int) -> Survey:
     """Where every point of a study stands; trials that run on other hosts are taken to be in progress."""

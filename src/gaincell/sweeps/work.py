@@ -125,7 +125,7 @@ def oversee(
                 _record_deaths(study, found, found.lost - again)
                 trials.enqueue(study, plan, again)
                 continue
-            progress(found.finished - before, len(plan) - before, {})
+            progress(len(found.complete) + len(found.failed) - before, len(plan) - before, {})
             if _taken(found) != seen:
                 seen, fruitless = _taken(found), 0
             dead = [(n, p) for n, p in living if p.poll() is not None]
