@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -46,7 +45,17 @@ def perplexities(run: of.StagedResult) -> Figure:
     figure, axes = panel(7.6, 0.9 + 0.42 * len(stages))
     finite = [stage.perplexity for stage in stages if math.isfinite(stage.perplexity)]
     top = max(finite) * 1.5 if finite else 10.0
-    logarithmic = _perplexity_axis(axes, finite or [top])
+    low, high = (min(finite), max(finite)) if finite else (top, top)
+    logarithmic = high >= 4 * low  # from below the best; else from 0, where all are of one order
+    if logarithmic:
+        axes.set(xscale="log", xlim=(low / 1.6, high * (high / low) ** 0.12 * 1.5),
+                 xlabel="perplexity (lower is better; logarithmic axis)")  # fmt: skip
+        inside = readable_ticks(low / 1.6, high * 1.5)
+        words = [f"{t:,.10g}" if t < 1e5 else f"$10^{{{math.log10(t):.0f}}}$" for t in inside]
+        axes.set_xticks(inside, words)
+        axes.minorticks_off()
+    else:
+        axes.set(xlim=(0, high * 1.25), xlabel="perplexity (lower is better)")
     for n, stage in enumerate(stages):
         end = min(stage.perplexity, top)
         colour = GREY if stage.name.startswith("software") else STAGE_COLOURS.get(stage.name, BLUE)
@@ -60,20 +69,6 @@ def perplexities(run: of.StagedResult) -> Figure:
     style.name_rows(axes, (stage.title for stage in stages), grid=logarithmic)
     axes.set_title(f"{run.model.name} on {run.design.name}, {run.design.cell} cell")
     return figure
-
-
-def _perplexity_axis(axes: Axes, values: list[float]) -> bool:
-    """From 0 where all are of one order; else, which is returned, logarithmic, from below the best."""
-    low, high = min(values), max(values)
-    if high < 4 * low:
-        axes.set(xlim=(0, high * 1.25), xlabel="perplexity (lower is better)")
-        return False
-    axes.set(xscale="log", xlim=(low / 1.6, high * (high / low) ** 0.12 * 1.5),
-             xlabel="perplexity (lower is better; logarithmic axis)")  # fmt: skip
-    inside = readable_ticks(low / 1.6, high * 1.5)
-    axes.set_xticks(inside, [f"{t:,.10g}" if t < 1e5 else f"$10^{{{math.log10(t):.0f}}}$" for t in inside])
-    axes.minorticks_off()
-    return True
 
 
 def readable_ticks(low: float, high: float) -> list[float]:

@@ -118,7 +118,19 @@ def wires_figure(result: of.WiresResult) -> Figure:
         axes.set(title=title, xlabel="cells on the line")
     bit.set_ylabel("lost current (% of the line's)")
     word.set_ylabel("error (% of the pulse's charge)")
-    _draw_operation(use, result)
+    lines: dict[tuple[str, float], list[of.InOperation]] = {}
+    for p in result.in_operation:
+        lines.setdefault((p.array, p.capacitance), []).append(p)
+    for n, ((array, c), line) in enumerate(lines.items()):
+        ohms, label = [p.resistance for p in line], f"{array} dot product, {c * FEMTO:g} fF per cell"
+        use.plot(ohms, [p.rms * NANO for p in line], "-", label=f"{label}: rms", **look(n))
+        largest = [p.largest * NANO for p in line]
+        use.plot(ohms, largest, ":", mfc="white", label=f"{label}: largest", **look(n))
+    columns = sorted({p.columns for p in result.in_operation})
+    use.set(
+        xscale="log", yscale="log", xlabel="resistance per cell (Ω)", ylabel="change of the charges (ns)",
+        title=f"{SHOWN_CELLS} cells in operation, {' or '.join(map(str, columns))} columns",
+    )  # fmt: skip
     limit = f"tolerance, {tolerance * full:.2g} ns"
     use.axhline(tolerance * full, color=BLACK, lw=1, ls="--", label=limit)
     for axes in (bit, word, use):
@@ -141,23 +153,6 @@ def _draw_sizes(axes: Axes, points: Sequence[of.BitLine] | Sequence[of.WordLine]
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.set_yscale("log")
-
-
-def _draw_operation(axes: Axes, result: of.WiresResult) -> None:
-    """Change of the charges with random inputs over the resistance of the wires."""
-    lines: dict[tuple[str, float], list[of.InOperation]] = {}
-    for p in result.in_operation:
-        lines.setdefault((p.array, p.capacitance), []).append(p)
-    for n, ((array, c), line) in enumerate(lines.items()):
-        ohms, label = [p.resistance for p in line], f"{array} dot product, {c * FEMTO:g} fF per cell"
-        axes.plot(ohms, [p.rms * NANO for p in line], "-", label=f"{label}: rms", **look(n))
-        largest = [p.largest * NANO for p in line]
-        axes.plot(ohms, largest, ":", mfc="white", label=f"{label}: largest", **look(n))
-    columns = sorted({p.columns for p in result.in_operation})
-    axes.set(
-        xscale="log", yscale="log", xlabel="resistance per cell (Ω)", ylabel="change of the charges (ns)",
-        title=f"{SHOWN_CELLS} cells in operation, {' or '.join(map(str, columns))} columns",
-    )  # fmt: skip
 
 
 @styled()
