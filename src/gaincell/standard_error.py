@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+CONFIDENCE = 0.95
 PER_UNIT = ("word_perplexity", "byte_perplexity", "bits_per_byte")
 """Scores of the evaluation harness that are ratios of sums: of log-likelihoods and of words or bytes."""
 
@@ -21,6 +22,14 @@ def ratio_error(sums: Sequence[float], weights: Sequence[float]) -> float | None
     mean = math.fsum(sums) / total
     squares = math.fsum((s - mean * w) ** 2 for s, w in zip(sums, weights, strict=True))
     return math.sqrt(squares * n / (n - 1)) / total
+
+
+def half_width(variances: Sequence[tuple[float, int]]) -> float:
+    """Of a `CONFIDENCE` interval (Student) of a sum: variances of its parts with degrees of freedom."""
+    from scipy import stats
+
+    squares = (v * float(stats.t.ppf(0.5 + CONFIDENCE / 2, n)) ** 2 for v, n in variances)
+    return math.sqrt(math.fsum(squares))
 
 
 def exp_or_infinity(x: float) -> float:

@@ -33,7 +33,7 @@ from gaincell.evaluation.ablation import _plan, ablate, freed, one_tile
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.chips import evaluate_chips, perplexity_spread, score_spread
 from gaincell.evaluation.fidelity import PER_HEAD, PER_KEY_HEAD, fidelity
-from gaincell.evaluation.perplexity import cut_windows, perplexity
+from gaincell.evaluation.perplexity import cut_blocks, perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 
 SCORES = Path(__file__).parents[2] / "docs" / "results" / "evaluation" / "tasks" / "tiny-software.json"
@@ -296,7 +296,7 @@ def test_fidelity_leaves_the_pretrained_model_in_software(
 def test_strided_windows_predict_every_token_once(tokens: torch.Tensor) -> None:
     model = micro_llama()
     found = perplexity(model, tokens, "strided-64-16")
-    windows = cut_windows(tokens, 64, 16)
+    windows = cut_blocks(tokens, 64, 16)
     assert len(windows) == found.blocks == (260 - 64) // 16 + 1
     assert found.tokens == 63 + 16 * (found.blocks - 1)
     logits = model(input_ids=windows).logits.double()

@@ -32,6 +32,7 @@ from gaincell.results import read
 from gaincell.results.cost import CostResult
 from gaincell.results.sweep import SweepResult
 from gaincell.sweeps.file import load_sweep
+from gaincell.sweeps.space import applied
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "costs"
 OUTSIDE = {WRITE, DIGITAL}
@@ -295,7 +296,7 @@ def test_committed_sweeps_have_the_latency_and_area_of_the_estimate(name: str) -
     size, technology = model_size(sweep.model), load_technology(sweep.technology)
     for point in result.points:
         values = {key: _parameter(key, point.setting(key)) for key in point.parameters}
-        design = sweep.chip(values).replace(layers=size.layers)
+        design = applied(sweep.design, values).replace(layers=size.layers)
         cost = of_model(size, design, technology, Activity.assumed(design))
         for key, found in (("latency", cost.latency[1]), ("area", cost.area[1])):
             assert found == pytest.approx(point.values[key].value)

@@ -5,7 +5,7 @@ This module and those of `gaincell evaluate` beside it import torch: commands im
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -137,7 +137,7 @@ def result(
     kind: type[Found],
     loaded: LoadedModel,
     protocol: str,
-    content: Tensor | Sequence[Any] | None = None,
+    content: Tensor | list[str] | None = None,
     *,
     command: str = "evaluate",
     text_name: str | None = None,

@@ -97,7 +97,6 @@ class Answers:
         return found
 
     def close(self) -> None:
-        """Close the file."""
         self._database.close()
 
     def _unusable(self, error: Exception) -> InputError:

@@ -31,9 +31,8 @@ from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import computing_layers, set_design
 from gaincell.progress import Progress, silent
 from gaincell.results.evaluation import ChipSpread, ScoreSpread, Strength
-from gaincell.standard_error import exp_or_infinity
+from gaincell.standard_error import CONFIDENCE, exp_or_infinity
 
-CONFIDENCE = 0.95
 Found = TypeVar("Found")
 
 
@@ -186,7 +185,7 @@ def over_chips(
     numbers = tuple((spread.chip + n) % 2**32 for n in range(chips))
     found = []
     try:
-        set_design(model, nominal(own))
+        set_design(model, own.without("chip"))
         reference = measure()
         if check is not None:
             check(reference)
@@ -198,8 +197,3 @@ def over_chips(
     finally:
         set_design(model, own)
     return reference, numbers, found
-
-
-def nominal(design: Design) -> Design:
-    """The design without anything that differs from chip to chip; noise stays, if it has any."""
-    return design.without("chip")

@@ -128,7 +128,9 @@ def evaluate_tasks(
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit = {limit}: give a number of items of 1 or more, or none for all")
-    manager = _manager(data)
+    local = {"include_path": str(LOCAL), "include_defaults": False, "metadata": {"data": data}}
+    with quiet():
+        manager = TaskManager() if data is None else TaskManager(**local)
     names = _known(tasks, manager, data)
     with nullcontext() if cache is None else closing(Answers(cache)) as answers:
         lm = GainCellLM(
@@ -160,13 +162,6 @@ def _lengths(lm: GainCellLM, arguments: Sequence[str]) -> list[int]:
         return [len(context) + len(wanted)]
     tokens = len(lm.tok_encode(arguments[0]))
     return [min(tokens, lm.max_length) + 1] * max(1, math.ceil(tokens / lm.max_length))
-
-
-def _manager(data: str | None) -> Any:
-    with quiet():
-        if data is None:
-            return TaskManager()
-        return TaskManager(include_path=str(LOCAL), include_defaults=False, metadata={"data": data})
 
 
 def _known(tasks: Sequence[str], manager: Any, data: str | None) -> list[str]:

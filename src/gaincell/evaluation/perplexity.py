@@ -152,7 +152,7 @@ def perplexity(
     length, stride = window_and_stride(protocol)
     check_length(model, length)
     stream = _token_ids(tokens, tokenizer)
-    blocks = cut_windows(stream, length, stride)
+    blocks = cut_blocks(stream, length, stride)
     counted = torch.full((len(blocks),), min(stride, length - 1))
     counted[0] = length - 1
     check_ids(model, blocks)
@@ -189,19 +189,17 @@ def _token_ids(text: Tensor | str, tokenizer: Any) -> Int[Tensor, " n"]:
     return torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]).long()
 
 
-def cut_blocks(tokens: Int[Tensor, " n"], length: int) -> Int[Tensor, "blocks T"]:
-    """Non-overlapping blocks; a rest is dropped. Raises InputError: the text is shorter than one block."""
-    return cut_windows(tokens, length, length)
+def cut_blocks(tokens: Int[Tensor, " n"], length: int, stride: int | None = None) -> Int[Tensor, "blocks T"]:
+    """Blocks that do not overlap, or windows each `stride` further on; a rest that fills none is dropped.
 
-
-def cut_windows(tokens: Int[Tensor, " n"], length: int, stride: int) -> Int[Tensor, "windows T"]:
-    """Windows that overlap; a rest shorter than the stride is dropped. Raises InputError likewise."""
+    Raises InputError: the text is shorter than one block.
+    """
     if len(tokens) < length:
         raise InputError(
             f"the text has {len(tokens)} tokens, fewer than one block of {length}; "
             "give more text or shorter blocks"
         )
-    return tokens.unfold(0, length, stride)
+    return tokens.unfold(0, length, stride or length)
 
 
 def blocks_at_once(model: nn.Module, length: int) -> int:

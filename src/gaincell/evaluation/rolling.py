@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import blocks_at_once, check_finite, next_token_nll
@@ -143,7 +143,8 @@ def rolling_perplexity(
         some = [piece for piece in most if len(piece[1]) == length]
         batch = torch.tensor([piece for _, piece, _ in some], device=device)
         logits = model(input_ids=batch[:, :-1], use_cache=False).logits
-        for (number, _, counted), loss in zip(some, next_token_nll(_with_last(logits), batch), strict=True):
+        logits = torch.cat([logits, logits[:, -1:]], 1)  # a position more, whose prediction nobody asks for
+        for (number, _, counted), loss in zip(some, next_token_nll(logits, batch), strict=True):
             nll[number] += float(loss[-counted:].sum())
             done += counted
         start += len(some)
@@ -165,8 +166,3 @@ def rolling_perplexity(
         documents=len(documents),
         word_perplexity_error=None if error is None else found * error,
     )
-
-
-def _with_last(logits: Tensor) -> Tensor:
-    """Logits with one position more, whose prediction nobody asks for."""
-    return torch.cat([logits, logits[:, -1:]], 1)

@@ -6,14 +6,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 
-from scipy import stats
-
 from gaincell.reports.html import parts
 from gaincell.reports.tables import SIMULATED, Rows, readable
 from gaincell.results.run import Circuits, CodesignResult
-from gaincell.standard_error import ratio_error
+from gaincell.standard_error import CONFIDENCE, half_width, ratio_error
 
-CONFIDENCE = 0.95
 SATURATIONS: Mapping[str, Callable[[Circuits], float]] = {
     "S_sat / D": lambda circuits: circuits.score_saturation_per_row,
     "O_sat / N": lambda circuits: circuits.output_saturation_per_column,
@@ -34,7 +31,7 @@ def paired_interval(
     """
     change = [a - b for a, b in zip(ours, theirs, strict=True)]
     middle, error = math.fsum(change) / math.fsum(weights), ratio_error(change, weights)
-    half = (error or 0.0) * float(stats.t.ppf(0.5 + CONFIDENCE / 2, max(1, len(weights) - 1)))
+    half = half_width([((error or 0.0) ** 2, max(1, len(weights) - 1))])
     return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
 
 

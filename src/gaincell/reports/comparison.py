@@ -27,15 +27,9 @@ import numpy as np
 from gaincell.errors import RunError
 from gaincell.reports.paper import TABLE, cited
 from gaincell.reports.tables import Rows, names_by, number_and_error
+from gaincell.results import evaluation as of
 from gaincell.results.codec import Kind
 from gaincell.results.common import Value
-from gaincell.results.evaluation import (
-    ComparedModel,
-    ComparedScore,
-    ComparisonResult,
-    TaskScores,
-    TasksResult,
-)
 from gaincell.results.provenance import made
 from gaincell.standard_error import PER_UNIT, ratio_error
 
@@ -86,16 +80,15 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def compare(runs: Mapping[str, TasksResult], reference: str | None = None, paper: bool = False) -> Comparison:
+def compare(
+    runs: Mapping[str, of.TasksResult], reference: str | None = None, paper: bool = False
+) -> Comparison:
     """Put results of `gaincell evaluate --tasks` beside one another.
 
-    Args:
-        runs: name -> result.
-        reference: name of the one that the others are compared to; by default the first.
-        paper: also show the paper's own table, cited.
+    reference: name of the one that the others are compared to; by default the first.
+    paper: also show the paper's own table, cited.
 
-    Raises:
-        RunError: no results, or no such reference.
+    Raises RunError: no results, or no such reference.
     """
     if not runs:
         raise RunError("no results were given; give files of `gaincell evaluate ... --tasks ... --json FILE`")
@@ -139,24 +132,30 @@ def cited_rows(columns: Sequence[Column]) -> dict[str, dict[Column, Entry]]:
 
 
 def comparison_result(
-    found: Comparison, runs: Mapping[str, TasksResult], command: Sequence[str]
-) -> ComparisonResult:
+    found: Comparison, runs: Mapping[str, of.TasksResult], command: Sequence[str]
+) -> of.ComparisonResult:
     """For a file: every number with its unit and kind."""
 
-    def score(name: str, metric: str, entry: Entry) -> ComparedScore:
+    def score(name: str, metric: str, entry: Entry) -> of.ComparedScore:
         unit = unit_of(metric)
         origin: tuple[Kind, str | None] = ("cited", "Leroux et al. 2025, Table 1")
         if name not in found.cited:
             origin = (runs[name].numbers, None)
         numbers = (None if number is None else Value(number, unit, *origin) for number in astuple(entry))
-        return ComparedScore(*numbers)  # type: ignore[arg-type]
+        return of.ComparedScore(*numbers)  # type: ignore[arg-type]
 
     rows = tuple(
-        ComparedModel(name, {"/".join(column): score(name, column[1], entry) for column, entry in of.items()})
-        for name, of in found.rows.items()
+        of.ComparedModel(
+            name, {"/".join(column): score(name, column[1], entry) for column, entry in row.items()}
+        )
+        for name, row in found.rows.items()
     )
-    protocols = {name: run.provenance.protocol for name, run in runs.items()}
-    return ComparisonResult(
+    inputs: dict[str, str] = {}
+    for name, run in runs.items():
+        if run.design is not None:
+            inputs[f"design of {name}"] = run.design.hash
+        inputs[f"model of {name}"] = run.model.sha256
+    return of.ComparisonResult(
         command="table",
         reference=found.reference,
         rows=rows,
@@ -164,17 +163,10 @@ def comparison_result(
         provenance=made(
             command=command,
             seed=0,
-            protocol="; ".join(f"{name}: {protocol}" for name, protocol in protocols.items()),
-            inputs={f"{kind} of {name}": one for name, run in runs.items() for kind, one in _inputs(run)},
+            protocol="; ".join(f"{name}: {run.provenance.protocol}" for name, run in runs.items()),
+            inputs=inputs,
         ),
     )
-
-
-def _inputs(run: TasksResult) -> Iterator[tuple[str, str]]:
-    """What went into a result, with hashes: the chip, the model."""
-    if run.design is not None:
-        yield "design", run.design.hash
-    yield "model", run.model.sha256
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -244,7 +236,6 @@ def terminal_table(comparison: Comparison) -> Any:
 
 
 def heading(column: Column) -> str:
-    """Of a column."""
     task, metric = column
     return HEADINGS.get(column, f"{task} {metric}")
 
@@ -289,19 +280,19 @@ def unit_of(metric: str) -> str:
     return "1" if metric in PERPLEXITIES else "bit/byte" if metric == "bits_per_byte" else "%"
 
 
-def _entry(task: TaskScores, metric: str, reference: TaskScores | None) -> Entry:
+def _entry(task: of.TaskScores, metric: str, reference: of.TaskScores | None) -> Entry:
     scale = 100.0 if unit_of(metric) == "%" else 1.0
     found = task.metrics[metric]
     error = None if found.error is None else found.error.value * scale
-    same = reference is not None and reference.fingerprint == task.fingerprint
-    change = _difference(task, reference, metric) if reference is not None and same else UNKNOWN
-    return Entry(found.score.value * scale, error, *change)
+    return Entry(found.score.value * scale, error, *_difference(task, reference, metric))
 
 
-def _difference(task: TaskScores, reference: TaskScores, metric: str) -> Difference:
+def _difference(task: of.TaskScores, reference: of.TaskScores | None, metric: str) -> Difference:
     """On the same items; of a single item it has no error. There is neither of other items, nor of a score
     that is no mean of its items (f1).
     """
+    if reference is None or reference.fingerprint != task.fingerprint:
+        return UNKNOWN
     ours, theirs = (np.asarray(t.per_item[metric], dtype=float) for t in (task, reference))
     if ours.shape != theirs.shape or not (_adds_up(task, metric) and _adds_up(reference, metric)):
         return UNKNOWN
@@ -319,7 +310,7 @@ def _difference(task: TaskScores, reference: TaskScores, metric: str) -> Differe
     return mean, error
 
 
-def _adds_up(task: TaskScores, metric: str) -> bool:
+def _adds_up(task: of.TaskScores, metric: str) -> bool:
     """Whether a score is what `_difference` takes it for: of log-likelihoods per unit, or a mean of items."""
     items = np.asarray(task.per_item[metric], dtype=float)
     if metric in PER_UNIT or metric in PERPLEXITIES:
@@ -328,8 +319,8 @@ def _adds_up(task: TaskScores, metric: str) -> bool:
 
 
 def _notes(
-    runs: Mapping[str, TasksResult],
-    tasks: Mapping[str, Mapping[str, TaskScores]],
+    runs: Mapping[str, of.TasksResult],
+    tasks: Mapping[str, Mapping[str, of.TaskScores]],
     reference: str,
     cited: bool,
 ) -> tuple[str, ...]:
@@ -358,7 +349,7 @@ def _notes(
     return tuple(notes)
 
 
-def weights(runs: Mapping[str, TasksResult]) -> str:
+def weights(runs: Mapping[str, of.TasksResult]) -> str:
     """In which type the weights were, and of which rows where rows differ."""
     rows = names_by(runs, lambda run: run.dtype or "a type not recorded")
     return f"weights in {next(iter(rows)) if len(rows) == 1 else _named(rows, ', in ')}"
@@ -368,7 +359,7 @@ def _named(rows: Mapping[str, Sequence[str]], between: str = ", ") -> str:
     return between.join(f"{what} ({', '.join(names)})" for what, names in rows.items())
 
 
-def _items(tasks: Mapping[str, Mapping[str, TaskScores]]) -> Iterator[str]:
+def _items(tasks: Mapping[str, Mapping[str, of.TaskScores]]) -> Iterator[str]:
     """How many items of every task, and of which rows where rows differ."""
     rows: dict[str, dict[str, list[str]]] = {}
     for name, each in tasks.items():

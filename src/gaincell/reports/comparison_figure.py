@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from gaincell.errors import RunError
-from gaincell.reports.comparison import PERPLEXITIES, Column, Comparison, cell, compare, heading
+from gaincell.reports.comparison import PERPLEXITIES, Comparison, cell, compare, heading
 from gaincell.reports.html import parts
 from gaincell.reports.style import BLACK, legend_below, look, plain_ticks, styled
 from gaincell.reports.tables import Rows
@@ -35,33 +34,27 @@ def differences(comparison: Comparison) -> Figure:
     panels = {title: found for title, found in titled.items() if found[0]}
     widths = [len(columns) for columns, _ in panels.values()]
     axes = figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0]
+    others = [n for n in comparison.rows if n not in comparison.cited and n != comparison.reference]
     for panel, (title, (columns, unit)) in zip(axes, panels.items(), strict=True):
-        _draw_differences(panel, comparison, columns)
+        panel.axhline(1.0 if columns is ratios else 0.0, color=BLACK, linewidth=1)
+        for n, name in enumerate(others):
+            shift = 0.6 * ((n + 0.5) / len(others) - 0.5)
+            entries = [(k + shift, comparison.rows[name].get(column)) for k, column in enumerate(columns)]
+            found = [(x, entry.difference, entry.difference_error) for x, entry in entries if entry]
+            shown = [(x, y, error or 0.0) for x, y, error in found if y is not None]
+            panel.errorbar([x for x, _, _ in shown], [y for _, y, _ in shown], linestyle="none",
+                           yerr=[error for _, _, error in shown], label=name, **look(n))  # fmt: skip
+        if columns is ratios:
+            panel.set_yscale("log")
+            plain_ticks(panel.yaxis)
+            low, high = panel.get_ylim()
+            if high > WIDE * low:
+                panel.yaxis.set_minor_formatter(NullFormatter())
+        panel.set_xticks(range(len(columns)), [heading(c).replace(" ", "\n") for c in columns])
+        panel.set_xlim(-0.6, len(columns) - 0.4)
         panel.set(title=title, ylabel=f"{unit} {comparison.reference}")
     legend_below(figure, columns=2)
     return figure
-
-
-def _draw_differences(panel: Axes, comparison: Comparison, columns: list[Column]) -> None:
-    """Of one kind, beside one another those of several models."""
-    ratio = columns[0][1] in PERPLEXITIES
-    panel.axhline(1.0 if ratio else 0.0, color=BLACK, linewidth=1)
-    others = comparison.rows.keys() - comparison.cited - {comparison.reference}
-    for n, name in enumerate(name for name in comparison.rows if name in others):
-        shift = 0.6 * ((n + 0.5) / len(others) - 0.5)
-        entries = [(k + shift, comparison.rows[name].get(column)) for k, column in enumerate(columns)]
-        found = [(x, entry.difference, entry.difference_error) for x, entry in entries if entry]
-        shown = [(x, y, error or 0.0) for x, y, error in found if y is not None]
-        panel.errorbar([x for x, _, _ in shown], [y for _, y, _ in shown], linestyle="none",
-                       yerr=[error for _, _, error in shown], label=name, **look(n))  # fmt: skip
-    if ratio:
-        panel.set_yscale("log")
-        plain_ticks(panel.yaxis)
-        low, high = panel.get_ylim()
-        if high > WIDE * low:
-            panel.yaxis.set_minor_formatter(NullFormatter())
-    panel.set_xticks(range(len(columns)), [heading(c).replace(" ", "\n") for c in columns])
-    panel.set_xlim(-0.6, len(columns) - 0.4)
 
 
 def task_rows(runs: Mapping[str, TasksResult]) -> Rows:

@@ -6,17 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from gaincell.reports.tables import CITED, SIMULATED, Columns, Kinds, Rows, layered
-from gaincell.results.cost import (
-    Block,
-    BottomUp,
-    Change,
-    CitedCost,
-    CostResult,
-    OtherEnergy,
-    SpiceArrays,
-    SpiceWrites,
-    Variant,
-)
+from gaincell.results import cost as of
 from gaincell.results.spice import OperatingPoint
 
 SCALES = {
@@ -51,7 +41,7 @@ def with_scale(found: float | None, unit: str) -> str:
     return f"{scaled:.3g} {shown}" if scaled >= 1e-4 else f"{scaled:.2e} {shown}"
 
 
-def basis(result: CostResult) -> str:
+def basis(result: of.CostResult) -> str:
     """What the activity is, in words."""
     found = result.activity
     if found.source == "assumed":
@@ -64,7 +54,7 @@ def _by_heading(headings: Sequence[str]) -> Kinds:
     return lambda _, c: CITED if "cited" in headings[c] and "×" not in headings[c] else SIMULATED
 
 
-def energy(result: CostResult) -> Rows:
+def energy(result: of.CostResult) -> Rows:
     """One head and token: every block and its parts."""
     found, rows = result.head, []
     for line in found.lines:
@@ -95,20 +85,20 @@ def energy(result: CostResult) -> Rows:
     return Rows("Energy of a head", headings, rows, caption, kinds=_by_heading(headings))
 
 
-def _corner(simulated: SpiceArrays | SpiceWrites, result: CostResult) -> str:
+def _corner(simulated: of.SpiceArrays | of.SpiceWrites, result: of.CostResult) -> str:
     """Where circuits were simulated; no corner for nominal ones at 27 °C and the chip's own supply."""
     if simulated.corner in (None, OperatingPoint("nominal", 27.0, result.design.v_max)):
         return f", {simulated.technology}"
     return f", {simulated.technology} at {simulated.corner}"
 
 
-def summary(result: CostResult) -> Rows:
+def summary(result: of.CostResult) -> Rows:
     """A token: of a head, of a layer, of the model."""
     head, model, sizes = result.head, result.model_cost, result.model
     rows, names = [], ("a head", f"a layer of {sizes.heads} heads", f"all {sizes.layers} layers")
     columns = ("cited", head.cited, model.cited), ("bottom-up", head.bottom_up, model.bottom_up)
     for title, one, whole in columns:
-        layer = CitedCost(whole.energy / sizes.layers, one.latency, whole.area / sizes.layers)
+        layer = of.CitedCost(whole.energy / sizes.layers, one.latency, whole.area / sizes.layers)
         costs = (one, 1), (layer, model.batch), (whole, model.batch)
         for name, (cost, sequences) in zip(names, costs, strict=True):
             power = with_scale(sequences * cost.energy / cost.latency, "W")
@@ -128,15 +118,14 @@ def summary(result: CostResult) -> Rows:
     )
 
 
-def left_out(result: CostResult) -> Rows:
+def left_out(result: of.CostResult) -> Rows:
     """What the bottom-up column lacks."""
     rows = [[f"{one.where}: {one.what}"] for one in result.left_out]
     caption = "Nobody stated what these take; all but power gating would raise the bottom-up estimate."
     return Rows("Left out of the bottom-up estimate", ("left out",), rows, caption)
 
 
-def area(result: CostResult) -> Rows:
-    """The area of a key/value head."""
+def area(result: of.CostResult) -> Rows:
     found, areas = result.head, result.areas
     headings = ("", "cited", "bottom-up", "factor")
     rows = [[name, "", with_scale(part, "m^2"), ""] for name, part in found.area.items()]
@@ -156,9 +145,8 @@ def area(result: CostResult) -> Rows:
     return Rows("Area of a key/value head", headings, rows, caption, kinds=_by_heading(headings))
 
 
-def variants(result: CostResult) -> Rows:
-    """Other cells, and stacks."""
-    columns: Columns[Variant] = {
+def variants(result: of.CostResult) -> Rows:
+    columns: Columns[of.Variant] = {
         "cells": lambda row: row.title,
         "one cell": lambda row: f"{row.cell * 1e12:.3g} µm²",
         "cells of a head, cited": lambda row: with_scale(row.cited, "m^2"),
@@ -170,13 +158,13 @@ def variants(result: CostResult) -> Rows:
     return Rows.of(title, result.areas.variants, columns, caption=caption, kinds=kinds)
 
 
-def sensitivity(result: CostResult) -> Rows:
+def sensitivity(result: of.CostResult) -> Rows:
     """A row a parameter: up and down; the first `MOST`."""
-    changes: dict[str, dict[bool, Change]] = {}
+    changes: dict[str, dict[bool, of.Change]] = {}
     for row in result.sensitivity:
         changes.setdefault(f"{row.where}: {row.parameter}", {})[row.factor > 1] = row
 
-    def both(number: str, found: Mapping[bool, Change]) -> str:
+    def both(number: str, found: Mapping[bool, of.Change]) -> str:
         ends = (f"{100 * getattr(found[up], number):+.1f} %" if up in found else "–" for up in (True, False))
         return " / ".join(ends)
 
@@ -198,22 +186,22 @@ def sensitivity(result: CostResult) -> Rows:
     return Rows("Sensitivity", ("parameter", *numbers), rows, caption, kinds=SIMULATED)
 
 
-def head_energies(result: CostResult) -> list[list[float]]:
+def head_energies(result: of.CostResult) -> list[list[float]]:
     """Of all layers and heads, J."""
     return layered((head.layer, head.energy) for head in result.model_cost.heads)
 
 
-def layers(result: CostResult) -> Rows:
+def layers(result: of.CostResult) -> Rows:
     """Energy of the heads of every layer: mean, lowest, highest."""
     rows = [
-        [str(layer), *(with_scale(x, "J") for x in (sum(of) / len(of), min(of), max(of)))]
-        for layer, of in enumerate(head_energies(result))
+        [str(layer), *(with_scale(x, "J") for x in (sum(each) / len(each), min(each), max(each)))]
+        for layer, each in enumerate(head_energies(result))
     ]
     caption = f"One token, bottom-up; {basis(result)}. Every head: --json, --figures."
     return Rows("Energy of a head by layer", ("layer", "mean", "lowest", "highest"), rows, caption)
 
 
-def _counted(line: Block, part: str) -> str:
+def _counted(line: of.Block, part: str) -> str:
     """How often a part happens, and what one takes; nothing where that is not counted."""
     found = None if line.operations is None else line.operations.get(part)
     if found is None:
@@ -223,7 +211,7 @@ def _counted(line: Block, part: str) -> str:
     return f", {often} × {with_scale(found.each, 'J')} a {found.count.unit}"
 
 
-def _beside(cited: float | None, found: float, compared: Block | OtherEnergy) -> list[str]:
+def _beside(cited: float | None, found: float, compared: of.Block | of.OtherEnergy) -> list[str]:
     """Both energies; where they are compared their ratio, its band, and whether it lies inside."""
     shown = [with_scale(cited, "J"), with_scale(found, "J")]
     if compared.factor is None:
@@ -232,26 +220,26 @@ def _beside(cited: float | None, found: float, compared: Block | OtherEnergy) ->
     return [*shown, f"{compared.factor:.3g}", f"{compared.band or math.nan:g}×", inside]
 
 
-def three(entry: CitedCost | BottomUp) -> tuple[str, str, str]:
+def three(entry: of.CitedCost | of.BottomUp) -> tuple[str, str, str]:
     """Energy, latency and area."""
     return with_scale(entry.energy, "J"), with_scale(entry.latency, "s"), with_scale(entry.area, "m^2")
 
 
-def technology(result: CostResult) -> Rows:
+def technology(result: of.CostResult) -> Rows:
     """Every number of the process and where it comes from."""
     numbers = result.technology.numbers
     rows = [
-        [name, f"{of.value:.6g}" + (f" {of.unit}" if of.unit != "1" else ""), str(of.source)]
-        for name, of in numbers.items()
+        [name, f"{one.value:.6g}" + (f" {one.unit}" if one.unit != "1" else ""), str(one.source)]
+        for name, one in numbers.items()
     ]
-    title, kinds = f"Technology {result.technology.name}", [of.kind for of in numbers.values()]
+    title, kinds = f"Technology {result.technology.name}", [one.kind for one in numbers.values()]
     return Rows(
         title, ("number", "value", "source"), rows,
         text=(0, 2), kinds=lambda r, c: kinds[r] if c == 1 else None,
     )  # fmt: skip
 
 
-def models(results: Mapping[str, CostResult]) -> Rows:
+def models(results: Mapping[str, of.CostResult]) -> Rows:
     """All attention of several models, per token."""
     rows = []
     for name, result in results.items():

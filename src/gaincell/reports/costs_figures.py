@@ -103,7 +103,11 @@ def sweeps(result: CostResult) -> Figure:
         bottom.plot(at, [s * 1e9 for s in sweep.latency], "o-", ms=4, color=ORANGE)
         bottom.set_ylabel("latency of a step, ns")
         if name == "batch":
-            _throughput(bottom, at, sweep.throughput)
+            right = bottom.twinx()
+            right.plot(at, [x / 1e6 for x in sweep.throughput], "s--", ms=4, color=PURPLE)
+            right.set_ylim(0, 1.12 * right.get_ylim()[1])
+            right.set_ylabel("million tokens/s of a layer", color=PURPLE)
+            right.grid(visible=False)
         if name == "retention_time":
             bottom.set_title("with refresh where needed", fontsize=9)
         for axes in (top, bottom):
@@ -113,15 +117,6 @@ def sweeps(result: CostResult) -> Figure:
         top.set_ylabel("energy of a head, nJ")
     grid[0][0].legend(fontsize=8)
     return figure
-
-
-def _throughput(axes: Axes, at: Sequence[float], found: Sequence[float]) -> None:
-    """On an axis of its own at the right."""
-    right = axes.twinx()
-    right.plot(at, [x / 1e6 for x in found], "s--", ms=4, color=PURPLE)
-    right.set_ylim(0, 1.12 * right.get_ylim()[1])
-    right.set_ylabel("million tokens/s of a layer", color=PURPLE)
-    right.grid(visible=False)
 
 
 @styled()
@@ -152,7 +147,6 @@ def phases(result: CostResult) -> Figure | None:
 
 @styled(grid=False)
 def heads(result: CostResult) -> Figure | None:
-    """Energy of every head of every layer."""
     if len(result.model_cost.heads) < 2:
         return None
     grid = [[energy * 1e9 for energy in layer] for layer in costs.head_energies(result)]
@@ -237,7 +231,6 @@ def phase_rows(run: CostResult) -> Rows:
 
 
 def energy_of_heads(run: CostResult) -> Rows:
-    """Energy of every head."""
     found = [[energy * 1e9 for energy in layer] for layer in costs.head_energies(run)]
     return head_rows("Energy of every head, nJ per token", found, "query head")
 

@@ -22,13 +22,8 @@ def describe(
 ) -> DeviceResult:
     """The result of a fit.
 
-    Args:
-        name: of the device.
-        fitted: `gaincell.devices.fit.CurveFit`.
-        held: `gaincell.devices.decay.DecayFit`, or None.
-        command: the command line.
-        design_hash: of the chip it was fitted for.
-        origin: files and their hashes.
+    fitted: `gaincell.devices.fit.CurveFit`.  held: `gaincell.devices.decay.DecayFit`, or None.
+    command: the command line.  design_hash: of the chip it was fitted for.  origin: files and their hashes.
     """
     numbers = {**_of_curve(fitted, held, origin), **(_of_decay(held) if held else {})}
     waves = (fitted.u, fitted.nominal, *fitted.measured)
@@ -49,9 +44,7 @@ def describe(
             seed=0,
             protocol="least squares per cell, mean over cells",
             design_hash=design_hash,
-            inputs={
-                str(origin[key]): str(origin[f"{key}_sha256"]) for key in ("curve", "decay") if key in origin
-            },
+            inputs={str(origin[k]): str(origin[f"{k}_sha256"]) for k in ("curve", "decay") if k in origin},
         ),
     )
 
@@ -90,7 +83,6 @@ def _of_curve(fitted: Any, held: Any, origin: Mapping[str, Any]) -> dict[str, Fi
 
 
 def _of_decay(held: Any) -> dict[str, Fitted]:
-    """What the fit of the decays found."""
     ends = {name: tuple(interval) for name, interval in held.intervals.items()}
     return {
         "retention: law": Fitted(held.law, "word"),

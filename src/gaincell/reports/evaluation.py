@@ -10,21 +10,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gaincell.reports import style
+from gaincell.reports import style, tables
 from gaincell.reports.costs import with_scale
 from gaincell.reports.html import parts
 from gaincell.reports.html.picture import plain
 from gaincell.reports.html.tables import only_kind
 from gaincell.reports.style import BLACK, BLUE, GREEN, ORANGE, PALETTE, PURPLE, RED, SKY, look, panel, styled
-from gaincell.reports.tables import (
-    MEASURED,
-    SIMULATED,
-    Rows,
-    number_and_error,
-    of_all,
-    protocol_of,
-    readable,
-)
 from gaincell.results import evaluation as of
 
 SWITCHED = {"off": "switched off, the others on", "on": "on alone"}
@@ -34,7 +25,7 @@ LINES = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK)
 Chips = Mapping[str, of.ChipsResult]
 
 
-def ablation_rows(result: of.AblationResult, title: str = "") -> Rows:
+def ablation_rows(result: of.AblationResult, title: str = "") -> tables.Rows:
     """A row a constraint; its kind where it changes."""
     rows: list[tuple[str, ...]] = []
     before = ""
@@ -42,7 +33,7 @@ def ablation_rows(result: of.AblationResult, title: str = "") -> Rows:
         error = "–" if row.ratio_error is None else f"{row.ratio_error:.4f}"
         ratio = (f"{row.ratio:.4f}", error) if row.exercised else ("not exercised", "–")
         kind = row.kind * (row.kind != before)
-        rows.append((kind, row.name, row.meaning, readable(row.perplexity), *ratio))
+        rows.append((kind, row.name, row.meaning, tables.readable(row.perplexity), *ratio))
         before = row.kind
     caption = (
         f"{result.provenance.protocol}; {result.text.name}; nothing trained; ratio of the rows off and ring "
@@ -53,7 +44,7 @@ def ablation_rows(result: of.AblationResult, title: str = "") -> Rows:
             "; not exercised: all losses are equal to the last digit, so nothing follows for the constraint"
         )
     headings = ("", "constraint", "", "perplexity", "ratio", "±")
-    return Rows(title, headings, rows, f"{caption}.", (0, 1, 2), SIMULATED)
+    return tables.Rows(title, headings, rows, f"{caption}.", (0, 1, 2), tables.SIMULATED)
 
 
 @styled()
@@ -71,7 +62,9 @@ def ablation_figure(result: of.AblationResult) -> Figure:
         axes.set_xscale("log")
         style.plain_ticks(axes.xaxis)
         axes.tick_params(axis="x", which="both", labelrotation=45)
-        axes.set(title=SWITCHED[kind], xlabel=f"perplexity / {readable(first.perplexity)} ({first.name})")
+        axes.set(
+            title=SWITCHED[kind], xlabel=f"perplexity / {tables.readable(first.perplexity)} ({first.name})"
+        )
     return figure
 
 
@@ -95,20 +88,20 @@ def draw_chips(results: Chips, rows: str = "mismatch") -> Figure:
     return figure
 
 
-def chips_rows(results: Chips, rows: str = "mismatch", title: str = "") -> Rows:
+def chips_rows(results: Chips, rows: str = "mismatch", title: str = "") -> tables.Rows:
     """One row a result. rows: what their names are."""
     headings = (rows, "chips", "nominal", "mean", "std", "× nominal (95 %)", "worst", "yield (95 %)")
     shown = []
     for name, result in results.items():
         found, ends = result.chips, result.chips.ratio_interval
-        perplexities = map(readable, (found.nominal, found.mean, found.std))
+        perplexities = map(tables.readable, (found.nominal, found.mean, found.std))
         ratio = f"{found.ratio:.4f}" + (f" ({ends[0]:.4f} to {ends[1]:.4f})" if ends else "")
         least, most = (100 * end for end in found.yield_interval)
-        limit, worst = 100 * found.yield_within, readable(max(found.perplexity))
+        limit, worst = 100 * found.yield_within, tables.readable(max(found.perplexity))
         within = f"{100 * found.yield_:.0f} % within +{limit:g} % ({least:.0f} to {most:.0f})"
         shown.append([name, str(len(found.perplexity)), *perplexities, ratio, worst, within])
     caption = f"{_about(results)}; all chips of a row on the same text."
-    return Rows(title, headings, shown, caption, kinds=SIMULATED)
+    return tables.Rows(title, headings, shown, caption, kinds=tables.SIMULATED)
 
 
 @styled()
@@ -154,7 +147,11 @@ def context(result: of.DepthResult | of.ContextResult) -> Figure:
     curves = result.curves if isinstance(result, of.DepthResult) else [result]
     for n, curve in enumerate(curves):
         rows = [(point.context, point.excess, point.excess_error) for point in curve.context]
-        _curve(axes, rows, label=f"{_depth(curve)}: {curve.context[-1].perplexity:.3g}", **look(n, LINES))
+        if isinstance(curve, of.ContextResult):
+            name = curve.model.name
+        else:
+            name = f"{curve.layers} layer{'s' if curve.layers > 1 else ''}, window {curve.window}"
+        _curve(axes, rows, label=f"{name}: {curve.context[-1].perplexity:.3g}", **look(n, LINES))
         longest = max(longest, last := rows[-1][0])
         if isinstance(curve, of.ContextCurve) and (reach := curve.layers * (curve.window - 1)) < last:
             axes.axvline(reach, color=LINES[n % len(LINES)], linewidth=1, linestyle=":")
@@ -167,14 +164,7 @@ def context(result: of.DepthResult | of.ContextResult) -> Figure:
     return figure
 
 
-def _depth(curve: of.ContextCurve | of.ContextResult) -> str:
-    """Of a curve: its layers and columns, or its model."""
-    if isinstance(curve, of.ContextResult):
-        return curve.model.name
-    return f"{curve.layers} layer{'s' if curve.layers > 1 else ''}, window {curve.window}"
-
-
-def perplexity_rows(results: Mapping[str, of.PerplexityResult | of.RollingResult]) -> Rows:
+def perplexity_rows(results: Mapping[str, of.PerplexityResult | of.RollingResult]) -> tables.Rows:
     """Perplexities of one model each, by tokens (blocks-T, strided-T-S) or by words (rolling-T)."""
     rows = []
     for name, one in results.items():
@@ -187,31 +177,30 @@ def perplexity_rows(results: Mapping[str, of.PerplexityResult | of.RollingResult
         rows.append([name, *_with_error(number, spread), bits, by, *last])
     headings = ("result", "perplexity", "±", "bits per byte", "by", "predictions", "of", "protocol")
     numbers = [one.numbers for one in results.values()]
-    return Rows(
+    return tables.Rows(
         "Perplexity of a text", headings, rows, text=(0, 4, 6, 7),
         kinds=lambda r, c: numbers[r] if c in (1, 2, 3) else None,
     )  # fmt: skip
 
 
 def _with_error(perplexity: float, error: float | None) -> tuple[str, str]:
-    return (readable(perplexity), "–") if error is None else number_and_error(perplexity, error)
+    return (tables.readable(perplexity), "–") if error is None else tables.number_and_error(perplexity, error)
 
 
 def _about(results: Mapping[str, of.EvaluationResult]) -> str:
     """Model, stage, chip and text, and the protocol, of all results or of each."""
-    return f"{of_all(results, parts.subject)}; {protocol_of(results)}"
+    return f"{tables.of_all(results, parts.subject)}; {tables.protocol_of(results)}"
 
 
-def every_chip(results: Mapping[str, of.ChipsResult]) -> Rows:
-    """The perplexity of every virtual chip."""
+def every_chip(results: Mapping[str, of.ChipsResult]) -> tables.Rows:
     found = [dict(zip(one.chips.number, one.chips.perplexity, strict=True)) for one in results.values()]
-    rows = [["nominal", *(readable(one.chips.nominal) for one in results.values())]]
+    rows = [["nominal", *(tables.readable(one.chips.nominal) for one in results.values())]]
     for number in sorted({number for chips in found for number in chips}):
-        rows.append([str(number), *(readable(chips.get(number)) for chips in found)])
-    return Rows("Perplexity of every chip", ("chip", *results), rows)
+        rows.append([str(number), *(tables.readable(chips.get(number)) for chips in found)])
+    return tables.Rows("Perplexity of every chip", ("chip", *results), rows)
 
 
-def pause_rows(results: Mapping[str, of.PausesResult]) -> Rows:
+def pause_rows(results: Mapping[str, of.PausesResult]) -> tables.Rows:
     """Perplexity against idle time."""
     headings = ("idle time", "perplexity", "±", "time on the chip, s", "refreshes", "columns written")
     rows = []
@@ -221,20 +210,20 @@ def pause_rows(results: Mapping[str, of.PausesResult]) -> Rows:
             perplexity = _with_error(row.perplexity, row.perplexity_error)
             rows.append([f"{name}, {row.idle:g} s", *perplexity, *on_chip])
     caption = f"{_about(results)}; ± standard error; time, refreshes and columns: of one block."
-    return Rows("Pauses", headings, rows, caption, kinds=SIMULATED)
+    return tables.Rows("Pauses", headings, rows, caption, kinds=tables.SIMULATED)
 
 
-def repetition_rows(results: Mapping[str, of.RepetitionResult]) -> Rows:
+def repetition_rows(results: Mapping[str, of.RepetitionResult]) -> tables.Rows:
     """Loss on tokens that stood in the context before, and on others."""
     headings = ("tokens", "perplexity", "nats a token", "predictions")
     rows, kinds = [], []
     for name, one in results.items():
         for point in one.repetition:
-            numbers = (readable(point.perplexity), f"{point.nll:.3f}", f"{point.tokens:,.0f}")
+            numbers = (tables.readable(point.perplexity), f"{point.nll:.3f}", f"{point.tokens:,.0f}")
             rows.append([f"{name}, {point.kind}", *numbers])
-            kinds.append((None, one.numbers, one.numbers, MEASURED))
+            kinds.append((None, one.numbers, one.numbers, tables.MEASURED))
     caption = f"{_about(results)}."
-    return Rows("What is found again", headings, rows, caption, kinds=lambda r, c: kinds[r][c])
+    return tables.Rows("What is found again", headings, rows, caption, kinds=lambda r, c: kinds[r][c])
 
 
 def largest_cost(run: of.AblationResult) -> str:
@@ -247,7 +236,7 @@ def largest_cost(run: of.AblationResult) -> str:
     return f"× {best.ratio:.4f} without {best.name}, the lowest of {len(exercised)}"
 
 
-def page_rows(result: of.AblationResult) -> Rows:
+def page_rows(result: of.AblationResult) -> tables.Rows:
     """As the page has them: the constraint first, a heading over every column."""
     found = ablation_rows(result, "Constraints of the hardware")
     rows = [(name, kind, *rest) for kind, name, *rest in found.rows]
@@ -259,9 +248,9 @@ PERPLEXITY = parts.section(
     "Evaluation", "How well a model predicts a text.", of.PerplexityResult | of.RollingResult,
     together=parts.tables(perplexity_rows),
     headline=lambda run: (
-        f"perplexity {readable(run.word_perplexity)} by words"
+        f"perplexity {tables.readable(run.word_perplexity)} by words"
         if isinstance(run, of.RollingResult)
-        else f"perplexity {readable(run.perplexity)}"
+        else f"perplexity {tables.readable(run.perplexity)}"
     ),
     kind=lambda run: run.numbers,
 )  # fmt: skip
@@ -295,12 +284,14 @@ PAUSES = parts.section(
         ),
         parts.folded("Pauses", parts.tables(pause_rows)),
     ),
-    headline=lambda run: f"perplexity {readable(run.pauses[-1].perplexity)} after {run.pauses[-1].idle:g} s",
+    headline=lambda run: (
+        f"perplexity {tables.readable(run.pauses[-1].perplexity)} after {run.pauses[-1].idle:g} s"
+    ),
 )  # fmt: skip
 CONTEXT = parts.section(
     "Context", "How far back a model looks.", of.DepthResult | of.ContextResult,
     parts.figure(
-        "How far back a model looks", context, lambda run: getattr(run, "numbers", SIMULATED),
+        "How far back a model looks", context, lambda run: getattr(run, "numbers", tables.SIMULATED),
         note=lambda run: run.provenance.protocol,
     ),
     headline=lambda run: (

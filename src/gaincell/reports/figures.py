@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from markupsafe import Markup
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -15,33 +15,13 @@ from gaincell.reports import style, tables
 from gaincell.reports.html import markup, parts
 from gaincell.reports.html.tables import head_rows
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, panel, styled
-from gaincell.reports.tables import (
-    CITED,
-    HEADINGS,
-    SIMULATED,
-    Rows,
-    compared,
-    headings_and_rows,
-    perplexity_rows,
-    readable,
-    with_error,
-)
-from gaincell.results.run import (
-    Adaptations,
-    AdaptedResult,
-    CellAdaptationResult,
-    CellCurve,
-    CellDesignResult,
-    CellResult,
-    StagedResult,
-    TitledCurve,
-)
+from gaincell.results import run as of
 
 STAGES = {"q": "query q", "k": "key k", "v": "value v", "out": "output"}
 STAGE_COLOURS = {"linear": SKY, "unadapted": RED, "adapted": ORANGE, "fine-tuned": GREEN}
 FLOOR = 1e-9
 """Smallest residual drawn on a logarithmic axis; an exact match sits there."""
-FACTS: Mapping[str, Callable[[CellDesignResult], float]] = {
+FACTS: Mapping[str, Callable[[of.CellDesignResult], float]] = {
     "retention, s": lambda run: run.retention_time.value,
     "deviation from a line": lambda run: run.deviation,
     "tokens to 1/e": lambda run: run.tokens_to_1_e,
@@ -53,19 +33,29 @@ DISTANCES = {
 }
 
 
-def draw_all(run: AdaptedResult, folder: Path) -> list[Path]:
+def draw_all(run: of.AdaptedResult, folder: Path) -> list[Path]:
     """Draw every figure the run has data for into `folder`, as PNG files."""
     return style.save_all(FIGURES, run, folder)
 
 
 @styled()
-def perplexities(run: StagedResult) -> Figure:
+def perplexities(run: of.StagedResult) -> Figure:
     """Perplexity of every stage: bars from zero, or dots where the axis is logarithmic and has no zero."""
     stages = run.stages
     figure, axes = panel(7.6, 0.9 + 0.42 * len(stages))
     finite = [stage.perplexity for stage in stages if math.isfinite(stage.perplexity)]
     top = max(finite) * 1.5 if finite else 10.0
-    logarithmic = _perplexity_axis(axes, finite or [top])
+    low, high = (min(finite), max(finite)) if finite else (top, top)
+    logarithmic = high >= 4 * low  # from below the best; else from 0, where all are of one order
+    if logarithmic:
+        axes.set(xscale="log", xlim=(low / 1.6, high * (high / low) ** 0.12 * 1.5),
+                 xlabel="perplexity (lower is better; logarithmic axis)")  # fmt: skip
+        inside = readable_ticks(low / 1.6, high * 1.5)
+        words = [f"{t:,.10g}" if t < 1e5 else f"$10^{{{math.log10(t):.0f}}}$" for t in inside]
+        axes.set_xticks(inside, words)
+        axes.minorticks_off()
+    else:
+        axes.set(xlim=(0, high * 1.25), xlabel="perplexity (lower is better)")
     for n, stage in enumerate(stages):
         end = min(stage.perplexity, top)
         colour = GREY if stage.name.startswith("software") else STAGE_COLOURS.get(stage.name, BLUE)
@@ -75,24 +65,10 @@ def perplexities(run: StagedResult) -> Figure:
         else:
             axes.barh(n, end, color=colour, height=0.68)
         axes.errorbar(end, n, xerr=error, fmt="none", ecolor=BLACK, elinewidth=1)
-        style.beside(axes, readable(stage.perplexity), (end + error, n), 7)
+        style.beside(axes, tables.readable(stage.perplexity), (end + error, n), 7)
     style.name_rows(axes, (stage.title for stage in stages), grid=logarithmic)
     axes.set_title(f"{run.model.name} on {run.design.name}, {run.design.cell} cell")
     return figure
-
-
-def _perplexity_axis(axes: Axes, values: list[float]) -> bool:
-    """From 0 where all are of one order; else, which is returned, logarithmic, from below the best."""
-    low, high = min(values), max(values)
-    if high < 4 * low:
-        axes.set(xlim=(0, high * 1.25), xlabel="perplexity (lower is better)")
-        return False
-    axes.set(xscale="log", xlim=(low / 1.6, high * (high / low) ** 0.12 * 1.5),
-             xlabel="perplexity (lower is better; logarithmic axis)")  # fmt: skip
-    inside = readable_ticks(low / 1.6, high * 1.5)
-    axes.set_xticks(inside, [f"{t:,.10g}" if t < 1e5 else f"$10^{{{math.log10(t):.0f}}}$" for t in inside])
-    axes.minorticks_off()
-    return True
 
 
 def readable_ticks(low: float, high: float) -> list[float]:
@@ -104,13 +80,8 @@ def readable_ticks(low: float, high: float) -> list[float]:
     return [float(tick) for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
 
 
-def closed_label(residual: float) -> str:
-    """Of the line of the closed form's residual, which stands at `FLOOR` where it is smaller."""
-    return f"closed form: residual {residual:.1e}" + (f", drawn at {FLOOR:.0e}" if residual < FLOOR else "")
-
-
 @styled()
-def adaptation(run: Adaptations) -> Figure | None:
+def adaptation(run: of.Adaptations) -> Figure | None:
     """Perplexity of the calibration text, and the largest residual, against the published method's
     iteration.
     """
@@ -128,16 +99,20 @@ def adaptation(run: Adaptations) -> Figure | None:
         style.whole_ticks(axes.xaxis)
     if closed is not None and (level := closed.calibration_perplexity) is not None:
         took = f"{closed.tokens:,} tokens, {closed.forward_passes:.3g} passes"
-        left.axhline(level, color=RED, ls="--", label=f"closed form, {took}: perplexity {readable(level)}")
+        left.axhline(
+            level, color=RED, ls="--", label=f"closed form, {took}: perplexity {tables.readable(level)}"
+        )
     if (target := published.target_perplexity) is not None:
-        label = f"the model to be matched: perplexity {readable(target)}"
+        label = f"the model to be matched: perplexity {tables.readable(target)}"
         left.axhline(target, color=GREY, ls=":", label=label)
     left.set(ylabel="perplexity of the calibration text", title="Perplexity")
     if max(history.perplexity) > 4 * min(history.perplexity):
         left.set_yscale("log")
     if closed is not None:
         residual = closed.residual.value
-        right.axhline(max(residual, FLOOR), color=RED, ls="--", label=closed_label(residual))
+        drawn = f", drawn at {FLOOR:.0e}" if residual < FLOOR else ""
+        label = f"closed form: residual {residual:.1e}{drawn}"
+        right.axhline(max(residual, FLOOR), color=RED, ls="--", label=label)
     unit = "pulse width, V or output" if published.rule == "released" else "fraction of σ"
     right.set(ylabel=f"largest residual ({unit})", title="Distance from the target statistics")
     style.legend_below(figure)
@@ -145,23 +120,22 @@ def adaptation(run: Adaptations) -> Figure | None:
 
 
 @styled()
-def mismatch(run: Adaptations) -> Figure | None:
+def mismatch(run: of.Adaptations) -> Figure | None:
     """Residuals of mean and standard deviation of every stage, layer and head, before and after
     adaptation; without those that had no variance, which have nothing to match.
     """
-    if not isinstance(run, AdaptedResult) or run.mismatch is None:
+    if not isinstance(run, of.AdaptedResult) or run.mismatch is None:
         return None
     figure = Figure(figsize=(10.5, 5.0))
     grid = figure.subplots(2, 4, sharey="row")
     adapted = run.adaptation.get("closed-form") or run.adaptation.get("published")
     silent = frozenset(() if adapted is None else adapted.skipped)
-    by_head: dict[tuple[str, str, str], Sequence[Sequence[float]]] = {
-        (when, stage, kind): getattr(by_stage[stage], kind)
+    points = {
+        (when, stage, kind): _residuals(getattr(by_stage[stage], kind), stage, silent)
         for when, by_stage in run.mismatch.items()
         for stage in STAGES
         for kind in DISTANCES
     }
-    points = {at: _residuals(table, at[1], silent) for at, table in by_head.items()}
     low = min((v for at in points.values() for v in at if not math.isnan(v)), default=FLOOR)
     floored = f" (smaller ones are drawn at {FLOOR:.0e}, hollow where exactly 0)" if low < FLOOR else ""
     if silent:
@@ -174,7 +148,13 @@ def mismatch(run: Adaptations) -> Figure | None:
                 axes.plot([max(v, FLOOR) for v in found], marker, label=f"{when} adaptation{note}", **how)
                 exact = [n for n, v in enumerate(found) if v == 0]
                 axes.plot(exact, [FLOOR] * len(exact), marker, mfc="white", **how)
-            _name_layers(axes, by_head["after", stage, kind])
+            layers, heads = np.shape(getattr(run.mismatch["after"][stage], kind))
+            for layer in range(1, layers):
+                axes.axvline(layer * heads - 0.5, color="#D8D8D8", lw=0.6, zorder=0)
+            axes.set_yscale("log")
+            axes.grid(visible=False, axis="x")
+            ticks = range(0, layers, max(1, layers // 6))
+            axes.set_xticks([(n + 0.5) * heads - 0.5 for n in ticks], [str(n) for n in ticks])
         row[0].set_ylabel(label)
     for axes, title in zip(grid[0], STAGES.values(), strict=True):
         axes.set_title(title)
@@ -182,17 +162,6 @@ def mismatch(run: Adaptations) -> Figure | None:
         axes.set_xlabel("layer (one point a head)")
     style.legend_below(figure, columns=2)
     return figure
-
-
-def _name_layers(axes: Axes, table: Sequence[Sequence[float]]) -> None:
-    """Layers along a logarithmic panel of heads, with lines between them."""
-    layers, heads = len(table), len(table[0])
-    for layer in range(1, layers):
-        axes.axvline(layer * heads - 0.5, color="#D8D8D8", lw=0.6, zorder=0)
-    axes.set_yscale("log")
-    axes.grid(visible=False, axis="x")
-    ticks = range(0, layers, max(1, layers // 6))
-    axes.set_xticks([(n + 0.5) * heads - 0.5 for n in ticks], [str(n) for n in ticks])
 
 
 def _residuals(table: Sequence[Sequence[float]], stage: str, silent: frozenset[str]) -> list[float]:
@@ -205,7 +174,7 @@ def _residuals(table: Sequence[Sequence[float]], stage: str, silent: frozenset[s
 
 
 @styled()
-def codes(run: AdaptedResult) -> Figure | None:
+def codes(run: of.AdaptedResult) -> Figure | None:
     """Use of the codes of q, k, v and the output, over all layers and heads."""
     if run.codes is None:
         return None
@@ -227,11 +196,11 @@ def codes(run: AdaptedResult) -> Figure | None:
 
 
 @styled()
-def cell(curve: CellCurve | TitledCurve) -> Figure:
+def cell(curve: of.CellCurve | of.TitledCurve) -> Figure:
     """Current of a cell over the stored voltage, beside that of the linear cell if it is known."""
     figure, axes = panel(4.6, 3.4)
-    current = curve.F if isinstance(curve, TitledCurve) else curve.nonlinear
-    if isinstance(curve, CellCurve):
+    current = curve.F if isinstance(curve, of.TitledCurve) else curve.nonlinear
+    if isinstance(curve, of.CellCurve):
         axes.plot(curve.u, curve.linear, color=GREY, ls="--", lw=2, label="linear (ideal)")
     axes.plot(curve.u, current, color=BLUE, lw=2, label=curve.name)
     axes.axhline(0, color=BLACK, lw=0.6)
@@ -242,7 +211,7 @@ def cell(curve: CellCurve | TitledCurve) -> Figure:
     return figure
 
 
-FIGURES: Mapping[str, Callable[[AdaptedResult], Figure | None]] = {
+FIGURES: Mapping[str, Callable[[of.AdaptedResult], Figure | None]] = {
     "perplexity": perplexities,
     "adaptation": adaptation,
     "mismatch": mismatch,
@@ -252,36 +221,36 @@ FIGURES: Mapping[str, Callable[[AdaptedResult], Figure | None]] = {
 """By name; None where a run has no data for one."""
 
 
-def stage_rows(run: StagedResult) -> Rows:
+def stage_rows(run: of.StagedResult) -> tables.Rows:
     """The stages of a run; tokens are counted."""
-    text = [f"text {run.text.name}"] if isinstance(run, AdaptedResult) else []
+    text = [f"text {run.text.name}"] if isinstance(run, of.AdaptedResult) else []
     caption = "; ".join([*text, run.provenance.protocol, "± is the standard error over blocks"])
     numbers = [stage.numbers for stage in run.stages]
-    return Rows(
-        "Perplexity of every stage", *headings_and_rows(run), f"{caption}.{compared(run)}",
+    return tables.Rows(
+        "Perplexity of every stage", *tables.headings_and_rows(run), f"{caption}.{tables.compared(run)}",
         kinds=lambda row, column: None if column == 1 else numbers[row],
     )  # fmt: skip
 
 
-def side_by_side(results: Mapping[str, StagedResult]) -> Iterator[Rows]:
+def side_by_side(results: Mapping[str, of.StagedResult]) -> Iterator[tables.Rows]:
     """The perplexities of several runs, stage by stage."""
     cells: dict[str, dict[int, tuple[str, str]]] = {}
-    at, over = map(HEADINGS.index, ("perplexity", "× software"))
+    at, over = map(tables.HEADINGS.index, ("perplexity", "× software"))
     for n, run in enumerate(results.values()):
-        for stage, row in zip(run.stages, perplexity_rows(run), strict=True):
+        for stage, row in zip(run.stages, tables.perplexity_rows(run), strict=True):
             ratio = "" if row[over] == "–" else f" (× {row[over]})"
             cells.setdefault(stage.title, {})[n] = (row[at] + ratio, stage.numbers)
     shown = [[found.get(n, ("–", "")) for n in range(len(results))] for found in cells.values()]
     rows = [[title, *(word for word, _ in row)] for title, row in zip(cells, shown, strict=True)]
     caption = "In brackets: over the software model. Protocols and texts stand with each result below."
     if len(results) > 1:
-        yield Rows(
+        yield tables.Rows(
             "Perplexity side by side", ["stage", *results], rows, caption,
             kinds=lambda r, c: shown[r][c - 1][1] or None,
         )  # fmt: skip
 
 
-def left_out(run: Adaptations) -> list[str]:
+def left_out(run: of.Adaptations) -> list[str]:
     """Places that the adaptations skipped, or that are saturated, a line each."""
     return [
         f"{name}: {len(places)} {what}: {', '.join(places)}"
@@ -291,11 +260,13 @@ def left_out(run: Adaptations) -> list[str]:
     ]
 
 
-def distances(run: AdaptedResult) -> Iterator[Rows]:
+def distances(run: of.Adaptations) -> Iterator[tables.Rows]:
     """The distances of all heads of what shows anything: what was no distance before needs no table."""
+    if not isinstance(run, of.AdaptedResult) or run.mismatch is None:
+        return
     for stage, name in STAGES.items():
         heads = "key/value head" if stage in ("k", "v") else "head"
-        pairs = [(when, by_stage[stage]) for when, by_stage in (run.mismatch or {}).items()]
+        pairs = [(when, by_stage[stage]) for when, by_stage in run.mismatch.items()]
         of_std = [(when, "standard deviation, |σ / target − 1|", spread.std) for when, spread in pairs]
         of_mean = [(when, "mean, |μ − target| / σ", spread.mean) for when, spread in pairs]
         for when, title, rows in of_std + of_mean:
@@ -303,51 +274,50 @@ def distances(run: AdaptedResult) -> Iterator[Rows]:
                 yield head_rows(f"{name} {when} adaptation: {title}", rows, heads)
 
 
-def currents(results: Mapping[str, AdaptedResult | CellAdaptationResult]) -> Markup:
+def currents(results: Mapping[str, of.AdaptedResult | of.CellAdaptationResult]) -> Markup:
     """Currents of the cells, beside one another."""
     titled = {f"{name}: current of one gain cell": run.cell for name, run in results.items()}
     shown = (parts.figure(title, cell)(curve) for title, curve in titled.items() if curve is not None)
     return markup.grid(*shown)
 
 
-def cell_rows(results: Mapping[str, CellResult]) -> Rows:
+def cell_rows(results: Mapping[str, of.CellResult]) -> tables.Rows:
     """Cells and chips of recipes/cells.py, a row a result."""
     named = dict.fromkeys(stage for run in results.values() for stage in run.stages)
-    facts = FACTS if any(isinstance(run, CellDesignResult) for run in results.values()) else {}
+    facts = FACTS if any(isinstance(run, of.CellDesignResult) for run in results.values()) else {}
     rows = []
     for name, run in results.items():
         numbers = (
-            f"{fact(run):.4g}" if isinstance(run, CellDesignResult) else "–" for fact in facts.values()
+            f"{fact(run):.4g}" if isinstance(run, of.CellDesignResult) else "–" for fact in facts.values()
         )
         stages = [run.stages.get(stage) for stage in named]
         perplexities = [
-            "–" if of is None else with_error(of.perplexity, of.perplexity_error) for of in stages
+            "–" if one is None else tables.with_error(one.perplexity, one.perplexity_error) for one in stages
         ]
         rows.append([f"{name}, {run.design.name}, {run.design.cell}", *numbers, *perplexities])
     headings = ["cell", *facts, *(f"perplexity, {stage}" for stage in named)]
     caption = f"{tables.protocol_of(results)}; ± is the standard error over blocks."
-    kinds = [CITED if name == "retention, s" else SIMULATED for name in headings]
-    return Rows("Cells", headings, rows, caption, kinds=lambda _, c: kinds[c])
+    kinds = [tables.CITED if name == "retention, s" else tables.SIMULATED for name in headings]
+    return tables.Rows("Cells", headings, rows, caption, kinds=lambda _, c: kinds[c])
 
 
-def last_stage(run: CellResult) -> str:
-    """Its perplexity."""
+def last_stage(run: of.CellResult) -> str:
     name, stage = list(run.stages.items())[-1]
-    return f"perplexity {readable(stage.perplexity)} ({name})"
+    return f"perplexity {tables.readable(stage.perplexity)} ({name})"
 
 
-def headline(run: StagedResult) -> str:
+def headline(run: of.StagedResult) -> str:
     """The perplexity of the model that was saved, and whether its adaptation (the last) failed."""
     stage = run.saved_stage
     over = stage.ratio_to_software
     text = "" if over is None else f", × {over:.3g} software"
-    adapted = [stage.adaptation, *(run.adaptation.values() if isinstance(run, Adaptations) else ())][-1]
+    adapted = [stage.adaptation, *(run.adaptation.values() if isinstance(run, of.Adaptations) else ())][-1]
     failed = "" if adapted is None or adapted.converged else ", adaptation not converged"
-    return f"perplexity {readable(stage.perplexity)}{text} ({stage.title}){failed}"
+    return f"perplexity {tables.readable(stage.perplexity)}{text} ({stage.title}){failed}"
 
 
 PERPLEXITY = parts.section(
-    "Perplexity", "How well the model predicts text, stage by stage.", StagedResult,
+    "Perplexity", "How well the model predicts text, stage by stage.", of.StagedResult,
     parts.pair(
         parts.tables(stage_rows),
         parts.figure("Perplexity", perplexities, parts.kinds_in("stages"), numbers=parts.no_numbers,
@@ -357,7 +327,7 @@ PERPLEXITY = parts.section(
     headline=headline, kind=lambda run: run.saved_stage.numbers,
 )  # fmt: skip
 ADAPTATION = parts.section(
-    "Adaptation", "Gains and offsets that bring the statistics back.", Adaptations,
+    "Adaptation", "Gains and offsets that bring the statistics back.", of.Adaptations,
     parts.listed(tables.adaptation_lines),
     parts.folded("Left out or saturated", parts.listed(left_out)),
     parts.grid(
@@ -367,14 +337,14 @@ ADAPTATION = parts.section(
     numbers="adaptation",
 )  # fmt: skip
 CODES = parts.section(
-    "Codes", "How often every code of the converters is used.", AdaptedResult,
+    "Codes", "How often every code of the converters is used.", of.AdaptedResult,
     parts.figure("Use of the codes", codes), numbers="codes", has="codes",
 )  # fmt: skip
 CELL = parts.section(
-    "Cell", "Current of a cell over its stored voltage.", AdaptedResult | CellAdaptationResult,
+    "Cell", "Current of a cell over its stored voltage.", of.AdaptedResult | of.CellAdaptationResult,
     together=currents, has="cell",
 )  # fmt: skip
 CELLS = parts.section(
-    "Cells", "Cells and chips compared with the same model.", CellResult,
+    "Cells", "Cells and chips compared with the same model.", of.CellResult,
     together=parts.tables(cell_rows), headline=last_stage,
 )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -95,23 +94,21 @@ def _draw_tile(axes: Axes, plan: Plan, scale: float) -> None:
     found, w, h = micrometres(plan)
     for box in found:
         _fill(axes, box)
-    _draw_wires(axes, plan, {box.name: box for box in found})
-    for box in found:
-        _label(axes, box, scale)
-    _leaders(axes, [box for box in found if _fitting(box, scale) is None], w, h, scale, above=h / 3)
-    _frame(axes, f"Sub-tile, {w:.0f} × {h:.0f} µm", w, h, scale, 0.62)
-
-
-def _draw_wires(axes: Axes, plan: Plan, named: Mapping[str, Rectangle]) -> None:
-    """Key bit lines upright, a tap on the diagonal, and on to the word lines of the value array."""
+    named = {box.name: box for box in found}
     key, value = named["key array"], named["value array"]
-    for n in range(SHOWN_WIRES):
+    for n in range(
+        SHOWN_WIRES
+    ):  # key bit lines upright, a tap on the diagonal, and on to word lines of values
         wire = plan.wires[round((n + 0.5) * len(plan.wires) / SHOWN_WIRES - 0.5)]
         x, y, to = wire.x * MICRO, wire.y * MICRO, wire.to * MICRO
         axes.plot([x, x], [key.y, key.y + key.h], color=WIRE, lw=0.5, alpha=0.55)
         axes.plot([x, to], [y, y], color=TAP, lw=0.9)
         axes.plot([value.x, value.x + value.w], [y, y], color=TAP, lw=0.9)
         axes.plot([x], [y], "o", color=TAP, ms=2.6)
+    for box in found:
+        _label(axes, box, scale)
+    _leaders(axes, [box for box in found if _fitting(box, scale) is None], w, h, scale, above=h / 3)
+    _frame(axes, f"Sub-tile, {w:.0f} × {h:.0f} µm", w, h, scale, 0.62)
 
 
 def _draw_head(axes: Axes, plan: Plan, tile: Plan, scale: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from statistics import fmean
 
 from matplotlib.figure import Figure
 
@@ -167,26 +168,19 @@ def fidelity_tables(result: FidelityResult) -> Iterator[Rows]:
         yield head_rows(f"{key}: {MEANINGS[key]}", result.fidelity[key], heads)
 
 
-def activity_tables(result: ActivityResult) -> list[Rows]:
-    """Pulses and voltages of every head, a table a number."""
-    return [head_rows(title, by_layer(result, key), "query head") for key, title in NAMES.items()]
-
-
-def mean_error(run: FidelityResult) -> str:
-    """Of all heads."""
-    errors = [x for row in run.fidelity["error"] for x in row]
-    return f"mean error of a head {sum(errors) / len(errors):.3f}"
-
-
 FIDELITY = parts.section(
     "Fidelity", "Every head against that of the pretrained model.", FidelityResult,
     parts.figure("Every head", fidelity_figure, numbers=fidelity_tables),
-    parts.folded(MEANS, parts.tables(fidelity_rows)), headline=mean_error,
+    parts.folded(MEANS, parts.tables(fidelity_rows)),
+    headline=lambda run: f"mean error of a head {fmean(x for row in run.fidelity['error'] for x in row):.3f}",
 )  # fmt: skip
 ACTIVITY = parts.section(
     "Activity", "What drives the word lines of every head on real text.", ActivityResult,
     parts.words(lambda run: f"{sparsity_line(run)} ({SIMULATED}).", "lead"),
-    parts.figure("Every head", lambda run: activity_figure(run, NAMES), numbers=activity_tables),
+    parts.figure(
+        "Every head", lambda run: activity_figure(run, NAMES),
+        numbers=lambda run: [head_rows(n, by_layer(run, key), "query head") for key, n in NAMES.items()],
+    ),
     parts.folded(MEANS, parts.tables(activity_rows)),
     headline=lambda run: f"{100 * run.activity.mean().score_active:.1f} % of the columns give a pulse",
 )  # fmt: skip

@@ -67,13 +67,10 @@ def energy_rows(found: Mapping[str, RtlResult]) -> Rows:
     rows.append(row("synthesised and all hypotheses", attrgetter("all"), "sum"))
     rows.append(row("paper, digital control and routing, of a full ring", attrgetter("paper"), PAPER.source))
     last = len(found) + 1
-
-    def kind(r: int, c: int) -> str | None:
-        return None if c == last else CITED if r == len(rows) - 1 else SIMULATED
-
     return Rows(
-        "Energy", ("energy of a token and query head", *found, "basis"), rows, text=(0, last), kinds=kind
-    )
+        "Energy", ("energy of a token and query head", *found, "basis"), rows, text=(0, last),
+        kinds=lambda r, c: None if c == last else CITED if r == len(rows) - 1 else SIMULATED,
+    )  # fmt: skip
 
 
 SOURCES = {
@@ -114,7 +111,6 @@ def page_rows(run: RtlResult) -> list[Rows]:
 
 
 def headline(run: RtlResult) -> str:
-    """What was checked."""
     if not run.checks:
         return f"a step takes {run.sizes.step_periods} clock periods"
     done = [check for check in run.checks if check.different or check.broken]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
+from statistics import fmean
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +18,7 @@ from gaincell.reports.html.tables import short
 from gaincell.reports.style import BLACK, BLUE, GREY, MARKERS, ORANGE, PALETTE, RED, look, styled
 from gaincell.reports.tables import SIMULATED, Rows, of_all
 from gaincell.results import spice as of
-from gaincell.results.spice import MixedResult, MixedWaves, Nodes, WriteResult
+from gaincell.results.spice import MixedResult, Nodes, WriteResult
 
 MICRO, NANO, FEMTO = 1e6, 1e9, 1e15
 SHOWN_CELLS = 64
@@ -117,7 +118,19 @@ def wires_figure(result: of.WiresResult) -> Figure:
         axes.set(title=title, xlabel="cells on the line")
     bit.set_ylabel("lost current (% of the line's)")
     word.set_ylabel("error (% of the pulse's charge)")
-    _draw_operation(use, result)
+    lines: dict[tuple[str, float], list[of.InOperation]] = {}
+    for p in result.in_operation:
+        lines.setdefault((p.array, p.capacitance), []).append(p)
+    for n, ((array, c), line) in enumerate(lines.items()):
+        ohms, label = [p.resistance for p in line], f"{array} dot product, {c * FEMTO:g} fF per cell"
+        use.plot(ohms, [p.rms * NANO for p in line], "-", label=f"{label}: rms", **look(n))
+        largest = [p.largest * NANO for p in line]
+        use.plot(ohms, largest, ":", mfc="white", label=f"{label}: largest", **look(n))
+    columns = sorted({p.columns for p in result.in_operation})
+    use.set(
+        xscale="log", yscale="log", xlabel="resistance per cell (Ω)", ylabel="change of the charges (ns)",
+        title=f"{SHOWN_CELLS} cells in operation, {' or '.join(map(str, columns))} columns",
+    )  # fmt: skip
     limit = f"tolerance, {tolerance * full:.2g} ns"
     use.axhline(tolerance * full, color=BLACK, lw=1, ls="--", label=limit)
     for axes in (bit, word, use):
@@ -142,30 +155,22 @@ def _draw_sizes(axes: Axes, points: Sequence[of.BitLine] | Sequence[of.WordLine]
     axes.set_yscale("log")
 
 
-def _draw_operation(axes: Axes, result: of.WiresResult) -> None:
-    """Change of the charges with random inputs over the resistance of the wires."""
-    lines: dict[tuple[str, float], list[of.InOperation]] = {}
-    for p in result.in_operation:
-        lines.setdefault((p.array, p.capacitance), []).append(p)
-    for n, ((array, c), line) in enumerate(lines.items()):
-        ohms, label = [p.resistance for p in line], f"{array} dot product, {c * FEMTO:g} fF per cell"
-        axes.plot(ohms, [p.rms * NANO for p in line], "-", label=f"{label}: rms", **look(n))
-        largest = [p.largest * NANO for p in line]
-        axes.plot(ohms, largest, ":", mfc="white", label=f"{label}: largest", **look(n))
-    columns = sorted({p.columns for p in result.in_operation})
-    axes.set(
-        xscale="log", yscale="log", xlabel="resistance per cell (Ω)", ylabel="change of the charges (ns)",
-        title=f"{SHOWN_CELLS} cells in operation, {' or '.join(map(str, columns))} columns",
-    )  # fmt: skip
-
-
 @styled()
 def mixed_figure(result: MixedResult) -> Figure:
     """Wires and integrators of one step, stores over all steps, codes beside HeadArray's."""
     waves = result.waves
     figure = Figure(figsize=(11.0, 8.5))
     grid = figure.add_gridspec(3, 2, height_ratios=[2.2, 1, 1.2])
-    _logic(figure.add_subplot(grid[0, :]), waves)
+    axes = figure.add_subplot(grid[0, :])
+    nodes = waves.logic.nodes
+    for n, wave in enumerate(nodes.values()):  # one above the other
+        level = np.array(wave)
+        low, high = level.min(), max(level.max(), level.min() + 0.5)
+        time = np.array(waves.logic.time) * NANO
+        axes.plot(time, (level - low) / (high - low) * 0.7 - n, color=BLACK, lw=0.9)
+    axes.set_yticks([0.2 - n for n in range(len(nodes))], [node.replace("_", " ") for node in nodes])
+    axes.grid(visible=False, axis="y")
+    axes.set(title=f"Token {waves.token}: it overwrites the first column", xlabel="time of the step (ns)")
     axes = figure.add_subplot(grid[1, :])
     _waves(axes, waves.integrators, lambda node: node.replace("o_", "").replace("_", " "))
     _label(axes, "", "integrator (V)")
@@ -193,19 +198,6 @@ def _waves(axes: Axes, found: Nodes, name: Callable[[str], str]) -> None:
         axes.plot(nanoseconds, wave, color=colour, label=name(node))
 
 
-def _logic(axes: Axes, waves: MixedWaves) -> None:
-    """Wires one above the other."""
-    nodes = waves.logic.nodes
-    nanoseconds = np.array(waves.logic.time) * 1e9
-    for n, wave in enumerate(nodes.values()):
-        level = np.array(wave)
-        low, high = level.min(), max(level.max(), level.min() + 0.5)
-        axes.plot(nanoseconds, (level - low) / (high - low) * 0.7 - n, color=BLACK, lw=0.9)
-    axes.set_yticks([0.2 - n for n in range(len(nodes))], [node.replace("_", " ") for node in nodes])
-    axes.grid(visible=False, axis="y")
-    axes.set(title=f"Token {waves.token}: it overwrites the first column", xlabel="time of the step (ns)")
-
-
 def check_rows(run: of.VerifyResult) -> Iterator[Rows]:
     """What was checked of SPICE against the model."""
     rows = []
@@ -218,28 +210,19 @@ def check_rows(run: of.VerifyResult) -> Iterator[Rows]:
 
 
 def deviations(run: of.VerifyResult) -> str:
-    """From the model."""
     shares = (f"{100 * array.rms_of_full_scale['own']:.2g} %" for array in run.arrays.values())
     return f"{' and '.join(shares)} of full scale, rms from the model"
 
 
 def energy_rows(results: Mapping[str, of.EnergyResult]) -> Rows:
-    """Of the arrays, from SPICE."""
     missing = of_all(results, lambda one: one.not_included)
     return replace(spice_tables.energy(results), caption=f"Not included: {missing}.")
 
 
 def head_energies(run: of.EnergyResult) -> str:
-    """Of the last inputs."""
     last = run.runs[-1]
     heads = " and ".join(with_scale(array.head, "J") for array in last.arrays.values())
     return f"{heads} a head, {last.inputs} inputs"
-
-
-def write_energy(run: WriteResult) -> str:
-    """The mean over codes."""
-    energy = run.dacs["string"].energy
-    return f"{with_scale(sum(energy) / len(energy), 'J')} a write of a line, resistor string"
 
 
 CELLS = parts.section(
@@ -272,7 +255,9 @@ WIRES = parts.section(
 WRITE = parts.section(
     "Write path", "From a code to a stored voltage.", WriteResult,
     parts.tables(spice_tables.write, title="Write path"), numbers="dacs", id="spice-write",
-    headline=write_energy,
+    headline=lambda run: (
+        f"{with_scale(fmean(run.dacs['string'].energy), 'J')} a write of a line, resistor string"
+    ),
 )  # fmt: skip
 MIXED = parts.section(
     "Mixed-signal run", "A sub-tile of transistors with its digital block in one simulation.", MixedResult,

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TypeVar
 
 from gaincell.reports.costs import DACS
 from gaincell.reports.tables import SIMULATED, Rows
 from gaincell.results import spice as of
 from gaincell.results.spice import DacWrites, MixedResult, WriteResult
 
-T = TypeVar("T")
 NANO, PICO, FEMTO = 1e9, 1e12, 1e15
 ROOM = 27.0
 """Temperature, C, that the corners of a characterisation are compared with."""
@@ -83,14 +80,6 @@ def _largest(values: Sequence[float]) -> float:
     return max(map(abs, values))
 
 
-def _by_technology(
-    title: str, found: Mapping[str, T], shown: Mapping[str, Callable[[T], str]], head: Sequence[str]
-) -> Rows:
-    """A row a number, a column a technology or circuit."""
-    rows = [[name, *map(text, found.values())] for name, text in shown.items()]
-    return Rows(title, head, rows, kinds=SIMULATED)
-
-
 def cells(found: Mapping[str, of.CharacterisationResult]) -> Rows:
     """One column per technology: what `characterise` found."""
 
@@ -119,7 +108,8 @@ def cells(found: Mapping[str, of.CharacterisationResult]) -> Rows:
         "0.9 V after 10 µs with gate tunnelling (V)": lambda r: left(r.retention.with_tunnelling),
     }
     head = ["", *(f"{name}: {r.technology}" for name, r in found.items())]
-    return _by_technology("Cells from transistor models", found, shown, head)
+    rows = [[name, *map(text, found.values())] for name, text in shown.items()]
+    return Rows("Cells from transistor models", head, rows, kinds=SIMULATED)
 
 
 def write(result: WriteResult) -> Rows:
@@ -142,12 +132,10 @@ def write(result: WriteResult) -> Rows:
         "rms error of a full pulse's charge (% of full scale)": charge_error,
     }
     title, head = f"{result.technology}, {result.ngspice}", ("write path", *DACS.values())
-    found = _by_technology(title, {kind: result.dacs[kind] for kind in DACS}, shown, head)
-    pulses = [
-        ["word-line pulses: error of the width (ps)", span(result.pulses.error, 1e12, 2), ""],
-        ["word-line pulses: energy of a pulse (fJ)", span(result.pulses.energy, 1e15, 1), ""],
-    ]
-    return replace(found, rows=[*found.rows, *pulses])
+    rows = [[name, *(text(result.dacs[kind]) for kind in DACS)] for name, text in shown.items()]
+    rows.append(["word-line pulses: error of the width (ps)", span(result.pulses.error, 1e12, 2), ""])
+    rows.append(["word-line pulses: energy of a pulse (fJ)", span(result.pulses.energy, 1e15, 1), ""])
+    return Rows(title, head, rows, kinds=SIMULATED)
 
 
 def mixed(result: MixedResult) -> Rows:

@@ -59,12 +59,10 @@ def front(result: SweepResult) -> list[Point]:
     points = result.complete
     scores = [[o.sign * p.values[o.name].value for o in result.objectives] for p in points]
 
-    def dominated(ours: list[float]) -> bool:
-        return any(
-            theirs != ours and all(a <= b for a, b in zip(theirs, ours, strict=True)) for theirs in scores
-        )
+    def dominates(theirs: list[float], ours: list[float]) -> bool:
+        return theirs != ours and all(a <= b for a, b in zip(theirs, ours, strict=True))
 
-    return [point for point, score in zip(points, scores, strict=True) if not dominated(score)]
+    return [p for p, ours in zip(points, scores, strict=True) if not any(dominates(s, ours) for s in scores)]
 
 
 def quantity(x: float, unit: str, digits: int = 3) -> str:
@@ -274,13 +272,6 @@ def _cost_ratios(result: SweepResult, point: Point) -> dict[str, float]:
     return {name: point.values[name].value / own.values[name].value for name in result.costs}
 
 
-def _loses_yield(result: SweepResult, point: Point) -> bool:
-    """Whether a point has a lower yield than the unchanged design; False without the objective yield."""
-    own = result.own
-    assert own is not None
-    return "yield" in point.values and point.values["yield"].value < own.values["yield"].value
-
-
 def without_reference(result: SweepResult) -> str:
     """A hint where perplexities have no ratios, for want of the unchanged design; else nothing."""
     if result.reference is not None or not any(point.blocks for point in result.complete):
@@ -303,7 +294,8 @@ def answers(result: SweepResult) -> list[str]:
         return "; ".join(f"{changed(result, p)} (× {_ratio(p)})" for p in some)
 
     points = by_ratio([point for point in result.complete if point.ratio_interval])
-    if result.sampler != "each" or not points:
+    own = result.own
+    if result.sampler != "each" or not points or own is None:
         return []
     lines = ["No single change lowers the perplexity beyond its interval."]
     if better := [p for p in points if verdict(p) == "better"]:
@@ -313,7 +305,8 @@ def answers(result: SweepResult) -> list[str]:
         ratios = _cost_ratios(result, point)
         saved = {name: r for name, r in ratios.items() if r < 1 - FREE}
         numeric = all(is_number(point.setting(name)) for name in changes(result, point))
-        cheap = saved and max(ratios.values()) <= 1 + FREE and not _loses_yield(result, point)
+        loses_yield = "yield" in point.values and point.values["yield"].value < own.values["yield"].value
+        cheap = saved and max(ratios.values()) <= 1 + FREE and not loses_yield
         if numeric and cheap and _interval(point)[1] <= 1 + FREE:
             saving = ", ".join(f"{name} × {r:.3g}" for name, r in saved.items())
             text = f"{changed(result, point)} ({saving}; perplexity × {_ratio(point)})"

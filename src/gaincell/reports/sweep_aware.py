@@ -16,13 +16,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
-
 from gaincell.files import is_number
 from gaincell.reports.sweep import answers, failures, without_reference, word
 from gaincell.reports.tables import Rows
 from gaincell.results.sweep import Point, SweepResult
-from gaincell.standard_error import ratio_error
+from gaincell.standard_error import half_width, ratio_error
 
 TRAINED, NONE = "fine_tune", "–"
 
@@ -107,11 +105,9 @@ def _mean(sums: Sequence[Sequence[float]], weights: Sequence[Sequence[float]]) -
     """sum(sums) / sum(weights) over blocks, with the half-width of 95 % over blocks and chips; NaN where a
     single block has no variance.
     """
-    squares = 0.0 if len(sums[0]) > 1 else math.nan
-    for some, their in zip(sums, weights, strict=True):
-        if len(some) > 1 and (error := ratio_error(some, their)) is not None:
-            squares += (error * float(stats.t.ppf(0.975, len(some) - 1))) ** 2
-    return math.fsum(sums[0]) / math.fsum(weights[0]), math.sqrt(squares)
+    pairs = [(ratio_error(some, their), len(some) - 1) for some, their in zip(sums, weights, strict=True)]
+    half = half_width([(error**2, n) for error, n in pairs if error is not None])
+    return math.fsum(sums[0]) / math.fsum(weights[0]), half if len(sums[0]) > 1 else math.nan
 
 
 def _fieller(

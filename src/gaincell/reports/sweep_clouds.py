@@ -148,7 +148,6 @@ def _change(result: SweepResult, point: Point, objective: str) -> tuple[float, f
 
 
 def _first_axis(axes: Axes, result: SweepResult, objective: Objective) -> None:
-    """The vertical axis of the first objective."""
     if as_ratio(result, objective.name):
         axes.set_yscale("symlog", linthresh=1.0)
         axes.yaxis.set_major_formatter(lambda x, _: f"{x:+g} %" if x else "0")

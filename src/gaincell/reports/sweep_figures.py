@@ -36,7 +36,8 @@ def curves(result: SweepResult) -> Figure | None:
     there are many panels. None where no points differ in one parameter alone, or there are no numbers.
     """
     alone = result.sampler in ("grid", "each") and len(result.complete) > 1 and not clouds.is_large(result)
-    names = [name for name in varied(result) if _has_numbers(result, name)]
+    values = {name: {p.setting(name) for p in result.complete} for name in varied(result)}
+    names = [name for name, found in values.items() if sum(map(is_number, found)) > 1]
     if not (alone and names):
         return None
     objectives = result.objectives
@@ -57,10 +58,6 @@ def curves(result: SweepResult) -> Figure | None:
         axes.set_visible(False)
     style.legend_below(figure, only=UNSEEN)
     return figure
-
-
-def _has_numbers(result: SweepResult, name: str) -> bool:
-    return sum(is_number(v) for v in {p.setting(name) for p in result.complete}) > 1
 
 
 @styled()

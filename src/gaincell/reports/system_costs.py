@@ -28,20 +28,6 @@ def machines(result: CostResult) -> Rows:
         "× latency, bottom-up": lambda row: times(row.latency_over_bottom_up),
         "× energy, bottom-up": lambda row: times(row.energy_over_bottom_up),
     }
-    kinds = [row.kind for row in result.machines]
-    return Rows.of(
-        "Against other machines", result.machines, columns,
-        caption=_machines_caption(result), kinds=lambda r, c: kinds[r] if c < 3 else SIMULATED,
-    )  # fmt: skip
-
-
-def times(over: float | None) -> str:
-    """A ratio: whole from 10 on, with two digits below; a dash for none."""
-    return "–" if over is None else f"{over:,.0f}" if over >= 9.95 else f"{over:.2g}"
-
-
-def _machines_caption(result: CostResult) -> str:
-    """What the rows are, by their kinds, and why some have no ratio."""
     size, head = result.model, result.head
     own = f"{size.heads:.0f} query heads on {size.kv_heads:.0f} key/value heads, "
     own += f"D = {size.head_dim:.0f}, {head.context:,.0f} tokens"
@@ -55,13 +41,23 @@ def _machines_caption(result: CostResult) -> str:
         "of this layer read once at the stated bandwidth, the least time where they do not fit the GPU's "
         "cache; times the largest board power, more than such a step draws."
     )
-    if any(row.kind == "measured" for row in result.machines):
+    kinds = [row.kind for row in result.machines]
+    if "measured" in kinds:
         lines.append(
             "Measured: the fastest softmax attention on the machine that is named; time by the clock, or, "
             "where that is less, of its threads on the processor, which other programs may share. With a "
             "batch above 1 it is the time of a step over the batch, no latency: without × latency."
         )
-    return " ".join([*lines, energy_verdict(result)])
+    return Rows.of(
+        "Against other machines", result.machines, columns,
+        caption=" ".join([*lines, energy_verdict(result)]),
+        kinds=lambda r, c: kinds[r] if c < 3 else SIMULATED,
+    )  # fmt: skip
+
+
+def times(over: float | None) -> str:
+    """A ratio: whole from 10 on, with two digits below; a dash for none."""
+    return "–" if over is None else f"{over:,.0f}" if over >= 9.95 else f"{over:.2g}"
 
 
 def energy_verdict(result: CostResult) -> str:
@@ -121,20 +117,18 @@ def _whole_caption(result: CostResult) -> str:
         )
     lines += [f"{row.title[0].upper()}{row.title[1:]}: {row.note}." for row in result.whole_model if row.note]
     if any(row.note for row in result.whole_model):
-        lines.append(_holders(result))
+        held = max(row.held for row in result.whole_model if row.held is not None)
+        parts: dict[str, list[str]] = {"longer": [], "shorter": []}
+        for name, tau in result.retention_times.items():
+            parts["longer" if tau.value > held else "shorter"].append(
+                f"{name} ({with_scale(tau.value, 's')})"
+            )
+        lines.append("Leakage and decay are those of that time.")
+        if found := "; ".join(f"{which}: {', '.join(names)}" for which, names in parts.items() if names):
+            lines.append(
+                f"Retention times of oxide write transistors against {with_scale(held, 's')}: {found}."
+            )
     return " ".join(lines)
-
-
-def _holders(result: CostResult) -> str:
-    """Retention times of oxide write transistors against the longest time that a token is held."""
-    held = max(row.held for row in result.whole_model if row.held is not None)
-    parts: dict[str, list[str]] = {"longer": [], "shorter": []}
-    for name, tau in result.retention_times.items():
-        parts["longer" if tau.value > held else "shorter"].append(f"{name} ({with_scale(tau.value, 's')})")
-    said = "Leakage and decay are those of that time."
-    if found := "; ".join(f"{which}: {', '.join(names)}" for which, names in parts.items() if names):
-        said += f" Retention times of oxide write transistors against {with_scale(held, 's')}: {found}."
-    return said
 
 
 def cache(result: CostResult) -> Rows:

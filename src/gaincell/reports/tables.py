@@ -100,7 +100,6 @@ def headings_and_rows(run: StagedResult) -> tuple[Sequence[str], list[tuple[str,
 
 
 def perplexity_table(run: AdaptedResult) -> Any:
-    """For a terminal."""
     return Rows(_title(run), *headings_and_rows(run), _caption(run)).terminal(no_wrap=True)
 
 
@@ -126,7 +125,6 @@ def step_times(run: TrainedResult) -> list[str]:
 
 
 def stages_markdown(run: TrainedResult) -> str:
-    """The same for a page."""
     about = f"{run.design.name}; {_of_stages(run)}."
     return Rows("", STAGE_HEADINGS, perplexity_rows(run), about).markdown()
 

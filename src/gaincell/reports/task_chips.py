@@ -46,7 +46,6 @@ def how_many(chips: Sized) -> str:
 
 
 def interval(ends: tuple[float, ...] | None) -> str:
-    """Two ends, or none."""
     return "–" if ends is None else f"{ends[0]:.4f} to {ends[1]:.4f}"
 
 
@@ -56,12 +55,5 @@ def _shown(found: ScoreSpread, numbers: tuple[int, ...]) -> list[str]:
     good = "–" if found.yield_ is None else f"{100 * found.yield_:.0f} %"
     std = "–" if found.std is None else ratio_or_score(found.std)
     worst = f"{ratio_or_score(found.chips[numbers.index(found.worst)])} (no. {found.worst})"
-    return [
-        ratio_or_score(found.nominal),
-        ratio_or_score(found.mean),
-        std,
-        change,
-        interval(ends),
-        worst,
-        good,
-    ]
+    nominal, mean = ratio_or_score(found.nominal), ratio_or_score(found.mean)
+    return [nominal, mean, std, change, interval(ends), worst, good]

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from markupsafe import Markup
@@ -21,7 +21,6 @@ from gaincell.reports.html import markup, parts
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.tables import only_kind
 from gaincell.reports.style import BLACK, PALETTE, legend_beside, look, panel, save, save_all, styled
-from gaincell.results.codec import Json
 from gaincell.results.run import StagedResult, StageResult, TrainedResult
 
 SMOOTH = 0.02
@@ -31,10 +30,11 @@ LABEL_WIDTH = 34
 """Characters of a line beside an axis."""
 WIDE = 4.0
 """Ratio of the largest to the smallest value from which on an axis is logarithmic."""
-Line = Mapping[str, Any]
+Line: TypeAlias = Mapping[str, Any]
+"""Of a log: number or word by name."""
 
 
-def read_log(path: Path) -> list[Json]:
+def read_log(path: Path) -> list[Line]:
     """The lines of a log; one that a killed process left unfinished is left out.
 
     Raises:
@@ -43,7 +43,7 @@ def read_log(path: Path) -> list[Json]:
     return [known for _, known in log_lines(path) if known is not None]
 
 
-def log_lines(path: Path) -> Iterator[tuple[str, Json | None]]:
+def log_lines(path: Path) -> Iterator[tuple[str, Line | None]]:
     """The lines of a log, and what each says: None of one that is unfinished. Raises RunError."""
     number = 0
     try:
@@ -187,11 +187,6 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return [(sums[n + 1] - sums[max(0, n + 1 - width)]) / min(n + 1, width) for n in range(len(values))]
 
 
-def has_training(result: parts.Result) -> bool:
-    """Whether there is a curve to draw."""
-    return bool(_trained(result)) or any("loss" in line for line in result.log)
-
-
 def _trained(result: parts.Result) -> list[StageResult]:
     """Stages that were evaluated while they were trained."""
     run = result.found
@@ -212,5 +207,6 @@ def on_page(results: Sequence[parts.Result]) -> Markup:
 
 
 TRAINING = parts.Section(
-    "training", "Training", "Every loss on an axis of its own, and perplexity.", has_training, on_page
-)
+    "training", "Training", "Every loss on an axis of its own, and perplexity.",
+    lambda result: bool(_trained(result)) or any("loss" in line for line in result.log), on_page,
+)  # fmt: skip

@@ -73,18 +73,13 @@ def read(path: str | os.PathLike[str], kind: type[T], allowed: str = ALLOWED) ->
     """
     path = _file(path)
     entry = content(path, allowed)
-    found = kind_of(entry)
-    if found is not None and issubclass(found, kind):
-        return from_json(found, entry, path.name)
-    try:
-        return from_json(kind, entry, path.name)
-    except RunError as error:
-        if found is None:
-            raise
+    found = kind_of(entry) or kind
+    if not issubclass(found, kind):
         raise RunError(
             f"{path.name} is a result of another kind, of `gaincell {entry.get('command')}`; see --help for "
             "what is taken"
-        ) from error
+        )
+    return from_json(found, entry, path.name)
 
 
 def content(path: str | os.PathLike[str], allowed: str = ALLOWED) -> Json:

@@ -19,11 +19,10 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import (
     Annotated,
-    Any,
     Literal,
     NamedTuple,
     TypeAlias,
@@ -40,7 +39,7 @@ from gaincell.quantity import did_you_mean, one_of
 
 KINDS = ("measured", "simulated", "cited", "assumed")
 Kind: TypeAlias = Literal["measured", "simulated", "cited", "assumed"]
-Json: TypeAlias = dict[str, Any]
+Json: TypeAlias = dict[str, object]
 T = TypeVar("T")
 COLUMNS = "as columns"
 OWN = "kind of the numbers"
@@ -48,6 +47,7 @@ REST = "all other keys"
 Numbers: TypeAlias = Annotated[Kind, OWN]
 BARE = ("result.provenance", "result.schema")
 """Where numbers need neither unit nor kind."""
+UNIONS = (Union, types.UnionType)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,35 +70,35 @@ SIMULATED = Origin("simulated")
 class _Field(NamedTuple):
     name: str
     key: str
-    hint: Any
-    default: Any
+    hint: object
+    default: object
 
 
-def to_json(result: Any, where: str | None = "result") -> Json:
+def to_json(result: object, where: str | None = "result") -> Json:
     """A result, or a part of one, as plain data.
 
     where: how messages name it; None: its numbers need no unit, as in a provenance.
 
     Raises ValueError: a number has no unit or no kind, or is cited without a source; its key is named.
     """
-    found: Json = _encode(type(result), result, SIMULATED, where)
-    return found
+    return _encode_table(result, object, SIMULATED, where)
 
 
-def from_json(kind: type[T], entry: Any, where: str = "result") -> T:
+def from_json(kind: type[T], entry: object, where: str = "result") -> T:
     """Read what `to_json` wrote.
 
     Raises:
         RunError: something is missing, unknown, of another type, unit or kind; it is named after `where`.
     """
     found: set[Origin] = set()
-    made = _decode(kind, entry, where, found)
+    made = _decode_table(kind, entry, where, found)
     if found - {SIMULATED}:
         raise RunError(f"{where}: a number is {min(found - {SIMULATED}).kind}; allowed: simulated")
-    return made  # type: ignore[no-any-return]
+    assert isinstance(made, kind)
+    return made
 
 
-def kinds_of(*parts: Any) -> set[str]:
+def kinds_of(*parts: object) -> set[str]:
     """All kinds of numbers in some parts of results: typed ones, or plain data."""
     found: set[str] = set()
     for part in parts:
@@ -111,9 +111,10 @@ def kinds_of(*parts: Any) -> set[str]:
 
 
 @cache
-def _fields(kind: type) -> tuple[_Field, ...]:
+def _fields(kind: type) -> tuple[tuple[_Field, ...], _Field | None, _Field | None]:
+    """Those of a dataclass: all, the one of the kind of its numbers, the one of all other keys."""
     hints = get_type_hints(kind, include_extras=True)
-    return tuple(
+    fields = tuple(
         _Field(
             f.name,
             f.name.removesuffix("_"),
@@ -122,62 +123,69 @@ def _fields(kind: type) -> tuple[_Field, ...]:
         )
         for f in dataclasses.fields(kind)
     )
+    own, rest = (next((f for f in fields if mark in _marks(f.hint)[1]), None) for mark in (OWN, REST))
+    return fields, own, rest
 
 
-def _marked(fields: tuple[_Field, ...], mark: str) -> _Field | None:
-    return next((f for f in fields if mark in _marks(f.hint)[1]), None)
-
-
-def _marks(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+def _marks(hint: object) -> tuple[object, tuple[object, ...]]:
     """A type, and what is annotated to it."""
-    return (get_args(hint)[0], hint.__metadata__) if get_origin(hint) is Annotated else (hint, ())
+    if get_origin(hint) is not Annotated:
+        return hint, ()
+    base, *marks = get_args(hint)
+    return base, tuple(marks)
 
 
-def _origin(marks: tuple[Any, ...], inherited: Origin) -> Origin:
+def _origin(marks: tuple[object, ...], inherited: Origin) -> Origin:
     cited = next((mark for mark in marks if isinstance(mark, Cited)), None)
-    kind = next((mark for mark in marks if mark in KINDS), None)
+    kind = next((str(mark) for mark in marks if mark in KINDS), None)
     return Origin("cited", cited.source) if cited else Origin(kind) if kind else inherited
 
 
-def _encode(hint: Any, found: Any, origin: Origin, where: str | None) -> Any:
+def _encode(hint: object, found: object, origin: Origin, where: str | None) -> object:
     """`where` the key stands; None: where numbers need no unit."""
     base, marks = _marks(hint)
-    if COLUMNS in marks:
-        columns = ((f, [getattr(row, f.name) for row in found]) for f in _fields(get_args(base)[0]))
+    options = get_args(base)
+    if COLUMNS in marks and isinstance(found, Iterable):
+        columns = ((f, [getattr(row, f.name) for row in found]) for f in _fields(options[0])[0])
         return {f.key: _encode(f.hint, column, origin, _place(where, f.key)) for f, column in columns}
     if marks:
         kind, source = _origin(marks, origin)
         value = {"value": files.finite(found), "unit": marks[0], "kind": kind}
         return _stated(value | ({"source": source} if source else {}), where)
-    if dataclasses.is_dataclass(found) and not isinstance(found, type):
-        fields = _fields(type(found))
-        own, rest = _marked(fields, OWN), _marked(fields, REST)
-        if own is not None:
-            kind = getattr(found, own.name)
-            origin = Origin(kind, vars(found)["source"] if kind == "cited" else None)
-        made: Json = {}
-        inside = None if any(f.key == "value" for f in fields) else where
-        for f in fields:
-            entry = getattr(found, f.name)
-            if f is rest:
-                made |= _encode(_marks(f.hint)[0], entry, origin, inside)
-            elif f is not own and not (entry is f.default and entry in (None, "", (), {})):
-                made[f.key] = _encode(f.hint, entry, origin, _place(inside, f.key))
-        return _stated(made, where)
-    options = get_args(base)
-    if get_origin(base) in (Union, types.UnionType):
+    if get_origin(base) in UNIONS:
         chosen = (option for option in options if option is not types.NoneType)
         return None if found is None else _encode(next(chosen), found, origin, where)
-    if isinstance(found, Mapping):
-        inner, inside = options[1] if options else object, None if "value" in found else where
-        made = {key: _encode(inner, entry, origin, _place(inside, key)) for key, entry in found.items()}
-        return _stated(made, where)
+    if dataclasses.is_dataclass(found) or isinstance(found, Mapping):
+        return _encode_table(found, options[1] if options else object, origin, where)
     if isinstance(found, (list, tuple)):
         inner = options[0] if options else object
         return [_encode(inner, item, origin, where and f"{where}[{n}]") for n, item in enumerate(found)]
     if where is not None and files.is_number(found):
         raise ValueError(f"{where} = {found} stands without unit and kind")
     return files.finite(found)
+
+
+def _encode_table(found: object, inner: object, origin: Origin, where: str | None) -> Json:
+    """A dataclass, or a table. inner: type of a table's entries."""
+    entries: list[tuple[str, object, object]] = []
+    if isinstance(found, Mapping):
+        entries += ((key, inner, entry) for key, entry in found.items())
+    else:
+        kind: type = type(found)
+        fields, own, rest = _fields(kind)
+        if own is not None:
+            of = getattr(found, own.name)
+            origin = Origin(of, vars(found)["source"] if of == "cited" else None)
+        for f in fields:
+            entry = getattr(found, f.name)
+            if f is rest:
+                of_others = get_args(_marks(f.hint)[0])[1]
+                entries += ((key, of_others, one) for key, one in entry.items())
+            elif f is not own and not (entry is f.default and entry in (None, "", (), {})):
+                entries.append((f.key, f.hint, entry))
+    inside = None if any(key == "value" for key, _, _ in entries) else where
+    made = {key: _encode(hint, entry, origin, _place(inside, key)) for key, hint, entry in entries}
+    return _stated(made, where)
 
 
 def _place(where: str | None, key: str) -> str | None:
@@ -198,19 +206,17 @@ def _stated(entry: Json, where: str | None) -> Json:
     return entry
 
 
-def _decode(hint: Any, entry: Any, where: str, found: set[Origin]) -> Any:
+def _decode(hint: object, entry: object, where: str, found: set[Origin]) -> object:
     base, marks = _marks(hint)
+    origin, options = get_origin(base), get_args(base)
     if COLUMNS in marks:
-        return _rows(get_args(base)[0], entry, where, found)
+        return _rows(options[0], entry, where, found)
     if marks:
         return _number(base, marks, entry, where, found)
-    origin, options = get_origin(base), get_args(base)
-    if origin in (Union, types.UnionType):
+    if origin in UNIONS:
         if entry is None and types.NoneType in options:
             return None
         return _decode(_option(options, entry), entry, where, found)
-    if dataclasses.is_dataclass(base):
-        return _table(base, entry, where, found)  # type: ignore[arg-type]
     if origin is tuple:
         if not isinstance(entry, list):
             raise RunError(f"{where} = {entry!r}; allowed: a list")
@@ -223,13 +229,18 @@ def _decode(hint: Any, entry: Any, where: str, found: set[Origin]) -> Any:
         if entry not in options:
             raise RunError(f"{where} = {entry!r}; allowed: {one_of(map(repr, options))}")
         return entry
-    return _plain(base, entry, where)
+    assert isinstance(base, type)
+    return (
+        _decode_table(base, entry, where, found)
+        if dataclasses.is_dataclass(base)
+        else _plain(base, entry, where)
+    )
 
 
-def _option(options: tuple[Any, ...], entry: Any) -> Any:
+def _option(options: tuple[object, ...], entry: object) -> object:
     """Which type of a union an entry is of; where it is of none, one that is no table."""
 
-    def fits(option: Any) -> bool:
+    def fits(option: object) -> bool:
         if dataclasses.is_dataclass(option):
             return isinstance(entry, Mapping)
         if get_origin(option) is tuple:
@@ -241,10 +252,8 @@ def _option(options: tuple[Any, ...], entry: Any) -> Any:
     return next(filter(fits, others), (plain or others)[0])
 
 
-def _plain(kind: Any, entry: Any, where: str) -> Any:
+def _plain(kind: type, entry: object, where: str) -> object:
     """A word, a truth value or a number; a whole number will do for one that is not."""
-    if kind is object:
-        return entry
     if kind is float:
         entry = files.restored(entry)
         entry = float(entry) if type(entry) is int else entry
@@ -253,17 +262,16 @@ def _plain(kind: Any, entry: Any, where: str) -> Any:
     return entry
 
 
-def _table(kind: type, entry: Any, where: str, found: set[Origin]) -> Any:
+def _decode_table(kind: type, entry: object, where: str, found: set[Origin]) -> object:
     if not isinstance(entry, Mapping):
         raise RunError(f"{where} = {entry!r}; allowed: a table")
-    fields = _fields(kind)
-    own, rest = _marked(fields, OWN), _marked(fields, REST)
+    fields, own, rest = _fields(kind)
     known = [f.key for f in fields if f is not rest]
     unknown = [key for key in entry if key not in known]
     if unknown and rest is None:
         raise RunError(f"{where}: unknown key {unknown[0]!r}{did_you_mean(unknown[0], known)}; make it again")
     inner = found if own is None else set()
-    made = {}
+    made: Json = {}
     for f in fields:
         if f is rest:
             made[f.name] = _decode(_marks(f.hint)[0], {key: entry[key] for key in unknown}, where, inner)
@@ -286,22 +294,24 @@ def _table(kind: type, entry: Any, where: str, found: set[Origin]) -> Any:
         raise RunError(f"{where}: {error}; make it again") from error
 
 
-def _rows(kind: type, entry: Any, where: str, found: set[Origin]) -> Any:
+def _rows(kind: type, entry: object, where: str, found: set[Origin]) -> tuple[object, ...]:
     """Columns of numbers as rows."""
-    fields = _fields(kind)
+    fields, _, _ = _fields(kind)
     if not isinstance(entry, Mapping) or set(entry) != {f.key for f in fields}:
         raise RunError(f"{where}: allowed are the columns {', '.join(f.key for f in fields)}; make it again")
     columns = []
     for f in fields:
         base, marks = _marks(f.hint)
-        many = tuple[base, ...]  # type: ignore[valid-type]
-        columns.append(_number(many, marks, entry[f.key], f"{where}.{f.key}", found))
+        many = types.GenericAlias(tuple, (base, ...))
+        column = _number(many, marks, entry[f.key], f"{where}.{f.key}", found)
+        assert isinstance(column, tuple)
+        columns.append(column)
     if len(set(map(len, columns))) > 1:
         raise RunError(f"{where}: its columns differ in length; make it again")
     return tuple(kind(*row) for row in zip(*columns, strict=True))
 
 
-def _number(base: Any, marks: tuple[Any, ...], entry: Any, where: str, found: set[Origin]) -> Any:
+def _number(base: object, marks: tuple[object, ...], entry: object, where: str, found: set[Origin]) -> object:
     """The number of an entry with unit and kind; its kind goes into `found` unless the annotation has one."""
     if not isinstance(entry, Mapping) or not {"value", "unit", "kind"} <= entry.keys():
         raise RunError(f"{where} lacks unit or kind; make it again with this version of gaincell")

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
+from gaincell.results import system_cost
 from gaincell.results.codec import COLUMNS, Cited
 from gaincell.results.common import Chip, Counted, Number, Part, Result, Value, Values, Whole
 from gaincell.results.evaluation import ActivityOfHeads
 from gaincell.results.spice import OperatingPoint
-from gaincell.results.system_cost import (
-    SCALED,
-    CitedTime,
-    EnergyTime,
-    Machine,
-    MemoryAlternatives,
-    WholeModel,
-)
 from gaincell.units import Joule, Metre, Second, SquareMetre, Volt, Watt
 
 PAPER = Cited("Leroux et al. 2025, second-hand summary [S]")
@@ -58,13 +51,11 @@ class Process(Part):
     numbers: Mapping[str, Value]
 
 
-class CitedCost(CitedTime):
-    """With its area."""
-
-    area: Annotated[SquareMetre, SCALED]
+class CitedCost(system_cost.CitedTime):
+    area: Annotated[SquareMetre, system_cost.SCALED]
 
 
-class BottomUp(EnergyTime):
+class BottomUp(system_cost.EnergyTime):
     """Bottom-up. power: drawn all the time, besides energy."""
 
     area: SquareMetre
@@ -281,11 +272,11 @@ class CostResult(Result, kw_only=True):
     head: CostedHead
     areas: Areas
     model_cost: CostOfAttention
-    machines: tuple[Machine, ...]
+    machines: tuple[system_cost.Machine, ...]
     printed: Mapping[str, Annotated[float, "1", PAPER]]
-    whole_model: tuple[WholeModel, ...]
+    whole_model: tuple[system_cost.WholeModel, ...]
     retention_times: Mapping[str, Value]
-    why: MemoryAlternatives
+    why: system_cost.MemoryAlternatives
     sensitivity: tuple[Change, ...]
     sweeps: Mapping[str, CostSweep]
     left_out: tuple[LeftOut, ...]
@@ -330,8 +321,6 @@ class Plan(Part):
 
 
 class Plans(Part):
-    """A sub-tile, and a head of such."""
-
     tile: Plan
     head: Plan
 

@@ -231,8 +231,6 @@ class ChipsResult(EvaluationResult, kw_only=True):
 
 
 class Harness(Part):
-    """The evaluation harness."""
-
     name: str
     version: str
 

@@ -12,10 +12,13 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gaincell import __version__
 from gaincell.results.common import Hardware, Provenance
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def made(
@@ -66,7 +69,7 @@ def _without_path(argument: str, is_path: bool) -> str:
     return argument
 
 
-def hash_of(ids: Any) -> str:
+def hash_of(ids: Tensor | list[str]) -> str:
     """12 hexadecimal digits of the SHA-256 of some token ids (a tensor), as int32, or of texts."""
     if isinstance(ids, list):
         return hashlib.sha256("\0".join(ids).encode()).hexdigest()[:12]

@@ -69,8 +69,6 @@ class Module(Part):
 
 
 class Total(Part):
-    """Of all modules."""
-
     gates: Whole
     flip_flops: Whole
     area: SquareMetre

@@ -191,7 +191,6 @@ class VerifyResult(SpiceResult, kw_only=True):
 
     @property
     def passed(self) -> bool:
-        """Whether every check did."""
         return all(check.passed for check in self.checks)
 
     @property
@@ -396,5 +395,4 @@ class MixedResult(SpiceResult, kw_only=True):
 
     @property
     def passed(self) -> bool:
-        """Whether every check did."""
         return all(check.passed for check in self.checks)

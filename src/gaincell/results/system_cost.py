@@ -149,8 +149,6 @@ class Conversion(Part):
 
 
 class MemoryAlternatives(Part):
-    """Cache, memories, converters."""
-
     cache: Cache
     stated_cache: tuple[StatedCache, ...]
     memories: tuple[MemoryCost, ...]
@@ -197,8 +195,6 @@ class Timing(Part):
 
 
 class Skipped(Part):
-    """What was not measured, and why."""
-
     implementation: str
     dtype: str
     context: CountedTokens

@@ -23,16 +23,8 @@ from gaincell.mapping.load_hardware import find_shipped
 from gaincell.quantity import did_you_mean, one_of
 from gaincell.resources import resolve
 from gaincell.schema import Json, either, parse, table
+from gaincell.sweeps import space
 from gaincell.sweeps.settings import ACTIVITY_BLOCKS, LEARNING, OBJECTIVES, Sweep
-from gaincell.sweeps.space import (
-    ADAPTATION,
-    LARGEST_GRID,
-    Parameter,
-    applied,
-    check_value,
-    parse_parameters,
-    shown,
-)
 from gaincell.text import open_text
 
 FILE = table(
@@ -80,9 +72,9 @@ def _sweep(raw: Mapping[str, Any], path: Path) -> Sweep:
     design = settings["design"] = _design(settings.get("design"), model)
     settings["objectives"] = _objectives(settings["objectives"])
     sampler = settings.get("sampler", Sweep.sampler)
-    parameters = parse_parameters(settings["parameters"], design, f"{path.name} [parameters]")
+    parameters = space.parse_parameters(settings["parameters"], design, f"{path.name} [parameters]")
     settings["parameters"] = parameters
-    check_value("adapt", settings.get("adapt", True), design, "adapt")
+    space.check_value("adapt", settings.get("adapt", True), design, "adapt")
     settings["points"] = _points(settings.get("points"), sampler, parameters)
     settings["start"] = _start(settings.get("start", []), sampler, parameters, design)
     found = Sweep(path.stem, **settings)
@@ -100,8 +92,9 @@ def _check_used(sweep: Sweep, given: set[str]) -> None:
     """Raise InputError for settings that change nothing here.  given: names in the file."""
     objectives = set(sweep.objectives)
     used = {
-        **dict.fromkeys(("text", "limit", "protocol", *ADAPTATION, "loss"), sweep.measures),
-        "chips": bool({"perplexity", "yield"} & objectives) or (sweep.measures and _adapts_chips(sweep)),
+        **dict.fromkeys(("text", "limit", "protocol", *space.ADAPTATION, "loss"), sweep.measures),
+        "chips": bool({"perplexity", "yield"} & objectives)
+        or (sweep.measures and "chip" in sweep.values_of("adapt")),
         "within": "yield" in objectives,
         "context": bool({"energy", "latency"} & objectives),
         "technology": bool({"energy", "latency", "area"} & objectives),
@@ -124,17 +117,10 @@ def _check_used(sweep: Sweep, given: set[str]) -> None:
             f"seed is of the samplers random, {one_of(LEARNING)}, and of a fine-tuning; leave it out (chips "
             "and noise are drawn by mismatch.seed and noise.seed)"
         )
-    unused = [key for key in TRAINING if key in given]
-    if unused:
+    if unused := [key for key in TRAINING if key in given]:
         raise InputError(f"{unused[0]} is of a fine-tuning; give fine_tune = 24 too, or leave it out")
-    adapted = next((p.values for p in sweep.parameters if p.name == "adapt"), (sweep.adapt,))
-    if "calibration" in given and not any(adapted):
+    if "calibration" in given and not any(sweep.values_of("adapt")):
         raise InputError("calibration is of an adaptation; give adapt = true too, or leave it out")
-
-
-def _adapts_chips(sweep: Sweep) -> bool:
-    """Whether any point is adapted to every chip."""
-    return sweep.adapt == "chip" or any(p.name == "adapt" and "chip" in p.values for p in sweep.parameters)
 
 
 def _check_calibration(sweep: Sweep) -> None:
@@ -153,8 +139,17 @@ def _check(sweep: Sweep, context: int) -> None:
     """What excludes each other, and what is not there. context: of the model."""
     load_technology(sweep.technology)
     length, _ = window_and_stride(sweep.protocol)
+    if sweep.measures and length > context:
+        raise InputError(
+            f"protocol {sweep.protocol}: {Path(sweep.model).name} has a context of {context} positions; give "
+            f"{context} tokens or fewer"
+        )
+    if sweep.measures and sweep.limit < length:
+        raise InputError(
+            f"limit = {sweep.limit} is less than one block of {sweep.protocol}; give {length} or more"
+        )
     if sweep.measures:
-        _check_text(sweep, context, length)
+        open_text(sweep.text)
     alike = f"all chips of {sweep.design.name!r} are alike; give a parameter mismatch.current_offset_std"
     if "yield" in sweep.objectives and not sweep.chips:
         raise InputError("the objective yield needs chips; give chips = 8, for instance")
@@ -165,7 +160,7 @@ def _check(sweep: Sweep, context: int) -> None:
             f"chips = {sweep.chips}, but {alike} or noise.output_std, or a design with a spread in "
             f"{where_drawn('chip', 'operation')}"
         )
-    if _adapts_chips(sweep) and not sweep.chips:
+    if "chip" in sweep.values_of("adapt") and not sweep.chips:
         raise InputError('adapt = "chip" adapts every chip; give chips = 4, for instance')
     if sweep.start and sweep.points < 1 + len(sweep.start):
         raise InputError(f"points = {sweep.points} for {len(sweep.start)} of start; give more")
@@ -176,28 +171,12 @@ def _check(sweep: Sweep, context: int) -> None:
                 f"start: entry {n} is the unchanged design, which comes first, or another entry again; leave "
                 "it out"
             )
-    if sweep.sampler not in LEARNING:
-        reasons = sweep.possible()
-        if all(reasons):
-            raise InputError(f"no point is possible: {reasons[0]}")
-
-
-def _check_text(sweep: Sweep, context: int, length: int) -> None:
-    """Text, and blocks of so many tokens."""
-    if length > context:
-        raise InputError(
-            f"protocol {sweep.protocol}: {Path(sweep.model).name} has a context of {context} positions; give "
-            f"{context} tokens or fewer"
-        )
-    if sweep.limit < length:
-        raise InputError(
-            f"limit = {sweep.limit} is less than one block of {sweep.protocol}; give {length} or more"
-        )
-    open_text(sweep.text)
+    if sweep.sampler not in LEARNING and all(reasons := sweep.possible()):
+        raise InputError(f"no point is possible: {reasons[0]}")
 
 
 def _start(
-    raw: list[Json], sampler: str, parameters: tuple[Parameter, ...], design: Design
+    raw: list[Json], sampler: str, parameters: tuple[space.Parameter, ...], design: Design
 ) -> tuple[dict[str, Any], ...]:
     """Points to begin with: lists of values that parameters have."""
     if raw and sampler not in LEARNING:
@@ -207,7 +186,7 @@ def _start(
     for key, value in (item for one in found for item in one.items()):
         if key not in ours or not ours[key].holds(value):
             raise InputError(
-                f"start: {key} = {shown(value)} is none of the points; allowed: "
+                f"start: {key} = {space.shown(value)} is none of the points; allowed: "
                 + (ours[key].describe() if key in ours else f"values of {one_of(ours)}")
             )
     return found
@@ -216,7 +195,7 @@ def _start(
 def _fixed(raw: Mapping[str, Any], design: Design, where: str) -> dict[str, Any]:
     """Single values of parameters, checked as choices of one."""
     listed = {k: {i: [v] for i, v in e.items()} if isinstance(e, dict) else [e] for k, e in raw.items()}
-    return {p.name: p.values[0] for p in parse_parameters(listed, design, where)}
+    return {p.name: p.values[0] for p in space.parse_parameters(listed, design, where)}
 
 
 def _design(raw: Any, model: str) -> Design:
@@ -231,10 +210,9 @@ def _design(raw: Any, model: str) -> Design:
         raise InputError(f"design = {raw!r}; allowed: a design, or a table with its name and values")
     design, others = load_design(raw["name"]), {key: entry for key, entry in raw.items() if key != "name"}
     values = _fixed(others, design, "design") if others else {}
-    misplaced = next((name for name in values if name in ADAPTATION), None)
-    if misplaced:
-        raise InputError(f"design: {misplaced} is not of a design; write it beside design")
-    return applied(design, values)
+    if misplaced := [name for name in values if name in space.ADAPTATION]:
+        raise InputError(f"design: {misplaced[0]} is not of a design; write it beside design")
+    return space.applied(design, values)
 
 
 def _objectives(raw: list[str]) -> tuple[str, ...]:
@@ -256,7 +234,7 @@ def _objectives(raw: list[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _points(points: int | None, sampler: str, parameters: tuple[Parameter, ...]) -> int:
+def _points(points: int | None, sampler: str, parameters: tuple[space.Parameter, ...]) -> int:
     """How many; of "each" the most, since the design's own values count once."""
     if sampler in ("random", *LEARNING):
         if points is None:
@@ -268,10 +246,10 @@ def _points(points: int | None, sampler: str, parameters: tuple[Parameter, ...])
         size = sum(len(parameter.grid()) for parameter in parameters) + 1
     else:
         size = math.prod(len(parameter.grid()) for parameter in parameters)
-    if size > LARGEST_GRID:
+    if size > space.LARGEST_GRID:
         raise InputError(
-            f"the sweep has {size:,} points; allowed: up to {LARGEST_GRID:,}; take fewer values, or the "
-            "sampler random"
+            f"the sweep has {size:,} points; allowed: up to {space.LARGEST_GRID:,}; take fewer values, or "
+            "the sampler random"
         )
     if points not in (None, size):
         raise InputError(f"points = {points}, but the grid has {size}; leave points out")

@@ -18,12 +18,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
-from scipy import stats
 
 from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
@@ -32,8 +31,9 @@ from gaincell.costs.activity import Activity
 from gaincell.costs.technology import load_technology
 from gaincell.errors import ModelError
 from gaincell.evaluation.activity import measure_activity
-from gaincell.evaluation.chips import CONFIDENCE, nominal, perplexity_spread
+from gaincell.evaluation.chips import perplexity_spread
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
+from gaincell.files import is_number
 from gaincell.integrations.hf.attach import set_design
 from gaincell.integrations.hf.checkpoint import save_beside_results
 from gaincell.integrations.hf.context import read_tokens
@@ -46,11 +46,11 @@ from gaincell.results.evaluation import ChipSpread
 from gaincell.results.provenance import code, hash_of, made
 from gaincell.results.run import FILE
 from gaincell.results.sweep import Point, PointChips, PointResult, Setting, SweptBlocks
-from gaincell.standard_error import exp_or_infinity, ratio_error
+from gaincell.standard_error import exp_or_infinity, half_width, ratio_error
 from gaincell.sweeps.prepare import Preparation, State
 from gaincell.sweeps.settings import ACTIVITY_BLOCKS, OBJECTIVES, Sweep
 from gaincell.sweeps.space import Values as ParameterValues
-from gaincell.sweeps.space import shown
+from gaincell.sweeps.space import applied, shown
 from gaincell.text import open_text
 
 Blocks: TypeAlias = tuple[tuple[float, int], ...]
@@ -80,7 +80,7 @@ class Bench:
         Raises GaincellError: its values do not fit together, or the model gives no finite number.
         """
         begun = time.perf_counter()
-        sweep, design = self.sweep, self.sweep.chip(values).replace(layers=self.size.layers)
+        sweep, design = self.sweep, applied(self.sweep.design, values).replace(layers=self.size.layers)
         found: dict[str, float] = {}
         intervals: dict[str, tuple[float, ...] | None] = {}
         blocks: Blocks = ()
@@ -93,7 +93,7 @@ class Bench:
                 intervals["perplexity"] = interval(blocks, chips)
             single = self._become(design, values, common)
             if "energy" in sweep.objectives:
-                set_design(self.model, design if single else nominal(design))
+                set_design(self.model, design if single else design.without("chip"))
                 some = cut_blocks(self.evaluation, self.length)[:ACTIVITY_BLOCKS]
                 activity = measure_activity(self.model, [some], sweep.text)
             set_design(self.model, design)
@@ -103,14 +103,13 @@ class Bench:
         for name in sweep.objectives:
             if math.isnan(found[name]):
                 raise ModelError(f"{name} is not a number")
-        units = {parameter.name: parameter.unit for parameter in sweep.parameters}
         ends = {name: both for name, both in intervals.items() if name in sweep.objectives and both}
         nll, predictions = zip(*blocks, strict=True) if blocks else ((), ())
         point = Point(
             point=number,
             state="complete",
             design=summary.chip_of(design),
-            parameters={name: setting_of(value, units[name]) for name, value in values.items()},
+            parameters=settings_of(sweep, values),
             values={n: Value(found[n], OBJECTIVES[n][1], "simulated") for n in sweep.objectives},
             intervals={n: Values(both, OBJECTIVES[n][1], "simulated") for n, both in ends.items()},
             seconds=time.perf_counter() - begun,
@@ -143,7 +142,7 @@ class Bench:
         if not self.sweep.chips:
             found = self._of(design)
             return found.perplexity, None, found.per_block
-        alike = self._of(nominal(design))
+        alike = self._of(design.without("chip"))
         first = design.mismatch.chip
         numbers = tuple((first + n) % 2**32 for n in range(self.sweep.chips))
         each: list[Perplexity] = []
@@ -188,17 +187,13 @@ def interval(blocks: Blocks, chips: ChipSpread | None) -> tuple[float, float] | 
     return math.exp(middle - half), exp_or_infinity(middle + half)
 
 
-def half_width(variances: Sequence[tuple[float, int]]) -> float:
-    """Of a 95 % interval (Student) of a sum: variances with degrees of freedom."""
-    squares = (v * float(stats.t.ppf(0.5 + CONFIDENCE / 2, n)) ** 2 for v, n in variances)
-    return math.sqrt(math.fsum(squares))
-
-
-def setting_of(value: Any, unit: str) -> Setting:
-    """A value of a parameter in a result: numbers with unit, words as they are."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return Value(value, unit, "simulated")
-    return shown(value)
+def settings_of(sweep: Sweep, values: ParameterValues) -> dict[str, Setting]:
+    """Values of parameters in a result: numbers with unit, words as they are."""
+    units = {parameter.name: parameter.unit for parameter in sweep.parameters}
+    return {
+        name: Value(value, units[name], "simulated") if is_number(value) else shown(value)
+        for name, value in values.items()
+    }
 
 
 Measure = Callable[[int, ParameterValues], tuple[tuple[float, ...], Json]]

@@ -24,7 +24,6 @@ from gaincell.adaptation import Statistics, adapt, collect_statistics
 from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
 from gaincell.errors import InputError
-from gaincell.evaluation.chips import nominal
 from gaincell.evaluation.perplexity import cut_blocks, window_and_stride
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.context import read_tokens
@@ -60,34 +59,26 @@ class Preparation:
         self._text = text
         self._target: dict[int, Statistics] = {}
         self._calibration: dict[int, Tensor] = {}
-        trained = sweep.fine_tune or any(p.name == "fine_tune" for p in sweep.parameters)
-        kept = self.model.named_parameters()
+        trained, kept = sweep.largest("fine_tune"), self.model.named_parameters()
         self._kept = {n: p.detach().clone() for n, p in kept if trained or ".gain_cell." in n}
-        self._check_text()
-
-    def _check_text(self) -> None:
-        """Raise InputError: the text is too short for the longest adaptation or training of a point."""
-        if self.sweep.adapt is not False or any(p.name == "adapt" for p in self.sweep.parameters):
-            self.blocks({"calibration": self.sweep.largest("calibration")})
-        steps, wanted = self.sweep.largest("fine_tune"), self.sweep.training_tokens
-        if not steps:
-            return
-        found = len(read_tokens(self.loaded, self._text, "training", wanted))
-        if found < wanted:
+        if any(sweep.values_of("adapt")):
+            self.blocks({"calibration": sweep.largest("calibration")})
+        wanted = sweep.training_tokens
+        if trained and (found := len(read_tokens(self.loaded, text, "training", wanted))) < wanted:
             raise InputError(
-                f"fine_tune = {steps} needs {wanted} tokens of training text, with those of the calibration, "
-                f"and {Path(self.sweep.text).name} has {found}; give more text, fewer steps or shorter blocks"
+                f"fine_tune = {trained} needs {wanted} tokens of training text, with those of the "
+                f"calibration, and {Path(sweep.text).name} has {found}; give more text, fewer steps or "
+                "shorter blocks"
             )
 
     def prepare(self, design: Design, values: Values) -> None:
         """Adapt and fine-tune the model for a point; it ends on the point's nominal chip."""
         sweep = self.sweep
         self.put(self._kept)
-        set_design(self.model, nominal(design))
+        set_design(self.model, design.without("chip"))
         if values.get("adapt", sweep.adapt) is not False:
             self.adapt(values)
-        steps = values.get("fine_tune", sweep.fine_tune)
-        if steps:
+        if steps := values.get("fine_tune", sweep.fine_tune):
             self._fine_tune(design, steps, values)
 
     def adapt(self, values: Values) -> None:
@@ -97,7 +88,7 @@ class Preparation:
         if len(calibration) not in self._target:
             state = self.state()
             self.put(self._kept)
-            set_design(self.model, nominal(self._made_for))
+            set_design(self.model, self._made_for.without("chip"))
             self._target[len(calibration)] = collect_statistics(self.model, [calibration])
             self.put(state)
         set_design(self.model, here.redrawn(CALIBRATED_ON))
@@ -123,7 +114,6 @@ class Preparation:
 
     @torch.no_grad()
     def put(self, state: State) -> None:
-        """Give the model a state."""
         for name, parameter in self.model.named_parameters():
             if name in state:
                 parameter.copy_(state[name])
@@ -148,7 +138,7 @@ class Preparation:
         freeze_embeddings(self.model)
         train(self.model, cut_blocks(stream[before:], length), settings, loss_of=loss)
         self.model.eval()
-        set_design(self.model, nominal(design))
+        set_design(self.model, design.without("chip"))
 
     @torch.no_grad()
     def _teacher(self, design: Design, values: Values) -> PreTrainedModel:

@@ -12,27 +12,17 @@ import numpy as np
 
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.mapping.summary import chip_of
+from gaincell.results import sweep as of
 from gaincell.results.codec import from_json
 from gaincell.results.common import Value
 from gaincell.results.provenance import made
-from gaincell.results.sweep import (
-    Counts,
-    NotExercised,
-    Objective,
-    Point,
-    Setting,
-    SweepResult,
-    SweptModel,
-    SweptParameter,
-    SweptText,
-)
-from gaincell.standard_error import ratio_error
-from gaincell.sweeps.point import half_width, setting_of
+from gaincell.standard_error import half_width, ratio_error
+from gaincell.sweeps.point import settings_of
 from gaincell.sweeps.settings import ACTIVITY_BLOCKS, OBJECTIVES, Sweep
 from gaincell.sweeps.study import ENTRY, REASON, Survey
 
 
-def assemble(sweep: Sweep, found: Survey, command: Sequence[str]) -> SweepResult:
+def assemble(sweep: Sweep, found: Survey, command: Sequence[str]) -> of.SweepResult:
     """What the trials of a study gave.
 
     Points are in order; those that are not finished are counted only. Where the unchanged design is among
@@ -45,12 +35,12 @@ def assemble(sweep: Sweep, found: Survey, command: Sequence[str]) -> SweepResult
     """
     plan = sweep.plan()
     points = [
-        from_json(Point, found.complete[number].user_attrs[ENTRY], f"point {number}")
+        from_json(of.Point, found.complete[number].user_attrs[ENTRY], f"point {number}")
         if number in found.complete
         else _failed(sweep, number, plan[number], found.failed[number])
         for number in sorted({*found.complete, *found.failed})
     ]
-    own = {p.name: setting_of(sweep.own[p.name], p.unit) for p in sweep.parameters}
+    own = settings_of(sweep, sweep.own)
     measured = (p for p in points if p.state == "complete" and p.same_as is None)
     reference = next((p for p in measured if p.parameters == own), None)
     if reference is not None and reference.blocks is not None:
@@ -58,25 +48,25 @@ def assemble(sweep: Sweep, found: Survey, command: Sequence[str]) -> SweepResult
             _with_ratio(point, reference, sweep.protocol) if point.state == "complete" else point
             for point in points
         ]
-    return SweepResult(
+    return of.SweepResult(
         command="sweep",
         sweep=sweep.name,
         study=sweep.study,
-        model=SweptModel(Path(sweep.model).name, sweep.identity["model"]),
+        model=of.SweptModel(Path(sweep.model).name, sweep.identity["model"]),
         design=replace(chip_of(sweep.design), nonideality=None),
-        text=SweptText(sweep.identity["text"], sweep.limit),
+        text=of.SweptText(sweep.identity["text"], sweep.limit),
         sampler=sweep.sampler,
         adapt=sweep.adapt,
         chips=sweep.chips,
         yield_within=sweep.within,
-        objectives=tuple(Objective(name, *OBJECTIVES[name]) for name in sweep.objectives),
+        objectives=tuple(of.Objective(name, *OBJECTIVES[name]) for name in sweep.objectives),
         parameters=tuple(
-            SweptParameter(
+            of.SweptParameter(
                 p.name, p.unit, p.describe(), own[p.name], _not_exercised(points, p.name, sweep.protocol)
             )
             for p in sweep.parameters
         ),
-        counts=Counts(sweep.points, len(found.complete), len(found.failed), len(found.elsewhere)),
+        counts=of.Counts(sweep.points, len(found.complete), len(found.failed), len(found.elsewhere)),
         points=tuple(points),
         reference=None if reference is None else reference.point,
         context=_context(sweep) if {"energy", "latency"} & set(sweep.objectives) else None,
@@ -85,7 +75,7 @@ def assemble(sweep: Sweep, found: Survey, command: Sequence[str]) -> SweepResult
             seed=sweep.seed,
             protocol=_protocol(sweep),
             design_hash=sweep.design.hash,
-            inputs={name: of for name, of in sweep.identity["content"].items() if isinstance(of, str)},
+            inputs={name: one for name, one in sweep.identity["content"].items() if isinstance(one, str)},
         ),
     )
 
@@ -104,22 +94,17 @@ def _blocks_of(sweep: Sweep) -> str:
     return f"{count} block{'s' if count > 1 else ''} of {sweep.protocol}"
 
 
-def _failed(sweep: Sweep, number: int, planned: dict[str, Any], trial: Any) -> Point:
+def _failed(sweep: Sweep, number: int, planned: dict[str, Any], trial: Any) -> of.Point:
     """A trial that records deaths has no values of its own; those planned are what is known then."""
-    units = {parameter.name: parameter.unit for parameter in sweep.parameters}
-    return Point(
-        point=number,
-        state="failed",
-        reason=trial.user_attrs[REASON],
-        parameters={name: setting_of(v, units[name]) for name, v in (planned | trial.params).items()},
-    )
+    parameters = settings_of(sweep, planned | trial.params)
+    return of.Point(point=number, state="failed", reason=trial.user_attrs[REASON], parameters=parameters)
 
 
-def _not_exercised(points: Sequence[Point], name: str, protocol: str) -> NotExercised | None:
+def _not_exercised(points: Sequence[of.Point], name: str, protocol: str) -> of.NotExercised | None:
     """The protocol, and groups of values of a parameter between which no loss changed, wherever points differ
     in it alone; None where there are none.
     """
-    losses: dict[str, dict[Setting | None, Any]] = {}
+    losses: dict[str, dict[of.Setting | None, Any]] = {}
     for point in points:
         if point.blocks is not None:
             others = {key: entry for key, entry in point.parameters.items() if key != name}
@@ -134,15 +119,15 @@ def _not_exercised(points: Sequence[Point], name: str, protocol: str) -> NotExer
         else:
             groups.append([one])
     same = tuple(tuple(group) for group in groups if len(group) > 1)
-    return NotExercised(protocol, same) if same else None
+    return of.NotExercised(protocol, same) if same else None
 
 
-def _losses(point: Point) -> tuple[Any, ...]:
+def _losses(point: of.Point) -> tuple[Any, ...]:
     """All that a point's measurement gave."""
     return point.blocks and point.blocks.nll, point.chips
 
 
-def _with_ratio(point: Point, reference: Point, protocol: str) -> Point:
+def _with_ratio(point: of.Point, reference: of.Point, protocol: str) -> of.Point:
     """With the ratio of perplexities and its interval of 95 % (Student, of the logarithm); no interval where
     no loss differs, nor of a single block.
     """

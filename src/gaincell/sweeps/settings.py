@@ -38,7 +38,7 @@ from gaincell.integrations.hf.size import hardware_files, saved_design
 from gaincell.mapping.load_hardware import find_shipped
 from gaincell.resources import resolve
 from gaincell.schema import Count, Name, OneOf, Rate, Several, Whole
-from gaincell.sweeps.space import ADAPTATION, KIND, Parameter, Values, applied, same, shown, value_in
+from gaincell.sweeps.space import ADAPTATION, KIND, Parameter, applied, same, shown, value_in
 from gaincell.text import Source, open_text, sha256
 
 OBJECTIVES: Mapping[str, tuple[str, str]] = {
@@ -135,8 +135,13 @@ class Sweep:
             known = [first, *(inside | one for one in self.start)]
             return [*known, *({} for _ in range(self.points - len(known)))]
         names = [parameter.name for parameter in self.parameters]
-        if self.sampler == "random":
-            return self._drawn()
+        if self.sampler == "random":  # the first of them are the same however many there are
+            optuna = import_optuna()
+            study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self.seed))
+            points = []
+            for trial in (study.ask() for _ in range(self.points)):
+                points.append({parameter.name: parameter.suggest(trial) for parameter in self.parameters})
+            return points
         lists = [parameter.grid() for parameter in self.parameters]
         if self.sampler == "grid":
             return [dict(zip(names, point, strict=True)) for point in itertools.product(*lists)]
@@ -159,12 +164,14 @@ class Sweep:
         calibration = max(1, self.largest("calibration") // length) * length
         return calibration + self.largest("fine_tune") * BATCH * (length + 1)
 
+    def values_of(self, name: str) -> tuple[Any, ...]:
+        """What a setting of the adaptation is at any point; of a range its ends."""
+        found = next((p for p in self.parameters if p.name == name), None)
+        return (getattr(self, name),) if found is None else found.values or (found.low, found.high)
+
     def largest(self, name: str) -> int:
         """The largest value that a number of the adaptation has at any point."""
-        for parameter in self.parameters:
-            if parameter.name == name:
-                return int(max(parameter.values) if parameter.values else parameter.high)
-        return int(getattr(self, name))
+        return int(max(self.values_of(name)))
 
     @cached_property
     def noisy(self) -> bool:
@@ -195,16 +202,12 @@ class Sweep:
             found.append(Parameter(parameter.name, parameter.unit, parameter.whole, values))
         return tuple(found)
 
-    def chip(self, values: Values) -> Design:
-        """The design of a point. Raises DesignError: its values do not fit together."""
-        return applied(self.design, values)
-
     def possible(self) -> list[str]:
         """Of every point that is known before: why it cannot be, or nothing."""
         found = []
         for values in self.plan():
             try:
-                self.chip(values)
+                applied(self.design, values)
                 found.append("")
             except GaincellError as error:
                 found.append(str(error))
@@ -234,16 +237,6 @@ class Sweep:
         content = json.dumps(self.identity, sort_keys=True)
         return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
-    def _drawn(self) -> list[dict[str, Any]]:
-        """Points of "random": the first of them are the same however many there are."""
-        optuna = import_optuna()
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self.seed))
-        points = []
-        for _ in range(self.points):
-            trial = study.ask()
-            points.append({parameter.name: parameter.suggest(trial) for parameter in self.parameters})
-        return points
-
 
 def _content_of(sweep: Sweep) -> dict[str, Any]:
     """Hashes of text, technology and device files, and the name of the model with the hash of its weights:
@@ -255,13 +248,8 @@ def _content_of(sweep: Sweep) -> dict[str, Any]:
         found["evaluated"] = _of_sources(text.evaluation, sweep.limit)
         found["trained on"] = _of_sources(text.training, sweep.training_tokens)
     kinds = (value for p in sweep.parameters if p.name == KIND for value in p.values)
-    found["devices"] = [_of_file(resolve(value)) for value in kinds if _is_device(value)]
+    found["devices"] = [_of_file(resolve(value)) for value in kinds if value.lower().endswith(FILES)]
     return found
-
-
-def _is_device(kind: str) -> bool:
-    """Whether a cell is a DEVICE.toml or CURVE.csv, which may bring mismatch and noise."""
-    return kind.lower().endswith(FILES)
 
 
 def _of_model(model: str) -> str:

@@ -95,15 +95,6 @@ def known() -> dict[str, NumberKind | tuple[Any, ...] | None]:
     return found | dict(ADAPTATION)
 
 
-def unknown(name: str) -> str:
-    """What to say of a name that is no parameter: what may be meant, and all there are."""
-    meant = ALIASES.get(name.lower())
-    hint = f" (did you mean {one_of(meant)}?)" if meant else did_you_mean(name, known())
-    if name == "layers":
-        hint = " (the number of layers is the model's)"
-    return f"unknown parameter {name!r}{hint}; allowed: {', '.join(known())}"
-
-
 @dataclass(frozen=True)
 class Parameter:
     """One thing that changes.
@@ -190,7 +181,11 @@ def parse_parameters(raw: Any, design: Design, where: str) -> tuple[Parameter, .
     found: list[Parameter] = []
     for name, entry in _flat(raw):
         if name not in allowed:
-            raise InputError(f"{where}: {unknown(name)}")
+            meant = ALIASES.get(name.lower())
+            hint = f" (did you mean {one_of(meant)}?)" if meant else did_you_mean(name, allowed)
+            if name == "layers":
+                hint = " (the number of layers is the model's)"
+            raise InputError(f"{where}: unknown parameter {name!r}{hint}; allowed: {', '.join(allowed)}")
         found.append(_parameter(name, entry, allowed[name], design, f"{where}: {name}"))
     if not found:
         raise InputError(f"{where}: no parameter; give at least one, such as tile = [32, 64]")

@@ -221,10 +221,6 @@ class Survey:
     lost: set[int] = field(default_factory=set)
     deaths: Counter[int] = field(default_factory=Counter)
 
-    @property
-    def finished(self) -> int:
-        return len(self.complete) + len(self.failed)
-
 
 def survey(study: Any, points: int) -> Survey:
     """Where every point of a study stands; trials that run on other hosts are taken to be in progress."""
@@ -235,36 +231,28 @@ def survey(study: Any, points: int) -> Survey:
             by_point[number].append(trial)
     found = Survey()
     for number, trials in by_point.items():
-        _place(found, number, trials)
+        complete, running, waiting, ended = (
+            [trial for trial in trials if trial.state.name == state]
+            for state in ("COMPLETE", "RUNNING", "WAITING", "FAIL")
+        )
+        if complete:
+            found.complete[number] = complete[0]
+            continue
+        places = [whereabouts(trial) for trial in running]
+        failures = [trial for trial in ended if REASON in trial.user_attrs]
+        found.deaths[number] = len(ended) - len(failures) + places.count("nowhere")
+        living = [(trial, where) for trial, where in zip(running, places, strict=True) if where != "nowhere"]
+        last = max((*ended, *running), key=lambda trial: trial.number, default=None)
+        if living:
+            trial, where = living[0]
+            (found.here if where == "here" else found.elsewhere)[number] = trial
+        elif waiting:
+            found.waiting.add(number)
+        elif failures and failures[-1] is last:
+            found.failed[number] = last
+        else:
+            found.lost.add(number)
     return found
-
-
-def _place(found: Survey, number: int, trials: list[Any]) -> None:
-    complete, running, waiting, ended = (
-        [trial for trial in trials if trial.state.name == state]
-        for state in ("COMPLETE", "RUNNING", "WAITING", "FAIL")
-    )
-    if complete:
-        found.complete[number] = complete[0]
-        return
-    places = [whereabouts(trial) for trial in running]
-    failures = [trial for trial in ended if REASON in trial.user_attrs]
-    found.deaths[number] = len(ended) - len(failures) + places.count("nowhere")
-    for trial, where in zip(running, places, strict=True):
-        if where == "here":
-            found.here[number] = trial
-            return
-        if where == "elsewhere":
-            found.elsewhere[number] = trial
-            return
-    if waiting:
-        found.waiting.add(number)
-        return
-    last = max((*ended, *running), key=lambda trial: trial.number, default=None)
-    if failures and failures[-1] is last:
-        found.failed[number] = last
-    else:
-        found.lost.add(number)
 
 
 def whereabouts(trial: Any) -> str:

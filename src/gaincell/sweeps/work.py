@@ -19,24 +19,9 @@ from gaincell.errors import RunError
 from gaincell.progress import Progress, silent
 from gaincell.results.codec import from_json, to_json
 from gaincell.results.sweep import Point
+from gaincell.sweeps import study as trials
 from gaincell.sweeps.point import Measure
 from gaincell.sweeps.settings import Sweep, import_optuna
-from gaincell.sweeps.study import (
-    ENTRY,
-    LIVES,
-    POINT,
-    PROCESS,
-    REASON,
-    SURPLUS,
-    Survey,
-    enqueue,
-    give_up_lost,
-    is_taken,
-    open_study,
-    sampler_of,
-    survey,
-    this_process,
-)
 
 POLL_SECONDS = 0.3
 FRUITLESS = 3
@@ -64,29 +49,29 @@ def work(sweep: Sweep, storage: Any, measure: Measure, worker: int = 0, parent: 
     Every exception of a point is recorded as the reason of its failure, and the next point is taken.
     """
     optuna = import_optuna()
-    study = open_study(sweep, storage)
+    study = trials.open_study(sweep, storage)
     parameters, done = sweep.with_own(), 0
     waiting = (optuna.trial.TrialState.WAITING,)
 
     def objective(trial: Any) -> tuple[float, ...]:
         nonlocal done
-        if POINT not in trial.user_attrs or is_taken(study, trial):
-            trial.set_user_attr(SURPLUS, True)
+        if trials.POINT not in trial.user_attrs or trials.is_taken(study, trial):
+            trial.set_user_attr(trials.SURPLUS, True)
             raise _Surplus
-        trial.set_user_attr(PROCESS, this_process())
+        trial.set_user_attr(trials.PROCESS, trials.this_process())
         try:
             values = {parameter.name: parameter.suggest(trial) for parameter in parameters}
-            found, entry = _known(study, trial) or measure(trial.user_attrs[POINT], values)
+            found, entry = _known(study, trial) or measure(trial.user_attrs[trials.POINT], values)
         except Exception as error:
-            trial.set_user_attr(REASON, f"{type(error).__name__}: {' '.join(str(error).split())}")
+            trial.set_user_attr(trials.REASON, f"{type(error).__name__}: {' '.join(str(error).split())}")
             raise
-        trial.set_user_attr(ENTRY, entry)
+        trial.set_user_attr(trials.ENTRY, entry)
         done += 1
         return found
 
     while parent in (0, os.getppid()) and study.get_trials(deepcopy=False, states=waiting):
         taken = sum(trial.state.name != "WAITING" for trial in study.get_trials(deepcopy=False))
-        study.sampler = sampler_of(sweep, taken, worker)
+        study.sampler = trials.sampler_of(sweep, taken, worker)
         study.optimize(objective, n_trials=1, catch=(Exception,))
     return done
 
@@ -95,10 +80,10 @@ def _known(study: Any, trial: Any) -> tuple[tuple[float, ...], dict[str, Any]] |
     """Objectives and entry of an earlier point with the same values, which samplers may choose again."""
     optuna = import_optuna()
     for other in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
-        if other.params == trial.params and ENTRY in other.user_attrs:
-            earlier = from_json(Point, other.user_attrs[ENTRY])
-            first = other.user_attrs[POINT] if earlier.same_as is None else earlier.same_as
-            again = replace(earlier, point=trial.user_attrs[POINT], same_as=first)
+        if other.params == trial.params and trials.ENTRY in other.user_attrs:
+            earlier = from_json(Point, other.user_attrs[trials.ENTRY])
+            first = other.user_attrs[trials.POINT] if earlier.same_as is None else earlier.same_as
+            again = replace(earlier, point=trial.user_attrs[trials.POINT], same_as=first)
             return tuple(other.values), to_json(again)
     return None
 
@@ -112,7 +97,7 @@ def oversee(
     *,
     retry_elsewhere: bool = False,
     progress: Progress = silent,
-) -> Survey:
+) -> trials.Survey:
     """Have all points measured that are not complete; returns where they stand then.
 
     storage: of the sweep's study.  launch: starts a worker by its number.  workers: how many at a time.
@@ -122,10 +107,10 @@ def oversee(
 
     Raises RunError: workers die without taking a point.
     """
-    study, plan = open_study(sweep, storage), sweep.plan()
-    give_up_lost(study, elsewhere_lives=not retry_elsewhere)
-    found = survey(study, len(plan))
-    enqueue(study, plan, {*found.failed, *found.lost})
+    study, plan = trials.open_study(sweep, storage), sweep.plan()
+    trials.give_up_lost(study, elsewhere_lives=not retry_elsewhere)
+    found = trials.survey(study, len(plan))
+    trials.enqueue(study, plan, {*found.failed, *found.lost})
     before = len(found.complete)
     died_before = found.deaths
     progress(0, len(plan) - before, {})
@@ -133,14 +118,14 @@ def oversee(
     started, fruitless, seen = 0, 0, _taken(found)
     try:
         while True:
-            found = survey(study, len(plan))
+            found = trials.survey(study, len(plan))
             if found.lost:
-                give_up_lost(study)
-                again = {n for n in found.lost if found.deaths[n] - died_before[n] < LIVES}
+                trials.give_up_lost(study)
+                again = {n for n in found.lost if found.deaths[n] - died_before[n] < trials.LIVES}
                 _record_deaths(study, found, found.lost - again)
-                enqueue(study, plan, again)
+                trials.enqueue(study, plan, again)
                 continue
-            progress(found.finished - before, len(plan) - before, {})
+            progress(len(found.complete) + len(found.failed) - before, len(plan) - before, {})
             if _taken(found) != seen:
                 seen, fruitless = _taken(found), 0
             dead = [(n, p) for n, p in living if p.poll() is not None]
@@ -161,20 +146,20 @@ def oversee(
             process.wait()
 
 
-def _taken(found: Survey) -> tuple[int, int, int, frozenset[int]]:
+def _taken(found: trials.Survey) -> tuple[int, int, int, frozenset[int]]:
     """What changes whenever a worker does something."""
     return len(found.complete), len(found.failed), found.deaths.total(), frozenset(found.here)
 
 
-def _record_deaths(study: Any, found: Survey, numbers: Iterable[int]) -> None:
+def _record_deaths(study: Any, found: trials.Survey, numbers: Iterable[int]) -> None:
     """Points that took every process with them fail, with that as their reason."""
     optuna = import_optuna()
     for number in numbers:
         trial = optuna.trial.create_trial(
             state=optuna.trial.TrialState.FAIL,
             user_attrs={
-                POINT: number,
-                REASON: f"its process died {found.deaths[number]} times; look for too little memory",
+                trials.POINT: number,
+                trials.REASON: f"its process died {found.deaths[number]} times; look for too little memory",
             },
         )
         study.add_trial(trial)

@@ -38,12 +38,6 @@ def paragraph(text: str, class_: str = "note") -> Markup:
     return element("p", text, class_=class_) if text else EMPTY
 
 
-def listed(lines: Iterable[object]) -> Markup:
-    """A list, or nothing."""
-    items = [element("li", line) for line in lines]
-    return element("ul", *items, class_="plain") if items else EMPTY
-
-
 def folded(title: str, *content: Markup) -> Markup:
     """What only some readers want, below its title; nothing where there is none."""
     return element("details", element("summary", title), *content, class_="more") if any(content) else EMPTY

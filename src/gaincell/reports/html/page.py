@@ -33,8 +33,7 @@ KNOWN = (
 def load(path: str | Path, name: str) -> Result:
     """Read a result, or that of a RUN directory with its log of the training.
 
-    Raises:
-        RunError: it cannot be read, lacks units or kinds, or is of a kind that has no section.
+    Raises RunError: it cannot be read, lacks units or kinds, or is of a kind that has no section.
     """
     path = Path(path)
     run = content(path)
@@ -62,12 +61,9 @@ def load(path: str | Path, name: str) -> Result:
 def page(results: Sequence[Result], title: str | None = None) -> str:
     """The whole page, with style and script inside.
 
-    Args:
-        results: at least one, of different names.
-        title: by default what the results are about.
+    results: at least one, of different names.  title: by default what the results are about.
 
-    Raises:
-        RunError: a part of a result is not whole.
+    Raises RunError: a part of a result is not whole.
     """
     if not results:
         raise RunError("no results were given; give RUN directories or files of --json")
@@ -79,12 +75,13 @@ def page(results: Sequence[Result], title: str | None = None) -> str:
     folder = resources.files("gaincell") / "reports" / "html" / "templates"
     style = theme.tokens() + (folder / "style.css").read_text(encoding="utf-8")
     script = (folder / "script.js").read_text(encoding="utf-8")
+    more = f" and {len(results) - 8} more" if len(results) > 8 else ""
     environment = Environment(
         loader=PackageLoader("gaincell.reports.html"), autoescape=True, undefined=StrictUndefined
     )
     whole_page = environment.get_template("page.html").render(
         title=title or _title(results),
-        lead=f"Shown: {_listed(results)}.",
+        lead=f"Shown: {', '.join(result.name for result in results[:8])}{more}.",
         sections=shown,
         style=Markup(style),
         script=Markup(script),
@@ -100,8 +97,7 @@ def names(given: Sequence[str]) -> Mapping[str, str]:
     """Name -> path of arguments NAME=PATH or PATH; of a path as much of its end as tells it from the others.
     A PATH that exists may hold "=".
 
-    Raises:
-        RunError: two are called the same, or one has an empty name.
+    Raises RunError: two are called the same, or one has an empty name.
     """
     found: dict[str, str] = {}
     parts = [(a, "", "") if Path(a).exists() else a.partition("=") for a in given]
@@ -137,12 +133,6 @@ def _title(results: Sequence[Result]) -> str:
     if len(results) == 1 and not about:
         return results[0].name
     return "; ".join(about) if 0 < len(about) <= 2 else f"{len(results)} results of gaincell"
-
-
-def _listed(results: Sequence[Result]) -> str:
-    shown = [result.name for result in results[:8]]
-    more = f" and {len(results) - len(shown)} more" if len(results) > len(shown) else ""
-    return ", ".join(shown) + more
 
 
 def _hash(text: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from types import UnionType
-from typing import Any, TypeAlias
+from typing import TypeAlias, TypeGuard, TypeVar
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -18,12 +18,15 @@ from gaincell.reports.html.markup import EMPTY, element, join
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.tables import badges, only_kind, table
 from gaincell.reports.tables import SIMULATED, Rows, other_weights
-from gaincell.results.codec import Json
 from gaincell.results.common import Result as Found
 
-Block: TypeAlias = Callable[[Any], Markup]
+R = TypeVar("R")
+F = TypeVar("F", bound=Found)
+Block: TypeAlias = Callable[[R], Markup]
 """A piece of a section: of one result, or of several by name."""
-Tables: TypeAlias = Callable[[Any], Rows | Iterable[Rows]]
+Tables: TypeAlias = Callable[[R], Rows | Iterable[Rows]]
+Words: TypeAlias = str | Callable[[R], str]
+"""Of all results alike, or how they follow from one."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Result:
 
     name: str
     found: Found
-    log: Sequence[Json] = ()
+    log: Sequence[Mapping[str, object]] = ()
 
 
 @dataclass(frozen=True)
@@ -46,63 +49,59 @@ class Section:
     lead: str
     wanted: Callable[[Result], bool]
     build: Callable[[Sequence[Result]], Markup]
-    headline: Callable[[Any], tuple[str, str]] | None = None
+    headline: Callable[[Found], tuple[str, str]] | None = None
 
 
 def section(
     title: str,
     lead: str,
-    kinds: type[Found] | UnionType,
-    *each: Block,
-    together: Block | None = None,
-    headline: Callable[[Any], str] | None = None,
-    kind: str | Callable[[Any], str] = SIMULATED,
+    kinds: type[F] | UnionType,
+    *each: Block[F],
+    together: Block[Mapping[str, F]] | None = None,
+    headline: Callable[[F], str] | None = None,
+    kind: Words[F] = SIMULATED,
     numbers: str = "",
     has: str = "",
     id: str = "",
 ) -> Section:
     """What the page says of results of some kinds.
 
-    Args:
-        title: of the section.
-        lead: what it shows, in words.
-        kinds: of results.
-        each: content that every result has under its name.
-        together: content of all results, by name, above that.
-        headline: the number of a result that one looks for first, in words.
-        kind: of that number.
-        numbers: the part of a result whose kinds stand beside its name; by default all of it.
-        has: a part without which there is nothing to show of a result.
-        id: its anchor; by default the title.
+    each: content that every result has under its name.  together: of all results, by name, above that.
+    headline: the number of a result that one looks for first, in words.  kind: of that number.
+    numbers: the part of a result whose kinds stand beside its name; by default all of it.
+    has: a part without which there is nothing to show of a result.  id: its anchor; by default the title.
     """
 
-    def wanted(result: Result) -> bool:
-        return isinstance(result.found, kinds) and not (has and getattr(result.found, has) is None)
+    def is_ours(found: Found) -> TypeGuard[F]:
+        return isinstance(found, kinds) and not (has and getattr(found, has) is None)
 
     def build(results: Sequence[Result]) -> Markup:
-        above = together({one.name: one.found for one in results}) if together else EMPTY
-        part: Callable[[Found], object] = attrgetter(numbers) if numbers else lambda found: found
-        below = [heading(one, part(one.found)) + column(*each)(one.found) for one in results if each]
+        ours = [(one, one.found) for one in results if is_ours(one.found)]
+        above = together({one.name: found for one, found in ours}) if together else EMPTY
+        part: Callable[[F], object] = attrgetter(numbers) if numbers else lambda found: found
+        below = [heading(one, part(found)) + column(*each)(found) for one, found in ours if each]
         return above + join(below)
 
-    def first(found: Any) -> tuple[str, str]:
+    def first(found: Found) -> tuple[str, str]:
         assert headline is not None
+        assert is_ours(found)
         return headline(found), _known(kind, found)
 
-    return Section(id or title.lower(), title, lead, wanted, build, first if headline else None)
+    shown = first if headline else None
+    return Section(id or title.lower(), title, lead, lambda result: is_ours(result.found), build, shown)
 
 
 def figure(
-    title: str | Callable[[Any], str],
-    draw: Callable[[Any], Figure | None],
-    kind: str | Callable[[Any], str] = SIMULATED,
+    title: Words[R],
+    draw: Callable[[R], Figure | None],
+    kind: Words[R] = SIMULATED,
     *,
-    numbers: Tables | None = None,
-    note: str | Callable[[Any], str] = "",
-) -> Block:
+    numbers: Tables[R] | None = None,
+    note: Words[R] = "",
+) -> Block[R]:
     """A figure where there is something to draw; what it takes is that of `picture`, or how it follows."""
 
-    def shown(found: Any) -> Markup:
+    def shown(found: R) -> Markup:
         if (drawn := draw(found)) is None:
             return EMPTY
         rows = None if numbers is None else _listed(numbers(found))
@@ -113,7 +112,7 @@ def figure(
     return shown
 
 
-def _known(words: str | Callable[[Any], str], found: Any) -> str:
+def _known(words: Words[R], found: R) -> str:
     return words if isinstance(words, str) else words(found)
 
 
@@ -122,12 +121,12 @@ def no_numbers(_: object) -> Iterable[Rows]:
     return ()
 
 
-def kinds_in(part: str) -> Callable[[Any], str]:
+def kinds_in(part: str) -> Callable[[object], str]:
     """The kinds of the numbers in a part of a result, in words."""
     return lambda found: only_kind(attrgetter(part)(found))
 
 
-def tables(*made: Tables, title: str = "") -> Block:
+def tables(*made: Tables[R], title: str = "") -> Block[R]:
     """Tables below each other. title: of them on the page, where it is another."""
     return lambda found: join(
         table(replace(rows, title=title or rows.title)) for one in made for rows in _listed(one(found))
@@ -138,32 +137,36 @@ def _listed(found: Rows | Iterable[Rows]) -> Sequence[Rows]:
     return [found] if isinstance(found, Rows) else [*found]
 
 
-def column(*blocks: Block) -> Block:
+def column(*blocks: Block[R]) -> Block[R]:
     """One below the other."""
     return lambda found: join(block(found) for block in blocks)
 
 
-def words(line: Callable[[Any], str], class_: str = "note") -> Block:
-    """A paragraph."""
+def words(line: Callable[[R], str], class_: str = "note") -> Block[R]:
     return lambda found: markup.paragraph(line(found), class_)
 
 
-def listed(lines: Callable[[Any], Iterable[object]]) -> Block:
+def listed(lines: Callable[[R], Iterable[object]]) -> Block[R]:
     """A list, or nothing."""
-    return lambda found: markup.listed(lines(found))
+
+    def shown(found: R) -> Markup:
+        items = [element("li", line) for line in lines(found)]
+        return element("ul", *items, class_="plain") if items else EMPTY
+
+    return shown
 
 
-def folded(title: str, *blocks: Block) -> Block:
+def folded(title: str, *blocks: Block[R]) -> Block[R]:
     """What only some readers want, below its title."""
     return lambda found: markup.folded(title, column(*blocks)(found))
 
 
-def grid(*blocks: Block) -> Block:
+def grid(*blocks: Block[R]) -> Block[R]:
     """Figures beside one another, as many as there is room for."""
     return lambda found: markup.grid(column(*blocks)(found))
 
 
-def pair(*blocks: Block) -> Block:
+def pair(*blocks: Block[R]) -> Block[R]:
     """A table and a figure, beside one another where both have room."""
     return lambda found: element("div", column(*blocks)(found), class_="pair")
 
@@ -188,7 +191,7 @@ def whole(given: Sequence[Result], part: str) -> Iterator[None]:
         ) from error
 
 
-def subject(found: Any) -> str:
+def subject(found: Found) -> str:
     """What a result is about: model and its stage, chip and cell, text, type of weights; or technology."""
     model, stage, design, text = (getattr(found, part, None) for part in ("model", "stage", "design", "text"))
     named = isinstance(stage, str)  # results of several stages have a method of that name

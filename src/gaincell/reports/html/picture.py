@@ -55,14 +55,11 @@ Point = tuple[float, float, float]
 def picture(
     title: str, figure: Figure, *, kind: str = "", note: str = "", numbers: Sequence[Rows] | None = None
 ) -> Markup:
-    """A figure under its title, with its numbers as tables, folded, and a note below.
+    """A figure of matplotlib, in the style sheet's colours, under its title, with a note below.
 
-    Args:
-        title: what is drawn.
-        figure: of matplotlib, in the style sheet's colours.
-        kind: one of KINDS, or several of them in words; "" where a result does not say.
-        note: further words.
-        numbers: those of the drawing; by default those of its lines; none where a table stands beside it.
+    kind: one of KINDS, or several of them in words; "" where a result does not say.
+    numbers: those of the drawing, as tables, folded; by default those of its lines; none where a table stands
+        beside it.
     """
     shown = line_rows(figure) if numbers is None else numbers
     suffix = f" ({kind})" if kind else ""
@@ -214,5 +211,4 @@ def _attributes(given: Mapping[str, str], linked: Mapping[str, str]) -> Iterator
 
 
 def _rounded(text: str, digits: int) -> str:
-    """With so many digits behind the point."""
     return re.sub(r"\d+\.\d+", lambda m: f"{float(m[0]):.{digits}f}".rstrip("0").rstrip("."), text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from markupsafe import Markup
 
@@ -25,10 +24,10 @@ def table(rows: Rows) -> Markup:
     The first column is a heading of its row; one kind for all numbers is not that of numbers in words.
     """
     heads = [_head(name, n, rows) for n, name in enumerate(rows.headings)]
-    body = [
-        element("tr", *(_cell(cell, r, c, rows) for c, cell in enumerate(row)), class_=_class(row))
-        for r, row in enumerate(rows.rows)
-    ]
+    body = []
+    for r, row in enumerate(rows.rows):
+        cells = [_cell(cell, r, c, rows) for c, cell in enumerate(row)]
+        body.append(element("tr", *cells, class_="total" if row and row[0] == "all" else None))
     shown = element(
         "table",
         element("caption", rows.title),
@@ -64,14 +63,14 @@ def short(x: float) -> str:
     return f"{mantissa:.3g}×{power}".replace("-", "−")
 
 
-def badges(*entries: Any) -> Markup:
+def badges(*entries: object) -> Markup:
     """The kinds of the numbers in some results."""
     found = kinds_of(*entries)
     shown = [element("span", kind, class_=f"badge {kind}") for kind in KINDS if kind in found]
     return element("span", *shown, class_="badges")
 
 
-def only_kind(entry: Any) -> str:
+def only_kind(entry: object) -> str:
     """The kinds in a part of a result, in words; mostly there is one."""
     found = kinds_of(entry)
     return " and ".join(kind for kind in KINDS if kind in found)
@@ -93,7 +92,3 @@ def _cell(cell: str, r: int, c: int, rows: Rows) -> Markup:
     marked = kind and re.search(r"\d", cell)
     shown = element("abbr", kind[0], title=kind) if marked and kind else EMPTY
     return element("td", cell, shown, class_="words" if is_text else None)
-
-
-def _class(row: Sequence[str]) -> str | None:
-    return "total" if row and row[0] == "all" else None
