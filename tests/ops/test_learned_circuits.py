@@ -16,7 +16,7 @@ from gaincell.circuits.sinks import Sinks
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import gain_cell_attention
 from gaincell.ops.gain_cell_attention.call import Call
-from gaincell.ops.gain_cell_attention.learned import Learned, attention_of_learned
+from gaincell.ops.gain_cell_attention.learned import attention_of_learned
 
 SMOOTH = {"query_levels": None, "storage_levels": None, "readout": "none"}
 
@@ -39,8 +39,7 @@ def test_saturations_against_finite_differences(cell: str, effect: str | None) -
     changes = {"score_saturation_per_row": 0.5, "output_saturation_per_column": 0.15}
     design = chip(effect, cell=cell, **SMOOTH, **changes)
     inputs, found = signals(60), logs()
-    learned = Learned(None, None, *found)
-    out = attention_of_learned(Call(*inputs, design, "blocked", layer=3), learned)
+    out = attention_of_learned(Call(*inputs, design, "blocked", layer=3), None, None, *found)
     torch.testing.assert_close(
         out, gain_cell_attention(*inputs, design, None, "blocked", layer=3), rtol=0, atol=1e-10
     )
@@ -75,9 +74,9 @@ def test_levels_against_finite_differences(array: str, backend: str) -> None:
         return weighted(run(design).double())
 
     levels = torch.tensor(getattr(table, array), dtype=torch.float64, requires_grad=True)
-    learned = Learned(table.query, table.storage, *logs())._replace(**{array: levels})
+    learned = {"query": table.query, "storage": table.storage, array: levels}
     inputs = [t.float() if backend == "native" else t for t in (q, k, v)]
-    out = attention_of_learned(Call(*inputs, design, backend), learned)
+    out = attention_of_learned(Call(*inputs, design, backend), *learned.values(), *logs())
     (gradient,) = torch.autograd.grad(weighted(out.double()), levels)
     assert bool((gradient != 0).sum() > len(levels) / 2)
     for code in range(1, len(levels) - 1):
@@ -100,11 +99,10 @@ def test_the_forward_pass_is_that_of_the_design(effect: str, backend: str) -> No
     inputs = [t.float() for t in signals(dim=16)]
     table = design.levels
     tensors = (torch.tensor(t, dtype=torch.float64, requires_grad=True) for t in (table.query, table.storage))
-    learned = Learned(*tensors, *logs())
-    found = attention_of_learned(Call(*inputs, design, backend, layer=3), learned)
+    found = attention_of_learned(Call(*inputs, design, backend, layer=3), *tensors, *logs())
     assert torch.equal(found, gain_cell_attention(*inputs, design, None, backend, layer=3))  # type: ignore[arg-type]
 
 
 def test_columns_of_first_tokens_are_refused() -> None:
     with pytest.raises(InputError, match=r"give sinks\.tokens = 0"):
-        attention_of_learned(Call(*signals(9), chip(sinks=Sinks(tokens=2))), Learned(16, 8, *logs()))
+        attention_of_learned(Call(*signals(9), chip(sinks=Sinks(tokens=2))), 16, 8, *logs())

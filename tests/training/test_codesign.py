@@ -30,7 +30,7 @@ from gaincell.results.codec import to_json
 from gaincell.results.run import CodesignComparison, CodesignResult
 from gaincell.training.codesign import Circuits, codesign, with_zero_code
 from gaincell.training.loop import train
-from gaincell.training.loss import called, next_token_loss
+from gaincell.training.loss import LossName, next_token_loss
 from gaincell.training.settings import TrainSettings
 
 SETTINGS = TrainSettings(learning_rate=1e-3, scale_learning_rate=2e-2, warmup_steps=1, batch=2, bf16=False)
@@ -71,10 +71,10 @@ def test_nothing_learned_is_the_ordinary_training() -> None:
 
 @pytest.mark.slow
 def test_another_loss_is_minimised_and_logged(tmp_path: Path) -> None:
-    @called("twice the cross-entropy", "nats per token")
     def twice(model: nn.Module, tokens: Tensor) -> Tensor:
         return 2 * next_token_loss(model, tokens)
 
+    twice.loss_name = LossName("twice the cross-entropy", "nats per token")
     logs = {"twice": twice, "once": None}
     for name, loss in logs.items():
         codesign(hardware(), BLOCKS, SETTINGS, log=tmp_path / name, loss_of=loss)

@@ -33,7 +33,7 @@ from gaincell.progress import silent
 from gaincell.training import checkpoint as disk
 from gaincell.training.distillation import Distillation
 from gaincell.training.loop import TrainResult, TrainSettings, next_token_loss, train
-from gaincell.training.loss import called
+from gaincell.training.loss import LossName
 
 STEPS = 8
 Loss = Callable[[nn.Module, Tensor], Tensor]
@@ -178,11 +178,11 @@ def infinite_slope(at: int) -> Loss:
     """A finite loss whose gradient is no number in one micro-batch."""
     count = iter(range(1000))
 
-    @called("cross-entropy", "nats per token")
     def loss(model: nn.Module, tokens: Tensor) -> Tensor:
         found = next_token_loss(model, tokens)
         return found + (0 * next(model.parameters())).sum().sqrt() if next(count) == at else found
 
+    loss.loss_name = LossName("cross-entropy", "nats per token")
     return loss
 
 

@@ -29,7 +29,7 @@ from gaincell.adaptation.result import TOLERANCE, AdaptationResult, Residuals, R
 from gaincell.adaptation.statistics import Batch, Place, Statistics, Tokens, attached, scalers
 from gaincell.errors import InputError, ModelError
 from gaincell.nn.attention import GainCellAttention
-from gaincell.nn.last_rows import balances, rows_at
+from gaincell.nn.last_rows import balances, restored, rows_at
 from gaincell.nn.scaler import Scaler
 from gaincell.progress import Progress, silent
 from gaincell.quantity import one_of
@@ -182,14 +182,9 @@ def set_neutral(model: nn.Module) -> None:
 @contextmanager
 def neutral_scales(model: nn.Module) -> Iterator[None]:
     """Within the context an attached model has neutral gains and offsets; after it, its own."""
-    own = [(p, p.detach().clone()) for layer in attached(model) for p in layer.parameters()]
-    set_neutral(model)
-    try:
+    with restored(parameter for layer in attached(model) for parameter in layer.parameters()):
+        set_neutral(model)
         yield
-    finally:
-        with torch.no_grad():
-            for parameter, value in own:
-                parameter.copy_(value)
 
 
 def _closed_form(
@@ -200,8 +195,8 @@ def _closed_form(
     with ExitStack() as hooks:
         for stage, layer, scaler in scalers(layers):
             mean, std = target.mean[stage][layer], target.std[stage][layer]
-            hook = scaler.register_forward_pre_hook(partial(_set_scaler, mean, std, batch.real))
-            hooks.callback(hook.remove)
+            set_stage = partial(_set_scaler, mean, std, batch.real)
+            hooks.enter_context(scaler.register_forward_pre_hook(set_stage))
         hooks.enter_context(rows_at(layers, target.balance, batch.real))
         measured.forward(measured.backbone(model), batch)
     progress(1, 2, {})
@@ -242,7 +237,7 @@ def _counting(layers: list[GainCellAttention]) -> Iterator[list[int]]:
 
     with ExitStack() as hooks:
         for layer in layers:
-            hooks.callback(layer.register_forward_hook(count).remove)
+            hooks.enter_context(layer.register_forward_hook(count))
         yield passed
 
 

@@ -29,12 +29,6 @@ TREND = 4
 """Iterations whose fall of the residual is carried on."""
 
 
-def damping(iteration: int) -> float:
-    """The factor f of an iteration, counted from 0."""
-    done = min(1.0, iteration / ANNEALED_OVER)
-    return FIRST_FACTOR + done * (LAST_FACTOR - FIRST_FACTOR)
-
-
 def expected(history: Sequence[Mapping[str, float]], tolerance: float, limit: int) -> dict[str, float]:
     """{"expected": iterations in all}, if the residual goes on falling by the factor of the last ones.
 
@@ -79,7 +73,7 @@ def iterate(
         progress(iteration, max_iterations, record | expected(history, tolerance, max_iterations))
         if record["residual"] <= tolerance or iteration == max_iterations:
             break
-        factor = damping(iteration)
+        factor = FIRST_FACTOR + min(1.0, iteration / ANNEALED_OVER) * (LAST_FACTOR - FIRST_FACTOR)
         for stage, n, scaler in scalers(layers):
             gain_moves, offset_moves = (which[n] for which in residuals.moving(stage, tolerance))
             ratio = torch.where(gain_moves, target.std[stage][n] / statistics.std[stage][n], 1.0)

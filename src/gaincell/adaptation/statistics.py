@@ -170,8 +170,8 @@ class Collector:
         """Within the context every forward pass of the model is measured; `real` marks its real tokens."""
         with ExitStack() as hooks:
             for stage, layer, scaler in scalers(self._layers):
-                hook = scaler.register_forward_hook(partial(self._observe, (stage, layer), real))
-                hooks.callback(hook.remove)
+                observe = partial(self._observe, (stage, layer), real)
+                hooks.enter_context(scaler.register_forward_hook(observe))
             hooks.enter_context(self._rows.observing(real))
             yield
 

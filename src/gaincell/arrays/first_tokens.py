@@ -14,10 +14,7 @@ from gaincell.units import Second
 class FirstTokens:
     """One sub-tile per head, if the design has any.
 
-    Args:
-        design: the chip.
-        like: [B, Hk, n, rows], for shape, precision and device.
-        head_dim: D, for S_sat.
+    like: for shape, precision and device.  head_dim: D, for S_sat.
     """
 
     def __init__(self, design: Design, like: Float[Tensor, "B Hk n rows"], head_dim: int) -> None:

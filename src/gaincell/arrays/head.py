@@ -32,13 +32,8 @@ from gaincell.arrays.first_tokens import FirstTokens
 from gaincell.arrays.refresh import Refresh
 from gaincell.arrays.trace import HeadState, StepTrace
 from gaincell.chips.design import Design
-from gaincell.circuits import (
-    charge_to_pulse,
-    quantize_output,
-    query_driver,
-    signed_charge_to_pulse,
-    write_dac,
-)
+from gaincell.circuits import quantize_output, query_driver, write_dac
+from gaincell.circuits.charge_to_pulse import charge_to_pulse, signed_charge_to_pulse
 from gaincell.circuits.converter_errors import Line, converted, converter_errors, driven
 from gaincell.circuits.noise import Draws, jitter, output_noise, score_noise
 from gaincell.circuits.normaliser import normalised

@@ -30,24 +30,15 @@ from gaincell.units import Second
 SAMPLES = 651
 
 
-def waveforms(
-    trace: StepTrace,
-    *,
-    head: int = 0,
-    column: int | None = None,
-    row: int = 0,
-    schedule: Schedule | None = None,
-) -> Waveforms:
+def waveforms(trace: StepTrace, *, head: int = 0, column: int | None = None, row: int = 0) -> Waveforms:
     """The waveforms of a step: one query head of one sequence, one of its key columns, one value bit line.
 
     Word lines, pulses and the output pulse are 0 or 1; `stored` are the voltages of the newest column's cells
     over one window.
 
     Args:
-        trace: of the step.
         head: query head.  column: key column; None: the one just written. Its sub-tile is shown.
         row: value bit line, 0 to D - 1.
-        schedule: of the step; None: that of the design.
 
     Raises:
         InputError: no such head, column or row, a column that holds nothing, queries with a sign, noise of
@@ -67,7 +58,7 @@ def waveforms(
         raise InputError(f"column {column} holds no token yet; choose one that was written")
     kv_head = head // (heads // trace.key.shape[1])
     tile = slice(column // design.tile * design.tile, (column // design.tile + 1) * design.tile)
-    schedule = schedule or Schedule(design)
+    schedule = Schedule(design)
     at = {event.phase.name: event.start for event in schedule.step}
     time = torch.linspace(0.0, schedule.latency, SAMPLES, dtype=torch.float64)
     ampere = design.charge_unit / design.t_pulse_max

@@ -32,17 +32,9 @@ from gaincell.mapping.engine import Engine, freeze_embeddings, read_evaluation
 from gaincell.mapping.folder import Told, check_kind, run_lock
 from gaincell.mapping.load_hardware import find_start
 from gaincell.progress import StageProgress, silent_stages
+from gaincell.results import run as results
 from gaincell.results import write
 from gaincell.results.provenance import hash_of
-from gaincell.results.run import (
-    FILE,
-    Circuits,
-    CodesignResult,
-    JointTraining,
-    LearnedCircuits,
-    PairedLosses,
-    UsedText,
-)
 from gaincell.text import Text, open_text
 from gaincell.training import checkpoint as disk
 from gaincell.training.codesign import LEARNED, codesign, stated_levels, with_zero_code
@@ -82,7 +74,6 @@ class CodesignSettings:
     device: str = "cpu"
 
     def training(self, chip: Design) -> TrainSettings:
-        """Of model and chip together."""
         return TrainSettings(
             learning_rate=self.learning_rate,
             scale_learning_rate=self.scale_learning_rate,
@@ -103,10 +94,9 @@ def codesign_model(
     *,
     command: Sequence[str] = ("gaincell", "codesign"),
     progress: StageProgress = silent_stages,
-) -> CodesignResult:
-    """Adapt a model to a chip and train both; returns what run.json holds, and writes a RUN into `out`.
-
-    With `out` an interrupted training goes on from its checkpoint there.
+) -> results.CodesignResult:
+    """Adapt a model to a chip and train both; returns what run.json holds, and writes a RUN into `out`, where
+    an interrupted training goes on from its checkpoint.
 
     Raises GaincellError: model, text, design or what is to be learned are not acceptable.
     """
@@ -131,7 +121,8 @@ def codesign_model(
         chip = attached_layers(model)[0].design
         adapted = adapt(model, [calibration], target, progress=progress("adapt"))
         before = engine.stage("adapted", lambda: (Told(training_tokens=start.tokens), model))
-        checkpoint = None if out is None else _checkpoint(out, chip, weights, settings.learn)
+        trained = "-".join((chip.hash, weights, *(settings.learn or ("fixed",))))
+        checkpoint = None if out is None else out / f"{trained}.checkpoint"
         freeze_embeddings(model, weights=settings.weights)
         done = codesign(
             model,
@@ -147,14 +138,14 @@ def codesign_model(
         some = cut_blocks(evaluation, block)[:ACTIVITY_BLOCKS].long()
         activity = measure_activity(model, [some], settings.text, progress=progress("activity"))
         inputs = {"training text": hash_of(training), "evaluation text": hash_of(evaluation)}
-        run = CodesignResult(
+        run = results.CodesignResult(
             command="codesign",
             model=summary.model(loaded),
             design=summary.chip_of(learned),
             start=summary.chip_of(chip),
             learn=tuple(settings.learn),
-            circuits=LearnedCircuits(_circuits(chip), _circuits(learned)),
-            training=JointTraining(
+            circuits=results.LearnedCircuits(_circuits(chip), _circuits(learned)),
+            training=results.JointTraining(
                 steps=done.steps,
                 tokens=done.tokens,
                 learning_rate=settings.learning_rate,
@@ -163,30 +154,25 @@ def codesign_model(
                 weights=settings.weights,
                 seconds=done.seconds,
             ),
-            text=UsedText(text.name, len(evaluation), calibration.numel()),
+            text=results.UsedText(text.name, len(evaluation), calibration.numel()),
             adaptation={"closed-form": summary.adaptation(adapted)},
             stages=tuple(summary.stage(name, name, record) for name, record in engine.records.items()),
-            blocks=PairedLosses(after.blocks.predictions, before.blocks.nll, after.blocks.nll),
+            blocks=results.PairedLosses(after.blocks.predictions, before.blocks.nll, after.blocks.nll),
             energy=roll_up.of_model(size, learned, technology, activity).energy_bottom_up,
             signals=signal_use(model, [some]),
             provenance=engine.provenance(command, learned, inputs),
         )
         if out is not None and checkpoint is not None:
             save_beside_results(model, out)
-            write(run, out / FILE)
+            write(run, out / results.FILE)
             disk.remove(checkpoint)
         return run
 
 
 def _check_unfinished(out: Path) -> None:
     check_kind(out, "codesign", staged=False)
-    if (out / FILE).exists():
+    if (out / results.FILE).exists():
         raise RunError(f"{out.name} holds a finished co-design; choose another --out, or remove it")
-
-
-def _checkpoint(out: Path, chip: Design, weights: str, learn: Sequence[str]) -> Path:
-    """Of the training of one model on one chip.  weights: digest of the model's."""
-    return out / f"{'-'.join((chip.hash, weights, *(learn or ('fixed',))))}.checkpoint"
 
 
 def _training_text(
@@ -209,7 +195,7 @@ def _training_text(
     return training, cut_blocks(training[:before], block).long()
 
 
-def _circuits(design: Design) -> Circuits:
+def _circuits(design: Design) -> results.Circuits:
     """What of a chip can be learned: saturations, and every level as it is, stated or even."""
     levels = (tuple(round(level, 6) for level in found) or None for found in stated_levels(design))
-    return Circuits(design.score_saturation_per_row, design.output_saturation_per_column, *levels)
+    return results.Circuits(design.score_saturation_per_row, design.output_saturation_per_column, *levels)

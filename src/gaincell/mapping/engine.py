@@ -18,12 +18,12 @@ from gaincell.integrations.hf.attach import computing_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_length, read_tokens
 from gaincell.integrations.hf.lora import lora_parameters
-from gaincell.mapping.folder import RunFolder, StageRecord, Told, evaluated, run_log
+from gaincell.mapping.folder import RunFolder, StageRecord, Told, run_log
 from gaincell.mapping.summary import inputs as model_inputs
 from gaincell.progress import StageProgress
-from gaincell.results.codec import Numbers
 from gaincell.results.common import Provenance
 from gaincell.results.provenance import made
+from gaincell.results.run import BlockLosses
 from gaincell.text import Text
 from gaincell.training.log import Tracker
 from gaincell.training.loop import Blocks, Evaluation, Loss, TrainResult, TrainSettings, train
@@ -59,7 +59,8 @@ class Engine:
     evaluation: token ids that every stage is evaluated on.  protocol: how.
     progress: opens the progress of every step.
     folder: where finished stages and their logs are kept; None: nowhere.  tracker: where these go too.
-    processes: that do stages together; None: one.  records: of the stages so far, by name.
+    processes: that do stages together; None: one.  main: whether this one writes.  records: of the stages so
+        far, by name.
     """
 
     loaded: LoadedModel
@@ -75,7 +76,6 @@ class Engine:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes."""
         return self.processes is None or self.processes.is_main_process
 
     def stage(
@@ -93,8 +93,18 @@ class Engine:
             if self.main:
                 shown, tokenizer = self.progress(f"{name}: evaluate"), self.loaded.tokenizer
                 found = perplexity(model, self.evaluation, self.protocol, tokenizer=tokenizer, progress=shown)
-                kind: Numbers = "simulated" if computing_layers(model) else "measured"
-                record = evaluated(kind, told, found, self._earlier + time.perf_counter() - begun)
+                losses, counts = zip(*found.per_block, strict=True)
+                record = StageRecord(
+                    **vars(told),
+                    numbers="simulated" if computing_layers(model) else "measured",
+                    perplexity=found.perplexity,
+                    nll=found.nll,
+                    predictions=found.tokens,
+                    seconds=self._earlier + time.perf_counter() - begun,
+                    blocks=BlockLosses(tuple(round(nll, 6) for nll in losses), counts),
+                    perplexity_error=found.perplexity_error,
+                    bits_per_byte=found.bits_per_byte,
+                )
                 if self.folder is not None:
                     self.folder.finish(name, record, model if keep else None)
             if self.processes is not None:

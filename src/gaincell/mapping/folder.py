@@ -23,22 +23,13 @@ from typing import Annotated, Any
 from torch import nn
 
 from gaincell.errors import RunError
-from gaincell.evaluation.perplexity import Perplexity
 from gaincell.files import read_object, remove_leftovers, remove_leftovers_in, restored, write_json
 from gaincell.integrations.hf.checkpoint import trained_parameters, write_state
 from gaincell.integrations.hf.run import DESIGN, HARDWARE
+from gaincell.results import run as results
 from gaincell.results.codec import Numbers, from_json, to_json
 from gaincell.results.common import CountedTokens, Number
 from gaincell.results.evaluation import BitPerByte, Nat
-from gaincell.results.run import (
-    FILE,
-    Adaptation,
-    BlockLosses,
-    CodeShares,
-    MeasuredSeconds,
-    Mismatch,
-    TrainingCurve,
-)
 from gaincell.standard_error import exp_or_infinity
 from gaincell.training.checkpoint import difference, same
 from gaincell.training.log import Tracker, TrainingLog
@@ -61,7 +52,7 @@ def run_lock(path: Path | None) -> Iterator[None]:
         raise RunError(f"{path.name} cannot be written: {error}") from error
     held = _lock(path)
     try:
-        for name in (HARDWARE, DESIGN, FILE, "log.jsonl"):
+        for name in (HARDWARE, DESIGN, results.FILE, "log.jsonl"):
             remove_leftovers(path / name)
         for part in ("stages", "figures", "tokens", "model"):
             remove_leftovers_in(path / part)
@@ -81,7 +72,7 @@ def check_kind(path: Path, command: str, *, staged: bool = True) -> None:
     finished or not, is another, too, and so is one that cannot be read.
     """
     try:
-        made = read_object(path / FILE).get("command") if (path / FILE).exists() else command
+        made = read_object(path / results.FILE).get("command") if (path / results.FILE).exists() else command
     except (OSError, ValueError):
         made = command if staged else None
     if made != command or (not staged and (path / "stages" / "settings.json").exists()):
@@ -126,43 +117,25 @@ class Told:
     """What a stage tells beside its evaluation: see StageResult, AdaptedResult and MappedResult."""
 
     training_tokens: CountedTokens = 0
-    curve: TrainingCurve | None = None
+    curve: results.TrainingCurve | None = None
     step_time: Mapping[str, Annotated[float, "1", "measured"]] | None = None
-    adaptation: Adaptation | None = None
-    adaptations: Mapping[str, Adaptation] | None = None
-    mismatch: Mismatch | None = None
-    codes: Mapping[str, Mapping[str, CodeShares]] | None = None
+    adaptation: results.Adaptation | None = None
+    adaptations: Mapping[str, results.Adaptation] | None = None
+    mismatch: results.Mismatch | None = None
+    codes: Mapping[str, Mapping[str, results.CodeShares]] | None = None
     silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageRecord(Told):
-    """A stage and its evaluation."""
-
     numbers: Numbers
     perplexity: Number
     nll: Nat
     predictions: CountedTokens
-    seconds: MeasuredSeconds
-    blocks: BlockLosses
+    seconds: results.MeasuredSeconds
+    blocks: results.BlockLosses
     perplexity_error: Number | None = None
     bits_per_byte: BitPerByte | None = None
-
-
-def evaluated(numbers: Numbers, told: Told, found: Perplexity, seconds: float) -> StageRecord:
-    """The record of a stage that ended.  numbers: of what kind they are."""
-    losses, counts = zip(*found.per_block, strict=True)
-    return StageRecord(
-        **vars(told),
-        numbers=numbers,
-        perplexity=found.perplexity,
-        nll=found.nll,
-        predictions=found.tokens,
-        seconds=seconds,
-        blocks=BlockLosses(tuple(round(nll, 6) for nll in losses), counts),
-        perplexity_error=found.perplexity_error,
-        bits_per_byte=found.bits_per_byte,
-    )
 
 
 class RunFolder:
@@ -188,7 +161,7 @@ class RunFolder:
             text = text or before.get("text")
             if before.get("text", text) != text:
                 raise RunError(f"{path.name} holds a run on another text; choose another --out, or remove it")
-        elif (path / FILE).exists():
+        elif (path / results.FILE).exists():
             raise RunError(f"{path.name} holds a finished run of another kind; choose another --out")
         write_json(known, {**identity, **({} if text is None else {"text": text})}, indent=1)
         for finished in self.stages.glob("*.json"):  # a killed process may not have come to it

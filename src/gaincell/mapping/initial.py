@@ -24,22 +24,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from gaincell.adaptation import statistics as measured
 from gaincell.adaptation.adapt import concatenate
-from gaincell.adaptation.statistics import (
-    NO_SPREAD,
-    Place,
-    Tokens,
-    as_batch,
-    attached,
-    backbone,
-    check_finite_stage,
-    evaluation_mode,
-    moments,
-)
 from gaincell.chips.design import Design
 from gaincell.errors import InputError
 from gaincell.integrations.hf.reparametrisation import has_part
@@ -110,12 +100,8 @@ FLOORS = (1 / 15, 1 / 4, 1.0, 4.0)
 def candidates_for(
     design: Design, paired: bool = False, wide: bool = False, balanced: bool = False
 ) -> tuple[Candidate, ...]:
-    """What to choose from on a chip.
-
-    paired: for paired rows (integrations/hf/paired.py).  wide: more of them.  balanced: for balanced rows
-    (nn/balanced_rows.py), of which there is one list.
-
-    Raises InputError: `wide` is for paired rows only.
+    """What to choose from on a chip, for paired (integrations/hf/paired.py), of which `wide` gives more, or
+    balanced rows (nn/balanced_rows.py). Raises InputError: `wide` is for paired rows only.
     """
     if balanced:
         return BALANCED
@@ -154,35 +140,34 @@ def initial_scaling(
     candidates: Sequence[Candidate] = (FIRST,),
     progress: Progress = no_progress,
     gains: tuple[float, float] | None = None,
-) -> tuple[Place, ...]:
-    """Set gains and offsets of an attached model, whose weights are still those of the softmax model, in
-    place.
+) -> tuple[measured.Place, ...]:
+    """Set, in place, gains and offsets of an attached model, whose weights are still those of the softmax
+    model; returns the stages whose input has no variance: they stay as they are.
 
-    model: attached; not trained on the hardware yet.  ids: some text without padding.  candidates: to choose
-    from; each costs a forward pass of the arrays.  progress: called after every layer with (layers done,
-    layers).  gains: range in which gains of the output are kept; None: what the correlation's smallest value
-    gives.
-
-    Returns:
-        The stages whose input has no variance; they stay as they are.
+    ids: some text without padding.  candidates: to choose from; each costs a forward pass of the arrays.
+    progress: called after every layer with (layers done, layers).  gains: range in which gains of the output
+    are kept; None: what the correlation's smallest value gives.
     """
-    layers = attached(model)
-    silent: list[Place] = []
+    layers = measured.attached(model)
+    silent: list[measured.Place] = []
 
     def fit(
         layer: int, attention: GainCellAttention, inputs: tuple[Any, ...], softmax: Float[Tensor, "B H T D"]
     ) -> None:
-        _fit_layer(layer, candidates, gains, silent, attention, inputs, softmax)
+        unusable = _fit_layer(layer, attention, inputs, softmax, candidates, gains)
+        for stage, heads in unusable.items():
+            silent.extend(measured.Place(layer, head, stage) for head in heads.nonzero().flatten().tolist())
         progress(layer + 1, len(layers), {})
 
-    with softmax_passthrough(model, fit), evaluation_mode(model):
-        backbone(model)(input_ids=ids.to(next(model.parameters()).device, torch.long), use_cache=False)
+    tokens = ids.to(next(model.parameters()).device, torch.long)
+    with softmax_passthrough(model, fit), measured.evaluation_mode(model):
+        measured.backbone(model)(input_ids=tokens, use_cache=False)
     return tuple(silent)
 
 
 def calibrate(
-    model: PreTrainedModel, batches: Iterable[Tokens], *, progress: Progress = no_progress
-) -> tuple[Place, ...]:
+    model: PreTrainedModel, batches: Iterable[measured.Tokens], *, progress: Progress = no_progress
+) -> tuple[measured.Place, ...]:
     """Set first gains and offsets of an attached model, in place: what `gaincell map` trains from.
 
     They come from statistics of the model's own activations; every key/value head takes the candidate with
@@ -214,8 +199,8 @@ def calibrate(
     Not modelled: training. A model that was only calibrated writes noise; fine-tune it, or call
     `gaincell.map_model`.
     """
-    design = attached(model)[0].design
-    parts = [as_batch(tokens, model) for tokens in batches]
+    design = measured.attached(model)[0].design
+    parts = [measured.as_batch(tokens, model) for tokens in batches]
     lengths = sorted({part.ids.shape[1] for part in parts})
     if len(lengths) > 1:
         raise InputError(
@@ -233,33 +218,35 @@ def calibrate(
 
 def _fit_layer(
     layer: int,
-    candidates: Sequence[Candidate],
-    gains: tuple[float, float] | None,
-    silent: list[Place],
     attention: GainCellAttention,
     inputs: tuple[Any, ...],
     wanted: Float[Tensor, "B H T D"],
-) -> None:
-    """Choose every head's candidate and fit the output stage to softmax attention."""
+    candidates: Sequence[Candidate],
+    gains: tuple[float, float] | None,
+) -> dict[str, Bool[Tensor, " heads"]]:
+    """Choose every head's candidate and fit the output stage to softmax attention; heads of every stage that
+    have no variance.
+    """
     for number in attention.extras():
         number.zero_()
     stages = zip("qkv", inputs[:3], strict=True)
     columns = attention.columns(*inputs)
     spread = {
-        stage: moments(
+        stage: measured.moments(
             attention.values(x) if stage == "v" else getattr(attention, stage).rows(x, columns), None
         ).std
         for stage, x in stages
     }
     for stage, std in spread.items():
-        check_finite_stage(std, stage, layer)
+        measured.check_finite_stage(std, stage, layer)
     attention.out.gain.fill_(1.0)
     attention.out.offset.zero_()
     fits = []
     for candidate in candidates:
         choice = [candidate] * attention.kv_heads
         _set_inputs(attention, spread, choice, inputs[1])
-        fits.append(_fit_output(attention, attention.sums(*inputs), columns, wanted, gains))
+        sums = attention.sums(inputs[0], inputs[1], inputs[2], inputs[3:])
+        fits.append(_fit_output(attention, sums, columns, wanted, gains))
     residual = torch.stack([fit.residual.unflatten(0, (attention.kv_heads, -1)).sum(1) for fit in fits])
     best = residual.argmin(0)  # [Hk]
     _set_inputs(attention, spread, [candidates[int(n)] for n in best], inputs[1])
@@ -269,9 +256,7 @@ def _fit_layer(
     offset.copy_(chosen.offset)
     if attention.normaliser is not None:
         attention.normaliser.set_floor(chosen.floor)
-    unusable = {stage: std == 0 for stage, std in spread.items()} | {"out": ~chosen.usable}
-    for stage, heads in unusable.items():
-        silent.extend(Place(layer, head, stage) for head in heads.nonzero().flatten().tolist())
+    return {stage: std == 0 for stage, std in spread.items()} | {"out": ~chosen.usable}
 
 
 def _fit_output(
@@ -330,7 +315,7 @@ def _least_squares(
         columns.append((found, mean_o, mean_y))
     moments_of, mean_o, mean_y = (torch.stack(part).cpu() for part in zip(*columns, strict=True))
     var_o, var_y, product, size = moments_of.T
-    usable = var_o > NO_SPREAD**2 * size
+    usable = var_o > measured.NO_SPREAD**2 * size
     var_o = torch.where(usable, var_o, 1.0)
     if gains is None:
         gain = (product / var_o).maximum(SMALLEST_CORRELATION * (var_y / var_o).sqrt())

@@ -48,7 +48,6 @@ class Job(Engine):
 
     @property
     def model(self) -> PreTrainedModel:
-        """The one model."""
         return self.loaded.model
 
     def design(self, *, linear: bool) -> Design:

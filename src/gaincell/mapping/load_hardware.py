@@ -52,7 +52,6 @@ class Shipped(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What the hardware version is."""
         return f"the shipped linear hardware version, trained on {self.tokens:,} tokens"
 
 
@@ -217,7 +216,6 @@ def hardware_model(
     design: Design | None = None,
     *,
     backend: BackendName = "auto",
-    dtype: torch.dtype = torch.float32,
     progress: StageProgress = silent_stages,
     loaded: LoadedModel | None = None,
 ) -> LoadedHardware:
@@ -228,12 +226,11 @@ def hardware_model(
     the linear cell: without training it writes noise, but it runs.
 
     default_design: for models that bring no design.  design: instead of the model's own or the default one;
-    its cell is used as it is, and `origin` says so.  dtype: of the weights.  loaded: the model, where it is
-    read already.
+    its cell is used as it is, and `origin` says so.  loaded: the model, where it is read already.
 
     Raises GaincellError: the model cannot be found or mapped.
     """
-    loaded = loaded or load_model(name, dtype)
+    loaded = loaded or load_model(name)
     shipped = find_shipped(name)
     if attached_layers(loaded.model):
         set_backend(loaded.model, backend)

@@ -78,7 +78,6 @@ def map_model(
         True
 
     Args:
-        settings: see `MapSettings`.
         out: the directory RUN.
         command: the command line, for the record.
         progress: opens the progress of every step.
@@ -236,7 +235,6 @@ STAGES = (
 
 
 def _assemble(job: Job, stages: Sequence[Stage], command: Sequence[str]) -> MappedResult:
-    """run.json of a mapping."""
     design = attached(job.hardware(None, linear=False))[0].design
     records = job.records
     software, adapted = records["software"], records["adapted"]

@@ -75,7 +75,7 @@ def check_stage(stage: StageRecipe, before: Mapping[str, StageRecipe], design: D
     if stage.name in (*before, *ROOTS, "settings", "pretrain") or not stage.name.replace("-", "").isalnum():
         raise InputError(f"{where}: the name {stage.name!r} is taken or not of letters, digits and -")
     if stage.cell is not None:
-        with _refusing(where):
+        with refusing(where):
             design.replace(cell=stage.cell)
     if stage.compare not in (None, *before):
         allowed = one_of(before) if before else "none, no stage stands before it"
@@ -108,23 +108,18 @@ def check_teachers(stages: Mapping[str, StageRecipe], name: str) -> None:
     """Raise InputError where a stage of the recipe `name` cannot learn from its teacher."""
     names = [*stages]
     for number, stage in enumerate(stages.values()):
-        before = {other: stages[other] for other in names[:number]}
-        _check_teacher(stage, before, names[number:], f"{name}, stage {number + 1}")
-
-
-def _check_teacher(
-    stage: StageRecipe, before: Mapping[str, StageRecipe], after: Sequence[str], where: str
-) -> None:
-    if stage.task != "train" or stage.loss == "cross-entropy" or stage.teacher == "software":
-        return
-    where = f"{where}: teacher = {stage.teacher!r}"
-    if stage.teacher in after:
-        raise InputError(f"{where}: this stage does not come before {stage.name}")
-    own = before.get(stage.teacher)
-    if stage.loss == "transfer" and (own is None or own.attention != "softmax"):
-        raise InputError(f"{where}: attention is transferred from software or a stage with softmax attention")
-    if own is None:
-        check_model(stage.teacher, f"{where} is no stage", bare=False)
+        if stage.task != "train" or stage.loss == "cross-entropy" or stage.teacher == "software":
+            continue
+        where = f"{name}, stage {number + 1}: teacher = {stage.teacher!r}"
+        if stage.teacher in names[number:]:
+            raise InputError(f"{where}: this stage does not come before {stage.name}")
+        own = stages.get(stage.teacher)
+        if stage.loss == "transfer" and (own is None or own.attention != "softmax"):
+            raise InputError(
+                f"{where}: attention is transferred from software or a stage with softmax attention"
+            )
+        if own is None:
+            check_model(stage.teacher, f"{where} is no stage", bare=False)
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -229,13 +224,13 @@ def check_model(model: str, where: str, *, bare: bool = True) -> None:
         return
     if named and not here:
         raise InputError(f"{where}: there is no {model!r} here; a model of the hub is named OWNER/NAME")
-    with _refusing(where):
+    with refusing(where):
         find_source(model)
 
 
 def check_adapter(run: str, stage: str | None = None) -> None:
     """Raise InputError for a RUN that is not here, or that lacks a finished stage with softmax attention."""
-    with _refusing(f"adapter = {run!r}" + (f", adapter_stage = {stage!r}" if stage else "")):
+    with refusing(f"adapter = {run!r}" + (f", adapter_stage = {stage!r}" if stage else "")):
         if stage is None:
             Run(run).hardware  # noqa: B018 (read, or refused)
         elif Run(run).plan(stage)["attention"] != "softmax":
@@ -245,7 +240,7 @@ def check_adapter(run: str, stage: str | None = None) -> None:
 def run_settings(run: str, where: str) -> Mapping[str, Any]:
     """What a RUN of `gaincell train` that has pretrained its model was begun with. Raises InputError."""
     held = Run(run)
-    with _refusing(where):
+    with refusing(where):
         for part in ("stages/settings.json", "model/model.safetensors"):
             if not (held.folder / part).is_file():
                 raise InputError(
@@ -255,7 +250,7 @@ def run_settings(run: str, where: str) -> Mapping[str, Any]:
 
 
 @contextmanager
-def _refusing(where: str) -> Iterator[None]:
+def refusing(where: str) -> Iterator[None]:
     """Within the context a refusal names what was given."""
     try:
         yield

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -149,11 +150,9 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
 def _with_training(entry: Json, common: Json, where: str) -> tuple[Json, TrainSettings]:
     """What a stage or a model says beside its training; and that, over [training], checked."""
     own = {key: value for key, value in entry.items() if key in TRAINING.model_fields}
-    try:
+    with checks.refusing(where):
         training = TrainSettings(**{"gradient_checkpointing": None, **common, **own})
-        return {key: value for key, value in entry.items() if key not in own}, training
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+    return {key: value for key, value in entry.items() if key not in own}, training
 
 
 def _model(raw: Any, common: Json, name: str) -> str | ModelRecipe:
@@ -233,20 +232,15 @@ def parse_overrides(given: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"--set {key} is given twice; give one value")
         if part := next((known for known in found if _holds(known, key) or _holds(key, known)), None):
             raise InputError(f"--set {key} and --set {part}: one is a part of the other; give one of the two")
-        found[key] = _value(text)
+        found[key] = text
+        with suppress(ValueError):
+            parsed = parse_toml(f"value = {text}")
+            found[key] = parsed["value"] if len(parsed) == 1 else text
     return found
 
 
 def _holds(table: str, key: str) -> bool:
     return key.startswith(f"{table}.") and not (table == "design" and key != "design.name")
-
-
-def _value(text: str) -> Any:
-    try:
-        found = parse_toml(f"value = {text}")
-    except ValueError:
-        return text
-    return found["value"] if len(found) == 1 else text
 
 
 def _override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,8 +44,6 @@ INITIAL_TOKENS = 4096
 """Tokens that first gains and offsets are taken from."""
 WIDE_TOKENS = 2048
 """The same where they are chosen from a wide range."""
-
-
 WEIGHTS = "model.safetensors"
 
 
@@ -92,11 +90,7 @@ def pretrained_model(
 
 @dataclass(kw_only=True)
 class RecipeModels(Engine):
-    """Makes the models of a recipe's stages from its pretrained one, `loaded`.
-
-    device: where to compute.  teacher_outputs: where what teachers give is kept (training/distillation.py);
-    None: nowhere.  compiled: whether models in training, and teachers, are compiled (training/compiled.py).
-    """
+    """Makes the models of a recipe's stages from its pretrained one, `loaded`; options: see `run_recipe`."""
 
     recipe: Recipe
     text: RecipeText
@@ -170,7 +164,6 @@ class RecipeModels(Engine):
         return stage.start if stage.start in ROOTS else self.root(self.recipe.stage(stage.start))
 
     def loss(self, stage: StageRecipe) -> Loss:
-        """What a stage minimises."""
         if stage.loss == "cross-entropy":
             return next_token_loss
         if stage.teacher == "software":
@@ -178,7 +171,14 @@ class RecipeModels(Engine):
         elif stage.teacher in [other.name for other in self.recipe.stages]:
             teacher = self.model(self.recipe.stage(stage.teacher), self.folder.state(stage.teacher))
         else:
-            teacher = self._other_model(stage)
+            found = load_model(stage.teacher)
+            own, other = self.loaded.tokenizer.get_vocab(), found.tokenizer.get_vocab()
+            if own != other:
+                raise InputError(
+                    f"stage {stage.name}: the teacher {stage.teacher} has another tokenizer than the model "
+                    f"({len(other)} and {len(own)} tokens, {len(own.items() & other.items())} in common)"
+                )
+            teacher = found.model.to(self.device)  # type: ignore[arg-type]
         if self.recipe.weights == "bfloat16":
             teacher = _in_bfloat16(teacher)
         if self.compiled:
@@ -188,18 +188,6 @@ class RecipeModels(Engine):
             return Distillation(teacher, stage.weight, stage.states, stage.outputs, self.teacher_outputs)
         attach(teacher, self.recipe.design, attention="softmax")
         return AttentionTransfer(teacher, stage.attention_weights, stage.own_inputs)
-
-    def _other_model(self, stage: StageRecipe) -> PreTrainedModel:
-        """A teacher that is no stage; raises InputError where its tokens are not the model's."""
-        found = load_model(stage.teacher)
-        own, other = self.loaded.tokenizer.get_vocab(), found.tokenizer.get_vocab()
-        if own != other:
-            raise InputError(
-                f"stage {stage.name}: the teacher {stage.teacher} has another tokenizer than the model "
-                f"({len(other)} and {len(own)} tokens, {len(own.items() & other.items())} in common)"
-            )
-        found.model.to(self.device)  # type: ignore[arg-type]
-        return found.model
 
 
 def _in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:

@@ -48,12 +48,16 @@ class RecipeText:
         self._recipe, self._tokens = recipe, out / "tokens"
         training = _skipped(_named(text.training, recipe.files), recipe.skip_documents)
         evaluation = _named(text.evaluation, recipe.files)
-        self.loaded = _loaded(recipe)
+        self.loaded: LoadedModel | None = None
         self.tokenizer: PreTrainedTokenizerBase
         if isinstance(recipe.model, ModelRecipe):
             self.tokenizer = _tokenizer(recipe.model, recipe.block, training, out / "model")
-        elif self.loaded is not None:
+        else:
+            self.loaded = load_model(recipe.model)
             self.tokenizer = self.loaded.tokenizer
+            if attached_layers(self.loaded.model):
+                raise ModelError(f"{recipe.model} is a RUN; a recipe starts from the model it was made from")
+            check_length(self.loaded.model, recipe.block)
         reading = progress("read and tokenise the text")
         everything = recipe.order == "random" or self.loaded is None  # as the tokenizer that is made does
         wanted = None if everything else max(recipe.blocks, 1) * recipe.block + 1
@@ -119,7 +123,6 @@ class RecipeText:
         return torch.cat([blocks[:seen], blocks[seen:][torch.from_numpy(order)]])
 
     def share(self, stage: StageRecipe) -> Blocks:
-        """The blocks of a stage."""
         first = self._recipe.first_block(stage)
         if isinstance(self.blocks, RandomBlocks):
             return self.blocks.after(first, stage.blocks)
@@ -189,17 +192,6 @@ def _check_made(recipe: ModelRecipe, sources: Sequence[Source], out: Path) -> No
                 "--out, or remove it"
             )
     write_json(known, made, indent=1)
-
-
-def _loaded(recipe: Recipe) -> LoadedModel | None:
-    """The recipe's model; None where it is made first."""
-    if isinstance(recipe.model, ModelRecipe):
-        return None
-    loaded = load_model(recipe.model)
-    if attached_layers(loaded.model):
-        raise ModelError(f"{recipe.model} is a RUN; a recipe starts from the model it was made from")
-    check_length(loaded.model, recipe.block)
-    return loaded
 
 
 def check_recipe_text(recipe: Recipe, text: Text) -> None:

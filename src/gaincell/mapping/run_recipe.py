@@ -9,8 +9,8 @@
     OUT/run.json                 all finished stages
     OUT/design.toml, hardware.safetensors   the best stage in arrays, for `gaincell evaluate OUT`
 
-Every file is written completely or not at all: the same command goes on wherever it was interrupted. Several
-processes, as `torchrun` or `accelerate launch` start them, work on one directory that all of them see.
+The same command goes on wherever it was interrupted (folder.py). Several processes, as `torchrun` or
+`accelerate launch` start them, work on one directory that all of them see.
 """
 
 from __future__ import annotations
@@ -69,7 +69,6 @@ def run_recipe(
     """Carry out a recipe; returns what OUT/run.json then holds.
 
     Args:
-        recipe: what to do.
         text: what to train and evaluate on.
         out: the directory OUT.
         progress: opens the progress of every step.
@@ -162,7 +161,11 @@ class RecipeRun(RecipeModels):
         """Carry out a stage and store its parameters; what there is to tell, and its model as stored."""
         state = None if stage.start in ROOTS else self.folder.state(stage.start)
         model = self.model(stage, state)
-        told = Told(training_tokens=self._tokens_before(stage))
+        if stage.start in ROOTS:
+            before = self.tokens_before if stage.start == "adapter" else 0
+        else:
+            before = self.records[stage.start].training_tokens
+        told = Told(training_tokens=before)
         trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         if stage.task == "train":
             told = self._train(stage, model, told)
@@ -198,12 +201,6 @@ class RecipeRun(RecipeModels):
         )
         tokens = told.training_tokens + done.tokens
         return replace(told, training_tokens=tokens, step_time=shares or None, curve=self._curve(stage))
-
-    def _tokens_before(self, stage: StageRecipe) -> int:
-        """Tokens that what a stage starts from was trained on."""
-        if stage.start in ROOTS:
-            return self.tokens_before if stage.start == "adapter" else 0
-        return self.records[stage.start].training_tokens
 
     def _curve(self, stage: StageRecipe) -> TrainingCurve | None:
         """The evaluations of a training, where there are any."""
@@ -242,6 +239,10 @@ class RecipeRun(RecipeModels):
             chip = attached_layers(model)[0].design
             save_beside_results(model, out)
         titles = {stage.name: (stage.title, stage.compare) for stage in recipe.stages}
+        inputs = self.text.digests()
+        if recipe.adapter is not None and any(stage.start == "adapter" for stage in recipe.stages):
+            of_adapter = sha256(Run(recipe.adapter).file(recipe.adapter_stage))
+            inputs = {f"adapter {summary.base_name(recipe.adapter)}": of_adapter, **inputs}
         run = TrainedResult(
             command="train",
             recipe=recipe.name,
@@ -256,11 +257,7 @@ class RecipeRun(RecipeModels):
             ),
             saved=None if best is None else best.name,
             provenance=self.provenance(
-                command,
-                recipe.design,
-                self._adapter() | self.text.digests(),
-                seed=recipe.seed,
-                remark=self._selected(found),
+                command, recipe.design, inputs, seed=recipe.seed, remark=self._selected(found)
             ),
         )
         write(run, out / FILE)
@@ -275,13 +272,6 @@ class RecipeRun(RecipeModels):
             chosen.insert(0, "the pretrained model")
         first = f"the first {self.recipe.watched_tokens:,} tokens of this text"
         return f"; the best weights of {', '.join(chosen)} were chosen on {first}" if chosen else ""
-
-    def _adapter(self) -> dict[str, str]:
-        """Name and hash of the adapter that stages start from, where one does."""
-        adapter = self.recipe.adapter
-        if adapter is None or all(stage.start != "adapter" for stage in self.recipe.stages):
-            return {}
-        return {f"adapter {summary.base_name(adapter)}": sha256(Run(adapter).file(self.recipe.adapter_stage))}
 
     def _changes(self) -> dict[str, str]:
         """What was set otherwise than in the recipe's file, as text and without places."""

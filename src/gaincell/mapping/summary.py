@@ -17,21 +17,12 @@ from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.sources import without_revision
 from gaincell.mapping.folder import StageRecord
+from gaincell.results import run as results
 from gaincell.results.common import Value, Values
-from gaincell.results.run import (
-    DISTANCES,
-    Adaptation,
-    AdaptationHistory,
-    AttachedModel,
-    CellCurve,
-    Mismatch,
-    Spread,
-    StageResult,
-)
 from gaincell.standard_error import paired_ratio
 
 CURVE_POINTS = 91
-KEPT = {field.name for field in fields(StageRecord)} & {field.name for field in fields(StageResult)}
+KEPT = {field.name for field in fields(StageRecord)} & {field.name for field in fields(results.StageResult)}
 """Of a record, in a stage."""
 
 
@@ -45,11 +36,11 @@ def inputs(loaded: LoadedModel) -> dict[str, str]:
     return {f"model {base_name(loaded.id)}": loaded.sha256, **loaded.own}
 
 
-def model(loaded: LoadedModel) -> AttachedModel:
+def model(loaded: LoadedModel) -> results.AttachedModel:
     """An attached model and its size."""
     layers = attached_layers(loaded.model)
     first = layers[0]
-    return AttachedModel(
+    return results.AttachedModel(
         base_name(loaded.id),
         loaded.sha256,
         parameters=sum(p.numel() for name, p in loaded.model.named_parameters() if ".gain_cell." not in name),
@@ -66,7 +57,7 @@ def stage(
     record: StageRecord,
     software: StageRecord | None = None,
     continued: StageRecord | None = None,
-) -> StageResult:
+) -> results.StageResult:
     """One line of the table, with ratios to the software models where their records are known: paired block
     by block, with the standard error of the ratio.
     """
@@ -75,17 +66,18 @@ def stage(
         if other is not None:
             _, error = paired_ratio(blocks.nll, other.blocks.nll, blocks.predictions)
             ratios |= {key: record.perplexity / other.perplexity, f"{key}_error": error}
-    return StageResult(name=name, title=title, **{key: getattr(record, key) for key in KEPT}, **ratios)
+    kept = {key: getattr(record, key) for key in KEPT}
+    return results.StageResult(name=name, title=title, **kept, **ratios)
 
 
-def adaptation(found: AdaptationResult, **perplexities: float) -> Adaptation:
+def adaptation(found: AdaptationResult, **perplexities: float) -> results.Adaptation:
     """One adaptation, with its history where the method has one."""
-    unit, history = DISTANCES[found.residuals.rule], None
+    unit, history = results.DISTANCES[found.residuals.rule], None
     if found.history:
-        columns = (tuple(step[key] for step in found.history) for key in AdaptationHistory.__annotations__)
-        iteration, residuals, perplexity = columns
-        history = AdaptationHistory(iteration, Values(residuals, unit, "simulated"), perplexity)
-    return Adaptation(
+        keys = results.AdaptationHistory.__annotations__
+        iteration, residuals, perplexity = (tuple(step[key] for step in found.history) for key in keys)
+        history = results.AdaptationHistory(iteration, Values(residuals, unit, "simulated"), perplexity)
+    return results.Adaptation(
         summary=found.summary(),
         converged=found.converged,
         start=found.start,
@@ -102,22 +94,22 @@ def adaptation(found: AdaptationResult, **perplexities: float) -> Adaptation:
     )
 
 
-def mismatch(before: Statistics, after: Statistics, target: Statistics) -> Mismatch:
+def mismatch(before: Statistics, after: Statistics, target: Statistics) -> results.Mismatch:
     """How far the statistics of a model are from their target before and after an adaptation, by stage."""
     found = {"before": Residuals.between(before, target), "after": Residuals.between(after, target)}
     return {
         when: {
-            stage: Spread(*(tuple(map(tuple, part[stage].tolist())) for part in (far.mean, far.std)))
+            stage: results.Spread(*(tuple(map(tuple, part[stage].tolist())) for part in (far.mean, far.std)))
             for stage in STAGES
         }
         for when, far in found.items()
     }
 
 
-def cell(chip: Design) -> CellCurve:
+def cell(chip: Design) -> results.CellCurve:
     """The curves of the chip's cell and of the linear one over the range of stored voltages."""
     u = torch.linspace(
         chip.v_min - chip.v_offset, chip.v_max - chip.v_offset, CURVE_POINTS, dtype=torch.float64
     )
     currents = (one.current(u).tolist() for one in (chip.replace(cell="linear").cell, chip.cell))
-    return CellCurve(chip.cell.name, tuple(u.tolist()), *map(tuple, currents))
+    return results.CellCurve(chip.cell.name, tuple(u.tolist()), *map(tuple, currents))

@@ -47,26 +47,18 @@ class ArrayNormaliser(nn.Module):
 
     Args:
         heads, kv_heads, head_dim: H, Hk and D.
-        dtype, device: of its parameters.
+        like: of the type and on the device of its parameters.
 
     `direction` [Hk, D]: h, at first e_D, with which the last component of the values is given up as it is.
     `log_floor` [H]: ln c.
     """
 
-    def __init__(
-        self,
-        heads: int,
-        kv_heads: int,
-        head_dim: int,
-        *,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, heads: int, kv_heads: int, head_dim: int, like: Tensor) -> None:
         super().__init__()
-        first = torch.zeros(kv_heads, head_dim, dtype=dtype, device=device)
+        first = like.new_zeros(kv_heads, head_dim)
         first[:, -1] = 1.0
         self.direction = nn.Parameter(first)
-        self.log_floor = nn.Parameter(torch.zeros(heads, dtype=dtype, device=device))
+        self.log_floor = nn.Parameter(like.new_zeros(heads))
         self.set_floor(FIRST_FLOOR)
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
 from gaincell.errors import ModelError
 from gaincell.nn.array_normaliser import ArrayNormaliser, check_one_normaliser
@@ -15,13 +16,8 @@ from gaincell.nn.checks import check_names, check_unsigned
 from gaincell.nn.scaler import Scaler
 from gaincell.nn.softmax import SoftmaxAttention
 from gaincell.nn.value_rotation import ValueRotation
-from gaincell.ops.gain_cell_attention import (
-    BackendName,
-    Gradient,
-    Scaling,
-    attention_from_voltages,
-    gain_cell_attention,
-)
+from gaincell.ops.gain_cell_attention import attention_from_voltages, gain_cell_attention
+from gaincell.ops.gain_cell_attention.call import Gradient, Scaling
 from gaincell.ops.gain_cell_attention.input_stage import scaled
 
 BIASES = ("value_bias", "output_bias")
@@ -173,10 +169,7 @@ class GainCellAttention(nn.Module):
         check_one_normaliser(self.design)
         if self.output_bias is None:
             raise ModelError("a normaliser inside the arrays needs biases of the output: add them first")
-        like = self.out.gain
-        self.normaliser = ArrayNormaliser(
-            self.heads, self.kv_heads, self.head_dim, dtype=like.dtype, device=like.device
-        )
+        self.normaliser = ArrayNormaliser(self.heads, self.kv_heads, self.head_dim, self.out.gain)
 
     def pair_rows(self, kept: Int[Tensor, "Hk half"]) -> None:
         """Put these components of every head's q and k into rows twice (integrations/hf/paired.py).
@@ -201,11 +194,10 @@ class GainCellAttention(nn.Module):
         check_unsigned(self.design, balanced=True)
         if self.k.kept is not None:
             raise ModelError(f"layer {self.layer} has paired rows; they cannot be balanced besides")
-        like = self.k.gain
         self.q.turn(self.head_dim, None)
         with torch.no_grad():
             self.q.offset.fill_(MIDDLE)
-        self.k.turn(self.head_dim, Balance(self.design, self.kv_heads, dtype=like.dtype, device=like.device))
+        self.k.turn(self.head_dim, Balance(self.design, self.kv_heads, self.k.gain))
 
     def is_uncalibrated(self) -> bool:
         """Whether every gain and offset is still its initial value."""
@@ -337,12 +329,9 @@ class GainCellAttention(nn.Module):
         q: Float[Tensor, "B H Tq D"],
         k: Float[Tensor, "B Hk Tk D"],
         v: Float[Tensor, "B Hk Tk D"],
-        key_index: Int[Tensor, "B Tk"] | None = None,
-        query_index: Int[Tensor, "B Tq"] | None = None,
-        sliding_window: int | None = None,
+        at: At = (None, None, None),
     ) -> Float[Tensor, "B H Tq D"]:
-        """What the arrays give, before the scaling of the output; the arguments are those of `forward`."""
-        at = (key_index, query_index, sliding_window)
+        """What the arrays give, before the scaling of the output."""
         return self._attend(self.asked(q, k, v, at, output=False), at)
 
     def asked(self, q: Tensor, k: Tensor, v: Tensor, at: At, *, output: bool = True) -> Asked:
@@ -386,7 +375,6 @@ class GainCellAttention(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """What ``print(module)`` shows in the brackets."""
         sizes = (f"{name}={getattr(self, name)}" for name in ("layer", "heads", "kv_heads", "head_dim"))
         return f"{', '.join(sizes)}, design={self.design.name!r}, cell={self.design.cell.name!r}"
 

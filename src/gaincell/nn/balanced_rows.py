@@ -128,21 +128,14 @@ class Balance(nn.Module):
     Args:
         design: whose nominal cell and write DAC count; to be kept that of the layer.
         kv_heads: Hk; `gain` and `offset` are one number each per key/value head.
-        dtype, device: of both.
+        like: of the type and on the device of both.
     """
 
-    def __init__(
-        self,
-        design: Design,
-        kv_heads: int,
-        *,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, design: Design, kv_heads: int, like: Tensor) -> None:
         super().__init__()
         self.design = design
-        self.gain = nn.Parameter(torch.full((kv_heads,), MIDDLE, dtype=dtype, device=device))
-        self.offset = nn.Parameter(torch.zeros(kv_heads, dtype=dtype, device=device))
+        self.gain = nn.Parameter(like.new_full((kv_heads,), MIDDLE))
+        self.offset = nn.Parameter(like.new_zeros(kv_heads))
 
     @torch.no_grad()
     def share(

@@ -6,14 +6,14 @@ another cell b is set anew, so that on average over requests the last row stays 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.balanced_rows import Balance
@@ -38,8 +38,8 @@ class LastRows:
         """Within the context every forward pass is looked at. real: which tokens count; None: all."""
         with ExitStack() as hooks:
             for layer, balance in balances(self._layers):
-                hook = balance.register_forward_pre_hook(partial(self._observe, layer, real))
-                hooks.callback(hook.remove)
+                observe = partial(self._observe, layer, real)
+                hooks.enter_context(balance.register_forward_pre_hook(observe))
             yield
 
     def _observe(self, layer: int, real: Tensor | None, balance: Balance, inputs: Any) -> None:
@@ -70,18 +70,22 @@ def rows_at(
     with ExitStack() as hooks:
         if shares is not None:
             for layer, balance in balances(layers):
-                hook = balance.register_forward_pre_hook(partial(place, shares[layer]))
-                hooks.callback(hook.remove)
+                hooks.enter_context(balance.register_forward_pre_hook(partial(place, shares[layer])))
         yield
 
 
 @contextmanager
-def own_rows_after(layers: Sequence[GainCellAttention]) -> Iterator[None]:
-    """After the context b is what it was before."""
-    own = [(balance.offset, balance.offset.detach().clone()) for _, balance in balances(layers)]
+def restored(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """After the context parameters are what they were before."""
+    own = [(parameter, parameter.detach().clone()) for parameter in parameters]
     try:
         yield
     finally:
         with torch.no_grad():
-            for offset, value in own:
-                offset.copy_(value)
+            for parameter, value in own:
+                parameter.copy_(value)
+
+
+def own_rows_after(layers: Sequence[GainCellAttention]) -> AbstractContextManager[None]:
+    """After the context b is what it was before."""
+    return restored(balance.offset for _, balance in balances(layers))

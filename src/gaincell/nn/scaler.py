@@ -128,7 +128,6 @@ class Scaler(nn.Module):
         return x * factor[..., None].to(torch.promote_types(x.dtype, torch.float32))
 
     def extra_repr(self) -> str:
-        """What ``print(module)`` shows in the brackets."""
         return f"heads={self.gain.numel()}"
 
 

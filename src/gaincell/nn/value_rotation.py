@@ -26,14 +26,9 @@ _WHAT = "rotated values"
 
 
 class ValueRotation(nn.Module):
-    """H of one layer.
+    """H of one layer, for D = `head_dim`, in the type and on the device of `like`.
 
-    Args:
-        head_dim: D.
-        like: of the type and on the device that H is kept in.
-
-    Raises:
-        ModelError: D is no power of two.
+    Raises ModelError: D is no power of two.
     """
 
     def __init__(self, head_dim: int, like: Tensor) -> None:

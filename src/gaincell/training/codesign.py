@@ -36,13 +36,13 @@ from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import gain_cell_attention
 from gaincell.ops.gain_cell_attention.call import Call
-from gaincell.ops.gain_cell_attention.learned import Learned, attention_of_learned
+from gaincell.ops.gain_cell_attention.learned import attention_of_learned
 from gaincell.progress import Progress, silent
 from gaincell.quantity import one_of
 from gaincell.schema import Factor, check_value
 from gaincell.training.log import TrainingLog
 from gaincell.training.loop import Blocks, TrainResult, train
-from gaincell.training.loss import Loss, called, name_of, next_token_loss
+from gaincell.training.loss import Loss, name_of, next_token_loss
 from gaincell.training.settings import TrainSettings
 
 LEARNED = ("saturations", "levels")
@@ -91,9 +91,6 @@ class Circuits(nn.Module):
     Raises InputError: nothing known is to be learned, or levels that cannot be.
     """
 
-    log_score: nn.Parameter
-    log_output: nn.Parameter
-
     def __init__(self, design: Design, learn: Collection[str]) -> None:
         super().__init__()
         unknown = [name for name in learn if name not in LEARNED]
@@ -101,9 +98,9 @@ class Circuits(nn.Module):
             raise InputError(f"{unknown[0]!r} cannot be learned; allowed: {one_of(LEARNED)}")
         self.start = design
         self.learns_levels = "levels" in learn
-        for name in ("log_score", "log_output"):
-            parameter = nn.Parameter(torch.zeros((), dtype=torch.float64), "saturations" in learn)
-            self.register_parameter(name, parameter)
+        self.log_score, self.log_output = (
+            nn.Parameter(torch.zeros((), dtype=torch.float64), "saturations" in learn) for _ in range(2)
+        )
         query, storage = _start_levels(design, self.learns_levels)
         self._fixed = LevelTable(query, storage)
         learned = (query, storage) if self.learns_levels else ((), ())
@@ -143,9 +140,8 @@ class Circuits(nn.Module):
     ) -> Tensor:
         """In place of `gain_cell_attention` in a layer, which scales itself."""
         assert scaling is None
-        query, storage = self.levels()
-        learned = Learned(query, storage, self.log_score, self.log_output)
-        total = attention_of_learned(Call(q, k, v, design, *rest, **options), learned)
+        call = Call(q, k, v, design, *rest, **options)
+        total = attention_of_learned(call, *self.levels(), self.log_score, self.log_output)
         return total if design.normaliser.present else total * self.log_output.exp().to(total.dtype)
 
     def apply_to(self, layers: Collection[GainCellAttention]) -> None:
@@ -214,11 +210,11 @@ def codesign(
     own_rate = next(r for r in (rate, settings.scale_learning_rate, settings.learning_rate) if r is not None)
     check_value(own_rate, Factor, "rate")
 
-    @called(*name_of(loss))
     def on_the_chip(model: nn.Module, tokens: Tensor) -> Tensor:
         circuits.apply_to(layers)
         return loss(model, tokens)
 
+    on_the_chip.loss_name = name_of(loss)  # type: ignore[attr-defined]
     model.add_module("codesign", circuits)
     try:
         for layer in layers:

@@ -115,7 +115,9 @@ def keep_tokens(
             done, state = _state(known)
         begins = known.get("begins", {})
         with _refusing_damage(path):
-            _check_length(path, state["length"], done=done)
+            size, least = path.stat().st_size, 4 * state["length"]
+            if size < least or (done and size != least):
+                raise ValueError(f"it has {size} bytes, {least} are noted")
     path.parent.mkdir(parents=True, exist_ok=True)
     if not done:
         with path.open("r+b" if path.exists() and state["length"] else "wb") as file:
@@ -134,9 +136,13 @@ def keep_tokens(
         raise InputError(
             f"the text {', '.join(s.name for s in sources)} is empty; give a text with documents"
         )
-    found = np.memmap(path, dtype=np.int32, mode="c")
+    found, largest = np.memmap(path, dtype=np.int32, mode="c"), max(tokenizer.get_vocab().values())
     with _refusing_damage(path):
-        _check_ids(found, max(tokenizer.get_vocab().values()))
+        for first in range(0, len(found), PIECE):
+            piece = found[first : first + PIECE]
+            for odd in (int(piece.min()), int(piece.max())):
+                if not 0 <= odd <= largest:
+                    raise ValueError(f"token id {odd}, the tokenizer has 0 to {largest}")
     return torch.from_numpy(found)
 
 
@@ -160,20 +166,6 @@ def _state(known: Mapping[str, Any]) -> tuple[bool, dict[str, int]]:
     return known["done"], {key: int(count) for key, count in state.items() if count is not None}
 
 
-def _check_length(path: Path, tokens: int, *, done: bool) -> None:
-    size, wanted = path.stat().st_size, 4 * tokens
-    if size < wanted or (done and size != wanted):
-        raise ValueError(f"it has {size} bytes, {wanted} are noted")
-
-
-def _check_ids(found: np.ndarray[Any, Any], largest: int) -> None:
-    for first in range(0, len(found), PIECE):
-        piece = found[first : first + PIECE]
-        for odd in (int(piece.min()), int(piece.max())):
-            if not 0 <= odd <= largest:
-                raise ValueError(f"token id {odd}, the tokenizer has 0 to {largest}")
-
-
 def _digest(tokenizer: Any) -> str:
     """12 hexadecimal digits of the SHA-256 of what a tokenizer does, as far as it can be written out."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -183,18 +175,15 @@ def _digest(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(does, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def pack_blocks(tokens: Tensor, length: int, seed: int | None) -> Tensor:
-    """Cut a stream into blocks of `length` + 1 tokens that overlap by one, shuffled by `seed` (None: in the
-    order of the text); int32 [n, length + 1]. Every token but the first is a target exactly once; a rest
-    shorter than a block is dropped.
+def pack_blocks(tokens: Tensor, length: int, seed: int) -> Tensor:
+    """Cut a stream into blocks of `length` + 1 tokens that overlap by one, shuffled by `seed`; int32
+    [n, length + 1]. Every token but the first is a target exactly once; a rest shorter than a block goes.
 
     Raises InputError: the stream holds less than one block.
     """
     _check_block(tokens, length)
     n = (len(tokens) - 1) // length
     blocks = tokens[: n * length + 1].unfold(0, length + 1, length)
-    if seed is None:
-        return blocks.contiguous()
     return blocks[torch.from_numpy(np.random.default_rng(seed).permutation(n))].contiguous()
 
 

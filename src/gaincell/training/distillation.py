@@ -12,9 +12,6 @@ learns directly to mend what those before it did; the gradient of the end has to
 behind it first. Likewise, of what every layer's attention gives, Y' and Y, each from its own inputs:
 
     loss += t  mean over layers of  mean (Y' - Y)^2 / mean Y^2
-
-Seeds, ablations and other recipes read the same blocks, in another order or with another student: what a
-teacher gave for a text can be kept on disk for them (`TeacherOutputs`).
 """
 
 from __future__ import annotations
@@ -153,7 +150,6 @@ class Distillation:
 
 
 def _name(weight: float, states: float, outputs: float) -> LossName:
-    """The terms that are in it."""
     terms = (
         (1.0 - weight, "cross-entropy"),
         (weight, "KL to the teacher"),
@@ -197,7 +193,7 @@ def seen(modules: Mapping[str, nn.Module], see: Callable[[str, Any, Any, Tensor]
 
     with ExitStack() as hooks:
         for name, module in modules.items():
-            hooks.callback(module.register_forward_hook(hook(name), with_kwargs=True).remove)
+            hooks.enter_context(module.register_forward_hook(hook(name), with_kwargs=True))
         yield
 
 
@@ -284,7 +280,8 @@ class _HeadLoss(torch.autograd.Function):
 
 
 class TeacherOutputs:
-    """The last hidden states of a teacher, whose weights must not change any more, in files of a directory.
+    """The last hidden states of a teacher, whose weights must not change any more, in files of a directory:
+    for seeds, ablations and other recipes, which read the same blocks in another order or by another student.
 
     From them its distribution is one product of matrices. A file a forward pass, T x width numbers a block in
     the type in which that product is computed, named by a digest of the teacher's weights, configuration and
@@ -293,7 +290,12 @@ class TeacherOutputs:
 
     def __init__(self, folder: Path, teacher: nn.Module) -> None:
         self._folder = folder
-        digest = hashlib.sha256(f"{torch.__version__} {_made_as(teacher)}".encode())
+        config: Any = getattr(teacher, "config", None)
+        stated = {} if config is None else {**config.to_dict(), "_name_or_path": None}  # wherever it was read
+        chips = [m.design.hash for m in teacher.modules() if isinstance(m, GainCellAttention)]
+        made_as = [stated, chips, *([True] if is_compiled(teacher) else [])]
+        text = json.dumps(made_as, sort_keys=True, default=str)
+        digest = hashlib.sha256(f"{torch.__version__} {text}".encode())
         for name, tensor in teacher.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().flatten().cpu().view(torch.uint8).numpy().data)
@@ -320,12 +322,3 @@ class TeacherOutputs:
                 self._full = True
                 warnings.warn(f"the teacher's outputs are no longer kept: {error}", UserWarning, stacklevel=2)
         return states
-
-
-def _made_as(teacher: nn.Module) -> str:
-    """What a teacher computes with beside its weights: its configuration, and the chip of every layer."""
-    config: Any = getattr(teacher, "config", None)
-    stated = {} if config is None else {**config.to_dict(), "_name_or_path": None}  # wherever it was read
-    chips = [m.design.hash for m in teacher.modules() if isinstance(m, GainCellAttention)]
-    compiled = [True] if is_compiled(teacher) else []
-    return json.dumps([stated, chips, *compiled], sort_keys=True, default=str)

@@ -98,7 +98,6 @@ def train(
         model: a causal language model of transformers, attached or not.
         blocks: [n, T + 1] token ids; inputs are columns 0..T-1, targets columns 1..T. Incomplete last batches
             are dropped.
-        settings: see `TrainSettings`.
         progress: called after every step with (steps done, steps in all, {NAME OF THE LOSS: its value,
             "learning_rate": ..., "tokens_per_second": ...}).
         checkpoint: file written every `checkpoint_every` steps and resumed from when it exists; removed by
@@ -121,16 +120,18 @@ def train(
         )
     here = _Training(model, blocks, settings, loss_of or next_token_loss, checkpoint, rates or {})
     writer = TrainingLog(log) if isinstance(log, Path) else log
-    if writer is not None and here.main:
+    writer = writer if here.main else None
+    if writer is not None:
         writer.rewind(here.step)
     here.start = time.perf_counter()
     here.begin()
     try:
         while here.step < here.total and not here.watch.finished:
             details = here.update(shares if here.step == here.first + PROFILED else None)
-            if evaluate is not None and here.is_due(settings.evaluate_every):
+            every = settings.evaluate_every
+            if evaluate is not None and every and (here.step % every == 0 or here.step == here.total):
                 details["evaluation"] = here.evaluated(evaluate)
-            if writer is not None and here.main:
+            if writer is not None:
                 writer.line(here.step - 1, details)
             if here.step % settings.checkpoint_every == 0:
                 here.keep()
@@ -142,7 +143,7 @@ def train(
         here.leave()
         switch_checkpointing(model, here.recompute, "disable")
     here.keep()
-    if writer is not None and here.main:
+    if writer is not None:
         writer.draw()
     here.run.processes.wait_for_everyone()
     return here.result()
@@ -270,10 +271,6 @@ class _Training:
         own = torch.stack([share.isfinite().all() for share in shares]).all()
         return self.run.mean(float(own)) == 1.0
 
-    def is_due(self, every: int) -> bool:
-        """Whether the last step is one of every so many, or the last of all; 0: never."""
-        return every > 0 and (self.step % every == 0 or self.step == self.total)
-
     def evaluated(self, evaluate: Evaluation) -> float:
         """The model's evaluation, on the chip that it has outside training."""
         self.leave()
@@ -319,7 +316,6 @@ class _Training:
         return self.before + time.perf_counter() - self.start
 
     def result(self) -> TrainResult:
-        """What the run did, over interruptions."""
         tail = list(self.losses)[-max(1, self.step // 10) :]
         loss, tokens = sum(tail) / len(tail), self.step * self.tokens_a_step
         return TrainResult(self.step, tokens, loss, self._seconds(), self.before, self.watch.best)

@@ -8,14 +8,15 @@ attention transfer                  relative squared error
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
-"""Called with the model and token ids [sequences, T + 1]; a scalar, the mean over targets."""
-Named = TypeVar("Named", bound=Callable[..., Any])
+"""Called with the model and token ids [sequences, T + 1]; a scalar, the mean over targets. Its `loss_name` is
+a `LossName`.
+"""
 
 
 class LossName(NamedTuple):
@@ -28,24 +29,16 @@ class LossName(NamedTuple):
         return f"{self.name} ({self.unit})" if self.unit else self.name
 
 
-def called(name: str, unit: str) -> Callable[[Named], Named]:
-    """Decorator of a function that is a loss. Classes set `loss_name` themselves."""
-
-    def give(loss: Named) -> Named:
-        loss.loss_name = LossName(name, unit)  # type: ignore[attr-defined]
-        return loss
-
-    return give
-
-
 def name_of(loss: Loss) -> LossName:
     """The name that a loss was given; of others the name that it has in Python, without a unit."""
     given: LossName | None = getattr(loss, "loss_name", None)
     return given or LossName(getattr(loss, "__name__", type(loss).__name__))
 
 
-@called("cross-entropy", "nats per token")
 def next_token_loss(model: nn.Module, tokens: Tensor) -> Tensor:
     """Cross-entropy of columns 1..T given those before, in nats per token."""
     logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
     return functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+
+
+next_token_loss.loss_name = LossName("cross-entropy", "nats per token")  # type: ignore[attr-defined]

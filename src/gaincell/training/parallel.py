@@ -65,8 +65,15 @@ class Parallel:
         if self.processes.num_processes == 1:
             return
         if sharded:
+            from torch.distributed.fsdp import fully_shard
+
+            names = set(getattr(model, "_no_split_modules", None) or ())
+            layers = [m for m in model.modules() if type(m).__name__ in names]
+            if not layers:
+                raise ModelError(f"{type(model).__name__} does not name its layers; train it without sharded")
             self._whole = [p for n, p in model.named_parameters() if ".gain_cell." in n]
-            _shard(self.module, model, set(self._whole))
+            for layer in [*layers, self.module]:
+                fully_shard(layer, ignored_params={*layer.parameters()} & {*self._whole})
         else:
             on_gpu = next(model.parameters()).device.type == "cuda"
             devices = [self.processes.local_process_index] if on_gpu else None
@@ -150,15 +157,3 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> float:
         for gradient in gradients:
             gradient.mul_(factor)
     return total
-
-
-def _shard(module: nn.Module, model: nn.Module, whole: set[nn.Parameter]) -> None:
-    from torch.distributed.fsdp import fully_shard
-
-    names = set(getattr(model, "_no_split_modules", None) or ())
-    layers = [m for m in model.modules() if type(m).__name__ in names]
-    if not layers:
-        raise ModelError(f"{type(model).__name__} does not name its layers; train it without sharded")
-    for layer in [*layers, module]:
-        inside = {p for p in layer.parameters() if p in whole}
-        fully_shard(layer, ignored_params=inside)

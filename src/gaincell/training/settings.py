@@ -15,15 +15,11 @@ REDRAWS = ("nothing", "noise", "chip")
 """"noise": noise of reads and writes, where the design has any; "chip": these and the chip itself, so that
 what is learnt leans on no single chip.
 """
-
-
 DECAYED = ("matrices-and-scales", "all")
 """"matrices-and-scales": matrices, embeddings among them, gains and offsets, but not biases, norms and
 exponents, as in the authors' released code [R]; "all": every trained tensor. Gains that are learnt as
 logarithms, normalisers and balanced rows never decay.
 """
-
-
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 
 

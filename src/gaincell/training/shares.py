@@ -39,8 +39,6 @@ _RANGES = {
 }
 """Parts of the names of events which stand for all that they call."""
 _MATRICES = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear", "mkldnn")
-
-
 teachers_part = partial(record_function, TEACHER)
 """Context of the teacher's part of a loss."""
 students_part = partial(record_function, STUDENT)

@@ -125,7 +125,7 @@ class AttentionTransfer:
         with ExitStack() as hooks:
             for name in list(students)[:: self._own_inputs]:
                 layer = model.get_submodule(name.rpartition(".")[0])
-                hooks.callback(layer.register_forward_pre_hook(_cut).remove)
+                hooks.enter_context(layer.register_forward_pre_hook(_cut))
             hooks.enter_context(seen(students, compare))
             backbone(model)(input_ids=ids, use_cache=False)
         return losses

@@ -144,7 +144,13 @@ def _sums_of_stored(call: Call, extra_age: Tensor | None) -> Tensor:
     k, v = (write_errors(u, design, call.layer, n, call.keys) for n, u in enumerate((call.k, call.v)))
     call = call._replace(k=k, v=v)
     if extra_age is not None and not _as_old_as_tokens(extra_age, design):
-        _check_ages(call, extra_age)
+        held = extra_age.shape[1]
+        later = call.keys[:, held:]
+        if bool(((later >= 0) & (later < call.first_query)).any()):
+            raise InputError(
+                f"extra_age is of the first {held} slots, but more hold tokens before the first query; give "
+                "one for each of them, 0 for those as old as their tokens say"
+            )
         k, v = (_leaked(call, u, array, extra_age) for array, u in enumerate((call.k, call.v)))
         call = call._replace(k=k, v=v, aged=True, backend="auto" if native else call.backend)
     elif native and not design.input_stage_differs:  # what was written is written again
@@ -153,16 +159,6 @@ def _sums_of_stored(call: Call, extra_age: Tensor | None) -> Tensor:
         if found is not None:
             return found
     return backends.run(backends.in_plain_torch(drive_queries(call)))
-
-
-def _check_ages(call: Call, extra_age: Tensor) -> None:
-    held = extra_age.shape[1]
-    later = call.keys[:, held:]
-    if bool(((later >= 0) & (later < call.first_query)).any()):
-        raise InputError(
-            f"extra_age is of the first {held} slots, but more hold tokens before the first query; give one "
-            "for each of them, 0 for those as old as their tokens say"
-        )
 
 
 def _as_old_as_tokens(extra_age: Tensor, design: Design) -> bool:

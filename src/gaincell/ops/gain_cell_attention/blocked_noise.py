@@ -54,7 +54,6 @@ class Disturbance:
             a.add_(self._columns(Effect.READ, KEY_ARRAY, a, heads, queries, tokens).mul_(std))
 
     def pulses(self, a: Tensor, heads: Tensor, queries: Tensor, tokens: Tensor) -> Tensor:
-        """Pulses [G, gR, c] with their jitter."""
         if self.jitter_std == 0:
             return a
         z = self._columns(Effect.PULSE_JITTER, VALUE_ARRAY, a, heads, queries, tokens)

@@ -124,7 +124,6 @@ class Panel(NamedTuple):
 
     @property
     def queries(self) -> Tensor:
-        """Tokens of the queries."""
         return torch.arange(self.i0, self.i1, device=self.segment.heads.device)
 
     @property

@@ -127,7 +127,16 @@ def check(call: Call) -> None:
     """Refuse tensors and options that do not fit. Raises InputError."""
     if not isinstance(call.design, Design):
         raise InputError(f"design is {call.design!r}; give a Design, as load_design gives one by its name")
-    _check_tensors(call.q, call.k, call.v)
+    q, k, v = call.q, call.k, call.v
+    if wrong := _wrong_shapes(q, k, v):
+        raise InputError(f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}: {wrong}")
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.layout != torch.strided:
+            raise InputError(f"{name} is {x.layout}; give a dense tensor")
+        if not x.is_floating_point():
+            raise InputError(f"{name} is {x.dtype}; give float32, float64, bfloat16 or float16")
+    if not q.device == k.device == v.device:
+        raise InputError(f"q is on {q.device}, k on {k.device}, v on {v.device}; put them on one device")
     if call.backend not in BACKENDS:
         raise InputError(f"backend={call.backend!r}; choose one of {', '.join(BACKENDS)}")
     if call.sliding_window is not None and call.sliding_window < 1:
@@ -140,7 +149,7 @@ def check(call: Call) -> None:
         raise InputError(
             f"scaling={call.scaling!r}; give a Scaling of gaincell.ops.gain_cell_attention, or None"
         )
-    for name, index, of in (("key_index", call.key_index, call.k), ("query_index", call.query_index, call.q)):
+    for name, index, of in (("key_index", call.key_index, k), ("query_index", call.query_index, q)):
         if index is None:
             continue
         expected = (of.shape[0], of.shape[2])
@@ -178,18 +187,6 @@ def _check_gradient(call: Call) -> None:
             f"gradient={gradient!r} takes voltages as constant over 32 tokens, but {design.name!r} loses "
             f"{decay:.0%} of them by then, above {LARGEST_DECAY:.0%}; {instead}"
         )
-
-
-def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
-    if wrong := _wrong_shapes(q, k, v):
-        raise InputError(f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}: {wrong}")
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.layout != torch.strided:
-            raise InputError(f"{name} is {x.layout}; give a dense tensor")
-        if not x.is_floating_point():
-            raise InputError(f"{name} is {x.dtype}; give float32, float64, bfloat16 or float16")
-    if not q.device == k.device == v.device:
-        raise InputError(f"q is on {q.device}, k on {k.device}, v on {v.device}; put them on one device")
 
 
 def _wrong_shapes(q: Tensor, k: Tensor, v: Tensor) -> str | None:

@@ -57,8 +57,6 @@ def _(q: Tensor, k: Tensor, *_: Any) -> Tensor:
 def attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None, queries: Tensor | None, number: int
 ) -> list[Tensor]:
-    """Gradients of q, k and v."""
-
     def run() -> list[Tensor]:
         leaves = [t.detach().requires_grad_() for t in (q, k, v)]
         out = _eager(leaves[0], leaves[1], leaves[2], keys, queries, number)

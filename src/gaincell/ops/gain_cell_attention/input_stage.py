@@ -32,7 +32,6 @@ from gaincell.ops.gain_cell_attention.call import Call
 
 
 def scaled(x: Float[Tensor, "B H T D"], gain: Float[Tensor, " H"], offset: Float[Tensor, " H"]) -> Tensor:
-    """a x + b of every head."""
     return x * gain[:, None, None] + offset[:, None, None]
 
 

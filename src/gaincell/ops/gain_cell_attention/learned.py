@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import exp
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -42,35 +42,26 @@ STEP = 1e-3
 """h of the central difference."""
 
 
-class Learned(NamedTuple):
-    """What is learned of a chip; the values are those of the design, the gradients go here.
+def attention_of_learned(
+    call: Call, query: Levels, storage: Levels, log_score: Float[Tensor, ""], log_output: Float[Tensor, ""]
+) -> Float[Tensor, "B H Tq D"]:
+    """`gain_cell_attention` without scaling, differentiable in what is learned of the chip, too.
 
-    query, storage: tensors of the levels, or the design's own.
-    log_score, log_output: scalars whose gradients are those of ln S_sat and ln O_sat.
-    """
+    query, storage: tensors of the levels, as the design states them, or the design's own.
+    log_score, log_output: scalars whose gradients are those of ln S_sat and ln O_sat of the design.
 
-    query: Levels
-    storage: Levels
-    log_score: Float[Tensor, ""]
-    log_output: Float[Tensor, ""]
-
-
-def attention_of_learned(call: Call, learned: Learned) -> Float[Tensor, "B H Tq D"]:
-    """`gain_cell_attention` without scaling, differentiable in `learned` too.
-
-    The design of the call states the levels that are learned, as `learned` has them. Raises InputError where
-    the chip has columns of first tokens.
+    Raises InputError where the chip has columns of first tokens.
     """
     q, design = call.q, call.design
     if design.sinks.tokens:
         raise InputError("columns of first tokens have no gradients of circuits; give sinks.tokens = 0")
-    call = input_stage.convert_writes(call, learned.storage)
-    x = query_driver(q, learned.query, signed=design.drivers.signed)
-    x = x * torch.exp(learned.log_score.detach() - learned.log_score).to(x.dtype)
+    call = input_stage.convert_writes(call, storage)
+    x = query_driver(q, query, signed=design.drivers.signed)
+    x = x * torch.exp(log_score.detach() - log_score).to(x.dtype)
     call = input_stage.add_write_errors(input_stage.with_normaliser_column(call._replace(q=x)))
     total = _sum(call)
-    if learned.log_output.requires_grad:
-        total = _OutputSaturation.apply(total, learned.log_output, call)  # type: ignore[no-untyped-call]
+    if log_output.requires_grad:
+        total = _OutputSaturation.apply(total, log_output, call)  # type: ignore[no-untyped-call]
     if design.normaliser.present:
         total = normalised(total, design.normaliser)
     return total.to(q.dtype)

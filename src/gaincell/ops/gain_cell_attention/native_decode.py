@@ -114,7 +114,6 @@ class RingDecoder:
     """Reads rings of one design; what does not change from token to token is filled in once.
 
     Args:
-        design: the chip.
         heads, kv_heads: H, Hk.  dim: head dimension D.
         layer: of the chip: selects the cells' mismatch, and the noise.
         level: instruction level; None: the best, or the one forced.
@@ -160,7 +159,6 @@ class RingDecoder:
         Args:
             q: [B, H, 1, D] requested pulse widths.
             keys, values: [B, Hk, M, D] codes, uint8.
-            slots: what is looked at.
             scale, out_scale: of q, and of the sum.
         """
         q = q.resolve_neg().contiguous()

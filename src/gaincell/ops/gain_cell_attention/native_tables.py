@@ -46,26 +46,17 @@ class Curve(NamedTuple):
     per_volt: float
 
 
-class _Filled(NamedTuple):
-    """The C structure with all that does not change from call to call, and what it points to."""
-
-    problem: Problem
-    kept: tuple[object, ...]
-    fastest: float
-    """See time_basis.fastest_leak."""
-
-
 def chip_problem(
     design: Design, window: int, layer: int, heads: int, kv_heads: int, dim: int
 ) -> tuple[Problem, list[object]]:
     """The C structure with what it says of the chip, and what holds the memory that it points to."""
-    filled = filled_problem(design, window, layer, heads, kv_heads, dim)
-    problem = Problem.from_buffer_copy(filled.problem)
-    held: list[object] = [filled]
+    filled, pointed_to = filled_problem(design, window, layer, heads, kv_heads, dim)
+    problem = Problem.from_buffer_copy(filled)
+    held: list[object] = [pointed_to]
     if design.cells_differ:  # large, and kept elsewhere: see devices/chip_cache.py
-        mismatch = mismatch_of(
-            without_read_noise(design), layer, kv_heads, dim, heads // kv_heads, filled.fastest
-        )
+        nominal = without_read_noise(design)
+        fastest = fastest_of(nominal, layer, kv_heads, dim)
+        mismatch = mismatch_of(nominal, layer, kv_heads, dim, heads // kv_heads, fastest)
         problem.cells.powers = mismatch[0].shape[2] - 1
         problem.cells.key_mismatch, problem.cells.value_mismatch = (t.data_ptr() for t in mismatch)
         held.append(mismatch)
@@ -75,8 +66,11 @@ def chip_problem(
 @lru_cache(maxsize=256)
 def filled_problem(
     design: Design, window: int, layer: int, heads: int, kv_heads: int, dim: int, surrogate: bool = False
-) -> _Filled:
-    """surrogate: with the linear cells that a gradient goes through."""
+) -> tuple[Problem, tuple[object, ...]]:
+    """The C structure with all that does not change from call to call, and what it points to.
+
+    surrogate: with the linear cells that a gradient goes through.
+    """
     d, reads, raw = without_read_noise(design), heads // kv_heads, design.input_stage_differs
     fastest = fastest_of(d, layer, kv_heads, dim)
     constants, held = _constants_of(d, window, dim, reads, fastest, surrogate)
@@ -102,7 +96,7 @@ def filled_problem(
         errors=errors,
         **constants,
     )
-    return _Filled(problem, (held, lines), fastest)
+    return problem, (held, lines)
 
 
 @lru_cache(maxsize=256)
@@ -112,7 +106,7 @@ def without_read_noise(design: Design) -> Design:
     return design.replace(noise=rest) if design.noise != rest else design
 
 
-def _time_basis(design: Design, reads: int, fastest: float) -> TimeBasis:
+def basis_of(design: Design, reads: int, fastest: float) -> TimeBasis:
     return time_basis.time_basis_of(design, reads, torch.float32, fastest, LONGEST_BLOCK)
 
 
@@ -121,7 +115,7 @@ def orders_of(design: Design) -> tuple[int, ...]:
     if design.leakage.spread > 0:
         own = isqrt(len(design.mismatch.coefficient_covariance))
         return tuple(range(max(len(design.cell.coefficients or ()), own)))
-    basis = _time_basis(without_read_noise(design), 1, 0.0)
+    basis = basis_of(without_read_noise(design), 1, 0.0)
     assert isinstance(basis, PolynomialBasis)
     return basis.orders
 
@@ -139,7 +133,7 @@ def curve_of(design: Design, reads: int, fastest: float) -> Curve | None:
     """Of a cell that is no polynomial, over all voltages that a block's base time sees; None where most
     pieces do not suffice.
     """
-    basis = _time_basis(design, reads, fastest)
+    basis = basis_of(design, reads, fastest)
     reach = design.largest_voltage + abs(design.decay_target)
     alpha = design.leak_per_token * max(1.0, fastest) + reads * design.disturb_per_read
     growth = exp(min(alpha * (basis.span - 1), time_basis.LARGEST_EXPONENT))
@@ -185,7 +179,7 @@ def _constants_of(
     design: Design, window: int, dim: int, reads: int, fastest: float, surrogate: bool
 ) -> tuple[dict[str, Any], list[Tensor]]:
     """Fields that are the same for all layers and in every call, and what they point to."""
-    basis = _time_basis(design, reads, fastest)
+    basis = basis_of(design, reads, fastest)
     rows = min(LONGEST_BLOCK, basis.span)
     if surrogate:
         basis = time_basis.linear_basis(design, reads)
@@ -275,7 +269,7 @@ def mismatch_of(
     """Of every cell of the key and the value array, what the kind of cells takes: see the C header. Cells
     differ.
     """
-    basis, c = _time_basis(design, reads, fastest), design.cell.coefficients
+    basis, c = basis_of(design, reads, fastest), design.cell.coefficients
     like = torch.empty(dim, dtype=torch.float32, device=CPU)
     shape = (kv_heads, design.window, dim)
     arrays = []

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gaincell.circuits.normaliser import normalised
 from gaincell.ops.gain_cell_attention import backends
-from gaincell.ops.gain_cell_attention.call import Call, Scaling
+from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.first_token_tile import sink_tile, without_sinks
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs, scaled, with_normaliser_column
 
@@ -22,7 +22,10 @@ def attend(call: Call) -> Tensor:
     scaling = call.scaling
     if scaling is None:
         return _compiled(call) if torch.compiler.is_compiling() else sums(call)
-    if _scales_in_kernel(call, scaling) and (found := backends.in_kernel(call)) is not None:
+    d = call.design
+    between = d.normaliser.present or d.sinks.tokens or d.input_stage_differs or torch.compiler.is_compiling()
+    plain = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in scaling)
+    if plain and not between and call.in_kernel and (found := backends.in_kernel(call)) is not None:
         return found
     q, k, v = (scaled(x, *scaling[2 * n : 2 * n + 2]) for n, x in enumerate(call[:3]))
     return scaled(attend(call._replace(q=q, k=k, v=v, scaling=None)), *scaling[6:])
@@ -36,14 +39,6 @@ def sums(call: Call) -> Tensor:
     if wide.design.sinks.tokens:
         total = total + sink_tile(wide)
     return normalised(total, call.design.normaliser) if call.design.normaliser.present else total
-
-
-def _scales_in_kernel(call: Call, scaling: Scaling) -> bool:
-    """Whether nothing stands between the scaling and the compiled kernel, if that serves the call."""
-    d = call.design
-    between = d.normaliser.present or d.sinks.tokens or d.input_stage_differs or torch.compiler.is_compiling()
-    plain = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in scaling)
-    return plain and not between and call.in_kernel
 
 
 def _compiled(call: Call) -> Tensor:

@@ -193,23 +193,14 @@ class ShiftedCell:
 
     cell: Cell
     shift: float
+    name: str
+    linear_slope: float
+    volts: tuple[float, ...]
     coefficients: None = None
-
-    @property
-    def name(self) -> str:
-        return f"{self.cell.name} about {self.shift} V"
-
-    @property
-    def linear_slope(self) -> float:
-        return self.cell.linear_slope
 
     @property
     def numbers(self) -> dict[str, Any]:
         return {**self.cell.numbers, "shift": self.shift}
-
-    @property
-    def volts(self) -> tuple[float, ...]:
-        return tuple(v - self.shift for v in getattr(self.cell, "volts", ()))
 
     def current(self, v: Tensor) -> Tensor:
         return self.cell.current(v + self.shift)
@@ -222,7 +213,8 @@ def _shifted(cell: Cell, shift: float) -> Cell:
     """F(v + shift) as a polynomial in v, where it is one."""
     c = cell.coefficients
     if c is None:
-        return ShiftedCell(cell, shift)
+        volts = tuple(v - shift for v in getattr(cell, "volts", ()))
+        return ShiftedCell(cell, shift, f"{cell.name} about {shift} V", cell.linear_slope, volts)
     orders = range(len(c))
     moved = (sum(c[p] * comb(p, m) * shift ** (p - m) for p in orders if p >= m) for m in orders)
     return PolynomialCell(tuple(moved), cell.linear_slope)

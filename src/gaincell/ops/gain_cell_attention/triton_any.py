@@ -21,26 +21,23 @@ from gaincell import features
 from gaincell.chips.design_file import Design
 from gaincell.circuits.converter import sum_rounding
 from gaincell.devices.random import KEY_ARRAY, VALUE_ARRAY, Effect
+from gaincell.ops.gain_cell_attention import native_tables as tables
 from gaincell.ops.gain_cell_attention import triton_time_basis as kernels
 from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
 from gaincell.ops.gain_cell_attention.call import SURROGATES
 from gaincell.ops.gain_cell_attention.native_library import READOUTS
-from gaincell.ops.gain_cell_attention.native_tables import curve_of, mismatch_of, without_read_noise
-from gaincell.ops.gain_cell_attention.time_basis import (
-    PolynomialBasis,
-    SampledBasis,
-    linear_basis,
-    time_basis_of,
-)
+from gaincell.ops.gain_cell_attention.time_basis import PolynomialBasis, SampledBasis, linear_basis
 from gaincell.ops.gain_cell_attention.varlen import Span
 
-ROWS = 64
 IMPLEMENTS = features.ARRAYS - {"leakage.spread"}
 
 
 def unsupported_chip(design: Design, reads: int) -> str | None:
     """Why a chip is not served whose columns are read so many times per token; None if it is."""
-    if design.cell.coefficients is None and curve_of(without_read_noise(design), reads, 0.0) is None:
+    if (
+        design.cell.coefficients is None
+        and tables.curve_of(tables.without_read_noise(design), reads, 0.0) is None
+    ):
         return "the cell's curve is not smooth enough for pieces of cubics"
     return None
 
@@ -63,15 +60,13 @@ class _Cells(NamedTuple):
 def _cells(
     span: Span, kv_heads: int, dim: int, reads: int, device: torch.device, *, surrogate: bool
 ) -> _Cells:
-    design, step = without_read_noise(span.design), _step(span.design, reads)
-    basis = (
-        linear_basis(design, reads) if surrogate else time_basis_of(design, reads, torch.float32, 0.0, ROWS)
-    )
+    design, step = tables.without_read_noise(span.design), _step(span.design, reads)
+    basis = linear_basis(design, reads) if surrogate else tables.basis_of(design, reads, 0.0)
     assert isinstance(basis, PolynomialBasis | SampledBasis)
     first, count, parts = 0, basis.count, 0
     factors = basis.row_factors(torch.arange(step))
     if design.cells_differ and not surrogate:
-        own = tuple(t.to(device) for t in mismatch_of(design, span.layer, kv_heads, dim, reads, 0.0))
+        own = tuple(t.to(device) for t in tables.mismatch_of(design, span.layer, kv_heads, dim, reads, 0.0))
         parts = own[0].shape[2]
     else:
         alike = torch.tensor((1.0, 0.0, 0.0), device=device)
@@ -85,7 +80,7 @@ def _cells(
     rows[:, :step] = factors.to(rows)
     curve = torch.zeros(1, device=device)
     if isinstance(basis, SampledBasis):
-        found = curve_of(design, reads, 0.0)
+        found = tables.curve_of(design, reads, 0.0)
         assert found is not None
         head = torch.zeros(kernels.PIECES.value, dtype=torch.float32)
         head[: len(basis.nodes)] = torch.tensor(basis.nodes)
@@ -99,7 +94,7 @@ def _cells(
 
 def _step(design: Design, reads: int) -> int:
     """Queries of a program."""
-    return min(ROWS, time_basis_of(without_read_noise(design), reads, torch.float32, 0.0, ROWS).span)
+    return min(tables.LONGEST_BLOCK, tables.basis_of(tables.without_read_noise(design), reads, 0.0).span)
 
 
 def _padded(size: int) -> int:

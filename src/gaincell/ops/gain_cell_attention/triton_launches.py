@@ -25,8 +25,6 @@ MEASURED = Path(__file__).with_name("triton_launches.json")
 
 
 class Launch(NamedTuple):
-    """Of one pass."""
-
     rows: int = 64
     """Queries of a program, a power of two from 16 on."""
     warps: int = 4
@@ -38,7 +36,6 @@ CANDIDATES = tuple(Launch(*numbers) for numbers in product((32, 64, 128), (4, 8)
 
 
 def name_of(which: Pass, device: torch.device, design: Design, dim: int, half: bool) -> str:
-    """Of an entry of the table."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     operands = "float16" if half else "float32"
     return f"{gpu}, {which}, D = {dim}, N = {design.tile}, M = {design.window}, {operands}"
@@ -46,7 +43,6 @@ def name_of(which: Pass, device: torch.device, design: Design, dim: int, half: b
 
 @lru_cache(maxsize=1)
 def read_table() -> dict[str, Launch]:
-    """What was measured, by name."""
     measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
     return {name: Launch(**launch) for name, launch in measured.items()}
 
@@ -65,6 +61,5 @@ def launched(which: Pass, launch: Launch) -> Iterator[None]:
 
 
 def launch_of(which: Pass, device: torch.device, design: Design, dim: int, half: bool) -> Launch:
-    """How the kernels of a pass are launched."""
     forced = (_forced.get() or {}).get(which)
     return forced or read_table().get(name_of(which, device, design, dim, half), DEFAULT)

@@ -37,7 +37,6 @@ class Backend(Protocol):
 
 @lru_cache
 def load(name: str) -> Backend:
-    """The backend of a name."""
     backend: Backend = import_module(f"{__name__}.{name.partition('-')[0]}")
     return backend
 

@@ -33,16 +33,11 @@ from torch import Tensor
 from gaincell import features
 from gaincell.circuits.converter import sum_rounding
 from gaincell.circuits.readout import READOUTS
+from gaincell.ops.gain_cell_attention import time_basis
 from gaincell.ops.gain_cell_attention.blocked_noise import Disturbance
 from gaincell.ops.gain_cell_attention.blocking import Panel, Plan, Segment, Workspace, groups_of, segments_of
 from gaincell.ops.gain_cell_attention.call import SURROGATES, Call
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs
-from gaincell.ops.gain_cell_attention.time_basis import (
-    errors_about_target,
-    fastest_leak,
-    linear_basis,
-    time_basis_of,
-)
 from gaincell.ops.gain_cell_attention.varlen import Span, around_nan, over_real_tokens
 
 IMPLEMENTS = features.ARRAYS
@@ -71,10 +66,9 @@ def run(call: Call) -> Tensor:
 
 
 def plan_of(call: Call, first_query: int, first_key: int) -> Plan:
-    """The plan of a driven call."""
     design, x, kv_heads = call.design, call.q, call.kv_heads
-    key, value = (errors_about_target(design, call.layer, kv_heads, x, array) for array in (0, 1))
-    basis = time_basis_of(design, call.reads, x.dtype, fastest_leak(key, value))
+    key, value = (time_basis.errors_about_target(design, call.layer, kv_heads, x, array) for array in (0, 1))
+    basis = time_basis.time_basis_of(design, call.reads, x.dtype, time_basis.fastest_leak(key, value))
     disturbance = None
     if design.noise.present or design.converters.present:
         disturbance = Disturbance(design, call.layer, kv_heads, call.reads, x)
@@ -85,7 +79,7 @@ def plan_of(call: Call, first_query: int, first_key: int) -> Plan:
         window=call.window,
         aged=call.aged,
         basis=basis,
-        gradient_basis=linear_basis(design, call.reads) if call.gradient in SURROGATES else basis,
+        gradient_basis=time_basis.linear_basis(design, call.reads) if call.gradient in SURROGATES else basis,
         errors=(key, value),
         score_scale=1.0 / design.score_saturation(x.shape[3]),
         output_scale=design.readout_steps / design.output_saturation,
@@ -107,8 +101,11 @@ class _GainCellCore(torch.autograd.Function):
             for _, panels in segments_of(plan, space, xs, ks, vs, heads):
                 for panel in panels:
                     _, a = converted(panel, scores(panel, xs[:, :, panel.rows])[0])
-                    o = _read_out(plan, tile_outputs(panel, a))
-                    outs[:, :, panel.rows] = o.view(*outs.shape[:2], -1, outs.shape[3])
+                    o = tile_outputs(panel, a)
+                    if plan.design.output_ceiling:
+                        o.clamp_(-plan.steps, plan.steps)
+                    total = READOUTS[plan.design.readout].code(o).sum(1).mul_(1.0 / plan.steps)
+                    outs[:, :, panel.rows] = total.view(*outs.shape[:2], -1, outs.shape[3])
         return out
 
     @staticmethod
@@ -263,13 +260,6 @@ def _merge_laps(o: Tensor, tiles: int) -> Tensor:
     for b in range(tiles, pieces, tiles):
         merged[:, : min(tiles, pieces - b)] += o[:, b : b + tiles]
     return merged
-
-
-def _read_out(plan: Plan, o: Tensor) -> Tensor:
-    """Saturate and digitise every sub-tile, and add the codes: [G, gR, D] in units of full scale."""
-    if plan.design.output_ceiling:
-        o.clamp_(-plan.steps, plan.steps)
-    return READOUTS[plan.design.readout].code(o).sum(1).mul_(1.0 / plan.steps)
 
 
 def _tile_gradient(panel: Panel, o: Tensor, grad: Tensor) -> Tensor:

@@ -28,7 +28,6 @@ IMPLEMENTS = NOMINAL | LEVELS | DRIVERS | WRITES | CELLS | PULSE_LAW
 
 
 def supports(call: Call) -> str | None:
-    """Why a call is not served, in words; None if it is."""
     one = call.q.shape[2] == 1 and not call.differentiated
     return None if one else "it takes one query and no gradients"
 

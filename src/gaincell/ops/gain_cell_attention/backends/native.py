@@ -1,8 +1,7 @@
 """Gain-cell attention on a CPU in compiled code (`gaincell/native`): forward and backward pass.
 
 Agrees with `naive.py` as `blocked.py` does, whose formulation it shares. Clamps, drivers and write DACs are
-part of the kernel: it takes requested pulse widths and volts. The library is built when the package is
-installed; without it (no compiler) everything runs in `blocked.py`.
+part of the kernel: it takes requested pulse widths and volts.
 
 Served: float32 on a CPU; every cell, with mismatch and without quantised storage too. Not served, and left
 to `blocked.py` by `backend="auto"`: other precisions and devices, polynomials of more than 8 orders, queries
@@ -36,11 +35,15 @@ NOT_SMOOTH = "the cell's curve is not smooth enough for pieces of cubics"
 
 
 def supports(call: Call) -> str | None:
-    """Why a call is not served, in words; None if it is."""
     if call.aged or (call.stage != "requested" and not call.design.input_stage_differs):
         return "it writes keys and values itself"
-    reason = unsupported((call.q, call.k, call.v), call.design, call.reads)
-    return _unsupported_leakage(call) if reason is None else reason
+    design = call.design
+    reason = unsupported((call.q, call.k, call.v), design, call.reads)
+    if reason is not None or design.leakage.spread == 0 or design.cell.coefficients is not None:
+        return reason
+    design = tables.without_read_noise(design)  # cells leak at rates of their own
+    fastest = tables.fastest_of(design, call.layer, call.kv_heads, call.q.shape[3])
+    return NOT_SMOOTH if tables.curve_of(design, call.reads, fastest) is None else None
 
 
 def unsupported(tensors: tuple[Tensor, ...], design: Design, reads: int) -> str | None:
@@ -73,15 +76,6 @@ def _unsupported_chip(design: Design, reads: int) -> str | None:
     if design.query_levels is not None and design.query_levels > 2**15:
         return "there are too many query levels"
     return None
-
-
-def _unsupported_leakage(call: Call) -> str | None:
-    """Why cells that leak at rates of their own are not served; None if they are."""
-    if call.design.leakage.spread == 0 or call.design.cell.coefficients is not None:
-        return None
-    design = tables.without_read_noise(call.design)
-    fastest = tables.fastest_of(design, call.layer, call.kv_heads, call.q.shape[3])
-    return NOT_SMOOTH if tables.curve_of(design, call.reads, fastest) is None else None
 
 
 def run(call: Call) -> Tensor:
@@ -164,8 +158,8 @@ class _NativeCore(torch.autograd.Function):
         through = problem.cells
         if at.gradient in SURROGATES:
             sizes = (q.shape[1], k.shape[1], q.shape[3])
-            linear = tables.filled_problem(at.design, at.window, at.layer, *sizes, surrogate=True)
-            through, held = linear.problem.cells, [*held, linear]
+            linear, pointed_to = tables.filled_problem(at.design, at.window, at.layer, *sizes, surrogate=True)
+            through, held = linear.cells, [*held, linear, pointed_to]
         pointers: list[int | None] = [t.data_ptr() for t in (grad, dq, dk, dv, *scales)]
         pointers += [None] * (8 - len(pointers))
         products = library.BF16 if at.gradient in APPROXIMATED else library.FLOAT32

@@ -47,7 +47,6 @@ IMPLEMENTS = triton_any.IMPLEMENTS
 
 
 def supports(call: Call) -> str | None:
-    """Why a call is not served, in words; None if it is."""
     if call.q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         return "it runs on a GPU, or on a CPU in Triton's interpreter (TRITON_INTERPRET=1)"
     if call.q.dtype == torch.float64:
@@ -58,7 +57,6 @@ def supports(call: Call) -> str | None:
 
 
 def in_codes(call: Call) -> bool:
-    """Whether a call is served by the kernels of codes."""
     design, sides = call.design, (call.q.shape[3], call.design.tile)
     if call.stage != "requested" or missing(design.in_use, NOMINAL):
         return False
