@@ -13,7 +13,7 @@ from gaincell.errors import InputError
 from gaincell.quantity import whole_number
 
 if TYPE_CHECKING:
-    from gaincell.costs.baselines import Sweep
+    from gaincell.costs.baselines.grid import Sweep
     from gaincell.results.system_cost import Timed
 
 app = typer.Typer()
@@ -66,7 +66,7 @@ def baseline(
     import torch
 
     from gaincell.cli._progress import progress_bars
-    from gaincell.costs.baselines import sweep
+    from gaincell.costs.baselines.grid import sweep
     from gaincell.reports import baseline as report
     from gaincell.results.provenance import made
     from gaincell.results.system_cost import BaselineResult, Sizes
@@ -125,7 +125,7 @@ def _numbers(text: str, option: str) -> list[int]:
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
-    from gaincell.costs.baselines import IMPLEMENTATIONS
+    from gaincell.costs.baselines.attention import IMPLEMENTATIONS
 
     pairs = []
     for part in text.split(","):
