@@ -6,7 +6,7 @@ Parts whose program is not installed are left out and named; the rest is done.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,13 +95,9 @@ def generate(
     else:
         simulate(run, progress("head"))
     if verilog is None or synthesis is None:
-        left_out = [
-            "Verilog",
-            *(["properties"] if tokens else []),
-            "gates",
-            *(["library"] if liberty else []),
-        ]
-        checks += [not_done(name, "", programs.missing("yosys")) for name in left_out]
+        wanted = {"Verilog": True, "properties": tokens > 0, "gates": True, "library": liberty is not None}
+        why = programs.missing("yosys")
+        checks += [not_done(name, "", why) for name, is_wanted in wanted.items() if is_wanted]
     elif tokens:
         checks += [check_verilog(verilog, run.record), check_properties(verilog, p)]
         replayed = replay(synthesis, verilog.top, run.record)
@@ -133,17 +129,7 @@ def generate(
 
 
 def _sizes(p: Parameters, tokens: int) -> Sizes:
-    same = (
-        "columns",
-        "tiles",
-        "rows",
-        "group",
-        "word_bits",
-        "gain_bits",
-        "code_bits",
-        "count_bits",
-        "sum_bits",
-    )
+    same = [f.name for f in fields(Sizes) if f.name not in ("step_periods", "tokens")]
     return Sizes(**{name: getattr(p, name) for name in same}, step_periods=p.step_cycles, tokens=tokens)
 
 
