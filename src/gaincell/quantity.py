@@ -242,7 +242,7 @@ def toml_value(value: Any) -> str:
         return text.replace(
             "\x7f", "\\u007f"
         )  # the one character that JSON leaves bare and TOML does not allow
-    if isinstance(value, tuple):
+    if isinstance(value, (list, tuple)):
         return "[" + ", ".join(toml_value(v) for v in value) + "]"
     return repr(value)
 

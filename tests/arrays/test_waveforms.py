@@ -58,7 +58,13 @@ def test_integrators_end_at_the_charges_of_the_trace(column: int | None) -> None
 
 @pytest.mark.parametrize("readout", [name for name in READOUTS if name != "none"])
 @pytest.mark.parametrize(
-    "changes", [{}, {"counter_clock": 2e9}, {"window": 16, "output_saturation_per_column": 0.5}]
+    "changes",
+    [
+        {},
+        {"counter_clock": 2e9},
+        {"window": 16, "output_saturation_per_column": 0.5},
+        {"output_saturation_per_column": 0.05, "output_ceiling": False},
+    ],
 )
 def test_the_counter_ends_at_the_code_of_the_design(readout: str, changes: dict[str, float]) -> None:
     head = stepped(readout=readout, **changes)
@@ -70,6 +76,20 @@ def test_the_counter_ends_at_the_code_of_the_design(readout: str, changes: dict[
         after = len(found.output) - found.output[::-1].index(1.0)
         assert set(found.count[after:]) == {code}
         assert all(abs(now) <= abs(later) for now, later in pairwise(found.count))
+
+
+def test_without_ceilings_the_waveforms_go_on_until_the_last_pulse_has_ended() -> None:
+    chip = {"output_saturation_per_column": 0.01, "score_saturation_per_row": 0.01}
+    trace = stepped(score_ceiling=False, output_ceiling=False, **chip).trace
+    assert trace is not None
+    assert trace.pulses.max() > 3
+    found = waveforms(trace, row=5)
+    assert found.time[-1] > waveforms(stepped().trace).time[-1]  # type: ignore[arg-type]
+    tile = int(trace.column[0]) // 16
+    charge = float(trace.tile_charge[0, 0, tile, 5]) * trace.design.charge_unit
+    assert found.value_charge[-1] == pytest.approx(charge, rel=1e-9)
+    assert found.count[-1] == int(trace.tile_codes[0, 0, tile, 5])
+    assert abs(found.count[-1]) >= trace.design.counter_levels
 
 
 def test_columns_that_hold_nothing_are_refused() -> None:
@@ -91,11 +111,10 @@ def test_what_a_waveform_would_leave_out_is_refused() -> None:
         assert head.trace is not None
         with pytest.raises(InputError, match="neither noise of reads nor errors of converters"):
             waveforms(head.trace)
-    for more in ({"readout": "none"}, {"output_ceiling": False}):
-        trace = stepped(1, **more).trace
-        assert trace is not None
-        with pytest.raises(InputError, match="waveforms show a counter and pulses up to the full one"):
-            waveforms(trace)
+    trace = stepped(1, readout="none").trace
+    assert trace is not None
+    with pytest.raises(InputError, match="waveforms show a counter; give a design"):
+        waveforms(trace)
     beside = HeadArray(chip.replace(sinks=Sinks(tokens=4)), 16)
     beside.step(*step)
     assert beside.trace is not None

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from gaincell.cli import main
-from gaincell.costs.baselines import PUBLISHED, measure, measure_here, sweep
-from gaincell.costs.baselines.attention import Cache, implementation, quantised, reference
-from gaincell.costs.baselines.grid import LARGEST_CACHE
-from gaincell.costs.baselines.meters import Nvml, PowerSampler, Rapl, meter_for
-from gaincell.costs.baselines.timing import Timed
+from gaincell.costs.baselines.attention import PUBLISHED, Cache, implementation, quantised, reference
+from gaincell.costs.baselines.grid import LARGEST_CACHE, measure_here, sweep
+from gaincell.costs.baselines.measurement import measure
+from gaincell.costs.baselines.meters import Rapl, meter_for
+from gaincell.costs.baselines.timing import Timed, mean_power
 from gaincell.costs.gpus import read_measured
 from gaincell.errors import InputError
 from gaincell.reports.baseline import baseline_figure, baseline_rows, per_token, was_shared
@@ -176,9 +176,8 @@ def test_the_published_protocol_reads_power_once_a_run(monkeypatch: pytest.Monke
 
 
 def test_power_is_integrated_over_uneven_samples() -> None:
-    sampler = PowerSampler(Nvml(FakeNvml(), "gpu"))
-    sampler.samples = [(0.0, 10.0), (1.0, 10.0), (4.0, 40.0)]
-    assert sampler.mean == pytest.approx((10 + 3 * 25) / 4)
+    assert mean_power([(0.0, 10.0), (1.0, 10.0), (4.0, 40.0)]) == pytest.approx((10 + 3 * 25) / 4)
+    assert mean_power([(0.0, 10.0)]) == 10.0
 
 
 def test_meters_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

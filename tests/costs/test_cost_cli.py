@@ -425,7 +425,7 @@ def test_sizes_alone_suffice_and_other_sizes_are_not_compared(
         (("tiny", "--activity", "a.json", "--assumed"), "exclude each other"),
         (
             ("tiny", "--baseline", str(ROOT / "docs" / "results" / "costs" / "cost-gpt2.json")),
-            "holds no machine that was measured",
+            "cost-gpt2.json holds no machine that was measured",
         ),
         (("tiny", "--json", "/proc/nowhere/cost.json"), "nothing can be written"),
     ],

@@ -137,7 +137,8 @@ def test_without_programs_the_rest_is_done_and_the_packages_are_named(
     assert "testbench" not in (out / "README.md").read_text()
     before = (out / "result.json").read_text()
     for again, held in (
-        (("--head-dim", 4), "a verification with random words"),
+        (("--head-dim", 4), "a verification with random words, seed 0"),
+        (("--verify", "--head-dim", 4, "--seed", 1), "a verification with random words, seed 0"),
         (("--verify", "--head-dim", 2), "another head, of small with 4 rows, 12 columns, 1 query heads"),
         (("--verify", "--head-dim", 4, "--guard-bits", 2), "another head, of small"),
     ):
@@ -215,7 +216,9 @@ def test_each_part_says_which_program_it_lacks(
 
 
 @pytest.mark.slow
-def test_codes_of_a_model_come_out_as_they_went_in(small: Path, tmp_path: Path) -> None:
+def test_codes_of_a_model_come_out_as_they_went_in(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     random = torch.Generator().manual_seed(0)
     codes = {
         "q_code": torch.randint(0, 16, (1, 4, 20, 6), generator=random, dtype=torch.int32),
@@ -224,12 +227,17 @@ def test_codes_of_a_model_come_out_as_they_went_in(small: Path, tmp_path: Path) 
     }
     file, out = tmp_path / "layer.safetensors", tmp_path / "out"
     save_file(codes, file)
-    assert call(small, "--out", out, "--inputs", file, "--seed", 3) == 0
+    again = (small, "--out", out, "--inputs", file, "--seed", 3)
+    assert call(*again, "--verify", "--tokens", 5) == 0
     result = result_of(out)
     assert result["inputs"].startswith("codes of a model")
     assert (result["sizes"]["rows"]["value"], result["sizes"]["group"]["value"]) == (6, 2)
+    assert call(*again, "--verify", "--tokens", 6) == 0
+    save_file(codes | {"q_code": codes["q_code"].flip(2)}, file)
+    assert call(*again, "--verify") == 2
+    assert "holds a verification with codes of a model" in capsys.readouterr().err
     save_file(codes | {"q_code": codes["q_code"] + 9}, file)
-    assert call(small, "--out", out, "--inputs", file) == 2
+    assert call(small, "--out", tmp_path / "other", "--inputs", file) == 2
 
 
 @pytest.mark.parametrize(

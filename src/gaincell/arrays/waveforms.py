@@ -7,8 +7,9 @@ the charge unit), a bit line carries and an integrator collects
 
 so that an integrator ends at exactly the charge of the trace. An output pulse lasts up to L - 1 clocks of its
 counter of L levels, which shows the readout's code of what has passed of it, and ends at the trace's code.
+Without a ceiling a pulse may outlast its phase; the waveforms then go on until it ends.
 Not modelled: edges, settling, RC of the lines, the ramp by which a charge becomes a pulse; of the stored
-voltages a spread of retention times and read disturb.
+voltages a spread of retention times and read disturb; phases that wait for pulses which outlast others.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def waveforms(trace: StepTrace, *, head: int = 0, column: int | None = None, row
 
     Raises:
         InputError: no such head, column or row, a column that holds nothing, queries with a sign, noise of
-            reads, errors of converters, no counter or no ceiling of its pulses.
+            reads, errors of converters, no counter.
 
     Not modelled: the two phases of queries with a sign, noise, errors of converters, outputs without a
     counter.
@@ -60,15 +61,17 @@ def waveforms(trace: StepTrace, *, head: int = 0, column: int | None = None, row
     tile = slice(column // design.tile * design.tile, (column // design.tile + 1) * design.tile)
     schedule = Schedule(design)
     at = {event.phase.name: event.start for event in schedule.step}
-    time = torch.linspace(0.0, schedule.latency, SAMPLES, dtype=torch.float64)
+    charge = trace.tile_charge[0, head, column // design.tile, row]
+    signed = signed_charge_to_pulse(charge, design.output_saturation, design.output_ceiling)
+    x, phi = trace.query[0, head].double(), trace.pulses[0, head, tile].double()
+    counting = (design.counter_levels - 1) / design.counter_clock
+    overrun = max((float(phi.max()) - 1) * design.t_pulse_max, (float(signed.abs()) - 1) * counting, 0.0)
+    time = torch.linspace(0.0, schedule.latency + overrun, SAMPLES, dtype=torch.float64)
     ampere = design.charge_unit / design.t_pulse_max
     key_currents = trace.key_current[0, kv_head, column].double() * ampere
     value_currents = trace.value_current[0, kv_head, tile, row].double() * ampere
-    x, phi = trace.query[0, head].double(), trace.pulses[0, head, tile].double()
     word_lines, key_charge = _pulses(time, at["key read"], x, key_currents, design.t_pulse_max)
     pulses, value_charge = _pulses(time, at["value read"], phi, value_currents, design.t_pulse_max)
-    charge = trace.tile_charge[0, head, column // design.tile, row]
-    signed = signed_charge_to_pulse(charge, design.output_saturation)
     since = time - at["count"]
     clocks = since * design.counter_clock + 1e-9  # the last of them has passed, however it is rounded
     so_far = (clocks / (design.counter_levels - 1)).clamp(min=0.0).to(signed.dtype)
@@ -102,11 +105,8 @@ def _check(trace: StepTrace) -> None:
     design = trace.design
     if design.drivers.signed:
         raise InputError("waveforms show pulses above 0 only; give a design whose drivers have one phase")
-    if design.readout == "none" or not design.output_ceiling:
-        raise InputError(
-            "waveforms show a counter and pulses up to the full one; give a design whose readout is not none "
-            "and whose output_ceiling is true"
-        )
+    if design.readout == "none":
+        raise InputError("waveforms show a counter; give a design whose readout is not none")
     noise = design.noise
     if design.converters.present or any(
         (noise.cell_std, noise.score_std, noise.output_std, noise.integrator_capacitance)

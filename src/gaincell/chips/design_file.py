@@ -108,18 +108,16 @@ def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
             f"{path}: extends = {parent!r} is not acceptable; allowed: the name or path of a design"
         )
     own = entries_of(raw, str(path))
-    inherited = {} if parent is None else _read(_locate_parent(parent, path), (*children, place))
+    inherited: dict[str, Any] = {}
+    if parent is not None:
+        try:  # a shipped design, or a file relative to the one that extends it
+            extended = _locate(path.parent / parent if parent.endswith(".toml") else parent)
+        except DesignError as error:
+            raise DesignError(f"{path}: extends: {error}") from None
+        inherited = _read(extended, (*children, place))
     fit = [key for key in own if re.fullmatch(r"cell\.c\d\d", key)]
     if fit and "cell.coefficients" in inherited.keys() - own.keys():
         raise DesignError(
             f"{path}: {fit[0]} has no effect beside the cell.coefficients of {parent!r}; state coefficients"
         )
     return inherited | own
-
-
-def _locate_parent(parent: str, child: Path) -> Path:
-    """What `extends` names: a shipped design, or a file relative to the one that extends it."""
-    try:
-        return _locate(child.parent / parent if parent.endswith(".toml") else parent)
-    except DesignError as error:
-        raise DesignError(f"{child}: extends: {error}") from None

@@ -92,18 +92,16 @@ class Device:
             lines += [f"{key} = {quantity.to_toml()}" for key, quantity in entries.items()]
         for table in PLAIN:
             if values := getattr(self, table):
-                lines += ["", f"[{table}]", *(f"{key} = {_plain(value)}" for key, value in values.items())]
+                lines += [
+                    "",
+                    f"[{table}]",
+                    *(f"{key} = {toml_value(value)}" for key, value in values.items()),
+                ]
         return "\n".join(lines) + "\n"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write `to_toml()` to a file, completely or not at all."""
         return write_text(path, self.to_toml())
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_plain(v) for v in value) + "]"
-    return toml_value(value)
 
 
 def load_device(path: str | os.PathLike[str]) -> Device:

@@ -61,12 +61,12 @@ def query_driver(
     if not isinstance(levels, int):
         sign = torch.ones_like(q).copysign(q.detach()) if signed else 1.0
         return on_levels(at_least_float32(q) * sign, levels) * sign
-    return clamp_and_quantise(at_least_float32(q), low, 1.0, lambda x: _width(x, levels, signed))
 
+    def quantise_(x: Tensor) -> Tensor:
+        width = ((x.abs() if signed else x) * (levels - 1)).add_(0.5).floor_().div_(levels - 1)
+        return width.copysign_(x) if signed else width
 
-def _width(x: Tensor, levels: int, signed: bool) -> Tensor:
-    width = _code(x.abs() if signed else x, levels).div_(levels - 1)
-    return width.copysign_(x) if signed else width
+    return clamp_and_quantise(at_least_float32(q), low, 1.0, quantise_)
 
 
 def query_code(
@@ -77,7 +77,3 @@ def query_code(
         code = level_code(at_least_float32(q.abs() if signed else q), levels)
         return torch.where(q < 0, -code, code) if signed else code
     return torch.round(query_driver(q.detach(), levels, signed=signed) * (levels - 1)).to(torch.int64)
-
-
-def _code(width: Tensor, levels: int) -> Tensor:
-    return (width * (levels - 1)).add_(0.5).floor_()

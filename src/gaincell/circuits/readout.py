@@ -37,21 +37,9 @@ class Readout:
     code: Callable[[Tensor], Tensor]
 
 
-def _below_full(levels: int) -> float:
-    return levels - 1.0
-
-
-def _half_up(x: Tensor) -> Tensor:
-    return x.abs().add_(0.5).floor_().copysign_(x)
-
-
-def _floor(x: Tensor) -> Tensor:
-    return x.abs().floor_().copysign_(x)
-
-
 READOUTS: dict[str, Readout] = {
-    "counter": Readout(_below_full, _half_up),
-    "counter-floor": Readout(_below_full, _floor),
+    "counter": Readout(lambda levels: levels - 1.0, lambda x: x.abs().add_(0.5).floor_().copysign_(x)),
+    "counter-floor": Readout(lambda levels: levels - 1.0, lambda x: x.abs().floor_().copysign_(x)),
     "published-code": Readout(lambda levels: levels - 0.5, torch.round),
     "none": Readout(lambda _: 1.0, lambda x: x),
 }

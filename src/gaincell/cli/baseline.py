@@ -58,8 +58,7 @@ def baseline(
     import torch
 
     from gaincell.cli._progress import progress_bars
-    from gaincell.costs.baselines import sweep
-    from gaincell.costs.baselines.grid import fastest
+    from gaincell.costs.baselines.grid import fastest, sweep
     from gaincell.costs.gpus import published
     from gaincell.reports import baseline as report
     from gaincell.results.provenance import made
@@ -107,7 +106,7 @@ def _numbers(text: str, option: str) -> list[int]:
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
-    from gaincell.costs.baselines import IMPLEMENTATIONS
+    from gaincell.costs.baselines.attention import IMPLEMENTATIONS
 
     pairs = []
     for part in text.split(","):

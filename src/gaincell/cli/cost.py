@@ -120,7 +120,7 @@ class Costs:
 
     def answer(self, model: str, measured_here: bool, device: str) -> CostResult:
         """The costs, after what is measured for them; a note says whose activity was measured."""
-        from gaincell.costs.baselines import measure_here
+        from gaincell.costs.baselines.grid import measure_here
         from gaincell.costs.gpus import read_measured
         from gaincell.costs.result import answer
         from gaincell.costs.simulated import read_simulated

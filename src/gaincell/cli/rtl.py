@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,6 +54,7 @@ def rtl(
     from gaincell.cli._progress import progress_bars
     from gaincell.costs.technology import inputs_of_technology, load_technology
     from gaincell.reports import rtl as tables
+    from gaincell.text import sha256
 
     with options.needing_amaranth():
         from gaincell.rtl import generation
@@ -67,10 +67,11 @@ def rtl(
     if given is not None:
         head_dim, group = given[0].shape[2], given[0].shape[1]
     parameters = Parameters(chip, head_dim, group, guard_bits)
-    generation.check_folder(out, parameters, generation.INPUTS[given is not None], verify)
+    codes = None if inputs is None else sha256(inputs)[:12]
+    generation.check_folder(out, parameters, codes, seed, verify)
     origin = inputs_of_technology(technology)
-    if inputs is not None:
-        origin[inputs.name] = hashlib.sha256(inputs.read_bytes()).hexdigest()[:12]
+    if inputs is not None and codes is not None:
+        origin[inputs.name] = codes
     with progress_bars() as progress:
         found = generation.generate(
             parameters, process, command_line(), tokens=tokens if verify else 0, codes=given, inputs=origin,

@@ -61,7 +61,7 @@ def first_product(head: Head) -> Cost:
     return total(
         {
             "cells": Cost(energy=_cells(head, a.query_pulse, sourced)),
-            "word lines": Cost(energy=lines * a.query_active * _line(head, head.tile)),
+            "word lines": Cost(energy=lines * a.query_active * _line(head, head.design.tile)),
             "charge-to-pulse": Cost(energy=head.columns * converter),
         }
     )
@@ -74,7 +74,7 @@ def second_product(head: Head) -> Cost:
     count = (d.counter_levels - 1) / d.counter_clock
     charge = a.output_pulse * d.output_saturation * d.charge_unit
     converter = (
-        _amplifier(head, head.tile, d.t_pulse_max)
+        _amplifier(head, head.design.tile, d.t_pulse_max)
         + SIGNED * charge * head.technology.supply
         + _comparator(head, count)
     )
@@ -107,12 +107,6 @@ def positive_current(cell: Cell, level: Volt, square: float) -> ChargeUnit:
     return math.fsum(w * f for w, f in zip(weights, current, strict=True))
 
 
-def line_capacitance(head: Head, cells: int) -> Farad:
-    """Of a bit line over some cells: wire, and a drain of each cell's switches."""
-    t = head.technology
-    return cells * (t.pitch * t.wire_capacitance + t.cell_switches * t.diffusion_capacitance)
-
-
 def integrator_capacitance(head: Head, saturation: ChargeUnit) -> Farad:
     """Of an integrator that holds the charge of a full pulse within VDD/2."""
     return saturation * head.design.charge_unit / (head.technology.supply / 2)
@@ -132,10 +126,13 @@ def _line(head: Head, cells: int) -> Joule:
 
 
 def _amplifier(head: Head, cells: int, time: Second) -> Joule:
-    """That holds a bit line over some cells: rows of them in a key array, N in a value array."""
+    """That holds a bit line over some cells, of a wire and a drain of each cell's switches: rows of them in a
+    key array, N in a value array.
+    """
     d, t = head.design, head.technology
+    line = cells * (t.pitch * t.wire_capacitance + t.cell_switches * t.diffusion_capacitance)
     speed = 2 * d.counter_clock * math.log(2 * d.counter_levels)
-    current: Ampere = line_capacitance(head, cells) * speed / t.transconductance_efficiency
+    current: Ampere = line * speed / t.transconductance_efficiency
     return current * t.supply * time
 
 

@@ -20,7 +20,6 @@ from gaincell.costs.head import Head
 from gaincell.units import Joule, Second, SquareMetre, Watt
 
 FIRST, SECOND, WRITE, DIGITAL = "first dot product", "second dot product", "write", "digital"
-GROUPS = (FIRST, SECOND, WRITE, DIGITAL)
 """Blocks that the paper states an energy for."""
 
 
@@ -47,11 +46,11 @@ class Paper(Sourced):
     digital_band: float
 
     def band(self, group: str) -> float:
-        """Factor within which a bottom-up estimate of one of GROUPS is expected."""
+        """Factor within which a bottom-up estimate of a block is expected."""
         return {WRITE: self.write_band, DIGITAL: self.digital_band}.get(group, self.arrays_band)
 
     def source(self, group: str) -> str:
-        """Where the energy of one of GROUPS comes from, in words."""
+        """Where the energy of a block comes from, in words."""
         key = {FIRST: "first_product", SECOND: "second_product"}.get(group, group)
         return f"Leroux et al. 2025 [{self.provenance[key].source}]"
 
@@ -63,7 +62,7 @@ def paper() -> Paper:
 
 
 def cited(head: Head) -> Cost:
-    """Energy of one token, latency of a step of the group, area of the key/value head; parts: GROUPS."""
+    """Energy of one token, latency of a step of the group, area of the key/value head; parts: blocks."""
     p = paper()
     read = head.columns * head.head_dim / (p.window * p.head_dim)
     lines = head.output_lines / (p.window // p.tile * p.head_dim)

@@ -191,9 +191,7 @@ def circuits(head: Head) -> dict[str, Circuit]:
 
 
 def _balance_gates(head: Head) -> int:
-    """D multiply-adders and adders that turn q and k by turns, a table of charges a row, as many adders for
-    their sum, and what finds the last row's code.
-    """
+    """Of what turns q and k by turns, adds a key's charges and finds the last row's code."""
     word, dim = head.storage_word, head.head_dim
     levels = head.design.storage_levels or 2**head.storage_bits
     wide = max(head.query_word, word) + round(math.log2(dim))
@@ -252,7 +250,6 @@ def _levels(head: Head, inputs: int) -> list[tuple[int, int, int]]:
 
 
 def _counter(head: Head) -> Joule:
-    """The counts of one line, and clearing them."""
     t, d = head.technology, head.design
     if d.readout == "none":
         return 0.0
@@ -272,9 +269,6 @@ def _pointer_bits(head: Head) -> int:
 
 
 def _write_pointer(head: Head, edge: Metre) -> Joule:
-    """A count of the pointer, its two changing bits on wires over half the head, one column less and one more
-    selected in both arrays, a valid bit.
-    """
     t = head.technology
     wires = 2 * t.switched(edge / 2 * t.wire_capacitance * (1 + t.driver_overhead)) / 2
     count = _pointer_bits(head) * t.switched(t.flip_flop_clock) + 2 * t.switched(t.flip_flop_data) / 2

@@ -37,7 +37,10 @@ def write_gds(blocks: Blocks, path: str | os.PathLike[str]) -> Path:
     tile, head = tile_plan(blocks), head_plan(blocks)
     inner, outer = library.new_cell("SUBTILE"), library.new_cell("HEAD")
     _add(gdstk, inner, tile)
-    _add_wires(gdstk, inner, tile, blocks)
+    half = WIRE_SHARE * blocks.pitch / 2 / UNIT
+    for wire in tile.wires:  # from the taps on the diagonal to the charge-to-pulse circuits
+        x, y, to = (side / UNIT for side in (wire.x, wire.y, wire.to))
+        inner.add(gdstk.rectangle((x - half, y - half), (to, y + half), layer=LAYERS[TAP]))
     for r in head.rectangles:
         if r.kind == CELLS:
             outer.add(gdstk.Reference(inner, (r.x / UNIT, r.y / UNIT)))
@@ -62,11 +65,3 @@ def _add(gdstk: Any, cell: Any, plan: Plan, without: str = "") -> None:
         x, y, w, h = (side / UNIT for side in (r.x, r.y, r.w, r.h))
         cell.add(gdstk.rectangle((x, y), (x + w, y + h), layer=LAYERS[r.kind]))
         cell.add(gdstk.Label(r.name, (x + w / 2, y + h / 2), layer=TEXT_LAYER))
-
-
-def _add_wires(gdstk: Any, cell: Any, plan: Plan, blocks: Blocks) -> None:
-    """Horizontal wires from the taps on the diagonal to the charge-to-pulse circuits."""
-    half = WIRE_SHARE * blocks.pitch / 2 / UNIT
-    for wire in plan.wires:
-        x, y, to = (side / UNIT for side in (wire.x, wire.y, wire.to))
-        cell.add(gdstk.rectangle((x - half, y - half), (to, y + half), layer=LAYERS[TAP]))

@@ -5,9 +5,8 @@ tokens. The run is put together again, and divided as an energy:
 
     E per token = (p n) (t n) / n,    n = batch x tokens
 
-Their program asks for a causal mask, which in PyTorch masks all but the first key for a single query, does
-not wait for the GPU before it reads the clock, and reads the power once after each run; the latency of a
-token is that of a batch divided by the batch. See docs/costs.md.
+Their program's mask, clock and meter are faulty (baselines/measurement.py, docs/costs.md); the latency of a
+token is that of a batch divided by the batch.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 from gaincell.costs.data import Sourced, all_packaged, packaged
 from gaincell.errors import InputError, RunError
@@ -25,7 +23,7 @@ from gaincell.results import read
 from gaincell.results.common import Result
 from gaincell.results.cost import RELEASED, CostResult
 from gaincell.results.system_cost import BaselineResult, Measured, Timed
-from gaincell.units import BytePerSecond, Joule, PerSecond, Second, Watt
+from gaincell.units import BytePerSecond, PerSecond, Second, Watt
 
 FILE = "gpus.toml"
 BYTES_PER_NUMBER = 2.0
@@ -94,22 +92,6 @@ def stated() -> Mapping[str, Stated]:
     return all_packaged(Stated, FILE, "stated")
 
 
-class Ratios(NamedTuple):
-    """A machine over gain cells. energy: None where the machine's was not measured."""
-
-    latency: float
-    energy: float | None
-
-
-def ratios(measured: Measured, latency: Second, head_energy: Joule) -> Ratios:
-    """Latency and energy of a machine over those of as many heads in gain cells, which work side by side.
-
-    latency: of a step, s.  head_energy: of one head, J.
-    """
-    energy = None if measured.energy is None else measured.energy / (measured.heads * head_energy)
-    return Ratios(measured.latency / latency, energy)
-
-
 def floor(gpu: Stated, heads: int, kv_heads: int, head_dim: int, context: int) -> Measured:
     """Reading keys and values once from memory, at the stated bandwidth and the largest board power.
 
@@ -150,8 +132,8 @@ def read_measured(path: str | os.PathLike[str]) -> list[Measured]:
         raise InputError(f"{name} holds no measurements; give the result of gaincell baseline --json")
     there = found.provenance.hardware
     names = {"this cpu": there.cpu, "this cuda": there.accelerator or "another GPU"}
-    for generic, name in names.items():  # which is not this one, where the file comes from elsewhere
-        machines = [replace(machine, title=machine.title.replace(generic, name)) for machine in machines]
+    for generic, own in names.items():  # which is not this one, where the file comes from elsewhere
+        machines = [replace(machine, title=machine.title.replace(generic, own)) for machine in machines]
     measured = [machine for machine in machines if machine.kind == "measured"]
     if not measured:
         raise InputError(

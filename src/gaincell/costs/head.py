@@ -55,14 +55,9 @@ class Head:
                 raise InputError(f"{name} = {number!r} is out of range; allowed: 1 or more")
 
     @property
-    def tile(self) -> int:
-        """N: edge of a sub-tile."""
-        return self.design.tile
-
-    @property
     def rows(self) -> int:
         """Rows of cells of a column: row blocks of N rows that D needs, those beyond D idle."""
-        return math.ceil(self.head_dim / self.tile) * self.tile
+        return math.ceil(self.head_dim / self.design.tile) * self.design.tile
 
     @cached_property
     def written(self) -> float:
@@ -80,9 +75,10 @@ class Head:
         """Sub-tiles with a valid column; the others are not driven. Where the model's own window W gates
         columns, the valid ones begin anywhere in a sub-tile: (W + N - 1) / N on average over all places.
         """
+        tile = self.design.tile
         if self.columns < self.written:
-            return min((self.columns + self.tile - 1) / self.tile, float(self.design.tiles))
-        return math.ceil(self.columns / self.tile)
+            return min((self.columns + tile - 1) / tile, float(self.design.tiles))
+        return math.ceil(self.columns / tile)
 
     @property
     def cells(self) -> int:

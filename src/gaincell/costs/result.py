@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import product
+from typing import Any
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.chips.design import Design
@@ -19,7 +20,7 @@ from gaincell.costs import digital, memory_alternatives, roll_up, simulated, swe
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import variants
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
-from gaincell.costs.gpus import compared, printed, ratios, stated
+from gaincell.costs.gpus import compared, printed, stated
 from gaincell.costs.head import Head
 from gaincell.costs.left_out import left_out
 from gaincell.costs.notes import beyond_positions, of_head, of_other_chip, slow_writes
@@ -163,15 +164,10 @@ def _kind(number: Quantity) -> Kind:
 
 def _technology(found: Technology) -> results.Process:
     """A process with all its numbers, and which of them are assumed."""
-    numbers = {
-        key: Value(
-            number.value,  # type: ignore[arg-type]
-            number.unit,
-            _kind(number),
-            number.note or number.source,
-        )
-        for key, number in found.provenance.items()
-    }
+    numbers = {}
+    for key, number in found.provenance.items():
+        value = getattr(found, key)
+        numbers[key] = Value(value, number.unit, _kind(number), number.note or number.source)
     return results.Process(found.name, found.description, numbers)
 
 
@@ -239,19 +235,19 @@ def _attention(found: ModelCost) -> results.CostOfAttention:
 def comparison(
     found: HeadCost, heads: int, measured: Sequence[system_cost.Measured]
 ) -> tuple[system_cost.Machine, ...]:
-    """Machines against `heads` query heads in gain cells; no ratio where a size differs, none of latency
-    where the time of a batch was measured.
+    """Machines against `heads` query heads in gain cells, which work side by side; no ratio where a size
+    differs, none of latency where the time of a batch was measured.
     """
     sizes = (heads, heads // found.head.group, found.head.head_dim, round(found.head.columns))
     rows = []
     for machine in measured:
-        row = system_cost.Machine(**vars(machine))
-        if machine.sizes == sizes:
-            cited, own = (ratios(machine, c.latency, c.energy) for c in (found.cited, found.bottom_up))
-            row = replace(row, energy_over_cited=cited.energy, energy_over_bottom_up=own.energy)
-            if machine.kind != "measured" or machine.batch == 1:
-                row = replace(row, latency_over_cited=cited.latency, latency_over_bottom_up=own.latency)
-        rows.append(row)
+        over: dict[str, Any] = {}
+        for name, own in (("cited", found.cited), ("bottom_up", found.bottom_up)):
+            if machine.sizes == sizes and machine.energy is not None:
+                over[f"energy_over_{name}"] = machine.energy / (heads * own.energy)
+            if machine.sizes == sizes and (machine.kind != "measured" or machine.batch == 1):
+                over[f"latency_over_{name}"] = machine.latency / own.latency
+        rows.append(system_cost.Machine(**vars(machine), **over))
     return tuple(rows)
 
 

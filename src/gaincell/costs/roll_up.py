@@ -32,7 +32,7 @@ REFRESH, LEAKAGE = "refresh", "leakage"
 class Line:
     """One block of the comparison.
 
-    name: of cited.GROUPS, refresh or leakage.  cited: None where the paper states nothing.
+    name: one of those of cited.py, refresh or leakage.  cited: None where the paper states nothing.
     bottom_up: energy by part.  band: factor that is expected, None where nothing is cited.
     """
 

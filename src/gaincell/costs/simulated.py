@@ -54,7 +54,7 @@ def arrays(found: HeadCost, simulated: EnergyResult) -> SpiceArrays:
     """Both dot products. Raises InputError: the head is not made of such arrays, or which inputs is open."""
     head = found.head
     check_design(head.design)
-    wanted, own = (head.head_dim, head.tile), _rows_and_columns(simulated.runs[-1].first)
+    wanted, own = (head.head_dim, head.design.tile), _rows_and_columns(simulated.runs[-1].first)
     if wanted != own:
         raise InputError(
             f"the SPICE energies are of arrays of {own[0]} rows and {own[1]} columns, the head has arrays of "
@@ -89,12 +89,12 @@ def _rows_and_columns(key_array: ArrayEnergy) -> tuple[int, int]:
 def writes(found: HeadCost, simulated: WriteResult) -> SpiceWrites:
     """One query head's share, by DAC. Raises InputError: its lines or levels are others."""
     head, design = found.head, found.head.design
+    wanted = (design.tile, design.storage_levels)
     sizes = (simulated.cells, *{len(dac.energy) for dac in simulated.dacs.values()})
-    if sizes != (head.tile, design.storage_levels):
+    if sizes != wanted:
         raise InputError(
             f"the simulated write lines have cells and levels {sizes}, those of design {design.name!r} "
-            f"{(head.tile, design.storage_levels)}; run gaincell spice write --design with it, or leave "
-            "--write out"
+            f"{wanted}; run gaincell spice write --design with it, or leave --write out"
         )
     lines, gates = 2 * head.head_dim, 2 * column_gates(head)
     energies = {
@@ -119,9 +119,9 @@ def digital(found: HeadCost, simulated: RtlResult) -> SynthesisedDigital:
         )
     assert energy is not None  # see read_simulated
     routing = found.bottom_up.parts[DIGITAL].parts["routing"]
-    beside = _beside(found, DIGITAL, energy.synthesised / sizes.group + routing.energy)
-    if not same_tiles(head, simulated):
-        beside = OtherEnergy(beside.energy)
+    own_energy = energy.synthesised / sizes.group + routing.energy
+    same = same_tiles(head, simulated)
+    beside = _beside(found, DIGITAL, own_energy) if same else OtherEnergy(own_energy)
     return SynthesisedDigital(
         **vars(beside), inputs=simulated.inputs, technology=simulated.technology, columns=energy.columns
     )
@@ -130,7 +130,9 @@ def digital(found: HeadCost, simulated: RtlResult) -> SynthesisedDigital:
 def same_tiles(head: Head, simulated: RtlResult) -> bool:
     """Whether the synthesised head had as many sub-tiles with valid columns as the one that is priced."""
     assert simulated.energy is not None  # see read_simulated
-    return math.ceil(simulated.energy.columns / head.tile) == math.ceil(head.columns / head.tile)
+    return math.ceil(simulated.energy.columns / head.design.tile) == math.ceil(
+        head.columns / head.design.tile
+    )
 
 
 def _beside(found: HeadCost, block: str, energy: Joule) -> OtherEnergy:

@@ -58,4 +58,6 @@ def always_on(head: Head) -> Joule:
 
 def _write_line(head: Head) -> Farad:
     t = head.technology
-    return head.tile * (t.pitch * t.wire_capacitance + t.cell_write * t.diffusion_capacitance) + t.storage
+    return (
+        head.design.tile * (t.pitch * t.wire_capacitance + t.cell_write * t.diffusion_capacitance) + t.storage
+    )

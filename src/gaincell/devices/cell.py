@@ -51,11 +51,9 @@ class Cell(Protocol):
 
     def current(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """F(u) in charge units for a full pulse; u in volts relative to V_offset."""
-        ...
 
     def slope(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """dF/du in charge units per volt."""
-        ...
 
 
 def _polynomial(coefficients: Sequence[float], u: Tensor) -> Tensor:
@@ -64,11 +62,6 @@ def _polynomial(coefficients: Sequence[float], u: Tensor) -> Tensor:
     for coefficient in reversed(coefficients[:-1]):
         value = value * u + coefficient
     return value
-
-
-def _derivative(coefficients: Sequence[float]) -> tuple[float, ...]:
-    """Coefficients of d/du sum_p coefficients[p] u^p."""
-    return tuple(p * c for p, c in enumerate(coefficients) if p > 0) or (0.0,)
 
 
 @dataclass(frozen=True)
@@ -128,7 +121,7 @@ class PolynomialCell:
         return _polynomial(self.coefficients, u)
 
     def slope(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        return _polynomial(_derivative(self.coefficients), u)
+        return _polynomial([p * c for p, c in enumerate(self.coefficients) if p > 0], u)
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
             Estimate(float(c), (float(c - h), float(c + h))) for c, h in zip(mean, half, strict=True)
         ),
         covariance=_between(own, spread, grid),
-        offset_voltage=_zero(grid, nominal),
+        offset_voltage=float(np.interp(0.0, nominal, grid)) if nominal[0] < 0 < full_scale else None,
         full_scale=full_scale,
         gain_std=gain,
         offset_voltage_std=shift,
@@ -364,11 +364,6 @@ def _noise_of_reads(table: Table, scale: Scale, used: set[str]) -> float | None:
 def _best_slope(u: Numbers, y: Numbers) -> float:
     """Of the straight line nearest to a curve."""
     return float(((u - u.mean()) * (y - y.mean())).sum() / ((u - u.mean()) ** 2).sum())
-
-
-def _zero(u: Numbers, y: Numbers) -> float | None:
-    """Where a rising curve crosses zero."""
-    return float(np.interp(0.0, y, u)) if y[0] < 0 < y[-1] else None
 
 
 def _value(c: Numbers, u: Numbers) -> Numbers:

@@ -98,13 +98,11 @@ def read_curve(
             f"{where}: the columns look swapped: 'voltage' goes from {_span(voltage)} V and 'current' from "
             f"{_span(current)} A; exchange the names in the first line, or give --voltage and --current"
         )
-    for name, values in (("voltage", voltage), ("current", current)):
-        largest = float(np.abs(values).max())
-        if largest > PLAUSIBLE[name]:
-            unit = "V" if name == "voltage" else "A"
+    for name, values in table.columns.items():
+        if float(np.abs(values).max()) > PLAUSIBLE[name]:
             raise InputError(
-                f"{where}: {name} goes from {_span(values)} {unit}, more than one cell can have; "
-                f"is the unit right? Allowed are {one_of(UNITS[name])}"
+                f"{where}: {name} goes from {_span(values)} {next(iter(UNITS[name]))}, more than one cell "
+                f"can have; is the unit right? Allowed are {one_of(UNITS[name])}"
             )
     if float(np.ptp(current)) == 0.0:
         raise InputError(f"{where}: all currents are {current[0]:.4g} A; a curve must rise")

@@ -31,7 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -244,8 +244,8 @@ def _draw_cell_errors(
     device: torch.device,
 ) -> CellErrors:
     low, high = currents
-    key = {"seed": mismatch.seed, "chip": mismatch.chip, "layer": layer, "array": array}
-    key |= dict(zip(("head", "column", "row"), _indices(*shape), strict=True))  # type: ignore[arg-type]
+    key: dict[str, Any] = {"seed": mismatch.seed, "chip": mismatch.chip, "layer": layer, "array": array}
+    key |= dict(zip(("head", "column", "row"), _indices(*shape), strict=True))
 
     def drawn(effect: Effect, std: float) -> Tensor:
         if std == 0.0:
@@ -256,7 +256,8 @@ def _draw_cell_errors(
             z = math.sqrt(1 - mismatch.smooth_share) * z + math.sqrt(mismatch.smooth_share) * y
         return std * z
 
-    weight = _weights(drop, array, shape, tile)
+    along = weights(drop, tile)  # the rows of the key array, or the columns of a sub-tile of the values
+    weight = along[key["row"] % tile] if array == KEY_ARRAY else along[key["column"] % tile]
     gain = (1 + drawn(Effect.GAIN, mismatch.gain_std)) * weight
     shift = drawn(Effect.OFFSET_VOLTAGE, mismatch.offset_voltage_std)
     offset = drawn(Effect.CURRENT_OFFSET, mismatch.current_offset_std * high) * weight
@@ -289,15 +290,6 @@ def _indices(heads: int, columns: int, rows: int) -> tuple[Tensor, Tensor, Tenso
         torch.arange(columns)[None, :, None],
         torch.arange(rows)[None, None, :],
     )
-
-
-def _weights(drop: float, array: int, shape: tuple[int, int, int], tile: int) -> Tensor:
-    """w [1, M or 1, D or 1]: along the rows of the key array, or the columns of a sub-tile of the values."""
-    _, columns, rows = shape
-    along = weights(drop, tile)
-    if array == KEY_ARRAY:
-        return along[torch.arange(rows) % tile][None, None, :]
-    return along[torch.arange(columns) % tile][None, :, None]
 
 
 def _smooth(mismatch: Mismatch, layer: int, array: int, effect: int, shape: tuple[int, int, int]) -> Tensor:

@@ -39,6 +39,8 @@ def compare(run: Stimulus) -> list[Comparison]:
     """Hold what a finished run recorded against the golden reference, quantity by quantity."""
     p, d = run.parameters, run.parameters.design
     found: dict[str, list[tuple[object, object]]] = {}
+    periods = {name: _joined([(w.start, w.end) for w in p.of_phase(name)]) for name in WINDOWS}
+    periods["result"] = [(w.end, w.query) for w in p.of_phase("scale output")]
     for start, (q, k, v, trace) in zip(run.record.starts, golden_steps(run), strict=True):
         span = run.record.outputs[start : start + p.step_cycles + 1]  # and the period after
         sums = trace.tile_codes[0].sum(1)
@@ -50,7 +52,7 @@ def compare(run: Stimulus) -> list[Comparison]:
             "valid columns": [trace.valid[0].long().tolist()] * p.group,
             "sums": sums.tolist(),
             "results": [results(sums[h], stage, p).tolist() for h, stage in enumerate(run.scales.outputs)],
-            "periods": _expected_periods(run),
+            "periods": periods,
         }
         for name, seen in _seen(run, span).items():
             found.setdefault(name, []).append((seen, expected[name]))
@@ -126,12 +128,6 @@ def _query_codes(run: Stimulus, span: Sequence[Wires]) -> list[list[int]]:
         elif wires["query_pulse"]:
             found.append(torch.full((rows,), -run.parameters.query_levels))  # no code
     return [codes.tolist() for codes in found]
-
-
-def _expected_periods(run: Stimulus) -> dict[str, list[tuple[int, int]]]:
-    p = run.parameters
-    spans = {name: _joined([(w.start, w.end) for w in p.of_phase(name)]) for name in WINDOWS}
-    return spans | {"result": [(w.end, w.query) for w in p.of_phase("scale output")]}
 
 
 def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

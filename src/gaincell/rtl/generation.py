@@ -6,7 +6,7 @@ Parts whose program is not installed are left out and named; the rest is done.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,13 +95,9 @@ def generate(
     else:
         simulate(run, progress("head"))
     if verilog is None or synthesis is None:
-        left_out = [
-            "Verilog",
-            *(["properties"] if tokens else []),
-            "gates",
-            *(["library"] if liberty else []),
-        ]
-        checks += [not_done(name, "", programs.missing("yosys")) for name in left_out]
+        wanted = {"Verilog": True, "properties": tokens > 0, "gates": True, "library": liberty is not None}
+        why = programs.missing("yosys")
+        checks += [not_done(name, "", why) for name, is_wanted in wanted.items() if is_wanted]
     elif tokens:
         checks += [check_verilog(verilog, run.record), check_properties(verilog, p)]
         replayed = replay(synthesis, verilog.top, run.record)
@@ -133,17 +129,7 @@ def generate(
 
 
 def _sizes(p: Parameters, tokens: int) -> Sizes:
-    same = (
-        "columns",
-        "tiles",
-        "rows",
-        "group",
-        "word_bits",
-        "gain_bits",
-        "code_bits",
-        "count_bits",
-        "sum_bits",
-    )
+    same = [f.name for f in fields(Sizes) if f.name not in ("step_periods", "tokens")]
     return Sizes(**{name: getattr(p, name) for name in same}, step_periods=p.step_cycles, tokens=tokens)
 
 
@@ -198,10 +184,11 @@ def _energy(
     )
 
 
-def check_folder(folder: Path, p: Parameters, inputs: str, verified: bool) -> None:
-    """Raise InputError where a directory holds what `write` would lose: another head, or a verification.
+def check_folder(folder: Path, p: Parameters, codes: str | None, seed: int, verified: bool) -> None:
+    """Raise InputError where a directory holds what `write` would lose: another head, or a verification with
+    other codes or another seed.
 
-    inputs: of the result that is to be made.  verified: whether it is to be.
+    codes: hash of the file of codes, if any.  verified: whether the result that is to be made is.
     """
     if not (folder / RESULT).is_file():
         return
@@ -210,11 +197,17 @@ def check_folder(folder: Path, p: Parameters, inputs: str, verified: bool) -> No
     if (there.design.hash, there.sizes) != (p.design.hash, sizes):
         held = f"another head, of {there.design.name} with {there.sizes.rows} rows, {there.sizes.columns} "
         held += f"columns, {there.sizes.group} query heads and words of {there.sizes.word_bits} bits"
-    elif there.checks and not (verified and there.inputs == inputs):
-        held = f"a verification with {there.inputs}"
+    elif there.checks and not (verified and _same_inputs(there, codes, seed)):
+        held = f"a verification with {there.inputs}, seed {there.provenance.seed}"
     else:
         return
     raise InputError(f"directory {str(folder)!r} holds {held}; give another --out, or remove it")
+
+
+def _same_inputs(there: RtlResult, codes: str | None, seed: int) -> bool:
+    """Whether a result is of this file of codes, or of random words, and of this seed."""
+    same = there.inputs == INPUTS[codes is not None] and there.provenance.seed == seed
+    return same and (codes is None or codes in there.provenance.inputs.values())
 
 
 def write(found: Generated, p: Parameters, t: Technology, folder: Path) -> Sequence[Path]:

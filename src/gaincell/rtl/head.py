@@ -90,7 +90,7 @@ class Head(Elaboratable):
             "word": p.rows * p.word_bits,
             "load": 1,
             "address": (3 + 4 * p.group).bit_length(),
-            "number": signed(p.value_bits),
+            "number": signed(max(p.offset_bits, p.sum_offset_bits)),
             "pulse": lines,
             "negative": lines,
         }

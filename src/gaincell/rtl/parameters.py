@@ -113,14 +113,9 @@ class Parameters:
         return self.design.drivers.signed
 
     @property
-    def width_bits(self) -> int:
-        """Of a pulse width."""
-        return bits_of(self.query_levels)
-
-    @property
     def query_bits(self) -> int:
         """Of a query code, two's complement where it has a sign."""
-        return self.width_bits + self.signed
+        return bits_of(self.query_levels) + self.signed
 
     @property
     def storage_bits(self) -> int:
@@ -167,11 +162,6 @@ class Parameters:
     def sum_offset_bits(self) -> int:
         """Of the offset of the output."""
         return 2 * self.sum_bits
-
-    @property
-    def value_bits(self) -> int:
-        """Of the bus that loads gains and offsets."""
-        return max(self.offset_bits, self.sum_offset_bits)
 
     @property
     def depth(self) -> int:

@@ -23,7 +23,7 @@ from collections import defaultdict
 from amaranth.hdl import Module
 
 from gaincell.rtl.blocks import Block
-from gaincell.rtl.parameters import Parameters
+from gaincell.rtl.parameters import Parameters, bits_of
 
 PHASES = {
     "key_read": "key read",
@@ -56,7 +56,7 @@ class Sequencer(Block):
                 *(("early_negative", "key_negative") if p.signed else ()),
             )
         } | {name: self.output(name, head) for name in ("query", "result_head")}
-        self.registers["position"] = self.output("position", p.width_bits)
+        self.registers["position"] = self.output("position", bits_of(p.query_levels))
 
     def describe(self, m: Module) -> None:
         p = self.parameters

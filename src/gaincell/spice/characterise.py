@@ -116,7 +116,11 @@ def characterise(
     step(5, 5, {})
     expected = design.cell.current(torch.from_numpy(levels) - design.v_offset).numpy() * design.charge_unit
     unexplained = ((charge - expected) ** 2).sum() / ((charge - charge.mean()) ** 2).sum()
-    spread = _cells_with_mismatch(technology, levels, design.t_pulse_max, cells, seed, jobs, stages)
+    shifts = threshold_shifts(technology, cells, seed).tolist()
+    groups = [shifts[n : n + GROUP] for n in range(0, cells, GROUP)]
+    benches = [charge_bench(site, levels.tolist(), design.t_pulse_max, shifts=group) for group in groups]
+    done = zip(groups, run_many(benches, jobs=jobs, progress=stages("mismatch")), strict=True)
+    spread = np.concatenate([_charges(found.plot, len(group), LEVELS) for group, found in done])
     return CharacterisationResult(
         **head("characterise", technology.title, command, design, seed),
         curve=CellCurve(
@@ -186,24 +190,6 @@ def threshold_shifts(technology: Technology, cells: int, seed: int) -> Wave:
     return shifts
 
 
-def _cells_with_mismatch(
-    technology: Technology,
-    levels: Wave,
-    width: Second,
-    cells: int,
-    seed: int,
-    jobs: int | None,
-    stages: StageProgress,
-) -> Wave:
-    """Charges of cells whose thresholds are drawn, C [cells, levels]."""
-    shifts = threshold_shifts(technology, cells, seed).tolist()
-    groups = [shifts[n : n + GROUP] for n in range(0, cells, GROUP)]
-    benches = [charge_bench(Site(technology), levels.tolist(), width, shifts=group) for group in groups]
-    done = run_many(benches, jobs=jobs, progress=stages("mismatch"))
-    parts = zip(groups, done, strict=True)
-    return np.concatenate([_charges(found.plot, len(group), len(levels)) for group, found in parts])
-
-
 def _retention(
     technology: Technology, tau: Second | None, jobs: int | None, stages: StageProgress
 ) -> CellRetention:
@@ -211,8 +197,7 @@ def _retention(
     stored = [v * technology.vdd / 0.9 for v in HELD]
     site, progress = Site(technology), stages("retention")
     progress(0, 4, {})
-    leak = None
-    duration = HOLD if tau is None else 2 * tau
+    leak, duration = None, HOLD if tau is None else 2 * tau
     if tau is not None:
         # the store is more than C_s: found from a decay through a known resistance
         probe = run(hold_bench(site, stored, tau, leak=tau / technology.storage)).plot
@@ -303,9 +288,7 @@ def device_of(
 
 
 def _simulated(numbers: Mapping[str, Quantity]) -> dict[str, Quantity]:
-    """The numbers of a device, with a note on those that are fitted to simulations. The decays are those of
-    one cell from several voltages, and how they differ is no spread between cells.
-    """
+    """The numbers of a device but the spread of decays, with a note on those fitted to simulations."""
     found = {key: number for key, number in numbers.items() if key != "retention.spread"}
     for key, number in found.items():
         if number.source == "F":

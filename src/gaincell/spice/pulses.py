@@ -39,15 +39,10 @@ def _falls(t: Wave, decision: Wave, start: Second, longest: Second) -> Second:
 def pulse_width(t: Wave, pulse: Wave, vdd: Volt) -> Second:
     """Time that a pulse is above VDD/2, s, by linear interpolation."""
     high = pulse - vdd / 2
-    a, b, dt = high[:-1], high[1:], np.diff(t)
+    a, b = high[:-1], high[1:]
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(a == b, 0.0, a / (a - b))
-    part = np.where(
-        (a > 0) & (b > 0),
-        1.0,
-        np.where((a > 0) & (b <= 0), share, np.where((a <= 0) & (b > 0), 1 - share, 0)),
-    )
-    return float((part * dt).sum())
+        share = np.nan_to_num(np.maximum(a, b) / np.abs(a - b)).clip(0.0, 1.0)
+    return float((share * np.diff(t)).sum())
 
 
 def touched_rail(plot: Plot, column: int, readout: Readout, vdd: Volt) -> bool:

@@ -58,7 +58,6 @@ from gaincell.spice.runner import run, run_many
 from gaincell.spice.technology import Corner, Site, Technology
 from gaincell.units import Second
 
-CURVES = ("own", "cubic", "linear", "static")
 CUBIC = "first: rms against its cubic"
 TOLERANCES: Mapping[str, tuple[float, str]] = {
     "first: rms against the cell's own curve": (0.06e-9, "s"),
@@ -82,7 +81,7 @@ class Verified(NamedTuple):
 
 
 def own_curve(site: Site, design: Design) -> dict[str, Callable[[Wave], Wave]]:
-    """F in charge units over stored voltage in V, for every one of CURVES."""
+    """F in charge units over stored voltage in V, for "own", "cubic", "linear" and "static"."""
     from scipy.interpolate import PchipInterpolator
 
     levels = np.linspace(0, site.vdd, LEVELS)

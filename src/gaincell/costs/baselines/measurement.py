@@ -168,7 +168,10 @@ def measure(
         power_samples=timed.samples or None,
         meter=None if found is None else found.name,
         no_energy=no_energy,
-        state={} if found is None else _state(found),
+        state={
+            key: Value(number, "W" if key == "power_limit" else "Hz", "measured")
+            for key, number in ({} if found is None else found.state()).items()
+        },
     )
 
 
@@ -242,8 +245,3 @@ def _energy(timed: Timed, batch: int, meter: Meter | None, why: str) -> tuple[Jo
     if timed.joules <= 0:
         return None, "the power did not rise above the idle power"
     return timed.joules / (len(timed.runs) * timed.steps * batch), None
-
-
-def _state(meter: Meter) -> dict[str, Value]:
-    units = {"power_limit": "W"}
-    return {name: Value(number, units.get(name, "Hz"), "measured") for name, number in meter.state().items()}

@@ -12,8 +12,6 @@ Not modelled: memory outside the RAPL domain of the package, power supply, fans,
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -21,11 +19,9 @@ from typing import Any, Protocol
 
 import torch
 
-from gaincell.units import Joule, Second, Watt
+from gaincell.units import Joule, Watt
 
 POWERCAP = Path("/sys/class/powercap")
-SAMPLING: Second = 0.02
-"""From sample to sample of the power: about as often as NVML renews it."""
 
 
 class Meter(Protocol):
@@ -35,15 +31,12 @@ class Meter(Protocol):
 
     def energy(self) -> Joule | None:
         """Counter, J; only differences mean something."""
-        ...
 
     def power(self) -> Watt | None:
         """Now, W."""
-        ...
 
     def state(self) -> Mapping[str, float]:
         """Clocks and limits now, Hz and W."""
-        ...
 
 
 class Rapl:
@@ -147,38 +140,3 @@ def _nvml(device: torch.device, nvml: Any) -> tuple[Meter | None, str]:
         return Nvml(nvml, nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")), ""
     except nvml.NVMLError as error:
         return None, f"NVML does not answer ({error})"
-
-
-class PowerSampler:
-    """Samples a meter's power in a thread while the context lasts."""
-
-    def __init__(self, meter: Meter) -> None:
-        self.samples: list[tuple[Second, Watt]] = []
-        self._meter, self._done = meter, threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-
-    def __enter__(self) -> PowerSampler:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    @property
-    def mean(self) -> Watt | None:
-        """Over time; None without a sample."""
-        if len(self.samples) < 2:
-            return self.samples[0][1] if self.samples else None
-        pairs = list(zip(self.samples, self.samples[1:], strict=False))
-        joules = sum((t1 - t0) * (p0 + p1) / 2 for (t0, p0), (t1, p1) in pairs)
-        return joules / (self.samples[-1][0] - self.samples[0][0])
-
-    def _sample(self) -> None:
-        while True:
-            watts = self._meter.power()
-            if watts is None:
-                return
-            self.samples.append((time.perf_counter(), watts))
-            if self._done.wait(SAMPLING):
-                return

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from gaincell.costs.baselines.meters import Meter, PowerSampler
+from gaincell.costs.baselines.meters import Meter
 from gaincell.units import Joule, Second, Watt
 
 WARM_UP = 3
 MOST_STEPS = 10_000
 FEWEST_RUNS = 3
 """Of which there are as many on a machine that is slower than it seemed."""
+SAMPLING: Second = 0.02
+"""From sample to sample of the power: about as often as NVML renews it."""
 
 
 class Timed(NamedTuple):
@@ -76,7 +80,7 @@ def time_steps(
         power = sum(powers) / len(powers) if powers else None
         spent = None if power is None else power * sum(times) * steps
     else:
-        elapsed, samples, spent = metered.seconds, metered.samples, metered.joules
+        elapsed, samples, spent = metered.seconds, len(metered.samples), metered.joules
         power = metered.power
     above = None if spent is None or idle is None else spent - idle * elapsed
     return Timed(times, steps, processor, above, power, idle, samples)
@@ -99,34 +103,51 @@ def _duration(some: Callable[[int], None], count: int, wait: Callable[[], None])
 
 
 class Metered:
-    """Context whose energy is read: from the counter, else from the sampled power. Complete when it ends."""
+    """Context whose energy is read: from the counter, else from the power, sampled in a thread. Complete when
+    it ends.
+    """
 
     joules: Joule | None = None
     seconds: Second = 0.0
-    samples: int = 0
 
     def __init__(self, meter: Meter | None, without_samples: bool = False) -> None:
-        self._meter = meter
-        self._sampler = None if meter is None or without_samples else PowerSampler(meter)
+        self._meter, self._sampled = meter, meter is not None and not without_samples
+        self.samples: list[tuple[Second, Watt]] = []
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> Metered:
         self._before = None if self._meter is None else self._meter.energy()
         self._started = time.perf_counter()
-        if self._sampler is not None:
-            self._sampler.__enter__()
+        if self._sampled:
+            self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.seconds = time.perf_counter() - self._started
         after = None if self._meter is None else self._meter.energy()
-        if self._sampler is not None:
-            self._sampler.__exit__()
-            self.samples, mean = len(self._sampler.samples), self._sampler.mean
-            self.joules = None if mean is None else mean * self.seconds
+        if self._sampled:
+            self._done.set()
+            self._thread.join()
+        if self.samples:
+            self.joules = mean_power(self.samples) * self.seconds
         if self._before is not None and after is not None:
             self.joules = after - self._before
+
+    def _sample(self) -> None:
+        assert self._meter is not None
+        while (watts := self._meter.power()) is not None:
+            self.samples.append((time.perf_counter(), watts))
+            if self._done.wait(SAMPLING):
+                return
 
     @property
     def power(self) -> Watt | None:
         """Mean over the context."""
         return None if self.joules is None else self.joules / self.seconds
+
+
+def mean_power(samples: Sequence[tuple[Second, Watt]]) -> Watt:
+    """Over time, of one sample or more."""
+    times, watts = np.array(samples).T
+    return float(watts[0] if len(samples) == 1 else np.trapezoid(watts, times) / (times[-1] - times[0]))

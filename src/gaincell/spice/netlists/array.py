@@ -179,18 +179,12 @@ def charge_bench(
 ) -> Netlist:
     """One read of separate cells, each on a bit line held at VDD/2: i(vb<k>_<n>) is what each takes from it.
 
-    The charge of a pulse, its edges, the kick on the store and the switches' charges included, is the
-    integral of this current.
-
     stored: voltages of the copies of every cell [levels].  shifts: of every cell k, see cell_subcircuit
     [cells, 4]; each has a word line of its own.  columns: length of the word lines.
     """
     technology, vdd, start = site.technology, site.vdd, Phases().start
     m = len(stored)
-    body = [
-        *driver_subcircuit(technology),
-        *_idle_supplies(site),
-    ]
+    body = [*driver_subcircuit(technology), *_idle_supplies(site)]
     for k, shift in enumerate(shifts):
         body += cell_subcircuit(technology, f"cell{k}", shift, write_gate=False)
         body += word_line(k, width, start, vdd, m, WireElement(), 0, max(columns - m, 0))
@@ -202,5 +196,4 @@ def charge_bench(
     saved = [f"i(vb{k}_{n})" for k in range(len(shifts)) for n in range(m)]
     title = f"charge of {len(saved)} cells for a pulse of {width * 1e9:.4g} ns"
     saved += ["i(vcell)", "i(vdrive)"]
-    steps = ("1n", "500p")
-    return bench(site, title, body, saved, stop=end, steps=steps, options=ARRAY_OPTIONS)
+    return bench(site, title, body, saved, stop=end, steps=("1n", "500p"), options=ARRAY_OPTIONS)
