@@ -121,7 +121,7 @@ class PolynomialCell:
         return _polynomial(self.coefficients, u)
 
     def slope(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        return _polynomial([p * c for p, c in enumerate(self.coefficients) if p > 0], u)
+        return _polynomial([p * c for p, c in enumerate(self.coefficients) if p > 0] or [0.0], u)
 
 
 @dataclass(frozen=True)
