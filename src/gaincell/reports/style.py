@@ -26,8 +26,8 @@ BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, RED, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
 PALETTE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK)
 """For lines that have no meaning of their own."""
-MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-"""One for every colour of `PALETTE`."""
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
+"""More than `PALETTE` has colours, so that lines of one colour differ in them."""
 PLAN_COLOURS = {
     "cells": "#9CC9E8", "analog": "#F2C879", "drivers": "#A9D6B8", "write": "#D9B5CF", "digital": "#C9C9C9"
 }  # fmt: skip
