@@ -19,10 +19,11 @@ from gaincell.circuits.sinks import Sinks
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import variants
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
-from gaincell.costs.gpus import printed, published, ratios
+from gaincell.costs.gpus import printed, published
 from gaincell.costs.head import Head, assumed_head
 from gaincell.costs.left_out import left_out
 from gaincell.costs.memory_alternatives import stated_cache
+from gaincell.costs.result import comparison
 from gaincell.costs.roll_up import HeadCost, mean_head, of_head, of_model
 from gaincell.costs.size import ModelSize, shipped_size
 from gaincell.costs.technology import load_technology
@@ -116,11 +117,12 @@ def test_cells_and_their_areas(cost: HeadCost) -> None:
 
 def test_ratios_against_the_released_measurements(cost: HeadCost) -> None:
     """344x and 97 266x (RTX 4090), 7521x and 43 981x (Jetson Nano), against twelve heads."""
-    found = {
-        name: ratios(run.measured, cost.cited.latency, cost.cited.energy) for name, run in published().items()
+    machines = comparison(cost, 12, [run.measured for run in published().values()])
+    found = [(round(m.latency_over_cited or 0), round(m.energy_over_cited or 0)) for m in machines]
+    assert dict(zip(published(), found, strict=True)) == {
+        "rtx-4090": (344, 97_266),
+        "jetson-nano": (7521, 43_981),
     }
-    rounded = {name: (round(latency), round(energy or 0)) for name, (latency, energy) in found.items()}
-    assert rounded == {"rtx-4090": (344, 97_266), "jetson-nano": (7521, 43_981)}
 
 
 def test_released_measurements_are_of_a_token() -> None:
@@ -138,10 +140,11 @@ def test_printed_ratios_are_rounded_down(cost: HeadCost) -> None:
         "jetson-nano": (p.latency_jetson_nano, p.energy_jetson_nano),
     }
     for name, (latency, energy) in pairs.items():
-        slower, more = ratios(published()[name].measured, cost.cited.latency, cost.cited.energy)
-        assert more is not None
-        assert 0.85 <= latency / slower <= 1
-        assert 0.85 <= energy / more <= 1
+        (machine,) = comparison(cost, 12, [published()[name].measured])
+        assert machine.latency_over_cited is not None
+        assert machine.energy_over_cited is not None
+        assert 0.85 <= latency / machine.latency_over_cited <= 1
+        assert 0.85 <= energy / machine.energy_over_cited <= 1
 
 
 def test_every_block_is_in_its_band_or_listed_as_outside(cost: HeadCost) -> None:

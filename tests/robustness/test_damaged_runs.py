@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,6 @@ from gaincell.adaptation import collect_statistics
 from gaincell.cli import main
 from gaincell.errors import GaincellError, InputError, ModelError, RunError
 from gaincell.evaluation.activity import measure_activity
-from gaincell.evaluation.perplexity import Perplexity
 from gaincell.evaluation.rolling import rolling_perplexity
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.cache import RingCache, feed
@@ -36,7 +36,8 @@ from gaincell.integrations.hf.checkpoint import (
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import find_source
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
-from gaincell.mapping.folder import RunFolder, Told, evaluated
+from gaincell.mapping.folder import RunFolder, StageRecord
+from gaincell.results.run import BlockLosses
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
 from gaincell.training.data import keep_tokens
@@ -115,8 +116,14 @@ def test_a_pipe_holds_no_tokens(tmp_path: Path, name: str) -> None:
         tokens(path)
 
 
-RECORD = evaluated(
-    "simulated", Told(training_tokens=4), Perplexity(3.0, 2, 1, None, None, "", ((3.0, 2),)), 1.0
+RECORD = StageRecord(
+    training_tokens=4,
+    numbers="simulated",
+    perplexity=math.exp(3.0 / 2),
+    nll=3.0,
+    predictions=2,
+    seconds=1.0,
+    blocks=BlockLosses((3.0,), (2,)),
 )
 
 

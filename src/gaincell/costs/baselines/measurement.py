@@ -168,11 +168,13 @@ def measure(
         power_samples=timed.samples or None,
         meter=None if found is None else found.name,
         no_energy=no_energy,
-        state={
-            key: Value(number, "W" if key == "power_limit" else "Hz", "measured")
-            for key, number in ({} if found is None else found.state()).items()
-        },
+        state={} if found is None else _state(found),
     )
+
+
+def _state(meter: Meter) -> dict[str, Value]:
+    units = {"power_limit": "W"}
+    return {name: Value(number, units.get(name, "Hz"), "measured") for name, number in meter.state().items()}
 
 
 def _check_sizes(**sizes: int) -> None:
