@@ -168,7 +168,7 @@ def _tokenizer(
         trained = train_tokenizer(beginnings, recipe.vocabulary)
         write_text(out / "tokenizer.json", trained.to_str())
     if not (out / "tokenizer_config.json").exists():
-        # written by hand: save_pretrained of transformers 5 names a class that version 4 does not know
+        # written by hand: what save_pretrained states beside these differs by the version of transformers
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": END_OF_TEXT,
