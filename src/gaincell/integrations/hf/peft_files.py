@@ -105,7 +105,7 @@ def _load_into(load: _Method, self: Any, *arguments: Any, **keywords: Any) -> An
             raise
         for name in sorted(getattr(found, "missing_keys", None) or ()):
             if MODULE in name:
-                raise _unfit(f"{name} is missing")
+                raise _unfit(f"{name} is missing (transformers before 5.18 reads it by peft.PeftModel only)")
         return found
 
 
