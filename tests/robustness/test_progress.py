@@ -152,6 +152,8 @@ def rendered(table: object) -> str:
 def test_a_plan_is_legible_on_80_columns(path: Path) -> None:
     recipe = load_recipe(path)
     text = rendered(plan_table(recipe, recipe.stages))
+    states = [stage.states for stage in recipe.stages if stage.states]
+    assert all(f"0.5 CE + 0.5 KL + {share:g} states" in text for share in states)
     assert "…" not in text
     assert all(str(stage.steps) in text for stage in recipe.stages)
     assert "6e-4" in text or "gpt2" not in path.stem

@@ -66,8 +66,6 @@ class Rows:
         return "\n".join([*lines, *(["", self.caption] if self.caption else [])]) + "\n"
 
 
-SHORT = {"cross-entropy": "CE", "distillation": "KL"}
-"""Losses, as short as a terminal needs."""
 HEADINGS = ("model", "tokens", "perplexity", "bits/byte", "× software", "× continued")
 
 
@@ -148,7 +146,7 @@ def plan_table(recipe: Any, stages: Sequence[Any]) -> Any:
     for stage in stages:
         loss, steps, step, rate = stage.task, "–", "–", "–"
         if stage.task == "train":
-            loss, steps = SHORT.get(stage.loss, stage.loss), str(stage.steps)
+            loss, steps = _terms(stage), str(stage.steps)
             step = _amount(stage.training.batch * recipe.block)
             rate = f"{stage.training.learning_rate:.1e}".replace(".0e", "e").replace("e-0", "e-")
         rows.append([stage.name, stage.start, loss, steps, step, _amount(recipe.tokens_of(stage)), rate])
@@ -156,10 +154,20 @@ def plan_table(recipe: Any, stages: Sequence[Any]) -> Any:
     included = "those of the stages before it included" + (", not the adapter's" if recipe.adapter else "")
     caption = (
         f"{recipe.blocks:,} blocks of {recipe.block} tokens, order: {recipe.order}. A step, in all: tokens, "
-        f"{included}. Rate: peak learning rate. CE: cross-entropy, KL: distillation."
+        f"{included}. Rate: peak learning rate. CE: cross-entropy, KL: to the teacher."
     )
     title = f"{recipe.name} on {recipe.design.name}{_changes(recipe.changes)}"
     return Rows(title, headings, rows, caption, text=(0, 1)).terminal(no_wrap=True)
+
+
+def _terms(stage: Any) -> str:
+    """The loss of a stage, as short as a terminal needs."""
+    of = {
+        "cross-entropy": [(1.0, "CE")],
+        "transfer": [(1.0, "transfer"), (stage.attention_weights, "weights")],
+        "distillation": [(1.0 - stage.weight, "CE"), (stage.weight, "KL")],
+    }[stage.loss] + [(stage.states, "states"), (stage.outputs, "outputs")]
+    return " + ".join(f"{share:g} {term}" if share != 1.0 else term for share, term in of if share)
 
 
 def _changes(changes: Mapping[str, Any]) -> str:
