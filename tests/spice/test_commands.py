@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from gaincell.chips.design_file import load_design
 from gaincell.cli import app
 from gaincell.cli._spice_options import simulating
-from gaincell.cli._spice_tables import cell_table
 from gaincell.errors import InputError
 from gaincell.reports.spice import cell_figure
 from gaincell.reports.spice_tables import artefacts, cells, limit, slowest_write
@@ -177,7 +176,7 @@ def test_levels_that_never_settle_are_counted(cell: CharacterisationResult) -> N
     settled = (*cell.write.settled_within_9_mV[:-2], math.inf, math.inf)
     never = replace(cell, write=replace(cell.write, settled_within_9_mV=settled))
     assert slowest_write(never) == f"2 of {len(settled)} levels never"
-    assert slowest_write(never) in cell_table(never, None).markdown()
+    assert slowest_write(never) in cells({"": never}).markdown()
 
 
 @pytest.mark.usefixtures("blank_figures")

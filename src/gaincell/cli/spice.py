@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -133,8 +134,8 @@ def characterise(
 
     Example: gaincell adapt tiny --cell freepdk45.toml
     """
-    from gaincell.cli._spice_tables import cell_table
     from gaincell.reports.spice import cell_figure
+    from gaincell.reports.spice_tables import cells as table_of
     from gaincell.reports.style import save
     from gaincell.spice.characterise import characterise as simulate
     from gaincell.spice.characterise import device_of, measured_files
@@ -158,13 +159,16 @@ def characterise(
     try:
         device, without = device_of(found, chip, stem, tau)
     except InputError as error:
-        show_result(result, json, cell_table(result, None))
+        show_result(result, json, table_of({stem.name: result}))
         raise InputError(
             f"{error}. The simulation is kept; to fit it otherwise: gaincell device fit {stem}-curve.csv "
             f"--rescale --out {out}{on}"
         ) from None
     device.save(out)
-    show_result(result, json, cell_table(result, device))
+    show_result(result, json, table_of({stem.name: result}))
+    cubic = " ".join(f"{c:.4g}" for c in device.cell.coefficients or ())
+    r_squared = f"{device.quality['r_squared_of_own_curves']:.4f}"
+    show(f"Its cubic: {cubic} (charge units/V^p); R² of the cells about their own cubics: {r_squared}")
     if without:
         typer.echo(f"No retention in the device: {without}")
     typer.echo(f"Device and figure: {out}, {figure}. Use it: gaincell adapt tiny --cell {out}{on}")
@@ -204,8 +208,8 @@ def verify(
 
     Example: gaincell spice verify --full --inputs layer3.safetensors --figure verify.png
     """
-    from gaincell.cli._spice_tables import verify_tables
     from gaincell.reports.spice import verification_figure
+    from gaincell.reports.spice_tables import verified
     from gaincell.spice.inputs import random_inputs
     from gaincell.spice.technology import Site
     from gaincell.spice.verify import verify as compare
@@ -229,8 +233,8 @@ def verify(
             columns=columns, group=8 if columns > 8 else 4, transistor_readout=transistors, jobs=workers,
             stages=stages,
         )  # fmt: skip
-    shown, draw = verify_tables(result), verification_figure
-    show_result(result, json, *shown, figure=figure, draw=draw, passed=result.passed)
+    draw = verification_figure
+    show_result(result, json, *verified(result), figure=figure, draw=draw, passed=result.passed)
 
 
 @spice.command()
@@ -251,14 +255,14 @@ def wires(
 
     Example: gaincell spice wires --figure wires.png
     """
-    from gaincell.cli._spice_tables import wire_tables
+    from gaincell.reports import spice_tables
     from gaincell.reports.spice import wires_figure
     from gaincell.spice.wires import study
 
     chip, technology, where = circuits.load(context)
     with simulating() as stages:
         result = study(technology, chip, command_line(), corner=where, most=most, jobs=workers, stages=stages)
-    show_result(result, json, *wire_tables(result), figure=figure, draw=wires_figure)
+    show_result(result, json, *spice_tables.wires(result), figure=figure, draw=wires_figure)
 
 
 @spice.command()
@@ -286,7 +290,7 @@ def energy(
 
     Example: gaincell spice energy --inputs layer3.safetensors --json energy.json
     """
-    from gaincell.cli._spice_tables import energy_table
+    from gaincell.reports.spice_tables import energy as table_of
     from gaincell.spice.inputs import random_inputs
     from gaincell.spice.verify import energy_result
     from gaincell.spice.verify import verify as simulate
@@ -305,4 +309,5 @@ def energy(
             )  # fmt: skip
             runs.append(found)
     result = energy_result(runs, chip, command_line(), seed)
-    show_result(result, json, energy_table(result))
+    title = f"{result.technology}, {result.readout} readout, energy of a read; {result.corner}"
+    show_result(result, json, replace(table_of({"": result}), title=title))

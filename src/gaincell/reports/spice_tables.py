@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from gaincell.reports.costs import DACS
 from gaincell.reports.tables import SIMULATED, Rows
 from gaincell.results import spice as of
-from gaincell.results.spice import DacWrites, MixedResult, WriteResult
+from gaincell.results.spice import DacWrites, MixedResult, VerifyResult, WriteResult
 
 NANO, PICO, FEMTO = 1e9, 1e12, 1e15
 ROOM = 27.0
@@ -90,22 +91,22 @@ def cells(found: Mapping[str, of.CharacterisationResult]) -> Rows:
         s = result.mismatch.std_of_full_scale
         return " / ".join(f"{100 * s[n]:.1f}" for n in (0, len(s) // 2, -1))
 
-    def left(waves: Sequence[Sequence[float]]) -> str:
-        return f"{waves[-1][-1]:.3f}"
+    def left(waves: Sequence[Sequence[float]], times: Sequence[float]) -> str:
+        return f"{waves[-1][-1]:.3f} after {times[-1] * 1e3:.3g} ms"
 
     shown: dict[str, Callable[[of.CharacterisationResult], str]] = {
-        "current at 0 and 0.9 V, DC (µA)": lambda r: ends(r.curve.current, 1e6, 2),
+        "current at the lowest and highest voltage, DC (µA)": lambda r: ends(r.curve.current, 1e6, 2),
         "charge of a full pulse (fC)": lambda r: ends(r.curve.charge, FEMTO, 1),
         "R² against the published cubic, not fitted": lambda r: f"{r.curve.r_squared_against_it:.3f}",
-        "mismatch at 0 / 0.45 / 0.9 V (% of full scale)": spread,
+        "mismatch at lowest / middle / highest voltage (% of full scale)": spread,
         "slowest write to 9 mV (ns)": slowest_write,
         "error as the write gate closes (mV)": lambda r: span(r.write.error_after_switching_off, 1e3, 1),
         f"full current over that at {ROOM:g} °C": corner_row,
         "change by 8 reads (mV)": lambda r: span(r.disturb.after_8_reads, 1e3, 2),
         "change of a half-selected cell (mV)": lambda r: span(r.disturb.half_selected, 1e3, 2),
-        "0.9 V after 10 ms: own leakage (V)": lambda r: left(r.retention.held),
-        "0.9 V after 10 ms: default gmin, an artefact (V)": lambda r: left(r.retention.with_default_gmin),
-        "0.9 V after 10 µs with gate tunnelling (V)": lambda r: left(r.retention.with_tunnelling),
+        "highest voltage, own leakage (V)": lambda r: left(r.retention.held, r.retention.time),
+        "default gmin, an artefact (V)": lambda r: left(r.retention.with_default_gmin, r.retention.time),
+        "gate tunnelling (V)": lambda r: left(r.retention.with_tunnelling, r.retention.tunnelling_time),
     }
     head = ["", *(f"{name}: {r.technology}" for name, r in found.items())]
     rows = [[name, *map(text, found.values())] for name, text in shown.items()]
@@ -159,7 +160,32 @@ def mixed(result: MixedResult) -> Rows:
     return Rows(title, ("mixed-signal run", ""), lines, kinds=SIMULATED)
 
 
-def verification(found: Mapping[str, of.VerifyResult]) -> Rows:
+def verified(result: VerifyResult) -> list[Rows]:
+    """One run: what was found, and what is checked."""
+    lines = f"{result.columns} column{'s' * (result.columns > 1)}"
+    title = f"{result.technology}, {result.readout} readout, {result.inputs} inputs, {lines}; {result.corner}"
+    checks = []
+    for check in result.checks:
+        factor, unit = (
+            (NANO, "ns") if check.found.unit == "s" else (1.0, check.found.unit.replace("1", "of all"))
+        )
+        shown = (
+            "too few columns in range"
+            if math.isnan(check.found.value)
+            else f"{check.found.value * factor:.4g}"
+        )
+        allowed = f"{shown} ≤ {check.allowed.value * factor:.4g}"
+        checks.append((check.name, allowed, unit, "pass" if check.passed else "FAIL"))
+    codes = f"Codes that differ by more than one: {result.codes.differ_by_more_than_one}."
+    if (unlike := result.codes.unlike_ideal_levels) is not None:
+        codes += f" Codes unlike those of ideal levels: {unlike}."
+    return [
+        replace(verification({"": result}).transposed(), title=title),
+        Rows("", ("check", "found ≤ allowed", "unit", ""), checks, codes, text=(0, 2, 3), kinds=SIMULATED),
+    ]
+
+
+def verification(found: Mapping[str, VerifyResult]) -> Rows:
     """One row a run and array."""
 
     def offsets(name: str, array: of.VerifiedArray) -> str:
@@ -175,7 +201,15 @@ def verification(found: Mapping[str, of.VerifyResult]) -> Rows:
             own, left = array.rms_of_full_scale["own"], array.affine_calibration.rms_in_range
             calibrated = (f"{100 * own:.2f}", offsets(key, array), digits(left, NANO, 4))
             codes = "" if key == "first" else f"{run.codes.differ} of {len(run.codes.spice)}"
-            rows.append([f"{name}, {key}", *rms, *calibrated, str(array.integrators_at_a_rail), codes])
+            rows.append(
+                [
+                    f"{name}, {key}" if name else key,
+                    *rms,
+                    *calibrated,
+                    str(array.integrators_at_a_rail),
+                    codes,
+                ]
+            )
     headings = ["run, dot product", "rms: own curve (ns)", "its cubic", "linear", "static current"]
     headings += ("own (% of full scale)", "offset (ns)", "rms left (ns)", "at a rail", "codes that differ")
     return Rows("SPICE against the behavioural model", headings, rows, kinds=SIMULATED)
@@ -253,7 +287,8 @@ def energy(found: Mapping[str, of.EnergyResult]) -> Rows:
                 of_head = array.head / array.array * cells
                 joules = ((cells, 1), (drivers, 2), (readout, 1), (of_head, 0), (array.head, 0))
                 shown += [f"{energy * PICO:.{places}f}" for energy, places in joules]
-                rows.append([f"{where}, {run.inputs}, {key}, {result.readout}", *shown])
+                of_run = f"{run.inputs}, {key}"
+                rows.append([f"{where}, {of_run}, {result.readout}" if name else of_run, *shown])
     head = ["result, inputs, dot product, readout", "mean pulse", "cell (fJ)", "cells (pJ)", "drivers (pJ)"]
     head += ("readout (pJ)", "cells of a head (pJ)", "head (pJ)")
     return Rows("Energy of the arrays, from SPICE", head, rows, kinds=SIMULATED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor, isfinite, log10
 from typing import Any, TypeAlias, TypeVar
 
@@ -34,6 +34,12 @@ class Rows:
     def of(cls, title: str, items: Iterable[Item], columns: Columns[Item], **how: Any) -> Rows:
         """A row an item. how: the other fields."""
         return cls(title, (*columns,), [[cell(item) for cell in columns.values()] for item in items], **how)
+
+    def transposed(self) -> Rows:
+        """With a column for every row, for a narrow terminal; of one kind."""
+        names, *columns = zip(*self.rows, strict=True)
+        rows = [(heading, *cells) for heading, cells in zip(self.headings[1:], columns, strict=True)]
+        return replace(self, headings=("", *names), rows=rows)
 
     def __rich__(self) -> Any:
         return self.terminal()
