@@ -20,7 +20,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from gaincell.results.codec import Kind
 from gaincell.results.common import Value
 from gaincell.results.provenance import made
 from gaincell.standard_error import PER_UNIT, ratio_error
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 PERPLEXITIES = ("perplexity", "word_perplexity", "byte_perplexity")
 DIFFERENCES = {"%": "points", "1": "ratio"}
@@ -213,7 +216,7 @@ def as_markdown(comparison: Comparison) -> str:
     return Rows("", headings, rows, " ".join(comparison.notes)).markdown()
 
 
-def terminal_table(comparison: Comparison) -> Any:
+def terminal_table(comparison: Comparison) -> Table:
     """For a terminal: a line for every score and model."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,15 +14,23 @@ from gaincell.reports.tables import MEASURED, Rows
 from gaincell.results import provenance
 from gaincell.results.device import CellCurves, Decay, DeviceResult, Fitted
 
+if TYPE_CHECKING:
+    from gaincell.devices.decay import DecayFit
+    from gaincell.devices.fit import CurveFit
+
 SHOWN_CELLS = 100
 
 
 def describe(
-    name: str, fitted: Any, held: Any, command: Sequence[str], design_hash: str, origin: Mapping[str, Any]
+    name: str,
+    fitted: CurveFit,
+    held: DecayFit | None,
+    command: Sequence[str],
+    design_hash: str,
+    origin: Mapping[str, object],
 ) -> DeviceResult:
     """The result of a fit.
 
-    fitted: `gaincell.devices.fit.CurveFit`.  held: `gaincell.devices.decay.DecayFit`, or None.
     command: the command line.  design_hash: of the chip it was fitted for.  origin: files and their hashes.
     """
     numbers = {**_of_curve(fitted, held, origin), **(_of_decay(held) if held else {})}
@@ -49,7 +57,7 @@ def describe(
     )
 
 
-def _of_curve(fitted: Any, held: Any, origin: Mapping[str, Any]) -> dict[str, Fitted]:
+def _of_curve(fitted: CurveFit, held: DecayFit | None, origin: Mapping[str, object]) -> dict[str, Fitted]:
     """What the fit of the currents found, and of how many cells there are decays; None: not there."""
     of_full_scale, current = "of full scale", "charge units"
     powers = fitted.coefficients if fitted.cell.coefficients is not None else ()
@@ -82,7 +90,7 @@ def _of_curve(fitted: Any, held: Any, origin: Mapping[str, Any]) -> dict[str, Fi
     }
 
 
-def _of_decay(held: Any) -> dict[str, Fitted]:
+def _of_decay(held: DecayFit) -> dict[str, Fitted]:
     ends = {name: tuple(interval) for name, interval in held.intervals.items()}
     return {
         "retention: law": Fitted(held.law, "word"),

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import floor, isfinite, log10
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from gaincell.results.codec import KINDS
 from gaincell.results.common import Result
 from gaincell.results.run import Adaptations, AdaptedResult, StagedResult, TrainedResult
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gaincell.mapping.recipe import Recipe, StageRecipe
 
 Item = TypeVar("Item")
 MEASURED, SIMULATED, CITED, _ = KINDS
@@ -41,10 +46,10 @@ class Rows:
         rows = [(heading, *cells) for heading, cells in zip(self.headings[1:], columns, strict=True)]
         return replace(self, headings=("", *names), rows=rows)
 
-    def __rich__(self) -> Any:
+    def __rich__(self) -> Table:
         return self.terminal()
 
-    def terminal(self, *, no_wrap: bool = False) -> Any:
+    def terminal(self, *, no_wrap: bool = False) -> Table:
         """A table of rich. no_wrap: numbers stay whole where room is short, words fold."""
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
@@ -103,7 +108,7 @@ def headings_and_rows(run: StagedResult) -> tuple[Sequence[str], list[tuple[str,
     return (*HEADINGS[:4], "× first row"), [(*row[:4], of) for row, of in zip(rows, ratios, strict=True)]
 
 
-def perplexity_table(run: AdaptedResult) -> Any:
+def perplexity_table(run: AdaptedResult) -> Table:
     return Rows(_title(run), *headings_and_rows(run), _caption(run)).terminal(no_wrap=True)
 
 
@@ -112,7 +117,7 @@ def perplexity_markdown(run: AdaptedResult) -> str:
     return Rows("", *headings_and_rows(run), f"{_title(run)}. {_caption(run)}").markdown()
 
 
-def stages_table(run: TrainedResult) -> Any:
+def stages_table(run: TrainedResult) -> Table:
     """The stages of a recipe, for a terminal."""
     title = f"{run.model.name} on {run.design.name}, recipe {run.recipe}{_changes(run.set)}"
     return Rows(title, STAGE_HEADINGS, perplexity_rows(run), _of_stages(run)).terminal(no_wrap=True)
@@ -146,8 +151,8 @@ def _of_ratios(run: StagedResult) -> str:
     return "without ±: losses of single blocks were not stored"
 
 
-def plan_table(recipe: Any, stages: Sequence[Any]) -> Any:
-    """What a recipe will do, for a terminal; takes a `mapping.recipe.Recipe`."""
+def plan_table(recipe: Recipe, stages: Sequence[StageRecipe]) -> Table:
+    """What a recipe will do, for a terminal."""
     rows = []
     for stage in stages:
         loss, steps, step, rate = stage.task, "–", "–", "–"
@@ -166,7 +171,7 @@ def plan_table(recipe: Any, stages: Sequence[Any]) -> Any:
     return Rows(title, headings, rows, caption, text=(0, 1)).terminal(no_wrap=True)
 
 
-def _terms(stage: Any) -> str:
+def _terms(stage: StageRecipe) -> str:
     """The loss of a stage, as short as a terminal needs."""
     of = {
         "cross-entropy": [(1.0, "CE")],
@@ -176,7 +181,7 @@ def _terms(stage: Any) -> str:
     return " + ".join(f"{share:g} {term}" if share != 1.0 else term for share, term in of if share)
 
 
-def _changes(changes: Mapping[str, Any]) -> str:
+def _changes(changes: Mapping[str, object]) -> str:
     """What was set otherwise than in a recipe, in words."""
     return "".join(f", {key} = {value}" for key, value in changes.items())
 
