@@ -515,7 +515,7 @@ def test_values_are_set_from_the_command_line(tmp_path: Path, capsys: pytest.Cap
     assert not ended.value.code
     shown = " ".join(capsys.readouterr().out.split())
     assert "mini.toml on leroux2025, stage.linear.steps = 7, seed = 2" in shown
-    assert "linear software KL 7 " in shown
+    assert "linear software 0.5 CE + 0.5 KL 7 " in shown
 
 
 LORA_2 = "[lora]\nrank = 2\n[training]"
