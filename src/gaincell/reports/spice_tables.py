@@ -105,8 +105,8 @@ def cells(found: Mapping[str, of.CharacterisationResult]) -> Rows:
         "change by 8 reads (mV)": lambda r: span(r.disturb.after_8_reads, 1e3, 2),
         "change of a half-selected cell (mV)": lambda r: span(r.disturb.half_selected, 1e3, 2),
         "highest voltage, own leakage (V)": lambda r: left(r.retention.held, r.retention.time),
-        "default gmin, an artefact (V)": lambda r: left(r.retention.with_default_gmin, r.retention.time),
-        "gate tunnelling (V)": lambda r: left(r.retention.with_tunnelling, r.retention.tunnelling_time),
+        "same, default gmin: artefact (V)": lambda r: left(r.retention.with_default_gmin, r.retention.time),
+        "same, gate tunnelling (V)": lambda r: left(r.retention.with_tunnelling, r.retention.tunnelling_time),
     }
     head = ["", *(f"{name}: {r.technology}" for name, r in found.items())]
     rows = [[name, *map(text, found.values())] for name, text in shown.items()]
@@ -166,14 +166,9 @@ def verified(result: VerifyResult) -> list[Rows]:
     title = f"{result.technology}, {result.readout} readout, {result.inputs} inputs, {lines}; {result.corner}"
     checks = []
     for check in result.checks:
-        factor, unit = (
-            (NANO, "ns") if check.found.unit == "s" else (1.0, check.found.unit.replace("1", "of all"))
-        )
-        shown = (
-            "too few columns in range"
-            if math.isnan(check.found.value)
-            else f"{check.found.value * factor:.4g}"
-        )
+        at, unit = check.found.value, check.found.unit
+        factor, unit = (NANO, "ns") if unit == "s" else (1.0, "of all" if unit == "1" else unit)
+        shown = "too few columns in range" if math.isnan(at) else f"{at * factor:.4g}"
         allowed = f"{shown} ≤ {check.allowed.value * factor:.4g}"
         checks.append((check.name, allowed, unit, "pass" if check.passed else "FAIL"))
     codes = f"Codes that differ by more than one: {result.codes.differ_by_more_than_one}."
@@ -201,15 +196,8 @@ def verification(found: Mapping[str, VerifyResult]) -> Rows:
             own, left = array.rms_of_full_scale["own"], array.affine_calibration.rms_in_range
             calibrated = (f"{100 * own:.2f}", offsets(key, array), digits(left, NANO, 4))
             codes = "" if key == "first" else f"{run.codes.differ} of {len(run.codes.spice)}"
-            rows.append(
-                [
-                    f"{name}, {key}" if name else key,
-                    *rms,
-                    *calibrated,
-                    str(array.integrators_at_a_rail),
-                    codes,
-                ]
-            )
+            of_run = f"{name}, {key}" if name else key
+            rows.append([of_run, *rms, *calibrated, str(array.integrators_at_a_rail), codes])
     headings = ["run, dot product", "rms: own curve (ns)", "its cubic", "linear", "static current"]
     headings += ("own (% of full scale)", "offset (ns)", "rms left (ns)", "at a rail", "codes that differ")
     return Rows("SPICE against the behavioural model", headings, rows, kinds=SIMULATED)
