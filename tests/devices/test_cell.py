@@ -107,7 +107,7 @@ def test_supplement_curves_are_the_published_formulas() -> None:
 
 
 def test_unacceptable_cells_are_refused() -> None:
-    with pytest.raises(DesignError, match="unknown cell 'cubic'"):
+    with pytest.raises(DesignError, match="cell 'cubic' is unknown; allowed: linear"):
         named_cell("cubic", {})
     with pytest.raises(DesignError, match="'half_span'"):
         named_cell("x3", {"linear_slope": 19.3, "span": 19.3})

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gaincell.adaptation.statistics import STAGES, Place, Statistics
+from gaincell.adaptation.statistics import Place, Statistics
+from gaincell.nn.scaler import STAGES
 from gaincell.results.run import Rule as Rule
 
 TOLERANCE: dict[Rule, float] = {"relative": 1e-6, "released": 1e-4}

@@ -24,10 +24,9 @@ from gaincell.integrations.hf.attach import computing_layers
 from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.last_rows import LastRows
-from gaincell.nn.scaler import Scaler
+from gaincell.nn.scaler import STAGES, Scaler
 from gaincell.progress import Progress, silent
 
-STAGES = ("q", "k", "v", "out")
 NO_SPREAD = 1e-12
 """A standard deviation below this fraction of the mean is rounding of a constant, and counts as zero."""
 

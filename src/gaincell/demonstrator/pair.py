@@ -22,6 +22,7 @@ from gaincell.integrations.hf.size import size_of, with_parts
 from gaincell.integrations.hf.support import attention_modules, own_window
 from gaincell.mapping.load_hardware import LoadedHardware
 from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.scaler import STAGES
 from gaincell.progress import Progress, silent
 from gaincell.text import open_text, token_stream
 from gaincell.units import Joule
@@ -29,7 +30,6 @@ from gaincell.units import Joule
 TECHNOLOGY = "28nm"
 ACTIVITY_TOKENS = 256
 """Of the sample text that the activity behind the energies is measured on."""
-STAGES = ("q", "k", "v", "out")
 
 Observed = dict[str, Tensor]
 """Of one layer, for one token: q [H, D] requested pulse widths, k and v [Hk, D] requested volts, out [H, D]

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from gaincell.devices.tabulated import TabulatedCell, require_positive
 from gaincell.errors import DesignError
+from gaincell.quantity import did_you_mean, one_of
 from gaincell.units import ChargeUnit, ChargeUnitPerVolt, Coefficients, PerVolt, Volt
 
 
@@ -267,7 +268,7 @@ CELL_KINDS: Mapping[str, Kind] = {
 """By the word of `kind` in the table [cell] of a design file."""
 
 
-def named_cell(kind: str, numbers: Mapping[str, Any]) -> Cell:
+def named_cell(kind: Any, numbers: Mapping[str, Any]) -> Cell:
     """Build a cell from the numbers of a design file.
 
     numbers: at least the fields of the kind's class, by name; there may be more, so one table serves all
@@ -276,8 +277,10 @@ def named_cell(kind: str, numbers: Mapping[str, Any]) -> Cell:
 
     Raises DesignError for an unknown kind or a missing number.
     """
-    if kind not in CELL_KINDS:
-        raise DesignError(f"unknown cell {kind!r}; choose one of {', '.join(CELL_KINDS)}")
+    if not isinstance(kind, str) or kind not in CELL_KINDS:
+        raise DesignError(
+            f"cell {kind!r} is unknown{did_you_mean(str(kind), CELL_KINDS)}; allowed: {one_of(CELL_KINDS)}"
+        )
     owner, fixed = CELL_KINDS[kind]
     try:
         found = {**(_with_coefficients(numbers) if owner is PolynomialCell else numbers), **fixed}

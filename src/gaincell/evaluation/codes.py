@@ -18,6 +18,7 @@ from gaincell.results.run import CodeShares, Histogram
 
 BINS = 16
 """Bins a circuit without quantisation is counted in."""
+SIGNAL_BINS = 90
 
 
 def stage_codes(
@@ -84,15 +85,13 @@ def code_use(model: nn.Module, batches: Iterable[Int[Tensor, "B T"]]) -> dict[st
 
 
 @torch.no_grad()
-def signal_use(
-    model: nn.Module, batches: Iterable[Int[Tensor, "B T"]], bins: int = 90
-) -> dict[str, Histogram]:
+def signal_use(model: nn.Module, batches: Iterable[Int[Tensor, "B T"]]) -> dict[str, Histogram]:
     """What query drivers ("q") and write DACs ("k", "v") of an attached model are asked for, unquantised.
 
     Edges are pulse widths, or volts about V_offset; signals beyond the range lie in the outermost bins.
     """
     layers = computing_layers(model)
-    counts = {stage: torch.zeros(bins, dtype=torch.float64) for stage in ("q", "k", "v")}
+    counts = {stage: torch.zeros(SIGNAL_BINS, dtype=torch.float64) for stage in ("q", "k", "v")}
     design = layers[0].design
     volts = (design.v_min - design.v_offset, design.v_max - design.v_offset)
     ranges = {"q": (-1.0 if design.drivers.signed else 0.0, 1.0), "k": volts, "v": volts}
@@ -100,14 +99,14 @@ def signal_use(
     def count(_: GainCellAttention, stage: str, raw: Tensor, scaled: Tensor) -> None:
         low, high = ranges[stage]
         signal = scaled.double() - (0.0 if stage == "q" else design.v_offset)
-        counts[stage] += torch.histc(signal.clamp(low, high).cpu(), bins, low, high)
+        counts[stage] += torch.histc(signal.clamp(low, high).cpu(), SIGNAL_BINS, low, high)
 
     with watch_stages(layers, count, counts):
         for batch in batches:
             forward(model, batch)
     used = {}
     for stage, of_stage in counts.items():
-        borders = torch.linspace(*ranges[stage], bins + 1, dtype=torch.float64)
+        borders = torch.linspace(*ranges[stage], SIGNAL_BINS + 1, dtype=torch.float64)
         numbers = (borders, of_stage / of_stage.sum())
         edges, share = (tuple(round(x, 6) for x in found.tolist()) for found in numbers)
         used[stage] = Histogram(Values(edges, "1" if stage == "q" else "V", "simulated"), share)

@@ -11,8 +11,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from gaincell.nn.attention import GainCellAttention
+from gaincell.nn.scaler import STAGES
 
-STAGES = ("q", "k", "v", "out")
 Seen = Callable[[GainCellAttention, str, Tensor, Tensor], None]
 """Called with layer, stage, input and output of its scaler."""
 

@@ -10,13 +10,13 @@ import torch
 
 from gaincell.adaptation import AdaptationResult, Statistics
 from gaincell.adaptation.result import Residuals
-from gaincell.adaptation.statistics import STAGES
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import chip_of as chip_of
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.sources import without_revision
 from gaincell.mapping.folder import StageRecord
+from gaincell.nn.scaler import STAGES
 from gaincell.results import run as results
 from gaincell.results.common import Value, Values
 from gaincell.standard_error import paired_ratio

@@ -13,7 +13,7 @@ from gaincell.errors import ModelError
 from gaincell.nn.array_normaliser import ArrayNormaliser, check_one_normaliser
 from gaincell.nn.balanced_rows import MIDDLE, Balance
 from gaincell.nn.checks import check_names, check_unsigned
-from gaincell.nn.scaler import Scaler
+from gaincell.nn.scaler import STAGES, Scaler
 from gaincell.nn.softmax import SoftmaxAttention
 from gaincell.nn.value_rotation import ValueRotation
 from gaincell.ops.gain_cell_attention import attention_from_voltages, gain_cell_attention
@@ -342,7 +342,7 @@ class GainCellAttention(nn.Module):
         """
         columns = self.columns(q, k, v, *at)
         stages = vars(self)["_modules"]  # see Scaler.plain
-        inside = {name: stages[name].plain for name in ("q", "k", "v", "out")}
+        inside = {name: stages[name].plain for name in STAGES}
         if self.normaliser is not None:
             inside["v"] = inside["out"] = False
         left = self.attend is gain_cell_attention and (inside["q"] or inside["k"] or inside["v"])

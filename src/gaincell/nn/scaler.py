@@ -10,6 +10,9 @@ from gaincell.ops.gain_cell_attention.input_stage import scaled
 COLUMNS = 1024
 """Columns at which an exponent changes nothing: those of the paper's ring, whatever the ring of a design."""
 
+STAGES = ("q", "k", "v", "out")
+"""Of a layer, each scaled by its own gains and offsets."""
+
 SMALLEST_GAIN = 1e-20
 """Training keeps every gain at or above this value, as the authors' released code does [R]."""
 

@@ -59,6 +59,8 @@ PROGRAMS = ("yosys", "verilator", "g++", "make")
 TOP = "sub_tile"
 DAC = "string"
 """That of the sub-tile."""
+TIMEOUT: Second = 7200.0
+"""Of ngspice."""
 CODE_CHECKS = ("codes that differ", "largest difference of a code")
 SETTLED = 0.75
 """When a period's wires are read: this share of it."""
@@ -86,12 +88,11 @@ def simulate_sub_tile(
     tokens: int = 12,
     corner: Corner | None = None,
     seed: int = 0,
-    timeout: Second = 7200.0,
     stages: StageProgress = silent_stages,
 ) -> Simulated:
     """Random codes through a sub-tile of size x size, which is the whole ring.
 
-    command: the command line, for the provenance.  timeout: of ngspice, s.
+    command: the command line, for the provenance.
 
     Raises:
         InputError: a design without these circuits; no more tokens than columns.
@@ -117,7 +118,7 @@ def simulate_sub_tile(
     stages("ngspice")(0, 1, {})
     with programs.workplace({f"{TOP}.v": verilog}) as folder:
         library = compile_library(folder)
-        done = run(replace(circuit, libraries={LIBRARY: library}), timeout=timeout)
+        done = run(replace(circuit, libraries={LIBRARY: library}), timeout=TIMEOUT)
     d, vdd = p.design, site.vdd
     injected = _with_injection(d, stored_levels(site, d, DAC), vdd)
     ideal, expected = (_head_codes(digital, chip) for chip in (d, injected))

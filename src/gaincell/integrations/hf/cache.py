@@ -35,7 +35,6 @@ from gaincell.integrations.hf.context import check_ids
 from gaincell.integrations.hf.ring_layer import RingLayer
 from gaincell.integrations.hf.ring_tokens import RingTokens
 from gaincell.ops.gain_cell_attention import OF_STORED
-from gaincell.progress import Progress, silent
 from gaincell.units import Second
 
 WITH_REFRESHES = features.ARRAYS - features.WRITES - features.LEAKAGE | features.NORMALISER
@@ -224,19 +223,17 @@ def feed(
     ids: Int[Tensor, "B T"],
     *,
     last: bool = False,
-    progress: Progress = silent,
 ) -> Float[Tensor, "B T V"]:
     """Logits of the next tokens of a cache's sequences, in pieces that end at the chip's refreshes.
 
-    ids: without padding.  last: only those of the last token.  progress: called after every piece.
+    ids: without padding.  last: only those of the last token.
     """
     check_ids(model, ids)
     logits: list[Tensor] = []
-    at, total = 0, ids.shape[1]
-    while at < total:
-        piece = ids[:, at : at + (cache.tokens_left or total)]
+    at = 0
+    while at < ids.shape[1]:
+        piece = ids[:, at : at + (cache.tokens_left or ids.shape[1])]
         found = model(input_ids=piece, **cache.argument, logits_to_keep=1 if last else 0).logits
         at += piece.shape[1]
         logits = [found] if last else [*logits, found]
-        progress(at, total, {})
     return torch.cat(logits, 1)

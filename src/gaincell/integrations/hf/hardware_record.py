@@ -20,9 +20,10 @@ from gaincell.integrations.hf.lora import lora_parameters
 from gaincell.integrations.hf.pretrained import ARRAYS, METHOD, HardwareRecord
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.checks import check_precision, common_design
+from gaincell.nn.scaler import STAGES
 
 VERSION = 1
-_PLAIN = {f"{stage}.{number}" for stage in ("q", "k", "v", "out") for number in ("gain", "offset")}
+_PLAIN = {f"{stage}.{number}" for stage in STAGES for number in ("gain", "offset")}
 """What every layer's arrays have."""
 
 

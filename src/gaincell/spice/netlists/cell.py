@@ -81,10 +81,10 @@ def curve_bench(site: Site, *, shifts: Sequence[Sequence[Volt]] = ((0.0,) * 4,),
     )
 
 
-def write_bench(site: Site, targets: Sequence[Volt], *, t_write: Second = 5e-9) -> Netlist:
-    """One cell for every target: discharged to 0 V, written for t_write from 1 ns on, then held; v(st<n>)."""
+def write_bench(site: Site, targets: Sequence[Volt]) -> Netlist:
+    """One cell for every target: discharged to 0 V, written for 5 ns from 1 ns on, then held; v(st<n>)."""
     vdd, (off, on, off_b) = site.vdd, site.write_levels
-    start, stop = 1e-9, 1e-9 + t_write
+    start, stop = 1e-9, 6e-9
     body = [
         *cell_subcircuit(site.technology),
         *sources({"dd vdd": vdd, "wl wl": 0, "wlb wlb": vdd, "b bl": vdd / 2}),
