@@ -12,6 +12,7 @@ from gaincell.costs.technology import load_technology
 from gaincell.reports.costs import DACS, with_scale
 from gaincell.reports.tables import Rows
 from gaincell.results.cost import Block, CostResult
+from gaincell.results.system_cost import StatedCache
 
 
 def bands(results: Mapping[str, CostResult]) -> Rows:
@@ -100,3 +101,15 @@ def _factors(factors: Mapping[str, tuple[float | None, bool | None]], lines: Seq
 
 def _place(line: Block) -> str:
     return "inside" if line.inside else "outside"
+
+
+def stated_cache(result: CostResult) -> Rows:
+    """At which length the cache of a model has the stated size."""
+
+    def read_as(row: StatedCache) -> str:
+        size = "8 Gibit" if row.read_as == "bits" else "8 GiB"
+        heads = "grouped" if row.grouped else "a key/value head for every query head"
+        return f"{size}, {row.bytes_per_number:.0f} bytes a number, {heads}"
+
+    rows = [[read_as(row), f"{row.tokens:,.0f}"] for row in result.why.stated_cache]
+    return Rows("The stated 8 Gb for Mistral 7B", ("read as", "tokens, batch 1"), rows)

@@ -143,6 +143,11 @@ def gradients_by_layer(bench: Mapping[str, Any]) -> str:
     return "\n" + Rows("", ["gradient off by, %", *parts], rows, caption).markdown()
 
 
+def stages_markdown(run: TrainedResult) -> str:
+    about = f"{run.design.name}; {tables.of_stages(run)}."
+    return Rows("", tables.STAGE_HEADINGS, tables.perplexity_rows(run), about).markdown()
+
+
 def parts(docs: Path) -> dict[str, str]:
     """What stands between the marks of docs/training.md, by name; its figures drawn.
 
@@ -154,7 +159,7 @@ def parts(docs: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     found_runs = seeds.read_seeds(folder)
     for name, runs in found_runs.items():
-        table = tables.stages_markdown(runs[0]) if len(runs) == 1 else seeds.seeds_markdown({"": runs})
+        table = stages_markdown(runs[0]) if len(runs) == 1 else seeds.seeds_markdown({"": runs})
         if name == "gradients":
             measured = docs.parent / "benchmarks" / "results" / "gradients.json"
             table += gradients_by_layer(json.loads(measured.read_text()))

@@ -217,15 +217,15 @@ def test_what_cannot_be_is_refused() -> None:
         HeadArray("leroux2025")  # type: ignore[arg-type]
 
 
-def test_the_trace_speaks_in_volts_coulombs_and_seconds() -> None:
+def test_the_trace_speaks_in_volts_charge_units_and_shares_of_a_pulse() -> None:
     design = chip()
     head = HeadArray(design, D)
     head.step(token(value=1.0), token(value=0.9), token(value=0.9))
     trace = head.trace
     assert trace is not None
-    assert trace.v_store_key[0, 0, 0].tolist() == pytest.approx([0.9] * D)
-    assert trace.query_seconds[0, 0].tolist() == pytest.approx([15e-9] * D)
-    assert float(trace.scores_coulomb[0, 0, 0]) == pytest.approx(D * current(0.45) * 15e-15)
-    assert float(trace.pulse_seconds[0, 0, 0]) == pytest.approx(15e-9)
+    assert trace.key[0, 0, 0].tolist() == pytest.approx([0.9 - design.v_offset] * D)
+    assert trace.query[0, 0].tolist() == pytest.approx([1.0] * D)
+    assert float(trace.scores[0, 0, 0]) == pytest.approx(D * current(0.45))
+    assert float(trace.pulses[0, 0, 0]) == pytest.approx(1.0)
     assert trace.tile_codes[0, 0, 0].tolist() == [15] * D
     assert trace.tile_codes[0, 0, 1].tolist() == [0] * D

@@ -46,14 +46,16 @@ def test_integrators_end_at_the_charges_of_the_trace(column: int | None) -> None
     assert trace is not None
     found = waveforms(trace, head=1, column=column, row=5)
     shown = int(trace.column[0]) if column is None else column
-    assert found.key_charge[-1] == pytest.approx(float(trace.scores_coulomb[0, 1, shown]), rel=1e-9)
+    charge = float(trace.scores[0, 1, shown]) * trace.design.charge_unit
+    assert found.key_charge[-1] == pytest.approx(charge, rel=1e-9)
     charge = float(trace.tile_charge[0, 1, shown // 16, 5]) * trace.design.charge_unit
     assert found.value_charge[-1] == pytest.approx(charge, rel=1e-9)
     assert found.count[-1] == int(trace.tile_codes[0, 1, shown // 16, 5])
     step = found.time[1]
     integrated = sum(found.key_current) * step
     assert integrated == pytest.approx(found.key_charge[-1], rel=0.02), "current integrates to the charge"
-    assert sum(found.word_lines[0]) * step == pytest.approx(float(trace.query_seconds[0, 1, 0]), abs=2 * step)
+    pulse = float(trace.query[0, 1, 0]) * trace.design.t_pulse_max
+    assert sum(found.word_lines[0]) * step == pytest.approx(pulse, abs=2 * step)
 
 
 @pytest.mark.parametrize("readout", [name for name in READOUTS if name != "none"])

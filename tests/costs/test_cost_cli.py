@@ -399,7 +399,7 @@ def test_sizes_alone_suffice_and_other_sizes_are_not_compared(
     assert compared == {gpus.floor(gpu, 32, 8, 128, 4096).title for gpu in gpus.stated().values()}
     assert "Rows without ×: other sizes" in system_costs.machines(result).caption
     assert [path for path in draw_all(result, tmp_path) if "machines" in path.name]
-    assert "65,536" in system_costs.stated_cache(result).markdown()
+    assert "65,536" in {f"{row.tokens:,.0f}" for row in result.why.stated_cache}
 
 
 @pytest.mark.parametrize(

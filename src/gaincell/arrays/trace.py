@@ -41,31 +41,6 @@ class StepTrace:
     output: Float[Tensor, "B H D"]
 
     @property
-    def v_store_key(self) -> Float[Tensor, "B Hk M D"]:
-        """Stored voltages of the keys, V."""
-        return self.key + self.design.v_offset
-
-    @property
-    def v_store_value(self) -> Float[Tensor, "B Hk M D"]:
-        """Stored voltages of the values, V."""
-        return self.value + self.design.v_offset
-
-    @property
-    def query_seconds(self) -> Float[Tensor, "B H D"]:
-        """Durations of the query pulses, s."""
-        return self.query * self.design.t_pulse_max
-
-    @property
-    def scores_coulomb(self) -> Float[Tensor, "B H M"]:
-        """Charge of every key column, C."""
-        return self.scores * self.design.charge_unit
-
-    @property
-    def pulse_seconds(self) -> Float[Tensor, "B H M"]:
-        """Durations of the pulses into the value array, s."""
-        return self.pulses * self.design.t_pulse_max
-
-    @property
     def tile_codes(self) -> Int[Tensor, "B H t D"]:
         """Signed counts of the sub-tiles' counters.
 

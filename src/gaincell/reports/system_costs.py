@@ -11,7 +11,7 @@ from gaincell.reports.costs import KINDS, with_scale
 from gaincell.reports.paper import cited
 from gaincell.reports.tables import SIMULATED, Columns, Rows
 from gaincell.results.cost import CostResult
-from gaincell.results.system_cost import Cache, Machine, MemoryCost, StatedCache
+from gaincell.results.system_cost import Cache, Machine, MemoryCost
 
 NO_WHOLE_MODEL = "the whole model is left out: this is a mixture of experts, whose weights are not counted"
 
@@ -157,18 +157,6 @@ def kept(cache: Cache) -> str:
     if seen < context:
         return f"{seen:,.0f} of {context:,.0f} tokens (sliding window)"
     return f"{context:,.0f} tokens"
-
-
-def stated_cache(result: CostResult) -> Rows:
-    """At which length the cache of a model has the stated size."""
-
-    def read_as(row: StatedCache) -> str:
-        size = "8 Gibit" if row.read_as == "bits" else "8 GiB"
-        heads = "grouped" if row.grouped else "a key/value head for every query head"
-        return f"{size}, {row.bytes_per_number:.0f} bytes a number, {heads}"
-
-    rows = [[read_as(row), f"{row.tokens:,.0f}"] for row in result.why.stated_cache]
-    return Rows("The stated 8 Gb for Mistral 7B", ("read as", "tokens, batch 1"), rows)
 
 
 def memories(result: CostResult) -> Rows:

@@ -120,7 +120,7 @@ def perplexity_markdown(run: AdaptedResult) -> str:
 def stages_table(run: TrainedResult) -> Table:
     """The stages of a recipe, for a terminal."""
     title = f"{run.model.name} on {run.design.name}, recipe {run.recipe}{_changes(run.set)}"
-    return Rows(title, STAGE_HEADINGS, perplexity_rows(run), _of_stages(run)).terminal(no_wrap=True)
+    return Rows(title, STAGE_HEADINGS, perplexity_rows(run), of_stages(run)).terminal(no_wrap=True)
 
 
 def step_times(run: TrainedResult) -> list[str]:
@@ -133,12 +133,8 @@ def step_times(run: TrainedResult) -> list[str]:
     ]
 
 
-def stages_markdown(run: TrainedResult) -> str:
-    about = f"{run.design.name}; {_of_stages(run)}."
-    return Rows("", STAGE_HEADINGS, perplexity_rows(run), about).markdown()
-
-
-def _of_stages(run: TrainedResult) -> str:
+def of_stages(run: TrainedResult) -> str:
+    """What the table of stages is about."""
     text = f"{run.provenance.protocol}; software {readable(run.software)}"
     compared = any(stage.ratio_to_continued is not None for stage in run.stages)
     return f"{text}; × compared {_of_ratios(run)}" if compared else text
