@@ -30,7 +30,7 @@ from gaincell.reports.evaluation import pauses
 from gaincell.reports.figures import headline, stage_rows
 from gaincell.reports.html import theme
 from gaincell.reports.html.page import load, names, page
-from gaincell.reports.html.parts import Result
+from gaincell.reports.html.parts import Result, whole
 from gaincell.reports.html.picture import DRAWN, MOST, line_rows, picture
 from gaincell.reports.html.sections import SECTIONS
 from gaincell.reports.html.tables import short
@@ -391,8 +391,17 @@ def test_broken_results_are_refused(tmp_path: Path) -> None:
     bare["chips"]["mean"] = 3.0
     refused(bare, r"broken\.json\.chips\.mean lacks unit or kind; make it again")
     refused(good | {"provenance": {"date": "x"}}, r"broken\.json\.provenance lacks 'command'")
+    empty = copy.deepcopy(good)
+    empty["chips"]["perplexity"]["value"] = []
+    refused(empty, "broken: 'Chips' of this result of `gaincell evaluate` is not whole .*make it again")
     with pytest.raises(RunError, match="no results"):
         page([])
+
+
+def test_a_mistake_of_the_page_is_not_one_of_the_files() -> None:
+    for mistake in (AttributeError, TypeError):
+        with pytest.raises(mistake), whole((), "Chips"):
+            raise mistake
 
 
 @pytest.mark.usefixtures("blank_figures")

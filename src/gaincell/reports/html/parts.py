@@ -180,10 +180,12 @@ def heading(result: Result, numbers: object) -> Markup:
 
 @contextmanager
 def whole(given: Sequence[Result], part: str) -> Iterator[None]:
-    """Inside, a part that lacks something is an error of the files it came from."""
+    """Inside, an empty list, a missing name or a division by zero is an error of the files: their types are
+    checked when they are read, but not which numbers belong together.
+    """
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration) as error:
+    except (LookupError, ValueError, ArithmeticError, StopIteration) as error:
         made = ", ".join(dict.fromkeys(f"`gaincell {result.found.command}`" for result in given))
         raise RunError(
             f"{', '.join(result.name for result in given)}: {part!r} of this result of {made} is not whole "
