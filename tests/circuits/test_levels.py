@@ -10,7 +10,7 @@ import torch
 
 from gaincell.chips.design_file import list_designs, load_design
 from gaincell.circuits import dac_code, query_code, query_driver, write_dac
-from gaincell.circuits.levels import LevelTable, on_levels
+from gaincell.circuits.levels import LevelTable, on_levels, pulse_widths, stored_volts
 from gaincell.costs.activity import Activity
 from gaincell.costs.head import Head
 from gaincell.costs.retention import refresh_interval
@@ -34,13 +34,14 @@ def chip(query: tuple[float, ...] = WIDTHS, storage: tuple[float, ...] = UNEVEN)
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_evenly_spaced_levels_are_the_converters_of_the_paper(dtype: torch.dtype) -> None:
-    even = tuple((code - 3.5) * 0.9 / 7 for code in range(8))
+    even = stored_volts(8, 0.0, 0.9)
+    assert even == pytest.approx([(code - 3.5) * 0.9 / 7 for code in range(8)])
     volts = torch.rand(5000, generator=torch.Generator().manual_seed(0), dtype=dtype) * 1.1 - 0.1
     torch.testing.assert_close(
         write_dac(volts, even, **RAILS), write_dac(volts, 8, **RAILS), rtol=0, atol=1e-6
     )
     assert torch.equal(dac_code(volts, even, **RAILS), dac_code(volts, 8, **RAILS))
-    widths = tuple(code / 15 for code in range(16))
+    widths = pulse_widths(16)
     for signed in (False, True):
         q = volts * 2 - 0.9
         a, b = (query_driver(q, levels, signed=signed) for levels in (widths, 16))

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from gaincell.circuits.converter import at_least_float32, in_precision
 from gaincell.errors import DesignError
+from gaincell.units import Volt, Volts
 
 Levels: TypeAlias = int | tuple[float, ...] | Tensor | None
 """What a converter is told: a number of even levels, the values of its levels, or None: not quantised."""
@@ -68,6 +69,21 @@ class LevelTable:
     def present(self) -> bool:
         """Whether any levels are stated."""
         return bool(self.query or self.storage)
+
+
+def pulse_widths(levels: int | tuple[float, ...] | None) -> tuple[float, ...]:
+    """Of a query driver's codes, over the longest pulse; empty where it is not quantised."""
+    if isinstance(levels, int):
+        return tuple(code / (levels - 1) for code in range(levels))
+    return levels or ()
+
+
+def stored_volts(levels: int | tuple[float, ...] | None, v_min: Volt, v_max: Volt) -> Volts:
+    """Of a write DAC's codes, about V_offset; empty where it is not quantised."""
+    if isinstance(levels, int):
+        step = (v_max - v_min) / (levels - 1)
+        return tuple((code - (levels - 1) / 2) * step for code in range(levels))
+    return levels or ()
 
 
 def level_code(signal: Float[Tensor, "*shape"], levels: tuple[float, ...] | Tensor) -> Int[Tensor, "*shape"]:

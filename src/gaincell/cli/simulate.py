@@ -74,15 +74,14 @@ def _dumped(file: Path, tokens: int) -> tuple[Design, int, Signals]:
     import torch
 
     from gaincell.arrays.simulation import Signals
+    from gaincell.circuits.levels import pulse_widths, stored_volts
     from gaincell.spice.inputs import read_dump
 
     found = read_dump(file)
     q, k, v = (codes[:1, :, :tokens].long() for codes in (found.q, found.k, found.v))
     design = found.design
-    steps, levels = (design.query_levels or 16) - 1, (design.storage_levels or 16) - 1
-    span = (design.v_max - design.v_min) / levels
-    u = torch.tensor(design.levels.storage or [(code - levels / 2) * span for code in range(levels + 1)])
-    widths = torch.tensor(design.levels.query or [code / steps for code in range(steps + 1)])
+    u = torch.tensor(stored_volts(design.dac_levels or 16, design.v_min, design.v_max))
+    widths = torch.tensor(pulse_widths(design.driver_levels or 16))
     volts = (design.v_offset + u[code] for code in (k, v))
     return design, found.layers, Signals(widths[q.abs()] * q.sign(), *volts)
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from gaincell import features
 from gaincell.circuits import charge_to_pulse, signed_charge_to_pulse
+from gaincell.circuits.levels import stored_volts
 from gaincell.errors import InputError
 from gaincell.rtl.parameters import Parameters
 
@@ -94,9 +95,8 @@ class AnalogArrays:
     def _levels(self, codes: int) -> Tensor:
         """The voltages of one column's codes, about V_offset."""
         p, d = self.parameters, self.parameters.design
-        step = (d.v_max - d.v_min) / (p.storage_levels - 1)
-        code = torch.tensor(numbers(codes, p.rows, p.storage_bits), dtype=torch.float64)
-        return (code - (p.storage_levels - 1) / 2) * step
+        volts = torch.tensor(stored_volts(p.storage_levels, d.v_min, d.v_max), dtype=torch.float64)
+        return volts[numbers(codes, p.rows, p.storage_bits)]
 
     def _current(self, array: str) -> Tensor:
         """Charge of every cell for a full pulse, after the decay since its column was written."""

@@ -30,7 +30,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gaincell.chips.design import Design
-from gaincell.circuits.levels import LevelTable
+from gaincell.circuits.levels import LevelTable, pulse_widths, stored_volts
 from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.nn.attention import GainCellAttention
@@ -57,13 +57,8 @@ NOTE = "learned with the model (gaincell codesign)"
 
 def stated_levels(design: Design) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Pulse widths and voltages, as they are stated or even; empty where nothing is quantised."""
-    query, storage = design.driver_levels, design.dac_levels
-    if isinstance(query, int):
-        query = tuple(code / (query - 1) for code in range(query))
-    if isinstance(storage, int):
-        step = (design.v_max - design.v_min) / (storage - 1)
-        storage = tuple((code - (storage - 1) / 2) * step for code in range(storage))
-    return query or (), storage or ()
+    storage = stored_volts(design.dac_levels, design.v_min, design.v_max)
+    return pulse_widths(design.driver_levels), storage
 
 
 def with_zero_code(design: Design, *, more_below: bool = False) -> LevelTable:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gaincell.chips.design_file import Design
 from gaincell.circuits.converter import in_precision, sum_rounding
+from gaincell.circuits.levels import stored_volts
 from gaincell.circuits.noise import Noise
 from gaincell.devices.cell import Cell
 from gaincell.devices.chip_cache import kept
@@ -231,8 +232,7 @@ def _tables(design: Design, basis: TimeBasis, age: Tensor) -> tuple[Tensor, Tens
     """Slab and slope of every storage level, for every age: [ages, n, 16]."""
     levels = design.storage_levels
     assert levels is not None
-    step = (design.v_max - design.v_min) / (levels - 1)
-    u = (torch.arange(levels, dtype=torch.float64, device=CPU) - (levels - 1) / 2) * step
+    u = torch.tensor(stored_volts(levels, design.v_min, design.v_max), dtype=torch.float64, device=CPU)
     tables = []
     for slopes in (False, True):
         filled = torch.zeros(len(age), basis.count, TABLE, dtype=torch.float64, device=CPU)
