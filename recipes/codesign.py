@@ -23,7 +23,6 @@ import typer
 
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
-from gaincell.cli._options import keep_freed_memory
 from gaincell.cli._progress import progress_bars
 from gaincell.errors import RunError
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
@@ -31,6 +30,7 @@ from gaincell.results import read, write
 from gaincell.results.provenance import without_paths
 from gaincell.results.run import CodesignComparison, CodesignResult, ComparedChip, LearnedChip
 from gaincell.training.codesign import with_zero_code
+from gaincell.training.machine import keep_freed_memory
 
 ROOT = Path(__file__).parents[1]
 MODEL, DESIGN = "tiny", "leroux2025"

@@ -6,7 +6,8 @@ import sys
 import pytest
 import torch
 
-from gaincell.training.machine import memory_kept
+from gaincell.training import machine
+from gaincell.training.machine import keep_freed_memory, memory_kept
 
 PAGES, PAGE = 16384, resource.getpagesize()
 
@@ -25,7 +26,8 @@ def resident() -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
-def test_pages_are_fetched_once_and_go_back() -> None:
+def test_pages_are_fetched_once_and_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_for_good", False)
     with memory_kept():  # after which nothing is kept, whatever tests before this one left
         pass
     faults()
@@ -36,3 +38,10 @@ def test_pages_are_fetched_once_and_go_back() -> None:
         assert resident() > before + PAGES // 2
     assert resident() < before + PAGES // 2
     assert faults() > PAGES
+    keep_freed_memory()  # as a command does, in which a training ends
+    with memory_kept():
+        faults()
+    assert faults() < PAGES // 10
+    monkeypatch.setattr(machine, "_for_good", False)
+    with memory_kept():
+        pass

@@ -7,7 +7,6 @@ parameter.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import inspect
 import math
@@ -298,21 +297,11 @@ def fraction(text: str, option: str) -> float:
     return found
 
 
-def keep_freed_memory() -> None:
-    """Let the C library keep freed buffers: returned to the system, each costs its page faults again.
-
-    Training on a CPU is about a fifth faster. Does nothing where the library is not glibc.
-    """
-    mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(mmap_threshold, 2**30)
-        library.mallopt(trim_threshold, 2**31 - 1)
-
-
 def use(threads: int | None, device: str) -> None:
     """Set torch's threads; check that there is such a device. Raises InputError."""
     import torch
+
+    from gaincell.training.machine import keep_freed_memory
 
     keep_freed_memory()
     if threads is not None:

@@ -38,6 +38,8 @@ more, those without about as fast or slower: so the answer does not hang on the 
 """
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 """Parameters of mallopt(3)."""
+_for_good = False
+"""Whether this process keeps what it frees until it ends."""
 
 
 def activations_fit(
@@ -114,6 +116,13 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
+def keep_freed_memory() -> None:
+    """As `memory_kept`, until the process ends: for commands, whose evaluations gain a fifth."""
+    global _for_good
+    _for_good = True
+    _keep(_libc())
+
+
 @contextmanager
 def memory_kept() -> Iterator[None]:
     """Within the context freed memory stays with the process, since the next step needs as much again.
@@ -122,12 +131,11 @@ def memory_kept() -> Iterator[None]:
     training step of SmolLM2-135M on one core (measured). Nothing happens where the C library is not glibc, or
     to what an accelerator allocates.
     """
-    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
+    libc = _libc()
+    if libc is None or _for_good:
         yield
         return
-    libc.mallopt(MMAP_MAX, 0)  # all from the heap,
-    libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)  # whose end stays
+    _keep(libc)
     try:
         yield
     finally:  # the most that glibc adapts its thresholds to by itself
@@ -135,3 +143,15 @@ def memory_kept() -> Iterator[None]:
         libc.mallopt(MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(TRIM_THRESHOLD, 64 << 20)
         libc.malloc_trim(0)
+
+
+def _libc() -> Any:
+    """glibc; None where there is another one."""
+    found = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return found if hasattr(found, "mallopt") and hasattr(found, "malloc_trim") else None
+
+
+def _keep(libc: Any) -> None:
+    if libc is not None:
+        libc.mallopt(MMAP_MAX, 0)  # all from the heap,
+        libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)  # whose end stays
