@@ -23,7 +23,10 @@ from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.initial import initial_scaling
+from gaincell.reports.evaluation import pause_rows
 from gaincell.results import read
+from gaincell.results.codec import from_json
+from gaincell.results.evaluation import PausesResult
 from gaincell.results.simulation import GenerationResult
 from gaincell.text import sha256
 
@@ -87,6 +90,10 @@ def test_evaluate_at_several_times(run: tuple[Path, Path], tmp_path: Path) -> No
     result = CliRunner().invoke(app, [*arguments, "--at", "0.01", "--at", "0", "--json", str(out)])
     assert result.exit_code == 0, result.output
     found = json.loads(out.read_text())
+    shown = pause_rows({"": from_json(PausesResult, found)}).rows  # as the page has them
+    assert [row[0] for row in shown] == ["0 s", "0.01 s"]
+    for cell in (cell for row in shown for cell in row):
+        assert cell in result.output
     assert [row["idle"]["value"] for row in found["pauses"]] == [0.0, 0.01]
     assert "pause-64" in found["provenance"]["protocol"]
     silicon = [row["perplexity"]["value"] for row in found["pauses"]]

@@ -431,6 +431,7 @@ def test_pauses_of_one_block_have_no_error(tmp_path: Path) -> None:
     html = made(path)
     check(html)
     assert "<td>–</td>" in html
+    assert "taking, s" in html
     assert not re.search(r'="-?(nan|inf)', html)
     pauses([from_json(PausesResult, run)])
 

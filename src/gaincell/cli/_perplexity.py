@@ -25,6 +25,7 @@ from gaincell.evaluation.rolling import describe_rolling, documents_of, rolling_
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_length, read_tokens
 from gaincell.progress import StageProgress
+from gaincell.reports.evaluation import OF_PAUSES, pause_rows, repetition_rows
 from gaincell.reports.tables import Rows, other_weights, readable
 from gaincell.reports.task_chips import how_many, interval
 from gaincell.results import evaluation as of
@@ -166,8 +167,7 @@ def by_repetition(
     protocol = describe_repetition(length, len(tokens) // length) + noise_remark(loaded.model)
     rounded = (replace(p, sums=tuple(round(x, 4) for x in p.sums)) for p in points)
     entry = result(of.RepetitionResult, loaded, protocol, tokens, repetition=tuple(rounded))
-    rows = [(p.kind, readable(p.perplexity), f"{p.nll:.3f}", f"{p.tokens:,}") for p in points]
-    return Rows("", ("tokens", "perplexity", "nats a token", "predictions"), rows, protocol), entry
+    return replace(repetition_rows({"": entry}), caption=protocol), entry
 
 
 def after_pauses(
@@ -191,26 +191,7 @@ def after_pauses(
         every = Value(refresh.every_seconds, "s", "simulated")
     policy = of.RefreshPolicy(refresh.kind, every)
     entry = result(of.PausesResult, loaded, found.protocol, tokens, refresh=policy, pauses=tuple(pauses))
-    caption = (
-        f"{found.protocol}; ± is the standard error; time on the chip, refreshes, the time they take, and "
-        "columns written in every key/value head: of one block"
-    )
-    rows = Rows.of(
-        "",
-        pauses,
-        {
-            "idle, s": lambda row: f"{row.idle:g}",
-            "perplexity": lambda row: readable(row.perplexity),
-            "±": lambda row: readable(row.perplexity_error),
-            "chip, s": lambda row: f"{row.chip_time:.4g}",
-            "refreshes": lambda row: f"{row.refreshes:,}",
-            "taking, s": lambda row: f"{row.refreshing:.3g}",
-            "writes": lambda row: f"{row.writes:,}",
-        },
-        caption=caption,
-        text=(),
-    )
-    return rows, entry
+    return replace(pause_rows({"": entry}), caption=f"{found.protocol}; {OF_PAUSES}"), entry
 
 
 def by_chips(

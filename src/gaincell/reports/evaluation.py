@@ -22,6 +22,10 @@ SWITCHED = {"off": "switched off, the others on", "on": "on alone"}
 """Panels of the ablation; the ring stands in the table only."""
 LINES = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK)
 """Colours over idle times and contexts."""
+OF_PAUSES = (
+    "± is the standard error; time on the chip, refreshes, the time they take, and columns written in every "
+    "key/value head: of one block"
+)
 Chips = Mapping[str, of.ChipsResult]
 
 
@@ -201,26 +205,32 @@ def every_chip(results: Mapping[str, of.ChipsResult]) -> tables.Rows:
 
 
 def pause_rows(results: Mapping[str, of.PausesResult]) -> tables.Rows:
-    """Perplexity against idle time."""
-    headings = ("idle time", "perplexity", "±", "time on the chip, s", "refreshes", "columns written")
+    """Perplexity against idle time; of one result its name may be empty."""
+    headings = ("idle time", "perplexity", "±", "chip, s", "refreshes", "taking, s", "columns written")
     rows = []
     for name, result in results.items():
         for row in result.pauses:
-            on_chip = (f"{row.chip_time:.4g}", f"{row.refreshes:,.0f}", f"{row.writes:,.0f}")
+            refreshes = (f"{row.refreshes:,.0f}", f"{row.refreshing:.3g}")
             perplexity = _with_error(row.perplexity, row.perplexity_error)
-            rows.append([f"{name}, {row.idle:g} s", *perplexity, *on_chip])
-    caption = f"{_about(results)}; ± standard error; time, refreshes and columns: of one block."
+            on_chip = (f"{row.chip_time:.4g}", *refreshes, f"{row.writes:,.0f}")
+            rows.append([_below(name, f"{row.idle:g} s"), *perplexity, *on_chip])
+    caption = f"{_about(results)}; {OF_PAUSES}."
     return tables.Rows("Pauses", headings, rows, caption, kinds=tables.SIMULATED)
 
 
+def _below(name: str, part: str) -> str:
+    """A part of a result, with the result's name where it has one."""
+    return f"{name}, {part}" if name else part
+
+
 def repetition_rows(results: Mapping[str, of.RepetitionResult]) -> tables.Rows:
-    """Loss on tokens that stood in the context before, and on others."""
+    """Loss on tokens that stood in the context before, and on others; of one result its name may be empty."""
     headings = ("tokens", "perplexity", "nats a token", "predictions")
     rows, kinds = [], []
     for name, one in results.items():
         for point in one.repetition:
             numbers = (tables.readable(point.perplexity), f"{point.nll:.3f}", f"{point.tokens:,.0f}")
-            rows.append([f"{name}, {point.kind}", *numbers])
+            rows.append([_below(name, point.kind), *numbers])
             kinds.append((None, one.numbers, one.numbers, tables.MEASURED))
     caption = f"{_about(results)}."
     return tables.Rows("What is found again", headings, rows, caption, kinds=lambda r, c: kinds[r][c])
