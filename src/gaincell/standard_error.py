@@ -24,12 +24,19 @@ def ratio_error(sums: Sequence[float], weights: Sequence[float]) -> float | None
     return math.sqrt(squares * n / (n - 1)) / total
 
 
-def half_width(variances: Sequence[tuple[float, int]]) -> float:
-    """Of a `CONFIDENCE` interval (Student) of a sum: variances of its parts with degrees of freedom."""
+def half_width(sums: Sequence[float], weights: Sequence[float], chips: Sequence[float] = ()) -> float | None:
+    """Of the `CONFIDENCE` interval (Student) of sum(sums) / sum(weights); None for a single item.
+
+    sums, weights: as of `ratio_error`.  chips: the same number on every chip; of two or more, its variance
+    over them adds to that over the items.
+    """
     from scipy import stats
 
-    squares = (v * float(stats.t.ppf(0.5 + CONFIDENCE / 2, n)) ** 2 for v, n in variances)
-    return math.sqrt(math.fsum(squares))
+    of_items, of_chips = ratio_error(sums, weights), ratio_error(chips, [1.0] * len(chips))
+    if of_items is None:
+        return None
+    parts = ((of_items, len(sums)), (of_chips or 0.0, max(2, len(chips))))
+    return math.hypot(*(error * float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) for error, n in parts))
 
 
 def exp_or_infinity(x: float) -> float:

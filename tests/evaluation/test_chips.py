@@ -35,6 +35,7 @@ from gaincell.evaluation.chips import evaluate_chips, perplexity_spread, score_s
 from gaincell.evaluation.fidelity import PER_HEAD, PER_KEY_HEAD, fidelity
 from gaincell.evaluation.perplexity import cut_blocks, perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
+from gaincell.standard_error import half_width
 
 SCORES = Path(__file__).parents[2] / "docs" / "results" / "evaluation" / "tasks" / "tiny-software.json"
 
@@ -54,6 +55,17 @@ def test_statistics_of_chips() -> None:
     found = stats.ttest_1samp(logs, 0.0).confidence_interval(0.95)
     assert chips.ratio_interval == pytest.approx((math.exp(found.low), math.exp(found.high)))
     assert chips.yield_interval == pytest.approx((0.3006, 0.9544), abs=1e-4)  # Wilson's, 3 of 4
+
+
+def test_an_interval_over_blocks_and_chips() -> None:
+    """Both variances add, each with its own degrees of freedom; a single chip has none."""
+    values, chips = [1.0, 1.4, 0.9], [0.2, 0.5]
+    ends = [stats.ttest_1samp(x, 0.0).confidence_interval(0.95) for x in (values, chips)]
+    blocks, over_chips = ((end.high - end.low) / 2 for end in ends)
+    assert half_width([2 * x for x in values], [2.0] * 3) == pytest.approx(blocks)
+    assert half_width(values, [1.0] * 3, chips[:1]) == pytest.approx(blocks)
+    assert half_width(values, [1.0] * 3, chips) == pytest.approx(math.hypot(blocks, over_chips))
+    assert half_width(values[:1], [1.0], chips) is None
 
 
 def test_statistics_of_diverged_chips() -> None:

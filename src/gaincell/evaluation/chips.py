@@ -31,7 +31,7 @@ from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import computing_layers, set_design
 from gaincell.progress import Progress, silent
 from gaincell.results.evaluation import ChipSpread, ScoreSpread, Strength
-from gaincell.standard_error import CONFIDENCE, exp_or_infinity
+from gaincell.standard_error import CONFIDENCE, exp_or_infinity, half_width
 
 Found = TypeVar("Found")
 
@@ -106,11 +106,8 @@ def _std(values: Sequence[float]) -> float | None:
 
 def _student(values: Sequence[float]) -> tuple[float, float] | None:
     """95 % confidence interval of their mean; None for a single one."""
-    n, middle, std = len(values), float(np.mean(values)), _std(values)
-    if std is None:
-        return None
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * std / math.sqrt(n))
-    return middle - half, middle + half
+    middle, half = float(np.mean(values)), half_width(values, [1.0] * len(values))
+    return None if half is None else (middle - half, middle + half)
 
 
 def spread_of(chip: Design) -> dict[str, Strength]:

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from gaincell.reports.html import parts
 from gaincell.reports.tables import SIMULATED, Rows, readable
 from gaincell.results.run import Circuits, CodesignResult
-from gaincell.standard_error import CONFIDENCE, half_width, ratio_error
+from gaincell.standard_error import CONFIDENCE, half_width
 
 SATURATIONS: Mapping[str, Callable[[Circuits], float]] = {
     "S_sat / D": lambda circuits: circuits.score_saturation_per_row,
@@ -30,8 +30,7 @@ def paired_interval(
     R = exp(sum (ours - theirs) / sum(weights)); the error of the exponent is that of a ratio over blocks.
     """
     change = [a - b for a, b in zip(ours, theirs, strict=True)]
-    middle, error = math.fsum(change) / math.fsum(weights), ratio_error(change, weights)
-    half = half_width([((error or 0.0) ** 2, max(1, len(weights) - 1))])
+    middle, half = math.fsum(change) / math.fsum(weights), half_width(change, weights) or 0.0
     return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
 
 

@@ -15,14 +15,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from gaincell.files import is_number
 from gaincell.reports.sweep import answers, failures, without_reference, word
 from gaincell.reports.tables import Rows
 from gaincell.results.sweep import Point, SweepResult
-from gaincell.standard_error import half_width, ratio_error
+from gaincell.standard_error import half_width
 
 TRAINED, NONE = "fine_tune", "–"
+Changes: TypeAlias = tuple[list[float], list[float]]
+"""Of two points: see `Point.changes`."""
 
 
 @dataclass(frozen=True)
@@ -78,46 +81,35 @@ def bought_back(result: SweepResult) -> list[BoughtBack]:
 
 
 def _compare(strength: float, reference: Point, before: Point, after: Point) -> BoughtBack:
-    loss, gain = _differences(before, reference), _differences(before, after)
-    left = _differences(after, reference)
     assert reference.blocks is not None
-    weights = [reference.blocks.predictions, [1.0] * len(loss[1])]
+    loss, weights = before.changes(reference), reference.blocks.predictions
     lost = _mean(loss, weights)
     sure = lost[0] - lost[1] > 0
     return BoughtBack(
         strength,
         _factor(lost),
-        _factor(_mean(left, weights)),
-        _fieller(gain, loss, weights) if sure else None,
+        _factor(_mean(after.changes(reference), weights)),
+        _fieller(before.changes(after), loss, weights) if sure else None,
     )
 
 
-def _differences(a: Point, b: Point) -> list[list[float]]:
-    """Nats by which a is above b: of every block, and a token of every chip."""
-    assert a.blocks is not None
-    assert b.blocks is not None
-    blocks = [x - y for x, y in zip(a.blocks.nll, b.blocks.nll, strict=True)]
-    pairs = zip(a.chips.perplexity, b.chips.perplexity, strict=True) if a.chips and b.chips else ()
-    return [blocks, [math.log(x / y) for x, y in pairs]]
-
-
-def _mean(sums: Sequence[Sequence[float]], weights: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """sum(sums) / sum(weights) over blocks, with the half-width of 95 % over blocks and chips; NaN where a
-    single block has no variance.
+def _mean(changes: Changes, weights: Sequence[float]) -> tuple[float, float]:
+    """Over blocks, with the half-width of 95 % over blocks and chips; NaN where a single block has no
+    variance.
     """
-    pairs = [(ratio_error(some, their), len(some) - 1) for some, their in zip(sums, weights, strict=True)]
-    half = half_width([(error**2, n) for error, n in pairs if error is not None])
-    return math.fsum(sums[0]) / math.fsum(weights[0]), half if len(sums[0]) > 1 else math.nan
+    blocks, chips = changes
+    half = half_width(blocks, weights, chips)
+    return math.fsum(blocks) / math.fsum(weights), math.nan if half is None else half
 
 
-def _fieller(
-    gain: list[list[float]], loss: list[list[float]], weights: Sequence[Sequence[float]]
-) -> tuple[float, float, float]:
+def _fieller(gain: Changes, loss: Changes, weights: Sequence[float]) -> tuple[float, float, float]:
     """gain / loss and the roots s of (gain - s loss)^2 = half-width^2 of gain - s loss, for a sure loss."""
 
     def half_squared(sign: float) -> float:
-        pairs = zip(gain, loss, strict=True)
-        return _mean([[g + sign * x for g, x in zip(*pair, strict=True)] for pair in pairs], weights)[1] ** 2
+        blocks, chips = (
+            [g + sign * x for g, x in zip(*pair, strict=True)] for pair in zip(gain, loss, strict=True)
+        )
+        return _mean((blocks, chips), weights)[1] ** 2
 
     (g, hg), (x, hx) = _mean(gain, weights), _mean(loss, weights)
     mixed = (half_squared(1.0) - half_squared(-1.0)) / 4

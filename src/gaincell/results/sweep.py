@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Literal, TypeAlias
@@ -117,6 +118,15 @@ class Point(Part, kw_only=True):
         """Both ends of the interval of an objective that has one."""
         found = self.intervals.get(objective)
         return None if found is None else found.value
+
+    def changes(self, reference: Point) -> tuple[list[float], list[float]]:
+        """Nats by which losses are above those of another point: of every block; a token of every chip."""
+        assert self.blocks is not None
+        assert reference.blocks is not None
+        blocks = zip(self.blocks.nll, reference.blocks.nll, strict=True)
+        ours, theirs = (p.chips.perplexity if p.chips else () for p in (self, reference))
+        chips = zip(ours, theirs, strict=True) if ours and theirs else ()
+        return [a - b for a, b in blocks], [math.log(a) - math.log(b) for a, b in chips]
 
 
 class PointResult(Result, Point, kw_only=True):

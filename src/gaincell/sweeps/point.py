@@ -22,8 +22,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-import torch
-
 from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
 from gaincell.costs import roll_up
@@ -46,7 +44,7 @@ from gaincell.results.evaluation import ChipSpread
 from gaincell.results.provenance import code, hash_of, made
 from gaincell.results.run import FILE
 from gaincell.results.sweep import Point, PointChips, PointResult, Setting, SweptBlocks
-from gaincell.standard_error import exp_or_infinity, half_width, ratio_error
+from gaincell.standard_error import exp_or_infinity, half_width
 from gaincell.sweeps.prepare import Preparation, State
 from gaincell.sweeps.settings import ACTIVITY_BLOCKS, OBJECTIVES, Sweep
 from gaincell.sweeps.space import Values as ParameterValues
@@ -176,15 +174,12 @@ def interval(blocks: Blocks, chips: ChipSpread | None) -> tuple[float, float] | 
     where it is infinite.
     """
     mean = _mean(blocks)
-    over_blocks = ratio_error([nll for nll, _ in blocks], [float(n) for _, n in blocks])
-    if over_blocks is None or not mean < math.inf:
+    if not mean < math.inf:
         return None
-    variances = [(over_blocks**2, len(blocks) - 1)]
-    if chips is not None and len(chips.number) > 1:
-        logs = torch.tensor([math.log(p) for p in chips.perplexity], dtype=torch.float64)
-        variances.append((float(logs.var()) / len(logs), len(logs) - 1))
-    half, middle = half_width(variances), math.log(mean)
-    return math.exp(middle - half), exp_or_infinity(middle + half)
+    nll, predictions = zip(*blocks, strict=True)
+    half = half_width(nll, predictions, [] if chips is None else [math.log(p) for p in chips.perplexity])
+    middle = math.log(mean)
+    return None if half is None else (math.exp(middle - half), exp_or_infinity(middle + half))
 
 
 def settings_of(sweep: Sweep, values: ParameterValues) -> dict[str, Setting]:

@@ -8,15 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.mapping.summary import chip_of
 from gaincell.results import sweep as of
 from gaincell.results.codec import from_json
 from gaincell.results.common import Value
 from gaincell.results.provenance import made
-from gaincell.standard_error import half_width, ratio_error
+from gaincell.standard_error import half_width
 from gaincell.sweeps.point import settings_of
 from gaincell.sweeps.settings import ACTIVITY_BLOCKS, OBJECTIVES, Sweep
 from gaincell.sweeps.study import ENTRY, REASON, Survey
@@ -131,25 +129,17 @@ def _with_ratio(point: of.Point, reference: of.Point, protocol: str) -> of.Point
     """With the ratio of perplexities and its interval of 95 % (Student, of the logarithm); no interval where
     no loss differs, nor of a single block.
     """
-    assert point.blocks is not None
     assert reference.blocks is not None
     weights = reference.blocks.predictions
-    change = [a - b for a, b in zip(point.blocks.nll, reference.blocks.nll, strict=True)]
+    change, of_chips = point.changes(reference)
     middle = math.fsum(change) / math.fsum(weights)
     if point.parameters == reference.parameters or not math.isfinite(middle) or middle > 700:
         return point
     found = replace(point, ratio=math.exp(middle))
     if _losses(point) == _losses(reference):
         return replace(found, not_exercised=protocol)
-    error = ratio_error(change, weights)
-    if error is None:
-        return found
-    variances = [(error**2, len(weights) - 1)]
-    if point.chips is not None and reference.chips is not None and len(point.chips.perplexity) > 1:
-        a, b = (np.log(p.perplexity) for p in (point.chips, reference.chips))
-        variances.append((float(np.var(a - b, ddof=1)) / len(a), len(a) - 1))
-    half = half_width(variances)
-    if middle + half >= 700:
+    half = half_width(change, weights, of_chips)
+    if half is None or middle + half >= 700:
         return found
     return replace(found, ratio_interval=(math.exp(middle - half), math.exp(middle + half)))
 
