@@ -107,8 +107,8 @@ def starts() -> dict[str, dict[str, AdaptedResult]]:
 
 def adaptation() -> str:
     """Fig. 4c: what the cell costs, what discarded gains cost, and what the adaptation brings back."""
-    paper = cited()["adaptation"]
-    before, after = (paper[key]["value"] for key in ("before", "after"))
+    paper = cited().adaptation
+    before, after = paper.before.value, paper.after.value
     rows = [
         [
             "model, cell",
@@ -158,7 +158,7 @@ def not_converged() -> str:
         for start, run in ((start, one.adaptation["published"]) for start, one in of.items())
         if not run.converged
     ]
-    looser = cited()["adaptation"]["tolerance_training"]["value"]
+    looser = cited().adaptation.tolerance_training.value
     return (
         f"{'; '.join(found)}. The rule asks for {TOLERANCE['released']:g} of means and standard deviations, as the released calibration code does. "
         f"The authors' training code asks for {looser:g} of standard deviations and {TOLERANCE['released']:g} of means (c); the results do not say of which of both these residuals are."
@@ -238,7 +238,7 @@ def ended(found: Adaptation) -> str:
 
 def training() -> str:
     """Fig. 4d: ratios to the pretrained model, of the paper's released early runs, its Table 1 and ours."""
-    paper = cited()["training"]
+    paper = cited().training
     table, paired = stages("training/tiny-table"), stages("training/tiny-table-paired")
     scratch, rows = "software-scratch", [
         ["× pretrained model", "released early run, lowest (c)", "iterations of that run", "Table 1, WikiText-2 (c)", "tiny, run with the paper's arrays (s)", "tiny, run with paired rows (s)", "our tokens"],
@@ -256,12 +256,12 @@ def training() -> str:
         ("softmax model without arrays, from scratch", None, "software from scratch", scratch),
     ):
         known = tokens_page.curve(run) if run else []
-        early = f"{min(at for *_, at in known) / paper['public']['value']:.2f}" if known else "–"
+        early = f"{min(at for *_, at in known) / paper.public.value:.2f}" if known else "–"
         final = f"{tokens_page.table_1()[row]:.2f}" if row else "–"
         found = [f"{at[stage].ratio_to_software:.2f}" for at in (table, paired)]
         tokens = f"{table[stage].training_tokens:,}"
         rows.append([title, early, f"{known[-1][0]:,}" if known else "–", final, *found, tokens])
-    each, most = paper["batch"]["value"] * paper["block"]["value"], paper["iterations"]["value"]
+    each, most = paper.batch.value * paper.block.value, paper.iterations.value
     end = max(tokens_page.curve("nonlinear, from scratch"))[0]
     own = max(stage.training_tokens for stage in table.values())
     ours, softmax = (
@@ -269,8 +269,8 @@ def training() -> str:
     )
     over = [our / other for our, other in zip(ours, softmax, strict=True)]
     note = (
-        f"The released early runs are on OpenWebText, where public GPT-2 has {paper['public']['value']:g}. They stopped after about {round(end, -3):,} iterations at most, so the column shows how far they had come, not where such a training ends. "
-        f"The paper says that the linear model equals public GPT-2 in less than {paper['equal']['value']:,} iterations, and a model from scratch only after more than {most:,}. The models of Table 1 except public GPT-2 had {most:,} iterations, {each * most / 1e9:.1f} G tokens; ours had {own / 1e6:.1f} M tokens. "
+        f"The released early runs are on OpenWebText, where public GPT-2 has {paper.public.value:g}. They stopped after about {round(end, -3):,} iterations at most, so the column shows how far they had come, not where such a training ends. "
+        f"The paper says that the linear model equals public GPT-2 in less than {paper.equal.value:,} iterations, and a model from scratch only after more than {most:,}. The models of Table 1 except public GPT-2 had {most:,} iterations, {each * most / 1e9:.1f} G tokens; ours had {own / 1e6:.1f} M tokens. "
         f"The softmax model from scratch is the same training run twice, with the same seed; the two results differ by {100 * (max(softmax) / min(softmax) - 1):.0f} %. "
         f"From scratch, our model ends at {over[0]:.3f} times the softmax model of the same run, and with paired rows at {over[1]:.3f} times that of its run, or {ours[1] / softmax[0]:.3f} times that of the other. Each is one training, so neither is shown to end lower."
     )
@@ -316,22 +316,22 @@ def baseline() -> str:
 
 def headline() -> str:
     """The claims of the abstract."""
-    said, machines_of = cited()["claims"], costs("gpt2").machines
+    said, machines_of = cited().claims, costs("gpt2").machines
     gain = {what: against(machines_of, what) for what in ("latency", "energy")}
     readings = costs("mistral-7b").why.stated_cache
     context = costs("mistral-7b").why.cache.context
     right = [row for row in readings if row.tokens == context and row.grouped]
     lowest, highest = (pick(row.tokens for row in readings) for pick in (min, max))
-    orders = f"{said['energy_article']['value']} orders of magnitude (preprint: {said['energy_preprint']['value']})"
+    orders = f"{said.energy_article.value} orders of magnitude (preprint: {said.energy_preprint.value})"
     rows = [
         ["claim", "paper (c)", "ours", "verdict"],
         ["energy of attention against GPUs", f"up to {orders} less", gain["energy"],
-         f"{holds(machines_of, 'energy', said['energy_article']['value'])}; {preprint(machines_of, said['energy_preprint']['value'])}; "
+         f"{holds(machines_of, 'energy', said.energy_article.value)}; {preprint(machines_of, said.energy_preprint.value)}; "
          "this counts attention alone, without the linear layers (reservations: Fig. 5)"],
-        ["latency against GPUs", f"up to {said['latency']['value']} orders of magnitude less", gain["latency"],
-         holds(machines_of, "latency", said["latency"]["value"])],
+        ["latency against GPUs", f"up to {said.latency.value} orders of magnitude less", gain["latency"],
+         holds(machines_of, "latency", said.latency.value)],
         ["quality of a converted model", "like GPT-2, from GPT-2", *quality()],
-        ["cache of Mistral 7B", f"{said['cache']['value']} {said['cache']['unit']} at batch 1",
+        ["cache of Mistral 7B", f"{said.cache.value} {said.cache.unit} at batch 1",
          f"{lowest:,.0f} to {highest:,.0f} tokens in {len(readings)} readings (s)",
          f"computed from the stated size, so no reproduction; with the model's grouped heads, {context:,.0f} tokens, its context, "
          f"follow for {' and '.join(f'giga{row.read_as} and {8 * row.bytes_per_number:.0f}-bit numbers' for row in right)}"],

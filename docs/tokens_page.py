@@ -174,14 +174,14 @@ def curve(run: str) -> list[tuple[int, float, float]]:
 
 def paper() -> list[Conversions]:
     """The released run of the linear model, and Table 1."""
-    said = cited()["training"]
-    public, known = said["public"]["value"], curve(LINEAR)
+    said, known = cited().training, curve(LINEAR)
+    public = said.public.value
     released = [
         ConversionPoint(tokens, perplexity / public, None, f"{n:,} iterations", n in (*SHOWN, known[-1][0]))
         for n, tokens, perplexity in known
         if n
     ]
-    tokens = float(said["batch"]["value"] * said["block"]["value"] * said["iterations"]["value"])
+    tokens = float(said.batch.value * said.block.value * said.iterations.value)
     final = [
         ConversionPoint(tokens, ratio, None, name)
         for name, ratio in table_1().items()
@@ -213,7 +213,7 @@ def table() -> str:
 
 def differences(found: list[Conversions]) -> list[str]:
     """Between our rows and the paper's, from recipes and results."""
-    recipe, public = load_recipe(ROOT / "recipes" / "gpt2.toml"), cited()["training"]["public"]["value"]
+    recipe, public = load_recipe(ROOT / "recipes" / "gpt2.toml"), cited().training.public.value
     theirs, known = recipe.stage("linear-for-transfer").training, curve(LINEAR)
     warm = theirs.warmup_steps * theirs.batch * recipe.block
     risen = next(perplexity for n, _, perplexity in known if n == theirs.warmup_steps) / public

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from gaincell.errors import RunError
-from gaincell.reports.paper import TABLE, cited
+from gaincell.reports.paper import cited_table
 from gaincell.reports.tables import Rows, names_by, number_and_error
 from gaincell.results import evaluation as of
 from gaincell.results.codec import Kind
@@ -126,11 +126,12 @@ def compare(
 
 def cited_rows(columns: Sequence[Column]) -> dict[str, dict[Column, Entry]]:
     """The paper's table, for some columns."""
-    table = cited(TABLE)
-    order = [(task, metric) for task, metric in table["columns"]]
+    table = cited_table()
     return {
-        name: {column: Entry(x) for column, x in zip(order, numbers, strict=True) if column in columns}
-        for name, numbers in table["rows"].items()
+        name: {
+            column: Entry(x) for column, x in zip(table.columns, numbers, strict=True) if column in columns
+        }
+        for name, numbers in table.rows.items()
     }
 
 

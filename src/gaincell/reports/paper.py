@@ -1,15 +1,83 @@
-"""What the paper reports of adaptation, training and its claims, cited."""
+"""What the paper reports of adaptation, training and its claims, and its Table 1, cited."""
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
-from typing import Any
+from typing import TypeVar
 
-RESULTS, TABLE = "leroux2025-results.toml", "leroux2025-table1.toml"
+from gaincell.results.codec import from_json
+from gaincell.results.common import Part
 
 
-def cited(file: str = RESULTS) -> dict[str, Any]:
-    """Tables of a file; of `RESULTS` name -> entry with value, unit, source and note."""
+class Stated(Part):
+    """A number. source: one of quantity.SOURCES."""
+
+    value: float | int
+    unit: str
+    source: str
+    note: str
+
+
+class StatedAdaptation(Part):
+    """Fig. 4c."""
+
+    before: Stated
+    after: Stated
+    start: Stated
+    tolerance_training: Stated
+
+
+class StatedTraining(Part):
+    """Fig. 4d."""
+
+    public: Stated
+    equal: Stated
+    batch: Stated
+    block: Stated
+    iterations: Stated
+
+
+class Claims(Part):
+    """Of the abstracts."""
+
+    energy_article: Stated
+    energy_preprint: Stated
+    latency: Stated
+    cache: Stated
+
+
+class Reported(Part):
+    """What the paper reports beyond its Table 1. source: the paper."""
+
+    source: str
+    adaptation: StatedAdaptation
+    training: StatedTraining
+    claims: Claims
+
+
+class Table1(Part):
+    """source: the paper.  columns: task and metric.  rows: scores by model."""
+
+    source: str
+    columns: tuple[tuple[str, str], ...]
+    rows: Mapping[str, tuple[float, ...]]
+
+
+T = TypeVar("T")
+
+
+def cited() -> Reported:
+    """What the paper reports beyond its Table 1."""
+    return _read(Reported, "leroux2025-results.toml")
+
+
+def cited_table() -> Table1:
+    """Its Table 1."""
+    return _read(Table1, "leroux2025-table1.toml")
+
+
+def _read(kind: type[T], file: str) -> T:
     text = (resources.files("gaincell") / "reports" / "cited" / file).read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    return from_json(kind, tomllib.loads(text), file)

@@ -5,7 +5,6 @@ the cache on a GPU, other memories.
 from __future__ import annotations
 
 from dataclasses import replace
-from operator import attrgetter
 
 from gaincell.reports.costs import KINDS, with_scale
 from gaincell.reports.paper import cited
@@ -62,10 +61,12 @@ def times(over: float | None) -> str:
 
 def energy_verdict(result: CostResult) -> str:
     """Against which machines the paper's claim on energy falls short, by its own energy or bottom-up."""
-    claim = cited()["claims"]["energy_article"]["value"]
+    claim = cited().claims.energy_article.value
     said = []
-    for key, whose in (("cited", "the paper's own energy"), ("bottom_up", "ours")):
-        ratios = {row.title: getattr(row, f"energy_over_{key}") for row in result.machines}
+    for ratios, whose in (
+        ({row.title: row.energy_over_cited for row in result.machines}, "the paper's own energy"),
+        ({row.title: row.energy_over_bottom_up for row in result.machines}, "ours"),
+    ):
         if all(x is None for x in ratios.values()):
             return ""
         below = [f"{title} (× {times(x)})" for title, x in ratios.items() if x is not None and x < 10**claim]
@@ -79,13 +80,14 @@ def whole_model(result: CostResult) -> Rows:
     """Who computes what, per token."""
     rows = []
     for row in result.whole_model:
-        parts = (row.attention, row.linear, row.transfers, row.total_cited, row.total)
+        parts = (row.attention_cited, row.attention, row.linear, row.transfers, row.total_cited, row.total)
         energies = row.attention_share_of_energy, row.energy_gain_cited, row.energy_gain
         latencies = row.attention_share_of_latency, row.latency_gain_cited, row.latency_gain
-        for key, unit, (share, *gains) in (("energy", "J", energies), ("latency", "s", latencies)):
-            pick = attrgetter(key)
-            stated = None if row.attention_cited is None else pick(row.attention_cited)
-            shown = [with_scale(stated, unit), *(with_scale(pick(part), unit) for part in parts)]
+        for key, unit, numbers, (share, *gains) in (
+            ("energy", "J", [None if part is None else part.energy for part in parts], energies),
+            ("latency", "s", [None if part is None else part.latency for part in parts], latencies),
+        ):
+            shown = [with_scale(number, unit) for number in numbers]
             shown += [f"{100 * share:.2g} %", *(f"{gain:.3g}" for gain in gains)]
             rows.append([f"{row.title}, {key}", *shown])
     headings = ["per token", "attention, cited", "bottom-up", "linear", "transfers"]
