@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from gaincell.reports.html import parts
@@ -101,7 +103,7 @@ def baseline_figure(result: BaselineResult) -> Figure:
     contexts = sorted({m.context for m in result.measurements})
     figure = Figure(figsize=(4.6 * len(contexts) + 2.0, 4.2))
     panels = figure.subplots(1, len(contexts), sharey=True, squeeze=False)[0]
-    labels: dict[str, Any] = {}
+    labels: dict[str, Any] = {}  # of an artist, or of a container, which the types of legend() leave out
     for axes, context in zip(panels, contexts, strict=True):
         for (name, dtype, of_context), found in _lines(result).items():
             if of_context == context:
@@ -123,7 +125,7 @@ def baseline_figure(result: BaselineResult) -> Figure:
     return figure
 
 
-def _line(axes: Any, name: str, dtype: str, found: list[Timing]) -> Any:
+def _line(axes: Axes, name: str, dtype: str, found: list[Timing]) -> ErrorbarContainer:
     """Medians, and a bar from the fastest to the slowest run."""
     x, y = [m.batch for m in found], [per_token(m) * 1e6 for m in found]
     lows, highs = [], []
@@ -168,6 +170,6 @@ BASELINE = parts.section(
     parts.tables(page_rows),
     parts.figure("Time per token and layer", baseline_figure, MEASURED, numbers=parts.no_numbers),
     parts.listed(skipped_lines),
-    numbers="measurements",
+    numbers=lambda run: run.measurements,
     headline=lambda run: f"{len(run.measurements)} timings of softmax attention", kind=MEASURED,
 )  # fmt: skip

@@ -87,5 +87,5 @@ def level_rows(run: CodesignResult) -> Rows:
 CODESIGN = parts.section(
     "Learned circuits", "Circuits of the chip, learned together with the model.", CodesignResult,
     parts.grid(parts.tables(circuit_rows), parts.tables(level_rows)),
-    numbers="circuits", id="codesign",
+    numbers=lambda run: run.circuits, id="codesign",
 )  # fmt: skip

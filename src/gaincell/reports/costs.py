@@ -160,16 +160,17 @@ def variants(result: of.CostResult) -> Rows:
 
 def sensitivity(result: of.CostResult) -> Rows:
     """A row a parameter: up and down; the first `MOST`."""
-    changes: dict[str, dict[bool, of.Change]] = {}
+    changes: dict[str, dict[bool, tuple[float, float, float]]] = {}
     for row in result.sensitivity:
-        changes.setdefault(f"{row.where}: {row.parameter}", {})[row.factor > 1] = row
+        name, up = f"{row.where}: {row.parameter}", row.factor > 1
+        changes.setdefault(name, {})[up] = row.energy, row.latency, row.area
 
-    def both(number: str, found: Mapping[bool, of.Change]) -> str:
-        ends = (f"{100 * getattr(found[up], number):+.1f} %" if up in found else "–" for up in (True, False))
+    def both(n: int, found: Mapping[bool, Sequence[float]]) -> str:
+        ends = (f"{100 * found[up][n]:+.1f} %" if up in found else "–" for up in (True, False))
         return " / ".join(ends)
 
     numbers = ("energy", "latency", "area")
-    rows = [[name, *(both(n, found) for n in numbers)] for name, found in list(changes.items())[:MOST]]
+    rows = [[name, *(both(n, found) for n in range(3))] for name, found in list(changes.items())[:MOST]]
     caption = (
         "Change with a parameter at +20 % / at -20 % (sizes: the nearest that exists), one at a time; "
         "bottom-up, one head."

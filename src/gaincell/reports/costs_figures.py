@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from gaincell.reports import costs, style, system_costs
 from gaincell.reports.costs import KINDS, basis, with_scale
 from gaincell.reports.html import parts
-from gaincell.reports.html.tables import head_rows, short
+from gaincell.reports.html.tables import head_rows, only_kind, short
 from gaincell.reports.simulation import PHASE_COLOURS
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, above, panel, styled
 from gaincell.reports.tables import Rows
@@ -239,23 +239,23 @@ COSTS = parts.section(
     "Costs", "Energy, latency and area of a token.", CostResult,
     parts.tables(costs.summary),
     parts.grid(
-        parts.figure("Energy of a head and token", energy, parts.kinds_in("head.lines"),
+        parts.figure("Energy of a head and token", energy, lambda run: only_kind(run.head.lines),
                      numbers=parts.no_numbers),
-        parts.figure("A step over time", phases, parts.kinds_in("head.phases"), numbers=phase_rows),
+        parts.figure("A step over time", phases, lambda run: only_kind(run.head.phases), numbers=phase_rows),
         parts.figure("Energy of every head", heads, numbers=energy_of_heads),
     ),
     parts.listed(lambda run: [note[0].upper() + note[1:] for note in run.notes]),
     parts.tables(costs.energy, costs.area, system_costs.machines),
     parts.folded(
         "Sweeps, cells and stacks, whole model, memories, sensitivity, technology, what is left out",
-        parts.figure("What changes the costs", sweeps, parts.kinds_in("sweeps")),
+        parts.figure("What changes the costs", sweeps, lambda run: only_kind(run.sweeps)),
         parts.tables(
             costs.variants, system_costs.whole_model, system_costs.cache, system_costs.memories,
             costs.sensitivity, costs.technology, costs.left_out,
         ),
     ),
     together=parts.tables(lambda results: [costs.models(results)] if len(results) > 1 else []),
-    numbers="head",
+    numbers=lambda run: run.head,
     headline=lambda run: (
         f"{', '.join(costs.three(run.model_cost.bottom_up))} for all attention of a token, bottom-up"
     ),

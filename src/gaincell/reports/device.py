@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gaincell.reports.html import parts
+from gaincell.reports.html.tables import only_kind
 from gaincell.reports.style import BLACK, BLUE, GREY, RED, legend_below, styled
 from gaincell.reports.tables import MEASURED, Rows
 from gaincell.results import provenance
@@ -161,6 +162,6 @@ def fit_rows(run: DeviceResult) -> Rows:
 
 DEVICE = parts.section(
     "Device", "A fit to measured cells.", DeviceResult,
-    parts.figure(title, device_figure, parts.kinds_in("curves")), parts.tables(fit_rows),
-    numbers="fit", headline=title, kind=MEASURED,
+    parts.figure(title, device_figure, lambda run: only_kind(run.curves)), parts.tables(fit_rows),
+    numbers=lambda run: run.fit, headline=title, kind=MEASURED,
 )  # fmt: skip

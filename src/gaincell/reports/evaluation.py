@@ -301,7 +301,8 @@ PAUSES = parts.section(
 CONTEXT = parts.section(
     "Context", "How far back a model looks.", of.DepthResult | of.ContextResult,
     parts.figure(
-        "How far back a model looks", context, lambda run: getattr(run, "numbers", tables.SIMULATED),
+        "How far back a model looks", context,
+        lambda run: run.numbers if isinstance(run, of.ContextResult) else tables.SIMULATED,
         note=lambda run: run.provenance.protocol,
     ),
     headline=lambda run: (

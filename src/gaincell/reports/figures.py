@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gaincell.reports import style, tables
 from gaincell.reports.html import markup, parts
-from gaincell.reports.html.tables import head_rows
+from gaincell.reports.html.tables import head_rows, only_kind
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, panel, styled
 from gaincell.results import run as of
 
@@ -320,10 +320,10 @@ PERPLEXITY = parts.section(
     "Perplexity", "How well the model predicts text, stage by stage.", of.StagedResult,
     parts.pair(
         parts.tables(stage_rows),
-        parts.figure("Perplexity", perplexities, parts.kinds_in("stages"), numbers=parts.no_numbers,
+        parts.figure("Perplexity", perplexities, lambda run: only_kind(run.stages), numbers=parts.no_numbers,
                      note="Lines: standard error over blocks."),
     ),
-    together=parts.tables(side_by_side), numbers="stages",
+    together=parts.tables(side_by_side), numbers=lambda run: run.stages,
     headline=headline, kind=lambda run: run.saved_stage.numbers,
 )  # fmt: skip
 ADAPTATION = parts.section(
@@ -334,15 +334,15 @@ ADAPTATION = parts.section(
         parts.figure("Adaptation, iteration by iteration", adaptation),
         parts.figure("Distance of every head", mismatch, numbers=distances),
     ),
-    numbers="adaptation",
+    numbers=lambda run: run.adaptation,
 )  # fmt: skip
 CODES = parts.section(
     "Codes", "How often every code of the converters is used.", of.AdaptedResult,
-    parts.figure("Use of the codes", codes), numbers="codes", has="codes",
+    parts.figure("Use of the codes", codes), numbers=lambda run: run.codes, has=lambda run: run.codes,
 )  # fmt: skip
 CELL = parts.section(
     "Cell", "Current of a cell over its stored voltage.", of.AdaptedResult | of.CellAdaptationResult,
-    together=currents, has="cell",
+    together=currents, has=lambda run: run.cell,
 )  # fmt: skip
 CELLS = parts.section(
     "Cells", "Cells and chips compared with the same model.", of.CellResult,

@@ -198,5 +198,5 @@ FLOORPLAN = parts.section(
     "Floorplan", "Where the area goes, to scale.", FloorplanResult,
     parts.figure("Sub-tile and head", floorplan_figure, numbers=parts.no_numbers),
     parts.tables(area_rows, title="Area of a head"), parts.tables(stack_rows),
-    numbers="floorplan", headline=lambda run: f"{sum(run.areas.values()) * 1e6:.3f} mm² a head",
+    numbers=lambda run: run.floorplan, headline=lambda run: f"{sum(run.areas.values()) * 1e6:.3f} mm² a head",
 )  # fmt: skip

@@ -121,6 +121,6 @@ def headline(run: RtlResult) -> str:
 
 RTL = parts.section(
     "Digital half", "Generated, compared with HeadArray and the schedule, synthesised.", RtlResult,
-    parts.figure("Phases of a step", timeline), parts.tables(page_rows), numbers="sizes", id="rtl",
-    headline=headline,
+    parts.figure("Phases of a step", timeline), parts.tables(page_rows),
+    numbers=lambda run: run.sizes, id="rtl", headline=headline,
 )  # fmt: skip

@@ -125,15 +125,15 @@ def event_rows(run: HeadResult) -> Rows:
 
 TIMELINE = parts.section(
     "Timeline", "Which circuit is busy when.", HeadResult,
-    parts.figure("One step", timeline, numbers=event_rows), numbers="timeline",
+    parts.figure("One step", timeline, numbers=event_rows), numbers=lambda run: run.timeline,
     headline=lambda run: f"a step takes {with_scale(run.schedule.latency, 's')}",
 )  # fmt: skip
 WAVEFORMS = parts.section(
     "Waveforms", "Charges and counts in one step.", TileResult,
-    parts.figure("Waveforms of one step", waveforms), numbers="waveforms",
+    parts.figure("Waveforms of one step", waveforms), numbers=lambda run: run.waveforms,
     headline=lambda _: "waveforms of a step",
 )  # fmt: skip
 TRACE = parts.section(
     "Trace", "A head over many tokens.", HeadResult,
-    parts.figure("A head over its tokens", trace), numbers="schedule",
+    parts.figure("A head over its tokens", trace), numbers=lambda run: run.schedule,
 )  # fmt: skip

@@ -228,14 +228,14 @@ def head_energies(run: of.EnergyResult) -> str:
 CELLS = parts.section(
     "Cells in SPICE", "From transistor models.", of.CharacterisationResult,
     parts.figure("Curves of the cell", cell_figure),
-    together=parts.tables(spice_tables.cells), numbers="curve", id="spice-cell",
+    together=parts.tables(spice_tables.cells), numbers=lambda run: run.curve, id="spice-cell",
     headline=lambda run: f"R² {run.curve.r_squared_against_it:.3f} against the published cubic",
 )  # fmt: skip
 VERIFICATION = parts.section(
     "SPICE and model", "Pulses of both dot products: circuit against model.", of.VerifyResult,
     parts.figure("Pulses of both dot products", verification_figure), parts.tables(check_rows),
     parts.listed(lambda run: run.warnings),
-    together=parts.tables(spice_tables.verification), numbers="first", id="spice-verify",
+    together=parts.tables(spice_tables.verification), numbers=lambda run: run.first, id="spice-verify",
     headline=deviations,
 )  # fmt: skip
 ENERGY = parts.section(
@@ -245,7 +245,7 @@ ENERGY = parts.section(
 WIRES = parts.section(
     "Wires", "What the resistance of wires costs.", of.WiresResult,
     parts.figure("What wires cost", wires_figure), parts.tables(spice_tables.wires),
-    numbers="bit_line", id="spice-wires",
+    numbers=lambda run: run.bit_line, id="spice-wires",
     headline=lambda run: (
         f"{run.limits['bit line']:.3g} Ω per cell of a bit line are half a step of the counter"
         if "bit line" in run.limits
@@ -254,7 +254,7 @@ WIRES = parts.section(
 )  # fmt: skip
 WRITE = parts.section(
     "Write path", "From a code to a stored voltage.", WriteResult,
-    parts.tables(spice_tables.write, title="Write path"), numbers="dacs", id="spice-write",
+    parts.tables(spice_tables.write, title="Write path"), numbers=lambda run: run.dacs, id="spice-write",
     headline=lambda run: (
         f"{with_scale(fmean(run.dacs['string'].energy), 'J')} a write of a line, resistor string"
     ),
@@ -263,6 +263,6 @@ MIXED = parts.section(
     "Mixed-signal run", "A sub-tile of transistors with its digital block in one simulation.", MixedResult,
     parts.figure("Mixed-signal run", mixed_figure),
     parts.tables(spice_tables.mixed, title="Codes and stored voltages"),
-    numbers="waves", id="spice-mixed",
+    numbers=lambda run: run.waves, id="spice-mixed",
     headline=lambda run: f"{run.codes.differ} of {run.tokens * run.rows} codes unlike those of HeadArray",
 )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -26,6 +26,8 @@ TITLES = {
     "perplexity": "perplexity", "energy": "energy of a token", "latency": "latency of a token",
     "area": "area", "yield": "yield",
 }  # fmt: skip
+Plain: TypeAlias = float | str
+"""A number or a word."""
 LINES = 7
 """Most lines of one panel; larger grids are scattered."""
 COLUMNS = 4
@@ -88,7 +90,7 @@ def draw_unseen(
                   zorder=4, label=UNSEEN, **drawn)  # fmt: skip
 
 
-def key(value: Any) -> Any:
+def key(value: Plain | None) -> Plain:
     return value if is_number(value) else str(value)
 
 
@@ -223,7 +225,7 @@ def parallel(result: SweepResult) -> Figure | None:
     names, objectives, units = varied(result), result.objectives, result.units
     titles = [*names, *(TITLES[o.name] for o in objectives)]
     points, first = result.complete, objectives[0].name
-    columns: list[list[Any]] = [[p.setting(n) for p in points] for n in names]
+    columns: list[list[Plain | None]] = [[p.setting(n) for p in points] for n in names]
     columns += [[p.values[o.name].value for p in points] for o in objectives]
     kinds = [*(units[n] for n in names), *(o.unit for o in objectives)]
     scaled = [_scaled(column) for column in columns]
@@ -255,10 +257,10 @@ def parallel(result: SweepResult) -> Figure | None:
         known = dict(zip((key(v) for v in column), heights, strict=True))
         ends = [pick(known, key=known.__getitem__) for pick in (min, max)]
         labelled = math.inf
-        for value in sorted(known if len(known) <= 6 else ends, key=known.__getitem__, reverse=True):
-            if labelled - known[value] > CLOSE:
-                labelled = known[value]
-                axes.annotate(word(value, unit), (place, labelled), xytext=(4, 0), va="center",
+        for plain in sorted(known if len(known) <= 6 else ends, key=known.__getitem__, reverse=True):
+            if labelled - known[plain] > CLOSE:
+                labelled = known[plain]
+                axes.annotate(word(plain, unit), (place, labelled), xytext=(4, 0), va="center",
                               textcoords="offset points", fontsize=8, bbox=PAPER)  # fmt: skip
     words = [textwrap.fill(t.replace("_", " ").replace(".", ". "), TITLE_WIDTH) for t in titles]
     axes.set_xticks(places, words, fontsize=9)
@@ -275,7 +277,7 @@ def parallel(result: SweepResult) -> Figure | None:
     return figure
 
 
-def _scaled(column: Sequence[Any]) -> list[float]:
+def _scaled(column: Sequence[Plain | None]) -> list[float]:
     """Heights from 0 to 1; words stand above numbers, numbers of several orders are taken logarithmically."""
     plain = [float(v) for v in column if is_number(v)]
     words = sorted({str(v) for v in column if not is_number(v)})

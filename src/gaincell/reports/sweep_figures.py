@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -98,7 +97,7 @@ def _curve(axes: Axes, result: SweepResult, name: str, objective: Objective) -> 
     logarithmic = bool(plain) and plain[0] > 0 and plain[-1] >= 8 * plain[0]
     step = max((plain[-1] / plain[0]) ** (1 / max(1, len(plain) - 1)), 1.5) if logarithmic else 0.0
     span = plain[-1] - plain[0] if plain and not logarithmic else 1.0
-    places: dict[Any, float] = {v: float(v) for v in plain}
+    places: dict[float | str, float] = {v: float(v) for v in plain}
     for n, text in enumerate(words, 1):
         beyond = plain[-1] * step**n if logarithmic else (plain[-1] + 0.2 * n * span if plain else float(n))
         places[text] = beyond
@@ -146,7 +145,7 @@ SWEEP = parts.section(
     parts.tables(lambda run: replace(rows(run), title=f"Points of {run.sweep}", kinds=SIMULATED)),
     parts.listed(remarks),
     parts.figure("Objectives", clouds.pareto, numbers=parts.no_numbers),
-    numbers="points",
+    numbers=lambda run: run.points,
     headline=lambda run: (
         f"{' and '.join(one.name for one in run.objectives)} of {run.counts.complete} points"
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import floor, isfinite, log10
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from gaincell.results.codec import KINDS
 from gaincell.results.common import Result
@@ -36,9 +36,18 @@ class Rows:
     kinds: Kinds = None
 
     @classmethod
-    def of(cls, title: str, items: Iterable[Item], columns: Columns[Item], **how: Any) -> Rows:
-        """A row an item. how: the other fields."""
-        return cls(title, (*columns,), [[cell(item) for cell in columns.values()] for item in items], **how)
+    def of(
+        cls,
+        title: str,
+        items: Iterable[Item],
+        columns: Columns[Item],
+        caption: str = "",
+        text: Collection[int] = (0,),
+        kinds: Kinds = None,
+    ) -> Rows:
+        """A row an item."""
+        rows = [[cell(item) for cell in columns.values()] for item in items]
+        return cls(title, (*columns,), rows, caption, text, kinds)
 
     def transposed(self) -> Rows:
         """With a column for every row, for a narrow terminal; of one kind."""

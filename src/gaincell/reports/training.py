@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Required, TypedDict, TypeGuard
 
 import numpy as np
 from markupsafe import Markup
@@ -25,16 +25,26 @@ from gaincell.results.run import StagedResult, StageResult, TrainedResult
 
 SMOOTH = 0.02
 """Share of a run that the bold line averages over."""
-LABELS = ("stage", "part")
 LABEL_WIDTH = 34
 """Characters of a line beside an axis."""
 WIDE = 4.0
 """Ratio of the largest to the smallest value from which on an axis is logarithmic."""
-Line: TypeAlias = Mapping[str, Any]
-"""Of a log: number or word by name."""
 
 
-def read_log(path: Path) -> list[Line]:
+class Step(TypedDict, total=False):
+    """A line of a log, as far as it is read again. evaluation: the perplexity then."""
+
+    step: Required[int]
+    stage: str
+    part: str
+    tokens: float
+    loss: float
+    loss_name: str
+    loss_unit: str
+    evaluation: float
+
+
+def read_log(path: Path) -> list[Step]:
     """The lines of a log; one that a killed process left unfinished is left out.
 
     Raises:
@@ -43,7 +53,7 @@ def read_log(path: Path) -> list[Line]:
     return [known for _, known in log_lines(path) if known is not None]
 
 
-def log_lines(path: Path) -> Iterator[tuple[str, Line | None]]:
+def log_lines(path: Path) -> Iterator[tuple[str, Step | None]]:
     """The lines of a log, and what each says: None of one that is unfinished. Raises RunError."""
     number = 0
     try:
@@ -56,7 +66,7 @@ def log_lines(path: Path) -> Iterator[tuple[str, Line | None]]:
                 except json.JSONDecodeError:
                     yield line, None
                     continue
-                if not (isinstance(known, dict) and _is_step(known)):
+                if not _is_step(known):
                     raise ValueError(f"{line.strip()[:40]!r} is no step of a training")
                 yield line, known
     except (OSError, ValueError) as error:
@@ -65,8 +75,10 @@ def log_lines(path: Path) -> Iterator[tuple[str, Line | None]]:
         ) from error
 
 
-def _is_step(known: Mapping[str, Any]) -> bool:
+def _is_step(known: object) -> TypeGuard[Step]:
     """Whether a line has the form of those that a training writes, as far as they are read again."""
+    if not isinstance(known, dict):
+        return False
     words = ("stage", "part", "loss_name", "loss_unit")
     return (
         is_count(known.get("step"))
@@ -75,34 +87,34 @@ def _is_step(known: Mapping[str, Any]) -> bool:
     )
 
 
-def draw_loss(lines: Sequence[Line], path: Path) -> None:
+def draw_loss(lines: Sequence[Step], path: Path) -> None:
     """Draw the lines of a `log.jsonl` into a PNG file, one colour for every training in it."""
     figure = losses(lines)
     if figure is not None:
         save(figure, path)
 
 
-def by_loss(lines: Sequence[Line]) -> dict[str, dict[str, list[Line]]]:
+def by_loss(lines: Sequence[Step]) -> dict[str, dict[str, list[Step]]]:
     """Lines of a `log.jsonl` by the name of their loss, with its unit, then by training. A log that does not
     name its losses may hold several: there every training stands alone.
     """
-    found: dict[str, dict[str, list[Line]]] = {}
+    found: dict[str, dict[str, list[Step]]] = {}
     for line in lines:
         if "loss" in line:
-            run = " ".join(str(line[key]) for key in LABELS if key in line)
+            run = " ".join(label for label in (line.get("stage"), line.get("part")) if label is not None)
             title = line.get("loss_name") or f"loss of {run or 'the training'}, which its log does not name"
             title += f" ({line['loss_unit']})" if line.get("loss_unit") else ""
             found.setdefault(title, {}).setdefault(run, []).append(line)
     return found
 
 
-def tokens_of(lines: Sequence[Line]) -> list[float]:
+def tokens_of(lines: Sequence[Step]) -> list[float]:
     """Tokens, or steps where the log has no tokens, after every line."""
     return [float(line.get("tokens", line["step"] + 1)) for line in lines]
 
 
 @styled()
-def losses(lines: Sequence[Line]) -> Figure | None:
+def losses(lines: Sequence[Step]) -> Figure | None:
     """A panel for every loss against tokens, and one for the evaluations there are; None without a loss."""
     named = by_loss(lines)
     if not named:
@@ -198,11 +210,12 @@ def on_page(results: Sequence[parts.Result]) -> Markup:
     pieces: list[Markup] = []
     for result in results:
         run, evaluated = result.found, "Perplexity of evaluation text"
+        stages = run.stages if isinstance(run, StagedResult) else ()
         drawn = {("Training", ""): losses(result.log)}
         if isinstance(run, StagedResult):
             drawn[evaluated, only_kind(_trained(result))] = curves(run)
         found = [picture(title, one, kind=kind) for (title, kind), one in drawn.items() if one]
-        pieces += [parts.heading(result, getattr(run, "stages", ())), markup.grid(*found)]
+        pieces += [parts.heading(result, stages), markup.grid(*found)]
     return markup.join(pieces)
 
 

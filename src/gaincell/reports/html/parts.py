@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from types import UnionType
-from typing import TypeAlias, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, TypeVar
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -16,9 +15,12 @@ from gaincell.errors import RunError
 from gaincell.reports.html import markup
 from gaincell.reports.html.markup import EMPTY, element, join
 from gaincell.reports.html.picture import picture
-from gaincell.reports.html.tables import badges, only_kind, table
+from gaincell.reports.html.tables import badges, table
 from gaincell.reports.tables import SIMULATED, Rows, other_weights
 from gaincell.results.common import Result as Found
+
+if TYPE_CHECKING:
+    from gaincell.reports.training import Step
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Found)
@@ -35,7 +37,7 @@ class Result:
 
     name: str
     found: Found
-    log: Sequence[Mapping[str, object]] = ()
+    log: Sequence[Step] = ()
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ def section(
     together: Block[Mapping[str, F]] | None = None,
     headline: Callable[[F], str] | None = None,
     kind: Words[F] = SIMULATED,
-    numbers: str = "",
-    has: str = "",
+    numbers: Callable[[F], object] = lambda found: found,
+    has: Callable[[F], object] = lambda found: found,
     id: str = "",
 ) -> Section:
     """What the page says of results of some kinds.
@@ -73,13 +75,12 @@ def section(
     """
 
     def is_ours(found: Found) -> TypeGuard[F]:
-        return isinstance(found, kinds) and not (has and getattr(found, has) is None)
+        return isinstance(found, kinds) and has(found) is not None
 
     def build(results: Sequence[Result]) -> Markup:
         ours = [(one, one.found) for one in results if is_ours(one.found)]
         above = together({one.name: found for one, found in ours}) if together else EMPTY
-        part: Callable[[F], object] = attrgetter(numbers) if numbers else lambda found: found
-        below = [heading(one, part(found)) + column(*each)(found) for one, found in ours if each]
+        below = [heading(one, numbers(found)) + column(*each)(found) for one, found in ours if each]
         return above + join(below)
 
     def first(found: Found) -> tuple[str, str]:
@@ -119,11 +120,6 @@ def _known(words: Words[R], found: R) -> str:
 def no_numbers(_: object) -> Iterable[Rows]:
     """Of a figure beside which a table stands."""
     return ()
-
-
-def kinds_in(part: str) -> Callable[[object], str]:
-    """The kinds of the numbers in a part of a result, in words."""
-    return lambda found: only_kind(attrgetter(part)(found))
 
 
 def tables(*made: Tables[R], title: str = "") -> Block[R]:

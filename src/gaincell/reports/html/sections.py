@@ -27,6 +27,7 @@ from gaincell.reports.html.parts import Result, Section, subject, whole
 from gaincell.reports.html.tables import badges, table
 from gaincell.reports.tables import Rows
 from gaincell.results.common import Result as Found
+from gaincell.results.evaluation import EvaluationResult
 from gaincell.results.spice import SpiceResult
 
 SECTIONS = (
@@ -98,6 +99,7 @@ def _count(number_of: int | None, what: str) -> str:
 
 def _provenance(found: Found) -> Markup:
     made, hardware = found.provenance, found.provenance.hardware
+    gains = found.gains if isinstance(found, EvaluationResult) else None
     machine = [hardware.cpu, _count(hardware.cores, "core"), _count(hardware.threads, "thread")]
     machine += [_count(hardware.processes, "process")] if hardware.processes else []
     machine += [f"{hardware.memory_bytes / 2**30:.1f} GiB"] if hardware.memory_bytes else []
@@ -107,7 +109,7 @@ def _provenance(found: Found) -> Markup:
         ("date", made.date),
         ("protocol", made.protocol),
         ("design", f"{made.design_hash or '–'} (hash)"),
-        *((("gains and offsets", gains),) if (gains := getattr(found, "gains", None)) else ()),
+        *((("gains and offsets", gains),) if gains else ()),
         ("seed", made.seed),
         ("commit", made.commit or "– (an installed package)"),
         ("versions", ", ".join(f"{name} {version}" for name, version in made.versions.items())),
