@@ -6,8 +6,8 @@ This module and those of `gaincell evaluate` beside it import torch: commands im
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 import typer
@@ -34,17 +34,15 @@ from gaincell.mapping.load_hardware import LoadedHardware, hardware_model
 from gaincell.mapping.summary import base_name, chip_of, inputs
 from gaincell.progress import StageProgress
 from gaincell.reports.tables import Rows
-from gaincell.results.common import Kind, Named, NamedModel, Result
+from gaincell.results.common import Chip, Kind, NamedModel, Provenance
 from gaincell.results.provenance import hash_of, made
 from gaincell.text import Text, open_text
 
 if TYPE_CHECKING:
     from gaincell.cli.evaluate import ChipOptions
 
-Found = TypeVar("Found", bound=Result)
 
-
-def load_run(
+def load_in_arrays(
     run: str, purpose: str, design: str | None, stage: str | None, computing: Computing
 ) -> tuple[LoadedModel, str]:
     """A RUN or a stage of it, on another chip if one is named, and in words what it is, which is printed.
@@ -133,41 +131,49 @@ def observe_model(
     return found, ready, ids
 
 
-def result(
-    kind: type[Found],
+class Head(TypedDict):
+    """What all results of a model say, but for its chip, which some of them need: see EvaluationResult."""
+
+    command: str
+    provenance: Provenance
+    model: NamedModel
+    dtype: str
+
+
+def head(
     loaded: LoadedModel,
     protocol: str,
     content: Tensor | list[str] | None = None,
     *,
     command: str = "evaluate",
-    text_name: str | None = None,
     seed: int = 0,
     others: Mapping[str, str] | None = None,
-    **own: Any,
-) -> Found:
-    """A result with what all of a model say: the command, the model, the chip, where it comes from.
+) -> Head:
+    """Of a result: the command, the model, where it comes from.
 
-    content: of the evaluation's text.  others: name -> hash of further inputs.  own: further fields.
+    content: of the evaluation's text.  others: name -> hash of further inputs.
     """
-    layers = attached_layers(loaded.model)
-    known = {field.name for field in fields(kind)}
-    if "numbers" in known:
-        own["numbers"] = numbers_of(loaded)
-    if "dtype" in known:
-        own["dtype"] = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
-    if text_name is not None:
-        own["text"] = Named(text_name)
+    chip = design_of(loaded)
     read = {} if content is None else {"evaluation text": hash_of(content)}
     provenance = made(
         command=command_line(),
         seed=seed,
         protocol=protocol,
-        design_hash=layers[0].design.hash if layers else None,
+        design_hash=chip.hash if chip else None,
         inputs=inputs(loaded) | dict(others or {}) | read,
     )
-    own["model"] = NamedModel(base_name(loaded.id), loaded.sha256)
-    own["design"] = chip_of(layers[0].design) if layers else None
-    return kind(command=command, provenance=provenance, **own)
+    return {
+        "command": command,
+        "provenance": provenance,
+        "model": NamedModel(base_name(loaded.id), loaded.sha256),
+        "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
+    }
+
+
+def design_of(loaded: LoadedModel) -> Chip | None:
+    """The chip of a model; None in software."""
+    layers = attached_layers(loaded.model)
+    return chip_of(layers[0].design) if layers else None
 
 
 def numbers_of(loaded: LoadedModel) -> Kind:

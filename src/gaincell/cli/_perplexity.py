@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from gaincell.arrays import Refresh
-from gaincell.cli._models import load_evaluated, mismatch_of, one_row, result
+from gaincell.chips.design_file import chip_of
+from gaincell.cli._models import design_of, head, load_evaluated, mismatch_of, numbers_of, one_row
 from gaincell.cli._options import ComputingAnywhere
 from gaincell.cli._progress import progress_bars
 from gaincell.cli._tasks import by_tasks
@@ -22,6 +23,7 @@ from gaincell.evaluation.pause import perplexity_after_pause
 from gaincell.evaluation.perplexity import cut_blocks, default_protocol, perplexity, window_and_stride
 from gaincell.evaluation.repetition import describe_repetition, loss_by_repetition
 from gaincell.evaluation.rolling import describe_rolling, documents_of, rolling_perplexity
+from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_length, read_tokens
 from gaincell.progress import StageProgress
@@ -59,11 +61,11 @@ def evaluate(asked: Evaluation, model: str, computing: ComputingAnywhere) -> tup
             path = asked.text or "sample"
             found = rolling(loaded, path, window or 0, asked.limit or 0, progress)
             title = f", text {Path(path).name}"
-    table, head = found
+    table, entry = found
     title += "" if asked.stage is None else f", stage {asked.stage}"
-    head = replace(head, stage=asked.stage, gains=gains if head.design else None)
-    caption = table.caption + other_weights(head.dtype)
-    return replace(table, title=f"{model}{title}", caption=caption), head
+    entry = replace(entry, stage=asked.stage, gains=gains if entry.design else None)
+    caption = table.caption + other_weights(entry.dtype)
+    return replace(table, title=f"{model}{title}", caption=caption), entry
 
 
 def _of_text(
@@ -92,8 +94,8 @@ def _of_text(
         found = by_repetition(loaded, tokens, length, progress)
     else:
         found = blocks(loaded, tokens, protocol, progress, redraw=asked.redraw_noise)
-    table, head = found
-    return table, replace(head, text=Named(text.name))
+    table, entry = found
+    return table, replace(entry, text=Named(text.name))
 
 
 def blocks(
@@ -102,11 +104,10 @@ def blocks(
     """Table and result of the protocols blocks-T and strided-T-S."""
     shown, tokenizer = progress("evaluate"), loaded.tokenizer
     found = perplexity(loaded.model, tokens, protocol, tokenizer=tokenizer, redraw=redraw, progress=shown)
-    entry = result(
-        of.PerplexityResult,
-        loaded,
-        found.protocol,
-        tokens,
+    entry = of.PerplexityResult(
+        **head(loaded, found.protocol, tokens),
+        design=design_of(loaded),
+        numbers=numbers_of(loaded),
         perplexity=found.perplexity,
         nll=found.nll,
         predictions=found.tokens,
@@ -132,7 +133,13 @@ def rolling(
     chosen = documents_of(path)[: limit or None]
     found = rolling_perplexity(loaded.model, loaded.tokenizer, chosen, window, progress("evaluate"))
     protocol = describe_rolling(window, len(chosen)) + noise_remark(loaded.model)
-    entry = result(of.RollingResult, loaded, protocol, chosen, text_name=path.name, **vars(found))
+    entry = of.RollingResult(
+        **head(loaded, protocol, chosen),
+        design=design_of(loaded),
+        text=Named(path.name),
+        numbers=numbers_of(loaded),
+        **vars(found),
+    )
     row = {
         "perplexity by words": readable(found.word_perplexity),
         "±": readable(found.word_perplexity_error),
@@ -151,7 +158,12 @@ def by_context(
     points = perplexity_by_context(loaded.model, tokens, length, progress=progress("evaluate"))
     protocol = describe_context(length, len(tokens) // length) + noise_remark(loaded.model)
     rounded = (replace(p, per_block=tuple(round(x, 6) for x in p.per_block)) for p in points)
-    entry = result(of.ContextResult, loaded, protocol, tokens, context=tuple(rounded))
+    entry = of.ContextResult(
+        **head(loaded, protocol, tokens),
+        design=design_of(loaded),
+        numbers=numbers_of(loaded),
+        context=tuple(rounded),
+    )
     rows = [
         (f"{p.context:,}", readable(p.perplexity), f"{p.excess:.4f}", with_four_digits(p.excess_error))
         for p in points
@@ -166,7 +178,12 @@ def by_repetition(
     points = loss_by_repetition(loaded.model, tokens, length, progress=progress("evaluate"))
     protocol = describe_repetition(length, len(tokens) // length) + noise_remark(loaded.model)
     rounded = (replace(p, sums=tuple(round(x, 4) for x in p.sums)) for p in points)
-    entry = result(of.RepetitionResult, loaded, protocol, tokens, repetition=tuple(rounded))
+    entry = of.RepetitionResult(
+        **head(loaded, protocol, tokens),
+        design=design_of(loaded),
+        numbers=numbers_of(loaded),
+        repetition=tuple(rounded),
+    )
     return replace(repetition_rows({"": entry}), caption=protocol), entry
 
 
@@ -190,7 +207,12 @@ def after_pauses(
     if refresh.every_seconds is not None:
         every = Value(refresh.every_seconds, "s", "simulated")
     policy = of.RefreshPolicy(refresh.kind, every)
-    entry = result(of.PausesResult, loaded, found.protocol, tokens, refresh=policy, pauses=tuple(pauses))
+    entry = of.PausesResult(
+        **head(loaded, found.protocol, tokens),
+        design=chip_of(attached_layers(loaded.model)[0].design),
+        refresh=policy,
+        pauses=tuple(pauses),
+    )
     return replace(pause_rows({"": entry}), caption=f"{found.protocol}; {OF_PAUSES}"), entry
 
 
@@ -234,7 +256,9 @@ def by_chips(
         "worst chip": f"{readable(max(found.perplexity))} (no. {found.worst})",
         f"yield (≤ +{100 * found.yield_within:g} %)": f"{100 * found.yield_:.0f} %",
     }
-    entry = result(of.ChipsResult, loaded, described, tokens, seed=mismatch.seed, chips=found)
+    entry = of.ChipsResult(
+        **head(loaded, described, tokens, seed=mismatch.seed), design=design_of(loaded), chips=found
+    )
     return one_row(row, caption), entry
 
 

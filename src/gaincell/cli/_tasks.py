@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import gaincell
-from gaincell.cli._models import mismatch_of, numbers_of, result
+from gaincell.cli._models import design_of, head, mismatch_of, numbers_of
 from gaincell.cli.evaluate import ChipOptions, TaskOptions
 from gaincell.evaluation.chips import over_chips, perplexity_spread, score_spread, spread_of
 from gaincell.evaluation.noise import noise_remark
@@ -115,12 +115,10 @@ def result_of(
         f"{found.max_length} tokens; items: {first}{noise}{of_what}"
     )
     kind = numbers_of(loaded)
-    return result(
-        of.TasksResult,
-        loaded,
-        protocol,
-        [task.fingerprint for task in found.tasks],
-        seed=seed,
+    return of.TasksResult(
+        **head(loaded, protocol, [task.fingerprint for task in found.tasks], seed=seed),
+        design=design_of(loaded),
+        numbers=kind,
         harness=of.Harness("lm-evaluation-harness", found.harness),
         softmax=found.softmax,
         longest_context=found.max_length,

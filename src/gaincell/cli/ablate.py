@@ -35,13 +35,14 @@ def ablate(
     computing.start()
     from dataclasses import replace
 
-    from gaincell.cli._models import load_run, result
+    from gaincell.cli._models import design_of, head, load_in_arrays
     from gaincell.cli._progress import progress_bars
     from gaincell.evaluation.ablation import ablate as run_ablation
     from gaincell.evaluation.perplexity import default_protocol, window_and_stride
     from gaincell.integrations.hf.attach import attached_layers, set_design
     from gaincell.integrations.hf.context import check_length, read_tokens
     from gaincell.reports.evaluation import ablation_figure, ablation_rows
+    from gaincell.results.common import Named
     from gaincell.results.evaluation import AblationResult
     from gaincell.text import open_text
 
@@ -49,7 +50,7 @@ def ablate(
         window_and_stride(protocol)
     spread = 0.0 if mismatch is None else fraction(mismatch, "--mismatch")
     found_text = open_text(text)
-    loaded, gains = load_run(run, "ablate", design, stage, computing)
+    loaded, gains = load_in_arrays(run, "ablate", design, stage, computing)
     length, _ = window_and_stride(protocol or default_protocol(loaded.model))
     check_length(loaded.model, length)
     if mismatch is not None:
@@ -62,8 +63,8 @@ def ablate(
     chip_row, *rows = found.rows
     if mismatch is not None:
         chip_row = replace(chip_row, meaning=f"with cells that spread by {100 * spread:g} %")
-    entry = result(
-        AblationResult, loaded, found.protocol, tokens, command="ablate", text_name=found_text.name,
-        gains=gains, stage=stage, ablation=(chip_row, *rows),
+    entry = AblationResult(
+        **head(loaded, found.protocol, tokens, command="ablate"), design=design_of(loaded),
+        text=Named(found_text.name), gains=gains, stage=stage, ablation=(chip_row, *rows),
     )  # fmt: skip
     show_result(entry, json, ablation_rows(entry, run), figure=figure, draw=ablation_figure)

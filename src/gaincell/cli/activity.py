@@ -37,8 +37,11 @@ def activity(
     Example: gaincell activity adapters/smollm2-135m --tokens 2048 --figure activity.png --json activity.json
     """
     options.use(threads, device)
-    from gaincell.cli._models import observe_model, result
+    from gaincell.chips.design_file import chip_of
+    from gaincell.cli._models import head, observe_model
+    from gaincell.integrations.hf.attach import attached_layers
     from gaincell.reports.heads import NAMES, activity_figure, activity_rows, sparsity_line
+    from gaincell.results.common import Named
     from gaincell.results.evaluation import ActivityResult
 
     chip = options.choose_chip(model, design)
@@ -46,9 +49,10 @@ def activity(
         model, chip, text, tokens, sequences, batch=batch, device=device
     )
     protocol = f"{len(ids)} x {ids.shape[1]} tokens, each sequence from empty arrays"
-    entry = result(
-        ActivityResult, loaded, protocol, ids.flatten(), command="activity", text_name=found.source,
-        gains=how, activity=found,
+    entry = ActivityResult(
+        **head(loaded, protocol, ids.flatten(), command="activity"),
+        design=chip_of(attached_layers(loaded.model)[0].design), text=Named(found.source), gains=how,
+        activity=found,
     )  # fmt: skip
     typer.echo(f"{model}: {how}")
     shown = (activity_rows(entry, model), sparsity_line(entry))

@@ -47,7 +47,7 @@ def fidelity(
     Example: gaincell fidelity runs/tiny --figure fidelity.png --json fidelity.json
     """
     computing.start()
-    from gaincell.cli._models import load_run, read_blocks, result
+    from gaincell.cli._models import design_of, head, load_in_arrays, read_blocks
     from gaincell.cli._progress import progress_bars
     from gaincell.evaluation.fidelity import fidelity as compare_heads
     from gaincell.integrations.hf.attach import attached_layers
@@ -55,11 +55,12 @@ def fidelity(
     from gaincell.integrations.hf.models import load_model, load_software
     from gaincell.integrations.hf.placement import place_model
     from gaincell.reports.heads import fidelity_figure, fidelity_rows
+    from gaincell.results.common import Named
     from gaincell.results.evaluation import FidelityResult
     from gaincell.text import open_text
 
     found_text = open_text(text)
-    loaded, gains = load_run(run, "fidelity", design, stage, computing)
+    loaded, gains = load_in_arrays(run, "fidelity", design, stage, computing)
     chip = attached_layers(loaded.model)[0].design
     tokens = tokens or default_length(loaded.model, min(TOKENS, chip.window))
     check_length(loaded.model, tokens)
@@ -84,8 +85,8 @@ def fidelity(
     protocol = f"{len(ids)} x {tokens} tokens, hidden states of the pretrained model, {found.queries} queries"
     if chip.sinks.tokens:
         protocol += "; numbers of the circuits: first tokens taken as columns of the ring"
-    entry = result(
-        FidelityResult, loaded, protocol, ids.flatten(), command="fidelity", text_name=found_text.name,
-        gains=gains, stage=stage, others=others, fidelity=found.tables,
+    entry = FidelityResult(
+        **head(loaded, protocol, ids.flatten(), command="fidelity", others=others), design=design_of(loaded),
+        text=Named(found_text.name), gains=gains, stage=stage, fidelity=found.tables,
     )  # fmt: skip
     show_result(entry, json, fidelity_rows(entry, run), figure=figure, draw=fidelity_figure)

@@ -163,7 +163,9 @@ def generate(
     """
     asked.check(context)
     computing.start()
-    from gaincell.cli._models import result
+    from gaincell.chips.design_file import chip_of
+    from gaincell.cli._models import head
+    from gaincell.integrations.hf.attach import attached_layers
     from gaincell.results.simulation import GenerationResult
 
     ready, cache, ids = asked.load(model, computing)
@@ -174,12 +176,9 @@ def generate(
         f"{cache.memory / 2**20:.1f} MiB; {cache.now:.3g} s on the chip, {cache.clock.refreshes} refreshes]",
         file=sys.stderr,
     )
-    entry = result(
-        GenerationResult,
-        ready.loaded,
-        "generation on the ring",
-        command="generate",
-        seed=asked.seed,
+    entry = GenerationResult(
+        **head(ready.loaded, "generation on the ring", command="generate", seed=asked.seed),
+        design=chip_of(attached_layers(ready.loaded.model)[0].design),
         gains=ready.origin,
         text=text,
         tokens=tokens,
