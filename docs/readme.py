@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,7 +59,7 @@ from gaincell.reports import (
 from gaincell.reports.html import page as report
 from gaincell.reports.style import save
 from gaincell.reports.tables import Rows
-from gaincell.results import read
+from gaincell.results import read, write
 from gaincell.results.common import Result
 from gaincell.results.cost import CostResult, FloorplanResult
 from gaincell.results.evaluation import (
@@ -260,10 +261,9 @@ def perplexities(adapted: Mapping[str, AdaptedResult]) -> str:
 def write_costs(docs: Path) -> None:
     """docs/costs.md and its figures, from docs/results/costs/cost-*.json; the activity that is packaged."""
     for name in PACKAGED:
-        content = json.loads((docs / "results" / "costs" / f"activity-{name}.json").read_text())
-        entry = content["activity"] | {"source": f"{content['activity']['source']}, adapters/{name}"}
-        kept = {"provenance": content["provenance"], "activity": entry}
-        write_text(ROOT / "src/gaincell/costs/activities" / f"{name}.json", json.dumps(kept) + "\n")
+        measured = read(docs / "results" / "costs" / f"activity-{name}.json", ActivityResult)
+        activity = replace(measured.activity, source=f"{measured.activity.source}, adapters/{name}")
+        write(replace(measured, activity=activity), ROOT / "src/gaincell/costs/activities" / f"{name}.json")
     folder = docs / "results" / "costs"
     found = {p.stem.partition("-")[2]: read(p, CostResult) for p in sorted(folder.glob("cost-*.json"))}
     paper, large = found["gpt2"], found["mistral-7b"]

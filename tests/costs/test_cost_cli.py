@@ -28,9 +28,10 @@ from gaincell.integrations.hf.size import cost, model_size, run_design
 from gaincell.mapping.load_hardware import hardware_model
 from gaincell.reports import costs, system_costs
 from gaincell.reports.costs_figures import FIGURES, draw_all
-from gaincell.results import read
+from gaincell.results import read, write
 from gaincell.results.codec import to_json
 from gaincell.results.cost import CostResult
+from gaincell.results.evaluation import ActivityResult
 from gaincell.results.rtl import RtlResult
 from gaincell.results.spice import EnergyResult, OperatingPoint, WriteResult
 from gaincell.results.system_cost import BaselineResult, Timed
@@ -95,7 +96,8 @@ def test_a_measured_activity_and_a_measured_baseline(
     head = Activity.assumed(design).mean()
     heads = tuple(type(head)(**(vars(head) | {"layer": n, "head": h})) for n in range(6) for h in range(4))
     activity = tmp_path / "activity.json"
-    activity.write_text(json.dumps({"activity": to_json(Activity("a text", 1000, heads, design.hash))}))
+    observed = read(ROOT / "docs" / "results" / "costs" / "activity-tiny.json", ActivityResult)
+    write(replace(observed, activity=Activity("a text", 1000, heads, design.hash)), activity)
     machine = Timed("measured", "this machine", "test", 4, 64, 1024, 1, 1e-4, 2, 1e-2)
     timed = read(ROOT / "docs" / "results" / "costs" / "baseline-cpu.json", BaselineResult)
     baseline = tmp_path / "baseline.json"
@@ -111,7 +113,7 @@ def test_a_measured_activity_and_a_measured_baseline(
     assert mine.latency_over_cited == pytest.approx(1e-4 / 95e-9)
     chip = result.design.hash
     assert f"on another chip, of hash {design.hash}, than" in " ".join(out.split())
-    activity.write_text(json.dumps({"activity": to_json(Activity("a text", 1000, heads, chip))}))
+    write(replace(observed, activity=Activity("a text", 1000, heads, chip)), activity)
     assert "on another chip" not in " ".join(run(capsys, "tiny", "--activity", str(activity))[1].split())
     code, _, err = run(capsys, "gpt2", "--activity", str(activity))
     assert code == 2

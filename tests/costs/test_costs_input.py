@@ -23,13 +23,17 @@ from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.integrations.hf.size import cost
 from gaincell.reports import system_costs
 from gaincell.reports.costs import with_scale
-from gaincell.results import read
+from gaincell.results import read, write
 from gaincell.results.codec import from_json, to_json
 from gaincell.results.cost import CostResult
+from gaincell.results.evaluation import ActivityResult
 from gaincell.results.system_cost import Timed
 from gaincell.text import sha256
 
-BASELINE = Path(__file__).parents[2] / "docs" / "results" / "costs" / "baseline-cpu.json"
+COSTS = Path(__file__).parents[2] / "docs" / "results" / "costs"
+ACTIVITY, BASELINE, COST = (
+    COSTS / f"{name}.json" for name in ("activity-tiny", "baseline-cpu", "cost-mistral-7b")
+)
 DESIGN, TECHNOLOGY = load_design("leroux2025"), load_technology("28nm")
 HEAD = assumed_head(DESIGN, TECHNOLOGY)
 SPICE = Path(__file__).parents[2] / "docs" / "results" / "spice" / "energy-freepdk45.json"
@@ -148,24 +152,32 @@ def activity_json() -> dict[str, Any]:
     return to_json(Activity("a text", 7, (replace(HEAD.activity, layer=1, head=2),)))
 
 
-def test_an_activity_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    file = tmp_path / "activity.json"
-    file.write_text(json.dumps({"activity": activity_json(), "provenance": {"design_hash": DESIGN.hash}}))
+def test_an_activity_is_read_from_the_results_that_have_one(tmp_path: Path) -> None:
+    file, result = tmp_path / "activity.json", read(ACTIVITY, ActivityResult)
+    ours = Activity("a text", 7, (replace(HEAD.activity, layer=1, head=2),))
+    write(replace(result, activity=ours), file)
     found = Activity.read(file)
-    assert (found.source, found.tokens, found.is_assumed) == ("a text", 7, False)
-    assert found.design == DESIGN.hash
-    file.write_text(json.dumps({"activity": to_json(found)}))
-    assert Activity.read(file) == found
-    assert found.heads[0] == replace(HEAD.activity, layer=1, head=2)
+    assert found == replace(ours, design=result.provenance.design_hash)
+    assert not found.is_assumed
     assert found.mean() == replace(HEAD.activity, layer=0, head=0)
+    write(replace(result, activity=replace(ours, design="another")), file)
+    assert Activity.read(file).design == "another"
+    assumed = read(COST, CostResult)
+    assert Activity.read(COST) == Activity(assumed.activity.source, 0, assumed.activity.heads)
 
 
-def test_an_activity_of_an_unknown_design_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "activity.json"
-    for more in ({}, {"provenance": {}}, {"provenance": {"design_hash": None}}, {"provenance": []}):
-        file.write_text(json.dumps({"activity": activity_json(), **more}))
-        with pytest.raises(InputError, match=r"activity\.json (does not say which design|holds no activity)"):
-            Activity.read(file)
+def test_a_result_without_an_activity_or_its_design_is_refused(tmp_path: Path) -> None:
+    file, entry = tmp_path / "activity.json", json.loads(ACTIVITY.read_text())
+    with pytest.raises(InputError, match=r"baseline-cpu\.json holds no activity; give the result of"):
+        Activity.read(BASELINE)
+    entry["activity"].pop("design", None)
+    entry["provenance"]["design_hash"] = None
+    file.write_text(json.dumps(entry))
+    with pytest.raises(InputError, match=r"activity\.json does not say which design"):
+        Activity.read(file)
+    file.write_text(json.dumps({"activity": activity_json()}))
+    with pytest.raises(InputError, match=r"activity\.json is not a result of this version"):
+        Activity.read(file)
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,18 @@ say so.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from gaincell.chips.design import Design
 from gaincell.errors import InputError, RunError
-from gaincell.files import read_json
-from gaincell.resources import resolve
-from gaincell.results.codec import from_json
-from gaincell.results.evaluation import ASSUMED, ActivityOfHeads, HeadActivity
+from gaincell.results import read
+from gaincell.results.common import Result
+from gaincell.results.cost import CostResult
+from gaincell.results.evaluation import ASSUMED, ActivityOfHeads, ActivityResult, HeadActivity
+from gaincell.results.sweep import PointResult
 
 __all__ = ["Activity", "HeadActivity", "packaged"]
+COMMAND = "gaincell activity --json"
 PACKAGED = Path(__file__).parent / "activities"
 """Of models whose RUN is shipped; docs/readme.py writes them from docs/results/costs."""
 
@@ -65,30 +66,21 @@ class Activity(ActivityOfHeads):
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Activity:
-        """Read the activity in a JSON result. Raises InputError: there is none, or none of a known design."""
-        path = Path(path)
+        """The activity in a result. Raises InputError: there is none, or none of a known design."""
         try:
-            content = read_json(resolve(path))
-            entry = content["activity"]
-            design = entry.get("design") or content.get("provenance", {}).get("design_hash")
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{path.name} cannot be read ({error}); give the result of gaincell activity --json"
-            ) from error
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f'{path.name} holds no activity; give a JSON file with the entry "activity"'
-            ) from error
-        try:
-            found = from_json(cls, entry, f"{path.name}: activity")
+            found = read(path, Result, f"the result of {COMMAND}")
         except RunError as error:
-            raise InputError(f"{error}; measure it again with gaincell activity --json") from error
-        if not (found.is_assumed or isinstance(design, str)):
+            raise InputError(str(error)) from error
+        known = found.activity if isinstance(found, ActivityResult | CostResult | PointResult) else None
+        if known is None:
+            raise InputError(f"{Path(path).name} holds no activity; give the result of {COMMAND}")
+        design = known.design or found.provenance.design_hash
+        if design is None and not known.is_assumed:
             raise InputError(
-                f"{path.name} does not say which design its activity was measured on "
-                "(provenance.design_hash); measure it again with gaincell activity --json"
+                f"{Path(path).name} does not say which design its activity was measured on "
+                f"(provenance.design_hash); measure it again with {COMMAND}"
             )
-        return replace(found, design=None if found.is_assumed else design)
+        return cls(known.source, known.tokens, known.heads, None if known.is_assumed else design)
 
 
 def packaged(name: str) -> Activity | None:
