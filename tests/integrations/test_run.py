@@ -20,7 +20,7 @@ from gaincell.integrations.hf.checkpoint import (
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.run import Run
-from gaincell.mapping.load_hardware import find_start, hardware_model, load_made
+from gaincell.mapping.load_hardware import find_start, hardware_model
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_an_unfinished_run_checks_the_model_that_it_was_begun_with(tmp_path: Pat
 def test_a_run_is_computed_by_the_implementation_that_is_asked_for(run: Path) -> None:
     for loaded in (
         hardware_model(str(run), micro_design(), backend="naive").loaded,
-        load_made(str(run), backend="naive"),
+        find_start(str(run), linear=False).load(backend="naive"),
     ):
         assert {layer.backend for layer in attached_layers(loaded.model)} == {"naive"}
 

@@ -139,13 +139,6 @@ def find_start(model: str, *, linear: bool = True) -> HardwareVersion:
     )
 
 
-def load_made(model: str, backend: BackendName = "auto") -> LoadedModel:
-    """A hardware model as it was made, attached: of a RUN its final weights on its own chip; of a shipped
-    model its linear version, on `MADE_FOR` with linear cells. Raises ModelError: there is none.
-    """
-    return find_start(model, linear=False).load(backend=backend)
-
-
 @renamed("impl", "backend")
 def load(
     model: str | os.PathLike[str],

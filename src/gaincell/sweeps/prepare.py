@@ -2,8 +2,8 @@
 
     gains, offsets and weights as made -> the point's chip without spread -> adapted -> fine-tuned
 
-As made (`load_made`): of a RUN what is saved in it, made for the design saved with it; of a shipped model its
-linear version. Statistics on that very design are the adaptation's target.
+As made: of a RUN what is saved in it, made for the design saved with it; of a shipped model its linear
+version. Statistics on that very design are the adaptation's target.
 The adaptation meets one draw of the noise, which neither training nor evaluation meets again.
 Fine-tuning is noise-aware: every forward pass meets other noise of reads and writes and, where cells differ,
 another chip, none of which is evaluated later. With distillation the model's teacher is itself, adapted to
@@ -28,7 +28,7 @@ from gaincell.evaluation.perplexity import cut_blocks, window_and_stride
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.context import read_tokens
 from gaincell.mapping.engine import freeze_embeddings
-from gaincell.mapping.load_hardware import load_made
+from gaincell.mapping.load_hardware import find_start
 from gaincell.sweeps.settings import BATCH, Sweep
 from gaincell.sweeps.space import Values
 from gaincell.text import Text
@@ -52,7 +52,7 @@ class Preparation:
 
     def __init__(self, sweep: Sweep, text: Text, backend: BackendName = "auto", device: str = "cpu") -> None:
         self.sweep = sweep
-        self.loaded = load_made(sweep.model, backend)
+        self.loaded = find_start(sweep.model, linear=False).load(backend=backend)
         self._made_for = attached_layers(self.loaded.model)[0].design
         self.model = self.loaded.model.to(device)  # type: ignore[arg-type]
         self.length, _ = window_and_stride(sweep.protocol)

@@ -17,7 +17,7 @@ from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.base_model import has_tokenizer, load_tokenizer, sampled_fingerprint
 from gaincell.integrations.hf.checkpoint import read
 from gaincell.integrations.hf.hardware_record import hardware_record
-from gaincell.integrations.hf.models import load_any
+from gaincell.integrations.hf.models import load_without_tokenizer
 from gaincell.integrations.hf.pretrained import ARRAYS, METHOD
 from gaincell.integrations.hf.reparametrisation import hold, is_copy, is_trained
 from gaincell.integrations.hf.run import DESIGN, HARDWARE, Run, refuse_second_model
@@ -71,7 +71,7 @@ def export_transformers(
     """
     directory = Path(out)
     refuse_second_model(directory, HARDWARE, ADAPTER)
-    found = load_any(run, dtype)
+    found = load_without_tokenizer(run, dtype)
     cells = attached_layers(found.model)
     if not cells:
         raise ModelError(f"{run} is a softmax model, not one in arrays: nothing to export; see gaincell map")

@@ -13,7 +13,7 @@ from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.size import hardware_files
 
 
-def load_any(
+def load_without_tokenizer(
     model: str | os.PathLike[str],
     dtype: torch.dtype | None = torch.float32,
     stage: str | None = None,
@@ -44,7 +44,7 @@ def load_model(
         ModelError: it cannot be found or read (says what was tried), or has weights that are NaN.
         RunError: the RUN is damaged or lacks the stage, or its base model has changed.
     """
-    found = load_any(model, dtype, stage)
+    found = load_without_tokenizer(model, dtype, stage)
     if stage is not None:
         return found.with_tokenizer(Run(model).file(stage))
     return found.with_tokenizer(*(hardware_files(model) if attached_layers(found.model) else ()))
