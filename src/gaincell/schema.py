@@ -79,7 +79,7 @@ class Instance:
 
     @staticmethod
     def __get_pydantic_json_schema__(schema: CoreSchema, handler: GetJsonSchemaHandler) -> Json:
-        return {"type": "object"}
+        return {"const": f"a {schema['cls'].__name__}"}
 
 
 FORMS: Mapping[type, str] = {str: "<text>", list: "<list>", dict: "<table>"}

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from gaincell.adaptation.statistics import attached
 from gaincell.chips.design_file import load_design
 from gaincell.cli import app
-from gaincell.errors import ModelError, RunError
+from gaincell.errors import InputError, ModelError, RunError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf import models
 from gaincell.integrations.hf.base_model import BaseModel, load_base
@@ -242,6 +242,36 @@ def test_an_adaptation_is_replaced_by_the_same_one_alone(
         "linear cell on leroux2025-signed, unadapted",
         "linear cell on leroux2025-signed, adapted",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (MapSettings, {"budget": -1}, "budget = -1; allowed: a whole number of 0 or more"),
+        (
+            AdaptSettings,
+            {"method": "publised"},
+            "allowed: closed-form or published (did you mean 'published'?)",
+        ),
+        (AdaptSettings, {"evaluation_tokens": -5}, "evaluation_tokens = -5; allowed: a whole number of 0 or"),
+        (AdaptSettings, {"dtype": "float99"}, "dtype = 'float99'; allowed: float32 or bfloat16"),
+        (AdaptSettings, {"design": "leroux2025"}, "design = 'leroux2025'; allowed: a Design"),
+        (CodesignSettings, {"steps": 0}, "steps = 0; allowed: a whole number of 1 or more"),
+        (CodesignSettings, {"rate": float("nan")}, "rate = nan; allowed: a number from 0 to 3e+38"),
+        (CodesignSettings, {"learn": ("level",)}, "(did you mean 'levels'?)"),
+        (CodesignSettings, {"learn": "levels"}, "learn = 'levels'; allowed: a list"),
+    ],
+)
+def test_settings_name_what_they_cannot_use(kind: Any, given: dict[str, Any], message: str) -> None:
+    design = load_design("leroux2025")
+    with pytest.raises(InputError, match=re.escape(message)):
+        kind(
+            **(
+                {"model": "tiny", "design": design}
+                | ({"cell": None} if kind is AdaptSettings else {})
+                | given
+            )
+        )
 
 
 def test_titles_tell_chips_of_one_name_apart() -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -35,6 +37,7 @@ from gaincell.progress import StageProgress, silent_stages
 from gaincell.results import run as results
 from gaincell.results import write
 from gaincell.results.provenance import hash_of
+from gaincell.schema import Count, Factor, Instance, OneOf, Rate, Whole, checked
 from gaincell.text import Text, open_text
 from gaincell.training import checkpoint as disk
 from gaincell.training.codesign import LEARNED, codesign, stated_levels, with_zero_code
@@ -45,6 +48,7 @@ ACTIVITY_BLOCKS = 1
 """Blocks of the evaluated text on which activity and signals are measured."""
 
 
+@checked
 @dataclass(frozen=True)
 class CodesignSettings:
     """Settings of `gaincell codesign`.
@@ -58,17 +62,17 @@ class CodesignSettings:
     """
 
     model: str
-    design: Design | None = None
-    learn: tuple[str, ...] = LEARNED
-    steps: int = 100
-    batch: int = 2
-    learning_rate: float = 1e-4
-    scale_learning_rate: float = 1e-3
-    rate: float = 3e-2
+    design: Annotated[Design, Instance] | None = None
+    learn: Annotated[tuple[Annotated[str, OneOf(LEARNED)], ...], Field(strict=False)] = LEARNED
+    steps: Count = 100
+    batch: Count = 2
+    learning_rate: Rate = 1e-4
+    scale_learning_rate: Rate = 1e-3
+    rate: Factor = 3e-2
     weights: bool = True
     text: str = "sample"
-    evaluation_tokens: int = 32_768
-    calibration_tokens: int = 4096
+    evaluation_tokens: Whole = 32_768
+    calibration_tokens: Whole = 4096
     technology: str = "28nm"
     backend: BackendName = "auto"
     device: str = "cpu"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -34,10 +35,12 @@ from gaincell.progress import StageProgress, silent_stages
 from gaincell.results import write
 from gaincell.results.provenance import hash_of
 from gaincell.results.run import FILE, AdaptedResult, UsedText
+from gaincell.schema import Instance, Whole, checked
 from gaincell.standard_error import exp_or_infinity
 from gaincell.text import open_text
 
 
+@checked
 @dataclass(frozen=True)
 class AdaptSettings:
     """Settings of `gaincell adapt`.
@@ -58,19 +61,19 @@ class AdaptSettings:
     """
 
     model: str
-    design: Design | None
+    design: Annotated[Design, Instance] | None
     cell: str | None
     method: Method = "closed-form"
     start: Start = "trained"
     rule: Rule | None = None
-    max_iterations: int = 100
+    max_iterations: Whole = 100
     text: str = "sample"
     protocol: str | None = None
-    evaluation_tokens: int = 16_384
-    calibration_tokens: int = 16_384
+    evaluation_tokens: Whole = 16_384
+    calibration_tokens: Whole = 16_384
     backend: BackendName = "auto"
     device: str = "cpu"
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 def adapt_model(
