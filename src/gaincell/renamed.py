@@ -17,9 +17,11 @@ def renamed(old: str, new: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def called(*arguments: P.args, **keywords: P.kwargs) -> R:
             if old in keywords:
                 if new in keywords:
-                    raise TypeError(f"{function.__name__}: {old}= is called {new}= now; give {new}= alone")
+                    raise TypeError(
+                        f"{function.__qualname__}: {old}= is called {new}= now; give {new}= alone"
+                    )
                 warnings.warn(
-                    f"{function.__name__}: {old}= is called {new}= now; the next release refuses {old}=",
+                    f"{function.__qualname__}: {old}= is called {new}= now; the next release refuses {old}=",
                     FutureWarning,
                     stacklevel=2,
                 )

@@ -457,13 +457,21 @@ def test_the_model_type_drops_no_argument_in_silence(given: str, message: str) -
 
 
 @pytest.mark.parametrize(
-    "given", [{"design": "ideal"}, {"cell": "x3"}, {"impl": "naive"}, {"dtype": "float32"}]
+    "given", [{"design": "ideal"}, {"cell": "x3"}, {"attention_backend": "naive"}, {"dtype": "float32"}]
 )
 def test_a_model_in_memory_is_not_changed(given: dict[str, Any]) -> None:
     from gaincell.evaluation.harness_model import GainCellLM
 
-    with pytest.raises(InputError, match="design, cell, impl and dtype are for path="):
+    with pytest.raises(InputError, match="design, cell, attention_backend and dtype are for path="):
         GainCellLM(pretrained=micro_llama(), **given)
+
+
+def test_the_old_name_of_its_backend_is_taken_with_a_warning() -> None:
+    from gaincell.evaluation.harness_model import GainCellLM
+
+    now = pytest.warns(FutureWarning, match="GainCellLM.__init__: impl= is called attention_backend= now")
+    with now, pytest.raises(InputError, match="design, cell, attention_backend and dtype are for path="):
+        GainCellLM(pretrained=micro_llama(), impl="naive")
 
 
 def test_the_model_type_of_a_hf_user(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ def run(context: typer.Context) -> None:
 
     Newer releases of the harness find the model type by themselves, so `lm-eval run --model gaincell`
     works. Releases up to 0.4.13 do not, and need this command. --model_args takes path=MODEL|RUN, and
-    optionally design=, cell=, impl=, dtype=, max_length=. (impl= is the --backend of other commands; the
-    harness has a backend= of its own.)
+    optionally design=, cell=, attention_backend=, dtype=, max_length=. (attention_backend= is the --backend
+    of other commands; the harness has a backend= of its own.)
 
     Example: gaincell lm-eval run --model gaincell --model_args path=adapters/smollm2-135m --tasks piqa
 

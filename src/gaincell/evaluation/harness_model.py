@@ -25,6 +25,7 @@ from gaincell.hub import local_if_unreachable
 from gaincell.integrations.hf.context import check_ids, check_length, default_length
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.quantity import one_of
+from gaincell.renamed import renamed
 
 try:
     from lm_eval import evaluator
@@ -50,14 +51,15 @@ class GainCellLM(HFLM):  # type: ignore[misc]
 
     The harness finds it by the entry point `gaincell` of the group `lm_eval.models`. Releases up to 0.4.13
     read no entry points; `gaincell lm-eval` is their command with it. Arguments: `path` (a MODEL or RUN of
-    `gaincell evaluate`; `pretrained` means the same), `design`, `cell`, `impl` (its --backend: `backend` is
-    another thing in HFLM), `dtype` (one of `DTYPES`; by default float32, as `gaincell evaluate` has it) and
-    those of HFLM that act on a model in memory. HFLM itself drops all others in silence; here they are
-    refused.
+    `gaincell evaluate`; `pretrained` means the same), `design`, `cell`, `attention_backend` (its --backend:
+    `backend` is another thing in HFLM), `dtype` (one of `DTYPES`; by default float32, as `gaincell evaluate`
+    has it) and those of HFLM that act on a model in memory. HFLM itself drops all others in silence; here
+    they are refused.
     The softmax of 16-bit logits is taken in float32 unless `softmax_dtype` says otherwise; HFLM's own default
     takes it in 16 bits, of which a log-likelihood keeps two digits.
     """
 
+    @renamed("impl", "attention_backend")
     def __init__(
         self,
         path: str | None = None,
@@ -66,7 +68,7 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         pretrained: Any = None,
         design: str | None = None,
         cell: str | None = None,
-        impl: BackendName = "auto",
+        attention_backend: BackendName = "auto",
         dtype: str | None = None,
         tokenizer: Any = None,
         max_length: int | None = None,
@@ -78,17 +80,20 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         if sum(given is not None for given in (path, run, pretrained)) != 1:
             raise InputError("model gaincell needs one path=MODEL|RUN, such as path=adapters/smollm2-135m")
         if unknown := sorted(kwargs.keys() - OF_HARNESS):
-            allowed = sorted({"path", "design", "cell", "impl", "dtype", "max_length", *OF_HARNESS})
-            raise InputError(f"model gaincell has no argument {unknown[0]!r}; allowed: {one_of(allowed)}")
+            own = {"path", "design", "cell", "attention_backend", "dtype", "max_length"}
+            allowed = one_of(sorted(own | OF_HARNESS))
+            raise InputError(f"model gaincell has no argument {unknown[0]!r}; allowed: {allowed}")
         if max_length is not None and not (isinstance(max_length, int) and max_length > 0):
             raise InputError(f"max_length={max_length}: give a number of tokens of 1 or more")
         if pretrained is None or isinstance(pretrained, str):
             name = str(path or run or pretrained)
             if tokenizer is not None:
                 raise InputError(f"tokenizer={tokenizer}: {name} brings its own; leave it out")
-            pretrained, tokenizer = _load(name, design, cell, impl, dtype or "float32")
-        elif impl != "auto" or any(given is not None for given in (design, cell, dtype)):
-            raise InputError("design, cell, impl and dtype are for path=; set them on the model itself")
+            pretrained, tokenizer = _load(name, design, cell, attention_backend, dtype or "float32")
+        elif attention_backend != "auto" or any(given is not None for given in (design, cell, dtype)):
+            raise InputError(
+                "design, cell, attention_backend and dtype are for path=; set them on the model itself"
+            )
         device = kwargs.pop("device", None)
         if device is not None and (torch.cuda.is_available() or not str(device).startswith("cuda")):
             pretrained.to(device)  # the harness's command asks for cuda where there is none, too
@@ -191,7 +196,9 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         return logits
 
 
-def _load(run: str, design: str | None, cell: str | None, impl: BackendName, dtype: str) -> tuple[Any, Any]:
+def _load(
+    run: str, design: str | None, cell: str | None, backend: BackendName, dtype: str
+) -> tuple[Any, Any]:
     """Model and tokenizer of a MODEL or RUN, on another chip if one is given; of other cells it says so."""
     from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_backend
     from gaincell.integrations.hf.models import load_model
@@ -201,7 +208,7 @@ def _load(run: str, design: str | None, cell: str | None, impl: BackendName, dty
     loaded = load_model(run, DTYPES[dtype])
     if exchanged := change_chip(loaded.model, design, cell):
         print(f"{run}: {AS_SAVED}{exchanged}", file=sys.stderr)
-    set_backend(loaded.model, impl)
+    set_backend(loaded.model, backend)
     return loaded.model, loaded.tokenizer
 
 
