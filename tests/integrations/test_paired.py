@@ -23,7 +23,7 @@ from gaincell.integrations.hf.checkpoint import HARDWARE, load_run, save
 from gaincell.integrations.hf.interface import SOFTMAX
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import _most_varying, pair_rows
-from gaincell.integrations.hf.reparametrisation import has_part, hold, indices
+from gaincell.integrations.hf.reparametrisation import add_stored_parts, has_part, indices
 from gaincell.mapping.initial import Candidate, initial_scaling
 from gaincell.nn.attention import GainCellAttention
 
@@ -233,6 +233,6 @@ def test_rows_are_paired_once_and_where_it_makes_sense() -> None:
     with pytest.raises(InputError, match=r"shape \(2, 1\); give \[sequences, 2 or more\]"):
         pair_rows(attach(micro_llama(), micro_design()), some_ids()[:, :1])
     assert not has_part(other, "paired rows")
-    hold(other, {})
+    add_stored_parts(other, {})
     assert not has_part(other, "paired rows")
     assert all(cell.q.kept is None for cell in attached_layers(other))

@@ -29,7 +29,7 @@ from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.checkpoint import HARDWARE
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.reparametrisation import KEPT, MIX, indices
+from gaincell.integrations.hf.reparametrisation import MIX, ROW_INDEX, indices
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping.folder import run_lock
 from gaincell.mapping.load_hardware import find_start
@@ -324,7 +324,7 @@ def test_a_recipe_that_goes_on_has_the_rows_of_its_adapter(path: Path) -> None:
     assert recipe.adapter is not None
     with safe_open(path.parents[1] / recipe.adapter / HARDWARE, framework="pt") as file:
         names = list(file.keys())
-    assert any(name.endswith(KEPT) for name in names) == recipe.paired
+    assert any(name.endswith(ROW_INDEX) for name in names) == recipe.paired
     assert any(name.endswith(BALANCE) for name in names) == recipe.balanced
     assert any(MIX in name for name in names) == recipe.mixing
 

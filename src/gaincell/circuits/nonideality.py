@@ -101,7 +101,7 @@ def kinds_drawn(own: Nonideality | None) -> frozenset[str]:
     return frozenset(stated) if isinstance(stated, tuple) else frozenset({stated})
 
 
-def disturbed(
+def apply_nonideality(
     own: Nonideality | None, design: NoisyChip, layer: int, stage: Stage, signal: Tensor, **index: Any
 ) -> Tensor:
     """A signal behind a design's own non-ideality; index: head, kv_head, step, column, row; they broadcast.

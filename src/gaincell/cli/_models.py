@@ -121,14 +121,14 @@ def observe_model(
     """
     found_text = open_text(text)
     with progress_bars() as progress:
-        ready = hardware_model(model, load_design("leroux2025"), chip, progress=progress)
-        loaded = ready.loaded
+        hardware = hardware_model(model, load_design("leroux2025"), chip, progress=progress)
+        loaded = hardware.loaded
         place_model(loaded.model, device)
         tokens = tokens or default_length(loaded.model, most)
         ids = read_blocks(loaded, found_text, tokens, sequences, progress)
         batches, watching = list(ids.split(batch)), progress("observe the arrays")
         found = measure_activity(loaded.model, batches, found_text.name, progress=watching)
-    return found, ready, ids
+    return found, hardware, ids
 
 
 class Head(TypedDict):

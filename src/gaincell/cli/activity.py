@@ -45,15 +45,15 @@ def activity(
     from gaincell.results.evaluation import ActivityResult
 
     chip = options.choose_chip(model, design)
-    found, (loaded, how), ids = observe_model(
+    found, (loaded, origin), ids = observe_model(
         model, chip, text, tokens, sequences, batch=batch, device=device
     )
     protocol = f"{len(ids)} x {ids.shape[1]} tokens, each sequence from empty arrays"
     entry = ActivityResult(
         **head(loaded, protocol, ids.flatten(), command="activity"),
-        design=chip_of(attached_layers(loaded.model)[0].design), text=Named(found.source), gains=how,
+        design=chip_of(attached_layers(loaded.model)[0].design), text=Named(found.source), gains=origin,
         activity=found,
     )  # fmt: skip
-    typer.echo(f"{model}: {how}")
+    typer.echo(f"{model}: {origin}")
     shown = (activity_rows(entry, model), sparsity_line(entry))
     show_result(entry, json, *shown, figure=figure, draw=lambda run: activity_figure(run, NAMES))

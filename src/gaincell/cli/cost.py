@@ -72,10 +72,10 @@ class ActivityOptions:
         attached = run_design(model) is not None
         if chip is not None and not attached:
             chip = chip.replace(cell=linear_chip().cell, mismatch=Mismatch())
-        found, ready, _ = observe_model(model, chip, self.text, self.tokens, most=TOKENS, device=device)
+        found, hardware, _ = observe_model(model, chip, self.text, self.tokens, most=TOKENS, device=device)
         if not attached:
             found = replace(found, source=f"{found.source}, linear cells")
-        return found, ready.origin
+        return found, hardware.origin
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ class Costs:
         found, notes = self.observed.known(model), []
         if measured_here:
             other = chip if self.design or self.cell or self.window else None
-            found, how = self.observed.measure(model, other, device)
-            notes.append(f"the activity is that of {how}")
+            found, origin = self.observed.measure(model, other, device)
+            notes.append(f"the activity is that of {origin}")
         elif found is not None and self.observed.activity is None:  # it comes with the package
             shipped = f"adapters/{model}"
             size = with_parts(size, stored_types(hardware_files(shipped)))

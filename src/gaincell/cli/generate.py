@@ -79,14 +79,14 @@ class GenerateOptions:
                 f"text would have {length}: give fewer --tokens, or a model without a table of positions"
             )
         with progress_bars() as progress:
-            ready = hardware_model(model, default, chip, loaded=loaded, backend=backend, progress=progress)
+            hardware = hardware_model(model, default, chip, loaded=loaded, backend=backend, progress=progress)
         exchanged = change_chip(loaded.model, other_latency=self.other_latency)
-        ready = ready._replace(origin=ready.origin + exchanged)
-        print(f"{model}: {ready.origin}", file=sys.stderr)
+        hardware = hardware._replace(origin=hardware.origin + exchanged)
+        print(f"{model}: {hardware.origin}", file=sys.stderr)
         place = place_model(loaded.model, computing.device)
-        return ready, RingCache(loaded.model, policy), ids.to(place)
+        return hardware, RingCache(loaded.model, policy), ids.to(place)
 
-    def write(self, ready: LoadedHardware, cache: RingCache, ids: Tensor) -> tuple[str, int, float]:
+    def write(self, hardware: LoadedHardware, cache: RingCache, ids: Tensor) -> tuple[str, int, float]:
         """Write the text to stdout as it comes. The text with the prompt; tokens without it; tokens a second
         after the first, which the prompt gives; 0 where there is no other.
         """
@@ -96,7 +96,7 @@ class GenerateOptions:
         from gaincell.integrations.hf.context import new_text
 
         torch.manual_seed(self.seed)
-        model, tokenizer = ready.loaded.model, ready.loaded.tokenizer
+        model, tokenizer = hardware.loaded.model, hardware.loaded.tokenizer
         ends, shown = _ends(model, tokenizer), self.prompt
         known, produced = ids[0].tolist(), list[int]()
         with torch.inference_mode():
@@ -168,8 +168,8 @@ def generate(
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.results.simulation import GenerationResult
 
-    ready, cache, ids = asked.load(model, computing)
-    text, tokens, per_second = asked.write(ready, cache, ids)
+    hardware, cache, ids = asked.load(model, computing)
+    text, tokens, per_second = asked.write(hardware, cache, ids)
     speed = f", {per_second:.1f} a second after the prompt" if per_second else ""
     print(
         f"[{tokens} tokens{speed}; ring of {cache.tokens.columns} columns, "
@@ -177,9 +177,9 @@ def generate(
         file=sys.stderr,
     )
     entry = GenerationResult(
-        **head(ready.loaded, "generation on the ring", command="generate", seed=asked.seed),
-        design=chip_of(attached_layers(ready.loaded.model)[0].design),
-        gains=ready.origin,
+        **head(hardware.loaded, "generation on the ring", command="generate", seed=asked.seed),
+        design=chip_of(attached_layers(hardware.loaded.model)[0].design),
+        gains=hardware.origin,
         text=text,
         tokens=tokens,
         tokens_per_second=per_second,

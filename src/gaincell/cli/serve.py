@@ -59,10 +59,10 @@ def serve(
         chip, default = options.choose_chip(model, design, cell), options.chip_of("leroux2025")
         with progress_bars() as progress:
             if find_shipped(model) is not None:
-                ready = adapted_model(model, chip or default, backend=backend, progress=progress)
+                hardware = adapted_model(model, chip or default, backend=backend, progress=progress)
             else:
-                ready = hardware_model(model, default, chip, backend=backend, progress=progress)
-            pair = Pair(model, ready, progress("observe the arrays"))
+                hardware = hardware_model(model, default, chip, backend=backend, progress=progress)
+            pair = Pair(model, hardware, progress("observe the arrays"))
         if not is_loopback(host):
             print(
                 f"gaincell: warning: everyone who can reach {host} can use this server: it has no passwords "
@@ -72,7 +72,7 @@ def serve(
         url = url_of(listening)
 
         def started() -> None:
-            print(f"{pair.name}: {pair.how}\n{pair.name} at {url}   Ctrl-C ends", file=sys.stderr)
+            print(f"{pair.name}: {pair.origin}\n{pair.name} at {url}   Ctrl-C ends", file=sys.stderr)
             if browser:
                 webbrowser.open(url)
 

@@ -181,7 +181,7 @@ def describe(pair: Pair) -> dict[str, Any]:
     return {
         "version": __version__,
         "model": pair.name,
-        "how": pair.how,
+        "origin": pair.origin,
         "design": {"name": design.name, "hash": design.hash, "cell": design.cell.name},
         "layers": len(pair.layers),
         "heads": [each.heads for each in pair.layers],

@@ -45,14 +45,14 @@ class Pair:
     Raises GaincellError: the base model cannot be read, or the chip has effects that a ring does not model.
     """
 
-    def __init__(self, name: str, ready: LoadedHardware, progress: Progress = silent) -> None:
-        self.name, self.how = name, ready.origin
-        self.hardware: PreTrainedModel = ready.loaded.model
-        self.tokenizer: PreTrainedTokenizerBase = ready.loaded.tokenizer
+    def __init__(self, name: str, hardware: LoadedHardware, progress: Progress = silent) -> None:
+        self.name, self.origin = name, hardware.origin
+        self.hardware: PreTrainedModel = hardware.loaded.model
+        self.tokenizer: PreTrainedTokenizerBase = hardware.loaded.tokenizer
         self.layers: list[GainCellAttention] = attached_layers(self.hardware)
         self.design: Design = self.layers[0].design
         RingCache(self.hardware)  # refuses chips that it does not know, before anyone waits for a text
-        self.software: PreTrainedModel = load_software(ready.loaded.id)
+        self.software: PreTrainedModel = load_software(hardware.loaded.id)
         self.own_windows = [own_window(module) for module in attention_modules(self.software).values()]
         self.positions = tabulated_positions(self.hardware)
         self.size = with_parts(size_of(self.software, name), self.hardware.state_dict())

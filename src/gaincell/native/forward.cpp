@@ -77,7 +77,7 @@ void disturb_charge(const gc_problem &p, const Sizes &s, const Block &b, const B
 }
 
 // Saturate and digitise w.charge, add it to w.sum, and note where it was not saturated.
-void read_out(const gc_problem &p, const Sizes &s, const Block &b, const Buffers &w, int64_t tile) {
+void quantize_output(const gc_problem &p, const Sizes &s, const Block &b, const Buffers &w, int64_t tile) {
     const Vec edge = broadcast(p.output_ceiling ? p.steps * (1.0f - p.output_margin) : INFINITY);
     for (int64_t i0 = 0; i0 < s.rp; i0 += kWidth) {
         const int64_t rows = std::min(kWidth, b.i1 - b.i0 - i0);
@@ -113,7 +113,7 @@ bool forward_block(const gc_problem &p, const Sizes &s, const Stored &stored, co
         }
         const int64_t tile = (s.first_piece + newest) % s.tiles;
         if (p.errors.present) disturb_charge(p, s, b, w, tile);
-        read_out(p, s, b, w, tile);
+        quantize_output(p, s, b, w, tile);
     }
     transpose(w.sum, s.dp, s.rp, w.x);
     for (int64_t i = 0; i < b.i1 - b.i0; ++i) write_out(p, s, b, i, w.x + i * s.dp);

@@ -171,7 +171,7 @@ class GainCellAttention(nn.Module):
             raise ModelError("a normaliser inside the arrays needs biases of the output: add them first")
         self.normaliser = ArrayNormaliser(self.heads, self.kv_heads, self.head_dim, self.out.gain)
 
-    def pair_rows(self, kept: Int[Tensor, "Hk half"]) -> None:
+    def pair_rows(self, row_index: Int[Tensor, "Hk half"]) -> None:
         """Put these components of every head's q and k into rows twice (integrations/hf/paired.py).
 
         Raises:
@@ -180,7 +180,7 @@ class GainCellAttention(nn.Module):
         check_unsigned(self.design)
         if self.q.turned is not None:
             raise ModelError(f"layer {self.layer} has balanced rows; they cannot be paired besides")
-        self.k.kept = kept.to(self.k.gain.device)
+        self.k.kept = row_index.to(self.k.gain.device)
         self.q.kept = self.k.kept.repeat_interleave(self.heads // self.kv_heads, 0)
 
     def balance_rows(self) -> None:
@@ -357,10 +357,10 @@ class GainCellAttention(nn.Module):
 
     def answer(self, asked: Asked, at: At) -> Float[Tensor, "B H Tq D"]:
         """`forward` for what the arrays are asked for."""
-        return self.passed_on(self._attend(asked, at), asked)
+        return self.layer_output(self._attend(asked, at), asked)
 
-    def passed_on(self, attended: Float[Tensor, "B H T D"], asked: Asked) -> Float[Tensor, "B H T D"]:
-        """What the layer passes on, of what the arrays give."""
+    def layer_output(self, attended: Float[Tensor, "B H T D"], asked: Asked) -> Float[Tensor, "B H T D"]:
+        """The output of the layer, of what the arrays give."""
         return self.returned(attended) if asked.scales_output else self.output(attended, asked.columns)
 
     def _attend(self, asked: Asked, at: At) -> Tensor:

@@ -20,9 +20,9 @@ SMALLEST_GAIN = 1e-20
 class Scaler(nn.Module):
     """``y = a x + b`` with one gain ``a`` and one offset ``b`` per head (the paper's equation (3)) [M].
 
-    With `kept`, the numbers of D/2 of the D components of every head, x is first replaced by (x_c, -x_c):
-    paired rows (`GainCellAttention.pair_rows`, before a state dict that has them is loaded). With `turn_in`
-    and `turn_out`, x is first multiplied by matrices (`GainCellAttention.balance_rows`).
+    With `kept`, the row index, which names D/2 of the D components of every head, x is first replaced by
+    (x_c, -x_c): paired rows (`GainCellAttention.pair_rows`, before a state dict that has them is loaded).
+    With `turn_in` and `turn_out`, x is first multiplied by matrices (`GainCellAttention.balance_rows`).
 
     With `add_exponent`, y = a (n / 1024)^g x + b for a query that reads n columns, with one exponent g per
     head: a sum over n tokens grows with n, and the digital block knows n exactly. An extension, of q and of
@@ -112,8 +112,8 @@ class Scaler(nn.Module):
     def rows(
         self, x: Float[Tensor, "B H T D"], columns: Int[Tensor, "#B T"] | None = None
     ) -> Float[Tensor, "B H T D"]:
-        """What gain and offset see: ``x``, with ``kept`` its kept components and then their negatives, with
-        ``turned`` multiplied, and with an exponent times (n / 1024)^g.
+        """What gain and offset see: ``x``, with ``kept`` the components that it names and their negatives,
+        with ``turned`` multiplied, and with an exponent times (n / 1024)^g.
         """
         if self.kept is not None:
             chosen = x.gather(-1, self.kept[None, :, None].expand(*x.shape[:-1], -1))

@@ -343,7 +343,7 @@ const describe = (about) => {
   document.title = `${about.model} on ${design.name}: gaincell`;
   byId("title").textContent = `${about.model} on ${design.name}`;
   const seen = about.own_windows ? "the model’s own windows" : `the last ${window.toLocaleString("en")} tokens`;
-  byId("lead").textContent = `Two models write, token by token. Hardware: attention in simulated gain-cell arrays, from ${about.how}. ` +
+  byId("lead").textContent = `Two models write, token by token. Hardware: attention in simulated gain-cell arrays, from ${about.origin}. ` +
     `Software: the pretrained model as it is, with softmax attention over ${seen}; training that only the hardware had is part of ` +
     `what sets them apart. ${layers} layers of ${heads[0]} query and ${kv} key/value heads, ` +
     `${design.cell} cells, rings of ${window.toLocaleString("en")} columns.`;

@@ -101,7 +101,7 @@ class RingCache(Cache):
         self.tokens = RingTokens(attentions[0], self.clock)
         """Which tokens the columns hold, and when they were written."""
         self.rings = [RingLayer(attention, self.tokens) for attention in attentions]
-        self.rings[-1].passed = self._passed
+        self.rings[-1].after_attend = self._advance_time
         super().__init__(layers=list(self.rings))
 
     def update(
@@ -131,7 +131,7 @@ class RingCache(Cache):
         )
         return found
 
-    def _passed(self) -> None:
+    def _advance_time(self) -> None:
         """All layers have what they need of the tokens: time passes."""
         steps = self.tokens.finish()
         self.clock.step(self, self.tokens.design.token_period, steps)

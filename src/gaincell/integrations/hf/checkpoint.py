@@ -22,6 +22,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from gaincell.chips.design import Design
 from gaincell.errors import GaincellError, ModelError, RunError
 from gaincell.files import write_directory, write_tensors, write_text
+from gaincell.integrations.hf import reparametrisation as parts
 from gaincell.integrations.hf.attach import attach, attached_layers, attached_model, computes_softmax
 from gaincell.integrations.hf.base_model import BaseModel, base_weights, check_finite, check_finite_tensor
 from gaincell.integrations.hf.hardware_record import saved_record
@@ -36,7 +37,6 @@ from gaincell.integrations.hf.lora import (
 )
 from gaincell.integrations.hf.mixing import fold
 from gaincell.integrations.hf.pretrained import check_whole
-from gaincell.integrations.hf.reparametrisation import KEPT, hold, indices, is_copy, is_index, is_trained
 from gaincell.integrations.hf.run import (
     DESIGN,
     FORMAT,
@@ -181,7 +181,7 @@ def save_differences(
     check_finite(model, where="cannot save")
     tensors = _changed(without_adapters(base_weights(model)), original)
     tensors |= {name: factor.to(ADAPTER_DTYPE) for name, factor in factors(model).items()}
-    tensors |= {n: t.to(ADAPTER_DTYPE) if is_trained(n) else t for n, t in _of_arrays(model).items()}
+    tensors |= {n: t.to(ADAPTER_DTYPE) if parts.is_trained(n) else t for n, t in _of_arrays(model).items()}
     contents = {
         name: checked(name, value.detach().to("cpu").contiguous(), "cannot save", "clamp it while training")
         for name, value in tensors.items()
@@ -245,9 +245,9 @@ def load_for_training(model: PreTrainedModel, run: str | os.PathLike[str], stage
     held = Run(run)
     path, scale = held.file(stage), float(held.metadata(stage).get("lora_scale", 1.0))
     wanted = {n: p.shape for n, p in model.named_parameters() if ".gain_cell." in n or ".lora_" in n}
-    wanted |= {name: index.shape for name, index in indices(model).items() if not name.endswith(KEPT)}
+    wanted |= {n: t.shape for n, t in parts.indices(model).items() if not n.endswith(parts.ROW_INDEX)}
     stored = read(path)
-    found = {lora_name(name): tensor.shape for name, tensor in stored.items() if not name.endswith(KEPT)}
+    found = {lora_name(n): t.shape for n, t in stored.items() if not n.endswith(parts.ROW_INDEX)}
     unfit = wanted.keys() ^ found.keys() or {name for name in wanted if wanted[name] != found[name]}
     if unfit or scale != 1.0:
         raise RunError(
@@ -286,7 +286,7 @@ def _of_arrays(model: nn.Module) -> dict[str, Tensor]:
         for name, module in model.named_modules()
         if (cell := arrays_of(module)) is not None
         for own, tensor in cell.state_dict(prefix=".").items()
-        if not is_copy(own)
+        if not parts.is_copy(own)
     }
 
 
@@ -301,7 +301,7 @@ def read(
             return {
                 name: checked(name, file.get_tensor(name), str(path), advice, positive=positive)
                 for name in file.keys()  # noqa: SIM118 (not a mapping)
-                if part in name and not is_copy(name)
+                if part in name and not parts.is_copy(name)
             }
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path} cannot be read ({error}); {advice}") from error
@@ -314,7 +314,7 @@ def checked(name: str, tensor: Tensor, where: str, advice: str, *, positive: boo
 
     where: the file, and advice: what to do, for the refusal.
     """
-    if is_index(name):
+    if parts.is_index(name):
         return tensor
     if not tensor.is_floating_point():
         raise RunError(f"{where}: {name} is {tensor.dtype}, no floating-point numbers; {advice}")
@@ -353,17 +353,17 @@ def put(
             balanced rows, and it gives no full pulses.
     """
     balanced = any(name.endswith(BALANCE) for name in tensors)
-    if balanced or any(name.endswith(KEPT) for name in tensors):
+    if balanced or any(name.endswith(parts.ROW_INDEX) for name in tensors):
         for cell in attached_layers(model)[:1]:
             check_unsigned(cell.design, balanced)
     try:
-        hold(model, tensors)
+        parts.add_stored_parts(model, tensors)
         parameters = dict(model.named_parameters())
-        tensors = {lora_name(name): tensor for name, tensor in tensors.items() if not is_index(name)}
+        tensors = {lora_name(name): tensor for name, tensor in tensors.items() if not parts.is_index(name)}
         plain = {n: t for n, t in tensors.items() if n in parameters}
         others = {n: t for n, t in tensors.items() if n not in parameters}
         layers = sorted({n.removesuffix(end) for end in FACTORS for n in others if n.endswith(end)})
-        unfit = {n for n in others if not is_trained(n) and not n.endswith(FACTORS)}
+        unfit = {n for n in others if not parts.is_trained(n) and not n.endswith(FACTORS)}
         unfit |= {n for n, t in plain.items() if parameters[n].shape != t.shape}
         if not part:
             unfit |= {name for name in parameters if ".gain_cell." in name} - plain.keys()

@@ -19,7 +19,7 @@ from gaincell.integrations.hf.checkpoint import read
 from gaincell.integrations.hf.hardware_record import hardware_record
 from gaincell.integrations.hf.models import load_without_tokenizer
 from gaincell.integrations.hf.pretrained import ARRAYS, METHOD
-from gaincell.integrations.hf.reparametrisation import hold, is_copy, is_trained
+from gaincell.integrations.hf.reparametrisation import add_stored_parts, is_copy, is_trained
 from gaincell.integrations.hf.run import DESIGN, HARDWARE, Run, refuse_second_model
 from gaincell.integrations.hf.sources import (
     ADAPTER,
@@ -116,7 +116,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
     base = sampled_fingerprint(model)
     design = source.design
     attach(model, design)
-    hold(model, held)
+    add_stored_parts(model, held)
     rank = max(ranks.values())
     other_ranks = {name: own for name, own in ranks.items() if own != rank}
     config = LoraConfig(

@@ -267,14 +267,16 @@ def _attach(model: nn.Module, record: Mapping[str, Any]) -> None:
     """Attach a pretrained model as a record says; values come from the adapter's file afterwards."""
     from gaincell.integrations.hf.attach import attached_layers, attached_model, detach
     from gaincell.integrations.hf.hardware_record import attach_as_recorded
-    from gaincell.integrations.hf.reparametrisation import hold
+    from gaincell.integrations.hf.reparametrisation import add_stored_parts
     from gaincell.nn.attention import GainCellAttention
 
     attach_as_recorded(model, record, "adapter_config.json")
     try:
         owner = attached_model(model)
         cells = [name for name, module in owner.named_modules() if isinstance(module, GainCellAttention)]
-        hold(owner, {f"{cell}.{extra}": None for cell in cells for extra in record.get("extras", [])})
+        add_stored_parts(
+            owner, {f"{cell}.{extra}": None for cell in cells for extra in record.get("extras", [])}
+        )
         _check_arrays(attached_layers(model), record)
     except BaseException:
         detach(model)

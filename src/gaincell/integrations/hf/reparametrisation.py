@@ -39,15 +39,15 @@ from gaincell.nn.attention import BIASES, EXPONENTS, GainCellAttention
 from gaincell.nn.balanced_rows import BALANCE, fit
 from gaincell.nn.value_rotation import ROTATION
 
-KEPT = ".k.kept"
-"""End of the name of a layer's kept components, a row for every key/value head; its queries keep the same."""
+ROW_INDEX = ".k.kept"
+"""End of the name of a layer's row index: components, for every key/value head; its queries have the same."""
 PARTS = {
     "biases": BIASES,
     "exponents": EXPONENTS,
     "rotated values": ROTATION,
     "array normalisers": NORMALISER,
     "balanced rows": BALANCE,
-    "paired rows": (KEPT[1:],),
+    "paired rows": (ROW_INDEX[1:],),
 }
 """Names of their tensors in a layer's `GainCellAttention`."""
 MIX = ".gain_cell.mix_"
@@ -129,7 +129,7 @@ def is_trained(name: str) -> bool:
 
 def is_index(name: str) -> bool:
     """Whether a tensor holds numbers of components, not numbers that are trained."""
-    return ".gain_cell." in name and name.endswith((KEPT, *ROTATION))
+    return ".gain_cell." in name and name.endswith((ROW_INDEX, *ROTATION))
 
 
 def indices(model: nn.Module) -> dict[str, Tensor]:
@@ -142,7 +142,7 @@ def is_copy(name: str) -> bool:
     return name.endswith(".q.kept")
 
 
-def hold(model: PreTrainedModel, tensors: Mapping[str, Tensor | None]) -> None:
+def add_stored_parts(model: PreTrainedModel, tensors: Mapping[str, Tensor | None]) -> None:
     """Give an attached model the biases, exponents, rotated values, normalisers, paired and balanced rows
     among stored tensors, in place. Values of parameters come later, those of indices where they are None.
 
@@ -158,22 +158,22 @@ def hold(model: PreTrainedModel, tensors: Mapping[str, Tensor | None]) -> None:
             raise RunError(f"{what} are not those of this model: {min(odd)} is in one only")
         if found and what == "paired rows":
             for name, cell in cells.items():
-                _pair(cell, name + KEPT, tensors[name + KEPT])
+                _pair(cell, name + ROW_INDEX, tensors[name + ROW_INDEX])
         elif found and not has_part(model, what):
             add_part(model, what)
 
 
-def _pair(cell: GainCellAttention, name: str, kept: Tensor | None) -> None:
+def _pair(cell: GainCellAttention, name: str, row_index: Tensor | None) -> None:
     shape = (cell.kv_heads, cell.head_dim // 2)
-    if kept is None:
-        kept = torch.arange(shape[1]).repeat(cell.kv_heads, 1)
-    fits = kept.shape == shape and kept.dtype == torch.int64
-    if not fits or any(len({*row} & {*range(cell.head_dim)}) < shape[1] for row in kept.tolist()):
+    if row_index is None:
+        row_index = torch.arange(shape[1]).repeat(cell.kv_heads, 1)
+    fits = row_index.shape == shape and row_index.dtype == torch.int64
+    if not fits or any(len({*row} & {*range(cell.head_dim)}) < shape[1] for row in row_index.tolist()):
         raise RunError(
-            f"{name} ({kept.dtype}, {tuple(kept.shape)}) does not name {shape[1]} of {cell.head_dim} "
-            f"components for each of {cell.kv_heads} heads"
+            f"{name} ({row_index.dtype}, {tuple(row_index.shape)}) does not name {shape[1]} of "
+            f"{cell.head_dim} components for each of {cell.kv_heads} heads"
         )
-    cell.pair_rows(kept)
+    cell.pair_rows(row_index)
 
 
 def is_mixed(model: nn.Module) -> bool:
@@ -183,6 +183,6 @@ def is_mixed(model: nn.Module) -> bool:
 
 def identity(model: nn.Module) -> dict[str, Any]:
     """What a checkpoint of a training states of the model, beside its parameters."""
-    rows = {name: kept.tolist() for name, kept in indices(model).items() if name.endswith(KEPT)}
+    rows = {name: index.tolist() for name, index in indices(model).items() if name.endswith(ROW_INDEX)}
     found: dict[str, Any] = {"paired rows": rows} if rows else {}
     return found | ({"rotated values": True} if has_part(model, "rotated values") else {})

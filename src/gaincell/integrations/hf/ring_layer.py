@@ -46,7 +46,7 @@ class RingLayer(CacheLayerMixin):
         """Whether the last step was read from the codes themselves, in compiled code."""
         self.finite = True
         """Whether no column holds a NaN; only then are codes read in compiled code."""
-        self.passed: Callable[[], None] | None = None
+        self.after_attend: Callable[[], None] | None = None
         """Called when the step is over in this layer: after the last one, time passes."""
         self.pending = False
         """Whether what `update` gave out was not seen by the layer's attention yet."""
@@ -125,7 +125,7 @@ class RingLayer(CacheLayerMixin):
         total = self._decoded(asked, step, sliding_window) if written and one else None
         self.codes_are_read = total is not None
         if total is not None:
-            attended = attention.passed_on(total, asked)
+            attended = attention.layer_output(total, asked)
         elif alone:
             if not written:
                 self._keep(asked.volts, step)
@@ -136,8 +136,8 @@ class RingLayer(CacheLayerMixin):
             keys, values = self._write(asked.volts, step, old)
             at = (torch.cat([old.index, index], 1), index, sliding_window)
             attended = attention.read(asked, keys, values, at, old.extra_age)
-        if self.passed is not None:
-            self.passed()
+        if self.after_attend is not None:
+            self.after_attend()
         return attended
 
     def _written_in_compiled_code(self, asked: Asked, step: Step) -> bool:

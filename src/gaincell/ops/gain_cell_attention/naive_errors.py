@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gaincell.circuits.converter_errors import Line, converted, converter_errors
 from gaincell.circuits.noise import Draws, jitter, output_noise, score_noise
-from gaincell.circuits.nonideality import disturbed
+from gaincell.circuits.nonideality import apply_nonideality
 from gaincell.devices.random import Effect
 from gaincell.devices.variability import CellErrors, cell_errors, current_of
 from gaincell.ops.gain_cell_attention.call import Call
@@ -48,7 +48,7 @@ class Chip:
         self._row = torch.arange(dim, device=device)
         kv_head = self._head[:, :1] // g
         self._draws = partial(Draws, design, call.layer, call.q.dtype, head=self._head, step=self._step)
-        own = partial(disturbed, design.nonideality, design, call.layer, kv_head=kv_head)
+        own = partial(apply_nonideality, design.nonideality, design, call.layer, kv_head=kv_head)
         self._own = partial(own, head=self._head, step=self._step)
         at = self._column[:, None, None, :, None]
         self._own_of_cells = partial(

@@ -1,6 +1,7 @@
 """How a cell's current separates over time, which turns gain-cell products into matrix products.
 
-Dimensions: G key/value heads processed together, c key tokens, R query tokens, D head dimension, n slabs.
+Dimensions: G key/value heads processed together, c key tokens, R query tokens, D head dimension, n slabs
+(terms of the basis).
 
 The charge of one cell is x_i F(u_j delta^(i-j)): the paper's equation (6), with the decay of (7) in F. With a
 base time b,
@@ -51,9 +52,9 @@ FASTEST_DECAY = 1e-300  # delta below this is 0 to any precision
 
 @dataclass(frozen=True)
 class PolynomialBasis:
-    """Exact separation of a polynomial cell F(u) = sum_p C_p u^p.
+    """Exact time basis of a polynomial cell F(u) = sum_p C_p u^p.
 
-    As of every separation: `span` is the number of query tokens that one base time may serve, `row_factors`
+    As of every time basis: `span` is the number of query tokens that one base time may serve, `row_factors`
     those of queries at `rel` = i - base (0 <= rel < span), [n, R] in float64, `of_keys` the slabs, or with
     `slopes` their derivative by the voltage, [G, c, n, D], of voltages `u` [G, c, D] stored at `rel` =
     j - base into cells with `errors`.  mismatch: every cell has its own C_p.
@@ -120,7 +121,7 @@ class PolynomialBasis:
 
 @dataclass(frozen=True)
 class _Interpolation:
-    """Separation of any cell by interpolation at nodes."""
+    """Time basis of any cell, by interpolation at nodes."""
 
     cell: Cell
     nodes: tuple[float, ...]
@@ -242,7 +243,7 @@ def fastest_leak(*errors: CellErrors | None) -> float:
 def time_basis_of(
     design: Design, reads: int, dtype: torch.dtype, fastest: float = 0.0, longest: int = LONGEST_SAMPLED_SPAN
 ) -> TimeBasis:
-    """The separation of the cells of a chip whose columns are read so many times per token.
+    """The time basis of the cells of a chip whose columns are read so many times per token.
 
     dtype: precision that an interpolation must not spoil.  fastest: see `fastest_leak`.
     longest: query tokens that one base time of a non-polynomial cell has to serve.
