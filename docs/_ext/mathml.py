@@ -20,10 +20,8 @@ def inline(writer: Any, node: nodes.math) -> None:
 
 def block(writer: Any, node: nodes.math_block) -> None:
     """`$$x$$`, or a math directive; scrolls by itself where it is wider than the page."""
-    text = node.astext()
-    if "\\\\" in text and "\\begin" not in text:
-        text = rf"\begin{{align*}}{text}\end{{align*}}"
-    writer.body.append(f'<div class="formula" tabindex="0">{convert(text, display="block")}</div>\n')
+    formula = convert(node.astext(), display="block")
+    writer.body.append(f'<div class="formula" tabindex="0">{formula}</div>\n')
     raise nodes.SkipNode
 
 

@@ -7,7 +7,6 @@
 All blocks of a page are run in order in one temporary folder, by bash.
 A command that fails fails the build.
 
-    :exit: 1              the exit code that is expected
     :figure: file.png     a picture it leaves, shown below
     :lines: 3-9           of the output; by default all of it
     :file: name.toml      the block is no command but a file, written under this name
@@ -42,7 +41,6 @@ class Run(SphinxDirective):
 
     has_content = True
     option_spec = {  # noqa: RUF012 - docutils reads it from the class
-        "exit": directives.nonnegative_int,
         "figure": directives.unchanged_required,
         "alt": directives.unchanged_required,
         "lines": directives.unchanged_required,
@@ -55,7 +53,7 @@ class Run(SphinxDirective):
         if "file" in self.options:
             (folder / self.options["file"]).write_text(text + "\n")
             return [self.block(text, Path(self.options["file"]).suffix[1:], self.options["file"])]
-        printed = execute(text, folder, self.options.get("exit", 0), self.get_location())
+        printed = execute(text, folder, self.get_location())
         shown: list[nodes.Node] = [self.block(text, "shell", "")]
         if "lines" in self.options:
             first, _, last = self.options["lines"].partition("-")
@@ -92,11 +90,11 @@ def folder_of(env: Any) -> Path:
     return Path(env.temp_data["run_folder"].name)
 
 
-def execute(text: str, folder: Path, expected: int, where: str) -> str:
+def execute(text: str, folder: Path, where: str) -> str:
     """What commands print, in a folder that also has the repository's recipes and docs/data.
 
     Raises:
-        ExtensionError: another exit code than expected, or too slow.
+        ExtensionError: a command fails, or is too slow.
     """
     for name in ("recipes", "docs"):
         if not (folder / name).exists():
@@ -110,12 +108,9 @@ def execute(text: str, folder: Path, expected: int, where: str) -> str:
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise ExtensionError(f"{where}: takes more than {SECONDS} s:\n{text}") from None
-    if done.returncode != expected:
-        raise ExtensionError(
-            f"{where}: exit code {done.returncode} instead of {expected}:\n{text}\n{done.stdout}{done.stderr}"
-        )
-    printed = done.stdout if expected != 2 else done.stderr
-    return "\n".join(line.rstrip() for line in COLOURS.sub("", printed).strip("\n").splitlines())
+    if done.returncode != 0:
+        raise ExtensionError(f"{where}: exit code {done.returncode}:\n{text}\n{done.stdout}{done.stderr}")
+    return "\n".join(line.rstrip() for line in COLOURS.sub("", done.stdout).strip("\n").splitlines())
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Sources that lie outside docs/, or may be missing.
+"""Sources that lie outside docs/.
 
 notebooks/ is copied into docs/ for the build (docs/notebooks is not committed). Some pages are those of the
 repository, with their links turned into links of the site. docs/report.html is a page of its own.
@@ -22,8 +22,6 @@ FROM_REPOSITORY = {
     "adding_a_cell": "src/gaincell/devices/README.md",
 }
 LINKS = {"(src/gaincell/devices/README.md)": "(adding_a_cell.md)"}
-OPTIONAL = ("reproduction",)
-"""Pages that the index names only if they exist."""
 BADGE = re.compile(r"\[!\[(Open in Colab)\]\([^)]*\)\]")
 """A picture that browsers would fetch from elsewhere; the site shows its words."""
 WHOLE = {"report.html": "report-example.html"}
@@ -57,9 +55,6 @@ def read(app: Sphinx, name: str, source: list[str]) -> None:
     else:  # pages link to notebooks where they are in the repository
         up = "../" * name.count("/")
         source[0] = source[0].replace(f"](../{up}notebooks/", f"]({up}notebooks/")
-    if name == "index":
-        missing = [page for page in OPTIONAL if not (Path(app.srcdir) / f"{page}.md").exists()]
-        source[0] = "\n".join(line for line in source[0].split("\n") if line not in missing)
 
 
 def open_whole(app: Sphinx, tree: nodes.document) -> None:
