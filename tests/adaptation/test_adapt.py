@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from tests.cells import NAMED
 from tests.micro import micro_design, micro_llama
 from torch import Tensor
 from transformers import LlamaForCausalLM
@@ -15,8 +16,6 @@ from gaincell.circuits.pwm import Drivers
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.reparametrisation import add_part
-
-CELLS = ("linear", "polynomial", "x3", "x5", "sigmoid", "exponential")
 
 
 def tokens(sequences: int = 4, length: int = 64) -> Tensor:
@@ -39,7 +38,7 @@ def adapted(cell: str, dtype: torch.dtype, method: str) -> tuple[AdaptationResul
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", NAMED)
 def test_the_closed_form_is_exact_in_two_forward_passes(cell: str, dtype: torch.dtype) -> None:
     result, _ = adapted(cell, dtype, "closed-form")
     assert result.converged
@@ -50,7 +49,7 @@ def test_the_closed_form_is_exact_in_two_forward_passes(cell: str, dtype: torch.
         assert float(result.residuals.of(stage).max()) <= 1e-6
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", NAMED)
 def test_the_published_iteration_reaches_the_same_fixed_point(cell: str) -> None:
     closed, closed_scales = adapted(cell, torch.float64, "closed-form")
     published, published_scales = adapted(cell, torch.float64, "published")
@@ -67,7 +66,7 @@ def test_the_published_iteration_reaches_the_same_fixed_point(cell: str) -> None
 
 @pytest.mark.parametrize(
     ("cell", "part", "trained"),
-    [*((cell, "biases", 0.0) for cell in CELLS), ("x3", "biases", 0.02), ("x3", "exponents", -0.2)],
+    [*((cell, "biases", 0.0) for cell in NAMED), ("x3", "biases", 0.02), ("x3", "exponents", -0.2)],
 )
 def test_the_closed_form_forgets_where_it_started(cell: str, part: str, trained: float) -> None:
     """Biases and exponents stay as they are trained: from both starts the stages see the same."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.cells import TABLE
+from tests.cells import CELLS
 from tests.tiers import slow
 from torch import Tensor
 
@@ -13,7 +13,6 @@ from gaincell.chips.design_file import Design, load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.ops.gain_cell_attention import gain_cell_attention
 
-CELLS = ("linear", "polynomial", "x3", "x5", "sigmoid", "exponential", TABLE)
 MISMATCH = Mismatch(gain_std=0.05, offset_voltage_std=0.02, current_offset_std=0.03, seed=7, chip=3)
 NEAR = 1e-9
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.cells import TABLE
+from tests.cells import CELLS, TABLE
 from tests.tiers import slow
 from torch import Tensor
 
@@ -18,7 +18,6 @@ from gaincell.chips.design_file import Design, load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.ops.gain_cell_attention import Scaling, gain_cell_attention
 
-CELLS = ["linear", "polynomial", "x3", "x5", "sigmoid", "exponential", TABLE]
 READOUTS = ["counter", "counter-floor", "published-code", "none"]
 M = 128
 LENGTHS = [1, 63, 64, 65, 127, 2 * M + 37]

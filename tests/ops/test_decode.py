@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.cells import TABLE
+from tests.cells import CELLS
 
 from gaincell.chips.design_file import load_design
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError
 from gaincell.ops.gain_cell_attention import gain_cell_attention
 
-CELLS = ["linear", "polynomial", "x3", "x5", "sigmoid", "exponential", TABLE]
 READOUTS = ["counter", "counter-floor", "published-code", "none"]
 M = 128
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.cells import NAMED
 from tests.tiers import slow_after
 from torch import Tensor
 
@@ -11,7 +12,6 @@ from gaincell.devices.variability import Mismatch
 from gaincell.ops.gain_cell_attention import gain_cell_attention
 
 M, N = 8, 4
-CELLS = ["linear", "polynomial", "x3", "x5", "sigmoid", "exponential"]
 
 
 def chip(**changes: object) -> Design:
@@ -104,7 +104,7 @@ def test_gradients_of_small_scores_in_float32(cell: str, lost: float, backend: s
         assert float((found - expected).norm() / expected.norm()) < lost
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", NAMED)
 @pytest.mark.parametrize("backend", ["blocked", "auto"])
 def test_charges_that_cancel_pass_no_gradient_in_float32(cell: str, backend: str) -> None:
     """Whatever the order of summation: components of one pulse, in pairs of opposite voltages."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from tests.cells import TABLE
+from tests.cells import CELLS, TABLE
 from tests.tiers import slow
 from torch import Tensor
 from torch.nn.utils import parametrize
@@ -33,7 +33,6 @@ from gaincell.ops.gain_cell_attention import (
 )
 from gaincell.ops.gain_cell_attention.input_stage import scaled
 
-CELLS = ["linear", "polynomial", "x3", "x5", "sigmoid", "exponential", TABLE]
 M = 128
 LENGTHS = [1, 63, 64, 65, 127, 2 * M + 37]
 STEPS = {"counter": 15.0, "counter-floor": 15.0, "published-code": 15.5, "none": 15.0}

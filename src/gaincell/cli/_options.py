@@ -121,8 +121,8 @@ ChipOfModel = Annotated[
 CellName = Annotated[
     str | None,
     option(
-        "polynomial, x3, x5, sigmoid, exponential or linear, a DEVICE.toml, or a measured CURVE.csv; by "
-        "default the chip's own.",
+        "Kind of cell, such as linear or x3 (a wrong one is answered with all), a DEVICE.toml, or a measured "
+        "CURVE.csv; by default the chip's own.",
         "CELL",
     ),
 ]
