@@ -1,7 +1,9 @@
 """Imports point in one direction, and the cheap entry points stay cheap."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,13 @@ PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 def test_imports_point_in_one_direction() -> None:
     """The contracts of pyproject.toml, [tool.importlinter], explained in CONTRIBUTING.md."""
     assert lint_imports(config_filename=str(PYPROJECT), no_cache=True) == 0
+
+
+def test_the_contributing_guide_lists_the_same_layers() -> None:
+    layers = tomllib.loads(PYPROJECT.read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    page = PYPROJECT.with_name("CONTRIBUTING.md").read_text(encoding="utf-8")
+    [listed] = re.findall(r"^    __main__ .*?^    errors$", page, re.DOTALL | re.MULTILINE)
+    assert [line.split("  ")[2] for line in listed.splitlines()] == layers
 
 
 @pytest.mark.parametrize("statement", ["import gaincell", "from gaincell.cli import main; main(['--help'])"])
