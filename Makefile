@@ -1,8 +1,7 @@
 # demo   the main job on the embedded model          test   the test suite, default tier: about four minutes on 2 cores
 # slow   the tests that take about a second or more, minutes on 2 cores; before a merge both tiers pass
 # bench  the benchmarks                              lint   style, types, direction of imports
-# nightly  a thousand bad inputs, random calls of the compiled kernel, runs that are killed, every example of every
-#          help: an hour
+# nightly  thousands of bad inputs, runs that are killed, every example of every help: an hour
 # docs   the documentation site, into build/site: runs every command and notebook it shows, then checks all pages
 # answers  the sweeps of recipes/sweeps and recipes/codesign.py (minutes each on one core) and docs/sweeps.md
 #          with their results

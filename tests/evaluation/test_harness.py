@@ -503,11 +503,10 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     ("command", "advice"),
     [
         (["evaluate", "tiny", "--text", "owner/texts"], "give a file or a directory of text"),
-        pytest.param(["evaluate", "tiny", "--tasks", "piqa"], "--data DIR", marks=pytest.mark.slow),
-        pytest.param(
+        slow(["evaluate", "tiny", "--tasks", "piqa"], "--data DIR"),
+        slow(
             ["lm-eval", "run", "--model", "gaincell", "--model_args", "run=tiny", "--tasks", "piqa"],
             "--data DIR",
-            marks=pytest.mark.nightly,
         ),
     ],
 )

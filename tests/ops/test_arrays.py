@@ -72,7 +72,7 @@ def test_other_head_dimensions_groups_and_mismatch(head_dim: int, mismatch: bool
     assert_same_codes(design_for(128, mismatch=mismatch), 4, 2, head_dim, 128 + 64 + 17)
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_the_paper_s_window_over_a_lap() -> None:
     """And into the next: every sub-tile has been full, and the first four have held tokens of both laps."""
     assert_same_codes(design_for(1024, mismatch=True), 1, 1, 8, 1024 + 217)

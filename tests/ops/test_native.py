@@ -732,11 +732,7 @@ NEVER = (-1, 0, -(2**62), 2**62, 2**41, -(2**63), 2**63 - 1)
     [
         *(slow(level, 0) for level in native_library.levels()[:-1]),
         *((level, 0) for level in native_library.levels()[-1:]),
-        *(
-            pytest.param(level, seed, marks=pytest.mark.nightly)
-            for level in native_library.levels()
-            for seed in range(1, 6)
-        ),
+        *(slow(level, seed) for level in native_library.levels() for seed in range(1, 6)),
     ],
     indirect=["level"],
 )
@@ -813,6 +809,7 @@ def test_no_arguments_crash_the_library(level: str, seed: int) -> None:
     assert min(statuses[0], statuses[2]) > 0.03 * calls, statuses
     assert found.gc_forward(None) == 2
     steps = {}
+    data.normal_()  # calls have written sums into it, perhaps no numbers
     ring = torch.zeros(2 * 3 * 16 * 64 + 64, dtype=torch.uint8)
     for _ in range(20_000):
         step = native_library.Step(order=3, to_volts=0.1, steps=15.0, score_scale=1.0, output_scale=1.0)

@@ -103,8 +103,7 @@ def test_a_step_takes_as_many_periods_as_the_schedule() -> None:
         )
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("group", [1, 3])
+@pytest.mark.parametrize("group", [slow(1), pytest.param(3, marks=pytest.mark.nightly)])
 def test_a_head_of_the_papers_rows(group: int) -> None:
     assert not differences(equivalence(PAPER.replace(window=192), tokens=230, rows=64, group=group))
 
@@ -136,7 +135,7 @@ def test_the_adder_tree_is_the_digital_twin(tiles: int) -> None:
 
 
 @pytest.mark.parametrize("phases", [1, 2], ids=["unsigned", "signed"])
-@pytest.mark.parametrize("guard_bits", [0, 2, slow(4), pytest.param(6, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("guard_bits", [0, 2, slow(4), slow(6)])
 def test_the_input_stage_gives_the_converters_codes_for_every_word(guard_bits: int, phases: int) -> None:
     parameters = Parameters(PAPER.replace(drivers=Drivers(phases)), guard_bits=guard_bits)
     limit = 2 ** (parameters.word_bits - 1)
