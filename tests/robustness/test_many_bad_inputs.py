@@ -54,7 +54,7 @@ def test_bad_inputs_as_a_user_gives_them(place: Place) -> None:
 
 
 @pytest.mark.parametrize("name", ["GAINCELL_INSTRUCTIONS", "TMPDIR", "COLUMNS"])
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_a_bad_environment(place: Place, name: str) -> None:
     """A value that means nothing ends in one line, or changes nothing."""
     command = [sys.executable, "-m", "gaincell", "evaluate", *place.filled(BASE["evaluate"])]
