@@ -206,9 +206,8 @@ Written by `docs/why_page.py` from `docs/results/why`:
     gaincell fidelity RUN --stage transfer --json fidelity-transfer.json
     gaincell fidelity MORE --json fidelity.json
     gaincell ablate MORE --limit 8192 --json ablation.json
-    gaincell evaluate MORE --by-repetition --text wikitext2.txt.gz --limit 8192 --json repetition.json
-    gaincell evaluate {model} --by-repetition --text wikitext2.txt.gz --limit 8192 \\
-        --json repetition-software.json
+    gaincell evaluate MORE --by-repetition --limit 8192 --json repetition.json
+    gaincell evaluate {model} --by-repetition --limit 8192 --json repetition-software.json
 
 ## Head by head
 

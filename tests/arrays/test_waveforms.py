@@ -47,13 +47,15 @@ def test_integrators_end_at_the_charges_of_the_trace(column: int | None) -> None
     found = waveforms(trace, head=1, column=column, row=5)
     shown = int(trace.column[0]) if column is None else column
     charge = float(trace.scores[0, 1, shown]) * trace.design.charge_unit
-    assert found.key_charge[-1] == pytest.approx(charge, rel=1e-9)
+    assert found.key_charge[-1] == pytest.approx(charge, rel=1e-9, abs=0)
     charge = float(trace.tile_charge[0, 1, shown // 16, 5]) * trace.design.charge_unit
-    assert found.value_charge[-1] == pytest.approx(charge, rel=1e-9)
+    assert found.value_charge[-1] == pytest.approx(charge, rel=1e-9, abs=0)
     assert found.count[-1] == int(trace.tile_codes[0, 1, shown // 16, 5])
     step = found.time[1]
     integrated = sum(found.key_current) * step
-    assert integrated == pytest.approx(found.key_charge[-1], rel=0.02), "current integrates to the charge"
+    assert integrated == pytest.approx(found.key_charge[-1], rel=0.02, abs=0), (
+        "current integrates to the charge"
+    )
     pulse = float(trace.query[0, 1, 0]) * trace.design.t_pulse_max
     assert sum(found.word_lines[0]) * step == pytest.approx(pulse, abs=2 * step)
 
@@ -89,7 +91,7 @@ def test_without_ceilings_the_waveforms_go_on_until_the_last_pulse_has_ended() -
     assert found.time[-1] > waveforms(stepped().trace).time[-1]  # type: ignore[arg-type]
     tile = int(trace.column[0]) // 16
     charge = float(trace.tile_charge[0, 0, tile, 5]) * trace.design.charge_unit
-    assert found.value_charge[-1] == pytest.approx(charge, rel=1e-9)
+    assert found.value_charge[-1] == pytest.approx(charge, rel=1e-9, abs=0)
     assert found.count[-1] == int(trace.tile_codes[0, 0, tile, 5])
     assert abs(found.count[-1]) >= trace.design.counter_levels
 

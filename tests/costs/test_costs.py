@@ -47,9 +47,9 @@ def test_costs_add_up(energy: float, latency: float, area: float, count: int) ->
     one = Cost(energy=energy, latency=latency, area=area)
     assert one + Cost() == one
     whole = total({str(n): one for n in range(count)})
-    assert whole.energy == pytest.approx(count * energy)
-    assert whole.area == pytest.approx(count * area)
-    assert whole.latency == pytest.approx(count * latency)
+    assert whole.energy == pytest.approx(count * energy, rel=1e-6, abs=0)
+    assert whole.area == pytest.approx(count * area, rel=1e-6, abs=0)
+    assert whole.latency == pytest.approx(count * latency, rel=1e-6, abs=0)
     assert total(dict(whole.parts), latency).latency == latency
 
 
@@ -123,8 +123,8 @@ def test_charge_that_cells_sink_comes_from_the_converter() -> None:
     for negative in (0.0, 0.5, 2.0):
         activity = replace(HEAD.activity, score_negative=negative)
         energy[negative] = arrays.first_product(replace(HEAD, activity=activity)).energy
-    assert energy[0.5] - energy[0.0] == pytest.approx(0.5 * 80 * 15e-15 * 0.9 * 1024)
-    assert energy[2.0] - energy[0.0] == pytest.approx(4 * (energy[0.5] - energy[0.0]))
+    assert energy[0.5] - energy[0.0] == pytest.approx(0.5 * 80 * 15e-15 * 0.9 * 1024, rel=1e-6, abs=0)
+    assert energy[2.0] - energy[0.0] == pytest.approx(4 * (energy[0.5] - energy[0.0]), rel=1e-6, abs=0)
 
 
 def test_positive_current_matches_the_levels_of_the_dac() -> None:
@@ -153,7 +153,7 @@ def test_amplifiers_hold_lines_as_long_as_their_arrays(dim: int, tile: int, cell
         (arrays.second_product, "signed readout", head.output_lines, tile),
     ):
         amplifiers = product(head).parts[name].energy - product(efficient).parts[name].energy
-        assert amplifiers == pytest.approx(lines * length * power * DESIGN.t_pulse_max)
+        assert amplifiers == pytest.approx(lines * length * power * DESIGN.t_pulse_max, rel=1e-6, abs=0)
 
 
 def test_no_pulse_draws_nothing_from_the_cells() -> None:
@@ -250,7 +250,7 @@ def test_scaling_by_hand() -> None:
 def test_multipliers_are_those_of_the_literature() -> None:
     """45 nm: 0.2 pJ of 8 bits and 3.1 pJ of 32 bits, as the bits of their adders."""
     for bits, stated in ((8, 0.2e-12), (32, 3.1e-12)):
-        assert bits * bits * TECHNOLOGY.adder_energy == pytest.approx(stated, rel=0.04)
+        assert bits * bits * TECHNOLOGY.adder_energy == pytest.approx(stated, rel=0.04, abs=0)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_a_normalising_column_adds_a_tree_and_divisions() -> None:
 def test_a_normaliser_inside_the_arrays_adds_divisions_alone() -> None:
     found = replace(HEAD, array_normaliser=True)
     parts, before = (digital.digital(head, 1e-6).parts for head in (found, HEAD))
-    assert parts["division"].energy == pytest.approx(63 * 81 * TECHNOLOGY.adder_bit)
+    assert parts["division"].energy == pytest.approx(63 * 81 * TECHNOLOGY.adder_bit, rel=1e-6, abs=0)
     assert {name: part for name, part in parts.items() if name != "division"} == before
     blocks = [digital.circuits(head) for head in (found, HEAD)]
     assert blocks[0][digital.OUTPUTS].gates - blocks[1][digital.OUTPUTS].gates == 5 * 81
@@ -410,7 +410,7 @@ def test_sequences_that_share_circuits_raise_the_throughput() -> None:
     points = sweep.batches(HEAD)
     assert points[1].throughput > 1.5 * points[0].throughput
     assert points[0].throughput == pytest.approx(1 / HEAD.latency)
-    assert points[0].cost.bottom_up.energy == pytest.approx(of_head(HEAD).bottom_up.energy)
+    assert points[0].cost.bottom_up.energy == pytest.approx(of_head(HEAD).bottom_up.energy, rel=1e-6, abs=0)
     for smaller, larger in pairwise(points):
         assert larger.cost.bottom_up.latency >= smaller.cost.bottom_up.latency * (1 - 1e-9)
         leaked = [point.cost.bottom_up.parts["leakage"].power for point in (smaller, larger)]
@@ -482,7 +482,7 @@ def test_changes_are_those_of_the_chip_that_is_shown() -> None:
         (found,) = (point.cost.bottom_up for point in points if point.at == own)
         assert found.area == pytest.approx(start.area), name
         if name != "retention_time":  # which has a policy of its own
-            assert found.energy == pytest.approx(start.energy), name
+            assert found.energy == pytest.approx(start.energy, rel=1e-6, abs=0), name
             assert found.latency == pytest.approx(start.latency), name
     often = replace(HEAD, refresh=Refresh("copy", every_tokens=20))
     assert [point.at for point in sweep.windows(often)] == [64, 128, 256, 512, 1024, 2048, 4096]

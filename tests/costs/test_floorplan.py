@@ -98,15 +98,15 @@ def test_blocks_keep_their_areas_and_do_not_overlap(blocks: Blocks) -> None:
             assert r.x + r.w <= plan.w * (1 + 1e-9)
             assert r.y + r.h <= plan.h * (1 + 1e-9)
     tile = {r.name: area_of(r) for r in tile_plan(blocks).rectangles}
-    assert tile["key array"] == pytest.approx(blocks.tile * blocks.rows * blocks.cell)
+    assert tile["key array"] == pytest.approx(blocks.tile * blocks.rows * blocks.cell, rel=1e-6, abs=0)
     assert tile["value array"] == pytest.approx(tile["key array"])
     for name, area in (("charge-to-pulse", blocks.charge_to_pulse), ("write DACs", blocks.dacs),
                        ("signed readout", blocks.readout), ("counters", blocks.counters),
                        ("row decoder", blocks.decoder), ("column decoder", blocks.decoder)):  # fmt: skip
-        assert tile[name] == pytest.approx(area)
+        assert tile[name] == pytest.approx(area, rel=1e-6, abs=0)
     whole = head_plan(blocks)
     assert sum(r.kind == CELLS for r in whole.rectangles) == blocks.tiles
-    assert whole.w * whole.h == pytest.approx(area_of(*whole.rectangles))
+    assert whole.w * whole.h == pytest.approx(area_of(*whole.rectangles), rel=1e-6, abs=0)
     assert len({(r.w, r.h) for r in whole.rectangles if r.kind == CELLS}) == 1
 
 

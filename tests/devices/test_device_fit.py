@@ -572,13 +572,13 @@ def test_currents_far_from_those_of_the_chip_are_noticed_and_can_be_rescaled(
     device, _, _ = fit_device(path, design, rescale=True)
     assert device.cell.linear_slope == pytest.approx(design.cell.linear_slope)
     chip = with_cell(design, device)
-    assert chip.charge_unit == pytest.approx(design.charge_unit * 1e-3, rel=0.1)
+    assert chip.charge_unit == pytest.approx(design.charge_unit * 1e-3, rel=0.1, abs=0)
     note = "rescaled to the linear slope of leroux2025, whose own is 1.5e-14 C"
     assert (device.numbers["scale.charge_unit"].source, chip.provenance["charge_unit"].source) == ("F", "F")
     assert device.numbers["scale.charge_unit"].note == note
     path.write_text(path.read_text().replace("[pA]", "[fA]"))
     chip = with_cell(design, fit_device(path, design, rescale=True)[0])
-    assert chip.charge_unit == pytest.approx(design.charge_unit * 1e-6, rel=0.1)
+    assert chip.charge_unit == pytest.approx(design.charge_unit * 1e-6, rel=0.1, abs=0)
     assert load_design(chip.save(tmp_path / "chip.toml")) == chip
 
 

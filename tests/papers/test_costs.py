@@ -50,7 +50,7 @@ def cost() -> HeadCost:
 
 def test_energy_of_a_token_and_head(cost: HeadCost) -> None:
     """1120 pJ + 700 pJ + 4 nJ + 330 pJ = 6.15 nJ."""
-    assert cost.cited.energy == pytest.approx(6.15e-9, rel=1e-9)
+    assert cost.cited.energy == pytest.approx(6.15e-9, rel=1e-9, abs=0)
     assert {name: part.energy for name, part in cost.cited.parts.items()} == pytest.approx(
         {FIRST: 1120e-12, SECOND: 700e-12, WRITE: 330e-12, DIGITAL: 4e-9}
     )
@@ -76,7 +76,7 @@ def test_energy_of_all_heads_of_a_layer() -> None:
 
 def test_digital_energy_is_its_power_for_35_ns() -> None:
     p = paper()
-    assert p.digital_power * p.digital_active == pytest.approx(p.digital, rel=0.01)
+    assert p.digital_power * p.digital_active == pytest.approx(p.digital, rel=0.01, abs=0)
     assert p.digital_active < load_design("leroux2025").layer_latency
 
 
@@ -108,7 +108,7 @@ def test_cells_and_their_areas(cost: HeadCost) -> None:
         ("3D, 1 layer", 0.28e-12, 36.7e-9),
         ("3D, 4 layers", 0.28e-12, 36.7e-9 / 4),
     ):
-        assert found[title].cell == pytest.approx(cell, rel=0.005)
+        assert found[title].cell == pytest.approx(cell, rel=0.005, abs=0)
         assert found[title].cells == pytest.approx(cells, rel=0.002)
     wide = of_head(replace(cost.head, head_dim=128))
     assert wide.head.cells == 2 * 131_072
