@@ -55,7 +55,7 @@ print(__import__("gaincell").__file__)
 @pytest.mark.slow
 def test_one_class_and_its_lines_are_enough(tmp_path: Path) -> None:
     page = (PACKAGE / "devices" / "README.md").read_text(encoding="utf-8")
-    [added] = re.findall(r"^@dataclass.*?(?=^made = )", page, re.DOTALL | re.MULTILINE)
+    [added] = re.findall(r"^@dataclass.*?(?=^model, )", page, re.DOTALL | re.MULTILINE)
     line, span = (f"    {each}\n" for each in re.findall(r"```text\n +(.*?)\n +```", page))
     [numbers] = re.findall(r"```toml\n(.*?) +```", page, re.DOTALL)
     package = tmp_path / "gaincell"
