@@ -274,7 +274,7 @@ def test_the_floorplan_is_that_of_the_costs() -> None:
     assert [name.replace("_", " ") for name, *_ in regions] == [r.name for r in digital]
     areas = {name: (int(b) - int(a)) * (int(d) - int(c)) * 1e-18 for name, a, c, b, d in regions}
     for r in digital:
-        assert areas[r.name.replace(" ", "_")] == pytest.approx(r.w * r.h, rel=1e-3)
+        assert areas[r.name.replace(" ", "_")] == pytest.approx(r.w * r.h, rel=1e-3, abs=0)
     blocked = re.findall(r"^- PLACEMENT RECT \( (\d+) (\d+) \) \( (\d+) (\d+) \) ;$", text, re.MULTILINE)
     assert len(blocked) == p.tiles * (len(tile.rectangles) - 1)
     for a, c, b, d in (map(int, corners) for corners in blocked):
