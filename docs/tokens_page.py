@@ -294,7 +294,7 @@ def front_table() -> str:
         replace(final, title=f"paper, GPT-2, {TUNED}", points=tuned),
     ]
     rows = [
-        (series.label, counted(p.tokens), f"{p.ratio:.3g}", series.measure)
+        (series.label, counted(p.tokens), f"{p.ratio:#.3g}", series.measure)
         for series in found
         for p in (series.points[-1:] if series.kind == "simulated" else series.points)
     ]
