@@ -2,7 +2,7 @@
 
     python -m benchmarks.conversion [--before COMMIT] [--steps 4] [--rounds 2] [--out FILE]
 
-SmolLM2-135M on the paper's chip as `recipes/low-tokens.toml` makes it (paired rows, mixing, rank 14, blocks
+SmolLM2-135M on the paper's chip as an early recipe made it (paired rows, mixing, rank 14, blocks
 of 1024 tokens, one a step; the embedded text): steps of attention transfer and of distillation. Every
 measurement is a process of its own, whose checkout compiles its own kernel. Times are those of the processor,
 so that other work on the machine matters less. The first two steps of a process, in which its memory grows

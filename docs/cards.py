@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import tokens_page
+from recorded_recipes import recipe_of
 
 from gaincell.files import write_text
 from gaincell.integrations.hf.run import HARDWARE, Run
@@ -84,7 +85,7 @@ under Training, in the same shares. Other mixtures give other perplexities, for 
 
 {tokens:,.0f} tokens of English. {last_part(run, tokens)}, {losses(run)}:
 
-{texts(run.recipe, run)}
+{texts(last_stage(run)[0], run)}
 
 Sources: THIRD_PARTY.md. Made by `{made.command}`, {made.date[:10]}, commit {(made.commit or "")[:12]}{next(begun, "")}.
 
@@ -146,7 +147,7 @@ Tasks, scored by the linear hardware version:{task_section(scored)}
 Trained from random weights by `recipes/tiny.toml`: {tokens["pretrain"]} tokens, then {tokens["convert"]} more for the linear version and, separately,
 for the continued softmax model.
 
-{texts("tiny.toml")}
+{texts(load_recipe(ROOT / "recipes" / "tiny.toml"))}
 
 Sources: THIRD_PARTY.md. Made by `{made["provenance"]["command"]}`, {made["provenance"]["date"][:10]}.
 
@@ -188,8 +189,8 @@ def last_part(run: TrainedResult, tokens: float) -> str:
     """Which of the tokens are of the run itself, and not of those that its adapter came from."""
     own = own_tokens(run)
     if own == tokens:
-        return f"They are of `recipes/{run.recipe}`"
-    return f"The first {tokens - own:,.0f} came from earlier trainings (docs/training.md); the last {own:,} are of `recipes/{run.recipe}`"
+        return f"They are of `recipes/{last_stage(run)[0].name}`"
+    return f"The first {tokens - own:,.0f} came from earlier trainings (docs/training.md); the last {own:,} are of `recipes/{last_stage(run)[0].name}`"
 
 
 def own_tokens(run: TrainedResult) -> int:
@@ -200,13 +201,13 @@ def own_tokens(run: TrainedResult) -> int:
 
 def last_stage(run: TrainedResult) -> tuple[Recipe, StageRecipe]:
     """A run's recipe, and the stage of it that made the weights."""
-    recipe = load_recipe(ROOT / "recipes" / run.recipe)
+    recipe = recipe_of(run)
     return recipe, recipe.stage(run.saved_stage.name)
 
 
-def texts(recipe: str, run: TrainedResult | None = None) -> str:
+def texts(recipe: Recipe, run: TrainedResult | None = None) -> str:
     """The texts of a recipe with their licences and shares, of the tokens that a run took, as a table."""
-    files = load_recipe(ROOT / "recipes" / recipe).files
+    files = recipe.files
     whole = "the" if run is None else f"{own_tokens(run):,}"
     taken = {} if run is None else dict(run.texts or {})
     lines = [f"| text | share of {whole} tokens | licence |", "| --- | ---: | --- |"]

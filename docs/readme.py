@@ -470,7 +470,7 @@ def conversion_section(bench: Mapping[str, Any]) -> str:
     if protocol.endswith(" medians of 1"):
         protocol = protocol.removesuffix("medians of 1") + "one round, which does not show how much they vary"
     caption = (
-        f"Measured, {made['hardware']['cpu']}; SmolLM2-135M as `recipes/low-tokens.toml` converts it; "
+        f"Measured, {made['hardware']['cpu']}; SmolLM2-135M with paired rows, mixing and rank 14; "
         f"{protocol}. Other work on the machine lengthens processor time, too. Compiled: with `--compile`. "
         "Kept teacher: its outputs are read from disk (`--teacher-outputs`), as in every training of a text "
         "but the first, unless its loss has `states` or `outputs`. What later recipes add (bias vectors, "

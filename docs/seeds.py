@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recorded_recipes import today
+
 from gaincell.reports.tables import Rows, number_and_error, readable
 from gaincell.results import read
 from gaincell.results.run import StageResult, TrainedResult
@@ -120,10 +122,12 @@ def trials_markdown(trials: Sequence[Runs]) -> str:
         seeds = sorted(run.provenance.seed for run in runs)
         lines.append([", ".join(own) or "nothing", *cells, ", ".join(map(str, seeds))])
     tokens = ", ".join(f"{stage.training_tokens:,} ({stage.title})" for stage in stages)
-    everywhere = ", ".join(f"`{key} = {value}`" for key, value in common.items()) or "nothing else"
     first, most = rows[0][1][0], max(len(runs) for runs in trials)
+    recipe, was = today(first.recipe)
+    given = (*was, *(f"{key}={value}" for key, value in common.items()))
+    everywhere = ", ".join(f"`{one.replace('=', ' = ')}`" for one in given) or "nothing else"
     about = (
-        f"`recipes/{first.recipe}` with {everywhere}; tokens {tokens}; {first.provenance.protocol}; "
+        f"`recipes/{recipe}` with {everywhere}; tokens {tokens}; {first.provenance.protocol}; "
         f"software {readable(first.software)}. × software: mean ± standard deviation over seeds. "
         "× nothing set: with the same seeds on the same blocks, ± standard error over blocks, which does not "
         f"hold what another seed changes{'' if most > 1 else '; none was tried'}."

@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conversions import ConversionPoint, Conversions, conversions_markdown, counted
+from recorded_recipes import recipe_of
 from reproduction_circuits import RESULTS
 from scipy import stats
 from token_curve import COLUMN, compared, tokens_of
 
 from gaincell.errors import RunError
 from gaincell.mapping.recipe import Recipe, StageRecipe
-from gaincell.mapping.recipe_file import load_recipe, parse_overrides
+from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports.comparison import cited_rows
 from gaincell.reports.paper import cited
 from gaincell.reports.tables import Rows
@@ -93,12 +94,6 @@ def trainings(chip: Path) -> list[Training]:
     return found
 
 
-def recipe_of(run: TrainedResult) -> Recipe:
-    """With what was set otherwise, as far as it belongs to the mapping."""
-    changes = parse_overrides([f"{key}={value}" for key, value in run.set.items() if key in ADDED])
-    return load_recipe(ROOT / "recipes" / run.recipe, changes=changes)
-
-
 def mapping(run: TrainedResult) -> str:
     """How a model came onto which arrays, from the recipe of its run."""
     recipe, chip = recipe_of(run), run.design.name
@@ -151,7 +146,7 @@ def ours() -> list[Conversions]:
             tokens = tokens_of(run, training.tasks)
             for scored in (training.tasks, *training.controls.values()):
                 _, (ratio, error) = compared(scored, training.software)
-                recipe = recipe_with(scored.stage, training).name if scored.design is None else run.recipe
+                recipe = recipe_with(scored.stage if scored.design is None else None, training).name
                 point = ConversionPoint(tokens, ratio, HALF * error, f"`{recipe}`")
                 (software if scored.design is None else arrays).setdefault(
                     _title(training, scored), []
@@ -253,7 +248,7 @@ def _types() -> str:
     for chip in sorted(TOKENS.glob("*/")):
         for one in trainings(chip):
             for scored in (one.tasks, *one.controls.values()):
-                recipe = one.run.recipe if scored.design is not None else recipe_with(scored.stage, one).name
+                recipe = recipe_with(scored.stage if scored.design is None else None, one).name
                 row = f"`{recipe}` after {counted(tokens_of(one.run, one.tasks))}"
                 found.setdefault(scored.dtype or "a type not recorded", []).append(row)
     usual, *others = sorted(found, key=lambda dtype: -len(found[dtype]))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import conversions
+import recorded_recipes
 import seeds
 import token_curve
 import tokens_page
@@ -115,7 +116,7 @@ def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
         if told:
             lines.append(f"* {words}, at most × {most:.2f} in every run: {', '.join(told)}")
     heading = "## GPT-2's architecture and Llama's\n\n"
-    own = tokens_page.recipe_of(next(iter(by_title.values()))[0]).stage("linear")
+    own = recorded_recipes.recipe_of(next(iter(by_title.values()))[0]).stage("linear")
     about = (
         "Two models of one size, trained from scratch on the same text, then the paper's stages: all "
         "weights, cross-entropy, neither teacher nor paired rows nor mixing (`recipes/small-gpt2.toml`, "

@@ -125,7 +125,7 @@ def test_new_results_show_up(page: ModuleType, tmp_path: Path, monkeypatch: pyte
 
     def add(folder: str, tokens: int, recipe: str, **tasks: Any) -> None:
         place = tmp_path / "tokens" / folder / str(tokens)
-        shutil.copytree(TOKENS / "leroux2025" / "686080", place)
+        shutil.copytree(TOKENS / "leroux2025-balanced" / "999424", place)
         run = json.loads((place / "run.json").read_text()) | {"recipe": recipe}
         run["stages"][-1]["training_tokens"]["value"] = tokens
         (place / "run.json").write_text(json.dumps(run))
@@ -145,12 +145,12 @@ def test_new_results_show_up(page: ModuleType, tmp_path: Path, monkeypatch: pyte
 
 def test_a_result_that_no_training_has_keeps_its_own_name(page: ModuleType, tmp_path: Path) -> None:
     """It is not taken for the mapping of another on the same chip."""
-    found = json.loads((TOKENS / "leroux2025" / "686080" / "tasks.json").read_text())
+    found = json.loads((TOKENS / "leroux2025-fitted" / "999424" / "tasks.json").read_text())
     known, other = tmp_path / "smollm2-leroux2025.json", tmp_path / "smollm2-leroux2025-plain.json"
     known.write_text(json.dumps(found))
     other.write_text(json.dumps(found | {"dtype": "bfloat16"}))
     names = list(page.by_mapping([known, other]))
-    assert names == ["the paper's arrays with paired rows and mixing", "leroux2025-plain"]
+    assert names == [page.mapping(page.trainings(TOKENS / "leroux2025-fitted")[0].run), "leroux2025-plain"]
 
 
 def test_the_readme_has_figure_and_table(page: ModuleType) -> None:
