@@ -69,7 +69,7 @@ def load(folder: Path, tokens: int) -> None:
 def fit(folder: Path, tokens: int) -> None:
     """First gains and offsets with the linear cell; statistics; the closed form for the chip's cell."""
     from gaincell.integrations.hf.models import load_model
-    from gaincell.mapping.initial import initial_scaling
+    from gaincell.mapping.initial_gains import initial_scaling
 
     chip = gaincell.load_design("leroux2025")
     model = load_model(folder, torch.bfloat16).model
@@ -115,8 +115,8 @@ def evaluate(folder: Path, tokens: int) -> None:
 
 def generate(folder: Path, tokens: int) -> None:
     """A few tokens on the ring."""
-    from gaincell.integrations.hf.cache import RingCache, feed
     from gaincell.integrations.hf.models import load_model
+    from gaincell.integrations.hf.ring_cache import RingCache, feed
 
     model = load_model(folder, torch.bfloat16).model
     gaincell.attach(model, "leroux2025")

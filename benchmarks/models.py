@@ -22,8 +22,8 @@ from benchmarks.report import write_report
 from transformers import DynamicCache
 
 from gaincell.chips.design_file import load_design
-from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.ring_cache import RingCache
 from gaincell.mapping.load_hardware import hardware_model
 from gaincell.results.provenance import made
 from gaincell.training.loop import next_token_loss

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from gaincell.integrations.hf.attach import attach as attach
     from gaincell.integrations.hf.attach import detach as detach
     from gaincell.integrations.hf.attach import set_design as set_design
-    from gaincell.integrations.hf.cache import RingCache as RingCache
     from gaincell.integrations.hf.checkpoint import save as save
+    from gaincell.integrations.hf.ring_cache import RingCache as RingCache
     from gaincell.integrations.hf.size import cost as cost
-    from gaincell.mapping.initial import calibrate as calibrate
+    from gaincell.mapping.initial_gains import calibrate as calibrate
     from gaincell.mapping.load_hardware import load as load
     from gaincell.mapping.pipeline import map_model as map_model
     from gaincell.mapping.settings import MapSettings as MapSettings
@@ -49,11 +49,11 @@ _HOME = {
     "MapSettings": "gaincell.mapping.settings",
     "Mismatch": "gaincell.devices.variability",
     "Noise": "gaincell.circuits.noise",
-    "RingCache": "gaincell.integrations.hf.cache",
+    "RingCache": "gaincell.integrations.hf.ring_cache",
     "UncalibratedWarning": "gaincell.errors",
     "adapt": "gaincell.adaptation.adapt",
     "attach": "gaincell.integrations.hf.attach",
-    "calibrate": "gaincell.mapping.initial",
+    "calibrate": "gaincell.mapping.initial_gains",
     "collect_statistics": "gaincell.adaptation.statistics",
     "cost": "gaincell.integrations.hf.size",
     "detach": "gaincell.integrations.hf.attach",

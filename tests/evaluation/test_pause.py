@@ -22,7 +22,7 @@ from gaincell.evaluation.perplexity import next_token_nll
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.models import load_model
-from gaincell.mapping.initial import initial_scaling
+from gaincell.mapping.initial_gains import initial_scaling
 from gaincell.reports.evaluation import pause_rows
 from gaincell.results import read
 from gaincell.results.codec import from_json
@@ -221,7 +221,7 @@ def test_generate_writes_nothing_before_it_can_go_on(
     def refuse(*_: object, **__: object) -> None:
         raise InputError("refused")
 
-    monkeypatch.setattr("gaincell.integrations.hf.cache.feed", refuse)
+    monkeypatch.setattr("gaincell.integrations.hf.ring_cache.feed", refuse)
     result = CliRunner().invoke(app, ["generate", str(run[0]), "--prompt", "cell"])
     assert result.exit_code == 2
     assert "cell" not in result.stdout

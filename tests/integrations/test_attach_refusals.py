@@ -12,8 +12,8 @@ from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers
-from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.masks import key_index_mask
+from gaincell.integrations.hf.ring_cache import RingCache
 
 from .families import build, padding_mask, tokens
 

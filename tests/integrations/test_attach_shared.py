@@ -35,8 +35,8 @@ from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf import attach as attach_module
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
 from gaincell.integrations.hf.base_model import load_base
-from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.checkpoint import load_run, save
+from gaincell.integrations.hf.ring_cache import RingCache, feed
 
 from .families import build, tokens
 

@@ -24,7 +24,7 @@ from gaincell.integrations.hf.interface import SOFTMAX
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import _most_varying, pair_rows
 from gaincell.integrations.hf.reparametrisation import add_stored_parts, has_part, indices
-from gaincell.mapping.initial import Candidate, initial_scaling
+from gaincell.mapping.initial_gains import Candidate, initial_scaling
 from gaincell.nn.attention import GainCellAttention
 
 

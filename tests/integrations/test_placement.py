@@ -14,8 +14,8 @@ from gaincell.cli import main
 from gaincell.errors import InputError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attach
-from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.placement import place_model
+from gaincell.integrations.hf.ring_cache import RingCache, feed
 
 IDS = torch.arange(1, 41)[None]
 

@@ -26,8 +26,8 @@ from gaincell.devices.variability import Mismatch
 from gaincell.devices.writing import Writing
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
-from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.paired import pair_rows
+from gaincell.integrations.hf.ring_cache import RingCache, feed
 from gaincell.nn.scaler import Scaler
 from gaincell.ops.gain_cell_attention import attention_from_voltages
 from gaincell.ops.gain_cell_attention.native_library import compiled_library

@@ -31,12 +31,12 @@ from gaincell.integrations.hf.checkpoint import HARDWARE
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.reparametrisation import MIX, ROW_INDEX, indices
 from gaincell.integrations.hf.size import model_size
-from gaincell.mapping.folder import run_lock
 from gaincell.mapping.load_hardware import find_start
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.mapping.recipe import LoraRecipe, ModelRecipe, Recipe
 from gaincell.mapping.recipe_file import TRAINING, load_recipe, parse_overrides
 from gaincell.mapping.recipe_text import RecipeText, check_recipe_text
+from gaincell.mapping.run_folder import run_lock
 from gaincell.mapping.run_recipe import run_recipe
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.balanced_rows import BALANCE

@@ -25,7 +25,6 @@ from gaincell.circuits.normaliser import Normaliser
 from gaincell.errors import InputError, ModelError, RunError, UncalibratedWarning
 from gaincell.evaluation.dump import dump_layer
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
-from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.checkpoint import (
     HARDWARE,
     load_for_training,
@@ -38,7 +37,8 @@ from gaincell.integrations.hf.checkpoint import (
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.reparametrisation import add_part
-from gaincell.mapping.initial import FIRST, FLOORS, initial_scaling
+from gaincell.integrations.hf.ring_cache import RingCache, feed
+from gaincell.mapping.initial_gains import FIRST, FLOORS, initial_scaling
 from gaincell.nn.attention import GainCellAttention
 from gaincell.training.optimizer import make_optimizer
 from gaincell.training.settings import TrainSettings
@@ -345,7 +345,7 @@ def test_first_floors_and_gains_fit_what_is_divided() -> None:
     best = [(got - want).square().mean((0, 2, 3)) for got, want in heads(model, ids)]
     for floor in FLOORS:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("gaincell.mapping.initial.FLOORS", (floor,))
+            patch.setattr("gaincell.mapping.initial_gains.FLOORS", (floor,))
             initial_scaling(model, ids, [FIRST], gains=(1e-6, 1e6))
         left.append([(got - want).square().mean((0, 2, 3)) for got, want in heads(model, ids)])
         for cell, (got, want) in zip(attached_layers(model), heads(model, ids), strict=True):

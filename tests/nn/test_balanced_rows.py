@@ -27,13 +27,13 @@ from gaincell.evaluation.codes import code_use
 from gaincell.evaluation.fidelity import fidelity
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
-from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.checkpoint import load_for_training, load_run, save
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import pair_rows
 from gaincell.integrations.hf.reparametrisation import add_part, has_part
-from gaincell.mapping.initial import BALANCED, initial_scaling
+from gaincell.integrations.hf.ring_cache import RingCache, feed
+from gaincell.mapping.initial_gains import BALANCED, initial_scaling
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.balanced_rows import Balance, fit, rows_of
 from gaincell.nn.last_rows import rows_at

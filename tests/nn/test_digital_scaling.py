@@ -20,7 +20,6 @@ from gaincell.arrays import HeadArray
 from gaincell.chips.design_file import load_design
 from gaincell.errors import ModelError, RunError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention, set_design
-from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.checkpoint import (
     HARDWARE,
     load_for_training,
@@ -34,8 +33,9 @@ from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import pair_rows
 from gaincell.integrations.hf.reparametrisation import add_part
+from gaincell.integrations.hf.ring_cache import RingCache, feed
 from gaincell.integrations.hf.softmax_passthrough import softmax_passthrough
-from gaincell.mapping.initial import FIRST, WIDE, initial_scaling
+from gaincell.mapping.initial_gains import FIRST, WIDE, initial_scaling
 from gaincell.nn.attention import GainCellAttention
 
 

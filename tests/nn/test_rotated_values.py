@@ -17,12 +17,12 @@ from gaincell.chips.design_file import load_design
 from gaincell.errors import ModelError, RunError
 from gaincell.evaluation.dump import dump_layer
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_attention
-from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.checkpoint import load_for_training, load_run, save
 from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.reparametrisation import add_part
-from gaincell.mapping.initial import FIRST, initial_scaling
+from gaincell.integrations.hf.ring_cache import RingCache, feed
+from gaincell.mapping.initial_gains import FIRST, initial_scaling
 from gaincell.nn.attention import GainCellAttention
 
 H = torch.from_numpy(hadamard(16)).double() / 4

@@ -25,7 +25,7 @@ from gaincell.devices.random import PER_OPERATION, Drawn
 from gaincell.errors import DesignError, InputError, ModelError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attach
-from gaincell.integrations.hf.cache import RingCache
+from gaincell.integrations.hf.ring_cache import RingCache
 from gaincell.mapping.summary import chip_of
 from gaincell.ops.gain_cell_attention import gain_cell_attention, native_library
 from gaincell.ops.gain_cell_attention.backends import naive, unsupported

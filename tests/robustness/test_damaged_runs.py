@@ -23,7 +23,6 @@ from gaincell.errors import GaincellError, InputError, ModelError, RunError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.rolling import rolling_perplexity
 from gaincell.integrations.hf.attach import attach
-from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.checkpoint import (
     HARDWARE,
     load_for_training,
@@ -34,9 +33,10 @@ from gaincell.integrations.hf.checkpoint import (
     write_state,
 )
 from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.ring_cache import RingCache, feed
 from gaincell.integrations.hf.sources import find_source
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
-from gaincell.mapping.folder import RunFolder, StageRecord
+from gaincell.mapping.run_folder import RunFolder, StageRecord
 from gaincell.results.run import BlockLosses
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk

@@ -16,8 +16,8 @@ from gaincell.chips.design_file import load_design
 from gaincell.chips.text import commented
 from gaincell.cli import main
 from gaincell.errors import InputError
-from gaincell.mapping.folder import run_lock
 from gaincell.mapping.recipe_file import load_recipe
+from gaincell.mapping.run_folder import run_lock
 from gaincell.reports.baseline import per_token
 from gaincell.results import read
 from gaincell.results.system_cost import BaselineResult

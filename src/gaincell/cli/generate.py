@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from gaincell.integrations.hf.cache import RingCache
+    from gaincell.integrations.hf.ring_cache import RingCache
     from gaincell.mapping.load_hardware import LoadedHardware
 
 
@@ -55,11 +55,11 @@ class GenerateOptions:
     ) -> tuple[LoadedHardware, RingCache, Tensor]:
         """The model in its arrays, its ring, empty, and the prompt's tokens. Raises GaincellError."""
         from gaincell.cli._progress import progress_bars
-        from gaincell.integrations.hf.cache import RingCache
         from gaincell.integrations.hf.chip import change_chip
         from gaincell.integrations.hf.context import check_ids, tabulated_positions
         from gaincell.integrations.hf.models import load_model
         from gaincell.integrations.hf.placement import place_model
+        from gaincell.integrations.hf.ring_cache import RingCache
         from gaincell.mapping.load_hardware import hardware_model
 
         chip, policy = options.choose_chip(model, self.design, self.cell), self.refresh.policy
@@ -92,8 +92,8 @@ class GenerateOptions:
         """
         import torch
 
-        from gaincell.integrations.hf.cache import feed
         from gaincell.integrations.hf.context import new_text
+        from gaincell.integrations.hf.ring_cache import feed
 
         torch.manual_seed(self.seed)
         model, tokenizer = hardware.loaded.model, hardware.loaded.tokenizer

@@ -30,8 +30,8 @@ from gaincell.demonstrator.pair import Observed, Pair
 from gaincell.demonstrator.settings import NO_DECAY, Chip, Request
 from gaincell.demonstrator.software import OWN, READING, SoftwareText
 from gaincell.errors import InputError, ModelError
-from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.context import new_text
+from gaincell.integrations.hf.ring_cache import RingCache
 from gaincell.units import Second
 
 PIECE = 128

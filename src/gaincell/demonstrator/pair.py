@@ -15,9 +15,9 @@ from gaincell.costs.technology import load_technology
 from gaincell.errors import GaincellError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.integrations.hf.attach import attached_layers
-from gaincell.integrations.hf.cache import RingCache
 from gaincell.integrations.hf.context import default_length, tabulated_positions
 from gaincell.integrations.hf.models import load_software
+from gaincell.integrations.hf.ring_cache import RingCache
 from gaincell.integrations.hf.size import size_of, with_parts
 from gaincell.integrations.hf.support import attention_modules, own_window
 from gaincell.mapping.load_hardware import LoadedHardware

@@ -20,8 +20,8 @@ from gaincell.arrays.refresh import Refresh
 from gaincell.errors import InputError
 from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import check_finite, cut_blocks, next_token_nll
-from gaincell.integrations.hf.cache import RingCache, feed
 from gaincell.integrations.hf.context import check_length
+from gaincell.integrations.hf.ring_cache import RingCache, feed
 from gaincell.progress import Progress, silent
 from gaincell.results.evaluation import PauseRow
 from gaincell.standard_error import exp_or_infinity

@@ -31,8 +31,8 @@ from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import summary
 from gaincell.mapping.engine import Engine, freeze_embeddings, read_evaluation
-from gaincell.mapping.folder import Told, check_kind, run_lock
 from gaincell.mapping.load_hardware import find_start
+from gaincell.mapping.run_folder import Told, check_kind, run_lock
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results import run as results
 from gaincell.results import write

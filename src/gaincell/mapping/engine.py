@@ -18,7 +18,7 @@ from gaincell.integrations.hf.attach import computing_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_length, read_tokens
 from gaincell.integrations.hf.lora import lora_parameters
-from gaincell.mapping.folder import RunFolder, StageRecord, Told, run_log
+from gaincell.mapping.run_folder import RunFolder, StageRecord, Told, run_log
 from gaincell.mapping.summary import inputs as model_inputs
 from gaincell.progress import StageProgress
 from gaincell.results.common import Provenance

@@ -21,8 +21,8 @@ from gaincell.integrations.hf.lora import add_lora, without_adapters
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping.engine import Engine, freeze_embeddings, read_evaluation
-from gaincell.mapping.folder import RunFolder
 from gaincell.mapping.load_hardware import Shipped, find_shipped
+from gaincell.mapping.run_folder import RunFolder
 from gaincell.mapping.settings import MapSettings, Phase
 from gaincell.progress import StageProgress
 from gaincell.results.provenance import hash_of

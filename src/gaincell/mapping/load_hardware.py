@@ -24,7 +24,7 @@ from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.size import saved_design
-from gaincell.mapping.initial import calibrate
+from gaincell.mapping.initial_gains import calibrate
 from gaincell.nn.checks import check_names
 from gaincell.ops.gain_cell_attention import BackendName, Gradient
 from gaincell.progress import StageProgress, silent_stages

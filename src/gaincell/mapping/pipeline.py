@@ -33,9 +33,9 @@ from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.checkpoint import save_differences
 from gaincell.mapping import summary
 from gaincell.mapping.engine import freeze_embeddings
-from gaincell.mapping.folder import Told, run_lock
-from gaincell.mapping.initial import calibrate
+from gaincell.mapping.initial_gains import calibrate
 from gaincell.mapping.job import Job, prepare
+from gaincell.mapping.run_folder import Told, run_lock
 from gaincell.mapping.settings import MapSettings
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports.figures import draw_all

@@ -29,8 +29,8 @@ from gaincell.integrations.hf.context import read_tokens
 from gaincell.integrations.hf.placement import place_model
 from gaincell.mapping import summary
 from gaincell.mapping.engine import Engine, read_evaluation
-from gaincell.mapping.folder import Told, check_kind, check_settings, run_lock
 from gaincell.mapping.load_hardware import HardwareVersion, find_start
+from gaincell.mapping.run_folder import Told, check_kind, check_settings, run_lock
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results import write
 from gaincell.results.provenance import hash_of

@@ -56,7 +56,7 @@ class StageRecipe:
         choosing among several; "wide": on half the text, with paired rows among more of them; with the
         "first" of the several; or those "released" by the authors.
     initial_gains: range in which first gains of the output are kept; None: none but what the smallest
-        correlation gives (mapping/initial.py).
+        correlation gives (mapping/initial_gains.py).
     loss: what is minimised.  teacher: whose distribution or attention is learnt: "software", a stage before,
         or another model with the same tokenizer, named as `gaincell` commands take it (distillation only).
     weight: of the distillation; the rest is cross-entropy.  states, outputs: weights of the hidden states

@@ -16,7 +16,7 @@ from gaincell.chips.design import Design
 from gaincell.errors import GaincellError, InputError
 from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.sources import SMOLLM2, TINY, find_source
-from gaincell.mapping.initial import candidates_for
+from gaincell.mapping.initial_gains import candidates_for
 from gaincell.mapping.recipe import ROOTS, ModelRecipe, Recipe, StageRecipe
 from gaincell.quantity import did_you_mean, one_of
 from gaincell.schema import Count, OneOf, check_value

@@ -25,11 +25,11 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.paired import pair_rows
 from gaincell.integrations.hf.reparametrisation import add_part, has_part
 from gaincell.mapping.engine import Engine, freeze_embeddings
-from gaincell.mapping.folder import RunFolder, run_log
-from gaincell.mapping.initial import FIRST, candidates_for, initial_scaling
+from gaincell.mapping.initial_gains import FIRST, candidates_for, initial_scaling
 from gaincell.mapping.recipe import ROOTS, Recipe, StageRecipe
 from gaincell.mapping.recipe_checks import config_of
 from gaincell.mapping.recipe_text import RecipeText
+from gaincell.mapping.run_folder import RunFolder, run_log
 from gaincell.progress import StageProgress
 from gaincell.text import sha256
 from gaincell.training import checkpoint as disk

@@ -9,7 +9,7 @@
     OUT/run.json                 all finished stages
     OUT/design.toml, hardware.safetensors   the best stage in arrays, for `gaincell evaluate OUT`
 
-The same command goes on wherever it was interrupted (folder.py). Several processes, as `torchrun` or
+The same command goes on wherever it was interrupted (run_folder.py). Several processes, as `torchrun` or
 `accelerate launch` start them, work on one directory that all of them see.
 """
 
@@ -34,11 +34,11 @@ from gaincell.integrations.hf.reparametrisation import indices
 from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import summary
-from gaincell.mapping.folder import RunFolder, StageRecord, Told, check_kind, run_lock
 from gaincell.mapping.recipe import MADE_HERE, ROOTS, ModelRecipe, Recipe, StageRecipe
 from gaincell.mapping.recipe_checks import check_recipe, check_stages
 from gaincell.mapping.recipe_models import RecipeModels, pretrained_model, take_model
 from gaincell.mapping.recipe_text import RecipeText
+from gaincell.mapping.run_folder import RunFolder, StageRecord, Told, check_kind, run_lock
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports.training import draw_stages, read_log
 from gaincell.results import read, write

@@ -15,7 +15,7 @@ from gaincell.chips.design_file import chip_of as chip_of
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.sources import without_revision
-from gaincell.mapping.folder import StageRecord
+from gaincell.mapping.run_folder import StageRecord
 from gaincell.nn.scaler import STAGES
 from gaincell.results import run as results
 from gaincell.results.common import Value, Values

@@ -122,7 +122,7 @@ class RingCache(Cache):
         if left is not None and tokens > left:
             raise InputError(
                 f"{tokens} tokens at once, but the chip refreshes after {left}; give them in pieces, as "
-                "gaincell.integrations.hf.cache.feed does"
+                "gaincell.integrations.hf.ring_cache.feed does"
             )
         if layer_idx == 0:
             self.tokens.step = None
