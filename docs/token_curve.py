@@ -165,7 +165,8 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
     columns: dict[str, list[tuple[float, float] | None]] = {"× software": [(p.ratio, p.error) for p in found]}
     if controlled := any(p.control is not None for p in found):
         columns["control, × software"] = [p.control for p in found]
-    columns["× continued"] = [p.continued for p in found]
+    if any(p.continued is not None for p in found):
+        columns["× continued"] = [p.continued for p in found]
     rows = []
     for n, p in enumerate(found):
         ratios = (_with_error(column[n]) for column in columns.values())
@@ -173,7 +174,7 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
     caption = "±: standard error over articles."
     if controlled:
         caption += (
-            " Control: the software model with the same adapter, trained on the same tokens by the same loss."
+            " Control: the software model with a like adapter, trained on the same tokens by distillation."
         )
     if can_be_fitted(found):
         law = fit(found)
@@ -184,7 +185,7 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
             f"10 M and {far[1]} at 50 M tokens, if it holds that far. 95 %: over the articles, which all "
             "points share, and of what the points lie off the law beyond that, with Student's t of "
             f"{law.freedom} degree{'s' * (law.freedom > 1)} of freedom; the spread of repeated trainings is "
-            "not in it."
+            "not in it, nor that the points differ in rates, batch and loss, too."
         )
     return Rows("", ("tokens", "word perplexity", *columns), rows, caption, text=()).markdown()
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conversions import ConversionPoint, Conversions, conversions_markdown, counted
-from recorded_recipes import recipe_of
+from recorded_recipes import recipe_of, shown
 from reproduction_circuits import RESULTS
 from scipy import stats
 from token_curve import COLUMN, compared, tokens_of
@@ -98,9 +99,9 @@ def mapping(run: TrainedResult) -> str:
     """How a model came onto which arrays, from the recipe of its run."""
     recipe, chip = recipe_of(run), run.design.name
     added = [name for key, name in ADDED.items() if getattr(recipe, key)]
-    return " with ".join(
-        [ARRAYS.get(chip, f"{chip} instead of the paper's chip"), *([_listed(added)] if added else [])]
-    )
+    arrays = ARRAYS.get(chip, f"{chip} instead of the paper's chip")
+    rank = f", rank {recipe.lora.rank}" if recipe.lora else ""
+    return " with ".join([arrays, *([_listed(added)] if added else [])]) + rank
 
 
 def by_mapping(paths: list[Path]) -> dict[str, TasksResult]:
@@ -136,6 +137,23 @@ def recipe_with(stage: str | None, training: Training) -> Recipe:
     return own if there else load_recipe(ROOT / "recipes" / CONTROL)
 
 
+def made_by(scored: TasksResult, training: Training) -> str:
+    """The recipe of a result of a training, in the table."""
+    recipe = recipe_with(scored.stage if scored.design is None else None, training)
+    return shown(training.run) if recipe.name == training.recipe.name else f"`{recipe.name}`"
+
+
+def of_wikipedia(of_a_chip: Sequence[Training]) -> Iterator[float]:
+    """Share of Wikipedia of all tokens of every training, with those before it: of the first of the chip."""
+    before = None
+    for one in of_a_chip:
+        taken = one.run.texts or one.recipe.files
+        share = (taken["wiki_passages"] or 0) / sum(x or 0 for x in taken.values())
+        before = share if before is None else before
+        tokens, own = tokens_of(one.run, one.tasks), one.recipe.tokens_of(one.recipe.stage(one.run.saved))
+        yield (own * share + (tokens - own) * before) / tokens
+
+
 def ours() -> list[Conversions]:
     """Every model, and after them the software models trained on the same tokens."""
     arrays: dict[str, list[ConversionPoint]] = {}
@@ -146,8 +164,7 @@ def ours() -> list[Conversions]:
             tokens = tokens_of(run, training.tasks)
             for scored in (training.tasks, *training.controls.values()):
                 _, (ratio, error) = compared(scored, training.software)
-                recipe = recipe_with(scored.stage if scored.design is None else None, training).name
-                point = ConversionPoint(tokens, ratio, HALF * error, f"`{recipe}`")
+                point = ConversionPoint(tokens, ratio, HALF * error, made_by(scored, training))
                 (software if scored.design is None else arrays).setdefault(
                     _title(training, scored), []
                 ).append(point)
@@ -212,14 +229,13 @@ def differences(found: list[Conversions]) -> list[str]:
     theirs, known = recipe.stage("linear-for-transfer").training, curve(LINEAR)
     warm = theirs.warmup_steps * theirs.batch * recipe.block
     risen = next(perplexity for n, _, perplexity in known if n == theirs.warmup_steps) / public
-    there = [training for chip in sorted(TOKENS.glob("*/")) for training in trainings(chip)]
-    own = [training.recipe for training in there]
-    taken = [training.run.texts or training.recipe.files for training in there]
+    of_chips = [trainings(chip) for chip in sorted(TOKENS.glob("*/"))]
+    own = [training.recipe for of_a_chip in of_chips for training in of_a_chip]
     stages = [stage for one in own for stage in one.stages if stage.task == "train"]
     trained = [stage.training for stage in stages]
     ranks, wiki = (
         {one.lora.rank for one in own if one.lora},
-        {round(100 * (some["wiki_passages"] or 0) / sum(x or 0 for x in some.values())) for some in taken},
+        {round(100 * share) for of_a_chip in of_chips for share in of_wikipedia(of_a_chip)},
     )
     software = [
         f"× {p.ratio:.2f} after {counted(p.tokens)}, {p.note}"
@@ -234,7 +250,7 @@ def differences(found: list[Conversions]) -> list[str]:
         f"Text: {_span(wiki)} % of our tokens are passages of Wikipedia. {who} trained on such text ({'; '.join(software)}) {show} what the text alone gives, and arrays trained on it may gain from it too.",
         f"What is trained: here, adapters of rank {_span(ranks)}, gains, offsets and what the mapping adds, while the weights stay fixed; in the paper, all weights.",
         f"Teacher: our models learn from {_listed(_taught(stages))}; the paper's from the next token alone. Pretraining tokens count for neither.",
-        f"Start: our models begin with gains and offsets chosen from statistics. The paper's curve is at × {known[0][2] / public:,.0f} before its first iteration; the figure leaves this point out.",
+        f"Start: our models begin with gains and offsets from statistics or, most of them, with the best of 18 or 56 candidates and output gains by least squares. The paper's curve is at × {known[0][2] / public:,.0f} before its first iteration; the figure leaves this point out.",
         f"Warm-up: the paper's learning rate rises over {theirs.warmup_steps:,} iterations ({warm / 1e9:.1f} G tokens), and its curve is then at × {risen:.2f}. Ours rises over {_span({one.warmup_steps for one in trained})} steps.",
         f"Step: {theirs.batch:,} sequences in the paper, {_span({one.batch for one in trained})} here.",
         "Cells and models: the paper's curve has linear cells; our rows have the cubic ones unless they say otherwise. GPT-2 (124M) and SmolLM2-135M differ in architecture and pretraining.",
@@ -248,8 +264,7 @@ def _types() -> str:
     for chip in sorted(TOKENS.glob("*/")):
         for one in trainings(chip):
             for scored in (one.tasks, *one.controls.values()):
-                recipe = recipe_with(scored.stage if scored.design is None else None, one).name
-                row = f"`{recipe}` after {counted(tokens_of(one.run, one.tasks))}"
+                row = f"{made_by(scored, one)} after {counted(tokens_of(one.run, one.tasks))}"
                 found.setdefault(scored.dtype or "a type not recorded", []).append(row)
     usual, *others = sorted(found, key=lambda dtype: -len(found[dtype]))
     return usual + "".join(f" ({_listed(found[dtype])}: in {dtype})" for dtype in others)

@@ -36,8 +36,9 @@ straight to the paper's chip, on the same tokens for each, by distillation from 
     "smollm2-paper": """## The paper's pipeline on SmolLM2-135M
 
 `recipes/smollm2-paper.toml` has the paper's stages and arrays, without paired rows or mixing. It departs from
-the paper in training an adapter of rank 14 in place of all weights, in using a teacher, and in attention
-transfer first. The software model with the same adapter, loss and number of tokens is
+the paper in training an adapter of rank 14 in place of all weights, in using a teacher, in first gains from
+statistics and attention transfer, in adapting in closed form, and in the readout (`counter`, where the
+released code has `published-code`). The software model with the same adapter, loss and number of tokens is
 `recipes/low-tokens-control.toml`; its shares of the texts and its learning rate are others, so it is no exact
 control.
 

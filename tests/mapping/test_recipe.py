@@ -272,7 +272,7 @@ def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
     )
     software = {f"stage.{name}.attention": "softmax" for name in ("more", "further")}
     changes = more | software | dict.fromkeys(idle_arrays, False)
-    recipe = miniature(load_recipe(paths["low-tokens-more"], changes=changes))
+    recipe = miniature(load_recipe(paths["low-tokens-further"], changes=changes))
     recipe = replace(recipe, model=control.model, design=control.design, files={})
     run = run_recipe(recipe, open_text(text), tmp_path / "more", only="more")
     own = recipe.tokens_of(recipe.stage("more"))
@@ -297,7 +297,7 @@ def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
         (software, "a stage with softmax attention starts from an adapter_stage"),
     ):
         with pytest.raises(InputError, match=message):
-            load_recipe(paths["low-tokens-more"], changes=bad)
+            load_recipe(paths["low-tokens-further"], changes=bad)
 
 
 def test_a_recipe_says_the_command_of_its_variant() -> None:
@@ -327,7 +327,7 @@ def test_balanced_rows_start_about_half_a_pulse() -> None:
 
 
 def test_a_recipe_that_goes_on_wants_an_adapter() -> None:
-    path = next(path for path in SHIPPED if path.stem == "low-tokens-more")
+    path = next(path for path in SHIPPED if path.stem == "low-tokens-further")
     for only in (None, "further"):
         with pytest.raises(InputError, match="goes on from an adapter; give its RUN: --set adapter=RUN"):
             load_recipe(path, changes={"adapter": "default"}).needed_by(only)
