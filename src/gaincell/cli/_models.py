@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 import typer
@@ -34,7 +34,7 @@ from gaincell.mapping.load_hardware import LoadedHardware, hardware_model
 from gaincell.mapping.summary import base_name, chip_of, inputs
 from gaincell.progress import StageProgress
 from gaincell.reports.tables import Rows
-from gaincell.results.common import Chip, Kind, NamedModel, Provenance
+from gaincell.results.common import Kind, NamedModel, Provenance
 from gaincell.results.provenance import hash_of, made
 from gaincell.text import Text, open_text
 
@@ -132,11 +132,12 @@ def observe_model(
 
 
 class Head(TypedDict):
-    """What all results of a model say, but for its chip, which some of them need: see EvaluationResult."""
+    """What all results of a model say, see EvaluationResult. design: a Chip; None in software."""
 
     command: str
     provenance: Provenance
     model: NamedModel
+    design: Any
     dtype: str
 
 
@@ -149,11 +150,12 @@ def head(
     seed: int = 0,
     others: Mapping[str, str] | None = None,
 ) -> Head:
-    """Of a result: the command, the model, where it comes from.
+    """Of a result: the command, the model and its chip, where it comes from.
 
     content: of the evaluation's text.  others: name -> hash of further inputs.
     """
-    chip = design_of(loaded)
+    layers = attached_layers(loaded.model)
+    chip = chip_of(layers[0].design) if layers else None
     read = {} if content is None else {"evaluation text": hash_of(content)}
     provenance = made(
         command=command_line(),
@@ -166,14 +168,9 @@ def head(
         "command": command,
         "provenance": provenance,
         "model": NamedModel(base_name(loaded.id), loaded.sha256),
+        "design": chip,
         "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
     }
-
-
-def design_of(loaded: LoadedModel) -> Chip | None:
-    """The chip of a model; None in software."""
-    layers = attached_layers(loaded.model)
-    return chip_of(layers[0].design) if layers else None
 
 
 def numbers_of(loaded: LoadedModel) -> Kind:

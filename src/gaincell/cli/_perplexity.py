@@ -8,8 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from gaincell.arrays import Refresh
-from gaincell.chips.design_file import chip_of
-from gaincell.cli._models import design_of, head, load_evaluated, mismatch_of, numbers_of, one_row
+from gaincell.cli._models import head, load_evaluated, mismatch_of, numbers_of, one_row
 from gaincell.cli._options import ComputingAnywhere
 from gaincell.cli._progress import progress_bars
 from gaincell.cli._tasks import by_tasks
@@ -23,7 +22,6 @@ from gaincell.evaluation.pause import perplexity_after_pause
 from gaincell.evaluation.perplexity import cut_blocks, default_protocol, perplexity, window_and_stride
 from gaincell.evaluation.repetition import describe_repetition, loss_by_repetition
 from gaincell.evaluation.rolling import describe_rolling, documents_of, rolling_perplexity
-from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_length, read_tokens
 from gaincell.progress import StageProgress
@@ -106,7 +104,6 @@ def blocks(
     found = perplexity(loaded.model, tokens, protocol, tokenizer=tokenizer, redraw=redraw, progress=shown)
     entry = of.PerplexityResult(
         **head(loaded, found.protocol, tokens),
-        design=design_of(loaded),
         numbers=numbers_of(loaded),
         perplexity=found.perplexity,
         nll=found.nll,
@@ -135,7 +132,6 @@ def rolling(
     protocol = describe_rolling(window, len(chosen)) + noise_remark(loaded.model)
     entry = of.RollingResult(
         **head(loaded, protocol, chosen),
-        design=design_of(loaded),
         text=Named(path.name),
         numbers=numbers_of(loaded),
         **vars(found),
@@ -160,7 +156,6 @@ def by_context(
     rounded = (replace(p, per_block=tuple(round(x, 6) for x in p.per_block)) for p in points)
     entry = of.ContextResult(
         **head(loaded, protocol, tokens),
-        design=design_of(loaded),
         numbers=numbers_of(loaded),
         context=tuple(rounded),
     )
@@ -180,7 +175,6 @@ def by_repetition(
     rounded = (replace(p, sums=tuple(round(x, 4) for x in p.sums)) for p in points)
     entry = of.RepetitionResult(
         **head(loaded, protocol, tokens),
-        design=design_of(loaded),
         numbers=numbers_of(loaded),
         repetition=tuple(rounded),
     )
@@ -206,11 +200,9 @@ def after_pauses(
         every = Value(refresh.every_tokens, "tokens", "simulated")
     if refresh.every_seconds is not None:
         every = Value(refresh.every_seconds, "s", "simulated")
-    policy = of.RefreshPolicy(refresh.kind, every)
     entry = of.PausesResult(
         **head(loaded, found.protocol, tokens),
-        design=chip_of(attached_layers(loaded.model)[0].design),
-        refresh=policy,
+        refresh=of.RefreshPolicy(refresh.kind, every),
         pauses=tuple(pauses),
     )
     return replace(pause_rows({"": entry}), caption=f"{found.protocol}; {OF_PAUSES}"), entry
@@ -256,9 +248,7 @@ def by_chips(
         "worst chip": f"{readable(max(found.perplexity))} (no. {found.worst})",
         f"yield (≤ +{100 * found.yield_within:g} %)": f"{100 * found.yield_:.0f} %",
     }
-    entry = of.ChipsResult(
-        **head(loaded, described, tokens, seed=mismatch.seed), design=design_of(loaded), chips=found
-    )
+    entry = of.ChipsResult(**head(loaded, described, tokens, seed=mismatch.seed), chips=found)
     return one_row(row, caption), entry
 
 

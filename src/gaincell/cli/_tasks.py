@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import gaincell
-from gaincell.cli._models import design_of, head, mismatch_of, numbers_of
+from gaincell.cli._models import head, mismatch_of, numbers_of
 from gaincell.cli.evaluate import ChipOptions, TaskOptions
 from gaincell.evaluation.chips import over_chips, perplexity_spread, score_spread, spread_of
 from gaincell.evaluation.noise import noise_remark
@@ -117,7 +117,6 @@ def result_of(
     kind = numbers_of(loaded)
     return of.TasksResult(
         **head(loaded, protocol, [task.fingerprint for task in found.tasks], seed=seed),
-        design=design_of(loaded),
         numbers=kind,
         harness=of.Harness("lm-evaluation-harness", found.harness),
         softmax=found.softmax,

@@ -35,7 +35,7 @@ def ablate(
     computing.start()
     from dataclasses import replace
 
-    from gaincell.cli._models import design_of, head, load_in_arrays
+    from gaincell.cli._models import head, load_in_arrays
     from gaincell.cli._progress import progress_bars
     from gaincell.evaluation.ablation import ablate as run_ablation
     from gaincell.evaluation.perplexity import default_protocol, window_and_stride
@@ -64,7 +64,7 @@ def ablate(
     if mismatch is not None:
         chip_row = replace(chip_row, meaning=f"with cells that spread by {100 * spread:g} %")
     entry = AblationResult(
-        **head(loaded, found.protocol, tokens, command="ablate"), design=design_of(loaded),
-        text=Named(found_text.name), gains=gains, stage=stage, ablation=(chip_row, *rows),
+        **head(loaded, found.protocol, tokens, command="ablate"), text=Named(found_text.name), gains=gains,
+        stage=stage, ablation=(chip_row, *rows),
     )  # fmt: skip
     show_result(entry, json, ablation_rows(entry, run), figure=figure, draw=ablation_figure)

@@ -47,7 +47,7 @@ def fidelity(
     Example: gaincell fidelity runs/tiny --figure fidelity.png --json fidelity.json
     """
     computing.start()
-    from gaincell.cli._models import design_of, head, load_in_arrays, read_blocks
+    from gaincell.cli._models import head, load_in_arrays, read_blocks
     from gaincell.cli._progress import progress_bars
     from gaincell.evaluation.fidelity import fidelity as compare_heads
     from gaincell.integrations.hf.attach import attached_layers
@@ -86,7 +86,7 @@ def fidelity(
     if chip.sinks.tokens:
         protocol += "; numbers of the circuits: first tokens taken as columns of the ring"
     entry = FidelityResult(
-        **head(loaded, protocol, ids.flatten(), command="fidelity", others=others), design=design_of(loaded),
+        **head(loaded, protocol, ids.flatten(), command="fidelity", others=others),
         text=Named(found_text.name), gains=gains, stage=stage, fidelity=found.tables,
     )  # fmt: skip
     show_result(entry, json, fidelity_rows(entry, run), figure=figure, draw=fidelity_figure)

@@ -163,9 +163,7 @@ def generate(
     """
     asked.check(context)
     computing.start()
-    from gaincell.chips.design_file import chip_of
     from gaincell.cli._models import head
-    from gaincell.integrations.hf.attach import attached_layers
     from gaincell.results.simulation import GenerationResult
 
     hardware, cache, ids = asked.load(model, computing)
@@ -178,7 +176,6 @@ def generate(
     )
     entry = GenerationResult(
         **head(hardware.loaded, "generation on the ring", command="generate", seed=asked.seed),
-        design=chip_of(attached_layers(hardware.loaded.model)[0].design),
         gains=hardware.origin,
         text=text,
         tokens=tokens,

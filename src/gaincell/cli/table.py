@@ -40,7 +40,6 @@ def table(
     from gaincell.reports import comparison
     from gaincell.reports.comparison_figure import differences
     from gaincell.reports.html.page import names
-    from gaincell.reports.style import save
     from gaincell.results import read
     from gaincell.results.evaluation import TasksResult
 
@@ -48,10 +47,9 @@ def table(
     runs = {name: read(path, TasksResult, allowed) for name, path in names(results).items()}
     found = comparison.compare(runs, reference, paper)
     result = comparison.comparison_result(found, runs, command_line())
-    show_result(result, json, comparison.terminal_table(found))
     written = ((csv, comparison.as_csv), (latex, comparison.as_latex), (markdown, comparison.as_markdown))
     for file, text in written:
         if file is not None:
             write_text(file, text(found))
-    if figure is not None:
-        save(differences(found), figure)
+    shown = comparison.terminal_table(found)
+    show_result(result, json, shown, figure=figure, draw=lambda _: differences(found))
