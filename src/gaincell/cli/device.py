@@ -241,4 +241,4 @@ def _fit_table(result: DeviceResult) -> Rows:
             shown = f"{entry.value:.5g}" if isinstance(entry.value, float) else str(entry.value)
             ends = "" if entry.interval is None else " to ".join(f"{end:.4g}" for end in entry.interval)
             rows.append((key, shown, ends, "" if entry.unit == "1" else entry.unit))
-    return Rows(result.title or "", ("", "value", "95 %", "unit"), rows, text=(0, 3))
+    return Rows(result.title, ("", "value", "95 %", "unit"), rows, text=(0, 3))

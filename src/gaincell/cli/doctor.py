@@ -113,6 +113,7 @@ def _compiler() -> Finding:
 def _kernel() -> list[Finding]:
     """The compiled attention: the level in use, why that one, and why no higher one."""
     from gaincell.ops.gain_cell_attention.native_library import LEVELS, level_in_use, levels
+    from gaincell.results.provenance import cpu_info
 
     try:
         there = levels()
@@ -124,21 +125,12 @@ def _kernel() -> list[Finding]:
         return [Finding("compiled kernel", "none", None, note)]
     named = os.environ.get("GAINCELL_INSTRUCTIONS")
     why = f"GAINCELL_INSTRUCTIONS={named}" if named else "the fastest that build and processor have"
-    flags = _cpu_flags()
+    flags = cpu_info("flags").split()
     absent = [
         f"{name}: {'the build lacks it' if FLAGS[name] in flags else 'the processor lacks it'}"
         for name in LEVELS[len(there) :]
     ]
     return [Finding("compiled kernel", level, note="; ".join([why, *absent]))]
-
-
-def _cpu_flags() -> set[str]:
-    """Instruction sets by Linux; empty elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return set()
-    return set(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), ()))
 
 
 def _programs() -> list[Finding]:

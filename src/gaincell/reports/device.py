@@ -142,11 +142,6 @@ def device_figure(result: DeviceResult) -> Figure:
     return figure
 
 
-def title(result: DeviceResult) -> str:
-    """Of the fit; earlier files have none."""
-    return result.title or result.device
-
-
 def fit_rows(run: DeviceResult) -> Rows:
     """The parameters of a fit to measured cells."""
     rows, kinds = [], []
@@ -162,6 +157,6 @@ def fit_rows(run: DeviceResult) -> Rows:
 
 DEVICE = parts.section(
     "Device", "A fit to measured cells.", DeviceResult,
-    parts.figure(title, device_figure, lambda run: only_kind(run.curves)), parts.tables(fit_rows),
-    numbers=lambda run: run.fit, headline=title, kind=MEASURED,
+    parts.figure(lambda run: run.title, device_figure, lambda run: only_kind(run.curves)),
+    parts.tables(fit_rows), numbers=lambda run: run.fit, headline=lambda run: run.title, kind=MEASURED,
 )  # fmt: skip

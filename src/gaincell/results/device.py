@@ -42,6 +42,7 @@ class Decay(Part):
 class DeviceResult(Result, kw_only=True):
     """A device with the numbers of its fit, by name."""
 
+    title: str
     device: str
     fit: Mapping[str, Fitted]
     curves: CellCurves

@@ -102,7 +102,7 @@ def hardware() -> Hardware:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Hardware(
-        cpu=_cpu_model(),
+        cpu=cpu_info("model name") or platform.processor() or platform.machine(),
         cores=cores,
         threads=torch.get_num_threads(),
         memory_bytes=memory,
@@ -118,11 +118,10 @@ def launched(count: str) -> int | None:
     return int(os.environ[count]) if "TORCHELASTIC_RUN_ID" in os.environ else None
 
 
-def _cpu_model() -> str:
+def cpu_info(key: str) -> str:
+    """What Linux says of the first processor, such as its "model name" or "flags"; empty elsewhere."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")

@@ -22,7 +22,7 @@ from gaincell.results.common import (
     nothing,
 )
 from gaincell.results.evaluation import BitPerByte, Many, Nat, Nats
-from gaincell.units import Joule, Second, Volt
+from gaincell.units import ChargeUnit, ChargeUnits, Joule, Second, Volt, Volts
 
 FILE = "run.json"
 """Of a RUN directory."""
@@ -34,9 +34,6 @@ MeasuredSeconds: TypeAlias = Annotated[float, "s", "measured"]
 PerHead: TypeAlias = Annotated[tuple[tuple[float, ...], ...], "fraction of sigma"]
 """[layers][heads]."""
 Measured: TypeAlias = Annotated[float, "1", "measured"]
-Volts: TypeAlias = Annotated[tuple[float, ...], "V"]
-Current: TypeAlias = Annotated[tuple[float, ...], "charge units"]
-Charge: TypeAlias = Annotated[float, "charge units"]
 
 
 class AttachedModel(NamedModel):
@@ -156,8 +153,8 @@ class CellCurve(Part):
 
     name: str
     u: Volts
-    linear: Current
-    nonlinear: Current
+    linear: ChargeUnits
+    nonlinear: ChargeUnits
 
 
 class StagedResult(Result, kw_only=True):
@@ -217,8 +214,8 @@ class TrainedResult(StagedResult, kw_only=True):
 class Circuits(Part):
     """What of a chip can be learned. Levels: relative pulse widths, and voltages about V_offset."""
 
-    score_saturation_per_row: Charge
-    output_saturation_per_column: Charge
+    score_saturation_per_row: ChargeUnit
+    output_saturation_per_column: ChargeUnit
     query_levels: Many | None = None
     storage_levels: Volts | None = None
 
@@ -326,7 +323,7 @@ class TitledCurve(Part):
     title: str
     name: str
     u: Volts
-    F: Current
+    F: ChargeUnits
 
 
 class CellResult(Result, kw_only=True):

@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from typing import Annotated, TypeAlias
 
 from gaincell.results.common import Check, Number, Part, Result, Values, Whole
-from gaincell.units import Hertz, Joule, Second, Volt
+from gaincell.results.simulation import Amperes, Coulombs, Seconds
+from gaincell.units import Hertz, Joule, Second, Volt, Volts
 
-Volts: TypeAlias = Annotated[tuple[float, ...], "V"]
 VoltTable: TypeAlias = Annotated[tuple[tuple[float, ...], ...], "V"]
-Seconds: TypeAlias = Annotated[tuple[float, ...], "s"]
-Amperes: TypeAlias = Annotated[tuple[float, ...], "A"]
-Coulombs: TypeAlias = Annotated[tuple[float, ...], "C"]
 Joules: TypeAlias = Annotated[tuple[float, ...], "J"]
 Codes: TypeAlias = Annotated[tuple[float, ...], "codes"]
 CodeTable: TypeAlias = Annotated[tuple[tuple[float, ...], ...], "codes"]
