@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import tokens_page
@@ -22,7 +23,7 @@ from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports import comparison, tables
 from gaincell.results import read
 from gaincell.results.evaluation import Metric, TaskScores, TasksResult
-from gaincell.results.run import MappedResult, TrainedResult
+from gaincell.results.run import AdaptedResult, MappedResult, TrainedResult
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "src" / "gaincell" / "assets" / "tiny"
@@ -110,13 +111,19 @@ Apache-2.0, as the base model. Written by `docs/cards.py`.
 """
 
 
+def perplexity_markdown(run: AdaptedResult) -> str:
+    """The stages of a run, with their title in the caption."""
+    rows = tables.perplexity_table(run)
+    return replace(rows, caption=f"{rows.title}. {rows.caption}").markdown()
+
+
 def tiny_card() -> str:
     """The card of the embedded model."""
     config = json.loads((TINY / "config.json").read_text())
     made = json.loads((TINY / "result.json").read_text())
     tokens = {name: f"{count:,}" for name, count in made["training_tokens"].items()}
     mapped = ROOT / "docs" / "results" / "tiny.json"
-    table = tables.perplexity_markdown(read(mapped, MappedResult)).strip() if mapped.is_file() else ""
+    table = perplexity_markdown(read(mapped, MappedResult)).strip() if mapped.is_file() else ""
     rows = ["| weights | perplexity | bits/byte | how |", "| --- | ---: | ---: | --- |"]
     for name, row in made["models"].items():
         numbers = f"{row['perplexity']['value']:.2f} | {row['bits_per_byte']['value']:.3f}"

@@ -57,7 +57,7 @@ from gaincell.reports import (
     tables,
 )
 from gaincell.reports.html import page as report
-from gaincell.reports.style import save
+from gaincell.reports.style import save, save_all
 from gaincell.reports.tables import Rows
 from gaincell.results import read, write
 from gaincell.results.common import Result
@@ -111,9 +111,9 @@ def main() -> None:
         run = read(path, MappedResult)
         lines = "\n".join(f"* {line}" for line in tables.adaptation_lines(run))
         about = "Both adaptations begin from the trained start: the gains and offsets of the linear hardware."
-        parts[path.stem] = f"{tables.perplexity_markdown(run)}\n{about}\n\n{lines}"
+        parts[path.stem] = f"{cards.perplexity_markdown(run)}\n{about}\n\n{lines}"
         with tempfile.TemporaryDirectory() as folder:
-            for drawn in figures.draw_all(run, Path(folder)):
+            for drawn in save_all(figures.FIGURES, run, Path(folder)):
                 drawn.rename(ROOT / "docs" / "figures" / f"{path.stem}-{drawn.name}")
     found = ROOT / "docs" / "figures"
     paused = sorted((ROOT / "docs" / "results" / "pauses").glob("*.json"))
@@ -293,7 +293,7 @@ def write_costs(docs: Path) -> None:
     rewrite(docs / "costs.md", {name: rows.markdown() for name, rows in parts.items()} | said)
     for name in ("gpt2", "smollm2-135m", "mistral-7b"):
         with tempfile.TemporaryDirectory() as out:
-            for drawn in costs_figures.draw_all(found[name], Path(out), f"{name}-"):
+            for drawn in save_all(costs_figures.FIGURES, found[name], Path(out), f"{name}-costs-"):
                 if drawn.stem in COST_FIGURES:
                     shutil.copy(drawn, docs / "figures" / drawn.name)
 

@@ -13,6 +13,8 @@ import codesign_page
 from gaincell.files import read_toml
 from gaincell.reports import sweep, sweep_aware, sweep_figures
 from gaincell.reports.codesign import paired_interval
+from gaincell.reports.style import save_all
+from gaincell.reports.tables import Rows
 from gaincell.results import read
 from gaincell.results.sweep import Point, SweepResult
 
@@ -134,19 +136,34 @@ def part(name: str, section: Section, found: SweepResult) -> str:
     if section.answers:
         lines.append("\n".join(f"* {line}" for line in sweep.answers(found)))
     if section.aware:
-        lines += [sweep_aware.aware_markdown(found).rstrip(), f"{rates(name)} {reached(found)}"]
+        lines += [sweep_aware.aware_rows(found).markdown().rstrip(), f"{rates(name)} {reached(found)}"]
     if section.together:
         lines.append(together(found))
-    lines.append((sweep.changes_markdown(found) if section.answers else table(found, section)).rstrip())
+    lines.append((changes_markdown(found) if section.answers else table(found, section)).rstrip())
     for figure in section.figures:
         lines.append(f"![{section.title}: {figure}](figures/sweep-{name}-{figure}.png)")
     return "\n\n".join([*lines, *([section.after] if section.after else [])])
 
 
+def changes_markdown(result: SweepResult) -> str:
+    """Changes of one thing at a time, the best first: ratios of perplexity and costs to the unchanged design,
+    and the yield.
+    """
+    yields = [o for o in result.objectives if o.name == "yield"]
+    head = ["change", "perplexity ×", *(f"{name} ×" for name in result.costs)]
+    head += [*(o.name for o in yields), "perplexity is"]
+    lines = []
+    for point in sweep.by_ratio(result.complete):
+        ratios = [f"{ratio:.3g}" for ratio in sweep.cost_ratios(result, point).values()]
+        ratios += [sweep.objective_word(point, o.name, o.unit) for o in yields]
+        lines.append([sweep.changed(result, point), sweep.ratio_word(point), *ratios, sweep.verdict(point)])
+    return Rows("", head, lines, sweep.caption(result, marked=False), text=(0, len(head) - 1)).markdown()
+
+
 def draw(name: str, section: Section, found: SweepResult, folder: Path) -> None:
     """The figures of a section."""
     with tempfile.TemporaryDirectory() as place:
-        for drawn in sweep_figures.draw_all(found, Path(place), f"sweep-{name}-"):
+        for drawn in save_all(sweep_figures.FIGURES, found, Path(place), f"sweep-{name}-"):
             if drawn.stem.rpartition("-")[2] in section.figures:
                 shutil.copy(drawn, folder / drawn.name)
 

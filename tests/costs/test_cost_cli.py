@@ -27,7 +27,8 @@ from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.size import cost, model_size, run_design
 from gaincell.mapping.load_hardware import hardware_model
 from gaincell.reports import costs, system_costs
-from gaincell.reports.costs_figures import FIGURES, draw_all
+from gaincell.reports.costs_figures import FIGURES
+from gaincell.reports.style import save_all
 from gaincell.results import read, write
 from gaincell.results.codec import to_json
 from gaincell.results.cost import CostResult
@@ -400,7 +401,7 @@ def test_sizes_alone_suffice_and_other_sizes_are_not_compared(
     compared = {row.title for row in result.machines if row.latency_over_cited is not None}
     assert compared == {gpus.floor(gpu, 32, 8, 128, 4096).title for gpu in gpus.stated().values()}
     assert "Rows without ×: other sizes" in system_costs.machines(result).caption
-    assert [path for path in draw_all(result, tmp_path) if "machines" in path.name]
+    assert [path for path in save_all(FIGURES, result, tmp_path, "costs-") if "machines" in path.name]
     assert "65,536" in {f"{row.tokens:,.0f}" for row in result.why.stated_cache}
 
 
@@ -591,7 +592,8 @@ def test_labels_do_not_collide_and_no_bar_begins_nowhere(
     drawn: list[Figure] = []
     monkeypatch.setattr("gaincell.files.write_atomic", lambda path, write: write(path))
     monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure))
-    draw_all(read(ROOT / "docs" / "results" / "costs" / f"cost-{name}.json", CostResult), tmp_path)
+    result = read(ROOT / "docs" / "results" / "costs" / f"cost-{name}.json", CostResult)
+    save_all(FIGURES, result, tmp_path, "costs-")
     assert drawn
     for figure in drawn:
         FigureCanvasAgg(figure)

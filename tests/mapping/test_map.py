@@ -29,8 +29,9 @@ from gaincell.mapping.pipeline import STAGES, map_model
 from gaincell.mapping.readapt import AdaptSettings, adapt_model, chip_titles
 from gaincell.mapping.settings import MapSettings
 from gaincell.progress import silent_stages
-from gaincell.reports.figures import draw_all
-from gaincell.reports.tables import adaptation_lines, perplexity_markdown, perplexity_rows
+from gaincell.reports.figures import FIGURES
+from gaincell.reports.style import save_all
+from gaincell.reports.tables import adaptation_lines, perplexity_rows, perplexity_table
 from gaincell.results import content, read, write
 from gaincell.results.codec import to_json
 from gaincell.results.provenance import without_paths
@@ -140,12 +141,12 @@ def test_figures_and_tables_come_from_run_json_alone(mapped: Mapped, tmp_path: P
     copy = tmp_path / "run.json"
     copy.write_bytes((folder / "run.json").read_bytes())
     run = read(copy, MappedResult)
-    drawn = draw_all(run, tmp_path / "figures")
+    drawn = save_all(FIGURES, run, tmp_path / "figures")
     assert {path.stem for path in drawn} == {"perplexity", "adaptation", "mismatch", "codes", "cell"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
     rows = perplexity_rows(run)
     assert [row[0] for row in rows] == [stage.title for stage in STAGES]
-    markdown = perplexity_markdown(run)
+    markdown = perplexity_table(run).markdown()
     assert "blocks-64" in markdown
     assert all(stage.title in markdown for stage in STAGES)
     assert len(adaptation_lines(run)) == 2
@@ -164,10 +165,10 @@ def test_ratios_to_continued_software_are_paired_block_by_block(mapped: Mapped) 
     assert error == pytest.approx(ratio * float(nats.std()) / len(counts) ** 0.5, rel=1e-3)
     row = next(row for row in perplexity_rows(mapped[3]) if row[0] == tuned.title)
     assert " ± " in row[-1]
-    assert "paired block by block" in perplexity_markdown(mapped[3])
+    assert "paired block by block" in perplexity_table(mapped[3]).markdown()
     stages = tuple(replace(stage, ratio_to_continued_error=None) for stage in mapped[3].stages)
     old = replace(mapped[3], stages=stages)
-    assert "losses of single blocks were not stored" in perplexity_markdown(old)
+    assert "losses of single blocks were not stored" in perplexity_table(old).markdown()
     assert "±" not in perplexity_rows(old)[-1][-1]
 
 
@@ -178,8 +179,8 @@ def test_infinite_perplexities_survive(mapped: Mapped, tmp_path: Path) -> None:
     write(replace(mapped[3], stages=tuple(stages)), tmp_path / "run.json")
     run = read(tmp_path, MappedResult)
     assert run.stages[3].perplexity == float("inf")
-    draw_all(run, tmp_path / "figures")
-    assert "inf" in perplexity_markdown(run)
+    save_all(FIGURES, run, tmp_path / "figures")
+    assert "inf" in perplexity_table(run).markdown()
 
 
 @pytest.mark.slow

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sweep_page import changes_markdown
 from tests.sweep_files import strength
 
 from gaincell.evaluation.chips import perplexity_spread
-from gaincell.reports.sweep import answers, caption, changes_markdown
+from gaincell.reports.sweep import answers, caption
 from gaincell.reports.sweep_aware import remarks
 from gaincell.results import read
 from gaincell.results.common import Value

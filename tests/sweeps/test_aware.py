@@ -11,7 +11,7 @@ import sweep_page
 from scipy import stats
 from tests.sweep_files import strength, swept
 
-from gaincell.reports.sweep_aware import aware_lines, aware_markdown, bought_back, is_aware, strength_of
+from gaincell.reports.sweep_aware import aware_lines, aware_rows, bought_back, is_aware, strength_of
 from gaincell.results import read
 from gaincell.results.sweep import Point, SweepResult
 
@@ -37,7 +37,7 @@ def test_share_of_the_loss() -> None:
     assert found.share is not None
     assert found.share[0] == pytest.approx(0.6)
     assert found.share[1:] == pytest.approx((0.6, 0.6), abs=1e-6)
-    assert "60 % (60 to 60)" in aware_markdown(_result(points))
+    assert "60 % (60 to 60)" in aware_rows(_result(points)).markdown()
     assert "60 % (60 to 60) of the loss bought back" in aware_lines(_result(points))[0]
 
 
@@ -88,7 +88,7 @@ def test_a_single_block_has_no_interval() -> None:
         (found,) = bought_back(result)
         assert found.share is None
         assert math.isnan(found.before[1])
-        assert "| × 1.1052 ± – | × 1.0408 ± – | – |" in aware_markdown(result)
+        assert "| × 1.1052 ± – | × 1.0408 ± – | – |" in aware_rows(result).markdown()
         assert "over blocks and chips" in aware_lines(result)[-1]
         assert "over blocks;" in aware_lines(replace(result, chips=1))[-1]
 
@@ -100,7 +100,7 @@ def test_no_share_of_a_loss_that_is_none() -> None:
         _point(0.1, 8, [400.0, 449.0, 420.0]),
     ]
     assert bought_back(_result(points))[0].share is None
-    assert aware_markdown(_result(points)).count("| – |") == 1
+    assert aware_rows(_result(points)).markdown().count("| – |") == 1
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sweep_page import changes_markdown
 from tests.micro import micro_design
 from tests.sweep_files import COSTS, HEAD, measured, swept
 from tests.tiers import slow_after
@@ -26,8 +27,9 @@ from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.run import Run
 from gaincell.reports import sweep as reports
 from gaincell.reports.html.page import load
+from gaincell.reports.style import save_all
 from gaincell.reports.sweep_clouds import pareto
-from gaincell.reports.sweep_figures import curves, draw_all
+from gaincell.reports.sweep_figures import FIGURES, curves
 from gaincell.results import read
 from gaincell.results.codec import from_json, to_json
 from gaincell.results.common import Value, Values
@@ -93,10 +95,10 @@ def test_each_parameter_alone_and_its_figures(write: Callable[..., Path], tmp_pa
         assert low < ratio < high
     again = from_json(SweepResult, json.loads(json.dumps(to_json(result))))
     assert to_json(again) == to_json(result)
-    drawn = draw_all(again, tmp_path / "figures")
+    drawn = save_all(FIGURES, again, tmp_path / "figures")
     assert {path.stem for path in drawn} == {"curves", "tornado", "pareto"}
     assert "perplexity" in reports.answers(result)[0]
-    assert reports.changes_markdown(result).count("retention_time") == 2
+    assert changes_markdown(result).count("retention_time") == 2
     text = reports.rows(result).markdown()
     assert "| storage_levels = none |" in text
     assert len([line for line in text.splitlines() if line.startswith("|")]) == 7
@@ -202,7 +204,8 @@ def test_chips_yield_and_an_adaptation_of_every_chip(write: Callable[..., Path],
     assert len(spread) == 3
     assert all(len(set(chips)) == 2 for chips in spread.values())
     assert spread["true"] != spread["chip"]
-    assert {path.stem for path in draw_all(result, tmp_path / "f")} == {"curves", "pareto", "parallel"}
+    drawn = save_all(FIGURES, result, tmp_path / "f")
+    assert {path.stem for path in drawn} == {"curves", "pareto", "parallel"}
     equal = found["true", 0.0].chips
     assert equal is not None
     assert equal.perplexity == (equal.nominal,) * 2
@@ -347,7 +350,7 @@ def test_a_grid_with_more_lines_than_can_be_told_apart_is_scattered(tmp_path: Pa
     published = read(RESULTS / "relaxed.json", SweepResult)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # such as of axes that have no room
-        drawn = draw_all(published, tmp_path)
+        drawn = save_all(FIGURES, published, tmp_path)
     assert {path.stem for path in drawn} == {"scatter", "pareto", "parallel"}
 
 

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sweep_page import changes_markdown
 from tests.sweep_files import measured, strength, swept
 
 from gaincell.reports.html.page import load
 from gaincell.reports.html.page import page as page_of
-from gaincell.reports.sweep import answers, caption, changes_markdown, rows, verdict
+from gaincell.reports.style import save_all
+from gaincell.reports.sweep import answers, caption, rows, verdict
 from gaincell.reports.sweep_aware import aware_lines, remarks
 from gaincell.reports.sweep_clouds import pareto
-from gaincell.reports.sweep_figures import curves, draw_all, tornado
+from gaincell.reports.sweep_figures import FIGURES, curves, tornado
 from gaincell.results import write as write_result
 from gaincell.results.sweep import Point, SweepResult, plain
 from gaincell.sweeps.file import load_sweep
@@ -67,7 +69,7 @@ def test_a_ring_longer_than_the_blocks_is_not_called_free(write: Callable[..., P
     labels = [label.get_text() for label in tornado(found).axes[0].get_yticklabels()]
     assert {"window = 32 (not exercised)", "window = 128 (not exercised)"} < set(labels)
     assert "window = 16" in labels
-    assert draw_all(found, tmp_path / "figures")
+    assert save_all(FIGURES, found, tmp_path / "figures")
     for figure in (tornado(found), curves(found), pareto(found)):
         open_ones = sum(
             len(line.get_xdata())

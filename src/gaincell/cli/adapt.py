@@ -105,4 +105,5 @@ def adapt(
             settings, options.chip_of("leroux2025"), out, command=command_line(), progress=progress
         )
     passed = run.adaptation[settings.method].converged
-    show_result(run, json, perplexity_table(run), *adaptation_lines(run), passed=passed)
+    table = perplexity_table(run).terminal(no_wrap=True)
+    show_result(run, json, table, *adaptation_lines(run), passed=passed)

@@ -221,11 +221,12 @@ def cost(
     measured_here = asked.check(context_, model)
     options.use(threads, device)
     from gaincell.reports.costs import basis
-    from gaincell.reports.costs_figures import draw_all
+    from gaincell.reports.costs_figures import FIGURES
+    from gaincell.reports.style import save_all
 
     result = asked.answer(model, measured_here, device)
     typer.echo(f"{model}: {basis(result)}")
     notes = (f"* {note}" for note in result.notes)
     show_result(result, json, *asked.tables(result), *notes)
     if figures is not None:
-        show(*draw_all(result, figures))
+        show(*save_all(FIGURES, result, figures, "costs-"))

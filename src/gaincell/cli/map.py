@@ -95,4 +95,5 @@ def map(
     typer.echo(f"{model}: the pretrained model, in software, where the mapping starts")
     where = f"Results, figures and the model are in {folder}."
     passed = run.adaptation["closed-form"].converged
-    show_result(run, json, perplexity_table(run), *adaptation_lines(run), where, passed=passed)
+    table = perplexity_table(run).terminal(no_wrap=True)
+    show_result(run, json, table, *adaptation_lines(run), where, passed=passed)

@@ -179,9 +179,10 @@ def _report(
 ) -> None:
     """Result files, table, figures; with `keep_models`, how many points have no model in DIR."""
     from gaincell.integrations.hf.run import HARDWARE
+    from gaincell.reports.style import save_all
     from gaincell.reports.sweep import rows
     from gaincell.reports.sweep_aware import remarks
-    from gaincell.reports.sweep_figures import draw_all
+    from gaincell.reports.sweep_figures import FIGURES
     from gaincell.results import RESULT, write
     from gaincell.sweeps.result import assemble
 
@@ -204,4 +205,4 @@ def _report(
         reason = next((p.reason for p in result.points if p.reason is not None), "none was finished")
         raise RunError(f"all points failed: {reason}")
     if found.complete:
-        show(*draw_all(result, place / "figures"))
+        show(*save_all(FIGURES, result, place / "figures"))

@@ -38,7 +38,8 @@ from gaincell.mapping.job import Job, prepare
 from gaincell.mapping.run_folder import Told, run_lock
 from gaincell.mapping.settings import MapSettings
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.reports.figures import draw_all
+from gaincell.reports.figures import FIGURES
+from gaincell.reports.style import save_all
 from gaincell.results import read, write
 from gaincell.results.provenance import hash_of
 from gaincell.results.run import FILE, Adaptation, MappedResult, UsedText
@@ -98,7 +99,7 @@ def map_model(
         run = _assemble(job, stages, command)
         mapped = job.hardware(job.folder.state(stages[-1].name), linear=False)
         save_differences(mapped, out, job.pretrained_weights(), job.loaded.id, job.loaded.sha256)
-        draw_all(run, out / "figures")
+        save_all(FIGURES, run, out / "figures")
         write(run, out / FILE)
         job.folder.forget(but="linear")
         return run

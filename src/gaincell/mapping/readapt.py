@@ -121,11 +121,12 @@ def adapt_model(
             check_settings(out, before if isinstance(before, dict) else {}, held)
         run = replace(_adapt(engine, settings, start, to, calibration, text.name, command), settings=held)
         if out is not None:
-            from gaincell.reports.figures import draw_all  # matplotlib takes half a second to import
+            from gaincell.reports.figures import FIGURES  # matplotlib takes half a second to import
+            from gaincell.reports.style import save_all
 
             (out / FILE).unlink(missing_ok=True)  # results of the model before; without any it is unfinished
             save_beside_results(loaded.model, out)
-            draw_all(run, out / "figures")
+            save_all(FIGURES, run, out / "figures")
             write(run, out / FILE)
         return run
 

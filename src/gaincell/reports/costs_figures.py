@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -23,11 +22,6 @@ BLOCK_COLOURS = {
     "first dot product": BLUE, "second dot product": GREEN, "write": PURPLE, "digital": ORANGE,
     "leakage": GREY, "refresh": RED,
 }  # fmt: skip
-
-
-def draw_all(result: CostResult, folder: Path, prefix: str = "") -> list[Path]:
-    """Draw every figure the result has data for into `folder`, as PNG files named costs-..."""
-    return style.save_all(FIGURES, result, folder, f"{prefix}costs-")
 
 
 @styled()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
@@ -31,11 +30,6 @@ DISTANCES = {
     "std": "standard deviation\n" r"$|\sigma/\sigma_{target} - 1|$",
     "mean": "mean\n" r"$|\mu - \mu_{target}| / \sigma_{target}$",
 }
-
-
-def draw_all(run: of.AdaptedResult, folder: Path) -> list[Path]:
-    """Draw every figure the run has data for into `folder`, as PNG files."""
-    return style.save_all(FIGURES, run, folder)
 
 
 @styled()

@@ -102,16 +102,17 @@ def rows(result: SweepResult, shown: Sequence[Point] | None = None) -> Rows:
         if point.state != "complete":
             lines.append(line + ["–"] * (len(head) - len(line)))
             continue
-        line += [_objective(point, o.name, o.unit) for o in result.objectives]
+        line += [objective_word(point, o.name, o.unit) for o in result.objectives]
         if result.has_ratios:
-            line.append(_ratio(point) if changes(result, point) else "1")
+            line.append(ratio_word(point) if changes(result, point) else "1")
         if several:
             line.append("•" if point.point in best else "")
         lines.append(line)
     return Rows(result.sweep, head, lines, caption(result), text=(0,) if each else ())
 
 
-def _objective(point: Point, name: str, unit: str) -> str:
+def objective_word(point: Point, name: str, unit: str) -> str:
+    """The value of an objective, with its interval."""
     x, ends = point.values[name].value, point.interval(name)
     if name == "yield":
         within = "" if ends is None else f" ({100 * ends[0]:.0f} to {100 * ends[1]:.0f})"
@@ -119,7 +120,8 @@ def _objective(point: Point, name: str, unit: str) -> str:
     return _with_interval(x, ends, readable) if name == "perplexity" or ends else quantity(x, unit)
 
 
-def _ratio(point: Point) -> str:
+def ratio_word(point: Point) -> str:
+    """The ratio of its perplexity to that of the unchanged design, with its interval."""
     if point.ratio is None or point.not_exercised is not None:
         return "–" if point.ratio is None else UNSEEN
     return _with_interval(point.ratio, point.ratio_interval, ratio_or_score)
@@ -156,26 +158,24 @@ def caption(result: SweepResult, *, marked: bool = True) -> str:
     text += f"{result.provenance.protocol}."
     if len(codes := {point.code for point in result.complete if point.code is not None}) > 1:
         text += f" Measured by several versions of gaincell: {', '.join(sorted(codes))}."
-    if any("perplexity" in point.intervals for point in result.complete):
-        text += " ±, or low to high: 95 %, over blocks" if _has_uneven(result) else " ±: 95 %, over blocks"
-        text += " and chips" if result.chips > 1 else ""
+    clauses, over_blocks = list[str](), any("perplexity" in point.intervals for point in result.complete)
+    if over_blocks:
+        ends = "±, or low to high" if _has_uneven(result) else "±"
+        clauses.append(f"{ends}: 95 %, over blocks{' and chips' if result.chips > 1 else ''}")
     elif any(point.intervals for point in result.complete):
-        text += " Yield: 95 %, over chips"
+        clauses.append("Yield: 95 %, over chips")
     if result.has_ratios:
-        text += "; " if text[-1] != "." else " "
-        text += "ratio: to the unchanged design, on the same blocks"
-        if any(point.ratio_interval is not None for point in result.complete):
-            text += ", with its own interval"
-    text += not_exercised(result)
+        own = any(point.ratio_interval is not None for point in result.complete)
+        of = "ratio: to the unchanged design, on the same blocks"
+        clauses.append(of + (", with its own interval" if own else ""))
+    clauses += not_exercised(result)
     if marked and len(result.objectives) > 1:
-        text += "; " if text[-1] != "." else " "
-        text += "•: on the Pareto front"
-        if any("perplexity" in point.intervals for point in result.complete):
-            text += (
-                ", by the values alone: its points may lie within each other's intervals, and they were "
-                "chosen on the text they are measured on, so they look better on it than on another text"
-            )
-    text += "." if text[-1] != "." else ""
+        by_values = (
+            ", by the values alone: its points may lie within each other's intervals, and they were "
+            "chosen on the text they are measured on, so they look better on it than on another text"
+        )
+        clauses.append("•: on the Pareto front" + (by_values if over_blocks else ""))
+    text += f" {'; '.join(clauses)}." if clauses else ""
     text += f" {counts.complete} of {counts.planned} points measured"
     if repeated := sum(point.same_as is not None for point in result.points):
         text += f", {repeated} of them repeats"
@@ -214,21 +214,6 @@ def failures(result: SweepResult) -> list[str]:
     return [f"failed: {settings(p)}: {p.reason}" for p in result.points if p.state == "failed"]
 
 
-def changes_markdown(result: SweepResult) -> str:
-    """Changes of one thing at a time, the best first: ratios of perplexity and costs to the unchanged design,
-    and the yield.
-    """
-    yields = [o for o in result.objectives if o.name == "yield"]
-    head = ["change", "perplexity ×", *(f"{name} ×" for name in result.costs)]
-    head += [*(o.name for o in yields), "perplexity is"]
-    lines = []
-    for point in by_ratio(result.complete):
-        ratios = [f"{ratio:.3g}" for ratio in _cost_ratios(result, point).values()]
-        ratios += [_objective(point, o.name, o.unit) for o in yields]
-        lines.append([changed(result, point), _ratio(point), *ratios, verdict(point)])
-    return Rows("", head, lines, caption(result, marked=False), text=(0, len(head) - 1)).markdown()
-
-
 def by_ratio(points: Sequence[Point]) -> list[Point]:
     """Points that have a ratio, the best first."""
     return [p for _, _, p in sorted((p.ratio, n, p) for n, p in enumerate(points) if p.ratio is not None)]
@@ -246,26 +231,26 @@ def verdict(point: Point) -> str:
     return f"the same to {100 * FREE:g} %" if low >= 1 - FREE and high <= 1 + FREE else "not told apart"
 
 
-def not_exercised(result: SweepResult) -> str:
-    """Which values of parameters the measurement cannot tell from each other, to follow a sentence."""
+def not_exercised(result: SweepResult) -> list[str]:
+    """Which values of parameters the measurement cannot tell from each other, in clauses."""
     found = [(p.name, p.unit, p.not_exercised) for p in result.parameters if p.not_exercised is not None]
     groups = [
         f"{name} = {', '.join(word(plain(v), unit) for v in values)}"
         for name, unit, alike in found
         for values in alike.values
     ]
-    text = ""
+    clauses = []
     if any(point.not_exercised is not None for point in result.points):
-        text += "; not exercised: all losses are those of the unchanged design, to the last digit"
+        clauses.append("not exercised: all losses are those of the unchanged design, to the last digit")
     if groups:
-        text += (
-            f"; {found[-1][2].protocol} does not exercise {'; '.join(groups)}: between these values no loss "
+        clauses.append(
+            f"{found[-1][2].protocol} does not exercise {'; '.join(groups)}: between these values no loss "
             "differs, so nothing follows for the perplexity, nor for what is chosen by it"
         )
-    return text
+    return clauses
 
 
-def _cost_ratios(result: SweepResult, point: Point) -> dict[str, float]:
+def cost_ratios(result: SweepResult, point: Point) -> dict[str, float]:
     """Every cost over that of the unchanged design."""
     own = result.own
     assert own is not None
@@ -291,7 +276,7 @@ def answers(result: SweepResult) -> list[str]:
     """
 
     def named(some: Sequence[Point]) -> str:
-        return "; ".join(f"{changed(result, p)} (× {_ratio(p)})" for p in some)
+        return "; ".join(f"{changed(result, p)} (× {ratio_word(p)})" for p in some)
 
     points = by_ratio([point for point in result.complete if point.ratio_interval])
     own = result.own
@@ -302,14 +287,14 @@ def answers(result: SweepResult) -> list[str]:
         lines = [f"Costs most, lowering the perplexity when it is changed: {named(better)}."]
     free = []
     for point in points:
-        ratios = _cost_ratios(result, point)
+        ratios = cost_ratios(result, point)
         saved = {name: r for name, r in ratios.items() if r < 1 - FREE}
         numeric = all(is_number(point.setting(name)) for name in changes(result, point))
         loses_yield = "yield" in point.values and point.values["yield"].value < own.values["yield"].value
         cheap = saved and max(ratios.values()) <= 1 + FREE and not loses_yield
         if numeric and cheap and _interval(point)[1] <= 1 + FREE:
             saving = ", ".join(f"{name} × {r:.3g}" for name, r in saved.items())
-            text = f"{changed(result, point)} ({saving}; perplexity × {_ratio(point)})"
+            text = f"{changed(result, point)} ({saving}; perplexity × {ratio_word(point)})"
             free.append((min(saved.values()), text))
     found = "; ".join(text for _, text in sorted(free)) or "nothing"
     if result.costs:

@@ -125,19 +125,11 @@ def _factor(nats: tuple[float, float]) -> tuple[float, float]:
 
 def aware_lines(result: SweepResult) -> list[str]:
     """For a terminal: a line a strength."""
-    name, lines = strength_of(result), []
-    for strength, before, after, share in _rows(result):
+    table, lines = aware_rows(result), []
+    for strength, before, after, share in table.rows:
         bought = f"; {share} of the loss bought back" if share != NONE else ""
-        lines.append(f"{name} = {strength}: {before} before training, {after} after{bought}")
-    return [*lines, _remark(result)]
-
-
-def _remark(result: SweepResult) -> str:
-    chips = " and chips" if result.chips > 1 else ""
-    return (
-        f"95 % intervals over blocks{chips}; that of the share is Fieller's. They leave out the spread "
-        "between trainings: another order of the text or other noise in training can change a share by more."
-    )
+        lines.append(f"{table.headings[0]} = {strength}: {before} before training, {after} after{bought}")
+    return [*lines, table.caption]
 
 
 def remarks(result: SweepResult) -> list[str]:
@@ -147,13 +139,9 @@ def remarks(result: SweepResult) -> list[str]:
     return [line for line in said if line]
 
 
-def aware_markdown(result: SweepResult) -> str:
-    """A table, a row a strength."""
+def aware_rows(result: SweepResult) -> Rows:
+    """A row a strength."""
     head = [strength_of(result), "before training", "after", "of the loss bought back"]
-    return Rows("", head, _rows(result), _remark(result), text=()).markdown().rstrip()
-
-
-def _rows(result: SweepResult) -> list[list[str]]:
     unit = result.units[strength_of(result)]
     rows = []
     for row in bought_back(result):
@@ -164,7 +152,12 @@ def _rows(result: SweepResult) -> list[list[str]]:
         unseen = row.strength and row.before[0] == 1 and not row.before[1] > 0
         before = "not exercised" if unseen else _pair(row.before)
         rows.append([word(row.strength, unit), before, _pair(row.after), share])
-    return rows
+    chips = " and chips" if result.chips > 1 else ""
+    remark = (
+        f"95 % intervals over blocks{chips}; that of the share is Fieller's. They leave out the spread "
+        "between trainings: another order of the text or other noise in training can change a share by more."
+    )
+    return Rows("", head, rows, remark, text=())
 
 
 def _pair(ratio: tuple[float, float]) -> str:

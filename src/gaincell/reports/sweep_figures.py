@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,11 +21,6 @@ from gaincell.results.sweep import Objective, Point, SweepResult
 
 PANELS = 8
 """Most panels of the curves of several objectives."""
-
-
-def draw_all(result: SweepResult, folder: Path, prefix: str = "") -> list[Path]:
-    """Every figure that the result has data for, as PNG files in `folder`."""
-    return style.save_all(FIGURES, result, folder, prefix)
 
 
 @styled()

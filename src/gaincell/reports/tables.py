@@ -117,13 +117,11 @@ def headings_and_rows(run: StagedResult) -> tuple[Sequence[str], list[tuple[str,
     return (*HEADINGS[:4], "× first row"), [(*row[:4], of) for row, of in zip(rows, ratios, strict=True)]
 
 
-def perplexity_table(run: AdaptedResult) -> Table:
-    return Rows(_title(run), *headings_and_rows(run), _caption(run)).terminal(no_wrap=True)
-
-
-def perplexity_markdown(run: AdaptedResult) -> str:
-    """For a README."""
-    return Rows("", *headings_and_rows(run), f"{_title(run)}. {_caption(run)}").markdown()
+def perplexity_table(run: AdaptedResult) -> Rows:
+    """The stages of a run."""
+    title = f"{run.model.name} on {run.design.name} ({run.design.cell} cell), text: {run.text.name}"
+    caption = f"{run.provenance.protocol}; ± is the standard error over blocks.{compared(run)}"
+    return Rows(title, *headings_and_rows(run), caption)
 
 
 def stages_table(run: TrainedResult) -> Table:
@@ -297,14 +295,6 @@ def _ratio(ratio: float | None, error: float | None = None) -> str:
     if error is not None:
         return " ± ".join(number_and_error(ratio, error))
     return f"{ratio:.3f}" if ratio < 100 else readable(ratio)
-
-
-def _title(run: AdaptedResult) -> str:
-    return f"{run.model.name} on {run.design.name} ({run.design.cell} cell), text: {run.text.name}"
-
-
-def _caption(run: AdaptedResult) -> str:
-    return f"{run.provenance.protocol}; ± is the standard error over blocks.{compared(run)}"
 
 
 def compared(run: StagedResult) -> str:

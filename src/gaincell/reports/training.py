@@ -20,7 +20,7 @@ from gaincell.reports.figures import perplexities, readable_ticks
 from gaincell.reports.html import markup, parts
 from gaincell.reports.html.picture import picture
 from gaincell.reports.html.tables import only_kind
-from gaincell.reports.style import BLACK, PALETTE, legend_beside, look, panel, save, save_all, styled
+from gaincell.reports.style import BLACK, PALETTE, legend_beside, look, panel, save_all, styled
 from gaincell.results.run import StagedResult, StageResult, TrainedResult
 
 SMOOTH = 0.02
@@ -87,13 +87,6 @@ def _is_step(known: object) -> TypeGuard[Step]:
     )
 
 
-def draw_loss(lines: Sequence[Step], path: Path) -> None:
-    """Draw the lines of a `log.jsonl` into a PNG file, one colour for every training in it."""
-    figure = losses(lines)
-    if figure is not None:
-        save(figure, path)
-
-
 def by_loss(lines: Sequence[Step]) -> dict[str, dict[str, list[Step]]]:
     """Lines of a `log.jsonl` by the name of their loss, with its unit, then by training. A log that does not
     name its losses may hold several: there every training stands alone.
@@ -115,7 +108,10 @@ def tokens_of(lines: Sequence[Step]) -> list[float]:
 
 @styled()
 def losses(lines: Sequence[Step]) -> Figure | None:
-    """A panel for every loss against tokens, and one for the evaluations there are; None without a loss."""
+    """A panel for every loss against tokens, and one for the evaluations there are; None without a loss.
+
+    lines: of a `log.jsonl`, a colour for every training in it.
+    """
     named = by_loss(lines)
     if not named:
         return None

@@ -11,7 +11,8 @@ from typing import Any
 from gaincell.errors import InputError
 from gaincell.files import append_text, to_json, write_text
 from gaincell.quantity import one_of
-from gaincell.reports.training import draw_loss, log_lines, read_log
+from gaincell.reports.style import save
+from gaincell.reports.training import log_lines, losses, read_log
 
 REDRAW_AFTER = 60.0
 """Seconds between two versions of the figure."""
@@ -61,8 +62,8 @@ class TrainingLog:
 
     def draw(self) -> None:
         """Draw the figure now."""
-        if self.figure is not None and self.path.exists():
-            draw_loss(read_log(self.path), self.figure)
+        if self.figure and self.path.exists() and (drawn := losses(read_log(self.path))):
+            save(drawn, self.figure)
         self._drawn = time.monotonic()
 
 
