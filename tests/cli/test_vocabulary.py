@@ -220,6 +220,7 @@ def test_old_names_are_taken_with_a_line_on_stderr(capsys: pytest.CaptureFixture
     for command, names in RENAMED.items():
         assert not set(names) & known[command] - {"--temperature"}
         assert {new for new in names.values() if new} <= known[command]
+    assert not any("--impl" in names for names in known.values())
     given = ["tiny", "--prompt", "--idle", "--idle=0.01", "--tokens", "4", "--", "--idle"]
     now = with_new_names("generate", given, ["--prompt", "--tokens", "--at"])
     assert now == ["tiny", "--prompt", "--idle", "--at=0.01", "--tokens", "4", "--", "--idle"]

@@ -26,7 +26,7 @@ from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_length, read_tokens
 from gaincell.progress import StageProgress
 from gaincell.reports.evaluation import OF_PAUSES, pause_rows, repetition_rows
-from gaincell.reports.tables import Rows, other_weights, readable
+from gaincell.reports.tables import Rows, digits, other_weights, readable
 from gaincell.reports.task_chips import how_many, interval
 from gaincell.results import evaluation as of
 from gaincell.results.common import Named, Value
@@ -114,7 +114,7 @@ def blocks(
     row = {
         "perplexity": readable(found.perplexity),
         "standard error": readable(found.perplexity_error),
-        "bits per byte": with_four_digits(found.bits_per_byte),
+        "bits per byte": digits(found.bits_per_byte, 1, 4),
         "predictions": f"{found.tokens:,}",
     }
     return one_row(row, found.protocol), entry
@@ -160,7 +160,7 @@ def by_context(
         context=tuple(rounded),
     )
     rows = [
-        (f"{p.context:,}", readable(p.perplexity), f"{p.excess:.4f}", with_four_digits(p.excess_error))
+        (f"{p.context:,}", readable(p.perplexity), f"{p.excess:.4f}", digits(p.excess_error, 1, 4))
         for p in points
     ]
     return Rows("", ("context", "perplexity", "nats above the longest", "±"), rows, protocol, text=()), entry
@@ -250,8 +250,3 @@ def by_chips(
     }
     entry = of.ChipsResult(**head(loaded, described, tokens, seed=mismatch.seed), chips=found)
     return one_row(row, caption), entry
-
-
-def with_four_digits(number: float | None) -> str:
-    """A number; a dash where there is none."""
-    return "–" if number is None else f"{number:.4f}"

@@ -8,24 +8,16 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 RENAMED: Mapping[str, Mapping[str, str | None]] = {
-    "ablate": {"--impl": "--backend"},
-    "adapt": {"--evaluation-tokens": "--limit", "--impl": "--backend"},
-    "codesign": {
-        "--evaluation-tokens": "--limit",
-        "--rate": "--circuit-learning-rate",
-        "--impl": "--backend",
-    },
-    "evaluate": {"--impl": "--backend"},
-    "fidelity": {"--impl": "--backend"},
+    "adapt": {"--evaluation-tokens": "--limit"},
+    "codesign": {"--evaluation-tokens": "--limit", "--rate": "--circuit-learning-rate"},
     "floorplan": {"--out": "--figure"},
-    "generate": {"--idle": "--at", "--impl": "--backend"},
-    "map": {"--evaluation-tokens": "--limit", "--impl": "--backend"},
-    "serve": {"--impl": "--backend"},
+    "generate": {"--idle": "--at"},
+    "map": {"--evaluation-tokens": "--limit"},
     "simulate": {"--signals": "--inputs"},
     "spice": {"--jobs": "--workers", "--temperature": "--celsius"},
-    "sweep": {"--figures": None, "--weights": "--keep-models", "--impl": "--backend"},
+    "sweep": {"--figures": None, "--weights": "--keep-models"},
 }
-"""Command -> old name -> new name; None for what is always on now."""
+"""Command -> old name -> new name; None for what is always on now. In every command --impl is --backend."""
 DEBUG = "--debug"
 """Of every command."""
 
@@ -35,7 +27,9 @@ def with_new_names(command: str, arguments: Sequence[str], takes_value: Collecti
 
     takes_value: the command's options that a value follows; it is left alone, whatever it is.
     """
-    renamed = RENAMED.get(command, {})
+    renamed = dict(RENAMED.get(command, {}))
+    if "--backend" in takes_value:
+        renamed["--impl"] = "--backend"
     old_with_value = {old for old, new in renamed.items() if new in takes_value}
     found: list[str] = []
     for argument, is_option in _options_in(arguments, {*takes_value, *old_with_value}):

@@ -34,7 +34,7 @@ def ablation_rows(result: of.AblationResult, title: str = "") -> tables.Rows:
     rows: list[tuple[str, ...]] = []
     before = ""
     for row in result.ablation:
-        error = "–" if row.ratio_error is None else f"{row.ratio_error:.4f}"
+        error = tables.digits(row.ratio_error, 1, 4)
         ratio = (f"{row.ratio:.4f}", error) if row.exercised else ("not exercised", "–")
         kind = row.kind * (row.kind != before)
         rows.append((kind, row.name, row.meaning, tables.readable(row.perplexity), *ratio))
@@ -176,9 +176,8 @@ def perplexity_rows(results: Mapping[str, of.PerplexityResult | of.RollingResult
             number, spread, by = one.word_perplexity, one.word_perplexity_error, "words"
         else:
             number, spread, by = one.perplexity, one.perplexity_error, "tokens"
-        bits = "–" if one.bits_per_byte is None else f"{one.bits_per_byte:.4f}"
         last = (f"{one.predictions:,.0f}", parts.subject(one), one.provenance.protocol)
-        rows.append([name, *_with_error(number, spread), bits, by, *last])
+        rows.append([name, *_with_error(number, spread), tables.digits(one.bits_per_byte, 1, 4), by, *last])
     headings = ("result", "perplexity", "±", "bits per byte", "by", "predictions", "of", "protocol")
     numbers = [one.numbers for one in results.values()]
     return tables.Rows(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from gaincell.reports.costs import DACS
-from gaincell.reports.tables import SIMULATED, Rows
+from gaincell.reports.tables import SIMULATED, Rows, digits
 from gaincell.results import spice as of
 from gaincell.results.spice import DacWrites, MixedResult, VerifyResult, WriteResult
 
@@ -201,11 +201,6 @@ def verification(found: Mapping[str, VerifyResult]) -> Rows:
     headings = ["run, dot product", "rms: own curve (ns)", "its cubic", "linear", "static current"]
     headings += ("own (% of full scale)", "offset (ns)", "rms left (ns)", "at a rail", "codes that differ")
     return Rows("SPICE against the behavioural model", headings, rows, kinds=SIMULATED)
-
-
-def digits(found: float | None, factor: float, places: int) -> str:
-    """A number with so many decimals; "–" where there is none."""
-    return "–" if found is None or math.isnan(found) else f"{found * factor:.{places}f}"
 
 
 def wires(result: of.WiresResult) -> list[Rows]:

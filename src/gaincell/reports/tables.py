@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import floor, isfinite, log10
+from math import floor, isfinite, isnan, log10
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from gaincell.results.codec import KINDS
@@ -96,7 +96,7 @@ def perplexity_rows(run: StagedResult) -> list[tuple[str, ...]]:
             stage.title,
             f"{stage.training_tokens:,}" if stage.training_tokens else "–",
             with_error(stage.perplexity, stage.perplexity_error),
-            "–" if stage.bits_per_byte is None else f"{stage.bits_per_byte:.3f}",
+            digits(stage.bits_per_byte, 1, 3),
             _ratio(stage.ratio_to_software),
             _ratio(stage.ratio_to_continued, stage.ratio_to_continued_error),
         )
@@ -236,6 +236,11 @@ def readable(perplexity: float | None) -> str:
     if perplexity < 1e4:
         return f"{perplexity:.2f}" if perplexity < 1e3 else f"{perplexity:.0f}"
     return f"{perplexity:.2e}"
+
+
+def digits(found: float | None, factor: float, places: int) -> str:
+    """A number with so many decimals; a dash where there is none."""
+    return "–" if found is None or isnan(found) else f"{found * factor:.{places}f}"
 
 
 def ratio_or_score(number: float) -> str:
