@@ -91,6 +91,7 @@ def answer(
     mean = roll_up.mean_head(size, chip, technology, used, ring, refresh, layers)
     head, others = mean.head, stated()[gpu]
     arrays = None if spice is None else simulated.arrays(mean, spice)
+    measured_on = {} if used.is_assumed else {"activity": provenance.hash_of([json.dumps(to_json(used))])}
     machines = [*compared(size.heads, size.kv_heads, size.head_dim, round(head.columns)), *measured]
     return results.CostResult(
         command="cost",
@@ -130,7 +131,7 @@ def answer(
             seed=0,
             protocol=f"cited and bottom-up costs of one token; activity: {used.source}",
             design_hash=chip.hash,
-            inputs=_hash_of(used) | dict(inputs or {}),
+            inputs={**measured_on, **(inputs or {})},
         ),
     )
 
@@ -138,11 +139,6 @@ def answer(
 def _sizes(size: ModelSize) -> results.CostedModel:
     same = (getattr(size, field.name) for field in fields(results.CostedModel)[1:])
     return replace(results.CostedModel(size.title, *same), linear_weights=size.linear_weights or None)
-
-
-def _hash_of(activity: Activity) -> dict[str, str]:
-    """For the provenance; nothing of an assumed one."""
-    return {} if activity.is_assumed else {"activity": provenance.hash_of([json.dumps(to_json(activity))])}
 
 
 def _check_heads(activity: Activity, size: ModelSize) -> None:
