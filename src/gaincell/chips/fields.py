@@ -114,7 +114,7 @@ class DesignFields:
     Not to be changed in place."""
 
 
-_HINTS = get_type_hints(DesignFields)
+_HINTS: Mapping[str, type] = get_type_hints(DesignFields)
 WORDS: Mapping[str, type] = {name: hint for name, hint in _HINTS.items() if hint in (str, bool)}
 """Keys of a file that are not numbers."""
 
