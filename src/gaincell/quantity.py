@@ -14,9 +14,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from numbers import Real
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from gaincell.errors import DesignError
+from gaincell.files import read_toml
 
 SOURCES = {
     "M": "published Methods of Leroux et al. 2025",
@@ -149,6 +151,61 @@ def parse_quantity(raw: Any, kind: NumberKind, where: str) -> Quantity:
     quantity = Quantity(value, kind.unit, raw["source"], (bounds[0], bounds[1]), note)
     quantity.check_range(where)
     return quantity
+
+
+def read_numbers(path: Path) -> dict[str, Any]:
+    """A TOML file of such numbers, as it is. Raises DesignError."""
+    try:
+        return read_toml(path)
+    except (OSError, ValueError) as error:
+        raise DesignError(f"{path}: cannot be read as TOML: {error}") from None
+
+
+def shipped_names(folder: Path) -> list[str]:
+    """Of the files of a folder of the package."""
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def shipped_or_own(name: str, folder: Path, kind: str) -> Path:
+    """The file that a user names, by a shipped name or as a path. Raises DesignError with the nearest name.
+
+    kind: what it is, for errors: "design", "technology".
+    """
+    path, shipped = Path(name), shipped_names(folder)
+    if name in shipped:
+        return folder / f"{name}.toml"
+    if path.suffix == ".toml" and path.is_file():
+        return path
+    raise DesignError(
+        f"no {kind} {name!r}{did_you_mean(name, shipped)}; allowed: {one_of(shipped)}, or the path of a "
+        ".toml file"
+    )
+
+
+def with_parents(path: Path, folder: Path, kind: str) -> list[tuple[Path, dict[str, Any], str | None]]:
+    """A file and those it extends, itself first: the path of each, its entries, and what `extends` names, a
+    shipped file or one relative to it. Raises DesignError.
+    """
+    found: list[tuple[Path, dict[str, Any], str | None]] = []
+    while True:
+        if path.resolve() in (place.resolve() for place, _, _ in found):
+            raise DesignError(
+                f"{path.resolve()}: {kind} files extend each other in a circle; remove one 'extends'"
+            )
+        raw = read_numbers(path)
+        parent = raw.pop("extends", None)
+        if not isinstance(parent, (str, type(None))):
+            raise DesignError(
+                f"{path}: extends = {parent!r} is not acceptable; allowed: the name or path of a {kind}"
+            )
+        found.append((path, raw, parent))
+        if parent is None:
+            return found
+        beside = str(path.parent / parent) if parent.endswith(".toml") else parent
+        try:
+            path = shipped_or_own(beside, folder, kind)
+        except DesignError as error:
+            raise DesignError(f"{path}: extends: {error}") from None
 
 
 @dataclass(frozen=True)

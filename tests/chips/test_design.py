@@ -251,8 +251,8 @@ WRONG_FILES = {
     "odd word": (IDEAL + 'score_ceiling = "yes"', "score_ceiling = 'yes' has the wrong type"),
     "unknown parent": ('extends = "ideall"', "no design 'ideall' (did you mean 'ideal'?)"),
     "odd parent": ("extends = 3", "extends = 3 is not acceptable"),
-    "circle": ('extends = "wrong.toml"', "designs extend each other in a circle"),
-    "crooked circle": ('extends = "../WRONG"', "designs extend each other in a circle"),
+    "circle": ('extends = "wrong.toml"', "design files extend each other in a circle"),
+    "crooked circle": ('extends = "../WRONG"', "design files extend each other in a circle"),
     "infinite": (
         IDEAL + 'v_max = { value = inf, unit = "V", source = "U", range = [0, inf] }',
         "v_max = inf is out of range; allowed: a finite number",

@@ -21,6 +21,7 @@ from gaincell.costs.area import head_area
 from gaincell.costs.floorplan import (
     CELLS,
     LONGEST,
+    SHARED,
     Blocks,
     best_columns,
     blocks_of,
@@ -69,21 +70,17 @@ def areas() -> st.SearchStrategy[float]:
     return st.floats(1e-13, 1e-7)
 
 
+OF_TILE = (
+    *("query drivers", "word-line drivers", "decoder", "write DACs"),
+    *("charge-to-pulse", "signed readout", "counters"),
+)
+
+
 @given(
     st.builds(
         Blocks,
+        areas=st.fixed_dictionaries({name: areas() for name in (*OF_TILE, *SHARED)}),
         cell=st.floats(1e-14, 1e-11),
-        query_drivers=areas(),
-        word_drivers=areas(),
-        decoder=areas(),
-        dacs=areas(),
-        charge_to_pulse=areas(),
-        readout=areas(),
-        counters=areas(),
-        adders=areas(),
-        output_scaling=areas(),
-        control=areas(),
-        input_scaling=areas(),
         tile=st.integers(1, 32),
         rows=st.integers(1, 96),
         tiles=st.integers(1, 24),
@@ -100,11 +97,14 @@ def test_blocks_keep_their_areas_and_do_not_overlap(blocks: Blocks) -> None:
     tile = {r.name: area_of(r) for r in tile_plan(blocks).rectangles}
     assert tile["key array"] == pytest.approx(blocks.tile * blocks.rows * blocks.cell, rel=1e-6, abs=0)
     assert tile["value array"] == pytest.approx(tile["key array"])
-    for name, area in (("charge-to-pulse", blocks.charge_to_pulse), ("write DACs", blocks.dacs),
-                       ("signed readout", blocks.readout), ("counters", blocks.counters),
-                       ("row decoder", blocks.decoder), ("column decoder", blocks.decoder)):  # fmt: skip
-        assert tile[name] == pytest.approx(area, rel=1e-6, abs=0)
+    for name in OF_TILE:
+        for placed in ("row decoder", "column decoder") if name == "decoder" else (name,):
+            assert tile[placed] == pytest.approx(blocks.areas[name], rel=1e-6, abs=0)
     whole = head_plan(blocks)
+    for name in SHARED:
+        assert area_of(*(r for r in whole.rectangles if r.name == name)) == pytest.approx(
+            blocks.areas[name], rel=1e-6, abs=0
+        )
     assert sum(r.kind == CELLS for r in whole.rectangles) == blocks.tiles
     assert whole.w * whole.h == pytest.approx(area_of(*whole.rectangles), rel=1e-6, abs=0)
     assert len({(r.w, r.h) for r in whole.rectangles if r.kind == CELLS}) == 1

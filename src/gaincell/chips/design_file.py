@@ -19,8 +19,7 @@ from typing import Any
 from gaincell.chips.design import Design, design_of
 from gaincell.chips.fields import ROOM_TEMPERATURE, entries_of
 from gaincell.errors import DesignError
-from gaincell.files import read_toml
-from gaincell.quantity import did_you_mean, one_of
+from gaincell.quantity import shipped_names, shipped_or_own, with_parents
 from gaincell.results.common import Chip
 
 __all__ = ["Design", "list_designs", "load_design"]
@@ -37,7 +36,7 @@ def list_designs() -> list[str]:
         >>> "leroux2025" in gaincell.list_designs()
         True
     """
-    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
+    return shipped_names(SHIPPED)
 
 
 def load_design(source: str | os.PathLike[str] | Design) -> Design:
@@ -55,8 +54,8 @@ def load_design(source: str | os.PathLike[str] | Design) -> Design:
     """
     if isinstance(source, Design):
         return source
-    path = _locate(source)
-    return _complete(_read(path, ()), str(path))
+    path = shipped_or_own(str(source), SHIPPED, "design")
+    return _complete(_entries(path), str(path))
 
 
 def chip_of(design: Design) -> Chip:
@@ -80,44 +79,16 @@ def _complete(entries: dict[str, Any], where: str) -> Design:
     return design_of({"temperature": ROOM_TEMPERATURE} | entries, where)
 
 
-def _locate(source: str | os.PathLike[str]) -> Path:
-    """The file of a design named by a user."""
-    name = os.fspath(source) if isinstance(source, str | os.PathLike) else str(source)
-    path = Path(name) if name.endswith(".toml") else SHIPPED / f"{name}.toml"
-    if path.is_file() and (name.endswith(".toml") or name in list_designs()):
-        return path
-    shipped = list_designs()
-    raise DesignError(
-        f"no design {name!r}{did_you_mean(name, shipped)}; "
-        f"allowed: {one_of(shipped)}, or the path of a .toml file"
-    )
-
-
-def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+def _entries(path: Path) -> dict[str, Any]:
     """Every entry of a file and of what it extends, checked, by key ("tile", "cell.kind", "cell.c00")."""
-    place = path.resolve()
-    if place in children:
-        raise DesignError(f"{place}: designs extend each other in a circle; remove one 'extends'")
-    try:
-        raw = read_toml(path)
-    except (OSError, ValueError) as error:
-        raise DesignError(f"{path}: cannot be read as TOML: {error}") from None
-    parent = raw.pop("extends", None)
-    if not isinstance(parent, (str, type(None))):
-        raise DesignError(
-            f"{path}: extends = {parent!r} is not acceptable; allowed: the name or path of a design"
-        )
-    own = entries_of(raw, str(path))
-    inherited: dict[str, Any] = {}
-    if parent is not None:
-        try:  # a shipped design, or a file relative to the one that extends it
-            extended = _locate(path.parent / parent if parent.endswith(".toml") else parent)
-        except DesignError as error:
-            raise DesignError(f"{path}: extends: {error}") from None
-        inherited = _read(extended, (*children, place))
-    fit = [key for key in own if re.fullmatch(r"cell\.c\d\d", key)]
-    if fit and "cell.coefficients" in inherited.keys() - own.keys():
-        raise DesignError(
-            f"{path}: {fit[0]} has no effect beside the cell.coefficients of {parent!r}; state coefficients"
-        )
-    return inherited | own
+    found: dict[str, Any] = {}
+    for place, raw, parent in reversed(with_parents(path, SHIPPED, "design")):
+        own = entries_of(raw, str(place))
+        fit = [key for key in own if re.fullmatch(r"cell\.c\d\d", key)]
+        if fit and "cell.coefficients" in found.keys() - own.keys():
+            raise DesignError(
+                f"{place}: {fit[0]} has no effect beside the cell.coefficients of {parent!r}; state "
+                "coefficients"
+            )
+        found |= own
+    return found

@@ -20,8 +20,16 @@ from gaincell.devices.cell import Cell
 from gaincell.devices.decay import LAWS
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError
-from gaincell.files import read_toml, write_text
-from gaincell.quantity import NumberKind, Quantity, check_keys, one_of, parse_quantity, toml_value
+from gaincell.files import write_text
+from gaincell.quantity import (
+    NumberKind,
+    Quantity,
+    check_keys,
+    one_of,
+    parse_quantity,
+    read_numbers,
+    toml_value,
+)
 from gaincell.resources import resolve
 
 SCHEMA = "gaincell-device-1"
@@ -107,12 +115,9 @@ class Device:
 def load_device(path: str | os.PathLike[str]) -> Device:
     """Read DEVICE.toml. Raises DesignError naming file, key, what was given and what is allowed."""
     path = resolve(path)
-    try:
-        raw = read_toml(path)
-    except FileNotFoundError:
-        raise DesignError(f"{path}: there is no such device file") from None
-    except (OSError, ValueError) as error:
-        raise DesignError(f"{path}: cannot be read as TOML: {error}") from None
+    if not path.exists():
+        raise DesignError(f"{path}: there is no such device file")
+    raw = read_numbers(path)
     if raw.get("schema") != SCHEMA:
         hint = "; a design belongs to --design" if "tile" in raw or "extends" in raw else ""
         raise DesignError(f"{path}: schema = {raw.get('schema')!r}; a device file says {SCHEMA!r}{hint}")

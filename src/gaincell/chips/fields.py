@@ -6,7 +6,7 @@ The kinds of the numbers are read from the annotations of the fields.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 from gaincell.circuits.charge_to_pulse import ChargeToPulse
@@ -114,13 +114,8 @@ class DesignFields:
     Not to be changed in place."""
 
 
-WORDS: Mapping[str, type] = {
-    "name": str,
-    "description": str,
-    "readout": str,
-    "score_ceiling": bool,
-    "output_ceiling": bool,
-}
+_HINTS: Mapping[str, type] = get_type_hints(DesignFields)
+WORDS: Mapping[str, type] = {name: hint for name, hint in _HINTS.items() if hint in (str, bool)}
 """Keys of a file that are not numbers."""
 
 
@@ -160,19 +155,7 @@ NUMBERS: Mapping[str, NumberKind] = {
 }
 """Numbers at the top of a file."""
 
-TABLES: Mapping[str, type] = {
-    "mismatch": Mismatch,
-    "leakage": Leakage,
-    "writing": Writing,
-    "wires": Wires,
-    "converters": Converters,
-    "noise": Noise,
-    "drivers": Drivers,
-    "sinks": Sinks,
-    "normaliser": Normaliser,
-    "charge_to_pulse": ChargeToPulse,
-    "levels": LevelTable,
-}
+TABLES: Mapping[str, type] = {name: hint for name, hint in _HINTS.items() if is_dataclass(hint)}
 """What a chip's parts do beyond the nominal chip: tables of a file, fields of a Design. Not stated: off."""
 
 TABLE_NUMBERS: Mapping[str, Mapping[str, NumberKind]] = {

@@ -44,10 +44,10 @@ class Normals:
     def __init__(
         self, own: Nonideality, design: NoisyChip, stage: Stage, layer: int, like: Tensor, **index: Any
     ) -> None:
-        self._own = own
-        self._design, self._stage, self._layer, self._like = design, stage, layer, like
-        kv_head = index.pop("kv_head")
-        self._index = {"operation": index, "chip": index | {"head": kv_head, "step": 0}}
+        self._own, self._like = own, like
+        index |= {"chip": design.mismatch.chip, "layer": layer, "array": STAGES.index(stage)}
+        of_chip = {"head": index.pop("kv_head"), "step": 0, "seed": design.mismatch.seed}
+        self._keys = {"operation": index | {"seed": design.noise.seed}, "chip": index | of_chip}
 
     def __call__(self, per: Drawn, number: int = 0) -> Tensor:
         """Numbers that broadcast to the signal.  number: 0 to 15, to tell the draws of one stage apart."""
@@ -58,16 +58,7 @@ class Normals:
             )
         if not 0 <= number < 16:
             raise InputError(f"draw number {number}; give 0 to 15")
-        seed = self._design.mismatch.seed if per == "chip" else self._design.noise.seed
-        z = normal(
-            seed=seed,
-            chip=self._design.mismatch.chip,
-            layer=self._layer,
-            array=STAGES.index(self._stage),
-            effect=Effect.OWN + number,
-            **self._index[per],
-        )
-        return z.to(self._like)
+        return normal(effect=Effect.OWN + number, **self._keys[per]).to(self._like)
 
 
 STAGES: tuple[Stage, ...] = ("query", "key", "value", "score", "pulse", "output")

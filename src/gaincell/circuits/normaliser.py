@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from gaincell.errors import DesignError
+from gaincell.quantity import Range, check_ranges
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ class Normaliser:
     floor: float | None = None
 
     def __post_init__(self) -> None:
-        if self.floor is not None and not 0 < self.floor <= 1000:
-            raise DesignError(f"normaliser: floor = {self.floor!r} is out of range; allowed: above 0 to 1000")
+        check_ranges("normaliser", self, floor=Range(0, 1000, above=True, optional=True))
 
     @property
     def present(self) -> bool:

@@ -16,9 +16,10 @@ writes take, the model's own sliding window (sinks stay visible), errors and noi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from gaincell.errors import DesignError
+from gaincell.quantity import Range, check_ranges
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,4 @@ class Sinks:
     rewrite_tokens: int = 256
 
     def __post_init__(self) -> None:
-        if self.tokens < 0 or self.rewrite_tokens < 1:
-            raise DesignError(
-                f"sinks: tokens = {self.tokens!r}, rewrite_tokens = {self.rewrite_tokens!r} is out of range; "
-                "allowed: 0 or more, and 1 or more"
-            )
+        check_ranges("sinks", self, tokens=Range(0, math.inf), rewrite_tokens=Range(1, math.inf))

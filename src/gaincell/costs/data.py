@@ -13,10 +13,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gaincell import files
 from gaincell.chips.fields import number_kinds
 from gaincell.errors import DesignError
-from gaincell.quantity import Quantity, check_keys, parse_quantity
+from gaincell.quantity import Quantity, check_keys, parse_quantity, read_numbers
 
 FOLDER = Path(__file__).parent
 T = TypeVar("T", bound="Sourced")
@@ -27,14 +26,6 @@ class Sourced:
     """Where the numbers of a dataclass come from, by field."""
 
     provenance: Mapping[str, Quantity]
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A file as it is. Raises DesignError."""
-    try:
-        return files.read_toml(path)
-    except (OSError, ValueError) as error:
-        raise DesignError(f"{path}: cannot be read as TOML: {error}") from None
 
 
 def build(owner: type[T], raw: Mapping[str, Any], where: str) -> T:
@@ -60,11 +51,11 @@ def build(owner: type[T], raw: Mapping[str, Any], where: str) -> T:
 
 def packaged(owner: type[T], file: str, table: str) -> T:
     """One table of a packaged file."""
-    return build(owner, read_toml(FOLDER / file)[table], f"{file}: {table}")
+    return build(owner, read_numbers(FOLDER / file)[table], f"{file}: {table}")
 
 
 def all_packaged(owner: type[T], file: str, section: str | None = None) -> dict[str, T]:
     """Every table of a packaged file, or of a section of it, by name."""
-    raw = read_toml(FOLDER / file)
+    raw = read_numbers(FOLDER / file)
     tables = raw if section is None else raw[section]
     return {name: build(owner, entry, f"{file}: {name}") for name, entry in tables.items()}

@@ -55,27 +55,16 @@ SHARED = ("adder tree", "input scaling", "output scaling", "digital control")
 
 @dataclass(frozen=True)
 class Blocks:
-    """Areas of what a floorplan is made of, m^2.
+    """What a floorplan is made of.
 
-    Of one sub-tile: cell (one), query_drivers (all rows), word_drivers (all value word lines), decoder
-    (select lines of one array; there are two), dacs, charge_to_pulse (all columns), readout and counters
-    (all value bit lines).
-    Of a head: adders (of a single sub-tile: 0), output_scaling; control, input_scaling.
-    tile, rows, tiles: N, R, sub-tiles.
+    areas: by name. Of one sub-tile: query drivers (all rows), word-line drivers (all value word lines),
+    decoder (select lines of one array; there are two), write DACs, charge-to-pulse (all columns), signed
+    readout and counters (all value bit lines). Of a head: those of SHARED (adder tree of one sub-tile: 0).
+    cell: area of one.  tile, rows, tiles: N, R, sub-tiles.
     """
 
+    areas: Mapping[str, SquareMetre]
     cell: SquareMetre
-    query_drivers: SquareMetre
-    word_drivers: SquareMetre
-    decoder: SquareMetre
-    dacs: SquareMetre
-    charge_to_pulse: SquareMetre
-    readout: SquareMetre
-    counters: SquareMetre
-    adders: SquareMetre
-    output_scaling: SquareMetre
-    control: SquareMetre
-    input_scaling: SquareMetre
     tile: int
     rows: int
     tiles: int
@@ -92,41 +81,30 @@ def blocks_of(head: Head) -> Blocks:
     """
     t, d, n = head.technology, head.design, head.design.tile
     parts = {name: part.area for name, part in head_area(head).parts.items()}
-    per_tile = {name: area / d.tiles for name, area in parts.items()}
+    areas = {name: area if name in SHARED else area / d.tiles for name, area in parts.items()}
     gates = n * t.gate_area / t.utilisation
-    return Blocks(
-        cell=t.cell_area / head.layers,
-        query_drivers=head.rows * t.driver_area,
-        word_drivers=n * t.driver_area,
-        decoder=n * t.driver_area + gates,
-        dacs=per_tile["write DACs"],
-        charge_to_pulse=per_tile["charge-to-pulse"],
-        readout=per_tile["signed readout"],
-        counters=per_tile["counters"],
-        adders=parts["adder tree"],
-        output_scaling=parts["output scaling"],
-        control=parts["digital control"] - 2 * d.tiles * gates,
-        input_scaling=parts["input scaling"],
-        tile=n,
-        rows=head.rows,
-        tiles=d.tiles,
-    )
+    areas["digital control"] -= 2 * d.tiles * gates
+    areas["query drivers"] = head.rows * t.driver_area
+    areas["word-line drivers"] = n * t.driver_area
+    areas["decoder"] = n * t.driver_area + gates
+    return Blocks(areas, t.cell_area / head.layers, n, head.rows, d.tiles)
 
 
 def tile_plan(blocks: Blocks) -> Plan:
     """The floorplan of one sub-tile (see the head of this file)."""
     p, n, r = blocks.pitch, blocks.tile, blocks.rows
     key_w, key_h, value_w, value_h = n * p, r * p, r * p, n * p
-    drivers = blocks.query_drivers / key_h
-    middle = max(key_h, value_h, math.sqrt(blocks.charge_to_pulse / LONGEST))
-    pulses = blocks.charge_to_pulse / middle
-    words, rows = (area / value_h for area in (blocks.word_drivers, blocks.decoder))
+    areas = blocks.areas
+    drivers = areas["query drivers"] / key_h
+    middle = max(key_h, value_h, math.sqrt(areas["charge-to-pulse"] / LONGEST))
+    pulses = areas["charge-to-pulse"] / middle
+    words, rows = (areas[name] / value_h for name in ("word-line drivers", "decoder"))
     w = drivers + key_w + pulses + words + value_w + rows
-    counters, readout = blocks.counters / w, blocks.readout / w
+    counters, readout = (areas[name] / w for name in ("counters", "signed readout"))
     y = counters + readout
-    columns = blocks.decoder / key_w
+    columns = areas["decoder"] / key_w
     right = drivers + key_w
-    dacs = blocks.dacs / (w - right)
+    dacs = areas["write DACs"] / (w - right)
     x_value = right + pulses + words
     made = (
         Rectangle("counters", DIGITAL, 0.0, 0.0, w, counters),
@@ -150,11 +128,9 @@ def head_plan(blocks: Blocks) -> Plan:
     columns = best_columns(blocks.tiles, tile.w, tile.h)
     lines = math.ceil(blocks.tiles / columns)
     w = columns * tile.w
-    below = _strip({"digital control": blocks.control, "input scaling": blocks.input_scaling}, w, 0.0)
+    below = _strip(blocks, ("digital control", "input scaling"), w, 0.0)
     y = below[0].h
-    top = _strip(
-        {"adder tree": blocks.adders, "output scaling": blocks.output_scaling}, w, y + lines * tile.h
-    )
+    top = _strip(blocks, ("adder tree", "output scaling"), w, y + lines * tile.h)
     grid = []
     for t in range(blocks.tiles):
         line, column = divmod(t, columns)
@@ -163,10 +139,11 @@ def head_plan(blocks: Blocks) -> Plan:
     return Plan(w, top[0].y + top[0].h, (*below, *grid, *top))
 
 
-def _strip(areas: Mapping[str, SquareMetre], w: Metre, y: Metre) -> list[Rectangle]:
+def _strip(blocks: Blocks, names: Sequence[str], w: Metre, y: Metre) -> list[Rectangle]:
     """Digital blocks side by side over the whole width; those without an area are left out."""
+    areas = {name: area for name in names if (area := blocks.areas[name])}
     h, x, made = sum(areas.values()) / w, 0.0, []
-    for name, area in ((name, area) for name, area in areas.items() if area):
+    for name, area in areas.items():
         made.append(Rectangle(name, DIGITAL, x, y, area / h, h))
         x += area / h
     return made

@@ -32,30 +32,22 @@ def of_chip(head: Head) -> list[LeftOut]:
     design = head.design
     normalised = design.normaliser.present
     uneven, turned, leaks = design.levels.present, design.drivers.signed, design.leakage
+    spread, balanced = leaks.spread > 0 and design.tau is not None, head.balanced_rows > 0
+    numbers = [f"cell.{number}" for number in design.cell.numbers]
+    notes = [design.provenance[key].note for key in numbers if key in design.provenance]
+    reference = any(SUBTRACTED in note for note in notes)
     there = (
         (normalised, "dot products", "the normalising column: its cells, writes, readout and counters"),
         (head.divisions > 0, "digital", "the time of the divisions"),
         (
-            any(
-                SUBTRACTED in (design.provenance[key].note or "")
-                for key in (f"cell.{number}" for number in design.cell.numbers)
-                if key in design.provenance
-            ),
+            reference,
             "dot products",
             "what the reference column takes away, and that column: energies are of net currents",
         ),
-        (
-            head.balanced_rows > 0,
-            "digital",
-            "the time, reads and registers of turning q and k and of balancing rows",
-        ),
+        (balanced, "digital", "the time, reads and registers of turning q and k and of balancing rows"),
         (design.charge_to_pulse.exponent != 1, "dot products", "the ramp of the charge-to-pulse exponent"),
         (design.sinks.tokens > 0, "dot products", "the columns of first tokens"),
-        (
-            leaks.spread > 0 and design.tau is not None,
-            "refresh",
-            "cells that hold for less than the retention time",
-        ),
+        (spread, "refresh", "cells that hold for less than the retention time"),
         (leaks.read_disturb > 0, "refresh", "what reads take from the stored voltages"),
         (uneven, "write", "the references and the finer clock of levels that are not evenly spaced"),
         (turned, "digital", "the switches that turn the sense of the key integrators for negative queries"),

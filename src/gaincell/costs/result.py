@@ -16,7 +16,7 @@ from typing import Any
 from gaincell.arrays.refresh import Refresh
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
-from gaincell.costs import digital, memory_alternatives, roll_up, simulated, sweep
+from gaincell.costs import digital, memory_alternatives, simulated, sweep
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import variants
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
@@ -24,7 +24,7 @@ from gaincell.costs.gpus import compared, printed, stated
 from gaincell.costs.head import Head
 from gaincell.costs.left_out import left_out
 from gaincell.costs.notes import beyond_positions, of_head, of_other_chip, slow_writes
-from gaincell.costs.roll_up import HeadCost, Line, ModelCost
+from gaincell.costs.roll_up import HeadCost, Line, ModelCost, mean_head, of_model
 from gaincell.costs.sensitivity import sensitivity
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
@@ -85,12 +85,11 @@ def answer(
     chip, used = design.replace(layers=size.layers), activity or Activity.assumed(design)
     _check_heads(used, size)
     ring, beside = context or chip.window, size.seen(context or min(size.tokens, chip.window))
-    model = roll_up.of_model(
-        size, chip, technology, used, context=ring, batch=batch, refresh=refresh, layers=layers
-    )
-    mean = roll_up.mean_head(size, chip, technology, used, ring, refresh, layers)
+    model = of_model(size, chip, technology, used, context=ring, batch=batch, refresh=refresh, layers=layers)
+    mean = mean_head(size, chip, technology, used, ring, refresh, layers)
     head, others = mean.head, stated()[gpu]
     arrays = None if spice is None else simulated.arrays(mean, spice)
+    measured_on = {} if used.is_assumed else {"activity": provenance.hash_of([json.dumps(to_json(used))])}
     machines = [*compared(size.heads, size.kv_heads, size.head_dim, round(head.columns)), *measured]
     return results.CostResult(
         command="cost",
@@ -130,7 +129,7 @@ def answer(
             seed=0,
             protocol=f"cited and bottom-up costs of one token; activity: {used.source}",
             design_hash=chip.hash,
-            inputs=_hash_of(used) | dict(inputs or {}),
+            inputs={**measured_on, **(inputs or {})},
         ),
     )
 
@@ -138,11 +137,6 @@ def answer(
 def _sizes(size: ModelSize) -> results.CostedModel:
     same = (getattr(size, field.name) for field in fields(results.CostedModel)[1:])
     return replace(results.CostedModel(size.title, *same), linear_weights=size.linear_weights or None)
-
-
-def _hash_of(activity: Activity) -> dict[str, str]:
-    """For the provenance; nothing of an assumed one."""
-    return {} if activity.is_assumed else {"activity": provenance.hash_of([json.dumps(to_json(activity))])}
 
 
 def _check_heads(activity: Activity, size: ModelSize) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from gaincell.costs.data import FOLDER, read_toml
+from gaincell.costs.data import FOLDER
 from gaincell.errors import DesignError, InputError, ModelError
-from gaincell.quantity import did_you_mean, one_of
+from gaincell.quantity import did_you_mean, one_of, read_numbers
 
 PRODUCTS = 4
 """Matrix-vector products of a layer that follow each other: q k v, output, up (and gate), down."""
@@ -88,7 +88,7 @@ class ModelSize:
 
 def shipped_sizes() -> dict[str, ModelSize]:
     """Sizes of models.toml, by name."""
-    return {name: ModelSize(**raw) for name, raw in read_toml(FOLDER / "models.toml").items()}
+    return {name: ModelSize(**raw) for name, raw in read_numbers(FOLDER / "models.toml").items()}
 
 
 def shipped_size(name: str) -> ModelSize:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gaincell.chips.fields import number_kinds
-from gaincell.costs.data import FOLDER, Sourced, build, read_toml
-from gaincell.errors import DesignError
-from gaincell.quantity import check_keys, did_you_mean, one_of
+from gaincell.costs.data import FOLDER, Sourced, build
+from gaincell.quantity import check_keys, shipped_names, shipped_or_own, with_parents
 from gaincell.text import sha256
 from gaincell.units import (
     AmperePerMetre,
@@ -114,7 +113,7 @@ class Technology(Sourced):
 
 def list_technologies() -> list[str]:
     """Names of the shipped technologies."""
-    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
+    return shipped_names(SHIPPED)
 
 
 def load_technology(source: str | os.PathLike[str] | Technology) -> Technology:
@@ -125,8 +124,8 @@ def load_technology(source: str | os.PathLike[str] | Technology) -> Technology:
     """
     if isinstance(source, Technology):
         return source
-    path = _locate(os.fspath(source))
-    found = build(Technology, _read(path, ()), str(path))
+    path = shipped_or_own(os.fspath(source), SHIPPED, "technology")
+    found = build(Technology, _entries(path), str(path))
     limited = {}
     for key, quantity in found.provenance.items():
         (low, high), (lowest, highest) = quantity.range, _reference().provenance[key].range
@@ -145,39 +144,20 @@ def _reference() -> Technology:
     """Where every number may lie: a file's own range may be narrower, not wider, so that nothing becomes
     negative and no divisor 0.
     """
-    return build(Technology, _read(SHIPPED / f"{REFERENCE}.toml", ()), REFERENCE)
+    return build(Technology, _entries(SHIPPED / f"{REFERENCE}.toml"), REFERENCE)
 
 
-def _locate(name: str) -> Path:
-    path = Path(name) if name.endswith(".toml") else SHIPPED / f"{name}.toml"
-    if path.is_file():
-        return path
-    shipped = list_technologies()
-    raise DesignError(
-        f"no technology {name!r}{did_you_mean(name, shipped)}; allowed: {one_of(shipped)}, or the path of a "
-        ".toml file"
-    )
-
-
-def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+def _entries(path: Path) -> dict[str, Any]:
     """The entries of a file and of what it extends. A file that extends another and has no name or
     description is named after itself and described by what it changes, so that results do not pass for those
     of the process it extends.
     """
-    if path in children:
-        raise DesignError(f"{path}: technologies extend each other in a circle; remove one 'extends'")
-    raw = read_toml(path)
-    parent = raw.pop("extends", None)
-    if parent is None:
-        return raw
-    if not isinstance(parent, str):
-        raise DesignError(
-            f"{path}: extends = {parent!r} is not acceptable; allowed: the name or path of a file"
-        )
-    beside = str(path.parent / parent) if parent.endswith(".toml") else parent
-    inherited = _read(_locate(beside), (*children, path))
-    words = {"name": path.stem}
-    if changed := [key for key in raw if key not in ("name", "description")]:
-        of_parent = inherited.get("description", parent)
-        words["description"] = f"{of_parent}, changed by {path.name}: {', '.join(changed)}"
-    return inherited | words | raw
+    found: dict[str, Any] = {}
+    for place, raw, parent in reversed(with_parents(path, SHIPPED, "technology")):
+        words = {} if parent is None else {"name": place.stem}
+        changed = [key for key in raw if key not in ("name", "description")]
+        if parent is not None and changed:
+            of_parent = found.get("description", parent)
+            words["description"] = f"{of_parent}, changed by {place.name}: {', '.join(changed)}"
+        found |= words | raw
+    return found

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict
 from importlib import resources
 from typing import Any
@@ -75,13 +75,8 @@ def _page() -> list[Route]:
     files = {"/": (_template("page.html"), "text/html"), "/style.css": (style, "text/css")}
     files |= {f"/{name}": (_template(name), "text/javascript") for name in SCRIPTS}
 
-    def serve(content: str, kind: str) -> Callable[[Call], Awaitable[Response]]:
-        async def answer(call: Call) -> Response:
-            return Response(content, media_type=kind)
-
-        return answer
-
-    return [Route(path, serve(*file), methods=["GET"]) for path, file in files.items()]
+    answers = {path: Response(content, media_type=kind) for path, (content, kind) in files.items()}
+    return [Route(path, answer, methods=["GET"]) for path, answer in answers.items()]
 
 
 def _template(name: str) -> str:

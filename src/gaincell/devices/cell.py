@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gaincell.devices.tabulated import TabulatedCell, require_positive
+from gaincell.devices.tabulated import Numbered, TabulatedCell, require_positive
 from gaincell.errors import DesignError
 from gaincell.quantity import did_you_mean, one_of
 from gaincell.units import ChargeUnit, ChargeUnitPerVolt, Coefficients, PerVolt, Volt
@@ -66,7 +66,7 @@ def _polynomial(coefficients: Sequence[float], u: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LinearCell:
+class LinearCell(Numbered):
     """The ideal cell, F(u) = linear_slope * u.
 
     Source: the paper's linear model [R]. Not modelled: any current at u = 0.
@@ -82,10 +82,6 @@ class LinearCell:
     def coefficients(self) -> tuple[float, ...]:
         return (0.0, self.linear_slope)
 
-    @property
-    def numbers(self) -> dict[str, Any]:
-        return {"linear_slope": self.linear_slope}
-
     def current(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return self.linear_slope * u
 
@@ -94,7 +90,7 @@ class LinearCell:
 
 
 @dataclass(frozen=True)
-class PolynomialCell:
+class PolynomialCell(Numbered):
     """A fitted cell, F(u) = sum_p C_p u^p.                                                       (6)
 
     Source: cubic fit of the silicon CMOS cell [R]. C0 != 0: a cell that stores V_offset still drives C0.
@@ -113,10 +109,6 @@ class PolynomialCell:
                 f"cell 'polynomial': coefficients {self.coefficients!r} must be two or more finite numbers"
             )
         require_positive(self.name, {"linear_slope": self.linear_slope})
-
-    @property
-    def numbers(self) -> dict[str, Any]:
-        return {"coefficients": self.coefficients, "linear_slope": self.linear_slope}
 
     def current(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return _polynomial(self.coefficients, u)
@@ -167,7 +159,7 @@ class PowerCell:
 
 
 @dataclass(frozen=True)
-class SigmoidCell:
+class SigmoidCell(Numbered):
     """F(u) = span / R * (g(u) - g(0)),  g(u) = sigmoid(s * u),  R = g(half_span) - g(-half_span).
 
     Source: the paper's supplement [R]. The curve is not a polynomial, so age does not separate from it.
@@ -186,11 +178,6 @@ class SigmoidCell:
         require_positive(self.name, self.numbers)
 
     @property
-    def numbers(self) -> dict[str, Any]:
-        span = {"span": self.span, "half_span": self.half_span}
-        return {"sigmoid_steepness": self.sigmoid_steepness, **span, "linear_slope": self.linear_slope}
-
-    @property
     def _scale(self) -> float:
         return self.span / math.tanh(self.sigmoid_steepness * self.half_span / 2)
 
@@ -204,7 +191,7 @@ class SigmoidCell:
 
 
 @dataclass(frozen=True)
-class ExponentialCell:
+class ExponentialCell(Numbered):
     """F(u) = span / R * (g(u) - g(0)),  g(u) = exp(r * u),  R = g(half_span) - g(-half_span).
 
     Source: the paper's supplement [R]. The curve is not a polynomial, so age does not separate from it.
@@ -221,11 +208,6 @@ class ExponentialCell:
 
     def __post_init__(self) -> None:
         require_positive(self.name, self.numbers)
-
-    @property
-    def numbers(self) -> dict[str, Any]:
-        span = {"span": self.span, "half_span": self.half_span}
-        return {"exponential_rate": self.exponential_rate, **span, "linear_slope": self.linear_slope}
 
     @property
     def _scale(self) -> float:

@@ -28,8 +28,16 @@ def require_positive(cell: str, numbers: Mapping[str, float]) -> None:
             raise DesignError(f"cell {cell!r}: {key} = {value!r} must be a finite number above 0")
 
 
+class Numbered:
+    """A dataclass of a cell whose numbers are all of its fields."""
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
 @dataclass(frozen=True)
-class TabulatedCell:
+class TabulatedCell(Numbered):
     """A measured cell, F(u) interpolated through points (u_k, F_k).
 
     Between the points runs the cubic Hermite curve of Fritsch and Butland (SIAM J. Sci. Stat. Comput. 5, 300,
@@ -63,10 +71,6 @@ class TabulatedCell:
         if sorted(self.currents) != list(self.currents) or self.currents[0] == self.currents[-1]:
             raise DesignError("cell 'tabulated': currents must rise, or stay equal, from point to point")
         require_positive(self.name, {"linear_slope": self.linear_slope})
-
-    @property
-    def numbers(self) -> dict[str, Any]:
-        return {"volts": self.volts, "currents": self.currents, "linear_slope": self.linear_slope}
 
     def current(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         c0, c1, c2, c3, t, beyond = self._piece(u)

@@ -21,15 +21,7 @@ from torch import Tensor
 from gaincell.errors import InputError
 from gaincell.progress import Progress, silent
 from gaincell.rtl.analog import AnalogArrays, packed
-from gaincell.rtl.fixed_point import (
-    Scales,
-    Stage,
-    output_stage,
-    query_stage,
-    scaled,
-    storage_stage,
-    words,
-)
+from gaincell.rtl.fixed_point import Scales, Stage, output_stage, query_stage, scaled, storage_stage, words
 from gaincell.rtl.head import Head
 from gaincell.rtl.parameters import Parameters
 

@@ -132,10 +132,7 @@ def characterise(
             float(1 - unexplained),
         ),
         mismatch=CellMismatch(
-            cells,
-            plain(spread),
-            plain(spread.std(0, ddof=1) / float(np.abs(charge).max())),
-            technology.a_vt,
+            cells, plain(spread), plain(spread.std(0, ddof=1) / float(np.abs(charge).max())), technology.a_vt
         ),
         corners=corners,
         write=write,

@@ -181,11 +181,7 @@ def bit_lines(
 
 
 def word_lines(
-    site: Site,
-    sizes: Sequence[int],
-    longest: Second,
-    jobs: int | None,
-    stages: StageProgress,
+    site: Site, sizes: Sequence[int], longest: Second, jobs: int | None, stages: StageProgress
 ) -> list[WordLine]:
     """Lines of `sizes` cells over resistance and capacitance."""
     points = [(n, r, c) for c in WORD_CAPACITANCES for r in WORD_RESISTANCES for n in sizes]
@@ -234,7 +230,14 @@ def in_operation(
     for array, points in zip(arrays, (first, second), strict=True):
         if not points:
             continue
-        benches = [_slice(site, array, phases, wire) for wire in ((0.0, 0.0), *points)]
+        others = array.columns - array.volts.shape[1]  # lumped, half before and half after those simulated
+        benches = [
+            array_slice(
+                site, array.volts.tolist(), array.pulses.tolist(), array.readout, phases=phases,
+                bit_wire=wire, word_wire=wire, before=others // 2, columns=array.columns,
+            )
+            for wire in (WireElement(*point) for point in ((0.0, 0.0), *points))
+        ]  # fmt: skip
         finer = replace(benches[0], text=benches[0].text.replace(ARRAY_OPTIONS, OPTIONS))
         benches.insert(1, finer)
         progress = stages(f"arrays in operation, {array.name} dot product")
@@ -263,22 +266,6 @@ def _arrays(site: Site, design: Design, columns: int, phases: Phases) -> tuple[_
         return _Array(name, codes.shape[1], stored, width, readout, per_drop)
 
     return array("first", inputs.keys, pulses, scores), array("second", inputs.values, driven, outputs)
-
-
-def _slice(site: Site, array: _Array, phases: Phases, wire: tuple[Ohm, Farad]) -> Netlist:
-    """The simulated columns in the middle of the word lines, the other columns lumped before and after."""
-    others = array.columns - array.volts.shape[1]
-    return array_slice(
-        site,
-        array.volts.tolist(),
-        array.pulses.tolist(),
-        array.readout,
-        phases=phases,
-        bit_wire=WireElement(*wire),
-        word_wire=WireElement(*wire),
-        before=others // 2,
-        columns=array.columns,
-    )
 
 
 def _widths(plot: Plot, array: _Array, phases: Phases, vdd: float) -> Wave:

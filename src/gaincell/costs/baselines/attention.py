@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from gaincell.errors import InputError
@@ -85,7 +86,7 @@ def implementation(name: str, device: torch.device) -> Step:
     kernel = FUSED.get(name)
 
     def step(q: Tensor, cache: Cache) -> Tensor:
-        with _only(kernel):
+        with nullcontext() if kernel is None else sdpa_kernel(getattr(SDPBackend, kernel)):
             return scaled_dot_product_attention(
                 q, cache.k, cache.v, is_causal=name == PUBLISHED, enable_gqa=q.shape[1] != cache.k.shape[1]
             )
@@ -138,20 +139,9 @@ def _grouped(q: Tensor, cache: Cache) -> Tensor:
     return q.reshape(q.shape[0], cache.k.shape[1], -1, q.shape[3])
 
 
-def _only(kernel: str | None) -> Any:
-    """Torch restricted to one kernel of scaled_dot_product_attention; None: as it likes."""
-    if kernel is None:
-        return nullcontext()
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    return sdpa_kernel(getattr(SDPBackend, kernel))
-
-
 def _flex() -> Step:
-    try:
-        from torch.nn.attention.flex_attention import flex_attention
-    except ImportError as error:
-        raise InputError("this torch has no flex_attention; choose another implementation") from error
+    from torch.nn.attention.flex_attention import flex_attention
+
     compiled: Any = torch.compile(flex_attention, dynamic=False)
 
     def step(q: Tensor, cache: Cache) -> Tensor:
