@@ -86,13 +86,9 @@ def recorded_design(record: Mapping[str, Any], where: str) -> Design:
 
 
 def _with_infinity(entry: Any, key: str = "") -> Any:
-    """A recorded design with its infinite numbers. Earlier versions left them to transformers, which writes
-    {"__float__": "-Infinity"}, and to peft, which writes -Infinity.
-    """
+    """A recorded design with its infinite numbers."""
     if isinstance(entry, list):
         return [_with_infinity(part, key) for part in entry]
-    if isinstance(entry, dict) and "__float__" in entry:
-        entry = str(entry["__float__"]).lower()
     if isinstance(entry, dict):
         return {name: _with_infinity(part, name) for name, part in entry.items()}
     return restored(entry) if key in ("value", "range") else entry
