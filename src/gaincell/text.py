@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import resources
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -288,15 +288,8 @@ def _cut(path: Path) -> int:
             documents.append((number, length))
     target = TRAINING_SHARE * length
     near = [(number, end) for number, end in documents if 0.6 * length < end < 0.95 * length]
-    if near:
-        return min(near, key=lambda document: abs(document[1] - target))[0]
-    end = best = 0
-    distance = float("inf")
-    for number, line in enumerate(_looked_at(path), 1):
-        end += len(line) + 1
-        if abs(end - target) < distance:
-            best, distance = number, abs(end - target)
-    return best
+    ends = near or enumerate(accumulate(len(line) + 1 for line in _looked_at(path)), 1)
+    return min(ends, key=lambda end: abs(end[1] - target), default=(0, 0))[0]
 
 
 def sha256(path: Path) -> str:
@@ -348,7 +341,7 @@ def _documents(lines: Iterable[str]) -> Iterator[str]:
     """Join lines to documents; empty documents are dropped, and very long ones cut."""
     document: list[str] = []
     length = 0
-    for line in lines:
+    for line in chain(lines, [END_OF_TEXT]):
         if line != END_OF_TEXT:
             document.append(line)
             length += len(line) + 1
@@ -356,8 +349,6 @@ def _documents(lines: Iterable[str]) -> Iterator[str]:
             if text := "\n".join(document).strip("\n"):
                 yield text
             document, length = [], 0
-    if text := "\n".join(document).strip("\n"):
-        yield text
 
 
 def _data_set(name: str) -> Text:
