@@ -135,10 +135,7 @@ def _is_id(text: str) -> bool:
 
 
 def token_stream(
-    sources: Iterable[Source],
-    tokenizer: Any,
-    tokens: int | None = None,
-    progress: Progress = silent,
+    sources: Iterable[Source], tokenizer: Any, tokens: int | None = None, progress: Progress = silent
 ) -> Tensor:
     """The documents of `sources` as one stream of token ids, each document followed by the end-of-text id.
 
@@ -357,9 +354,7 @@ def _data_set(name: str) -> Text:
     held_out = next((split for split in ("validation", "valid", "dev", "test") if split in splits), None)
     if "train" in splits and held_out is not None:
         return Text(
-            name,
-            (Source("train", 1, lambda: rows("train")),),
-            (Source(held_out, 1, lambda: rows(held_out)),),
+            name, (Source("train", 1, lambda: rows("train")),), (Source(held_out, 1, lambda: rows(held_out)),)
         )
     # its size is not known beforehand: every fifth row is for evaluation
     only = "train" if "train" in splits else splits[0]
