@@ -3,16 +3,9 @@
 from typing import Literal, get_args
 
 AnyQueries = Literal[
-    "auto",
-    "naive",
-    "blocked",
-    "native",
-    "native-portable",
-    "native-avx2",
-    "native-avx512",
-    "native-amx",
+    "auto", "naive", "blocked", "native", "native-portable", "native-avx2", "native-avx512", "native-amx",
     "triton",
-]
+]  # fmt: skip
 """Those of any number of queries, which commands take. Each name up to its "-" is a file in
 ops/gain_cell_attention/backends/. "auto": see `backends.AUTO`.
 """

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import resources
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -135,10 +135,7 @@ def _is_id(text: str) -> bool:
 
 
 def token_stream(
-    sources: Iterable[Source],
-    tokenizer: Any,
-    tokens: int | None = None,
-    progress: Progress = silent,
+    sources: Iterable[Source], tokenizer: Any, tokens: int | None = None, progress: Progress = silent
 ) -> Tensor:
     """The documents of `sources` as one stream of token ids, each document followed by the end-of-text id.
 
@@ -288,15 +285,8 @@ def _cut(path: Path) -> int:
             documents.append((number, length))
     target = TRAINING_SHARE * length
     near = [(number, end) for number, end in documents if 0.6 * length < end < 0.95 * length]
-    if near:
-        return min(near, key=lambda document: abs(document[1] - target))[0]
-    end = best = 0
-    distance = float("inf")
-    for number, line in enumerate(_looked_at(path), 1):
-        end += len(line) + 1
-        if abs(end - target) < distance:
-            best, distance = number, abs(end - target)
-    return best
+    ends = near or enumerate(accumulate(len(line) + 1 for line in _looked_at(path)), 1)
+    return min(ends, key=lambda end: abs(end[1] - target), default=(0, 0))[0]
 
 
 def sha256(path: Path) -> str:
@@ -348,7 +338,7 @@ def _documents(lines: Iterable[str]) -> Iterator[str]:
     """Join lines to documents; empty documents are dropped, and very long ones cut."""
     document: list[str] = []
     length = 0
-    for line in lines:
+    for line in chain(lines, [END_OF_TEXT]):
         if line != END_OF_TEXT:
             document.append(line)
             length += len(line) + 1
@@ -356,8 +346,6 @@ def _documents(lines: Iterable[str]) -> Iterator[str]:
             if text := "\n".join(document).strip("\n"):
                 yield text
             document, length = [], 0
-    if text := "\n".join(document).strip("\n"):
-        yield text
 
 
 def _data_set(name: str) -> Text:
@@ -366,9 +354,7 @@ def _data_set(name: str) -> Text:
     held_out = next((split for split in ("validation", "valid", "dev", "test") if split in splits), None)
     if "train" in splits and held_out is not None:
         return Text(
-            name,
-            (Source("train", 1, lambda: rows("train")),),
-            (Source(held_out, 1, lambda: rows(held_out)),),
+            name, (Source("train", 1, lambda: rows("train")),), (Source(held_out, 1, lambda: rows(held_out)),)
         )
     # its size is not known beforehand: every fifth row is for evaluation
     only = "train" if "train" in splits else splits[0]

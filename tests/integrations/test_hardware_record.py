@@ -5,7 +5,6 @@ not written, because it could not be read again.
 from __future__ import annotations
 
 import math
-import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ pytestmark = WARNINGS
 @pytest.mark.slow
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_infinite_numbers_of_a_design(wrapped: bool, softmax: dict[str, Path], tmp_path: Path) -> None:
-    """Noise of a design that states none has ranges without ends. Read in every form of any version."""
+    """Noise of a design that states none has ranges without ends."""
     design = DESIGN.replace(
         name="infinity", layers=2, noise=Noise(cell_std=0.01), writing=Writing(storage_capacitance=math.inf)
     )
@@ -47,11 +46,9 @@ def test_infinite_numbers_of_a_design(wrapped: bool, softmax: dict[str, Path], t
     file = place / ("adapter_config.json" if wrapped else "config.json")
     record = file.read_text()
     assert "-infinity" in str(parse_json(record))
-    for form in (r'"\1infinity"', r'{"__float__": "\1Infinity"}', r"\1Infinity"):
-        file.write_text(re.sub(r'(?<!"name": )"(-?)infinity"', form, record))
-        assert run_design(place) == design
-        assert attached_layers(gaincell.load(place)[0])[0].design == design
-        brief_trainer(model(), 2, tmp_path).train(resume_from_checkpoint=str(place))
+    assert run_design(place) == design
+    assert attached_layers(gaincell.load(place)[0])[0].design == design
+    brief_trainer(model(), 2, tmp_path).train(resume_from_checkpoint=str(place))
 
 
 @pytest.mark.parametrize("way", ["save_pretrained", "gaincell.save"])

@@ -264,27 +264,6 @@ def test_a_training_goes_on_attached_as_it_was(
     assert torch.equal(logits(other), before)
 
 
-@pytest.mark.slow
-def test_a_training_goes_on_from_an_earlier_record(softmax: dict[str, Path], tmp_path: Path) -> None:
-    """Which did not say what the arrays have beside gains and offsets: the weights do."""
-
-    def paired() -> Any:
-        model = gaincell.attach(AutoModelForCausalLM.from_pretrained(softmax["llama"]), DESIGN)
-        add_parts(model, "paired")
-        gaincell.calibrate(model, [tokens(2, 30, seed=3)])
-        return model
-
-    brief_trainer(paired(), 1, tmp_path).train()
-    file = tmp_path / "checkpoint-1" / "config.json"
-    config = json.loads(file.read_text())
-    for name in ("extras", "sizes"):
-        del config["quantization_config"][name]
-    file.write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=PAIRED):
-        brief_trainer(hardware(softmax["llama"]), 2, tmp_path).train(resume_from_checkpoint=True)
-    brief_trainer(paired(), 2, tmp_path).train(resume_from_checkpoint=True)
-
-
 def test_push_to_hub(softmax: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What would go up comes back attached."""
     import transformers.utils.hub as hub

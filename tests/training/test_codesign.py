@@ -19,7 +19,7 @@ from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.circuits.levels import LevelTable
 from gaincell.cli import main
-from gaincell.errors import InputError, RunError
+from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import load_run, save
 from gaincell.mapping.codesign import CodesignSettings, _training_text, codesign_model
@@ -194,7 +194,7 @@ def test_what_cannot_be_learned_is_refused() -> None:
         Circuits(uneven, ("levels",))
     with pytest.raises(InputError, match="at most 256 levels"):
         Circuits(micro_design(storage_levels=257), ("levels",))
-    with pytest.raises(InputError, match="no gain-cell attention"):
+    with pytest.raises(ModelError, match=r"is not attached: call gaincell\.attach"):
         codesign(micro_llama(), BLOCKS, SETTINGS)
 
 

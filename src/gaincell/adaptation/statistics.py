@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gaincell.errors import InputError, ModelError
-from gaincell.integrations.hf.attach import computing_layers
+from gaincell.integrations.hf.attach import computing_layers, required_layers
 from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.last_rows import LastRows
@@ -253,10 +253,7 @@ def scalers(layers: list[GainCellAttention]) -> Iterator[tuple[str, int, Scaler]
 
 def attached(model: nn.Module) -> list[GainCellAttention]:
     """The gain-cell attention of every layer. Raises ModelError when there is none, or none in use."""
-    layers = computing_layers(model)
-    if not layers:
-        raise ModelError("the model has no gain-cell attention; call gaincell.attach(model, design) first")
-    return layers
+    return computing_layers(model) or required_layers(model)
 
 
 def as_batch(tokens: Tokens, model: nn.Module) -> Batch:

@@ -35,15 +35,12 @@ from gaincell.errors import InputError
 from gaincell.evaluation.forward import forward
 from gaincell.integrations.hf.attach import computing_layers
 from gaincell.integrations.hf.context import check_ids, check_length
+from gaincell.integrations.hf.masks import PADDING
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs
 from gaincell.ops.gain_cell_attention.probes import Seen, observe
 from gaincell.progress import Progress, silent
-
-PADDING = -1
-"""The token index of a slot that holds no real token."""
-
 
 OVER = {
     "query_pulse": "rows", "query_active": "rows", "score_pulse": "valid_columns",

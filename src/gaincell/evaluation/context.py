@@ -35,11 +35,7 @@ def describe_context(length: int, blocks: int) -> str:
 
 @torch.no_grad()
 def perplexity_by_context(
-    model: nn.Module,
-    tokens: Int[Tensor, " n"],
-    length: int = 1024,
-    *,
-    progress: Progress = silent,
+    model: nn.Module, tokens: Int[Tensor, " n"], length: int = 1024, *, progress: Progress = silent
 ) -> list[ContextPoint]:
     """Perplexity by the protocol `context-length`, for context lengths 1, 2, 4, ... and the longest.
 

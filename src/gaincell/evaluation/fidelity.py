@@ -149,14 +149,11 @@ def _software(
     def keep(_: Any, arguments: Any, keywords: Any) -> None:
         calls.append((arguments, keywords))
 
-    def watch(layer: int, attention: Any, inputs: Any, softmax: Tensor) -> None:
-        outputs.append(softmax)
-
     with ExitStack() as hooks:
         hooks.callback(detach, attach(base.eval(), design))
-        hooks.enter_context(softmax_passthrough(base, watch))
+        hooks.enter_context(softmax_passthrough(base, lambda _, __, ___, softmax: outputs.append(softmax)))
         for module in attention_modules(base).values():
-            hooks.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)
+            hooks.enter_context(module.register_forward_pre_hook(keep, with_kwargs=True))
         forward(base, ids)
     return calls, outputs
 
@@ -164,12 +161,9 @@ def _software(
 def _heads_of(model: PreTrainedModel, layer: int, call: tuple[Any, Any]) -> tuple[tuple[Any, ...], Tensor]:
     """Inputs and output of one layer's arrays when its attention module is called so."""
     seen: list[tuple[tuple[Any, ...], Tensor]] = []
-    hook = attached_layers(model)[layer].register_forward_hook(lambda _, i, o: seen.append((i, o)))
-    try:
-        arguments, keywords = call
+    arguments, keywords = call
+    with attached_layers(model)[layer].register_forward_hook(lambda _, i, o: seen.append((i, o))):
         list(attention_modules(model).values())[layer](*arguments, **keywords)
-    finally:
-        hook.remove()
     return seen[0]
 
 

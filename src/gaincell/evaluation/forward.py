@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -29,14 +31,11 @@ def watch_stages(
     layers: Iterable[GainCellAttention], seen: Seen, stages: Iterable[str] = STAGES
 ) -> Iterator[None]:
     """Within the context `seen` is called for every stage of every layer that computes."""
+
+    def hook(layer: GainCellAttention, stage: str, _: Any, inputs: Any, output: Tensor) -> None:
+        seen(layer, stage, inputs[0], output)
+
     with ExitStack() as hooks:
-        for layer in layers:
-            for stage in stages:
-
-                def hook(
-                    _: Any, inputs: Any, output: Tensor, layer: GainCellAttention = layer, stage: str = stage
-                ) -> None:
-                    seen(layer, stage, inputs[0], output)
-
-                hooks.callback(getattr(layer, stage).register_forward_hook(hook).remove)
+        for layer, stage in product(layers, stages):
+            hooks.enter_context(getattr(layer, stage).register_forward_hook(partial(hook, layer, stage)))
         yield

@@ -59,18 +59,7 @@ def check_entry(entry: Mapping[str, Any], names: Sequence[str], where: str) -> N
         raise InputError(f"{where}: initial_gains = [{low:g}, {high:g}]; give the smaller one first")
 
 
-def check_stages(stages: Sequence[StageRecipe], design: Design, name: str) -> None:
-    """Raise InputError for a stage of the recipe `name` that cannot be carried out behind those before it, or
-    cannot learn from its teacher.
-    """
-    before: dict[str, StageRecipe] = {}
-    for number, stage in enumerate(stages, start=1):
-        check_stage(stage, before, design, f"{name}, stage {number}")
-        before[stage.name] = stage
-    check_teachers(before, name)
-
-
-def check_stage(stage: StageRecipe, before: Mapping[str, StageRecipe], design: Design, where: str) -> None:
+def _check_stage(stage: StageRecipe, before: Mapping[str, StageRecipe], design: Design, where: str) -> None:
     """Raise InputError for a stage that cannot be carried out behind those before it."""
     if stage.name in (*before, *ROOTS, "settings", "pretrain") or not stage.name.replace("-", "").isalnum():
         raise InputError(f"{where}: the name {stage.name!r} is taken or not of letters, digits and -")
@@ -104,27 +93,32 @@ def check_stage(stage: StageRecipe, before: Mapping[str, StageRecipe], design: D
         )
 
 
-def check_teachers(stages: Mapping[str, StageRecipe], name: str) -> None:
-    """Raise InputError where a stage of the recipe `name` cannot learn from its teacher."""
-    names = [*stages]
-    for number, stage in enumerate(stages.values()):
-        if stage.task != "train" or stage.loss == "cross-entropy" or stage.teacher == "software":
-            continue
-        where = f"{name}, stage {number + 1}: teacher = {stage.teacher!r}"
-        if stage.teacher in names[number:]:
-            raise InputError(f"{where}: this stage does not come before {stage.name}")
-        own = stages.get(stage.teacher)
-        if stage.loss == "transfer" and (own is None or own.attention != "softmax"):
-            raise InputError(
-                f"{where}: attention is transferred from software or a stage with softmax attention"
-            )
-        if own is None:
-            check_model(stage.teacher, f"{where} is no stage", bare=False)
+def _check_teacher(
+    stage: StageRecipe, before: Mapping[str, StageRecipe], stages: Sequence[StageRecipe], where: str
+) -> None:
+    """Raise InputError where a stage cannot learn from its teacher. stages: all of the recipe."""
+    if stage.task != "train" or stage.loss == "cross-entropy" or stage.teacher == "software":
+        return
+    own, where = before.get(stage.teacher), f"{where}: teacher = {stage.teacher!r}"
+    if own is None and stage.teacher in [other.name for other in stages]:
+        raise InputError(f"{where}: this stage does not come before {stage.name}")
+    if stage.loss == "transfer" and (own is None or own.attention != "softmax"):
+        raise InputError(f"{where}: attention is transferred from software or a stage with softmax attention")
+    if own is None:
+        check_model(stage.teacher, f"{where} is no stage", bare=False)
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Raise InputError for a recipe whose parts do not fit together."""
+    """Raise InputError for a recipe whose parts do not fit together, or with a stage that cannot be carried
+    out behind those before it, or cannot learn from its teacher.
+    """
     design, block = recipe.design, recipe.block
+    before: dict[str, StageRecipe] = {}
+    for number, stage in enumerate(recipe.stages, start=1):
+        where = f"{recipe.name}, stage {number}"
+        _check_stage(stage, before, design, where)
+        _check_teacher(stage, before, recipe.stages, where)
+        before[stage.name] = stage
     if recipe.repeated and recipe.order == "random":
         raise InputError(f'repeated = {recipe.repeated}; it needs order = "shuffled"')
     context, made = block, isinstance(recipe.model, ModelRecipe)

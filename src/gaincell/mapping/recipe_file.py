@@ -125,22 +125,19 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     if odd := head.keys() & {"extends", "stages"}:  # a file's are gone by now
         raise InputError(f"{min(odd)} cannot be set; write a file with it, or choose a stage with --only")
     common, design = head.pop("training", {}), _design(head.pop("design"))
-    stages: dict[str, StageRecipe] = {}
+    stages: list[StageRecipe] = []
     for number, entry in enumerate(head.pop("stage", ()), start=1):
         where = f"{name}, stage {number}"
-        checks.check_entry(entry, [*stages], where)
+        checks.check_entry(entry, [stage.name for stage in stages], where)
         own, training = _with_training(entry, common, where)
-        stage = StageRecipe(**{"title": own["name"], **own}, training=training)
-        checks.check_stage(stage, stages, design, where)
-        stages[stage.name] = stage
-    checks.check_teachers(stages, name)
+        stages.append(StageRecipe(**{"title": own["name"], **own}, training=training))
     if "adapter" in head:
         checks.check_adapter(head["adapter"], head.get("adapter_stage"))
     head["files"] = _files(head.get("files", {}), head.get("skip_documents", {}))
     head["model"] = _model(head["model"], common, name)
     if "lora" in head:
         head["lora"] = LoraRecipe(**head["lora"])
-    recipe = Recipe(name=name, design=design, stages=tuple(stages.values()), **head)
+    recipe = Recipe(name=name, design=design, stages=tuple(stages), **head)
     if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
         recipe = replace(recipe, model=replace(recipe.model, seed=_pretraining_seed(recipe, recipe.model)))
     checks.check_recipe(recipe)

@@ -142,12 +142,10 @@ class RecipeText:
         tokens = self.evaluation_tokens[: self._recipe.watched_tokens]
         return perplexity(model, tokens, f"blocks-{self._recipe.block}").perplexity
 
-    def taken(self) -> dict[str, int] | None:
-        """Tokens of each text, by the beginning of its name; None: an older version has kept some of them."""
+    def taken(self) -> dict[str, int]:
+        """Tokens of each text, by the beginning of its name."""
         noted = read_json(self._tokens / "training.json")
-        begins = noted.get("begins", {})
-        if next(iter(begins.values()), None) != 0:
-            return None
+        begins = noted["begins"]
         ends = [*list(begins.values())[1:], noted["length"]]
         names = [noted["sources"][int(number)][0].split(".")[0] for number in begins]
         return {name: end - begin for name, begin, end in zip(names, begins.values(), ends, strict=True)}

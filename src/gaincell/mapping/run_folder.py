@@ -155,8 +155,6 @@ class RunFolder:
         known = self.stages / "settings.json"
         if known.exists():
             before = _read_json(known)
-            if isinstance(before.get("gradient"), list):  # of a mapping of an earlier version
-                before |= zip(("gradient", "redraw"), before["gradient"], strict=False)
             check_settings(path, before, identity)
             text = text or before.get("text")
             if before.get("text", text) != text:

@@ -35,7 +35,7 @@ from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import summary
 from gaincell.mapping.recipe import MADE_HERE, ROOTS, ModelRecipe, Recipe, StageRecipe
-from gaincell.mapping.recipe_checks import check_recipe, check_stages
+from gaincell.mapping.recipe_checks import check_recipe
 from gaincell.mapping.recipe_models import RecipeModels, pretrained_model, take_model
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.run_folder import RunFolder, StageRecord, Told, check_kind, run_lock
@@ -81,7 +81,6 @@ def run_recipe(
 
     Raises GaincellError: recipe, model, text or directory are not acceptable, or a training diverges.
     """
-    check_stages(recipe.stages, recipe.design, recipe.name)
     check_recipe(recipe)
     processes = join_processes(torch.device(device).type)
     main = processes.is_main_process

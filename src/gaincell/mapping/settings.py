@@ -73,25 +73,9 @@ class MapSettings:
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on. (Where it runs, and the speed there, may differ.)"""
-        return {
-            "model": self.model.rstrip("/").split("/")[-1],
-            "design": self.design.hash,
-            "budget": self.budget,
-            "seed": self.seed,
-            "evaluation_tokens": self.evaluation_tokens,
-            "calibration_tokens": self.calibration_tokens,
-            "shares": [self.linear_share, self.transfer_share],
-            "learning_rates": [
-                self.learning_rate,
-                self.fine_tuning_learning_rate,
-                self.transfer_learning_rate,
-                self.scale_learning_rate,
-            ],
-            "lora": self.lora,
-            "published": [self.published, self.published_tokens],
-            "gradient": self.gradient,
-            "redraw": self.redraw,
-        }
+        may_differ = ("text", "block", "backend", "device")  # text and block are known by what was read
+        own = {key: value for key, value in vars(self).items() if key not in may_differ}
+        return own | {"model": self.model.rstrip("/").split("/")[-1], "design": self.design.hash}
 
     def training(self, phase: Phase, blocks: int, block: int, vocabulary: int) -> TrainSettings:
         """Settings of one phase of training on `blocks` blocks of `block` tokens."""

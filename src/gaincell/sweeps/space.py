@@ -49,10 +49,7 @@ KIND = "cell.kind"
 _SATURATIONS = ("score_saturation_per_row", "output_saturation_per_column")
 _NOISE = ("noise.cell_std", "noise.score_std", "noise.output_std")
 _MISMATCH = ("mismatch.current_offset_std", "mismatch.gain_std", "mismatch.offset_voltage_std")
-_PARTNERS = {
-    "mismatch.smooth_share": "correlation_length",
-    "mismatch.correlation_length": "smooth_share",
-}
+_PARTNERS = {"mismatch.smooth_share": "correlation_length", "mismatch.correlation_length": "smooth_share"}
 """Numbers that are above 0 only together."""
 _LEVELS = ("query_levels", "storage_levels", "counter_levels")
 ALIASES: Mapping[str, tuple[str, ...]] = {

@@ -48,8 +48,6 @@ def open_storage(place: str) -> Any:
     Raises InputError: it cannot be reached, or is damaged.
     """
     optuna = import_optuna()
-    if "://" not in place:
-        _check_lines(Path(place).expanduser())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that heartbeats are experimental
@@ -111,33 +109,22 @@ def _without_password(place: str) -> str:
 
 
 def _check_journal(path: Path) -> None:
-    """Raise InputError for a file that is there, is not empty, and does not begin as a journal does; OSError
-    for what is no file.
+    """Raise InputError for a file that is there and is no journal, or has a line that cannot be read, but a
+    last one that is half written; OSError for what is no file.
     """
     if not path.exists():
         return
     with open_file(path) as file:
-        first = file.read(len(OPERATION))
-    if not OPERATION.startswith(first):
-        raise InputError("it is no journal, and was left as it is; of a database give its URL")
-
-
-def _check_lines(path: Path) -> None:
-    """Raise InputError for a journal with a line that cannot be read, but a last one that is half written."""
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if number == 1 and not line.startswith(OPERATION):
-                return  # no journal
+            if number == 1 and not (line.startswith(OPERATION) or OPERATION.startswith(line)):
+                raise InputError("it is no journal, and was left as it is; of a database give its URL")
             try:
                 whole = not line.endswith(b"\n") or isinstance(json.loads(line), dict)
             except ValueError:
                 whole = False
             if not whole:
                 raise InputError(
-                    f"the journal {path.name} is damaged: line {number} cannot be read; restore the file, or "
-                    "remove it to start again"
+                    f"it is damaged: line {number} cannot be read; restore it, or remove it to start again"
                 )
 
 

@@ -29,8 +29,6 @@ from gaincell.training.settings import TrainSettings
 
 PARAMETER = "parameter."
 MOMENTS = ("exp_avg", "exp_avg_sq")
-LATER = ("loss", "arrays")
-"""Entries of an identity that older checkpoints lack; these can still be continued."""
 AVERAGED = 10
 """Steps whose mean loss tells whether a run diverges."""
 
@@ -135,8 +133,7 @@ def restore(
     with file:
         metadata = file.metadata() or {}
         known = json.loads(metadata.get("identity", "null"))
-        compared = {n: v for n, v in identity.items() if n not in LATER or n in (known or {})}
-        wanted = json.loads(to_json(compared))
+        wanted = json.loads(to_json(identity))
         held = set(file.keys())
         shapes = {key: file.get_slice(key).get_shape() for key in sorted(held) if key.startswith(PARAMETER)}
         own = {PARAMETER + name: list(parameter.shape) for name, parameter in parameters.items()}

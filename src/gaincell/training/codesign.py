@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from gaincell.chips.design import Design
 from gaincell.circuits.levels import LevelTable, pulse_widths, stored_volts
 from gaincell.errors import InputError
-from gaincell.integrations.hf.attach import attached_layers, set_design
+from gaincell.integrations.hf.attach import required_layers, set_design
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import gain_cell_attention
 from gaincell.ops.gain_cell_attention.call import Call
@@ -195,11 +195,9 @@ def codesign(
         rate: peak learning rate of the circuits, about the largest relative change of a saturation or of a
             gap between levels a step; None: that of gains and offsets.
 
-    Raises InputError: the model is not attached, or what is to be learned cannot be. As `train`.
+    Raises ModelError: the model is not attached.  InputError: what is to be learned cannot be. As `train`.
     """
-    layers = attached_layers(model)
-    if not layers:
-        raise InputError("the model has no gain-cell attention; attach it to a chip first")
+    layers = required_layers(model)
     circuits = Circuits(layers[0].design, learn).to(layers[0].out.gain.device)
     loss = loss_of or next_token_loss
     own_rate = next(r for r in (rate, settings.scale_learning_rate, settings.learning_rate) if r is not None)

@@ -108,9 +108,10 @@ def keep_tokens(
             known = read_object(noted)
         differing = next((key for key in wanted if known.get(key) != wanted[key]), None)
         if differing is not None:
-            what = OTHER[differing] if "tokenizer" in known else "an older version"
             remedy = "" if differing == "sources" else "remove it, or "
-            raise InputError(f"tokens/{path.name} holds tokens of {what}; {remedy}choose another --out")
+            raise InputError(
+                f"tokens/{path.name} holds tokens of {OTHER[differing]}; {remedy}choose another --out"
+            )
         with _refusing_damage(noted):
             done, state = _state(known)
         begins = known.get("begins", {})

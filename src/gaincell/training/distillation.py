@@ -185,15 +185,12 @@ def _hidden(model: nn.Module, ids: Tensor) -> Float[Tensor, "B T width"]:
 def seen(modules: Mapping[str, nn.Module], see: Callable[[str, Any, Any, Tensor], None]) -> Iterator[None]:
     """Within the context `see` is called with name, arguments and (first) output of every module."""
 
-    def hook(name: str) -> Any:
-        def pass_on(module: nn.Module, arguments: Any, keywords: Any, output: Any) -> None:
-            see(name, arguments, keywords, output[0] if isinstance(output, tuple) else output)
-
-        return pass_on
+    def pass_on(name: str, module: nn.Module, arguments: Any, keywords: Any, output: Any) -> None:
+        see(name, arguments, keywords, output[0] if isinstance(output, tuple) else output)
 
     with ExitStack() as hooks:
         for name, module in modules.items():
-            hooks.enter_context(module.register_forward_hook(hook(name), with_kwargs=True))
+            hooks.enter_context(module.register_forward_hook(partial(pass_on, name), with_kwargs=True))
         yield
 
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from gaincell.chips.design_file import Design
-from gaincell.errors import InputError, RunError
+from gaincell.errors import InputError
 from gaincell.integrations.hf import reparametrisation
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.nn.attention import GainCellAttention
@@ -208,12 +208,7 @@ class _Training:
             return {}
         if self.main:
             disk.sweep(self.checkpoint)
-        state = disk.restore(self.checkpoint, self.parameters, self.optimizer, self.identity)
-        if state and "losses" not in state:
-            raise RunError(
-                f"the checkpoint {self.checkpoint} is of an older gaincell; remove it to start again"
-            )
-        return state
+        return disk.restore(self.checkpoint, self.parameters, self.optimizer, self.identity)
 
     def update(self, shares: dict[str, float] | None) -> dict[str, Any]:
         """One step; what the log says of it.  shares: receives where its time goes."""

@@ -28,15 +28,10 @@ _RANGES = {
     "teacher": (TEACHER,),
     "head": ("_HeadLoss",),
     "attention": (
-        "_NativeCore",
-        "_GainCellCore",
-        "_TritonCore",
-        "_ClampAndQuantise",
-        "_OnLevels",
-        "scaled_dot_product",
+        "_NativeCore", "_GainCellCore", "_TritonCore", "_ClampAndQuantise", "_OnLevels", "scaled_dot_product",
         "ScaledDotProduct",
     ),
-}
+}  # fmt: skip
 """Parts of the names of events which stand for all that they call."""
 _MATRICES = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear", "mkldnn")
 teachers_part = partial(record_function, TEACHER)

@@ -66,10 +66,7 @@ _NO_PART = re.compile(
 
 
 def save(
-    model: nn.Module,
-    run: str | os.PathLike[str],
-    *,
-    base: BaseModel | str | os.PathLike[str] | None = None,
+    model: nn.Module, run: str | os.PathLike[str], *, base: BaseModel | str | os.PathLike[str] | None = None
 ) -> Path:
     """Write the attached ``model`` into the directory ``run``; see ``gaincell.load``.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from gaincell.files import finite, parse_toml, read_json, restored
 from gaincell.integrations.hf.attach import Attention, attach, attached_layers, computed_attention
 from gaincell.integrations.hf.interface import SAVED
 from gaincell.integrations.hf.lora import lora_parameters
-from gaincell.integrations.hf.pretrained import ARRAYS, METHOD, HardwareRecord
+from gaincell.integrations.hf.pretrained import METHOD, HardwareRecord
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.checks import check_precision, common_design
 from gaincell.nn.scaler import STAGES
@@ -61,23 +61,14 @@ def hardware_record(cells: Sequence[GainCellAttention], attention: Attention) ->
 
 
 def attached_as(cells: Sequence[GainCellAttention], attention: Attention) -> dict[str, Any]:
-    """What a record says of a model beside its design."""
+    """What a record says of a model beside its design; extras: what arrays have beside gains and offsets."""
+    heads = {name: getattr(cells[0], name) for name in ("heads", "kv_heads", "head_dim")}
     return {
         "attention": attention,
         "gradient": cells[0].gradient,
-        "sizes": sizes(cells),
-        "extras": extras(cells[0].state_dict()),
+        "sizes": {"layers": len(cells), **heads},
+        "extras": sorted(cells[0].state_dict().keys() - _PLAIN),
     }
-
-
-def sizes(cells: Sequence[GainCellAttention]) -> dict[str, int]:
-    """How many layers and heads a record is for."""
-    return {"layers": len(cells)} | {n: getattr(cells[0], n) for n in ("heads", "kv_heads", "head_dim")}
-
-
-def extras(names: Iterable[str]) -> list[str]:
-    """What arrays have beside gains and offsets, by the names of their tensors in a layer or in a model."""
-    return sorted({name.rpartition(ARRAYS)[2] for name in names} - _PLAIN)
 
 
 def recorded_design(record: Mapping[str, Any], where: str) -> Design:
@@ -86,13 +77,9 @@ def recorded_design(record: Mapping[str, Any], where: str) -> Design:
 
 
 def _with_infinity(entry: Any, key: str = "") -> Any:
-    """A recorded design with its infinite numbers. Earlier versions left them to transformers, which writes
-    {"__float__": "-Infinity"}, and to peft, which writes -Infinity.
-    """
+    """A recorded design with its infinite numbers."""
     if isinstance(entry, list):
         return [_with_infinity(part, key) for part in entry]
-    if isinstance(entry, dict) and "__float__" in entry:
-        entry = str(entry["__float__"]).lower()
     if isinstance(entry, dict):
         return {name: _with_infinity(part, name) for name, part in entry.items()}
     return restored(entry) if key in ("value", "range") else entry
@@ -125,13 +112,24 @@ def check_version(record: Mapping[str, Any], where: str) -> None:
         )
 
 
-def check_design(
-    cells: Sequence[GainCellAttention], record: Mapping[str, Any], where: str, advice: str
+def check_arrays(
+    cells: Sequence[GainCellAttention],
+    own: Mapping[str, Any],
+    record: Mapping[str, Any],
+    where: str,
+    advice: str,
 ) -> None:
-    """Refuse what was trained on another chip than the model's. Raises ModelError, DesignError.
+    """Refuse what was trained in other arrays than the model's, or on another chip. Raises ModelError,
+    DesignError.
 
-    where: what was trained, and advice: what to do, for the refusal.
+    own: what is compared of `attached_as`.  where: what was trained, and advice: what to do, for the refusal.
     """
+    for what, here in own.items():
+        if record.get(what, here) != here:
+            raise ModelError(
+                f"{where} was trained with {what} = {record[what]}, the model is attached with "
+                f"{what} = {here}: {advice}"
+            )
     made_for, design = recorded_design(record, where), common_design(cells)
     if design.hash != made_for.hash:
         raise ModelError(

@@ -34,21 +34,10 @@ RING = "gaincell_ring"
 """Attribute of the key tensor that a ring gives out: the ring, which takes the new keys and values."""
 
 _HARMLESS = {
-    "cache",
-    "cache_position",
-    "is_causal",
-    "layer_idx",
-    "num_items_in_batch",
-    "output_hidden_states",
-    "output_router_logits",
-    "past_key_value",
-    "past_key_values",
-    "position_embeddings",
-    "position_ids",
-    "return_dict",
-    "sliding_window",
-    "use_cache",
-}
+    "cache", "cache_position", "is_causal", "layer_idx", "num_items_in_batch", "output_hidden_states",
+    "output_router_logits", "past_key_value", "past_key_values", "position_embeddings", "position_ids",
+    "return_dict", "sliding_window", "use_cache",
+}  # fmt: skip
 """Arguments that reach an attention function without changing what it shall compute, or that it heeds.
 
 ``is_causal`` is among them because some families may pass False there with any mask; that the

@@ -14,9 +14,7 @@ from gaincell.integrations.hf.size import hardware_files
 
 
 def load_without_tokenizer(
-    model: str | os.PathLike[str],
-    dtype: torch.dtype | None = torch.float32,
-    stage: str | None = None,
+    model: str | os.PathLike[str], dtype: torch.dtype | None = torch.float32, stage: str | None = None
 ) -> BaseModel:
     """`load_model` without the tokenizer."""
     if stage is not None or Run(model).saved:
@@ -25,9 +23,7 @@ def load_without_tokenizer(
 
 
 def load_model(
-    model: str | os.PathLike[str],
-    dtype: torch.dtype | None = torch.float32,
-    stage: str | None = None,
+    model: str | os.PathLike[str], dtype: torch.dtype | None = torch.float32, stage: str | None = None
 ) -> LoadedModel:
     """Load a pretrained model, or an adapted one from a RUN directory, with its tokenizer.
 

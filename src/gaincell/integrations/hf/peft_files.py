@@ -214,7 +214,7 @@ def _bring_together(model: Any, config: Any, alone: bool) -> None:
     """
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.integrations.hf.base_model import sampled_fingerprint
-    from gaincell.integrations.hf.hardware_record import check_design, check_version
+    from gaincell.integrations.hf.hardware_record import check_version
 
     record, has_gains = _record(config), MODULE in (getattr(config, "modules_to_save", None) or [])
     if record is not None:
@@ -227,13 +227,6 @@ def _bring_together(model: Any, config: Any, alone: bool) -> None:
             )
     cells = attached_layers(model)
     if cells and record is not None:
-        check_design(
-            cells,
-            record,
-            "adapter_config.json: the adapter",
-            "load the adapter on the pretrained model, which it attaches, and exchange the design then "
-            "(gaincell.set_design)",
-        )
         _check_arrays(cells, record)
     elif not cells and record is not None and has_gains and alone:
         _attach(model, record)
@@ -245,22 +238,12 @@ def _bring_together(model: Any, config: Any, alone: bool) -> None:
 
 
 def _check_arrays(cells: Sequence[GainCellAttention], record: Mapping[str, Any]) -> None:
-    """Refuse an adapter for other layers or heads, or for other extras. Raises ModelError."""
-    from gaincell.integrations.hf.hardware_record import extras, sizes
+    """Refuse an adapter for other layers or heads, other extras, or another chip. Raises ModelError."""
+    from gaincell.integrations.hf.hardware_record import attached_as, check_arrays
 
-    theirs, ours = record.get("sizes"), sizes(cells)
-    if theirs != ours:
-        raise ModelError(
-            f"the adapter is for another model: its arrays have {theirs}, the model's {ours}; load the base "
-            "model that adapter_config.json names"
-        )
-    needed, found = record.get("extras", []), extras(cells[0].state_dict())
-    if needed != found:
-        raise ModelError(
-            f"the adapter was trained with {', '.join(needed) or 'gains and offsets alone'}, the model is "
-            f"attached with {', '.join(found) or 'gains and offsets alone'}: load the adapter on the "
-            "pretrained model, which it attaches"
-        )
+    own, where = attached_as(cells, "gain-cell"), "adapter_config.json: the adapter"
+    advice = "load it on its pretrained model, which it attaches, and exchange the design then (set_design)"
+    check_arrays(cells, {key: own[key] for key in ("sizes", "extras")}, record, where, advice)
 
 
 def _attach(model: nn.Module, record: Mapping[str, Any]) -> None:

@@ -218,11 +218,7 @@ class RingCache(Cache):
 
 
 def feed(
-    model: PreTrainedModel,
-    cache: RingCache,
-    ids: Int[Tensor, "B T"],
-    *,
-    last: bool = False,
+    model: PreTrainedModel, cache: RingCache, ids: Int[Tensor, "B T"], *, last: bool = False
 ) -> Float[Tensor, "B T V"]:
     """Logits of the next tokens of a cache's sequences, in pieces that end at the chip's refreshes.
 

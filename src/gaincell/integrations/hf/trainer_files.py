@@ -17,7 +17,6 @@ from transformers.trainer import Trainer
 from transformers.trainer_callback import TrainerCallback
 
 from gaincell.errors import ModelError
-from gaincell.integrations.hf.pretrained import ARRAYS
 from gaincell.integrations.hf.replacing import replaces
 
 
@@ -64,8 +63,7 @@ def _check_hardware(model: Any, checkpoint: Path) -> None:
     Raises GaincellError.
     """
     from gaincell.integrations.hf.attach import attached_layers, computed_attention
-    from gaincell.integrations.hf.completeness import stored_types
-    from gaincell.integrations.hf.hardware_record import attached_as, check_design, extras, saved_record
+    from gaincell.integrations.hf.hardware_record import attached_as, check_arrays, saved_record
 
     files = [checkpoint / name for name in ("adapter_config.json", "config.json")]
     file = next((file for file in files if file.is_file()), None)
@@ -84,13 +82,5 @@ def _check_hardware(model: Any, checkpoint: Path) -> None:
             f"{checkpoint} was saved in gain-cell arrays, the model is not attached: call "
             "gaincell.attach(model, design) before Trainer, or give Trainer the model of gaincell.load"
         )
-    check_design(cells, record, str(checkpoint), "attach that one, or begin a new training")
-    if "extras" not in record:  # of an earlier gaincell
-        names = stored_types(checkpoint.glob("model*.safetensors"))
-        record["extras"] = extras(name for name in names if ARRAYS in name)
-    for what, own in attached_as(cells, computed_attention(model)).items():
-        if record.get(what, own) != own:
-            raise ModelError(
-                f"{checkpoint} was trained with {what} = {record[what]}, the model is attached with "
-                f"{what} = {own}: attach it as it was then, or begin a new training"
-            )
+    advice = "attach it as it was then, or begin a new training"
+    check_arrays(cells, attached_as(cells, computed_attention(model)), record, str(checkpoint), advice)
