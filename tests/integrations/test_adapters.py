@@ -20,7 +20,7 @@ ADAPTERS = sorted(path for path in (Path(__file__).parents[2] / "adapters").glob
 
 @pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: path.name)
 def test_shipped_adapters_are_small_and_whole(path: Path) -> None:
-    assert sum(file.stat().st_size for file in path.iterdir()) <= 43e6  # of rank 64
+    assert sum(file.stat().st_size for file in path.iterdir()) <= 45e6  # of rank 64
     hardware = Run(path).hardware
     run = read(path, TrainedResult)
     assert run.model.sha256 == hardware.base_sha256
