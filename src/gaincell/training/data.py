@@ -108,10 +108,8 @@ def keep_tokens(
             known = read_object(noted)
         differing = next((key for key in wanted if known.get(key) != wanted[key]), None)
         if differing is not None:
-            remedy = "" if differing == "sources" else "remove it, or "
-            raise InputError(
-                f"tokens/{path.name} holds tokens of {OTHER[differing]}; {remedy}choose another --out"
-            )
+            what, remedy = OTHER[differing], "" if differing == "sources" else "remove it, or "
+            raise InputError(f"tokens/{path.name} holds tokens of {what}; {remedy}choose another --out")
         with _refusing_damage(noted):
             done, state = _state(known)
         begins = known.get("begins", {})
