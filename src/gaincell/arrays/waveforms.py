@@ -38,7 +38,9 @@ def waveforms(trace: StepTrace, *, head: int = 0, column: int | None = None, row
     over one window.
 
     Args:
-        head: query head.  column: key column; None: the one just written. Its sub-tile is shown.
+        trace: the step (`HeadArray.step`).
+        head: query head.
+        column: key column; None: the one just written. Its sub-tile is shown.
         row: value bit line, 0 to D - 1.
 
     Raises:

@@ -243,11 +243,14 @@ def fit_device(
         curve: current against stored voltage, see devices/measurement.py.
         design: the chip it is meant for: storage range, pulse, charge unit.
         decay: stored voltage against time.
-        kind, order: of the curve, see `fit_curve`.  law: of the decay, see `fit_decay`.
+        kind: of the curve, see `fit_curve`.
+        order: of a polynomial.
+        law: of the decay, see `fit_decay`.
         rescale: take for charge unit what gives the cell the slope of the design's linear cell: converters
             dimensioned for this cell.
         name: of the device; by default that of the file.
-        columns, skip_bad_rows: see `read_curve`.
+        columns: of the files, see `read_curve`.
+        skip_bad_rows: whether rows that hold no numbers are left out.
 
     Raises:
         InputError: the files cannot be used or fitted; with the reason and what to do.
@@ -256,8 +259,7 @@ def fit_device(
     charge_unit, wanted = design.charge_unit, design.cell.linear_slope
     per_ampere = design.t_pulse_max / charge_unit
     scale = Scale(design.v_min, design.v_max, design.v_offset, per_ampere)
-    measured = len(table)
-    table = near_range(table, scale) if kind == "polynomial" else table
+    measured, table = len(table), near_range(table, scale) if kind == "polynomial" else table
     fitted = fit_curve(table, scale, kind, order)
     ratio = fitted.cell.linear_slope / wanted
     if rescale:

@@ -113,7 +113,8 @@ def evaluate_tasks(
     """Run tasks of the harness.
 
     Args:
-        model, tokenizer: a causal language model of transformers, attached or not.
+        model: a causal language model of transformers, attached or not.
+        tokenizer: its tokenizer.
         tasks: names of the harness, or of `PAPER_TASKS`; one that names several (a group) gives several.
         data: folder of local files (see tasks/local.py); None: the harness downloads its own.
         limit: first so many items of every task; None for all.

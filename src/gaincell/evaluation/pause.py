@@ -49,6 +49,7 @@ def perplexity_after_pause(
 
     Args:
         model: attached.
+        tokens: ids of the text.
         seconds: of idle time, 0 or more; the cells leak with the design's retention time.
         length: T, even, at least 4.
         refresh: policy; None for none.

@@ -79,6 +79,7 @@ def map_model(
         True
 
     Args:
+        settings: the model, the chip, the text and how much of it.
         out: the directory RUN.
         command: the command line, for the record.
         progress: opens the progress of every step.

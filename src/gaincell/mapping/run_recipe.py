@@ -69,6 +69,7 @@ def run_recipe(
     """Carry out a recipe; returns what OUT/run.json then holds.
 
     Args:
+        recipe: the stages.
         text: what to train and evaluate on.
         out: the directory OUT.
         progress: opens the progress of every step.

@@ -190,10 +190,15 @@ def codesign(
 
     Args:
         model: attached; its parameters that require a gradient are trained along.
-        blocks, settings, progress, checkpoint, log, loss_of: as of `train`; nothing is evaluated on the way.
+        blocks: as of `train`, and so on below; nothing is evaluated on the way.
+        settings: as of `train`.
         learn: some of LEARNED; nothing of it: the same training on the fixed chip.
         rate: peak learning rate of the circuits, about the largest relative change of a saturation or of a
             gap between levels a step; None: that of gains and offsets.
+        progress: as of `train`.
+        checkpoint: as of `train`.
+        log: as of `train`.
+        loss_of: as of `train`.
 
     Raises ModelError: the model is not attached.  InputError: what is to be learned cannot be. As `train`.
     """

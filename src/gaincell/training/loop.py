@@ -98,6 +98,7 @@ def train(
         model: a causal language model of transformers, attached or not.
         blocks: [n, T + 1] token ids; inputs are columns 0..T-1, targets columns 1..T. Incomplete last batches
             are dropped.
+        settings: rates, batches, clipping and the like.
         progress: called after every step with (steps done, steps in all, {NAME OF THE LOSS: its value,
             "learning_rate": ..., "tokens_per_second": ...}).
         checkpoint: file written every `checkpoint_every` steps and resumed from when it exists; removed by

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from itertools import cycle
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -90,6 +90,21 @@ class Measurement(Timing, kw_only=True):
         return Timing(**{f.name: getattr(self, f.name) for f in fields(Timing)})
 
 
+def _check_dtype(dtype: str, name: str) -> None:
+    if dtype not in DTYPES or (name == PUBLISHED and dtype != "float32"):
+        allowed = "float32" if name == PUBLISHED else ", ".join(DTYPES)
+        raise InputError(f"dtype {dtype!r} of {name!r}: allowed: {allowed}")
+
+
+def _processor(timed: Timed, batch: int) -> dict[str, Any]:
+    """What a processor is busy with."""
+    return {
+        "processor": tuple(timed.processor),
+        "processor_per_token": median(timed.processor) / batch,
+        "busy": sum(timed.processor) / sum(timed.runs),
+    }
+
+
 def measure(
     heads: int = 12,
     kv_heads: int | None = None,
@@ -109,11 +124,17 @@ def measure(
     """Time one configuration; takes about `seconds`, and `idle_seconds` where power can be read.
 
     Args:
-        heads, kv_heads, head_dim: H, Hk (None: H), D.  context: keys and values of every sequence.
-        batch: sequences decoded together.  device: cpu, cuda, cuda:1, ...
+        heads: H.
+        kv_heads: Hk; None: H.
+        head_dim: D.
+        context: keys and values of every sequence.
+        batch: sequences decoded together.
         dtype: float32, bfloat16 or float16; of an int8 cache that of the arithmetic.
+        device: cpu, cuda, cuda:1, ...
         name: of the implementation, see attention.py. "published" pins float32 and its own protocol.
-        runs: of which the median is taken.  seconds: of all runs together, about; a run is one step at least.
+        runs: of which the median is taken.
+        seconds: of all runs together, about; a run is one step at least.
+        idle_seconds: before them, over which idle power is read.
         seed: of the random numbers.
         meter: instead of the device's own (RAPL, NVML): a meter, or None and a reason.
 
@@ -123,9 +144,7 @@ def measure(
     """
     kv_heads = heads if kv_heads is None else kv_heads
     _check_sizes(heads=heads, kv_heads=kv_heads, head_dim=head_dim, context=context, batch=batch, runs=runs)
-    if dtype not in DTYPES or (name == PUBLISHED and dtype != "float32"):
-        allowed = "float32" if name == PUBLISHED else ", ".join(DTYPES)
-        raise InputError(f"dtype {dtype!r} of {name!r}: allowed: {allowed}")
+    _check_dtype(dtype, name)
     place = torch.device(device)
     step = implementation(name, place)
     try:
@@ -135,12 +154,10 @@ def measure(
             found, why = meter_for(place) if meter is None else meter
             timed = time_steps(steps, place, found, name == PUBLISHED, runs, seconds, idle_seconds)
     except (RuntimeError, AssertionError) as failure:  # torch: no such device, kernel, or memory
-        reason = str(failure).strip().splitlines()[0]
-        raise InputError(
-            f"{name} in {dtype}, batch {batch}, context {context} on {device}: {reason}"
-        ) from failure
+        what, reason = f"{name} in {dtype}, batch {batch}, context {context}", str(failure).strip()
+        raise InputError(f"{what} on {device}: {reason.splitlines()[0]}") from failure
     energy, no_energy = _energy(timed, batch, found, why)
-    latency, size, on_cpu = median(timed.runs), made.caches[0].bytes, place.type == "cpu"
+    latency, size = median(timed.runs), made.caches[0].bytes
     return Measurement(
         implementation=name,
         dtype=dtype,
@@ -159,9 +176,7 @@ def measure(
         cache_bytes=size,
         bandwidth=size / latency,
         error=error,
-        processor=tuple(timed.processor) if on_cpu else (),
-        processor_per_token=median(timed.processor) / batch if on_cpu else None,
-        busy=sum(timed.processor) / sum(timed.runs) if on_cpu else None,
+        **(_processor(timed, batch) if place.type == "cpu" else {}),
         energy=energy,
         power=timed.power,
         idle_power=timed.idle,

@@ -212,7 +212,8 @@ def load_run(
         base: where the base model is now, if not where it was.
         design: another design than the one saved (another chip, another cell), its name or file.
         dtype: of the model's weights; gains and offsets are float64.
-        backend, gradient: see ``attach``.
+        backend: see ``attach``.
+        gradient: see ``attach``.
 
     Raises:
         RunError: the directory or a file in it is not what it should be, it has no such stage, or the base
@@ -340,7 +341,8 @@ def put(
     Args:
         model: attached, where there are gains and offsets.
         tensors: by the names of parameters; factors of adapters also by those in a RUN.
-        where: they were read from, and advice: what to do, for errors.
+        where: they were read from, for errors.
+        advice: what to do, for errors.
         part: whether gains and offsets of the model may be missing.
         scale: s / r of adapters, where they go into weights.
 

@@ -90,9 +90,11 @@ def attention_forward(
         function: GAIN_CELL or SOFTMAX.
         module: the model's attention module; its ``gain_cell`` holds gains, offsets and design.
         query: after rotary embedding and norms.
-        key, value: the whole cache's, with the new tokens at the end.
+        key: the whole cache's, with the new tokens at the end.
+        value: likewise.
         attention_mask: the key index from ``key_index_mask``.
-        scaling, dropout: of softmax attention. 1/sqrt(D) is absorbed in the gain of q.
+        scaling: of softmax attention. 1/sqrt(D) is absorbed in the gain of q.
+        dropout: of softmax attention.
         arguments: whatever else the model passes; see ``_HARMLESS``.
 
     Returns:

@@ -32,7 +32,9 @@ def add_lora(model: PreTrainedModel, rank: int, where: str = "all", scale: float
 
     Args:
         model: a causal language model of transformers, attached or not.
-        rank: r.  where: one of WHERE.  scale: s / r, what the product B A is multiplied by.
+        rank: r.
+        where: one of WHERE.
+        scale: s / r, what the product B A is multiplied by.
         seed: of A; B begins at zero, so that the model computes what it did.
 
     Returns how many numbers are in the adapters.

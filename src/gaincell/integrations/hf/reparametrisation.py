@@ -66,6 +66,7 @@ def add_part(model: PreTrainedModel, part: str, ids: Int[Tensor, "B T"] | None =
 
     Args:
         model: attached; where there are `ids`, with the weights of the softmax model.
+        part: one of PARTS.
         ids: some text without padding, by which every key/value head's direction that a normaliser gives up
             is chosen, whose mean is put into the output's bias, and to which what balanced rows stretch is
             fitted. None: the last component is given up as it is, and nothing is stretched.

@@ -67,7 +67,8 @@ def gain_cell_attention(
 
     Args:
         q: queries after rotary embedding. With `scaling=None` in pulse widths, 0 to 1.
-        k, v: keys and values; H is a multiple of Hk. With `scaling=None` in volts, v_min to v_max.
+        k: keys; H is a multiple of Hk. With `scaling=None` in volts, v_min to v_max.
+        v: values, likewise.
         design: the chip. Its `token_period` sets the decay from token to token.
         scaling: gains and offsets applied to q, k, v and the output; None for gain 1, offset 0.
         backend: "naive", "blocked", "native", "triton", "decode" (one query, no gradients), or "auto", the
@@ -116,10 +117,16 @@ def attention_from_voltages(
 
     Args:
         q: requested pulse widths, 0 to 1.
-        ku, vu: voltages that the write DACs give, of its levels where the design has some, relative to
+        ku: voltages of keys that the write DACs give, of its levels where the design has some, relative to
             V_offset, volts; errors of writes are added here.
+        vu: of values, likewise.
+        design: the chip.
         backend: as in `gain_cell_attention`, but plain torch computes in place of "native" where `extra_age`
             is not 0, and always in place of "triton".
+        key_index: as there.
+        query_index: as there.
+        sliding_window: as there.
+        layer: as there.
         extra_age: of all slots written before the first query, which come first: by how much their age at
             the first query exceeds the token periods in between, s; above 0 after idle time, below 0 after a
             refresh.

@@ -158,8 +158,11 @@ class RingDecoder:
 
         Args:
             q: [B, H, 1, D] requested pulse widths.
-            keys, values: [B, Hk, M, D] codes, uint8.
-            scale, out_scale: of q, and of the sum.
+            keys: [B, Hk, M, D] codes, uint8.
+            values: likewise.
+            slots: what the query of every sequence sees of the ring.
+            scale: of q.
+            out_scale: of the sum.
         """
         q = q.resolve_neg().contiguous()
         (gain, offset), (out_gain, out_offset) = _dense(scale), _dense(out_scale)
