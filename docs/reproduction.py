@@ -286,12 +286,21 @@ def tasks() -> str:
     runs = tokens_page.by_mapping(sorted(RESULTS.glob("evaluation/tasks/smollm2-*.json")))
     found = {f"SmolLM2-135M {'in' if name == 'software' else 'on'} {name}": run for name, run in runs.items()}
     table = comparison.as_markdown(comparison.compare(found, "SmolLM2-135M in software", paper=True)).strip()
-    ends, included = tokens_page.ends(), read(ROOT / "adapters" / "smollm2-135m", TrainedResult)
-    mappings = ("the paper's arrays", tokens_page.mapping(included))
-    plain, more = (ends[f"SmolLM2-135M on {mapping}"].tokens for mapping in mappings)
+    bare = tokens_page.trainings(tokens_page.TOKENS / "leroux2025-paper")[-1].run
+    included = [read(ROOT / "adapters" / f"smollm2-135m{end}", TrainedResult) for end in ("", "-extended")]
+    mappings = [tokens_page.mapping(run) for run in (bare, *included)]
+    plain, more, _ = (run.saved_stage.training_tokens for run in (bare, *included))
+    against = comparison.compare({name: runs[name] for name in mappings[1:]}, mappings[1])
+    apart = [
+        comparison.HEADINGS[column]
+        for column, entry in against.rows[mappings[2]].items()
+        if column in comparison.HEADINGS
+        and abs(entry.difference - (column[1] in comparison.PERPLEXITIES)) > 2 * entry.difference_error
+    ]
     return (
         f"{table}\n\nThe row of the paper's arrays with nothing added is after {plain:,} tokens, {plain / more:.2f} times those of the included adapter of the same chip, "
-        f"{more:,}: the two rows differ in tokens, too."
+        f"{more:,}: the two rows differ in tokens, too. The included adapter of the extended chip and that of the paper's arrays differ by more than two standard errors, on the same items, in: "
+        f"{', '.join(apart) or 'no column'}."
     )
 
 
@@ -393,7 +402,7 @@ def with_cited_digital(most: float, orders: float) -> str:
     if digital.inside:
         return ""
     own = head.bottom_up.energy
-    found = most * own / (own - digital.bottom_up + digital.cited)
+    found = most * own / (own - digital.bottom_up + digital.cited.value)
     reached = "still" if found >= 10**orders else "not reached"
     return f", which rests on a digital part far below the paper's: with the paper's in its place {reached} (at most {found:,.0f})"
 
