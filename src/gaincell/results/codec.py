@@ -74,12 +74,14 @@ class _Field(NamedTuple):
     default: object
 
 
-def to_json(result: object) -> Json:
+def to_json(result: object, where: str | None = "result") -> Json:
     """A result, or a part of one, as plain data.
+
+    where: how messages name it; None: its numbers need no unit, as in a provenance.
 
     Raises ValueError: a number has no unit or no kind, or is cited without a source; its key is named.
     """
-    return _encode_table(result, object, SIMULATED, "result")
+    return _encode_table(result, object, SIMULATED, where)
 
 
 def from_json(kind: type[T], entry: object, where: str = "result") -> T:
