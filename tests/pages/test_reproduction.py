@@ -53,7 +53,7 @@ def test_what_a_short_fine_tuning_costs_is_said_with_its_control(generator: Modu
     said = generator.short_fine_tuning()
     assert "makes `tiny` worse: " in said
     assert "the softmax control by × 1.0045 (1.0029 to 1.0062)" in said
-    assert "the cause is the stage, not the chip" in said
+    assert "the arrays follow their teacher in this stage, which is this control" in said
     assert said in (DOCS / "mapping.md").read_text(encoding="utf-8")
     assert said in PAGE
 
@@ -213,7 +213,13 @@ def test_the_larger_claim_of_the_preprint_has_its_own_verdict(generator: ModuleT
         "measured", 12, 12, 64, 1024, 1e-5, energy_over_cited=97_266.0, energy_over_bottom_up=2e5
     )
     reading = replace(machine, title="reading its cache once", energy_over_cited=1e6)
-    assert generator.preprint([machine, reading], 5) == (
+    said, _, rests = generator.preprint([machine, reading], 5).partition(", which rests on ")
+    assert said == (
         "the preprint's 5 orders: **not reached** with the paper's number (c) (at most 97,266), "
         "reached with ours (s) (at most 200,000)"
     )
+    head = generator.costs("gpt2").head
+    with_theirs = head.bottom_up.energy + sum(
+        line.cited.value - line.bottom_up for line in head.lines if line.name == "digital"
+    )
+    assert rests.endswith(f"not reached (at most {2e5 * head.bottom_up.energy / with_theirs:,.0f})")

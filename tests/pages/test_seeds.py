@@ -147,9 +147,9 @@ def test_pages_show_results_that_are_there_and_nothing_else(
     import tokens_page
     import training_page
 
-    place = tmp_path / "leroux2025" / "686080"
-    own = DOCS / "results" / "training" / "tokens" / "leroux2025"
-    for path in (own / "686080").iterdir():
+    place = tmp_path / "leroux2025-fitted" / "999424"
+    own = DOCS / "results" / "training" / "tokens" / "leroux2025-fitted"
+    for path in (own / "999424").iterdir():
         place.mkdir(parents=True, exist_ok=True)
         (place / path.name).write_bytes(path.read_bytes())
     alike = own / "software.json"
@@ -159,9 +159,9 @@ def test_pages_show_results_that_are_there_and_nothing_else(
     monkeypatch.setattr(tokens_page, "TOKENS", tmp_path)
     adapter = read(place, TrainedResult)
     said = training_page.control_sentence(adapter)
-    assert "on 686,080 tokens at a learning rate of 0.0025, is at × 1.000" in said
-    assert "had 225,280 of these tokens in attention transfer" in said
-    assert said.endswith("the others in distillation at 0.003.")
+    assert "on 999,424 tokens at a learning rate of 0.0025, is at × 1.000" in said
+    assert "had 98,304 of these tokens in attention transfer" in said
+    assert said.endswith("the others in distillation at 0.0025.")
     elsewhere = replace(adapter, design=replace(adapter.design, name="no-such-chip"))
     assert training_page.control_sentence(elsewhere) == ""
     section = training_page.architectures({"GPT-2": [RUN, seeded(5, 1.01)], "Llama": [RUN]})
