@@ -90,6 +90,10 @@ class BuildNative(build_ext):
         return True
 
 
+REPOSITORY_ONLY = (os.path.join("adapters", "smollm2-135m-extended"),)
+"""With it a wheel would have more than the 100 MB that a package index takes."""
+
+
 class BuildPackage(build_py):
     """Copies adapters, recipes, data, results into gaincell/assets: found without a checkout."""
 
@@ -108,6 +112,7 @@ class BuildPackage(build_py):
             for folder, _, names in sorted(os.walk(root))
             for name in sorted(names)
             if name.endswith((".csv", ".json", ".md", ".py", ".safetensors", ".toml"))
+            and folder not in REPOSITORY_ONLY
         ]
         place = os.path.join(self.build_lib, "gaincell", "assets")
         return [(source, os.path.join(place, source)) for source in found]

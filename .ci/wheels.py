@@ -31,6 +31,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "wheels"
 NOT_IN_SDIST = {".gitignore", ".pre-commit-config.yaml"}
+REPOSITORY_ONLY = "adapters/smollm2-135m-extended/"
 OF_SDIST = re.compile(r"PKG-INFO|setup\.cfg|src/gaincell\.egg-info/.*")
 SOURCE_ONLY = re.compile(r"src/gaincell/(native/.*\.(cpp|h)|devices/README\.md)")
 SHIPPED = ("adapters/", "recipes/", "docs/data/", "docs/results/")
@@ -130,7 +131,7 @@ def build(tools: Path, out: Path) -> tuple[Path, Path, Path]:
 
 def check(sdist: Path, pure: Path, native: Path) -> None:
     """Compare the contents of the archives with the tracked files; leave with a list of what is wrong."""
-    names = set(tracked())
+    names = {name for name in tracked() if not name.startswith(REPOSITORY_ONLY)}
     with tarfile.open(sdist) as archive:
         held = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
     expected = names - NOT_IN_SDIST

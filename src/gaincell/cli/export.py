@@ -34,7 +34,9 @@ def export(
 
     Example: gaincell export runs/tiny --out tiny-on-arrays
 
-    Example: gaincell export adapters/smollm2-135m-extended --format peft --out smollm2-adapter
+    Example: gaincell map tiny --lora 4 --budget 49152 --out runs/adapter
+
+    Example: gaincell export runs/adapter --format peft --out tiny-adapter
     """
     import torch
 

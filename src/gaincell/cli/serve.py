@@ -35,7 +35,7 @@ def serve(
 
     Example: gaincell serve
 
-    Example: gaincell serve adapters/smollm2-135m-extended --open
+    Example: gaincell serve adapters/smollm2-135m --open
 
     Example: gaincell serve tiny --cell linear --port 9000
     """

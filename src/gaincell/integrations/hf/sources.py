@@ -142,7 +142,8 @@ def _find_source(model: str, where: str) -> Source:
     if model.startswith("adapters/"):
         raise ModelError(
             f"there is no adapter {model!r} here, and none of that name is shipped; shipped: "
-            f"{', '.join(available()) or 'none in this installation, install gaincell from a wheel'}. {FORMS}"
+            f"{', '.join(available()) or 'none in this installation, install gaincell from a wheel'}; a "
+            f"clone of the repository may have more. {FORMS}"
         )
     hub = _HUB_ID.fullmatch(model)
     if hub is None or model.startswith((".", "~")):
