@@ -403,7 +403,7 @@ def with_cited_digital(most: float, orders: float) -> str:
         return ""
     own = head.bottom_up.energy
     found = most * own / (own - digital.bottom_up + digital.cited.value)
-    reached = "still" if found >= 10**orders else "not reached"
+    reached = "still reached" if found >= 10**orders else "not reached"
     return f", which rests on a digital part far below the paper's: with the paper's in its place {reached} (at most {found:,.0f})"
 
 

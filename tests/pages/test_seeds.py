@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded_recipes import recipe_of
 from seeds import check_seeds, quotients, read_seeds, seeds_markdown, trials_markdown
 from token_curve import TokenPoint, token_markdown
 
@@ -138,6 +139,19 @@ def test_a_control_is_shown_where_it_was_run() -> None:
     assert rows(table)["tokens"] == ["word perplexity", "× software", "control, × software", "× continued"]
     assert rows(table)["1,000,000"][2:] == ["–", "1.500 ± 0.010"]
     assert rows(table)["2,000,000"][1:] == ["1.200 ± 0.010", "1.004 ± 0.002", "–"]
+
+
+@pytest.mark.parametrize("rows", ["paired", "balanced"])
+def test_recorded_names_stand_for_what_was_run(rows: str) -> None:
+    """Today's recipes with the values of recorded_recipes.py have the rows and the tokens of the results."""
+    for path in (DOCS / "results" / "training" / "ideas" / f"{rows}-rows").glob("*.json"):
+        run = read(path, TrainedResult)
+        recipe = recipe_of(run)
+        assert (recipe.paired, recipe.balanced) == (rows == "paired", rows == "balanced")
+        assert recipe.lora is not None
+        assert recipe.lora.rank == int(run.set.get("lora.rank", 14))
+        for stage in run.stages:
+            assert stage.training_tokens == recipe.tokens_of(recipe.stage(stage.name))
 
 
 def test_pages_show_results_that_are_there_and_nothing_else(

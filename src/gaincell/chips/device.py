@@ -250,7 +250,7 @@ def fit_device(
             dimensioned for this cell.
         name: of the device; by default that of the file.
         columns: of the files, see `read_curve`.
-        skip_bad_rows: whether rows that hold no numbers are left out.
+        skip_bad_rows: whether rows that hold something else than numbers are left out.
 
     Raises:
         InputError: the files cannot be used or fitted; with the reason and what to do.
