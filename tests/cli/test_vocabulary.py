@@ -213,6 +213,12 @@ def test_an_option_takes_its_value_in_one_form() -> None:
     assert forms["--limit"] == SEVERAL_FORMS["--limit"]
 
 
+def test_cost_baseline_is_the_command_baseline() -> None:
+    shown = CliRunner().invoke(app, ["cost", "baseline", "--help"])
+    assert shown.output == CliRunner().invoke(app, ["baseline", "--help"]).output
+    assert "Measure the attention" in shown.output
+
+
 def test_old_names_are_taken_with_a_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     known: dict[str, set[str]] = defaultdict(set)
     for command, parameter in options():

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import pkgutil
 import sys
 import traceback
@@ -71,6 +72,8 @@ class CommandFolder(TyperGroup):
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[:2] == ["cost", "baseline"] and not os.path.exists("baseline"):  # there it is a model
+            args = args[1:]
         name, command, rest = super().resolve_command(ctx, args)
         if command is None:
             return name, command, rest
