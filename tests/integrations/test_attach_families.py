@@ -269,6 +269,11 @@ def test_attach_twice_is_refused(design: Design) -> None:
     model = attach(build("llama"), design)
     with pytest.raises(ModelError, match="attached already: use set_design"):
         attach(model, design)
+    with pytest.raises(ModelError, match="attached already: use set_design"):
+        attach(model.base_model, design)
+    with pytest.raises(ModelError, match="LlamaModel is part of an attached model: give the whole"):
+        detach(model.base_model)
+    assert len(attached_layers(model)) == 2
 
 
 def test_set_design_keeps_the_parameters(design: Design) -> None:

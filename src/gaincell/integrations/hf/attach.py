@@ -168,7 +168,7 @@ def attach(
 
     Not modelled: dropout of attention weights. `gaincell.training.loop.train` trains without any dropout.
     """
-    if _owner(model) is not None:
+    if _owner(model) is not None or attached_layers(model):
         raise ModelError(
             f"{type(model).__name__} is attached already: use set_design(model, design) to exchange the "
             "design, or detach(model) first"
@@ -391,9 +391,9 @@ def _pretrained(model: nn.Module) -> PreTrainedModel:
 
 
 def attached_model(model: nn.Module) -> PreTrainedModel:
-    """The model of transformers that was attached: ``model``, or the one it wraps. Raises ModelError: the
-    model is not attached.
-    """
+    """The model of transformers that was attached: ``model``, or the one it wraps. Raises ModelError."""
     if (owner := _owner(model)) is None:
-        raise ModelError(f"{type(model).__name__} is not attached: call gaincell.attach(model, design) first")
+        inside = "is part of an attached model: give the whole model"
+        not_yet = "is not attached: call gaincell.attach(model, design) first"
+        raise ModelError(f"{type(model).__name__} {inside if attached_layers(model) else not_yet}")
     return owner

@@ -31,7 +31,8 @@ def hardware_record(cells: Sequence[GainCellAttention], attention: Attention) ->
     """What a file needs to say to attach a model again as it is. Warns of gains of 0 or below and of NaN.
 
     Raises:
-        ModelError: the layers have different designs, or gains in 16 bits.
+        ModelError: the layers have different designs, or gains in 16 bits; or their design's token period is
+            that of another number of layers, with which it would not come back.
         DesignError: no file can hold the design.
     """
     check_precision(cells, "cannot save")
@@ -53,9 +54,15 @@ def hardware_record(cells: Sequence[GainCellAttention], attention: Attention) ->
             "clamp gains after every step of the optimizer, as Trainer does on its own",
             stacklevel=2,
         )
+    design = common_design(cells)
+    if design.token_period != design.replace(layers=len(cells)).token_period:
+        raise ModelError(
+            f"the model has {len(cells)} layers, and the token period of its chip is that of {design.layers}: "
+            "call set_design(model, design) first, with the token period stated if it shall stay"
+        )
     return {
         "version": VERSION,
-        "design": finite(parse_toml(common_design(cells).to_toml())),
+        "design": finite(parse_toml(design.to_toml())),
         **attached_as(cells, attention),
     }
 
