@@ -76,6 +76,14 @@ def test_validate_names_the_file_that_is_wrong(capsys: pytest.CaptureFixture[str
     said = " ".join(run(capsys, "design", "validate", str(odd))[1].split())
     assert "NOTE: evenly spaced storage levels lie symmetrically about V_offset, here from -0.05" in said
     assert "NOTE: leroux2025 is the name of a shipped design with other values." in said
+    text = load_design("leroux2025").to_toml().replace("value = 46.05483778", "value = -46.05483778")
+    falling = tmp_path / "falling.toml"
+    falling.write_text(text)
+    said = " ".join(run(capsys, "design", "validate", str(falling))[1].split())
+    assert (
+        "NOTE: the current of its polynomial cell falls with the stored voltage in places from 0 to 0.9"
+        in said
+    )
     code, _, err = run(capsys, "design", "validate", str(good), str(bad))
     assert code == 2
     assert (

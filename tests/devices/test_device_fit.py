@@ -328,6 +328,8 @@ def test_decay_and_read_noise_enter_a_design(design: Design, tmp_path: Path) -> 
     assert chip.retention_time == device.number("retention.retention_time")
     assert chip.leakage.decay_voltage == pytest.approx(0.3, abs=0.02)
     assert chip.leakage.spread == device.number("retention.spread") > 0
+    own, late = (device.numbers[f"retention.{key}"] for key in ("retention_time", "time_to_1_over_e"))
+    assert (own.value, own.range) == (late.value, late.range)
     assert chip.noise.cell_std == device.number("noise.read_std")
     for key, of_device in (("leakage.spread", "spread"), ("leakage.decay_voltage", "target_voltage")):
         stated, fitted = chip.provenance[key], device.numbers[f"retention.{of_device}"]
@@ -405,6 +407,7 @@ def test_intervals_of_a_decay_hold_the_truth(tmp_path: Path) -> None:
         (lambda t, g: 0.8 * np.exp(-t / 5) + 1e-4 * g.normal(size=len(t)), 0.05, "measure for longer"),
         (lambda t, g: 0.2 + 0.3 * np.exp(t / 10), 20.0, "measure for longer"),
         (lambda t, g: 0.8 - 0.02 * t, 20.0, "measure for longer"),
+        (lambda t, g: 0.45 + 0.4 * np.exp(-t / 1e6), 20.0, "signal or more is left"),  # by 8 uV
     ],
 )
 def test_decays_that_say_nothing_are_refused(
@@ -576,10 +579,10 @@ def test_currents_far_from_those_of_the_chip_are_noticed_and_can_be_rescaled(
     note = "rescaled to the linear slope of leroux2025, whose own is 1.5e-14 C"
     assert (device.numbers["scale.charge_unit"].source, chip.provenance["charge_unit"].source) == ("F", "F")
     assert device.numbers["scale.charge_unit"].note == note
-    path.write_text(path.read_text().replace("[pA]", "[fA]"))
-    chip = with_cell(design, fit_device(path, design, rescale=True)[0])
-    assert chip.charge_unit == pytest.approx(design.charge_unit * 1e-6, rel=0.1, abs=0)
     assert load_design(chip.save(tmp_path / "chip.toml")) == chip
+    path.write_text(path.read_text().replace("[pA]", "[fA]"))  # a tenth of an electron
+    with pytest.raises(InputError, match=r"charge unit would be 1.* C; design 'leroux2025' allows 1e-18 to"):
+        fit_device(path, design, rescale=True)
 
 
 def test_the_command_that_is_recommended_names_the_chip(

@@ -158,6 +158,15 @@ def test_every_block_is_in_its_band_or_listed_as_outside(cost: HeadCost) -> None
         assert bool(cost.explain(line)) == (name in OUTSIDE)
 
 
+def test_an_array_of_smaller_charges_is_outside_its_band_for_them(cost: HeadCost) -> None:
+    head = cost.head
+    small = of_head(replace(head, design=head.design.replace(charge_unit=1.5e-17)))
+    assert [line.name for line in small.outside][:2] == [FIRST, SECOND]
+    assert small.explain(small.outside[0]) == (
+        "cited of a cell with a charge unit of 1.5e-14 C, and this chip's is 1.5e-17 C"
+    )
+
+
 @pytest.mark.parametrize(("bits", "words"), [(4, "inside it"), (0, "inside it"), (9, None)])
 def test_the_verdict_on_the_digital_part_follows_from_its_words(
     cost: HeadCost, bits: int, words: str | None

@@ -107,6 +107,13 @@ def test_the_learned_chip_is_an_ordinary_design(learn: tuple[str, ...], tmp_path
     assert load_design(design.save(tmp_path / "learned.toml")) == design
 
 
+def test_even_levels_about_another_offset_are_left_as_they_are() -> None:
+    """As voltages they would be outside the range of the write DAC."""
+    model = set_design(hardware(), micro_design(layers=2).replace(v_offset=0.4))
+    codesign(model, BLOCKS, SETTINGS, ["saturations"])
+    assert not attached_layers(model)[0].design.levels.present
+
+
 def exact_loss(model: LlamaForCausalLM) -> Tensor:
     """Cross-entropy in float64."""
     logits = model(input_ids=BLOCKS[:2, :-1]).logits

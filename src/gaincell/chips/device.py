@@ -264,6 +264,12 @@ def fit_device(
     ratio = fitted.cell.linear_slope / wanted
     if rescale:
         charge_unit *= ratio
+        low, high = design.provenance["charge_unit"].range
+        if not low <= charge_unit <= high:
+            raise InputError(
+                f"{curve}: its charge unit would be {charge_unit:.3g} C; design {design.name!r} allows "
+                f"{low:g} to {high:g} C: check the unit of the current"
+            )
         scale = dataclasses.replace(scale, charge_per_ampere=per_ampere / ratio)
         fitted = fit_curve(table, scale, kind, order)
     elif not 1 / FARTHEST <= ratio <= FARTHEST:
@@ -354,8 +360,11 @@ def _spread_numbers(fitted: CurveFit) -> dict[str, Quantity]:
 
 def _decay_numbers(held: DecayFit, design: Design) -> dict[str, Quantity]:
     """The retention; a target that agrees with v_offset within its interval is v_offset."""
-    low, high = held.intervals["target_voltage"]
+    intervals = dict(held.intervals)
+    low, high = intervals["target_voltage"]
     is_offset = low <= design.v_offset <= high
+    if held.time_to_1_over_e == held.tau:
+        intervals["time_to_1_over_e"] = intervals["retention_time"]
     found = {
         "retention_time": held.tau,
         "beta": held.beta,
@@ -365,7 +374,7 @@ def _decay_numbers(held: DecayFit, design: Design) -> dict[str, Quantity]:
         "spread": held.tau_spread,
         "time_to_1_over_e": held.time_to_1_over_e,
     }
-    notes = dict.fromkeys(held.intervals, "range: 95 % confidence")
+    notes = dict.fromkeys(intervals, "range: 95 % confidence")
     if is_offset:
         notes["target_voltage"] += f"; v_offset, with which the fit, {held.target:.6g} V, agrees"
     return {
@@ -373,7 +382,7 @@ def _decay_numbers(held: DecayFit, design: Design) -> dict[str, Quantity]:
             value,
             RETENTION_NUMBERS[key].unit,
             "F",
-            held.intervals.get(key, (-math.inf, math.inf)),
+            intervals.get(key, (-math.inf, math.inf)),
             notes.get(key, ""),
         )
         for key, value in found.items()

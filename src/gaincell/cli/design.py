@@ -151,9 +151,11 @@ def diff(first: DesignName, second: DesignName, json: JsonFile = None) -> None:
 
 
 def _remarks(design: Design) -> list[str]:
-    """What to say of a chip whose tokens come faster than its schedule gives them, or whose codes stand for
-    voltages outside its storage range.
+    """What to say of a chip whose tokens come faster than its schedule gives them, whose codes stand for
+    voltages outside its storage range, or whose cell's current falls within it.
     """
+    import torch
+
     from gaincell.arrays import Schedule
 
     found = []
@@ -172,6 +174,13 @@ def _remarks(design: Design) -> list[str]:
             f"NOTE: evenly spaced storage levels lie symmetrically about V_offset, here from "
             f"{design.v_offset - half:g} to {design.v_offset + half:g} V, not from v_min to v_max; state "
             "v_offset in their middle, or [levels] storage."
+        )
+    u = torch.linspace(design.v_min, design.v_max, 201, dtype=torch.float64) - design.v_offset
+    if (falling := u[design.cell.slope(u) < 0]).numel():
+        first, last = (float(end) + design.v_offset for end in (falling[0], falling[-1]))
+        found.append(
+            f"NOTE: the current of its {design.cell.name} cell falls with the stored voltage in places from "
+            f"{first:.3g} to {last:.3g} V, so that two voltages read alike."
         )
     return found
 

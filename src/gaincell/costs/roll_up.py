@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from gaincell.arrays.refresh import Refresh
 from gaincell.arrays.schedule import Schedule
 from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.costs import arrays, digital, retention, writing
 from gaincell.costs.area import head_area
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, cited, paper
@@ -97,6 +98,9 @@ class HeadCost:
                 f"{self.head.query_word} and {self.head.storage_word} bits; {wider.factor:.3g} if they "
                 f"multiply and add 16-bit floats, {words}"
             )
+        own, papers = self.head.design.charge_unit, load_design("leroux2025").charge_unit
+        if own != papers:
+            return f"cited of a cell with a charge unit of {papers:.3g} C, and this chip's is {own:.3g} C"
         return "the activity differs from that of the paper, which states none"
 
 

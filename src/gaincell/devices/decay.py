@@ -171,15 +171,16 @@ def _fit_law(table: Table, name: str, most: int) -> list[_Cell] | None:
         third = v[-1] + (v[0] - v[-1]) / math.e
         crossing = t[np.argmin(np.abs(v - third))]
         guess = math.log(max(float(crossing), float(t[t > 0].min())))
-        reach = 2 * float(np.ptp(v)) + 1e-6
-        bounds = (
-            [float(v.min()) - reach, float(v.min()) - reach, guess - 12, *lowest],
-            [float(v.max()) + reach, float(v.max()) + reach, guess + 12, *highest],
-        )
+        base, change = float(v.min()), float(np.ptp(v)) or 1.0
+        u = (v - base) / change  # however small the change is
+        bounds = ([-2, -2, guess - 12, *lowest], [3, 3, guess + 12, *highest])
         try:
-            p, covariance = curve_fit(model, t, v, [v[0], v[-1], guess, *start], bounds=bounds, max_nfev=most)
+            p, covariance = curve_fit(model, t, u, [u[0], u[-1], guess, *start], bounds=bounds, max_nfev=most)
         except (RuntimeError, ValueError):
             return None
+        in_volts = np.array([change, change, *np.ones(len(p) - 2)])
+        p, covariance = p * in_volts, covariance * np.outer(in_volts, in_volts)
+        p[:2] += base
         found.append(_Cell(p, covariance, t, v, model(t, *p)))
     return found
 
@@ -205,8 +206,8 @@ def _check_determined(table: Table, name: str, cells: list[_Cell]) -> None:
     left = [float(law(c.t[-1:], math.exp(c.p[2]), *c.p[3:])[0]) for c in cells]
     if np.median(left) > MOST_LEFT:
         raise InputError(
-            f"{table.path}: after {longest:.3g} s {100 * float(np.median(left)):.0f} % of the signal is "
-            "left, too much to say how fast and towards which voltage it decays; measure for longer"
+            f"{table.path}: after {longest:.3g} s {100 * float(np.median(left)):.0f} % of the signal or "
+            "more is left, too much to say how fast and towards which voltage it decays; measure for longer"
         )
     widest = max((c.v for c in cells), key=lambda v: float(np.ptp(v)))
     lowest, highest = float(widest.min()), float(widest.max())

@@ -30,7 +30,7 @@ def machines(result: CostResult) -> Rows:
     size, head = result.model, result.head
     own = f"{size.heads:.0f} query heads on {size.kv_heads:.0f} key/value heads, "
     own += f"D = {size.head_dim:.0f}, {head.context:,.0f} tokens"
-    lines = [f"×: over the same layer in gain cells, {own}."]
+    lines = [f"×: over the same layer in gain cells, {own}, one sequence."]
     sizes = size.heads, size.kv_heads, size.head_dim, round(head.context)
     if any(row.sizes != sizes for row in result.machines):
         lines.append("Rows without ×: other sizes.")

@@ -122,10 +122,13 @@ class Circuits(nn.Module):
         return query, storage
 
     def chip(self) -> Design:
-        """The chip as it is now, all its levels stated."""
+        """The chip as it is now; where levels are learned, all of them stated."""
         score, output = (math.exp(log.item()) for log in (self.log_score, self.log_output))
+        levels = self.start.levels
+        if self.learns_levels:
+            levels = LevelTable(*(() if t is None else tuple(t.tolist()) for t in self.levels()))
         return self.start.replace(
-            levels=LevelTable(*(() if t is None else tuple(t.tolist()) for t in self.levels())),
+            levels=levels,
             score_saturation_per_row=self.start.score_saturation_per_row * score,
             output_saturation_per_column=self.start.output_saturation_per_column * output,
         )

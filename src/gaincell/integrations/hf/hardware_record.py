@@ -57,7 +57,7 @@ def hardware_record(cells: Sequence[GainCellAttention], attention: Attention) ->
     design = common_design(cells)
     if design.token_period != design.replace(layers=len(cells)).token_period:
         raise ModelError(
-            f"the model has {len(cells)} layers, and the token period of its chip is that of {design.layers}: "
+            f"the model has {len(cells)} layers, the token period of its chip is that of {design.layers}: "
             "call set_design(model, design) first, with the token period stated if it shall stay"
         )
     return {
