@@ -65,7 +65,7 @@ def test_an_unfinished_run_says_how_it_goes_on(capsys: pytest.CaptureFixture[str
     files.write_json(tmp_path / "stages" / "settings.json", {})
     for command in (["report"], ["evaluate"], ["generate", "--prompt", "x"]):
         line = refused(capsys, command[0], tmp_path, *command[1:])
-        assert "`gaincell map` or `gaincell train` command that began it once more" in line
+        assert "give the command that began it once more" in line
 
 
 def test_names_too_long_are_refused_before_any_work(

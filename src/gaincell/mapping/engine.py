@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
 
 from accelerate import PartialState
 from jaxtyping import Int
@@ -12,21 +14,26 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import describe, perplexity, window_and_stride
-from gaincell.integrations.hf.attach import computing_layers
+from gaincell.integrations.hf.attach import attached_layers, computing_layers, set_design
 from gaincell.integrations.hf.base_model import LoadedModel
+from gaincell.integrations.hf.checkpoint import read_state
 from gaincell.integrations.hf.context import check_length, read_tokens
 from gaincell.integrations.hf.lora import lora_parameters
 from gaincell.mapping.run_folder import RunFolder, StageRecord, Told, run_log
 from gaincell.mapping.summary import inputs as model_inputs
 from gaincell.progress import StageProgress
+from gaincell.results import read, write
 from gaincell.results.common import Provenance
 from gaincell.results.provenance import made
-from gaincell.results.run import BlockLosses
+from gaincell.results.run import FILE, BlockLosses, StagedResult
 from gaincell.text import Text
 from gaincell.training.log import Tracker
-from gaincell.training.loop import Blocks, Evaluation, Loss, TrainResult, TrainSettings, train
+from gaincell.training.loop import Blocks, TrainResult, TrainSettings, train
+
+R = TypeVar("R", bound=StagedResult)
 
 
 def read_evaluation(
@@ -59,6 +66,7 @@ class Engine:
     evaluation: token ids that every stage is evaluated on.  protocol: how.
     progress: opens the progress of every step.
     folder: where finished stages and their logs are kept; None: nowhere.  tracker: where these go too.
+    states: the stages of which a finished run keeps the parameters; None: all.
     processes: that do stages together; None: one.  main: whether this one writes.  records: of the stages so
         far, by name.
     """
@@ -69,6 +77,7 @@ class Engine:
     progress: StageProgress
     folder: RunFolder | None = None
     tracker: Tracker | None = None
+    states: Collection[str] | None = ()
     processes: PartialState | None = None
     records: dict[str, StageRecord] = field(default_factory=dict, init=False)
     _earlier: float = field(default=0.0, init=False)
@@ -115,6 +124,25 @@ class Engine:
         self.records[name] = record
         return record
 
+    def change(self, name: str, do: Callable[[], Told]) -> StageRecord:
+        """`stage` of what changes the model in place. The chip and all that requires a gradient are kept; the
+        model is put back as the stage left it where that is finished already.
+        """
+        model, folder = self.loaded.model, self.folder
+        finished = folder is not None and folder.record(name) is not None
+
+        def done() -> tuple[Told, PreTrainedModel]:
+            told = do()
+            if folder is not None:
+                attached_layers(model)[0].design.save(folder.chip(name))
+            return told, model
+
+        record = self.stage(name, done, keep=True)
+        if folder is not None and finished:
+            set_design(model, load_design(folder.chip(name)))
+            read_state(model, folder.state(name))
+        return record
+
     def train(
         self,
         model: PreTrainedModel,
@@ -123,26 +151,40 @@ class Engine:
         stage: str,
         part: str | None = None,
         *,
-        loss_of: Loss | None = None,
-        evaluate: Evaluation | None = None,
-        shares: dict[str, float] | None = None,
+        by: Callable[..., TrainResult] = train,
     ) -> TrainResult:
-        """Train a model as a stage, or as the part "1 of 2", say, of one: see `training.loop.train`."""
-        assert self.folder is not None
+        """Train a model as a stage, or as the part "1 of 2", say, of one, with `train` or its like."""
         labels = {"stage": stage} if part is None else {"stage": stage, "part": part}
-        done = train(
-            model,
-            blocks,
-            settings,
-            progress=self.progress(f"{stage}: train" if part is None else f"{stage}: train {part}"),
-            checkpoint=self.folder.checkpoint(stage, part or "training"),
-            log=run_log(self.folder.path, labels, self.tracker),
-            loss_of=loss_of,
-            evaluate=evaluate,
-            shares=shares,
-        )
+        folder, shown = self.folder, self.progress(f"{stage}: train" + (f" {part}" if part else ""))
+        checkpoint = None if folder is None else folder.checkpoint(stage, part or "training")
+        log = None if folder is None else run_log(folder.path, labels, self.tracker)
+        done = by(model, blocks, settings, progress=shown, checkpoint=checkpoint, log=log)
         self._earlier += done.seconds_before
         return done
+
+    def finished(self, kind: type[R]) -> R | None:
+        """The result of a run that is finished; None of one that is not."""
+        if self.folder is None or not (self.folder.path / FILE).exists():
+            return None
+        self._forget()  # a killed process may not have come to it
+        return read(self.folder.path, kind)
+
+    def finish(
+        self, result: R, save: Callable[[Path], object] | None, draw: Callable[[R, Path], object]
+    ) -> R:
+        """Write the result, with its figures and, with `save`, its model; nowhere without a folder."""
+        if self.folder is not None:
+            out = self.folder.path
+            if save is not None:
+                save(out)
+            draw(result, out / "figures")
+            write(result, out / FILE)
+            self._forget()
+        return result
+
+    def _forget(self) -> None:
+        if self.folder is not None and self.states is not None:
+            self.folder.forget(self.states)
 
     def provenance(
         self,

@@ -30,7 +30,6 @@ from gaincell.adaptation.statistics import attached
 from gaincell.evaluation.codes import code_use
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attach
-from gaincell.integrations.hf.checkpoint import save_differences
 from gaincell.mapping import summary
 from gaincell.mapping.engine import freeze_embeddings
 from gaincell.mapping.initial_gains import calibrate
@@ -40,9 +39,8 @@ from gaincell.mapping.settings import MapSettings
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports.figures import FIGURES
 from gaincell.reports.style import save_all
-from gaincell.results import read, write
 from gaincell.results.provenance import hash_of
-from gaincell.results.run import FILE, Adaptation, MappedResult, UsedText
+from gaincell.results.run import Adaptation, MappedResult, UsedText
 from gaincell.training.distillation import Distillation
 from gaincell.training.log import Tracker
 from gaincell.training.loss import Loss
@@ -88,21 +86,17 @@ def map_model(
     Raises:
         GaincellError: model, text, design or directory are not acceptable, or a loss is not finite.
     """
-    with run_lock(out):
+    with run_lock(out, "map"):
         torch.manual_seed(settings.seed)
         job = prepare(settings, out, progress, tracker)
-        if (out / FILE).exists():
-            job.folder.forget(but="linear")  # a killed process may not have come to it
-            return read(out, MappedResult)
-        stages = STAGES if len(job.training) > job.linear_blocks else STAGES[:5]
-        for stage in stages:
-            job.stage(stage.name, partial(stage.carry_out, job), keep=stage.trained)
-        run = _assemble(job, stages, command)
-        mapped = job.hardware(job.folder.state(stages[-1].name), linear=False)
-        save_differences(mapped, out, job.pretrained_weights(), job.loaded.id, job.loaded.sha256)
-        save_all(FIGURES, run, out / "figures")
-        write(run, out / FILE)
-        job.folder.forget(but="linear")
+        run = job.finished(MappedResult)
+        if run is None:
+            stages = STAGES if len(job.training) > job.linear_blocks else STAGES[:5]
+            for stage in stages:
+                job.stage(stage.name, partial(stage.carry_out, job), keep=stage.trained)
+            run = _assemble(job, stages, command)
+            job.hardware(job.folder.state(stages[-1].name), linear=False)
+            job.finish(run, job.save, partial(save_all, FIGURES))
         return run
 
 

@@ -16,7 +16,7 @@ The same command goes on wherever it was interrupted (run_folder.py). Several pr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,17 +38,18 @@ from gaincell.mapping.recipe import MADE_HERE, ROOTS, ModelRecipe, Recipe, Stage
 from gaincell.mapping.recipe_checks import check_recipe
 from gaincell.mapping.recipe_models import RecipeModels, pretrained_model, take_model
 from gaincell.mapping.recipe_text import RecipeText
-from gaincell.mapping.run_folder import RunFolder, StageRecord, Told, check_kind, run_lock
+from gaincell.mapping.run_folder import RunFolder, StageRecord, Told, run_lock
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports.training import draw_stages, read_log
-from gaincell.results import read, write
+from gaincell.results import read
 from gaincell.results.common import Kind, NamedModel
 from gaincell.results.provenance import without_paths
-from gaincell.results.run import FILE, Adaptation, TrainedResult, TrainingCurve
+from gaincell.results.run import Adaptation, TrainedResult, TrainingCurve
 from gaincell.text import Text, sha256
 from gaincell.training.checkpoint import whole
 from gaincell.training.compiled import compile_layers
 from gaincell.training.log import Tracker
+from gaincell.training.loop import train
 from gaincell.training.parallel import join_processes
 from gaincell.training.transfer import only_attention
 
@@ -86,8 +87,7 @@ def run_recipe(
     processes = join_processes(torch.device(device).type)
     main = processes.is_main_process
     stages = recipe.needed_by(only)
-    with run_lock(out if main else None):
-        check_kind(out, "train")  # before tokens are written into it
+    with run_lock(out if main else None, "train"):
         with processes.main_process_first():  # it makes what the others then read
             if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
                 take_model(Path(recipe.model.run).expanduser(), out)
@@ -117,7 +117,7 @@ def run_recipe(
         )
         for stage in stages:
             run.stage(stage.name, partial(run.carry_out, stage))
-        result = run.finish(command) if main else None
+        result = run.assemble(command) if main else None
         processes.wait_for_everyone()
         return result or read(out, TrainedResult)
 
@@ -156,6 +156,7 @@ class RecipeRun(RecipeModels):
     """A recipe being carried out.  tokens_before: that its adapter was trained on."""
 
     tokens_before: int
+    states: Collection[str] | None = None
 
     def carry_out(self, stage: StageRecipe) -> tuple[Told, PreTrainedModel]:
         """Carry out a stage and store its parameters; what there is to tell, and its model as stored."""
@@ -190,15 +191,8 @@ class RecipeRun(RecipeModels):
         if self.compiled:
             compile_layers(model)
         shares = dict[str, float]()
-        done = self.train(
-            model,
-            self.text.share(stage),
-            stage.training,
-            stage.name,
-            loss_of=self.loss(stage),
-            evaluate=self.text.watched,
-            shares=shares,
-        )
+        by = partial(train, loss_of=self.loss(stage), evaluate=self.text.watched, shares=shares)
+        done = self.train(model, self.text.share(stage), stage.training, stage.name, by=by)
         tokens = told.training_tokens + done.tokens
         return replace(told, training_tokens=tokens, step_time=shares or None, curve=self._curve(stage))
 
@@ -226,18 +220,17 @@ class RecipeRun(RecipeModels):
         )
         return summary.adaptation(found)
 
-    def finish(self, command: Sequence[str]) -> TrainedResult:
+    def assemble(self, command: Sequence[str]) -> TrainedResult:
         """Write run.json, of all finished stages, and the best in arrays; returns what run.json holds."""
-        recipe, out = self.recipe, self.folder.path
+        recipe = self.recipe
         records = {stage.name: self.folder.record(stage.name) for stage in recipe.stages}
         found = {name: record for name, record in records.items() if record is not None}
         self.processes = None  # the others are done
         software = self.stage("software", lambda: (Told(), self.loaded.model))
-        best, chip = self._best(found), recipe.design
+        best, chip, save = self._best(found), recipe.design, None
         if best is not None:
             model = self.model(best, self.folder.state(best.name))
-            chip = attached_layers(model)[0].design
-            save_beside_results(model, out)
+            chip, save = attached_layers(model)[0].design, partial(save_beside_results, model)
         titles = {stage.name: (stage.title, stage.compare) for stage in recipe.stages}
         inputs = self.text.digests()
         if recipe.adapter is not None and any(stage.start == "adapter" for stage in recipe.stages):
@@ -260,9 +253,7 @@ class RecipeRun(RecipeModels):
                 command, recipe.design, inputs, seed=recipe.seed, remark=self._selected(found)
             ),
         )
-        write(run, out / FILE)
-        draw_stages(run, out / "figures")
-        return run
+        return self.finish(run, save, draw_stages)
 
     def _selected(self, found: Mapping[str, StageRecord]) -> str:
         """Which of the stages were chosen on text that they are evaluated on, too."""
