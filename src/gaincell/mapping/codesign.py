@@ -53,12 +53,15 @@ ACTIVITY_BLOCKS = 1
 class CodesignSettings:
     """Settings of `gaincell codesign`.
 
-    model: a RUN (its final weights), or a model with a linear version shipped.
-    design: the chip to start from; None: that of the RUN, or `default_design`.
-    learn: some of training.codesign.LEARNED; none: the same training on the fixed chip.
-    steps: of training, of `batch` sequences each.
-    learning_rate: peak, of the weights.  scale_learning_rate: of gains and offsets.  rate: of circuits.
-    weights: whether weights are trained along, or gains and offsets alone.
+    Attributes:
+        model: A RUN (its final weights), or a model with a linear version shipped.
+        design: The chip to start from; None: that of the RUN, or `default_design`.
+        learn: Some of training.codesign.LEARNED; none: the same training on the fixed chip.
+        steps: Of training, of `batch` sequences each.
+        learning_rate: Peak, of the weights.
+        scale_learning_rate: Peak, of gains and offsets.
+        rate: Peak, of circuits.
+        weights: Whether weights are trained along, or gains and offsets alone.
     """
 
     model: str
@@ -101,7 +104,9 @@ class CodesignSettings:
 class _Codesign(Engine):
     """A co-design in progress; its stages change the model in place.
 
-    start: what the model comes from.  chip: where it starts.
+    Attributes:
+        start: What the model comes from.
+        chip: Where it starts.
     """
 
     settings: CodesignSettings
@@ -148,8 +153,16 @@ def codesign_model(
 
     Interrupted at any point, the same call goes on where it stopped.
 
-    Raises GaincellError: model, text, design or what is to be learned are not acceptable, or `out` holds
-    another run.
+    Args:
+        settings: The model, the chip, what is learned and how.
+        default_design: For models that bring no design.
+        out: The directory RUN; None: nothing is written.
+        command: The command line, for the record.
+        progress: Opens the progress of every step.
+
+    Raises:
+        GaincellError: model, text, design or what is to be learned are not acceptable, or `out` holds another
+            run.
     """
     with run_lock(out, "codesign"):
         start = find_start(settings.model, linear=False)

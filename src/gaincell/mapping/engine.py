@@ -39,8 +39,10 @@ R = TypeVar("R", bound=StagedResult)
 def read_evaluation(
     loaded: LoadedModel, text: Text, tokens: int, protocol: str, progress: StageProgress
 ) -> Int[Tensor, " n"]:
-    """The evaluation part of a text: `tokens` at the most, all of it for 0. Raises InputError: the model's
-    context is shorter than a block of the protocol, or the text is.
+    """The evaluation part of a text: `tokens` at the most, all of it for 0.
+
+    Raises:
+        InputError: the model's context is shorter than a block of the protocol, or the text is.
     """
     block, _ = window_and_stride(protocol)
     check_length(loaded.model, block)
@@ -62,13 +64,17 @@ def freeze_embeddings(model: PreTrainedModel, *, weights: bool = True) -> None:
 class Engine:
     """Stages over one model and one text.
 
-    loaded: the model that all of them come from.
-    evaluation: token ids that every stage is evaluated on.  protocol: how.
-    progress: opens the progress of every step.
-    folder: where finished stages and their logs are kept; None: nowhere.  tracker: where these go too.
-    states: the stages of which a finished run keeps the parameters; None: all.
-    processes: that do stages together; None: one.  main: whether this one writes.  records: of the stages so
-        far, by name.
+    Attributes:
+        loaded: The model that all of them come from.
+        evaluation: Token ids that every stage is evaluated on.
+        protocol: How they are evaluated, such as `blocks-1024`.
+        progress: Opens the progress of every step.
+        folder: Where finished stages and their logs are kept; None: nowhere.
+        tracker: Where the logs go too.
+        states: The stages of which a finished run keeps the parameters; None: all.
+        processes: Those that do stages together; None: there is one.
+        main: Whether this one writes.
+        records: Those of the stages so far, by name.
     """
 
     loaded: LoadedModel
@@ -92,8 +98,10 @@ class Engine:
     ) -> StageRecord:
         """The record of a stage and its evaluation: read if it is finished, else made and stored.
 
-        do: does it; returns what there is to tell, and the model that came of it.
-        keep: whether the parameters of the model are stored too.
+        Args:
+            name: Of the stage.
+            do: Does it; returns what there is to tell, and the model that came of it.
+            keep: Whether the parameters of the model are stored too.
         """
         record = None if self.folder is None else self.folder.record(name)
         if record is None:
@@ -197,7 +205,12 @@ class Engine:
     ) -> Provenance:
         """How the result of the stages came about, on a chip.
 
-        inputs: hashes of texts and the like, by name.  remark: follows the protocol.
+        Args:
+            command: The command line.
+            design: The chip.
+            inputs: Hashes of texts and the like, by name.
+            seed: That the command was given.
+            remark: Follows the protocol.
         """
         blocks = len(next(iter(self.records.values())).blocks.nll)
         return made(

@@ -106,7 +106,11 @@ def linear_is_shipped(settings: MapSettings, layers: int) -> bool:
 
 
 def prepare(settings: MapSettings, out: Path, progress: StageProgress, tracker: Tracker | None = None) -> Job:
-    """Load the model, share out the text, open the directory. Raises GaincellError: one is not acceptable."""
+    """Load the model, share out the text, open the directory.
+
+    Raises:
+        GaincellError: model, text or directory are not acceptable.
+    """
     loaded = load_model(settings.model, None if settings.lora else torch.float32)
     loaded.model.to(settings.device)  # type: ignore[arg-type]
     if attached_layers(loaded.model):

@@ -77,11 +77,11 @@ def map_model(
         True
 
     Args:
-        settings: the model, the chip, the text and how much of it.
-        out: the directory RUN.
-        command: the command line, for the record.
-        progress: opens the progress of every step.
-        tracker: where trainings are logged too.
+        settings: The model, the chip, the text and how much of it.
+        out: The directory RUN.
+        command: The command line, for the record.
+        progress: Opens the progress of every step.
+        tracker: Where trainings are logged too.
 
     Raises:
         GaincellError: model, text, design or directory are not acceptable, or a loss is not finite.
@@ -104,8 +104,12 @@ def map_model(
 class Stage:
     """One stage.
 
-    name: in files.  title: in tables.  run: does it, leaves the job's model as its result, and returns what
-    there is to tell.  compared_with: the software stage trained on the same tokens.
+    Attributes:
+        name: In files.
+        title: In tables.
+        run: Does it, leaves the job's model as its result, and returns what there is to tell.
+        compared_with: The software stage trained on the same tokens.
+        trained: Whether its parameters are kept.
     """
 
     name: str
@@ -147,8 +151,10 @@ def _train_linear_share(job: Job, stage: str, teacher: PreTrainedModel | None) -
     """Train on the linear model's blocks, in two phases where there is nothing shipped to begin with.
 
     With a teacher: attention transfer, then distillation end to end. Without: cross-entropy in both, which is
-    how the softmax model keeps in step. Returns the tokens it was trained on, those of a shipped version
-    included.
+    how the softmax model keeps in step.
+
+    Returns:
+        The tokens it was trained on, those of a shipped version included.
     """
     blocks = job.training[: job.linear_blocks]
     first = 0 if job.shipped else round(job.settings.transfer_share * len(blocks))

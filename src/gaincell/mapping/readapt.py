@@ -47,19 +47,20 @@ from gaincell.text import open_text
 class AdaptSettings:
     """Settings of `gaincell adapt`.
 
-    model: a RUN (of `gaincell map`: its linear model is adapted; else the model saved in it), or a model
-        with a linear version shipped.
-    design: the chip; None: that of the RUN, or leroux2025.
-    cell: the cell to adapt to, as `with_cell` takes it; None: the chip's own.
-    method: "closed-form" or "published".
-    start: "trained", or "neutral": every gain 1 and every offset 0 before the adaptation. Both starts are
-        then evaluated, the neutral one on the cell the model has, too.
-    rule: how residuals are stated and when the published method stops, "relative" or "released"; None: as
-        `gaincell.adapt` chooses.
-    max_iterations: of the published method.
-    dtype: of the weights.
-    protocol: `blocks-T` or `strided-T-S` of all evaluations; the adaptation reads blocks of T. None for
-        `default_protocol`, which does not depend on the design.
+    Attributes:
+        model: A RUN (of `gaincell map`: its linear model is adapted; else the model saved in it), or a model
+            with a linear version shipped.
+        design: The chip; None: that of the RUN, or leroux2025.
+        cell: The cell to adapt to, as `with_cell` takes it; None: the chip's own.
+        method: "closed-form" or "published".
+        start: "trained", or "neutral": every gain 1 and every offset 0 before the adaptation. Both starts are
+            then evaluated, the neutral one on the cell the model has, too.
+        rule: How residuals are stated and when the published method stops, "relative" or "released"; None: as
+            `gaincell.adapt` chooses.
+        max_iterations: Of the published method.
+        dtype: Of the weights.
+        protocol: `blocks-T` or `strided-T-S` of all evaluations; the adaptation reads blocks of T. None for
+            `default_protocol`, which does not depend on the design.
     """
 
     model: str
@@ -87,9 +88,11 @@ class AdaptSettings:
 
 @dataclass(kw_only=True)
 class _Adapting(Engine):
-    """An adaptation in progress, which changes the model in place; the chip is `to`.
+    """An adaptation in progress, which changes the model in place.
 
-    start: what the model comes from.
+    Attributes:
+        start: What the model comes from.
+        to: The chip.
     """
 
     settings: AdaptSettings
@@ -162,9 +165,16 @@ def adapt_model(
     """Adapt a model and evaluate it before and after; returns what run.json holds, and writes it into `out`,
     which must not hold an adaptation with other settings. Interrupted, the same call goes on.
 
-    to: the chip with the cell to adapt to, in place of `settings.cell`.
+    Args:
+        settings: The model, the chip, the text and the method.
+        default_design: For models that bring no design.
+        out: The directory RUN; None: nothing is written.
+        to: The chip with the cell to adapt to, in place of `settings.cell`.
+        command: The command line, for the record.
+        progress: Opens the progress of every step.
 
-    Raises GaincellError: model, text or design are not acceptable.
+    Raises:
+        GaincellError: model, text or design are not acceptable.
     """
     settings = replace(settings, rule=choose_rule(settings.method, settings.start, settings.rule))
     with run_lock(out, "adapt"):

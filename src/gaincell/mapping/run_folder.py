@@ -41,12 +41,15 @@ from gaincell.training.log import Tracker, TrainingLog
 def run_lock(path: Path | None, command: str | None = None) -> Iterator[None]:
     """Within the context no other process may work on a RUN directory, where its file system can lock one. It
     is made if it is missing, with those above it, and they are removed again if it stays empty; what killed
-    writers left there goes. A process that ends, however it does, lets it go. None: nothing is locked.
+    writers left there goes. A process that ends, however it does, lets it go.
 
-    command: which `gaincell` command makes the RUN.
+    Args:
+        path: The directory; None: nothing is locked.
+        command: Which `gaincell` command makes the RUN.
 
-    Raises RunError: another process works on it, it cannot be made, or it holds a finished run of another
-    command.
+    Raises:
+        RunError: another process works on it, it cannot be made, or it holds a finished run of another
+            command.
     """
     if path is None:
         yield
@@ -137,10 +140,13 @@ class StageRecord(Told):
 class RunFolder:
     """One RUN directory.
 
-    path: the directory; made if it is missing.  identity: plain data that says what the run is.
-    text: digests of what it is trained and evaluated on; asked for where the directory has them.
+    Args:
+        path: The directory; made if it is missing.
+        identity: Plain data that says what the run is.
+        text: Digests of what it is trained and evaluated on; asked for where the directory has them.
 
-    Raises RunError: the directory holds another run, or cannot be written.
+    Raises:
+        RunError: the directory holds another run, or cannot be written.
     """
 
     def __init__(

@@ -70,18 +70,19 @@ def run_recipe(
     """Carry out a recipe; returns what OUT/run.json then holds.
 
     Args:
-        recipe: the stages.
-        text: what to train and evaluate on.
-        out: the directory OUT.
-        progress: opens the progress of every step.
-        only: a stage: it and what it needs are run, nothing else.
-        device: where to compute.
-        teacher_outputs: where what teachers give is kept (training/distillation.py); None: nowhere.
-        compiled: whether norms and feed-forward networks are compiled (training/compiled.py).
-        command: the command line, for the record.
-        tracker: where trainings are logged too.
+        recipe: The stages.
+        text: What to train and evaluate on.
+        out: The directory OUT.
+        progress: Opens the progress of every step.
+        only: A stage: it and what it needs are run, nothing else.
+        device: Where to compute.
+        teacher_outputs: Where what teachers give is kept (training/distillation.py); None: nowhere.
+        compiled: Whether norms and feed-forward networks are compiled (training/compiled.py).
+        command: The command line, for the record.
+        tracker: Where trainings are logged too.
 
-    Raises GaincellError: recipe, model, text or directory are not acceptable, or a training diverges.
+    Raises:
+        GaincellError: recipe, model, text or directory are not acceptable, or a training diverges.
     """
     check_recipe(recipe)
     processes = join_processes(torch.device(device).type)
@@ -123,7 +124,11 @@ def run_recipe(
 
 
 def _tokens_of_adapter(recipe: Recipe, loaded: LoadedModel) -> int:
-    """Tokens that the recipe's adapter was trained on; raises InputError if it is of another model."""
+    """Tokens that the recipe's adapter was trained on.
+
+    Raises:
+        InputError: it is of another model, or not finished.
+    """
     if recipe.adapter is None:
         return 0
     run, own = Run(recipe.adapter), recipe.adapter_stage
@@ -153,7 +158,11 @@ def _identity(recipe: Recipe, sha256: str) -> dict[str, Any]:
 
 @dataclass(kw_only=True)
 class RecipeRun(RecipeModels):
-    """A recipe being carried out.  tokens_before: that its adapter was trained on."""
+    """A recipe being carried out.
+
+    Attributes:
+        tokens_before: That its adapter was trained on.
+    """
 
     tokens_before: int
     states: Collection[str] | None = None
