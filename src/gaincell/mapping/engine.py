@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -71,7 +71,6 @@ class Engine:
         progress: Opens the progress of every step.
         folder: Where finished stages and their logs are kept; None: nowhere.
         tracker: Where the logs go too.
-        states: The stages of which a finished run keeps the parameters; None: all.
         processes: Those that do stages together; None: there is one.
         main: Whether this one writes.
         records: Those of the stages so far, by name.
@@ -83,7 +82,6 @@ class Engine:
     progress: StageProgress
     folder: RunFolder | None = None
     tracker: Tracker | None = None
-    states: Collection[str] | None = ()
     processes: PartialState | None = None
     records: dict[str, StageRecord] = field(default_factory=dict, init=False)
     _earlier: float = field(default=0.0, init=False)
@@ -174,7 +172,7 @@ class Engine:
         """The result of a run that is finished; None of one that is not."""
         if self.folder is None or not (self.folder.path / FILE).exists():
             return None
-        self._forget()  # a killed process may not have come to it
+        self.folder.forget()  # a killed process may not have come to it
         return read(self.folder.path, kind)
 
     def finish(
@@ -187,12 +185,8 @@ class Engine:
                 save(out)
             draw(result, out / "figures")
             write(result, out / FILE)
-            self._forget()
+            self.folder.forget()
         return result
-
-    def _forget(self) -> None:
-        if self.folder is not None and self.states is not None:
-            self.folder.forget(self.states)
 
     def provenance(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,7 +46,6 @@ class Job(Engine):
     calibration: Int[Tensor, "sequences T"]
     text_name: str
     shipped: Shipped | None
-    states: Collection[str] | None = ("linear",)
     original: dict[str, Tensor]
 
     @property
@@ -148,7 +146,7 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress, tracker: 
     freeze_embeddings(loaded.model)
     return Job(
         settings=settings,
-        folder=RunFolder(out, identity),
+        folder=RunFolder(out, identity, keeps=("linear",)),
         tracker=tracker,
         loaded=loaded,
         protocol=protocol,

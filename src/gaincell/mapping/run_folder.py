@@ -144,16 +144,21 @@ class RunFolder:
         path: The directory; made if it is missing.
         identity: Plain data that says what the run is.
         text: Digests of what it is trained and evaluated on; asked for where the directory has them.
+        keeps: The stages whose parameters a finished run keeps; None: all.
 
     Raises:
         RunError: the directory holds another run, or cannot be written.
     """
 
     def __init__(
-        self, path: Path, identity: Mapping[str, Any], text: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        identity: Mapping[str, Any],
+        text: Mapping[str, str] | None = None,
+        *,
+        keeps: Collection[str] | None = (),
     ) -> None:
-        self.path = path
-        self.stages = path / "stages"
+        self.path, self.stages, self._keeps = path, path / "stages", keeps
         known = self.stages / "settings.json"
         if known.exists() or (path / results.FILE).exists():
             # earlier versions of `gaincell adapt` kept its settings in run.json alone
@@ -208,10 +213,10 @@ class RunFolder:
         for path in self.stages.glob(f"{stage}.*.checkpoint*"):
             path.unlink(missing_ok=True)
 
-    def forget(self, but: Collection[str]) -> None:
-        """Remove the parameters of all stages but some; a finished run needs no others."""
+    def forget(self) -> None:
+        """Remove the parameters that a finished run does not need."""
         for path in self.stages.glob("*.safetensors"):
-            if path.stem not in but:
+            if self._keeps is not None and path.stem not in self._keeps:
                 path.unlink()
 
 

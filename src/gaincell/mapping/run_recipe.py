@@ -16,7 +16,7 @@ The same command goes on wherever it was interrupted (run_folder.py). Several pr
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -98,7 +98,8 @@ def run_recipe(
         attention_modules(loaded.model)  # refuses what cannot be mapped, before any work
         tokens_before = _tokens_of_adapter(recipe, loaded)
         with processes.main_process_first():
-            folder = RunFolder(out, _identity(recipe, loaded.sha256), tokens.digests() if main else None)
+            digests = tokens.digests() if main else None
+            folder = RunFolder(out, _identity(recipe, loaded.sha256), digests, keeps=None)
             if main:
                 recipe.design.save(folder.stages / DESIGN)
         run = RecipeRun(
@@ -165,7 +166,6 @@ class RecipeRun(RecipeModels):
     """
 
     tokens_before: int
-    states: Collection[str] | None = None
 
     def carry_out(self, stage: StageRecipe) -> tuple[Told, PreTrainedModel]:
         """Carry out a stage and store its parameters; what there is to tell, and its model as stored."""
