@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from tests.micro import micro_design, write_micro
+from tests.micro import Steps, micro_design, write_micro
 
 from gaincell.errors import RunError
 from gaincell.integrations.hf.attach import attach
@@ -17,7 +17,6 @@ from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
-from gaincell.progress import Progress
 from gaincell.results import read, write
 from gaincell.results.codec import to_json
 from gaincell.results.run import AdaptedResult, CodesignResult
@@ -40,22 +39,6 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
         "neutral": (neutral, adapt_model),
         "codesign": (CodesignSettings(start, steps=3, **read_texts), codesign_model),
     }
-
-
-class Steps:
-    """Progress that lists the steps of a job, and interrupts one of them on its way."""
-
-    def __init__(self, interrupted: str | None = None) -> None:
-        self.interrupted, self.names = interrupted, list[str]()
-
-    def __call__(self, step: str) -> Progress:
-        self.names.append(step)
-
-        def progress(done: int, total: int, numbers: dict[str, float]) -> None:
-            if step == self.interrupted and done >= min(2, total):
-                raise KeyboardInterrupt
-
-        return progress
 
 
 def killed(*_: object) -> None:
