@@ -8,6 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.mapping.settings import MapSettings
+from gaincell.progress import Progress
 from gaincell.training.data import train_tokenizer
 
 WORDS = ("cell", "holds", "charge", "leaks", "slowly", "while", "query", "pulses", "read", "current", "lines")
@@ -73,3 +74,20 @@ def micro_settings(model: Path, text: Path, **changes: object) -> MapSettings:
         "learning_rate": 1e-3,
     }
     return MapSettings(**(settings | changes))  # type: ignore[arg-type]
+
+
+class Steps:
+    """Progress that lists the steps of a job, and interrupts one of them on its way."""
+
+    def __init__(self, interrupted: str | None = None) -> None:
+        self.interrupted = interrupted
+        self.names: list[str] = []
+
+    def __call__(self, step: str) -> Progress:
+        self.names.append(step)
+
+        def progress(done: int, total: int, numbers: dict[str, float]) -> None:
+            if step == self.interrupted and done >= min(2, total):
+                raise KeyboardInterrupt
+
+        return progress

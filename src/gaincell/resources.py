@@ -33,10 +33,7 @@ def begun(run: Path) -> str | None:
     """What to say of a RUN directory whose first command has not come to its end; None: it is none."""
     if not (run / "stages" / "settings.json").is_file():
         return None
-    return (
-        "holds a RUN that is not finished; give the `gaincell map` or `gaincell train` command that began it "
-        "once more, and it goes on"
-    )
+    return "holds a RUN that is not finished; give the command that began it once more, and it goes on"
 
 
 def available() -> list[str]:

@@ -206,7 +206,7 @@ def test_a_run_can_be_adapted_to_another_cell(mapped: Mapped, tmp_path: Path) ->
 def test_an_adaptation_is_replaced_by_the_same_one_alone(
     mapped: Mapped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An unfinished one is a RUN without results, and is replaced by any, with all its figures."""
+    """It gives what is there; an unfinished one goes on, with all its figures."""
     out, chip = tmp_path / "first", micro_design()
     settings = AdaptSettings(
         str(mapped[2]), None, "x3", "published", max_iterations=2, text=str(mapped[1]),
@@ -225,17 +225,21 @@ def test_an_adaptation_is_replaced_by_the_same_one_alone(
             adapt_model(replace(settings, **changes), chip, out)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     adapt_model(settings, chip, out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
+    signed = load_design("leroux2025-signed").replace(window=64, tile=16)
+    other, out = replace(settings, design=signed, cell="linear", method="closed-form"), tmp_path / "second"
     with monkeypatch.context() as patch:
         patch.setattr("gaincell.mapping.readapt.save_beside_results", killed)
         with pytest.raises(KeyboardInterrupt):
-            adapt_model(settings, chip, out)
+            adapt_model(other, chip, out)
     assert not (out / "run.json").exists()
-    signed = load_design("leroux2025-signed").replace(window=64, tile=16)
-    run = adapt_model(replace(settings, design=signed, cell="linear", method="closed-form"), chip, out)
+    with pytest.raises(RunError, match="second holds a run with other settings"):
+        adapt_model(settings, chip, out)
+    run = adapt_model(other, chip, out)
     assert read(out, AdaptedResult) == run
     assert not (out / "figures" / "adaptation.png").exists()
     assert [stage.title for stage in run.stages] == [

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.drawing import blank_figures
-from tests.micro import micro_design, micro_settings, write_micro
+from tests.micro import Steps, micro_design, micro_settings, write_micro
 
 from gaincell import files
 from gaincell.cli import main
@@ -20,7 +20,6 @@ from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.checkpoint import save
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.pipeline import map_model
-from gaincell.progress import Progress
 
 Micro = tuple[Path, Path]
 BLANK = pytest.mark.usefixtures("blank_figures")
@@ -65,7 +64,7 @@ def test_an_unfinished_run_says_how_it_goes_on(capsys: pytest.CaptureFixture[str
     files.write_json(tmp_path / "stages" / "settings.json", {})
     for command in (["report"], ["evaluate"], ["generate", "--prompt", "x"]):
         line = refused(capsys, command[0], tmp_path, *command[1:])
-        assert "`gaincell map` or `gaincell train` command that began it once more" in line
+        assert "give the command that began it once more" in line
 
 
 def test_names_too_long_are_refused_before_any_work(
@@ -186,23 +185,6 @@ def complete(folder: Path) -> None:
             load_file(path)
         assert not path.name.startswith(".")
         assert not path.name.endswith(".tmp")
-
-
-class Steps:
-    """Progress that lists the steps of a job, and interrupts one of them on its way."""
-
-    def __init__(self, interrupted: str | None = None) -> None:
-        self.interrupted = interrupted
-        self.names: list[str] = []
-
-    def __call__(self, step: str) -> Progress:
-        self.names.append(step)
-
-        def progress(done: int, total: int, numbers: dict[str, float]) -> None:
-            if step == self.interrupted and done >= min(2, total):
-                raise KeyboardInterrupt
-
-        return progress
 
 
 @pytest.fixture(scope="module")

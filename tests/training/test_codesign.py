@@ -221,7 +221,9 @@ def test_the_command_writes_a_run_on_the_learned_chip(
     learned = load_design(out / "design.toml")
     assert run["design"]["hash"] == learned.hash != run["start"]["hash"]
     assert attached_layers(load_run(out).model)[0].design == learned
-    assert sorted(path.name for path in out.iterdir()) == ["design.toml", "hardware.safetensors", "run.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "design.toml", "figures", "hardware.safetensors", "log.jsonl", "run.json", "stages"
+    ]  # fmt: skip
     assert len(run["blocks"]["trained"]["value"]) == len(run["blocks"]["adapted"]["value"]) == 4
     assert sum(run["signals"]["k"]["share"]["value"]) == pytest.approx(1, abs=1e-3)
     typed = read(out, CodesignResult)
@@ -238,7 +240,7 @@ def test_the_command_writes_a_run_on_the_learned_chip(
     plain = codesign_model(fixed, load_design("leroux2025"))
     assert plain.design == plain.start
     with pytest.raises(
-        RunError, match="learned holds a finished co-design; choose another --out, or remove it"
+        RunError, match=r"learned holds a run with other settings \(learn = .*; choose another"
     ):
         codesign_model(fixed, load_design("leroux2025"), out)
 

@@ -65,17 +65,17 @@ def adapt(
         (True, 1)
 
     Args:
-        model: attached (`gaincell.attach`), with the weights, gains and offsets of the model to be matched.
-        batches: calibration text, token ids [B, T] each, or mappings with `input_ids` and `attention_mask`.
+        model: Attached (`gaincell.attach`), with the weights, gains and offsets of the model to be matched.
+        batches: Calibration text, token ids [B, T] each, or mappings with `input_ids` and `attention_mask`.
             All of it goes through the model at once.
-        target: statistics of the model to be matched, best measured on the same text (`collect_statistics`).
+        target: Statistics of the model to be matched, best measured on the same text (`collect_statistics`).
         method: "closed-form" (two forward passes) or "published" (the paper's damped iteration).
         start: "trained", the gains and offsets the model has, or "neutral" (see `set_neutral`).
-        rule: how residuals are stated and when the published method stops: "relative", or the authors'
+        rule: How residuals are stated and when the published method stops: "relative", or the authors'
             "released" (see `Residuals`); None: see `choose_rule`.
-        tolerance: largest residual of a converged stage; None for 1e-6 ("relative") or 1e-4 ("released").
-        max_iterations: limit of the published method.
-        progress: called after every pass over the text, with the largest residual where it is known.
+        tolerance: Largest residual of a converged stage; None for 1e-6 ("relative") or 1e-4 ("released").
+        max_iterations: Limit of the published method.
+        progress: Called after every pass over the text, with the largest residual where it is known.
 
     Raises:
         InputError: no calibration text or none of token ids, an unknown method, start or rule, a rule without
@@ -171,7 +171,8 @@ def set_neutral(model: nn.Module) -> None:
     Fig. 4c starts from here. What that code does not have, biases and exponents, stays as it is: no
     adaptation would restore it.
 
-    Raises ModelError: the model is not attached, or has balanced rows.
+    Raises:
+        ModelError: the model is not attached, or has balanced rows.
     """
     check_neutral(model)
     for _, _, scaler in scalers(attached(model)):

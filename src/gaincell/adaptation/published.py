@@ -56,8 +56,10 @@ def iterate(
 ) -> tuple[Statistics | None, Statistics, tuple[Place, ...], tuple[dict[str, float], ...]]:
     """Run the iteration on one fixed batch, in place.
 
-    Returns the statistics before the first update and of the result, its fully saturated stages, and per
-    iteration (0 = before the first update) {"iteration", "residual", "perplexity"} on the calibration text.
+    Returns:
+        The statistics before the first update and of the result, its fully saturated stages, and per
+        iteration (0 = before the first update) {"iteration", "residual", "perplexity"} on the calibration
+        text.
     """
     layers = attached(model)
     gains = {(s, n): scaler.gain.double().cpu() for s, n, scaler in scalers(layers)}

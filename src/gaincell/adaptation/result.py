@@ -92,17 +92,25 @@ class Residuals:
 class AdaptationResult:
     """The outcome of `adapt`.
 
-    converged: every stage that counts (see `Residuals`) is within the tolerance.
-    method: "closed-form" or "published".  start: gains and offsets as "trained", or "neutral".
-    tolerance, residual, worst: largest residual allowed, that of the adapted model, and where it is.
-    residuals, statistics: of the adapted model.  iterations: updates made (1 for the closed form).
-    forward_passes: of the model over all calibration tokens, counted in its attention layers, without those
-    of the target's statistics.  tokens: of the calibration text.
-    skipped: stages of zero variance, in the model or in the target; their gains and offsets are unchanged. By
-    the rule "released", in the model alone, and their offsets are moved.
-    saturated: stages all of whose values lie at or beyond the limits of the circuit behind them.
-    history: of the published method, one entry an iteration: iteration, residual, perplexity of the
-    calibration text.  started: of the published method, the statistics before the first update.
+    Attributes:
+        converged: Every stage that counts (see `Residuals`) is within the tolerance.
+        method: "closed-form" or "published".
+        start: Gains and offsets as "trained", or "neutral".
+        tolerance: Largest residual allowed.
+        residual: Largest residual of the adapted model.
+        worst: Where that is.
+        residuals: Of the adapted model.
+        statistics: Of the adapted model.
+        iterations: Updates made (1 for the closed form).
+        forward_passes: Of the model over all calibration tokens, counted in its attention layers, without
+            those of the target's statistics.
+        tokens: Of the calibration text.
+        skipped: Stages of zero variance, in the model or in the target; their gains and offsets are
+            unchanged. By the rule "released", in the model alone, and their offsets are moved.
+        saturated: Stages all of whose values lie at or beyond the limits of the circuit behind them.
+        history: Of the published method, one entry an iteration: iteration, residual, perplexity of the
+            calibration text.
+        started: Of the published method, the statistics before the first update.
     """
 
     converged: bool

@@ -66,8 +66,14 @@ class Statistics:
     """Of every stage ("q", "k", "v", "out"): mean and standard deviation, float64, on the CPU.
 
     q and out have the query heads, k and v the key/value heads. Without variance the standard deviation is
-    exactly 0.  tokens: real tokens measured.  balance: where in its range the last row of balanced keys is
-    on average (`Balance.share`); None: there are no balanced rows.
+    exactly 0.
+
+    Attributes:
+        mean: By stage, [layers, heads].
+        std: By stage, [layers, heads].
+        tokens: Real tokens measured.
+        balance: Where in its range the last row of balanced keys is on average (`Balance.share`); None: there
+            are no balanced rows.
     """
 
     mean: dict[str, Float[Tensor, "L heads"]]
@@ -131,9 +137,9 @@ def collect_statistics(
         128
 
     Args:
-        model: attached (`gaincell.attach`).
-        batches: token ids [B, T] each, or mappings with `input_ids` and `attention_mask`.
-        progress: called after every batch.
+        model: Attached (`gaincell.attach`).
+        batches: Token ids [B, T] each, or mappings with `input_ids` and `attention_mask`.
+        progress: Called after every batch.
 
     Raises:
         InputError: no batch, or a batch without a real token.
@@ -154,8 +160,11 @@ def collect_statistics(
 class Collector:
     """Gathers the moments of what enters all stages, over any number of forward passes.
 
-    saturation: also which stages of which heads drive the circuit behind them beyond its limits with every
-        single value. They carry one or two codes only, whatever their mean and standard deviation are.
+    Args:
+        layers: Those of the model.
+        saturation: Also which stages of which heads drive the circuit behind them beyond its limits with
+            every single value. They carry one or two codes only, whatever their mean and standard deviation
+            are.
     """
 
     def __init__(self, layers: list[GainCellAttention], *, saturation: bool = False) -> None:
@@ -201,7 +210,11 @@ class Collector:
         )
 
     def statistics(self, tokens: int) -> Statistics:
-        """What was gathered so far. Raises ModelError where it is not finite."""
+        """What was gathered so far.
+
+        Raises:
+            ModelError: it is not finite.
+        """
         mean: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
         std: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
         for stage, layer, scaler in scalers(self._layers):
@@ -252,7 +265,11 @@ def scalers(layers: list[GainCellAttention]) -> Iterator[tuple[str, int, Scaler]
 
 
 def attached(model: nn.Module) -> list[GainCellAttention]:
-    """The gain-cell attention of every layer. Raises ModelError when there is none, or none in use."""
+    """The gain-cell attention of every layer.
+
+    Raises:
+        ModelError: there is none, or none in use.
+    """
     return computing_layers(model) or required_layers(model)
 
 

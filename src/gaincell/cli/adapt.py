@@ -70,8 +70,8 @@ def adapt(
     the linear cell, on calibration text in blocks of the protocol's T. All evaluations use one protocol,
     whatever the design; a ring shorter than T forgets. Exit code 1 if a stage remains further away
     than a millionth of its standard deviation (with the released rule: 1e-4 in its own unit). An --out that
-    holds an adaptation with other settings is refused; one with the same is made again. In the examples
-    runs/tiny is what `gaincell map tiny` writes.
+    holds an adaptation with other settings is refused; with the same, an interrupted one goes on. In the
+    examples runs/tiny is what `gaincell map tiny` writes.
 
     --start neutral first discards the trained gains and offsets, as the paper's released code does; the fall
     of perplexity in the paper's Fig. 4c begins there. Both starts are evaluated.
@@ -85,7 +85,7 @@ def adapt(
     Example: gaincell adapt runs/tiny --cell sigmoid --method published --out runs/tiny-sigmoid
     """
     computing.start()
-    from gaincell.cli._progress import progress_bars
+    from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.mapping.load_hardware import find_start
     from gaincell.mapping.readapt import AdaptSettings, adapt_model
     from gaincell.reports.tables import adaptation_lines, perplexity_table
@@ -100,7 +100,7 @@ def adapt(
         **vars(adaptation.checked()),
     )
     typer.echo(f"{model}: {find_start(model).words}")
-    with progress_bars() as progress:
+    with kept_in(out), progress_bars() as progress:
         run = adapt_model(
             settings, options.chip_of("leroux2025"), out, command=command_line(), progress=progress
         )

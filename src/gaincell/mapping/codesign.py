@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
 from gaincell.costs import roll_up
 from gaincell.costs.technology import load_technology
-from gaincell.errors import InputError, RunError
+from gaincell.errors import InputError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.codes import signal_use
 from gaincell.evaluation.perplexity import cut_blocks
@@ -31,17 +32,16 @@ from gaincell.integrations.hf.context import default_length, read_tokens
 from gaincell.integrations.hf.size import model_size
 from gaincell.mapping import summary
 from gaincell.mapping.engine import Engine, freeze_embeddings, read_evaluation
-from gaincell.mapping.load_hardware import find_start
-from gaincell.mapping.run_folder import Told, check_kind, run_lock
+from gaincell.mapping.load_hardware import HardwareVersion, find_start
+from gaincell.mapping.run_folder import RunFolder, Told, run_lock
 from gaincell.progress import StageProgress, silent_stages
+from gaincell.reports.figures import FIGURES
+from gaincell.reports.style import save_all
 from gaincell.results import run as results
-from gaincell.results import write
 from gaincell.results.provenance import hash_of
 from gaincell.schema import Count, Factor, Instance, OneOf, Rate, Whole, checked
 from gaincell.text import Text, open_text
-from gaincell.training import checkpoint as disk
 from gaincell.training.codesign import LEARNED, codesign, stated_levels, with_zero_code
-from gaincell.training.loop import digest
 from gaincell.training.settings import TrainSettings
 
 ACTIVITY_BLOCKS = 1
@@ -53,12 +53,15 @@ ACTIVITY_BLOCKS = 1
 class CodesignSettings:
     """Settings of `gaincell codesign`.
 
-    model: a RUN (its final weights), or a model with a linear version shipped.
-    design: the chip to start from; None: that of the RUN, or `default_design`.
-    learn: some of training.codesign.LEARNED; none: the same training on the fixed chip.
-    steps: of training, of `batch` sequences each.
-    learning_rate: peak, of the weights.  scale_learning_rate: of gains and offsets.  rate: of circuits.
-    weights: whether weights are trained along, or gains and offsets alone.
+    Attributes:
+        model: A RUN (its final weights), or a model with a linear version shipped.
+        design: The chip to start from; None: that of the RUN, or `default_design`.
+        learn: Some of training.codesign.LEARNED; none: the same training on the fixed chip.
+        steps: Of training, of `batch` sequences each.
+        learning_rate: Peak, of the weights.
+        scale_learning_rate: Peak, of gains and offsets.
+        rate: Peak, of circuits.
+        weights: Whether weights are trained along, or gains and offsets alone.
     """
 
     model: str
@@ -77,6 +80,12 @@ class CodesignSettings:
     backend: BackendName = "auto"
     device: str = "cpu"
 
+    def identity(self, chip: Design, loaded: LoadedModel) -> dict[str, str]:
+        """What must be the same for a run to go on. (Where it runs, and what its costs are, may differ.)"""
+        may_differ = ("model", "design", "text", "technology", "backend", "device")
+        own = {key: str(entry) for key, entry in vars(self).items() if key not in may_differ}
+        return own | {"design": chip.hash} | summary.inputs(loaded)
+
     def training(self, chip: Design) -> TrainSettings:
         return TrainSettings(
             learning_rate=self.learning_rate,
@@ -91,6 +100,47 @@ class CodesignSettings:
         )
 
 
+@dataclass(kw_only=True)
+class _Codesign(Engine):
+    """A co-design in progress; its stages change the model in place.
+
+    Attributes:
+        start: What the model comes from.
+        chip: Where it starts.
+    """
+
+    settings: CodesignSettings
+    start: HardwareVersion
+    chip: Design
+    calibration: Tensor
+    training: Tensor
+
+    def adapted(self) -> Told:
+        model, batches = self.loaded.model, [self.calibration]
+        target = collect_statistics(model, batches, self.progress("statistics of the model as it was made"))
+        set_design(model, self.chip)
+        freeze_embeddings(model, weights=False)
+        found = adapt(model, batches, target, progress=self.progress("adapt"))
+        return Told(training_tokens=self.start.tokens, adaptations={"closed-form": summary.adaptation(found)})
+
+    def trained(self) -> Told:
+        settings, model = self.settings, self.loaded.model
+        freeze_embeddings(model, weights=settings.weights)
+        blocks = cut_blocks(self.training, self.calibration.shape[1] + 1)
+        by = partial(codesign, learn=settings.learn, rate=settings.rate)
+        done = self.train(model, blocks, settings.training(self.chip), "trained", by=by)
+        training = results.JointTraining(
+            steps=done.steps,
+            tokens=done.tokens,
+            learning_rate=settings.learning_rate,
+            scale_learning_rate=settings.scale_learning_rate,
+            circuit_rate=settings.rate,
+            weights=settings.weights,
+            seconds=done.seconds,
+        )
+        return Told(training_tokens=self.start.tokens + done.tokens, training=training)
+
+
 def codesign_model(
     settings: CodesignSettings,
     default_design: Design,
@@ -99,49 +149,55 @@ def codesign_model(
     command: Sequence[str] = ("gaincell", "codesign"),
     progress: StageProgress = silent_stages,
 ) -> results.CodesignResult:
-    """Adapt a model to a chip and train both; returns what run.json holds, and writes a RUN into `out`, where
-    an interrupted training goes on from its checkpoint.
+    """Adapt a model to a chip and train both; returns what run.json holds, and writes a RUN into `out`.
 
-    Raises GaincellError: model, text, design or what is to be learned are not acceptable.
+    Interrupted at any point, the same call goes on where it stopped.
+
+    Args:
+        settings: The model, the chip, what is learned and how.
+        default_design: For models that bring no design.
+        out: The directory RUN; None: nothing is written.
+        command: The command line, for the record.
+        progress: Opens the progress of every step.
+
+    Raises:
+        GaincellError: model, text, design or what is to be learned are not acceptable, or `out` holds another
+            run.
     """
-    with run_lock(out):
-        if out is not None:
-            _check_unfinished(out)
+    with run_lock(out, "codesign"):
         start = find_start(settings.model, linear=False)
         loaded = start.load(backend=settings.backend)
         size, technology = model_size(settings.model), load_technology(settings.technology)
         size.check_equal()
         model: PreTrainedModel = loaded.model.to(settings.device)  # type: ignore[arg-type]
-        weights = digest(p.detach().flatten()[:64] for p in model.parameters())
         chip = settings.design or start.design or default_design
         if "levels" in settings.learn and not chip.levels.storage:
             chip = chip.replace(levels=with_zero_code(chip))
         block, text = default_length(model), open_text(settings.text)
         evaluation = read_evaluation(loaded, text, settings.evaluation_tokens, f"blocks-{block}", progress)
         training, calibration = _training_text(settings, block, loaded, text, progress)
-        engine = Engine(loaded=loaded, evaluation=evaluation, protocol=f"blocks-{block}", progress=progress)
-        target = collect_statistics(model, [calibration], progress("statistics of the model as it was made"))
-        set_design(model, chip)
-        chip = attached_layers(model)[0].design
-        adapted = adapt(model, [calibration], target, progress=progress("adapt"))
-        before = engine.stage("adapted", lambda: (Told(training_tokens=start.tokens), model))
-        trained = "-".join((chip.hash, weights, *(settings.learn or ("fixed",))))
-        checkpoint = None if out is None else out / f"{trained}.checkpoint"
-        freeze_embeddings(model, weights=settings.weights)
-        done = codesign(
-            model,
-            cut_blocks(training[calibration.numel() :], block + 1),
-            settings.training(chip),
-            settings.learn,
-            rate=settings.rate,
-            progress=progress("train model and chip"),
-            checkpoint=checkpoint,
+        inputs = {"training text": hash_of(training), "evaluation text": hash_of(evaluation)}
+        engine = _Codesign(
+            loaded=loaded,
+            evaluation=evaluation,
+            protocol=f"blocks-{block}",
+            progress=progress,
+            folder=None if out is None else RunFolder(out, settings.identity(chip, loaded) | inputs),
+            settings=settings,
+            start=start,
+            chip=chip,
+            calibration=calibration,
+            training=training[calibration.numel() :],
         )
-        after = engine.stage("trained", lambda: (Told(training_tokens=start.tokens + done.tokens), model))
+        if (done := engine.finished(results.CodesignResult)) is not None:
+            return done
+        before = engine.change("adapted", engine.adapted)
+        chip = attached_layers(model)[0].design
+        after = engine.change("trained", engine.trained)
+        assert after.training is not None
         learned = attached_layers(model)[0].design
         some = cut_blocks(evaluation, block)[:ACTIVITY_BLOCKS].long()
         activity = measure_activity(model, [some], settings.text, progress=progress("activity"))
-        inputs = {"training text": hash_of(training), "evaluation text": hash_of(evaluation)}
         run = results.CodesignResult(
             command="codesign",
             model=summary.model(loaded),
@@ -149,34 +205,16 @@ def codesign_model(
             start=summary.chip_of(chip),
             learn=tuple(settings.learn),
             circuits=results.LearnedCircuits(_circuits(chip), _circuits(learned)),
-            training=results.JointTraining(
-                steps=done.steps,
-                tokens=done.tokens,
-                learning_rate=settings.learning_rate,
-                scale_learning_rate=settings.scale_learning_rate,
-                circuit_rate=settings.rate,
-                weights=settings.weights,
-                seconds=done.seconds,
-            ),
+            training=after.training,
             text=results.UsedText(text.name, len(evaluation), calibration.numel()),
-            adaptation={"closed-form": summary.adaptation(adapted)},
+            adaptation=before.adaptations or {},
             stages=tuple(summary.stage(name, name, record) for name, record in engine.records.items()),
             blocks=results.PairedLosses(after.blocks.predictions, before.blocks.nll, after.blocks.nll),
             energy=roll_up.of_model(size, learned, technology, activity).energy_bottom_up,
             signals=signal_use(model, [some]),
             provenance=engine.provenance(command, learned, inputs),
         )
-        if out is not None and checkpoint is not None:
-            save_beside_results(model, out)
-            write(run, out / results.FILE)
-            disk.remove(checkpoint)
-        return run
-
-
-def _check_unfinished(out: Path) -> None:
-    check_kind(out, "codesign", staged=False)
-    if (out / results.FILE).exists():
-        raise RunError(f"{out.name} holds a finished co-design; choose another --out, or remove it")
+        return engine.finish(run, partial(save_beside_results, model), partial(save_all, FIGURES))
 
 
 def _training_text(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
 
 from accelerate import PartialState
 from jaxtyping import Int
@@ -12,28 +14,35 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gaincell.chips.design import Design
+from gaincell.chips.design_file import load_design
 from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import describe, perplexity, window_and_stride
-from gaincell.integrations.hf.attach import computing_layers
+from gaincell.integrations.hf.attach import attached_layers, computing_layers, set_design
 from gaincell.integrations.hf.base_model import LoadedModel
+from gaincell.integrations.hf.checkpoint import read_state
 from gaincell.integrations.hf.context import check_length, read_tokens
 from gaincell.integrations.hf.lora import lora_parameters
 from gaincell.mapping.run_folder import RunFolder, StageRecord, Told, run_log
 from gaincell.mapping.summary import inputs as model_inputs
 from gaincell.progress import StageProgress
+from gaincell.results import read, write
 from gaincell.results.common import Provenance
 from gaincell.results.provenance import made
-from gaincell.results.run import BlockLosses
+from gaincell.results.run import FILE, BlockLosses, StagedResult
 from gaincell.text import Text
 from gaincell.training.log import Tracker
-from gaincell.training.loop import Blocks, Evaluation, Loss, TrainResult, TrainSettings, train
+from gaincell.training.loop import Blocks, TrainResult, TrainSettings, train
+
+R = TypeVar("R", bound=StagedResult)
 
 
 def read_evaluation(
     loaded: LoadedModel, text: Text, tokens: int, protocol: str, progress: StageProgress
 ) -> Int[Tensor, " n"]:
-    """The evaluation part of a text: `tokens` at the most, all of it for 0. Raises InputError: the model's
-    context is shorter than a block of the protocol, or the text is.
+    """The evaluation part of a text: `tokens` at the most, all of it for 0.
+
+    Raises:
+        InputError: the model's context is shorter than a block of the protocol, or the text is.
     """
     block, _ = window_and_stride(protocol)
     check_length(loaded.model, block)
@@ -55,12 +64,16 @@ def freeze_embeddings(model: PreTrainedModel, *, weights: bool = True) -> None:
 class Engine:
     """Stages over one model and one text.
 
-    loaded: the model that all of them come from.
-    evaluation: token ids that every stage is evaluated on.  protocol: how.
-    progress: opens the progress of every step.
-    folder: where finished stages and their logs are kept; None: nowhere.  tracker: where these go too.
-    processes: that do stages together; None: one.  main: whether this one writes.  records: of the stages so
-        far, by name.
+    Attributes:
+        loaded: The model that all of them come from.
+        evaluation: Token ids that every stage is evaluated on.
+        protocol: How they are evaluated, such as `blocks-1024`.
+        progress: Opens the progress of every step.
+        folder: Where finished stages and their logs are kept; None: nowhere.
+        tracker: Where the logs go too.
+        processes: Those that do stages together; None: there is one.
+        main: Whether this one writes.
+        records: Those of the stages so far, by name.
     """
 
     loaded: LoadedModel
@@ -83,8 +96,10 @@ class Engine:
     ) -> StageRecord:
         """The record of a stage and its evaluation: read if it is finished, else made and stored.
 
-        do: does it; returns what there is to tell, and the model that came of it.
-        keep: whether the parameters of the model are stored too.
+        Args:
+            name: Of the stage.
+            do: Does it; returns what there is to tell, and the model that came of it.
+            keep: Whether the parameters of the model are stored too.
         """
         record = None if self.folder is None else self.folder.record(name)
         if record is None:
@@ -115,6 +130,25 @@ class Engine:
         self.records[name] = record
         return record
 
+    def change(self, name: str, do: Callable[[], Told]) -> StageRecord:
+        """`stage` of what changes the model in place. The chip and all that requires a gradient are kept; the
+        model is put back as the stage left it where that is finished already.
+        """
+        model, folder = self.loaded.model, self.folder
+        finished = folder is not None and folder.record(name) is not None
+
+        def done() -> tuple[Told, PreTrainedModel]:
+            told = do()
+            if folder is not None:
+                attached_layers(model)[0].design.save(folder.chip(name))
+            return told, model
+
+        record = self.stage(name, done, keep=True)
+        if folder is not None and finished:
+            set_design(model, load_design(folder.chip(name)))
+            read_state(model, folder.state(name))
+        return record
+
     def train(
         self,
         model: PreTrainedModel,
@@ -123,26 +157,36 @@ class Engine:
         stage: str,
         part: str | None = None,
         *,
-        loss_of: Loss | None = None,
-        evaluate: Evaluation | None = None,
-        shares: dict[str, float] | None = None,
+        by: Callable[..., TrainResult] = train,
     ) -> TrainResult:
-        """Train a model as a stage, or as the part "1 of 2", say, of one: see `training.loop.train`."""
-        assert self.folder is not None
+        """Train a model as a stage, or as the part "1 of 2", say, of one, with `train` or its like."""
         labels = {"stage": stage} if part is None else {"stage": stage, "part": part}
-        done = train(
-            model,
-            blocks,
-            settings,
-            progress=self.progress(f"{stage}: train" if part is None else f"{stage}: train {part}"),
-            checkpoint=self.folder.checkpoint(stage, part or "training"),
-            log=run_log(self.folder.path, labels, self.tracker),
-            loss_of=loss_of,
-            evaluate=evaluate,
-            shares=shares,
-        )
+        folder, shown = self.folder, self.progress(f"{stage}: train" + (f" {part}" if part else ""))
+        checkpoint = None if folder is None else folder.checkpoint(stage, part or "training")
+        log = None if folder is None else run_log(folder.path, labels, self.tracker)
+        done = by(model, blocks, settings, progress=shown, checkpoint=checkpoint, log=log)
         self._earlier += done.seconds_before
         return done
+
+    def finished(self, kind: type[R]) -> R | None:
+        """The result of a run that is finished; None of one that is not."""
+        if self.folder is None or not (self.folder.path / FILE).exists():
+            return None
+        self.folder.forget()  # a killed process may not have come to it
+        return read(self.folder.path, kind)
+
+    def finish(
+        self, result: R, save: Callable[[Path], object] | None, draw: Callable[[R, Path], object]
+    ) -> R:
+        """Write the result, with its figures and, with `save`, its model; nowhere without a folder."""
+        if self.folder is not None:
+            out = self.folder.path
+            if save is not None:
+                save(out)
+            draw(result, out / "figures")
+            write(result, out / FILE)
+            self.folder.forget()
+        return result
 
     def provenance(
         self,
@@ -155,7 +199,12 @@ class Engine:
     ) -> Provenance:
         """How the result of the stages came about, on a chip.
 
-        inputs: hashes of texts and the like, by name.  remark: follows the protocol.
+        Args:
+            command: The command line.
+            design: The chip.
+            inputs: Hashes of texts and the like, by name.
+            seed: That the command was given.
+            remark: Follows the protocol.
         """
         blocks = len(next(iter(self.records.values())).blocks.nll)
         return made(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from gaincell.chips.design import Design
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers, detach, set_design
 from gaincell.integrations.hf.base_model import base_weights
-from gaincell.integrations.hf.checkpoint import read_state, trained_parameters
+from gaincell.integrations.hf.checkpoint import read_state, save_differences, trained_parameters
 from gaincell.integrations.hf.context import check_length, default_length, read_tokens
 from gaincell.integrations.hf.lora import add_lora, without_adapters
 from gaincell.integrations.hf.models import load_model
@@ -29,6 +30,7 @@ from gaincell.results.provenance import hash_of
 from gaincell.text import open_text
 from gaincell.training.data import pack_blocks
 from gaincell.training.log import Tracker
+from gaincell.training.loop import train
 from gaincell.training.loss import Loss
 
 
@@ -81,16 +83,17 @@ class Job(Engine):
         software = self.software(state)
         return copy.deepcopy(software, {id(p): p for p in software.parameters() if not p.requires_grad})
 
-    def pretrained_weights(self) -> dict[str, Tensor]:
-        """The weights that the model came with, by the names that they have without adapters."""
+    def save(self, out: Path) -> None:
+        """Save the model as it is. The weights it came with are here: its base model is not read again."""
         weights = without_adapters(base_weights(self.model))
-        return {name: self.original.get(name, weight) for name, weight in weights.items()}
+        original = {name: self.original.get(name, weight) for name, weight in weights.items()}
+        save_differences(self.model, out, original, self.loaded.id, self.loaded.sha256)
 
     def train_phase(self, stage: str, part: str, phase: Phase, blocks: Tensor, loss: Loss | None) -> int:
         """Train the model as it is on some blocks; on how many tokens that was."""
         vocabulary = self.model.config.vocab_size
         settings = self.settings.training(phase, len(blocks), self.block, vocabulary)
-        return self.train(self.model, blocks, settings, stage, part, loss_of=loss).tokens
+        return self.train(self.model, blocks, settings, stage, part, by=partial(train, loss_of=loss)).tokens
 
 
 def linear_is_shipped(settings: MapSettings, layers: int) -> bool:
@@ -101,7 +104,11 @@ def linear_is_shipped(settings: MapSettings, layers: int) -> bool:
 
 
 def prepare(settings: MapSettings, out: Path, progress: StageProgress, tracker: Tracker | None = None) -> Job:
-    """Load the model, share out the text, open the directory. Raises GaincellError: one is not acceptable."""
+    """Load the model, share out the text, open the directory.
+
+    Raises:
+        GaincellError: model, text or directory are not acceptable.
+    """
     loaded = load_model(settings.model, None if settings.lora else torch.float32)
     loaded.model.to(settings.device)  # type: ignore[arg-type]
     if attached_layers(loaded.model):
@@ -139,7 +146,7 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress, tracker: 
     freeze_embeddings(loaded.model)
     return Job(
         settings=settings,
-        folder=RunFolder(out, identity),
+        folder=RunFolder(out, identity, keeps=("linear",)),
         tracker=tracker,
         loaded=loaded,
         protocol=protocol,

@@ -56,7 +56,12 @@ class Shipped(NamedTuple):
 
 
 class LoadedHardware(NamedTuple):
-    """A model with its arrays.  origin: where gains and offsets come from, in words."""
+    """A model with its arrays.
+
+    Attributes:
+        loaded: The model.
+        origin: Where gains and offsets come from, in words.
+    """
 
     loaded: LoadedModel
     origin: str
@@ -75,9 +80,12 @@ def find_shipped(model: str) -> Shipped | None:
 class HardwareVersion(NamedTuple):
     """A model in arrays, before it is loaded.
 
-    model: as it was named.  run: the RUN that it is in; None: it is shipped, or saved in files of other
-    libraries.  state: of a linear version; None: what is saved.  words: which version it is.  tokens: it was
-    trained on.
+    Attributes:
+        model: As it was named.
+        run: The RUN that it is in; None: it is shipped, or saved in files of other libraries.
+        state: Of a linear version; None: what is saved.
+        words: Which version it is.
+        tokens: Those that it was trained on.
     """
 
     model: str
@@ -117,10 +125,13 @@ class HardwareVersion(NamedTuple):
 def find_start(model: str, *, linear: bool = True) -> HardwareVersion:
     """The hardware version of a model that an adaptation starts from.
 
-    linear: of a RUN of `gaincell map` its linear model; else, as of other RUNs, the model saved in it. Its
-        statistics are the target of the adaptation.
+    Args:
+        model: As the user names it.
+        linear: Of a RUN of `gaincell map` its linear model; else, as of other RUNs, the model saved in it.
+            Its statistics are the target of the adaptation.
 
-    Raises ModelError: there is no hardware version of it to start from.
+    Raises:
+        ModelError: there is no hardware version of it to start from.
     """
     run, shipped = Run(model), find_shipped(model)
     if run.saved and linear and run.file(LINEAR).is_file():
@@ -159,14 +170,14 @@ def load(
         3
 
     Args:
-        model: a RUN directory, a directory or hub id that `save_pretrained` (of the model, or of a wrapper of
+        model: A RUN directory, a directory or hub id that `save_pretrained` (of the model, or of a wrapper of
             peft) or `gaincell export` wrote, a RUN on the hub, or `tiny`, which comes as its shipped linear
             hardware version. An adapter of peft is merged into its base model.
-        base: where the base model of a RUN or an adapter is now, if not where it was.
-        design: another design than the one saved (another chip, another cell), its name or file.
-        dtype: of the model's weights, or its name, such as "bfloat16"; gains and offsets are float64.
-        backend: see `attach`.
-        gradient: see `attach`; None: as it was saved, or "exact" where that is not said, as in a RUN.
+        base: Where the base model of a RUN or an adapter is now, if not where it was.
+        design: Another design than the one saved (another chip, another cell), its name or file.
+        dtype: Of the model's weights, or its name, such as "bfloat16"; gains and offsets are float64.
+        backend: See `attach`.
+        gradient: See `attach`; None: as it was saved, or "exact" where that is not said, as in a RUN.
 
     Returns:
         The model, and its tokenizer; None where there is none beside it.
@@ -218,10 +229,17 @@ def hardware_model(
     linear one. Any other model gets first gains and offsets from statistics of the text `sample`, also for
     the linear cell: without training it writes noise, but it runs.
 
-    default_design: for models that bring no design.  design: instead of the model's own or the default one;
-    its cell is used as it is, and `origin` says so.  loaded: the model, where it is read already.
+    Args:
+        name: Of the model.
+        default_design: For models that bring no design.
+        design: Instead of the model's own or the default one; its cell is used as it is, and `origin` says
+            so.
+        backend: See `attach`.
+        progress: Opens the progress of first gains and offsets.
+        loaded: The model, where it is read already.
 
-    Raises GaincellError: the model cannot be found or mapped.
+    Raises:
+        GaincellError: the model cannot be found or mapped.
     """
     loaded = loaded or load_model(name)
     shipped = find_shipped(name)
@@ -252,7 +270,8 @@ def adapted_model(
     """An embedded model on a chip: its shipped linear version, with gains and offsets adapted in closed form
     to other cells on the training part of the text `sample`.
 
-    Raises GaincellError: there is no shipped version of the model, or the text cannot be read.
+    Raises:
+        GaincellError: there is no shipped version of the model, or the text cannot be read.
     """
     if find_shipped(name) is None:
         raise InputError(f"{name} has no linear hardware version to adapt; give a RUN (see gaincell map)")

@@ -30,7 +30,6 @@ from gaincell.adaptation.statistics import attached
 from gaincell.evaluation.codes import code_use
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attach
-from gaincell.integrations.hf.checkpoint import save_differences
 from gaincell.mapping import summary
 from gaincell.mapping.engine import freeze_embeddings
 from gaincell.mapping.initial_gains import calibrate
@@ -40,9 +39,8 @@ from gaincell.mapping.settings import MapSettings
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports.figures import FIGURES
 from gaincell.reports.style import save_all
-from gaincell.results import read, write
 from gaincell.results.provenance import hash_of
-from gaincell.results.run import FILE, Adaptation, MappedResult, UsedText
+from gaincell.results.run import Adaptation, MappedResult, UsedText
 from gaincell.training.distillation import Distillation
 from gaincell.training.log import Tracker
 from gaincell.training.loss import Loss
@@ -79,30 +77,26 @@ def map_model(
         True
 
     Args:
-        settings: the model, the chip, the text and how much of it.
-        out: the directory RUN.
-        command: the command line, for the record.
-        progress: opens the progress of every step.
-        tracker: where trainings are logged too.
+        settings: The model, the chip, the text and how much of it.
+        out: The directory RUN.
+        command: The command line, for the record.
+        progress: Opens the progress of every step.
+        tracker: Where trainings are logged too.
 
     Raises:
         GaincellError: model, text, design or directory are not acceptable, or a loss is not finite.
     """
-    with run_lock(out):
+    with run_lock(out, "map"):
         torch.manual_seed(settings.seed)
         job = prepare(settings, out, progress, tracker)
-        if (out / FILE).exists():
-            job.folder.forget(but="linear")  # a killed process may not have come to it
-            return read(out, MappedResult)
-        stages = STAGES if len(job.training) > job.linear_blocks else STAGES[:5]
-        for stage in stages:
-            job.stage(stage.name, partial(stage.carry_out, job), keep=stage.trained)
-        run = _assemble(job, stages, command)
-        mapped = job.hardware(job.folder.state(stages[-1].name), linear=False)
-        save_differences(mapped, out, job.pretrained_weights(), job.loaded.id, job.loaded.sha256)
-        save_all(FIGURES, run, out / "figures")
-        write(run, out / FILE)
-        job.folder.forget(but="linear")
+        run = job.finished(MappedResult)
+        if run is None:
+            stages = STAGES if len(job.training) > job.linear_blocks else STAGES[:5]
+            for stage in stages:
+                job.stage(stage.name, partial(stage.carry_out, job), keep=stage.trained)
+            run = _assemble(job, stages, command)
+            job.hardware(job.folder.state(stages[-1].name), linear=False)
+            job.finish(run, job.save, partial(save_all, FIGURES))
         return run
 
 
@@ -110,8 +104,12 @@ def map_model(
 class Stage:
     """One stage.
 
-    name: in files.  title: in tables.  run: does it, leaves the job's model as its result, and returns what
-    there is to tell.  compared_with: the software stage trained on the same tokens.
+    Attributes:
+        name: In files.
+        title: In tables.
+        run: Does it, leaves the job's model as its result, and returns what there is to tell.
+        compared_with: The software stage trained on the same tokens.
+        trained: Whether its parameters are kept.
     """
 
     name: str
@@ -153,8 +151,10 @@ def _train_linear_share(job: Job, stage: str, teacher: PreTrainedModel | None) -
     """Train on the linear model's blocks, in two phases where there is nothing shipped to begin with.
 
     With a teacher: attention transfer, then distillation end to end. Without: cross-entropy in both, which is
-    how the softmax model keeps in step. Returns the tokens it was trained on, those of a shipped version
-    included.
+    how the softmax model keeps in step.
+
+    Returns:
+        The tokens it was trained on, those of a shipped version included.
     """
     blocks = job.training[: job.linear_blocks]
     first = 0 if job.shipped else round(job.settings.transfer_share * len(blocks))

@@ -72,9 +72,12 @@ JOINED = ("model", "design", "lora", "training")
 
 def load_recipe(path: Path, design: str | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:
     """Read a recipe, for another chip than its own if `design` names one, with other values under some keys
-    (see `parse_overrides`). Raises InputError: the file is missing or no TOML, a key is unknown, missing or
-    of a wrong type, a value is not allowed or has no effect, a stage names one that does not come before it,
-    or a model or RUN is not there (one of the hub is believed to be).
+    (see `parse_overrides`).
+
+    Raises:
+        InputError: the file is missing or no TOML, a key is unknown, missing or of a wrong type, a value is
+            not allowed or has no effect, a stage names one that does not come before it, or a model or RUN is
+            not there (one of the hub is believed to be).
     """
     changes = changes or {}
     if design is not None and (key := next((k for k in ("design", "design.name") if k in changes), None)):
@@ -164,7 +167,11 @@ def _model(raw: Any, common: Json, name: str) -> str | ModelRecipe:
 
 
 def _pretraining_seed(recipe: Recipe, model: ModelRecipe) -> int:
-    """Of the RUN whose model is taken. Raises InputError: it made another model, or of other text."""
+    """Of the RUN whose model is taken.
+
+    Raises:
+        InputError: it made another model, or of other text.
+    """
     where = f"model.run = {model.run!r}"
     made = checks.run_settings(str(model.run), where)
     wanted: dict[str, Any] = {
@@ -203,7 +210,11 @@ def _design(raw: Any) -> Design:
 
 
 def _files(raw: Any, skipped: Mapping[str, int]) -> dict[str, float | None]:
-    """Names of texts and their shares, None without. Raises InputError, also for skipped texts not named."""
+    """Names of texts and their shares, None without.
+
+    Raises:
+        InputError: a name or a share cannot be, or a skipped text is not named.
+    """
     if isinstance(raw, list) and len(set(raw)) < len(raw):
         raise InputError(f"files = {raw}; a text stands there twice")
     if skipped and not raw:
@@ -218,7 +229,9 @@ def _files(raw: Any, skipped: Mapping[str, int]) -> dict[str, float | None]:
 
 def parse_overrides(given: Sequence[str]) -> dict[str, Any]:
     """Dotted keys and their values. A value is TOML; what is no TOML is text, so that it needs no quotes.
-    Raises InputError: one is not of the form KEY=VALUE, or a key stands there twice.
+
+    Raises:
+        InputError: one is not of the form KEY=VALUE, or a key stands there twice.
     """
     found: dict[str, Any] = {}
     for entry in given:
@@ -243,7 +256,10 @@ def _holds(table: str, key: str) -> bool:
 def _override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe as read from its file, with other values under dotted keys: `stage.NAME.KEY` for a stage.
     `design.KEY` also changes a chip that is given by its name. It is checked afterwards as if its file said
-    so: there is no second list of keys. Raises InputError: a part of a key names no table, or no stage.
+    so: there is no second list of keys.
+
+    Raises:
+        InputError: a part of a key names no table, or no stage.
     """
     changed = copy.deepcopy(dict(raw))
     for dotted, value in changes.items():

@@ -35,13 +35,20 @@ MOST_PACKED = 1032
 class RecipeText:
     """The blocks that a recipe trains on, and what it evaluates on.
 
-    recipe: the recipe.  text: the text as the user names it.  out: the recipe's directory; tokens are kept
-    there.  progress: opens the progress of reading.
+    Attributes:
+        loaded: The recipe's model, None where it is made first.
+        tokenizer: Its tokenizer.
+        blocks: All blocks that the recipe trains on.
+        evaluation_tokens: What every stage is evaluated on.
 
-    `loaded`: the recipe's model, None where it is made first.  `tokenizer`: its tokenizer.
-    `blocks`: all blocks that the recipe trains on.  `evaluation_tokens`: what every stage is evaluated on.
+    Args:
+        recipe: The recipe.
+        text: The text as the user names it.
+        out: The recipe's directory; tokens are kept there.
+        progress: Opens the progress of reading.
 
-    Raises GaincellError: the model cannot be loaded, the text lacks what the recipe names, or is too short.
+    Raises:
+        GaincellError: the model cannot be loaded, the text lacks what the recipe names, or is too short.
     """
 
     def __init__(self, recipe: Recipe, text: Text, out: Path, progress: StageProgress) -> None:
@@ -178,7 +185,11 @@ def _tokenizer(
 
 
 def _check_made(recipe: ModelRecipe, sources: Sequence[Source], out: Path) -> None:
-    """Note in `out` what its model is made by. Raises RunError: it holds one that is made otherwise."""
+    """Note in `out` what its model is made by.
+
+    Raises:
+        RunError: it holds one that is made otherwise.
+    """
     known, text = out / "recipe.json", [[source.name, source.digest()] for source in sources]
     made = json.loads(json.dumps({**recipe.made_by(), "text": text}))
     if known.exists():
@@ -193,8 +204,10 @@ def _check_made(recipe: ModelRecipe, sources: Sequence[Source], out: Path) -> No
 
 
 def check_recipe_text(recipe: Recipe, text: Text) -> None:
-    """Raise InputError, without reading a text, where it lacks files that a recipe names, or has fewer bytes
-    than the recipe takes tokens.
+    """Check a text without reading it.
+
+    Raises:
+        InputError: it lacks files that a recipe names, or has fewer bytes than the recipe takes tokens.
     """
     for part in (text.training, text.evaluation):
         _named(part, recipe.files)

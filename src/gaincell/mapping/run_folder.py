@@ -1,8 +1,9 @@
-"""The directory RUN of a mapping, while it is being made.
+"""The directory RUN of a command that works in stages, while it is being made.
 
     RUN/stages/settings.json         what the run is: it goes on only with the same settings, model and text
     RUN/stages/STAGE.json            the result of a finished stage
     RUN/stages/STAGE.safetensors     its trained weights, gains, offsets; finally the linear model's only
+    RUN/stages/STAGE.toml            the chip it is on, of `gaincell adapt` and `gaincell codesign`
     RUN/stages/STAGE.*.checkpoint    of an unfinished training; removed with its stage
     RUN/log.jsonl                    a line a training step
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from gaincell.errors import RunError
 from gaincell.files import read_object, remove_leftovers, remove_leftovers_in, restored, write_json
 from gaincell.integrations.hf.checkpoint import trained_parameters, write_state
 from gaincell.integrations.hf.run import DESIGN, HARDWARE
+from gaincell.results import read_stages
 from gaincell.results import run as results
 from gaincell.results.codec import Numbers, from_json, to_json
 from gaincell.results.common import CountedTokens, Number
@@ -36,11 +38,18 @@ from gaincell.training.log import Tracker, TrainingLog
 
 
 @contextmanager
-def run_lock(path: Path | None) -> Iterator[None]:
+def run_lock(path: Path | None, command: str | None = None) -> Iterator[None]:
     """Within the context no other process may work on a RUN directory, where its file system can lock one. It
     is made if it is missing, with those above it, and they are removed again if it stays empty; what killed
-    writers left there goes. A process that ends, however it does, lets it go. None: nothing is locked. Raises
-    RunError: another process works on it, or it cannot be made.
+    writers left there goes. A process that ends, however it does, lets it go.
+
+    Args:
+        path: The directory; None: nothing is locked.
+        command: Which `gaincell` command makes the RUN.
+
+    Raises:
+        RunError: another process works on it, it cannot be made, or it holds a finished run of another
+            command.
     """
     if path is None:
         yield
@@ -56,6 +65,8 @@ def run_lock(path: Path | None) -> Iterator[None]:
             remove_leftovers(path / name)
         for part in ("stages", "figures", "tokens", "model"):
             remove_leftovers_in(path / part)
+        if command is not None:
+            _check_kind(path, command)
         yield
     finally:
         if held is not None:
@@ -65,27 +76,14 @@ def run_lock(path: Path | None) -> Iterator[None]:
                 place.rmdir()
 
 
-def check_kind(path: Path, command: str, *, staged: bool = True) -> None:
-    """Raise RunError where a directory holds a finished run of another command.
-
-    staged: whether this one keeps its stages, from which its run.json is made again; else a run with stages,
-    finished or not, is another, too, and so is one that cannot be read.
-    """
+def _check_kind(path: Path, command: str) -> None:
+    """Raise RunError where a directory holds a finished run of another command."""
     try:
         made = read_object(path / results.FILE).get("command") if (path / results.FILE).exists() else command
     except (OSError, ValueError):
-        made = command if staged else None
-    if made != command or (not staged and (path / "stages" / "settings.json").exists()):
+        made = command  # it is made again from its stages
+    if made != command:
         raise RunError(f"{path.name} holds a run of another kind; choose another --out, or remove it")
-
-
-def check_settings(path: Path, before: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise RunError where a run in a directory has other settings than are `wanted`."""
-    if not same({key: before[key] for key in wanted if key in before}, dict(wanted)):
-        where = difference(before, {**before, **wanted})
-        raise RunError(
-            f"{path.name} holds a run with other settings{where}; choose another --out, or remove it"
-        )
 
 
 def run_log(run: Path, labels: Mapping[str, str], tracker: Tracker | None) -> TrainingLog:
@@ -114,7 +112,7 @@ def _lock(path: Path) -> int | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What a stage tells beside its evaluation: see StageResult, AdaptedResult and MappedResult."""
+    """What a stage tells beside its evaluation: see StageResult, MappedResult and CodesignResult."""
 
     training_tokens: CountedTokens = 0
     curve: results.TrainingCurve | None = None
@@ -124,6 +122,7 @@ class Told:
     mismatch: results.Mismatch | None = None
     codes: Mapping[str, Mapping[str, results.CodeShares]] | None = None
     silent: tuple[str, ...] = ()
+    training: results.JointTraining | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,26 +140,37 @@ class StageRecord(Told):
 class RunFolder:
     """One RUN directory.
 
-    path: the directory; made if it is missing.  identity: plain data that says what the run is.
-    text: digests of what it is trained and evaluated on; asked for where the directory has them.
+    Args:
+        path: The directory; made if it is missing.
+        identity: Plain data that says what the run is.
+        text: Digests of what it is trained and evaluated on; asked for where the directory has them.
+        keeps: The stages whose parameters a finished run keeps; None: all.
 
-    Raises RunError: the directory holds another run, or cannot be written.
+    Raises:
+        RunError: the directory holds another run, or cannot be written.
     """
 
     def __init__(
-        self, path: Path, identity: Mapping[str, Any], text: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        identity: Mapping[str, Any],
+        text: Mapping[str, str] | None = None,
+        *,
+        keeps: Collection[str] | None = (),
     ) -> None:
-        self.path = path
-        self.stages = path / "stages"
+        self.path, self.stages, self._keeps = path, path / "stages", keeps
         known = self.stages / "settings.json"
-        if known.exists():
-            before = _read_json(known)
-            check_settings(path, before, identity)
+        if known.exists() or (path / results.FILE).exists():
+            # earlier versions of `gaincell adapt` kept its settings in run.json alone
+            before = _read_json(known) if known.exists() else getattr(read_stages(path), "settings", {})
+            if not same({key: before[key] for key in identity if key in before}, dict(identity)):
+                where = difference(before, {**before, **identity})
+                raise RunError(
+                    f"{path.name} holds a run with other settings{where}; choose another --out, or remove it"
+                )
             text = text or before.get("text")
             if before.get("text", text) != text:
                 raise RunError(f"{path.name} holds a run on another text; choose another --out, or remove it")
-        elif (path / results.FILE).exists():
-            raise RunError(f"{path.name} holds a finished run of another kind; choose another --out")
         write_json(known, {**identity, **({} if text is None else {"text": text})}, indent=1)
         for finished in self.stages.glob("*.json"):  # a killed process may not have come to it
             self._forget_checkpoints(finished.stem)
@@ -184,6 +194,10 @@ class RunFolder:
         """Where the parameters of a stage are."""
         return self.stages / f"{stage}.safetensors"
 
+    def chip(self, stage: str) -> Path:
+        """Where the chip of a stage is that changes the chip or the model in place."""
+        return self.stages / f"{stage}.toml"
+
     def checkpoint(self, stage: str, phase: str) -> Path:
         """Where a training of an unfinished stage is kept; `phase` is "1 of 2", say."""
         return self.stages / f"{stage}.{phase.replace(' ', '-')}.checkpoint"
@@ -199,10 +213,10 @@ class RunFolder:
         for path in self.stages.glob(f"{stage}.*.checkpoint*"):
             path.unlink(missing_ok=True)
 
-    def forget(self, but: str) -> None:
-        """Remove the parameters of all stages but one; a finished run needs no others."""
+    def forget(self) -> None:
+        """Remove the parameters that a finished run does not need."""
         for path in self.stages.glob("*.safetensors"):
-            if path != self.state(but):
+            if self._keeps is not None and path.stem not in self._keeps:
                 path.unlink()
 
 

@@ -38,17 +38,18 @@ from gaincell.mapping.recipe import MADE_HERE, ROOTS, ModelRecipe, Recipe, Stage
 from gaincell.mapping.recipe_checks import check_recipe
 from gaincell.mapping.recipe_models import RecipeModels, pretrained_model, take_model
 from gaincell.mapping.recipe_text import RecipeText
-from gaincell.mapping.run_folder import RunFolder, StageRecord, Told, check_kind, run_lock
+from gaincell.mapping.run_folder import RunFolder, StageRecord, Told, run_lock
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports.training import draw_stages, read_log
-from gaincell.results import read, write
+from gaincell.results import read
 from gaincell.results.common import Kind, NamedModel
 from gaincell.results.provenance import without_paths
-from gaincell.results.run import FILE, Adaptation, TrainedResult, TrainingCurve
+from gaincell.results.run import Adaptation, TrainedResult, TrainingCurve
 from gaincell.text import Text, sha256
 from gaincell.training.checkpoint import whole
 from gaincell.training.compiled import compile_layers
 from gaincell.training.log import Tracker
+from gaincell.training.loop import train
 from gaincell.training.parallel import join_processes
 from gaincell.training.transfer import only_attention
 
@@ -69,25 +70,25 @@ def run_recipe(
     """Carry out a recipe; returns what OUT/run.json then holds.
 
     Args:
-        recipe: the stages.
-        text: what to train and evaluate on.
-        out: the directory OUT.
-        progress: opens the progress of every step.
-        only: a stage: it and what it needs are run, nothing else.
-        device: where to compute.
-        teacher_outputs: where what teachers give is kept (training/distillation.py); None: nowhere.
-        compiled: whether norms and feed-forward networks are compiled (training/compiled.py).
-        command: the command line, for the record.
-        tracker: where trainings are logged too.
+        recipe: The stages.
+        text: What to train and evaluate on.
+        out: The directory OUT.
+        progress: Opens the progress of every step.
+        only: A stage: it and what it needs are run, nothing else.
+        device: Where to compute.
+        teacher_outputs: Where what teachers give is kept (training/distillation.py); None: nowhere.
+        compiled: Whether norms and feed-forward networks are compiled (training/compiled.py).
+        command: The command line, for the record.
+        tracker: Where trainings are logged too.
 
-    Raises GaincellError: recipe, model, text or directory are not acceptable, or a training diverges.
+    Raises:
+        GaincellError: recipe, model, text or directory are not acceptable, or a training diverges.
     """
     check_recipe(recipe)
     processes = join_processes(torch.device(device).type)
     main = processes.is_main_process
     stages = recipe.needed_by(only)
-    with run_lock(out if main else None):
-        check_kind(out, "train")  # before tokens are written into it
+    with run_lock(out if main else None, "train"):
         with processes.main_process_first():  # it makes what the others then read
             if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
                 take_model(Path(recipe.model.run).expanduser(), out)
@@ -97,7 +98,8 @@ def run_recipe(
         attention_modules(loaded.model)  # refuses what cannot be mapped, before any work
         tokens_before = _tokens_of_adapter(recipe, loaded)
         with processes.main_process_first():
-            folder = RunFolder(out, _identity(recipe, loaded.sha256), tokens.digests() if main else None)
+            digests = tokens.digests() if main else None
+            folder = RunFolder(out, _identity(recipe, loaded.sha256), digests, keeps=None)
             if main:
                 recipe.design.save(folder.stages / DESIGN)
         run = RecipeRun(
@@ -117,13 +119,17 @@ def run_recipe(
         )
         for stage in stages:
             run.stage(stage.name, partial(run.carry_out, stage))
-        result = run.finish(command) if main else None
+        result = run.assemble(command) if main else None
         processes.wait_for_everyone()
         return result or read(out, TrainedResult)
 
 
 def _tokens_of_adapter(recipe: Recipe, loaded: LoadedModel) -> int:
-    """Tokens that the recipe's adapter was trained on; raises InputError if it is of another model."""
+    """Tokens that the recipe's adapter was trained on.
+
+    Raises:
+        InputError: it is of another model, or not finished.
+    """
     if recipe.adapter is None:
         return 0
     run, own = Run(recipe.adapter), recipe.adapter_stage
@@ -153,7 +159,11 @@ def _identity(recipe: Recipe, sha256: str) -> dict[str, Any]:
 
 @dataclass(kw_only=True)
 class RecipeRun(RecipeModels):
-    """A recipe being carried out.  tokens_before: that its adapter was trained on."""
+    """A recipe being carried out.
+
+    Attributes:
+        tokens_before: That its adapter was trained on.
+    """
 
     tokens_before: int
 
@@ -190,15 +200,8 @@ class RecipeRun(RecipeModels):
         if self.compiled:
             compile_layers(model)
         shares = dict[str, float]()
-        done = self.train(
-            model,
-            self.text.share(stage),
-            stage.training,
-            stage.name,
-            loss_of=self.loss(stage),
-            evaluate=self.text.watched,
-            shares=shares,
-        )
+        by = partial(train, loss_of=self.loss(stage), evaluate=self.text.watched, shares=shares)
+        done = self.train(model, self.text.share(stage), stage.training, stage.name, by=by)
         tokens = told.training_tokens + done.tokens
         return replace(told, training_tokens=tokens, step_time=shares or None, curve=self._curve(stage))
 
@@ -226,18 +229,17 @@ class RecipeRun(RecipeModels):
         )
         return summary.adaptation(found)
 
-    def finish(self, command: Sequence[str]) -> TrainedResult:
+    def assemble(self, command: Sequence[str]) -> TrainedResult:
         """Write run.json, of all finished stages, and the best in arrays; returns what run.json holds."""
-        recipe, out = self.recipe, self.folder.path
+        recipe = self.recipe
         records = {stage.name: self.folder.record(stage.name) for stage in recipe.stages}
         found = {name: record for name, record in records.items() if record is not None}
         self.processes = None  # the others are done
         software = self.stage("software", lambda: (Told(), self.loaded.model))
-        best, chip = self._best(found), recipe.design
+        best, chip, save = self._best(found), recipe.design, None
         if best is not None:
             model = self.model(best, self.folder.state(best.name))
-            chip = attached_layers(model)[0].design
-            save_beside_results(model, out)
+            chip, save = attached_layers(model)[0].design, partial(save_beside_results, model)
         titles = {stage.name: (stage.title, stage.compare) for stage in recipe.stages}
         inputs = self.text.digests()
         if recipe.adapter is not None and any(stage.start == "adapter" for stage in recipe.stages):
@@ -260,9 +262,7 @@ class RecipeRun(RecipeModels):
                 command, recipe.design, inputs, seed=recipe.seed, remark=self._selected(found)
             ),
         )
-        write(run, out / FILE)
-        draw_stages(run, out / "figures")
-        return run
+        return self.finish(run, save, draw_stages)
 
     def _selected(self, found: Mapping[str, StageRecord]) -> str:
         """Which of the stages were chosen on text that they are evaluated on, too."""

@@ -26,27 +26,34 @@ LOGITS = 2**24
 class MapSettings:
     """Settings of `gaincell map`.
 
-    model, text: as the user names them.
-    design: the nonlinear chip; the linear model is the same chip with the linear cell.
-    budget: training tokens in all, shared between the linear model and the fine-tuning of the nonlinear one.
-    seed: of the order of the text's blocks.
-    block: tokens of a block, for training and for the protocol blocks-T; None: the model's context, at most
-        1024, whatever the window of the design.
-    evaluation_tokens, calibration_tokens: the most that are used; the paper calibrates on 16 x 1024.
-    linear_share: part of the budget for the linear model, when the model has no linear version shipped with
-    it. transfer_share: part of that for attention transfer, the rest is for end-to-end training.
-    learning_rate: peak, of end-to-end training of the linear model (and of the softmax model beside it).
-    transfer_learning_rate: peak of attention transfer.
-    scale_learning_rate: peak, of the gains and offsets in both.
-    fine_tuning_learning_rate: peak, of the fine-tuning of the nonlinear model, gains and offsets included
-        (and of the softmax model beside it).
-    lora: rank of low-rank adapters, which are trained instead of the weights; 0: all weights are. (A linear
-        version that is shipped with a model has weights of its own, and is not used with adapters.) Weights
-        stored in bfloat16 then stay so; those that are trained are float32.
-    published: whether to run the published adaptation beside the closed form, for its curve.
-    published_tokens: of the calibration text that it sees; it takes up to 101 forward passes over them.
-    backend, gradient: of the arrays, see `gaincell.attach`.  redraw: see `TrainSettings`.
-    device: where to compute, as torch names it.
+    Attributes:
+        model: As the user names it.
+        text: As the user names it.
+        design: The nonlinear chip; the linear model is the same chip with the linear cell.
+        budget: Training tokens in all, shared between the linear model and the fine-tuning of the nonlinear
+            one.
+        seed: Of the order of the text's blocks.
+        block: Tokens of a block, for training and for the protocol blocks-T; None: the model's context, at
+            most 1024, whatever the window of the design.
+        evaluation_tokens: The most that are used.
+        calibration_tokens: The most that are used; the paper calibrates on 16 x 1024.
+        linear_share: Part of the budget for the linear model, when the model has no linear version shipped
+            with it.
+        transfer_share: Part of that for attention transfer, the rest is for end-to-end training.
+        learning_rate: Peak, of end-to-end training of the linear model (and of the softmax model beside it).
+        transfer_learning_rate: Peak of attention transfer.
+        scale_learning_rate: Peak, of the gains and offsets in both.
+        fine_tuning_learning_rate: Peak, of the fine-tuning of the nonlinear model, gains and offsets included
+            (and of the softmax model beside it).
+        lora: Rank of low-rank adapters, which are trained instead of the weights; 0: all weights are. (A
+            linear version that is shipped with a model has weights of its own, and is not used with
+            adapters.) Weights stored in bfloat16 then stay so; those that are trained are float32.
+        published: Whether to run the published adaptation beside the closed form, for its curve.
+        published_tokens: Of the calibration text that it sees; it takes up to 101 forward passes over them.
+        backend: Of the arrays, see `gaincell.attach`.
+        gradient: Of the arrays, see `gaincell.attach`.
+        redraw: See `TrainSettings`.
+        device: Where to compute, as torch names it.
     """
 
     model: str

@@ -34,8 +34,8 @@ class GainCellCallback(RedrawingCallback):
 
     Args:
         redraw: "nothing", "noise", or "chip" for noise and chip.
-        base: the pretrained model, not attached, and
-        text: token ids [B, T] without padding, T at most the ring's columns: with both, every line of the log
+        base: The pretrained model, not attached, and
+        text: Token ids [B, T] without padding, T at most the ring's columns: with both, every line of the log
             has `fidelity_error`, the mean over heads of sum (O - Y)^2 / sum Y^2, O of the arrays and Y of
             softmax attention: "error" of `gaincell.evaluation.fidelity`.
 

@@ -48,9 +48,14 @@ def store(
 ) -> None:
     """Write a checkpoint and remove the oldest beyond `keep`.
 
-    path: of the newest checkpoint.  parameters, optimizer: what is trained; all processes help to put sharded
-    ones together.  identity, progress: plain data that says what the run is, and where it stands.  write:
-    whether this process writes.
+    Args:
+        path: Of the newest checkpoint.
+        parameters: What is trained; all processes help to put sharded ones together.
+        optimizer: What trains it; its states are put together likewise.
+        identity: Plain data that says what the run is.
+        progress: Plain data that says where it stands.
+        keep: How many checkpoints there are at the most.
+        write: Whether this process writes.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
@@ -115,8 +120,10 @@ def settings_of(path: Path) -> dict[str, Any]:
 def restore(
     path: Path, parameters: Parameters, optimizer: torch.optim.Optimizer, identity: Identity
 ) -> dict[str, Any]:
-    """Load the newest checkpoint if there is one; returns its progress, nothing without a checkpoint. Raises
-    RunError: it cannot be read, is of another run or another model, or holds numbers that are not finite.
+    """Load the newest checkpoint if there is one; returns its progress, nothing without a checkpoint.
+
+    Raises:
+        RunError: it cannot be read, is of another run or another model, or holds numbers that are not finite.
     """
     places = checkpoints(path)
     if not places:
@@ -223,8 +230,13 @@ class Watch:
 
     With patience the best parameters are kept: in memory, on the CPU, and in a file beside the checkpoint.
 
-    before: `state()` of the run when it was interrupted.  stored: steps of the newest checkpoint; 0: there is
-    none.  write: whether this process writes.
+    Args:
+        settings: Of the training.
+        loss: What is minimised.
+        before: `state()` of the run when it was interrupted.
+        checkpoint: Of the run; None: none is written.
+        stored: Steps of the newest checkpoint; 0: there is none.
+        write: Whether this process writes.
     """
 
     def __init__(
@@ -286,7 +298,11 @@ class Watch:
         self.require(not risen, what, step)
 
     def judge(self, evaluation: float, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Compare an evaluation with the best; raises RunError where it is not a number."""
+        """Compare an evaluation with the best.
+
+        Raises:
+            RunError: it is not a number.
+        """
         self.require(not math.isnan(evaluation), f"the evaluation became {evaluation}", step)
         if self.best is None or evaluation < self.best:
             self.best, self._worse = evaluation, 0

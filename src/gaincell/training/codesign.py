@@ -64,8 +64,10 @@ def stated_levels(design: Design) -> tuple[tuple[float, ...], tuple[float, ...]]
 def with_zero_code(design: Design, *, more_below: bool = False) -> LevelTable:
     """Levels of a write DAC of which one is V_offset, evenly spaced on either side; pulse widths as they are.
 
-    more_below: of an even number, whether one more is below V_offset than above, or the other way round. An
-        odd number of even levels has a zero already.
+    Args:
+        design: The chip.
+        more_below: Of an even number, whether one more is below V_offset than above, or the other way round.
+            An odd number of even levels has a zero already.
     """
     levels = design.storage_levels
     if levels is None:
@@ -81,9 +83,12 @@ def with_zero_code(design: Design, *, more_below: bool = False) -> LevelTable:
 class Circuits(nn.Module):
     """The numbers that are learned of a chip, as parameters.
 
-    design: the chip to start from.  learn: some of LEARNED.
+    Args:
+        design: The chip to start from.
+        learn: Some of LEARNED.
 
-    Raises InputError: nothing known is to be learned, or levels that cannot be.
+    Raises:
+        InputError: nothing known is to be learned, or levels that cannot be.
     """
 
     def __init__(self, design: Design, learn: Collection[str]) -> None:
@@ -192,18 +197,21 @@ def codesign(
     """Train an attached model and its chip together, in place; it is then on the learned, ordinary design.
 
     Args:
-        model: attached; its parameters that require a gradient are trained along.
-        blocks: as of `train`, and so on below; nothing is evaluated on the way.
-        settings: as of `train`.
-        learn: some of LEARNED; nothing of it: the same training on the fixed chip.
-        rate: peak learning rate of the circuits, about the largest relative change of a saturation or of a
+        model: Attached; its parameters that require a gradient are trained along.
+        blocks: As of `train`, and so on below; nothing is evaluated on the way.
+        settings: As of `train`.
+        learn: Some of LEARNED; nothing of it: the same training on the fixed chip.
+        rate: Peak learning rate of the circuits, about the largest relative change of a saturation or of a
             gap between levels a step; None: that of gains and offsets.
-        progress: as of `train`.
-        checkpoint: as of `train`.
-        log: as of `train`.
-        loss_of: as of `train`.
+        progress: As of `train`.
+        checkpoint: As of `train`.
+        log: As of `train`.
+        loss_of: As of `train`.
 
-    Raises ModelError: the model is not attached.  InputError: what is to be learned cannot be. As `train`.
+    Raises:
+        ModelError: the model is not attached.
+        InputError: what is to be learned cannot be; and see `train`.
+        RunError: see `train`.
     """
     layers = required_layers(model)
     circuits = Circuits(layers[0].design, learn).to(layers[0].out.gain.device)

@@ -24,7 +24,8 @@ def compile_layers(model: PreTrainedModel) -> PreTrainedModel:
     """Compile everything in a model's layers but their attention, and of the attention the scaling before
     and after the arrays; in place, at the first use.
 
-    Raises InputError: torch cannot compile here, for want of a compiler, say.
+    Raises:
+        InputError: torch cannot compile here, for want of a compiler, say.
     """
     try:
         torch.compile(torch.neg)(torch.zeros(2, device=model.device))

@@ -44,8 +44,9 @@ AHEAD = 2**18
 def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
     """Train a byte-level BPE tokenizer (GPT-2's pre-tokenisation) whose id 0 ends a document.
 
-    documents: training text; the order does not matter.  vocabulary: number of ids, at least 257 (the bytes
-    and the end of text).
+    Args:
+        documents: Training text; the order does not matter.
+        vocabulary: Number of ids, at least 257 (the bytes and the end of text).
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -77,12 +78,12 @@ def keep_tokens(
     another tokenizer, are refused.
 
     Args:
-        sources: a part of a text. Each gives its share of `tokens` in proportion to its size, from its
+        sources: A part of a text. Each gives its share of `tokens` in proportion to its size, from its
             beginning; what one lacks the next ones give.
-        tokenizer: a tokenizer of transformers.
-        path: of the file; `path`.json beside it notes how far it reaches, and where every source begins.
-        tokens: how many; None = all.
-        progress: called after every document with (tokens so far, tokens wanted or 0).
+        tokenizer: A tokenizer of transformers.
+        path: Of the file; `path`.json beside it notes how far it reaches, and where every source begins.
+        tokens: How many; None = all.
+        progress: Called after every document with (tokens so far, tokens wanted or 0).
 
     Returns:
         int32 [tokens or fewer], mapped into memory.
@@ -157,7 +158,11 @@ def _refusing_damage(place: Path) -> Iterator[None]:
 
 
 def _state(known: Mapping[str, Any]) -> tuple[bool, dict[str, int]]:
-    """Whether all tokens are there, and how far they reach. Raises ValueError: it does not say that."""
+    """Whether all tokens are there, and how far they reach.
+
+    Raises:
+        ValueError: it does not say that.
+    """
     state = {key: known.get(key) for key in BEGINNING}
     odd = next((key for key, count in state.items() if not is_count(count)), None)
     if odd is not None or not isinstance(known.get("done"), bool):
@@ -178,7 +183,8 @@ def pack_blocks(tokens: Tensor, length: int, seed: int) -> Tensor:
     """Cut a stream into blocks of `length` + 1 tokens that overlap by one, shuffled by `seed`; int32
     [n, length + 1]. Every token but the first is a target exactly once; a rest shorter than a block goes.
 
-    Raises InputError: the stream holds less than one block.
+    Raises:
+        InputError: the stream holds less than one block.
     """
     _check_block(tokens, length)
     n = (len(tokens) - 1) // length
@@ -192,7 +198,10 @@ def repeat_passages(blocks: Tensor, share: float, seed: int) -> Tensor:
     In such a block a passage of an eighth to half of its tokens, from anywhere in it, also stands somewhere
     behind itself, over what was there. Which and where is a function of (seed, number of the block) alone.
 
-    blocks: int [n, T + 1].  share: of the blocks, 0 to 1.  seed: of the choice.
+    Args:
+        blocks: int [n, T + 1].
+        share: Of the blocks, 0 to 1.
+        seed: Of the choice.
     """
     blocks = blocks.clone()
     for number, block in enumerate(blocks):

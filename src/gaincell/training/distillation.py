@@ -53,13 +53,17 @@ class Distillation:
     Where the output layer of both models is a plain matrix that is not trained, the distributions of a few
     tokens are made at a time and nothing of the size [tokens, vocabulary] is kept for the backward pass.
 
-    teacher: a causal language model with the student's vocabulary; it is not trained.  weight: w in [0, 1].
-    states: s, 0 or more.  outputs: t, 0 or more.  kept: a directory for what the teacher gives
-    (`TeacherOutputs`); not used where s or t need its whole pass, nor, with a warning, without plain
-    matrices.
+    Args:
+        teacher: A causal language model with the student's vocabulary; it is not trained.
+        weight: w in [0, 1].
+        states: s, 0 or more.
+        outputs: t, 0 or more.
+        kept: A directory for what the teacher gives (`TeacherOutputs`); not used where s or t need its whole
+            pass, nor, with a warning, without plain matrices.
 
-    Raises InputError: the weight lies outside [0, 1], or that of states or outputs below 0; called: the
-    vocabularies differ, or the shapes where states or outputs are learnt.
+    Raises:
+        InputError: the weight lies outside [0, 1], or that of states or outputs below 0; called: the
+            vocabularies differ, or the shapes where states or outputs are learnt.
     """
 
     def __init__(

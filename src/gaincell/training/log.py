@@ -23,9 +23,11 @@ TRACKERS = {"tensorboard": "logging_dir", "wandb": "dir"}
 class TrainingLog:
     """A `.jsonl` file and the figure beside it.
 
-    path: the file; several runs may share it.  labels: of this run's lines, {"stage": "linear"},
-    say.  figure: a PNG file, drawn anew about once a minute and at the end; None = none.  tracker: takes
-    every line too.
+    Args:
+        path: The file; several runs may share it.
+        labels: Of this run's lines, {"stage": "linear"}, say.
+        figure: A PNG file, drawn anew about once a minute and at the end; None = none.
+        tracker: Takes every line too.
     """
 
     def __init__(
@@ -70,10 +72,12 @@ class TrainingLog:
 class Tracker:
     """One run in a tracker.
 
-    name: one of TRACKERS.  folder: RUN; its name is that of the project, and `track/` in it takes the files
-    of the tracker.
+    Args:
+        name: One of TRACKERS.
+        folder: RUN; its name is that of the project, and `track/` in it takes the files of the tracker.
 
-    Raises InputError: another name; its package is not installed; it does not start (no account, say).
+    Raises:
+        InputError: another name; its package is not installed; it does not start (no account, say).
     """
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -116,5 +120,9 @@ class Tracker:
 
 
 def tracking(name: str | None, folder: Path) -> AbstractContextManager[Tracker | None]:
-    """Within the context there is a tracker; None where none is named. Raises InputError, see `Tracker`."""
+    """Within the context there is a tracker; None where none is named.
+
+    Raises:
+        InputError: see `Tracker`.
+    """
     return nullcontext() if name is None else closing(Tracker(name, folder))

@@ -95,19 +95,19 @@ def train(
     """Train the parameters that require a gradient on `blocks`, once, in the order given.
 
     Args:
-        model: a causal language model of transformers, attached or not.
+        model: A causal language model of transformers, attached or not.
         blocks: [n, T + 1] token ids; inputs are columns 0..T-1, targets columns 1..T. Incomplete last batches
             are dropped.
-        settings: rates, batches, clipping and the like.
-        progress: called after every step with (steps done, steps in all, {NAME OF THE LOSS: its value,
+        settings: Rates, batches, clipping and the like.
+        progress: Called after every step with (steps done, steps in all, {NAME OF THE LOSS: its value,
             "learning_rate": ..., "tokens_per_second": ...}).
-        checkpoint: file written every `checkpoint_every` steps and resumed from when it exists; removed by
+        checkpoint: File written every `checkpoint_every` steps and resumed from when it exists; removed by
             the caller (`checkpoint.remove`).
-        log: receives a line a step, with the name and the unit of the loss.
-        loss_of: what is minimised; by default the cross-entropy of the next token.
-        evaluate: called every `evaluate_every` steps and at the end.
-        rates: peak learning rates of parameters whose names begin so, in place of those of the settings.
-        shares: receives where the time of the third step goes (shares.py), where there is one.
+        log: Receives a line a step, with the name and the unit of the loss.
+        loss_of: What is minimised; by default the cross-entropy of the next token.
+        evaluate: Called every `evaluate_every` steps and at the end.
+        rates: Peak learning rates of parameters whose names begin so, in place of those of the settings.
+        shares: Receives where the time of the third step goes (shares.py), where there is one.
 
     Raises:
         InputError: too few blocks for one step, or more processes than a step has micro-batches.
@@ -204,7 +204,11 @@ class _Training:
         self.dropouts: list[tuple[nn.Module, str, float]] = []
 
     def _restored(self) -> dict[str, Any]:
-        """What the checkpoint says, if there is one. Raises RunError."""
+        """What the checkpoint says, if there is one.
+
+        Raises:
+            RunError: see `checkpoint.restore`.
+        """
         if self.checkpoint is None:
             return {}
         if self.main:
@@ -212,7 +216,11 @@ class _Training:
         return disk.restore(self.checkpoint, self.parameters, self.optimizer, self.identity)
 
     def update(self, shares: dict[str, float] | None) -> dict[str, Any]:
-        """One step; what the log says of it.  shares: receives where its time goes."""
+        """One step; what the log says of it.
+
+        Args:
+            shares: Receives where its time goes.
+        """
         settings, watch, gains = self.settings, self.watch, self.gains.values()
         factor = learning_rate_at(self.step, self.total, settings)
         for group in self.optimizer.param_groups:

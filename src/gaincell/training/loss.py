@@ -20,7 +20,12 @@ a `LossName`.
 
 
 class LossName(NamedTuple):
-    """name: what is minimised.  unit: of its numbers; empty: none is known."""
+    """What a loss is called.
+
+    Attributes:
+        name: What is minimised.
+        unit: Of its numbers; empty: none is known.
+    """
 
     name: str
     unit: str = ""

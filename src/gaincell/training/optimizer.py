@@ -26,7 +26,11 @@ def is_gain(name: str) -> bool:
 
 
 def check_positive(gains: Mapping[str, nn.Parameter]) -> None:
-    """Refuse gains that have no logarithm. Raises InputError."""
+    """Refuse gains that have no logarithm.
+
+    Raises:
+        InputError: one is not positive.
+    """
     bad = next((name for name, gain in gains.items() if bool((gain <= 0).any())), None)
     if bad is not None:
         raise InputError(f"{bad} is not above 0: it has no logarithm to learn; leave out log_gains")
@@ -48,7 +52,10 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """The optimiser of named parameters.
 
-    rates: peak learning rates of parameters whose names begin so, in place of those of the settings.
+    Args:
+        parameters: What is trained, by name.
+        settings: Rates, decay and the like.
+        rates: Peak learning rates of parameters whose names begin so, in place of those of the settings.
     """
     scale_rate = settings.scale_learning_rate or settings.learning_rate
     peaks = {"": settings.learning_rate}

@@ -52,10 +52,13 @@ class LossModule(nn.Module):
 class Parallel:
     """A model and its loss, shared out among the processes there are.
 
-    model: in place; sharding replaces its parameters.  loss_of: what is minimised.  sharded: FSDP instead of
-    DDP. With one process neither does anything.
+    Args:
+        model: In place; sharding replaces its parameters.
+        loss_of: What is minimised.
+        sharded: FSDP instead of DDP; with one process neither does anything.
 
-    Raises ModelError: the model does not say which of its modules are layers, as sharding needs.
+    Raises:
+        ModelError: the model does not say which of its modules are layers, as sharding needs.
     """
 
     def __init__(self, model: nn.Module, loss_of: Loss, *, sharded: bool = False) -> None:
@@ -124,8 +127,12 @@ REMEMBERED = 0.9
 def clip_each_gradient(parameters: Mapping[str, nn.Parameter], most: float, norms: dict[str, float]) -> None:
     """Scale every gradient so that its norm is at most `most` times its running mean, in place.
 
-    norms: the running means by name, which are brought up to date:  m <- 0.9 m + 0.1 (norm after clipping).
-        One begins with the first gradient that is not zero (that of an adapter's A is, as long as B is).
+    Args:
+        parameters: By name, with their gradients.
+        most: Infinite: nothing is clipped.
+        norms: The running means by name, which are brought up to date: m <- 0.9 m + 0.1 (norm after
+            clipping). One begins with the first gradient that is not zero (that of an adapter's A is, as long
+            as B is).
     """
     if math.isinf(most):
         return

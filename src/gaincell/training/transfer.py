@@ -55,10 +55,13 @@ SMOOTH = 0.05
 class AttentionTransfer:
     """The loss of attention transfer, for `gaincell.training.loop.train(..., loss_of=...)`.
 
-    teacher: an attached model with `attention="softmax"` and the pretrained weights.  weights: w, 0 or
-    more.  own_inputs: n, layers of a block; 0: all are given the teacher's hidden states.
+    Args:
+        teacher: An attached model with `attention="softmax"` and the pretrained weights.
+        weights: w, 0 or more.
+        own_inputs: n, layers of a block; 0: all are given the teacher's hidden states.
 
-    Raises InputError: w is below 0 or not finite.
+    Raises:
+        InputError: w is below 0 or not finite.
     """
 
     def __init__(self, teacher: PreTrainedModel, weights: float = 0.0, own_inputs: int = 0) -> None:
@@ -205,8 +208,11 @@ def weights_divergence(
 ) -> Float[Tensor, ""]:
     """The divergence of the head of this file, of one layer.
 
-    own, teacher: what arrays and softmax attention were given for the same texts without padding.  ids: these
-    texts. Which queries are looked at follows from them.
+    Args:
+        cell: The arrays.
+        own: What the arrays were given for texts without padding.
+        teacher: What softmax attention was given for the same texts.
+        ids: These texts. Which queries are looked at follows from them.
     """
     design, tokens = cell.design, own.k.shape[2]
     first = int(ids.sum()) % math.ceil(tokens / QUERIES) * QUERIES
