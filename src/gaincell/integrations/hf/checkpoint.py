@@ -35,7 +35,6 @@ from gaincell.integrations.hf.lora import (
     refuse_prompts,
     without_adapters,
 )
-from gaincell.integrations.hf.mixing import fold
 from gaincell.integrations.hf.pretrained import check_whole
 from gaincell.integrations.hf.run import (
     DESIGN,
@@ -49,9 +48,7 @@ from gaincell.integrations.hf.run import (
     refuse_second_model,
 )
 from gaincell.integrations.hf.sources import ADAPTER, pretrained_id
-from gaincell.nn.array_normaliser import NORMALISER
-from gaincell.nn.balanced_rows import BALANCE
-from gaincell.nn.checks import check_precision, check_unsigned, common_design
+from gaincell.nn.checks import check_precision, common_design
 from gaincell.ops.gain_cell_attention import BackendName, Gradient
 from gaincell.resources import begun
 from gaincell.results.run import FILE
@@ -243,9 +240,9 @@ def load_for_training(model: PreTrainedModel, run: str | os.PathLike[str], stage
     held = Run(run)
     path, scale = held.file(stage), float(held.metadata(stage).get("lora_scale", 1.0))
     wanted = {n: p.shape for n, p in model.named_parameters() if ".gain_cell." in n or ".lora_" in n}
-    wanted |= {n: t.shape for n, t in parts.indices(model).items() if not n.endswith(parts.ROW_INDEX)}
+    wanted |= {n: t.shape for n, t in parts.indices(model).items() if parts.part_of(n).restore is None}
     stored = read(path)
-    found = {lora_name(n): t.shape for n, t in stored.items() if not n.endswith(parts.ROW_INDEX)}
+    found = {lora_name(n): t.shape for n, t in stored.items() if parts.part_of(n).restore is None}
     unfit = wanted.keys() ^ found.keys() or {name for name in wanted if wanted[name] != found[name]}
     if unfit or scale != 1.0:
         raise RunError(
@@ -317,7 +314,7 @@ def checked(name: str, tensor: Tensor, where: str, advice: str, *, positive: boo
     if not tensor.is_floating_point():
         raise RunError(f"{where}: {name} is {tensor.dtype}, no floating-point numbers; {advice}")
     check_finite_tensor(name, tensor, where)
-    if name.endswith(NORMALISER[0]) and bool((tensor == 0).all(-1).any()):
+    if name.endswith(parts.part_of(name).directions) and bool((tensor == 0).all(-1).any()):
         raise RunError(f"{where}: {name} has a direction of length 0; {advice}")
     if positive and ".gain_cell." in name and name.endswith(".gain") and bool((tensor <= 0).any()):
         raise RunError(f"{where}: {name} is not above 0, as every gain is; {advice}")
@@ -351,10 +348,9 @@ def put(
         ModelError: they have paired or balanced rows, and the model's chip has queries with a sign; or
             balanced rows, and it gives no full pulses.
     """
-    balanced = any(name.endswith(BALANCE) for name in tensors)
-    if balanced or any(name.endswith(parts.ROW_INDEX) for name in tensors):
-        for cell in attached_layers(model)[:1]:
-            check_unsigned(cell.design, balanced)
+    for cell in attached_layers(model)[:1]:
+        for held in parts.parts_among(tensors):
+            held.check_chip(cell.design)
     try:
         parts.add_stored_parts(model, tensors)
         parameters = dict(model.named_parameters())
@@ -370,7 +366,9 @@ def put(
             raise RunError(f"{min(unfit)} ({len(unfit)} tensors)")
         for name, tensor in plain.items():
             parameters[name].copy_(tensor)
-        fold(model, others)
+        for held in parts.parts_among(others):
+            if held.fold is not None:
+                held.fold(model, others)
         for layer in layers:
             a, b = (others[layer + end] for end in FACTORS)
             add_product(model.get_submodule(layer), a, b * scale)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,10 @@ from gaincell.integrations.hf.base_model import build_empty, without_weights
 from gaincell.integrations.hf.completeness import stored_types
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
 from gaincell.integrations.hf.hardware_record import recorded_design, saved_record
-from gaincell.integrations.hf.pretrained import ARRAYS
+from gaincell.integrations.hf.reparametrisation import parts_among
 from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.sources import adapter_record, find_source, is_adapter_on_hub, without_revision
 from gaincell.integrations.hf.support import attention_modules, geometry, own_window
-from gaincell.nn.array_normaliser import NORMALISER
-from gaincell.nn.attention import EXPONENTS
-from gaincell.nn.balanced_rows import BALANCE, DIRECTIONS
 
 
 def cost(
@@ -81,15 +78,10 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
     return with_parts(size, stored_types(hardware_files(name)))
 
 
-def with_parts(size: ModelSize, names: Iterable[str]) -> ModelSize:
+def with_parts(size: ModelSize, names: Collection[str]) -> ModelSize:
     """The same with what the arrays of a model have beside gains and offsets, by the names of its tensors."""
-    held = {name for name in names if ARRAYS in name}
-    return replace(
-        size,
-        column_gains=any(name.endswith(EXPONENTS) for name in held),
-        array_normaliser=any(name.endswith(NORMALISER) for name in held),
-        balanced_rows=DIRECTIONS if any(name.endswith(BALANCE) for name in held) else 0,
-    )
+    added = {key: value for part in parts_among(names) for key, value in part.costs.items()}
+    return replace(size, **added)
 
 
 def hardware_files(model: str | os.PathLike[str]) -> list[Path]:
