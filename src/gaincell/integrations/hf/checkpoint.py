@@ -65,7 +65,7 @@ _NO_PART = re.compile(
 def save(
     model: nn.Module, run: str | os.PathLike[str], *, base: BaseModel | str | os.PathLike[str] | None = None
 ) -> Path:
-    """Write the attached ``model`` into the directory ``run``; see ``gaincell.load``.
+    """Write the attached ``model`` into the directory ``run`` and return this; see ``gaincell.load``.
 
     Only what differs from the pretrained model is written; factors of low-rank adapters and matrices of
     mixing in 16 bits, which changes logits a little. ``save_pretrained`` keeps every bit: that of the wrapper
@@ -87,8 +87,6 @@ def save(
             model in arrays that save_pretrained wrote.
         base: the model's pretrained original, or what ``load_model`` takes to load it; None: what
             ``model.name_or_path`` says, at the commit that it was loaded from.
-
-    Returns the directory.
 
     Raises:
         ModelError: the model is not attached, or set to softmax attention, has weights that are NaN or
@@ -129,7 +127,7 @@ def save_beside_results(
 
 
 def _check_configuration(own: PretrainedConfig, base: PretrainedConfig) -> None:
-    """Refuse a configuration that makes another model of the same weights. Raises RunError."""
+    """Refuse a configuration that makes another model of the same weights."""
     here, there = (
         dict(_entries(json.loads(config.to_json_string(use_diff=False)))) for config in (own, base)
     )
@@ -165,7 +163,7 @@ def save_differences(
 ) -> Path:
     """`save` for who holds the `original` weights, by their names in the base model.
 
-    base, base_sha256: what `Hardware` says about it.
+    `base` and `base_sha256` are what `Hardware` says about it.
     """
     cells = attached_layers(model)
     design = common_design(cells)
@@ -234,8 +232,10 @@ def load_run(
 def load_for_training(model: PreTrainedModel, run: str | os.PathLike[str], stage: str | None = None) -> None:
     """Put the adapters of a RUN, or of a stage, into a model that has adapters of the same rank, in place, to
     train them further; of an attached model gains, offsets, mixing, paired and balanced rows as well.
-    Raises RunError: it was made from another base model, has other adapters, or is damaged; ModelError: see
-    `read`.
+
+    Raises:
+        RunError: it was made from another base model, has other adapters, or is damaged.
+        ModelError: see `read`.
     """
     held = Run(run)
     path, scale = held.file(stage), float(held.metadata(stage).get("lora_scale", 1.0))
@@ -288,8 +288,11 @@ def _of_arrays(model: nn.Module) -> dict[str, Tensor]:
 def read(
     path: Path, part: str = "", *, positive: bool = True, advice: str = "save the model again"
 ) -> dict[str, Tensor]:
-    """The tensors of a file whose names contain `part`, each `checked`. Raises RunError: it cannot be read,
-    or one cannot be what its name says; ModelError: one is NaN or infinite.
+    """The tensors of a file whose names contain `part`, each `checked`.
+
+    Raises:
+        RunError: it cannot be read, or one cannot be what its name says.
+        ModelError: one is NaN or infinite.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -304,10 +307,13 @@ def read(
 
 def checked(name: str, tensor: Tensor, where: str, advice: str, *, positive: bool = True) -> Tensor:
     """A stored tensor that can be what its name says: floating-point and finite, no direction of length 0,
-    and where they must be positive, as in a RUN, gains above 0. Raises RunError: it is not; ModelError: it is
-    NaN or infinite.
+    and where they must be `positive`, as in a RUN, gains above 0.
 
-    where: the file, and advice: what to do, for the refusal.
+    A refusal states the file, `where` it is from, and as `advice` what to do.
+
+    Raises:
+        RunError: it is not.
+        ModelError: it is NaN or infinite.
     """
     if parts.is_index(name):
         return tensor

@@ -117,8 +117,10 @@ def _mix(attention: Any, cell: nn.Module, stage: str, layer: nn.Module, _: Any, 
 @torch.no_grad()
 def fold(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
     """Multiply the projections of a model without mixing by the matrices among `tensors`, in place, before
-    adapters are added to them. Raises RunError: there are matrices for q or for k alone, or of a size that
-    does not fit.
+    adapters are added to them.
+
+    Raises:
+        RunError: there are matrices for q or for k alone, or of a size that does not fit.
     """
     found = {name: tensor.double() for name, tensor in tensors.items() if PART.owns(name)}
     layers = {name.rpartition(MIX)[0] for name in found}

@@ -65,8 +65,11 @@ def cost(
 
 
 def model_size(model: str | os.PathLike[str]) -> ModelSize:
-    """Sizes of a model, a RUN, or one of costs/models.toml by its name there. Raises ModelError: it cannot be
-    found, is not supported, or its layers differ in size; RunError: the RUN is damaged.
+    """Sizes of a model, a RUN, or one of costs/models.toml by its name there.
+
+    Raises:
+        ModelError: it cannot be found, is not supported, or its layers differ in size.
+        RunError: the RUN is damaged.
     """
     name = os.fspath(model)
     shipped = shipped_sizes()
@@ -96,8 +99,12 @@ def hardware_files(model: str | os.PathLike[str]) -> list[Path]:
 
 def run_design(model: str | os.PathLike[str]) -> Path | Design | None:
     """The design of a RUN, or of what `save_pretrained` wrote of an attached model or of an adapter on one;
-    None for other models. Raises RunError, DesignError: a newer gaincell wrote it, or it is damaged;
-    ModelError: the model cannot be found.
+    None for other models.
+
+    Raises:
+        RunError: a newer gaincell wrote it, or it is damaged.
+        DesignError: the design in it cannot be read.
+        ModelError: the model cannot be found.
     """
     if (run := Run(model)).saved:
         return run.folder / DESIGN
@@ -121,8 +128,10 @@ def saved_design(model: str | os.PathLike[str]) -> Design | None:
 
 
 def size_of(model: Any, title: str) -> ModelSize:
-    """Sizes of a model of transformers that is not attached. Raises ModelError: it is not supported, or its
-    layers differ in size.
+    """Sizes of a model of transformers that is not attached.
+
+    Raises:
+        ModelError: it is not supported, or its layers differ in size.
     """
     modules = list(attention_modules(model).values())
     sizes = {geometry(module) for module in modules}
