@@ -183,7 +183,8 @@ def check_recipe(recipe: Recipe) -> None:
 def config_of(model: ModelRecipe) -> PretrainedConfig:
     """The configuration of a model that is made.
 
-    Raises InputError: its architecture has no such setting, or not with this value.
+    Raises:
+        InputError: its architecture has no such setting, or not with this value.
     """
     known = AutoConfig.for_model(model.architecture)
     allowed = {*known.to_dict(), *known.attribute_map, *ROTARY} - {"vocab_size", *IDS}
@@ -229,7 +230,11 @@ def check_adapter(run: str, stage: str | None = None) -> None:
 
 
 def run_settings(run: str, where: str) -> Mapping[str, Any]:
-    """What a RUN of `gaincell train` that has pretrained its model was begun with. Raises InputError."""
+    """What a RUN of `gaincell train` that has pretrained its model was begun with.
+
+    Raises:
+        InputError: it is no such RUN.
+    """
     held = Run(run)
     with refusing(where):
         for part in ("stages/settings.json", "model/model.safetensors"):

@@ -46,7 +46,11 @@ WEIGHTS = "model.safetensors"
 
 
 def take_model(run: Path, out: Path) -> None:
-    """Copy the model of a RUN into `out`, unless it is there. Raises RunError: `out` holds another model."""
+    """Copy the model of a RUN into `out`, unless it is there.
+
+    Raises:
+        RunError: `out` holds another model.
+    """
     made, own = run / "model", out / "model"
     for path in sorted(made.iterdir(), key=lambda path: path.name == WEIGHTS):  # these last
         if path.is_file() and not (own / path.name).exists():
