@@ -217,7 +217,7 @@ def add_stored_parts(model: PreTrainedModel, tensors: Mapping[str, Tensor | None
             for cell, end in product(cells, part.tensors):
                 part.restore(cells[cell], f"{cell}.{end}", tensors[f"{cell}.{end}"])
         elif not part.is_in(model):
-            part.add(model, None)
+            add_part(model, part.name)
 
 
 def is_mixed(model: nn.Module) -> bool:
