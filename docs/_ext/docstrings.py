@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 
 from gaincell import units
 
-SECTION = re.compile(r"(Args|Returns|Raises|Yields):$")
+SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Yields):$")
 NAMED = re.compile(r"[a-z]\w*(, [a-z]\w*)*: ")
 NAMED_FURTHER = re.compile(r"(?<=\.)  ?(?=[a-z]\w*(?:, [a-z]\w*)*: )")
 TABLE_RULE = re.compile(r"=+( +=+)+$")

@@ -101,7 +101,10 @@ def candidates_for(
     design: Design, paired: bool = False, wide: bool = False, balanced: bool = False
 ) -> tuple[Candidate, ...]:
     """What to choose from on a chip, for paired (integrations/hf/paired.py), of which `wide` gives more, or
-    balanced rows (nn/balanced_rows.py). Raises InputError: `wide` is for paired rows only.
+    balanced rows (nn/balanced_rows.py).
+
+    Raises:
+        InputError: `wide` is for paired rows only.
     """
     if balanced:
         return BALANCED
@@ -144,9 +147,12 @@ def initial_scaling(
     """Set, in place, gains and offsets of an attached model, whose weights are still those of the softmax
     model; returns the stages whose input has no variance: they stay as they are.
 
-    ids: some text without padding.  candidates: to choose from; each costs a forward pass of the arrays.
-    progress: called after every layer with (layers done, layers).  gains: range in which gains of the output
-    are kept; None: what the correlation's smallest value gives.
+    Args:
+        model: attached.
+        ids: some text without padding.
+        candidates: to choose from; each costs a forward pass of the arrays.
+        progress: called after every layer with (layers done, layers).
+        gains: range in which gains of the output are kept; None: what the correlation's smallest value gives.
     """
     layers = measured.attached(model)
     silent: list[measured.Place] = []

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from gaincell.chips.design import Design
 from gaincell.errors import GaincellError, InputError
+from gaincell.integrations.hf.reparametrisation import PARTS
 from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.sources import SMOLLM2, TINY, find_source
 from gaincell.mapping.initial_gains import candidates_for
@@ -27,10 +28,6 @@ IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
 """Of the tokenizer of a model that is made."""
 ROTARY = ("rope_theta", "rope_scaling", "rope_parameters")
 """Settings that only some versions of transformers list."""
-BIASED = {
-    "rotated_values": "takes the place of the outputs' offset",
-    "array_normaliser": "returns the mean of what it drops",
-}
 OF_LOSSES = ("teacher", "weight", "states", "outputs", "attention_weights", "own_inputs")
 
 
@@ -160,9 +157,9 @@ def check_recipe(recipe: Recipe) -> None:
         raise InputError(f"the queries of {design.name} have a sign; leave out paired and balanced")
     if recipe.embeddings and recipe.lora is not None:
         raise InputError("embeddings = true trains all weights; with [lora] leave it out")
-    for key, why in BIASED.items():
-        if getattr(recipe, key) and not recipe.biases:
-            raise InputError(f"{key} = true needs biases = true: a bias {why}")
+    for part in PARTS.values():
+        if part.needs_biases and getattr(recipe, part.key) and not recipe.biases:
+            raise InputError(f"{part.key} = true needs biases = true: a bias {part.needs_biases}")
     if recipe.array_normaliser and design.normaliser.present:
         raise InputError(f"{design.name} has a normalising column; leave out array_normaliser")
     if not recipe.stages and not isinstance(recipe.model, ModelRecipe):
@@ -186,7 +183,8 @@ def check_recipe(recipe: Recipe) -> None:
 def config_of(model: ModelRecipe) -> PretrainedConfig:
     """The configuration of a model that is made.
 
-    Raises InputError: its architecture has no such setting, or not with this value.
+    Raises:
+        InputError: its architecture has no such setting, or not with this value.
     """
     known = AutoConfig.for_model(model.architecture)
     allowed = {*known.to_dict(), *known.attribute_map, *ROTARY} - {"vocab_size", *IDS}
@@ -232,7 +230,11 @@ def check_adapter(run: str, stage: str | None = None) -> None:
 
 
 def run_settings(run: str, where: str) -> Mapping[str, Any]:
-    """What a RUN of `gaincell train` that has pretrained its model was begun with. Raises InputError."""
+    """What a RUN of `gaincell train` that has pretrained its model was begun with.
+
+    Raises:
+        InputError: it is no such RUN.
+    """
     held = Run(run)
     with refusing(where):
         for part in ("stages/settings.json", "model/model.safetensors"):

@@ -20,10 +20,8 @@ from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.checkpoint import load_for_training, read_state
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
-from gaincell.integrations.hf.mixing import add_mixing
 from gaincell.integrations.hf.models import load_model
-from gaincell.integrations.hf.paired import pair_rows
-from gaincell.integrations.hf.reparametrisation import add_part, has_part
+from gaincell.integrations.hf.reparametrisation import PARTS, add_part
 from gaincell.mapping.engine import Engine, freeze_embeddings
 from gaincell.mapping.initial_gains import FIRST, candidates_for, initial_scaling
 from gaincell.mapping.recipe import ROOTS, Recipe, StageRecipe
@@ -48,7 +46,11 @@ WEIGHTS = "model.safetensors"
 
 
 def take_model(run: Path, out: Path) -> None:
-    """Copy the model of a RUN into `out`, unless it is there. Raises RunError: `out` holds another model."""
+    """Copy the model of a RUN into `out`, unless it is there.
+
+    Raises:
+        RunError: `out` holds another model.
+    """
     made, own = run / "model", out / "model"
     for path in sorted(made.iterdir(), key=lambda path: path.name == WEIGHTS):  # these last
         if path.is_file() and not (own / path.name).exists():
@@ -123,10 +125,10 @@ class RecipeModels(Engine):
             read_state(model, state)
         elif root == "adapter":
             load_for_training(model, str(recipe.adapter), recipe.adapter_stage)
-        for key in ("paired", "balanced"):
-            found = has_part(model, f"{key} rows")
-            if stage.attention == "arrays" and found != getattr(recipe, key):
-                there = f"{key} = {str(found).lower()}"
+        for part in PARTS.values() if stage.attention == "arrays" else ():
+            found = part.is_in(model)
+            if found != getattr(recipe, part.key):
+                there = f"{part.key} = {str(found).lower()}"
                 raise InputError(f"what {stage.name} starts from has {there}; say so in the recipe")
         return model
 
@@ -136,20 +138,9 @@ class RecipeModels(Engine):
         design = recipe.design if cell is None else recipe.design.replace(cell=cell)
         attach(model, design, gradient=stage.gradient)  # type: ignore[arg-type]
         ids = self.text.some(recipe.first_block(stage), max(1, INITIAL_TOKENS // recipe.block))
-        if recipe.paired and new:
-            pair_rows(model, ids[:1])
-        if recipe.balanced:
-            add_part(model, "balanced rows", ids if new else None)
-        if recipe.mixing:  # products with a sign do not care how they are turned
-            add_mixing(model, ids[:1] if new and not (recipe.paired or recipe.balanced) else None)
-        if recipe.biases:
-            add_part(model, "biases")
-        if recipe.exponents:
-            add_part(model, "exponents")
-        if recipe.rotated_values:
-            add_part(model, "rotated values")
-        if recipe.array_normaliser:
-            add_part(model, "array normalisers", ids if new else None)
+        for part in PARTS.values():
+            if getattr(recipe, part.key) and (new or part.restore is None):
+                add_part(model, part.name, ids if new else None)
         if new and stage.initial != "released":
             fitting = self.progress(f"{stage.name}: first gains and offsets")
             wide = stage.initial == "wide"

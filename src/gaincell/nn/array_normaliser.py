@@ -46,11 +46,14 @@ class ArrayNormaliser(nn.Module):
     """The reflection and the division of one layer: see the head of this file.
 
     Args:
-        heads, kv_heads, head_dim: H, Hk and D.
+        heads: query heads, H.
+        kv_heads: key/value heads, Hk.
+        head_dim: D.
         like: of the type and on the device of its parameters.
 
-    `direction` [Hk, D]: h, at first e_D, with which the last component of the values is given up as it is.
-    `log_floor` [H]: ln c.
+    Attributes:
+        direction: h [Hk, D], at first e_D, with which the last component of the values is given up as it is.
+        log_floor: ln c [H].
     """
 
     def __init__(self, heads: int, kv_heads: int, head_dim: int, like: Tensor) -> None:
@@ -87,7 +90,11 @@ class ArrayNormaliser(nn.Module):
 
 
 def check_one_normaliser(design: Design) -> None:
-    """Refuse a chip that has a normalising column besides. Raises ModelError."""
+    """Refuse a chip that has a normalising column besides.
+
+    Raises:
+        ModelError: it has one.
+    """
     if design.normaliser.present:
         raise ModelError(
             f"{design.name} has a normalising column ([normaliser]), and the model a normaliser inside the "

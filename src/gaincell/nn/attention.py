@@ -252,7 +252,11 @@ class GainCellAttention(nn.Module):
     def volts(
         self, k: Float[Tensor, "B Hk T D"], v: Float[Tensor, "B Hk T D"]
     ) -> tuple[Float[Tensor, "B Hk T D"], Float[Tensor, "B Hk T D"]]:
-        """What the write DACs are asked for, V. Raises ModelError where there are two normalisers."""
+        """What the write DACs are asked for, V.
+
+        Raises:
+            ModelError: there are two normalisers.
+        """
         return self.k(k), self.with_constant(self.v(self.values(v)))
 
     def values(self, v: Float[Tensor, "B Hk T D"]) -> Float[Tensor, "B Hk T rows"]:
@@ -263,7 +267,11 @@ class GainCellAttention(nn.Module):
         return v if self.normaliser is None else self.normaliser.reflected(v)[..., :-1]
 
     def with_constant(self, scaled: Float[Tensor, "B Hk T rows"]) -> Float[Tensor, "B Hk T D"]:
-        """Scaled values, V, and with a normaliser what its row holds. Raises ModelError: see `volts`."""
+        """Scaled values, V, and with a normaliser what its row holds.
+
+        Raises:
+            ModelError: there are two normalisers.
+        """
         if self.normaliser is None:
             return scaled
         check_one_normaliser(self.design)
@@ -336,9 +344,7 @@ class GainCellAttention(nn.Module):
 
     def asked(self, q: Tensor, k: Tensor, v: Tensor, at: At, *, output: bool = True) -> Asked:
         """What q, k and v ask of the arrays. What is more than gain and offset is done here, the rest left to
-        `attend` where that can: the compiled kernel scales in passing.
-
-        output: whether the output's scaling may be left, too.
+        `attend` where that can, with `output` that of the output, too: the compiled kernel scales in passing.
         """
         columns = self.columns(q, k, v, *at)
         stages = vars(self)["_modules"]  # see Scaler.plain

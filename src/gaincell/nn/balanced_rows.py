@@ -74,15 +74,21 @@ SMALLEST = 1e-6
 
 
 def rows_of(head_dim: int) -> Float[Tensor, "D D_less_1"]:
-    """H, below a row of zeros. Raises ModelError: D is no power of two."""
+    """H, below a row of zeros.
+
+    Raises:
+        ModelError: D is no power of two.
+    """
     h = walsh(head_dim, "balanced rows")
     h[0] = 0.0
     return h[:, :-1]
 
 
 def walsh(size: int, what: str) -> Float[Tensor, "D D"]:
-    """The Walsh-Hadamard matrix / sqrt(D), which is its own inverse, for `what`. Raises ModelError: D is no
-    power of two.
+    """The Walsh-Hadamard matrix / sqrt(D), which is its own inverse, for `what`.
+
+    Raises:
+        ModelError: D is no power of two.
     """
     if size < 2 or size & (size - 1):
         raise ModelError(f"{what} need a power of two components a head, not {size}")
@@ -147,7 +153,10 @@ class Balance(nn.Module):
         """Where the charge that the last row is asked for lies, on average over requests: 0 at the least that
         it can give, 1 at the most.
 
-        volts, around: as for `forward`.  real: which tokens count; None: all.
+        Args:
+            volts: as for `forward`.
+            around: as for `forward`.
+            real: which tokens count; None: all.
         """
         charges = self._charges(volts, around).transpose(0, 1)  # [Hk, B, T]
         mean = (charges.flatten(1) if real is None else charges[:, real]).double().mean(1).to(self.offset)
@@ -179,11 +188,10 @@ class Balance(nn.Module):
     def forward(
         self, volts: Float[Tensor, "B Hk T D_less_1"], around: Float[Tensor, " Hk"]
     ) -> Float[Tensor, "B Hk T D"]:
-        """Requested voltages with the last row's after them, V. Its choice among levels is straight-through:
-        its gradient is that of the voltage with just the wanted charge, where there is one and the cell's
-        curve is not flat.
+        """Requested voltages with the last row's after them, V; `around`: offset of the others, V.
 
-        around: offset of the others, V.
+        The choice of the last row among levels is straight-through: its gradient is that of the voltage with
+        just the wanted charge, where there is one and the cell's curve is not flat.
         """
         d, slope = self.design, self.design.cell.linear_slope
         gain, offset = (number.to(volts.dtype)[:, None] for number in (self.gain, self.offset))

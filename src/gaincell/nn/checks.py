@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 def check_unsigned(design: Design, balanced: bool = False) -> None:
     """Refuse a chip whose queries have a sign; for balanced rows also one that gives no full pulses, with
-    which their last row is reckoned. Raises ModelError.
+    which their last row is reckoned.
+
+    Raises:
+        ModelError: it is such a chip.
     """
     if design.drivers.signed:
         raise ModelError(
@@ -32,14 +35,22 @@ def check_unsigned(design: Design, balanced: bool = False) -> None:
 
 
 def check_names(backend: str, gradient: str) -> None:
-    """Refuse an implementation or a gradient that there is not. Raises InputError."""
+    """Refuse an implementation or a gradient that there is not.
+
+    Raises:
+        InputError: there is no such one.
+    """
     for name, given, allowed in (("backend", backend, BACKENDS), ("gradient", gradient, GRADIENTS)):
         if given not in allowed:
             raise InputError(f"{name} is {given!r}; choose one of {', '.join(allowed)}")
 
 
 def common_design(layers: Sequence[GainCellAttention]) -> Design:
-    """The design of all layers. Raises ModelError where they have different ones."""
+    """The design of all layers.
+
+    Raises:
+        ModelError: they have different ones.
+    """
     design = layers[0].design
     if any(layer.design != design for layer in layers):
         raise ModelError("the layers have different designs; use set_design(model, design) before saving")
@@ -47,9 +58,10 @@ def common_design(layers: Sequence[GainCellAttention]) -> Design:
 
 
 def check_precision(layers: Sequence[GainCellAttention], where: str) -> None:
-    """Refuse gains and offsets in 16 bits: `model.bfloat16()` and the like cast them too. Raises ModelError.
+    """Refuse gains and offsets in 16 bits: `model.bfloat16()` and the like cast them too.
 
-    where: beginning of the message.
+    Raises:
+        ModelError: they are in 16 bits; begins with `where`.
     """
     found = next((c.q.gain.dtype for c in layers if c.q.gain.dtype.itemsize < torch.float32.itemsize), None)
     if found is not None:

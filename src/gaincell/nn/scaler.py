@@ -35,8 +35,9 @@ class Scaler(nn.Module):
     Args:
         heads: number of heads. Gains begin at 1 (dimensionless, or per volt where x is a voltage).
         offset: initial offset, in the unit of the output: pulse widths for q, volts for k and v.
-        dtype, device: of the parameters. The adaptation needs statistics of a stage in float64, whatever type
-            the model computes in.
+        dtype: of the parameters. The adaptation needs statistics of a stage in float64, whatever type the
+            model computes in.
+        device: of the parameters.
 
     Not modelled: errors of the digital scaling itself, which is exact.
     """
@@ -66,7 +67,10 @@ class Scaler(nn.Module):
 
     def turn(self, head_dim: int, balance: Balance | None) -> None:
         """Multiply every head's x by (1 + turn_in turn_out) H, and add a row: what `balance` makes of the
-        others, else full pulses; see balanced_rows.py. Raises ModelError: D is no power of two.
+        others, else full pulses; see balanced_rows.py.
+
+        Raises:
+            ModelError: D is no power of two.
         """
         self.balance = balance
         heads, like = len(self.gain), self.gain
@@ -98,7 +102,7 @@ class Scaler(nn.Module):
     ) -> Float[Tensor, "B H T D"]:
         """Scale each head of ``x`` [B, heads, T, D], in its type or in float32 where that is narrower.
 
-        columns: that each query reads; needed with an exponent, and not used without.
+        The `columns` that each query reads are needed with an exponent, and not used without.
         """
         dtype = torch.promote_types(x.dtype, torch.float32)
         found = scaled(self.rows(x, columns), self.gain.to(dtype), self.offset.to(dtype))

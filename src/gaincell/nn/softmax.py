@@ -18,8 +18,14 @@ class SoftmaxAttention(nn.Module):
     ) -> Float[Tensor, "B H Tq D"]:
         """Attention to the tokens up to a query's own, 0 for padding.
 
-        at: number of the real token in each slot of keys and of queries, -1 for padding, and the model's own
-        sliding window.  scaling: of the scores; None: 1/sqrt(D).
+        Args:
+            q: queries of the last Tq tokens.
+            k: keys.
+            v: values.
+            at: number of the real token in each slot of keys and of queries, -1 for padding, and the model's
+                own sliding window.
+            scaling: of the scores; None: 1/sqrt(D).
+            dropout: share of the weights that are dropped.
         """
         keys, queries, window = at
         padding = queries < 0

@@ -28,7 +28,8 @@ _WHAT = "rotated values"
 class ValueRotation(nn.Module):
     """H of one layer, for D = `head_dim`, in the type and on the device of `like`.
 
-    Raises ModelError: D is no power of two.
+    Raises:
+        ModelError: D is no power of two.
     """
 
     def __init__(self, head_dim: int, like: Tensor) -> None:

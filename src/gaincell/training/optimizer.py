@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 
 from gaincell.errors import InputError
-from gaincell.nn.array_normaliser import NORMALISER
-from gaincell.nn.attention import BIASES, EXPONENTS
-from gaincell.nn.balanced_rows import BALANCE
-from gaincell.training.settings import SCALE_RATES, TrainSettings
+from gaincell.integrations.hf.reparametrisation import part_of
+from gaincell.training.settings import TrainSettings
 
 
 def _is_scale(name: str) -> bool:
@@ -58,26 +56,29 @@ def make_optimizer(
         rates: Peak learning rates of parameters whose names begin so, in place of those of the settings.
     """
     scale_rate = settings.scale_learning_rate or settings.learning_rate
-    peaks = {"": settings.learning_rate}
-    peaks |= {of: getattr(settings, name) or scale_rate for of, name in SCALE_RATES.items()}
-    peaks |= rates
+    groups = defaultdict[tuple[float, float], list[nn.Parameter]](list)
+    for name, parameter in parameters.items():
+        own = getattr(settings, _rate_of(name)) or scale_rate
+        peak = next((rate for start, rate in rates.items() if name.startswith(start)), own)
+        groups[peak, settings.weight_decay * _decays(name, parameter, settings)].append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": members, "peak": peak, "lr": peak, "weight_decay": decay}
+            for (peak, decay), members in groups.items()
+        ],
+        betas=settings.betas,
+    )
 
-    def kind(name: str) -> str:
-        own = name.rpartition(".")[2]
-        of = next((of for of in SCALE_RATES if of in own), "gain") if _is_scale(name) else ""
-        return next((start for start in rates if name.startswith(start)), of)
 
-    def decays(name: str) -> bool:
-        if (is_gain(name) and settings.log_gains) or name.endswith(NORMALISER + BALANCE):
-            return False
-        if settings.decayed == "all":
-            return True
-        return (parameters[name].ndim > 1 or _is_scale(name)) and not name.endswith(BIASES + EXPONENTS)
+def _rate_of(name: str) -> str:
+    """The field of `TrainSettings` with a parameter's peak learning rate."""
+    if not _is_scale(name):
+        return "learning_rate"
+    rates = {".offset": "offset_learning_rate"} | part_of(name).rates
+    return next((rate for own, rate in rates.items() if name.endswith(own)), "scale_learning_rate")
 
-    groups: list[dict[str, Any]] = []
-    for which, rate in peaks.items():
-        for decayed, decay in ((True, settings.weight_decay), (False, 0.0)):
-            members = [p for n, p in parameters.items() if kind(n) == which and decays(n) is decayed]
-            if members:
-                groups.append({"params": members, "peak": rate, "lr": rate, "weight_decay": decay})
-    return torch.optim.AdamW(groups, betas=settings.betas)
+
+def _decays(name: str, parameter: nn.Parameter, settings: TrainSettings) -> bool:
+    if not _is_scale(name):
+        return settings.decayed == "all" or parameter.ndim > 1
+    return settings.decayed in part_of(name).decayed and not (settings.log_gains and is_gain(name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, TypeAlias
 
 from pydantic import Field
@@ -91,7 +91,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.batch % self.micro_batch:
             raise InputError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
-        rate = max(self.learning_rate, *(getattr(self, name) or 0.0 for name in SCALE_RATES.values()))
+        rate = max(getattr(self, f.name) or 0.0 for f in fields(self) if f.name.endswith("learning_rate"))
         if rate * max(1 / (1 - self.betas[0]), self.weight_decay) > LARGEST * (1 + 1e-9):
             raise InputError(
                 f"learning rate {rate} with betas = {self.betas} and weight_decay = {self.weight_decay}: its "
@@ -104,18 +104,6 @@ class TrainSettings:
                 f"evaluate_every = {self.evaluate_every}: a sharded model is not evaluated in training, "
                 "leave out one of the two"
             )
-
-
-SCALE_RATES = {
-    "gain": "scale_learning_rate",
-    "offset": "offset_learning_rate",
-    "bias": "bias_learning_rate",
-    "exponent": "exponent_learning_rate",
-    "mix": "mixing_learning_rate",
-    "turn": "turn_learning_rate",
-    "direction": "mixing_learning_rate",
-}
-"""Settings with the peak learning rate of each kind of number in a layer's arrays."""
 
 
 def learning_rate_at(step: int, total: int, settings: TrainSettings) -> float:

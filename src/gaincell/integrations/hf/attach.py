@@ -45,10 +45,12 @@ _SAVE = "save_pretrained"
 class _Attachment:
     """What ``attach`` changed besides adding modules.
 
-    owner: the model that is attached.  function: that every layer must call, a name in ``interface``.
-    configurations: the model's own, and the attention implementation that each had before.
-    savers: modules with another ``save_pretrained`` meanwhile, and the attribute that each had before.
-    ran: whether a forward pass has come to its end.
+    Attributes:
+        owner: the model that is attached.
+        function: that every layer must call, a name in ``interface``.
+        configurations: the model's own, and the attention implementation that each had before.
+        savers: modules with another ``save_pretrained`` meanwhile, and the attribute that each had before.
+        ran: whether a forward pass has come to its end.
     """
 
     owner: PreTrainedModel
@@ -127,13 +129,13 @@ def attach(
     gradient: Gradient = "exact",
     attention: Attention = "gain-cell",
 ) -> AnyModel:
-    """Run the attention of ``model`` in gain-cell arrays, in place.
+    """Run the attention of ``model`` in gain-cell arrays, in place, and return it.
 
     Every attention module gets a ``GainCellAttention`` named ``gain_cell``: per-layer, per-head gains and
     offsets for q, k, v and the output, as parameters in float64 (float32 on mps). The token period becomes
     that of the model's layers unless the design states one. The cache keeps the float projections; arrays are
     filled from it. The model gets its own copy of its configuration. Every forward pass checks that arrays
-    computed every layer. Where anything goes wrong here, ``model`` stays as it was.
+    computed every layer. If it fails, ``model`` stays as it was; ``attached_layers`` lists what was changed.
 
     Example:
 
@@ -154,8 +156,6 @@ def attach(
         gradient: of the cells in the backward pass: "exact", "surrogate" (as if they were linear), or a
             cheaper approximation of either on a CPU, "bf16" or "surrogate-bf16".
         attention: "gain-cell", or "softmax": the model's own, through the same masks, checks and functions.
-
-    Returns ``model``; ``attached_layers(model)`` lists what was changed.
 
     Raises:
         ModelError: the model has features that are not modelled (named), or is attached already.
@@ -225,24 +225,23 @@ def detach(model: AnyModel) -> AnyModel:
 
 
 def attached_layers(model: nn.Module) -> list[GainCellAttention]:
-    """The gain-cell modules of ``model`` in the order of its layers; empty if it is not attached.
-
-    ``model`` may be wrapped (by peft, by a data-parallel module).
-    """
+    """The gain-cell modules of ``model``, wrapped or not, in the order of its layers; [] if not attached."""
     found = (interface.arrays_of(module) for module in model.modules())
     return sorted((cell for cell in found if cell is not None), key=lambda cell: cell.layer)
 
 
 def required_layers(model: nn.Module) -> list[GainCellAttention]:
-    """`attached_layers` of a model that must be attached. Raises ModelError."""
+    """`attached_layers` of a model that must be attached.
+
+    Raises:
+        ModelError: it is not.
+    """
     return attached_layers(model) or attached_layers(attached_model(model))
 
 
 @contextmanager
 def not_yet_calibrated(model: nn.Module) -> Iterator[None]:
-    """Within the context a forward pass does not ask whether ``model`` is calibrated: what the arrays give is
-    not used there.
-    """
+    """Within the context, which uses nothing that arrays give, no forward pass asks for calibrated gains."""
     attachment: _Attachment = getattr(attached_model(model), _RECORD)
     before, attachment.ran = attachment.ran, True
     try:
@@ -391,7 +390,11 @@ def _pretrained(model: nn.Module) -> PreTrainedModel:
 
 
 def attached_model(model: nn.Module) -> PreTrainedModel:
-    """The model of transformers that was attached: ``model``, or the one it wraps. Raises ModelError."""
+    """The model of transformers that was attached: ``model``, or the one it wraps.
+
+    Raises:
+        ModelError: the model is not attached.
+    """
     if (owner := _owner(model)) is None:
         inside = "is part of an attached model: give the whole model"
         not_yet = "is not attached: call gaincell.attach(model, design) first"

@@ -61,10 +61,11 @@ SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"
 class LoadedModel:
     """A model in eval mode with everything needed to use it and to know it again.
 
-    id: what to give to ``load_model`` to get the same (base) model again; of a hub model ID@COMMIT.
-    sha256: `fingerprint` of the base model's weights.
-    own: name -> SHA-256 of the files that gains, offsets, weights unlike the base model's and another cell
-        were read from.
+    Attributes:
+        id: what to give to ``load_model`` to get the same (base) model again; of a hub model ID@COMMIT.
+        sha256: `fingerprint` of the base model's weights.
+        own: name -> SHA-256 of the files that gains, offsets, weights unlike the base model's and another
+            cell were read from.
     """
 
     model: PreTrainedModel
@@ -83,7 +84,11 @@ class BaseModel:
     sha256: str
 
     def with_tokenizer(self, *own: Path) -> LoadedModel:
-        """The same with its tokenizer. Raises ModelError where there is none. own: see `LoadedModel`."""
+        """The same with its tokenizer; `own`: see `LoadedModel`.
+
+        Raises:
+            ModelError: there is none.
+        """
         hashes = {path.name: sha256(path) for path in own}
         return LoadedModel(self.model, load_tokenizer(self.source), self.source.id, self.sha256, hashes)
 
@@ -150,7 +155,11 @@ def load_base(
 
 
 def _check_adapted(model: PreTrainedModel, adapter: Path) -> None:
-    """Refuse a base model, as it is stored, that an adapter was not trained on. Raises ModelError."""
+    """Refuse a base model, as it is stored, that an adapter was not trained on.
+
+    Raises:
+        ModelError: it is another one.
+    """
     trained_on = adapter_record(adapter).get("base")
     if trained_on is not None and sampled_fingerprint(model, half=True) != trained_on:
         raise ModelError(
@@ -197,8 +206,10 @@ def _stored_dtype(source: Source) -> torch.dtype | None:
 
 
 def without_weights(source: Source) -> Any:
-    """The model of a source, without reading its weights. Raises ModelError where its configuration cannot be
-    read, or no model can be built from it.
+    """The model of a source, without reading its weights.
+
+    Raises:
+        ModelError: its configuration cannot be read, or no model can be built from it.
     """
     register()
     file = source.directory / (source.gguf or "config.json")
@@ -218,7 +229,11 @@ def without_weights(source: Source) -> Any:
 
 
 def build_empty(config: PretrainedConfig, what: str, advice: str = "") -> Any:
-    """The model of a configuration, without weights. Raises ModelError: `what` cannot be built."""
+    """The model of a configuration, without weights.
+
+    Raises:
+        ModelError: `what` cannot be built.
+    """
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
@@ -243,8 +258,11 @@ def _tokenizer_in(directory: Path | None) -> bool:
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a model's adapter, else beside the model. Raises ModelError: there is none, or it
-    cannot be read. A bare ``tokenizer.json`` is read without transformers' rules for the model's family.
+    """The tokenizer beside a model's adapter, else beside the model. A bare ``tokenizer.json`` is read
+    without transformers' rules for the model's family.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
     """
     if source.adapter is not None and _tokenizer_in(source.adapter):
         source = Source(str(source.adapter), source.adapter)
@@ -284,8 +302,9 @@ def sampled_fingerprint(model: Any, half: bool = False) -> str | None:
     rounded to bfloat16: cheap to take, and the same whether the weights are held in float32 or bfloat16. None
     where some are held in another type, or are elsewhere.
 
-    model: without adapters, in a wrapper of peft or not.  half: whether weights in float16 count, because
-    they are stored so.
+    Args:
+        model: without adapters, in a wrapper of peft or not.
+        half: whether weights in float16 count, because they are stored so.
     """
     model = attached_model(model) if attached_layers(model) else model
     embeddings = [getattr(model, f"get_{end}_embeddings", lambda: None)() for end in ("input", "output")]
@@ -314,13 +333,21 @@ def base_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def check_finite(model: nn.Module, where: str = "model") -> None:
-    """Refuse weights, gains or offsets that are NaN or infinite. Raises ModelError, naming the first."""
+    """Refuse weights, gains or offsets that are NaN or infinite.
+
+    Raises:
+        ModelError: there are such; names the first.
+    """
     for name, weight in model.named_parameters():
         check_finite_tensor(name, weight, where)
 
 
 def check_finite_tensor(name: str, tensor: Tensor, where: str) -> None:
-    """Refuse a tensor with values that are NaN or infinite. Raises ModelError."""
+    """Refuse a tensor with values that are NaN or infinite.
+
+    Raises:
+        ModelError: there is one.
+    """
     bad = sum(int((~torch.isfinite(piece)).sum()) for piece in _pieces(tensor))
     if tensor.is_floating_point() and bad:
         raise ModelError(

@@ -35,7 +35,6 @@ from gaincell.integrations.hf.lora import (
     refuse_prompts,
     without_adapters,
 )
-from gaincell.integrations.hf.mixing import fold
 from gaincell.integrations.hf.pretrained import check_whole
 from gaincell.integrations.hf.run import (
     DESIGN,
@@ -49,9 +48,7 @@ from gaincell.integrations.hf.run import (
     refuse_second_model,
 )
 from gaincell.integrations.hf.sources import ADAPTER, pretrained_id
-from gaincell.nn.array_normaliser import NORMALISER
-from gaincell.nn.balanced_rows import BALANCE
-from gaincell.nn.checks import check_precision, check_unsigned, common_design
+from gaincell.nn.checks import check_precision, common_design
 from gaincell.ops.gain_cell_attention import BackendName, Gradient
 from gaincell.resources import begun
 from gaincell.results.run import FILE
@@ -68,7 +65,7 @@ _NO_PART = re.compile(
 def save(
     model: nn.Module, run: str | os.PathLike[str], *, base: BaseModel | str | os.PathLike[str] | None = None
 ) -> Path:
-    """Write the attached ``model`` into the directory ``run``; see ``gaincell.load``.
+    """Write the attached ``model`` into the directory ``run`` and return this; see ``gaincell.load``.
 
     Only what differs from the pretrained model is written; factors of low-rank adapters and matrices of
     mixing in 16 bits, which changes logits a little. ``save_pretrained`` keeps every bit: that of the wrapper
@@ -90,8 +87,6 @@ def save(
             model in arrays that save_pretrained wrote.
         base: the model's pretrained original, or what ``load_model`` takes to load it; None: what
             ``model.name_or_path`` says, at the commit that it was loaded from.
-
-    Returns the directory.
 
     Raises:
         ModelError: the model is not attached, or set to softmax attention, has weights that are NaN or
@@ -132,7 +127,7 @@ def save_beside_results(
 
 
 def _check_configuration(own: PretrainedConfig, base: PretrainedConfig) -> None:
-    """Refuse a configuration that makes another model of the same weights. Raises RunError."""
+    """Refuse a configuration that makes another model of the same weights."""
     here, there = (
         dict(_entries(json.loads(config.to_json_string(use_diff=False)))) for config in (own, base)
     )
@@ -168,7 +163,7 @@ def save_differences(
 ) -> Path:
     """`save` for who holds the `original` weights, by their names in the base model.
 
-    base, base_sha256: what `Hardware` says about it.
+    `base` and `base_sha256` are what `Hardware` says about it.
     """
     cells = attached_layers(model)
     design = common_design(cells)
@@ -237,15 +232,17 @@ def load_run(
 def load_for_training(model: PreTrainedModel, run: str | os.PathLike[str], stage: str | None = None) -> None:
     """Put the adapters of a RUN, or of a stage, into a model that has adapters of the same rank, in place, to
     train them further; of an attached model gains, offsets, mixing, paired and balanced rows as well.
-    Raises RunError: it was made from another base model, has other adapters, or is damaged; ModelError: see
-    `read`.
+
+    Raises:
+        RunError: it was made from another base model, has other adapters, or is damaged.
+        ModelError: see `read`.
     """
     held = Run(run)
     path, scale = held.file(stage), float(held.metadata(stage).get("lora_scale", 1.0))
     wanted = {n: p.shape for n, p in model.named_parameters() if ".gain_cell." in n or ".lora_" in n}
-    wanted |= {n: t.shape for n, t in parts.indices(model).items() if not n.endswith(parts.ROW_INDEX)}
+    wanted |= {n: t.shape for n, t in parts.indices(model).items() if parts.part_of(n).restore is None}
     stored = read(path)
-    found = {lora_name(n): t.shape for n, t in stored.items() if not n.endswith(parts.ROW_INDEX)}
+    found = {lora_name(n): t.shape for n, t in stored.items() if parts.part_of(n).restore is None}
     unfit = wanted.keys() ^ found.keys() or {name for name in wanted if wanted[name] != found[name]}
     if unfit or scale != 1.0:
         raise RunError(
@@ -291,8 +288,11 @@ def _of_arrays(model: nn.Module) -> dict[str, Tensor]:
 def read(
     path: Path, part: str = "", *, positive: bool = True, advice: str = "save the model again"
 ) -> dict[str, Tensor]:
-    """The tensors of a file whose names contain `part`, each `checked`. Raises RunError: it cannot be read,
-    or one cannot be what its name says; ModelError: one is NaN or infinite.
+    """The tensors of a file whose names contain `part`, each `checked`.
+
+    Raises:
+        RunError: it cannot be read, or one cannot be what its name says.
+        ModelError: one is NaN or infinite.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -307,17 +307,20 @@ def read(
 
 def checked(name: str, tensor: Tensor, where: str, advice: str, *, positive: bool = True) -> Tensor:
     """A stored tensor that can be what its name says: floating-point and finite, no direction of length 0,
-    and where they must be positive, as in a RUN, gains above 0. Raises RunError: it is not; ModelError: it is
-    NaN or infinite.
+    and where they must be `positive`, as in a RUN, gains above 0.
 
-    where: the file, and advice: what to do, for the refusal.
+    A refusal states the file, `where` it is from, and as `advice` what to do.
+
+    Raises:
+        RunError: it is not.
+        ModelError: it is NaN or infinite.
     """
     if parts.is_index(name):
         return tensor
     if not tensor.is_floating_point():
         raise RunError(f"{where}: {name} is {tensor.dtype}, no floating-point numbers; {advice}")
     check_finite_tensor(name, tensor, where)
-    if name.endswith(NORMALISER[0]) and bool((tensor == 0).all(-1).any()):
+    if name.endswith(parts.part_of(name).directions) and bool((tensor == 0).all(-1).any()):
         raise RunError(f"{where}: {name} has a direction of length 0; {advice}")
     if positive and ".gain_cell." in name and name.endswith(".gain") and bool((tensor <= 0).any()):
         raise RunError(f"{where}: {name} is not above 0, as every gain is; {advice}")
@@ -351,10 +354,9 @@ def put(
         ModelError: they have paired or balanced rows, and the model's chip has queries with a sign; or
             balanced rows, and it gives no full pulses.
     """
-    balanced = any(name.endswith(BALANCE) for name in tensors)
-    if balanced or any(name.endswith(parts.ROW_INDEX) for name in tensors):
-        for cell in attached_layers(model)[:1]:
-            check_unsigned(cell.design, balanced)
+    for cell in attached_layers(model)[:1]:
+        for held in parts.parts_among(tensors):
+            held.check_chip(cell.design)
     try:
         parts.add_stored_parts(model, tensors)
         parameters = dict(model.named_parameters())
@@ -370,7 +372,9 @@ def put(
             raise RunError(f"{min(unfit)} ({len(unfit)} tensors)")
         for name, tensor in plain.items():
             parameters[name].copy_(tensor)
-        fold(model, others)
+        for held in parts.parts_among(others):
+            if held.fold is not None:
+                held.fold(model, others)
         for layer in layers:
             a, b = (others[layer + end] for end in FACTORS)
             add_product(model.get_submodule(layer), a, b * scale)

@@ -26,10 +26,18 @@ def change_chip(
 ) -> str:
     """Give an attached model another design, cell, ring or token period, each if it is not None.
 
-    design: a shipped chip or a .toml file.  cell: as `gaincell.chips.device.with_cell` takes it.  window:
-    token columns of a head.  other_latency: time of a token outside the arrays, for the token period.
+    Args:
+        model: attached, where one is given.
+        design: a shipped chip or a .toml file.
+        cell: as `gaincell.chips.device.with_cell` takes it.
+        window: token columns of a head.
+        other_latency: time of a token outside the arrays, for the token period.
 
-    Returns `chip_exchanged`. Raises InputError: one is given and the model is not attached.
+    Returns:
+        `chip_exchanged`.
+
+    Raises:
+        InputError: one is given and the model is not attached.
     """
     if all(change is None for change in (design, cell, window, other_latency)):
         return ""

@@ -29,7 +29,8 @@ def check_complete(
 ) -> None:
     """Refuse a model that was not read from its file whole.
 
-    model, info: as `from_pretrained` gave them.  gguf: the file in `directory` that was read, if it is one.
+    `model` and `info` are what `from_pretrained` gave; `gguf` is the file in `directory` that was read, if it
+    is one.
 
     Raises:
         ModelError: weights are missing, unexpected, of another shape, or no floating-point numbers; names one

@@ -52,9 +52,10 @@ def read_tokens(
 ) -> Tensor:
     """A part of a text as one stream of token ids that a model knows (`gaincell.text.token_stream`).
 
-    tokens: the most that are read; None: all.  block: tokens that are needed at the least.
+    At most `tokens` are read, None: all; at least a `block` of them is needed.
 
-    Raises InputError: see there; the text is shorter than a block, or the model's embedding lacks a token.
+    Raises:
+        InputError: see there; the text is shorter than a block, or the model's embedding lacks a token.
     """
     ids = token_stream(text.part(part), loaded.tokenizer, tokens, progress)
     check_ids(loaded.model, ids)
@@ -69,7 +70,11 @@ def read_tokens(
 
 
 def check_ids(model: nn.Module, ids: Tensor) -> None:
-    """Refuse tokens that the model's embedding lacks. Raises InputError."""
+    """Refuse tokens that the model's embedding lacks.
+
+    Raises:
+        InputError: there is one.
+    """
     vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     for id in (int(ids.max()), int(ids.min())) if ids.numel() else ():
         if not 0 <= id < vocabulary:
@@ -80,8 +85,10 @@ def check_ids(model: nn.Module, ids: Tensor) -> None:
 
 
 def check_length(model: nn.Module, length: int) -> None:
-    """Refuse sequences that are longer than the model's context. Raises InputError: names the model, the
-    tokens asked for, and its context.
+    """Refuse sequences that are longer than the model's context.
+
+    Raises:
+        InputError: they are; names the model, the tokens asked for, and its context.
     """
     context = context_of(model)
     if context is not None and length > context:

@@ -89,7 +89,9 @@ def export_transformers(
 def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
     """Write the adapters, gains and offsets of a RUN as an adapter of peft, with the chip and a model card.
 
-    run: a RUN with low-rank adapters, here or on the hub.  out: the directory, made if it is missing.
+    Args:
+        run: a RUN with low-rank adapters, here or on the hub.
+        out: the directory, made if it is missing.
 
     Raises:
         InputError: peft is missing, or its files cannot hold something in the RUN.

@@ -79,7 +79,11 @@ def attached_as(cells: Sequence[GainCellAttention], attention: Attention) -> dic
 
 
 def recorded_design(record: Mapping[str, Any], where: str) -> Design:
-    """The design in a record of the file `where`. Raises DesignError: there is none that can be read."""
+    """The design in a record of the file `where`.
+
+    Raises:
+        DesignError: there is none that can be read.
+    """
     return design_from(_with_infinity(record.get("design")), f"{where}: its design")
 
 
@@ -110,7 +114,11 @@ def saved_record(file: Path) -> dict[str, Any] | None:
 
 
 def check_version(record: Mapping[str, Any], where: str) -> None:
-    """Refuse a record that a newer gaincell wrote. Raises RunError."""
+    """Refuse a record that a newer gaincell wrote.
+
+    Raises:
+        RunError: it has another version than this gaincell's.
+    """
     version = record.get("version")
     if version != VERSION:
         raise RunError(
@@ -126,10 +134,18 @@ def check_arrays(
     where: str,
     advice: str,
 ) -> None:
-    """Refuse what was trained in other arrays than the model's, or on another chip. Raises ModelError,
-    DesignError.
+    """Refuse what was trained in other arrays than the model's, or on another chip.
 
-    own: what is compared of `attached_as`.  where: what was trained, and advice: what to do, for the refusal.
+    Args:
+        cells: the layers of the model.
+        own: what is compared of `attached_as`.
+        record: of what was trained.
+        where: what was trained, for the refusal.
+        advice: what to do, for the refusal.
+
+    Raises:
+        ModelError: the arrays or the chip are others.
+        DesignError: the record has no design that can be read.
     """
     for what, here in own.items():
         if record.get(what, here) != here:
@@ -146,7 +162,12 @@ def check_arrays(
 
 
 def attach_as_recorded(model: Any, record: Mapping[str, Any], where: str) -> None:
-    """Attach a model as a record of the file `where` says, in place. Raises DesignError, ModelError."""
+    """Attach a model as a record of the file `where` says, in place.
+
+    Raises:
+        DesignError: the record has no design that can be read.
+        ModelError: the model cannot be attached.
+    """
     attach(
         model,
         recorded_design(record, where),

@@ -125,8 +125,11 @@ def attention_forward(
 
 def refuse_call(model: nn.Module, args: tuple[Any, ...], arguments: dict[str, Any]) -> None:
     """A forward pre-hook of the base model: refuse arguments that some families swallow on the way to the
-    attention functions. Raises ModelError: attention weights, bidirectional or cross-attention, or packed
-    sequences are asked for, or the model is being exported.
+    attention functions.
+
+    Raises:
+        ModelError: attention weights, bidirectional or cross-attention, or packed sequences are asked for, or
+            the model is being exported.
     """
     where = type(model).__name__
     if is_torchdynamo_exporting():
@@ -166,7 +169,11 @@ def begin_pass(*_: Any) -> None:
 
 
 def begin_layer(module: Any) -> None:
-    """No function is called yet. Raises ModelError: the layer was computed in this forward pass already."""
+    """No function is called yet.
+
+    Raises:
+        ModelError: the layer was computed in this forward pass already.
+    """
     THREAD.function = None
     computed = getattr(THREAD, "computed", None)
     if computed is None:
@@ -186,7 +193,11 @@ def end_pass(*_: Any) -> None:
 
 
 def refuse_saving(*_: Any, **__: Any) -> None:
-    """Stands in for ``save_pretrained`` of what is inside or around an attached model. Raises ModelError."""
+    """Stands in for ``save_pretrained`` of what is inside or around an attached model.
+
+    Raises:
+        ModelError: always.
+    """
     raise ModelError(
         "save_pretrained of a part of an attached model, or of a wrapper made before attach(), would lose "
         "its gains, offsets and design: save the whole model, use gaincell.save(model, DIRECTORY), or "

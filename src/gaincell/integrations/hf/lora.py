@@ -37,7 +37,8 @@ def add_lora(model: PreTrainedModel, rank: int, where: str = "all", scale: float
         scale: s / r, what the product B A is multiplied by.
         seed: of A; B begins at zero, so that the model computes what it did.
 
-    Returns how many numbers are in the adapters.
+    Returns:
+        How many numbers are in the adapters.
 
     Raises:
         InputError: peft is missing, or an option is not allowed.
@@ -107,8 +108,10 @@ def _is_factor(name: str) -> bool:
 
 def factors(model: nn.Module) -> dict[str, Tensor]:
     """A, and B times s / r, of every adapter, under the name of its layer's weight and ".lora_A", ".lora_B";
-    what `add_product` adds to a weight. Raises ModelError: a layer has several adapters, one of another kind,
-    or one that is merged or not in use.
+    what `add_product` adds to a weight.
+
+    Raises:
+        ModelError: a layer has several adapters, one of another kind, or one that is merged or not in use.
     """
     found = {}
     adapted: list[tuple[str, Any]] = [(n, m) for n, m in model.named_modules() if hasattr(m, "lora_A")]
@@ -127,7 +130,11 @@ def factors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def refuse_prompts(model: nn.Module) -> None:
-    """Refuse a wrapper of peft that puts learned prompts before the text. Raises ModelError."""
+    """Refuse a wrapper of peft that puts learned prompts before the text.
+
+    Raises:
+        ModelError: it is one.
+    """
     configs = getattr(model, "peft_config", {}).values()
     if any(getattr(config, "is_prompt_learning", False) for config in configs):
         raise ModelError(
@@ -148,8 +155,10 @@ def without_adapters(weights: dict[str, nn.Parameter]) -> dict[str, nn.Parameter
 
 @torch.no_grad()
 def add_product(layer: nn.Module, a: Float[Tensor, "r inputs"], b: Float[Tensor, "outputs r"]) -> None:
-    """Add B A to a layer's weight, in place. (GPT-2's Conv1D holds its weight transposed.) Raises RunError:
-    the factors do not fit the weight.
+    """Add B A to a layer's weight, in place. (GPT-2's Conv1D holds its weight transposed.)
+
+    Raises:
+        RunError: the factors do not fit the weight.
     """
     weight: nn.Parameter = layer.weight  # type: ignore[assignment]
     product = b.float() @ a.float()

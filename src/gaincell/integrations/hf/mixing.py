@@ -35,13 +35,15 @@ from transformers.pytorch_utils import Conv1D
 from gaincell.errors import ModelError, RunError
 from gaincell.integrations.hf.attach import required_layers
 from gaincell.integrations.hf.lora import lora_parameters
-from gaincell.integrations.hf.reparametrisation import MIX, is_mixed, is_trained
+from gaincell.integrations.hf.part import Part
 from gaincell.integrations.hf.softmax_passthrough import pass_through
 from gaincell.integrations.hf.support import attention_modules
 
 ROTARY = ("llama", "mistral", "qwen2")
 """Families whose positions turn the pairs (d, d + D/2)."""
 FAMILIES = (*ROTARY, "gpt2")
+MIX = ".gain_cell.mix_"
+"""In the name of a layer's matrices, before the q or k of their projection."""
 
 
 class _Projection(NamedTuple):
@@ -78,7 +80,7 @@ def add_mixing(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) ->
     """
     modules: list[Any] = list(attention_modules(model).values())
     required_layers(model)
-    if is_mixed(model) or lora_parameters(model):
+    if PART.is_in(model) or lora_parameters(model):
         raise ModelError("the model has mixing or adapters already; mixing is added once, before adapters")
     if model.config.model_type not in FAMILIES:
         raise ModelError(
@@ -115,10 +117,12 @@ def _mix(attention: Any, cell: nn.Module, stage: str, layer: nn.Module, _: Any, 
 @torch.no_grad()
 def fold(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
     """Multiply the projections of a model without mixing by the matrices among `tensors`, in place, before
-    adapters are added to them. Raises RunError: there are matrices for q or for k alone, or of a size that
-    does not fit.
+    adapters are added to them.
+
+    Raises:
+        RunError: there are matrices for q or for k alone, or of a size that does not fit.
     """
-    found = {name: tensor.double() for name, tensor in tensors.items() if is_trained(name)}
+    found = {name: tensor.double() for name, tensor in tensors.items() if PART.owns(name)}
     layers = {name.rpartition(MIX)[0] for name in found}
     missing = {f"{layer}{MIX}{stage}" for layer in layers for stage in "qk"} - found.keys()
     if missing:
@@ -134,6 +138,20 @@ def fold(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
                 raise RunError(f"{name} of shape {tuple(matrices.shape)} does not fit {len(own)} rows")
             rows = own.double().unflatten(0, (len(matrices), -1))  # [heads, D, ...]
             own.copy_(torch.einsum("hed,hd...->he...", matrices.to(rows.device), rows).flatten(0, 1))
+
+
+def _add_turned(model: PreTrainedModel, ids: Tensor | None) -> None:
+    """Rows that are paired or balanced give products with a sign, which do not care how they are turned."""
+    stage = required_layers(model)[0].q
+    signed = stage.kept is not None or stage.turned is not None
+    add_mixing(model, None if ids is None or signed else ids[:1])
+
+
+PART = Part(
+    *("mixing", "mixing", ("mix_q", "mix_k"), _add_turned),
+    fold=fold,
+    rates=dict.fromkeys(("mix_q", "mix_k"), "mixing_learning_rate"),
+)
 
 
 def rotation(angle: Float[Tensor, "Hk pairs"]) -> Float[Tensor, "Hk D D"]:

@@ -33,8 +33,9 @@ def load_model(
         dtype: of the weights; None: bfloat16 where a pretrained model is stored so, else float32.
         stage: of a RUN of `gaincell train`, as of ``load_run``.
 
-    Returns the model in eval mode; from a RUN or an adapter it is attached, and ``id`` and ``sha256`` are
-    those of its base model.
+    Returns:
+        The model in eval mode; from a RUN or an adapter it is attached, and ``id`` and ``sha256`` are those
+        of its base model.
 
     Raises:
         ModelError: it cannot be found or read (says what was tried), or has weights that are NaN.
@@ -48,7 +49,9 @@ def load_model(
 
 def load_software(base: str) -> PreTrainedModel:
     """The pretrained model, `LoadedModel.id`, that one in arrays was made from, to compare with: in software.
-    Raises ModelError: it cannot be read, or was itself saved in arrays, with the weights that it had there.
+
+    Raises:
+        ModelError: it cannot be read, or was itself saved in arrays, with the weights that it had there.
     """
     found = load_base(base).model
     if attached_layers(found):

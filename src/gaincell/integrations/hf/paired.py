@@ -29,14 +29,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from gaincell.errors import InputError, ModelError
+from gaincell.errors import InputError, ModelError, RunError
 from gaincell.integrations.hf.attach import required_layers
 from gaincell.integrations.hf.mixing import FAMILIES, ROTARY
-from gaincell.integrations.hf.reparametrisation import has_part
+from gaincell.integrations.hf.part import Part
 from gaincell.integrations.hf.softmax_passthrough import observe_softmax
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.checks import check_unsigned
 
+ROW_INDEX = ".k.kept"
+"""End of the name of a layer's row index: components, for every key/value head; its queries have the same."""
 QUERIES_APART = 8
 """Of so many queries one is looked at; its neighbours see nearly the same keys."""
 
@@ -61,7 +63,7 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
             f"not for {model.config.model_type!r} with {layers[0].head_dim}"
         )
     check_unsigned(layers[0].design)
-    if has_part(model, "paired rows"):
+    if PART.is_in(model):
         raise ModelError("the model has paired rows already")
     if ids.ndim != 2 or ids.shape[1] < 2:
         raise InputError(f"token ids to choose by have shape {tuple(ids.shape)}; give [sequences, 2 or more]")
@@ -94,3 +96,31 @@ def _most_varying(
         found[:, column] = spread.double().mean((0, 2, 3))
     chosen = found.topk(components.shape[1] // 2).indices.sort().values  # [Hk, half of the columns]
     return components[:, chosen].transpose(0, 1).flatten(1)
+
+
+def _restore(cell: GainCellAttention, name: str, row_index: Tensor | None) -> None:
+    shape = (cell.kv_heads, cell.head_dim // 2)
+    if row_index is None:
+        row_index = torch.arange(shape[1]).repeat(cell.kv_heads, 1)
+    fits = row_index.shape == shape and row_index.dtype == torch.int64
+    if not fits or any(len({*row} & {*range(cell.head_dim)}) < shape[1] for row in row_index.tolist()):
+        raise RunError(
+            f"{name} ({row_index.dtype}, {tuple(row_index.shape)}) does not name {shape[1]} of "
+            f"{cell.head_dim} components for each of {cell.kv_heads} heads"
+        )
+    cell.pair_rows(row_index)
+
+
+def _add(model: PreTrainedModel, ids: Tensor | None) -> None:
+    if ids is None:
+        raise ModelError("paired rows are chosen by a text: call pair_rows(model, ids) of paired.py")
+    pair_rows(model, ids[:1])
+
+
+PART = Part(
+    *("paired rows", "paired", (ROW_INDEX[1:],), _add),
+    restore=_restore,
+    has_indices=True,
+    copies=("q.kept",),
+    check_chip=check_unsigned,
+)

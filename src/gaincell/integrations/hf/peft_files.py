@@ -112,7 +112,11 @@ def _load_into(load: _Method, self: Any, *arguments: Any, **keywords: Any) -> An
 @contextmanager
 def _fitting(model: nn.Module) -> Iterator[None]:
     """Refuse an adapter that is read within the context if it does not fit the arrays, or if gains or offsets
-    are NaN or infinite. Raises ModelError, RunError.
+    are NaN or infinite.
+
+    Raises:
+        ModelError: it does not fit, or there are such.
+        RunError: gains or offsets are no floating-point numbers, or a direction has length 0.
     """
     from gaincell.integrations.hf.checkpoint import checked
     from gaincell.integrations.hf.sources import in_one_line
@@ -180,9 +184,10 @@ def _record(config: Any) -> dict[str, Any] | None:
 
 def _prepared(model: Any, config: Any, beside: Any = None) -> Any:
     """A copy of an adapter's configuration for a wrapper of peft: on an attached model it trains and saves
-    gains and offsets. Raises ModelError: the model has mixing; or see `_bring_together`.
+    gains and offsets. `beside` is the configuration of another adapter that the model has.
 
-    beside: the configuration of another adapter that the model has.
+    Raises:
+        ModelError: the model has mixing; or see `_bring_together`.
     """
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.integrations.hf.base_model import sampled_fingerprint
@@ -210,7 +215,9 @@ def _prepared(model: Any, config: Any, beside: Any = None) -> Any:
 
 def _bring_together(model: Any, config: Any, alone: bool) -> None:
     """See that the model, `alone` without other adapters, is attached as an adapter for arrays needs it.
-    Raises GaincellError: adapter and model do not belong together.
+
+    Raises:
+        GaincellError: adapter and model do not belong together.
     """
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.integrations.hf.base_model import sampled_fingerprint
@@ -238,7 +245,11 @@ def _bring_together(model: Any, config: Any, alone: bool) -> None:
 
 
 def _check_arrays(cells: Sequence[GainCellAttention], record: Mapping[str, Any]) -> None:
-    """Refuse an adapter for other layers or heads, other extras, or another chip. Raises ModelError."""
+    """Refuse an adapter for other layers or heads, other extras, or another chip.
+
+    Raises:
+        ModelError: it is for others.
+    """
     from gaincell.integrations.hf.hardware_record import attached_as, check_arrays
 
     own, where = attached_as(cells, "gain-cell"), "adapter_config.json: the adapter"

@@ -14,7 +14,11 @@ def place_model(model: PreTrainedModel, device: str) -> torch.device:
     `device_map="auto"`. Attach it before, if at all:
     what is attached later is not shared out.
 
-    Returns where token ids go. Raises InputError: GPUs and main memory together have no room for the model.
+    Returns:
+        Where token ids go.
+
+    Raises:
+        InputError: GPUs and main memory together have no room for the model.
 
     Not modelled: weights on disk; training of a model that is shared out.
     """

@@ -57,7 +57,11 @@ class HardwareLoader(HfQuantizer):
         return True
 
     def validate_environment(self, *_: Any, **__: Any) -> None:
-        """Refuse what a newer version wrote, before anything is read. Raises RunError."""
+        """Refuse what a newer version wrote, before anything is read.
+
+        Raises:
+            RunError: it has another version than this gaincell's.
+        """
         from gaincell.integrations.hf import hardware_record, interface
 
         where = f"config.json: its quantization_config of {METHOD}"
@@ -86,7 +90,11 @@ class HardwareLoader(HfQuantizer):
 
 
 def check_whole(model: PreTrainedModel) -> None:
-    """Refuse to save a model of which only the backbone is attached. Raises ModelError."""
+    """Refuse to save a model of which only the backbone is attached.
+
+    Raises:
+        ModelError: only its backbone is attached.
+    """
     from gaincell.integrations.hf.attach import attached_model
 
     if (inner := attached_model(model)) is not model:

@@ -6,16 +6,17 @@
                 (nn/scaler.py): a table or an exponential in the digital block (costs/digital.py)
     rotated values  the Walsh-Hadamard transform of all components of the values, and of the outputs back
                 (nn/value_rotation.py): no hardware, as it goes into v_proj and o_proj
-    normaliser  a row of the value arrays that counts what was attended to, and a division by it
+    array normalisers  a row of the value arrays that counts what was attended to, and a division by it
                 (nn/array_normaliser.py)
-    balance     a row of the key arrays that makes the sum over all rows the same for every key
+    balanced rows  a row of the key arrays that makes the sum over all rows the same for every key
                 (nn/balanced_rows.py), and matrices for q and k
     paired rows numbers of components, which are no parameters (paired.py)
     mixing      matrices, which a model without them takes into its weights (mixing.py)
 
 All stand in the layer's `GainCellAttention`: saved beside its gains and offsets, gone with them in `detach`,
-and, but for mixing, without effect on softmax attention. Whatever saves, loads or trains a model asks here,
-by the names of tensors.
+and, but for mixing, without effect on softmax attention. Whatever saves, loads, trains or prices a model asks
+PARTS, mostly by the names of tensors. A new part is one `Part` (part.py) in PARTS, its key in a recipe
+(mapping/recipe.py), and where it costs something a field of `ModelSize` (costs/size.py).
 
 The normaliser gives up one direction u of the values of a key/value head: the one in which the outputs Y_h of
 its group vary least, the last eigenvector of sum_h cov(Y_h). The output's bias returns u (u . mean Y_h).
@@ -23,7 +24,9 @@ its group vary least, the last eigenvector of sum_h cov(Y_h). The output's bias 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -32,71 +35,68 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gaincell.errors import ModelError, RunError
-from gaincell.integrations.hf.attach import attached_layers, required_layers
-from gaincell.integrations.hf.softmax_passthrough import observe_softmax
+from gaincell.integrations.hf import mixing, paired
+from gaincell.integrations.hf.attach import required_layers
+from gaincell.integrations.hf.part import Part
+from gaincell.integrations.hf.softmax_passthrough import See, observe_softmax
 from gaincell.nn.array_normaliser import NORMALISER
 from gaincell.nn.attention import BIASES, EXPONENTS, GainCellAttention
-from gaincell.nn.balanced_rows import BALANCE, fit
+from gaincell.nn.balanced_rows import BALANCE, DIRECTIONS, fit
+from gaincell.nn.checks import check_unsigned
 from gaincell.nn.value_rotation import ROTATION
 
-ROW_INDEX = ".k.kept"
-"""End of the name of a layer's row index: components, for every key/value head; its queries have the same."""
-PARTS = {
-    "biases": BIASES,
-    "exponents": EXPONENTS,
-    "rotated values": ROTATION,
-    "array normalisers": NORMALISER,
-    "balanced rows": BALANCE,
-    "paired rows": (ROW_INDEX[1:],),
-}
-"""Names of their tensors in a layer's `GainCellAttention`."""
-MIX = ".gain_cell.mix_"
-"""In the name of a layer's matrices, before the q or k of their projection."""
+ROW_INDEX, MIX = paired.ROW_INDEX, mixing.MIX
+"""In the names of tensors of paired rows and of mixing."""
 
 
 def has_part(model: nn.Module, part: str) -> bool:
     """Whether the heads of a model have one of PARTS."""
-    return any(PARTS[part][0] in cell.state_dict() for cell in attached_layers(model))
+    return PARTS[part].is_in(model)
 
 
 @torch.no_grad()
 def add_part(model: PreTrainedModel, part: str, ids: Int[Tensor, "B T"] | None = None) -> None:
-    """Give every head of an attached model one of PARTS, in place; biases and exponents are zero. (For paired
-    rows, which are chosen, see paired.py.)
+    """Give every head of an attached model one of PARTS, in place; biases and exponents are zero.
 
     Args:
         model: attached; where there are `ids`, with the weights of the softmax model.
         part: one of PARTS.
         ids: some text without padding, by which every key/value head's direction that a normaliser gives up
             is chosen, whose mean is put into the output's bias, and to which what balanced rows stretch is
-            fitted. None: the last component is given up as it is, and nothing is stretched.
+            fitted; by its first sequence rows are paired and mixing is turned, this not where rows are paired
+            or balanced. None: the last component is given up as it is, and nothing is stretched or turned.
 
     Raises:
         ModelError: the model is not attached or has the part already. For array normalisers: it has no
             biases, or its design a normalising column. For rotated values: it has no biases, or array
             normalisers already, or D is no power of two. For balanced rows: it has paired rows, its design's
-            queries have a sign or no full pulses, or D is no power of two. The part is paired rows.
+            queries have a sign or no full pulses, or D is no power of two. For paired rows: there are no
+            `ids`, or see `pair_rows`. For mixing: see `add_mixing`.
     """
-    cells = required_layers(model)
-    if part == "paired rows":
-        raise ModelError("paired rows are chosen by a text: call pair_rows(model, ids) of paired.py")
+    required_layers(model)
     if has_part(model, part):
         raise ModelError(f"{type(model).__name__} has {part} already; they are added once")
-    weight = next(model.parameters())
-    for cell in cells:
-        if part == "biases":
-            cell.add_biases(torch.promote_types(weight.dtype, torch.float32))
-        elif part == "exponents":
-            cell.add_exponents()
-        elif part == "rotated values":
-            cell.rotate_values()
-        elif part == "balanced rows":
-            cell.balance_rows()
-        else:
-            cell.add_normaliser()
-    choose = {"array normalisers": _choose_direction, "balanced rows": _fit_rows}.get(part)
-    if ids is not None and choose is not None:
-        observe_softmax(model, ids, choose)
+    PARTS[part].add(model, ids)
+
+
+def _in_layers(
+    add: Callable[[GainCellAttention], None], fit_layer: See | None = None
+) -> Callable[[PreTrainedModel, Tensor | None], None]:
+    """Gives a part to every layer, and fits it layer by layer where there is a text."""
+
+    def add_to(model: PreTrainedModel, ids: Tensor | None) -> None:
+        for cell in required_layers(model):
+            add(cell)
+        if ids is not None and fit_layer is not None:
+            observe_softmax(model, ids, fit_layer)
+
+    return add_to
+
+
+def _add_biases(model: PreTrainedModel, ids: Tensor | None) -> None:
+    dtype = torch.promote_types(next(model.parameters()).dtype, torch.float32)
+    for cell in required_layers(model):
+        cell.add_biases(dtype)
 
 
 def _fit_rows(layer: int, attention: GainCellAttention, inputs: tuple[Any, ...], softmax: Tensor) -> None:
@@ -123,14 +123,74 @@ def _choose_direction(
     attention.output_bias.add_((mean * lost).sum(-1, keepdim=True) * lost)
 
 
+PARTS = {
+    part.name: part
+    for part in (
+        paired.PART,
+        Part(
+            *("balanced rows", "balanced", BALANCE),
+            _in_layers(GainCellAttention.balance_rows, _fit_rows),
+            check_chip=partial(check_unsigned, balanced=True),
+            rates=dict.fromkeys(BALANCE[2:], "turn_learning_rate"),
+            decayed=(),
+            costs={"balanced_rows": DIRECTIONS},
+        ),
+        mixing.PART,
+        Part(
+            *("biases", "biases", BIASES, _add_biases),
+            rates=dict.fromkeys(BIASES, "bias_learning_rate"),
+            decayed=("all",),
+        ),
+        Part(
+            *("exponents", "exponents", EXPONENTS, _in_layers(GainCellAttention.add_exponents)),
+            rates=dict.fromkeys(EXPONENTS, "exponent_learning_rate"),
+            decayed=("all",),
+            costs={"column_gains": True},
+        ),
+        Part(
+            *("rotated values", "rotated_values", ROTATION, _in_layers(GainCellAttention.rotate_values)),
+            has_indices=True,
+            needs_biases="takes the place of the outputs' offset",
+        ),
+        Part(
+            *("array normalisers", "array_normaliser", NORMALISER),
+            _in_layers(GainCellAttention.add_normaliser, _choose_direction),
+            directions=NORMALISER[:1],
+            needs_biases="returns the mean of what it drops",
+            rates={NORMALISER[0]: "mixing_learning_rate"},
+            decayed=(),
+            costs={"array_normaliser": True},
+        ),
+    )
+}
+"""By name, in the order in which a model gets them."""
+NO_PART = Part("", "", (), lambda model, ids: None)
+"""Of gains, offsets and whatever else is none."""
+
+
+def part_of(name: str) -> Part:
+    """The part of which a tensor is, by its name in a model, else NO_PART."""
+    return next((part for part in PARTS.values() if part.owns(name)), NO_PART)
+
+
+def parts_among(names: Collection[str]) -> list[Part]:
+    """The parts of which some tensors are."""
+    return [part for part in PARTS.values() if any(map(part.owns, names))]
+
+
 def is_trained(name: str) -> bool:
     """Whether a tensor is a trained matrix that a model without it takes into its weights."""
-    return MIX in name
+    return part_of(name).fold is not None
 
 
 def is_index(name: str) -> bool:
     """Whether a tensor holds numbers of components, not numbers that are trained."""
-    return ".gain_cell." in name and name.endswith((ROW_INDEX, *ROTATION))
+    return part_of(name).has_indices
+
+
+def is_copy(name: str) -> bool:
+    """Whether a tensor is what queries have of an index, so that no file of ours needs it."""
+    return name.endswith(tuple(f".{copy}" for part in PARTS.values() for copy in part.copies))
 
 
 def indices(model: nn.Module) -> dict[str, Tensor]:
@@ -138,43 +198,26 @@ def indices(model: nn.Module) -> dict[str, Tensor]:
     return {name: buffer for name, buffer in model.named_buffers() if is_index(name)}
 
 
-def is_copy(name: str) -> bool:
-    """Whether a tensor is what queries have of an index, so that no file of ours needs it."""
-    return name.endswith(".q.kept")
-
-
 def add_stored_parts(model: PreTrainedModel, tensors: Mapping[str, Tensor | None]) -> None:
-    """Give an attached model the biases, exponents, rotated values, normalisers, paired and balanced rows
-    among stored tensors, in place. Values of parameters come later, those of indices where they are None.
+    """Give an attached model the parts among stored tensors, in place, without those that `fold` takes.
+    Values of parameters come later, those of indices where they are None.
 
     Raises:
         RunError: they are not for this model, or some layers have them there and others have not.
         ModelError: rows are paired, and the design has queries with a sign.
     """
     cells = {name: module for name, module in model.named_modules() if isinstance(module, GainCellAttention)}
-    for what, ends in PARTS.items():
-        found = {n for n in tensors if ".gain_cell." in n and n.endswith(tuple(f".{end}" for end in ends))}
-        odd = found ^ {f"{cell}.{end}" for cell in cells for end in ends}
-        if found and odd:
-            raise RunError(f"{what} are not those of this model: {min(odd)} is in one only")
-        if found and what == "paired rows":
-            for name, cell in cells.items():
-                _pair(cell, name + ROW_INDEX, tensors[name + ROW_INDEX])
-        elif found and not has_part(model, what):
-            add_part(model, what)
-
-
-def _pair(cell: GainCellAttention, name: str, row_index: Tensor | None) -> None:
-    shape = (cell.kv_heads, cell.head_dim // 2)
-    if row_index is None:
-        row_index = torch.arange(shape[1]).repeat(cell.kv_heads, 1)
-    fits = row_index.shape == shape and row_index.dtype == torch.int64
-    if not fits or any(len({*row} & {*range(cell.head_dim)}) < shape[1] for row in row_index.tolist()):
-        raise RunError(
-            f"{name} ({row_index.dtype}, {tuple(row_index.shape)}) does not name {shape[1]} of "
-            f"{cell.head_dim} components for each of {cell.kv_heads} heads"
-        )
-    cell.pair_rows(row_index)
+    for part in parts_among(tensors):
+        if part.fold is not None:
+            continue
+        odd = set(filter(part.owns, tensors)) ^ {f"{cell}.{end}" for cell in cells for end in part.tensors}
+        if odd:
+            raise RunError(f"{part.name} are not those of this model: {min(odd)} is in one only")
+        if part.restore is not None:
+            for cell, end in product(cells, part.tensors):
+                part.restore(cells[cell], f"{cell}.{end}", tensors[f"{cell}.{end}"])
+        elif not part.is_in(model):
+            add_part(model, part.name)
 
 
 def is_mixed(model: nn.Module) -> bool:
@@ -184,6 +227,8 @@ def is_mixed(model: nn.Module) -> bool:
 
 def identity(model: nn.Module) -> dict[str, Any]:
     """What a checkpoint of a training states of the model, beside its parameters."""
-    rows = {name: index.tolist() for name, index in indices(model).items() if name.endswith(ROW_INDEX)}
-    found: dict[str, Any] = {"paired rows": rows} if rows else {}
-    return found | ({"rotated values": True} if has_part(model, "rotated values") else {})
+    found = indices(model)
+    return {
+        part.name: {n: found[n].tolist() for n in found if part.owns(n)} if part.restore else True
+        for part in parts_among(found)
+    }

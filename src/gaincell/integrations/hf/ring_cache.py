@@ -75,8 +75,11 @@ class RingCache(Cache):
         refresh: policy. All arrays of the chip refresh at the same time, each its columns one after the other
             in a write slot of the design's `unstated_latency`.
 
-    `clock`: time, tokens and refreshes since the cache was made. `copy.deepcopy` gives another cache that
-    goes on from here: a prompt is read once and continued many times.
+    Attributes:
+        clock: time, tokens and refreshes since the cache was made.
+
+    `copy.deepcopy` gives another cache that goes on from here: a prompt is read once and continued many
+    times.
 
     Slots that are taken back (`crop`; assisted decoding crops rejected drafts) took the chip their time all
     the same: what stays has leaked on meanwhile. So assisted generation can give another text than
@@ -220,9 +223,8 @@ class RingCache(Cache):
 def feed(
     model: PreTrainedModel, cache: RingCache, ids: Int[Tensor, "B T"], *, last: bool = False
 ) -> Float[Tensor, "B T V"]:
-    """Logits of the next tokens of a cache's sequences, in pieces that end at the chip's refreshes.
-
-    ids: without padding.  last: only those of the last token.
+    """Logits of the next tokens of a cache's sequences, `ids` without padding, in pieces that end at the
+    chip's refreshes; with `last` only those of the last token.
     """
     check_ids(model, ids)
     logits: list[Tensor] = []

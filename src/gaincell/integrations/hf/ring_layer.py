@@ -29,8 +29,9 @@ class RingLayer(CacheLayerMixin):
         attention: the layer's gain-cell attention, whose gains, offsets and write DAC make the codes.
         tokens: of all layers.
 
-    `codes`: of keys and values, [B, Hk, M, D], uint8; the voltages themselves, u = V - V_offset, where the
-    design does not quantise them; none before the first token.
+    Attributes:
+        codes: of keys and values, [B, Hk, M, D], uint8; the voltages themselves, u = V - V_offset, where the
+            design does not quantise them; none before the first token.
     """
 
     is_sliding = False
@@ -112,9 +113,8 @@ class RingLayer(CacheLayerMixin):
         index: Int[Tensor, "B T"],
         sliding_window: int | None,
     ) -> Float[Tensor, "B H T D"]:
-        """Write the new tokens; the scaled output of every head for them.
-
-        index: of the real token in each slot, -1 for padding, which is not written.
+        """Write the new tokens; the scaled output of every head for them. `index` holds the number of the
+        real token in each slot, -1 for padding, which is not written.
         """
         step = self.tokens.step or self.tokens.begin(index)
         attention = self.attention

@@ -22,7 +22,9 @@ from gaincell.units import Second
 class Old:
     """The tokens held before a step that its queries may see, oldest first.
 
-    columns: where they are; one row if all are alike.  extra_age: see `attention_from_voltages`.
+    Attributes:
+        columns: where they are; one row if all are alike.
+        extra_age: see `attention_from_voltages`.
     """
 
     index: Int[Tensor, "B S"]
@@ -34,11 +36,16 @@ class Old:
 class Step:
     """The tokens of one forward pass and the columns that they meet; the same in all layers.
 
-    index [B, T]: of the real token in each slot, -1 for padding.  held: columns held before it that its
-    queries may see.  alike: whether all sequences have as many.  rows, slots, columns: of the tokens that
-    stay, and where they go.  column: of the first, if it is the same of every sequence and none has padding.
-    decoded: what the query of one token sees of the ring, by sliding window.  old: what is held before, by
-    the device of the layer that asks. Both are found when they are asked for.
+    Attributes:
+        index: of the real token in each slot [B, T], -1 for padding.
+        held: columns held before it that its queries may see.
+        alike: whether all sequences have as many.
+        rows: of the tokens that stay.
+        slots: of the tokens that stay.
+        columns: where these tokens go.
+        column: of the first, if it is the same of every sequence and none has padding.
+        decoded: what the query of one token sees of the ring, by sliding window; found when it is asked for.
+        old: what is held before, by the device of the layer that asks; found when it is asked for.
     """
 
     index: Int[Tensor, "B T"]
@@ -62,9 +69,11 @@ class Step:
 class RingTokens:
     """Which tokens the columns hold, and when they were written: the same in all layers.
 
-    `slots`: given so far, padding included.  `count` [B]: tokens of every sequence so far.
-    `write_times` [B, M]: s, in the time of the sequence.  That is the clock's without the steps that the
-    sequence sat out (`waited` [B]), being given padding.
+    Attributes:
+        slots: given so far, padding included.
+        count: tokens of every sequence so far [B].
+        waited: steps that every sequence sat out, being given padding [B].
+        write_times: s, in the time of the sequence [B, M], which is the clock's without those steps.
     """
 
     def __init__(self, attention: GainCellAttention, clock: Clock) -> None:
@@ -100,8 +109,10 @@ class RingTokens:
         return torch.arange(self.columns) < self.count[:, None]
 
     def begin(self, index: Int[Tensor, "B T"]) -> Step:
-        """The step that writes tokens of these indices, -1 for padding. Raises ModelError: they do not follow
-        those that the columns hold.
+        """The step that writes tokens of these indices, -1 for padding.
+
+        Raises:
+            ModelError: they do not follow those that the columns hold.
         """
         index = index.cpu()
         if self.slots == 0:

@@ -38,7 +38,9 @@ FORMAT = "gaincell-hardware-1"
 
 def refuse_second_model(directory: str | os.PathLike[str], *files: str) -> None:
     """Refuse to write a model beside one of `files`, which hold another: readers would take one or the other.
-    Raises RunError.
+
+    Raises:
+        RunError: there is one of them.
     """
     for name in files:
         if (Path(directory) / name).exists():
@@ -48,8 +50,10 @@ def refuse_second_model(directory: str | os.PathLike[str], *files: str) -> None:
 class Hardware(NamedTuple):
     """What ``hardware.safetensors`` says about itself.
 
-    base: the base model, as ``load_model`` takes it; of a hub model with the commit, where it was known.
-    base_sha256: fingerprint that it had.  design_hash: of the design it was saved with.
+    Attributes:
+        base: the base model, as ``load_model`` takes it; of a hub model with the commit, where it was known.
+        base_sha256: fingerprint that it had.
+        design_hash: of the design it was saved with.
     """
 
     base: str
@@ -61,8 +65,9 @@ class Run:
     """A RUN: a directory, the name of one that is shipped, or one on the hub. Each part is read, and refused
     with a `RunError`, when it is first asked for.
 
-    `name`: as it was given.  `folder`: where it is read from; what was given where there is none, so that
-    errors name that.
+    Attributes:
+        name: as it was given.
+        folder: where it is read from; what was given where there is none, so that errors name that.
     """
 
     def __init__(self, run: str | os.PathLike[str]) -> None:
@@ -184,9 +189,14 @@ class Run:
     def base(
         self, base: str | os.PathLike[str] | None = None, dtype: torch.dtype | None = torch.float32
     ) -> BaseModel:
-        """Load the base model, as it was when the RUN was made. Raises RunError: it is not found, or changed.
+        """Load the base model, as it was when the RUN was made.
 
-        base: where it is now, if not where it was.  dtype: see `load_base`.
+        Args:
+            base: where it is now, if not where it was.
+            dtype: see `load_base`.
+
+        Raises:
+            RunError: it is not found, or changed.
         """
         where, sha256 = f"{self.folder}: ", None
         if self.saved:
@@ -209,7 +219,11 @@ class Run:
 def find_base(
     model: str | os.PathLike[str] | None, dtype: torch.dtype | None = torch.float32, where: str = ""
 ) -> BaseModel:
-    """Load a base model for `where`, in software, also where it was saved attached. Raises RunError."""
+    """Load a base model for `where`, in software, also where it was saved attached.
+
+    Raises:
+        RunError: it cannot be loaded.
+    """
     if not model:
         raise RunError(
             "the model does not say which pretrained model it was made from: load it with gaincell's "
@@ -230,7 +244,11 @@ def do_again(state: Path) -> str:
 
 
 def read_metadata(path: Path, advice: str) -> dict[str, str]:
-    """What a file of tensors says about itself. Raises RunError where it cannot be read."""
+    """What a file of tensors says about itself.
+
+    Raises:
+        RunError: it cannot be read.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}

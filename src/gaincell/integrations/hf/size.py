@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,10 @@ from gaincell.integrations.hf.base_model import build_empty, without_weights
 from gaincell.integrations.hf.completeness import stored_types
 from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
 from gaincell.integrations.hf.hardware_record import recorded_design, saved_record
-from gaincell.integrations.hf.pretrained import ARRAYS
+from gaincell.integrations.hf.reparametrisation import parts_among
 from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.sources import adapter_record, find_source, is_adapter_on_hub, without_revision
 from gaincell.integrations.hf.support import attention_modules, geometry, own_window
-from gaincell.nn.array_normaliser import NORMALISER
-from gaincell.nn.attention import EXPONENTS
-from gaincell.nn.balanced_rows import BALANCE, DIRECTIONS
 
 
 def cost(
@@ -68,8 +65,11 @@ def cost(
 
 
 def model_size(model: str | os.PathLike[str]) -> ModelSize:
-    """Sizes of a model, a RUN, or one of costs/models.toml by its name there. Raises ModelError: it cannot be
-    found, is not supported, or its layers differ in size; RunError: the RUN is damaged.
+    """Sizes of a model, a RUN, or one of costs/models.toml by its name there.
+
+    Raises:
+        ModelError: it cannot be found, is not supported, or its layers differ in size.
+        RunError: the RUN is damaged.
     """
     name = os.fspath(model)
     shipped = shipped_sizes()
@@ -81,15 +81,10 @@ def model_size(model: str | os.PathLike[str]) -> ModelSize:
     return with_parts(size, stored_types(hardware_files(name)))
 
 
-def with_parts(size: ModelSize, names: Iterable[str]) -> ModelSize:
+def with_parts(size: ModelSize, names: Collection[str]) -> ModelSize:
     """The same with what the arrays of a model have beside gains and offsets, by the names of its tensors."""
-    held = {name for name in names if ARRAYS in name}
-    return replace(
-        size,
-        column_gains=any(name.endswith(EXPONENTS) for name in held),
-        array_normaliser=any(name.endswith(NORMALISER) for name in held),
-        balanced_rows=DIRECTIONS if any(name.endswith(BALANCE) for name in held) else 0,
-    )
+    added = {key: value for part in parts_among(names) for key, value in part.costs.items()}
+    return replace(size, **added)
 
 
 def hardware_files(model: str | os.PathLike[str]) -> list[Path]:
@@ -104,8 +99,12 @@ def hardware_files(model: str | os.PathLike[str]) -> list[Path]:
 
 def run_design(model: str | os.PathLike[str]) -> Path | Design | None:
     """The design of a RUN, or of what `save_pretrained` wrote of an attached model or of an adapter on one;
-    None for other models. Raises RunError, DesignError: a newer gaincell wrote it, or it is damaged;
-    ModelError: the model cannot be found.
+    None for other models.
+
+    Raises:
+        RunError: a newer gaincell wrote it, or it is damaged.
+        DesignError: the design in it cannot be read.
+        ModelError: the model cannot be found.
     """
     if (run := Run(model)).saved:
         return run.folder / DESIGN
@@ -129,8 +128,10 @@ def saved_design(model: str | os.PathLike[str]) -> Design | None:
 
 
 def size_of(model: Any, title: str) -> ModelSize:
-    """Sizes of a model of transformers that is not attached. Raises ModelError: it is not supported, or its
-    layers differ in size.
+    """Sizes of a model of transformers that is not attached.
+
+    Raises:
+        ModelError: it is not supported, or its layers differ in size.
     """
     modules = list(attention_modules(model).values())
     sizes = {geometry(module) for module in modules}

@@ -52,9 +52,11 @@ _HUB_TIMEOUT = 10.0
 class Source:
     """Where a pretrained model is read from.
 
-    id: what to give to ``load_model`` to get the model again; of a hub model ID@COMMIT.
-    directory: where its files are.  gguf: name of the GGUF file there, if it is one.
-    adapter: directory of an adapter of peft that is merged into it; `id` is then that of the base model.
+    Attributes:
+        id: what to give to ``load_model`` to get the model again; of a hub model ID@COMMIT.
+        directory: where its files are.
+        gguf: name of the GGUF file there, if it is one.
+        adapter: directory of an adapter of peft that is merged into it; `id` is then that of the base model.
     """
 
     id: str
@@ -99,7 +101,10 @@ def revision_of(model: str) -> str | None:
 def find_source(model: str, where: str = "", base: str | os.PathLike[str] | None = None) -> Source:
     """Where ``model`` is to be read from, without reading it; a model of the hub is downloaded if need be.
 
-    where: who needs it.  base: where the base model of an adapter is now, if not where it says.
+    Args:
+        model: as `load_model` takes it.
+        where: who needs it.
+        base: where the base model of an adapter is now, if not where it says.
 
     Raises:
         ModelError: it, or the base model of an adapter, is nowhere; says where was looked.
@@ -180,7 +185,11 @@ _NAMED = {TINY: _tiny, SMOLLM2: _smollm2}
 
 
 def _is_adapter(directory: Path) -> bool:
-    """Whether a directory holds an adapter of peft. Raises ModelError where it holds a model too."""
+    """Whether a directory holds an adapter of peft.
+
+    Raises:
+        ModelError: it holds a model too.
+    """
     if not (directory / ADAPTER).is_file():
         return False
     if (directory / "config.json").is_file():

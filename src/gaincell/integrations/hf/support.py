@@ -23,9 +23,11 @@ class Geometry(NamedTuple):
 
 
 def attention_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """All attention modules of ``model`` by name, in the order of their layers. Raises ModelError: there is
-    none that goes through transformers' attention interface, or one of them does something that gain-cell
-    attention does not model; all such features are named.
+    """All attention modules of ``model`` by name, in the order of their layers.
+
+    Raises:
+        ModelError: there is none that goes through transformers' attention interface, or one of them does
+            something that gain-cell attention does not model; all such features are named.
     """
     found = {name: module for name, module in model.named_modules() if _uses_attention_interface(module)}
     problems = _model_problems(model)

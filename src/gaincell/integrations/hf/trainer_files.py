@@ -60,7 +60,9 @@ def _resume(
 
 def _check_hardware(model: Any, checkpoint: Path) -> None:
     """Refuse a checkpoint of a model that was attached otherwise than this one, or not at all.
-    Raises GaincellError.
+
+    Raises:
+        GaincellError: it was attached otherwise, or its record cannot be read.
     """
     from gaincell.integrations.hf.attach import attached_layers, computed_attention
     from gaincell.integrations.hf.hardware_record import attached_as, check_arrays, saved_record
