@@ -14,6 +14,7 @@ from gaincell.errors import RunError
 from gaincell.results import KINDS, content, kind_of, parse, read
 from gaincell.results.codec import COLUMNS, Cited, Numbers, from_json, kinds_of, to_json
 from gaincell.results.common import Number, Value, nothing
+from gaincell.results.description import DesignResult, InstallationResult, ShownDevice
 from gaincell.results.device import DeviceResult
 from gaincell.results.evaluation import ComparisonResult, ContextResult, PerplexityResult, RollingResult
 from gaincell.results.run import CodesignResult, MappedResult, StagedResult, TrainedResult
@@ -78,6 +79,7 @@ def test_kinds_of_committed_results_are_found() -> None:
     found = {kind_of(json.loads(path.read_text())) for path in COMMITTED}
     others = {PerplexityResult, RollingResult, ContextResult, PointResult, CodesignResult}
     others |= {HeadResult, TileResult, DeviceResult, GenerationResult, ComparisonResult}
+    others |= {InstallationResult, DesignResult, ShownDevice}
     assert found == set(KINDS.values()) - others
 
 

@@ -6,11 +6,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -20,6 +19,9 @@ from gaincell.errors import InputError, RunError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from gaincell.results.common import Part, Result
+
+R = TypeVar("R", bound="Result")
 FIGURES = (".png", ".svg", ".pdf")
 LABELS = ("name", "title", "prompt", "reference")
 """Parameters whose text names no file."""
@@ -173,22 +175,23 @@ def _real(place: Path) -> Path:
 
 
 def show_result(
-    result: Any,
+    result: R | Sequence[Part],
     json: Path | None,
-    *shown: Any,
+    *shown: object,
     figure: Path | None = None,
-    draw: Callable[[Any], Figure] | None = None,
+    draw: Callable[[R], Figure] | None = None,
     passed: bool = True,
 ) -> None:
-    """The end of a command: print tables and lines, write the result and draw it if files were asked for, and
-    leave with exit code 1 if it did not pass.
+    """The end of a command: print tables and lines, write the result (or a list of entries) and draw it if
+    files were asked for, and leave with exit code 1 if it did not pass.
     """
     if json is not None:
         from gaincell.results.codec import to_json
 
-        files.write_json(json, to_json(result) if is_dataclass(result) else result, indent=2)
+        listed = [to_json(one) for one in result] if isinstance(result, Sequence) else to_json(result)
+        files.write_json(json, listed, indent=2)
     show(*shown)
-    if figure is not None and draw is not None:
+    if figure is not None and draw is not None and not isinstance(result, Sequence):
         from gaincell.reports.style import save
 
         save(draw(result), figure)
@@ -196,7 +199,7 @@ def show_result(
         raise typer.Exit(1)
 
 
-def show(*shown: Any) -> None:
+def show(*shown: object) -> None:
     """Print tables and lines; a line as it is, the path of a file without a break."""
     from rich.console import Console
 

@@ -13,6 +13,7 @@ from gaincell.resources import begun, resolve
 from gaincell.results import cost, evaluation, rtl, run, simulation, spice, sweep, system_cost
 from gaincell.results.codec import Json, from_json, to_json
 from gaincell.results.common import SCHEMA, Result
+from gaincell.results.description import DesignResult, InstallationResult, ShownDevice
 from gaincell.results.device import DeviceResult
 from gaincell.results.run import FILE, StagedResult
 
@@ -58,6 +59,9 @@ KINDS: Mapping[tuple[str, ...], type[Result]] = {
     ("schedule", "trace"): simulation.HeadResult,
     ("waveforms",): simulation.TileResult,
     ("fit", "decays"): DeviceResult,
+    ("numbers", "quality"): ShownDevice,
+    ("numbers", "derived"): DesignResult,
+    ("findings",): InstallationResult,
     ("ring_memory",): simulation.GenerationResult,
     ("reference", "rows"): evaluation.ComparisonResult,
 }

@@ -45,7 +45,7 @@ COLUMNS = "as columns"
 OWN = "kind of the numbers"
 REST = "all other keys"
 Numbers: TypeAlias = Annotated[Kind, OWN]
-BARE = ("result.provenance", "result.schema")
+BARE = tuple(f"result.{key}" for key in ("provenance", "schema", "origin", "quality", "covariance"))
 """Where numbers need neither unit nor kind."""
 UNIONS = (Union, types.UnionType)
 

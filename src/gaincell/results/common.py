@@ -15,6 +15,8 @@ Number: TypeAlias = Annotated[float, "1"]
 Whole: TypeAlias = Annotated[int, "1"]
 Counted: TypeAlias = Annotated[int, "1", "measured"]
 CountedTokens: TypeAlias = Annotated[int, "tokens", "measured"]
+Plain: TypeAlias = bool | int | float | str | tuple[float, ...] | None
+"""What stands in a file without unit and kind: of a user's own, or of a device's file."""
 _NOTHING: Mapping[str, Never] = {}
 
 
@@ -115,7 +117,7 @@ class Chip(Part):
     name: str
     hash: str
     cell: str
-    nonideality: Mapping[str, object] | None = None
+    nonideality: Mapping[str, Plain] | None = None
 
 
 class Named(Part):
