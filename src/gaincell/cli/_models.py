@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar
 
 import torch
 import typer
@@ -34,12 +34,14 @@ from gaincell.mapping.load_hardware import LoadedHardware, hardware_model
 from gaincell.mapping.summary import base_name, chip_of, inputs
 from gaincell.progress import StageProgress
 from gaincell.reports.tables import Rows
-from gaincell.results.common import Kind, NamedModel, Provenance
+from gaincell.results.common import Chip, Kind, NamedModel, Provenance
 from gaincell.results.provenance import hash_of, made
 from gaincell.text import Text, open_text
 
 if TYPE_CHECKING:
     from gaincell.cli.evaluate import ChipOptions
+
+D = TypeVar("D")
 
 
 def load_in_arrays(
@@ -131,13 +133,13 @@ def observe_model(
     return found, hardware, ids
 
 
-class Head(TypedDict):
-    """What all results of a model say, see EvaluationResult. design: a Chip; None in software."""
+class Head(TypedDict, Generic[D]):
+    """What all results of a model say, see EvaluationResult."""
 
     command: str
     provenance: Provenance
     model: NamedModel
-    design: Any
+    design: D
     dtype: str
 
 
@@ -149,7 +151,7 @@ def head(
     command: str = "evaluate",
     seed: int = 0,
     others: Mapping[str, str] | None = None,
-) -> Head:
+) -> Head[Chip | None]:
     """Of a result: the command, the model and its chip, where it comes from.
 
     content: of the evaluation's text.  others: name -> hash of further inputs.
@@ -171,6 +173,13 @@ def head(
         "design": chip,
         "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
     }
+
+
+def in_arrays(found: Head[Chip | None]) -> Head[Chip]:
+    """The head of a result of a model that is in arrays."""
+    chip = found["design"]
+    assert chip is not None
+    return {**found, "design": chip}
 
 
 def numbers_of(loaded: LoadedModel) -> Kind:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from gaincell.arrays import Refresh
-from gaincell.cli._models import head, load_evaluated, mismatch_of, numbers_of, one_row
+from gaincell.cli._models import head, in_arrays, load_evaluated, mismatch_of, numbers_of, one_row
 from gaincell.cli._options import ComputingAnywhere
 from gaincell.cli._progress import progress_bars
 from gaincell.cli._tasks import by_tasks
@@ -201,7 +201,7 @@ def after_pauses(
     if refresh.every_seconds is not None:
         every = Value(refresh.every_seconds, "s", "simulated")
     entry = of.PausesResult(
-        **head(loaded, found.protocol, tokens),
+        **in_arrays(head(loaded, found.protocol, tokens)),
         refresh=of.RefreshPolicy(refresh.kind, every),
         pauses=tuple(pauses),
     )

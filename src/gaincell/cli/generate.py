@@ -163,7 +163,7 @@ def generate(
     """
     asked.check(context)
     computing.start()
-    from gaincell.cli._models import head
+    from gaincell.cli._models import head, in_arrays
     from gaincell.results.simulation import GenerationResult
 
     hardware, cache, ids = asked.load(model, computing)
@@ -175,7 +175,7 @@ def generate(
         file=sys.stderr,
     )
     entry = GenerationResult(
-        **head(hardware.loaded, "generation on the ring", command="generate", seed=asked.seed),
+        **in_arrays(head(hardware.loaded, "generation on the ring", command="generate", seed=asked.seed)),
         gains=hardware.origin,
         text=text,
         tokens=tokens,

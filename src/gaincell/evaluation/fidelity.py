@@ -31,7 +31,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -50,13 +50,11 @@ from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.last_rows import LastRows, own_rows_after, rows_at
 from gaincell.progress import Progress, silent
-from gaincell.results.evaluation import Heads
+from gaincell.results.evaluation import FidelityNumber, Heads
 
-PER_HEAD = (
-    "error", "cosine", "linear error", "linear cosine", "silent", "score ceiling", "pulses", "tile ceiling",
-    "tile zero", "q codes", "output codes", "q clipped",
-)  # fmt: skip
-PER_KEY_HEAD = ("k codes", "v codes", "k clipped", "v clipped")
+NUMBERS: tuple[FidelityNumber, ...] = get_args(FidelityNumber)
+CODES: tuple[FidelityNumber, ...] = ("q codes", "k codes", "v codes")
+CLIPPED: tuple[FidelityNumber, ...] = ("q clipped", "k clipped", "v clipped")
 _IN_SOFTWARE = "a model in software has no heads in arrays: give a RUN"
 
 
@@ -66,7 +64,7 @@ class Fidelity:
     queries: looked at for the circuits.
     """
 
-    tables: Mapping[str, Heads]
+    tables: Mapping[FidelityNumber, Heads]
     queries: int
 
 
@@ -98,7 +96,7 @@ def fidelity(
     layers = attached_layers(model)
     model.eval()
     calls, wanted = _software(base, layers[0].design, ids)
-    rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in (*PER_HEAD, *PER_KEY_HEAD)}
+    rows: dict[FidelityNumber, list[tuple[float, ...]]] = {name: [] for name in NUMBERS}
     for n, attention in enumerate(layers):
         inputs, output = _heads_of(model, n, calls[n])
         if linear is not None:
@@ -183,7 +181,7 @@ def _with_linear_cells(attention: GainCellAttention, inputs: tuple[Any, ...]) ->
 
 def _of_layer(
     attention: GainCellAttention, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...], stride: int
-) -> dict[str, Tensor]:
+) -> dict[FidelityNumber, Tensor]:
     """outputs: of the arrays, of softmax attention, of the linear model."""
     design = attention.design
     got, wanted, linear = (output.double() for output in outputs)
@@ -195,7 +193,7 @@ def _of_layer(
         for volts in scaled[1:]
     )
     window = inputs[5] if len(inputs) > 5 else None
-    found = {
+    found: dict[FidelityNumber, Tensor] = {
         "error": _error(got, wanted),
         "cosine": torch.nn.functional.cosine_similarity(got, wanted, dim=-1).mean((0, 2)),
         "linear error": _error(got, linear),
@@ -203,11 +201,11 @@ def _of_layer(
         "silent": (got.std((0, 2), unbiased=False).amax(-1) == 0).double(),
         **_circuits(x, ku, vu, design, stride, window),
     }
-    for stage, raw, signal in zip("qkv", (q, k, v), scaled, strict=True):
+    for stage, raw, signal, use, clipped in zip("qkv", (q, k, v), scaled, CODES, CLIPPED, strict=True):
         low, high = (design.v_min, design.v_max) if stage != "q" else (-float(design.drivers.signed), 1.0)
-        found[f"{stage} clipped"] = ((signal < low) | (signal > high)).double().mean((0, 2, 3))
+        found[clipped] = ((signal < low) | (signal > high)).double().mean((0, 2, 3))
         codes = stage_codes(attention, stage, signal, raw)
-        found[f"{stage} codes"] = _utilisation(codes, code_range(design, stage)[1])
+        found[use] = _utilisation(codes, code_range(design, stage)[1])
     return found
 
 
@@ -218,7 +216,7 @@ def _circuits(
     design: Design,
     stride: int,
     window: int | None,
-) -> dict[str, Float[Tensor, " H"]]:
+) -> dict[FidelityNumber, Float[Tensor, " H"]]:
     """Pulses and sub-tile outputs of some queries, from equations (5) to (9) with nominal cells.
 
     window: the model's own sliding window.

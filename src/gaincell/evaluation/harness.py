@@ -20,9 +20,10 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import SupportsFloat, TypeAlias, TypedDict
 
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from gaincell.errors import InputError
 from gaincell.evaluation.answers import Answers
@@ -52,6 +53,39 @@ PAPER = "paper"
 BATCH = 8
 
 
+Item: TypeAlias = float | list[float]
+
+
+class Sample(TypedDict):
+    doc_id: int
+    doc_hash: str
+    arguments: Sequence[Sequence[str]]
+
+
+"""An item, and what it contributes to every metric, by its name."""
+
+
+class Config(TypedDict, total=False):
+    test_split: str | None
+    validation_split: str | None
+    metadata: Mapping[str, str | None] | None
+    dataset_kwargs: Mapping[str, str] | None
+
+
+Found = TypedDict(
+    "Found",
+    {
+        "samples": Mapping[str, Sequence[Sample]],
+        "results": Mapping[str, Mapping[str, object]],
+        "configs": Mapping[str, Config],
+        "versions": Mapping[str, object],
+        "n-shot": Mapping[str, int],
+        "n-samples": Mapping[str, Mapping[str, int]],
+    },
+)
+"""What the harness returns, as far as it is read; all but samples by task."""
+
+
 @dataclass(frozen=True)
 class TaskResult:
     """One task.
@@ -66,7 +100,7 @@ class TaskResult:
 
     task: str
     metrics: dict[str, tuple[float, float | None]]
-    items: dict[str, list[Any]]
+    items: dict[str, list[Item]]
     version: str
     split: str
     shots: int
@@ -99,7 +133,7 @@ class TasksResult:
 
 def evaluate_tasks(
     model: nn.Module,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     tasks: Sequence[str],
     *,
     data: str | None = None,
@@ -139,7 +173,7 @@ def evaluate_tasks(
             progress=progress, answers=answers, generates=False,
         )  # fmt: skip
         with quiet(), data_of_hub() if data is None else nullcontext():
-            found: Any = simple_evaluate(model=lm, tasks=names, task_manager=manager, limit=limit)
+            found: Found = simple_evaluate(model=lm, tasks=names, task_manager=manager, limit=limit)
     asked = [a for task in found["samples"].values() for sample in task for a in sample["arguments"]]
     lengths = [n for arguments in asked for n in _lengths(lm, arguments)]
     read = [min(n - 1, lm.max_length) for n in lengths]
@@ -165,7 +199,7 @@ def _lengths(lm: GainCellLM, arguments: Sequence[str]) -> list[int]:
     return [min(tokens, lm.max_length) + 1] * max(1, math.ceil(tokens / lm.max_length))
 
 
-def _known(tasks: Sequence[str], manager: Any, data: str | None) -> list[str]:
+def _known(tasks: Sequence[str], manager: TaskManager, data: str | None) -> list[str]:
     """Names that the harness knows, in the order given."""
     if not tasks:
         raise InputError("no task was given; give names with commas between them, such as arc_easy,piqa")
@@ -181,14 +215,14 @@ def _known(tasks: Sequence[str], manager: Any, data: str | None) -> list[str]:
     return list(dict.fromkeys(renamed.get(task, task) for task in wanted))
 
 
-def _task_result(task: str, found: Mapping[str, Any]) -> TaskResult:
+def _task_result(task: str, found: Found) -> TaskResult:
     samples = sorted(found["samples"][task], key=lambda sample: sample["doc_id"])
     metrics: dict[str, tuple[float, float | None]] = {}
-    items: dict[str, list[Any]] = {}
+    items: dict[str, list[Item]] = {}
     for key, score in found["results"][task].items():
         metric, _, _ = key.partition(",")
         if is_number(score) and not metric.endswith("_stderr") and all(metric in s for s in samples):
-            items[metric] = [_plain(sample[metric]) for sample in samples]
+            items[metric] = [_item(sample, metric) for sample in samples]
             given = found["results"][task].get(key.replace(metric, f"{metric}_stderr", 1))
             error = given if isinstance(given, float) else _error(items[metric], metric, score)
             metrics[metric] = (float(score), error)
@@ -206,7 +240,7 @@ def _task_result(task: str, found: Mapping[str, Any]) -> TaskResult:
     )
 
 
-def _split(config: Mapping[str, Any]) -> str:
+def _split(config: Config) -> str:
     """Of the harness's data set; of local rows the file and what is in it."""
     split = str(config.get("test_split") or config.get("validation_split"))
     data = (config.get("metadata") or {}).get("data")
@@ -217,15 +251,19 @@ def _split(config: Mapping[str, Any]) -> str:
     return f"{file.name}, sha256 {sha256(file)[:12]}"
 
 
-def _plain(item: Any) -> Any:
-    return [float(part) for part in item] if isinstance(item, (tuple, list)) else float(item)
+def _item(sample: Mapping[str, object], metric: str) -> Item:
+    item = sample[metric]
+    if isinstance(item, (tuple, list)):
+        return [float(part) for part in item]
+    assert isinstance(item, SupportsFloat)
+    return float(item)
 
 
-def _error(items: list[Any], metric: str, score: float) -> float | None:
+def _error(items: Sequence[Item], metric: str, score: float) -> float | None:
     """Standard error of a perplexity of documents, or of bits per byte: first order, of a ratio of sums."""
     if metric not in PER_UNIT:
         return None
-    spread = ratio_error(*zip(*items, strict=True))
+    spread = ratio_error(*zip(*(item for item in items if isinstance(item, list)), strict=True))
     if spread is None:
         return None
     return spread / math.log(2) if metric == "bits_per_byte" else score * spread

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -119,7 +118,7 @@ def pauses(results: Sequence[of.PausesResult], names: Sequence[str] = ()) -> Fig
     first = min((time for time in times if time > 0), default=1.0) / 10
     for n, (result, name) in enumerate(zip(results, names or map(_chip, results), strict=False)):
         rows = [(max(row.idle, first), row.perplexity, row.perplexity_error) for row in result.pauses]
-        _curve(axes, rows, label=name, **look(n, LINES))
+        _curve(axes, rows, name, n)
     axes.set(xscale="log", xlabel="idle time between the halves of a block, s (leftmost: none)",
              ylabel="perplexity of the second half",
              title="What a pause costs (bars: standard error over blocks)")  # fmt: skip
@@ -127,10 +126,11 @@ def pauses(results: Sequence[of.PausesResult], names: Sequence[str] = ()) -> Fig
     return figure
 
 
-def _curve(axes: Axes, rows: Iterable[tuple[float, float, float | None]], **look: Any) -> None:
-    """Places, heights and their errors, where they have one."""
+def _curve(axes: Axes, rows: Iterable[tuple[float, float, float | None]], label: str, n: int) -> None:
+    """The n-th line: places, heights and their errors, where they have one."""
     x, y, errors = zip(*rows, strict=True)
-    axes.errorbar(x, y, [math.nan if error is None else error for error in errors], **look)
+    axes.errorbar(x, y, [math.nan if error is None else error for error in errors], label=label,
+                  **look(n, LINES))  # fmt: skip
 
 
 def _chip(result: of.PausesResult) -> str:
@@ -155,7 +155,7 @@ def context(result: of.DepthResult | of.ContextResult) -> Figure:
             name = curve.model.name
         else:
             name = f"{curve.layers} layer{'s' if curve.layers > 1 else ''}, window {curve.window}"
-        _curve(axes, rows, label=f"{name}: {curve.context[-1].perplexity:.3g}", **look(n, LINES))
+        _curve(axes, rows, f"{name}: {curve.context[-1].perplexity:.3g}", n)
         longest = max(longest, last := rows[-1][0])
         if isinstance(curve, of.ContextCurve) and (reach := curve.layers * (curve.window - 1)) < last:
             axes.axvline(reach, color=LINES[n % len(LINES)], linewidth=1, linestyle=":")

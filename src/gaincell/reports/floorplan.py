@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -49,7 +49,7 @@ def floorplan_figure(result: FloorplanResult) -> Figure:
     above, below = figure.subplots(2, 1, height_ratios=heights)
     _draw_tile(above, tile, tile_scale)
     _draw_head(below, head, tile, head_scale)
-    handles: list[Any] = [
+    handles: list[Artist] = [
         Patch(facecolor=PLAN_COLOURS[kind], edgecolor=BLACK, lw=0.5, label=label)
         for kind, label in KINDS.items()
     ]

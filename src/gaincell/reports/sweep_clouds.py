@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -79,7 +79,10 @@ def draw_unseen(
     points: Sequence[Point],
     x: Sequence[float],
     y: Sequence[float],
-    **drawn: Any,
+    *,
+    color: str,
+    marker: str,
+    markersize: float | None = None,
 ) -> None:
     """Open symbols, which say that nothing was measured, over points not exercised; only for what follows
     from losses.
@@ -87,7 +90,7 @@ def draw_unseen(
     chosen = [n for n, point in enumerate(points) if unseen(result, point)]
     if chosen and objective in ("perplexity", "yield"):
         axes.plot([x[n] for n in chosen], [y[n] for n in chosen], linestyle="none", markerfacecolor="white",
-                  zorder=4, label=UNSEEN, **drawn)  # fmt: skip
+                  zorder=4, label=UNSEEN, color=color, marker=marker, markersize=markersize)  # fmt: skip
 
 
 def key(value: Plain | None) -> Plain:
@@ -121,11 +124,11 @@ def pareto(result: SweepResult) -> Figure | None:
             x = [p.values[other.name].value for p in some]
             heights = [_change(result, p, first.name) for p in some]
             y = [value for value, _, _ in heights]
-            mark: dict[str, Any] = {"color": colour, "marker": "o" if chosen else "D"}
-            mark["markersize"] = 5 if chosen else 3
+            marker, size = ("o", 5) if chosen else ("D", 3)
             axes.errorbar(x, y, yerr=error_bars(heights), linestyle="none", zorder=3, elinewidth=0.7,
-                          capsize=0, alpha=1.0 if chosen else 0.6, label=label, **mark)  # fmt: skip
-            draw_unseen(axes, result, first.name, some, x, y, **mark)
+                          capsize=0, alpha=1.0 if chosen else 0.6, label=label, color=colour, marker=marker,
+                          markersize=size)  # fmt: skip
+            draw_unseen(axes, result, first.name, some, x, y, color=colour, marker=marker, markersize=size)
             if chosen and len(rest) == 1:
                 where = "post" if other.sign > 0 else "pre"
                 axes.step(x, y, where=where, color=colour, linewidth=1)

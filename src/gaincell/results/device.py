@@ -12,10 +12,13 @@ ChargeUnits: TypeAlias = Annotated[tuple[float, ...], "charge units", "measured"
 MeasuredVolts: TypeAlias = Annotated[tuple[float, ...], "V", "measured"]
 
 
+FittedValue: TypeAlias = int | float | str | tuple[tuple[float, ...], ...]
+
+
 class Fitted(Part):
     """A number, some numbers or a word of a fit. interval: of 95 % confidence."""
 
-    value: object
+    value: FittedValue
     unit: str
     kind: Kind = "measured"
     interval: tuple[float, ...] | None = None

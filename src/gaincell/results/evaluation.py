@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from gaincell.errors import InputError
 from gaincell.results.codec import COLUMNS, REST, Numbers
@@ -31,6 +31,10 @@ Nats: TypeAlias = Annotated[tuple[float, ...], "nat"]
 BitPerByte: TypeAlias = Annotated[float, "bit/byte"]
 Many: TypeAlias = Annotated[tuple[float, ...], "1"]
 PerItem: TypeAlias = Annotated[tuple[float | tuple[float, ...], ...], "1"]
+FidelityNumber: TypeAlias = Literal[
+    "error", "cosine", "linear error", "linear cosine", "silent", "score ceiling", "pulses", "tile ceiling",
+    "tile zero", "q codes", "k codes", "v codes", "output codes", "q clipped", "k clipped", "v clipped",
+]  # fmt: skip
 
 
 class EvaluationResult(Result, kw_only=True):
@@ -76,7 +80,7 @@ class AblationResult(EvaluationResult, kw_only=True):
 class FidelityResult(EvaluationResult, kw_only=True):
     """Every head beside that of the pretrained model, by name of the number: see evaluation/fidelity.py."""
 
-    fidelity: Mapping[str, Annotated[Heads, "1"]]
+    fidelity: Mapping[FidelityNumber, Annotated[Heads, "1"]]
 
 
 class PerplexityResult(EvaluationResult, kw_only=True):
