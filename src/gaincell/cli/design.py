@@ -223,5 +223,5 @@ def _readable_entries(design: Design) -> dict[str, str]:
     """Every setting, number and derived value of a design, readable, by key."""
     content = describe(design)
     settings = {key: str(word) for key, word in content.settings.items()}
-    entries = [*content.numbers.items(), *content.derived.items()]
-    return settings | {key: _readable(entry) for key, entry in entries}
+    numbers: dict[str, Stated | Value] = {**content.numbers, **content.derived}
+    return settings | {key: _readable(entry) for key, entry in numbers.items()}
