@@ -31,7 +31,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -52,7 +52,11 @@ from gaincell.nn.last_rows import LastRows, own_rows_after, rows_at
 from gaincell.progress import Progress, silent
 from gaincell.results.evaluation import FidelityNumber, Heads
 
-NUMBERS: tuple[FidelityNumber, ...] = get_args(FidelityNumber)
+PER_HEAD: tuple[FidelityNumber, ...] = (
+    "error", "cosine", "linear error", "linear cosine", "silent", "score ceiling", "pulses", "tile ceiling",
+    "tile zero", "q codes", "output codes", "q clipped",
+)  # fmt: skip
+PER_KEY_HEAD: tuple[FidelityNumber, ...] = ("k codes", "v codes", "k clipped", "v clipped")
 CODES: tuple[FidelityNumber, ...] = ("q codes", "k codes", "v codes")
 CLIPPED: tuple[FidelityNumber, ...] = ("q clipped", "k clipped", "v clipped")
 _IN_SOFTWARE = "a model in software has no heads in arrays: give a RUN"
@@ -96,7 +100,8 @@ def fidelity(
     layers = attached_layers(model)
     model.eval()
     calls, wanted = _software(base, layers[0].design, ids)
-    rows: dict[FidelityNumber, list[tuple[float, ...]]] = {name: [] for name in NUMBERS}
+    names = (*PER_HEAD, *PER_KEY_HEAD)
+    rows: dict[FidelityNumber, list[tuple[float, ...]]] = {name: [] for name in names}
     for n, attention in enumerate(layers):
         inputs, output = _heads_of(model, n, calls[n])
         if linear is not None:
