@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from gaincell.files import is_number
 from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, RED, legend_below, panel, styled
-from gaincell.reports.sweep import UNSEEN, front, quantity, unseen, varied, word
+from gaincell.reports.sweep import UNSEEN, quantity, unseen, varied, word
 from gaincell.results.sweep import Objective, Point, SweepResult
 
 TITLES = {
@@ -114,7 +114,7 @@ def pareto(result: SweepResult) -> Figure | None:
         return None
     figure = Figure(figsize=(0.6 + (4.6 if len(rest) == 1 else 3.4) * len(rest), 4.1))
     points, own = result.complete, result.own
-    best = {point.point for point in front(result)}
+    best = {point.point for point in result.front}
     for axes, other in zip(figure.subplots(1, len(rest), squeeze=False)[0], rest, strict=True):
         for chosen, colour, label in ((False, GREY, "other points"), (True, BLUE, "Pareto front")):
             some = [p for p in points if (p.point in best) == chosen]
@@ -235,7 +235,7 @@ def parallel(result: SweepResult) -> Figure | None:
     if as_ratio(result, first):
         changes = [_change(result, p, first)[0] for p in points]
         scaled[len(names)] = _scaled([math.copysign(math.log1p(abs(x)), x) for x in changes])
-    best = {point.point for point in front(result)} if len(objectives) > 1 else None
+    best = {point.point for point in result.front} if len(objectives) > 1 else None
     chosen = [n for n, p in enumerate(points) if best is None or p.point in best]
     shown = [points[n].values[first].value for n in chosen]
     colours, norm = colormaps["viridis"], Normalize(min(shown), max(shown))

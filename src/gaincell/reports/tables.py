@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from gaincell.results.codec import KINDS
 from gaincell.results.common import Result
+from gaincell.results.comparison import names_by
 from gaincell.results.run import Adaptations, AdaptedResult, StagedResult, TrainedResult
 
 if TYPE_CHECKING:
@@ -284,14 +285,6 @@ def of_all(results: Mapping[str, Item], said: Callable[[Item], str]) -> str:
     if len(named) == 1:
         return next(iter(named))
     return "; ".join(f"{', '.join(names)}: {words}" for words, names in named.items())
-
-
-def names_by(results: Mapping[str, Item], said: Callable[[Item], str]) -> dict[str, list[str]]:
-    """What is said of results -> their names."""
-    named: dict[str, list[str]] = {}
-    for name, one in results.items():
-        named.setdefault(said(one), []).append(name)
-    return named
 
 
 def _ratio(ratio: float | None, error: float | None = None) -> str:

@@ -171,6 +171,18 @@ class SweepResult(Result, kw_only=True):
         return next((point for point in self.complete if point.point == self.reference), None)
 
     @property
+    def front(self) -> list[Point]:
+        """The Pareto front: no other point is better in one objective and as good in all others."""
+        points = self.complete
+        scores = [[o.sign * p.values[o.name].value for o in self.objectives] for p in points]
+
+        def dominates(theirs: list[float], ours: list[float]) -> bool:
+            return theirs != ours and all(a <= b for a, b in zip(theirs, ours, strict=True))
+
+        pairs = zip(points, scores, strict=True)
+        return [p for p, ours in pairs if not any(dominates(s, ours) for s in scores)]
+
+    @property
     def units(self) -> Mapping[str, str]:
         """Of parameters, by name."""
         return {parameter.name: parameter.unit for parameter in self.parameters}
