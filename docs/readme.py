@@ -60,19 +60,20 @@ from gaincell.reports.html import page as report
 from gaincell.reports.style import save, save_all
 from gaincell.reports.tables import Rows
 from gaincell.results import read, write
+from gaincell.results.activity import ActivityResult
 from gaincell.results.common import Result
 from gaincell.results.comparison import compare
 from gaincell.results.comparison import weights as weights_of
-from gaincell.results.cost import CostResult, FloorplanResult
+from gaincell.results.cost import CostResult
 from gaincell.results.evaluation import (
     AblationResult,
-    ActivityResult,
     ChipsResult,
     DepthResult,
     FidelityResult,
     PausesResult,
     TasksResult,
 )
+from gaincell.results.floorplan import FloorplanResult
 from gaincell.results.rtl import RtlResult, WordLengthsResult
 from gaincell.results.run import (
     AdaptedResult,
@@ -81,14 +82,8 @@ from gaincell.results.run import (
     MappedResult,
     TrainedResult,
 )
-from gaincell.results.spice import (
-    CharacterisationResult,
-    EnergyResult,
-    MixedResult,
-    VerifyResult,
-    WiresResult,
-    WriteResult,
-)
+from gaincell.results.spice import EnergyResult, MixedResult, VerifyResult, WiresResult, WriteResult
+from gaincell.results.spice_cell import CharacterisationResult
 from gaincell.results.system_cost import BaselineResult
 
 T = TypeVar("T", bound=Result)

@@ -47,7 +47,7 @@ from gaincell.results.comparison import compare
 from gaincell.results.cost import CostResult
 from gaincell.results.evaluation import ChipsResult, PausesResult, TasksResult
 from gaincell.results.run import AdaptedResult, CellAdaptationResult, MappedResult, TrainedResult
-from gaincell.results.spice import CharacterisationResult
+from gaincell.results.spice_cell import CharacterisationResult
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"

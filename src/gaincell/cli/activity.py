@@ -39,8 +39,8 @@ def activity(
     options.use(threads, device)
     from gaincell.cli._models import head, in_arrays, observe_model
     from gaincell.reports.heads import NAMES, activity_figure, activity_rows, sparsity_line
+    from gaincell.results.activity import ActivityResult
     from gaincell.results.common import Named
-    from gaincell.results.evaluation import ActivityResult
 
     chip = options.choose_chip(model, design)
     found, (loaded, origin), ids = observe_model(

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle as Drawn
 from gaincell.reports.html import parts
 from gaincell.reports.style import BLACK, PLAN_COLOURS, TAP, WIRE, styled
 from gaincell.reports.tables import CITED, SIMULATED, Rows
-from gaincell.results.cost import FloorplanResult, Plan, Rectangle
+from gaincell.results.floorplan import FloorplanResult, Plan, Rectangle
 
 KINDS = {
     "cells": "gain cells",

@@ -12,7 +12,8 @@ from gaincell.reports.html import parts
 from gaincell.reports.html.tables import head_rows
 from gaincell.reports.style import heat_map, styled
 from gaincell.reports.tables import SIMULATED, Rows, layer_rows, layered
-from gaincell.results.evaluation import ActivityResult, FidelityNumber, FidelityResult
+from gaincell.results.activity import ActivityResult
+from gaincell.results.evaluation import FidelityNumber, FidelityResult
 
 COSINE = "cosine"
 MAPS: Mapping[str, tuple[FidelityNumber, ...]] = {

@@ -10,7 +10,19 @@ from typing import TypeVar
 from gaincell import files
 from gaincell.errors import RunError
 from gaincell.resources import begun, resolve
-from gaincell.results import cost, evaluation, rtl, run, simulation, spice, sweep, system_cost
+from gaincell.results import (
+    activity,
+    cost,
+    evaluation,
+    floorplan,
+    rtl,
+    run,
+    simulation,
+    spice,
+    spice_cell,
+    sweep,
+    system_cost,
+)
 from gaincell.results.codec import Json, from_json, to_json
 from gaincell.results.common import SCHEMA, Result
 from gaincell.results.description import DesignResult, InstallationResult, ShownDevice
@@ -44,10 +56,10 @@ KINDS: Mapping[tuple[str, ...], type[Result]] = {
     ("word_perplexity",): evaluation.RollingResult,
     ("model_cost",): cost.CostResult,
     ("measurements", "machines"): system_cost.BaselineResult,
-    ("activity", "gains"): evaluation.ActivityResult,
+    ("activity", "gains"): activity.ActivityResult,
     ("context", "model"): evaluation.ContextResult,
     ("points", "text"): run.CodesignComparison,
-    ("curve", "mismatch"): spice.CharacterisationResult,
+    ("curve", "mismatch"): spice_cell.CharacterisationResult,
     ("first", "second"): spice.VerifyResult,
     ("runs", "readout"): spice.EnergyResult,
     ("bit_line", "word_line"): spice.WiresResult,
@@ -55,7 +67,7 @@ KINDS: Mapping[tuple[str, ...], type[Result]] = {
     ("waves", "clock"): spice.MixedResult,
     ("timeline", "sizes"): rtl.RtlResult,
     ("words", "exact"): rtl.WordLengthsResult,
-    ("floorplan", "areas"): cost.FloorplanResult,
+    ("floorplan", "areas"): floorplan.FloorplanResult,
     ("schedule", "trace"): simulation.HeadResult,
     ("waveforms",): simulation.TileResult,
     ("fit", "decays"): DeviceResult,

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from gaincell.results import system_cost
+from gaincell.results.activity import ActivityOfHeads
 from gaincell.results.codec import COLUMNS, Cited
-from gaincell.results.common import Chip, Counted, Number, Part, Result, Value, Values, Whole
-from gaincell.results.evaluation import ActivityOfHeads
+from gaincell.results.common import Counted, Number, Part, Result, Value, Values, Whole
 from gaincell.results.spice import OperatingPoint
-from gaincell.units import Joule, Metre, Second, SquareMetre, Volt, Watt
+from gaincell.units import Joule, Second, SquareMetre, Volt, Watt
 
 PAPER = Cited("Leroux et al. 2025, second-hand summary [S]")
 RELEASED = Cited("Leroux et al. 2025, released measurements [R]")
@@ -281,67 +281,3 @@ class CostResult(Result, kw_only=True):
     sweeps: Mapping[str, CostSweep]
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
-
-
-class Sizes(Part):
-    """tile: columns of a sub-tile.  rows: of its key array.  tiles: of a head.  layers: of cells."""
-
-    tile: Whole
-    rows: Whole
-    tiles: Whole
-    layers: Whole
-
-
-class Rectangle(Part):
-    """name, kind: what it is.  x, y: lower left corner."""
-
-    name: str
-    kind: str
-    x: Metre
-    y: Metre
-    w: Metre
-    h: Metre
-
-
-class Wire(Part):
-    """One tapped bit line: from (x, y), on the diagonal, horizontally to `to`."""
-
-    x: Metre
-    y: Metre
-    to: Metre
-
-
-class Plan(Part):
-    """Rectangles that do not overlap, inside an outline from (0, 0) to (w, h), and the wires over them."""
-
-    w: Metre
-    h: Metre
-    rectangles: tuple[Rectangle, ...]
-    wires: Annotated[tuple[Wire, ...], COLUMNS] = ()
-
-
-class Plans(Part):
-    tile: Plan
-    head: Plan
-
-
-class Stack(Part):
-    """Cells in layers: their area and that of the head. cited_cells: of as many of the paper's."""
-
-    layers: Whole
-    cells: SquareMetre
-    head: SquareMetre
-    cited_cells: Annotated[SquareMetre, PAPER_AREA]
-
-
-class FloorplanResult(Result, kw_only=True):
-    """Of `gaincell floorplan`. areas: of a head, by block.  shared: those that no sub-tile has of its own."""
-
-    design: Chip
-    technology: str
-    sizes: Sizes
-    areas: Mapping[str, SquareMetre]
-    shared: tuple[str, ...]
-    floorplan: Plans
-    cited: Mapping[str, Annotated[SquareMetre, PAPER_AREA]]
-    stack: tuple[Stack, ...]

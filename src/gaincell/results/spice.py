@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, TypeAlias
 
-from gaincell.results.common import Check, Number, Part, Result, Values, Whole
-from gaincell.results.simulation import Amperes, Coulombs, Seconds
+from gaincell.results.common import Check, Number, Part, Result, Whole
+from gaincell.results.simulation import Coulombs, Seconds
 from gaincell.units import Hertz, Joule, Second, Volt, Volts
 
 VoltTable: TypeAlias = Annotated[tuple[tuple[float, ...], ...], "V"]
@@ -37,86 +37,6 @@ class SpiceResult(Result, kw_only=True):
 
     technology: str
     ngspice: str
-
-
-class CellCurve(Part):
-    """current: DC, over volts.  charge: of a full pulse, over levels.  of_the_design: of the chip's own cell.
-
-    r_squared_against_it: share of the variance of `charge` that it explains, unfitted.
-    """
-
-    volts: Volts
-    current: Amperes
-    levels: Volts
-    charge: Coulombs
-    of_the_design: Values
-    r_squared_against_it: Number
-
-
-class CellMismatch(Part):
-    """charge: of every cell, over the levels of the curve.  a_vt: Pelgrom's constant."""
-
-    cells: Number
-    charge: Annotated[tuple[tuple[float, ...], ...], "C"]
-    std_of_full_scale: Annotated[tuple[float, ...], "1"]
-    a_vt: Annotated[float, "V m"]
-
-
-class CornerCurve(Part):
-    """DC current in one corner."""
-
-    process: str
-    temperature: Celsius
-    supply: Annotated[float, "of VDD"]
-    current: Amperes
-
-
-class CellCorners(Part):
-    """volts: stored, scaled with the supply."""
-
-    volts: Annotated[tuple[float, ...], "V at nominal supply"]
-    curves: tuple[CornerCurve, ...]
-
-
-class CellWrite(Part):
-    """Of every level of the DAC; infinite: not settled within the write. stored: over time."""
-
-    levels: Volts
-    settled_within_9_mV: Seconds
-    error_after_switching_off: Volts
-    time: Seconds
-    stored: VoltTable
-
-
-class CellRetention(Part):
-    """Voltages of several cells over time. with_default_gmin: what the simulator's own conductance does."""
-
-    set_by_a_leak: bool
-    gate_tunnelling: str
-    time: Seconds
-    held: VoltTable
-    with_default_gmin: VoltTable
-    tunnelling_time: Seconds
-    with_tunnelling: VoltTable
-
-
-class CellDisturb(Part):
-    """Changes of stored voltages."""
-
-    stored: Volts
-    after_8_reads: Volts
-    half_selected: Volts
-
-
-class CharacterisationResult(SpiceResult, kw_only=True):
-    """Of `gaincell spice characterise`."""
-
-    curve: CellCurve
-    mismatch: CellMismatch
-    corners: CellCorners
-    write: CellWrite
-    retention: CellRetention
-    disturb: CellDisturb
 
 
 class AffineFit(Part):
