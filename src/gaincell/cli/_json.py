@@ -69,7 +69,11 @@ FigureFile = Annotated[Path | None, output("Also draw the result: .png, .svg or 
 
 
 def run_folder(context: typer.Context, out: Path | None, name: str, option: str = "--out") -> Path:
-    """The directory of an option, by default runs/NAME. Raises InputError where it cannot be written."""
+    """The directory of an option, by default runs/NAME.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     folder = out or Path("runs") / name
     check_output(option, folder, directory=True)
     check_apart(context.command, context.params, [] if out else [(option, folder)])
@@ -122,8 +126,10 @@ def check_apart(command: Any, given: Mapping[str, Any], derived: Sequence[tuple[
     In a directory that is read, an output may be a new file but not one that is there. Files that a recipe, a
     sweep or a design names inside are not looked at.
 
-    given: values of the command's parameters, by name.  derived: outputs whose names follow from others, each
-    with the option that changes it.
+    Args:
+        command: Of the command line.
+        given: Values of the command's parameters, by name.
+        derived: Outputs whose names follow from others, each with the option that changes it.
     """
     written = [p for p in command.params if _check_of(p) in (output_file, output_figure, output_directory)]
     directories = [p.opts[0] for p in written if _check_of(p) is output_directory]

@@ -105,7 +105,7 @@ def result_of(
     chips: of.TaskChips | None = None,
     seed: int = 0,
 ) -> of.TasksResult:
-    """The result.  of_what: behind the protocol."""
+    """The result; the protocol ends with `of_what`."""
     first = ", ".join(f"{t.task} {t.n} of {t.of}" for t in found.tasks)
     shots = {f"{task.shots}-shot" for task in found.tasks}
     if len(shots) > 1:

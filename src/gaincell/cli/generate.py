@@ -53,7 +53,11 @@ class GenerateOptions:
     def load(
         self, model: str, computing: options.ComputingAnywhere
     ) -> tuple[LoadedHardware, RingCache, Tensor]:
-        """The model in its arrays, its ring, empty, and the prompt's tokens. Raises GaincellError."""
+        """The model in its arrays, its ring, empty, and the prompt's tokens.
+
+        Raises:
+            GaincellError: there is no such model or chip, or the prompt does not fit.
+        """
         from gaincell.cli._progress import progress_bars
         from gaincell.integrations.hf.chip import change_chip
         from gaincell.integrations.hf.context import check_ids, tabulated_positions

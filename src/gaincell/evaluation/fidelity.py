@@ -64,8 +64,11 @@ _IN_SOFTWARE = "a model in software has no heads in arrays: give a RUN"
 
 @dataclass(frozen=True)
 class Fidelity:
-    """tables: name -> [layers][heads], or [layers][key/value heads] for those of k and v.
-    queries: looked at for the circuits.
+    """What `fidelity` finds.
+
+    Attributes:
+        tables: Name -> [layers][heads], or [layers][key/value heads] for those of k and v.
+        queries: Looked at for the circuits.
     """
 
     tables: Mapping[FidelityNumber, Heads]
@@ -92,7 +95,9 @@ def fidelity(
         linear: the linear hardware model, attached.
         progress: called after every layer with (layers done, layers).
 
-    Raises InputError, ModelError: see `check_comparable`.
+    Raises:
+        InputError: see `check_comparable`.
+        ModelError: see `check_comparable`.
     """
     check_comparable(model, base, ids)
     if linear is not None and not computing_layers(linear):
@@ -187,7 +192,7 @@ def _with_linear_cells(attention: GainCellAttention, inputs: tuple[Any, ...]) ->
 def _of_layer(
     attention: GainCellAttention, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...], stride: int
 ) -> dict[FidelityNumber, Tensor]:
-    """outputs: of the arrays, of softmax attention, of the linear model."""
+    """From the outputs of the arrays, of softmax attention and of the linear model."""
     design = attention.design
     got, wanted, linear = (output.double() for output in outputs)
     q, k, v = (t.double() for t in inputs[:3])
@@ -222,9 +227,8 @@ def _circuits(
     stride: int,
     window: int | None,
 ) -> dict[FidelityNumber, Float[Tensor, " H"]]:
-    """Pulses and sub-tile outputs of some queries, from equations (5) to (9) with nominal cells.
-
-    window: the model's own sliding window.
+    """Pulses and sub-tile outputs of some queries, from equations (5) to (9) with nominal cells; `window` is
+    the model's own sliding window.
     """
     b, h, t, d = x.shape
     grouped = x.view(b, ku.shape[1], -1, t, d)

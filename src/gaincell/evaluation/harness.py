@@ -90,12 +90,17 @@ Found = TypedDict(
 class TaskResult:
     """One task.
 
-    metrics: name -> (value, standard error or None), as the harness gives them; where it gives none for a
-        perplexity of documents, the standard error is ours (first order, over documents).
-    items: name -> what every item contributes, in order: 0 or 1, a log-likelihood, a log-likelihood and how
-        much it is divided by (words, bytes; `PER_UNIT`), or what else the harness makes the score of.
-    version, split: of the task.  shots: examples before a question.  n, of: items evaluated, and there are.
-    fingerprint: of the items' texts and order; only tasks with the same one can be compared item by item.
+    Attributes:
+        metrics: Name -> (value, standard error or None), as the harness gives them; where it gives none for a
+            perplexity of documents, the standard error is ours (first order, over documents).
+        items: Name -> what every item contributes, in order: 0 or 1, a log-likelihood, a log-likelihood and
+            how much it is divided by (words, bytes; `PER_UNIT`), or what else the harness makes the score of.
+        version: of the task.
+        split: of the task.
+        shots: Examples before a question.
+        n: items evaluated.
+        of: items that there are.
+        fingerprint: of the items' texts and order; only tasks with the same one can be compared item by item.
     """
 
     task: str
@@ -113,11 +118,15 @@ class TaskResult:
 class TasksResult:
     """Several tasks.
 
-    harness: its version.  softmax: type in which it takes the softmax of logits.
-    max_length: longest context, tokens.  truncated: requests that were longer and lost tokens on the left.
-    beyond_window: requests whose first tokens had left the ring when the last was predicted.
-    requests, cached: in all (a document is one), and answered from the cache.
-    seconds: of the model's forward passes, without those found in the cache.
+    Attributes:
+        harness: Its version.
+        softmax: Type in which it takes the softmax of logits.
+        max_length: Longest context, tokens.
+        truncated: requests that were longer and lost tokens on the left.
+        beyond_window: requests whose first tokens had left the ring when the last was predicted.
+        requests: In all; a document is one.
+        cached: requests answered from the cache.
+        seconds: Of the model's forward passes, without those found in the cache.
     """
 
     tasks: tuple[TaskResult, ...]
@@ -158,8 +167,10 @@ def evaluate_tasks(
         cache: file in which every answer is kept (answers.py); it must belong to this model and chip alone.
         progress: opens a bar for the requests of a kind.
 
-    Raises InputError: an unknown task, no local file for one and no hub that gives it, a row that does not
-    fit, a limit below 1, a task that generates text.  ModelError: a logit is not finite.
+    Raises:
+        InputError: an unknown task, no local file for one and no hub that gives it, a row that does not fit,
+            a limit below 1, a task that generates text.
+        ModelError: a logit is not finite.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit = {limit}: give a number of items of 1 or more, or none for all")

@@ -24,7 +24,8 @@ WIDE = 10.0
 def differences(comparison: Comparison) -> Figure:
     """Two panels: accuracies in points from the reference, perplexities as ratios to it (logarithmic).
 
-    Raises RunError: there are neither.
+    Raises:
+        RunError: there are neither.
     """
     ratios = [c for c in comparison.columns if c[1] in PERPLEXITIES]
     points = [c for c in comparison.columns if c[1].startswith("acc")]

@@ -198,7 +198,7 @@ def _bars(
     room: float,
     size: float | None = None,
 ) -> None:
-    """Two bars with words above them. room: for these, over the height."""
+    """Two bars with words above them, which have a share `room` of the height."""
     for n, ((height, text), colour) in enumerate(zip(bars, colours, strict=True)):
         axes.bar(n, height, color=colour, width=0.6)
         above(axes, text, (n, height), size=size)

@@ -32,7 +32,13 @@ def describe(
 ) -> DeviceResult:
     """The result of a fit.
 
-    command: the command line.  design_hash: of the chip it was fitted for.  origin: files and their hashes.
+    Args:
+        name: Of the device.
+        fitted: To the currents.
+        held: fitted to the decays, if there are any.
+        command: The command line.
+        design_hash: Of the chip it was fitted for.
+        origin: Files and their hashes.
     """
     waves = (fitted.u, fitted.nominal, *fitted.measured)
     u, nominal, at, charges = (tuple(wave.tolist()) for wave in waves)

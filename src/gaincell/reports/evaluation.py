@@ -73,8 +73,8 @@ def ablation_figure(result: of.AblationResult) -> Figure:
 
 @styled()
 def draw_chips(results: Chips, rows: str = "mismatch") -> Figure:
-    """Every chip a point, a row a result; a line for the nominal chip, a bar for mean and deviation. rows:
-    what their names are.
+    """Every chip a point, a row a result; a line for the nominal chip, a bar for mean and deviation; `rows`
+    says what their names are.
     """
     figure, axes = panel(7.6, 1.5 + 0.7 * len(results))
     for row, result in enumerate(results.values()):
@@ -92,7 +92,13 @@ def draw_chips(results: Chips, rows: str = "mismatch") -> Figure:
 
 
 def chips_rows(results: Chips, rows: str = "mismatch", title: str = "") -> tables.Rows:
-    """One row a result. rows: what their names are."""
+    """One row a result.
+
+    Args:
+        results: By name.
+        rows: What their names are.
+        title: Of the table.
+    """
     headings = (rows, "chips", "nominal", "mean", "std", "× nominal (95 %)", "worst", "yield (95 %)")
     shown = []
     for name, result in results.items():
@@ -111,7 +117,9 @@ def chips_rows(results: Chips, rows: str = "mismatch", title: str = "") -> table
 def pauses(results: Sequence[of.PausesResult], names: Sequence[str] = ()) -> Figure:
     """Perplexity against idle time, a curve a chip; on the left what is reached without a pause.
 
-    names: of the curves, by default those of the chips.
+    Args:
+        results: A curve each.
+        names: Of the curves, by default those of the chips.
     """
     figure, axes = panel(8.8, 3.8)
     times = [row.idle for result in results for row in result.pauses]
@@ -143,7 +151,8 @@ def _chip(result: of.PausesResult) -> str:
 def context(result: of.DepthResult | of.ContextResult) -> Figure:
     """Perplexity against the length of the context, a curve a model; dotted: the most its layers can reach.
 
-    result: of recipes/depth.py, or of one model, of `gaincell evaluate --by-context`.
+    Args:
+        result: Of recipes/depth.py, or of one model, of `gaincell evaluate --by-context`.
     """
     figure, axes = panel(8.8, 4.2)
     longest = 0.0

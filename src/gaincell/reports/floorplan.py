@@ -145,7 +145,7 @@ def _label(axes: Axes, box: Rectangle, scale: float) -> None:
 
 
 def _fitting(box: Rectangle, scale: float) -> str | None:
-    """The name in one line or in two, where it fits; scale: inches of a micrometre."""
+    """The name in one line or in two, where it fits; a micrometre has `scale` inches."""
     w, h = box.w * scale * 72, box.h * scale * 72
     for text in (box.name, box.name.replace(" ", "\n", 1)):
         lines = text.split("\n")
@@ -155,9 +155,8 @@ def _fitting(box: Rectangle, scale: float) -> str | None:
 
 
 def _leaders(axes: Axes, found: list[Rectangle], w: float, h: float, scale: float, above: float) -> None:
-    """Names of small boxes in rows outside the outline, from left to right, with lines to their boxes.
-
-    above: height from which on a box has its name at the top.
+    """Names of small boxes in rows outside the outline, from left to right, with lines to their boxes;
+    boxes higher than `above` have theirs at the top.
     """
     gap = 0.1 / scale
     for edge, side in ((h, 1), (0.0, -1)):

@@ -62,8 +62,8 @@ STYLE: dict[str, object] = {
 @contextmanager
 def styled(*, grid: bool = True, text: bool = False) -> Iterator[None]:
     """Within the context, and in a function that it decorates, figures are drawn and saved by the style
-    sheet, whatever the user's own settings of matplotlib are. Heat maps have no grid. text: SVG keeps text
-    as text instead of outlines.
+    sheet, whatever the user's own settings of matplotlib are. Heat maps have no grid. With `text` SVG
+    keeps text as text instead of outlines.
     """
     with style.context(["default", STYLE | {"axes.grid": grid, "svg.fonttype": "none" if text else "path"}]):
         yield
@@ -80,7 +80,11 @@ def save_all(
 ) -> list[Path]:
     """Save every figure that a result has data for, as PNG, and remove an earlier result's other ones.
 
-    figures: by name; None where there is none.
+    Args:
+        figures: By name; None where there is none.
+        result: What is drawn.
+        folder: Where the files go.
+        prefix: Of the files' names.
     """
     drawn: list[Path] = []
     for name, draw in figures.items():
@@ -112,7 +116,7 @@ def look(n: int, colours: Sequence[str] = PALETTE) -> Look:
 
 
 def name_rows(axes: Axes, names: Iterable[str], *, grid: bool = False) -> None:
-    """Names on the vertical axis, the first on top. grid: lines to them."""
+    """Names on the vertical axis, the first on top; with lines to them if there is a grid."""
     words = list(names)
     axes.set_yticks(range(len(words)), words)
     axes.invert_yaxis()
@@ -162,7 +166,7 @@ def legend_beside(axes: Axes, title: str | None = None) -> None:
 
 
 def legend_below(figure: Figure, columns: int = 1, only: str | None = None) -> None:
-    """One legend of all panels, below them; entries of one name stand in it once. only: the one of a name."""
+    """One legend of all panels, below them; entries of one name stand in it once; `only` names one."""
     found = [axes.get_legend_handles_labels() for axes in figure.axes]
     named = {
         label: handle for pair in found for handle, label in zip(*pair, strict=True) if only in (None, label)

@@ -139,7 +139,7 @@ def _has_uneven(result: SweepResult) -> bool:
 
 
 def caption(result: SweepResult, *, marked: bool = True) -> str:
-    """What the numbers are.  marked: whether points of the front are."""
+    """What the numbers are, and the mark of points of the front where they are marked."""
     counts = result.counts
     text = f"{result.model.name} on {result.design.name}"
     evaluated = {"perplexity", "yield", "energy"} & {objective.name for objective in result.objectives}

@@ -27,7 +27,11 @@ Kinds = Callable[[int, int], str | None] | str | None
 
 @dataclass(frozen=True)
 class Rows:
-    """A table. text: columns of words, flush left; the others hold numbers, flush right, of some kinds."""
+    """A table.
+
+    Attributes:
+        text: Columns of words, flush left; the others hold numbers, flush right, of some kinds.
+    """
 
     title: str
     headings: Sequence[str]
@@ -60,7 +64,11 @@ class Rows:
         return self.terminal()
 
     def terminal(self, *, no_wrap: bool = False) -> Table:
-        """A table of rich. no_wrap: numbers stay whole where room is short, words fold."""
+        """A table of rich.
+
+        Args:
+            no_wrap: Numbers stay whole where room is short, words fold.
+        """
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
@@ -212,7 +220,12 @@ def layer_rows(
 ) -> Rows:
     """The mean over the heads of every layer, a column a table.
 
-    digits: behind the point, by column, where not three.  last: name of the last row, which is no layer.
+    Args:
+        title: Of the table.
+        tables: [layers][heads], by column.
+        caption: Below the table.
+        digits: Behind the point, by column, where not three.
+        last: Name of the last row, which is no layer.
     """
     rows = [
         [

@@ -19,17 +19,24 @@ ASSUMED = "assumed"
 class HeadActivity(Part):
     """Means over tokens (and rows or columns) of one query head of one layer.
 
-    layer, head: which.
-    query_pulse: mean query pulse over T_max, in [0, 1]; of |q| with signed queries.
-    query_active: share of query pulses above 0.
-    score_pulse: mean phi(S) over T_max, over the valid columns.
-    score_active: share of phi(S) above 0, of the valid columns.
-    score_negative: mean max(-S, 0) over S_sat, over the valid columns: net charge that the cells sink; the
-    converter has no lower limit, so that it may exceed 1.
-    key_level, value_level: mean |u| of stored keys and values as written; key_square, value_square: mean u^2.
-    output_pulse: mean |output| over T_max of the sub-tiles.  valid_columns: mean number that a query saw.
+    Attributes:
+        layer: Its number.
+        head: Its number.
+        query_pulse: Mean query pulse over T_max, in [0, 1]; of |q| with signed queries.
+        query_active: Share of query pulses above 0.
+        score_pulse: Mean phi(S) over T_max, over the valid columns.
+        score_active: Share of phi(S) above 0, of the valid columns.
+        score_negative: Mean max(-S, 0) over S_sat, over the valid columns: net charge that the cells sink;
+            the converter has no lower limit, so that it may exceed 1.
+        key_level: Mean |u| of stored keys as written.
+        value_level: Mean |u| of stored values as written.
+        key_square: Mean u^2 of the keys.
+        value_square: Mean u^2 of the values.
+        output_pulse: Mean |output| over T_max of the sub-tiles.
+        valid_columns: Mean number that a query saw.
 
-    Raises InputError for a share outside [0, 1], a negative or an infinite number.
+    Raises:
+        InputError: a share outside [0, 1], a negative or an infinite number.
     """
 
     layer: Whole
@@ -61,8 +68,11 @@ HEAD_NUMBERS = tuple(f.name for f in fields(HeadActivity) if f.name not in ("lay
 class ActivityOfHeads(Part):
     """Of a model on a text.
 
-    source: what it was measured on, or "assumed".  tokens: measured; 0 when assumed.  heads: one or more.
-    design: hash of the chip whose arrays were observed; None when assumed.
+    Attributes:
+        source: What it was measured on, or "assumed".
+        tokens: Measured; 0 when assumed.
+        heads: One or more.
+        design: Hash of the chip whose arrays were observed; None when assumed.
     """
 
     source: str

@@ -52,8 +52,11 @@ UNKNOWN: Difference = (None, None)
 
 @dataclass(frozen=True)
 class Entry:
-    """One number of the table; accuracies in %. difference: to the reference, points of an accuracy or the
-    ratio of perplexities; with its standard error.
+    """One number of the table; accuracies in %.
+
+    Attributes:
+        difference: To the reference, points of an accuracy or the ratio of perplexities.
+        difference_error: Its standard error.
     """
 
     number: float
@@ -69,8 +72,13 @@ NOTHING: Rows = {}
 
 @dataclass(frozen=True)
 class Comparison:
-    """rows: name -> column -> entry.  reference: its name.  cited: names of rows from the literature.
-    notes: what a reader has to know.
+    """Several evaluations side by side.
+
+    Attributes:
+        rows: Name -> column -> entry.
+        reference: Its name.
+        cited: Names of rows from the literature.
+        notes: What a reader has to know.
     """
 
     columns: tuple[Column, ...]
@@ -85,10 +93,13 @@ def compare(
 ) -> Comparison:
     """Put results of `gaincell evaluate --tasks` beside one another.
 
-    reference: name of the one that the others are compared to; by default the first.
-    cited: rows of the literature to show below them.
+    Args:
+        runs: Results by name.
+        reference: Name of the one that the others are compared to; by default the first.
+        cited: Rows of the literature to show below them.
 
-    Raises RunError: no results, or no such reference.
+    Raises:
+        RunError: no results, or no such reference.
     """
     if not runs:
         raise RunError("no results were given; give files of `gaincell evaluate ... --tasks ... --json FILE`")

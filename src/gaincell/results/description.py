@@ -96,7 +96,11 @@ class Stated(Part):
 
 
 class DesignResult(Result, kw_only=True):
-    """Of `gaincell design show`. derived: what follows from the numbers."""
+    """Of `gaincell design show`.
+
+    Attributes:
+        derived: What follows from the numbers.
+    """
 
     name: str
     description: str
@@ -107,7 +111,13 @@ class DesignResult(Result, kw_only=True):
 
 
 class ShownDevice(Result, kw_only=True):
-    """Of `gaincell device show`. origin, quality, covariance: as they stand in its file, without units."""
+    """Of `gaincell device show`.
+
+    Attributes:
+        origin: As they stand in its file, without units.
+        quality: As they stand in its file, without units.
+        covariance: As they stand in its file, without units.
+    """
 
     name: str
     kind: str

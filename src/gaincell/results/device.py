@@ -16,7 +16,11 @@ FittedValue: TypeAlias = int | float | str | tuple[tuple[float, ...], ...]
 
 
 class Fitted(Part):
-    """A number, some numbers or a word of a fit. interval: of 95 % confidence."""
+    """A number, some numbers or a word of a fit.
+
+    Attributes:
+        interval: Of 95 % confidence.
+    """
 
     value: FittedValue
     unit: str
@@ -25,7 +29,13 @@ class Fitted(Part):
 
 
 class CellCurves(Part):
-    """nominal, cells: over u, stored voltage relative to V_offset.  measured: over measured_u."""
+    """Curves of the cells and their fit.
+
+    Attributes:
+        nominal: Over u, stored voltage relative to V_offset.
+        cells: Over u, stored voltage relative to V_offset.
+        measured: Over measured_u.
+    """
 
     u: MeasuredVolts
     nominal: ChargeUnits

@@ -35,7 +35,14 @@ FidelityNumber: TypeAlias = Literal[
 
 
 class EvaluationResult(Result, kw_only=True):
-    """Of a model on a text. design: None in software.  gains: whose.  stage: of a RUN.  dtype: of weights."""
+    """Of a model on a text.
+
+    Attributes:
+        design: The chip; None in software.
+        gains: Whose gains and offsets were used.
+        stage: Of a RUN, where one was named.
+        dtype: Type of the weights.
+    """
 
     model: NamedModel
     design: Chip | None
@@ -48,9 +55,11 @@ class EvaluationResult(Result, kw_only=True):
 class AblationRow(Part):
     """One constraint.
 
-    kind: "off" (switched off, the others on), "ring" (a shorter ring) or "on" (on alone).
-    ratio: of perplexities to the chip as it is, of rows on to the free one.  ratio_error: over blocks; None
-    for a single block.  not_exercised: the protocol, where all losses are equal to the last digit.
+    Attributes:
+        kind: "off" (switched off, the others on), "ring" (a shorter ring) or "on" (on alone).
+        ratio: Of perplexities to the chip as it is, of rows on to the free one.
+        ratio_error: Over blocks; None for a single block.
+        not_exercised: The protocol, where all losses are equal to the last digit.
     """
 
     kind: str
@@ -81,7 +90,11 @@ class FidelityResult(EvaluationResult, kw_only=True):
 
 
 class PerplexityResult(EvaluationResult, kw_only=True):
-    """By blocks-T or strided-T-S. numbers: "measured" in software, else "simulated"."""
+    """By blocks-T or strided-T-S.
+
+    Attributes:
+        numbers: "measured" in software, else "simulated".
+    """
 
     numbers: Numbers
     perplexity: Number
@@ -115,9 +128,12 @@ class RollingResult(RollingPerplexity, EvaluationResult, kw_only=True):
 class ContextPoint(Part):
     """What one length of context gives.
 
-    context: tokens before the first target.  perplexity: of the targets.
-    excess: per token above the longest context.  excess_error: its standard error over blocks (paired), None
-    for a single block.  per_block: mean negative log-likelihood of the targets of every block.
+    Attributes:
+        context: Tokens before the first target.
+        perplexity: Of the targets.
+        excess: Per token above the longest context.
+        excess_error: Its standard error over blocks (paired), None for a single block.
+        per_block: Mean negative log-likelihood of the targets of every block.
     """
 
     context: CountedTokens
@@ -153,8 +169,12 @@ class DepthResult(Result, kw_only=True):
 class RepetitionPoint(Part):
     """One kind of tokens.
 
-    kind: one of evaluation.repetition.KINDS.  tokens: how many of them were predicted.  nll: mean, a token.
-    sums, counts: of every block.
+    Attributes:
+        kind: One of evaluation.repetition.KINDS.
+        tokens: How many of them were predicted.
+        nll: Mean negative log-likelihood of a token.
+        sums: Of every block.
+        counts: Of every block.
     """
 
     kind: str
@@ -173,7 +193,12 @@ class RepetitionResult(EvaluationResult, kw_only=True):
 
 
 class RefreshPolicy(Part):
-    """kind: of arrays.refresh.  every: so many tokens or seconds."""
+    """When columns are rewritten.
+
+    Attributes:
+        kind: One of those of arrays.refresh.
+        every: Tokens or seconds between refreshes.
+    """
 
     kind: str
     every: Value | None = None
@@ -209,7 +234,12 @@ class Strength(Part):
 
 
 class ChipSpread(Part):
-    """Of virtual chips (evaluation/chips.py). number: of each.  spread: what differs, by name; its seed."""
+    """Of virtual chips (evaluation/chips.py).
+
+    Attributes:
+        number: Of each.
+        spread: What differs, by name; its seed.
+    """
 
     perplexity: Many
     number: Annotated[tuple[int, ...], "1"]
@@ -244,7 +274,13 @@ class Metric(Part):
 
 
 class TaskScores(Part):
-    """Of one task: see evaluation/harness.py. items, of: evaluated, and there are.  per_item: by metric."""
+    """Of one task: see evaluation/harness.py.
+
+    Attributes:
+        items: How many were evaluated.
+        of: How many there are.
+        per_item: What every item contributes, by metric.
+    """
 
     task: str
     version: str
@@ -283,7 +319,11 @@ class TaskChips(Part):
 
 
 class TasksResult(EvaluationResult, kw_only=True):
-    """Scores of `gaincell evaluate --tasks`. softmax: its type."""
+    """Scores of `gaincell evaluate --tasks`.
+
+    Attributes:
+        softmax: Type in which the softmax of logits is taken.
+    """
 
     numbers: Numbers
     harness: Harness
@@ -299,21 +339,33 @@ class TasksResult(EvaluationResult, kw_only=True):
 
 
 class ComparedScore(Metric):
-    """difference: to the reference, on the same items; points of an accuracy, the ratio of perplexities."""
+    """A score beside that of the reference.
+
+    Attributes:
+        difference: To the reference, on the same items; points of an accuracy, the ratio of perplexities.
+    """
 
     difference: Value | None = None
     difference_error: Value | None = None
 
 
 class ComparedModel(Part):
-    """entries: by task/metric."""
+    """The scores of one model.
+
+    Attributes:
+        entries: By task/metric.
+    """
 
     name: str
     entries: Mapping[str, ComparedScore]
 
 
 class ComparisonResult(Result, kw_only=True):
-    """Of `gaincell table`. reference: name of the model that the others are compared to."""
+    """Of `gaincell table`.
+
+    Attributes:
+        reference: Name of the model that the others are compared to.
+    """
 
     reference: str
     rows: tuple[ComparedModel, ...]

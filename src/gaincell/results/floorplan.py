@@ -12,7 +12,14 @@ from gaincell.units import Metre, SquareMetre
 
 
 class Sizes(Part):
-    """tile: columns of a sub-tile.  rows: of its key array.  tiles: of a head.  layers: of cells."""
+    """Of a floorplan.
+
+    Attributes:
+        tile: Columns of a sub-tile.
+        rows: Of its key array.
+        tiles: Of a head.
+        layers: Of cells.
+    """
 
     tile: Whole
     rows: Whole
@@ -21,7 +28,14 @@ class Sizes(Part):
 
 
 class Rectangle(Part):
-    """name, kind: what it is.  x, y: lower left corner."""
+    """A box of a floorplan.
+
+    Attributes:
+        name: What it is, in words.
+        kind: What it is, one of those of reports.floorplan.
+        x: Of the lower left corner.
+        y: Of the lower left corner.
+    """
 
     name: str
     kind: str
@@ -54,7 +68,11 @@ class Plans(Part):
 
 
 class Stack(Part):
-    """Cells in layers: their area and that of the head. cited_cells: of as many of the paper's."""
+    """Cells in layers: their area and that of the head.
+
+    Attributes:
+        cited_cells: Of as many of the paper's.
+    """
 
     layers: Whole
     cells: SquareMetre
@@ -63,7 +81,12 @@ class Stack(Part):
 
 
 class FloorplanResult(Result, kw_only=True):
-    """Of `gaincell floorplan`. areas: of a head, by block.  shared: those that no sub-tile has of its own."""
+    """Of `gaincell floorplan`.
+
+    Attributes:
+        areas: Of a head, by block.
+        shared: Those that no sub-tile has of its own.
+    """
 
     design: Chip
     technology: str

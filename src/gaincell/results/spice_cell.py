@@ -11,9 +11,13 @@ from gaincell.units import Volts
 
 
 class CellCurve(Part):
-    """current: DC, over volts.  charge: of a full pulse, over levels.  of_the_design: of the chip's own cell.
+    """The curve of a cell.
 
-    r_squared_against_it: share of the variance of `charge` that it explains, unfitted.
+    Attributes:
+        current: DC, over volts.
+        charge: Of a full pulse, over levels.
+        of_the_design: Of the chip's own cell.
+        r_squared_against_it: Share of the variance of `charge` that it explains, unfitted.
     """
 
     volts: Volts
@@ -25,7 +29,12 @@ class CellCurve(Part):
 
 
 class CellMismatch(Part):
-    """charge: of every cell, over the levels of the curve.  a_vt: Pelgrom's constant."""
+    """Cells that differ.
+
+    Attributes:
+        charge: Of every cell, over the levels of the curve.
+        a_vt: Pelgrom's constant.
+    """
 
     cells: Number
     charge: Annotated[tuple[tuple[float, ...], ...], "C"]
@@ -43,14 +52,22 @@ class CornerCurve(Part):
 
 
 class CellCorners(Part):
-    """volts: stored, scaled with the supply."""
+    """A cell at the corners of the process.
+
+    Attributes:
+        volts: Stored, scaled with the supply.
+    """
 
     volts: Annotated[tuple[float, ...], "V at nominal supply"]
     curves: tuple[CornerCurve, ...]
 
 
 class CellWrite(Part):
-    """Of every level of the DAC; infinite: not settled within the write. stored: over time."""
+    """Of every level of the DAC; infinite: not settled within the write.
+
+    Attributes:
+        stored: Over time.
+    """
 
     levels: Volts
     settled_within_9_mV: Seconds
@@ -60,7 +77,11 @@ class CellWrite(Part):
 
 
 class CellRetention(Part):
-    """Voltages of several cells over time. with_default_gmin: what the simulator's own conductance does."""
+    """Voltages of several cells over time.
+
+    Attributes:
+        with_default_gmin: What the simulator's own conductance does.
+    """
 
     set_by_a_leak: bool
     gate_tunnelling: str

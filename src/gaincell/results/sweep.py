@@ -23,19 +23,31 @@ def plain(setting: Setting | None) -> float | str | None:
 
 
 class SweptModel(Named):
-    """identity: of its files."""
+    """The model of a sweep.
+
+    Attributes:
+        identity: Of its files.
+    """
 
     identity: str
 
 
 class SweptText(Named):
-    """limit: most tokens that are evaluated."""
+    """The text of a sweep.
+
+    Attributes:
+        limit: Most tokens that are evaluated.
+    """
 
     limit: Annotated[int, "tokens"]
 
 
 class Objective(Part):
-    """What points are compared by. direction: "minimise" or "maximise"."""
+    """What points are compared by.
+
+    Attributes:
+        direction: "minimise" or "maximise".
+    """
 
     name: str
     direction: str
@@ -55,7 +67,12 @@ class NotExercised(Part):
 
 
 class SweptParameter(Part):
-    """What points differ in. values: in words.  own: of the unchanged design."""
+    """What points differ in.
+
+    Attributes:
+        values: In words.
+        own: Of the unchanged design.
+    """
 
     name: str
     unit: str
@@ -65,7 +82,11 @@ class SweptParameter(Part):
 
 
 class Counts(Part):
-    """Of points. elsewhere: in progress on other machines."""
+    """Of points.
+
+    Attributes:
+        elsewhere: In progress on other machines.
+    """
 
     planned: Points
     complete: Points
@@ -90,9 +111,12 @@ class PointChips(Part):
 class Point(Part, kw_only=True):
     """One design, measured by the objectives; parameters by name, values and intervals (95 %) by objective.
 
-    reason: why it failed.  same_as: an earlier point with the same parameters.  code: that measured it.
-    ratio: of its perplexity to that of the unchanged design, paired block by block (and chip by chip).
-    not_exercised: the protocol, where all losses are those of the unchanged design.
+    Attributes:
+        reason: Why it failed.
+        same_as: An earlier point with the same parameters.
+        code: Version that measured it.
+        ratio: Of its perplexity to that of the unchanged design, paired block by block (and chip by chip).
+        not_exercised: The protocol, where all losses are those of the unchanged design.
     """
 
     same_as: Whole | None = None
@@ -140,9 +164,13 @@ class PointResult(Result, Point, kw_only=True):
 class SweepResult(Result, kw_only=True):
     """All points of a sweep.
 
-    sampler: how they were chosen.  adapt: whether gains and offsets are adapted to the nominal chip (True),
-    to every chip ("chip") or not.  chips: of which a perplexity is the mean.  reference: the unchanged
-    design.  context: tokens that the token whose costs are stated attends to.
+    Attributes:
+        sampler: How they were chosen.
+        adapt: Whether gains and offsets are adapted to the nominal chip (True), to every chip ("chip") or
+            not.
+        chips: Of which a perplexity is the mean.
+        reference: The unchanged design.
+        context: Tokens that the token whose costs are stated attends to.
     """
 
     sweep: str
