@@ -56,28 +56,29 @@ BATCH = 8
 Item: TypeAlias = float | list[float]
 
 
-class Sample(TypedDict):
+class _Sample(TypedDict):
+    """An item; what it contributes to every metric stands beside these, under its name."""
+
     doc_id: int
     doc_hash: str
     arguments: Sequence[Sequence[str]]
 
 
-"""An item, and what it contributes to every metric, by its name."""
+class _Config(TypedDict, total=False):
+    """Of a task."""
 
-
-class Config(TypedDict, total=False):
     test_split: str | None
     validation_split: str | None
     metadata: Mapping[str, str | None] | None
     dataset_kwargs: Mapping[str, str] | None
 
 
-Found = TypedDict(
-    "Found",
+_Found = TypedDict(
+    "_Found",
     {
-        "samples": Mapping[str, Sequence[Sample]],
+        "samples": Mapping[str, Sequence[_Sample]],
         "results": Mapping[str, Mapping[str, object]],
-        "configs": Mapping[str, Config],
+        "configs": Mapping[str, _Config],
         "versions": Mapping[str, object],
         "n-shot": Mapping[str, int],
         "n-samples": Mapping[str, Mapping[str, int]],
@@ -184,7 +185,7 @@ def evaluate_tasks(
             progress=progress, answers=answers, generates=False,
         )  # fmt: skip
         with quiet(), data_of_hub() if data is None else nullcontext():
-            found: Found = simple_evaluate(model=lm, tasks=names, task_manager=manager, limit=limit)
+            found: _Found = simple_evaluate(model=lm, tasks=names, task_manager=manager, limit=limit)
     asked = [a for task in found["samples"].values() for sample in task for a in sample["arguments"]]
     lengths = [n for arguments in asked for n in _lengths(lm, arguments)]
     read = [min(n - 1, lm.max_length) for n in lengths]
@@ -226,7 +227,7 @@ def _known(tasks: Sequence[str], manager: TaskManager, data: str | None) -> list
     return list(dict.fromkeys(renamed.get(task, task) for task in wanted))
 
 
-def _task_result(task: str, found: Found) -> TaskResult:
+def _task_result(task: str, found: _Found) -> TaskResult:
     samples = sorted(found["samples"][task], key=lambda sample: sample["doc_id"])
     metrics: dict[str, tuple[float, float | None]] = {}
     items: dict[str, list[Item]] = {}
@@ -251,7 +252,7 @@ def _task_result(task: str, found: Found) -> TaskResult:
     )
 
 
-def _split(config: Config) -> str:
+def _split(config: _Config) -> str:
     """Of the harness's data set; of local rows the file and what is in it."""
     split = str(config.get("test_split") or config.get("validation_split"))
     data = (config.get("metadata") or {}).get("data")
