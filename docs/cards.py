@@ -20,8 +20,9 @@ from gaincell.files import write_text
 from gaincell.integrations.hf.run import HARDWARE, Run
 from gaincell.mapping.recipe import Recipe, StageRecipe
 from gaincell.mapping.recipe_file import load_recipe
-from gaincell.reports import comparison, tables
+from gaincell.reports import tables
 from gaincell.results import read
+from gaincell.results.comparison import HEADINGS
 from gaincell.results.evaluation import Metric, TaskScores, TasksResult
 from gaincell.results.run import AdaptedResult, MappedResult, TrainedResult
 
@@ -237,7 +238,7 @@ def metrics(scored: TasksResult) -> Iterator[tuple[str, str, TaskScores, Metric]
     """Name, metric, task and score of the paper's columns."""
     for task in scored.tasks:
         for metric, entry in task.metrics.items():
-            if (task.task.replace("wikitext2", "wikitext"), metric) in comparison.HEADINGS:
+            if (task.task.replace("wikitext2", "wikitext"), metric) in HEADINGS:
                 yield NAMES.get(task.task, task.task), metric, task, entry
 
 

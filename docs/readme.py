@@ -60,17 +60,20 @@ from gaincell.reports.html import page as report
 from gaincell.reports.style import save, save_all
 from gaincell.reports.tables import Rows
 from gaincell.results import read, write
+from gaincell.results.activity import ActivityResult
 from gaincell.results.common import Result
-from gaincell.results.cost import CostResult, FloorplanResult
+from gaincell.results.comparison import compare
+from gaincell.results.comparison import weights as weights_of
+from gaincell.results.cost import CostResult
 from gaincell.results.evaluation import (
     AblationResult,
-    ActivityResult,
     ChipsResult,
     DepthResult,
     FidelityResult,
     PausesResult,
     TasksResult,
 )
+from gaincell.results.floorplan import FloorplanResult
 from gaincell.results.rtl import RtlResult, WordLengthsResult
 from gaincell.results.run import (
     AdaptedResult,
@@ -79,14 +82,8 @@ from gaincell.results.run import (
     MappedResult,
     TrainedResult,
 )
-from gaincell.results.spice import (
-    CharacterisationResult,
-    EnergyResult,
-    MixedResult,
-    VerifyResult,
-    WiresResult,
-    WriteResult,
-)
+from gaincell.results.spice import EnergyResult, MixedResult, VerifyResult, WiresResult, WriteResult
+from gaincell.results.spice_cell import CharacterisationResult
 from gaincell.results.system_cost import BaselineResult
 
 T = TypeVar("T", bound=Result)
@@ -175,7 +172,7 @@ def adapters_table(folder: Path) -> str:
         numbers = (f"{x:.2f}" for x in (score[chip], score[chip] / score["software"]))
         of = f"{tokens_page.mapping(run)}, `{chip}`"
         rows.append([f"`adapters/{place.name}`", of, f"{tokens:,.0f}", *numbers, f"{size:.1f}"])
-    weights = comparison.weights({name: entries[name] for name in shown})
+    weights = weights_of({name: entries[name] for name in shown})
     scored = f"{harness.name} {harness.version}, {weights}"
     of_wiki = wiki["software"]
     caption = f"WikiText-2, validation split, {of_wiki.items} of {of_wiki.of} articles, {scored}.{controls}"
@@ -337,7 +334,7 @@ def write_evaluation(docs: Path) -> None:
     for model in ("smollm2", "tiny"):
         runs = tokens_page.by_mapping(sorted(folder.glob(f"tasks/{model}-*.json")))
         if runs:
-            found = comparison.compare(runs, "software")
+            found = compare(runs, "software")
             parts[f"tasks-{model}"] = comparison.as_markdown(found)
             save(comparison_figure.differences(found), docs / "figures" / f"tasks-{model}.png")
     bench = json.loads((ROOT / "benchmarks" / "results" / "evaluation.json").read_text())

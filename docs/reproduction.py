@@ -45,6 +45,7 @@ from gaincell.reports.paper import cited
 from gaincell.reports.style import save
 from gaincell.reports.tables import readable
 from gaincell.results import read
+from gaincell.results.comparison import HEADINGS, PERPLEXITIES, compare
 from gaincell.results.cost import CostResult
 from gaincell.results.run import (
     Adaptation,
@@ -285,17 +286,19 @@ def tasks() -> str:
     """Table 1."""
     runs = tokens_page.by_mapping(sorted(RESULTS.glob("evaluation/tasks/smollm2-*.json")))
     found = {f"SmolLM2-135M {'in' if name == 'software' else 'on'} {name}": run for name, run in runs.items()}
-    table = comparison.as_markdown(comparison.compare(found, "SmolLM2-135M in software", paper=True)).strip()
+    table = comparison.as_markdown(
+        compare(found, "SmolLM2-135M in software", cited=comparison.cited_rows())
+    ).strip()
     bare = tokens_page.trainings(tokens_page.TOKENS / "leroux2025-paper")[-1].run
     included = [read(ROOT / "adapters" / f"smollm2-135m{end}", TrainedResult) for end in ("", "-extended")]
     mappings = [tokens_page.mapping(run) for run in (bare, *included)]
     plain, more, _ = (run.saved_stage.training_tokens for run in (bare, *included))
-    against = comparison.compare({name: runs[name] for name in mappings[1:]}, mappings[1])
+    against = compare({name: runs[name] for name in mappings[1:]}, mappings[1])
     apart = [
-        comparison.HEADINGS[column]
+        HEADINGS[column]
         for column, entry in against.rows[mappings[2]].items()
-        if column in comparison.HEADINGS
-        and abs(entry.difference - (column[1] in comparison.PERPLEXITIES)) > 2 * entry.difference_error
+        if column in HEADINGS
+        and abs(entry.difference - (column[1] in PERPLEXITIES)) > 2 * entry.difference_error
     ]
     return (
         f"{table}\n\nThe row of the paper's arrays with nothing added is after {plain:,} tokens, {plain / more:.2f} times those of the included adapter of the same chip, "

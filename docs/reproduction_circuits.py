@@ -16,7 +16,8 @@ from gaincell.reports.tables import Rows
 from gaincell.results import read
 from gaincell.results.common import Value
 from gaincell.results.cost import CostResult
-from gaincell.results.spice import CharacterisationResult, VerifyResult
+from gaincell.results.spice import VerifyResult
+from gaincell.results.spice_cell import CharacterisationResult
 from gaincell.spice.verify import CUBIC, TOLERANCES
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

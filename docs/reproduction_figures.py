@@ -17,7 +17,7 @@ from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.circuits import charge_to_pulse, quantize_output, signed_charge_to_pulse
 from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, RED, save, styled
-from gaincell.results.spice import CharacterisationResult
+from gaincell.results.spice_cell import CharacterisationResult
 
 SHORT = {"window": 8, "tile": 4}
 """Columns of the ring that is drawn, and of its sub-tiles."""

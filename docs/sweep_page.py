@@ -228,7 +228,7 @@ def table(found: SweepResult, section: Section) -> str:
     if found.sampler in ("grid", "each") and not section.together:
         reasons = "".join(f"\n* {line}" for line in sweep.failures(found))
         return sweep.rows(found).markdown() + reasons
-    shown = sorted(sweep.front(found), key=lambda p: p.values["energy"].value)
+    shown = sorted(found.front, key=lambda p: p.values["energy"].value)
     if found.own is not None and found.own not in shown:
         shown.append(found.own)
     return sweep.rows(found, shown).markdown()

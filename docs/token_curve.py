@@ -29,9 +29,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from gaincell.reports.comparison import NAMES, compare
 from gaincell.reports.style import BLACK, BLUE, ORANGE, styled
 from gaincell.reports.tables import Rows
+from gaincell.results.comparison import NAMES, compare
 from gaincell.results.evaluation import TasksResult
 from gaincell.results.run import TrainedResult
 

@@ -13,10 +13,10 @@ from statistics import mean
 
 from gaincell.files import write_text
 from gaincell.reports import evaluation, heads
-from gaincell.reports.comparison import compare
 from gaincell.reports.style import save
 from gaincell.reports.tables import Rows, readable
 from gaincell.results import read
+from gaincell.results.comparison import compare
 from gaincell.results.evaluation import (
     AblationResult,
     AblationRow,

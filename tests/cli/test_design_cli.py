@@ -9,6 +9,9 @@ import pytest
 from gaincell.chips.design_file import list_designs, load_design
 from gaincell.cli import CommandFolder, app, main
 from gaincell.errors import GaincellError
+from gaincell.results import content, parse
+from gaincell.results.codec import from_json, to_json
+from gaincell.results.description import DesignResult, DifferencesResult
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -25,6 +28,7 @@ def test_list_names_every_design(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert all(name in out for name in list_designs())
     listed = json.loads((tmp_path / "list.json").read_text())
     assert [entry["hash"] for entry in listed] == [load_design(name).hash for name in list_designs()]
+    assert set(listed[0]) == {"name", "cell", "hash", "description", "schema"}
 
 
 @pytest.mark.parametrize("name", list_designs())
@@ -37,8 +41,11 @@ def test_show_tells_where_every_number_comes_from(
     assert design.hash in out
     shown = json.loads((tmp_path / "show.json").read_text())
     assert set(shown["numbers"]) == set(design.provenance)
-    assert all(entry["source"] for entry in shown["numbers"].values())
+    assert all(entry["source"] and entry["kind"] for entry in shown["numbers"].values())
     assert shown["derived"]["decay_per_token"]["value"] == design.decay_per_token
+    found = parse(content(tmp_path / "show.json"), "show.json")
+    assert isinstance(found, DesignResult)
+    assert to_json(found) == shown
 
 
 def test_show_of_a_design_with_unbounded_numbers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -84,8 +91,11 @@ def test_validate_names_the_file_that_is_wrong(capsys: pytest.CaptureFixture[str
         "NOTE: the current of its polynomial cell falls with the stored voltage in places from 0 to 0.9"
         in said
     )
-    code, _, err = run(capsys, "design", "validate", str(good), str(bad))
+    code, _, err = run(capsys, "design", "validate", str(good), str(bad), "--json", str(tmp_path / "v.json"))
     assert code == 2
+    fine, refused = json.loads((tmp_path / "v.json").read_text())
+    assert fine == {"design": str(good), "ok": True, "hash": load_design("ideal").hash, "schema": 1}
+    assert refused == {"design": str(bad), "ok": False, "error": refused["error"], "schema": 1}
     assert (
         err == f"gaincell: error: {bad}: unknown key 'windw' (did you mean 'window'?){err.split('?)', 1)[1]}"
     )
@@ -98,7 +108,8 @@ def test_diff_shows_what_differs(capsys: pytest.CaptureFixture[str], tmp_path: P
     )
     assert code == 0
     difference = json.loads((tmp_path / "diff.json").read_text())
-    assert set(difference) == {"retention_time", "decay_per_token"}
+    assert set(difference) - {"command", "provenance", "schema"} == {"retention_time", "decay_per_token"}
+    assert to_json(from_json(DifferencesResult, difference)) == difference
     assert difference["retention_time"] == {"first": "5 ms", "second": "5 s"}
     assert "No difference" in run(capsys, "design", "diff", "ideal", "ideal")[1]
 

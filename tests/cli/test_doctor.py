@@ -11,6 +11,9 @@ import pytest
 
 from gaincell.cli import main
 from gaincell.ops.gain_cell_attention.native_library import levels
+from gaincell.results import read
+from gaincell.results.codec import to_json
+from gaincell.results.description import InstallationResult
 
 
 def doctor(folder: Path) -> tuple[int, dict[str, Any]]:
@@ -19,6 +22,8 @@ def doctor(folder: Path) -> tuple[int, dict[str, Any]]:
         main(["doctor", "--json", str(folder / "doctor.json")])
     written = json.loads((folder / "doctor.json").read_text())
     assert written["ok"] == (left.value.code == 0)
+    assert to_json(read(folder / "doctor.json", InstallationResult)) == written
+    assert all(set(each) == {"part", "found", "ok", "note"} for each in written["findings"])
     return int(left.value.code or 0), {each["part"]: each for each in written["findings"]}
 
 

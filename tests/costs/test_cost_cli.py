@@ -30,9 +30,9 @@ from gaincell.reports import costs, system_costs
 from gaincell.reports.costs_figures import FIGURES
 from gaincell.reports.style import save_all
 from gaincell.results import read, write
+from gaincell.results.activity import ActivityResult
 from gaincell.results.codec import to_json
 from gaincell.results.cost import CostResult
-from gaincell.results.evaluation import ActivityResult
 from gaincell.results.rtl import RtlResult
 from gaincell.results.spice import EnergyResult, OperatingPoint, WriteResult
 from gaincell.results.system_cost import BaselineResult, Timed

@@ -24,9 +24,9 @@ from gaincell.integrations.hf.size import cost
 from gaincell.reports import system_costs
 from gaincell.reports.costs import with_scale
 from gaincell.results import read, write
+from gaincell.results.activity import ActivityResult
 from gaincell.results.codec import from_json, to_json
 from gaincell.results.cost import CostResult
-from gaincell.results.evaluation import ActivityResult
 from gaincell.results.system_cost import Timed
 from gaincell.text import sha256
 

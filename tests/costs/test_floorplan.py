@@ -36,7 +36,7 @@ from gaincell.errors import DesignError, InputError
 from gaincell.reports.floorplan import floorplan_figure
 from gaincell.results import read
 from gaincell.results.codec import to_json
-from gaincell.results.cost import FloorplanResult, Rectangle
+from gaincell.results.floorplan import FloorplanResult, Rectangle
 from gaincell.text import sha256
 
 

@@ -28,6 +28,7 @@ from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.reports.device import describe
 from gaincell.results.codec import to_json
+from gaincell.results.description import ShownDevice
 from gaincell.results.device import DeviceResult
 from gaincell.text import sha256
 
@@ -674,13 +675,17 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
             "--json",
             str(tmp_path / "f.json"),
         ],
-        ["device", "show", str(out)],
+        ["device", "show", str(out), "--json", str(tmp_path / "s.json")],
     ):
         with pytest.raises(SystemExit) as end:
             main(arguments)
         assert end.value.code == 0
     written = json.loads((tmp_path / "f.json").read_text())
     assert to_json(results.read(tmp_path / "f.json", DeviceResult)) == written
+    shown = json.loads((tmp_path / "s.json").read_text())
+    assert to_json(results.read(tmp_path / "s.json", ShownDevice)) == shown
+    assert shown["quality"] == load_device(out).quality
+    assert shown["numbers"]["retention.beta"]["kind"] == "measured"
     printed = capsys.readouterr().out
     assert "stretched" in printed
     assert "mismatch: gain" in printed

@@ -30,8 +30,8 @@ from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.nn.attention import GainCellAttention
 from gaincell.reports import heads
 from gaincell.reports.heads import activity_figure
+from gaincell.results.activity import ActivityResult
 from gaincell.results.codec import from_json, to_json
-from gaincell.results.evaluation import ActivityResult
 
 TOKENS = 70
 EXTENDED = {

@@ -326,14 +326,14 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
         as_latex,
         as_markdown,
         cell,
-        compare,
-        comparison_result,
+        cited_rows,
         terminal_table,
     )
     from gaincell.reports.comparison_figure import differences
     from gaincell.reports.style import save
     from gaincell.results import read, write
     from gaincell.results.common import Value
+    from gaincell.results.comparison import compare, comparison_result
     from gaincell.results.evaluation import ComparisonResult, Metric, TaskScores, TasksResult
 
     def run(acc: list[float], logs: list[float], pages: list[list[float]], mark: str = "x") -> TasksResult:
@@ -352,7 +352,7 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
 
     a = run([1.0, 0.0, 1.0, 1.0], [-1.0, -2.0, -3.0], [[-100.0, 40.0], [-50.0, 30.0]])
     b = run([1.0, 0.0, 0.0, 1.0], [-1.5, -2.0, -4.0], [[-120.0, 40.0], [-58.0, 30.0]])
-    found = compare({"software": a, "chip": b}, paper=True)
+    found = compare({"software": a, "chip": b}, cited=cited_rows())
     assert [c[0] for c in found.columns] == ["lambada_openai", "piqa", "wikitext"]
     acc = found.rows["chip"]["piqa", "acc"]
     lambada = found.rows["chip"]["lambada_openai", "perplexity"]
@@ -403,9 +403,10 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
 
 
 def test_units_of_scores_that_the_paper_does_not_have() -> None:
-    from gaincell.reports.comparison import as_csv, cell, compare, comparison_result
+    from gaincell.reports.comparison import as_csv, cell
     from gaincell.results import read
     from gaincell.results.common import Value
+    from gaincell.results.comparison import compare, comparison_result
     from gaincell.results.evaluation import Metric, TaskScores, TasksResult
 
     def run(f1: float, documents: Any) -> TasksResult:
@@ -433,9 +434,9 @@ def test_units_of_scores_that_the_paper_does_not_have() -> None:
 
 
 def test_a_score_that_is_no_mean_of_its_items_has_no_difference() -> None:
-    from gaincell.reports.comparison import compare
     from gaincell.results import read
     from gaincell.results.common import Value
+    from gaincell.results.comparison import compare
     from gaincell.results.evaluation import Metric, TaskScores, TasksResult
 
     def run(f1: float, acc: float, predicted: tuple[float, ...]) -> TasksResult:

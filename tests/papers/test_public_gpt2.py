@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gaincell.integrations.hf.models import load_model
-from gaincell.reports.comparison import HEADINGS, NAMES, cited_rows
+from gaincell.reports.comparison import cited_rows
+from gaincell.results.comparison import HEADINGS, NAMES
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

@@ -30,7 +30,6 @@ from tests.tiers import slow
 
 from gaincell.reports import (
     baseline,
-    comparison,
     comparison_figure,
     costs_figures,
     evaluation,
@@ -44,10 +43,11 @@ from gaincell.reports import (
 from gaincell.reports.style import STYLE, styled
 from gaincell.reports.tables import Rows, headings_and_rows
 from gaincell.results import parse, read
+from gaincell.results.comparison import compare
 from gaincell.results.cost import CostResult
 from gaincell.results.evaluation import ChipsResult, PausesResult, TasksResult
 from gaincell.results.run import AdaptedResult, CellAdaptationResult, MappedResult, TrainedResult
-from gaincell.results.spice import CharacterisationResult
+from gaincell.results.spice_cell import CharacterisationResult
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -104,7 +104,7 @@ def _cells(_: Path) -> Figure:
 def _tasks(model: str, _: Path) -> Any:
     paths = sorted(RESULTS.glob(f"evaluation/tasks/{model}-*.json"))
     runs = {path.stem.partition("-")[2]: read(path, TasksResult) for path in paths}
-    return comparison_figure.differences(comparison.compare(runs, "software"))
+    return comparison_figure.differences(compare(runs, "software"))
 
 
 def _tokens(chip: str, _: Path) -> Figure:

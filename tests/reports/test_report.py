@@ -293,7 +293,7 @@ def test_a_figure_has_the_numbers_of_its_lines() -> None:
         one, other = figure.subplots(1, 2)
         one.errorbar([1.0, 2.0, 3.0], [0.5, math.nan, 1500.0], [0.25, 0.1, math.nan], label="with bars")
         one.set(title="Bars", xlabel="tokens", ylabel="nats")
-        other.plot(range(100), range(100), color=RED, label="long")
+        other.plot(range(99), range(99), color=RED, label="long")
         other.plot([0, 3], [7.0, 8.0], label="short")
         other.axhline(5.0, label="no line of numbers")
         other.set(xlabel="step", ylabel="loss")
@@ -302,12 +302,14 @@ def test_a_figure_has_the_numbers_of_its_lines() -> None:
     assert (bars.title, bars.headings) == ("Bars", ("tokens", "with bars"))
     assert bars.rows == [["1", "0.5 ± 0.25"], ["3", "1,500"]]
     assert (lines.title, lines.headings) == ("loss", ("step", "long", "short"))
-    assert [row[1] for row in lines.rows if row[1] != "–"] == [str(n) for n in range(0, 100, 3)]
+    assert [row[1] for row in lines.rows if row[1] != "–"] == [*map(str, range(0, 99, 3)), "98"]
+    assert bars.caption == "±: the bars. "
+    assert lines.caption == f"Of lines of more than {MOST} points every 3rd point and the last. loss"
     assert len(lines.rows) <= MOST
     assert lines.rows[:2] == [["0", "0", "7"], ["3", "3", "8"]]
     html = picture("Two panels", figure, kind="simulated")
     assert f">{escape(HOSTILE, quote=False)}</text>" in html
-    assert "long from 0 to 99; short from 7 to 8" in html
+    assert "long from 0 to 98; short from 7 to 8" in html
     assert "<caption>Bars (simulated)</caption>" in html
     assert "<details" not in picture("Two panels", figure, kind="simulated", numbers=())
 

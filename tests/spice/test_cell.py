@@ -10,7 +10,7 @@ from gaincell.chips.design_file import load_design
 from gaincell.chips.device import with_cell
 from gaincell.chips.device_file import load_device
 from gaincell.errors import InputError
-from gaincell.results.spice import CharacterisationResult
+from gaincell.results.spice_cell import CharacterisationResult
 from gaincell.spice.characterise import characterise, device_of, threshold_shifts
 from gaincell.spice.netlists.cell import hold_bench
 from gaincell.spice.runner import available, run

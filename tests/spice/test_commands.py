@@ -17,7 +17,7 @@ from gaincell.errors import InputError
 from gaincell.reports.spice import cell_figure
 from gaincell.reports.spice_tables import artefacts, cells, limit, slowest_write
 from gaincell.results import read
-from gaincell.results.spice import CharacterisationResult
+from gaincell.results.spice_cell import CharacterisationResult
 from gaincell.spice import wires
 from gaincell.spice.inputs import random_inputs
 from gaincell.spice.runner import SimulationWarning, available

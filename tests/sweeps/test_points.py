@@ -117,7 +117,7 @@ def test_the_front_holds_what_nothing_is_better_than() -> None:
     ]
     objectives = Objective("energy", "minimise", "J"), Objective("yield", "maximise", "1")
     result = replace(read(RESULTS / "levels.json", SweepResult), objectives=objectives, points=tuple(points))
-    assert [p.point for p in reports.front(result)] == [0, 2, 3]
+    assert [p.point for p in result.front] == [0, 2, 3]
     figure = pareto(result)
     assert figure is not None
     steps = [line.get_drawstyle() for line in figure.axes[0].lines if len(line.get_xdata()) == 3]

@@ -6,11 +6,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -20,6 +19,9 @@ from gaincell.errors import InputError, RunError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from gaincell.results.common import Part, Result
+
+R = TypeVar("R", bound="Result")
 FIGURES = (".png", ".svg", ".pdf")
 LABELS = ("name", "title", "prompt", "reference")
 """Parameters whose text names no file."""
@@ -67,7 +69,11 @@ FigureFile = Annotated[Path | None, output("Also draw the result: .png, .svg or 
 
 
 def run_folder(context: typer.Context, out: Path | None, name: str, option: str = "--out") -> Path:
-    """The directory of an option, by default runs/NAME. Raises InputError where it cannot be written."""
+    """The directory of an option, by default runs/NAME.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     folder = out or Path("runs") / name
     check_output(option, folder, directory=True)
     check_apart(context.command, context.params, [] if out else [(option, folder)])
@@ -120,8 +126,10 @@ def check_apart(command: Any, given: Mapping[str, Any], derived: Sequence[tuple[
     In a directory that is read, an output may be a new file but not one that is there. Files that a recipe, a
     sweep or a design names inside are not looked at.
 
-    given: values of the command's parameters, by name.  derived: outputs whose names follow from others, each
-    with the option that changes it.
+    Args:
+        command: Of the command line.
+        given: Values of the command's parameters, by name.
+        derived: Outputs whose names follow from others, each with the option that changes it.
     """
     written = [p for p in command.params if _check_of(p) in (output_file, output_figure, output_directory)]
     directories = [p.opts[0] for p in written if _check_of(p) is output_directory]
@@ -173,22 +181,23 @@ def _real(place: Path) -> Path:
 
 
 def show_result(
-    result: Any,
+    result: R | Sequence[Part],
     json: Path | None,
-    *shown: Any,
+    *shown: object,
     figure: Path | None = None,
-    draw: Callable[[Any], Figure] | None = None,
+    draw: Callable[[R], Figure] | None = None,
     passed: bool = True,
 ) -> None:
-    """The end of a command: print tables and lines, write the result and draw it if files were asked for, and
-    leave with exit code 1 if it did not pass.
+    """The end of a command: print tables and lines, write the result (or a list of entries) and draw it if
+    files were asked for, and leave with exit code 1 if it did not pass.
     """
     if json is not None:
         from gaincell.results.codec import to_json
 
-        files.write_json(json, to_json(result) if is_dataclass(result) else result, indent=2)
+        listed = [to_json(one) for one in result] if isinstance(result, Sequence) else to_json(result)
+        files.write_json(json, listed, indent=2)
     show(*shown)
-    if figure is not None and draw is not None:
+    if figure is not None and draw is not None and not isinstance(result, Sequence):
         from gaincell.reports.style import save
 
         save(draw(result), figure)
@@ -196,7 +205,7 @@ def show_result(
         raise typer.Exit(1)
 
 
-def show(*shown: Any) -> None:
+def show(*shown: object) -> None:
     """Print tables and lines; a line as it is, the path of a file without a break."""
     from rich.console import Console
 

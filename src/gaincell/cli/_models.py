@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar
 
 import torch
 import typer
@@ -34,12 +34,14 @@ from gaincell.mapping.load_hardware import LoadedHardware, hardware_model
 from gaincell.mapping.summary import base_name, chip_of, inputs
 from gaincell.progress import StageProgress
 from gaincell.reports.tables import Rows
-from gaincell.results.common import Kind, NamedModel, Provenance
+from gaincell.results.common import Chip, Kind, NamedModel, Provenance
 from gaincell.results.provenance import hash_of, made
 from gaincell.text import Text, open_text
 
 if TYPE_CHECKING:
     from gaincell.cli.evaluate import ChipOptions
+
+D = TypeVar("D")
 
 
 def load_in_arrays(
@@ -47,8 +49,9 @@ def load_in_arrays(
 ) -> tuple[LoadedModel, str]:
     """A RUN or a stage of it, on another chip if one is named, and in words what it is, which is printed.
 
-    Raises GaincellError, before it is loaded, where it is none, or the chip is not acceptable; after, where
-    the stage is in software.
+    Raises:
+        GaincellError: before it is loaded, where it is none, or the chip is not acceptable; after, where the
+            stage is in software.
     """
     check_run(run, purpose)
     choose_chip(run, design)
@@ -70,9 +73,18 @@ def load_evaluated(
     """A model in arrays or in software, with another chip, cell, window or other latency where one is given,
     and in words what it is, which is printed.
 
-    refusal: the message of InputError for a model in software; empty where software is allowed.
+    Args:
+        model: As the command line names it.
+        computing: Data type, backend and device.
+        design: Another chip.
+        cell: Another cell.
+        window: Another length of the ring, in columns.
+        other_latency: Another time of a layer beside its attention, in seconds.
+        stage: Of a RUN; None for its last.
+        refusal: The message of InputError for a model in software; empty where software is allowed.
 
-    Raises GaincellError.
+    Raises:
+        GaincellError: there is no such model, stage, chip or cell, or they do not fit.
     """
     dtype = computing.weights if isinstance(computing, ComputingAnywhere) else torch.float32
     loaded = load_model(model, dtype, stage)
@@ -93,7 +105,11 @@ def load_evaluated(
 def read_blocks(
     loaded: LoadedModel, text: Text, tokens: int, sequences: int, progress: StageProgress
 ) -> Tensor:
-    """The first sequences of the evaluation part of a text, [sequences, tokens]. Raises InputError."""
+    """The first sequences of the evaluation part of a text, [sequences, tokens].
+
+    Raises:
+        InputError: the text or the model's context is too short.
+    """
     check_length(loaded.model, tokens)
     reading = progress("read and tokenise the text")
     stream = read_tokens(loaded, text, "evaluation", tokens * sequences, reading, block=tokens)
@@ -114,10 +130,18 @@ def observe_model(
     """Load a model in arrays and measure its activity, with progress bars. Behind that the model, and what it
     read, a row a sequence.
 
-    chip: another one than the RUN's own.  tokens: of a sequence, which begins with empty arrays; None for the
-    model's context, at most `most`.
+    Args:
+        model: As the command line names it.
+        chip: Another one than the RUN's own.
+        text: As the command line names it.
+        tokens: Of a sequence, which begins with empty arrays; None for the model's context, at most `most`.
+        sequences: How many.
+        most: Longest sequence by default.
+        batch: sequences of a forward pass.
+        device: Where it is computed.
 
-    Raises GaincellError: there is no such model, RUN or text, the text is too short, or the model's context.
+    Raises:
+        GaincellError: there is no such model, RUN or text, the text is too short, or the model's context.
     """
     found_text = open_text(text)
     with progress_bars() as progress:
@@ -131,13 +155,13 @@ def observe_model(
     return found, hardware, ids
 
 
-class Head(TypedDict):
-    """What all results of a model say, see EvaluationResult. design: a Chip; None in software."""
+class Head(TypedDict, Generic[D]):
+    """What all results of a model say, see EvaluationResult."""
 
     command: str
     provenance: Provenance
     model: NamedModel
-    design: Any
+    design: D
     dtype: str
 
 
@@ -149,10 +173,16 @@ def head(
     command: str = "evaluate",
     seed: int = 0,
     others: Mapping[str, str] | None = None,
-) -> Head:
+) -> Head[Chip | None]:
     """Of a result: the command, the model and its chip, where it comes from.
 
-    content: of the evaluation's text.  others: name -> hash of further inputs.
+    Args:
+        loaded: The model.
+        protocol: Of the evaluation, in words.
+        content: Of the evaluation's text.
+        command: Name of the command.
+        seed: Of every random choice.
+        others: Name -> hash of further inputs.
     """
     layers = attached_layers(loaded.model)
     chip = chip_of(layers[0].design) if layers else None
@@ -171,6 +201,13 @@ def head(
         "design": chip,
         "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
     }
+
+
+def in_arrays(found: Head[Chip | None]) -> Head[Chip]:
+    """The head of a result of a model that is in arrays."""
+    chip = found["design"]
+    assert chip is not None
+    return {**found, "design": chip}
 
 
 def numbers_of(loaded: LoadedModel) -> Kind:

@@ -169,7 +169,11 @@ class Computing:
     device: Device = "cpu"
 
     def start(self) -> None:
-        """Set torch's threads. Raises InputError: there is no such device."""
+        """Set torch's threads.
+
+        Raises:
+            InputError: there is no such device.
+        """
         use(self.threads, self.device)
 
 
@@ -205,7 +209,11 @@ class RefreshOptions:
 
     @property
     def policy(self) -> Refresh:
-        """As the arrays take it. Raises InputError."""
+        """As the arrays take it.
+
+        Raises:
+            InputError: the options do not fit each other.
+        """
         from gaincell.arrays import Refresh
 
         return Refresh(self.refresh, self.refresh_tokens, self.refresh_seconds)
@@ -227,7 +235,11 @@ def was_given(context: typer.Context, name: str) -> bool:
 
 @contextlib.contextmanager
 def needing_amaranth() -> Iterator[None]:
-    """Imports of the RTL inside. Raises InputError where Amaranth is not installed."""
+    """Imports of the RTL inside.
+
+    Raises:
+        InputError: Amaranth is not installed.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
@@ -250,7 +262,8 @@ def check_run(model: str, purpose: str) -> None:
 def choose_chip(model: str, design: str | None, cell: str | None = None) -> Design | None:
     """The chip that a model shall get instead of its own, None for its own.
 
-    Raises GaincellError, before a model is loaded, where it is not acceptable.
+    Raises:
+        GaincellError: before a model is loaded, where it is not acceptable.
     """
     from gaincell.integrations.hf.size import run_design
 
@@ -260,7 +273,11 @@ def choose_chip(model: str, design: str | None, cell: str | None = None) -> Desi
 
 
 def chip_of(design: str | Path | Design, cell: str | None = None, window: int | None = None) -> Design:
-    """A chip by its name, with another cell or window where one is given. Raises GaincellError."""
+    """A chip by its name, with another cell or window where one is given.
+
+    Raises:
+        GaincellError: there is no such design or cell, or they do not fit.
+    """
     from gaincell.chips.design_file import load_design
 
     chip = load_design(design)
@@ -280,7 +297,11 @@ def bounds(low: float | None, high: float | None) -> str:
 
 
 def fraction(text: str, option: str) -> float:
-    """A share as a user writes it: 5%, 5 % or 0.05. Raises InputError."""
+    """A share as a user writes it: 5%, 5 % or 0.05.
+
+    Raises:
+        InputError: the text is no share.
+    """
     number = text.strip()
     percent = number.endswith("%")
     try:
@@ -298,7 +319,11 @@ def fraction(text: str, option: str) -> float:
 
 
 def use(threads: int | None, device: str) -> None:
-    """Set torch's threads; check that there is such a device. Raises InputError."""
+    """Set torch's threads; check that there is such a device.
+
+    Raises:
+        InputError: there is no such device.
+    """
     import torch
 
     from gaincell.training.machine import keep_freed_memory

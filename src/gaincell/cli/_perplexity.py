@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from gaincell.arrays import Refresh
-from gaincell.cli._models import head, load_evaluated, mismatch_of, numbers_of, one_row
+from gaincell.cli._models import head, in_arrays, load_evaluated, mismatch_of, numbers_of, one_row
 from gaincell.cli._options import ComputingAnywhere
 from gaincell.cli._progress import progress_bars
 from gaincell.cli._tasks import by_tasks
@@ -34,7 +34,11 @@ from gaincell.text import Text, open_text
 
 
 def evaluate(asked: Evaluation, model: str, computing: ComputingAnywhere) -> tuple[Rows, of.EvaluationResult]:
-    """Table and result of `gaincell evaluate`. Raises GaincellError."""
+    """Table and result of `gaincell evaluate`.
+
+    Raises:
+        GaincellError: what was asked for is not acceptable.
+    """
     window, tasks = window_of_rolling(asked.protocol), asked.harness.tasks is not None
     text = None if tasks or window is not None else open_text(asked.text or "sample")
     refusal = f"{model} is in software and has no chip that can idle; give a RUN" if asked.pauses else ""
@@ -69,7 +73,7 @@ def evaluate(asked: Evaluation, model: str, computing: ComputingAnywhere) -> tup
 def _of_text(
     asked: Evaluation, loaded: LoadedModel, text: Text, progress: StageProgress
 ) -> tuple[Rows, of.EvaluationResult]:
-    """Table and result of an evaluation that reads a text as one stream of tokens. Raises GaincellError."""
+    """Table and result of an evaluation that reads a text as one stream of tokens."""
     protocol = asked.protocol or default_protocol(loaded.model)
     length, _ = window_and_stride(protocol)
     check_length(loaded.model, length)
@@ -201,7 +205,7 @@ def after_pauses(
     if refresh.every_seconds is not None:
         every = Value(refresh.every_seconds, "s", "simulated")
     entry = of.PausesResult(
-        **head(loaded, found.protocol, tokens),
+        **in_arrays(head(loaded, found.protocol, tokens)),
         refresh=of.RefreshPolicy(refresh.kind, every),
         pauses=tuple(pauses),
     )
@@ -216,7 +220,7 @@ def by_chips(
     options: ChipOptions,
     progress: StageProgress,
 ) -> tuple[Rows, of.ChipsResult]:
-    """Table and result of a perplexity on many chips; pause: idle time and refresh policy."""
+    """Table and result of a perplexity on many chips, where one is given after a pause."""
     length, _ = window_and_stride(protocol)
     words: list[str] = []
 

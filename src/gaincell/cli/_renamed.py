@@ -25,7 +25,10 @@ DEBUG = "--debug"
 def with_new_names(command: str, arguments: Sequence[str], takes_value: Collection[str]) -> list[str]:
     """The arguments of a command with the new names of its options.
 
-    takes_value: the command's options that a value follows; it is left alone, whatever it is.
+    Args:
+        command: Its name.
+        arguments: As they were typed.
+        takes_value: The command's options that a value follows; it is left alone, whatever it is.
     """
     renamed = dict(RENAMED.get(command, {}))
     if "--backend" in takes_value:

@@ -46,7 +46,11 @@ class ModelOptions:
     vdd: Annotated[float | None, option("Nominal supply of --lib; by default 0.9.", "VOLTS")] = None
 
     def load(self, context: typer.Context) -> Technology:
-        """The technology. Raises InputError."""
+        """The technology.
+
+        Raises:
+            InputError: the options do not fit, or name no models.
+        """
         from gaincell.spice.technology import technology, user_technology
 
         check_needed(context, OF_LIBRARY, "--lib FILE", self.lib)
@@ -81,7 +85,11 @@ class Circuits:
     design: DesignName = "leroux2025"
 
     def load(self, context: typer.Context) -> tuple[Design, Technology, Corner]:
-        """The chip, the transistors and the corner. Raises GaincellError."""
+        """The chip, the transistors and the corner.
+
+        Raises:
+            GaincellError: the options do not fit, or name no models.
+        """
         from gaincell.spice.technology import Corner
 
         chip, where = chip_of(self.design), Corner(self.process, self.celsius, self.supply)
@@ -98,13 +106,21 @@ class DumpOptions:
     ] = None
 
     def read(self, file: str | Path, chip: Design) -> Inputs:
-        """Its codes. Raises InputError."""
+        """Its codes.
+
+        Raises:
+            InputError: it is no such file, or has no such head or token.
+        """
         from gaincell.spice.inputs import real_inputs
 
         return real_inputs(file, chip, head=self.head, token=self.token)
 
     def read_all(self, files: Sequence[Path], chip: Design) -> list[Inputs]:
-        """The codes of every file; of several, named by their files. Raises InputError."""
+        """The codes of every file; of several, named by their files.
+
+        Raises:
+            InputError: a file is given twice, or is no such file.
+        """
         if len(set(files)) < len(files):
             raise InputError(f"--inputs {' '.join(map(str, files))}: a file is given twice; give each once")
         found = [self.read(file, chip) for file in files]

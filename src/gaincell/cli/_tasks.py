@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -28,7 +29,7 @@ from gaincell.results.codec import Kind
 from gaincell.results.common import Value
 
 if TYPE_CHECKING:
-    from gaincell.evaluation.harness import TaskResult, TasksResult
+    from gaincell.evaluation.harness import Item, TaskResult, TasksResult
 
 APART = ("cli", "costs", "demonstrator", "mapping", "reports", "rtl", "spice", "sweeps", "training")
 """Folders of the package on whose code no answer depends."""
@@ -104,7 +105,7 @@ def result_of(
     chips: of.TaskChips | None = None,
     seed: int = 0,
 ) -> of.TasksResult:
-    """The result.  of_what: behind the protocol."""
+    """The result; the protocol ends with `of_what`."""
     first = ", ".join(f"{t.task} {t.n} of {t.of}" for t in found.tasks)
     shots = {f"{task.shots}-shot" for task in found.tasks}
     if len(shots) > 1:
@@ -143,7 +144,7 @@ def _scores(task: TaskResult, kind: Kind) -> of.TaskScores:
     )
 
 
-def _short(items: list[Any]) -> tuple[Any, ...]:
+def _short(items: Sequence[Item]) -> tuple[float | tuple[float, ...], ...]:
     """Log-likelihoods with the digits that a float32 sum has."""
     return tuple(tuple(round(x, 4) for x in i) if isinstance(i, list) else round(i, 5) for i in items)
 

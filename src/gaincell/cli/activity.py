@@ -37,10 +37,10 @@ def activity(
     Example: gaincell activity adapters/smollm2-135m --tokens 2048 --figure activity.png --json activity.json
     """
     options.use(threads, device)
-    from gaincell.cli._models import head, observe_model
+    from gaincell.cli._models import head, in_arrays, observe_model
     from gaincell.reports.heads import NAMES, activity_figure, activity_rows, sparsity_line
+    from gaincell.results.activity import ActivityResult
     from gaincell.results.common import Named
-    from gaincell.results.evaluation import ActivityResult
 
     chip = options.choose_chip(model, design)
     found, (loaded, origin), ids = observe_model(
@@ -48,8 +48,8 @@ def activity(
     )
     protocol = f"{len(ids)} x {ids.shape[1]} tokens, each sequence from empty arrays"
     entry = ActivityResult(
-        **head(loaded, protocol, ids.flatten(), command="activity"), text=Named(found.source), gains=origin,
-        activity=found,
+        **in_arrays(head(loaded, protocol, ids.flatten(), command="activity")),
+        text=Named(found.source), gains=origin, activity=found,
     )  # fmt: skip
     typer.echo(f"{model}: {origin}")
     shown = (activity_rows(entry, model), sparsity_line(entry))

@@ -43,7 +43,11 @@ class AdaptOptions:
     calibration_tokens: options.CalibrationTokens = 16_384
 
     def checked(self) -> AdaptOptions:
-        """With what follows from the method. Raises InputError for what has no effect with it."""
+        """With what follows from the method.
+
+        Raises:
+            InputError: an option has no effect with it.
+        """
         for given, name, words in (
             (self.rule == "released", "--rule", "--rule released"),
             (self.max_iterations is not None, "--iterations", "--iterations"),

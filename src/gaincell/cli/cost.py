@@ -41,7 +41,11 @@ class ActivityOptions:
     ] = None
 
     def measured_of(self, model: str) -> bool:
-        """Whether it is measured: of an attached model, or a shipped linear version. Raises InputError."""
+        """Whether it is measured: of an attached model, or a shipped linear version.
+
+        Raises:
+            InputError: two options exclude each other.
+        """
         from gaincell.integrations.hf.size import run_design
         from gaincell.mapping.load_hardware import find_shipped
 
@@ -61,8 +65,13 @@ class ActivityOptions:
 
     def measure(self, model: str, chip: Design | None, device: str) -> tuple[Activity, str]:
         """Of an attached model, or of an embedded one in its shipped linear version, on one sequence of a
-        text. Behind it, in words, whose activity it is. chip: another than its own; the linear version takes
-        it with the cells that it was made for, all alike.
+        text. Behind it, in words, whose activity it is.
+
+        Args:
+            model: As the command line names it.
+            chip: Another than its own; the linear version takes it with the cells that it was made for, all
+                alike.
+            device: Where it is computed.
         """
         from gaincell.cli._models import observe_model
         from gaincell.devices.variability import Mismatch
@@ -108,7 +117,11 @@ class Costs:
     refresh: options.RefreshOptions = field(default_factory=options.RefreshOptions)
 
     def check(self, context: typer.Context, model: str) -> bool:
-        """Whether the activity is measured here. Raises InputError for options that do not go together."""
+        """Whether the activity is measured here.
+
+        Raises:
+            InputError: two options do not go together.
+        """
         measured_here = self.observed.measured_of(model)
         on_text = "an activity measured here, of a RUN or of tiny"
         check_needed(context, ("--text", "--tokens", "--device"), on_text, measured_here)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
 from rich.table import Table
 
-from gaincell.cli._json import JsonFile, output, show_result
+from gaincell.cli._json import JsonFile, command_line, output, show_result
 from gaincell.cli._options import CellName, argument, bounds, chip_of, option
 from gaincell.errors import DesignError, InputError
 from gaincell.files import write_text
@@ -20,6 +20,8 @@ from gaincell.units import with_prefix
 
 if TYPE_CHECKING:
     from gaincell.chips.design import Design
+    from gaincell.results.common import Value
+    from gaincell.results.description import DesignResult, Stated
 
 design = typer.Typer(
     no_args_is_help=True, add_completion=False, help="List, show, write, check and compare chip designs."
@@ -39,14 +41,13 @@ def list_(json: JsonFile = None) -> None:
     Example: gaincell design list
     """
     from gaincell.chips.design_file import list_designs, load_design
+    from gaincell.results.description import ListedDesign
 
     designs = map(load_design, list_designs())
-    known = [
-        {"name": d.name, "cell": d.cell.name, "hash": d.hash, "description": d.description} for d in designs
-    ]
+    known = [ListedDesign(d.name, d.cell.name, d.hash, d.description) for d in designs]
     table = Table("name", "cell", "hash", "description")
     for entry in known:
-        table.add_row(*entry.values())
+        table.add_row(entry.name, entry.cell, entry.hash, entry.description)
     show_result(known, json, table)
 
 
@@ -62,12 +63,12 @@ def show(design: DesignName, cell: CellName = None, json: JsonFile = None) -> No
     content = describe(chip)
     table = Table("key", "value", "source", "range", "note", box=box.SIMPLE, title=chip.description)
     table.columns[0].no_wrap = True
-    for key, word in content["settings"].items():
+    for key, word in content.settings.items():
         table.add_row(key, str(word))
-    for key, entry in content["numbers"].items():
-        table.add_row(key, _readable(entry), entry["source"], bounds(*entry["range"]), entry["note"])
+    for key, number in content.numbers.items():
+        table.add_row(key, _readable(number), number.source, bounds(*number.range), number.note)
     table.add_section()
-    for key, entry in content["derived"].items():
+    for key, entry in content.derived.items():
         table.add_row(key, _readable(entry), "", "", "follows from the above")
     sources = "; ".join(f"{tag} = {meaning}" for tag, meaning in SOURCES.items())
     show_result(content, json, table, f"Sources: {sources}.", f"Hash {chip.hash}.", *_remarks(chip))
@@ -114,24 +115,24 @@ def validate(designs: DesignNames, json: JsonFile = None) -> None:
     Example: gaincell design validate MY_CHIP.toml
     """
     from gaincell.chips.design_file import list_designs
+    from gaincell.results.description import CheckedDesign
 
-    results: list[dict[str, Any]] = []
-    said = []
+    results, said = [], []
     for name in designs:
         try:
             chip = chip_of(name)
             said += [f"{name}: {remark}" for remark in _remarks(chip)]
             if chip.name in list_designs() and chip.hash != chip_of(chip.name).hash:
                 said.append(f"{name}: NOTE: {chip.name} is the name of a shipped design with other values.")
-            results.append({"design": name, "ok": True, "hash": chip.hash})
+            results.append(CheckedDesign(name, True, hash=chip.hash))
         except DesignError as error:
-            results.append({"design": name, "ok": False, "error": str(error)})
+            results.append(CheckedDesign(name, False, error=str(error)))
             print(f"gaincell: error: {error}", file=sys.stderr)
     table = Table("design", "result", "hash")
     for result in results:
-        table.add_row(result["design"], "ok" if result["ok"] else "not acceptable", result.get("hash", ""))
+        table.add_row(result.design, "ok" if result.ok else "not acceptable", result.hash)
     show_result(results, json, table, *said)
-    if not all(result["ok"] for result in results):
+    if not all(result.ok for result in results):
         raise typer.Exit(2)
 
 
@@ -141,13 +142,22 @@ def diff(first: DesignName, second: DesignName, json: JsonFile = None) -> None:
 
     Example: gaincell design diff leroux2025 ideal
     """
-    one, other = (_readable_entries(chip_of(name)) for name in (first, second))
+    from gaincell.results.description import Difference, DifferencesResult
+    from gaincell.results.provenance import made
+
+    chips = [chip_of(name) for name in (first, second)]
+    one, other = map(_readable_entries, chips)
     keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     table = Table("key", first, second)
     for key in keys:
         table.add_row(key, one.get(key, "-"), other.get(key, "-"))
-    differences = {key: {"first": one.get(key), "second": other.get(key)} for key in keys}
-    show_result(differences, json, table if keys else "No difference.")
+    inputs = {f"design {chip.name}": chip.hash for chip in chips}
+    result = DifferencesResult(
+        command="design diff",
+        provenance=made(command=command_line(), seed=0, protocol="two designs compared", inputs=inputs),
+        differences={key: Difference(one.get(key), other.get(key)) for key in keys},
+    )
+    show_result(result, json, table if keys else "No difference.")
 
 
 def _remarks(design: Design) -> list[str]:
@@ -185,35 +195,42 @@ def _remarks(design: Design) -> list[str]:
     return found
 
 
-def describe(design: Design) -> dict[str, Any]:
-    """A design as plain data: settings, numbers with provenance, derived values."""
+def describe(design: Design) -> DesignResult:
+    """Settings, numbers with provenance, derived values."""
     from gaincell.chips.fields import WORDS
+    from gaincell.results.common import Value
+    from gaincell.results.description import DesignResult, Stated
+    from gaincell.results.provenance import made
 
-    numbers = {key: quantity.as_json() for key, quantity in design.provenance.items()}
-    derived = {key: {"value": getattr(design, key), "unit": unit} for key, unit in DERIVED.items()}
+    derived = {key: Value(getattr(design, key), unit, "simulated") for key, unit in DERIVED.items()}
     for power, coefficient in enumerate(design.cell.coefficients or ()):
         unit = ("charge units", "charge units/V")[power] if power < 2 else f"charge units/V^{power}"
-        derived[f"C{power}"] = {"value": coefficient, "unit": unit}
+        derived[f"C{power}"] = Value(coefficient, unit, "simulated")
     settings = {word: getattr(design, word) for word in WORDS if word not in ("name", "description")}
-    return {
-        "name": design.name,
-        "description": design.description,
-        "hash": design.hash,
-        "settings": {"cell.kind": design.cell.name, **settings},
-        "numbers": numbers,
-        "derived": derived,
-    }
+    return DesignResult(
+        command="design show",
+        provenance=made(
+            command=command_line(), seed=0, protocol="the numbers of a design", design_hash=design.hash
+        ),
+        name=design.name,
+        description=design.description,
+        hash=design.hash,
+        settings={"cell.kind": design.cell.name, **settings},
+        numbers={key: Stated.of(number) for key, number in design.provenance.items()},
+        derived=derived,
+    )
 
 
-def _readable(entry: dict[str, Any]) -> str:
-    """The value of one entry of `describe` as a person reads it."""
-    value = entry["value"]
-    return str(value) if isinstance(value, (str, list)) else with_prefix(value, entry["unit"])
+def _readable(entry: Stated | Value) -> str:
+    """A number as a person reads it."""
+    if isinstance(entry.value, tuple):
+        return str([*entry.value])
+    return entry.value if isinstance(entry.value, str) else with_prefix(entry.value, entry.unit)
 
 
 def _readable_entries(design: Design) -> dict[str, str]:
     """Every setting, number and derived value of a design, readable, by key."""
     content = describe(design)
-    settings = {key: str(word) for key, word in content["settings"].items()}
-    numbers = content["numbers"] | content["derived"]
+    settings = {key: str(word) for key, word in content.settings.items()}
+    numbers: dict[str, Stated | Value] = {**content.numbers, **content.derived}
     return settings | {key: _readable(entry) for key, entry in numbers.items()}

@@ -161,6 +161,10 @@ def show(
     """
     from gaincell.chips.device import load_device
     from gaincell.chips.device_file import TABLES
+    from gaincell.resources import resolve
+    from gaincell.results.description import ShownDevice, Stated
+    from gaincell.results.provenance import made
+    from gaincell.text import sha256
 
     found = load_device(device)
     words = {"cell": ("kind", found.cell.name), "retention": ("law", found.law)}
@@ -184,15 +188,24 @@ def show(
         tables.append(table)
     for table in tables:
         table.columns[0].no_wrap = True
-    content = {
-        "name": found.name,
-        "kind": found.cell.name,
-        "law": found.law,
-        "numbers": {key: quantity.as_json() for key, quantity in found.numbers.items()},
-        **{section: getattr(found, section) for section in ("origin", "quality", "covariance")},
-    }
+    result = ShownDevice(
+        command="device show",
+        provenance=made(
+            command=command_line(),
+            seed=0,
+            protocol="the numbers of a device",
+            inputs={f"device {found.name}": sha256(resolve(device))},
+        ),
+        name=found.name,
+        kind=found.cell.name,
+        law=found.law,
+        numbers={key: Stated.of(number) for key, number in found.numbers.items()},
+        origin=found.origin,
+        quality=found.quality,
+        covariance=found.covariance,
+    )
     described = [f"{found.name}: {found.description}", *(table for table in tables if table.rows)]
-    show_result(content, json, *described, *_matrix_tables(found.covariance))
+    show_result(result, json, *described, *_matrix_tables(found.covariance))
 
 
 def _check_beside(path: Path) -> None:

@@ -7,33 +7,22 @@ import platform
 import shutil
 import subprocess
 import sysconfig
-from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
-from gaincell.cli._json import JsonFile, show_result
+from gaincell.cli._json import JsonFile, command_line, show_result
 from gaincell.cli._options import command
 from gaincell.errors import InputError
 
+if TYPE_CHECKING:
+    from gaincell.results.description import Finding
+
 FLAGS = {"avx2": "avx2", "avx512": "avx512_vnni", "amx": "amx_bf16"}
 """Level of the compiled kernel -> the flag of /proc/cpuinfo that stands for it."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the table.
-
-    part: what was looked at.  found: version or state.  ok: whether it serves; None for something that is
-    missing and that only some commands need.  note: what follows, or what to do.
-    """
-
-    part: str
-    found: str
-    ok: bool | None = True
-    note: str = ""
 
 
 @command
@@ -47,7 +36,10 @@ def doctor(json: JsonFile = None) -> None:
 
     Example: gaincell doctor --json doctor.json
     """
-    python = Finding("Python", platform.python_version(), note=platform.platform())
+    from gaincell.results.description import InstallationResult
+    from gaincell.results.provenance import made
+
+    python = _finding("Python", platform.python_version(), note=platform.platform())
     found = [python, *_packages(), _compiler(), *_kernel(), *_programs(), _gpu(), _machine()]
     table = Table("part", "found", "", "note", box=box.SIMPLE)
     for column in table.columns:
@@ -56,8 +48,19 @@ def doctor(json: JsonFile = None) -> None:
         state = {True: "ok", False: "problem", None: "–"}[each.ok]
         table.add_row(each.part, each.found, state, each.note)
     failed = any(each.ok is False for each in found)
-    content = {"ok": not failed, "findings": [asdict(each) for each in found]}
-    show_result(content, json, table, passed=not failed)
+    result = InstallationResult(
+        command="doctor",
+        provenance=made(command=command_line(), seed=0, protocol="the parts of this installation"),
+        ok=not failed,
+        findings=tuple(found),
+    )
+    show_result(result, json, table, passed=not failed)
+
+
+def _finding(part: str, found: str, note: str = "", ok: bool | None = True) -> Finding:
+    from gaincell.results.description import Finding
+
+    return Finding(part, found, note, ok)
 
 
 def _packages() -> list[Finding]:
@@ -67,9 +70,9 @@ def _packages() -> list[Finding]:
     try:
         needed = [Requirement(line) for line in metadata.requires("gaincell") or ()]
     except metadata.PackageNotFoundError:
-        return [Finding("gaincell", "", False, "not installed; pip install . in the repository")]
+        return [_finding("gaincell", "", "not installed; pip install . in the repository", False)]
     found = {
-        "gaincell": Finding("gaincell", metadata.version("gaincell"), note=str(Path(__file__).parents[1]))
+        "gaincell": _finding("gaincell", metadata.version("gaincell"), note=str(Path(__file__).parents[1]))
     }
     extras: list[str] = metadata.metadata("gaincell").get_all("Provides-Extra") or []
     for extra in ("", *(name for name in extras if name not in ("dev", "docs"))):
@@ -86,10 +89,10 @@ def _package(name: str, allowed: object, extra: str) -> Finding:
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Finding(name, "not installed", None if extra else False, advice)
+        return _finding(name, "not installed", advice, None if extra else False)
     if version not in allowed:  # type: ignore[operator]  # a SpecifierSet of packaging
-        return Finding(name, version, False, f"{name}{allowed} is needed: {advice}")
-    return Finding(name, version, note=f"extra {extra}" if extra else "")
+        return _finding(name, version, f"{name}{allowed} is needed: {advice}", False)
+    return _finding(name, version, note=f"extra {extra}" if extra else "")
 
 
 def _said(*command: str) -> str:
@@ -106,8 +109,8 @@ def _compiler() -> Finding:
     words = (os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++").split()
     for name in (words[0] if words else "c++", "c++"):
         if shutil.which(name):
-            return Finding("C++ compiler", _said(name, "--version"), note="builds the kernel from source")
-    return Finding("C++ compiler", "none", None, "to build the kernel from source: apt install g++")
+            return _finding("C++ compiler", _said(name, "--version"), note="builds the kernel from source")
+    return _finding("C++ compiler", "none", "to build the kernel from source: apt install g++", None)
 
 
 def _kernel() -> list[Finding]:
@@ -119,10 +122,10 @@ def _kernel() -> list[Finding]:
         there = levels()
         level = level_in_use() if there else ""
     except InputError as error:  # of GAINCELL_NATIVE or GAINCELL_INSTRUCTIONS
-        return [Finding("compiled kernel", "refused", False, str(error))]
+        return [_finding("compiled kernel", "refused", str(error), False)]
     if not there:
         note = "attention on a CPU runs in plain torch, several times slower; install with a C++ compiler"
-        return [Finding("compiled kernel", "none", None, note)]
+        return [_finding("compiled kernel", "none", note, None)]
     named = os.environ.get("GAINCELL_INSTRUCTIONS")
     why = f"GAINCELL_INSTRUCTIONS={named}" if named else "the fastest that build and processor have"
     flags = cpu_info("flags").split()
@@ -130,7 +133,7 @@ def _kernel() -> list[Finding]:
         f"{name}: {'the build lacks it' if FLAGS[name] in flags else 'the processor lacks it'}"
         for name in LEVELS[len(there) :]
     ]
-    return [Finding("compiled kernel", level, note="; ".join([why, *absent]))]
+    return [_finding("compiled kernel", level, note="; ".join([why, *absent]))]
 
 
 def _programs() -> list[Finding]:
@@ -145,7 +148,7 @@ def _programs() -> list[Finding]:
     for name, option in {"yosys": "-V", "verilator": "--version"}.items():
         versions[name] = _said(name, option) if shutil.which(name) else ""
     return [
-        Finding(name, found) if found else Finding(name, "not installed", None, missing[name])
+        _finding(name, found) if found else _finding(name, "not installed", missing[name], None)
         for name, found in versions.items()
     ]
 
@@ -155,10 +158,10 @@ def _gpu() -> Finding:
 
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
-        return Finding("GPU", f"{count} × {torch.cuda.get_device_name(0)}", note=f"CUDA {torch.version.cuda}")
+        return _finding("GPU", f"{count} × {torch.cuda.get_device_name(0)}", f"CUDA {torch.version.cuda}")
     if torch.version.cuda is None and torch.version.hip is None:
-        return Finding("GPU", "none", None, f"torch {torch.__version__} was built without CUDA")
-    return Finding("GPU", "none", None, "torch finds no GPU; does nvidia-smi?")
+        return _finding("GPU", "none", f"torch {torch.__version__} was built without CUDA", None)
+    return _finding("GPU", "none", "torch finds no GPU; does nvidia-smi?", None)
 
 
 def _machine() -> Finding:
@@ -166,4 +169,4 @@ def _machine() -> Finding:
 
     here = hardware()
     memory = f", {here.memory_bytes / 2**30:.1f} GiB" if here.memory_bytes else ""
-    return Finding("machine", f"{here.cores} cores{memory}", note=f"{here.cpu}; torch uses {here.threads}")
+    return _finding("machine", f"{here.cores} cores{memory}", note=f"{here.cpu}; torch uses {here.threads}")

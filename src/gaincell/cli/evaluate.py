@@ -71,12 +71,20 @@ class ChipOptions:
 
     @property
     def spread(self) -> float | None:
-        """Of the cells, a fraction of full scale; None for the design's. Raises InputError."""
+        """Of the cells, a fraction of full scale; None for the design's.
+
+        Raises:
+            InputError: the option is no share.
+        """
         return None if self.mismatch is None else fraction(self.mismatch, "--mismatch")
 
     @property
     def good(self) -> float:
-        """Up to which increase over the nominal chip. Raises InputError."""
+        """Up to which increase over the nominal chip.
+
+        Raises:
+            InputError: the option is no share.
+        """
         return fraction(self.within or "5%", "--yield-within")
 
 

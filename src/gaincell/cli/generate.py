@@ -53,7 +53,11 @@ class GenerateOptions:
     def load(
         self, model: str, computing: options.ComputingAnywhere
     ) -> tuple[LoadedHardware, RingCache, Tensor]:
-        """The model in its arrays, its ring, empty, and the prompt's tokens. Raises GaincellError."""
+        """The model in its arrays, its ring, empty, and the prompt's tokens.
+
+        Raises:
+            GaincellError: there is no such model or chip, or the prompt does not fit.
+        """
         from gaincell.cli._progress import progress_bars
         from gaincell.integrations.hf.chip import change_chip
         from gaincell.integrations.hf.context import check_ids, tabulated_positions
@@ -163,7 +167,7 @@ def generate(
     """
     asked.check(context)
     computing.start()
-    from gaincell.cli._models import head
+    from gaincell.cli._models import head, in_arrays
     from gaincell.results.simulation import GenerationResult
 
     hardware, cache, ids = asked.load(model, computing)
@@ -175,7 +179,7 @@ def generate(
         file=sys.stderr,
     )
     entry = GenerationResult(
-        **head(hardware.loaded, "generation on the ring", command="generate", seed=asked.seed),
+        **in_arrays(head(hardware.loaded, "generation on the ring", command="generate", seed=asked.seed)),
         gains=hardware.origin,
         text=text,
         tokens=tokens,

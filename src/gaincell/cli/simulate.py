@@ -64,7 +64,11 @@ class Source:
         return options.chip_of(self.design or own, self.cell), layers, signals
 
     def folder(self, context: typer.Context, chip: Design) -> Path:
-        """Where figures go. Raises InputError where nothing can be written there."""
+        """Where figures go.
+
+        Raises:
+            InputError: nothing can be written there.
+        """
         name = re.sub(r"[^\w+-]+", "-", chip.name)  # a file may call its design anything
         return run_folder(context, self.figures, f"simulate/{name}", "--figures")
 

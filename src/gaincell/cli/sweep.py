@@ -99,7 +99,11 @@ def sweep(
 
 
 def _claim(place: Path, asked: Sweep, storage: str | None) -> None:
-    """Make DIR that of the sweep; say where points are of other code. Raises RunError: it is another's."""
+    """Make DIR that of the sweep; say where points are of other code.
+
+    Raises:
+        RunError: it is another's.
+    """
     from gaincell.results import SWEEP
     from gaincell.results.provenance import code
 
@@ -129,7 +133,7 @@ def _claim(place: Path, asked: Sweep, storage: str | None) -> None:
 def _oversee(
     asked: Sweep, storage: Any, workers: int, command: list[str], logs: Path, retry_elsewhere: bool
 ) -> Survey:
-    """Have all points measured. command: of a worker, without its number."""
+    """Have all points measured; the command is that of a worker, without its number."""
     from gaincell.cli._progress import progress_bars
     from gaincell.sweeps.work import oversee
 

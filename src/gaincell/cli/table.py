@@ -41,12 +41,13 @@ def table(
     from gaincell.reports.comparison_figure import differences
     from gaincell.reports.html.page import names
     from gaincell.results import read
+    from gaincell.results.comparison import compare, comparison_result
     from gaincell.results.evaluation import TasksResult
 
     allowed = "files of `gaincell evaluate --tasks --json`"
     runs = {name: read(path, TasksResult, allowed) for name, path in names(results).items()}
-    found = comparison.compare(runs, reference, paper)
-    result = comparison.comparison_result(found, runs, command_line())
+    found = compare(runs, reference, comparison.cited_rows() if paper else {})
+    result = comparison_result(found, runs, command_line())
     written = ((csv, comparison.as_csv), (latex, comparison.as_latex), (markdown, comparison.as_markdown))
     for file, text in written:
         if file is not None:

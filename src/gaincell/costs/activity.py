@@ -13,9 +13,9 @@ from pathlib import Path
 from gaincell.chips.design import Design
 from gaincell.errors import InputError, RunError
 from gaincell.results import read
+from gaincell.results.activity import ASSUMED, ActivityOfHeads, ActivityResult, HeadActivity
 from gaincell.results.common import Result
 from gaincell.results.cost import CostResult
-from gaincell.results.evaluation import ASSUMED, ActivityOfHeads, ActivityResult, HeadActivity
 from gaincell.results.sweep import PointResult
 
 __all__ = ["Activity", "HeadActivity", "packaged"]

@@ -41,7 +41,7 @@ from gaincell.costs.area import STACKS, head_area
 from gaincell.costs.cited import cells_ratio, paper
 from gaincell.costs.head import Head
 from gaincell.results import provenance
-from gaincell.results.cost import FloorplanResult, Plan, Plans, Rectangle, Sizes, Stack, Wire
+from gaincell.results.floorplan import FloorplanResult, Plan, Plans, Rectangle, Sizes, Stack, Wire
 from gaincell.units import Metre, SquareMetre
 
 CELLS, ANALOG, DRIVE, WRITE, DIGITAL, TAP = "cells", "analog", "drivers", "write", "digital", "tap"

@@ -17,7 +17,7 @@ from typing import Any
 from gaincell import files
 from gaincell.costs.floorplan import ANALOG, CELLS, DIGITAL, DRIVE, TAP, WRITE, Blocks, head_plan, tile_plan
 from gaincell.errors import InputError
-from gaincell.results.cost import Plan
+from gaincell.results.floorplan import Plan
 
 LAYERS = {CELLS: 1, ANALOG: 2, DRIVE: 3, WRITE: 4, DIGITAL: 5, TAP: 10}
 TEXT_LAYER = 20

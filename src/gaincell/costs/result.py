@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import product
-from typing import Any
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.chips.design import Design
@@ -235,13 +234,18 @@ def comparison(
     sizes = (heads, heads // found.head.group, found.head.head_dim, round(found.head.columns))
     rows = []
     for machine in measured:
-        over: dict[str, Any] = {}
-        for name, own in (("cited", found.cited), ("bottom_up", found.bottom_up)):
-            if machine.sizes == sizes and machine.energy is not None:
-                over[f"energy_over_{name}"] = machine.energy / (heads * own.energy)
-            if machine.sizes == sizes and (machine.kind != "measured" or machine.batch == 1):
-                over[f"latency_over_{name}"] = machine.latency / own.latency
-        rows.append(system_cost.Machine(**vars(machine), **over))
+        energy = machine.energy if machine.sizes == sizes else None
+        timed = machine.sizes == sizes and (machine.kind != "measured" or machine.batch == 1)
+        latency = machine.latency if timed else None  # both are above 0 where they are stated
+        rows.append(
+            system_cost.Machine(
+                **vars(machine),
+                latency_over_cited=latency and latency / found.cited.latency,
+                latency_over_bottom_up=latency and latency / found.bottom_up.latency,
+                energy_over_cited=energy and energy / (heads * found.cited.energy),
+                energy_over_bottom_up=energy and energy / (heads * found.bottom_up.energy),
+            )
+        )
     return tuple(rows)
 
 

@@ -23,7 +23,7 @@ from gaincell.costs.head import Head
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
 from gaincell.reports.costs import with_scale
-from gaincell.results.evaluation import ActivityOfHeads
+from gaincell.results.activity import ActivityOfHeads
 from gaincell.units import Joule, PerSecond, Second, SquareMetre
 
 REFRESH, LEAKAGE = "refresh", "leakage"

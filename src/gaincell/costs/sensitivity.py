@@ -15,8 +15,8 @@ from gaincell.costs.head import Head
 from gaincell.costs.roll_up import of_head
 from gaincell.costs.technology import Technology
 from gaincell.errors import DesignError, InputError
+from gaincell.results.activity import HEAD_NUMBERS
 from gaincell.results.cost import Change
-from gaincell.results.evaluation import HEAD_NUMBERS
 
 SHARE = 0.2
 DESIGN = (

@@ -48,7 +48,13 @@ TEMPLATES = resources.files("gaincell") / "demonstrator" / "templates"
 
 
 def application(pair: Pair, *, pages: int, names: Iterable[str] = ()) -> Starlette:
-    """The server of two models.  pages: that may be open at a time.  names: of this machine, see `Guard`."""
+    """The server of two models.
+
+    Args:
+        pair: The two models.
+        pages: That may be open at a time.
+        names: Of this machine, see `Guard`.
+    """
     sessions = Sessions(pair, pages)
 
     @contextlib.asynccontextmanager

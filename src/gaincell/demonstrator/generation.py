@@ -47,8 +47,11 @@ Event = dict[str, Any]
 class Snapshot(NamedTuple):
     """What the arrays did at the last token.
 
-    layers: of every layer, what it was asked to write and read, and its output.  design: the chip then.
-    tokens: written before.  time: of the reads, s since the ring was made.
+    Attributes:
+        layers: Of every layer, what it was asked to write and read, and its output.
+        design: The chip then.
+        tokens: Written before.
+        time: Of the reads, s since the ring was made.
     """
 
     layers: list[Observed]
@@ -58,9 +61,13 @@ class Snapshot(NamedTuple):
 
 
 class Generation:
-    """State of one text: a ring for the hardware, a cache for the software.  chip: as it is at the beginning.
+    """State of one text: a ring for the hardware, a cache for the software.
 
-    Raises InputError: the prompt has no tokens.
+    Args:
+        chip: As it is at the beginning.
+
+    Raises:
+        InputError: the prompt has no tokens.
     """
 
     def __init__(self, pair: Pair, request: Request, chip: Chip) -> None:
@@ -93,8 +100,12 @@ class Generation:
     def turn(self, chip: Chip, rests: int = 0) -> list[Event]:
         """One piece of the prompt, or one token; what there is to tell.
 
-        chip: the sliders now.  rests: pauses of one retention time before anything else.
-        Raises ModelError: the hardware model's logits are no numbers.
+        Args:
+            chip: The sliders now.
+            rests: Pauses of one retention time before anything else.
+
+        Raises:
+            ModelError: the hardware model's logits are no numbers.
         """
         self.pair.use(self.design)
         changed = chip != self._chip or rests > 0

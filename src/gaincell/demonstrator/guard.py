@@ -35,7 +35,8 @@ HEADERS = {
 class Guard:
     """Answers strangers with 403 and passes everything else on to `app`, with headers for the browser.
 
-    names: of this machine that are allowed besides addresses and localhost.
+    Args:
+        names: Of this machine that are allowed besides addresses and localhost.
     """
 
     def __init__(self, app: ASGIApp, names: Iterable[str] = ()) -> None:

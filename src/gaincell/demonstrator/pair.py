@@ -39,10 +39,14 @@ the digital sum before gain and offset."""
 class Pair:
     """A model in its arrays, the same model in software, and what their pages need to know.
 
-    name: as the user gave it.  progress: of the measurement of the arrays' activity on the sample text.
     Not safe to use from several threads at a time: designs are exchanged and layers observed in place.
 
-    Raises GaincellError: the base model cannot be read, or the chip has effects that a ring does not model.
+    Args:
+        name: As the user gave it.
+        progress: Of the measurement of the arrays' activity on the sample text.
+
+    Raises:
+        GaincellError: the base model cannot be read, or the chip has effects that a ring does not model.
     """
 
     def __init__(self, name: str, hardware: LoadedHardware, progress: Progress = silent) -> None:

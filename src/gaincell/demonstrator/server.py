@@ -35,7 +35,8 @@ def is_loopback(host: str) -> bool:
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; port 0: any free one.
 
-    Raises InputError: the port is in use or not allowed, or there is no such address here.
+    Raises:
+        InputError: the port is in use or not allowed, or there is no such address here.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -92,7 +93,8 @@ class Connection(H11Protocol):
 class Server(uvicorn.Server):
     """Serves an application on sockets that listen already; `should_exit = True` ends it.
 
-    started: called once requests are answered.
+    Args:
+        started: Called once requests are answered.
     """
 
     def __init__(self, app: Starlette, started: Callable[[], None] = lambda: None) -> None:

@@ -42,7 +42,11 @@ Found = TypeVar("Found")
 
 
 class Refused(GaincellError):
-    """A request that is not answered.  status: of HTTP."""
+    """A request that is not answered.
+
+    Args:
+        status: Of HTTP.
+    """
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -52,8 +56,11 @@ class Refused(GaincellError):
 class Session:
     """One page.
 
-    chip: its sliders.  run: how many texts it has begun.  events: of the present text.  state: what goes on:
-    "empty", "reading", "writing", "done", "stopped" or "failed".
+    Attributes:
+        chip: Its sliders.
+        run: How many texts it has begun.
+        events: Of the present text.
+        state: What goes on: "empty", "reading", "writing", "done", "stopped" or "failed".
     """
 
     def __init__(self, pool: ThreadPoolExecutor, pair: Pair) -> None:
@@ -75,7 +82,9 @@ class Session:
     async def start(self, request: Request) -> int:
         """Begin a text; one that is being written is stopped. The number of the run.
 
-        Raises InputError: the prompt has no tokens; Refused: the page was closed meanwhile.
+        Raises:
+            InputError: the prompt has no tokens.
+            Refused: the page was closed meanwhile.
         """
         async with self._starting:  # starts at once begin one after the other
             await self.stop()
@@ -90,7 +99,11 @@ class Session:
             return self.run
 
     async def stop(self) -> None:
-        """Stop writing after the turn that is under way. Raises Refused: the page was closed meanwhile."""
+        """Stop writing after the turn that is under way.
+
+        Raises:
+            Refused: the page was closed meanwhile.
+        """
         self._halted = True
         if self._task is not None:
             await self._or_closed(self._task)
@@ -110,7 +123,8 @@ class Session:
     async def picture(self, run: int, after: int, layer: int, head: int) -> bytes | None:
         """The arrays of a head at a later token than `after` of a run; None where there is none for a while.
 
-        Raises InputError: there is no such layer or head.
+        Raises:
+            InputError: there is no such layer or head.
         """
         self.last_seen = time.monotonic()
         check_head(self._pair.layers, layer, head)
@@ -142,7 +156,11 @@ class Session:
         return asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def _or_closed(self, work: asyncio.Future[Found]) -> Found:
-        """What is waited for. Raises Refused: the page was closed meanwhile."""
+        """What is waited for.
+
+        Raises:
+            Refused: the page was closed meanwhile.
+        """
         closed = asyncio.ensure_future(self._closed.wait())
         both: list[asyncio.Future[Any]] = [work, closed]
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -183,7 +201,11 @@ class Session:
 
 
 class Sessions:
-    """All open pages.  most: at a time."""
+    """All open pages.
+
+    Args:
+        most: At a time.
+    """
 
     def __init__(self, pair: Pair, most: int) -> None:
         self.pair, self.most = pair, most
@@ -191,7 +213,11 @@ class Sessions:
         self._open: dict[str, Session] = {}
 
     def open(self) -> Session:
-        """A new page. Raises Refused: there are too many."""
+        """A new page.
+
+        Raises:
+            Refused: there are too many.
+        """
         if len(self._open) >= self.most:
             raise Refused(
                 503,
@@ -203,7 +229,11 @@ class Sessions:
         return session
 
     def find(self, id: str) -> Session:
-        """An open page. Raises Refused: there is none of this name."""
+        """An open page.
+
+        Raises:
+            Refused: there is none of this name.
+        """
         session = self._open.get(id)
         if session is None:
             raise Refused(404, "this page was away for too long and its text was freed")

@@ -32,10 +32,12 @@ NO_DECAY: Second = 1e6
 class Chip:
     """What the sliders set.
 
-    retention_time: tau, s.  mismatch: standard deviation of every cell's current offset, fraction of full
-    scale (as in `gaincell evaluate --mismatch`); another than the design's stands for all its differences of
-    currents.  noise: of one cell's current in one read, fraction of full scale (`Noise.cell_std`).  idle:
-    pause after every token, s.
+    Attributes:
+        retention_time: Tau, s.
+        mismatch: Standard deviation of every cell's current offset, fraction of full scale (as in `gaincell
+            evaluate --mismatch`); another than the design's stands for all its differences of currents.
+        noise: Of one cell's current in one read, fraction of full scale (`Noise.cell_std`).
+        idle: Pause after every token, s.
     """
 
     retention_time: Second
@@ -51,7 +53,11 @@ class Chip:
 
     @classmethod
     def read(cls, given: Any, design: Design) -> Chip:
-        """From a page. Raises InputError: a number is missing, unknown or out of range."""
+        """From a page.
+
+        Raises:
+            InputError: a number is missing, unknown or out of range.
+        """
         limits: Json = {
             name: Annotated[float, Field(ge=low, le=high)] for name, (low, high) in ranges(design).items()
         }
@@ -90,8 +96,10 @@ def ranges(design: Design) -> dict[str, tuple[float, float]]:
 class Request:
     """A text that is asked for.
 
-    tokens: to write.  temperature: of sampling; 0: the likeliest token.  seed: of the random numbers, the
-    same for both models.
+    Attributes:
+        tokens: To write.
+        temperature: Of sampling; 0: the likeliest token.
+        seed: Of the random numbers, the same for both models.
     """
 
     prompt: str
@@ -103,7 +111,8 @@ class Request:
     def read(cls, given: Any) -> Request:
         """From a page.
 
-        Raises InputError: the prompt is empty or too long, a number is missing, unknown or out of range.
+        Raises:
+            InputError: the prompt is empty or too long, a number is missing, unknown or out of range.
         """
         prompt = given.get("prompt") if isinstance(given, Mapping) else None
         if not isinstance(prompt, str):

@@ -24,7 +24,9 @@ OWN, READING = 0, 1
 class SoftwareText:
     """Cache and position of the software model, which is not attached, in its two texts.
 
-    window: M.  own_windows: of the model's layers, None for full attention.
+    Args:
+        window: M.
+        own_windows: Of the model's layers, None for full attention.
     """
 
     def __init__(self, model: PreTrainedModel, window: int, own_windows: list[int | None]) -> None:

@@ -68,8 +68,11 @@ KEPT = {"mismatch": ("seed", "chip"), "leakage": ("activation_energy", "referenc
 
 @dataclass(frozen=True)
 class Ablation:
-    """protocol: in words.  rows: those off and the ring are compared to the chip as it is, those on to the
-    free one.
+    """What every constraint costs.
+
+    Attributes:
+        protocol: In words.
+        rows: Those off and the ring are compared to the chip as it is, those on to the free one.
     """
 
     protocol: str
@@ -87,9 +90,15 @@ def ablate(
 
     The model ends on the design it came with. Besides `CONSTRAINTS`: one sub-tile as long as the
     ring with the O_sat of a short one, and half the ring where blocks are longer.
-    protocol: None for `default_protocol`.
 
-    Raises InputError: a model in software.
+    Args:
+        model: Attached.
+        tokens: Of the text.
+        protocol: None for `default_protocol`.
+        progress: Called after every row with (rows done, rows).
+
+    Raises:
+        InputError: a model in software.
     """
     layers = computing_layers(model)
     if not layers:

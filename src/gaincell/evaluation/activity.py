@@ -92,8 +92,10 @@ def measure_activity(
     Returns:
         Heads are ordered by layer and head; `tokens` are real ones.
 
-    Raises InputError: a model in software, no text, one longer than the model's context, or a design that is
-    not observed.  ModelError: a mask that attached models refuse.
+    Raises:
+        InputError: a model in software, no text, one longer than the model's context, or a design that is not
+            observed.
+        ModelError: a mask that attached models refuse.
     """
     batches = list(batches)
     for ids in batches:

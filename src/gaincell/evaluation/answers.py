@@ -42,7 +42,11 @@ WAIT: Second = 10.0
 class Answers:
     """The answers of one model on one chip.
 
-    file: of the database; made if it is not there.  Raises InputError: it cannot be made or read.
+    Args:
+        file: Of the database; made if it is not there.
+
+    Raises:
+        InputError: it cannot be made or read.
     """
 
     def __init__(self, file: Path) -> None:
@@ -62,7 +66,11 @@ class Answers:
             raise self._unusable(error) from error
 
     def get(self, kind: str, arguments: Iterable[Any]) -> Any | None:
-        """What was answered before; None: nothing. Raises InputError for a damaged file."""
+        """What was answered before; None: nothing.
+
+        Raises:
+            InputError: a damaged file.
+        """
         query = "select answer from answers where request = ?"
         try:
             row = self._database.execute(query, (_key(kind, arguments),)).fetchone()

@@ -43,9 +43,16 @@ def perplexity_spread(
     within: float,
     spread: Mapping[str, Strength] | None = None,
 ) -> ChipSpread:
-    """Perplexities of chips beside the nominal one. within: x of the yield.  spread: what differs.
+    """Perplexities of chips beside the nominal one.
 
     Where one of them is infinite, the mean ratio is too, and has no interval.
+
+    Args:
+        nominal: Perplexity of the nominal chip.
+        numbers: Of the other chips.
+        perplexities: Of the other chips.
+        within: x of the yield.
+        spread: What differs.
     """
     if all(map(math.isfinite, (nominal, *perplexities))):
         logs = [math.log(p / nominal) for p in perplexities]
@@ -135,10 +142,17 @@ def evaluate_chips(
 ) -> ChipSpread:
     """Perplexity of the nominal chip and of `chips` chips: see `over_chips`.
 
-    measure: gives the model's perplexity as it stands.  within: x of the yield, a fraction.
+    Args:
+        model: Attached.
+        measure: Gives the model's perplexity as it stands.
+        chips: As in `over_chips`.
+        mismatch: As in `over_chips`.
+        within: x of the yield, a fraction.
+        progress: As in `over_chips`.
 
-    Raises InputError: as `over_chips`; a yield that cannot be; a nominal perplexity that is not finite or not
-    above 0, before any other chip is measured.
+    Raises:
+        InputError: as `over_chips`; a yield that cannot be; a nominal perplexity that is not finite or not
+            above 0, before any other chip is measured.
     """
     if not 0 < within < math.inf:
         raise InputError(f"yield within {within!r} of the nominal perplexity: give a fraction above 0")
@@ -160,11 +174,16 @@ def over_chips(
 
     The model, which is attached, ends on the design it came with.
 
-    measure: of the model as it stands.  chips: N, at least 1; numbered from the mismatch's own on.
-    mismatch: the spread; None for the design's own.  progress: called with (chips done, chips).
-    check: called with what the nominal chip gives; raises where the chips need not be measured.
+    Args:
+        model: Attached.
+        measure: Of the model as it stands.
+        chips: N, at least 1; numbered from the mismatch's own on.
+        mismatch: The spread; None for the design's own.
+        progress: Called with (chips done, chips).
+        check: Called with what the nominal chip gives; raises where the chips need not be measured.
 
-    Raises InputError: a model in software, no chips, or a design whose chips are all alike.
+    Raises:
+        InputError: a model in software, no chips, or a design whose chips are all alike.
     """
     layers = computing_layers(model)
     if not layers:

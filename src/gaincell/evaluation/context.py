@@ -39,11 +39,15 @@ def perplexity_by_context(
 ) -> list[ContextPoint]:
     """Perplexity by the protocol `context-length`, for context lengths 1, 2, 4, ... and the longest.
 
-    model: any causal language model of transformers, attached or not.  length: T, above `TARGETS`.
-    progress: called after every forward pass with (passes done, passes).
+    Args:
+        model: Any causal language model of transformers, attached or not.
+        tokens: Of the text.
+        length: T, above `TARGETS`.
+        progress: Called after every forward pass with (passes done, passes).
 
-    Raises InputError: blocks too short, or longer than the model's context or the text.  ModelError: a
-    log-likelihood is not finite.
+    Raises:
+        InputError: blocks too short, or longer than the model's context or the text.
+        ModelError: a log-likelihood is not finite.
     """
     longest = length - TARGETS
     if longest < 1:

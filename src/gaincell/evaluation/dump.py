@@ -46,9 +46,11 @@ def dump_layer(
         seen
     Circuits without quantisation are stored in 16 bins. The metadata holds the design and the layer.
 
-    Raises InputError: the model is not attached, has no such layer, a normaliser inside its arrays (whose
-    quotients are none of these), or a context shorter than T; `scores` of a chip with columns of first
-    tokens.  RunError: the file cannot be written.
+    Raises:
+        InputError: the model is not attached, has no such layer, a normaliser inside its arrays (whose
+            quotients are none of these), or a context shorter than T; `scores` of a chip with columns of
+            first tokens.
+        RunError: the file cannot be written.
     """
     layers = computing_layers(model)
     if not 0 <= layer < len(layers):
@@ -86,8 +88,7 @@ def dump_layer(
 
 def _scores(q: Tensor, k: Tensor, design: Design, window: int | None) -> Tensor:
     """S_ij = sum_d F(u_jd delta^(i - j)) x_id of nominal cells, a row at a time (equations (6) to (9)).
-
-    window: the model's own sliding window.
+    `window` is the model's own sliding window.
     """
     x = query_driver(q, design.driver_levels, signed=design.drivers.signed)
     u = write_dac(k, design.dac_levels, design.v_min, design.v_max, design.v_offset)

@@ -50,23 +50,28 @@ from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.last_rows import LastRows, own_rows_after, rows_at
 from gaincell.progress import Progress, silent
-from gaincell.results.evaluation import Heads
+from gaincell.results.evaluation import FidelityNumber, Heads
 
-PER_HEAD = (
+PER_HEAD: tuple[FidelityNumber, ...] = (
     "error", "cosine", "linear error", "linear cosine", "silent", "score ceiling", "pulses", "tile ceiling",
     "tile zero", "q codes", "output codes", "q clipped",
 )  # fmt: skip
-PER_KEY_HEAD = ("k codes", "v codes", "k clipped", "v clipped")
+PER_KEY_HEAD: tuple[FidelityNumber, ...] = ("k codes", "v codes", "k clipped", "v clipped")
+CODES: tuple[FidelityNumber, ...] = ("q codes", "k codes", "v codes")
+CLIPPED: tuple[FidelityNumber, ...] = ("q clipped", "k clipped", "v clipped")
 _IN_SOFTWARE = "a model in software has no heads in arrays: give a RUN"
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """tables: name -> [layers][heads], or [layers][key/value heads] for those of k and v.
-    queries: looked at for the circuits.
+    """What `fidelity` finds.
+
+    Attributes:
+        tables: Name -> [layers][heads], or [layers][key/value heads] for those of k and v.
+        queries: Looked at for the circuits.
     """
 
-    tables: Mapping[str, Heads]
+    tables: Mapping[FidelityNumber, Heads]
     queries: int
 
 
@@ -90,7 +95,9 @@ def fidelity(
         linear: the linear hardware model, attached.
         progress: called after every layer with (layers done, layers).
 
-    Raises InputError, ModelError: see `check_comparable`.
+    Raises:
+        InputError: see `check_comparable`.
+        ModelError: see `check_comparable`.
     """
     check_comparable(model, base, ids)
     if linear is not None and not computing_layers(linear):
@@ -98,7 +105,8 @@ def fidelity(
     layers = attached_layers(model)
     model.eval()
     calls, wanted = _software(base, layers[0].design, ids)
-    rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in (*PER_HEAD, *PER_KEY_HEAD)}
+    names = (*PER_HEAD, *PER_KEY_HEAD)
+    rows: dict[FidelityNumber, list[tuple[float, ...]]] = {name: [] for name in names}
     for n, attention in enumerate(layers):
         inputs, output = _heads_of(model, n, calls[n])
         if linear is not None:
@@ -183,8 +191,8 @@ def _with_linear_cells(attention: GainCellAttention, inputs: tuple[Any, ...]) ->
 
 def _of_layer(
     attention: GainCellAttention, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...], stride: int
-) -> dict[str, Tensor]:
-    """outputs: of the arrays, of softmax attention, of the linear model."""
+) -> dict[FidelityNumber, Tensor]:
+    """From the outputs of the arrays, of softmax attention and of the linear model."""
     design = attention.design
     got, wanted, linear = (output.double() for output in outputs)
     q, k, v = (t.double() for t in inputs[:3])
@@ -195,7 +203,7 @@ def _of_layer(
         for volts in scaled[1:]
     )
     window = inputs[5] if len(inputs) > 5 else None
-    found = {
+    found: dict[FidelityNumber, Tensor] = {
         "error": _error(got, wanted),
         "cosine": torch.nn.functional.cosine_similarity(got, wanted, dim=-1).mean((0, 2)),
         "linear error": _error(got, linear),
@@ -203,11 +211,11 @@ def _of_layer(
         "silent": (got.std((0, 2), unbiased=False).amax(-1) == 0).double(),
         **_circuits(x, ku, vu, design, stride, window),
     }
-    for stage, raw, signal in zip("qkv", (q, k, v), scaled, strict=True):
+    for stage, raw, signal, use, clipped in zip("qkv", (q, k, v), scaled, CODES, CLIPPED, strict=True):
         low, high = (design.v_min, design.v_max) if stage != "q" else (-float(design.drivers.signed), 1.0)
-        found[f"{stage} clipped"] = ((signal < low) | (signal > high)).double().mean((0, 2, 3))
+        found[clipped] = ((signal < low) | (signal > high)).double().mean((0, 2, 3))
         codes = stage_codes(attention, stage, signal, raw)
-        found[f"{stage} codes"] = _utilisation(codes, code_range(design, stage)[1])
+        found[use] = _utilisation(codes, code_range(design, stage)[1])
     return found
 
 
@@ -218,10 +226,9 @@ def _circuits(
     design: Design,
     stride: int,
     window: int | None,
-) -> dict[str, Float[Tensor, " H"]]:
-    """Pulses and sub-tile outputs of some queries, from equations (5) to (9) with nominal cells.
-
-    window: the model's own sliding window.
+) -> dict[FidelityNumber, Float[Tensor, " H"]]:
+    """Pulses and sub-tile outputs of some queries, from equations (5) to (9) with nominal cells; `window` is
+    the model's own sliding window.
     """
     b, h, t, d = x.shape
     grouped = x.view(b, ku.shape[1], -1, t, d)

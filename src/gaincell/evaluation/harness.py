@@ -20,9 +20,10 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import SupportsFloat, TypeAlias, TypedDict
 
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from gaincell.errors import InputError
 from gaincell.evaluation.answers import Answers
@@ -52,21 +53,60 @@ PAPER = "paper"
 BATCH = 8
 
 
+Item: TypeAlias = float | list[float]
+
+
+class _Sample(TypedDict):
+    """An item; what it contributes to every metric stands beside these, under its name."""
+
+    doc_id: int
+    doc_hash: str
+    arguments: Sequence[Sequence[str]]
+
+
+class _Config(TypedDict, total=False):
+    """Of a task."""
+
+    test_split: str | None
+    validation_split: str | None
+    metadata: Mapping[str, str | None] | None
+    dataset_kwargs: Mapping[str, str] | None
+
+
+_Found = TypedDict(
+    "_Found",
+    {
+        "samples": Mapping[str, Sequence[_Sample]],
+        "results": Mapping[str, Mapping[str, object]],
+        "configs": Mapping[str, _Config],
+        "versions": Mapping[str, object],
+        "n-shot": Mapping[str, int],
+        "n-samples": Mapping[str, Mapping[str, int]],
+    },
+)
+"""What the harness returns, as far as it is read; all but samples by task."""
+
+
 @dataclass(frozen=True)
 class TaskResult:
     """One task.
 
-    metrics: name -> (value, standard error or None), as the harness gives them; where it gives none for a
-        perplexity of documents, the standard error is ours (first order, over documents).
-    items: name -> what every item contributes, in order: 0 or 1, a log-likelihood, a log-likelihood and how
-        much it is divided by (words, bytes; `PER_UNIT`), or what else the harness makes the score of.
-    version, split: of the task.  shots: examples before a question.  n, of: items evaluated, and there are.
-    fingerprint: of the items' texts and order; only tasks with the same one can be compared item by item.
+    Attributes:
+        metrics: Name -> (value, standard error or None), as the harness gives them; where it gives none for a
+            perplexity of documents, the standard error is ours (first order, over documents).
+        items: Name -> what every item contributes, in order: 0 or 1, a log-likelihood, a log-likelihood and
+            how much it is divided by (words, bytes; `PER_UNIT`), or what else the harness makes the score of.
+        version: of the task.
+        split: of the task.
+        shots: Examples before a question.
+        n: items evaluated.
+        of: items that there are.
+        fingerprint: of the items' texts and order; only tasks with the same one can be compared item by item.
     """
 
     task: str
     metrics: dict[str, tuple[float, float | None]]
-    items: dict[str, list[Any]]
+    items: dict[str, list[Item]]
     version: str
     split: str
     shots: int
@@ -79,11 +119,15 @@ class TaskResult:
 class TasksResult:
     """Several tasks.
 
-    harness: its version.  softmax: type in which it takes the softmax of logits.
-    max_length: longest context, tokens.  truncated: requests that were longer and lost tokens on the left.
-    beyond_window: requests whose first tokens had left the ring when the last was predicted.
-    requests, cached: in all (a document is one), and answered from the cache.
-    seconds: of the model's forward passes, without those found in the cache.
+    Attributes:
+        harness: Its version.
+        softmax: Type in which it takes the softmax of logits.
+        max_length: Longest context, tokens.
+        truncated: requests that were longer and lost tokens on the left.
+        beyond_window: requests whose first tokens had left the ring when the last was predicted.
+        requests: In all; a document is one.
+        cached: requests answered from the cache.
+        seconds: Of the model's forward passes, without those found in the cache.
     """
 
     tasks: tuple[TaskResult, ...]
@@ -99,7 +143,7 @@ class TasksResult:
 
 def evaluate_tasks(
     model: nn.Module,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     tasks: Sequence[str],
     *,
     data: str | None = None,
@@ -124,8 +168,10 @@ def evaluate_tasks(
         cache: file in which every answer is kept (answers.py); it must belong to this model and chip alone.
         progress: opens a bar for the requests of a kind.
 
-    Raises InputError: an unknown task, no local file for one and no hub that gives it, a row that does not
-    fit, a limit below 1, a task that generates text.  ModelError: a logit is not finite.
+    Raises:
+        InputError: an unknown task, no local file for one and no hub that gives it, a row that does not fit,
+            a limit below 1, a task that generates text.
+        ModelError: a logit is not finite.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit = {limit}: give a number of items of 1 or more, or none for all")
@@ -139,7 +185,7 @@ def evaluate_tasks(
             progress=progress, answers=answers, generates=False,
         )  # fmt: skip
         with quiet(), data_of_hub() if data is None else nullcontext():
-            found: Any = simple_evaluate(model=lm, tasks=names, task_manager=manager, limit=limit)
+            found: _Found = simple_evaluate(model=lm, tasks=names, task_manager=manager, limit=limit)
     asked = [a for task in found["samples"].values() for sample in task for a in sample["arguments"]]
     lengths = [n for arguments in asked for n in _lengths(lm, arguments)]
     read = [min(n - 1, lm.max_length) for n in lengths]
@@ -165,7 +211,7 @@ def _lengths(lm: GainCellLM, arguments: Sequence[str]) -> list[int]:
     return [min(tokens, lm.max_length) + 1] * max(1, math.ceil(tokens / lm.max_length))
 
 
-def _known(tasks: Sequence[str], manager: Any, data: str | None) -> list[str]:
+def _known(tasks: Sequence[str], manager: TaskManager, data: str | None) -> list[str]:
     """Names that the harness knows, in the order given."""
     if not tasks:
         raise InputError("no task was given; give names with commas between them, such as arc_easy,piqa")
@@ -181,14 +227,14 @@ def _known(tasks: Sequence[str], manager: Any, data: str | None) -> list[str]:
     return list(dict.fromkeys(renamed.get(task, task) for task in wanted))
 
 
-def _task_result(task: str, found: Mapping[str, Any]) -> TaskResult:
+def _task_result(task: str, found: _Found) -> TaskResult:
     samples = sorted(found["samples"][task], key=lambda sample: sample["doc_id"])
     metrics: dict[str, tuple[float, float | None]] = {}
-    items: dict[str, list[Any]] = {}
+    items: dict[str, list[Item]] = {}
     for key, score in found["results"][task].items():
         metric, _, _ = key.partition(",")
         if is_number(score) and not metric.endswith("_stderr") and all(metric in s for s in samples):
-            items[metric] = [_plain(sample[metric]) for sample in samples]
+            items[metric] = [_item(sample, metric) for sample in samples]
             given = found["results"][task].get(key.replace(metric, f"{metric}_stderr", 1))
             error = given if isinstance(given, float) else _error(items[metric], metric, score)
             metrics[metric] = (float(score), error)
@@ -206,7 +252,7 @@ def _task_result(task: str, found: Mapping[str, Any]) -> TaskResult:
     )
 
 
-def _split(config: Mapping[str, Any]) -> str:
+def _split(config: _Config) -> str:
     """Of the harness's data set; of local rows the file and what is in it."""
     split = str(config.get("test_split") or config.get("validation_split"))
     data = (config.get("metadata") or {}).get("data")
@@ -217,15 +263,19 @@ def _split(config: Mapping[str, Any]) -> str:
     return f"{file.name}, sha256 {sha256(file)[:12]}"
 
 
-def _plain(item: Any) -> Any:
-    return [float(part) for part in item] if isinstance(item, (tuple, list)) else float(item)
+def _item(sample: Mapping[str, object], metric: str) -> Item:
+    item = sample[metric]
+    if isinstance(item, (tuple, list)):
+        return [float(part) for part in item]
+    assert isinstance(item, SupportsFloat)
+    return float(item)
 
 
-def _error(items: list[Any], metric: str, score: float) -> float | None:
+def _error(items: Sequence[Item], metric: str, score: float) -> float | None:
     """Standard error of a perplexity of documents, or of bits per byte: first order, of a ratio of sums."""
     if metric not in PER_UNIT:
         return None
-    spread = ratio_error(*zip(*items, strict=True))
+    spread = ratio_error(*zip(*(item for item in items if isinstance(item, list)), strict=True))
     if spread is None:
         return None
     return spread / math.log(2) if metric == "bits_per_byte" else score * spread

@@ -117,7 +117,11 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         self.seconds = 0.0
 
     def tok_encode(self, *args: Any, **kwargs: Any) -> list[int]:
-        """The harness's, of tokens that the model has. Raises InputError."""
+        """The harness's, of tokens that the model has.
+
+        Raises:
+            InputError: the model lacks one.
+        """
         ids: list[int] = super().tok_encode(*args, **kwargs)
         check_ids(self.model, torch.tensor(ids))
         return ids
@@ -145,7 +149,11 @@ class GainCellLM(HFLM):  # type: ignore[misc]
         return self._kept("loglikelihood_rolling", requests, ask)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """The harness's. Raises InputError: nothing is to be generated."""
+        """The harness's.
+
+        Raises:
+            InputError: nothing is to be generated.
+        """
         if not self._generates:
             names = ", ".join(sorted({str(request.task_name) for request in requests}))
             kept = "" if self._answers is None else " (answers to other tasks are kept)"
@@ -229,7 +237,8 @@ def run_command(arguments: Sequence[str]) -> None:
 def data_of_hub() -> Iterator[None]:
     """Within the context the harness downloads data, or refuses at once if it cannot.
 
-    Raises InputError: data is not in the local cache and the hub does not give it.
+    Raises:
+        InputError: data is not in the local cache and the hub does not give it.
     """
     with local_if_unreachable():
         try:

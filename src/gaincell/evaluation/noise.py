@@ -21,7 +21,10 @@ from gaincell.integrations.hf.attach import attached_layers, computes_softmax, c
 def noise_remark(arrays: nn.Module | Design, *, redraw: bool = False, chips: bool = False) -> str:
     """Which noise the parts of an evaluation met, or that no arrays computed; empty without noise.
 
-    arrays: the model, or the design of all of its arrays.  redraw: for every block.  chips: it was on many.
+    Args:
+        arrays: The model, or the design of all of its arrays.
+        redraw: For every block.
+        chips: It was on many.
     """
     if isinstance(arrays, nn.Module) and computes_softmax(arrays):
         return "; softmax attention: no arrays computed"
@@ -42,7 +45,9 @@ def noise_remark(arrays: nn.Module | Design, *, redraw: bool = False, chips: boo
 def redrawn(model: nn.Module, draw: int) -> Iterator[None]:
     """Within the context the arrays of a model have another draw of noise; 0 is the design's own.
 
-    Raises InputError: there is no noise to draw.  ModelError: the model is set to softmax attention.
+    Raises:
+        InputError: there is no noise to draw.
+        ModelError: the model is set to softmax attention.
     """
     own = {layer: layer.design for layer in computing_layers(model)}
     if not any(design.drawn("operation") for design in own.values()):

@@ -29,7 +29,12 @@ from gaincell.units import Second
 
 
 class AfterPause(NamedTuple):
-    """row: numbers; its times, refreshes and writes are of one block.  protocol: in words."""
+    """What a pause leaves.
+
+    Attributes:
+        row: Numbers; its times, refreshes and writes are of one block.
+        protocol: In words.
+    """
 
     row: PauseRow
     protocol: str
@@ -55,8 +60,10 @@ def perplexity_after_pause(
         refresh: policy; None for none.
         progress: called after every block with (blocks done, blocks).
 
-    Raises InputError: a pause, a policy or a length that cannot be; blocks longer than the model's context or
-    the text.  ModelError: the model is not attached, or a log-likelihood is not finite.
+    Raises:
+        InputError: a pause, a policy or a length that cannot be; blocks longer than the model's context or
+            the text.
+        ModelError: the model is not attached, or a log-likelihood is not finite.
     """
     if length < 4 or length % 2:
         raise InputError(

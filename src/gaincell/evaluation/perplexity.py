@@ -44,11 +44,14 @@ ROWS_AT_ONCE = 512
 class Perplexity:
     """The result of one evaluation.
 
-    nll: sum of negative log-likelihoods, nats.  tokens: predictions made.  blocks: evaluated.
-    bytes: UTF-8 bytes of the predicted tokens, None without a tokenizer.
-    standard_error: of the mean nll a token, over blocks, nats; None for a single block.
-    protocol: in words; also that no arrays computed, where an attached model is set to softmax attention.
-    per_block: nll and predictions of every block.
+    Attributes:
+        nll: Sum of negative log-likelihoods, nats.
+        tokens: Predictions made.
+        blocks: Evaluated.
+        bytes: UTF-8 bytes of the predicted tokens, None without a tokenizer.
+        standard_error: Of the mean nll a token, over blocks, nats; None for a single block.
+        protocol: In words; also that no arrays computed, where an attached model is set to softmax attention.
+        per_block: nll and predictions of every block.
     """
 
     nll: float
@@ -78,7 +81,8 @@ class Perplexity:
 def window_and_stride(protocol: str) -> tuple[int, int]:
     """T and S of `strided-T-S`; T and T of `blocks-T`.
 
-    Raises InputError: another protocol, T < 2, or S not from 1 to T - 1.
+    Raises:
+        InputError: another protocol, T < 2, or S not from 1 to T - 1.
     """
     kind, *numbers = protocol.split("-")
     match kind, [whole_number(number) for number in numbers]:
@@ -192,7 +196,8 @@ def _token_ids(text: Tensor | str, tokenizer: Any) -> Int[Tensor, " n"]:
 def cut_blocks(tokens: Int[Tensor, " n"], length: int, stride: int | None = None) -> Int[Tensor, "blocks T"]:
     """Blocks that do not overlap, or windows each `stride` further on; a rest that fills none is dropped.
 
-    Raises InputError: the text is shorter than one block.
+    Raises:
+        InputError: the text is shorter than one block.
     """
     if len(tokens) < length:
         raise InputError(
@@ -213,7 +218,14 @@ def token_nll(
 ) -> Float[Tensor, "B n"]:
     """-log p of the last `targets` tokens of each row (None: all after the first), float64 nats.
 
-    options: of the model's forward pass.  Raises ModelError: one is not finite.
+    Args:
+        model: A causal language model.
+        ids: Token ids.
+        targets: How many of each row; None for all after the first.
+        **options: Of the model's forward pass.
+
+    Raises:
+        ModelError: one is not finite.
     """
     ids = ids.to(next(model.parameters()).device, torch.long)
     asked = slice(0 if targets is None else -targets - 1, None)
@@ -222,7 +234,11 @@ def token_nll(
 
 
 def check_finite(nll: Tensor) -> Tensor:
-    """The same losses. Raises ModelError: one is not finite."""
+    """The same losses.
+
+    Raises:
+        ModelError: one is not finite.
+    """
     if not bool(nll.isfinite().all()):
         raise ModelError(
             "the model's log-likelihood is not a finite number; look for NaN or infinite weights, gains and "

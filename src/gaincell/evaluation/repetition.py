@@ -40,11 +40,15 @@ def loss_by_repetition(
 ) -> list[RepetitionPoint]:
     """Losses by the protocol `repetition-length`, of every kind that the text has.
 
-    model: any causal language model of transformers, attached or not.  length: T, even, 4 or more.
-    progress: called after every forward pass with (passes done, passes).
+    Args:
+        model: Any causal language model of transformers, attached or not.
+        tokens: Of the text.
+        length: T, even, 4 or more.
+        progress: Called after every forward pass with (passes done, passes).
 
-    Raises InputError: another length, or one beyond the model's context or the text.  ModelError: a
-    log-likelihood is not finite.
+    Raises:
+        InputError: another length, or one beyond the model's context or the text.
+        ModelError: a log-likelihood is not finite.
     """
     if length < 4 or length % 2:
         raise InputError(f"blocks of {length} tokens have no two halves; give an even number of 4 or more")

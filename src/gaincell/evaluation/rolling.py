@@ -48,7 +48,10 @@ def describe_rolling(window: int, documents: int) -> str:
 
 def documents_of(path: Path) -> list[str]:
     """Documents of a text file: articles of one in WikiText's layout, else what lies between `<|endoftext|>`
-    lines. Raises InputError: the file cannot be read.
+    lines.
+
+    Raises:
+        InputError: the file cannot be read.
     """
     lines = list(read_lines(path, LARGEST_SPLIT_FILE))
     if any(TITLE.match(line) for line in lines):
@@ -110,12 +113,17 @@ def rolling_perplexity(
 ) -> RollingPerplexity:
     """Rolling perplexity of a causal language model (see the head of this file).
 
-    model: of transformers, attached or not.  tokenizer: with a token that begins or ends a text.
-    documents: in their published form, such as `articles` gives.  window: T, at least 2.
-    progress: called after every forward pass with (tokens done, tokens in all).
+    Args:
+        model: Of transformers, attached or not.
+        tokenizer: With a token that begins or ends a text.
+        documents: In their published form, such as `articles` gives.
+        window: T, at least 2.
+        progress: Called after every forward pass with (tokens done, tokens in all).
 
-    Raises InputError: no documents, no such token, a token that the model lacks, or a window below 2 or
-    beyond its context.  ModelError: a log-likelihood is not finite.
+    Raises:
+        InputError: no documents, no such token, a token that the model lacks, or a window below 2 or beyond
+            its context.
+        ModelError: a log-likelihood is not finite.
     """
     ends = (getattr(tokenizer, f"{end}_token_id", None) for end in ("bos", "eos"))
     prefix = next((token for token in ends if token is not None), None)

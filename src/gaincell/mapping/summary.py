@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
-from typing import Any
 
 import torch
 
@@ -61,13 +60,23 @@ def stage(
     """One line of the table, with ratios to the software models where their records are known: paired block
     by block, with the standard error of the ratio.
     """
-    blocks, ratios = record.blocks, dict[str, Any]()
-    for key, other in (("ratio_to_software", software), ("ratio_to_continued", continued)):
-        if other is not None:
-            _, error = paired_ratio(blocks.nll, other.blocks.nll, blocks.predictions)
-            ratios |= {key: record.perplexity / other.perplexity, f"{key}_error": error}
-    kept = {key: getattr(record, key) for key in KEPT}
-    return results.StageResult(name=name, title=title, **kept, **ratios)
+
+    def ratio_to(other: StageRecord | None) -> tuple[float | None, float | None]:
+        if other is None:
+            return None, None
+        _, error = paired_ratio(record.blocks.nll, other.blocks.nll, record.blocks.predictions)
+        return record.perplexity / other.perplexity, error
+
+    to_software, to_continued = ratio_to(software), ratio_to(continued)
+    return results.StageResult(
+        name=name,
+        title=title,
+        **{key: getattr(record, key) for key in KEPT},
+        ratio_to_software=to_software[0],
+        ratio_to_software_error=to_software[1],
+        ratio_to_continued=to_continued[0],
+        ratio_to_continued_error=to_continued[1],
+    )
 
 
 def adaptation(found: AdaptationResult, **perplexities: float) -> results.Adaptation:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import cast
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from gaincell.reports.html import parts
@@ -103,7 +103,7 @@ def baseline_figure(result: BaselineResult) -> Figure:
     contexts = sorted({m.context for m in result.measurements})
     figure = Figure(figsize=(4.6 * len(contexts) + 2.0, 4.2))
     panels = figure.subplots(1, len(contexts), sharey=True, squeeze=False)[0]
-    labels: dict[str, Any] = {}  # of an artist, or of a container, which the types of legend() leave out
+    labels: dict[str, Artist] = {}
     for axes, context in zip(panels, contexts, strict=True):
         for (name, dtype, of_context), found in _lines(result).items():
             if of_context == context:
@@ -125,7 +125,7 @@ def baseline_figure(result: BaselineResult) -> Figure:
     return figure
 
 
-def _line(axes: Axes, name: str, dtype: str, found: list[Timing]) -> ErrorbarContainer:
+def _line(axes: Axes, name: str, dtype: str, found: list[Timing]) -> Artist:
     """Medians, and a bar from the fastest to the slowest run."""
     x, y = [m.batch for m in found], [per_token(m) * 1e6 for m in found]
     lows, highs = [], []
@@ -135,8 +135,9 @@ def _line(axes: Axes, name: str, dtype: str, found: list[Timing]) -> ErrorbarCon
         highs.append(max(0.0, max(runs) - middle))
     colour = COLOURS.get(name, BLACK)
     marker = MARKERS[[*COLOURS, name].index(name) % len(MARKERS)]
-    return axes.errorbar(x, y, yerr=(lows, highs), marker=marker, lw=1.4, color=colour,
+    bars = axes.errorbar(x, y, yerr=(lows, highs), marker=marker, lw=1.4, color=colour,
                          ls=DASHES.get(dtype, "-."))  # fmt: skip
+    return cast(Artist, bars)  # a container: legends take one, their types do not
 
 
 def _lines(result: BaselineResult) -> dict[tuple[str, str, int], list[Timing]]:

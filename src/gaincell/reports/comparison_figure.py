@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from gaincell.errors import RunError
-from gaincell.reports.comparison import PERPLEXITIES, Comparison, cell, compare, heading
+from gaincell.reports.comparison import cell, heading
 from gaincell.reports.html import parts
 from gaincell.reports.style import BLACK, legend_below, look, plain_ticks, styled
 from gaincell.reports.tables import Rows
 from gaincell.reports.task_chips import chips_of_tasks
+from gaincell.results.comparison import PERPLEXITIES, Comparison, compare
 from gaincell.results.evaluation import TasksResult
 
 WIDE = 10.0
@@ -23,7 +24,8 @@ WIDE = 10.0
 def differences(comparison: Comparison) -> Figure:
     """Two panels: accuracies in points from the reference, perplexities as ratios to it (logarithmic).
 
-    Raises RunError: there are neither.
+    Raises:
+        RunError: there are neither.
     """
     ratios = [c for c in comparison.columns if c[1] in PERPLEXITIES]
     points = [c for c in comparison.columns if c[1].startswith("acc")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -165,7 +164,7 @@ def why(result: CostResult) -> Figure:
         kind += ", wears out" if row.lifetime is not None else ""
         at = row.area * 1e6, row.write * 1e12
         left.plot(*at, "o", ms=8, color=kinds[kind])
-        above(left, row.title, at, 7, fontsize=8)
+        above(left, row.title, at, 7, 8)
     for kind, colour in kinds.items():
         left.plot([], [], "o", ms=8, color=colour, label=kind)
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=len(kinds), fontsize=8)
@@ -178,7 +177,7 @@ def why(result: CostResult) -> Figure:
         (row.energy * 1e12, f"{with_scale(row.energy, 'J')}\n{row.area * 1e12:,.0f} µm²")
         for row in result.why.conversions
     ]
-    _bars(middle, readouts, (BLUE, GREY), ["pulse and\ncounter", "ADC, 7 bits\n(cited)"], 0.25, fontsize=8)
+    _bars(middle, readouts, (BLUE, GREY), ["pulse and\ncounter", "ADC, 7 bits\n(cited)"], 0.25, 8)
     middle.set(ylabel="pJ a conversion", title="Reading out a line")
     cache = result.why.cache
     if cache.movement is None:
@@ -197,12 +196,12 @@ def _bars(
     colours: Sequence[str],
     names: Sequence[str],
     room: float,
-    **how: Any,
+    size: float | None = None,
 ) -> None:
-    """Two bars with words above them. room: for these, over the height."""
+    """Two bars with words above them, which have a share `room` of the height."""
     for n, ((height, text), colour) in enumerate(zip(bars, colours, strict=True)):
         axes.bar(n, height, color=colour, width=0.6)
-        above(axes, text, (n, height), **how)
+        above(axes, text, (n, height), size=size)
     axes.set_xticks(range(2), names)
     axes.grid(visible=False, axis="x")
     axes.margins(y=room)

@@ -13,11 +13,11 @@ from gaincell.reports.html.tables import only_kind
 from gaincell.reports.style import BLACK, BLUE, GREY, RED, legend_below, styled
 from gaincell.reports.tables import MEASURED, Rows
 from gaincell.results import provenance
-from gaincell.results.device import CellCurves, Decay, DeviceResult, Fitted
+from gaincell.results.device import CellCurves, Decay, DeviceResult, Fitted, FittedValue
 
 if TYPE_CHECKING:
     from gaincell.devices.decay import DecayFit
-    from gaincell.devices.fit import CurveFit
+    from gaincell.devices.fit import CurveFit, Estimate
 
 SHOWN_CELLS = 100
 
@@ -28,13 +28,18 @@ def describe(
     held: DecayFit | None,
     command: Sequence[str],
     design_hash: str,
-    origin: Mapping[str, object],
+    origin: Mapping[str, int | str],
 ) -> DeviceResult:
     """The result of a fit.
 
-    command: the command line.  design_hash: of the chip it was fitted for.  origin: files and their hashes.
+    Args:
+        name: Of the device.
+        fitted: To the currents.
+        held: fitted to the decays, if there are any.
+        command: The command line.
+        design_hash: Of the chip it was fitted for.
+        origin: Files and their hashes.
     """
-    numbers = {**_of_curve(fitted, held, origin), **(_of_decay(held) if held else {})}
     waves = (fitted.u, fitted.nominal, *fitted.measured)
     u, nominal, at, charges = (tuple(wave.tolist()) for wave in waves)
     shown = np.round(fitted.curves[:SHOWN_CELLS], 6)
@@ -43,7 +48,7 @@ def describe(
         command="device fit",
         device=name,
         title=f"{name}: {fitted.cell.name} fitted to {cells}",
-        fit={name: found for name, found in numbers.items() if found.value is not None},
+        fit=_of_curve(fitted, held, origin) | (_of_decay(held) if held else {}),
         curves=CellCurves(u, nominal, at, charges, tuple(map(tuple, shown.tolist()))),
         decays=tuple(
             Decay(*(tuple(wave.tolist()) for wave in curve)) for curve in (held.curves if held else ())
@@ -58,14 +63,14 @@ def describe(
     )
 
 
-def _of_curve(fitted: CurveFit, held: DecayFit | None, origin: Mapping[str, object]) -> dict[str, Fitted]:
-    """What the fit of the currents found, and of how many cells there are decays; None: not there."""
+def _of_curve(fitted: CurveFit, held: DecayFit | None, origin: Mapping[str, int | str]) -> dict[str, Fitted]:
+    """What the fit of the currents found, and of how many cells there are decays."""
     of_full_scale, current = "of full scale", "charge units"
     powers = fitted.coefficients if fitted.cell.coefficients is not None else ()
     units = (current, f"{current}/V", *(f"{current}/V^{power}" for power in range(2, len(powers))))
-    found = {
+    found: dict[str, tuple[Estimate | FittedValue | None, str]] = {
         "cells": (fitted.cells, "1"),
-        "cells of the decays": (held and held.cells, "1"),
+        "cells of the decays": (held.cells if held else None, "1"),
         "points": (fitted.points, "1"),
         "rows left out": (origin.get("rows_left_out"), "1"),
         "points beyond the storage range": (origin.get("points_beyond_the_storage_range"), "1"),
@@ -85,25 +90,31 @@ def _of_curve(fitted: CurveFit, held: DecayFit | None, origin: Mapping[str, obje
         "R squared, each cell's own curve": (fitted.r_squared, "1"),
         "rms about each cell's own curve": (fitted.rms, current),
     }
-    return {
-        name: Fitted(getattr(number, "value", number), unit, interval=getattr(number, "interval", None))
-        for name, (number, unit) in found.items()
-    }
+    return {name: _fitted(number, unit) for name, (number, unit) in found.items() if number is not None}
+
+
+def _fitted(number: Estimate | FittedValue, unit: str) -> Fitted:
+    if isinstance(number, (int, float, str, tuple)):
+        return Fitted(number, unit)
+    return Fitted(number.value, unit, interval=number.interval)
 
 
 def _of_decay(held: DecayFit) -> dict[str, Fitted]:
-    ends = {name: tuple(interval) for name, interval in held.intervals.items()}
-    return {
-        "retention: law": Fitted(held.law, "word"),
-        "retention: tau": Fitted(held.tau, "s", interval=ends.get("retention_time")),
-        "retention: beta": Fitted(held.beta, "1", interval=ends.get("beta")),
-        "retention: slow tau": Fitted(held.tau_slow, "s", interval=ends.get("tau_slow")),
-        "retention: share of the fast one": Fitted(held.share, "1", interval=ends.get("share")),
-        "retention: target": Fitted(held.target, "V", interval=ends.get("target_voltage")),
-        "retention: spread of ln tau": Fitted(held.tau_spread, "1", interval=ends.get("spread")),
-        "retention: cells left out": Fitted(held.left_out, "1"),
-        "retention: time to 1/e": Fitted(held.time_to_1_over_e, "s"),
-        "retention: rms": Fitted(held.rms, "V"),
+    found = {
+        "tau": (held.tau, "s", "retention_time"),
+        "beta": (held.beta, "1", "beta"),
+        "slow tau": (held.tau_slow, "s", "tau_slow"),
+        "share of the fast one": (held.share, "1", "share"),
+        "target": (held.target, "V", "target_voltage"),
+        "spread of ln tau": (held.tau_spread, "1", "spread"),
+        "cells left out": (held.left_out, "1", ""),
+        "time to 1/e": (held.time_to_1_over_e, "s", ""),
+        "rms": (held.rms, "V", ""),
+    }
+    return {"retention: law": Fitted(held.law, "word")} | {
+        f"retention: {name}": Fitted(number, unit, interval=held.intervals.get(key))
+        for name, (number, unit, key) in found.items()
+        if number is not None
     }
 
 
@@ -146,7 +157,7 @@ def fit_rows(run: DeviceResult) -> Rows:
     """The parameters of a fit to measured cells."""
     rows, kinds = [], []
     for name, one in run.fit.items():
-        if not isinstance(one.value, (list, tuple)):
+        if not isinstance(one.value, tuple):
             value = f"{one.value:.6g}" if isinstance(one.value, (int, float)) else str(one.value)
             interval = " to ".join(f"{end:.4g}" for end in one.interval or ()) or "–"
             rows.append([name, value, interval, one.unit])

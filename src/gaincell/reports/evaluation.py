@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -74,8 +73,8 @@ def ablation_figure(result: of.AblationResult) -> Figure:
 
 @styled()
 def draw_chips(results: Chips, rows: str = "mismatch") -> Figure:
-    """Every chip a point, a row a result; a line for the nominal chip, a bar for mean and deviation. rows:
-    what their names are.
+    """Every chip a point, a row a result; a line for the nominal chip, a bar for mean and deviation; `rows`
+    says what their names are.
     """
     figure, axes = panel(7.6, 1.5 + 0.7 * len(results))
     for row, result in enumerate(results.values()):
@@ -93,7 +92,13 @@ def draw_chips(results: Chips, rows: str = "mismatch") -> Figure:
 
 
 def chips_rows(results: Chips, rows: str = "mismatch", title: str = "") -> tables.Rows:
-    """One row a result. rows: what their names are."""
+    """One row a result.
+
+    Args:
+        results: By name.
+        rows: What their names are.
+        title: Of the table.
+    """
     headings = (rows, "chips", "nominal", "mean", "std", "× nominal (95 %)", "worst", "yield (95 %)")
     shown = []
     for name, result in results.items():
@@ -112,14 +117,16 @@ def chips_rows(results: Chips, rows: str = "mismatch", title: str = "") -> table
 def pauses(results: Sequence[of.PausesResult], names: Sequence[str] = ()) -> Figure:
     """Perplexity against idle time, a curve a chip; on the left what is reached without a pause.
 
-    names: of the curves, by default those of the chips.
+    Args:
+        results: A curve each.
+        names: Of the curves, by default those of the chips.
     """
     figure, axes = panel(8.8, 3.8)
     times = [row.idle for result in results for row in result.pauses]
     first = min((time for time in times if time > 0), default=1.0) / 10
     for n, (result, name) in enumerate(zip(results, names or map(_chip, results), strict=False)):
         rows = [(max(row.idle, first), row.perplexity, row.perplexity_error) for row in result.pauses]
-        _curve(axes, rows, label=name, **look(n, LINES))
+        _curve(axes, rows, name, n)
     axes.set(xscale="log", xlabel="idle time between the halves of a block, s (leftmost: none)",
              ylabel="perplexity of the second half",
              title="What a pause costs (bars: standard error over blocks)")  # fmt: skip
@@ -127,10 +134,11 @@ def pauses(results: Sequence[of.PausesResult], names: Sequence[str] = ()) -> Fig
     return figure
 
 
-def _curve(axes: Axes, rows: Iterable[tuple[float, float, float | None]], **look: Any) -> None:
-    """Places, heights and their errors, where they have one."""
+def _curve(axes: Axes, rows: Iterable[tuple[float, float, float | None]], label: str, n: int) -> None:
+    """The n-th line: places, heights and their errors, where they have one."""
     x, y, errors = zip(*rows, strict=True)
-    axes.errorbar(x, y, [math.nan if error is None else error for error in errors], **look)
+    axes.errorbar(x, y, [math.nan if error is None else error for error in errors], label=label,
+                  **look(n, LINES))  # fmt: skip
 
 
 def _chip(result: of.PausesResult) -> str:
@@ -143,7 +151,8 @@ def _chip(result: of.PausesResult) -> str:
 def context(result: of.DepthResult | of.ContextResult) -> Figure:
     """Perplexity against the length of the context, a curve a model; dotted: the most its layers can reach.
 
-    result: of recipes/depth.py, or of one model, of `gaincell evaluate --by-context`.
+    Args:
+        result: Of recipes/depth.py, or of one model, of `gaincell evaluate --by-context`.
     """
     figure, axes = panel(8.8, 4.2)
     longest = 0.0
@@ -155,7 +164,7 @@ def context(result: of.DepthResult | of.ContextResult) -> Figure:
             name = curve.model.name
         else:
             name = f"{curve.layers} layer{'s' if curve.layers > 1 else ''}, window {curve.window}"
-        _curve(axes, rows, label=f"{name}: {curve.context[-1].perplexity:.3g}", **look(n, LINES))
+        _curve(axes, rows, f"{name}: {curve.context[-1].perplexity:.3g}", n)
         longest = max(longest, last := rows[-1][0])
         if isinstance(curve, of.ContextCurve) and (reach := curve.layers * (curve.window - 1)) < last:
             axes.axvline(reach, color=LINES[n % len(LINES)], linewidth=1, linestyle=":")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle as Drawn
 from gaincell.reports.html import parts
 from gaincell.reports.style import BLACK, PLAN_COLOURS, TAP, WIRE, styled
 from gaincell.reports.tables import CITED, SIMULATED, Rows
-from gaincell.results.cost import FloorplanResult, Plan, Rectangle
+from gaincell.results.floorplan import FloorplanResult, Plan, Rectangle
 
 KINDS = {
     "cells": "gain cells",
@@ -49,7 +49,7 @@ def floorplan_figure(result: FloorplanResult) -> Figure:
     above, below = figure.subplots(2, 1, height_ratios=heights)
     _draw_tile(above, tile, tile_scale)
     _draw_head(below, head, tile, head_scale)
-    handles: list[Any] = [
+    handles: list[Artist] = [
         Patch(facecolor=PLAN_COLOURS[kind], edgecolor=BLACK, lw=0.5, label=label)
         for kind, label in KINDS.items()
     ]
@@ -145,7 +145,7 @@ def _label(axes: Axes, box: Rectangle, scale: float) -> None:
 
 
 def _fitting(box: Rectangle, scale: float) -> str | None:
-    """The name in one line or in two, where it fits; scale: inches of a micrometre."""
+    """The name in one line or in two, where it fits; a micrometre has `scale` inches."""
     w, h = box.w * scale * 72, box.h * scale * 72
     for text in (box.name, box.name.replace(" ", "\n", 1)):
         lines = text.split("\n")
@@ -155,9 +155,8 @@ def _fitting(box: Rectangle, scale: float) -> str | None:
 
 
 def _leaders(axes: Axes, found: list[Rectangle], w: float, h: float, scale: float, above: float) -> None:
-    """Names of small boxes in rows outside the outline, from left to right, with lines to their boxes.
-
-    above: height from which on a box has its name at the top.
+    """Names of small boxes in rows outside the outline, from left to right, with lines to their boxes;
+    boxes higher than `above` have theirs at the top.
     """
     gap = 0.1 / scale
     for edge, side in ((h, 1), (0.0, -1)):

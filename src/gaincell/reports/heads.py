@@ -12,10 +12,11 @@ from gaincell.reports.html import parts
 from gaincell.reports.html.tables import head_rows
 from gaincell.reports.style import heat_map, styled
 from gaincell.reports.tables import SIMULATED, Rows, layer_rows, layered
-from gaincell.results.evaluation import ActivityResult, FidelityResult
+from gaincell.results.activity import ActivityResult
+from gaincell.results.evaluation import FidelityNumber, FidelityResult
 
 COSINE = "cosine"
-MAPS = {
+MAPS: Mapping[str, tuple[FidelityNumber, ...]] = {
     "relative squared error": ("error", "linear error"),
     COSINE: ("cosine", "linear cosine"),
     "share clipped": ("score ceiling", "tile ceiling", "q clipped", "k clipped", "v clipped"),
@@ -23,7 +24,7 @@ MAPS = {
     "share of codes in use": ("q codes", "k codes", "v codes", "output codes"),
 }
 """What is measured of the fidelity, and the maps of it, which share a scale."""
-SHOWN = (
+SHOWN: tuple[FidelityNumber, ...] = (
     "error", "cosine", "linear error", "pulses", "score ceiling", "tile ceiling", "tile zero", "output codes"
 )  # fmt: skip
 """Columns of its table: more do not fit a terminal."""
@@ -46,7 +47,7 @@ PULSES = {
     "score_active": "Share of columns that give one",
 }
 MEANS = "Means over the heads of a layer"
-MEANINGS = {
+MEANINGS: Mapping[FidelityNumber, str] = {
     "error": "error to the pretrained head, Σ(O − Y)² / ΣY²",
     "cosine": "cosine to the pretrained head, mean over tokens",
     "linear error": "error to the linear hardware head, Σ(O − Y)² / ΣY²",
@@ -144,8 +145,11 @@ def sparsity_line(result: ActivityResult) -> str:
 
 @styled(grid=False)
 def activity_figure(result: ActivityResult, maps: Mapping[str, str] = PULSES) -> Figure:
-    """Heat maps of numbers of the heads, two a row: layers downwards, heads to the right. maps: their titles,
-    by default of the pulses between the arrays.
+    """Heat maps of numbers of the heads, two a row: layers downwards, heads to the right.
+
+    Args:
+        result: What is drawn.
+        maps: Their titles, by default of the pulses between the arrays.
     """
     tables = {key: by_layer(result, key) for key in maps}
     rows, layers = -(-len(maps) // 2), len(tables["score_pulse"])

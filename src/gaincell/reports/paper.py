@@ -12,7 +12,11 @@ from gaincell.results.common import Part
 
 
 class Stated(Part):
-    """A number. source: one of quantity.SOURCES."""
+    """A number.
+
+    Attributes:
+        source: One of quantity.SOURCES.
+    """
 
     value: float | int
     unit: str
@@ -49,7 +53,11 @@ class Claims(Part):
 
 
 class Reported(Part):
-    """What the paper reports beyond its Table 1. source: the paper."""
+    """What the paper reports beyond its Table 1.
+
+    Attributes:
+        source: The paper.
+    """
 
     source: str
     adaptation: StatedAdaptation
@@ -58,7 +66,13 @@ class Reported(Part):
 
 
 class Table1(Part):
-    """source: the paper.  columns: task and metric.  rows: scores by model."""
+    """Its Table 1.
+
+    Attributes:
+        source: The paper.
+        columns: Task and metric.
+        rows: Scores by model.
+    """
 
     source: str
     columns: tuple[tuple[str, str], ...]

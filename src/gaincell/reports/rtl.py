@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import Any
+from typing import TypedDict
 
 from matplotlib.figure import Figure
 
@@ -82,12 +82,22 @@ SOURCES = {
 }
 
 
+class Bar(TypedDict, total=False):
+    """How a phase is drawn."""
+
+    color: str
+    facecolor: str
+    edgecolor: str
+    height: float
+    linewidth: float
+
+
 @styled()
 def timeline(result: RtlResult) -> Figure:
     """When each phase was seen on the wires of the RTL (filled), and its schedule (outlined): one token."""
     phases = result.timeline
     figure, axes = panel(8.4, 0.9 + 0.4 * len(phases))
-    looks: dict[str, dict[str, Any]] = {
+    looks: dict[str, Bar] = {
         "wires of the RTL": {"color": BLUE, "height": 0.4},
         "schedule": {"facecolor": "none", "edgecolor": GREY, "height": 0.8, "linewidth": 1.2},
     }

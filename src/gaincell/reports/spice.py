@@ -19,6 +19,7 @@ from gaincell.reports.style import BLACK, BLUE, GREY, MARKERS, ORANGE, PALETTE, 
 from gaincell.reports.tables import SIMULATED, Rows, of_all
 from gaincell.results import spice as of
 from gaincell.results.spice import MixedResult, Nodes, WriteResult
+from gaincell.results.spice_cell import CharacterisationResult
 
 MICRO, NANO, FEMTO = 1e6, 1e9, 1e15
 SHOWN_CELLS = 64
@@ -28,7 +29,7 @@ SMALLEST = 1e-6
 
 
 @styled()
-def cell_figure(result: of.CharacterisationResult) -> Figure:
+def cell_figure(result: CharacterisationResult) -> Figure:
     """Current with mismatch, corners, write settling and retention (after the paper's Fig. 1e to 1h)."""
     figure = Figure(figsize=(12.4, 6.8))
     (cells, corners), (write, hold) = figure.subplots(2, 2)
@@ -226,7 +227,7 @@ def head_energies(run: of.EnergyResult) -> str:
 
 
 CELLS = parts.section(
-    "Cells in SPICE", "From transistor models.", of.CharacterisationResult,
+    "Cells in SPICE", "From transistor models.", CharacterisationResult,
     parts.figure("Curves of the cell", cell_figure),
     together=parts.tables(spice_tables.cells), numbers=lambda run: run.curve, id="spice-cell",
     headline=lambda run: f"R² {run.curve.r_squared_against_it:.3f} against the published cubic",

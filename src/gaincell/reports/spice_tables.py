@@ -10,6 +10,7 @@ from gaincell.reports.costs import DACS
 from gaincell.reports.tables import SIMULATED, Rows, digits
 from gaincell.results import spice as of
 from gaincell.results.spice import DacWrites, MixedResult, VerifyResult, WriteResult
+from gaincell.results.spice_cell import CharacterisationResult, CornerCurve
 
 NANO, PICO, FEMTO = 1e9, 1e12, 1e15
 ROOM = 27.0
@@ -20,7 +21,7 @@ Semiconductor Devices): nothing raises a current in the cold more.
 """
 
 
-def artefacts(result: of.CharacterisationResult) -> list[float]:
+def artefacts(result: CharacterisationResult) -> list[float]:
     """Temperatures, C, whose currents rise above those at `ROOM` by more than any mobility does: the card is
     not made for them.
     """
@@ -31,7 +32,7 @@ def artefacts(result: of.CharacterisationResult) -> list[float]:
     ]
 
 
-def corner_lines(result: of.CharacterisationResult) -> list[tuple[str, of.CornerCurve]]:
+def corner_lines(result: CharacterisationResult) -> list[tuple[str, CornerCurve]]:
     """Label (for the first of its kind) and curve of every corner; artefacts are named, not labelled by
     their process.
     """
@@ -46,7 +47,7 @@ def corner_lines(result: of.CharacterisationResult) -> list[tuple[str, of.Corner
     return lines
 
 
-def corner_row(result: of.CharacterisationResult) -> str:
+def corner_row(result: CharacterisationResult) -> str:
     """Full current at the ends of temperature over that at `ROOM`; artefacts are called so."""
     wrong = artefacts(result)
     found = {t: ratio for t, ratio in _over_room(result).items() if t != ROOM}
@@ -56,7 +57,7 @@ def corner_row(result: of.CharacterisationResult) -> str:
     )
 
 
-def _over_room(result: of.CharacterisationResult) -> dict[float, float]:
+def _over_room(result: CharacterisationResult) -> dict[float, float]:
     """Temperature -> largest current over that at `ROOM`, of the first process at the nominal supply."""
     curves = result.corners.curves
     nominal = min((curve.supply for curve in curves), key=lambda supply: abs(supply - 1))
@@ -70,7 +71,7 @@ def span(values: Sequence[float], factor: float, places: int) -> str:
     return f"{min(found):.{places}f} to {max(found):.{places}f}"
 
 
-def slowest_write(result: of.CharacterisationResult) -> str:
+def slowest_write(result: CharacterisationResult) -> str:
     """In ns, over the levels; or how many levels do not settle within the write."""
     settled = result.write.settled_within_9_mV
     never = sum(map(math.isinf, settled))
@@ -81,20 +82,20 @@ def _largest(values: Sequence[float]) -> float:
     return max(map(abs, values))
 
 
-def cells(found: Mapping[str, of.CharacterisationResult]) -> Rows:
+def cells(found: Mapping[str, CharacterisationResult]) -> Rows:
     """One column per technology: what `characterise` found."""
 
     def ends(values: Sequence[float], factor: float, places: int) -> str:
         return f"{values[0] * factor:.{places}f} to {values[-1] * factor:.{places}f}"
 
-    def spread(result: of.CharacterisationResult) -> str:
+    def spread(result: CharacterisationResult) -> str:
         s = result.mismatch.std_of_full_scale
         return " / ".join(f"{100 * s[n]:.1f}" for n in (0, len(s) // 2, -1))
 
     def left(waves: Sequence[Sequence[float]], times: Sequence[float]) -> str:
         return f"{waves[-1][-1]:.3f} after {times[-1] * 1e3:.3g} ms"
 
-    shown: dict[str, Callable[[of.CharacterisationResult], str]] = {
+    shown: dict[str, Callable[[CharacterisationResult], str]] = {
         "current at the lowest and highest voltage, DC (µA)": lambda r: ends(r.curve.current, 1e6, 2),
         "charge of a full pulse (fC)": lambda r: ends(r.curve.charge, FEMTO, 1),
         "R² against the published cubic, not fitted": lambda r: f"{r.curve.r_squared_against_it:.3f}",

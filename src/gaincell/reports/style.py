@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar
 
 from matplotlib import style
 from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ PLAN_COLOURS = {
 }  # fmt: skip
 TAP, WIRE = "#B03A2E", "#7B241C"
 """Of floorplans, where every colour has a meaning."""
-STYLE: dict[str, Any] = {
+STYLE: dict[str, object] = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "figure.constrained_layout.use": True,
@@ -62,8 +62,8 @@ STYLE: dict[str, Any] = {
 @contextmanager
 def styled(*, grid: bool = True, text: bool = False) -> Iterator[None]:
     """Within the context, and in a function that it decorates, figures are drawn and saved by the style
-    sheet, whatever the user's own settings of matplotlib are. Heat maps have no grid. text: SVG keeps text
-    as text instead of outlines.
+    sheet, whatever the user's own settings of matplotlib are. Heat maps have no grid. With `text` SVG
+    keeps text as text instead of outlines.
     """
     with style.context(["default", STYLE | {"axes.grid": grid, "svg.fonttype": "none" if text else "path"}]):
         yield
@@ -80,7 +80,11 @@ def save_all(
 ) -> list[Path]:
     """Save every figure that a result has data for, as PNG, and remove an earlier result's other ones.
 
-    figures: by name; None where there is none.
+    Args:
+        figures: By name; None where there is none.
+        result: What is drawn.
+        folder: Where the files go.
+        prefix: Of the files' names.
     """
     drawn: list[Path] = []
     for name, draw in figures.items():
@@ -99,13 +103,20 @@ def panel(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def look(n: int, colours: Sequence[str] = PALETTE) -> dict[str, Any]:
+class Look(TypedDict):
+    """Of a line."""
+
+    color: str
+    marker: str
+
+
+def look(n: int, colours: Sequence[str] = PALETTE) -> Look:
     """Colour and marker of the n-th line of a panel."""
     return {"color": colours[n % len(colours)], "marker": MARKERS[n % len(MARKERS)]}
 
 
 def name_rows(axes: Axes, names: Iterable[str], *, grid: bool = False) -> None:
-    """Names on the vertical axis, the first on top. grid: lines to them."""
+    """Names on the vertical axis, the first on top; with lines to them if there is a grid."""
     words = list(names)
     axes.set_yticks(range(len(words)), words)
     axes.invert_yaxis()
@@ -125,11 +136,18 @@ def whole_ticks(*axes: Axis) -> None:
         axis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
 
 
-def heat_map(axes: Axes, table: Sequence[Sequence[float]], title: str, xlabel: str, **how: Any) -> AxesImage:
+def heat_map(
+    axes: Axes,
+    table: Sequence[Sequence[float]],
+    title: str,
+    xlabel: str,
+    vmin: float | None = None,
+    vmax: float | None = None,
+) -> AxesImage:
     """Numbers of the heads, layers downwards and heads to the right."""
     axes.set(title=title, xlabel=xlabel)
     whole_ticks(axes.xaxis, axes.yaxis)
-    return axes.imshow(table, aspect="auto", cmap="viridis", interpolation="nearest", **how)
+    return axes.imshow(table, "viridis", aspect="auto", interpolation="nearest", vmin=vmin, vmax=vmax)
 
 
 def beside(axes: Axes, text: str, at: tuple[float, float], room: float = 8) -> None:
@@ -137,18 +155,18 @@ def beside(axes: Axes, text: str, at: tuple[float, float], room: float = 8) -> N
     axes.annotate(text, at, xytext=(room, 0), textcoords="offset points", va="center")
 
 
-def above(axes: Axes, text: str, at: tuple[float, float], room: float = 3, **how: Any) -> None:
+def above(axes: Axes, text: str, at: tuple[float, float], room: float = 3, size: float | None = None) -> None:
     """Words over a point."""
-    axes.annotate(text, at, xytext=(0, room), textcoords="offset points", ha="center", **how)
+    axes.annotate(text, at, xytext=(0, room), textcoords="offset points", ha="center", fontsize=size)
 
 
-def legend_beside(axes: Axes, **options: Any) -> None:
+def legend_beside(axes: Axes, title: str | None = None) -> None:
     """A legend on the right of a panel, where no data can lie under it."""
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, **options)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, title=title)
 
 
 def legend_below(figure: Figure, columns: int = 1, only: str | None = None) -> None:
-    """One legend of all panels, below them; entries of one name stand in it once. only: the one of a name."""
+    """One legend of all panels, below them; entries of one name stand in it once; `only` names one."""
     found = [axes.get_legend_handles_labels() for axes in figure.axes]
     named = {
         label: handle for pair in found for handle, label in zip(*pair, strict=True) if only in (None, label)

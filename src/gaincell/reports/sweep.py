@@ -54,17 +54,6 @@ def changed(result: SweepResult, point: Point) -> str:
     return ", ".join(found) or "nothing"
 
 
-def front(result: SweepResult) -> list[Point]:
-    """Points that no other is better than in one objective and as good in all others."""
-    points = result.complete
-    scores = [[o.sign * p.values[o.name].value for o in result.objectives] for p in points]
-
-    def dominates(theirs: list[float], ours: list[float]) -> bool:
-        return theirs != ours and all(a <= b for a, b in zip(theirs, ours, strict=True))
-
-    return [p for p, ours in zip(points, scores, strict=True) if not any(dominates(s, ours) for s in scores)]
-
-
 def quantity(x: float, unit: str, digits: int = 3) -> str:
     """A number with its unit, in thousands of it."""
     if unit == "1":
@@ -96,7 +85,7 @@ def rows(result: SweepResult, shown: Sequence[Point] | None = None) -> Rows:
     head = [*(["change"] if each else names), *(objective.name for objective in result.objectives)]
     head += (["ratio"] if result.has_ratios else []) + (["front"] if several else [])
     lines = []
-    best = {point.point for point in front(result)} if several else set()
+    best = {point.point for point in result.front} if several else set()
     for point in result.points if shown is None else shown:
         line = [changed(result, point)] if each else [word(point.setting(n), units[n]) for n in names]
         if point.state != "complete":
@@ -150,7 +139,7 @@ def _has_uneven(result: SweepResult) -> bool:
 
 
 def caption(result: SweepResult, *, marked: bool = True) -> str:
-    """What the numbers are.  marked: whether points of the front are."""
+    """What the numbers are, and the mark of points of the front where they are marked."""
     counts = result.counts
     text = f"{result.model.name} on {result.design.name}"
     evaluated = {"perplexity", "yield", "energy"} & {objective.name for objective in result.objectives}

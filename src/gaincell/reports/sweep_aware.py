@@ -32,9 +32,11 @@ Changes: TypeAlias = tuple[list[float], list[float]]
 class BoughtBack:
     """Of one strength.
 
-    before, after: perplexity over that without the strength and without training, with half-widths of 95 %;
-        NaN of a single block.
-    share: of the loss, and the ends of its interval; None: there is no sure loss.
+    Attributes:
+        before: Perplexity over that without the strength and without training, with its half-width of 95 %;
+            NaN of a single block.
+        after: The same after training.
+        share: Of the loss, and the ends of its interval; None: there is no sure loss.
     """
 
     strength: float
@@ -44,7 +46,11 @@ class BoughtBack:
 
 
 def strength_of(result: SweepResult) -> str:
-    """The parameter besides `fine_tune`. Raises ValueError: none or several."""
+    """The parameter besides `fine_tune`.
+
+    Raises:
+        ValueError: none or several.
+    """
     names = [name for name in result.units if name != TRAINED]
     if len(names) != 1 or len(result.parameters) != 2:
         raise ValueError(f"a sweep over {TRAINED} and one strength is wanted, not over {names}")
@@ -62,7 +68,8 @@ def is_aware(result: SweepResult) -> bool:
 def bought_back(result: SweepResult) -> list[BoughtBack]:
     """Every strength that was measured before and after the longest training; 0 is the control.
 
-    Raises ValueError: another kind of sweep, or the strength 0 without training was not measured.
+    Raises:
+        ValueError: another kind of sweep, or the strength 0 without training was not measured.
     """
     name = strength_of(result)
     found = {

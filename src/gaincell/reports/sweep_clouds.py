@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from gaincell.files import is_number
 from gaincell.reports.style import BLACK, BLUE, GREY, ORANGE, RED, legend_below, panel, styled
-from gaincell.reports.sweep import UNSEEN, front, quantity, unseen, varied, word
+from gaincell.reports.sweep import UNSEEN, quantity, unseen, varied, word
 from gaincell.results.sweep import Objective, Point, SweepResult
 
 TITLES = {
@@ -79,7 +79,10 @@ def draw_unseen(
     points: Sequence[Point],
     x: Sequence[float],
     y: Sequence[float],
-    **drawn: Any,
+    *,
+    color: str,
+    marker: str,
+    markersize: float | None = None,
 ) -> None:
     """Open symbols, which say that nothing was measured, over points not exercised; only for what follows
     from losses.
@@ -87,7 +90,7 @@ def draw_unseen(
     chosen = [n for n, point in enumerate(points) if unseen(result, point)]
     if chosen and objective in ("perplexity", "yield"):
         axes.plot([x[n] for n in chosen], [y[n] for n in chosen], linestyle="none", markerfacecolor="white",
-                  zorder=4, label=UNSEEN, **drawn)  # fmt: skip
+                  zorder=4, label=UNSEEN, color=color, marker=marker, markersize=markersize)  # fmt: skip
 
 
 def key(value: Plain | None) -> Plain:
@@ -111,7 +114,7 @@ def pareto(result: SweepResult) -> Figure | None:
         return None
     figure = Figure(figsize=(0.6 + (4.6 if len(rest) == 1 else 3.4) * len(rest), 4.1))
     points, own = result.complete, result.own
-    best = {point.point for point in front(result)}
+    best = {point.point for point in result.front}
     for axes, other in zip(figure.subplots(1, len(rest), squeeze=False)[0], rest, strict=True):
         for chosen, colour, label in ((False, GREY, "other points"), (True, BLUE, "Pareto front")):
             some = [p for p in points if (p.point in best) == chosen]
@@ -121,11 +124,11 @@ def pareto(result: SweepResult) -> Figure | None:
             x = [p.values[other.name].value for p in some]
             heights = [_change(result, p, first.name) for p in some]
             y = [value for value, _, _ in heights]
-            mark: dict[str, Any] = {"color": colour, "marker": "o" if chosen else "D"}
-            mark["markersize"] = 5 if chosen else 3
+            marker, size = ("o", 5) if chosen else ("D", 3)
             axes.errorbar(x, y, yerr=error_bars(heights), linestyle="none", zorder=3, elinewidth=0.7,
-                          capsize=0, alpha=1.0 if chosen else 0.6, label=label, **mark)  # fmt: skip
-            draw_unseen(axes, result, first.name, some, x, y, **mark)
+                          capsize=0, alpha=1.0 if chosen else 0.6, label=label, color=colour, marker=marker,
+                          markersize=size)  # fmt: skip
+            draw_unseen(axes, result, first.name, some, x, y, color=colour, marker=marker, markersize=size)
             if chosen and len(rest) == 1:
                 where = "post" if other.sign > 0 else "pre"
                 axes.step(x, y, where=where, color=colour, linewidth=1)
@@ -232,7 +235,7 @@ def parallel(result: SweepResult) -> Figure | None:
     if as_ratio(result, first):
         changes = [_change(result, p, first)[0] for p in points]
         scaled[len(names)] = _scaled([math.copysign(math.log1p(abs(x)), x) for x in changes])
-    best = {point.point for point in front(result)} if len(objectives) > 1 else None
+    best = {point.point for point in result.front} if len(objectives) > 1 else None
     chosen = [n for n, p in enumerate(points) if best is None or p.point in best]
     shown = [points[n].values[first].value for n in chosen]
     colours, norm = colormaps["viridis"], Normalize(min(shown), max(shown))

@@ -97,7 +97,7 @@ def _curve(axes: Axes, result: SweepResult, name: str, objective: Objective) -> 
         places[text] = beyond
     named = set[str | None]()
     for n, (group, points) in enumerate(lines.items()):
-        colour, marker = look(n).values()
+        colour, marker = look(n)["color"], look(n)["marker"]
         ordered = sorted(points, key=lambda p: places[clouds.key(p.setting(name))])
         x = [places[clouds.key(p.setting(name))] for p in ordered]
         heights = [clouds.height(result, p, objective.name) for p in ordered]

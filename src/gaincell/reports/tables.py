@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from gaincell.results.codec import KINDS
 from gaincell.results.common import Result
+from gaincell.results.comparison import names_by
 from gaincell.results.run import Adaptations, AdaptedResult, StagedResult, TrainedResult
 
 if TYPE_CHECKING:
@@ -26,7 +27,11 @@ Kinds = Callable[[int, int], str | None] | str | None
 
 @dataclass(frozen=True)
 class Rows:
-    """A table. text: columns of words, flush left; the others hold numbers, flush right, of some kinds."""
+    """A table.
+
+    Attributes:
+        text: Columns of words, flush left; the others hold numbers, flush right, of some kinds.
+    """
 
     title: str
     headings: Sequence[str]
@@ -59,7 +64,11 @@ class Rows:
         return self.terminal()
 
     def terminal(self, *, no_wrap: bool = False) -> Table:
-        """A table of rich. no_wrap: numbers stay whole where room is short, words fold."""
+        """A table of rich.
+
+        Args:
+            no_wrap: Numbers stay whole where room is short, words fold.
+        """
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
@@ -211,7 +220,12 @@ def layer_rows(
 ) -> Rows:
     """The mean over the heads of every layer, a column a table.
 
-    digits: behind the point, by column, where not three.  last: name of the last row, which is no layer.
+    Args:
+        title: Of the table.
+        tables: [layers][heads], by column.
+        caption: Below the table.
+        digits: Behind the point, by column, where not three.
+        last: Name of the last row, which is no layer.
     """
     rows = [
         [
@@ -284,14 +298,6 @@ def of_all(results: Mapping[str, Item], said: Callable[[Item], str]) -> str:
     if len(named) == 1:
         return next(iter(named))
     return "; ".join(f"{', '.join(names)}: {words}" for words, names in named.items())
-
-
-def names_by(results: Mapping[str, Item], said: Callable[[Item], str]) -> dict[str, list[str]]:
-    """What is said of results -> their names."""
-    named: dict[str, list[str]] = {}
-    for name, one in results.items():
-        named.setdefault(said(one), []).append(name)
-    return named
 
 
 def _ratio(ratio: float | None, error: float | None = None) -> str:

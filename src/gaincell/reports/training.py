@@ -32,7 +32,11 @@ WIDE = 4.0
 
 
 class Step(TypedDict, total=False):
-    """A line of a log, as far as it is read again. evaluation: the perplexity then."""
+    """A line of a log, as far as it is read again.
+
+    Attributes:
+        evaluation: The perplexity then.
+    """
 
     step: Required[int]
     stage: str
@@ -54,7 +58,11 @@ def read_log(path: Path) -> list[Step]:
 
 
 def log_lines(path: Path) -> Iterator[tuple[str, Step | None]]:
-    """The lines of a log, and what each says: None of one that is unfinished. Raises RunError."""
+    """The lines of a log, and what each says: None of one that is unfinished.
+
+    Raises:
+        RunError: the log cannot be read, or a line is no step.
+    """
     number = 0
     try:
         with open_file(path) as file:
@@ -110,7 +118,8 @@ def tokens_of(lines: Sequence[Step]) -> list[float]:
 def losses(lines: Sequence[Step]) -> Figure | None:
     """A panel for every loss against tokens, and one for the evaluations there are; None without a loss.
 
-    lines: of a `log.jsonl`, a colour for every training in it.
+    Args:
+        lines: Of a `log.jsonl`, a colour for every training in it.
     """
     named = by_loss(lines)
     if not named:

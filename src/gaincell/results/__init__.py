@@ -10,9 +10,22 @@ from typing import TypeVar
 from gaincell import files
 from gaincell.errors import RunError
 from gaincell.resources import begun, resolve
-from gaincell.results import cost, evaluation, rtl, run, simulation, spice, sweep, system_cost
+from gaincell.results import (
+    activity,
+    cost,
+    evaluation,
+    floorplan,
+    rtl,
+    run,
+    simulation,
+    spice,
+    spice_cell,
+    sweep,
+    system_cost,
+)
 from gaincell.results.codec import Json, from_json, to_json
 from gaincell.results.common import SCHEMA, Result
+from gaincell.results.description import DesignResult, InstallationResult, ShownDevice
 from gaincell.results.device import DeviceResult
 from gaincell.results.run import FILE, StagedResult
 
@@ -43,10 +56,10 @@ KINDS: Mapping[tuple[str, ...], type[Result]] = {
     ("word_perplexity",): evaluation.RollingResult,
     ("model_cost",): cost.CostResult,
     ("measurements", "machines"): system_cost.BaselineResult,
-    ("activity", "gains"): evaluation.ActivityResult,
+    ("activity", "gains"): activity.ActivityResult,
     ("context", "model"): evaluation.ContextResult,
     ("points", "text"): run.CodesignComparison,
-    ("curve", "mismatch"): spice.CharacterisationResult,
+    ("curve", "mismatch"): spice_cell.CharacterisationResult,
     ("first", "second"): spice.VerifyResult,
     ("runs", "readout"): spice.EnergyResult,
     ("bit_line", "word_line"): spice.WiresResult,
@@ -54,10 +67,13 @@ KINDS: Mapping[tuple[str, ...], type[Result]] = {
     ("waves", "clock"): spice.MixedResult,
     ("timeline", "sizes"): rtl.RtlResult,
     ("words", "exact"): rtl.WordLengthsResult,
-    ("floorplan", "areas"): cost.FloorplanResult,
+    ("floorplan", "areas"): floorplan.FloorplanResult,
     ("schedule", "trace"): simulation.HeadResult,
     ("waveforms",): simulation.TileResult,
     ("fit", "decays"): DeviceResult,
+    ("numbers", "quality"): ShownDevice,
+    ("numbers", "derived"): DesignResult,
+    ("findings",): InstallationResult,
     ("ring_memory",): simulation.GenerationResult,
     ("reference", "rows"): evaluation.ComparisonResult,
 }
@@ -67,9 +83,13 @@ KINDS: Mapping[tuple[str, ...], type[Result]] = {
 def read(path: str | os.PathLike[str], kind: type[T], allowed: str = ALLOWED) -> T:
     """Read a result file, or the run.json of a RUN directory.
 
-    kind: of the result, or a class that several kinds inherit.  allowed: what to give, in words.
+    Args:
+        path: A file, or a directory.
+        kind: Of the result, or a class that several kinds inherit.
+        allowed: What to give, in words.
 
-    Raises RunError: it cannot be read, is of another version, or is no such result.
+    Raises:
+        RunError: it cannot be read, is of another version, or is no such result.
     """
     path = _file(path)
     entry = content(path, allowed)
@@ -85,9 +105,12 @@ def read(path: str | os.PathLike[str], kind: type[T], allowed: str = ALLOWED) ->
 def content(path: str | os.PathLike[str], allowed: str = ALLOWED) -> Json:
     """Read a result file of any kind, or that in a directory of a RUN, a sweep or a circuit, as plain data.
 
-    allowed: what to give, in words.
+    Args:
+        path: A file, or a directory.
+        allowed: What to give, in words.
 
-    Raises RunError: it cannot be read, or is of another version.
+    Raises:
+        RunError: it cannot be read, or is of another version.
     """
     path = _file(path)
     try:
@@ -118,7 +141,11 @@ def _file(path: str | os.PathLike[str]) -> Path:
 
 
 def read_stages(folder: Path) -> StagedResult | None:
-    """The run.json of a RUN directory; None where there is none, or none with stages. Raises RunError."""
+    """The run.json of a RUN directory; None where there is none, or none with stages.
+
+    Raises:
+        RunError: it cannot be read, or is of another version.
+    """
     found = read(folder, Result) if (folder / FILE).is_file() else None
     return found if isinstance(found, StagedResult) and found.stages else None
 
@@ -126,7 +153,8 @@ def read_stages(folder: Path) -> StagedResult | None:
 def write(result: Result, path: str | os.PathLike[str]) -> Path:
     """Write a result, completely or not at all.
 
-    Raises ValueError: a number has no unit or no kind, or is cited without a source; nothing is written.
+    Raises:
+        ValueError: a number has no unit or no kind, or is cited without a source; nothing is written.
     """
     return files.write_json(path, to_json(result), indent=1)
 
@@ -137,6 +165,10 @@ def kind_of(entry: Json) -> type[Result] | None:
 
 
 def parse(entry: Json, where: str) -> Result | None:
-    """A result from the content of its file; None where it is none. Raises RunError."""
+    """A result from the content of its file; None where it is none.
+
+    Raises:
+        RunError: it is not as a result of its kind is.
+    """
     kind = kind_of(entry)
     return None if kind is None else from_json(kind, entry, where)

@@ -45,7 +45,7 @@ COLUMNS = "as columns"
 OWN = "kind of the numbers"
 REST = "all other keys"
 Numbers: TypeAlias = Annotated[Kind, OWN]
-BARE = ("result.provenance", "result.schema")
+BARE = tuple(f"result.{key}" for key in ("provenance", "schema", "origin", "quality", "covariance"))
 """Where numbers need neither unit nor kind."""
 UNIONS = (Union, types.UnionType)
 
@@ -58,7 +58,11 @@ class Cited:
 
 
 class Origin(NamedTuple):
-    """How numbers came about. source: of cited ones."""
+    """How numbers came about.
+
+    Attributes:
+        source: Of cited ones.
+    """
 
     kind: str
     source: str | None = None
@@ -77,9 +81,12 @@ class _Field(NamedTuple):
 def to_json(result: object, where: str | None = "result") -> Json:
     """A result, or a part of one, as plain data.
 
-    where: how messages name it; None: its numbers need no unit, as in a provenance.
+    Args:
+        result: A dataclass.
+        where: How messages name it; None: its numbers need no unit, as in a provenance.
 
-    Raises ValueError: a number has no unit or no kind, or is cited without a source; its key is named.
+    Raises:
+        ValueError: a number has no unit or no kind, or is cited without a source; its key is named.
     """
     return _encode_table(result, object, SIMULATED, where)
 
@@ -142,7 +149,7 @@ def _origin(marks: tuple[object, ...], inherited: Origin) -> Origin:
 
 
 def _encode(hint: object, found: object, origin: Origin, where: str | None) -> object:
-    """`where` the key stands; None: where numbers need no unit."""
+    """What stands under the key `where`; None: numbers need no unit there."""
     base, marks = _marks(hint)
     options = get_args(base)
     if COLUMNS in marks and isinstance(found, Iterable):
@@ -166,7 +173,7 @@ def _encode(hint: object, found: object, origin: Origin, where: str | None) -> o
 
 
 def _encode_table(found: object, inner: object, origin: Origin, where: str | None) -> Json:
-    """A dataclass, or a table. inner: type of a table's entries."""
+    """A dataclass, or a table whose entries are of type `inner`."""
     entries: list[tuple[str, object, object]] = []
     if isinstance(found, Mapping):
         entries += ((key, inner, entry) for key, entry in found.items())

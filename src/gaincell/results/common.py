@@ -15,6 +15,8 @@ Number: TypeAlias = Annotated[float, "1"]
 Whole: TypeAlias = Annotated[int, "1"]
 Counted: TypeAlias = Annotated[int, "1", "measured"]
 CountedTokens: TypeAlias = Annotated[int, "tokens", "measured"]
+Plain: TypeAlias = bool | int | float | str | tuple[float, ...] | None
+"""What stands in a file without unit and kind: of a user's own, or of a device's file."""
 _NOTHING: Mapping[str, Never] = {}
 
 
@@ -32,7 +34,11 @@ class Part:
 
 
 class Value(Part):
-    """A number with a unit of its own. source: of a cited one."""
+    """A number with a unit of its own.
+
+    Attributes:
+        source: Of a cited one.
+    """
 
     value: float | int
     unit: str
@@ -44,7 +50,11 @@ class Value(Part):
 
 
 class Values(Part):
-    """Numbers with a unit of their own. source: of cited ones."""
+    """Numbers with a unit of their own.
+
+    Attributes:
+        source: Of cited ones.
+    """
 
     value: tuple[float, ...]
     unit: str
@@ -61,8 +71,12 @@ def _check_source(kind: Kind, source: str | None) -> None:
 
 
 class Hardware(Part):
-    """The machine that a result was computed on. threads: of torch, in each process. memory_bytes: None where
-    not known. processes: that torchrun started, on all nodes; None for one that it did not start.
+    """The machine that a result was computed on.
+
+    Attributes:
+        threads: Of torch, in each process.
+        memory_bytes: None where not known.
+        processes: How many torchrun started, on all nodes; None for one that it did not start.
     """
 
     cpu: str
@@ -85,7 +99,9 @@ class Repriced(Part):
 class Provenance(Part):
     """How a result came about.
 
-    inputs: name (no path) -> content hash of what went in.  commit: None when installed.
+    Attributes:
+        inputs: Name (no path) -> content hash of what went in.
+        commit: Of the repository; None when installed.
     """
 
     command: str
@@ -110,12 +126,16 @@ class Check(Part):
 
 
 class Chip(Part):
-    """A design. nonideality: its name and numbers."""
+    """A design.
+
+    Attributes:
+        nonideality: Its name and numbers.
+    """
 
     name: str
     hash: str
     cell: str
-    nonideality: Mapping[str, object] | None = None
+    nonideality: Mapping[str, Plain] | None = None
 
 
 class Named(Part):
@@ -132,7 +152,12 @@ class NamedModel(Part):
 
 
 class Result(Part, kw_only=True):
-    """The head of every result file. command: that made it. title: as figures call it."""
+    """The head of every result file.
+
+    Attributes:
+        command: The command that made it.
+        title: As figures call it.
+    """
 
     command: str
     provenance: Provenance

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from gaincell.results import system_cost
+from gaincell.results.activity import ActivityOfHeads
 from gaincell.results.codec import COLUMNS, Cited
-from gaincell.results.common import Chip, Counted, Number, Part, Result, Value, Values, Whole
-from gaincell.results.evaluation import ActivityOfHeads
+from gaincell.results.common import Counted, Number, Part, Result, Value, Values, Whole
 from gaincell.results.spice import OperatingPoint
-from gaincell.units import Joule, Metre, Second, SquareMetre, Volt, Watt
+from gaincell.units import Joule, Second, SquareMetre, Volt, Watt
 
 PAPER = Cited("Leroux et al. 2025, second-hand summary [S]")
 RELEASED = Cited("Leroux et al. 2025, released measurements [R]")
@@ -18,8 +18,12 @@ PAPER_AREA = Cited("Leroux et al. 2025 [S]")
 
 
 class CostedModel(Part):
-    """Sizes of a model. source: where they come from. linear_weights: without embedding and output head; None
-    for a mixture of experts, where they are not counted.
+    """Sizes of a model.
+
+    Attributes:
+        source: Where they come from.
+        linear_weights: Without embedding and output head; None for a mixture of experts, where they are not
+            counted.
     """
 
     name: str
@@ -35,7 +39,11 @@ class CostedModel(Part):
 
 
 class CostedChip(Part):
-    """A design. v_max: the highest voltage that it stores."""
+    """A design.
+
+    Attributes:
+        v_max: The highest voltage that it stores.
+    """
 
     name: str
     hash: str
@@ -44,7 +52,11 @@ class CostedChip(Part):
 
 
 class Process(Part):
-    """A technology. numbers: all of it, each with its source or note."""
+    """A technology.
+
+    Attributes:
+        numbers: All of it, each with its source or note.
+    """
 
     name: str
     description: str
@@ -56,7 +68,11 @@ class CitedCost(system_cost.CitedTime):
 
 
 class BottomUp(system_cost.EnergyTime):
-    """Bottom-up. power: drawn all the time, besides energy."""
+    """Bottom-up.
+
+    Attributes:
+        power: Drawn all the time, besides energy.
+    """
 
     area: SquareMetre
     power: Watt | None = None
@@ -72,8 +88,11 @@ class Operation(Part):
 class Block(Part):
     """The energy of one block of a head.
 
-    parts: of the bottom-up energy.  factor: bottom-up over cited.  inside: whether it lies in the band.
-    explanation: what could be behind a factor outside it.
+    Attributes:
+        parts: Of the bottom-up energy.
+        factor: Bottom-up over cited.
+        inside: Whether it lies in the band.
+        explanation: What could be behind a factor outside it.
     """
 
     name: str
@@ -88,7 +107,12 @@ class Block(Part):
 
 
 class OtherEnergy(Part):
-    """Of a block, from another source. factor: over cited.  inside: whether it lies in the band."""
+    """Of a block, from another source.
+
+    Attributes:
+        factor: Over cited.
+        inside: Whether it lies in the band.
+    """
 
     energy: Joule
     factor: Number | None = None
@@ -97,13 +121,21 @@ class OtherEnergy(Part):
 
 
 class DotProduct(OtherEnergy, kw_only=True):
-    """One dot product by circuit simulation. pulse: mean, over the longest."""
+    """One dot product by circuit simulation.
+
+    Attributes:
+        pulse: Mean, over the longest.
+    """
 
     pulse: Number
 
 
 class SpiceArrays(Part):
-    """Both dot products by circuit simulation. corner: None in results made before it was kept."""
+    """Both dot products by circuit simulation.
+
+    Attributes:
+        corner: None in results made before it was kept.
+    """
 
     inputs: str
     readout: str
@@ -132,7 +164,12 @@ class SpiceArrays(Part):
 
 
 class SpiceWrites(Part):
-    """Writes by circuit simulation. dacs: by kind.  corner: None in results made before it was kept."""
+    """Writes by circuit simulation.
+
+    Attributes:
+        dacs: By kind.
+        corner: None in results made before it was kept.
+    """
 
     technology: str
     dacs: Mapping[str, OtherEnergy]
@@ -140,7 +177,11 @@ class SpiceWrites(Part):
 
 
 class SynthesisedDigital(OtherEnergy, kw_only=True):
-    """Energy of the synthesised digital part, with the formula's routing. columns: valid ones, on average."""
+    """Energy of the synthesised digital part, with the formula's routing.
+
+    Attributes:
+        columns: Valid ones, on average.
+    """
 
     inputs: str
     technology: str
@@ -148,7 +189,12 @@ class SynthesisedDigital(OtherEnergy, kw_only=True):
 
 
 class PhaseCost(Part):
-    """One phase of one query. name: of the schedule, or "throughout".  start: in the bottom-up schedule."""
+    """One phase of one query.
+
+    Attributes:
+        name: Of the schedule, or "throughout".
+        start: In the bottom-up schedule.
+    """
 
     name: str
     start: Second
@@ -157,7 +203,11 @@ class PhaseCost(Part):
 
 
 class CostedHead(Part):
-    """One query head, one token. area: of its key/value head, by part."""
+    """One query head, one token.
+
+    Attributes:
+        area: Of its key/value head, by part.
+    """
 
     group: Whole
     context: Annotated[float, "columns"]
@@ -178,8 +228,13 @@ class CostedHead(Part):
 class Variant(Part):
     """Another cell, or cells stacked in 3D.
 
-    title: in words.  cell: area of a cell.  layers: stacked.  cells, head: areas of a key/value head.
-    cited: of its cells, as the paper states it; None where it does not.
+    Attributes:
+        title: In words.
+        cell: Area of a cell.
+        layers: Stacked.
+        cells: Areas of a key/value head.
+        head: Areas of a key/value head.
+        cited: Of its cells, as the paper states it; None where it does not.
     """
 
     title: str
@@ -213,7 +268,12 @@ class HeadEnergy(Part):
 
 
 class CostOfAttention(Part):
-    """All attention of a model, one token. batch: sequences. heads: one that stands for all, if assumed."""
+    """All attention of a model, one token.
+
+    Attributes:
+        batch: Sequences.
+        heads: One that stands for all, if assumed.
+    """
 
     batch: Whole
     cited: CitedCost
@@ -225,8 +285,13 @@ class CostOfAttention(Part):
 class Change(Part):
     """One parameter moved.
 
-    parameter, where: its name; technology, activity, design or head.  factor: by which it moved.
-    energy, latency, area: of the head, over what they are without the change, minus 1.
+    Attributes:
+        parameter: Its name.
+        where: Technology, activity, design or head.
+        factor: By which it moved.
+        energy: Of the head, over what they are without the change, minus 1.
+        latency: As `energy`.
+        area: As `energy`.
     """
 
     parameter: str
@@ -238,9 +303,11 @@ class Change(Part):
 
 
 class CostSweep(Part):
-    """Costs of a head over one parameter. refresh: share of the energy that refreshes take.
+    """Costs of a head over one parameter.
 
-    throughput: of a layer.
+    Attributes:
+        refresh: Share of the energy that refreshes take.
+        throughput: Of a layer.
     """
 
     title: str
@@ -254,14 +321,24 @@ class CostSweep(Part):
 
 
 class LeftOut(Part):
-    """where: block of the estimate that lacks it.  what: in words."""
+    """What the estimate does not contain.
+
+    Attributes:
+        where: Block of the estimate that lacks it.
+        what: In words.
+    """
 
     where: str
     what: str
 
 
 class CostResult(Result, kw_only=True):
-    """Of `gaincell cost`. gpu_context: tokens in the GPU's cache.  notes: what a user has to know."""
+    """Of `gaincell cost`.
+
+    Attributes:
+        gpu_context: Tokens in the GPU's cache.
+        notes: What a user has to know.
+    """
 
     model: CostedModel
     design: CostedChip
@@ -281,67 +358,3 @@ class CostResult(Result, kw_only=True):
     sweeps: Mapping[str, CostSweep]
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
-
-
-class Sizes(Part):
-    """tile: columns of a sub-tile.  rows: of its key array.  tiles: of a head.  layers: of cells."""
-
-    tile: Whole
-    rows: Whole
-    tiles: Whole
-    layers: Whole
-
-
-class Rectangle(Part):
-    """name, kind: what it is.  x, y: lower left corner."""
-
-    name: str
-    kind: str
-    x: Metre
-    y: Metre
-    w: Metre
-    h: Metre
-
-
-class Wire(Part):
-    """One tapped bit line: from (x, y), on the diagonal, horizontally to `to`."""
-
-    x: Metre
-    y: Metre
-    to: Metre
-
-
-class Plan(Part):
-    """Rectangles that do not overlap, inside an outline from (0, 0) to (w, h), and the wires over them."""
-
-    w: Metre
-    h: Metre
-    rectangles: tuple[Rectangle, ...]
-    wires: Annotated[tuple[Wire, ...], COLUMNS] = ()
-
-
-class Plans(Part):
-    tile: Plan
-    head: Plan
-
-
-class Stack(Part):
-    """Cells in layers: their area and that of the head. cited_cells: of as many of the paper's."""
-
-    layers: Whole
-    cells: SquareMetre
-    head: SquareMetre
-    cited_cells: Annotated[SquareMetre, PAPER_AREA]
-
-
-class FloorplanResult(Result, kw_only=True):
-    """Of `gaincell floorplan`. areas: of a head, by block.  shared: those that no sub-tile has of its own."""
-
-    design: Chip
-    technology: str
-    sizes: Sizes
-    areas: Mapping[str, SquareMetre]
-    shared: tuple[str, ...]
-    floorplan: Plans
-    cited: Mapping[str, Annotated[SquareMetre, PAPER_AREA]]
-    stack: tuple[Stack, ...]

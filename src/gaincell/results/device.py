@@ -12,17 +12,30 @@ ChargeUnits: TypeAlias = Annotated[tuple[float, ...], "charge units", "measured"
 MeasuredVolts: TypeAlias = Annotated[tuple[float, ...], "V", "measured"]
 
 
-class Fitted(Part):
-    """A number, some numbers or a word of a fit. interval: of 95 % confidence."""
+FittedValue: TypeAlias = int | float | str | tuple[tuple[float, ...], ...]
 
-    value: object
+
+class Fitted(Part):
+    """A number, some numbers or a word of a fit.
+
+    Attributes:
+        interval: Of 95 % confidence.
+    """
+
+    value: FittedValue
     unit: str
     kind: Kind = "measured"
     interval: tuple[float, ...] | None = None
 
 
 class CellCurves(Part):
-    """nominal, cells: over u, stored voltage relative to V_offset.  measured: over measured_u."""
+    """Curves of the cells and their fit.
+
+    Attributes:
+        nominal: Over u, stored voltage relative to V_offset.
+        cells: Over u, stored voltage relative to V_offset.
+        measured: Over measured_u.
+    """
 
     u: MeasuredVolts
     nominal: ChargeUnits

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from gaincell.errors import InputError
-from gaincell.results.codec import COLUMNS, REST, Numbers
+from gaincell.results.codec import REST, Numbers
 from gaincell.results.common import (
     Chip,
     Counted,
@@ -22,7 +19,7 @@ from gaincell.results.common import (
     Value,
     Whole,
 )
-from gaincell.units import Second, Volt
+from gaincell.units import Second
 
 Heads: TypeAlias = tuple[tuple[float, ...], ...]
 """[layers][heads], or [layers][key/value heads]."""
@@ -31,10 +28,21 @@ Nats: TypeAlias = Annotated[tuple[float, ...], "nat"]
 BitPerByte: TypeAlias = Annotated[float, "bit/byte"]
 Many: TypeAlias = Annotated[tuple[float, ...], "1"]
 PerItem: TypeAlias = Annotated[tuple[float | tuple[float, ...], ...], "1"]
+FidelityNumber: TypeAlias = Literal[
+    "error", "cosine", "linear error", "linear cosine", "silent", "score ceiling", "pulses", "tile ceiling",
+    "tile zero", "q codes", "k codes", "v codes", "output codes", "q clipped", "k clipped", "v clipped",
+]  # fmt: skip
 
 
 class EvaluationResult(Result, kw_only=True):
-    """Of a model on a text. design: None in software.  gains: whose.  stage: of a RUN.  dtype: of weights."""
+    """Of a model on a text.
+
+    Attributes:
+        design: The chip; None in software.
+        gains: Whose gains and offsets were used.
+        stage: Of a RUN, where one was named.
+        dtype: Type of the weights.
+    """
 
     model: NamedModel
     design: Chip | None
@@ -47,9 +55,11 @@ class EvaluationResult(Result, kw_only=True):
 class AblationRow(Part):
     """One constraint.
 
-    kind: "off" (switched off, the others on), "ring" (a shorter ring) or "on" (on alone).
-    ratio: of perplexities to the chip as it is, of rows on to the free one.  ratio_error: over blocks; None
-    for a single block.  not_exercised: the protocol, where all losses are equal to the last digit.
+    Attributes:
+        kind: "off" (switched off, the others on), "ring" (a shorter ring) or "on" (on alone).
+        ratio: Of perplexities to the chip as it is, of rows on to the free one.
+        ratio_error: Over blocks; None for a single block.
+        not_exercised: The protocol, where all losses are equal to the last digit.
     """
 
     kind: str
@@ -76,11 +86,15 @@ class AblationResult(EvaluationResult, kw_only=True):
 class FidelityResult(EvaluationResult, kw_only=True):
     """Every head beside that of the pretrained model, by name of the number: see evaluation/fidelity.py."""
 
-    fidelity: Mapping[str, Annotated[Heads, "1"]]
+    fidelity: Mapping[FidelityNumber, Annotated[Heads, "1"]]
 
 
 class PerplexityResult(EvaluationResult, kw_only=True):
-    """By blocks-T or strided-T-S. numbers: "measured" in software, else "simulated"."""
+    """By blocks-T or strided-T-S.
+
+    Attributes:
+        numbers: "measured" in software, else "simulated".
+    """
 
     numbers: Numbers
     perplexity: Number
@@ -114,9 +128,12 @@ class RollingResult(RollingPerplexity, EvaluationResult, kw_only=True):
 class ContextPoint(Part):
     """What one length of context gives.
 
-    context: tokens before the first target.  perplexity: of the targets.
-    excess: per token above the longest context.  excess_error: its standard error over blocks (paired), None
-    for a single block.  per_block: mean negative log-likelihood of the targets of every block.
+    Attributes:
+        context: Tokens before the first target.
+        perplexity: Of the targets.
+        excess: Per token above the longest context.
+        excess_error: Its standard error over blocks (paired), None for a single block.
+        per_block: Mean negative log-likelihood of the targets of every block.
     """
 
     context: CountedTokens
@@ -152,8 +169,12 @@ class DepthResult(Result, kw_only=True):
 class RepetitionPoint(Part):
     """One kind of tokens.
 
-    kind: one of evaluation.repetition.KINDS.  tokens: how many of them were predicted.  nll: mean, a token.
-    sums, counts: of every block.
+    Attributes:
+        kind: One of evaluation.repetition.KINDS.
+        tokens: How many of them were predicted.
+        nll: Mean negative log-likelihood of a token.
+        sums: Of every block.
+        counts: Of every block.
     """
 
     kind: str
@@ -172,7 +193,12 @@ class RepetitionResult(EvaluationResult, kw_only=True):
 
 
 class RefreshPolicy(Part):
-    """kind: of arrays.refresh.  every: so many tokens or seconds."""
+    """When columns are rewritten.
+
+    Attributes:
+        kind: One of those of arrays.refresh.
+        every: Tokens or seconds between refreshes.
+    """
 
     kind: str
     every: Value | None = None
@@ -208,7 +234,12 @@ class Strength(Part):
 
 
 class ChipSpread(Part):
-    """Of virtual chips (evaluation/chips.py). number: of each.  spread: what differs, by name; its seed."""
+    """Of virtual chips (evaluation/chips.py).
+
+    Attributes:
+        number: Of each.
+        spread: What differs, by name; its seed.
+    """
 
     perplexity: Many
     number: Annotated[tuple[int, ...], "1"]
@@ -243,7 +274,13 @@ class Metric(Part):
 
 
 class TaskScores(Part):
-    """Of one task: see evaluation/harness.py. items, of: evaluated, and there are.  per_item: by metric."""
+    """Of one task: see evaluation/harness.py.
+
+    Attributes:
+        items: How many were evaluated.
+        of: How many there are.
+        per_item: What every item contributes, by metric.
+    """
 
     task: str
     version: str
@@ -282,7 +319,11 @@ class TaskChips(Part):
 
 
 class TasksResult(EvaluationResult, kw_only=True):
-    """Scores of `gaincell evaluate --tasks`. softmax: its type."""
+    """Scores of `gaincell evaluate --tasks`.
+
+    Attributes:
+        softmax: Type in which the softmax of logits is taken.
+    """
 
     numbers: Numbers
     harness: Harness
@@ -298,101 +339,34 @@ class TasksResult(EvaluationResult, kw_only=True):
 
 
 class ComparedScore(Metric):
-    """difference: to the reference, on the same items; points of an accuracy, the ratio of perplexities."""
+    """A score beside that of the reference.
+
+    Attributes:
+        difference: To the reference, on the same items; points of an accuracy, the ratio of perplexities.
+    """
 
     difference: Value | None = None
     difference_error: Value | None = None
 
 
 class ComparedModel(Part):
-    """entries: by task/metric."""
+    """The scores of one model.
+
+    Attributes:
+        entries: By task/metric.
+    """
 
     name: str
     entries: Mapping[str, ComparedScore]
 
 
 class ComparisonResult(Result, kw_only=True):
-    """Of `gaincell table`. reference: name of the model that the others are compared to."""
+    """Of `gaincell table`.
+
+    Attributes:
+        reference: Name of the model that the others are compared to.
+    """
 
     reference: str
     rows: tuple[ComparedModel, ...]
     notes: tuple[str, ...]
-
-
-ASSUMED = "assumed"
-"""Source of an activity that nobody measured."""
-
-
-class HeadActivity(Part):
-    """Means over tokens (and rows or columns) of one query head of one layer.
-
-    layer, head: which.
-    query_pulse: mean query pulse over T_max, in [0, 1]; of |q| with signed queries.
-    query_active: share of query pulses above 0.
-    score_pulse: mean phi(S) over T_max, over the valid columns.
-    score_active: share of phi(S) above 0, of the valid columns.
-    score_negative: mean max(-S, 0) over S_sat, over the valid columns: net charge that the cells sink; the
-    converter has no lower limit, so that it may exceed 1.
-    key_level, value_level: mean |u| of stored keys and values as written; key_square, value_square: mean u^2.
-    output_pulse: mean |output| over T_max of the sub-tiles.  valid_columns: mean number that a query saw.
-
-    Raises InputError for a share outside [0, 1], a negative or an infinite number.
-    """
-
-    layer: Whole
-    head: Whole
-    query_pulse: Number
-    query_active: Number
-    score_pulse: Number
-    score_active: Number
-    score_negative: Number
-    key_level: Volt
-    value_level: Volt
-    key_square: Annotated[float, "V^2"]
-    value_square: Annotated[float, "V^2"]
-    output_pulse: Number
-    valid_columns: Number
-
-    def __post_init__(self) -> None:
-        for name, found in asdict(self).items():
-            share = name.endswith(("pulse", "active"))
-            if not (math.isfinite(found) and found >= 0 and (found <= 1 + 1e-9 or not share)):
-                allowed = "0 to 1" if share else "a finite number, 0 or above"
-                raise InputError(f"activity: {name} = {found!r} is out of range; allowed: {allowed}")
-
-
-HEAD_NUMBERS = tuple(f.name for f in fields(HeadActivity) if f.name not in ("layer", "head"))
-"""What of a HeadActivity is a number that can be averaged."""
-
-
-class ActivityOfHeads(Part):
-    """Of a model on a text.
-
-    source: what it was measured on, or "assumed".  tokens: measured; 0 when assumed.  heads: one or more.
-    design: hash of the chip whose arrays were observed; None when assumed.
-    """
-
-    source: str
-    tokens: Annotated[int, "tokens"]
-    heads: Annotated[tuple[HeadActivity, ...], COLUMNS]
-    design: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.heads:
-            raise InputError("an activity needs at least one head")
-
-    @property
-    def is_assumed(self) -> bool:
-        return self.source == ASSUMED
-
-    def mean(self) -> HeadActivity:
-        """The average over heads, all of the same weight; layer and head are 0."""
-        means = {name: sum(getattr(h, name) for h in self.heads) / len(self.heads) for name in HEAD_NUMBERS}
-        return HeadActivity(layer=0, head=0, **means)
-
-
-class ActivityResult(EvaluationResult, kw_only=True):
-    """Of `gaincell activity`: a model with arrays on a text."""
-
-    design: Chip
-    activity: ActivityOfHeads

@@ -31,9 +31,12 @@ def made(
 ) -> Provenance:
     """How results came about: design, versions, commit, seed, hardware, protocol, command, date.
 
-    command: the command line; paths in it are reduced to base names.  seed: of every random choice.
-    protocol: of the evaluation, in words.  design_hash: of the design.
-    inputs: name (no path) -> content hash of base model, text, ...
+    Args:
+        command: The command line; paths in it are reduced to base names.
+        seed: Of every random choice.
+        protocol: Of the evaluation, in words.
+        design_hash: Of the design.
+        inputs: Name (no path) -> content hash of base model, text, ...
     """
     packages = {package: metadata.version(package) for package in ("torch", "transformers")}
     return Provenance(

@@ -13,7 +13,11 @@ Periods: TypeAlias = Annotated[tuple[tuple[int, ...], ...], "clock periods"]
 
 
 class Sizes(Part):
-    """Of a head. tokens: that were simulated."""
+    """Of a head.
+
+    Attributes:
+        tokens: How many were simulated.
+    """
 
     columns: Whole
     tiles: Whole
@@ -29,10 +33,14 @@ class Sizes(Part):
 
 
 class RtlCheck(Part):
-    """name: as in the head of rtl/verification.py.  how: in words.  different: of those compared.
+    """One check of the RTL.
 
-    note: the first differences, or, where `different` is None, why it was not done.
-    broken: whether it was not done because its program failed or took too long.
+    Attributes:
+        name: As in the head of rtl/verification.py.
+        how: In words.
+        different: Of those compared.
+        note: The first differences, or, where `different` is None, why it was not done.
+        broken: Whether it was not done because its program failed or took too long.
     """
 
     name: str
@@ -76,7 +84,12 @@ class Total(Part):
 
 
 class Hypothesis(Part):
-    """name: as in the head of rtl/energy.py.  energy: a token more, of all query heads of the group."""
+    """One explanation of the paper's digital energy.
+
+    Attributes:
+        name: As in the head of rtl/energy.py.
+        energy: A token more, of all query heads of the group.
+    """
 
     name: str
     energy: Joule
@@ -85,8 +98,12 @@ class Hypothesis(Part):
 class RtlEnergy(Part):
     """Of a mean token, all query heads of the group.
 
-    synthesised: gates, registers and clock.  formula: of gaincell cost for as many columns, no routing.
-    columns: valid ones, on average.  all: with every hypothesis.  paper: scaled to the output lines.
+    Attributes:
+        synthesised: Gates, registers and clock.
+        formula: Of gaincell cost for as many columns, no routing.
+        columns: Valid ones, on average.
+        all: With every hypothesis.
+        paper: Scaled to the output lines.
     """
 
     gates: Joule
@@ -101,7 +118,11 @@ class RtlEnergy(Part):
 
 
 class Library(Part):
-    """Mapped to the cells of a Liberty file.  name: of the file."""
+    """Mapped to the cells of a Liberty file.
+
+    Attributes:
+        name: Of the file.
+    """
 
     name: str
     area: Annotated[float, "library's unit"]
@@ -135,7 +156,11 @@ class WordLength(Part):
 
 
 class WordLengthsResult(Result, kw_only=True):
-    """Of recipes/word_lengths.py. exact: perplexity with exact stages."""
+    """Of recipes/word_lengths.py.
+
+    Attributes:
+        exact: Perplexity with exact stages.
+    """
 
     model: str
     exact: Number

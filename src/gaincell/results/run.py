@@ -63,7 +63,7 @@ class BlockLosses(Part):
 
 
 class TrainingCurve(Part):
-    """Evaluations during a training. numbers: "measured" with softmax attention, else "simulated"."""
+    """Evaluations during a training; its numbers are measured with softmax attention, else simulated."""
 
     numbers: Numbers
     step: Annotated[tuple[int, ...], "steps", "measured"]
@@ -71,7 +71,7 @@ class TrainingCurve(Part):
 
 
 class AdaptationHistory(Part):
-    """Of the published method: an entry an iteration. perplexity: of the calibration text."""
+    """Of the published method: an entry an iteration, with the perplexity of the calibration text."""
 
     iteration: Many
     residual: Values
@@ -81,8 +81,13 @@ class AdaptationHistory(Part):
 class Adaptation(Part, kw_only=True):
     """One adaptation: see adaptation.result.AdaptationResult.
 
-    worst: the place of the largest residual.  skipped, saturated: places.  start, rule: earlier files have
-    none.  target_perplexity: of the model that is matched.
+    Attributes:
+        worst: The place of the largest residual.
+        skipped: Places of zero variance, which were left alone.
+        saturated: Places all of whose values lie at or beyond a limit of their circuit.
+        start: Gains and offsets at the beginning; earlier files do not state them.
+        rule: Of the residuals; earlier files do not state it.
+        target_perplexity: Of the model that is matched.
     """
 
     summary: str
@@ -104,10 +109,13 @@ class Adaptation(Part, kw_only=True):
 class StageResult(Part, kw_only=True):
     """One line of the table of a run.
 
-    numbers: "measured" in software, else "simulated".  training_tokens: beyond the pretrained model.
-    ratio_to_software, ratio_to_continued: of perplexities, to the pretrained softmax model and to the one
-    trained further; their errors are paired block by block.  step_time: shares of a training step, by what
-    took them.
+    Attributes:
+        numbers: "measured" in software, else "simulated".
+        training_tokens: Beyond the pretrained model.
+        ratio_to_software: Of perplexities, to the pretrained softmax model; its error is paired block by
+            block.
+        ratio_to_continued: The same, to the softmax model trained further.
+        step_time: Shares of a training step, by what took them.
     """
 
     name: str
@@ -158,7 +166,7 @@ class CellCurve(Part):
 
 
 class StagedResult(Result, kw_only=True):
-    """Anything with stages. saved: whose model lies beside the file; not stated: the last."""
+    """Anything with stages. The model of the stage `saved`, else of the last, lies beside the file."""
 
     model: NamedModel
     design: Chip
@@ -182,8 +190,11 @@ class Adaptations(Result, kw_only=True):
 
 
 class AdaptedResult(Adaptations, StagedResult, kw_only=True):
-    """Of `gaincell adapt`. settings: with which it may be done again in its RUN; earlier files have none.
-    codes: by model, then stage (q, k, v, out).
+    """Of `gaincell adapt`.
+
+    Attributes:
+        settings: With which it may be done again in its RUN; earlier files have none.
+        codes: By model, then stage (q, k, v, out).
     """
 
     model: AttachedModel
@@ -195,14 +206,18 @@ class AdaptedResult(Adaptations, StagedResult, kw_only=True):
 
 
 class MappedResult(AdaptedResult, kw_only=True):
-    """Of `gaincell map`. silent: stages of the linear model without variance."""
+    """Of `gaincell map`; `silent` are stages of the linear model without variance."""
 
     silent: tuple[str, ...]
 
 
 class TrainedResult(StagedResult, kw_only=True):
-    """Of `gaincell train`. set: what was set otherwise than in the recipe.  software: its perplexity.
-    texts: tokens of each that all its stages take together.
+    """Of `gaincell train`.
+
+    Attributes:
+        set: What was set otherwise than in the recipe.
+        software: Its perplexity.
+        texts: Tokens of each that all its stages take together.
     """
 
     recipe: str
@@ -228,7 +243,7 @@ class LearnedCircuits(Part):
 
 
 class JointTraining(Part):
-    """Of model and chip. weights: whether the model's were trained along."""
+    """Of model and chip, and whether the model's weights were trained along."""
 
     steps: Annotated[int, "1", "measured"]
     tokens: CountedTokens
@@ -255,7 +270,12 @@ class Histogram(Part):
 
 
 class LearnedChip(Part, kw_only=True):
-    """One training. start: the chip before it.  energy: of all attention and one token, bottom-up."""
+    """One training.
+
+    Attributes:
+        start: The chip before it.
+        energy: Of all attention and one token, bottom-up.
+    """
 
     model: AttachedModel
     design: Chip
@@ -281,7 +301,13 @@ class CodesignResult(LearnedChip, AdaptedResult, kw_only=True):
 
 
 class ComparedChip(LearnedChip, kw_only=True):
-    """name: what was learned.  chip: which, by its levels.  levels: how many codes."""
+    """A chip whose circuits were learned.
+
+    Attributes:
+        name: What was learned.
+        chip: Which, by its levels.
+        levels: How many codes.
+    """
 
     name: str
     chip: str
@@ -306,7 +332,7 @@ class CellStage(Part):
 
 
 class TimedModel(AttachedModel):
-    """token_period: on the chip."""
+    """A model and its token period on the chip."""
 
     token_period: Second
 
@@ -318,7 +344,7 @@ class DescribedChip(Named):
 
 
 class TitledCurve(Part):
-    """F: current over the voltage relative to its offset."""
+    """A curve F of a cell: current over the voltage relative to its offset."""
 
     title: str
     name: str
@@ -327,7 +353,7 @@ class TitledCurve(Part):
 
 
 class CellResult(Result, kw_only=True):
-    """stages: by what was done."""
+    """One cell in a model; stages by what was done."""
 
     design: Chip
     stages: Mapping[str, CellStage]
@@ -360,6 +386,6 @@ class CellAdaptationResult(CellResult, Adaptations, kw_only=True):
 
 
 class ScoresResult(CellResult, kw_only=True):
-    """error_of_scores: of every layer."""
+    """An adaptation of scores, with their error in every layer."""
 
     error_of_scores: Many

@@ -17,7 +17,11 @@ Coulombs: TypeAlias = Annotated[tuple[float, ...], "C"]
 
 
 class SchedulePhase(Part):
-    """basis: "computed" or "assumed"."""
+    """One phase of a step.
+
+    Attributes:
+        basis: "computed" or "assumed".
+    """
 
     name: str
     duration: Second
@@ -26,7 +30,13 @@ class SchedulePhase(Part):
 
 
 class StepSchedule(Part):
-    """Of one step. latency: of it.  token_period: of all layers.  utilisation: by circuit."""
+    """Of one step.
+
+    Attributes:
+        latency: Of the step.
+        token_period: Of all layers.
+        utilisation: By circuit.
+    """
 
     phases: tuple[SchedulePhase, ...]
     latency: Second
@@ -56,8 +66,11 @@ class Timeline(Part):
 class LatencySensitivity(Part):
     """A step with another assumed latency of the phases whose durations are stated nowhere.
 
-    unstated_latency: assumed, s.  latency: of a step, s.  tokens_per_second: of one stream, all layers.
-    decay_per_token: what is left of a stored voltage after a token period dt, exp(-dt / tau).
+    Attributes:
+        unstated_latency: Assumed, s.
+        latency: Of a step, s.
+        tokens_per_second: Of one stream, all layers.
+        decay_per_token: What is left of a stored voltage after a token period dt, exp(-dt / tau).
     """
 
     unstated_latency: Second
@@ -67,8 +80,12 @@ class LatencySensitivity(Part):
 
 
 class TracedStep(Part):
-    """A head after a token. oldest_left: of the oldest voltage, by the retention time alone.
-    pulses_above_zero, pulses_full: shares of the columns held.
+    """A head after a token.
+
+    Attributes:
+        oldest_left: Of the oldest voltage, by the retention time alone.
+        pulses_above_zero: Shares of the columns held.
+        pulses_full: Shares of the columns held.
     """
 
     token: Whole
@@ -81,7 +98,11 @@ class TracedStep(Part):
 
 
 class HeadResult(Result, kw_only=True):
-    """Of `gaincell simulate head`. chip_time: that has passed on the chip."""
+    """Of `gaincell simulate head`.
+
+    Attributes:
+        chip_time: Time that has passed on the chip.
+    """
 
     design: Chip
     schedule: StepSchedule
@@ -96,11 +117,20 @@ class HeadResult(Result, kw_only=True):
 class Waveforms(Part):
     """One query head of one sequence, one sub-tile, one of its key columns and one of its value bit lines.
 
-    time: s, from the beginning of the step.  word_lines: of the key rows, 0 or 1, [D, n].  key_current: of
-    the key column's bit line, A.  key_charge: on its integrator, C.  pulses: into the sub-tile's value
-    columns, 0 or 1, [N, n].  value_current, value_charge: of the value bit line, A and C.  output: its output
-    pulse, 0 or 1.  count: of its counter.  stored_time, stored: voltages of the newest column's cells over
-    one window, s and V, [m] and [D, m].  score_saturation, output_saturation: of the charges, C.
+    Attributes:
+        time: s, from the beginning of the step.
+        word_lines: Of the key rows, 0 or 1, [D, n].
+        key_current: Of the key column's bit line, A.
+        key_charge: On its integrator, C.
+        pulses: Into the sub-tile's value columns, 0 or 1, [N, n].
+        value_current: Of the value bit line, A.
+        value_charge: On its integrator, C.
+        output: Its output pulse, 0 or 1.
+        count: Of its counter.
+        stored_time: Times of `stored`, s, [m].
+        stored: Voltages of the newest column's cells over one window, V, [D, m].
+        score_saturation: Of the charges, C.
+        output_saturation: Of the charges, C.
     """
 
     time: Seconds
@@ -128,9 +158,13 @@ class TileResult(Result, kw_only=True):
 class GenerationResult(Result, kw_only=True):
     """Text written on a ring.
 
-    tokens: of it, without the prompt.  tokens_per_second: of those after the first, which the prompt gives; 0
-    where there is no other.  chip_time, refreshes: prompt included.  writes: columns in every key/value head.
-    dtype: of weights.
+    Attributes:
+        tokens: How many were written, without the prompt.
+        tokens_per_second: Of those after the first, which the prompt gives; 0 where there is no other.
+        chip_time: Prompt included.
+        refreshes: Prompt included.
+        writes: Columns in every key/value head.
+        dtype: Type of the weights.
     """
 
     model: NamedModel

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, TypeAlias
 
-from gaincell.results.common import Check, Number, Part, Result, Values, Whole
-from gaincell.results.simulation import Amperes, Coulombs, Seconds
+from gaincell.results.common import Check, Number, Part, Result, Whole
+from gaincell.results.simulation import Coulombs, Seconds
 from gaincell.units import Hertz, Joule, Second, Volt, Volts
 
 VoltTable: TypeAlias = Annotated[tuple[tuple[float, ...], ...], "V"]
@@ -22,7 +22,11 @@ OfLine: TypeAlias = Annotated[float, "of the line's current"]
 
 
 class OperatingPoint(Part):
-    """Where circuits operated. process: a corner, or a section of a kit."""
+    """Where circuits operated.
+
+    Attributes:
+        process: A corner, or a section of a kit.
+    """
 
     process: str
     temperature: Celsius
@@ -33,90 +37,15 @@ class OperatingPoint(Part):
 
 
 class SpiceResult(Result, kw_only=True):
-    """technology: transistor models.  ngspice: its version."""
+    """The head of every result of `gaincell spice`.
+
+    Attributes:
+        technology: Transistor models.
+        ngspice: Its version.
+    """
 
     technology: str
     ngspice: str
-
-
-class CellCurve(Part):
-    """current: DC, over volts.  charge: of a full pulse, over levels.  of_the_design: of the chip's own cell.
-
-    r_squared_against_it: share of the variance of `charge` that it explains, unfitted.
-    """
-
-    volts: Volts
-    current: Amperes
-    levels: Volts
-    charge: Coulombs
-    of_the_design: Values
-    r_squared_against_it: Number
-
-
-class CellMismatch(Part):
-    """charge: of every cell, over the levels of the curve.  a_vt: Pelgrom's constant."""
-
-    cells: Number
-    charge: Annotated[tuple[tuple[float, ...], ...], "C"]
-    std_of_full_scale: Annotated[tuple[float, ...], "1"]
-    a_vt: Annotated[float, "V m"]
-
-
-class CornerCurve(Part):
-    """DC current in one corner."""
-
-    process: str
-    temperature: Celsius
-    supply: Annotated[float, "of VDD"]
-    current: Amperes
-
-
-class CellCorners(Part):
-    """volts: stored, scaled with the supply."""
-
-    volts: Annotated[tuple[float, ...], "V at nominal supply"]
-    curves: tuple[CornerCurve, ...]
-
-
-class CellWrite(Part):
-    """Of every level of the DAC; infinite: not settled within the write. stored: over time."""
-
-    levels: Volts
-    settled_within_9_mV: Seconds
-    error_after_switching_off: Volts
-    time: Seconds
-    stored: VoltTable
-
-
-class CellRetention(Part):
-    """Voltages of several cells over time. with_default_gmin: what the simulator's own conductance does."""
-
-    set_by_a_leak: bool
-    gate_tunnelling: str
-    time: Seconds
-    held: VoltTable
-    with_default_gmin: VoltTable
-    tunnelling_time: Seconds
-    with_tunnelling: VoltTable
-
-
-class CellDisturb(Part):
-    """Changes of stored voltages."""
-
-    stored: Volts
-    after_8_reads: Volts
-    half_selected: Volts
-
-
-class CharacterisationResult(SpiceResult, kw_only=True):
-    """Of `gaincell spice characterise`."""
-
-    curve: CellCurve
-    mismatch: CellMismatch
-    corners: CellCorners
-    write: CellWrite
-    retention: CellRetention
-    disturb: CellDisturb
 
 
 class AffineFit(Part):
@@ -129,7 +58,11 @@ class AffineFit(Part):
 
 
 class ReadEnergy(Part):
-    """Of one block, in both phases of a read. lines: that were simulated."""
+    """Of one block, in both phases of a read.
+
+    Attributes:
+        lines: How many were simulated.
+    """
 
     read: Joule
     conversion: Joule
@@ -142,7 +75,13 @@ class ReadEnergy(Part):
 
 
 class VerifiedArray(Part):
-    """Pulse widths of one dot product. model, rms, rms_of_full_scale: by curve of the cell."""
+    """Pulse widths of one dot product.
+
+    Attributes:
+        model: By curve of the cell.
+        rms: By curve of the cell.
+        rms_of_full_scale: By curve of the cell.
+    """
 
     spice: Seconds
     model: Mapping[str, Seconds]
@@ -155,9 +94,11 @@ class VerifiedArray(Part):
 
 
 class VerifiedCodes(Part):
-    """spice: simulated; of the models with the cell's own curve, its cubic, a line, its static current.
+    """Codes of one read: simulated, and of models with the cell's own curve, its cubic, a line, its static
+    current.
 
-    unlike_ideal_levels: how many differ from those of ideally written levels.
+    Attributes:
+        unlike_ideal_levels: How many differ from those of ideally written levels.
     """
 
     spice: Codes
@@ -171,7 +112,11 @@ class VerifiedCodes(Part):
 
 
 class VerifyResult(SpiceResult, kw_only=True):
-    """Of `gaincell spice verify`. levels: voltage of every code; earlier files have none."""
+    """Of `gaincell spice verify`.
+
+    Attributes:
+        levels: Voltage of every code; earlier files have none.
+    """
 
     corner: OperatingPoint
     readout: str
@@ -199,9 +144,13 @@ class VerifyResult(SpiceResult, kw_only=True):
 class ArrayEnergy(Part):
     """One dot product on one tile.
 
-    cell_read: of the cells over all cells, whether driven or not.  blocks: of the whole array.
-    column: of one line with its share of the drivers.  array: all blocks.  head: as many arrays as sub-tiles.
-    activity: mean pulse over the longest, of the array's word lines.
+    Attributes:
+        cell_read: Of the cells over all cells, whether driven or not.
+        blocks: Of the whole array.
+        column: Of one line with its share of the drivers.
+        array: All blocks.
+        head: As many arrays as sub-tiles.
+        activity: Mean pulse over the longest, of the array's word lines.
     """
 
     cell_read: Joule
@@ -239,8 +188,10 @@ class EnergyResult(SpiceResult, kw_only=True):
 class BitLine(Part):
     """A line whose cells all conduct.
 
-    error: share of the current, below 0 where it is lost.  drop: calibrated parameter of devices.wires; nan:
-    none that a design takes.  first_order_error: that G R s_n / ... predicts with the conductance of a cell.
+    Attributes:
+        error: Share of the current, below 0 where it is lost.
+        drop: Calibrated parameter of devices.wires; nan: none that a design takes.
+        first_order_error: Error that G R s_n / ... predicts with the conductance of a cell.
     """
 
     cells: Whole
@@ -251,7 +202,12 @@ class BitLine(Part):
 
 
 class WordLine(Part):
-    """error, long_error: of the farthest cell's charge against the nearest one's, 1 ns and longest pulse."""
+    """What a word line of some resistance does.
+
+    Attributes:
+        error: Of the farthest cell's charge against the nearest one's, 1 ns and longest pulse.
+        long_error: As `error`.
+    """
 
     cells: Whole
     resistance: OhmPerCell
@@ -263,8 +219,13 @@ class WordLine(Part):
 class InOperation(Part):
     """One array with one kind of wire.
 
-    array: "first" or "second".  rms, largest: change of the charges as pulse widths.  drop: fitted; nan: the
-    change is noise, or no drop of a design (0 to below 1).  noise: of the integration.  columns: compared.
+    Attributes:
+        array: "first" or "second".
+        rms: Change of the charges as pulse widths.
+        largest: Change of the charges as pulse widths.
+        drop: Fitted; nan: the change is noise, or no drop of a design (0 to below 1).
+        noise: Of the integration.
+        columns: Compared.
     """
 
     array: str
@@ -281,10 +242,12 @@ class InOperation(Part):
 class WiresResult(SpiceResult, kw_only=True):
     """Of `gaincell spice wires`.
 
-    conductance: output conductance of a conducting cell at V_max.  tolerance: half a counter step.
-    full_scale: the longest pulse.
-    overload: charge of 64 cells at V_max for a full pulse, over the saturation of the first converter.
-    limits: resistance at which 64 cells reach the tolerance; 0, infinite: below, above the range.
+    Attributes:
+        conductance: Output conductance of a conducting cell at V_max.
+        tolerance: Half a counter step.
+        full_scale: The longest pulse.
+        overload: Charge of 64 cells at V_max for a full pulse, over the saturation of the first converter.
+        limits: Resistance at which 64 cells reach the tolerance; 0, infinite: below, above the range.
     """
 
     corner: OperatingPoint
@@ -301,9 +264,17 @@ class WiresResult(SpiceResult, kw_only=True):
 class DacWrites(Part):
     """One kind of DAC, by code.
 
-    levels: ideal.  stored: after the gate has closed.  gain, offset: of the line through both ends.
-    inl, dnl: from that line.  injection: by the closing gate.  residual: share left by the discharge.
-    charge, ideal_charge: of a full pulse.
+    Attributes:
+        levels: Ideal.
+        stored: After the gate has closed.
+        gain: Of the line through both ends.
+        offset: Of the line through both ends.
+        inl: From that line.
+        dnl: From that line.
+        injection: By the closing gate.
+        residual: Share left by the discharge.
+        charge: Of a full pulse.
+        ideal_charge: Of a full pulse.
     """
 
     levels: Volts
@@ -322,7 +293,11 @@ class DacWrites(Part):
 
 
 class WordLinePulses(Part):
-    """error: of the width."""
+    """Pulses on a word line.
+
+    Attributes:
+        error: Of the width.
+    """
 
     width: Seconds
     error: Seconds
@@ -330,7 +305,12 @@ class WordLinePulses(Part):
 
 
 class WriteResult(SpiceResult, kw_only=True):
-    """Of `gaincell spice write`. cells: on a write line.  dacs: by kind."""
+    """Of `gaincell spice write`.
+
+    Attributes:
+        cells: On a write line.
+        dacs: By kind.
+    """
 
     corner: OperatingPoint
     cells: Whole
@@ -341,7 +321,11 @@ class WriteResult(SpiceResult, kw_only=True):
 
 
 class MixedCodes(Part):
-    """[tokens, outputs]; differ: from those of HeadArray."""
+    """Codes [tokens, outputs].
+
+    Attributes:
+        differ: From those of HeadArray.
+    """
 
     spice: CodeTable
     head_array: CodeTable
@@ -365,7 +349,13 @@ class Nodes(Part):
 
 
 class MixedWaves(Part):
-    """logic, integrators: in the step of one token.  stores: over the run."""
+    """Waves of a mixed-signal simulation.
+
+    Attributes:
+        logic: In the step of one token.
+        integrators: In the step of one token.
+        stores: Over the run.
+    """
 
     token: Whole
     logic: Nodes
@@ -374,7 +364,11 @@ class MixedWaves(Part):
 
 
 class MixedResult(SpiceResult, kw_only=True):
-    """Of `gaincell spice mixed`. drift: of a stored voltage until its column is written again."""
+    """Of `gaincell spice mixed`.
+
+    Attributes:
+        drift: Of a stored voltage until its column is written again.
+    """
 
     corner: OperatingPoint
     chip: str

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Literal, TypeAlias
 
+from gaincell.results.activity import ActivityOfHeads
 from gaincell.results.common import Chip, Named, Number, Part, Result, Value, Values, Whole, nothing
-from gaincell.results.evaluation import ActivityOfHeads, Many, Nats
+from gaincell.results.evaluation import Many, Nats
 from gaincell.results.run import MeasuredSeconds
 
 Setting: TypeAlias = Value | str
@@ -22,19 +23,31 @@ def plain(setting: Setting | None) -> float | str | None:
 
 
 class SweptModel(Named):
-    """identity: of its files."""
+    """The model of a sweep.
+
+    Attributes:
+        identity: Of its files.
+    """
 
     identity: str
 
 
 class SweptText(Named):
-    """limit: most tokens that are evaluated."""
+    """The text of a sweep.
+
+    Attributes:
+        limit: Most tokens that are evaluated.
+    """
 
     limit: Annotated[int, "tokens"]
 
 
 class Objective(Part):
-    """What points are compared by. direction: "minimise" or "maximise"."""
+    """What points are compared by.
+
+    Attributes:
+        direction: "minimise" or "maximise".
+    """
 
     name: str
     direction: str
@@ -54,7 +67,12 @@ class NotExercised(Part):
 
 
 class SweptParameter(Part):
-    """What points differ in. values: in words.  own: of the unchanged design."""
+    """What points differ in.
+
+    Attributes:
+        values: In words.
+        own: Of the unchanged design.
+    """
 
     name: str
     unit: str
@@ -64,7 +82,11 @@ class SweptParameter(Part):
 
 
 class Counts(Part):
-    """Of points. elsewhere: in progress on other machines."""
+    """Of points.
+
+    Attributes:
+        elsewhere: In progress on other machines.
+    """
 
     planned: Points
     complete: Points
@@ -89,9 +111,12 @@ class PointChips(Part):
 class Point(Part, kw_only=True):
     """One design, measured by the objectives; parameters by name, values and intervals (95 %) by objective.
 
-    reason: why it failed.  same_as: an earlier point with the same parameters.  code: that measured it.
-    ratio: of its perplexity to that of the unchanged design, paired block by block (and chip by chip).
-    not_exercised: the protocol, where all losses are those of the unchanged design.
+    Attributes:
+        reason: Why it failed.
+        same_as: An earlier point with the same parameters.
+        code: Version that measured it.
+        ratio: Of its perplexity to that of the unchanged design, paired block by block (and chip by chip).
+        not_exercised: The protocol, where all losses are those of the unchanged design.
     """
 
     same_as: Whole | None = None
@@ -139,9 +164,13 @@ class PointResult(Result, Point, kw_only=True):
 class SweepResult(Result, kw_only=True):
     """All points of a sweep.
 
-    sampler: how they were chosen.  adapt: whether gains and offsets are adapted to the nominal chip (True),
-    to every chip ("chip") or not.  chips: of which a perplexity is the mean.  reference: the unchanged
-    design.  context: tokens that the token whose costs are stated attends to.
+    Attributes:
+        sampler: How they were chosen.
+        adapt: Whether gains and offsets are adapted to the nominal chip (True), to every chip ("chip") or
+            not.
+        chips: Of which a perplexity is the mean.
+        reference: The unchanged design.
+        context: Tokens that the token whose costs are stated attends to.
     """
 
     sweep: str
@@ -169,6 +198,18 @@ class SweepResult(Result, kw_only=True):
     def own(self) -> Point | None:
         """The unchanged design, where it was measured."""
         return next((point for point in self.complete if point.point == self.reference), None)
+
+    @property
+    def front(self) -> list[Point]:
+        """The Pareto front: no other point is better in one objective and as good in all others."""
+        points = self.complete
+        scores = [[o.sign * p.values[o.name].value for o in self.objectives] for p in points]
+
+        def dominates(theirs: list[float], ours: list[float]) -> bool:
+            return theirs != ours and all(a <= b for a, b in zip(theirs, ours, strict=True))
+
+        pairs = zip(points, scores, strict=True)
+        return [p for p, ours in pairs if not any(dominates(s, ours) for s in scores)]
 
     @property
     def units(self) -> Mapping[str, str]:

@@ -37,10 +37,16 @@ class EnergyTime(Part):
 class Measured(Part):
     """Attention of one layer, one token, on a machine.
 
-    title: of the machine.  heads, kv_heads, head_dim, context: what it computed; query heads share kv_heads
-    key/value heads.  energy: None where it was not measured.
-    kind: "cited", "measured" on this machine, or "simulated": computed from what a maker states.
-    source: where it comes from.  batch: sequences decoded together, over which time and energy are.
+    Attributes:
+        title: Of the machine.
+        heads: Query heads that it computed.
+        kv_heads: Key/value heads that they share.
+        head_dim: Of each.
+        context: Of the token.
+        energy: None where it was not measured.
+        kind: "cited", "measured" on this machine, or "simulated": computed from what a maker states.
+        source: Where it comes from.
+        batch: Sequences decoded together, over which time and energy are.
     """
 
     title: str
@@ -76,7 +82,11 @@ class Machine(Measured):
 
 
 class WholeModel(Part):
-    """Who computes what, one token. gains: over the first arrangement.  held: how long a token is needed."""
+    """Who computes what, one token; its gains are over the first arrangement.
+
+    Attributes:
+        held: How long a token is needed.
+    """
 
     title: str
     attention: EnergyTime
@@ -98,9 +108,11 @@ class WholeModel(Part):
 class Cache(Part):
     """The key/value cache of a model on a GPU, one sequence.
 
-    seen: tokens that are kept, at most those of the model's own sliding window.
-    floor: time to read it.  arithmetic: energy of the two dot products.  movement: of reading it from HBM;
-    None where the GPU has none.
+    Attributes:
+        seen: Tokens that are kept, at most those of the model's own sliding window.
+        floor: Time to read it.
+        arithmetic: Energy of the two dot products.
+        movement: Of reading it from HBM; None where the GPU has none.
     """
 
     model: str
@@ -116,7 +128,11 @@ class Cache(Part):
 class StatedCache(Part):
     """A stated cache: at which lengths a model's has that size.
 
-    read_as: unit.  bytes_per_number, grouped: of the cache.  tokens: for which it is that large.
+    Attributes:
+        read_as: Unit.
+        bytes_per_number: Of the cache.
+        grouped: Of the cache.
+        tokens: For which it is that large.
     """
 
     read_as: str
@@ -128,8 +144,12 @@ class StatedCache(Part):
 class MemoryCost(Part):
     """Keys and values of one head in a memory.
 
-    area: of the cells.  write: of one token.  lifetime: until cells are worn out; None: no limit.
-    retention: None: longer than anything here.  refresh: power of rewriting it within the retention.
+    Attributes:
+        area: Of the cells.
+        write: Of one token.
+        lifetime: Until cells are worn out; None: no limit.
+        retention: None: longer than anything here.
+        refresh: Power of rewriting it within the retention.
     """
 
     title: str
@@ -166,7 +186,8 @@ class Sizes(Part):
 class Timing(Part):
     """One configuration; costs.baselines.measurement.Measurement says what the numbers are.
 
-    state: clocks and limits of a GPU.
+    Attributes:
+        state: Clocks and limits of a GPU.
     """
 
     implementation: str
@@ -203,7 +224,11 @@ class Skipped(Part):
 
 
 class Timed(Part):
-    """A machine that `gaincell cost --baseline` compares with. kv_heads: earlier files have none."""
+    """A machine that `gaincell cost --baseline` compares with.
+
+    Attributes:
+        kv_heads: Earlier files have none.
+    """
 
     kind: Numbers
     title: str
@@ -224,7 +249,11 @@ class Timed(Part):
 
 
 class BaselineResult(Result, kw_only=True):
-    """machine: the accelerator; None for a CPU."""
+    """Of `gaincell baseline`.
+
+    Attributes:
+        machine: The accelerator; None for a CPU.
+    """
 
     machine: str | None
     sizes: Sizes

@@ -30,7 +30,7 @@ from gaincell.files import write_text
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.quantity import Quantity
 from gaincell.results.common import Values
-from gaincell.results.spice import (
+from gaincell.results.spice_cell import (
     CellCorners,
     CellCurve,
     CellDisturb,

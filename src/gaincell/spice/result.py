@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 
 from gaincell.chips.design import Design
 from gaincell.results import provenance
-from gaincell.results.common import Values
+from gaincell.results.common import Provenance, Values
 from gaincell.results.spice import OperatingPoint
 from gaincell.spice.runner import version
 from gaincell.spice.technology import Site
 
 T = TypeVar("T")
 PROTOCOL = "transistor-level simulation with open models; see docs/spice.md"
+
+
+class Head(TypedDict):
+    """Parts that every result has."""
+
+    command: str
+    technology: str
+    ngspice: str
+    provenance: Provenance
 
 
 def head(
@@ -26,7 +35,7 @@ def head(
     design: Design,
     seed: int = 0,
     inputs: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
+) -> Head:
     """Parts that every result has.
 
     name: of the command.  technology: its title.  command: the command line.  inputs: files and hashes.

@@ -89,7 +89,7 @@ def _sweep(raw: Mapping[str, Any], path: Path) -> Sweep:
 
 
 def _check_used(sweep: Sweep, given: set[str]) -> None:
-    """Raise InputError for settings that change nothing here.  given: names in the file."""
+    """Raise InputError for settings that are given in the file and change nothing."""
     objectives = set(sweep.objectives)
     used = {
         **dict.fromkeys(("text", "limit", "protocol", *space.ADAPTATION, "loss"), sweep.measures),
@@ -136,7 +136,7 @@ def _check_calibration(sweep: Sweep) -> None:
 
 
 def _check(sweep: Sweep, context: int) -> None:
-    """What excludes each other, and what is not there. context: of the model."""
+    """What excludes each other, and what is not there, by the model's context."""
     load_technology(sweep.technology)
     length, _ = window_and_stride(sweep.protocol)
     if sweep.measures and length > context:

@@ -58,7 +58,8 @@ Blocks: TypeAlias = tuple[tuple[float, int], ...]
 class Bench:
     """A model, a text and all else that points share.
 
-    Raises GaincellError: model, text or design cannot be used.
+    Raises:
+        GaincellError: model, text or design cannot be used.
     """
 
     def __init__(self, sweep: Sweep, backend: BackendName = "auto", device: str = "cpu") -> None:
@@ -75,7 +76,8 @@ class Bench:
     def measure(self, number: int, values: ParameterValues) -> tuple[Point, Design, Activity | None]:
         """One point, its design, and the activity where that was measured.
 
-        Raises GaincellError: its values do not fit together, or the model gives no finite number.
+        Raises:
+            GaincellError: its values do not fit together, or the model gives no finite number.
         """
         begun = time.perf_counter()
         sweep, design = self.sweep, applied(self.sweep.design, values).replace(layers=self.size.layers)

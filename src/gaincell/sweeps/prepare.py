@@ -45,9 +45,13 @@ State: TypeAlias = dict[str, Tensor]
 class Preparation:
     """The model, and what its points start from.
 
-    text: its training part is that of adaptation and training.  backend, device: of the attention.
+    Args:
+        text: Its training part is that of adaptation and training.
+        backend: Of the attention.
+        device: Of the attention.
 
-    Raises GaincellError: model or design cannot be used, or the text is too short to adapt or train with.
+    Raises:
+        GaincellError: model or design cannot be used, or the text is too short to adapt or train with.
     """
 
     def __init__(self, sweep: Sweep, text: Text, backend: BackendName = "auto", device: str = "cpu") -> None:

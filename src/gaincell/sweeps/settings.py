@@ -65,7 +65,11 @@ FILES = (".toml", ".csv", ".tsv", ".txt")
 
 
 def import_optuna() -> Any:
-    """The package, saying nothing of its own accord. Raises InputError: it is not installed."""
+    """The package, saying nothing of its own accord.
+
+    Raises:
+        InputError: it is not installed.
+    """
     try:
         import optuna
     except ImportError as error:
@@ -81,19 +85,30 @@ def import_optuna() -> Any:
 class Sweep:
     """A sweep file, checked.
 
-    name: of the file.  model: as in the file.  design: what points change.
-    objectives: names of OBJECTIVES.  sampler: one of SAMPLERS.  seed: of all random choices.
-    points: how many.  population: of nsga2.
-    text, limit, protocol: what is evaluated, and how; by default blocks of the model's context, at most 1024.
-    calibration: tokens of the adaptation.
-    adapt: gains and offsets of every point, in closed form, to the statistics that the model has as it was
-        made; True: on its nominal chip; "chip": on every single chip.
-    fine_tune: steps of training after it, on other chips and noise at every pass, at `learning_rate`.
-    scale_learning_rate: of gains and offsets; None: the same.  loss: one of LOSSES.
-    chips: of which the perplexity is averaged; 0: the design as it is.  within: of the yield.
-    context: tokens so far, of the costs; None: as measured.  technology: of the costs.
-    parameters: what points differ in.
-    start: of samplers that learn, points to begin with: what differs from the unchanged design.
+    Attributes:
+        name: Of the file.
+        model: As in the file.
+        design: What points change.
+        objectives: Names of OBJECTIVES.
+        sampler: One of SAMPLERS.
+        seed: Of all random choices.
+        points: How many.
+        population: Of nsga2.
+        text: What is evaluated.
+        limit: Most tokens of it.
+        protocol: How; by default blocks of the model's context, at most 1024.
+        calibration: Tokens of the adaptation.
+        adapt: Gains and offsets of every point, in closed form, to the statistics that the model has as it
+            was made; True: on its nominal chip; "chip": on every single chip.
+        fine_tune: Steps of training after it, on other chips and noise at every pass, at `learning_rate`.
+        scale_learning_rate: Of gains and offsets; None: the same.
+        loss: One of LOSSES.
+        chips: Of which the perplexity is averaged; 0: the design as it is.
+        within: Of the yield.
+        context: Tokens so far, of the costs; None: as measured.
+        technology: Of the costs.
+        parameters: What points differ in.
+        start: Of samplers that learn, points to begin with: what differs from the unchanged design.
     """
 
     name: str

@@ -96,9 +96,15 @@ def known() -> dict[str, NumberKind | tuple[Any, ...] | None]:
 class Parameter:
     """One thing that changes.
 
-    name: as in a design.  unit: of its numbers.  whole: whether they are integers.
-    values: choices, in order; empty for a range.
-    low, high, step, log: of a range, ends included; step None: continuous (of whole numbers, 1).
+    Attributes:
+        name: As in a design.
+        unit: Of its numbers.
+        whole: Whether they are integers.
+        values: Choices, in order; empty for a range.
+        low: Of a range, included.
+        high: Of a range, included.
+        step: Of a range; None: continuous (of whole numbers, 1).
+        log: Whether a range is logarithmic.
     """
 
     name: str
@@ -111,7 +117,11 @@ class Parameter:
     log: bool = False
 
     def grid(self) -> tuple[Any, ...]:
-        """Its values in order. Raises InputError: a range without steps."""
+        """Its values in order.
+
+        Raises:
+            InputError: a range without steps.
+        """
         if self.values:
             return self.values
         if self.step is None or self.log:
@@ -170,7 +180,9 @@ def shown(value: Any) -> str:
 def parse_parameters(raw: Any, design: Design, where: str) -> tuple[Parameter, ...]:
     """The table [parameters], checked against a design.
 
-    Raises InputError: no parameter, an unknown one, an empty range; DesignError: the design forbids a value.
+    Raises:
+        InputError: no parameter, an unknown one, an empty range.
+        DesignError: the design forbids a value.
     """
     if not isinstance(raw, dict):
         raise InputError(f"{where} = {raw!r} is not a table; allowed: [parameters] with one line a parameter")
@@ -287,7 +299,8 @@ def applied(design: Design, values: Values) -> Design:
     """The design with the values of one point; those of the adaptation are left to whom they concern. A value
     of the point comes before what a measured cell brings.
 
-    Raises DesignError: the values do not fit together.
+    Raises:
+        DesignError: the values do not fit together.
     """
     changes: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {}

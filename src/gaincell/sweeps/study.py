@@ -45,7 +45,8 @@ HEARTBEAT = 30
 def open_storage(place: str) -> Any:
     """Optuna's storage: a database by its URL, or a journal by the path of its file.
 
-    Raises InputError: it cannot be reached, or is damaged.
+    Raises:
+        InputError: it cannot be reached, or is damaged.
     """
     optuna = import_optuna()
     try:
@@ -76,7 +77,8 @@ def open_storage(place: str) -> Any:
 def existing_storage(place: str) -> Any | None:
     """The storage if there is one, None where `open_storage` would make it: a dry run writes nothing.
 
-    Raises InputError: it cannot be reached.
+    Raises:
+        InputError: it cannot be reached.
     """
     if "://" in place:
         _check_shared(place)
@@ -196,8 +198,9 @@ def started(pid: int) -> str | None:
 class Survey:
     """Where every point stands, by number; of complete and failed ones the trial.
 
-    lost: points that are neither complete, failed nor under way.
-    deaths: how many processes died at a point, of those that are not complete.
+    Attributes:
+        lost: Points that are neither complete, failed nor under way.
+        deaths: How many processes died at a point, of those that are not complete.
     """
 
     complete: dict[int, Any] = field(default_factory=dict)

@@ -45,8 +45,14 @@ class _Surplus(Exception):
 def work(sweep: Sweep, storage: Any, measure: Measure, worker: int = 0, parent: int = 0) -> int:
     """Measure waiting points until there is none; returns how many were measured.
 
-    parent: the process whose end is the worker's; 0: none.
     Every exception of a point is recorded as the reason of its failure, and the next point is taken.
+
+    Args:
+        sweep: Whose points they are.
+        storage: Of the sweep's study.
+        measure: Gives the values of a point.
+        worker: Its number.
+        parent: The process whose end is the worker's; 0: none.
     """
     optuna = import_optuna()
     study = trials.open_study(sweep, storage)
@@ -100,12 +106,17 @@ def oversee(
 ) -> trials.Survey:
     """Have all points measured that are not complete; returns where they stand then.
 
-    storage: of the sweep's study.  launch: starts a worker by its number.  workers: how many at a time.
-    log_of: where a worker's messages are.
-    retry_elsewhere: whether points that other machines were at are taken for lost.
-    progress: called with points finished since the call, and those that were not before it.
+    Args:
+        sweep: Whose points they are.
+        storage: Of the sweep's study.
+        launch: Starts a worker by its number.
+        workers: How many at a time.
+        log_of: Where a worker's messages are.
+        retry_elsewhere: Whether points that other machines were at are taken for lost.
+        progress: Called with points finished since the call, and those that were not before it.
 
-    Raises RunError: workers die without taking a point.
+    Raises:
+        RunError: workers die without taking a point.
     """
     study, plan = trials.open_study(sweep, storage), sweep.plan()
     trials.give_up_lost(study, elsewhere_lives=not retry_elsewhere)

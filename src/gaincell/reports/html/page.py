@@ -33,7 +33,8 @@ KNOWN = (
 def load(path: str | Path, name: str) -> Result:
     """Read a result, or that of a RUN directory with its log of the training.
 
-    Raises RunError: it cannot be read, lacks units or kinds, or is of a kind that has no section.
+    Raises:
+        RunError: it cannot be read, lacks units or kinds, or is of a kind that has no section.
     """
     path = Path(path)
     run = content(path)
@@ -61,9 +62,12 @@ def load(path: str | Path, name: str) -> Result:
 def page(results: Sequence[Result], title: str | None = None) -> str:
     """The whole page, with style and script inside.
 
-    results: at least one, of different names.  title: by default what the results are about.
+    Args:
+        results: At least one, of different names.
+        title: By default what the results are about.
 
-    Raises RunError: a part of a result is not whole.
+    Raises:
+        RunError: a part of a result is not whole.
     """
     if not results:
         raise RunError("no results were given; give RUN directories or files of --json")
@@ -97,7 +101,8 @@ def names(given: Sequence[str]) -> Mapping[str, str]:
     """Name -> path of arguments NAME=PATH or PATH; of a path as much of its end as tells it from the others.
     A PATH that exists may hold "=".
 
-    Raises RunError: two are called the same, or one has an empty name.
+    Raises:
+        RunError: two are called the same, or one has an empty name.
     """
     found: dict[str, str] = {}
     parts = [(a, "", "") if Path(a).exists() else a.partition("=") for a in given]

@@ -33,7 +33,13 @@ Words: TypeAlias = str | Callable[[R], str]
 
 @dataclass(frozen=True)
 class Result:
-    """name: on the page.  found: what its file holds.  log: lines of its log.jsonl, if it has one."""
+    """A result on the page.
+
+    Attributes:
+        name: On the page.
+        found: What its file holds.
+        log: Lines of its log.jsonl, if it has one.
+    """
 
     name: str
     found: Found
@@ -42,8 +48,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Section:
-    """id: its anchor.  wanted: whether it shows something of a result.  build: its content.
-    headline: the number of a result that one looks for first, in words, and its kind.
+    """A section of the page.
+
+    Attributes:
+        id: Its anchor.
+        wanted: Whether it shows something of a result.
+        build: Its content.
+        headline: The number of a result that one looks for first, in words, and its kind.
     """
 
     id: str
@@ -68,10 +79,17 @@ def section(
 ) -> Section:
     """What the page says of results of some kinds.
 
-    each: content that every result has under its name.  together: of all results, by name, above that.
-    headline: the number of a result that one looks for first, in words.  kind: of that number.
-    numbers: the part of a result whose kinds stand beside its name; by default all of it.
-    has: a part without which there is nothing to show of a result.  id: its anchor; by default the title.
+    Args:
+        title: Its heading.
+        lead: A sentence below it.
+        kinds: Types of results that it shows.
+        *each: Content that every result has under its name.
+        together: Of all results, by name, above that.
+        headline: The number of a result that one looks for first, in words.
+        kind: Of that number.
+        numbers: The part of a result whose kinds stand beside its name; by default all of it.
+        has: A part without which there is nothing to show of a result.
+        id: Its anchor; by default the title.
     """
 
     def is_ours(found: Found) -> TypeGuard[F]:
@@ -123,7 +141,7 @@ def no_numbers(_: object) -> Iterable[Rows]:
 
 
 def tables(*made: Tables[R], title: str = "") -> Block[R]:
-    """Tables below each other. title: of them on the page, where it is another."""
+    """Tables below each other, under a title of their own on the page where one is given."""
     return lambda found: join(
         table(replace(rows, title=title or rows.title)) for one in made for rows in _listed(one(found))
     )

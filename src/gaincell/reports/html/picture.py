@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
+from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
@@ -52,14 +53,26 @@ LEFT_OUT = {"style", "id", "font-family"}
 Point = tuple[float, float, float]
 
 
+class Curve(NamedTuple):
+    """A line as its table has it: every n-th point and the last: place, height, half a bar or NaN."""
+
+    name: str
+    points: list[Point]
+    every: int
+
+
 def picture(
     title: str, figure: Figure, *, kind: str = "", note: str = "", numbers: Sequence[Rows] | None = None
 ) -> Markup:
     """A figure of matplotlib, in the style sheet's colours, under its title, with a note below.
 
-    kind: one of KINDS, or several of them in words; "" where a result does not say.
-    numbers: those of the drawing, as tables, folded; by default those of its lines; none where a table stands
-        beside it.
+    Args:
+        title: Above it.
+        figure: What is drawn.
+        kind: One of KINDS, or several of them in words; "" where a result does not say.
+        note: Below it.
+        numbers: Those of the drawing, as tables, folded; by default those of its lines; none where a table
+            stands beside it.
     """
     shown = line_rows(figure) if numbers is None else numbers
     suffix = f" ({kind})" if kind else ""
@@ -84,15 +97,17 @@ def line_rows(figure: Figure) -> list[Rows]:
     found = []
     for axes in figure.axes:
         lines = _lines(axes)
-        named = [name for name, _ in lines]
-        errors = any(error == error for _, points in lines for *_, error in points)
-        places = sorted({x for _, points in lines for x, _, _ in points})
-        columns = [{x: (y, error) for x, y, error in points} for _, points in lines]
+        named = [line.name for line in lines]
+        errors = any(error == error for line in lines for *_, error in line.points)
+        places = sorted({x for line in lines for x, _, _ in line.points})
+        columns = [{x: (y, error) for x, y, error in line.points} for line in lines]
         x_label = axes.get_xlabel() or figure.axes[-1].get_xlabel()
         rows = [
             [short(x), *(_shown(*column[x]) if x in column else "–" for column in columns)] for x in places
         ]
-        caption = "±: the bars. " * errors + axes.get_ylabel() * (len(named) > 1)
+        steps = " or ".join(_nth(every) for every in sorted({line.every for line in lines} - {1}))
+        thinned = f"Of lines of more than {MOST} points every {steps} point and the last. " if steps else ""
+        caption = "±: the bars. " * errors + thinned + axes.get_ylabel() * (len(named) > 1)
         if rows:
             found.append(Rows(_title(axes), (x_label, *named), rows, caption))
     return found
@@ -102,21 +117,24 @@ def _shown(y: float, error: float) -> str:
     return short(y) + (f" ± {short(error)}" if error == error else "")
 
 
-def _lines(axes: Axes) -> list[tuple[str, list[Point]]]:
-    """Names and points of lines that the legend has; of the others, where it has none and they are few."""
+def _nth(n: int) -> str:
+    return f"{n}{'th' if 4 <= n % 100 <= 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')}"
+
+
+def _lines(axes: Axes) -> list[Curve]:
+    """Those that the legend has; the others, where it has none and they are few."""
     bars = [c for c in axes.containers if isinstance(c, ErrorbarContainer) and c.lines[0] is not None]
-    found = [(str(c.get_label()), _points(c.lines[0], c)) for c in bars]
+    found = [_curve(str(c.get_label()), c.lines[0], c) for c in bars]
     plain = [line for line in axes.lines if line.get_transform() == axes.transData and not bars]
-    some = [(str(line.get_label()), _points(line)) for line in plain]
-    named = [(name, points) for name, points in [*found, *some] if name and not name.startswith("_")]
+    some = [_curve(str(line.get_label()), line) for line in plain]
+    named = [line for line in [*found, *some] if line.name and not line.name.startswith("_")]
     if not named and len(some) <= FEW:
-        named = [(f"{axes.get_ylabel()} {n}" if some[1:] else axes.get_ylabel(), points)
-                 for n, (_, points) in enumerate(some, 1)]  # fmt: skip
-    return [(name, points) for name, points in named if points]
+        label = axes.get_ylabel()
+        named = [line._replace(name=f"{label} {n}" if some[1:] else label) for n, line in enumerate(some, 1)]
+    return [line for line in named if line.points]
 
 
-def _points(line: Line2D, bars: ErrorbarContainer | None = None) -> list[Point]:
-    """Places, heights and half the bars' heights (NaN: none) of at most about `MOST` points."""
+def _curve(name: str, line: Line2D, bars: ErrorbarContainer | None = None) -> Curve:
     x, y = (np.asarray(data, dtype=float).tolist() for data in line.get_data(orig=False))
     errors = [math.nan] * len(x)
     if bars is not None and bars.has_yerr:
@@ -124,7 +142,10 @@ def _points(line: Line2D, bars: ErrorbarContainer | None = None) -> list[Point]:
         if len(segments) == len(x):
             errors = [float(abs(s[-1][1] - s[0][1])) / 2 if len(s) > 1 else math.nan for s in segments]
     every = max(1, -(-len(x) // MOST))
-    return [p for p in list(zip(x, y, errors, strict=True))[::every] if math.isfinite(p[1])]
+    points = list(zip(x, y, errors, strict=True))
+    last = [p for p in points if math.isfinite(p[1])][-1:]
+    chosen = [p for p in points[::every] if math.isfinite(p[1])]
+    return Curve(name, chosen if chosen[-1:] == last else chosen + last, every)
 
 
 def _title(axes: Axes) -> str:
@@ -139,7 +160,7 @@ def _described(figure: Figure) -> str:
         labels = (axes.get_ylabel(), axes.get_xlabel())
         words += [f": {' over '.join(label for label in labels if label)}"] if any(labels) else []
         lines = [f"{name} from {short(points[0][1])} to {short(points[-1][1])}"
-                 for name, points in _lines(axes) if points[1:]]  # fmt: skip
+                 for name, points, _ in _lines(axes) if points[1:]]  # fmt: skip
         if isinstance(axes.yaxis.get_major_locator(), FixedLocator):
             lines = [", ".join(text.get_text() for text in axes.get_yticklabels())]
         lines += [
