@@ -45,7 +45,9 @@ def faults(name: str, text: str, names: set[str]) -> list[str]:
             section = match[1] if (match := SECTION.match(paragraph)) else ""
         if name and not section and (match := NAMED.match(paragraph)):
             found.append(f"{match['names']} outside a section")
-        for match in WITHIN.finditer(paragraph):
+        if not section and len({line.startswith("    ") for line in paragraph.splitlines()}) > 1:
+            found.append("an indented line without an empty one between it and the others")
+        for match in WITHIN.finditer(paragraph if section or not paragraph.startswith("    ") else ""):
             several = match["names"].split(", ")
             entry = section and match[0].startswith("\n    ") and not match[0].startswith("\n     ")
             if names.issuperset(name.lstrip("*") for name in several) and not (entry and len(several) == 1):
@@ -83,6 +85,7 @@ def test_packages_are_listed_only_while_they_are_not_converted() -> None:
         "What it is.\n\nArgs:\n    size: In bits.  rate: Of it.",
         "What it is.\n\nArgs:\n    size: In bits.\n        rate: Of it.",
         "What it is. Raises ValueError: it is none.",
+        "What it is:\n    x + 1",
     ],
 )
 def test_another_style_is_found(text: str) -> None:

@@ -1,14 +1,16 @@
 """Energies of other simulations, beside the formulas.
 
-arrays    of `gaincell spice energy`: the simulated array as it is, with its own inputs (real ones, where the
-          file has them), counted once for every sub-tile that is read
-writes    of `gaincell spice write`: the mean over the codes of a simulated line, counted twice a row, for a
-          key and a value. The gates of the column that is written, and those of its discharge, are ideal in
-          the simulation: the formula adds them
-digital   of `gaincell rtl --verify`: what switched at the gates of the head that was synthesised, with its
-          own words. The routing, which no synthesis knows, is added by the formula. What a model has beyond
-          gains and offsets (NOT_GENERATED) is in the formula only. Compared with the paper's number only
-          where as many sub-tiles hold valid columns
+Each is brought to the share of one query head:
+
+    arrays    of `gaincell spice energy`: the simulated array as it is, with its own inputs (real ones, where
+              the file has them), counted once for every sub-tile that is read
+    writes    of `gaincell spice write`: the mean over the codes of a simulated line, counted twice a row, for
+              a key and a value. The gates of the column that is written, and those of its discharge, are
+              ideal in the simulation: the formula adds them
+    digital   of `gaincell rtl --verify`: what switched at the gates of the head that was synthesised, with
+              its own words. The routing, which no synthesis knows, is added by the formula. What a model has
+              beyond gains and offsets (NOT_GENERATED) is in the formula only. Compared with the paper's
+              number only where as many sub-tiles hold valid columns
 """
 
 from __future__ import annotations
