@@ -70,6 +70,7 @@ autodoc_default_options = {"members": True}
 autodoc_type_aliases = {name: name for name, kind in vars(units).items() if hasattr(kind, "__metadata__")}
 python_maximum_signature_line_length = 96
 napoleon_numpy_docstring = False
+napoleon_attr_annotations = False  # they are in the signature
 napoleon_use_ivar = True  # as attributes they would be targets of links, with names that many classes share
 napoleon_use_rtype = False
 default_role = "py:obj"

@@ -13,7 +13,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Yields):\n")
-MARKUP = re.compile(r"``.+?``|`([^`]+)`|([|*](?=\S)|(?<=\w)_(?!\w))", re.DOTALL)
+MARKUP = re.compile(r"``.+?``|`([^`]+)`|([|*](?=\S)|(?<=\w)_(?!\w)|(?<=: )\w\.$)", re.DOTALL | re.MULTILINE)
 
 
 def as_rst(text: str) -> str:
@@ -30,10 +30,10 @@ def as_rst(text: str) -> str:
 
 
 def _marked(found: re.Match[str]) -> str:
-    """A name as it is, other code in two backticks, any other sign escaped."""
-    code, sign = found.groups()
-    if sign:
-        return f"\\{sign}"
+    """A name as it is, other code in two backticks, what else would mark something up escaped."""
+    code, other = found.groups()
+    if other:
+        return f"\\{other}"
     return found[0] if code is None or re.fullmatch(r"[\w.]+", code) else f"``{code.strip()}``"
 
 
