@@ -13,7 +13,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Yields):\n")
-MARKUP = re.compile(r"``.+?``|`([^`]+)`|([|*](?=\S)|(?<=\w)_(?!\w)|(?<=: )\w\.$)", re.DOTALL | re.MULTILINE)
+MARKUP = re.compile(r"(?ms)``.+?``|`([^`]+)`|([|*](?=\S)|(?<=\w)_(?!\w)|(?:(?<=: )|\A)\w\.$)")
 
 
 def as_rst(text: str) -> str:
