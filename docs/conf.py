@@ -12,9 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
-from docstrings import unit_names
-
 import gaincell
+from gaincell import units
 
 project = "gaincell"
 author = "The gaincell developers"
@@ -36,6 +35,7 @@ extensions = [
 ]
 exclude_patterns = ["_ext", "_static", "results", "data", "**.ipynb_checkpoints"]
 nitpicky = True
+nitpick_ignore_regex = [("py:.*", ".*")]  # backticks and signatures name more than has a page
 highlight_language = "text"
 html_theme = "furo"
 html_static_path = ["_static"]
@@ -67,8 +67,10 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True}
-autodoc_type_aliases = {unit: unit for unit in unit_names()}
+autodoc_type_aliases = {name: name for name, kind in vars(units).items() if hasattr(kind, "__metadata__")}
 python_maximum_signature_line_length = 96
 napoleon_numpy_docstring = False
+napoleon_attr_annotations = False  # they are in the signature
+napoleon_use_ivar = True  # as attributes they would be targets of links, with names that many classes share
 napoleon_use_rtype = False
 default_role = "py:obj"

@@ -16,6 +16,7 @@ value on the chip of the paper, its source and range, and the meaning.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
 from importlib import import_module
@@ -24,6 +25,8 @@ from typing import Any
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
@@ -42,11 +45,11 @@ class Keys(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         owner, kind = map(named, self.arguments)
-        found, takes = meanings(owner), allowed(kind)
+        takes = allowed(kind)
+        fields = [field for field in dataclasses.fields(owner) if field.name in takes]
+        found = meanings(owner, *(field.name for field in fields))
         rows = [
-            [f"`{field.name}`", default_of(field), takes[field.name], found.get(field.name, "")]
-            for field in dataclasses.fields(owner)
-            if field.name in takes
+            [f"`{field.name}`", default_of(field), takes[field.name], found[field.name]] for field in fields
         ]
         return table(self, ["key", "default", "allowed", "meaning"], rows)
 
@@ -93,29 +96,19 @@ def write_schemas(app: Sphinx, error: Exception | None) -> None:
         place.write_text(json.dumps(schema, indent=1))
 
 
-def meanings(owner: type) -> dict[str, str]:
-    """What every field means: the string below it, or its entry `name: meaning` in the class's docstring."""
-    names = [field.name for field in dataclasses.fields(owner)]
-    attributes = ModuleAnalyzer.for_module(owner.__module__).find_attr_docs()
-    found = {
-        name: " ".join(attributes[owner.__name__, name]).strip()
-        for name in names
-        if (owner.__name__, name) in attributes
-    }
-    text = " ".join((owner.__doc__ or "").split())
-    one = "|".join(map(re.escape, names))
-    entries = list(re.finditer(rf"(?:(?<=^)|(?<=[.:;] )|(?<= ))((?:{one})(?:, (?:{one}))*): ", text))
-    for entry, after in zip(entries, [*entries[1:], None], strict=False):
-        meaning = text[entry.end() : after.start() if after else len(text)].strip()
-        for name in entry[1].split(", "):
-            found.setdefault(name, meaning)
-    return {name: sentence(meaning) for name, meaning in found.items()}
+def meanings(owner: type, *needed: str) -> dict[str, str]:
+    """What every field means: its entry under `Attributes:` of the class, or the string below it.
 
-
-def sentence(text: str) -> str:
-    """With a capital, unless it begins with a symbol or a unit."""
-    word = re.match(r"[a-z]{3,}\b", text) or re.match(r"(of|at|or|in|as|a)\b", text)
-    return text[:1].upper() + text[1:] if word else text
+    Raises:
+        ExtensionError: one that is needed has neither.
+    """
+    documented = str(GoogleDocstring(inspect.getdoc(owner) or "", Config(napoleon_use_ivar=True)))
+    found = dict(re.findall(r"(?m)^:ivar (\w+): *(.*(?:\n +.*)*)", documented))
+    below = ModuleAnalyzer.for_module(owner.__module__).find_attr_docs()
+    found |= {name: "\n".join(lines) for (place, name), lines in below.items() if place == owner.__name__}
+    if missing := set(needed).difference(found):
+        raise ExtensionError(f"{owner.__qualname__}: Attributes lack {', '.join(sorted(missing))}")
+    return {name: " ".join(text.split()) for name, text in found.items()}
 
 
 def default_of(field: dataclasses.Field[Any]) -> str:

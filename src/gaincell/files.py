@@ -87,12 +87,12 @@ def read_text(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A TOML file. Raises OSError and ValueError, see `read_text` and `parse_toml`."""
+    """A TOML file; errors are those of `read_text` and `parse_toml`."""
     return parse_toml(read_text(path))
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """TOML. Raises ValueError: it is none that anyone would write."""
+    """TOML; ValueError where it is none that anyone would write."""
     if any(name[1] for name in _NAME.finditer(text)):  # quadratic in tomllib
         raise ValueError("a name has more than 100 parts")
     try:
@@ -104,12 +104,12 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def read_json(path: str | os.PathLike[str], infinite: bool = False) -> Any:
-    """A JSON file. Raises OSError and ValueError, see `read_text` and `parse_json`."""
+    """A JSON file; errors are those of `read_text` and `parse_json`."""
     return parse_json(read_text(path), infinite)
 
 
 def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A JSON file that holds an object. Raises OSError and ValueError."""
+    """A JSON file that holds an object; errors as of `read_json`, ValueError for anything else."""
     found = read_json(path)
     if not isinstance(found, dict):
         raise ValueError("it holds no object")
@@ -118,7 +118,9 @@ def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def parse_json(text: str | bytes, infinite: bool = False) -> Any:
     """JSON as its standard has it; if `infinite`, with NaN and Infinity, as Python's own libraries write it.
-    Raises ValueError: it is not, nests too deeply, or holds numbers that no number of ours can hold.
+
+    Raises:
+        ValueError: it is not, nests too deeply, or holds numbers that no number of ours can hold.
     """
     try:
         found = json.loads(text, parse_constant=float if infinite else _no_number)
@@ -232,8 +234,8 @@ def write_atomic(path: str | os.PathLike[str], writer: Callable[[Path], object])
     """Write one file completely or not at all.
 
     Args:
-        path: where the file shall appear; its directory is created if it is missing.
-        writer: called once with the temporary path, which has the name of ``path`` in a directory beside it;
+        path: Where the file shall appear; its directory is created if it is missing.
+        writer: Called once with the temporary path, which has the name of ``path`` in a directory beside it;
             it writes and closes the file.
 
     Raises:
@@ -259,10 +261,10 @@ def write_directory(
     """Write the files of a directory, each completely; none is put in place before all are written.
 
     Args:
-        path: the directory; it is created if it is missing, and its other files stay.
-        writer: called once with a temporary directory in ``path``, in which it writes the files.
-        last: name of the file that is put in place last.
-        replaces: patterns of names; earlier files of such names that are not written again are removed.
+        path: The directory; it is created if it is missing, and its other files stay.
+        writer: Called once with a temporary directory in ``path``, in which it writes the files.
+        last: Name of the file that is put in place last.
+        replaces: Patterns of names; earlier files of such names that are not written again are removed.
 
     Raises:
         RunError: as `write_atomic`.
@@ -292,7 +294,7 @@ def write_directory(
 
 @contextmanager
 def _temporary(holder: Path, path: Path) -> Iterator[None]:
-    """A directory that is removed in the end. Raises RunError for what hinders writing ``path``."""
+    """A directory that is removed in the end; what hinders writing ``path`` becomes a RunError."""
     try:
         holder.parent.mkdir(parents=True, exist_ok=True)
         holder.mkdir()

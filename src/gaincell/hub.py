@@ -48,7 +48,11 @@ def _answers(address: str) -> bool:
 
 
 def data_set_splits(name: str) -> list[str]:
-    """The splits of a data set, OWNER/NAME or OWNER/NAME:CONFIG. Raises InputError: there is none."""
+    """The splits of a data set, OWNER/NAME or OWNER/NAME:CONFIG.
+
+    Raises:
+        InputError: there is none.
+    """
     identifier, _, config = name.partition(":")
     try:
         import datasets
@@ -68,7 +72,11 @@ def data_set_splits(name: str) -> list[str]:
 
 
 def data_set_rows(name: str, split: str) -> Iterator[str]:
-    """The texts of a split's rows that hold any, as they come. Raises InputError: it cannot be read."""
+    """The texts of a split's rows that hold any, as they come.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     import datasets
 
     identifier, _, config = name.partition(":")

@@ -40,10 +40,11 @@ Value: TypeAlias = int | float | tuple[float, ...] | None
 class NumberKind:
     """What a key of a design file accepts.
 
-    unit: the only unit allowed, SI without prefix; "1" for a pure number.
-    whole: an integer is required.
-    optional: "none" (None in Python) is allowed.
-    many: a list of numbers instead of one.
+    Attributes:
+        unit: The only unit allowed, SI without prefix; "1" for a pure number.
+        whole: Whether an integer is required.
+        optional: Whether "none" (None in Python) is allowed.
+        many: Whether it is a list of numbers instead of one.
     """
 
     unit: str
@@ -52,7 +53,11 @@ class NumberKind:
     many: bool = False
 
     def convert(self, value: Any, where: str) -> Value:
-        """`value` as it is stored: int, float, tuple of floats, None. Raises DesignError for a wrong type."""
+        """`value` as it is stored: int, float, tuple of floats, None.
+
+        Raises:
+            DesignError: a wrong type.
+        """
         if value is None and self.optional:
             return None
         if self.many and isinstance(value, (list, tuple)) and all(_is_number(v) for v in value):
@@ -68,9 +73,13 @@ class NumberKind:
 class Quantity:
     """A number with its provenance.
 
-    value: the number, SI.  unit: as printed in the file.  source: a key of SOURCES.
-    range: the closed interval in which the number may lie; of a fit ("F") its 95 % confidence interval, or
-        what was fitted.  note: free text.
+    Attributes:
+        value: The number, SI.
+        unit: As printed in the file.
+        source: A key of SOURCES.
+        range: The closed interval in which the number may lie; of a fit ("F") its 95 % confidence interval,
+            or what was fitted.
+        note: Free text.
     """
 
     value: Value
@@ -123,8 +132,9 @@ class Quantity:
 def parse_quantity(raw: Any, kind: NumberKind, where: str) -> Quantity:
     """Read one inline table. `where` names file and key in errors.
 
-    Raises DesignError for a bare number, a missing or unknown entry, another unit, an unknown source, a wrong
-    type, or a value outside the range.
+    Raises:
+        DesignError: a bare number, a missing or unknown entry, another unit, an unknown source, a wrong type,
+            or a value outside the range.
     """
     if not isinstance(raw, dict):
         raise DesignError(
@@ -154,7 +164,11 @@ def parse_quantity(raw: Any, kind: NumberKind, where: str) -> Quantity:
 
 
 def read_numbers(path: Path) -> dict[str, Any]:
-    """A TOML file of such numbers, as it is. Raises DesignError."""
+    """A TOML file of such numbers, as it is.
+
+    Raises:
+        DesignError: it cannot be read as TOML.
+    """
     try:
         return read_toml(path)
     except (OSError, ValueError) as error:
@@ -167,9 +181,15 @@ def shipped_names(folder: Path) -> list[str]:
 
 
 def shipped_or_own(name: str, folder: Path, kind: str) -> Path:
-    """The file that a user names, by a shipped name or as a path. Raises DesignError with the nearest name.
+    """The file that a user names, by a shipped name or as a path.
 
-    kind: what it is, for errors: "design", "technology".
+    Args:
+        name: What the user gave.
+        folder: Where shipped files are.
+        kind: What it is, for errors: "design", "technology".
+
+    Raises:
+        DesignError: there is none of that name; with the nearest one.
     """
     path, shipped = Path(name), shipped_names(folder)
     if name in shipped:
@@ -184,7 +204,10 @@ def shipped_or_own(name: str, folder: Path, kind: str) -> Path:
 
 def with_parents(path: Path, folder: Path, kind: str) -> list[tuple[Path, dict[str, Any], str | None]]:
     """A file and those it extends, itself first: the path of each, its entries, and what `extends` names, a
-    shipped file or one relative to it. Raises DesignError.
+    shipped file or one relative to it.
+
+    Raises:
+        DesignError: one of them is missing or no TOML, or they extend each other in a circle.
     """
     found: list[tuple[Path, dict[str, Any], str | None]] = []
     while True:
@@ -212,8 +235,12 @@ def with_parents(path: Path, folder: Path, kind: str) -> list[tuple[Path, dict[s
 class Range:
     """What a number may be.
 
-    above, below: `low`, `high` itself is not allowed.  optional: None is.
-    unit, whole: for messages; a whole number is asked for.
+    Attributes:
+        above: Whether `low` itself is not allowed.
+        below: Whether `high` itself is not allowed.
+        unit: For messages.
+        whole: For messages; a whole number is asked for.
+        optional: Whether None is allowed.
     """
 
     low: float

@@ -100,8 +100,11 @@ def table(
 ) -> type[BaseModel]:
     """The table of a file whose entries are fields of dataclasses; those that are not given stay away.
 
-    needed: what cannot be left out.  without: fields that are not in the file.  others: further entries, or
-        what stands in the file for a field.
+    Args:
+        *owners: The dataclasses.
+        needed: What cannot be left out.
+        without: Fields that are not in the file.
+        **others: Further entries, or what stands in the file for a field.
     """
     hints = {
         key: hint for owner in owners for key, hint in get_type_hints(owner, include_extras=True).items()
@@ -114,7 +117,10 @@ def table(
 def parse(kind: type[BaseModel], given: Any, where: str) -> Json:
     """The entries of a table that are given.
 
-    where: it stands, for errors.
+    Args:
+        kind: What the table may hold.
+        given: The table.
+        where: Where it stands, for errors.
 
     Raises:
         InputError: an entry is unknown, missing or not allowed.
@@ -135,7 +141,11 @@ def _entries(value: Any) -> Any:
 
 
 def check_value(value: Any, kind: Any, where: str) -> Any:
-    """`value` itself, as its type has it. Raises InputError, with `where` it stands, if it is not allowed."""
+    """`value` itself, as its type has it.
+
+    Raises:
+        InputError: it is not allowed; `where` says where it stands.
+    """
     entry: Json = {where: (kind, ...)}
     return parse(create_model("Value", __config__=STRICT, **entry), {where: value}, "")[where]
 
@@ -173,7 +183,12 @@ def allowed(kind: type[BaseModel]) -> dict[str, str]:
 
 
 def words(schema: Json, root: Json) -> str:
-    """What a JSON schema allows: "a whole number of 1 or more".  root: where its definitions are."""
+    """What a JSON schema allows: "a whole number of 1 or more".
+
+    Args:
+        schema: The schema.
+        root: Where its definitions are.
+    """
     schema = _resolved(schema, root)
     if options := schema.get("anyOf") or schema.get("oneOf"):
         return one_of(dict.fromkeys(words(one, root) for one in options if one.get("type") != "null"))

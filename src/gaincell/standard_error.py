@@ -14,7 +14,10 @@ def ratio_error(sums: Sequence[float], weights: Sequence[float]) -> float | None
     """Standard error of R = sum(sums) / sum(weights), to first order; None for a single item.
 
     error = sqrt(n / (n - 1) sum_i (s_i - R w_i)^2) / sum(weights): for equal weights that of the mean.
-    sums: such as the negative log-likelihood of every document.  weights: such as its words.
+
+    Args:
+        sums: Such as the negative log-likelihood of every document.
+        weights: Such as its words.
     """
     n, total = len(sums), math.fsum(weights)
     if n < 2:
@@ -27,8 +30,11 @@ def ratio_error(sums: Sequence[float], weights: Sequence[float]) -> float | None
 def half_width(sums: Sequence[float], weights: Sequence[float], chips: Sequence[float] = ()) -> float | None:
     """Of the `CONFIDENCE` interval (Student) of sum(sums) / sum(weights); None for a single item.
 
-    sums, weights: as of `ratio_error`.  chips: the same number on every chip; of two or more, its variance
-    over them adds to that over the items.
+    Args:
+        sums: As of `ratio_error`.
+        weights: As of `ratio_error`.
+        chips: The same number on every chip; of two or more, its variance over them adds to that over the
+            items.
     """
     from scipy import stats
 
@@ -50,7 +56,11 @@ def paired_ratio(
     """Ratio of two perplexities on the same blocks, and its standard error over blocks, to first order.
 
     ratio = exp(sum (ours_b - theirs_b) / sum w_b); None for the error of a single block.
-    ours, theirs: negative log-likelihood of every block, nats.  weights: its predictions.
+
+    Args:
+        ours: Negative log-likelihood of every block, nats.
+        theirs: Likewise.
+        weights: Predictions of every block.
     """
     change = [a - b for a, b in zip(ours, theirs, strict=True)]
     ratio = exp_or_infinity(math.fsum(change) / math.fsum(weights))

@@ -59,7 +59,10 @@ Part = Literal["training", "evaluation", "all"]
 @dataclass(frozen=True)
 class Source:
     """One file or split: its size (bytes on disk; a weight only), how to read its documents, and how to make
-    a digest of the file (of a data set: nothing).  asked: whether a share of the tokens was asked of it.
+    a digest of the file (of a data set: nothing).
+
+    Attributes:
+        asked: Whether a share of the tokens was asked of it.
     """
 
     name: str
@@ -73,8 +76,10 @@ class Source:
 class Text:
     """A text with its two disjoint parts.
 
-    name: the base name, without the directory, for reports.
-    training, evaluation: sources in a fixed order.
+    Attributes:
+        name: The base name, without the directory, for reports.
+        training: Sources in a fixed order.
+        evaluation: Likewise.
     """
 
     name: str
@@ -140,10 +145,10 @@ def token_stream(
     """The documents of `sources` as one stream of token ids, each document followed by the end-of-text id.
 
     Args:
-        sources: a part of a text.
-        tokenizer: a tokenizer of transformers; without an `eos_token_id` documents are joined as they are.
-        tokens: stop after this many, taking from each source in proportion to its size; None = all.
-        progress: called after every document with (tokens so far, tokens wanted or 0).
+        sources: A part of a text.
+        tokenizer: A tokenizer of transformers; without an `eos_token_id` documents are joined as they are.
+        tokens: Stop after this many, taking from each source in proportion to its size; None = all.
+        progress: Called after every document with (tokens so far, tokens wanted or 0).
 
     Returns:
         int32 [tokens or fewer].
@@ -174,7 +179,12 @@ def token_ids(
 ) -> Iterator[list[int]]:
     """The ids of a stream, document by document, from `place` on, which is kept up to date.
 
-    tokens: see `token_stream`.  ahead: characters that are read before they are tokenised, on all cores.
+    Args:
+        sources: A part of a text.
+        tokenizer: A tokenizer of transformers.
+        tokens: See `token_stream`.
+        place: Where the stream is; kept up to date.
+        ahead: Characters that are read before they are tokenised, on all cores.
     """
     end = getattr(tokenizer, "eos_token_id", None)
     for number in range(place["source"], len(sources)):
@@ -248,7 +258,11 @@ def _one_file(path: Path) -> Text:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file. Raises InputError."""
+    """Bytes of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
         return path.stat().st_size
     except OSError as error:
@@ -290,7 +304,11 @@ def _cut(path: Path) -> int:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits. Raises InputError."""
+    """SHA-256 of a file, in hexadecimal digits.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
         with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -301,7 +319,9 @@ def sha256(path: Path) -> str:
 def read_lines(path: Path, most: int | None = None) -> Iterator[str]:
     """The lines of a text file (.gz too), without their ends.
 
-    most: bytes of them in all, for those who keep them; None: any number.
+    Args:
+        path: The file.
+        most: Bytes of them in all, for those who keep them; None: any number.
 
     Raises:
         InputError: the file cannot be read or has more bytes, or a line is too long, is not UTF-8 or holds

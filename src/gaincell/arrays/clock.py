@@ -31,10 +31,16 @@ class Columns(Protocol):
 class Clock:
     """Time since the arrays were made.
 
-    write_slot: duration of one column's discharge and write, s.  now: s.  tokens: so far.  refreshes,
-    rewrites, refreshing: their number, the columns that they rewrote, and the time that they took, s.
+    Attributes:
+        write_slot: Duration of one column's discharge and write, s.
+        now: Time, s.
+        tokens: Tokens so far.
+        refreshes: Their number.
+        rewrites: Columns that refreshes rewrote.
+        refreshing: Time that refreshes took, s.
 
-    Raises InputError where a refresh would take longer than its period.
+    Raises:
+        InputError: a refresh would take longer than its period.
     """
 
     policy: Refresh
@@ -71,8 +77,11 @@ class Clock:
             self.refresh(arrays)
 
     def idle(self, arrays: Columns, seconds: Second) -> None:
-        """Let time pass between two tokens. Raises InputError for a negative or infinite time, or one so long
-        that rounding loses the time between two refreshes.
+        """Let time pass between two tokens.
+
+        Raises:
+            InputError: a negative or infinite time, or one so long that rounding loses the time between two
+                refreshes.
         """
         if not (math.isfinite(seconds) and seconds >= 0):
             raise InputError(f"told to idle for {seconds} s; give a finite number, 0 or above")

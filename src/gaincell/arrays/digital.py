@@ -34,7 +34,12 @@ class WriteAddressController:
         return [column == self.pointer for column in range(self.columns)]
 
     def clock(self, *, write: bool = False, reset: bool = False) -> None:
-        """One edge. reset: clear everything (wins). write: set the valid bit and advance modulo columns."""
+        """One edge.
+
+        Args:
+            write: Set the valid bit and advance modulo columns.
+            reset: Clear everything (wins).
+        """
         if reset:
             self.pointer, self.valid = 0, [False] * self.columns
         elif write:
@@ -45,9 +50,12 @@ class WriteAddressController:
 class AdderTree:
     """Adds the signed codes of a head's sub-tiles: a pipeline of two-input adders, a register after each.
 
-    inputs: sub-tiles (an odd one out passes through a register).  width: bits of a code, two's complement.
     The result of what enters at one edge stands in `output` after `depth` edges; a level's sums are one bit
     wider than its operands, so nothing overflows.
+
+    Args:
+        inputs: Sub-tiles (an odd one out passes through a register).
+        width: Bits of a code, two's complement.
     """
 
     def __init__(self, inputs: int, width: int) -> None:

@@ -14,7 +14,10 @@ from gaincell.units import Second
 class FirstTokens:
     """One sub-tile per head, if the design has any.
 
-    like: for shape, precision and device.  head_dim: D, for S_sat.
+    Args:
+        design: The chip.
+        like: Gives shape, precision and device.
+        head_dim: D, for S_sat.
     """
 
     def __init__(self, design: Design, like: Float[Tensor, "B Hk n rows"], head_dim: int) -> None:

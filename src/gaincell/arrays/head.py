@@ -60,12 +60,15 @@ class HeadArray:
         torch.Size([1, 1, 64])
 
     Args:
-        design: the chip; its `token_period` is the time from step to step.
-        head_dim: D.  heads: H.  kv_heads: Hk; None: as many. One write serves H / Hk reads.
-        batch: sequences B, each in arrays of its own on a chip alike.  layer: whose mismatch to draw.
-        sliding_window: the model's own window W: columns written W steps ago or more are gated.
-        refresh: policy, applied after steps and during idle time.
-        write_slot: duration of one column's discharge and write, s; a refresh takes one for every column.
+        design: The chip; its `token_period` is the time from step to step.
+        head_dim: D.
+        heads: H.
+        kv_heads: Hk; None: as many. One write serves H / Hk reads.
+        batch: Sequences B, each in arrays of its own on a chip alike.
+        layer: Layer whose mismatch is drawn.
+        sliding_window: The model's own window W: columns written W steps ago or more are gated.
+        refresh: Policy, applied after steps and during idle time.
+        write_slot: Duration of one column's discharge and write, s; a refresh takes one for every column.
         dtype: float64 or float32.
 
     Raises:
@@ -154,11 +157,17 @@ class HeadArray:
     ) -> Float[Tensor, "B H D"]:
         """Write one token and attend with its query; `trace` then holds every intermediate.
 
-        q: requested pulse widths, 0 to 1.  k, v: requested voltages, volts.
+        Args:
+            q: Requested pulse widths, 0 to 1.
+            k: Requested voltages of the key, volts.
+            v: Requested voltages of the value, volts.
 
-        Returns the digital sum over the sub-tiles, in units of one sub-tile's full scale; divided, where
-        there is a normalising column. Raises InputError for a wrong shape or a value that is not a finite
-        number; nothing is written then.
+        Returns:
+            The digital sum over the sub-tiles, in units of one sub-tile's full scale; divided, where there is
+            a normalising column.
+
+        Raises:
+            InputError: a wrong shape or a value that is not a finite number; nothing is written then.
         """
         q, k, v = (self._checked(name, x) for name, x in (("q", q), ("k", k), ("v", v)))
         d = self.design
@@ -205,7 +214,11 @@ class HeadArray:
         self._first_tokens.reset()
 
     def refresh(self) -> None:
-        """Refresh once, now, by the policy's kind. Raises InputError where that is "none"."""
+        """Refresh once, now, by the policy's kind.
+
+        Raises:
+            InputError: the kind is "none".
+        """
         if self.clock.policy.kind == "none":
             raise InputError("the head has no refresh policy; make it with refresh=Refresh('copy', ...)")
         self.clock.refresh(self)

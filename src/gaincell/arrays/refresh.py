@@ -29,8 +29,10 @@ REFRESH_KINDS: tuple[str, ...] = get_args(RefreshKind)
 class Refresh:
     """A refresh policy.
 
-    kind: see the head of this file.  every_tokens, every_seconds: after how many steps or how much time; one
-    of the two is given, none for the kind none.
+    Attributes:
+        kind: See the head of this file.
+        every_tokens: After how many steps. One of the two is given, none for the kind none.
+        every_seconds: After how much time, s.
     """
 
     kind: RefreshKind = "none"

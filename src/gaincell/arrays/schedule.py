@@ -46,8 +46,10 @@ Basis = Literal["computed", "assumed"]
 class Phase:
     """One phase of a query: see the head of this file.
 
-    circuits: that it occupies.  after: phases of the same query that must have ended, of the token for those
-    done once.  once: done once per token, not for every query head of a group.
+    Attributes:
+        circuits: Circuits that it occupies.
+        after: Phases of the same query that must have ended, of the token for those done once.
+        once: Done once per token, not for every query head of a group.
     """
 
     name: str
@@ -60,7 +62,12 @@ class Phase:
 
 @dataclass(frozen=True)
 class Event:
-    """A phase at its time.  token, query: whose; query counts the query heads of a group."""
+    """A phase at its time.
+
+    Attributes:
+        token: Token it belongs to.
+        query: Query head of a group it belongs to.
+    """
 
     phase: Phase
     token: int
@@ -76,7 +83,9 @@ class Event:
 class Schedule:
     """The schedule of the heads of one layer, which all work in parallel.
 
-    group: query heads per key/value head, which share its arrays.  scales: with the scaling stages.
+    Attributes:
+        group: Query heads per key/value head, which share its arrays.
+        scales: Whether there are scaling stages.
     """
 
     design: Design
@@ -121,8 +130,10 @@ class Schedule:
     def events(self, tokens: int, streams: int = 1) -> tuple[Event, ...]:
         """The events of some tokens, 1 or more.
 
-        streams: independent sequences that take turns on the same arrays, token by token; the tokens of one
-            stream wait for each other.
+        Args:
+            tokens: Their number.
+            streams: Independent sequences that take turns on the same arrays, token by token; the tokens of
+                one stream wait for each other.
         """
         if tokens < 1 or streams < 1:
             raise InputError(f"tokens = {tokens}, streams = {streams}; give 1 or more of both")
@@ -155,7 +166,9 @@ class Schedule:
     def token_period(self, layers: int, others: Second = 0.0) -> Second:
         """Time between two tokens of one stream: all layers one after the other.
 
-        others: latency of everything else in a layer (linear layers, norms, moving data), s.
+        Args:
+            layers: Layers of the model.
+            others: Latency of everything else in a layer (linear layers, norms, moving data), s.
         """
         if layers < 1 or not (math.isfinite(others) and others >= 0):
             raise InputError(f"layers = {layers}, others = {others} s; give 1 or more layers and 0 s or more")
@@ -179,7 +192,10 @@ class Schedule:
     ) -> tuple[LatencySensitivity, ...]:
         """What depends on the assumed latency: the same schedule with multiples of it, `factors`.
 
-        layers, others: as in `token_period`.
+        Args:
+            layers: As in `token_period`.
+            others: As in `token_period`.
+            factors: Multiples of the assumed latency.
         """
         rows = []
         for factor in factors:

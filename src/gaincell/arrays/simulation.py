@@ -75,9 +75,18 @@ def head_result(
     seed: int,
     inputs: Path | None = None,
 ) -> simulation.HeadResult:
-    """Of `gaincell simulate head`. layers, others: as in `Schedule.token_period`. Where the design states
-    another period than follows from them, there is no sensitivity to the assumed latency. inputs: the file
-    of the signals.
+    """Of `gaincell simulate head`.
+
+    Args:
+        arrays: The head after its steps.
+        steps: Its steps.
+        schedule: Of the head.
+        layers: As in `Schedule.token_period`. Where the design states another period than follows from them,
+            there is no sensitivity to the assumed latency.
+        others: As in `Schedule.token_period`.
+        command: The command line, for the provenance.
+        seed: Of the random numbers.
+        inputs: The file of the signals.
     """
     phases = tuple(simulation.SchedulePhase(p.name, *_stated(p)) for p in schedule.phases)
     events = schedule.events(2)
@@ -109,7 +118,15 @@ def _stated(phase: Phase) -> tuple[Second, str, tuple[str, ...]]:
 def tile_result(
     found: simulation.Waveforms, design: Design, command: Sequence[str], seed: int, inputs: Path | None = None
 ) -> simulation.TileResult:
-    """Of `gaincell simulate tile`. inputs: the file of the signals."""
+    """Of `gaincell simulate tile`.
+
+    Args:
+        found: Waveforms of the sub-tile.
+        design: The chip.
+        command: The command line, for the provenance.
+        seed: Of the random numbers.
+        inputs: The file of the signals.
+    """
     made = _made(design, command, seed, inputs)
     return simulation.TileResult(
         command="simulate tile", design=chip_of(design), waveforms=found, provenance=made

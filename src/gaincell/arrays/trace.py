@@ -17,12 +17,20 @@ from gaincell.units import Second
 class StepTrace:
     """Everything that can be observed in one step: charges in charge units, pulse widths over the longest.
 
-    time: of the reads, seconds since the head was made.  column: written, per sequence; empty where the token
-    was one of the first, which have columns of their own (circuits/sinks.py).  valid: columns that hold a
-    token.  key, value: stored voltages at the reads, relative to V_offset, volts.  key_current,
-    value_current: charge of every cell for a full pulse.  scores: of every key column.  tile_charge: of every
-    sub-tile's value bit lines.  tile_output: digitised, in units of full scale; that of the first tokens'
-    sub-tile comes last.  output: sum over the sub-tiles.
+    Attributes:
+        time: Of the reads, seconds since the head was made.
+        column: Column that was written, per sequence; empty where the token was one of the first, which have
+            columns of their own (circuits/sinks.py).
+        valid: Columns that hold a token.
+        key: Stored voltages of keys at the reads, relative to V_offset, volts.
+        value: Stored voltages of values, likewise.
+        key_current: Charge of every cell of the key array for a full pulse.
+        value_current: Likewise of the value array.
+        scores: Of every key column.
+        tile_charge: Of every sub-tile's value bit lines.
+        tile_output: Output of every sub-tile, digitised, in units of full scale; that of the first tokens'
+            sub-tile comes last.
+        output: Sum over the sub-tiles.
     """
 
     design: Design
@@ -56,9 +64,14 @@ class StepTrace:
 class HeadState:
     """What the arrays hold now. Shares memory with the head: copy what is to be kept.
 
-    key, value: voltages when last written, relative to V_offset, volts.  write_time: s.  written_at: steps
-    made when the column was written.  read_since: when it was written or refreshed last.  valid: valid bits.
-    pointer: column that is written next.
+    Attributes:
+        key: Voltages of keys when last written, relative to V_offset, volts.
+        value: Voltages of values, likewise.
+        write_time: Time of that write, s.
+        written_at: Steps made when the column was written.
+        read_since: Step at which it was written or refreshed last.
+        valid: Valid bits.
+        pointer: Column that is written next.
     """
 
     key: Float[Tensor, "B Hk M D"]

@@ -38,10 +38,10 @@ def waveforms(trace: StepTrace, *, head: int = 0, column: int | None = None, row
     over one window.
 
     Args:
-        trace: the step (`HeadArray.step`).
-        head: query head.
-        column: key column; None: the one just written. Its sub-tile is shown.
-        row: value bit line, 0 to D - 1.
+        trace: The step (`HeadArray.step`).
+        head: Query head.
+        column: Key column; None: the one just written. Its sub-tile is shown.
+        row: Value bit line, 0 to D - 1.
 
     Raises:
         InputError: no such head, column or row, a column that holds nothing, queries with a sign, noise of
@@ -103,7 +103,7 @@ def waveforms(trace: StepTrace, *, head: int = 0, column: int | None = None, row
 
 
 def _check(trace: StepTrace) -> None:
-    """Refuse what waveforms would leave out. Raises InputError."""
+    """Refuse what waveforms would leave out."""
     design = trace.design
     if design.drivers.signed:
         raise InputError("waveforms show pulses above 0 only; give a design whose drivers have one phase")

@@ -74,7 +74,7 @@ class Design(DesignFields):
 
     @property
     def token_period(self) -> Second:
-        """dt: time between two tokens; layers * layer_latency unless stated."""
+        """Time between two tokens, dt; layers * layer_latency unless stated."""
         if self.explicit_token_period is not None:
             return self.explicit_token_period
         return self.layers * self.layer_latency
@@ -101,7 +101,7 @@ class Design(DesignFields):
 
     @property
     def decay_target(self) -> Volt:
-        """u_inf: where the store decays to, relative to v_offset."""
+        """Where the store decays to, u_inf, relative to v_offset."""
         voltage = self.leakage.decay_voltage
         return 0.0 if voltage is None else voltage - self.v_offset
 
@@ -202,7 +202,8 @@ class Design(DesignFields):
         `cell` takes a Cell, or the name of a kind whose numbers then come from this design. `token_period`
         states the token period; None lets it follow from the layers again.
 
-        Raises DesignError for an unknown field, a wrong type, or a value outside its range.
+        Raises:
+            DesignError: an unknown field, a wrong type, or a value outside its range.
         """
         where = f"design {self.name!r}"
         keys = {FILE_KEYS.get(f.name, f.name): f.name for f in fields(self) if f.compare}
@@ -229,7 +230,9 @@ class Design(DesignFields):
     def redrawn(self, draw: int, *, chip: bool = False) -> Design:
         """The same chip with other noise, or another chip of its kind, too; itself where that is the same.
 
-        draw: 0 for the noise and chip of the design; distinct numbers below 2^32 give independent draws.
+        Args:
+            draw: 0 for the noise and chip of the design; distinct numbers below 2^32 give independent draws.
+            chip: Whether the chip is another one, too.
         """
         effects = self.drawn("operation")
         tables = {"noise" if name == "nonideality" else name.split(".")[0] for name in effects}
@@ -265,8 +268,9 @@ class Design(DesignFields):
     def to_toml(self) -> str:
         """The design as a complete file; loading it gives an equal design with the same provenance.
 
-        Raises DesignError for a cell of one's own that is not in devices.cell.CELL_KINDS, for a non-ideality
-        of one's own, and where the text would not give this design back: for a number of one's own, say.
+        Raises:
+            DesignError: a cell of one's own that is not in devices.cell.CELL_KINDS, a non-ideality of one's
+                own, or a text that would not give this design back: because of a number of one's own, say.
         """
         if self.nonideality is not None:
             raise DesignError(
@@ -308,7 +312,7 @@ class Design(DesignFields):
 
 
 def cell_of(kind: Any, quantities: Mapping[str, Quantity]) -> Cell:
-    """The cell of one kind with the numbers of a design. Raises DesignError."""
+    """The cell of one kind with the numbers of a design; errors as of `named_cell`."""
     numbers = {key: quantities[f"cell.{key}"].value for key in CELL_NUMBERS if f"cell.{key}" in quantities}
     return named_cell(kind, numbers)
 
@@ -353,7 +357,7 @@ def _set_table(name: str, table: Any, provenance: dict[str, Quantity], where: st
 
 
 def _set_number(key: str, value: Any, kind: NumberKind, provenance: dict[str, Quantity], where: str) -> Any:
-    """One number as it is stored, entered into the provenance if it is new. Raises DesignError."""
+    """One number as it is stored, entered into the provenance if it is new."""
     where = f"{where}: {key}"
     value = kind.convert(value, where)
     stated = provenance.get(key, Quantity(None, kind.unit, "U", (-math.inf, math.inf)))
@@ -365,7 +369,7 @@ def _set_number(key: str, value: Any, kind: NumberKind, provenance: dict[str, Qu
 
 
 def design_of(entries: Mapping[str, Any], where: str) -> Design:
-    """The design of these entries. Raises DesignError."""
+    """The design of these entries; DesignError where one is missing or not allowed."""
     required = [*WORDS, *NUMBERS, "cell.kind"]
     absent = [key for key in required if key not in entries and key != "token_period"]
     if absent:

@@ -49,8 +49,9 @@ def load_design(source: str | os.PathLike[str] | Design) -> Design:
         >>> design.window, design.replace(window=256).window
         (1024, 256)
 
-    Raises DesignError if there is no such design or the file is not acceptable, naming file, key, what was
-    given and what is allowed.
+    Raises:
+        DesignError: there is no such design or the file is not acceptable; names file, key, what was
+            given and what is allowed.
     """
     if isinstance(source, Design):
         return source
@@ -68,7 +69,9 @@ def chip_of(design: Design) -> Chip:
 def design_from(table: Any, where: str) -> Design:
     """A design from the parsed text of `Design.to_toml`; see `load_design`.
 
-    where: it was read from, for errors.
+    Args:
+        table: The parsed text.
+        where: Where it was read from, for errors.
     """
     if not isinstance(table, Mapping) or "extends" in table:
         raise DesignError(f"{where} is no complete design; save the model again")

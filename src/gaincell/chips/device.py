@@ -52,8 +52,8 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
     """A design with another cell.
 
     Args:
-        design: the chip.
-        source: kind of cell ("x3"; its numbers are the design's), DEVICE.toml, a measured CURVE.csv (fitted
+        design: The chip.
+        source: Kind of cell ("x3"; its numbers are the design's), DEVICE.toml, a measured CURVE.csv (fitted
             with the defaults of `fit_device`), or a Device. A device also brings its name, retention,
             mismatch and read noise, where they were measured; seed and chip stay those of the design. Of a
             polynomial cell the mismatch is the covariance of its coefficients, of a table the basic model.
@@ -168,7 +168,7 @@ def _without_device(design: Design) -> Design:
 
 def _tables_before(design: Design, prefixes: tuple[str, ...]) -> dict[str, Any]:
     """Tables of the chip without the covariance of coefficients, and with what it had stated itself in place
-    of a device's numbers. prefixes: of the keys of these numbers.
+    of a device's numbers, whose keys begin with `prefixes`.
     """
     before: dict[str, dict[str, Any]] = {}
     for place, quantity in design.provenance.items():
@@ -184,7 +184,8 @@ def _tables_before(design: Design, prefixes: tuple[str, ...]) -> dict[str, Any]:
 def _retention(device: Device) -> Quantity | None:
     """tau of the exponential decay that is down to 1/e when the device is; None: not measured.
 
-    Raises DesignError: the device states a law, but not its numbers.
+    Raises:
+        DesignError: the device states a law, but not its numbers.
     """
     keys = ("retention_time", "time_to_1_over_e", "tau_slow", "share")
     tau, late, slow, share = (device.numbers.get(f"retention.{key}") for key in keys)
@@ -240,17 +241,17 @@ def fit_device(
     """A device from measured files.
 
     Args:
-        curve: current against stored voltage, see devices/measurement.py.
-        design: the chip it is meant for: storage range, pulse, charge unit.
-        decay: stored voltage against time.
-        kind: of the curve, see `fit_curve`.
-        order: of a polynomial.
-        law: of the decay, see `fit_decay`.
-        rescale: take for charge unit what gives the cell the slope of the design's linear cell: converters
+        curve: Current against stored voltage, see devices/measurement.py.
+        design: The chip it is meant for: storage range, pulse, charge unit.
+        decay: Stored voltage against time.
+        kind: Of the curve, see `fit_curve`.
+        order: Of a polynomial.
+        law: Of the decay, see `fit_decay`.
+        rescale: Take for charge unit what gives the cell the slope of the design's linear cell: converters
             dimensioned for this cell.
-        name: of the device; by default that of the file.
-        columns: of the files, see `read_curve`.
-        skip_bad_rows: whether rows that hold something else than numbers are left out.
+        name: Of the device; by default that of the file.
+        columns: Of the files, see `read_curve`.
+        skip_bad_rows: Whether rows that hold something else than numbers are left out.
 
     Raises:
         InputError: the files cannot be used or fitted; with the reason and what to do.

@@ -64,11 +64,16 @@ PLAIN = ("origin", "quality", "covariance")
 class Device:
     """One kind of cell, as measured.
 
-    name, description: words.
-    cell: its curve.
-    law: of retention, one of devices.decay.LAWS; None if it was not measured.
-    numbers: every number with its provenance, by key ("cell.coefficients", "retention.retention_time", ...).
-    origin, quality, covariance: what PLAIN says.
+    Attributes:
+        name: Its name.
+        description: One line on it.
+        cell: Its curve.
+        law: Of retention, one of devices.decay.LAWS; None if it was not measured.
+        numbers: Every number with its provenance, by key ("cell.coefficients", "retention.retention_time",
+            ...).
+        origin: See PLAIN.
+        quality: See PLAIN.
+        covariance: See PLAIN.
     """
 
     name: str
@@ -113,7 +118,11 @@ class Device:
 
 
 def load_device(path: str | os.PathLike[str]) -> Device:
-    """Read DEVICE.toml. Raises DesignError naming file, key, what was given and what is allowed."""
+    """Read DEVICE.toml.
+
+    Raises:
+        DesignError: the file is not acceptable; names file, key, what was given and what is allowed.
+    """
     path = resolve(path)
     if not path.exists():
         raise DesignError(f"{path}: there is no such device file")

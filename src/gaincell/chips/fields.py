@@ -200,7 +200,8 @@ def stored(numbers: Mapping[str, Any], kinds: Mapping[str, NumberKind]) -> dict[
 def entries_of(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Every entry of a parsed file but `extends`, checked, by key ("tile", "cell.kind", "cell.c00").
 
-    Raises DesignError.
+    Raises:
+        DesignError: an entry is not acceptable.
     """
     check_keys(raw, ("extends", *WORDS, *NUMBERS, "cell", *TABLES), where)
     entries: dict[str, Any] = {}

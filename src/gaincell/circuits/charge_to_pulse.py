@@ -35,7 +35,8 @@ LARGEST_EXPONENT = 4
 class ChargeToPulse:
     """The law of the converter between the arrays.
 
-    exponent: p; 1 as published.
+    Attributes:
+        exponent: p; 1 as published.
     """
 
     exponent: int = 1
@@ -49,7 +50,11 @@ def charge_to_pulse(
 ) -> Float[Tensor, "*shape"]:
     """Pulse widths phi(S) over the longest pulse; a gradient strictly inside 0 < S < S_sat only.
 
-    scores: charge S of a key column, charge units.  ceiling: whether phi stops at 1.  exponent: p.
+    Args:
+        scores: Charge S of a key column, charge units.
+        saturation: S_sat, charge units.
+        ceiling: Whether phi stops at 1.
+        exponent: p.
     """
     margin = sum_rounding(scores.dtype) * saturation
     linear = strict_clamp(scores, 0.0, saturation if ceiling else math.inf, margin) / saturation
@@ -61,7 +66,10 @@ def signed_charge_to_pulse(
 ) -> Float[Tensor, "*shape"]:
     """o = O / O_sat, clamped to [-1, 1] if there is a ceiling; gradient for |O| < O_sat only.
 
-    charge: O of one value column over one sub-tile, charge units.
+    Args:
+        charge: O of one value column over one sub-tile, charge units.
+        saturation: O_sat, charge units.
+        ceiling: Whether there is a ceiling.
     """
     margin = sum_rounding(charge.dtype) * saturation
     return (strict_clamp(charge, -saturation, saturation, margin) if ceiling else charge) / saturation

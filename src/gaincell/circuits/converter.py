@@ -76,7 +76,11 @@ def clamp_and_quantise(
 ) -> Float[Tensor, "*shape"]:
     """quantise_(min(max(x, low), high)), rounding straight-through; gradient as in `strict_clamp`.
 
-    quantise_: rounds the clamped signal; it may do so in place.
+    Args:
+        x: The signal.
+        low: Lower bound.
+        high: Upper bound.
+        quantise_: Rounds the clamped signal; it may do so in place.
     """
     low, high = in_precision(low, x.dtype), in_precision(high, x.dtype)
     quantised: Tensor = _ClampAndQuantise.apply(x, low, high, quantise_)  # type: ignore[no-untyped-call]

@@ -37,10 +37,14 @@ from gaincell.quantity import Range, check_ranges
 class Converters:
     """Standard deviations of the converters' errors; none by default. Fractions of full scale.
 
-    driver_gain_std, driver_offset_std: of the query drivers; offset as a fraction of the longest pulse.
-    ramp_gain_std, ramp_gain_tile_std: of a column or output, and common to a sub-tile.
-    comparator_offset_std, comparator_offset_tile_std: likewise.
-    calibration_step: trimming step of gains and offsets; 0: not calibrated.
+    Attributes:
+        driver_gain_std: Gain of the query drivers.
+        driver_offset_std: Offset of the query drivers, as a fraction of the longest pulse.
+        ramp_gain_std: Gain of the ramp of a column or output.
+        ramp_gain_tile_std: Gain of the ramp that is common to a sub-tile.
+        comparator_offset_std: Offset of the comparator of a column or output.
+        comparator_offset_tile_std: Offset of the comparators that is common to a sub-tile.
+        calibration_step: Trimming step of gains and offsets; 0: not calibrated.
     """
 
     driver_gain_std: float = field(default=0.0, metadata=PER_CHIP)

@@ -27,8 +27,12 @@ def write_dac(
 ) -> Float[Tensor, "*shape"]:
     """Stored voltage u = V - V_offset in volts, in float32 or wider.
 
-    volts: requested voltages, clamped to [v_min, v_max], gradient strictly inside only.
-    levels: number of voltages, or the voltages about V_offset, None for a DAC without quantisation.
+    Args:
+        volts: Requested voltages, clamped to [v_min, v_max], gradient strictly inside only.
+        levels: Number of voltages, or the voltages about V_offset, None for a DAC without quantisation.
+        v_min: Lowest voltage.
+        v_max: Highest voltage.
+        v_offset: Voltage of zero signal.
     """
     if levels is None:
         return _about_offset(strict_clamp(volts, v_min, v_max), v_offset)

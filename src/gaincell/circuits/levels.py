@@ -45,8 +45,9 @@ Levels: TypeAlias = int | tuple[float, ...] | Tensor | None
 class LevelTable:
     """Levels that are stated one by one; evenly spaced where a tuple is empty.
 
-    query: pulse widths over the longest pulse, rising from 0 to at most 1, `query_levels` of them.
-    storage: voltages about V_offset, rising, `storage_levels` of them.
+    Attributes:
+        query: Pulse widths over the longest pulse, rising from 0 to at most 1, `query_levels` of them.
+        storage: Voltages about V_offset, rising, `storage_levels` of them.
     """
 
     query: tuple[float, ...] = ()
@@ -97,8 +98,10 @@ def on_levels(
 ) -> Float[Tensor, "*shape"]:
     """The levels that signals x - middle take, in float32 or wider; NaN stays NaN.
 
-    levels: rising; a tensor may require a gradient.
-    middle: where zero signal is, in units of x; rounded to the precision of x.
+    Args:
+        x: The signals.
+        levels: Rising; a tensor may require a gradient.
+        middle: Where zero signal is, in units of x; rounded to the precision of x.
     """
     values = torch.as_tensor(levels, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
     taken: Tensor = _OnLevels.apply(x, values, middle)  # type: ignore[no-untyped-call]

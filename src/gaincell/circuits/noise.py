@@ -45,9 +45,13 @@ class Noise:
         >>> import gaincell
         >>> chip = gaincell.load_design("leroux2025").replace(noise=gaincell.Noise(score_std=0.01))
 
-    cell_std: of one cell's current in one read, fraction of the full-scale current F(v_max - v_offset).
-    score_std, output_std: of the two conversions, fraction of S_sat and O_sat.
-    integrator_capacitance: C, F; None: no thermal noise.  pulse_jitter: s.  seed: of all of these.
+    Attributes:
+        cell_std: Of one cell's current in one read, fraction of the full-scale current F(v_max - v_offset).
+        score_std: Of the conversion of scores, fraction of S_sat.
+        output_std: Of the conversion of outputs, fraction of O_sat.
+        integrator_capacitance: C, F; None: no thermal noise.
+        pulse_jitter: Standard deviation of a pulse's width, s.
+        seed: Of all of these.
     """
 
     cell_std: float = field(default=0.0, metadata=PER_OPERATION)
@@ -103,7 +107,15 @@ def converter_std(design: NoisyChip, fraction: float, saturation: ChargeUnit) ->
 def score_noise(
     design: NoisyChip, scores: Tensor, saturation: ChargeUnit, squares: Tensor, draw: Callable[..., Tensor]
 ) -> Tensor:
-    """Scores with noise.  squares: sum_d x_d^2, broadcast to the scores.  draw: see `Draws`."""
+    """Scores with noise.
+
+    Args:
+        design: The chip.
+        scores: S, charge units.
+        saturation: S_sat, charge units.
+        squares: sum_d x_d^2, broadcast to the scores.
+        draw: See `Draws`.
+    """
     std = _std(design, design.noise.score_std, saturation, squares)
     return scores if std is None else scores + std * draw(Effect.READ, KEY_ARRAY)
 
@@ -111,7 +123,15 @@ def score_noise(
 def output_noise(
     design: NoisyChip, charge: Tensor, saturation: ChargeUnit, squares: Tensor, draw: Callable[..., Tensor]
 ) -> Tensor:
-    """Charges of the sub-tiles with noise.  squares: sum_j A_j^2 of each."""
+    """Charges of the sub-tiles with noise.
+
+    Args:
+        design: The chip.
+        charge: O of the sub-tiles, charge units.
+        saturation: O_sat, charge units.
+        squares: sum_j A_j^2 of each.
+        draw: See `Draws`.
+    """
     std = _std(design, design.noise.output_std, saturation, squares)
     return charge if std is None else charge + std * draw(Effect.READ, VALUE_ARRAY)
 
@@ -142,7 +162,11 @@ class Draws:
         draw = Draws(design, layer, dtype, head=..., step=..., column=..., row=...)
         z = draw(Effect.READ, KEY_ARRAY)
 
-    head, step, column, row: integer tensors that broadcast to the shape of what is disturbed.
+    Args:
+        design: The chip.
+        layer: Layer of the chip.
+        dtype: Precision of the numbers.
+        **index: Integer tensors head, step, column, row that broadcast to the shape of what is disturbed.
     """
 
     def __init__(self, design: NoisyChip, layer: int, dtype: torch.dtype, **index: Any) -> None:

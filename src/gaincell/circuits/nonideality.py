@@ -50,7 +50,12 @@ class Normals:
         self._keys = {"operation": index | {"seed": design.noise.seed}, "chip": index | of_chip}
 
     def __call__(self, per: Drawn, number: int = 0) -> Tensor:
-        """Numbers that broadcast to the signal.  number: 0 to 15, to tell the draws of one stage apart."""
+        """Numbers that broadcast to the signal.
+
+        Args:
+            per: "chip" or "operation".
+            number: 0 to 15, to tell the draws of one stage apart.
+        """
         if per not in kinds_drawn(self._own):
             raise InputError(
                 f"nonideality {self._own.name!r} draws {per!r}, but states drawn = {self._own.drawn!r}; "
@@ -68,10 +73,12 @@ STAGES: tuple[Stage, ...] = ("query", "key", "value", "score", "pulse", "output"
 class Nonideality(Protocol):
     """What `Design.nonideality` must be: a frozen dataclass, for instance.
 
-    name, numbers: part of the design's hash; a number that changes a result belongs into `numbers`.
-    drawn: "chip" if every chip has its own (`draw("chip")`), "operation" if every read has
-    (`draw("operation")`), a tuple of both, None for an effect that is always the same. The nominal chip is
-    without an effect that states "chip", whatever else it states.
+    Attributes:
+        name: Part of the design's hash.
+        numbers: Likewise; a number that changes a result belongs here.
+        drawn: "chip" if every chip has its own (`draw("chip")`), "operation" if every read has
+            (`draw("operation")`), a tuple of both, None for an effect that is always the same. The nominal
+            chip is without an effect that states "chip", whatever else it states.
     """
 
     @property
@@ -95,9 +102,18 @@ def kinds_drawn(own: Nonideality | None) -> frozenset[str]:
 def apply_nonideality(
     own: Nonideality | None, design: NoisyChip, layer: int, stage: Stage, signal: Tensor, **index: Any
 ) -> Tensor:
-    """A signal behind a design's own non-ideality; index: head, kv_head, step, column, row; they broadcast.
+    """A signal behind a design's own non-ideality.
 
-    Raises InputError if it returns another shape or type.
+    Args:
+        own: The non-ideality; None: the signal as it is.
+        design: The chip.
+        layer: Layer of the chip.
+        stage: Where the signal is.
+        signal: The signal.
+        **index: Tensors head, kv_head, step, column, row; they broadcast.
+
+    Raises:
+        InputError: it returns another shape or type.
     """
     if own is None:
         return signal

@@ -29,7 +29,8 @@ from gaincell.quantity import Range, check_ranges
 class Normaliser:
     """The normalising column; absent by default.
 
-    floor: what is added to the denominator, in full scales of a sub-tile; None: there is no such column.
+    Attributes:
+        floor: What is added to the denominator, in full scales of a sub-tile; None: there is no such column.
     """
 
     floor: float | None = None

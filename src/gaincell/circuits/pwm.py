@@ -31,7 +31,8 @@ from gaincell.errors import DesignError
 class Drivers:
     """How queries are driven.
 
-    phases: 1: pulses for components above 0, as in the paper; 2: signed, in two phases.
+    Attributes:
+        phases: 1 for pulses for components above 0, as in the paper; 2 for signed ones, in two phases.
     """
 
     phases: int = 1
@@ -51,9 +52,10 @@ def query_driver(
 ) -> Float[Tensor, "*shape"]:
     """Pulse widths x over the longest pulse, in [0, 1] or [-1, 1], in float32 or wider.
 
-    q: requested pulse widths; clamped to the range, gradient strictly inside only.
-    levels: number of pulse widths, or these themselves, None for a driver without quantisation.
-    signed: whether there is a second phase for negative components.
+    Args:
+        q: Requested pulse widths; clamped to the range, gradient strictly inside only.
+        levels: Number of pulse widths, or these themselves, None for a driver without quantisation.
+        signed: Whether there is a second phase for negative components.
     """
     low = -1.0 if signed else 0.0
     if levels is None:

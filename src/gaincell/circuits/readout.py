@@ -29,8 +29,10 @@ from gaincell.errors import DesignError
 class Readout:
     """How outputs of sub-tiles become digital.
 
-    steps: S, codes from zero to full scale, of a counter of L levels.  code: the codes of x = o S, any shape;
-    whole numbers, as traces and counts of codes take them, but for "none".
+    Attributes:
+        steps: S, codes from zero to full scale, of a counter of L levels.
+        code: The codes of x = o S, any shape; whole numbers, as traces and counts of codes take them, but for
+            "none".
     """
 
     steps: Callable[[int], float]
@@ -49,8 +51,13 @@ READOUTS: dict[str, Readout] = {
 def quantize_output(o: Float[Tensor, "*shape"], kind: str, levels: int) -> Float[Tensor, "*shape"]:
     """The digital value of a sub-tile output, in units of full scale; straight-through gradient.
 
-    o: signed pulse width over the longest pulse.  kind: one of READOUTS.  levels: L, levels of the magnitude.
-    Raises DesignError for an unknown kind.
+    Args:
+        o: Signed pulse width over the longest pulse.
+        kind: One of READOUTS.
+        levels: L, levels of the magnitude.
+
+    Raises:
+        DesignError: an unknown kind.
     """
     if kind not in READOUTS:
         raise DesignError(f"unknown readout {kind!r}; choose one of {', '.join(READOUTS)}")

@@ -26,7 +26,9 @@ from gaincell.quantity import Range, check_ranges
 class Sinks:
     """The columns of the first tokens; none by default.
 
-    tokens: n, at most the columns of a sub-tile.  rewrite_tokens: R.
+    Attributes:
+        tokens: n, at most the columns of a sub-tile.
+        rewrite_tokens: R.
     """
 
     tokens: int = 0

@@ -66,7 +66,11 @@ class Activity(ActivityOfHeads):
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Activity:
-        """The activity in a result. Raises InputError: there is none, or none of a known design."""
+        """The activity in a result.
+
+        Raises:
+            InputError: there is none, or none of a known design.
+        """
         try:
             found = read(path, Result, f"the result of {COMMAND}")
         except RunError as error:

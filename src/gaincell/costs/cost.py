@@ -21,11 +21,15 @@ NUMBERS = ("energy", "latency", "area", "power")
 class Cost:
     """Of one use of a block.
 
-    energy: drawn from the supplies, J.  latency: s.  area: m^2.
-    power: drawn all the time, whether the block is used or not (leakage), W; not contained in energy.
-    parts: what it is made of, by name; they add up to it.
+    Attributes:
+        energy: Drawn from the supplies, J.
+        latency: s.
+        area: m^2.
+        power: Drawn all the time, whether the block is used or not (leakage), W; not contained in energy.
+        parts: What it is made of, by name; they add up to it.
 
-    Raises InputError for a negative or infinite number.
+    Raises:
+        InputError: a negative or infinite number.
     """
 
     energy: Joule = 0.0
@@ -50,7 +54,9 @@ class Cost:
 def total(parts: Mapping[str, Cost], latency: Second | None = None) -> Cost:
     """What the parts cost together.
 
-    parts: by name.  latency: of the whole, s, where a schedule says how they overlap; by default their sum.
+    Args:
+        parts: By name.
+        latency: Of the whole, s, where a schedule says how they overlap; by default their sum.
     """
     whole = sum(parts.values(), Cost())
     time = whole.latency if latency is None else latency

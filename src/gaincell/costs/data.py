@@ -29,7 +29,11 @@ class Sourced:
 
 
 def build(owner: type[T], raw: Mapping[str, Any], where: str) -> T:
-    """A dataclass from a complete table. Raises DesignError: a key, unit, type or range is wrong."""
+    """A dataclass from a complete table.
+
+    Raises:
+        DesignError: a key, unit, type or range is wrong.
+    """
     kinds, words = number_kinds(owner), [f.name for f in fields(owner) if f.type == "str"]
     check_keys(raw, (*words, *kinds), where)
     found = {

@@ -75,7 +75,12 @@ GATES_PER_ADDER_BIT = 5
 
 @dataclass(frozen=True)
 class Operations:
-    """What a query does so many times.  count: of `unit`; may be a mean.  each: energy of one, J."""
+    """What a query does so many times.
+
+    Attributes:
+        count: Of `unit`; may be a mean.
+        each: Energy of one, J.
+    """
 
     count: float
     unit: str
@@ -93,7 +98,9 @@ class Circuit:
 def digital(head: Head, area: SquareMetre) -> Cost:
     """One query's digital part.
 
-    area: of the head, m^2, for the length of its wires.
+    Args:
+        head: The head.
+        area: Of the head, m^2, for the length of its wires.
     """
     edge = math.sqrt(area)
     counted = {name: Cost(energy=found.count * found.each) for name, found in operations(head, edge).items()}
@@ -103,7 +110,9 @@ def digital(head: Head, area: SquareMetre) -> Cost:
 def operations(head: Head, edge: Metre) -> dict[str, Operations]:
     """All that is counted one by one, by part: everything but the routing.
 
-    edge: of the head, m, for the length of its wires.
+    Args:
+        head: The head.
+        edge: Of the head, m, for the length of its wires.
     """
     t, dim, group = head.technology, head.head_dim, head.group
     output = head.sum_bits(head.active_tiles)

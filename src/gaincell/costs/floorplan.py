@@ -57,10 +57,15 @@ SHARED = ("adder tree", "input scaling", "output scaling", "digital control")
 class Blocks:
     """What a floorplan is made of.
 
-    areas: by name. Of one sub-tile: query drivers (all rows), word-line drivers (all value word lines),
-    decoder (select lines of one array; there are two), write DACs, charge-to-pulse (all columns), signed
-    readout and counters (all value bit lines). Of a head: those of SHARED (adder tree of one sub-tile: 0).
-    cell: area of one.  tile, rows, tiles: N, R, sub-tiles.
+    Attributes:
+        areas: By name. Of one sub-tile: query drivers (all rows), word-line drivers (all value word lines),
+            decoder (select lines of one array; there are two), write DACs, charge-to-pulse (all columns),
+            signed readout and counters (all value bit lines). Of a head: those of SHARED (adder tree of one
+            sub-tile: 0).
+        cell: Area of one cell.
+        tile: N.
+        rows: R.
+        tiles: Sub-tiles.
     """
 
     areas: Mapping[str, SquareMetre]
@@ -158,7 +163,13 @@ def best_columns(tiles: int, w: Metre, h: Metre) -> int:
 def floorplan_result(
     head: Head, command: Sequence[str], inputs: Mapping[str, str] | None = None
 ) -> FloorplanResult:
-    """command, inputs: the command line, files and their hashes, for the provenance."""
+    """Blocks of a head, their places and areas.
+
+    Args:
+        head: The head.
+        command: The command line, for the provenance.
+        inputs: Files and their hashes, for the provenance.
+    """
     blocks, stated, t = blocks_of(head), paper(), head.technology
     layers = f" in {head.layers} layers" if head.layers > 1 else ""
     areas = {n: head_area(replace(head, layers=n)) for n in (head.layers, *STACKS)}

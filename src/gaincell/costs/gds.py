@@ -29,7 +29,8 @@ WIRE_SHARE = 0.2
 def write_gds(blocks: Blocks, path: str | os.PathLike[str]) -> Path:
     """Write the floorplan of a head, completely or not at all.
 
-    Raises InputError: gdstk is not installed, or the name does not end with .gds.
+    Raises:
+        InputError: gdstk is not installed, or the name does not end with .gds.
     """
     path = Path(path)
     gdstk = require_gdstk(path)
@@ -49,7 +50,11 @@ def write_gds(blocks: Blocks, path: str | os.PathLike[str]) -> Path:
 
 
 def require_gdstk(path: Path) -> Any:
-    """The module gdstk, if `path` can be written with it. Raises InputError."""
+    """The module gdstk, if `path` can be written with it.
+
+    Raises:
+        InputError: gdstk is not installed, or the name does not end with .gds.
+    """
     if path.suffix.lower() != ".gds":
         raise InputError(f"--gds {path.name}: give a name that ends with .gds")
     try:

@@ -32,8 +32,12 @@ BYTES_PER_NUMBER = 2.0
 
 @dataclass(frozen=True)
 class Stated(Sourced):
-    """What a maker states. memory: its kind.  arithmetic: operations per second.  power: the most that the
-    board draws.
+    """What a maker states.
+
+    Attributes:
+        memory: Its kind.
+        arithmetic: Operations per second.
+        power: The most that the board draws.
     """
 
     title: str
@@ -98,7 +102,12 @@ def floor(gpu: Stated, heads: int, kv_heads: int, head_dim: int, context: int) -
     The time is a lower bound only where they do not fit the GPU's L2. The power is more than such a step
     draws, so the energy bounds nothing.
 
-    heads: query heads, which share kv_heads key/value heads.  context: tokens in the cache of one sequence.
+    Args:
+        gpu: What its maker states.
+        heads: Query heads.
+        kv_heads: Key/value heads, which they share.
+        head_dim: D.
+        context: Tokens in the cache of one sequence.
     """
     time = 2 * kv_heads * head_dim * context * BYTES_PER_NUMBER / gpu.bandwidth
     title, source = f"{gpu.title}, reading its cache once", gpu.provenance["bandwidth"].note
@@ -114,7 +123,8 @@ def compared(heads: int, kv_heads: int, head_dim: int, context: int) -> list[Mea
 def read_measured(path: str | os.PathLike[str]) -> list[Measured]:
     """All machines that were measured, not cited, of a result of `gaincell baseline`, or of `gaincell cost`.
 
-    Raises InputError: the file is none, or none was measured.
+    Raises:
+        InputError: the file is none, or none was measured.
     """
     name = Path(path).name
     try:

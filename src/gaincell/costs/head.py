@@ -19,19 +19,24 @@ from gaincell.units import Second
 class Head:
     """One query head with its share of the key/value arrays.
 
-    design, technology: the chip.  activity: of this head, or the mean.
-    head_dim: D.  group: g query heads share the arrays, which are written once for them.
-    context: tokens before and including the query; None: what the activity was measured with.
-    sliding_window: of the model's own attention, which gates older columns; 0: it has none.
-    refresh: policy by which columns are rewritten; None: never.
-    streams: sequences that take turns on the periphery, each with cells of its own.
-    column_gains: whether gains of q and of the output follow the columns read.
-    array_normaliser: whether the outputs are divided by the last of them.
-    balanced_rows: directions in which queries and keys are stretched before rows are balanced; 0: they are
-        not.
-    layers: of cells, stacked in 3D.
+    Attributes:
+        design: The chip.
+        technology: Its process.
+        activity: Of this head, or the mean.
+        head_dim: D.
+        group: g query heads share the arrays, which are written once for them.
+        context: Tokens before and including the query; None: what the activity was measured with.
+        sliding_window: Of the model's own attention, which gates older columns; 0: it has none.
+        refresh: Policy by which columns are rewritten; None: never.
+        streams: Sequences that take turns on the periphery, each with cells of its own.
+        column_gains: Whether gains of q and of the output follow the columns read.
+        array_normaliser: Whether the outputs are divided by the last of them.
+        balanced_rows: Directions in which queries and keys are stretched before rows are balanced; 0: they
+            are not.
+        layers: Of cells, stacked in 3D.
 
-    Raises InputError for sizes below 1.
+    Raises:
+        InputError: sizes below 1.
     """
 
     design: Design

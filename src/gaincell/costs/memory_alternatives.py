@@ -43,7 +43,13 @@ FOR_EVER = 1e9
 
 @dataclass(frozen=True)
 class Memory(Sourced):
-    """A memory technology; cell: in squares of the feature size.  bits: a cell.  write: energy of a bit."""
+    """A memory technology.
+
+    Attributes:
+        cell: In squares of the feature size.
+        bits: Bits of a cell.
+        write: Energy of a bit.
+    """
 
     title: str
     cell: float
@@ -55,12 +61,20 @@ class Memory(Sourced):
 
 @lru_cache(maxsize=1)
 def memories() -> Mapping[str, Memory]:
-    """Memories of memories.toml. Raises DesignError: the file is wrong."""
+    """Memories of memories.toml.
+
+    Raises:
+        DesignError: the file is wrong.
+    """
     return all_packaged(Memory, "memories.toml")
 
 
 def cache_cost(size: ModelSize, gpu: Stated, context: int) -> Cache:
-    """Of a model at a context of so many tokens. Raises InputError."""
+    """Of a model at a context of so many tokens.
+
+    Raises:
+        InputError: there is no token.
+    """
     if context < 1:
         raise InputError(f"context = {context!r}; give 1 token or more")
     seen, per_token = size.seen(context), size.cache_bytes()

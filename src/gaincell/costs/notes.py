@@ -37,8 +37,13 @@ def of_head(
 ) -> list[str]:
     """Of the head that is priced.
 
-    size: of the model.  chip: as it was asked for.  activity: of all heads.  spice, rtl: other sources of
-    energies.
+    Args:
+        found: Its cost.
+        size: Sizes of the model.
+        chip: As it was asked for.
+        activity: Of all heads.
+        spice: Simulated arrays as another source of energies.
+        rtl: A generated digital part as another source of energies.
     """
     measured = found.head.activity.valid_columns
     said = [

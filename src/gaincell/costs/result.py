@@ -70,16 +70,16 @@ def answer(
     gpu: str = "h100",
     inputs: Mapping[str, str] | None = None,
 ) -> results.CostResult:
-    """The result.
+    """The result of `gaincell cost`.
 
-    size, design, technology: model and chip.  command: the command line, for the provenance.
-    activity: None: assumed.  context: tokens so far; None: a full ring.  batch: sequences.  refresh: policy.
-    A model's own sliding window gates what is older.  layers: of cells, stacked in 3D.
-    spice, rtl, write: other sources for the arrays, the digital part and the write.
-    measured: machines to compare with, besides the published ones.
-    gpu: of gpus.toml, for the whole model and the cache.  inputs: name -> hash of files that were given.
+    `activity` None is assumed; `context` are tokens so far, None for a full ring, and a model's own sliding
+    window gates what is older; `batch` sequences take turns; `layers` of cells are stacked in 3D.
+    `spice`, `rtl` and `write` are other sources for the arrays, the digital part and the write; `measured`
+    are machines to compare with, besides the published ones; `gpu`, of gpus.toml, is for the whole model and
+    the cache; `inputs` has the hashes of files that were given, by name.
 
-    Raises InputError: the activity is that of a model of other layers or heads.
+    Raises:
+        InputError: the activity is that of a model of other layers or heads.
     """
     chip, used = design.replace(layers=size.layers), activity or Activity.assumed(design)
     _check_heads(used, size)

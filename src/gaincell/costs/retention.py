@@ -76,7 +76,8 @@ def refresh(head: Head, interval: Second) -> Cost:
     Energy: columns x a write x dt / interval. Latency: the columns' share of dt, during which nothing else
     happens, and of those of all sequences that take turns; the layers are refreshed at the same time.
 
-    Raises InputError: it takes longer than the time between two.
+    Raises:
+        InputError: it takes longer than the time between two.
     """
     needed = head.streams * head.columns * head.slot
     if needed >= interval:
@@ -92,8 +93,10 @@ def refresh(head: Head, interval: Second) -> Cost:
 def note(head: Head, heads: int) -> str | None:
     """What to say where tokens are held longer than the chip keeps them; None where nothing is to be said.
 
-    heads: query heads of all layers, whose refreshes are priced. Not said where columns are refreshed often
-    enough.
+    Args:
+        head: The head.
+        heads: Query heads of all layers, whose refreshes are priced. Not said where columns are refreshed
+            often enough.
     """
     tau, interval = head.design.tau, refresh_interval(head)
     if tau is None or interval is None or not needs_refresh(head):

@@ -33,8 +33,11 @@ REFRESH, LEAKAGE = "refresh", "leakage"
 class Line:
     """One block of the comparison.
 
-    name: one of those of cited.py, refresh or leakage.  cited: None where the paper states nothing.
-    bottom_up: energy by part.  band: factor that is expected, None where nothing is cited.
+    Attributes:
+        name: One of those of cited.py, refresh or leakage.
+        cited: None where the paper states nothing.
+        bottom_up: Energy by part.
+        band: Factor that is expected, None where nothing is cited.
     """
 
     name: str
@@ -59,7 +62,11 @@ class Line:
 class HeadCost:
     """One query head, one token. The area is that of its key/value head.
 
-    lines: the energy by block.  cited: of the paper.  bottom_up: parts by block.  area: parts by block.
+    Attributes:
+        lines: The energy by block.
+        cited: Of the paper.
+        bottom_up: Parts by block.
+        area: Parts by block.
     """
 
     head: Head
@@ -105,7 +112,11 @@ class HeadCost:
 
 
 def of_head(head: Head) -> HeadCost:
-    """All of one query head. Raises InputError: a refresh takes longer than the time between two."""
+    """All of one query head.
+
+    Raises:
+        InputError: a refresh takes longer than the time between two.
+    """
     stated, area, interval = cited(head), head_area(head), head.refresh_every
     blocks = {
         FIRST: arrays.first_product(head),
@@ -123,7 +134,7 @@ def of_head(head: Head) -> HeadCost:
 
 
 def compared(name: str, bottom_up: Cost, stated: Cost) -> Line:
-    """A block against what the paper states of it, if it does.  stated: of the whole head."""
+    """A block against what the paper states of it, if it does; `stated` is the cost of the whole head."""
     if name not in stated.parts:
         return Line(name, None, bottom_up, None)
     return Line(name, stated.parts[name].energy, bottom_up, paper().band(name))
@@ -139,7 +150,10 @@ def _shared(cost: Cost, group: int) -> Cost:
 class ModelCost:
     """All attention of a model, one token.
 
-    heads: its query heads, or one that stands for all.  size: of the model.  batch: sequences at a time.
+    Attributes:
+        size: The model.
+        heads: Its query heads, or one that stands for all.
+        batch: Sequences at a time.
     """
 
     size: ModelSize
@@ -195,12 +209,19 @@ def of_model(
 ) -> ModelCost:
     """All attention of a model.
 
-    design: its `layers` become those of the model, as in `attach`, and the time between two tokens layers x
-    the step of a group, unless it states one.  activity: measured or assumed.
-    context: tokens before and including the query; by default the whole window, or what was measured.
-    batch: sequences at a time.  refresh: policy.  layers: of cells, stacked in 3D.
+    Args:
+        size: Sizes of the model.
+        design: Its `layers` become those of the model, as in `attach`, and the time between two tokens layers
+            x the step of a group, unless it states one.
+        technology: The process.
+        activity: Measured or assumed.
+        context: Tokens before and including the query; by default the whole window, or what was measured.
+        batch: Sequences at a time.
+        refresh: Policy.
+        layers: Of cells, stacked in 3D.
 
-    Raises ModelError: its layers are not alike.
+    Raises:
+        ModelError: its layers are not alike.
     """
     size.check_equal()
     chip = design.replace(layers=size.layers)
@@ -218,8 +239,11 @@ def of_model(
 def paced(model: ModelCost, others: Second) -> ModelCost:
     """The same attention where everything else takes time besides, so that tokens are held for longer.
 
-    others: of a token, s. With it dt = others + layers x step + refreshes, which take a share r of dt
-    (rewriting the columns over the time between two refreshes): dt = (others + layers x step) / (1 - r).
+    Args:
+        model: The attention.
+        others: Of a token, s. With it dt = others + layers x step + refreshes, which take a share r of dt
+            (rewriting the columns over the time between two refreshes):
+            dt = (others + layers x step) / (1 - r).
     """
     head = model.head.head
     base = others + model.size.layers * head.latency

@@ -36,9 +36,12 @@ PARAMETERS = (
 def sensitivity(head: Head, share: float = SHARE) -> list[Change]:
     """Both directions of every parameter that changes anything, the largest change of energy first.
 
-    share: by which parameters move.
+    Args:
+        head: The head.
+        share: Share by which parameters move.
 
-    Raises InputError: the share lies outside (0, 1).
+    Raises:
+        InputError: the share lies outside (0, 1).
     """
     if not 0 < share < 1:
         raise InputError(f"share = {share!r} is out of range; allowed: between 0 and 1")

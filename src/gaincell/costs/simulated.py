@@ -1,14 +1,16 @@
 """Energies of other simulations, beside the formulas.
 
-arrays    of `gaincell spice energy`: the simulated array as it is, with its own inputs (real ones, where the
-          file has them), counted once for every sub-tile that is read
-writes    of `gaincell spice write`: the mean over the codes of a simulated line, counted twice a row, for a
-          key and a value. The gates of the column that is written, and those of its discharge, are ideal in
-          the simulation: the formula adds them
-digital   of `gaincell rtl --verify`: what switched at the gates of the head that was synthesised, with its
-          own words. The routing, which no synthesis knows, is added by the formula. What a model has beyond
-          gains and offsets (NOT_GENERATED) is in the formula only. Compared with the paper's number only
-          where as many sub-tiles hold valid columns
+Each is brought to the share of one query head:
+
+    arrays    of `gaincell spice energy`: the simulated array as it is, with its own inputs (real ones, where
+              the file has them), counted once for every sub-tile that is read
+    writes    of `gaincell spice write`: the mean over the codes of a simulated line, counted twice a row, for
+              a key and a value. The gates of the column that is written, and those of its discharge, are
+              ideal in the simulation: the formula adds them
+    digital   of `gaincell rtl --verify`: what switched at the gates of the head that was synthesised, with
+              its own words. The routing, which no synthesis knows, is added by the formula. What a model has
+              beyond gains and offsets (NOT_GENERATED) is in the formula only. Compared with the paper's
+              number only where as many sub-tiles hold valid columns
 """
 
 from __future__ import annotations
@@ -39,7 +41,11 @@ NOT_GENERATED = (
 
 
 def read_simulated(path: str | os.PathLike[str], kind: type[T], command: str) -> T:
-    """Read a result of a command. Raises InputError: it is none, or an RTL result without energy."""
+    """Read a result of a command.
+
+    Raises:
+        InputError: it is none, or an RTL result without energy.
+    """
     try:
         found = results.read(path, kind)
     except RunError as error:
@@ -51,7 +57,11 @@ def read_simulated(path: str | os.PathLike[str], kind: type[T], command: str) ->
 
 
 def arrays(found: HeadCost, simulated: EnergyResult) -> SpiceArrays:
-    """Both dot products. Raises InputError: the head is not made of such arrays, or which inputs is open."""
+    """Both dot products.
+
+    Raises:
+        InputError: the head is not made of such arrays, or which inputs is open.
+    """
     head = found.head
     check_design(head.design)
     wanted, own = (head.head_dim, head.design.tile), _rows_and_columns(simulated.runs[-1].first)
@@ -78,7 +88,11 @@ def arrays(found: HeadCost, simulated: EnergyResult) -> SpiceArrays:
 
 
 def _rows_and_columns(key_array: ArrayEnergy) -> tuple[int, int]:
-    """Of a simulated key array: how many cells and lines share its energy. Raises InputError: none."""
+    """Of a simulated key array: how many cells and lines share its energy.
+
+    Raises:
+        InputError: it has none.
+    """
     if not (key_array.column > 0 and key_array.cell_read > 0):
         raise InputError("the SPICE energies are 0; give another result of `gaincell spice energy`")
     lines = round(key_array.array / key_array.column)
@@ -87,7 +101,11 @@ def _rows_and_columns(key_array: ArrayEnergy) -> tuple[int, int]:
 
 
 def writes(found: HeadCost, simulated: WriteResult) -> SpiceWrites:
-    """One query head's share, by DAC. Raises InputError: its lines or levels are others."""
+    """One query head's share, by DAC.
+
+    Raises:
+        InputError: its lines or levels are others.
+    """
     head, design = found.head, found.head.design
     wanted = (design.tile, design.storage_levels)
     sizes = (simulated.cells, *{len(dac.energy) for dac in simulated.dacs.values()})
@@ -106,7 +124,11 @@ def writes(found: HeadCost, simulated: WriteResult) -> SpiceWrites:
 
 
 def digital(found: HeadCost, simulated: RtlResult) -> SynthesisedDigital:
-    """One query head's share, of a result with an energy. Raises InputError: the head is another one."""
+    """One query head's share, of a result with an energy.
+
+    Raises:
+        InputError: the head is another one.
+    """
     head, sizes, energy = found.head, simulated.sizes, simulated.energy
     code_bits = max(head.query_bits, head.storage_bits + head.design.drivers.signed)
     wanted = (head.head_dim, head.design.window, head.group, head.design.tiles, code_bits, head.output_bits)

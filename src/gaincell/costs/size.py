@@ -19,18 +19,29 @@ MAY_BE_0 = ("linear_weights", "sliding_window", "balanced_rows")
 
 @dataclass(frozen=True)
 class ModelSize:
-    """A decoder. Raises InputError for numbers that no decoder has.
+    """A decoder.
 
-    title, source: its name, and where the numbers come from.
-    layers: with attention.  heads, kv_heads, head_dim: H, Hk, D.  hidden: width of the residual stream.
-    linear_weights: of all linear layers, without embedding and output head; 0: they are not counted, and the
-        whole model has no cost.  vocabulary: of the output head.
-    tokens: longest context it was made for.  sliding_window: of its own attention; 0 = none.
-    column_gains: whether its gains of q and of the output follow the columns read (nn/scaler.py).
-    array_normaliser: whether outputs are divided by one of them (nn/array_normaliser.py).
-    balanced_rows: directions that are stretched where a row of the keys balances the others
-        (nn/balanced_rows.py); 0: none does.
-    unequal: why it has no cost, where its layers are not alike.
+    Attributes:
+        title: Its name.
+        source: Where the numbers come from.
+        layers: Layers with attention.
+        heads: H.
+        kv_heads: Hk.
+        head_dim: D.
+        hidden: Width of the residual stream.
+        linear_weights: Of all linear layers, without embedding and output head; 0: they are not counted, and
+            the whole model has no cost.
+        vocabulary: Of the output head.
+        tokens: Longest context it was made for.
+        sliding_window: Of its own attention; 0 = none.
+        column_gains: Whether its gains of q and of the output follow the columns read (nn/scaler.py).
+        array_normaliser: Whether outputs are divided by one of them (nn/array_normaliser.py).
+        balanced_rows: Directions that are stretched where a row of the keys balances the others
+            (nn/balanced_rows.py); 0: none does.
+        unequal: Why it has no cost, where its layers are not alike.
+
+    Raises:
+        InputError: numbers that no decoder has.
     """
 
     title: str
@@ -64,7 +75,7 @@ class ModelSize:
 
     @property
     def group(self) -> int:
-        """g: query heads of a key/value head."""
+        """Query heads of a key/value head, g."""
         return self.heads // self.kv_heads
 
     @property
@@ -92,7 +103,11 @@ def shipped_sizes() -> dict[str, ModelSize]:
 
 
 def shipped_size(name: str) -> ModelSize:
-    """One of them by name. Raises DesignError with the nearest name."""
+    """One of them by name.
+
+    Raises:
+        DesignError: there is none of that name; with the nearest one.
+    """
     found = shipped_sizes()
     if name not in found:
         raise DesignError(f"no model size {name!r}{did_you_mean(name, found)}; allowed: {one_of(found)}")

@@ -20,8 +20,11 @@ BATCHES = (1, 2, 4, 8, 16)
 class Point:
     """One value of what changes, and what a token then costs.
 
-    at: in the unit of the sweep.  cost: of one query head.  refresh: share of the energy that refreshes take.
-    throughput: tokens per second of a layer, whose circuits the sequences share by turns.
+    Attributes:
+        at: In the unit of the sweep.
+        cost: Of one query head.
+        refresh: Share of the energy that refreshes take.
+        throughput: Tokens per second of a layer, whose circuits the sequences share by turns.
     """
 
     at: float

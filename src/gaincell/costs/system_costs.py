@@ -13,7 +13,14 @@ FILE = "surroundings.toml"
 
 @dataclass(frozen=True)
 class Movement(Sourced):
-    """hbm, link: energy of a bit.  multiply, add: of 16-bit floats."""
+    """What moving a bit and calculating take.
+
+    Attributes:
+        hbm: Energy of a bit.
+        link: Energy of a bit.
+        multiply: Energy of a product of 16-bit floats.
+        add: Energy of a sum of 16-bit floats.
+    """
 
     hbm: JoulePerBit
     link: JoulePerBit
@@ -51,7 +58,11 @@ class SystemCosts:
 
 @lru_cache(maxsize=1)
 def system_costs() -> SystemCosts:
-    """The numbers of the file. Raises DesignError: it is wrong."""
+    """The numbers of the file.
+
+    Raises:
+        DesignError: it is wrong.
+    """
     return SystemCosts(
         packaged(Movement, FILE, "movement"), packaged(Adc, FILE, "adc"), packaged(Analog, FILE, "analog")
     )

@@ -101,7 +101,11 @@ class Technology(Sourced):
         return self.switched(capacitance) / 4
 
     def replace(self, **changes: Any) -> Technology:
-        """A copy with some numbers changed, checked against their ranges. Raises DesignError."""
+        """A copy with some numbers changed, checked against their ranges.
+
+        Raises:
+            DesignError: a number is unknown or out of its range.
+        """
         kinds, provenance = number_kinds(Technology), dict(self.provenance)
         check_keys(changes, kinds, f"technology {self.name!r}")
         for key, value in changes.items():
@@ -119,8 +123,9 @@ def list_technologies() -> list[str]:
 def load_technology(source: str | os.PathLike[str] | Technology) -> Technology:
     """A technology by its shipped name, from a .toml file, or as it is.
 
-    Raises DesignError if there is none, or the file is not acceptable, naming file, key, what was given and
-    what is allowed.
+    Raises:
+        DesignError: there is none, or the file is not acceptable; names file, key, what was given and what is
+            allowed.
     """
     if isinstance(source, Technology):
         return source

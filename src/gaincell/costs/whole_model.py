@@ -37,7 +37,10 @@ def arrangements(model: ModelCost, gpu: Stated, context: int) -> tuple[WholeMode
     """The GPU alone; gain cells beside it; gain cells beside analog linear layers. Gains are over the first.
     None where weights are not counted.
 
-    context: tokens in the GPU's cache; the gain cells hold those of their window.
+    Args:
+        model: The attention in gain cells.
+        gpu: What its maker states.
+        context: Tokens in the GPU's cache; the gain cells hold those of their window.
     """
     size, batch = model.size, model.batch
     if context < 1:
@@ -71,7 +74,8 @@ def _arranged(
 ) -> WholeModel:
     """Costs per token of one sequence, bottom-up.
 
-    first: all of the arrangement that gains are over.  cited: attention as the paper states it, if at all.
+    `first` is all of the arrangement that gains are over, `cited` attention as the paper states it,
+    if at all.
     """
     total, total_cited = attention + linear + moved, (cited or attention) + linear + moved
     return WholeModel(

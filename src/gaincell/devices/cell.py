@@ -33,10 +33,12 @@ from gaincell.units import ChargeUnit, ChargeUnitPerVolt, Coefficients, PerVolt,
 class Cell(Protocol):
     """What every cell offers. Cells are immutable, comparable and hashable.
 
-    name: kind of cell, the key of `named_cell`.
-    coefficients: (C0, ..., Cp) when F(u) = sum_p C_p u^p, so that age separates as delta^(p age), else None.
-    linear_slope: slope of the linear surrogate used by `gradient="surrogate"`, charge units per volt.
-    numbers: what rebuilds the cell exactly: `named_cell(cell.name, cell.numbers) == cell`.
+    Attributes:
+        name: Kind of cell, the key of `named_cell`.
+        coefficients: (C0, ..., Cp) when F(u) = sum_p C_p u^p, so that age separates as delta^(p age), else
+            None.
+        linear_slope: Slope of the linear surrogate used by `gradient="surrogate"`, charge units per volt.
+        numbers: What rebuilds the cell exactly: `named_cell(cell.name, cell.numbers) == cell`.
     """
 
     @property
@@ -95,7 +97,9 @@ class PolynomialCell(Numbered):
 
     Source: cubic fit of the silicon CMOS cell [R]. C0 != 0: a cell that stores V_offset still drives C0.
 
-    coefficients: (C0, ..., Cp).  linear_slope: slope of the linear surrogate.
+    Attributes:
+        coefficients: (C0, ..., Cp).
+        linear_slope: Slope of the linear surrogate.
     """
 
     coefficients: Coefficients
@@ -123,10 +127,11 @@ class PowerCell:
 
     Source: the paper's supplement, x3 and x5 [R].
 
-    exponent: odd, >= 3.
-    span: F(half_span) - F(-half_span).
-    half_span: largest |u| of the storage range.
-    linear_slope: slope of the linear surrogate.
+    Attributes:
+        exponent: Odd, >= 3.
+        span: F(half_span) - F(-half_span).
+        half_span: Largest |u| of the storage range.
+        linear_slope: Slope of the linear surrogate.
     """
 
     exponent: int
@@ -164,7 +169,11 @@ class SigmoidCell(Numbered):
 
     Source: the paper's supplement [R]. The curve is not a polynomial, so age does not separate from it.
 
-    sigmoid_steepness: s.  The others: as of `PowerCell`.
+    Attributes:
+        sigmoid_steepness: s.
+        span: As of `PowerCell`.
+        half_span: As of `PowerCell`.
+        linear_slope: As of `PowerCell`.
     """
 
     sigmoid_steepness: PerVolt
@@ -196,7 +205,11 @@ class ExponentialCell(Numbered):
 
     Source: the paper's supplement [R]. The curve is not a polynomial, so age does not separate from it.
 
-    exponential_rate: r.  The others: as of `PowerCell`.
+    Attributes:
+        exponential_rate: r.
+        span: As of `PowerCell`.
+        half_span: As of `PowerCell`.
+        linear_slope: As of `PowerCell`.
     """
 
     exponential_rate: PerVolt
@@ -253,11 +266,14 @@ CELL_KINDS: Mapping[str, Kind] = {
 def named_cell(kind: Any, numbers: Mapping[str, Any]) -> Cell:
     """Build a cell from the numbers of a design file.
 
-    numbers: at least the fields of the kind's class, by name; there may be more, so one table serves all
-        kinds. Instead of the coefficients of a polynomial: c00, c01, ..., c30 of a fit, in charge units per
-        volt^(i + j), and v_in.
+    Args:
+        kind: A key of CELL_KINDS.
+        numbers: At least the fields of the kind's class, by name; there may be more, so one table serves all
+            kinds. Instead of the coefficients of a polynomial: c00, c01, ..., c30 of a fit, in charge units
+            per volt^(i + j), and v_in.
 
-    Raises DesignError for an unknown kind or a missing number.
+    Raises:
+        DesignError: an unknown kind or a missing number.
     """
     if not isinstance(kind, str) or kind not in CELL_KINDS:
         raise DesignError(

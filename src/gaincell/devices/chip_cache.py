@@ -33,7 +33,8 @@ _entries: OrderedDict[Hashable, _Entry] = OrderedDict()  # last used last; each 
 def kept(*within: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Keep what a function of hashable positional arguments returns: tensors, or tuples of these.
 
-    within: its parameters that tell the parts of one chip apart, "layer" for instance.
+    Args:
+        *within: Its parameters that tell the parts of one chip apart, "layer" for instance.
     """
 
     def decorate(function: Callable[..., R]) -> Callable[..., R]:

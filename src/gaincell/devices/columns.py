@@ -43,8 +43,9 @@ class Columns:
     """Names of columns, as in the first line of a file, or NAME [UNIT] where it states no unit, or the number
     of a column, counted from 1. None: one of the names in USUAL.
 
-    current: several, or one with `*`, are one cell a column.
-    decay_voltage: the voltage of decays; None: as of curves, if the decays have that column.
+    Attributes:
+        current: Several, or one with `*`, are one cell a column.
+        decay_voltage: The voltage of decays; None: as of curves, if the decays have that column.
     """
 
     voltage: str | None = None
@@ -62,7 +63,13 @@ class Columns:
 
 @dataclass(frozen=True)
 class Column:
-    """One that is used.  place: counted from 0.  name: as the file has it, without the unit.  unit: in SI."""
+    """One that is used.
+
+    Attributes:
+        place: Counted from 0.
+        name: As the file has it, without the unit.
+        unit: In SI.
+    """
 
     place: int
     name: str
@@ -121,7 +128,11 @@ def find_columns(
 
 
 def _stated(text: str, kind: str, field: str, option: str) -> str | None:
-    """The unit that a user states behind the name of a column. Raises InputError: it is none of the kind."""
+    """The unit that a user states behind the name of a column.
+
+    Raises:
+        InputError: it is none of the kind.
+    """
     unit = split_unit(text)[1]
     if text == field or kind not in MEASURED or unit is None or unit in UNITS[kind]:
         return unit if unit in UNITS.get(kind, ()) else None
@@ -134,7 +145,11 @@ def _asked(wanted: Columns, kind: str) -> tuple[str, ...]:
 
 
 def _places(fields: Sequence[str], text: str, where: str = "", kind: str = "") -> list[int]:
-    """Where the columns stand that a user names. Raises InputError, with a `kind`, where there is none."""
+    """Where the columns stand that a user names.
+
+    Raises:
+        InputError: there is none, and a `kind` is given.
+    """
     names = [split_unit(field)[0].casefold() for field in fields]
     exact = [n for n, field in enumerate(fields) if field == text]
     for name in (text.casefold(), split_unit(text)[0].casefold()):

@@ -80,12 +80,21 @@ def two_times_to_1_over_e(tau: float, tau_slow: float, share: float) -> float:
 class DecayFit:
     """What decays say about cells.
 
-    law: of LAWS.  tau: s.  beta: of "stretched".  tau_slow, share: of "two-times": the slower time, s, and w.
-    target: V_inf, V.  tau_spread: standard deviation of ln tau across cells, without the noise of the fits;
-    None with one cell.  intervals: of these, by name; 95 %.
-    rms: of all points, V.  cells, points: how many were used.  left_out: cells that say
-    little, or are far from the others.
-    curves: for figures, of some cells: times, voltages, and the law's.
+    Attributes:
+        law: Of LAWS.
+        tau: Time constant, s.
+        beta: Of "stretched".
+        tau_slow: Of "two-times": the slower time, s.
+        share: Of "two-times": w.
+        target: V_inf, V.
+        tau_spread: Standard deviation of ln tau across cells, without the noise of the fits; None with one
+            cell.
+        intervals: Of these, by name; 95 %.
+        rms: Of all points, V.
+        cells: How many were used.
+        points: How many were used.
+        left_out: Cells that say little, or are far from the others.
+        curves: For figures, of some cells: times, voltages, and the law's.
     """
 
     law: str
@@ -127,8 +136,8 @@ def fit_decay(table: Table, law: str | None = None) -> DecayFit:
     """Fit the cells of measured decays.
 
     Args:
-        table: of `read_decay`.
-        law: one of LAWS; None: the one that describes them best.
+        table: Of `read_decay`.
+        law: One of LAWS; None: the one that describes them best.
 
     Raises:
         InputError: too few points, decays that no law describes, or that do not determine its parameters.
@@ -237,7 +246,7 @@ def _summary(name: str, cells: list[_Cell], left_out: int) -> DecayFit:
     intervals: dict[str, Interval] = {}
 
     def mean(key: str, column: Numbers, gradient: Numbers, log: bool = False) -> float:
-        """Over the cells. gradient: of the column by the parameters of a cell."""
+        """Over the cells; `gradient` is that of the column by the parameters of a cell."""
         value = float(column.mean())
         if len(cells) > 1:
             half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(cells) - 1) * column.std(ddof=1))

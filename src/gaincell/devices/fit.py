@@ -74,20 +74,28 @@ class Estimate:
 class CurveFit:
     """What currents say about cells.
 
-    cell: the nominal one.  coefficients: of a polynomial, C_p in charge units / V^p.
-    covariance: of the coefficients across cells [p, p].
-    offset_voltage: where the current is zero, relative to V_offset, V; None: nowhere in the range.
-    full_scale: F at v_max, charge units.
-    gain_std, offset_voltage_std, current_offset_std: of the basic mismatch model; None with one cell.
-    explained: share of the cells' variance that these three describe.
-    noise_std: of one read, from repeated reads, as a fraction of full_scale; None without repeated reads.
-    residual_std: of the points about each cell's own curve, likewise: noise and what the curve cannot follow;
-    None of one cell with hardly any full_scale.
-    r_squared, rms: of all points against each cell's own curve; rms in charge units.
-    nominal_r_squared, nominal_rms: of all points against the nominal curve.
-    cells, points: how many.
-    u, nominal, curves: for figures: grid of voltages [GRID], nominal curve, curves of the cells [cells,
-    GRID].
+    Attributes:
+        cell: The nominal one.
+        coefficients: Of a polynomial, C_p in charge units / V^p.
+        covariance: Of the coefficients across cells [p, p].
+        offset_voltage: Where the current is zero, relative to V_offset, V; None: nowhere in the range.
+        full_scale: F at v_max, charge units.
+        gain_std: Of the basic mismatch model; None with one cell.
+        offset_voltage_std: Likewise, V.
+        current_offset_std: Likewise, as a fraction of full_scale.
+        explained: Share of the cells' variance that these three describe.
+        noise_std: Of one read, from repeated reads, as a fraction of full_scale; None without repeated reads.
+        residual_std: Of the points about each cell's own curve, likewise: noise and what the curve cannot
+            follow; None of one cell with hardly any full_scale.
+        r_squared: Of all points against each cell's own curve.
+        rms: Likewise, charge units.
+        nominal_r_squared: Of all points against the nominal curve.
+        nominal_rms: Likewise, charge units.
+        cells: How many.
+        points: How many.
+        u: For figures: grid of voltages [GRID].
+        nominal: For figures: nominal curve [GRID].
+        curves: For figures: curves of the cells [cells, GRID].
     """
 
     cell: Cell
@@ -121,10 +129,10 @@ def fit_curve(table: Table, scale: Scale, kind: str = "polynomial", order: int =
     """Fit the cells of a measured curve.
 
     Args:
-        table: of `read_curve`.
-        scale: of the chip that shall use the cell.
+        table: Of `read_curve`.
+        scale: Of the chip that shall use the cell.
         kind: "polynomial", or "tabulated": mean current at every voltage, made monotone.
-        order: highest power of the polynomial.
+        order: Highest power of the polynomial.
 
     Raises:
         InputError: too few points, a range that is not covered, a rank-deficient or a falling curve, currents
@@ -201,7 +209,10 @@ def _nominal_cell(
     cells: Sequence[Points], kind: str, own: Numbers, grid: Numbers, scale: Scale, where: str
 ) -> Cell:
     """The cell of the mean coefficients, or of the mean currents; its linear slope is that of its best line.
-    own: coefficients of the cells. Raises InputError where it falls by more than their fit leaves over.
+    `own` are the coefficients of the cells.
+
+    Raises:
+        InputError: it falls by more than their fit leaves over.
     """
     u, y = (np.concatenate([cell[n] for cell in cells]) for n in (1, 2))
     if _best_slope(u, y) <= 0:
@@ -258,7 +269,11 @@ def _check_quality(r_squared: float, of_nothing: bool, scale: Scale, where: str)
 
 
 def _least_squares(u: Numbers, y: Numbers, order: int, where: str) -> tuple[Numbers, Numbers]:
-    """Coefficients [order + 1] and their covariance. Raises InputError where the points do not fix them."""
+    """Coefficients [order + 1] and their covariance.
+
+    Raises:
+        InputError: the points do not fix them.
+    """
     size = float(np.abs(u).max()) or 1.0
     powers = np.vander(u / size, order + 1, increasing=True)
     if np.linalg.matrix_rank(powers) <= order or np.linalg.cond(powers) > WORST_CONDITION:
@@ -274,7 +289,7 @@ def _least_squares(u: Numbers, y: Numbers, order: int, where: str) -> tuple[Numb
 
 
 def _half_widths(own: Numbers, spread: Numbers, points: int) -> Numbers:
-    """Of the confidence intervals of the mean coefficients. points: of the first cell."""
+    """Of the confidence intervals of the mean coefficients; `points` are those of the first cell."""
     n, count = own.shape
     if n == 1:
         t = stats.t.ppf(0.5 + CONFIDENCE / 2, max(1, points - count))

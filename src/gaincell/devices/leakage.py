@@ -37,11 +37,12 @@ ELEMENTARY_CHARGE = 1.602176634e-19
 class Leakage:
     """What the retention of a chip depends on; all of it off by default.
 
-    decay_voltage: voltage that stored voltages decay towards, V; None: v_offset.
-    spread: standard deviation of ln tau over the cells.
-    activation_energy: E_a of the leakage, eV; 0: tau does not depend on temperature.
-    reference_temperature: at which the retention time holds, K.
-    read_disturb: r, fraction of u - u_inf that one read takes.
+    Attributes:
+        decay_voltage: Voltage that stored voltages decay towards, V; None: v_offset.
+        spread: Standard deviation of ln tau over the cells.
+        activation_energy: E_a of the leakage, eV; 0: tau does not depend on temperature.
+        reference_temperature: Temperature at which the retention time holds, K.
+        read_disturb: r, fraction of u - u_inf that one read takes.
     """
 
     decay_voltage: Volt | None = None

@@ -58,7 +58,10 @@ GROUPED = re.compile(r"[-+−]?[1-9]\d{0,2}([.,]\d{3})+")
 class Table:
     """Rows of one file, in SI units: `cell` and `read` are words, the others floats. All have one length.
 
-    path: the file.  sha256: of its bytes.  left_out: why rows were left out, one line each.
+    Attributes:
+        path: The file.
+        sha256: Of its bytes.
+        left_out: Why rows were left out, one line each.
     """
 
     path: Path
@@ -84,11 +87,12 @@ def read_curve(
     """Current against stored voltage.
 
     Args:
-        path: the file, see the head of this one.
-        columns: where they have other names than usual.
-        skip_bad_rows: leave out rows that hold something else than numbers, and say which (`left_out`).
+        path: The file, see the head of this one.
+        columns: Where they have other names than usual.
+        skip_bad_rows: Leave out rows that hold something else than numbers, and say which (`left_out`).
 
-    Raises InputError for what cannot be used, with line and remedy.
+    Raises:
+        InputError: a file that cannot be used; with line and remedy.
     """
     table = _read(path, ("voltage", "current"), columns or Columns(), skip_bad_rows)
     voltage, current = table.columns["voltage"], table.columns["current"]
@@ -130,7 +134,7 @@ def read_decay(
 
 
 def _check_once(table: Table, of: str, unit: str, else_: str = "") -> None:
-    """Raise InputError where one read of a cell has a value of a column more than once.  else_: remedy."""
+    """Raise InputError where one read of a cell has a value of a column twice or more; `else_`: remedy."""
     values = table.columns[of]
     keys = np.rec.fromarrays([table.cell, table.read, values])
     _, first, count = np.unique(keys, return_index=True, return_counts=True)
@@ -291,7 +295,7 @@ def _rows(
 ) -> tuple[dict[str, list[Any]], tuple[str, ...]]:
     """The entries of all rows by kind, in SI units, and what is wrong with those that were left out.
 
-    Raises InputError, of all rows that are bad, unless they are left out.
+    Raise InputError, which names all bad rows, unless they are left out.
     """
     last_is_number = all(column.place != width - 1 for column in columns.get("cell", ()))
     decimal = _decimal(lines, separator, columns, path)
@@ -350,10 +354,8 @@ def _points(
 def _decimal(
     lines: Sequence[tuple[int, str]], separator: str, columns: Mapping[str, Sequence[Column]], path: Path
 ) -> str:
-    """What the numbers of a file have before their decimals.
-
-    Raises InputError where it is now this, now that, or could be a thousands separator: 1,234 is then one
-    number or another.
+    """What the numbers of a file have before their decimals; InputError where it is now this, now that, or
+    could be a thousands separator: 1,234 is then one number or another.
     """
     places = [c.place for kind, found in columns.items() if kind not in ("cell", "read") for c in found]
     seen: dict[str, str] = {}

@@ -99,10 +99,12 @@ def normal(
     """Standard normal numbers, float64; integers or tensors `head`, `column`, `row`, `step` broadcast.
 
     Box-Muller on the first two words w0, w1 of the Philox block, in float64:
+
         z = sqrt(-2 ln((w0 + 1/2) / 2^32)) * cos(2 pi (w1 + 1/2) / 2^32)
 
-    Raises DesignError if an index does not fit its field: array, effect < 2^8; row, head, layer < 2^16;
-    column, step < 2^32.
+    Raises:
+        DesignError: an index does not fit its field: array, effect < 2^8; row, head, layer < 2^16; column,
+            step < 2^32.
     """
     w0, w1 = _words(seed, chip, layer, head, array, column, row, effect, step)
     radius = ((w0.double() + 0.5) * 2.0**-32).log_().mul_(-2.0).sqrt_()

@@ -31,8 +31,11 @@ ONE_WAY = 0.6
 class Scale:
     """How volts and amperes of a file become those of a chip.
 
-    v_min, v_max: storage range, V.  v_offset: voltage of zero signal, V.
-    charge_per_ampere: charge units of a full pulse of one ampere, t_pulse_max / charge_unit.
+    Attributes:
+        v_min: Lowest voltage of the storage range, V.
+        v_max: Highest voltage of the storage range, V.
+        v_offset: Voltage of zero signal, V.
+        charge_per_ampere: Charge units of a full pulse of one ampere, t_pulse_max / charge_unit.
     """
 
     v_min: float
@@ -127,7 +130,10 @@ def rising(
     u: Numbers, y: Numbers, width: float, where: str, *, noise: float = 0.0
 ) -> tuple[Numbers, Numbers]:
     """Mean voltages and currents of the points that lie within a width, V, the currents as close as a rising
-    curve can be. Raises InputError where it is not close. noise: of a point, which makes none of a fall.
+    curve can be. The `noise` of a point makes none of a fall.
+
+    Raises:
+        InputError: the curve is not close to the points.
     """
     label = within(u, width)
     count = np.bincount(label)

@@ -43,9 +43,10 @@ class TabulatedCell(Numbered):
     Between the points runs the cubic Hermite curve of Fritsch and Butland (SIAM J. Sci. Stat. Comput. 5, 300,
     1984), which is as monotone as the points; beyond them the tangent at the last one goes on.
 
-    volts: u_k relative to V_offset, rising.
-    currents: F_k, all rising or equal.
-    linear_slope: slope of the linear surrogate.
+    Attributes:
+        volts: u_k relative to V_offset, rising.
+        currents: F_k, all rising or equal.
+        linear_slope: Slope of the linear surrogate.
 
     Not modelled: anything between the points that they do not show.
     """

@@ -58,14 +58,20 @@ class Mismatch:
         >>> import gaincell
         >>> chip = gaincell.load_design("leroux2025").replace(mismatch=gaincell.Mismatch(gain_std=0.05))
 
-    gain_std: relative error of the current, as a fraction (0.05 = 5 %). offset_voltage_std: shift of u,
-    volts. current_offset_std: added current, as a fraction of full scale F(v_max - v_offset). seed, chip:
-    32-bit key of the generator; chips of one seed are independent. smooth_share: s, share of the variance of
-    these three that is smooth over the array. correlation_length: of the smooth part, in cells.
-    coefficient_covariance: of the coefficients (C_0, ..., C_p) over the cells, row after row, charge units^2
-    per
-        volt^(p + q); empty: none. Use it instead of the three above, not on top of them.
-    stuck_low, stuck_high, dead: shares of cells stuck at v_min, stuck at v_max, without current.
+    Attributes:
+        gain_std: Relative error of the current, as a fraction (0.05 = 5 %).
+        offset_voltage_std: Shift of u, volts.
+        current_offset_std: Added current, as a fraction of full scale F(v_max - v_offset).
+        seed: 32-bit word of the generator's key.
+        chip: The other word of the key; chips of one seed are independent.
+        smooth_share: s, share of the variance of the three standard deviations that is smooth over the array.
+        correlation_length: Of the smooth part, in cells.
+        coefficient_covariance: Of the coefficients (C_0, ..., C_p) over the cells, row after row, charge
+            units^2 per volt^(p + q); empty: none. Use it instead of the three standard deviations, not on top
+            of them.
+        stuck_low: Share of cells stuck at v_min.
+        stuck_high: Share of cells stuck at v_max.
+        dead: Share of cells without current.
     """
 
     gain_std: float = field(default=0.0, metadata=PER_CHIP)
@@ -211,10 +217,19 @@ def cell_errors(
     *,
     keep: bool = True,
 ) -> CellErrors | None:
-    """Errors of all cells of one array (KEY_ARRAY or VALUE_ARRAY) in one layer; None for a perfect chip.
+    """Errors of all cells of one array in one layer; None for a perfect chip.
 
-    heads: number of key/value heads Hk.  head_dim: D.  Drawn in float64 on the CPU, then rounded to `dtype`.
-    keep: for the next call (chip_cache.py).
+    Drawn in float64 on the CPU, then rounded to `dtype`.
+
+    Args:
+        design: The chip.
+        layer: Layer of the chip.
+        heads: Number of key/value heads Hk.
+        head_dim: D.
+        array: KEY_ARRAY or VALUE_ARRAY.
+        dtype: Precision of the result.
+        device: Where the result is to be.
+        keep: Whether it is kept for the next call (chip_cache.py).
     """
     if not cells_differ(design):
         return None
@@ -312,7 +327,8 @@ def _smooth(mismatch: Mismatch, layer: int, array: int, effect: int, shape: tupl
 def _lower_root(covariance: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
     """L, lower triangular, with L L^T the covariance, which may be singular.
 
-    Raises DesignError for what is no covariance matrix.
+    Raises:
+        DesignError: it is no covariance matrix.
     """
     n = math.isqrt(len(covariance))
     if n * n != len(covariance) or not all(math.isfinite(c) for c in covariance):

@@ -31,7 +31,9 @@ from gaincell.quantity import Range, check_ranges
 class Wires:
     """IR drop along the bit lines; none by default.
 
-    key_drop, value_drop: fraction of its current that the cell farthest from the sensing end loses.
+    Attributes:
+        key_drop: Fraction of its current that the cell of a key column farthest from the sensing end loses.
+        value_drop: Likewise on a value bit line.
     """
 
     key_drop: float = 0.0

@@ -34,8 +34,13 @@ from gaincell.units import Farad, Kelvin, Volt
 class Writing:
     """Errors of writes; none by default.
 
-    error_std: random error, V.  injection_voltage: V_inj, V.  injection_gain: g.
-    discharge_residual: r.  storage_capacitance: C, F; None: no thermal noise.  seed: of the writes' errors.
+    Attributes:
+        error_std: Random error, V.
+        injection_voltage: V_inj, V.
+        injection_gain: g.
+        discharge_residual: r.
+        storage_capacitance: C, F; None: no thermal noise.
+        seed: Of the writes' errors.
     """
 
     error_std: Volt = field(default=0.0, metadata=PER_OPERATION)
@@ -82,7 +87,13 @@ def write_errors(
 ) -> Float[Tensor, "B Hk T D"]:
     """(1 + g) u^ + V_inj + sigma z: what writes that begin from a discharged column leave.
 
-    token: index of every token, below 0 for padding.  column: that it is written into; None: token mod M.
+    Args:
+        u: Voltages that the write DACs give, relative to V_offset.
+        design: The chip.
+        layer: Layer of the chip.
+        array: KEY_ARRAY or VALUE_ARRAY.
+        token: Index of every token, below 0 for padding.
+        column: Column that it is written into; None: token mod M.
     """
     w = design.writing
     out = u * (1 + w.injection_gain) + w.injection_voltage if w.injection_gain or w.injection_voltage else u

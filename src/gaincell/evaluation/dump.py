@@ -33,6 +33,7 @@ def dump_layer(
     """Store what one layer of an attached model computes on `tokens`, as a .safetensors file.
 
     Tensors (int32 codes, heads and token order as in the model):
+
         tokens  [B, T]         token ids
         q_code  [B, H, T, D]   of the query driver, 0 ... query_levels - 1, with signed drivers also below 0
         k_code  [B, Hk, T, D]  of the write DAC, 0 ... storage_levels - 1; v_code likewise
@@ -43,7 +44,8 @@ def dump_layer(
         scaled  [B, H, T, D]   the same after gain, offset, rotation back and bias: what the model goes on
                                with, float32
         score   [B, H, T, T]   with `scores`: S_ij in charge units of nominal cells, 0 where token j is not
-        seen
+                               seen
+
     Circuits without quantisation are stored in 16 bins. The metadata holds the design and the layer.
 
     Raises:

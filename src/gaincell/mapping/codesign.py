@@ -1,7 +1,7 @@
 """`gaincell codesign`: a hardware model and circuits of its chip, learned together.
 
 statistics of the model as it was made -> on the chip -> adapted in closed form -> trained, with the chip's
-    circuits among what is learned -> the learned chip, an ordinary design -> perplexity, activity, energy
+circuits among what is learned -> the learned chip, an ordinary design -> perplexity, activity, energy
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def _check_stage(stage: StageRecipe, before: Mapping[str, StageRecipe], design: 
 def _check_teacher(
     stage: StageRecipe, before: Mapping[str, StageRecipe], stages: Sequence[StageRecipe], where: str
 ) -> None:
-    """Raise InputError where a stage cannot learn from its teacher. stages: all of the recipe."""
+    """Raise InputError where a stage cannot learn from its teacher; `stages` are all of the recipe."""
     if stage.task != "train" or stage.loss == "cross-entropy" or stage.teacher == "software":
         return
     own, where = before.get(stage.teacher), f"{where}: teacher = {stage.teacher!r}"

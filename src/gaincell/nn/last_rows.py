@@ -35,7 +35,7 @@ class LastRows:
 
     @contextmanager
     def observing(self, real: Bool[Tensor, "B T"] | None = None) -> Iterator[None]:
-        """Within the context every forward pass is looked at. real: which tokens count; None: all."""
+        """Within the context every forward pass is looked at; `real` says which tokens count, None: all."""
         with ExitStack() as hooks:
             for layer, balance in balances(self._layers):
                 observe = partial(self._observe, layer, real)

@@ -28,9 +28,11 @@ from gaincell.rtl.parameters import Parameters, bits_of
 
 
 class Block:
-    """One module.
+    """One module, whose name in Verilog is `module` and whose output ports are `outputs`.
 
-    module: its name in Verilog.  parameters: of the head.  inputs, outputs: by port.
+    Args:
+        parameters: Of the head.
+        **inputs: By port.
     """
 
     module: str
@@ -88,7 +90,7 @@ class Alone(Elaboratable):
 class InputScaler(Block):
     """code = clamp((word gain + offset) >> F): a component of q, k or v becomes its code.
 
-    stored: whether it is a key or value, whose code has other limits.
+    The input `stored` says whether it is a key or value, whose code has other limits.
     """
 
     module = "input_scaler"
@@ -131,8 +133,9 @@ class CodeRegisters(Block):
 class PulseGenerator(Block):
     """The pulse of one row: high for as many periods as the code of the query head says.
 
-    early: the next period belongs to a read, and is its period number `position`.  query: whose code.
-    early_negative, where queries have signs: it belongs to the half of the negative ones.
+    With the input `early` the next period belongs to a read, and is its period number `position`; `query`
+    says whose code it is. Where queries have signs, `early_negative` says that it belongs to the half of the
+    negative ones.
     """
 
     module = "pulse_generator"
@@ -216,8 +219,8 @@ class OutputScaler(Block):
 class WriteAddressController(Block):
     """arrays.digital.WriteAddressController: a pointer, its decoder, a valid bit a column.
 
-    clear: forget all tokens; not seen while a step is under way (busy), so that the column that is written
-    stays selected.  advance: the column at the pointer now holds a token.
+    The input `clear` forgets all tokens; it is not seen while a step is under way (busy), so that the column
+    that is written stays selected. With `advance` the column at the pointer now holds a token.
     """
 
     module = "write_address_controller"
@@ -241,7 +244,7 @@ class ScaleRegisters(Block):
     """Gains and offsets: loaded one by one, read by the stage at work.
 
     Addresses: gain and offset of keys, of values, of each query head's queries, of each query head's output.
-    turn: which word comes in: 0 keys, 1 values, then queries.  head: whose output is scaled.
+    The input `turn` says which word comes in (0 keys, 1 values, then queries), `head` whose output is scaled.
     """
 
     module = "scale_registers"

@@ -41,7 +41,14 @@ TREE = 0.75
 
 @dataclass(frozen=True)
 class Energy:
-    """Of one token.  gates, registers, clock: what switches.  ungated: of a clock that nothing gates."""
+    """Of one token.
+
+    Attributes:
+        gates: Of gates that switch.
+        registers: Of registers that switch.
+        clock: Of the clock, where enables gate it.
+        ungated: Of a clock that nothing gates.
+    """
 
     gates: Joule
     registers: Joule

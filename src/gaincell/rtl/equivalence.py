@@ -64,7 +64,9 @@ def golden_steps(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, StepTrace]]:
     """HeadArray, token by token: query widths [g, D], key and value voltages [D] of the words, its trace.
 
-    chip: with errors of its own; None: that of the run.
+    Args:
+        run: Scales and words.
+        chip: With errors of its own; None: that of the run.
     """
     p, words, scales = run.parameters, run.words, run.scales
     reference = HeadArray(chip or p.design, p.rows, heads=p.group, kv_heads=1)

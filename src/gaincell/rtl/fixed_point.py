@@ -33,7 +33,13 @@ from gaincell.rtl.parameters import Parameters
 
 @dataclass(frozen=True)
 class Stage:
-    """One scaling stage.  gain, offset: whole numbers, as they are loaded.  exponent: e."""
+    """One scaling stage.
+
+    Attributes:
+        gain: Whole number, as it is loaded.
+        offset: Likewise.
+        exponent: e.
+    """
 
     gain: int
     offset: int
@@ -57,7 +63,11 @@ class Scales:
 
 
 def query_stage(parameters: Parameters, gain: float, offset: float) -> Stage:
-    """Of queries: pulse width = gain q + offset. Raises InputError: see `_input_stage`."""
+    """Of queries: pulse width = gain q + offset.
+
+    Raises:
+        InputError: see `_input_stage`.
+    """
     steps = parameters.query_levels - 1
     levels = parameters.query_levels
     low = -levels if parameters.signed else 0
@@ -65,14 +75,22 @@ def query_stage(parameters: Parameters, gain: float, offset: float) -> Stage:
 
 
 def storage_stage(parameters: Parameters, name: str, gain: float, offset: float) -> Stage:
-    """Of keys or values: volts = gain k + offset. Raises InputError: see `_input_stage`."""
+    """Of keys or values: volts = gain k + offset.
+
+    Raises:
+        InputError: see `_input_stage`.
+    """
     slope, levels = _slope(parameters), parameters.storage_levels
     origin = slope * (offset - parameters.design.v_offset) + levels / 2
     return _input_stage(parameters, name, slope * gain, origin, 0, levels)
 
 
 def output_stage(parameters: Parameters, gain: float, offset: float) -> Stage:
-    """Of the sum of the sub-tiles, in full scales: result = gain sum + offset. Raises InputError."""
+    """Of the sum of the sub-tiles, in full scales: result = gain sum + offset.
+
+    Raises:
+        InputError: see `_input_stage`.
+    """
     p = parameters
     _check_gain("the output", gain)
     steps, fraction = p.design.counter_levels - 1, p.sum_bits - 1
@@ -87,7 +105,8 @@ def output_stage(parameters: Parameters, gain: float, offset: float) -> Stage:
 def _input_stage(p: Parameters, name: str, slope: float, origin: float, low: int, high: int) -> Stage:
     """code = floor(slope x + origin), from low to high.
 
-    Raises InputError: a gain that is not above 0, or an offset that moves the converter's range too far away.
+    Raises:
+        InputError: a gain that is not above 0, or an offset that moves the converter's range too far away.
     """
     _check_gain(name, slope)
     reach = max(abs(low - origin), abs(high - origin)) / slope

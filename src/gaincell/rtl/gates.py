@@ -33,8 +33,11 @@ PASSES = 8
 class Switching:
     """Of all instances of one kind, over a record.
 
-    gates: changes of gate outputs.  data: of flip-flop outputs.  clocked: clocks that flip-flops get where
-    enables gate them.  all_clocked: where nothing does.
+    Attributes:
+        gates: Changes of gate outputs.
+        data: Changes of flip-flop outputs.
+        clocked: Clocks that flip-flops get where enables gate them.
+        all_clocked: Clocks that they get where nothing does.
     """
 
     gates: int = 0
@@ -44,7 +47,12 @@ class Switching:
 
 
 class Replay(NamedTuple):
-    """What the gates did.  comparison: of the outputs in every period.  switching: by kind of module."""
+    """What the gates did.
+
+    Attributes:
+        comparison: Of the outputs in every period.
+        switching: By kind of module.
+    """
 
     comparison: Comparison
     switching: dict[str, Switching]
@@ -133,7 +141,8 @@ class _Kind:
 def replay(synthesis: Synthesis, top: str, record: Record) -> Replay:
     """The gates through what a record sent in; counted from the first token's start on.
 
-    Raises SimulationError: the wires between modules do not settle.
+    Raises:
+        SimulationError: the wires between modules do not settle.
     """
     whole = synthesis.netlist[top]
     kinds = _kinds(synthesis, top)

@@ -45,7 +45,12 @@ SHOWN_TOKENS = 8
 
 
 class Generated(NamedTuple):
-    """A head.  shown: the first tokens of its simulation.  verilog: None without yosys."""
+    """A head.
+
+    Attributes:
+        shown: The first tokens of its simulation.
+        verilog: None without yosys.
+    """
 
     result: RtlResult
     shown: Record
@@ -66,9 +71,8 @@ def generate(
 ) -> Generated:
     """All that can be done here.
 
-    command: the command line, for the provenance.
-    tokens: to verify with; 0: nothing is verified.  codes: of a real model, q [T, g, D], k and v [T, D];
-    None: random words.  inputs: their files and hashes.  liberty: a library to map to as well.
+    `tokens` are those to verify with (0: nothing is verified), `codes` of a real model, q [T, g, D], k and v
+    [T, D] (None: random words), `inputs` their files and hashes; `liberty` is a library to map to as well.
     """
     p, t = parameters, technology
     scales = random_scales(p, seed)
@@ -188,7 +192,12 @@ def check_folder(folder: Path, p: Parameters, codes: str | None, seed: int, veri
     """Raise InputError where a directory holds what `write` would lose: another head, or a verification with
     other codes or another seed.
 
-    codes: hash of the file of codes, if any.  verified: whether the result that is to be made is.
+    Args:
+        folder: The directory.
+        p: What the head is generated from.
+        codes: Hash of the file of codes, if any.
+        seed: Of the random numbers.
+        verified: Whether the result that is to be made is verified.
     """
     if not (folder / RESULT).is_file():
         return

@@ -33,12 +33,14 @@ from gaincell.rtl.sequencer import Sequencer
 class Head(Elaboratable):
     """The top module.
 
-    parameters: sizes.  instances: whether blocks are placed by name, for Verilog with one module a kind;
-    otherwise they are elaborated in place.
+    Its ports are in `inputs`: start, word (components side by side), clear; load, address, number: gains and
+    offsets one by one; pulse, negative: of the value bit lines, sub-tile by sub-tile. `outputs` has what the
+    arrays and whoever uses the head see.
 
-    inputs: start, word (components side by side), clear; load, address, number: gains and offsets one by one;
-    pulse, negative: of the value bit lines, sub-tile by sub-tile.
-    outputs: what the arrays and whoever uses the head see.
+    Args:
+        parameters: Sizes.
+        instances: Whether blocks are placed by name, for Verilog with one module a kind; otherwise they are
+            elaborated in place.
     """
 
     module = "gaincell_head"
@@ -97,7 +99,7 @@ class Head(Elaboratable):
         return {name: Signal(shape, name=name) for name, shape in shapes.items()}
 
     def _driven_by(self, r: Mapping[str, Any]) -> dict[str, Any]:
-        """What drives every output; r: registers of the sequencer."""
+        """What drives every output, from the registers `r` of the sequencer."""
         controls = ("discharge_key", "write_key", "discharge_value", "write_value", "key_read", "value_read")
         return {
             "busy": self.sequencer.period != 0,

@@ -92,7 +92,15 @@ def simulate_sub_tile(
 ) -> Simulated:
     """Random codes through a sub-tile of size x size, which is the whole ring.
 
-    command: the command line, for the provenance.
+    Args:
+        technology: The process.
+        design: The chip.
+        command: The command line, for the provenance.
+        size: N.
+        tokens: Their number.
+        corner: Where the circuit operates.
+        seed: Of the random numbers.
+        stages: Called as the work goes on.
 
     Raises:
         InputError: a design without these circuits; no more tokens than columns.
@@ -308,8 +316,10 @@ def _driven(size: int, levels: int, p: Parameters) -> list[str]:
 
 
 def compile_library(folder: Path) -> Path:
-    """What ngspice loads, of the Verilog there. Raises SimulationError: it was not made; with the end of what
-    was said.
+    """What ngspice loads, of the Verilog there.
+
+    Raises:
+        SimulationError: it was not made; with the end of what was said.
     """
     said = programs.run(["ngspice", "vlnggen", "--", "-Wno-fatal", f"{TOP}.v"], folder)
     library = folder / f"{TOP}.so"
@@ -325,7 +335,11 @@ def read_time(p: Parameters, period: int) -> Second:
 
 
 def _codes(p: Parameters, record: Record, plot: Plot, vdd: Volt) -> Wave:
-    """Sums in the periods that have results in the record [T, row]. Raises SimulationError: others do."""
+    """Sums in the periods that have results in the record [T, row].
+
+    Raises:
+        SimulationError: other periods have them.
+    """
     valid = [period for period, wires in enumerate(record.outputs) if wires["result_valid"]]
     times = np.array([read_time(p, period) for period in valid])
 

@@ -37,8 +37,11 @@ class Window(NamedTuple):
 class Parameters:
     """What the head is generated from.
 
-    design: the chip.  rows: D.  group: g query heads that share the arrays.
-    guard_bits: of a word and of a gain beyond the bits of a code.
+    Attributes:
+        design: The chip.
+        rows: D.
+        group: g query heads that share the arrays.
+        guard_bits: Of a word and of a gain beyond the bits of a code.
 
     Raises:
         InputError: sizes that are out of range.

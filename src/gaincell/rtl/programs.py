@@ -62,7 +62,8 @@ def workplace(files: Mapping[str, str]) -> Iterator[Path]:
 def run(command: Sequence[str], folder: Path, *, timeout: Second = 600.0) -> str:
     """What a program prints, in a directory; it ends with this one.
 
-    Raises SimulationError: it failed, or took longer than `timeout`; with the end of what it said.
+    Raises:
+        SimulationError: it failed, or took longer than `timeout`; with the end of what it said.
     """
     try:
         with process_group(command, folder) as process:

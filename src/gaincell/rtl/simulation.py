@@ -34,7 +34,13 @@ CORNERS = 8
 
 @dataclass(frozen=True)
 class Words:
-    """What comes in.  query: [T, g, D], key, value: [T, D], whole numbers of word_bits."""
+    """What comes in, whole numbers of word_bits.
+
+    Attributes:
+        query: [T, g, D].
+        key: [T, D].
+        value: [T, D].
+    """
 
     query: Tensor
     key: Tensor
@@ -86,9 +92,15 @@ def random_words(parameters: Parameters, scales: Scales, tokens: int, seed: int)
 def words_of_codes(query: Tensor, key: Tensor, value: Tensor, scales: Scales, p: Parameters) -> Words:
     """Words whose codes are given: of those that a stage makes a code of, the one in the middle.
 
-    query: [T, g, D].  key, value: [T, D], codes that a chip was seen to use.
+    Args:
+        query: [T, g, D] codes that a chip was seen to use.
+        key: [T, D] codes, likewise.
+        value: [T, D] codes, likewise.
+        scales: Of the stages.
+        p: What the head is generated from.
 
-    Raises InputError: no word of a stage gives one of the codes.
+    Raises:
+        InputError: no word of a stage gives one of the codes.
     """
     limits = p.code_limits
     queries = [_words_of(query[:, h], stage, limits[0], p) for h, stage in enumerate(scales.queries)]
@@ -116,7 +128,10 @@ def _words_of(codes: Tensor, stage: Stage, limits: tuple[int, int], p: Parameter
 class Record:
     """What was seen.
 
-    inputs, outputs: of every period, by port.  starts: periods in which a token began.
+    Attributes:
+        inputs: Of every period, by port.
+        outputs: Of every period, by port.
+        starts: Periods in which a token began.
     """
 
     inputs: list[Wires] = field(default_factory=list)
@@ -131,7 +146,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of one quantity.  compared: how many.  different: how many were not as expected.  first: of those."""
+    """Of one quantity.
+
+    Attributes:
+        compared: How many.
+        different: How many were not as expected.
+        first: The first of those.
+    """
 
     name: str
     compared: int
@@ -143,8 +164,9 @@ class Comparison:
 class Stimulus:
     """Gains and offsets, loaded one by one, then the tokens.
 
-    pauses: idle periods before each token; none where it is empty.
-    clears: tokens before which all others are forgotten, in an idle period.
+    Attributes:
+        pauses: Idle periods before each token; none where it is empty.
+        clears: Tokens before which all others are forgotten, in an idle period.
     """
 
     parameters: Parameters
@@ -185,7 +207,12 @@ class Stimulus:
 
 
 def simulate(run: Stimulus, progress: Progress = silent) -> Record:
-    """A run in Amaranth's simulator. progress: of its tokens."""
+    """A run in Amaranth's simulator.
+
+    Args:
+        run: What goes in.
+        progress: Called as its tokens pass.
+    """
     head = Head(run.parameters)
     simulator = Simulator(head)
     simulator.add_clock(1 / run.parameters.design.counter_clock)

@@ -45,7 +45,14 @@ DEPTH = re.compile(r"Longest topological path in (\S+) \(length=(\d+)\)")
 
 @dataclass(frozen=True)
 class Module:
-    """One kind.  placed: how often.  gates, flip_flops: of one.  depth: gates on its longest path."""
+    """One kind.
+
+    Attributes:
+        placed: How often.
+        gates: Of one.
+        flip_flops: Of one.
+        depth: Gates on its longest path.
+    """
 
     name: str
     placed: int
@@ -56,7 +63,12 @@ class Module:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """modules: by kind, the top module's own gates last.  netlist: as yosys writes it."""
+    """A head in gates.
+
+    Attributes:
+        modules: By kind, the top module's own gates last.
+        netlist: As yosys writes it.
+    """
 
     modules: tuple[Module, ...]
     netlist: Mapping[str, Any]
@@ -74,14 +86,24 @@ class Synthesis:
 
 @dataclass(frozen=True)
 class Mapped:
-    """Cells of a user's library.  cells: of each kind in the head.  area: in the library's unit."""
+    """Cells of a user's library.
+
+    Attributes:
+        cells: Of each kind in the head.
+        area: In the library's unit.
+    """
 
     cells: Mapping[str, int]
     area: float
 
 
 def synthesise(design: Verilog, *, timeout: Second = 600.0) -> Synthesis:
-    """Generic gates. Raises InputError without yosys, SimulationError where it fails."""
+    """Generic gates.
+
+    Raises:
+        InputError: there is no yosys.
+        SimulationError: it fails.
+    """
     script = f"""
         dfflegalize {" ".join(f"-cell {kind} x" for kind in FLIP_FLOPS)}
         opt_expr; opt_merge; opt_clean

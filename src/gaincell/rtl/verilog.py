@@ -31,8 +31,11 @@ VERDICT = re.compile(r"(PASS|FAIL): (\d+) of (\d+) periods differ")
 class Verilog:
     """The generated files of a head.
 
-    modules: Verilog by module, the top module last.  testbench: Verilog.
-    inputs, outputs: bits of the ports of the top module.
+    Attributes:
+        modules: Verilog by module, the top module last.
+        testbench: In Verilog.
+        inputs: Bits of the input ports of the top module.
+        outputs: Bits of its output ports.
     """
 
     modules: Mapping[str, str]
@@ -63,7 +66,11 @@ class Verilog:
 
 
 def generate(parameters: Parameters) -> Verilog:
-    """Verilog of a head. Raises MissingProgram: there is no yosys, which writes it."""
+    """Verilog of a head.
+
+    Raises:
+        MissingProgram: there is no yosys, which writes it.
+    """
     programs.require("yosys")
     head = Head(parameters, instances=True)
     found = {}
@@ -77,7 +84,11 @@ def generate(parameters: Parameters) -> Verilog:
 
 
 def simulator() -> str:
-    """The program that plays testbenches here. Raises MissingProgram: neither of both is there."""
+    """The program that plays testbenches here.
+
+    Raises:
+        MissingProgram: neither of both is there.
+    """
     for program in ("iverilog", "verilator"):
         if not programs.missing(program):
             return program

@@ -89,10 +89,19 @@ def characterise(
 ) -> CharacterisationResult:
     """Simulate one cell of a technology; of its numbers, `result.rounded` keeps the digits that count.
 
-    command: the command line, for the provenance.  cells: of the Monte Carlo.
-    tau: set retention to this by a leak; None: what the cards give.
+    Args:
+        technology: The process.
+        design: The chip.
+        command: The command line, for the provenance.
+        cells: Cells of the Monte Carlo.
+        seed: Of the Monte Carlo.
+        tau: Set retention to this by a leak; None: what the cards give.
+        jobs: Simulations at once; None: one a core.
+        stages: Called as the work goes on.
 
-    Raises InputError for numbers out of range, SimulationError for what ngspice cannot do.
+    Raises:
+        InputError: numbers out of range.
+        SimulationError: ngspice cannot do it.
     """
     if not 2 <= cells <= 1000:
         raise InputError(f"cells = {cells!r} is out of range; allowed: 2 to 1000")
@@ -229,7 +238,8 @@ def _retention(
 def measured_files(stem: Path) -> tuple[Path, Path]:
     """The curve and the decays that `device_of` writes.
 
-    Raises InputError where one is there that is no simulation.
+    Raises:
+        InputError: one is there that is no simulation.
     """
     curve, decay = (stem.with_name(f"{stem.name}-{kind}.csv") for kind in ("curve", "decay"))
     for place in (curve, decay):
@@ -248,9 +258,16 @@ def device_of(
     the retention, since one cell is simulated.
 
     Writes STEM-curve.csv, whose current is the charge of a full pulse over its length, and STEM-decay.csv, as
-    `gaincell device fit` reads them.  tau: as set by a leak.
+    `gaincell device fit` reads them.
 
-    Raises InputError where the curve cannot be fitted.
+    Args:
+        found: The simulated cell.
+        design: The chip.
+        stem: Path that the names of both files begin with.
+        tau: As set by a leak.
+
+    Raises:
+        InputError: the curve cannot be fitted.
     """
     origin, files = f"{SIMULATED}{found.technology}; ngspice\n", measured_files(stem)
     longest = design.t_pulse_max

@@ -32,10 +32,12 @@ from gaincell.spice.rawfile import Wave
 class Inputs:
     """One query on one tile.
 
-    name: "random", "centred" or "real", which names its file where there are several.
-    x: pulse widths of the query over the longest [D].
-    keys, values: DAC codes [D, tokens], [tokens, D].
-    origin: name of the file they are from -> its SHA-256.
+    Attributes:
+        name: "random", "centred" or "real", which names its file where there are several.
+        x: Pulse widths of the query over the longest [D].
+        keys: DAC codes of keys [D, tokens].
+        values: DAC codes of values [tokens, D].
+        origin: SHA-256 of the files they are from, by name.
     """
 
     name: str
@@ -95,9 +97,13 @@ class Dump(NamedTuple):
 def read_dump(path: Path, design: Design | None = None, *, framework: str = "pt") -> Dump:
     """Read such a file.
 
-    design: the chip whose levels it shall have; None: its own.  framework: of the codes, "pt" or "np".
+    Args:
+        path: The file.
+        design: The chip whose levels it shall have; None: its own.
+        framework: Of the codes, "pt" or "np".
 
-    Raises InputError: it is none, its codes are not those of its chip, or the design has other levels.
+    Raises:
+        InputError: it is none, its codes are not those of its chip, or the design has other levels.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -135,7 +141,14 @@ def real_inputs(
 ) -> Inputs:
     """One query of a dumped layer, text 0.
 
-    token: index of the query; None: the last.  Raises InputError for a file, head or token that is not there.
+    Args:
+        path: The dump.
+        design: The chip.
+        head: Index of the head.
+        token: Index of the query; None: the last.
+
+    Raises:
+        InputError: there is no such file, head or token.
     """
     path = Path(path)
     if not path.exists():

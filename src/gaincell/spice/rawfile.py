@@ -22,12 +22,20 @@ HEAD_END = b"Binary:\n"
 
 @dataclass(frozen=True)
 class Plot:
-    """One analysis.  waves: variable -> values [points], SI units; "time" in a transient."""
+    """One analysis.
+
+    Attributes:
+        waves: Values of a variable [points], SI units, by its name; "time" in a transient.
+    """
 
     waves: Mapping[str, Wave]
 
     def __getitem__(self, key: str) -> Wave:
-        """A variable by name, "v(out)" or "i(vdd)". Raises SimulationError naming what there is."""
+        """A variable by name, "v(out)" or "i(vdd)".
+
+        Raises:
+            SimulationError: there is none; names what there is.
+        """
         try:
             return self.waves[key.lower()]
         except KeyError:
@@ -38,7 +46,11 @@ class Plot:
 
 
 def read_raw(raw: bytes, where: str = "raw file") -> list[Plot]:
-    """Every plot of a raw file. Raises SimulationError for a file cut short or in another format."""
+    """Every plot of a raw file.
+
+    Raises:
+        SimulationError: a file cut short or in another format.
+    """
     plots: list[Plot] = []
     at = 0
     while at < len(raw):

@@ -38,7 +38,13 @@ def head(
 ) -> Head:
     """Parts that every result has.
 
-    name: of the command.  technology: its title.  command: the command line.  inputs: files and hashes.
+    Args:
+        name: Name of the command.
+        technology: Title of the technology.
+        command: The command line.
+        design: The chip.
+        seed: Of the random numbers.
+        inputs: Files and their hashes.
     """
     return {
         "command": f"spice {name}",

@@ -57,7 +57,9 @@ class SimulationWarning(UserWarning):
 class Simulation:
     """What one netlist gave.
 
-    plot: its last analysis, usually the only one.  warnings: what ngspice warned of, one line each.
+    Attributes:
+        plot: Its last analysis, usually the only one.
+        warnings: What ngspice warned of, one line each.
     """
 
     plot: Plot
@@ -71,7 +73,11 @@ def available() -> bool:
 
 @functools.lru_cache(maxsize=1)
 def version() -> str:
-    """ "ngspice-44.2" for instance. Raises SimulationError without ngspice."""
+    """The version of ngspice, such as "ngspice-44.2".
+
+    Raises:
+        SimulationError: there is no ngspice.
+    """
     if not available():
         raise SimulationError(MISSING)
     out = subprocess.run(
@@ -84,10 +90,13 @@ def version() -> str:
 def run(netlist: Netlist, *, timeout: Second = 600.0) -> Simulation:
     """Simulate one netlist.
 
-    timeout: seconds of wall clock after which ngspice is stopped.
+    Args:
+        netlist: Circuit and analysis.
+        timeout: Seconds of wall clock after which ngspice is stopped.
 
-    Raises SimulationError: no ngspice, a model card it cannot read, no convergence, a killed or stopped
-    run, a result cut short; with what ngspice said.
+    Raises:
+        SimulationError: no ngspice, a model card it cannot read, no convergence, a killed or stopped run, a
+            result cut short; with what ngspice said.
     """
     found = _run(netlist, timeout, [], threading.Event())
     _warn([found])
@@ -104,7 +113,7 @@ def _run(
     netlist: Netlist, timeout: Second, started: list[subprocess.Popen[bytes]], ended: threading.Event
 ) -> Simulation:
     """As `run`; the process is appended to `started`, so that another thread can stop it, having set `ended`
-    before: a process that starts after that stops itself.
+    first; a process that starts after that stops itself.
     """
     if not available():
         raise SimulationError(MISSING)
@@ -208,7 +217,11 @@ def run_many(
 ) -> list[Simulation]:
     """Simulate several netlists at once; results in their order. The first failure stops the rest.
 
-    jobs: how many at a time; None: as many as this process may use cores.
+    Args:
+        netlists: Circuits and analyses.
+        jobs: How many at a time; None: as many as this process may use cores.
+        timeout: Of each, s.
+        progress: Called after every one.
     """
     jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     found: dict[int, Simulation] = {}

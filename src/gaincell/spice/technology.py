@@ -40,7 +40,10 @@ _GENERIC = {"nominal": (0.0, 1.0), "fast": (-0.03, 1.08), "slow": (0.03, 0.92)}
 class Corner:
     """Where the circuit operates.
 
-    process: one of PROCESSES.  temperature: degrees Celsius.  supply: factor on VDD.
+    Attributes:
+        process: One of PROCESSES.
+        temperature: Degrees Celsius.
+        supply: Factor on VDD.
     """
 
     process: str = "nominal"
@@ -68,15 +71,26 @@ class Size:
 class Technology:
     """What netlists need of a technology.
 
-    name: as on the command line.  title: words for tables and figures.  vdd: nominal supply, V.
-    nmos, pmos: names of the models or subcircuits.
-    read_n, read_p: of the read path; switch_n, switch_p: switches behind them; write_n, write_p: write gate.
-    storage: of the cell beside the gates, F.
-    underdrive: how far beyond the rails the write gates are held off, V.
-    a_vt: Pelgrom coefficient of the threshold, V m; assumed.
-    oxide_write: whether an oxide-semiconductor transistor writes.
-    subcircuits: whether transistors are subcircuits (X) with the nodes in `nodes`, instead of primitives (M).
-    kit, section: file of a user's own models.
+    Attributes:
+        name: As on the command line.
+        title: Words for tables and figures.
+        vdd: Nominal supply, V.
+        nmos: Name of the model or subcircuit.
+        pmos: Name of the model or subcircuit.
+        read_n: NMOS transistor of the read path.
+        read_p: PMOS transistor of the read path.
+        switch_n: Switch behind `read_n`.
+        switch_p: Switch behind `read_p`.
+        write_n: NMOS transistor of the write gate.
+        write_p: PMOS transistor of the write gate.
+        storage: Of the cell beside the gates, F.
+        underdrive: How far beyond the rails the write gates are held off, V.
+        a_vt: Pelgrom coefficient of the threshold, V m; assumed.
+        oxide_write: Whether an oxide-semiconductor transistor writes.
+        subcircuits: Whether transistors are subcircuits (X) with the nodes in `nodes`, instead of primitives
+            (M).
+        kit: File of a user's own models.
+        section: Of that file.
     """
 
     name: str
@@ -102,9 +116,12 @@ class Technology:
     def files(self, corner: Corner, *, tunnelling: bool = False) -> dict[str, str]:
         """Name -> text of what a netlist has to include.
 
-        tunnelling: leave gate tunnelling as the card has it.
+        Args:
+            corner: Where the circuit operates.
+            tunnelling: Leave gate tunnelling as the card has it.
 
-        Raises InputError for a process corner of a kit.
+        Raises:
+            InputError: a process corner of a kit.
         """
         if self.kit is not None:
             if corner.process != "nominal":
@@ -128,11 +145,21 @@ class Technology:
     def transistor(
         self, name: str, d: str, g: str, s: str, b: str, kind: str, size: Size, delvto: Volt = 0.0
     ) -> str:
-        """Lines of a netlist. kind: "n" or "p".  delvto: threshold shift of this one, V.
+        """Lines of a netlist.
 
         A subcircuit hides the parameter, so its shift is a source in series with the gate: V_gs - delvto.
         This leaves the mobility alone: in FreePDK45 the current changes by 10 (in the middle) to 40 % (at the
         ends) less than by delvto.
+
+        Args:
+            name: Of the transistor.
+            d: Node of the drain.
+            g: Node of the gate.
+            s: Node of the source.
+            b: Node of the bulk.
+            kind: "n" or "p".
+            size: Width and length.
+            delvto: Threshold shift of this one, V.
         """
         model = self.nmos if kind == "n" else self.pmos
         series = ""
@@ -189,7 +216,11 @@ _KNOWN: Mapping[str, Technology] = {
 
 
 def technology(name: str) -> Technology:
-    """A technology by name. Raises InputError for an unknown one."""
+    """A technology by name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
     if name not in _KNOWN:
         raise InputError(
             f"technology {name!r} is unknown; allowed: {one_of(_KNOWN)}, or --lib FILE with your own"
@@ -210,11 +241,18 @@ def user_technology(
 ) -> Technology:
     """A user's own models; sizes of the cell are those of `like`.
 
-    kit: file with the models.  section: of a .lib file.  nmos, pmos: names in it.
-    subcircuits: transistors are subcircuits with w and l.  nodes: their order, letters d g s b.
-    vdd: nominal supply, V.
+    Args:
+        kit: File with the models.
+        nmos: Name of the NMOS model in it.
+        pmos: Name of the PMOS model in it.
+        section: Of a .lib file.
+        subcircuits: Whether transistors are subcircuits with w and l.
+        nodes: Their order, letters d g s b.
+        vdd: Nominal supply, V.
+        like: Technology whose sizes the cell has.
 
-    Raises InputError: there is no such file, it does not define the names, nodes are no order of dgsb.
+    Raises:
+        InputError: there is no such file, it does not define the names, nodes are no order of dgsb.
     """
     path = Path(kit)
     try:

@@ -112,12 +112,12 @@ def verify(
 ) -> Verified:
     """Simulate both arrays and compare.
 
-    command, seed: for the provenance.
-    columns: lines of each array that are simulated, or all it has.  group: lines in one netlist.
-    written: what a write path stores of every code, V; None: ideal levels.
-    wire: of word and bit lines; None: that of `array_slice`.  timeout: of each netlist, s.
+    `columns` lines of each array are simulated, or all it has, `group` of them in one netlist, which may take
+    `timeout` seconds. `written` is what a write path stores of every code, V (None: ideal levels), `wire` is
+    that of word and bit lines (None: that of `array_slice`). `command` and `seed` are for the provenance.
 
-    Raises InputError: columns out of range, a design without circuits; SimulationError: ngspice failed.
+    Raises:
+        InputError: columns out of range, a design without circuits.
     """
     check_design(design, technology)
     site = Site(technology, corner or Corner())
@@ -176,7 +176,9 @@ def verify(
 
 
 def _measured(first: VerifiedArray, off: Wave, written_off: float) -> dict[str, float]:
-    """off: of the codes.  written_off: by how many steps a level is off at most."""
+    """What is checked; `off` is how far codes are off, `written_off` by how many steps a level is off,
+    at most.
+    """
     rms = first.affine_calibration.rms_in_range
     return {
         "first: rms against the cell's own curve": first.rms["own"],
@@ -189,7 +191,7 @@ def _measured(first: VerifiedArray, off: Wave, written_off: float) -> dict[str, 
 
 
 def checked(allowed: Mapping[str, tuple[float, str]], measured: Mapping[str, float]) -> tuple[Check, ...]:
-    """allowed: name -> (tolerance, unit)."""
+    """Whether numbers are within their tolerances; `allowed` has (tolerance, unit) by name."""
     return tuple(
         Check(
             name,
@@ -314,7 +316,7 @@ class _Bench:
     def compare(self, found: _Simulated, model: Mapping[str, Wave], same: Wave, kind: str) -> VerifiedArray:
         """An array beside its model, of the lines that are simulated.
 
-        same: of the cell's own curve, from the pulses that the simulation had.
+        `same` is of the cell's own curve, from the pulses that the simulation had.
         """
         n, longest = len(found.widths), self.phases.longest
         model = {curve: wave[:n] for curve, wave in model.items()}

@@ -120,9 +120,18 @@ def study(
 ) -> WiresResult:
     """Both lines over sizes up to `most`, resistance and capacitance.
 
-    command: the command line, for the provenance.
+    Args:
+        technology: The process.
+        design: The chip.
+        command: The command line, for the provenance.
+        corner: Where the circuit operates.
+        most: Largest size.
+        jobs: Simulations at once; None: one a core.
+        stages: Called as the work goes on.
 
-    Raises InputError for a design without these circuits or of other sub-tiles than `CELLS`, SimulationError.
+    Raises:
+        InputError: a design without these circuits or of other sub-tiles than `CELLS`.
+        SimulationError: ngspice failed.
     """
     check_design(design, technology)
     if design.tile != CELLS:
@@ -197,8 +206,14 @@ def word_lines(
 
 @dataclass(frozen=True)
 class _Array:
-    """One dot product. columns: of the whole array.  volts: stored [rows, simulated columns].  pulses: s
-    [rows].  per_drop: change of the charges for a drop of 1, to first order, s [simulated columns]."""
+    """One dot product.
+
+    Attributes:
+        columns: Of the whole array.
+        volts: Stored [rows, simulated columns].
+        pulses: Width of the pulses, s [rows].
+        per_drop: Change of the charges for a drop of 1, to first order, s [simulated columns].
+    """
 
     name: str
     columns: int
@@ -220,9 +235,17 @@ def in_operation(
 ) -> list[InOperation]:
     """Both dot products over wires.
 
-    first, second: resistance and capacitance of every point.  columns: at least how many, evenly spread.
+    Args:
+        site: Technology in a corner.
+        design: The chip.
+        first: Resistance and capacitance of every point of the first dot product.
+        second: Likewise of the second.
+        columns: At least how many, evenly spread.
+        jobs: Simulations at once; None: one a core.
+        stages: Called as the work goes on.
 
-    Raises SimulationError.
+    Raises:
+        SimulationError: ngspice failed.
     """
     phases, vdd = Phases(design.t_pulse_max), site.vdd
     found = []

@@ -58,10 +58,16 @@ def characterise_write_path(
 
     Discharge and write take half of the design's unstated latency each, as in the generated sequencer.
 
-    command: the command line, for the provenance.
+    Args:
+        technology: The process.
+        design: The chip.
+        command: The command line, for the provenance.
+        corner: Where the circuit operates.
+        jobs: Simulations at once; None: one a core.
 
-    Raises InputError for a design without so many levels or with another range, SimulationError for what
-    ngspice cannot do.
+    Raises:
+        InputError: a design without so many levels or with another range.
+        SimulationError: ngspice cannot do it.
     """
     check_storage(technology, design)
     levels, times = _levels(design), _times(design)

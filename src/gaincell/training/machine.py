@@ -94,7 +94,10 @@ def left_to_container(root: Path = Path("/sys/fs/cgroup")) -> float:
 def bf16_pays(device: str) -> bool:
     """Whether matrices are multiplied `PAYS` times as fast in bfloat16 as in float32, best of `ROUNDS` each.
 
-    Takes a second or two and is measured once a process. device: such as "cpu" or "cuda:0".
+    Takes a second or two and is measured once a process.
+
+    Args:
+        device: Such as "cpu" or "cuda:0".
     """
     one, other = (torch.randn(WIDTH, WIDTH, device=device) for _ in range(2))
     best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}

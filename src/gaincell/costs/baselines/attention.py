@@ -69,7 +69,8 @@ Step = Callable[[Tensor, Cache], Tensor]
 def implementation(name: str, device: torch.device) -> Step:
     """One of IMPLEMENTATIONS as a function.
 
-    Raises InputError: there is none of that name, or it needs a GPU.
+    Raises:
+        InputError: there is none of that name, or it needs a GPU.
     """
     if name not in IMPLEMENTATIONS:
         raise InputError(f"implementation {name!r}; choose one of {', '.join(IMPLEMENTATIONS)}")

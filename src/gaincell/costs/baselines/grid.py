@@ -35,7 +35,12 @@ LARGEST_CACHE = {"cpu": 2**31, "cuda": 2**34}
 
 @dataclass(frozen=True)
 class Sweep:
-    """measured, skipped: in the order they were tried."""
+    """What was measured.
+
+    Attributes:
+        measured: Configurations in the order they were tried.
+        skipped: Those that the machine refused, in the same order.
+    """
 
     measured: tuple[Measurement, ...]
     skipped: tuple[Skipped, ...]
@@ -84,11 +89,19 @@ def sweep(
 ) -> Sweep:
     """Measure every configuration; one that the machine refuses is skipped with its reason.
 
-    chosen: pairs (implementation, dtype); None: the published one and the fair set of the device's kind.
-    batches, contexts: all of them with all of those. The published protocol is of the first context only.
-    heads, kv_heads, head_dim, device, options: of `measure`.  progress: called after every configuration.
+    Args:
+        chosen: Pairs (implementation, dtype); None: the published one and the fair set of the device's kind.
+        batches: Sequences decoded together, one after the other for all contexts.
+        contexts: Contexts of every batch. The published protocol is of the first one only.
+        heads: As in `measure`.
+        kv_heads: As in `measure`.
+        head_dim: As in `measure`.
+        device: As in `measure`.
+        progress: Called after every configuration.
+        **options: Further ones of `measure`.
 
-    Raises InputError: an implementation or dtype that does not exist, an empty choice, sizes below 1.
+    Raises:
+        InputError: an implementation or dtype that does not exist, an empty choice, sizes below 1.
     """
     kind, batches, contexts = torch.device(device).type, list(batches), list(contexts)
     chosen = list(chosen or (GPU_SET if kind == "cuda" else CPU_SET))

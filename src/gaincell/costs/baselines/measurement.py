@@ -44,18 +44,29 @@ PATTERN = 2**20
 class Measurement(Timing, kw_only=True):
     """One configuration on one machine.
 
-    implementation: of attention.IMPLEMENTATIONS.  dtype: of queries and arithmetic.  device: cpu, cuda, ...
-    context: keys T.  runs: time of one step of the whole batch, in every run, s.  steps: of a run.
-    latency: of a step of the whole batch: the median run.  latency_per_token: over the batch: the inverse
-        throughput, not what one sequence waits.  bandwidth: bytes of the cache read per second.
-    caches: copies that the steps went round.  cache_bytes: read by a step.
-    error: largest difference to the exact output over the largest output.
-    processor: time of a step, in every run, for which each thread ran, s; below `runs` where other programs
-        share the processor. Empty on a GPU.  processor_per_token: its median over the batch.
-    busy: share of the time that its threads ran; well below 1: the machine was shared.
-    energy: of one token (a step over the batch), idle power subtracted, J; None: `no_energy` says why.
-    power, idle_power: means while it ran and before, W.  power_samples: of the power.  meter: RAPL, NVML.
-    state: clocks and limits of a GPU at the end.
+    Attributes:
+        implementation: Of attention.IMPLEMENTATIONS.
+        dtype: Of queries and arithmetic.
+        device: cpu, cuda, ...
+        context: Keys T.
+        runs: Time of one step of the whole batch, in every run, s.
+        steps: Of a run.
+        latency: Of a step of the whole batch: the median run.
+        latency_per_token: Over the batch: the inverse throughput, not what one sequence waits.
+        bandwidth: Bytes of the cache read per second.
+        caches: Copies that the steps went round.
+        cache_bytes: Read by a step.
+        error: Largest difference to the exact output over the largest output.
+        processor: Time of a step, in every run, for which each thread ran, s; below `runs` where other
+            programs share the processor. Empty on a GPU.
+        processor_per_token: Its median over the batch.
+        busy: Share of the time that its threads ran; well below 1: the machine was shared.
+        energy: Of one token (a step over the batch), idle power subtracted, J; None: `no_energy` says why.
+        power: Mean while it ran, W.
+        idle_power: Mean before, W.
+        power_samples: Number of samples of the power.
+        meter: RAPL, NVML.
+        state: Clocks and limits of a GPU at the end.
     """
 
     device: str
@@ -127,16 +138,16 @@ def measure(
         heads: H.
         kv_heads: Hk; None: H.
         head_dim: D.
-        context: keys and values of every sequence.
-        batch: sequences decoded together.
+        context: Keys and values of every sequence.
+        batch: Sequences decoded together.
         dtype: float32, bfloat16 or float16; of an int8 cache that of the arithmetic.
         device: cpu, cuda, cuda:1, ...
-        name: of the implementation, see attention.py. "published" pins float32 and its own protocol.
-        runs: of which the median is taken.
-        seconds: of all runs together, about; a run is one step at least.
-        idle_seconds: before them, over which idle power is read.
-        seed: of the random numbers.
-        meter: instead of the device's own (RAPL, NVML): a meter, or None and a reason.
+        name: Of the implementation, see attention.py. "published" pins float32 and its own protocol.
+        runs: Of which the median is taken.
+        seconds: Of all runs together, about; a run is one step at least.
+        idle_seconds: Before them, over which idle power is read.
+        seed: Of the random numbers.
+        meter: Instead of the device's own (RAPL, NVML): a meter, or None and a reason.
 
     Raises:
         InputError: sizes below 1, heads that are no multiple of kv_heads, an unknown dtype or implementation,
@@ -217,7 +228,7 @@ def _make(
     name: str,
     seed: int,
 ) -> _Made:
-    """Random numbers.  shape: of keys and values, [B, Hk, T, D]."""
+    """Random numbers; `shape` is that of keys and values, [B, Hk, T, D]."""
     random = torch.Generator().manual_seed(seed)
     size = math.prod(shape)
     pattern = torch.randn(min(size, PATTERN), generator=random).to(device)
@@ -255,7 +266,7 @@ def _error(step: Step, made: _Made) -> float:
 
 
 def _energy(timed: Timed, batch: int, meter: Meter | None, why: str) -> tuple[Joule | None, str | None]:
-    """Of one token, or None and the reason.  why: there is no meter."""
+    """Of one token, or None and the reason; `why` says why there is no meter."""
     if timed.joules is None:
         missing = "gives neither an energy counter nor the power"
         return None, why if meter is None else f"{meter.name} {missing}"

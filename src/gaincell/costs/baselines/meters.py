@@ -107,7 +107,10 @@ def meter_for(
 ) -> tuple[Meter | None, str]:
     """A meter of the device and "", or None and the reason, in words.
 
-    nvml: a stand-in for the module pynvml.  powercap: where the kernel keeps its RAPL counters.
+    Args:
+        device: The device.
+        nvml: A stand-in for the module pynvml.
+        powercap: Where the kernel keeps its RAPL counters.
     """
     return _nvml(device, nvml) if device.type == "cuda" or nvml is not None else _rapl(powercap)
 

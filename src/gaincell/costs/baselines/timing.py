@@ -22,8 +22,15 @@ SAMPLING: Second = 0.02
 
 
 class Timed(NamedTuple):
-    """runs: time of a step in every run, s.  processor: time for which every thread of it ran, s.
-    joules: of all runs, idle power subtracted.  power, idle: W.  samples: of the power.
+    """What the runs of a step took.
+
+    Attributes:
+        runs: Time of a step in every run, s.
+        processor: Time for which every thread of it ran, s.
+        joules: Of all runs, idle power subtracted.
+        power: Mean while they ran, W.
+        idle: Mean before, W.
+        samples: Number of samples of the power.
     """
 
     runs: list[Second]
@@ -46,7 +53,14 @@ def time_steps(
 ) -> Timed:
     """Warm up, then do `runs` runs of as many steps as take `seconds` in all, by either protocol.
 
-    some: does so many steps.  device: waited for.  meter: of the device, or None.
+    Args:
+        some: Does so many steps.
+        device: Waited for.
+        meter: Of the device, or None.
+        as_published: Whether by the published protocol.
+        runs: Number of runs.
+        seconds: Of all runs together, about.
+        idle_seconds: Before them, over which idle power is read.
     """
     idle = None
     if meter is not None:

@@ -66,19 +66,19 @@ def gain_cell_attention(
         torch.Size([1, 2, 8, 64])
 
     Args:
-        q: queries after rotary embedding. With `scaling=None` in pulse widths, 0 to 1.
-        k: keys; H is a multiple of Hk. With `scaling=None` in volts, v_min to v_max.
-        v: values, likewise.
-        design: the chip. Its `token_period` sets the decay from token to token.
-        scaling: gains and offsets applied to q, k, v and the output; None for gain 1, offset 0.
+        q: Queries after rotary embedding. With `scaling=None` in pulse widths, 0 to 1.
+        k: Keys; H is a multiple of Hk. With `scaling=None` in volts, v_min to v_max.
+        v: Values, likewise.
+        design: The chip. Its `token_period` sets the decay from token to token.
+        scaling: Gains and offsets applied to q, k, v and the output; None for gain 1, offset 0.
         backend: "naive", "blocked", "native", "triton", "decode" (one query, no gradients), or "auto", the
             fastest on a CPU: "native" for what it serves, else "decode", else "blocked".
-        key_index: index j of the real token in each key slot, consecutive, -1 for padding, which is never
+        key_index: Index j of the real token in each key slot, consecutive, -1 for padding, which is never
             written: ages and physical columns count real tokens. None for 0 ... Tk - 1.
-        query_index: index i of each query, -1 for padding. None for the last Tq of key_index. "naive" alone
+        query_index: Index i of each query, -1 for padding. None for the last Tq of key_index. "naive" alone
             takes queries in any order; to the others they are consecutive, as keys are.
-        sliding_window: the model's own window W >= 1: columns of age W and more are gated.
-        layer: layer of the chip, selects the cells' mismatch.
+        sliding_window: The model's own window W >= 1: columns of age W and more are gated.
+        layer: Layer of the chip, selects the cells' mismatch.
         gradient: "exact", "surrogate" for a backward pass through linear cells of slope
             `design.cell.linear_slope`, or a cheaper approximation of either, "bf16" or "surrogate-bf16", by
             "native" alone: see call.py.
@@ -116,19 +116,19 @@ def attention_from_voltages(
     """`gain_cell_attention` on voltages that are stored already, instead of on keys and values to be written.
 
     Args:
-        q: requested pulse widths, 0 to 1.
-        ku: voltages of keys that the write DACs give, of its levels where the design has some, relative to
+        q: Requested pulse widths, 0 to 1.
+        ku: Voltages of keys that the write DACs give, of its levels where the design has some, relative to
             V_offset, volts; errors of writes are added here.
-        vu: of values, likewise.
-        design: the chip.
-        backend: as in `gain_cell_attention`, but plain torch computes in place of "native" where `extra_age`
+        vu: Of values, likewise.
+        design: The chip.
+        backend: As in `gain_cell_attention`, but plain torch computes in place of "native" where `extra_age`
             is not 0, and always in place of "triton".
-        key_index: as there.
-        query_index: as there.
-        sliding_window: as there.
-        layer: as there.
-        extra_age: of all slots written before the first query, which come first: by how much their age at
-            the first query exceeds the token periods in between, s; above 0 after idle time, below 0 after a
+        key_index: As there.
+        query_index: As there.
+        sliding_window: As there.
+        layer: As there.
+        extra_age: Of all slots written before the first query, which come first: by how much their age at the
+            first query exceeds the token periods in between, s; above 0 after idle time, below 0 after a
             refresh.
 
     Raises:

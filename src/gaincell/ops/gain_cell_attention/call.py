@@ -54,9 +54,10 @@ class Scaling(NamedTuple):
 class Call(NamedTuple):
     """One call of the arrays of a layer; what the fields mean: see `gain_cell_attention`.
 
-    stage: what q, k and v are.
-    aged: k, v of tokens before the first query are what is left of them at the first query, and decay from
-        there on.
+    Attributes:
+        stage: What q, k and v are.
+        aged: k, v of tokens before the first query are what is left of them at the first query, and decay
+            from there on.
     """
 
     q: Float[Tensor, "B H Tq D"]
@@ -124,7 +125,11 @@ class Call(NamedTuple):
 
 
 def check(call: Call) -> None:
-    """Refuse tensors and options that do not fit. Raises InputError."""
+    """Refuse tensors and options that do not fit.
+
+    Raises:
+        InputError: shapes, precisions, devices or options that do not fit.
+    """
     if not isinstance(call.design, Design):
         raise InputError(f"design is {call.design!r}; give a Design, as load_design gives one by its name")
     q, k, v = call.q, call.k, call.v

@@ -101,8 +101,8 @@ def _written(call: Call, u: Tensor, array: int) -> Tensor:
 def add_driver_errors(call: Call) -> Call:
     """Pulses as the drivers give them (converter_errors.py, and the jitter of noise.py), in one precision.
 
-    q: pulse widths of perfect drivers.  k, v: voltages. The gradients of all three are those of the arrays
-    alone: no clamp of a converter is passed.
+    Of the call, q are pulse widths of perfect drivers, k and v voltages. The gradients of all three are those
+    of the arrays alone: no clamp of a converter is passed.
     """
     design, x = call.design, call.q
     dtype = torch.promote_types(x.dtype, torch.promote_types(call.k.dtype, call.v.dtype))

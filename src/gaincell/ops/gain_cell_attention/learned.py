@@ -47,10 +47,15 @@ def attention_of_learned(
 ) -> Float[Tensor, "B H Tq D"]:
     """`gain_cell_attention` without scaling, differentiable in what is learned of the chip, too.
 
-    query, storage: tensors of the levels, as the design states them, or the design's own.
-    log_score, log_output: scalars whose gradients are those of ln S_sat and ln O_sat of the design.
+    Args:
+        call: What is to be computed.
+        query: Tensor of the query levels, as the design states them, or the design's own.
+        storage: Likewise of the storage levels.
+        log_score: Scalar whose gradient is that of ln S_sat of the design.
+        log_output: Likewise of ln O_sat.
 
-    Raises InputError where the chip has columns of first tokens.
+    Raises:
+        InputError: the chip has columns of first tokens.
     """
     q, design = call.q, call.design
     if design.sinks.tokens:

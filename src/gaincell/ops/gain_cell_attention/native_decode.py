@@ -114,9 +114,12 @@ class RingDecoder:
     """Reads rings of one design; what does not change from token to token is filled in once.
 
     Args:
-        heads, kv_heads: H, Hk.  dim: head dimension D.
-        layer: of the chip: selects the cells' mismatch, and the noise.
-        level: instruction level; None: the best, or the one forced.
+        design: The chip.
+        heads: H.
+        kv_heads: Hk.
+        dim: Head dimension D.
+        layer: Of the chip: selects the cells' mismatch, and the noise.
+        level: Instruction level; None: the best, or the one forced.
     """
 
     def __init__(
@@ -159,10 +162,10 @@ class RingDecoder:
         Args:
             q: [B, H, 1, D] requested pulse widths.
             keys: [B, Hk, M, D] codes, uint8.
-            values: likewise.
-            slots: what the query of every sequence sees of the ring.
-            scale: of q.
-            out_scale: of the sum.
+            values: Likewise.
+            slots: What the query of every sequence sees of the ring.
+            scale: Of q.
+            out_scale: Of the sum.
         """
         q = q.resolve_neg().contiguous()
         (gain, offset), (out_gain, out_offset) = _dense(scale), _dense(out_scale)

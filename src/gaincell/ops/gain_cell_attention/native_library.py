@@ -208,7 +208,8 @@ _forced: ContextVar[str | None] = ContextVar("instructions", default=None)
 def instructions(level: str) -> Iterator[None]:
     """Within the context, use the instructions of one level only; also GAINCELL_INSTRUCTIONS=level.
 
-    Raises InputError for a level that is unknown, or that this processor or build does not have.
+    Raises:
+        InputError: a level that is unknown, or that this processor or build does not have.
     """
     level_number(level)
     before = _forced.set(level)
@@ -226,7 +227,11 @@ def levels() -> tuple[str, ...]:
 
 
 def level_in_use() -> str:
-    """The level that the next call uses. Raises InputError where there is none."""
+    """The level that the next call uses.
+
+    Raises:
+        InputError: there is none.
+    """
     if (forced := _forced.get()) is not None:
         return forced
     named = os.environ.get("GAINCELL_INSTRUCTIONS")

@@ -38,8 +38,10 @@ TOLERANCE = 3e-8
 class Curve(NamedTuple):
     """F between two voltages, for compiled code that evaluates curves it does not know.
 
-    pieces: [K, 4] float32: coefficients (1, t, t^2, t^3) with t from 0 to 1 along each of K equal pieces.
-    low: where they begin, volts.  per_volt: pieces per volt.
+    Attributes:
+        pieces: [K, 4] float32: coefficients (1, t, t^2, t^3) with t from 0 to 1 along each of K equal pieces.
+        low: Where they begin, volts.
+        per_volt: Pieces per volt.
     """
 
     pieces: Tensor
@@ -70,7 +72,14 @@ def filled_problem(
 ) -> tuple[Problem, tuple[object, ...]]:
     """The C structure with all that does not change from call to call, and what it points to.
 
-    surrogate: with the linear cells that a gradient goes through.
+    Args:
+        design: The chip.
+        window: M, columns.
+        layer: Layer of the chip.
+        heads: H.
+        kv_heads: Hk.
+        dim: Head dimension D.
+        surrogate: Whether the cells are the linear ones that a gradient goes through.
     """
     d, reads, raw = without_read_noise(design), heads // kv_heads, design.input_stage_differs
     fastest = fastest_of(d, layer, kv_heads, dim)

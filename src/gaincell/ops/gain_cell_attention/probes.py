@@ -27,11 +27,15 @@ from gaincell.ops.gain_cell_attention.input_stage import array_inputs, with_norm
 class Seen(NamedTuple):
     """One block of queries.
 
-    heads: its key/value heads.  pulses: phi(S) over T_max, 0 where a column is not valid.  active: whether
-    there is one, S being above 0 by more than its sum may be rounded.  negative: sum over the columns that a
-    query sees of max(-S, 0) / S_sat: net charge that the cells sink.  valid: number of columns each query
-    sees.  outputs: O / O_sat of every sub-tile after the clamp, before the readout.
-    read: whether a sub-tile holds a column that the query sees; the others are not read.
+    Attributes:
+        heads: Its key/value heads.
+        pulses: phi(S) over T_max, 0 where a column is not valid.
+        active: Whether there is a pulse, S being above 0 by more than its sum may be rounded.
+        negative: Sum over the columns that a query sees of max(-S, 0) / S_sat: net charge that the cells
+            sink.
+        valid: Number of columns each query sees.
+        outputs: O / O_sat of every sub-tile after the clamp, before the readout.
+        read: Whether a sub-tile holds a column that the query sees; the others are not read.
     """
 
     heads: Int[Tensor, " G"]
@@ -50,7 +54,7 @@ def observe(call: Call) -> Iterator[Seen]:
     A normalising column takes part in `outputs` as the last one, D + 1.
 
     Args:
-        call: requested pulse widths and volts of consecutive tokens, as its `key_index` has them, without
+        call: Requested pulse widths and volts of consecutive tokens, as its `key_index` has them, without
             padding; the queries are those of the last keys.
 
     Raises:

@@ -57,7 +57,7 @@ class PolynomialBasis:
     As of every time basis: `span` is the number of query tokens that one base time may serve, `row_factors`
     those of queries at `rel` = i - base (0 <= rel < span), [n, R] in float64, `of_keys` the slabs, or with
     `slopes` their derivative by the voltage, [G, c, n, D], of voltages `u` [G, c, D] stored at `rel` =
-    j - base into cells with `errors`.  mismatch: every cell has its own C_p.
+    j - base into cells with `errors`. With `mismatch` every cell has its own C_p.
     """
 
     coefficients: tuple[float, ...]
@@ -163,7 +163,9 @@ class SampledBasis(_Interpolation):
 class TimedBasis(_Interpolation):
     """Of cells that leak at rates of their own, over the time that one base time serves.
 
-    leak, disturb: exponents of the decay per token: of a nominal cell, and of the reads.
+    Attributes:
+        leak: Exponent of the decay per token of a nominal cell.
+        disturb: Exponent of the decay per token by the reads.
     """
 
     leak: float
@@ -245,8 +247,12 @@ def time_basis_of(
 ) -> TimeBasis:
     """The time basis of the cells of a chip whose columns are read so many times per token.
 
-    dtype: precision that an interpolation must not spoil.  fastest: see `fastest_leak`.
-    longest: query tokens that one base time of a non-polynomial cell has to serve.
+    Args:
+        design: The chip.
+        reads: Reads of a column per token.
+        dtype: Precision that an interpolation must not spoil.
+        fastest: See `fastest_leak`.
+        longest: Query tokens that one base time of a non-polynomial cell has to serve.
     """
     target, reach, cell = design.decay_target, design.largest_voltage, design.cell
     shift = largest_shift(design) if design.cells_differ else 0.0
@@ -370,7 +376,7 @@ def _error(
 ) -> float:
     """Largest error of interpolating the current of voltages w s, known at w `at`, and its derivative by w.
 
-    shift: largest of the cells.  scales: largest current and slope, of which it is a fraction.
+    `shift` is the largest of the cells, `scales` the largest current and slope, of which it is a fraction.
     """
     error = 0.0
     for du in (0.0,) if shift == 0.0 else (-shift, 0.0, shift):

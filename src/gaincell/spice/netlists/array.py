@@ -43,7 +43,12 @@ GATE_LOAD = 0.25e-15
 
 @dataclass(frozen=True)
 class WireElement:
-    """One segment between two cells. resistance: Ohm.  capacitance: F."""
+    """One segment between two cells.
+
+    Attributes:
+        resistance: Ohm.
+        capacitance: F.
+    """
 
     resistance: Ohm = 2.0
     capacitance: Farad = 0.2e-15
@@ -65,13 +70,23 @@ def array_slice(
 ) -> Netlist:
     """Read a slice and convert its charges.
 
-    stored: voltages [n rows, m columns].  pulses: width of every row's pulse, s [n]; 0: none.
-    before, columns: columns between drivers and slice, columns of the whole array (default: the slice).
-    write_gates: with the idle write transistors of every cell: a third more time, for a difference of
-        0.003 ns of 15 (measured).
     Saved: o<c> integrator, p<c> pulse, s<c> sign; i(vcell), i(vdrive), i(vread).
 
-    Raises InputError for shapes that do not fit and pulses longer than the longest.
+    Args:
+        site: Technology in a corner.
+        stored: Voltages [n rows, m columns].
+        pulses: Width of every row's pulse, s [n]; 0: none.
+        readout: Of every column.
+        phases: When what happens; None: the default `Phases`.
+        bit_wire: Wire of the bit lines; None: the default `WireElement`.
+        word_wire: Wire of the word lines, likewise.
+        before: Columns between drivers and slice.
+        columns: Columns of the whole array; None: those of the slice.
+        transistor_readout: Whether the readout is of transistors.
+        write_gates: With the idle write transistors: a third more time, to change 0.003 ns of 15 (measured).
+
+    Raises:
+        InputError: shapes that do not fit and pulses longer than the longest.
     """
     phases, bit, word = phases or Phases(), bit_wire or WireElement(), word_wire or WireElement()
     n, m = len(stored), len(stored[0])
@@ -179,8 +194,12 @@ def charge_bench(
 ) -> Netlist:
     """One read of separate cells, each on a bit line held at VDD/2: i(vb<k>_<n>) is what each takes from it.
 
-    stored: voltages of the copies of every cell [levels].  shifts: of every cell k, see cell_subcircuit
-    [cells, 4]; each has a word line of its own.  columns: length of the word lines.
+    Args:
+        site: Technology in a corner.
+        stored: Voltages of the copies of every cell [levels].
+        width: Of the pulse, s.
+        shifts: Of every cell k, see cell_subcircuit [cells, 4]; each has a word line of its own.
+        columns: Length of the word lines.
     """
     technology, vdd, start = site.technology, site.vdd, Phases().start
     m = len(stored)

@@ -39,8 +39,11 @@ def cell_subcircuit(
 ) -> list[str]:
     """`.subckt gaincell bl wl wlb wbl wwl wwlb store vdd`.
 
-    shifts: threshold shifts of read N, read P, switch N, switch P, V.
-    write_gate: False leaves the (idle) write transistors out.
+    Args:
+        technology: The process.
+        name: Of the subcircuit.
+        shifts: Threshold shifts of read N, read P, switch N, switch P, V.
+        write_gate: False leaves the (idle) write transistors out.
     """
     t = technology
     rn, rp, sn, sp = shifts
@@ -63,7 +66,10 @@ def curve_bench(site: Site, *, shifts: Sequence[Sequence[Volt]] = ((0.0,) * 4,),
     """DC current of one or many cells, bit line at VDD/2, over the stored voltage 0 ... VDD; i(vb<n>): out of
     each.
 
-    shifts: four threshold shifts of every cell, V [cells, 4].
+    Args:
+        site: Technology in a corner.
+        shifts: Four threshold shifts of every cell, V [cells, 4].
+        points: Voltages of the sweep.
     """
     vdd, (off, _, off_b) = site.vdd, site.write_levels
     body = sources(
@@ -110,7 +116,13 @@ def hold_bench(
 ) -> Netlist:
     """Cells that hold: every line at rest, v(st<n>) over time.
 
-    leak: resistance from the store to VDD/2, Ohm: set, not predicted.
+    Args:
+        site: Technology in a corner.
+        stored: Voltage of every cell at the start.
+        duration: How long they hold, s.
+        leak: Resistance from the store to VDD/2, Ohm: set, not predicted.
+        gmin: Of ngspice, S.
+        tunnelling: Leave gate tunnelling as the card has it.
     """
     vdd, (off, _, off_b) = site.vdd, site.write_levels
     rest = {"wl wl": 0, "wlb wlb": vdd, "b bl": vdd / 2, "mid mid": vdd / 2, "w wbl": vdd / 2}

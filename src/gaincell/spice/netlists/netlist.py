@@ -25,9 +25,12 @@ EDGE: Second = 50e-12
 class Netlist:
     """One circuit with one analysis.
 
-    title: first line, shown in complaints.  text: the whole netlist.
-    files: name -> text of what it includes.  stop_time: of a transient, s; a shorter result is a failure.
-    libraries: name -> where a compiled digital block is, which lies beside the netlist under that name.
+    Attributes:
+        title: First line, shown in complaints.
+        text: The whole netlist.
+        files: Text of what it includes, by name.
+        stop_time: Of a transient, s; a shorter result is a failure.
+        libraries: Where a compiled digital block is, by name; it lies beside the netlist under that name.
     """
 
     title: str
@@ -51,7 +54,16 @@ def bench(
 ) -> Netlist:
     """A netlist at a site: a sweep, or a transient to `stop`.
 
-    saved: "v(out)", "i(vdd)", ...  steps: suggested and longest ones.
+    Args:
+        site: Technology in a corner.
+        title: First line.
+        body: Lines of the circuit.
+        saved: "v(out)", "i(vdd)", ...
+        dc: The sweep; empty: none.
+        stop: End of the transient, s.
+        steps: Suggested and longest ones.
+        options: Of ngspice.
+        tunnelling: Leave gate tunnelling as the card has it.
     """
     title = f"{site.technology.name}: {title}"
     files = site.technology.files(site.corner, tunnelling=tunnelling)

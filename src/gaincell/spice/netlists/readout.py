@@ -30,8 +30,13 @@ SOFTNESS = 1e-3
 class Readout:
     """One readout of every column.
 
-    kind: RELU or SIGNED.  full_charge: that gives the longest pulse, C.
-    full_swing: V_fs, V.  transconductance: g_m, S.  most_current: I_max, A.  headroom: V.
+    Attributes:
+        kind: RELU or SIGNED.
+        full_charge: Charge that gives the longest pulse, C.
+        full_swing: V_fs, V.
+        transconductance: g_m, S.
+        most_current: I_max, A.
+        headroom: V.
     """
 
     kind: str

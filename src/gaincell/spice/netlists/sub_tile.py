@@ -45,7 +45,10 @@ def inputs(size: int) -> list[str]:
 def outputs(size: int, levels: int, sum_bits: int) -> list[str]:
     """Ports of the digital block.
 
-    sum_bits: of a row's code, which nothing in the circuit takes: they are only observed.
+    Args:
+        size: N.
+        levels: Of the DACs.
+        sum_bits: Of a row's code, which nothing in the circuit takes: they are only observed.
     """
     lines = range(size)
     return [
@@ -72,10 +75,19 @@ def sub_tile(
 ) -> Netlist:
     """The circuit, from 0 to `stop`; edge n of the clock comes at (n + 1) / clock.
 
-    readouts: of the key and of the value array.  size: N.  levels: of the DACs.
     The digital block is LIBRARY, beside the netlist, as vlnggen of ngspice compiles it.
     Saved: total_<row>_<bit>, result_valid; st_<array>_<row>_<column>; o_<array>_<line>, and the pulses
     phi_<column>, pulse_<row>, negative_<row>; discharge_key, gate_key_0, word_<row>, late_count.
+
+    Args:
+        site: Technology in a corner.
+        readouts: Of the key and of the value array.
+        size: N.
+        levels: Of the DACs.
+        sum_bits: Of a row's code.
+        clock: Its frequency, Hz.
+        longest: Longest pulse, s.
+        stop: End of the simulation, s.
     """
     technology, vdd = site.technology, site.vdd
     ports = outputs(size, levels, sum_bits)

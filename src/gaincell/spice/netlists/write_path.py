@@ -48,7 +48,13 @@ GAP: Second = 0.2e-9
 
 @dataclass(frozen=True)
 class WriteTimes:
-    """discharge, write: their durations, s.  pulse: of the read after them, s."""
+    """When what happens in a write.
+
+    Attributes:
+        discharge: Its duration, s.
+        write: Its duration, s.
+        pulse: Duration of the read after them, s.
+    """
 
     discharge: Second
     write: Second
@@ -72,8 +78,14 @@ class WriteTimes:
 def write_path_bench(site: Site, kind: str, levels: int, cells: int, times: WriteTimes) -> Netlist:
     """One line, DAC and cell for every code; the store at VDD before.
 
-    kind: of KINDS.  levels: L.  cells: N on a write line.
     Saved: st<code> the store, i(vd<code>) of the DAC's supply, i(vb<code>) of the cell's bit line.
+
+    Args:
+        site: Technology in a corner.
+        kind: Of KINDS.
+        levels: L.
+        cells: N on a write line.
+        times: Of the write.
     """
     t, vdd, (off, on, off_b) = site.technology, site.vdd, site.write_levels
     begun, release = START, START + times.discharge
@@ -133,7 +145,11 @@ def _idle_gates(t: Technology, line: str, code: int, count: int, off: float, off
 def string_dac(name: str, supply: str, line: str, taps: Sequence[tuple[str, str]]) -> list[str]:
     """A resistor string from a supply to ground, and a gate from every tap to a line.
 
-    taps: nodes that open the gate of each, the lowest first: high to open, and its complement.
+    Args:
+        name: Of its parts.
+        supply: Node of the supply.
+        line: Node of the line.
+        taps: Nodes that open the gate of each, the lowest first: high to open, and its complement.
     """
     lines = [f"Rt{name} {supply} t{name}_{len(taps) - 1} 1"]
     for tap, (on, onb) in enumerate(taps):

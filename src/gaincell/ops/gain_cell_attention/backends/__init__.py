@@ -44,7 +44,8 @@ def load(name: str) -> Backend:
 def run(call: Call) -> Tensor:
     """The digital sum by the backend that is named, or for "auto" by the first of `AUTO` that supports it.
 
-    Raises InputError where the one that is named does not, or none does.
+    Raises:
+        InputError: the one that is named does not support it, or none does.
     """
     if call.backend != "auto":
         if reason := unsupported(call.backend, call):

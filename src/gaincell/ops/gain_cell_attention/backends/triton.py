@@ -72,7 +72,9 @@ def in_codes(call: Call) -> bool:
 def run(call: Call, *, half: bool = True) -> Tensor:
     """The digital sum over the sub-tiles, in float32.
 
-    half: products of float16 operands (see the head of this file), or of float32 ones.
+    Args:
+        call: What is to be computed.
+        half: Products of float16 operands (see the head of this file), or of float32 ones.
     """
     if not in_codes(call):
         call = array_inputs(call)  # first: converters round what they are asked for
