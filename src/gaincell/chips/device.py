@@ -284,13 +284,7 @@ def fit_device(
     numbers = _cell_numbers(fitted) | _spread_numbers(fitted)
     if held is not None:
         numbers |= _decay_numbers(held, design)
-    for key, number in SCALE_NUMBERS.items():
-        value = charge_unit if key == "charge_unit" else getattr(design, key)
-        numbers[f"scale.{key}"] = Quantity(value, number.unit, "U", (value, value), f"of {design.name}")
-    if rescale:
-        note = f"rescaled to the linear slope of {design.name}, whose own is {design.charge_unit:g} C"
-        own = numbers["scale.charge_unit"]
-        numbers["scale.charge_unit"] = dataclasses.replace(own, source="F", note=note)
+    numbers |= _scale_numbers(design, charge_unit if rescale else None)
     origin: dict[str, Any] = {"curve": table.path.name, "curve_sha256": table.sha256}
     origin |= {"cells": fitted.cells, "points": fitted.points}
     left_out = len(table.left_out) + (0 if decayed is None else len(decayed.left_out))
@@ -356,6 +350,18 @@ def _spread_numbers(fitted: CurveFit) -> dict[str, Quantity]:
     if (noise := fitted.noise_std) is not None:
         note = "fraction of full scale, from repeated reads"
         numbers["noise.read_std"] = Quantity(noise, "1", "F", (noise, noise), note)
+    return numbers
+
+
+def _scale_numbers(design: Design, rescaled: float | None) -> dict[str, Quantity]:
+    """Those of a chip; with the charge unit it was rescaled to, if it was."""
+    numbers = {}
+    for key, number in SCALE_NUMBERS.items():
+        value, source, note = getattr(design, key), "U", f"of {design.name}"
+        if key == "charge_unit" and rescaled is not None:
+            note = f"rescaled to the linear slope of {design.name}, whose own is {value:g} C"
+            value, source = rescaled, "F"
+        numbers[f"scale.{key}"] = Quantity(value, number.unit, source, (value, value), note)
     return numbers
 
 

@@ -137,7 +137,7 @@ def observe_model(
         tokens: Of a sequence, which begins with empty arrays; None for the model's context, at most `most`.
         sequences: How many.
         most: Longest sequence by default.
-        batch: sequences of a forward pass.
+        batch: Sequences of a forward pass.
         device: Where it is computed.
 
     Raises:

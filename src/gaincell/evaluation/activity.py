@@ -83,11 +83,11 @@ def measure_activity(
     """The activity of every query head while an attached model reads some text.
 
     Args:
-        model: attached; any design but one with columns of first tokens.
-        batches: token ids, every row a sequence that begins with empty arrays.
-        source: name of the text, for the result.
+        model: Attached; any design but one with columns of first tokens.
+        batches: Token ids, every row a sequence that begins with empty arrays.
+        source: Name of the text, for the result.
         attention_mask: 1 for real tokens, 0 for padding; of every batch. Positions count real tokens.
-        progress: called after every layer with (layers done, layers of all batches).
+        progress: Called after every layer with (layers done, layers of all batches).
 
     Returns:
         Heads are ordered by layer and head; `tokens` are real ones.

@@ -27,10 +27,10 @@ def stage_codes(
     """The codes of one stage of one layer.
 
     Args:
-        attention: the layer.
+        attention: The layer.
         stage: "q", "k", "v" or "out".
-        scaled: output of the stage's scaler.
-        raw: its input; for "out" the sum of the sub-tile outputs, in units of their full scale. Behind a
+        scaled: Output of the stage's scaler.
+        raw: Its input; for "out" the sum of the sub-tile outputs, in units of their full scale. Behind a
             normaliser it is a quotient, which is counted in the same steps.
     """
     design = attention.design

@@ -87,13 +87,13 @@ def fidelity(
     """Compare every head (see the head of this file).
 
     Args:
-        model: attached; its weights may have been trained.
-        base: the pretrained model it came from, not attached; it is attached only meanwhile, and left in
+        model: Attached; its weights may have been trained.
+        base: The pretrained model it came from, not attached; it is attached only meanwhile, and left in
             eval mode.
-        ids: text without padding, T at most the ring's columns.
-        stride: of the queries whose circuits are looked at.
-        linear: the linear hardware model, attached.
-        progress: called after every layer with (layers done, layers).
+        ids: Text without padding, T at most the ring's columns.
+        stride: Of the queries whose circuits are looked at.
+        linear: The linear hardware model, attached.
+        progress: Called after every layer with (layers done, layers).
 
     Raises:
         InputError: see `check_comparable`.

@@ -96,12 +96,12 @@ class TaskResult:
             perplexity of documents, the standard error is ours (first order, over documents).
         items: Name -> what every item contributes, in order: 0 or 1, a log-likelihood, a log-likelihood and
             how much it is divided by (words, bytes; `PER_UNIT`), or what else the harness makes the score of.
-        version: of the task.
-        split: of the task.
+        version: Of the task.
+        split: Of the task.
         shots: Examples before a question.
-        n: items evaluated.
-        of: items that there are.
-        fingerprint: of the items' texts and order; only tasks with the same one can be compared item by item.
+        n: Items evaluated.
+        of: Items that there are.
+        fingerprint: Of the items' texts and order; only tasks with the same one can be compared item by item.
     """
 
     task: str
@@ -123,10 +123,10 @@ class TasksResult:
         harness: Its version.
         softmax: Type in which it takes the softmax of logits.
         max_length: Longest context, tokens.
-        truncated: requests that were longer and lost tokens on the left.
-        beyond_window: requests whose first tokens had left the ring when the last was predicted.
+        truncated: Requests that were longer and lost tokens on the left.
+        beyond_window: Requests whose first tokens had left the ring when the last was predicted.
         requests: In all; a document is one.
-        cached: requests answered from the cache.
+        cached: Requests answered from the cache.
         seconds: Of the model's forward passes, without those found in the cache.
     """
 
@@ -157,16 +157,16 @@ def evaluate_tasks(
     """Run tasks of the harness.
 
     Args:
-        model: a causal language model of transformers, attached or not.
-        tokenizer: its tokenizer.
-        tasks: names of the harness, or of `PAPER_TASKS`; one that names several (a group) gives several.
-        data: folder of local files (see tasks/local.py); None: the harness downloads its own.
-        limit: first so many items of every task; None for all.
-        batch: requests of one forward pass.
-        max_length: longest context in tokens; longer ones lose tokens on the left, and are counted.
-        window: columns of the chip, to count contexts that are longer.
-        cache: file in which every answer is kept (answers.py); it must belong to this model and chip alone.
-        progress: opens a bar for the requests of a kind.
+        model: A causal language model of transformers, attached or not.
+        tokenizer: Its tokenizer.
+        tasks: Names of the harness, or of `PAPER_TASKS`; one that names several (a group) gives several.
+        data: Folder of local files (see tasks/local.py); None: the harness downloads its own.
+        limit: First so many items of every task; None for all.
+        batch: Requests of one forward pass.
+        max_length: Longest context in tokens; longer ones lose tokens on the left, and are counted.
+        window: Columns of the chip, to count contexts that are longer.
+        cache: File in which every answer is kept (answers.py); it must belong to this model and chip alone.
+        progress: Opens a bar for the requests of a kind.
 
     Raises:
         InputError: an unknown task, no local file for one and no hub that gives it, a row that does not fit,

@@ -54,11 +54,11 @@ def perplexity_after_pause(
 
     Args:
         model: attached.
-        tokens: ids of the text.
-        seconds: of idle time, 0 or more; the cells leak with the design's retention time.
+        tokens: Ids of the text.
+        seconds: Of idle time, 0 or more; the cells leak with the design's retention time.
         length: T, even, at least 4.
-        refresh: policy; None for none.
-        progress: called after every block with (blocks done, blocks).
+        refresh: Policy; None for none.
+        progress: Called after every block with (blocks done, blocks).
 
     Raises:
         InputError: a pause, a policy or a length that cannot be; blocks longer than the model's context or

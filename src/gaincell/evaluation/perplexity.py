@@ -51,7 +51,7 @@ class Perplexity:
         bytes: UTF-8 bytes of the predicted tokens, None without a tokenizer.
         standard_error: Of the mean nll a token, over blocks, nats; None for a single block.
         protocol: In words; also that no arrays computed, where an attached model is set to softmax attention.
-        per_block: nll and predictions of every block.
+        per_block: Nll and predictions of every block.
     """
 
     nll: float
@@ -138,14 +138,14 @@ def perplexity(
         (2, 126, True)
 
     Args:
-        model: any causal language model of transformers, attached or not.
-        tokens: the evaluation text, as token ids, or as it is, which `tokenizer` then cuts into tokens.
+        model: Any causal language model of transformers, attached or not.
+        tokens: The evaluation text, as token ids, or as it is, which `tokenizer` then cuts into tokens.
         protocol: `blocks-T` or `strided-T-S`; None for `default_protocol`.
-        tokenizer: counts the bytes of the predicted tokens by decoding them (exact but for characters that a
+        tokenizer: Counts the bytes of the predicted tokens by decoding them (exact but for characters that a
             block's edge cuts); without it bits per byte are not given, nor is text read.
-        redraw: every block meets noise of its own, so that the standard error holds it; a block at a time.
+        redraw: Every block meets noise of its own, so that the standard error holds it; a block at a time.
             Else all blocks meet one draw, which the protocol in words says.
-        progress: called after every forward pass with (blocks done, blocks).
+        progress: Called after every forward pass with (blocks done, blocks).
 
     Raises:
         InputError: blocks longer than the model's context, a text shorter than one block, or a token id

@@ -149,10 +149,10 @@ def initial_scaling(
 
     Args:
         model: attached.
-        ids: some text without padding.
-        candidates: to choose from; each costs a forward pass of the arrays.
-        progress: called after every layer with (layers done, layers).
-        gains: range in which gains of the output are kept; None: what the correlation's smallest value gives.
+        ids: Some text without padding.
+        candidates: To choose from; each costs a forward pass of the arrays.
+        progress: Called after every layer with (layers done, layers).
+        gains: Range in which gains of the output are kept; None: what the correlation's smallest value gives.
     """
     layers = measured.attached(model)
     silent: list[measured.Place] = []
@@ -191,9 +191,9 @@ def calibrate(
 
     Args:
         model: attached, with the weights of the softmax model.
-        batches: some text: token ids [B, T] each, all of one length, without padding. All of it goes through
+        batches: Some text: token ids [B, T] each, all of one length, without padding. All of it goes through
             the model at once; two sequences are enough.
-        progress: called after every layer with (layers done, layers).
+        progress: Called after every layer with (layers done, layers).
 
     Returns:
         The stages whose input has no variance; they stay as they are.

@@ -46,36 +46,36 @@ class StageRecipe:
     """One stage.
 
     Attributes:
-        name: in files and tables.
-        title: in tables.
+        name: In files and tables.
+        title: In tables.
         start: "software" (the pretrained model), "random" (its shape with random weights), "adapter" (the
             recipe's) or an earlier stage.
         task: "train"; "adapt" (gains and offsets, to the statistics the start has with the linear cell); or
             "nothing" (only the attention or the cell changes, or all gains and offsets with `neutral`).
         attention: "arrays" or "softmax".
-        cell: of the arrays; None = the design's.
-        gradient: of the cells in training: "exact", "surrogate", or cheaper ones, "bf16", "surrogate-bf16".
-        initial: first gains and offsets, where the start has none: from "statistics" of the text, every head
+        cell: Of the arrays; None = the design's.
+        gradient: Of the cells in training: "exact", "surrogate", or cheaper ones, "bf16", "surrogate-bf16".
+        initial: First gains and offsets, where the start has none: from "statistics" of the text, every head
             choosing among several; "wide": on half the text, with paired rows among more of them; with the
             "first" of the several; or those "released" by the authors.
-        initial_gains: range in which first gains of the output are kept; None: none but what the smallest
+        initial_gains: Range in which first gains of the output are kept; None: none but what the smallest
             correlation gives (mapping/initial_gains.py).
-        loss: what is minimised.
-        teacher: whose distribution or attention is learnt: "software", a stage before, or another model with
+        loss: What is minimised.
+        teacher: Whose distribution or attention is learnt: "software", a stage before, or another model with
             the same tokenizer, named as `gaincell` commands take it (distillation only).
-        weight: of the distillation; the rest is cross-entropy.
-        states: weight of the hidden states beside it.
-        outputs: weight of the outputs of the attention modules beside it.
-        attention_weights: of where arrays look, beside the transfer of attention.
-        own_inputs: layers of a block, where layers shall learn from the model's own hidden states instead of
+        weight: Of the distillation; the rest is cross-entropy.
+        states: Weight of the hidden states beside it.
+        outputs: Weight of the outputs of the attention modules beside it.
+        attention_weights: Of where arrays look, beside the transfer of attention.
+        own_inputs: Layers of a block, where layers shall learn from the model's own hidden states instead of
             the teacher's; 0 = from the teacher's.
-        steps: optimiser steps.
+        steps: Optimiser steps.
         training: how.
-        method: of the adaptation.
-        neutral: every gain is set to 1 and every offset to 0 first; biases and exponents stay.
-        rule: by which the published method stops, "relative" or that "released" by the authors; None:
+        method: Of the adaptation.
+        neutral: Every gain is set to 1 and every offset to 0 first; biases and exponents stay.
+        rule: By which the published method stops, "relative" or that "released" by the authors; None:
             released with `neutral`, else relative.
-        compare: the stage to whose perplexity this one's is compared.
+        compare: The stage to whose perplexity this one's is compared.
     """
 
     name: str
@@ -112,9 +112,9 @@ class LoraRecipe:
     """Low-rank adapters instead of full fine-tuning: see `gaincell.integrations.hf.lora`.
 
     Attributes:
-        rank: of the factors.
-        where: the linear layers that get them.
-        scale: of their product.
+        rank: Of the factors.
+        where: The linear layers that get them.
+        scale: Of their product.
     """
 
     rank: Count
@@ -127,15 +127,15 @@ class ModelRecipe:
     """A model that is made first.
 
     Attributes:
-        config: arguments of its configuration.
-        vocabulary: tokens of its tokenizer.
-        characters_per_document: of the beginnings of all documents, which its tokenizer is trained on.
-        steps: of its pretraining with softmax attention.
-        training: how that goes.
+        config: Arguments of its configuration.
+        vocabulary: Tokens of its tokenizer.
+        characters_per_document: Of the beginnings of all documents, which its tokenizer is trained on.
+        steps: Of its pretraining with softmax attention.
+        training: How that goes.
         architecture: "llama" (rotary positions) or "gpt2" (learned positions, biases), transformers' names.
-        run: a RUN of the same model, which is taken from there instead of being made again; the stages then
+        run: A RUN of the same model, which is taken from there instead of being made again; the stages then
             train on the blocks of text that its pretraining has not seen.
-        seed: of the pretraining's order of the text, where there is a `run`; None: the recipe's.
+        seed: Of the pretraining's order of the text, where there is a `run`; None: the recipe's.
     """
 
     config: Json
@@ -162,42 +162,42 @@ class Recipe:
     """A recipe file, checked.
 
     Attributes:
-        name: of the file.
-        model: as `gaincell` commands take it, or one to be made.
-        design: the chip.
-        block: tokens of a block.
-        seed: of random weights, adapters and the order of the text.
-        adapter: a RUN with adapters, to go on from.
-        files: names NAME of NAME.train and NAME.valid texts, where not all of a directory are wanted, and the
+        name: Of the file.
+        model: As `gaincell` commands take it, or one to be made.
+        design: The chip.
+        block: Tokens of a block.
+        seed: Of random weights, adapters and the order of the text.
+        adapter: A RUN with adapters, to go on from.
+        files: Names NAME of NAME.train and NAME.valid texts, where not all of a directory are wanted, and the
             share of the tokens that each gives; None: all by their sizes.
-        skip_documents: how many documents at the beginning of each training text are left out, where an
+        skip_documents: How many documents at the beginning of each training text are left out, where an
             earlier run has seen them.
-        repeated: share of the training blocks in which a passage stands twice (training/data.py).
+        repeated: Share of the training blocks in which a passage stands twice (training/data.py).
         order: "shuffled", every block of the packed text once, or "random", blocks from anywhere in it, with
             repetition (the paper's protocol).
-        weights: type of weights that are not trained.
-        stored: type of the results' weights.
-        embeddings: whether those of the pretrained model are trained.
-        mixing: whether the components of every head get a trainable matrix (integrations/hf/mixing.py).
-        paired: whether half of the components of queries and keys are kept, each in two rows
+        weights: Type of weights that are not trained.
+        stored: Type of the results' weights.
+        embeddings: Whether those of the pretrained model are trained.
+        mixing: Whether the components of every head get a trainable matrix (integrations/hf/mixing.py).
+        paired: Whether half of the components of queries and keys are kept, each in two rows
             (integrations/hf/paired.py).
-        balanced: whether queries are driven about half a pulse and the rows of every key add up to a constant
+        balanced: Whether queries are driven about half a pulse and the rows of every key add up to a constant
             (nn/balanced_rows.py); not with paired.
-        biases: whether every head gets bias vectors for its values and its output
+        biases: Whether every head gets bias vectors for its values and its output
             (integrations/hf/reparametrisation.py).
-        exponents: whether the gains of q and of the output follow the number of columns read (the same).
-        rotated_values: whether values, and outputs back, are rotated so that all components are about equally
+        exponents: Whether the gains of q and of the output follow the number of columns read (the same).
+        rotated_values: Whether values, and outputs back, are rotated so that all components are about equally
             large (nn/value_rotation.py); needs biases.
-        array_normaliser: whether the outputs of every head are divided by what the last row of its value
+        array_normaliser: Whether the outputs of every head are divided by what the last row of its value
             arrays counts (nn/array_normaliser.py); needs biases.
-        evaluation_tokens: the most that are used of the evaluation text.
-        calibration_tokens: the most that are used of the text of adaptations.
-        watched_tokens: of the evaluation text, the most that are used while a stage trains (evaluate_every).
-        lora: low-rank adapters; None: all weights are trained.
-        stages: in the order in which they run.
-        adapter_stage: a stage of the adapter's RUN with softmax attention, which no RUN saves as its model;
+        evaluation_tokens: The most that are used of the evaluation text.
+        calibration_tokens: The most that are used of the text of adaptations.
+        watched_tokens: Of the evaluation text, the most that are used while a stage trains (evaluate_every).
+        lora: Low-rank adapters; None: all weights are trained.
+        stages: In the order in which they run.
+        adapter_stage: A stage of the adapter's RUN with softmax attention, which no RUN saves as its model;
             None: the saved model.
-        changes: what was set otherwise than in the file, by dotted keys; the fields above have it already.
+        changes: What was set otherwise than in the file, by dotted keys; the fields above have it already.
     """
 
     name: str

@@ -46,10 +46,10 @@ class ArrayNormaliser(nn.Module):
     """The reflection and the division of one layer: see the head of this file.
 
     Args:
-        heads: query heads, H.
-        kv_heads: key/value heads, Hk.
+        heads: Query heads, H.
+        kv_heads: Key/value heads, Hk.
         head_dim: D.
-        like: of the type and on the device of its parameters.
+        like: Of the type and on the device of its parameters.
 
     Attributes:
         direction: h [Hk, D], at first e_D, with which the last component of the values is given up as it is.

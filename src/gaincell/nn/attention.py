@@ -64,15 +64,15 @@ class GainCellAttention(nn.Module):
     (array_normaliser.py): both in the digital block.
 
     Args:
-        design: the chip; its ``token_period`` must already be that of the whole model.
-        heads: query heads H.
-        kv_heads: key/value heads Hk; H is a multiple of it.
+        design: The chip; its ``token_period`` must already be that of the whole model.
+        heads: Query heads H.
+        kv_heads: Key/value heads Hk; H is a multiple of it.
         head_dim: D, rows of a key array and columns of a value array.
-        layer: which layer this is: mismatch is drawn per (layer, head).
-        backend: implementation of the arrays, see ``gain_cell_attention``.
-        gradient: of the cells in the backward pass, see ops/gain_cell_attention/call.py.
-        dtype: of gains and offsets.
-        device: of gains and offsets.
+        layer: Which layer this is: mismatch is drawn per (layer, head).
+        backend: Implementation of the arrays, see ``gain_cell_attention``.
+        gradient: Of the cells in the backward pass, see ops/gain_cell_attention/call.py.
+        dtype: Of gains and offsets.
+        device: Of gains and offsets.
 
     Raises:
         InputError: there is no such backend or gradient.
@@ -303,12 +303,12 @@ class GainCellAttention(nn.Module):
         """Attend with the model's own q, k, v (after rotary embedding and norms).
 
         Args:
-            q: queries of the last Tq tokens.
-            k: keys of all tokens still held, padding included.
-            v: their values.
-            key_index: number of the real token in each key slot, -1 for padding, which is never written.
-            query_index: the same for the queries; by default the last Tq of ``key_index``.
-            sliding_window: the model's own window W: columns of age W and more are gated.
+            q: Queries of the last Tq tokens.
+            k: Keys of all tokens still held, padding included.
+            v: Their values.
+            key_index: Number of the real token in each key slot, -1 for padding, which is never written.
+            query_index: The same for the queries; by default the last Tq of ``key_index``.
+            sliding_window: The model's own window W: columns of age W and more are gated.
 
         Returns:
             The scaled output of every head, in the type of ``q``, or in float32 where that is narrower.

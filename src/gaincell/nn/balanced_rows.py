@@ -132,9 +132,9 @@ class Balance(nn.Module):
     """The last rows of a layer's key arrays: see the head of this file.
 
     Args:
-        design: whose nominal cell and write DAC count; to be kept that of the layer.
+        design: Whose nominal cell and write DAC count; to be kept that of the layer.
         kv_heads: Hk; `gain` and `offset` are one number each per key/value head.
-        like: of the type and on the device of both.
+        like: Of the type and on the device of both.
     """
 
     def __init__(self, design: Design, kv_heads: int, like: Tensor) -> None:
@@ -154,9 +154,9 @@ class Balance(nn.Module):
         it can give, 1 at the most.
 
         Args:
-            volts: as for `forward`.
-            around: as for `forward`.
-            real: which tokens count; None: all.
+            volts: As for `forward`.
+            around: As for `forward`.
+            real: Which tokens count; None: all.
         """
         charges = self._charges(volts, around).transpose(0, 1)  # [Hk, B, T]
         mean = (charges.flatten(1) if real is None else charges[:, real]).double().mean(1).to(self.offset)

@@ -33,11 +33,11 @@ class Scaler(nn.Module):
     circuit sees.
 
     Args:
-        heads: number of heads. Gains begin at 1 (dimensionless, or per volt where x is a voltage).
-        offset: initial offset, in the unit of the output: pulse widths for q, volts for k and v.
-        dtype: of the parameters. The adaptation needs statistics of a stage in float64, whatever type the
+        heads: Number of heads. Gains begin at 1 (dimensionless, or per volt where x is a voltage).
+        offset: Initial offset, in the unit of the output: pulse widths for q, volts for k and v.
+        dtype: Of the parameters. The adaptation needs statistics of a stage in float64, whatever type the
             model computes in.
-        device: of the parameters.
+        device: Of the parameters.
 
     Not modelled: errors of the digital scaling itself, which is exact.
     """

@@ -19,13 +19,13 @@ class SoftmaxAttention(nn.Module):
         """Attention to the tokens up to a query's own, 0 for padding.
 
         Args:
-            q: queries of the last Tq tokens.
+            q: Queries of the last Tq tokens.
             k: keys.
             v: values.
-            at: number of the real token in each slot of keys and of queries, -1 for padding, and the model's
+            at: Number of the real token in each slot of keys and of queries, -1 for padding, and the model's
                 own sliding window.
-            scaling: of the scores; None: 1/sqrt(D).
-            dropout: share of the weights that are dropped.
+            scaling: Of the scores; None: 1/sqrt(D).
+            dropout: Share of the weights that are dropped.
         """
         keys, queries, window = at
         padding = queries < 0

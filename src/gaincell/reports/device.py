@@ -35,7 +35,7 @@ def describe(
     Args:
         name: Of the device.
         fitted: To the currents.
-        held: fitted to the decays, if there are any.
+        held: Fitted to the decays, if there are any.
         command: The command line.
         design_hash: Of the chip it was fitted for.
         origin: Files and their hashes.

@@ -101,6 +101,7 @@ class Sweep:
         adapt: Gains and offsets of every point, in closed form, to the statistics that the model has as it
             was made; True: on its nominal chip; "chip": on every single chip.
         fine_tune: Steps of training after it, on other chips and noise at every pass, at `learning_rate`.
+        learning_rate: Of that training.
         scale_learning_rate: Of gains and offsets; None: the same.
         loss: One of LOSSES.
         chips: Of which the perplexity is averaged; 0: the design as it is.

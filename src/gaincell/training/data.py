@@ -199,7 +199,7 @@ def repeat_passages(blocks: Tensor, share: float, seed: int) -> Tensor:
     behind itself, over what was there. Which and where is a function of (seed, number of the block) alone.
 
     Args:
-        blocks: int [n, T + 1].
+        blocks: Int [n, T + 1].
         share: Of the blocks, 0 to 1.
         seed: Of the choice.
     """

@@ -46,11 +46,11 @@ class _Attachment:
     """What ``attach`` changed besides adding modules.
 
     Attributes:
-        owner: the model that is attached.
-        function: that every layer must call, a name in ``interface``.
-        configurations: the model's own, and the attention implementation that each had before.
-        savers: modules with another ``save_pretrained`` meanwhile, and the attribute that each had before.
-        ran: whether a forward pass has come to its end.
+        owner: The model that is attached.
+        function: That every layer must call, a name in ``interface``.
+        configurations: The model's own, and the attention implementation that each had before.
+        savers: Modules with another ``save_pretrained`` meanwhile, and the attribute that each had before.
+        ran: Whether a forward pass has come to its end.
     """
 
     owner: PreTrainedModel
@@ -150,10 +150,10 @@ def attach(
         (False, True)
 
     Args:
-        model: a decoder of transformers with plain causal self-attention, or a wrapper around one (peft's).
-        design: the chip, the name of a shipped one, or a ``.toml`` file.
-        backend: implementation of the arrays: "auto", "native", "blocked", "triton" or "naive".
-        gradient: of the cells in the backward pass: "exact", "surrogate" (as if they were linear), or a
+        model: A decoder of transformers with plain causal self-attention, or a wrapper around one (peft's).
+        design: The chip, the name of a shipped one, or a ``.toml`` file.
+        backend: Implementation of the arrays: "auto", "native", "blocked", "triton" or "naive".
+        gradient: Of the cells in the backward pass: "exact", "surrogate" (as if they were linear), or a
             cheaper approximation of either on a CPU, "bf16" or "surrogate-bf16".
         attention: "gain-cell", or "softmax": the model's own, through the same masks, checks and functions.
 
@@ -374,10 +374,8 @@ def _carriers(model: nn.Module) -> list[Any]:
 
 def _owner(model: nn.Module) -> PreTrainedModel | None:
     """The transformers model that was attached: ``model`` itself or one inside it."""
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel) and _RECORD in module.__dict__:
-            return module
-    return None
+    owned = (m for m in model.modules() if isinstance(m, PreTrainedModel) and _RECORD in m.__dict__)
+    return next(owned, None)
 
 
 def _pretrained(model: nn.Module) -> PreTrainedModel:

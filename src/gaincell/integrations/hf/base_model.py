@@ -62,9 +62,9 @@ class LoadedModel:
     """A model in eval mode with everything needed to use it and to know it again.
 
     Attributes:
-        id: what to give to ``load_model`` to get the same (base) model again; of a hub model ID@COMMIT.
+        id: What to give to ``load_model`` to get the same (base) model again; of a hub model ID@COMMIT.
         sha256: `fingerprint` of the base model's weights.
-        own: name -> SHA-256 of the files that gains, offsets, weights unlike the base model's and another
+        own: Name -> SHA-256 of the files that gains, offsets, weights unlike the base model's and another
             cell were read from.
     """
 
@@ -104,10 +104,10 @@ def load_base(
 
     Args:
         model: ``tiny``, ``smollm2-135m``, a hub id, a model directory, a ``.gguf`` file, or an adapter.
-        dtype: of the weights, which are read as they are stored and converted one by one afterwards, so that
+        dtype: Of the weights, which are read as they are stored and converted one by one afterwards, so that
             the fingerprint does not depend on it. None: bfloat16 where they are stored so, else float32.
-        where: who needs it, for the line that announces a download.
-        base: where the base model of an adapter is now, if not where its configuration says.
+        where: Who needs it, for the line that announces a download.
+        base: Where the base model of an adapter is now, if not where its configuration says.
 
     Raises:
         ModelError: the model cannot be found or read; a weight is missing, has no place in the model, or is
@@ -303,8 +303,8 @@ def sampled_fingerprint(model: Any, half: bool = False) -> str | None:
     where some are held in another type, or are elsewhere.
 
     Args:
-        model: without adapters, in a wrapper of peft or not.
-        half: whether weights in float16 count, because they are stored so.
+        model: Without adapters, in a wrapper of peft or not.
+        half: Whether weights in float16 count, because they are stored so.
     """
     model = attached_model(model) if attached_layers(model) else model
     embeddings = [getattr(model, f"get_{end}_embeddings", lambda: None)() for end in ("input", "output")]

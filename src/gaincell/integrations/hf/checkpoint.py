@@ -82,10 +82,10 @@ def save(
     Args:
         model: an attached model that was loaded from somewhere (``model.name_or_path``), with or without the
             adapters of ``lora.add_lora`` or of a wrapper of peft.
-        run: the directory, made if it is missing; each file in it is replaced as a whole. It must not hold
+        run: The directory, made if it is missing; each file in it is replaced as a whole. It must not hold
             results (run.json), which would then be those of another model, a RUN that is not finished, or a
             model in arrays that save_pretrained wrote.
-        base: the model's pretrained original, or what ``load_model`` takes to load it; None: what
+        base: The model's pretrained original, or what ``load_model`` takes to load it; None: what
             ``model.name_or_path`` says, at the commit that it was loaded from.
 
     Raises:
@@ -201,14 +201,14 @@ def load_run(
     """Read an adapted model back, attached and in eval mode, together with the source of its base model.
 
     Args:
-        run: a RUN directory.
-        stage: a finished stage of `gaincell train` instead of what is saved, by its name in the recipe; one
+        run: A RUN directory.
+        stage: A finished stage of `gaincell train` instead of what is saved, by its name in the recipe; one
             with softmax attention is not attached.
-        base: where the base model is now, if not where it was.
-        design: another design than the one saved (another chip, another cell), its name or file.
-        dtype: of the model's weights; gains and offsets are float64.
-        backend: see ``attach``.
-        gradient: see ``attach``.
+        base: Where the base model is now, if not where it was.
+        design: Another design than the one saved (another chip, another cell), its name or file.
+        dtype: Of the model's weights; gains and offsets are float64.
+        backend: See ``attach``.
+        gradient: See ``attach``.
 
     Raises:
         RunError: the directory or a file in it is not what it should be, it has no such stage, or the base
@@ -343,10 +343,10 @@ def put(
 
     Args:
         model: attached, where there are gains and offsets.
-        tensors: by the names of parameters; factors of adapters also by those in a RUN.
-        where: they were read from, for errors.
-        advice: what to do, for errors.
-        part: whether gains and offsets of the model may be missing.
+        tensors: By the names of parameters; factors of adapters also by those in a RUN.
+        where: They were read from, for errors.
+        advice: What to do, for errors.
+        part: Whether gains and offsets of the model may be missing.
         scale: s / r of adapters, where they go into weights.
 
     Raises:

@@ -28,10 +28,10 @@ def change_chip(
 
     Args:
         model: attached, where one is given.
-        design: a shipped chip or a .toml file.
-        cell: as `gaincell.chips.device.with_cell` takes it.
-        window: token columns of a head.
-        other_latency: time of a token outside the arrays, for the token period.
+        design: A shipped chip or a .toml file.
+        cell: As `gaincell.chips.device.with_cell` takes it.
+        window: Token columns of a head.
+        other_latency: Time of a token outside the arrays, for the token period.
 
     Returns:
         `chip_exchanged`.

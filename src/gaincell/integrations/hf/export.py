@@ -60,9 +60,9 @@ def export_transformers(
     chip, tokenizer where there is one, and a model card.
 
     Args:
-        run: a RUN, an adapter of peft, or an attached model in a directory, here or on the hub.
-        out: the directory, made if it is missing.
-        dtype: of the weights; gains and offsets stay in float64.
+        run: A RUN, an adapter of peft, or an attached model in a directory, here or on the hub.
+        out: The directory, made if it is missing.
+        dtype: Of the weights; gains and offsets stay in float64.
 
     Raises:
         RunError: the RUN is damaged, its base model has changed, the disk is full (an earlier export then
@@ -90,8 +90,8 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
     """Write the adapters, gains and offsets of a RUN as an adapter of peft, with the chip and a model card.
 
     Args:
-        run: a RUN with low-rank adapters, here or on the hub.
-        out: the directory, made if it is missing.
+        run: A RUN with low-rank adapters, here or on the hub.
+        out: The directory, made if it is missing.
 
     Raises:
         InputError: peft is missing, or its files cannot hold something in the RUN.

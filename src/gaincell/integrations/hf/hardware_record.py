@@ -137,11 +137,11 @@ def check_arrays(
     """Refuse what was trained in other arrays than the model's, or on another chip.
 
     Args:
-        cells: the layers of the model.
-        own: what is compared of `attached_as`.
-        record: of what was trained.
-        where: what was trained, for the refusal.
-        advice: what to do, for the refusal.
+        cells: The layers of the model.
+        own: What is compared of `attached_as`.
+        record: Of what was trained.
+        where: What was trained, for the refusal.
+        advice: What to do, for the refusal.
 
     Raises:
         ModelError: the arrays or the chip are others.

@@ -88,14 +88,14 @@ def attention_forward(
 
     Args:
         function: GAIN_CELL or SOFTMAX.
-        module: the model's attention module; its ``gain_cell`` holds gains, offsets and design.
-        query: after rotary embedding and norms.
-        key: the whole cache's, with the new tokens at the end.
+        module: The model's attention module; its ``gain_cell`` holds gains, offsets and design.
+        query: After rotary embedding and norms.
+        key: The whole cache's, with the new tokens at the end.
         value: likewise.
-        attention_mask: the key index from ``key_index_mask``.
-        scaling: of softmax attention. 1/sqrt(D) is absorbed in the gain of q.
-        dropout: of softmax attention.
-        arguments: whatever else the model passes; see ``_HARMLESS``.
+        attention_mask: The key index from ``key_index_mask``.
+        scaling: Of softmax attention. 1/sqrt(D) is absorbed in the gain of q.
+        dropout: Of softmax attention.
+        arguments: Whatever else the model passes; see ``_HARMLESS``.
 
     Returns:
         The output per token and head, and None for the attention weights, which nobody can read out.

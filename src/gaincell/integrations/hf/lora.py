@@ -31,11 +31,11 @@ def add_lora(model: PreTrainedModel, rank: int, where: str = "all", scale: float
     they are.
 
     Args:
-        model: a causal language model of transformers, attached or not.
+        model: A causal language model of transformers, attached or not.
         rank: r.
-        where: one of WHERE.
+        where: One of WHERE.
         scale: s / r, what the product B A is multiplied by.
-        seed: of A; B begins at zero, so that the model computes what it did.
+        seed: Of A; B begins at zero, so that the model computes what it did.
 
     Returns:
         How many numbers are in the adapters.

@@ -49,17 +49,17 @@ def key_index_mask(
     ``kv_offset`` to ``kv_offset + kv_length``, which are those the cache still holds.
 
     Args:
-        batch_size: number of sequences B.
-        kv_length: number of slots Tk.
-        kv_offset: number of the first slot in the sequence (above 0 once a sliding cache drops slots).
-        mask_function: transformers' description of who sees whom: causal, with or without a sliding window.
+        batch_size: Number of sequences B.
+        kv_length: Number of slots Tk.
+        kv_offset: Number of the first slot in the sequence (above 0 once a sliding cache drops slots).
+        mask_function: Transformers' description of who sees whom: causal, with or without a sliding window.
         attention_mask: 1 for real tokens, 0 for padding, over the whole sequence; None: no padding.
-        local_size: the sliding window, for the layers that have one.
-        q_length: number of query tokens (since transformers 5.5).
-        q_offset: slots before the first of them (since then, too).
-        cache_position: slots of the query tokens (before).
-        device: where the result is.
-        **unused: what else transformers passes.
+        local_size: The sliding window, for the layers that have one.
+        q_length: Number of query tokens (since transformers 5.5).
+        q_offset: Slots before the first of them (since then, too).
+        cache_position: Slots of the query tokens (before).
+        device: Where the result is.
+        **unused: What else transformers passes.
 
     Raises:
         ModelError: a pattern, a cache or a padding that is not modelled.

@@ -71,7 +71,7 @@ def add_mixing(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) ->
 
     Args:
         model: attached, of one of FAMILIES, with the weights of the softmax model.
-        ids: some text without padding: the pairs of q and k are turned so that the mean query, before rotary
+        ids: Some text without padding: the pairs of q and k are turned so that the mean query, before rotary
             positions, points between both axes. None: every matrix is one.
 
     Raises:

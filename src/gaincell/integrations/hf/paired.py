@@ -49,7 +49,7 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
 
     Args:
         model: attached, of one of mixing's FAMILIES, with the weights of the softmax model.
-        ids: some text without padding.
+        ids: Some text without padding.
 
     Raises:
         ModelError: the model is not attached, is paired already, has no such pairs, or its design has queries

@@ -19,22 +19,22 @@ class Part:
     """A part, which all heads of a model have, or none: reparametrisation.py lists them.
 
     Attributes:
-        name: in messages.
-        key: of the recipes that ask for it (mapping/recipe.py).
-        tensors: names of its tensors in a layer's `GainCellAttention`.
-        add: gives it to an attached model, fitted to a text where there is one.
-        restore: gives a layer a tensor that a text chose, of a file, whose name in it refusals state; None
+        name: In messages.
+        key: Of the recipes that ask for it (mapping/recipe.py).
+        tensors: Names of its tensors in a layer's `GainCellAttention`.
+        add: Gives it to an attached model, fitted to a text where there is one.
+        restore: Gives a layer a tensor that a text chose, of a file, whose name in it refusals state; None
             stands for any that fits.
-        fold: takes its tensors, by name and among others, into the weights of a model without it.
-        has_indices: whether its tensors are numbers of components, which are not trained.
-        copies: names of tensors that follow from others, so that no file of ours needs them.
-        directions: names of tensors that hold directions, whose length is above 0.
-        check_chip: refuses a design that it is not for, by a ModelError.
-        needs_biases: why it needs biases, what a bias does for it; empty where it needs none.
-        rates: the fields of `TrainSettings` with the peak learning rates of its tensors; of others it is that
+        fold: Takes its tensors, by name and among others, into the weights of a model without it.
+        has_indices: Whether its tensors are numbers of components, which are not trained.
+        copies: Names of tensors that follow from others, so that no file of ours needs them.
+        directions: Names of tensors that hold directions, whose length is above 0.
+        check_chip: Refuses a design that it is not for, by a ModelError.
+        needs_biases: Why it needs biases, what a bias does for it; empty where it needs none.
+        rates: The fields of `TrainSettings` with the peak learning rates of its tensors; of others it is that
             of gains.
-        decayed: the values of `TrainSettings.decayed` with which its tensors decay.
-        costs: the fields of `ModelSize` that say that a model has it.
+        decayed: The values of `TrainSettings.decayed` with which its tensors decay.
+        costs: The fields of `ModelSize` that say that a model has it.
     """
 
     name: str

@@ -59,9 +59,9 @@ def add_part(model: PreTrainedModel, part: str, ids: Int[Tensor, "B T"] | None =
     """Give every head of an attached model one of PARTS, in place; biases and exponents are zero.
 
     Args:
-        model: attached; where there are `ids`, with the weights of the softmax model.
-        part: one of PARTS.
-        ids: some text without padding, by which every key/value head's direction that a normaliser gives up
+        model: Attached; where there are `ids`, with the weights of the softmax model.
+        part: One of PARTS.
+        ids: Some text without padding, by which every key/value head's direction that a normaliser gives up
             is chosen, whose mean is put into the output's bias, and to which what balanced rows stretch is
             fitted; by its first sequence rows are paired and mixing is turned, this not where rows are paired
             or balanced. None: the last component is given up as it is, and nothing is stretched or turned.

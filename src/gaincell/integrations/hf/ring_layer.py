@@ -26,11 +26,11 @@ class RingLayer(CacheLayerMixin):
     """The ring of one layer.
 
     Args:
-        attention: the layer's gain-cell attention, whose gains, offsets and write DAC make the codes.
-        tokens: of all layers.
+        attention: The layer's gain-cell attention, whose gains, offsets and write DAC make the codes.
+        tokens: Of all layers.
 
     Attributes:
-        codes: of keys and values, [B, Hk, M, D], uint8; the voltages themselves, u = V - V_offset, where the
+        codes: Of keys and values, [B, Hk, M, D], uint8; the voltages themselves, u = V - V_offset, where the
             design does not quantise them; none before the first token.
     """
 

@@ -23,8 +23,8 @@ class Old:
     """The tokens held before a step that its queries may see, oldest first.
 
     Attributes:
-        columns: where they are; one row if all are alike.
-        extra_age: see `attention_from_voltages`.
+        columns: Where they are; one row if all are alike.
+        extra_age: See `attention_from_voltages`.
     """
 
     index: Int[Tensor, "B S"]
@@ -37,15 +37,15 @@ class Step:
     """The tokens of one forward pass and the columns that they meet; the same in all layers.
 
     Attributes:
-        index: of the real token in each slot [B, T], -1 for padding.
-        held: columns held before it that its queries may see.
-        alike: whether all sequences have as many.
-        rows: of the tokens that stay.
-        slots: of the tokens that stay.
-        columns: where these tokens go.
-        column: of the first, if it is the same of every sequence and none has padding.
-        decoded: what the query of one token sees of the ring, by sliding window; found when it is asked for.
-        old: what is held before, by the device of the layer that asks; found when it is asked for.
+        index: Of the real token in each slot [B, T], -1 for padding.
+        held: Columns held before it that its queries may see.
+        alike: Whether all sequences have as many.
+        rows: Of the tokens that stay.
+        slots: Of the tokens that stay.
+        columns: Where these tokens go.
+        column: Of the first, if it is the same of every sequence and none has padding.
+        decoded: What the query of one token sees of the ring, by sliding window; found when it is asked for.
+        old: What is held before, by the device of the layer that asks; found when it is asked for.
     """
 
     index: Int[Tensor, "B T"]
@@ -70,9 +70,9 @@ class RingTokens:
     """Which tokens the columns hold, and when they were written: the same in all layers.
 
     Attributes:
-        slots: given so far, padding included.
-        count: tokens of every sequence so far [B].
-        waited: steps that every sequence sat out, being given padding [B].
+        slots: Given so far, padding included.
+        count: Tokens of every sequence so far [B].
+        waited: Steps that every sequence sat out, being given padding [B].
         write_times: s, in the time of the sequence [B, M], which is the clock's without those steps.
     """
 

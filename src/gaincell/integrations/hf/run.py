@@ -51,9 +51,9 @@ class Hardware(NamedTuple):
     """What ``hardware.safetensors`` says about itself.
 
     Attributes:
-        base: the base model, as ``load_model`` takes it; of a hub model with the commit, where it was known.
-        base_sha256: fingerprint that it had.
-        design_hash: of the design it was saved with.
+        base: The base model, as ``load_model`` takes it; of a hub model with the commit, where it was known.
+        base_sha256: Fingerprint that it had.
+        design_hash: Of the design it was saved with.
     """
 
     base: str
@@ -66,8 +66,8 @@ class Run:
     with a `RunError`, when it is first asked for.
 
     Attributes:
-        name: as it was given.
-        folder: where it is read from; what was given where there is none, so that errors name that.
+        name: As it was given.
+        folder: Where it is read from; what was given where there is none, so that errors name that.
     """
 
     def __init__(self, run: str | os.PathLike[str]) -> None:
@@ -192,8 +192,8 @@ class Run:
         """Load the base model, as it was when the RUN was made.
 
         Args:
-            base: where it is now, if not where it was.
-            dtype: see `load_base`.
+            base: Where it is now, if not where it was.
+            dtype: See `load_base`.
 
         Raises:
             RunError: it is not found, or changed.

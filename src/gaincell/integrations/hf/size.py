@@ -47,10 +47,10 @@ def cost(
         6.15
 
     Args:
-        design: the chip, the name of a shipped one, or a ``.toml`` file.
-        model: the configuration of a model of transformers, of which only sizes are used.
-        activity: measured (`gaincell.evaluation.activity`); None: every code is equally likely.
-        technology: a process by its name or file.
+        design: The chip, the name of a shipped one, or a ``.toml`` file.
+        model: The configuration of a model of transformers, of which only sizes are used.
+        activity: Measured (`gaincell.evaluation.activity`); None: every code is equally likely.
+        technology: A process by its name or file.
 
     Raises:
         ModelError: the model is not supported.

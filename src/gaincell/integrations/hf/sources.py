@@ -53,10 +53,10 @@ class Source:
     """Where a pretrained model is read from.
 
     Attributes:
-        id: what to give to ``load_model`` to get the model again; of a hub model ID@COMMIT.
-        directory: where its files are.
-        gguf: name of the GGUF file there, if it is one.
-        adapter: directory of an adapter of peft that is merged into it; `id` is then that of the base model.
+        id: What to give to ``load_model`` to get the model again; of a hub model ID@COMMIT.
+        directory: Where its files are.
+        gguf: Name of the GGUF file there, if it is one.
+        adapter: Directory of an adapter of peft that is merged into it; `id` is then that of the base model.
     """
 
     id: str
@@ -102,9 +102,9 @@ def find_source(model: str, where: str = "", base: str | os.PathLike[str] | None
     """Where ``model`` is to be read from, without reading it; a model of the hub is downloaded if need be.
 
     Args:
-        model: as `load_model` takes it.
-        where: who needs it.
-        base: where the base model of an adapter is now, if not where it says.
+        model: As `load_model` takes it.
+        where: Who needs it.
+        base: Where the base model of an adapter is now, if not where it says.
 
     Raises:
         ModelError: it, or the base model of an adapter, is nowhere; says where was looked.
