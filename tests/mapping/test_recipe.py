@@ -373,6 +373,11 @@ def test_a_recipe_repeats_and_goes_on(made: Path, texts: Path, tmp_path: Path) -
     assert (outs[0] / "stages" / "software-continued.safetensors").stat().st_mtime_ns == kept
     with pytest.raises(RunError, match="other settings"):
         run_recipe(replace(recipe, seed=1), open_text(texts), outs[0])
+    more = tuple(
+        replace(stage, steps=stage.steps * 9) for stage in recipe.stages
+    )  # and more tokens with them
+    with pytest.raises(RunError, match="other settings"):
+        run_recipe(replace(recipe, stages=more), open_text(texts), outs[0])
     # a RUN of before the last settings came
     known = outs[0] / "stages" / "settings.json"
     older = json.loads(known.read_text())

@@ -137,6 +137,27 @@ class StageRecord(Told):
     bits_per_byte: BitPerByte | None = None
 
 
+def check_settings(path: Path, identity: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a directory says of the run that it holds, if it holds one.
+
+    Raises:
+        RunError: that is another one than the identity, or a part of it, says.
+    """
+    known = path / "stages" / "settings.json"
+    if not (known.exists() or (path / results.FILE).exists()):
+        return {}
+    # earlier versions of `gaincell adapt` kept its settings in run.json alone
+    before: Mapping[str, Any] = (
+        _read_json(known) if known.exists() else getattr(read_stages(path), "settings", {})
+    )
+    if not same({key: before[key] for key in identity if key in before}, dict(identity)):
+        where = difference(before, {**before, **identity})
+        raise RunError(
+            f"{path.name} holds a run with other settings{where}; choose another --out, or remove it"
+        )
+    return before
+
+
 class RunFolder:
     """One RUN directory.
 
@@ -159,19 +180,12 @@ class RunFolder:
         keeps: Collection[str] | None = (),
     ) -> None:
         self.path, self.stages, self._keeps = path, path / "stages", keeps
-        known = self.stages / "settings.json"
-        if known.exists() or (path / results.FILE).exists():
-            # earlier versions of `gaincell adapt` kept its settings in run.json alone
-            before = _read_json(known) if known.exists() else getattr(read_stages(path), "settings", {})
-            if not same({key: before[key] for key in identity if key in before}, dict(identity)):
-                where = difference(before, {**before, **identity})
-                raise RunError(
-                    f"{path.name} holds a run with other settings{where}; choose another --out, or remove it"
-                )
-            text = text or before.get("text")
-            if before.get("text", text) != text:
-                raise RunError(f"{path.name} holds a run on another text; choose another --out, or remove it")
-        write_json(known, {**identity, **({} if text is None else {"text": text})}, indent=1)
+        before = check_settings(path, identity)
+        text = text or before.get("text")
+        if before.get("text", text) != text:
+            raise RunError(f"{path.name} holds a run on another text; choose another --out, or remove it")
+        settings = {**identity, **({} if text is None else {"text": text})}
+        write_json(self.stages / "settings.json", settings, indent=1)
         for finished in self.stages.glob("*.json"):  # a killed process may not have come to it
             self._forget_checkpoints(finished.stem)
 

@@ -38,7 +38,7 @@ from gaincell.mapping.recipe import MADE_HERE, ROOTS, ModelRecipe, Recipe, Stage
 from gaincell.mapping.recipe_checks import check_recipe
 from gaincell.mapping.recipe_models import RecipeModels, pretrained_model, take_model
 from gaincell.mapping.recipe_text import RecipeText
-from gaincell.mapping.run_folder import RunFolder, StageRecord, Told, run_lock
+from gaincell.mapping.run_folder import RunFolder, StageRecord, Told, check_settings, run_lock
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.reports.training import draw_stages, read_log
 from gaincell.results import read
@@ -90,6 +90,7 @@ def run_recipe(
     stages = recipe.needed_by(only)
     with run_lock(out if main else None, "train"):
         with processes.main_process_first():  # it makes what the others then read
+            check_settings(out, _identity(recipe))
             if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
                 take_model(Path(recipe.model.run).expanduser(), out)
             tokens = RecipeText(recipe, text, out, progress)
@@ -142,8 +143,8 @@ def _tokens_of_adapter(recipe: Recipe, loaded: LoadedModel) -> int:
     return stage.training_tokens
 
 
-def _identity(recipe: Recipe, sha256: str) -> dict[str, Any]:
-    """What must be the same for a run to go on."""
+def _identity(recipe: Recipe, sha256: str | None = None) -> dict[str, Any]:
+    """What must be the same for a run to go on; without a checksum, what is known before the model is."""
     otherwise = ("design", "name", "stages", "model", "changes")
     plain = {key: entry for key, entry in asdict(recipe).items() if key not in otherwise}
     made = recipe.model if isinstance(recipe.model, ModelRecipe) else None
@@ -151,8 +152,9 @@ def _identity(recipe: Recipe, sha256: str) -> dict[str, Any]:
         "model": str(recipe.model).rstrip("/").split("/")[-1] if made is None else made.made_by(),
         "design": recipe.design.hash,
         "stages": {stage.name: asdict(stage) for stage in recipe.stages},
-        "base_sha256": sha256 if made is None or made.run is not None else MADE_HERE,
     }
+    base = sha256 if made is None or made.run is not None else MADE_HERE
+    plain |= {} if base is None else {"base_sha256": base}
     identity: dict[str, Any] = json.loads(json.dumps(plain))
     return identity
 
