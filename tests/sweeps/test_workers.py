@@ -200,8 +200,15 @@ def test_64_points_on_2_workers_survive_kills(write: Callable[..., Path], tmp_pa
     points = out / "points"
     until(lambda: len(list(points.glob("*/run.json"))) >= 8, 600)
     study = open_study(sweep, open_storage(str(out / "points.journal")))
-    running = [t for t in study.trials if t.state.name == "RUNNING" and "process" in t.user_attrs]
-    os.kill(running[0].user_attrs["process"]["pid"], signal.SIGKILL)
+    pids: list[int] = []
+
+    def running() -> bool:  # there are moments between two points
+        trials = (t for t in study.trials if t.state.name == "RUNNING")
+        pids.extend(t.user_attrs["process"]["pid"] for t in trials if "process" in t.user_attrs)
+        return bool(pids)
+
+    until(running)
+    os.kill(pids[0], signal.SIGKILL)
     until(lambda: len(list(points.glob("*/run.json"))) >= 20, 600)
     first.kill()
     first.communicate()
