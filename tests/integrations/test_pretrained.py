@@ -426,6 +426,6 @@ def test_a_chip_of_another_number_of_layers_is_not_saved(softmax: dict[str, Path
     model = hardware(softmax["llama"])
     del model.model.layers[1:]
     model.config.num_hidden_layers = 1
-    with pytest.raises(ModelError, match=r"has 1 layers, and the token period of its chip is that of 2"):
+    with pytest.raises(ModelError, match=r"has 1 layers, the token period of its chip is that of 2"):
         model.save_pretrained(tmp_path / "cut")
     gaincell.set_design(model, DESIGN).save_pretrained(tmp_path / "cut")
