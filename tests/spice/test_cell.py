@@ -10,6 +10,7 @@ from gaincell.chips.design_file import load_design
 from gaincell.chips.device import with_cell
 from gaincell.chips.device_file import load_device
 from gaincell.errors import InputError
+from gaincell.results.description import Stated
 from gaincell.results.spice_cell import CharacterisationResult
 from gaincell.spice.characterise import characterise, device_of, threshold_shifts
 from gaincell.spice.netlists.cell import hold_bench
@@ -65,6 +66,9 @@ def test_the_device_is_what_was_simulated(found: CharacterisationResult, tmp_pat
     assert device.quality["r_squared_of_own_curves"] > 0.99
     fitted = [quantity for quantity in again.numbers.values() if quantity.source == "F"]
     assert all(quantity.note.startswith("simulated") for quantity in fitted)
+    on_the_chip = [q for q in with_cell(design, again).provenance.values() if q.source == "F"]
+    assert on_the_chip
+    assert {Stated.of(quantity).kind for quantity in fitted + on_the_chip} == {"simulated"}
 
 
 def test_decays_from_several_voltages_are_no_spread_between_cells(

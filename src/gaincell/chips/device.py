@@ -143,7 +143,8 @@ def _with_provenance(chip: Design, changed: Design, source: Device, retention: Q
             note += f"{BEFORE}{own[key]!r}" if key in own else ""
             provenance[key] = dataclasses.replace(quantity if is_fitted else provenance[key], note=note)
     if changed.mismatch.coefficient_covariance:
-        note = f"{OF_DEVICE}{source.name}"
+        simulated = source.numbers["cell.coefficients"].note.startswith("simulated")
+        note = f"{OF_DEVICE}{source.name}" + "; simulated" * simulated
         provenance[COVARIANCE] = dataclasses.replace(provenance[COVARIANCE], source="F", note=note)
         for key in own.keys() & {f"mismatch.{key}" for key in BASIC}:
             part = f"{note}; part of its covariance{BEFORE}{own[key]!r}"

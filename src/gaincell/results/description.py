@@ -90,9 +90,9 @@ class Stated(Part):
         """A quantity; "none" where it has no value."""
         value = "none" if number.value is None else number.value
         ends = tuple(end if math.isfinite(end) else None for end in number.range)
-        return cls(
-            value, number.unit, number.source, ends, number.note, KIND_OF.get(number.source, "assumed")
-        )
+        fitted_to_simulations = number.source == "F" and "simulated" in number.note.split("; ")
+        kind = "simulated" if fitted_to_simulations else KIND_OF.get(number.source, "assumed")
+        return cls(value, number.unit, number.source, ends, number.note, kind)
 
 
 class DesignResult(Result, kw_only=True):
