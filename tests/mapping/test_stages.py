@@ -118,3 +118,8 @@ def test_runs_of_earlier_versions(commands: Commands, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="codesigned holds a run with other settings"):
         run(settings, micro_design(), tmp_path / "codesigned")
     assert read(tmp_path / "codesigned", CodesignResult).command == "codesign"
+    run(settings, micro_design(), tmp_path / "costed")
+    with pytest.raises(
+        RunError, match="technology = '28nm' there, '14nm' here"
+    ):  # its energy is in the result
+        run(replace(settings, technology="14nm"), micro_design(), tmp_path / "costed")

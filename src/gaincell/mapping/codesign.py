@@ -81,8 +81,8 @@ class CodesignSettings:
     device: str = "cpu"
 
     def identity(self, chip: Design, loaded: LoadedModel) -> dict[str, str]:
-        """What must be the same for a run to go on. (Where it runs, and what its costs are, may differ.)"""
-        may_differ = ("model", "design", "text", "technology", "backend", "device")
+        """What must be the same for a run to go on. (Where it runs may differ.)"""
+        may_differ = ("model", "design", "text", "backend", "device")
         own = {key: str(entry) for key, entry in vars(self).items() if key not in may_differ}
         return own | {"design": chip.hash} | summary.inputs(loaded)
 

@@ -148,7 +148,10 @@ def _add_turned(model: PreTrainedModel, ids: Tensor | None) -> None:
 
 
 PART = Part(
-    *("mixing", "mixing", ("mix_q", "mix_k"), _add_turned),
+    "mixing",
+    "mixing",
+    ("mix_q", "mix_k"),
+    _add_turned,
     fold=fold,
     rates=dict.fromkeys(("mix_q", "mix_k"), "mixing_learning_rate"),
 )

@@ -118,7 +118,10 @@ def _add(model: PreTrainedModel, ids: Tensor | None) -> None:
 
 
 PART = Part(
-    *("paired rows", "paired", (ROW_INDEX[1:],), _add),
+    "paired rows",
+    "paired",
+    (ROW_INDEX[1:],),
+    _add,
     restore=_restore,
     has_indices=True,
     copies=("q.kept",),
