@@ -219,15 +219,20 @@ def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
 def test_compiled_trainings_compile_models_and_teachers(
     texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control, the linear model and its teacher; no pretraining."""
+    """The pretraining, the control, the linear model and its teacher."""
     compiled: list[PreTrainedModel] = []
+
+    def compile_layers(model: PreTrainedModel) -> PreTrainedModel:
+        compiled.append(model)
+        return model
+
     for module in ("recipe_models", "run_recipe"):
-        monkeypatch.setattr(f"gaincell.mapping.{module}.compile_layers", compiled.append)
+        monkeypatch.setattr(f"gaincell.mapping.{module}.compile_layers", compile_layers)
     command = ["train", str(write(tmp_path)), "--text", str(texts), "--out", str(tmp_path / "run")]
     with pytest.raises(SystemExit) as done:
         main([*command, "--only", "linear", "--compile"])
     assert not done.value.code
-    assert [bool(attached_layers(model)) for model in compiled] == [False, True, False]
+    assert [bool(attached_layers(model)) for model in compiled] == [False, False, True, False]
 
 
 def test_a_control_is_evaluated_though_no_model_in_arrays_was_saved(

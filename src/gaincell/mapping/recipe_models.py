@@ -60,10 +60,17 @@ def take_model(run: Path, out: Path) -> None:
 
 
 def pretrained_model(
-    recipe: Recipe, text: RecipeText, out: Path, device: str, progress: StageProgress, tracker: Tracker | None
+    recipe: Recipe,
+    text: RecipeText,
+    out: Path,
+    device: str,
+    progress: StageProgress,
+    tracker: Tracker | None = None,
+    *,
+    compiled: bool = False,
 ) -> LoadedModel:
     """The model that a recipe starts from, with the tokenizer of the text. One that is made first is trained
-    with softmax attention, unless `out` holds it; its weights are kept in bf16.
+    with softmax attention, unless `out` holds it; its weights are kept in bf16. Options: see `run_recipe`.
     """
     if isinstance(recipe.model, str):
         assert text.loaded is not None
@@ -74,7 +81,7 @@ def pretrained_model(
         torch.manual_seed(recipe.seed)
         model: Any = AutoModelForCausalLM.from_config(config_of(recipe.model))  # its type there lacks `to`
         train(
-            model.to(device),
+            compile_layers(model.to(device)) if compiled else model.to(device),
             text.blocks[: recipe.model.blocks],
             recipe.model.training,
             progress=shown,

@@ -94,7 +94,7 @@ def run_recipe(
             if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
                 take_model(Path(recipe.model.run).expanduser(), out)
             tokens = RecipeText(recipe, text, out, progress)
-        loaded = pretrained_model(recipe, tokens, out, device, progress, tracker)
+        loaded = pretrained_model(recipe, tokens, out, device, progress, tracker, compiled=compiled)
         loaded.model.to(device)  # type: ignore[arg-type]
         attention_modules(loaded.model)  # refuses what cannot be mapped, before any work
         tokens_before = _tokens_of_adapter(recipe, loaded)
