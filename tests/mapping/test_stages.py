@@ -118,8 +118,20 @@ def test_runs_of_earlier_versions(commands: Commands, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="codesigned holds a run with other settings"):
         run(settings, micro_design(), tmp_path / "codesigned")
     assert read(tmp_path / "codesigned", CodesignResult).command == "codesign"
-    run(settings, micro_design(), tmp_path / "costed")
-    with pytest.raises(
-        RunError, match="technology = '28nm' there, '14nm' here"
-    ):  # its energy is in the result
-        run(replace(settings, technology="14nm"), micro_design(), tmp_path / "costed")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("blank_figures")
+def test_a_co_design_knows_the_technology_whose_energies_it_has(commands: Commands, tmp_path: Path) -> None:
+    settings, run = commands["codesign"]
+    file, out = tmp_path / "own.toml", tmp_path / "run"
+    file.write_text('extends = "28nm"\n')
+    own = replace(settings, technology=str(file))
+    assert any(
+        name.startswith("technology own.toml") for name in run(own, micro_design(), out).provenance.inputs
+    )
+    with pytest.raises(RunError, match=r"technology = .*own\.toml' there, '14nm' here"):
+        run(replace(settings, technology="14nm"), micro_design(), out)
+    file.write_text('extends = "14nm"\n')
+    with pytest.raises(RunError, match="run holds a run with other settings"):
+        run(own, micro_design(), out)

@@ -20,7 +20,7 @@ from gaincell.adaptation import adapt, collect_statistics
 from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
 from gaincell.costs import roll_up
-from gaincell.costs.technology import load_technology
+from gaincell.costs.technology import inputs_of_technology, load_technology
 from gaincell.errors import InputError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.codes import signal_use
@@ -177,6 +177,7 @@ def codesign_model(
         evaluation = read_evaluation(loaded, text, settings.evaluation_tokens, f"blocks-{block}", progress)
         training, calibration = _training_text(settings, block, loaded, text, progress)
         inputs = {"training text": hash_of(training), "evaluation text": hash_of(evaluation)}
+        inputs |= inputs_of_technology(settings.technology)
         engine = _Codesign(
             loaded=loaded,
             evaluation=evaluation,
