@@ -88,16 +88,6 @@ class Quantity:
     range: tuple[float, float]
     note: str = ""
 
-    def as_json(self) -> dict[str, Any]:
-        """The quantity as plain data; an end that the range does not have is None."""
-        return {
-            "value": plain(self.value),
-            "unit": self.unit,
-            "source": self.source,
-            "range": [end if math.isfinite(end) else None for end in self.range],
-            "note": self.note,
-        }
-
     def set_to(self, value: Value, where: str) -> Quantity:
         """The same quantity with a user's value, checked against the range: unless that is the confidence
         interval of a fit, which says nothing about another value.

@@ -38,6 +38,9 @@ with pytest.raises(InputError, match="'dense' does not serve this: it does not i
     gain_cell_attention(q, k, v, noisy, None, "dense")
 with pytest.raises(InputError, match="backend='dense' does not serve this: it computes the exact"):
     gain_cell_attention(q, k, v, design, None, "dense", gradient="surrogate")
+chosen = {"query_index": torch.tensor([[49], [7]])}
+with pytest.raises(InputError, match="backend='dense' does not serve this: it takes no padding, no chosen"):
+    gain_cell_attention(q[:, :, :1], k, v, design, None, "dense", **chosen)
 assert "dense" in CliRunner().invoke(app, ["evaluate", "--help"]).output
 print(__import__("gaincell").__file__)
 """

@@ -29,12 +29,12 @@ from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
 from gaincell.costs.whole_model import arrangements
 from gaincell.errors import InputError
-from gaincell.quantity import Quantity
 from gaincell.reports.system_costs import NO_WHOLE_MODEL
 from gaincell.results import cost as results
 from gaincell.results import provenance, system_cost
-from gaincell.results.codec import Kind, to_json
+from gaincell.results.codec import to_json
 from gaincell.results.common import Value, Values
+from gaincell.results.description import kind_of
 from gaincell.results.rtl import RtlResult
 from gaincell.results.spice import EnergyResult, WriteResult
 
@@ -148,19 +148,12 @@ def _check_heads(activity: Activity, size: ModelSize) -> None:
         )
 
 
-def _kind(number: Quantity) -> Kind:
-    """How a number of a process came about."""
-    if number.source in ("L", "M", "R", "S"):
-        return "cited"
-    return "assumed" if number.source == "D" and "simulated" not in number.note else "simulated"
-
-
 def _technology(found: Technology) -> results.Process:
     """A process with all its numbers, and which of them are assumed."""
     numbers = {}
     for key, number in found.provenance.items():
         value = getattr(found, key)
-        numbers[key] = Value(value, number.unit, _kind(number), number.note or number.source)
+        numbers[key] = Value(value, number.unit, kind_of(number), number.note or number.source)
     return results.Process(found.name, found.description, numbers)
 
 
