@@ -13,28 +13,17 @@ from gaincell.results.run import TrainedResult
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 NARROW = ("rotated_values=false", "lora.rank=14")
-RATES = ("", "scale_", "offset_", "bias_", "exponent_", "mixing_", "turn_")
 PAIRED = ("paired=true", "balanced=false", *NARROW, "training.turn_learning_rate=default")
-
-
-def _rates(table: str, *rates: float) -> tuple[str, ...]:
-    return tuple(f"{table}.{kind}learning_rate={rate:g}" for kind, rate in zip(RATES, rates, strict=False))
-
 
 RECORDED = {
     "low-tokens-rotated.toml": ("low-tokens.toml",),
     "low-tokens-balanced.toml": ("low-tokens.toml", *NARROW),
-    "low-tokens-fitted.toml": (
-        "low-tokens.toml",
-        *PAIRED,
-        *(f"stage.fine-tuned.{kind}learning_rate=default" for kind in RATES),
-    ),
+    "low-tokens-fitted.toml": ("low-tokens.toml", *PAIRED, "stage.fine-tuned.rate_factor=default"),
     "low-tokens-more.toml": (
         "low-tokens-further.toml",
         *PAIRED,
-        *_rates("training", 1.5e-3, 1.2e-2, 1.2e-3, 1.8e-3, 1.2e-2, 2.4e-3),
-        *_rates("stage.further", 1e-3, 8e-3, 8e-4, 1.2e-3, 8e-3, 1.6e-3),
-        "stage.further.turn_learning_rate=default",
+        "stage.more.rate_factor=0.6",
+        "stage.further.rate_factor=0.4",
         "adapter=default",
     ),
     "low-tokens-balanced-more.toml": ("low-tokens-further.toml", *NARROW),
@@ -53,7 +42,7 @@ def shown(run: TrainedResult) -> str:
     """What a table calls the recipe of a result: today's, with what has to be set in it."""
     name, changes = today(run.recipe)
     mine = [one for one in changes if one.partition("=")[0] not in {*(run.set or {}), "adapter"}]
-    values = [f"`{one.replace('=', ' = ')}`" for one in mine if "learning_rate" not in one]
+    values = [f"`{one.replace('=', ' = ')}`" for one in mine if "rate" not in one]
     return ", ".join([f"`{name}`", *values, *(["other rates"] if len(values) < len(mine) else [])])
 
 

@@ -472,6 +472,22 @@ def test_a_recipe_builds_on_another(tmp_path: Path) -> None:
     assert replace(found, name="mini.toml", changes={}) == load_recipe(write(tmp_path, text))
 
 
+def test_a_stage_takes_a_share_of_the_common_rates(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    for common, own, expected in (
+        ({"learning_rate": 2.5e-3, "scale_learning_rate": 2e-2}, {}, (7.5e-4, 6e-3, None)),
+        ({"learning_rate": 2.5e-3}, {"learning_rate": 1e-3, "offset_learning_rate": 1.0}, (1e-3, None, 1.0)),
+        ({"learning_rate": "default", "scale_learning_rate": 2e-2}, {}, (1.8e-4, 6e-3, None)),
+    ):
+        changes = {f"training.{key}": rate for key, rate in common.items()}
+        changes |= {f"stage.linear.{key}": value for key, value in ({"rate_factor": 0.3} | own).items()}
+        found = load_recipe(path, changes=changes).stage("linear").training
+        rates = (found.learning_rate, found.scale_learning_rate, found.offset_learning_rate)
+        assert rates == expected
+        other = load_recipe(path, changes=changes).stage("software-continued").training
+        assert other.scale_learning_rate == common.get("scale_learning_rate")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -1141,6 +1157,8 @@ BAD = [
     ('"software"\nattention', '"software"\nteacher = "tiny"\nattention', "teacher has no effect with loss"),
     ('"software"\nattention', '"software"\ngradient = "exact"\nattention', "no effect with attention"),
     ('task = "adapt"', 'task = "adapt"\nlearning_rate = 1', "learning_rate has no effect with"),
+    ('task = "adapt"', 'task = "adapt"\nrate_factor = 0.5', "rate_factor has no effect with"),
+    ('"software"\nattention', '"software"\nrate_factor = 0\nattention', "rate_factor = 0; allowed"),
     ('task = "adapt"', 'task = "nothing"\nloss = "transfer"', "loss has no effect with task = 'nothing'"),
     ('task = "adapt"', 'task = "nothing"\nmethod = "published"', "method has no effect with task"),
     ('task = "adapt"', 'task = "adapt"\nmethod = "guess"', "allowed: closed-form or published"),

@@ -38,7 +38,7 @@ def check_entry(entry: Mapping[str, Any], names: Sequence[str], where: str) -> N
     initial = ("initial", "initial_gains")
     in_arrays = ("cell", "gradient", *initial, "neutral")
     for idle, keys, why in (
-        (task != "train", ("loss", *OF_LOSSES, "gradient", *TRAINING), f"task = {task!r}"),
+        (task != "train", ("loss", *OF_LOSSES, "gradient", "rate_factor", *TRAINING), f"task = {task!r}"),
         (task == "train", ("method", "neutral", "rule"), f"task = {task!r}"),
         (task == "nothing", ("method", "rule"), f"task = {task!r}"),
         (loss == "cross-entropy", OF_LOSSES, f"loss = {loss!r}"),

@@ -6,6 +6,7 @@
     name = "software-continued"               # a stage of the other one, with other steps
     steps = 640
     bf16 = "default"                          # takes back what the other one says
+    rate_factor = 0.5                         # of every learning rate of [training] that it does not state
 
 What is extended may extend another. Tables ([training], [lora], [model], [design], a stage) are joined key by
 key; everything else is replaced, `files` and [model.config] too.
@@ -36,7 +37,7 @@ from gaincell.training.checkpoint import ABSENT, difference, same
 from gaincell.training.settings import TrainSettings
 
 TRAINING = table(TrainSettings)
-STAGE = table(StageRecipe, TrainSettings, needed=("name", "start"), without=("training",))
+STAGE = table(StageRecipe, TrainSettings, needed=("name", "start"), without=("training",), rate_factor=Rate)
 MODEL = table(
     ModelRecipe,
     TrainSettings,
@@ -148,11 +149,17 @@ def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
 
 
 def _with_training(entry: Json, common: Json, where: str) -> tuple[Json, TrainSettings]:
-    """What a stage or a model says beside its training; and that, over [training], checked."""
+    """What a stage or a model says beside its training; and that, over [training], checked. Rates that it
+    does not state are those of [training] times its `rate_factor`.
+    """
     own = {key: value for key, value in entry.items() if key in TRAINING.model_fields}
+    other = {key: value for key, value in entry.items() if key not in own}
+    if (factor := other.pop("rate_factor", None)) is not None:
+        common = {"learning_rate": TrainSettings.learning_rate, **common}
+        rates = {key: value for key, value in common.items() if key.endswith("learning_rate")}
+        common |= {key: float(f"{factor * value:.12g}") for key, value in rates.items()}
     with checks.refusing(where):
-        training = TrainSettings(**{"gradient_checkpointing": None, **common, **own})
-    return {key: value for key, value in entry.items() if key not in own}, training
+        return other, TrainSettings(**{"gradient_checkpointing": None, **common, **own})
 
 
 def _model(raw: Any, common: Json, name: str) -> str | ModelRecipe:
