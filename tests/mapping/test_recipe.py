@@ -14,6 +14,7 @@ from typing import get_args
 
 import pytest
 import torch
+from accelerate import PartialState
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tests.drawing import blank_figures
@@ -214,6 +215,16 @@ def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
         own = recipe.tokens_of(recipe.stage(run.saved))
         assert run.saved_stage.training_tokens == before.training_tokens + own
     assert not list((tmp_path / "out").rglob("*.checkpoint*"))
+
+
+def test_processes_that_cannot_share_a_later_stage_are_refused_before_any_work(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PartialState(), "num_processes", 3)
+    recipe, out = load_recipe(write(tmp_path)), tmp_path / "run"
+    with pytest.raises(InputError, match="stage software-continued: 3 processes cannot share a step of 2"):
+        run_recipe(recipe, open_text(texts), out)
+    assert not (out / "model").exists()
 
 
 def test_compiled_trainings_compile_models_and_teachers(

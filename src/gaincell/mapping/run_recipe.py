@@ -35,7 +35,7 @@ from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import summary
 from gaincell.mapping.recipe import MADE_HERE, ROOTS, ModelRecipe, Recipe, StageRecipe
-from gaincell.mapping.recipe_checks import check_recipe
+from gaincell.mapping.recipe_checks import check_recipe, refusing
 from gaincell.mapping.recipe_models import RecipeModels, pretrained_model, take_model
 from gaincell.mapping.recipe_text import RecipeText
 from gaincell.mapping.run_folder import RunFolder, StageRecord, Told, check_settings, run_lock
@@ -50,7 +50,7 @@ from gaincell.training.checkpoint import whole
 from gaincell.training.compiled import compile_layers
 from gaincell.training.log import Tracker
 from gaincell.training.loop import train
-from gaincell.training.parallel import join_processes
+from gaincell.training.parallel import check_share, join_processes
 from gaincell.training.transfer import only_attention
 
 
@@ -91,6 +91,7 @@ def run_recipe(
     with run_lock(out if main else None, "train"):
         with processes.main_process_first():  # it makes what the others then read
             check_settings(out, _identity(recipe))
+            _check_shares(stages, out, processes.num_processes)
             if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
                 take_model(Path(recipe.model.run).expanduser(), out)
             tokens = RecipeText(recipe, text, out, progress)
@@ -123,6 +124,14 @@ def run_recipe(
         result = run.assemble(command) if main else None
         processes.wait_for_everyone()
         return result or read(out, TrainedResult)
+
+
+def _check_shares(stages: Sequence[StageRecipe], out: Path, processes: int) -> None:
+    """Refuse a stage that has yet to be trained and that processes cannot share, before any work."""
+    for stage in stages:
+        if stage.task == "train" and not (out / "stages" / f"{stage.name}.json").exists():
+            with refusing(f"stage {stage.name}"):
+                check_share(processes, stage.training.batch, stage.training.micro_batch)
 
 
 def _tokens_of_adapter(recipe: Recipe, loaded: LoadedModel) -> int:

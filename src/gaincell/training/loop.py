@@ -40,7 +40,7 @@ from gaincell.training.log import TrainingLog
 from gaincell.training.loss import Loss, name_of, next_token_loss
 from gaincell.training.machine import activations_fit, bf16_pays, memory_kept
 from gaincell.training.optimizer import as_logarithms, check_positive, is_gain, make_optimizer
-from gaincell.training.parallel import Parallel, clip_each_gradient, clip_gradients
+from gaincell.training.parallel import Parallel, check_share, clip_each_gradient, clip_gradients
 from gaincell.training.settings import TrainSettings, learning_rate_at
 from gaincell.training.shares import measured_shares
 
@@ -166,7 +166,7 @@ class _Training:
         self.model, self.blocks, self.checkpoint = model, blocks, checkpoint
         self.named, self.start = name_of(loss_of), 0.0
         self.run = run = Parallel(model, loss_of, sharded=settings.sharded)
-        run.check_share(settings.batch, settings.micro_batch)
+        check_share(run.processes.num_processes, settings.batch, settings.micro_batch)
         self.main = run.processes.is_main_process
         self.device = next(model.parameters()).device
         if settings.bf16 is None:  # all processes do what most have found, or what the run began with

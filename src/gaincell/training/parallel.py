@@ -38,6 +38,15 @@ def join_processes(device: str) -> PartialState:
     return PartialState(cpu=device == "cpu", timeout=PATIENCE)
 
 
+def check_share(processes: int, batch: int, micro_batch: int) -> None:
+    """Raise InputError where processes cannot share the micro-batches of a step equally."""
+    if batch // micro_batch % processes:
+        raise InputError(
+            f"{processes} processes cannot share a step of {batch} sequences in micro-batches of "
+            f"{micro_batch}; give a multiple of {processes} of them"
+        )
+
+
 class LossModule(nn.Module):
     """A model whose forward pass gives the loss: so whatever wraps a forward pass wraps all of it."""
 
@@ -81,15 +90,6 @@ class Parallel:
             on_gpu = next(model.parameters()).device.type == "cuda"
             devices = [self.processes.local_process_index] if on_gpu else None
             self.module = nn.parallel.DistributedDataParallel(self.module, device_ids=devices)
-
-    def check_share(self, batch: int, micro_batch: int) -> None:
-        """Raise InputError where the processes cannot share the micro-batches of a step equally."""
-        processes = self.processes.num_processes
-        if batch // micro_batch % processes:
-            raise InputError(
-                f"{processes} processes cannot share a step of {batch} sequences in micro-batches of "
-                f"{micro_batch}; give a multiple of {processes} of them"
-            )
 
     def share_of(self, pieces: Iterable[Tensor]) -> list[tuple[int, Tensor]]:
         """The micro-batches of this process, with their numbers."""
