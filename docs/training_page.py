@@ -118,12 +118,14 @@ def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
             lines.append(f"* {words}, at most × {most:.2f} in every run: {', '.join(told)}")
     heading = "## GPT-2's architecture and Llama's\n\n"
     own = recorded_recipes.recipe_of(next(iter(by_title.values()))[0]).stage("linear")
+    missing = [f"`recipes/{name}.toml`" for name, title in ARCHITECTURES.items() if title not in by_title]
     about = (
-        "Two models of one size, trained from scratch on the same text, then the paper's stages: all "
+        "Models of one size, trained from scratch on the same text, then the paper's stages: all "
         "weights, cross-entropy, neither teacher nor paired rows nor mixing (`recipes/small-gpt2.toml`, "
         f"`recipes/small-llama.toml`). Not the paper's: first gains and offsets from {own.initial} of the "
         f"text, and a learning rate of their own, {own.training.scale_learning_rate:g} beside "
-        f"{own.training.learning_rate:g}.\n\n"
+        f"{own.training.learning_rate:g}.{' Not run yet: ' if missing else ''}{', '.join(missing)}"
+        f"{'.' if missing else ''}\n\n"
     )
     targets = "\nTargets, stated before the runs:\n\n" + "\n".join(lines) + "\n" if lines else ""
     return heading + about + seeds.seeds_markdown(by_title) + targets
