@@ -548,6 +548,21 @@ def test_sizes_of_models() -> None:
     assert load_design(run_design(run_folder) or "").name == "leroux2025"
 
 
+def test_leakage_between_tokens_is_not_drawn_in_a_step(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """At a millisecond a token leakage is most of the energy, and hardly any of the power of a step."""
+    chip, powers = tmp_path / "slow.toml", []
+    stated = 'token_period = { value = 1e-3, unit = "s", source = "U", range = [1e-9, 1.0] }\n'
+    for text in ("", stated):
+        chip.write_text('extends = "ideal"\nname = "slow"\n' + text)
+        file = str(tmp_path / "cost.json")
+        asked = ("--no-measure", "--refresh", "none", "--design", str(chip), "--json", file)
+        assert run(capsys, "gpt2", *asked)[0] == 0
+        powers.append(costs.summary(read(tmp_path / "cost.json", CostResult)).rows[3][-1])
+    assert powers[0] == powers[1]
+
+
 def test_power_is_of_all_that_the_area_is_of(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Of a layer and of the model with all sequences of the batch; the cells are as large as those cited only
     where they are the paper's own.
@@ -555,9 +570,13 @@ def test_power_is_of_all_that_the_area_is_of(capsys: pytest.CaptureFixture[str],
     file = tmp_path / "cost.json"
     assert run(capsys, "gpt2", "--batch", "64", "--stack", "4", "--json", str(file))[0] == 0
     result = read(file, CostResult)
-    of_all = result.model_cost.bottom_up.energy * result.model_cost.throughput
+    own, (leaked,) = result.head.bottom_up, [x.bottom_up for x in result.head.lines if x.name == "leakage"]
+    count = result.model.heads * 64
+    assert own.power is not None
+    working = count * (own.energy - leaked) / own.latency
     layer, whole = costs.summary(result).rows[4:]
-    assert whole[-1] == layer[-1] == costs.with_scale(of_all, "W")
+    assert layer[-1] == costs.with_scale(working + count * own.power, "W")
+    assert whole[-1] == costs.with_scale(working + result.model.layers * count * own.power, "W")
     assert "of all sequences of the batch" in costs.summary(result).caption
     assert costs.area(result).rows[0][-1] == "0.25"
     assert "no independent number" not in costs.area(result).caption

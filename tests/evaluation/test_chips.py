@@ -28,7 +28,7 @@ from gaincell.cli.evaluate import ChipOptions
 from gaincell.devices.leakage import Leakage
 from gaincell.devices.variability import Mismatch
 from gaincell.devices.wires import Wires
-from gaincell.errors import InputError
+from gaincell.errors import InputError, RunError
 from gaincell.evaluation.ablation import _plan, ablate, freed, one_tile
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.chips import evaluate_chips, perplexity_spread, score_spread
@@ -352,6 +352,9 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
 
     a = run([1.0, 0.0, 1.0, 1.0], [-1.0, -2.0, -3.0], [[-100.0, 40.0], [-50.0, 30.0]])
     b = run([1.0, 0.0, 0.0, 1.0], [-1.5, -2.0, -4.0], [[-120.0, 40.0], [-58.0, 30.0]])
+    name = next(iter(cited_rows()))
+    with pytest.raises(RunError, match=f"'{name}' is a row of the literature; give the result another"):
+        compare({name: a, "chip": b}, cited=cited_rows())
     found = compare({"software": a, "chip": b}, cited=cited_rows())
     assert [c[0] for c in found.columns] == ["lambada_openai", "piqa", "wikitext"]
     acc = found.rows["chip"]["piqa", "acc"]

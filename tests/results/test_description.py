@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gaincell.quantity import Quantity
-from gaincell.results.description import kind_of
+from gaincell.results.description import kind_of_number
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ from gaincell.results.description import kind_of
     ],
 )
 def test_kind_follows_from_source_and_note(source: str, note: str, kind: str) -> None:
-    assert kind_of(Quantity(1.0, "1", source, (0.0, 2.0), note)) == kind
+    assert kind_of_number(Quantity(1.0, "1", source, (0.0, 2.0), note)) == kind

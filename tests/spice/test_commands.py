@@ -230,6 +230,9 @@ def test_currents_of_a_card_beyond_its_temperatures_are_called_artefacts(
     assert artefacts(result) == wrong
     assert ("artefact of the card" in cells({card: result}).markdown()) == bool(wrong)
     assert cells({"here": result}).headings[1] == f"here: {result.technology}"
+    leaky = replace(result, retention=replace(result.retention, set_by_a_leak=True))
+    assert "after 10 ms, by a leak that was set" in cells({card: leaky}).markdown()
+    assert "leak that was set" not in cells({card: replace(leaky, retention=result.retention)}).markdown()
     axes = next(axes for axes in cell_figure(result).axes if axes.get_title(loc="left") == "Corners")
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert ("artefact: card at -40 °C" in labels) == bool(wrong)

@@ -116,7 +116,8 @@ def test_a_measured_cell_brings_what_is_drawn_or_nothing(tmp_path: Path) -> None
         with (
             nullcontext() if spread or noisy else pytest.raises(InputError, match="chips = 4, but all chips")
         ):
-            load_sweep(file)
+            assert ", mean over 4 chips" in _evaluated(load_sweep(file))
+            assert "±" not in _evaluated(load_sweep(file))
 
 
 def test_yield_needs_cells_that_differ(write: Callable[..., Path]) -> None:

@@ -219,7 +219,7 @@ def _tables(result: HeadResult) -> list[Rows]:
         {
             "assumed, ns": lambda row: f"{row.unstated_latency * 1e9:.3g}",
             "step, ns": lambda row: f"{row.latency * 1e9:.4g}",
-            "tokens/s": lambda row: f"{row.tokens_per_second:.3g}",
+            "tokens/s, without refresh": lambda row: f"{row.tokens_per_second:.3g}",
             "lost per token": lambda row: f"{1 - row.decay_per_token:.2e}",
         },
         text=(),

@@ -23,7 +23,7 @@ from gaincell.costs.gpus import compared, printed, stated
 from gaincell.costs.head import Head
 from gaincell.costs.left_out import left_out
 from gaincell.costs.notes import beyond_positions, of_head, of_other_chip, slow_writes
-from gaincell.costs.roll_up import HeadCost, Line, ModelCost, mean_head, of_model
+from gaincell.costs.roll_up import LEAKAGE, HeadCost, Line, ModelCost, mean_head, of_model
 from gaincell.costs.sensitivity import sensitivity
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
@@ -34,7 +34,7 @@ from gaincell.results import cost as results
 from gaincell.results import provenance, system_cost
 from gaincell.results.codec import to_json
 from gaincell.results.common import Value, Values
-from gaincell.results.description import kind_of
+from gaincell.results.description import kind_of_number
 from gaincell.results.rtl import RtlResult
 from gaincell.results.spice import EnergyResult, WriteResult
 
@@ -153,7 +153,7 @@ def _technology(found: Technology) -> results.Process:
     numbers = {}
     for key, number in found.provenance.items():
         value = getattr(found, key)
-        numbers[key] = Value(value, number.unit, kind_of(number), number.note or number.source)
+        numbers[key] = Value(value, number.unit, kind_of_number(number), number.note or number.source)
     return results.Process(found.name, found.description, numbers)
 
 
@@ -175,7 +175,8 @@ def _head(found: HeadCost) -> results.CostedHead:
 
 
 def phases(found: HeadCost) -> list[results.PhaseCost]:
-    """The phases of a step with one query head, bottom-up; their energies add up to that of the head.
+    """The phases of a step with one query head, bottom-up; their energies add up to that of the head without
+    the leakage in the rest of its token period.
 
     What no phase draws (registers, control, clock, routing, leakage, a division) is spread over the step.
     """
@@ -187,8 +188,9 @@ def phases(found: HeadCost) -> list[results.PhaseCost]:
     for part, phase in DIGITAL_PHASES.items():
         energies[phase] += parts[DIGITAL].parts[part].energy
     rows = [results.PhaseCost(e.phase.name, e.start, e.phase.duration, energies[e.phase.name]) for e in step]
-    left = found.bottom_up.energy - sum(energies.values())
-    return [*rows, results.PhaseCost("throughout", 0.0, max(event.end for event in step), left)]
+    end, idle = max(event.end for event in step), parts[LEAKAGE].energy
+    left = found.bottom_up.energy - sum(energies.values()) - idle * (1 - end / found.head.design.token_period)
+    return [*rows, results.PhaseCost("throughout", 0.0, end, left)]
 
 
 def _areas(found: HeadCost) -> results.Areas:

@@ -63,9 +63,10 @@ def sensitivity(head: Head, share: float = SHARE) -> list[Change]:
 def _moved(head: Head, where: str, key: str, factor: float) -> tuple[Head, float]:
     """The head with one parameter moved, and by which factor it moved."""
     if where == "technology":
-        value = getattr(head.technology, key) * factor
-        value = round(value) if TECHNOLOGY[key].whole else value
-        return replace(head, technology=head.technology.replace(**{key: value})), factor
+        before = getattr(head.technology, key)
+        value = round(before * factor) if TECHNOLOGY[key].whole else before * factor
+        moved = replace(head, technology=head.technology.replace(**{key: value}))
+        return moved, value / before if before else factor
     if where == "activity":
         value = getattr(head.activity, key) * factor
         return replace(head, activity=replace(head.activity, **{key: value})), factor

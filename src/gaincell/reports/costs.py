@@ -96,18 +96,25 @@ def summary(result: of.CostResult) -> Rows:
     """A token: of a head, of a layer, of the model."""
     head, model, sizes = result.head, result.model_cost, result.model
     rows, names = [], ("a head", f"a layer of {sizes.heads} heads", f"all {sizes.layers} layers")
-    columns = ("cited", head.cited, model.cited), ("bottom-up", head.bottom_up, model.bottom_up)
-    for title, one, whole in columns:
+    leaked = next((line.bottom_up for line in head.lines if line.name == "leakage"), 0.0)
+    own = head.bottom_up.power or 0.0
+    columns = (
+        ("cited", head.cited, model.cited, 0.0, 0.0),
+        ("bottom-up", head.bottom_up, model.bottom_up, leaked, own),
+    )
+    for title, one, whole, idle, leakage in columns:
         layer = of.CitedCost(whole.energy / sizes.layers, one.latency, whole.area / sizes.layers)
-        costs = (one, 1), (layer, model.batch), (whole, model.batch)
-        for name, (cost, sequences) in zip(names, costs, strict=True):
-            power = with_scale(sequences * cost.energy / cost.latency, "W")
+        heads = 1, sizes.heads * model.batch, sizes.heads * sizes.layers * model.batch
+        for name, cost, count in zip(names, (one, layer, whole), heads, strict=True):
+            sequences = 1 if cost is one else model.batch
+            used = sequences * cost.energy - count * idle
+            power = with_scale(used / cost.latency + count * leakage, "W")
             rows.append([f"{name}, {title}", *three(cost), power])
     shared = f", shared by {head.group} query heads" if head.group > 1 else ""
     caption = (
         f"{sizes.name} on {result.design.name}, batch {model.batch}. Area of a head: "
         f"of its key/value head{shared}. Attention alone: {model.throughput:,.0f} tokens/s. "
-        "Power: while one token follows the other; of the whole model one layer works at a time."
+        "Power: while one token follows the other, and the leakage of all layers; one works at a time."
     )
     if model.batch > 1:
         caption += " Area and power of a layer and of all layers: of all sequences of the batch."

@@ -95,6 +95,14 @@ def cells(found: Mapping[str, CharacterisationResult]) -> Rows:
     def left(waves: Sequence[Sequence[float]], times: Sequence[float]) -> str:
         return f"{waves[-1][-1]:.3f} after {times[-1] * 1e3:.3g} ms"
 
+    def held(result: CharacterisationResult) -> str:
+        leak = ", by a leak that was set" if result.retention.set_by_a_leak else ""
+        return left(result.retention.held, result.retention.time) + leak
+
+    def with_gmin(result: CharacterisationResult) -> str:
+        leak = ", without that leak" if result.retention.set_by_a_leak else ""
+        return left(result.retention.with_default_gmin, result.retention.time) + leak
+
     shown: dict[str, Callable[[CharacterisationResult], str]] = {
         "current at the lowest and highest voltage, DC (µA)": lambda r: ends(r.curve.current, 1e6, 2),
         "charge of a full pulse (fC)": lambda r: ends(r.curve.charge, FEMTO, 1),
@@ -105,8 +113,8 @@ def cells(found: Mapping[str, CharacterisationResult]) -> Rows:
         f"full current over that at {ROOM:g} °C": corner_row,
         "change by 8 reads (mV)": lambda r: span(r.disturb.after_8_reads, 1e3, 2),
         "change of a half-selected cell (mV)": lambda r: span(r.disturb.half_selected, 1e3, 2),
-        "highest voltage, own leakage (V)": lambda r: left(r.retention.held, r.retention.time),
-        "same, default gmin: artefact (V)": lambda r: left(r.retention.with_default_gmin, r.retention.time),
+        "highest voltage, own leakage (V)": held,
+        "same, default gmin: artefact (V)": with_gmin,
         "same, gate tunnelling (V)": lambda r: left(r.retention.with_tunnelling, r.retention.tunnelling_time),
     }
     head = ["", *(f"{name}: {r.technology}" for name, r in found.items())]

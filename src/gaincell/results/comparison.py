@@ -103,6 +103,8 @@ def compare(
     """
     if not runs:
         raise RunError("no results were given; give files of `gaincell evaluate ... --tasks ... --json FILE`")
+    if taken := runs.keys() & cited:
+        raise RunError(f"{min(taken)!r} is a row of the literature; give the result another NAME=")
     tasks = {name: {NAMES.get(t.task, t.task): t for t in run.tasks} for name, run in runs.items()}
     reference = next(iter(runs)) if reference is None else reference
     if reference not in runs:

@@ -14,7 +14,7 @@ KIND_OF: Mapping[str, Kind] = {"L": "cited", "M": "cited", "R": "cited", "S": "c
 """Source of a number in a file -> its kind; others are assumed."""
 
 
-def kind_of(number: Quantity) -> Kind:
+def kind_of_number(number: Quantity) -> Kind:
     """How a number of a file came about; the note of one that follows from simulations says so."""
     simulated = any(part.partition(":")[0] == "simulated" for part in number.note.split("; "))
     return "simulated" if simulated and number.source in "DF" else KIND_OF.get(number.source, "assumed")
@@ -96,7 +96,7 @@ class Stated(Part):
         """A quantity; "none" where it has no value."""
         value = "none" if number.value is None else number.value
         ends = tuple(end if math.isfinite(end) else None for end in number.range)
-        return cls(value, number.unit, number.source, ends, number.note, kind_of(number))
+        return cls(value, number.unit, number.source, ends, number.note, kind_of_number(number))
 
 
 class DesignResult(Result, kw_only=True):

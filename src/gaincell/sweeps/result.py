@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gaincell.costs.technology import load_technology
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.mapping.summary import chip_of
 from gaincell.results import sweep as of
@@ -145,8 +146,10 @@ def _with_ratio(point: of.Point, reference: of.Point, protocol: str) -> of.Point
 
 
 def _protocol(sweep: Sweep) -> str:
+    costs = {"energy", "latency", "area"} & set(sweep.objectives)
+    process = f"; costs in the process {load_technology(sweep.technology).name}" if costs else ""
     if not sweep.measures:
-        return "bottom-up costs from sizes alone, nothing evaluated"
+        return f"bottom-up costs from sizes alone, nothing evaluated{process}"
     adapted = {
         True: "gains and offsets adapted to every point's nominal chip",
         "chip": "gains and offsets adapted to every chip",
@@ -160,7 +163,7 @@ def _protocol(sweep: Sweep) -> str:
     elif sweep.fine_tune:
         steps = f"{sweep.fine_tune} steps of"
     trained = f", {steps} noise-aware fine-tuning ({sweep.loss})" if steps else ""
-    return f"{_evaluated(sweep)}; {adapted}{trained}"
+    return f"{_evaluated(sweep)}; {adapted}{trained}{process}"
 
 
 def _evaluated(sweep: Sweep) -> str:
@@ -169,7 +172,7 @@ def _evaluated(sweep: Sweep) -> str:
     chips = f", mean over {sweep.chips} chips" if sweep.chips else ""
     if chips and sweep.noisy:
         chips += ", each with noise of its own" if sweep.spread else " that differ by their noise"
-    elif sweep.spread or sweep.noisy:
+    elif not chips and (sweep.spread or sweep.noisy):
         drawn = ["one chip"] * sweep.spread + ["one draw of noise"] * sweep.noisy
         chips = f", {' with '.join(drawn)}, whose spread is in no ±"
     return f"{sweep.protocol} of at most {sweep.limit} tokens{chips}"

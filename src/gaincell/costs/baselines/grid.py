@@ -118,7 +118,11 @@ def sweep(
         if name != PUBLISHED or context == contexts[0]
     ]
     measured: list[Measurement] = []
-    skipped: list[Skipped] = []
+    skipped = [
+        Skipped(name, dtype, context, batch, f"it is measured at the first context alone, {contexts[0]}")
+        for (name, dtype), context, batch in product(chosen, contexts, batches)
+        if name == PUBLISHED and context != contexts[0]
+    ]
     limit = LARGEST_CACHE.get(kind, 2**31)
     for n, (name, dtype, context, batch) in enumerate(cells):
         size = 2 * batch * (kv_heads or heads) * context * head_dim * DTYPES[dtype].itemsize
