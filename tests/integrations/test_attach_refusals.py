@@ -1,6 +1,7 @@
 """What is not modelled is refused by name: one line, model and feature, nothing changed."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from transformers.masking_utils import and_masks, causal_mask_function, packed_s
 
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
+from gaincell.circuits.sinks import Sinks
+from gaincell.devices.writing import Writing
 from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.masks import key_index_mask
@@ -333,6 +336,25 @@ def test_holes_in_the_padding_with_a_sliding_window(family: str, design: Design)
     given = torch.cat(got, 1)[0, mask[0, : 10 + len(got)] == 1]
     assert (len(given) > 8) == (family == "mistral")  # the other's window is that of the prompt
     torch.testing.assert_close(given, alone[: len(given)], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "feature", [{"sinks": Sinks(tokens=2)}, {"writing": Writing(discharge_residual=0.3)}]
+)
+def test_a_sliding_cache_keeps_what_the_chip_still_reads(
+    feature: dict[str, Sinks | Writing], design: Design
+) -> None:
+    """The first tokens beside the ring, and what a write leaves of the token before it in its column."""
+    (argument,) = RingCache(attach(build("mistral"), design)).argument
+    model, ids = attach(build("mistral"), design.replace(**feature)), tokens(1, 40)
+    with torch.no_grad():
+        whole = model(ids, use_cache=False).logits
+        for cache in (DynamicCache(), DynamicCache(config=model.config)):
+            kept = cache.layers == []  # of one kind, made as they are needed: nothing is dropped
+            got = [model(ids[:, :20], **{argument: cache}).logits]
+            with nullcontext() if kept else pytest.raises(ModelError, match="cache dropped tokens that this"):
+                got += [model(ids[:, t : t + 1], **{argument: cache}).logits for t in range(20, 40)]
+                torch.testing.assert_close(torch.cat(got, 1), whole, atol=1e-5, rtol=0)
 
 
 def test_a_module_without_arrays(design: Design) -> None:

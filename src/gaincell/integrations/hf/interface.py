@@ -117,6 +117,8 @@ def attention_forward(
     if function == SOFTMAX:
         attended = cell.softmax(query, key, value, at, scaling, dropout)
     elif ring is None:
+        if cell.design.sinks.tokens or cell.design.writing.discharge_residual:
+            _refuse_forgotten(where, index)
         attended = cell(query, key, value, *at).to(query.dtype)
     else:
         attended = ring.attend(query, key, value, index, at[2]).to(query.dtype)
@@ -160,6 +162,19 @@ def _refuse_restarts(where: str, positions: Int[Tensor, "B T"], mask: Any) -> No
         raise ModelError(
             f"{where}: position_ids restart within a row (packed sequences), which is not modelled: "
             "give the sequences as separate rows of a padded batch, with attention_mask"
+        )
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _refuse_forgotten(where: str, index: Int[Tensor, "B Tk"]) -> None:
+    """Refuse a cache without a sequence's first tokens: a chip reads them beside its ring, or reads what a
+    write left of the token before it in its column.
+    """
+    oldest = index.masked_fill(index < 0, torch.iinfo(index.dtype).max).amin(1)
+    if bool(((oldest > 0) & (oldest <= index.amax(1))).any()):
+        raise ModelError(
+            f"{where}: the model's sliding cache dropped tokens that this chip still reads ([sinks] or a "
+            "discharge_residual): give the model a DynamicCache(), which keeps all, or use_cache=False"
         )
 
 
