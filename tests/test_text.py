@@ -70,6 +70,13 @@ def test_a_directory_with_named_parts(tmp_path: Path) -> None:
     assert documents(text.evaluation) == TEXTS[8:9]
 
 
+def test_a_directory_with_parts_and_no_other_names(tmp_path: Path) -> None:
+    write(tmp_path / "train.txt", TEXTS[:5])
+    write(tmp_path / "valid.txt", TEXTS[5:8])
+    text = open_text(tmp_path)
+    assert (documents(text.training), documents(text.evaluation)) == (TEXTS[:5], TEXTS[5:8])
+
+
 def test_a_directory_without_named_parts_is_split_file_by_file(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", TEXTS[:10])
     write(tmp_path / "b.txt", TEXTS[10:])

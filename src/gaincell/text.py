@@ -5,8 +5,8 @@ of a Hugging Face data set. A line holding only `<|endoftext|>` separates docume
 
 Every text has a training part and an evaluation part that never overlap:
 
-* a directory (or data set) with both `*.train.*` and `*.valid.*` files (splits): as named, other files are
-  ignored;
+* a directory (or data set) with both `*.train.*` and `*.valid.*` files (splits), or `train.*` and `valid.*`:
+  as named, other files are ignored;
 * any other file: cut at the document boundary nearest to 80 % of its bytes (at a line, where no document ends
   near there); the beginning is for training, the rest for evaluation. Of a larger one the first 256 Mi
   characters are used, which is said.
@@ -229,8 +229,8 @@ def _directory(folder: Path, name: str) -> Text:
     files = sorted(path for path in folder.glob("*") if path.name.endswith((".txt", ".txt.gz")))
     if not files:
         raise InputError(f"the directory {name!r} holds no .txt or .txt.gz file")
-    training = [path for path in files if ".train." in path.name]
-    evaluation = [path for path in files if ".valid." in path.name]
+    training = [path for path in files if ".train." in f".{path.name}"]
+    evaluation = [path for path in files if ".valid." in f".{path.name}"]
     if training and evaluation:
         return Text(name, _whole(training), _whole(evaluation))
     parts = [_one_file(path) for path in files]

@@ -301,6 +301,14 @@ def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
     idle = replace(recipe.stage("more"), task="nothing", steps=0, loss="cross-entropy")
     same = run_recipe(replace(recipe, stages=(idle,)), open_text(text), tmp_path / "same")
     assert same.stages[0].perplexity == pytest.approx(first.stages[0].perplexity, rel=1e-6)
+    changed = (
+        shutil.copytree(tmp_path / "control", tmp_path / "changed") / "stages/software-distilled.safetensors"
+    )
+    kept = replace(recipe, stages=(idle,), adapter=str(tmp_path / "changed"))
+    run_recipe(kept, open_text(text), tmp_path / "kept")
+    shutil.copyfile(tmp_path / "more/stages/more.safetensors", changed)
+    with pytest.raises(RunError, match=r"kept holds a run with other settings .*adapter_sha256"):
+        run_recipe(kept, open_text(text), tmp_path / "kept")
     other = replace(recipe, lora=LoraRecipe(rank=2, where="attention"))
     with pytest.raises(RunError, match=r"lora_A.* is in one only or has another shape; give the rank"):
         run_recipe(other, open_text(text), tmp_path / "other", only="more")

@@ -152,7 +152,7 @@ def _tokens_of_adapter(recipe: Recipe, loaded: LoadedModel) -> int:
     return stage.training_tokens
 
 
-def _identity(recipe: Recipe, sha256: str | None = None) -> dict[str, Any]:
+def _identity(recipe: Recipe, model_sha256: str | None = None) -> dict[str, Any]:
     """What must be the same for a run to go on; without a checksum, what is known before the model is."""
     otherwise = ("design", "name", "stages", "model", "changes")
     plain = {key: entry for key, entry in asdict(recipe).items() if key not in otherwise}
@@ -162,8 +162,10 @@ def _identity(recipe: Recipe, sha256: str | None = None) -> dict[str, Any]:
         "design": recipe.design.hash,
         "stages": {stage.name: asdict(stage) for stage in recipe.stages},
     }
-    base = sha256 if made is None or made.run is not None else MADE_HERE
+    base = model_sha256 if made is None or made.run is not None else MADE_HERE
     plain |= {} if base is None else {"base_sha256": base}
+    if recipe.adapter is not None and any(stage.start == "adapter" for stage in recipe.stages):
+        plain["adapter_sha256"] = sha256(Run(recipe.adapter).file(recipe.adapter_stage))
     identity: dict[str, Any] = json.loads(json.dumps(plain))
     return identity
 
