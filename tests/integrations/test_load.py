@@ -162,6 +162,10 @@ def test_calibrate_refuses_padding(softmax: dict[str, Path]) -> None:
 def test_perplexity_of_a_text_needs_a_tokenizer(softmax: dict[str, Path]) -> None:
     with pytest.raises(InputError, match="needs tokenizer="):
         gaincell.perplexity(hardware(softmax["llama"]), "a text", "blocks-4")
+    with pytest.raises(InputError, match="the text is a list; give a str, or token ids as a tensor"):
+        gaincell.perplexity(hardware(softmax["llama"]), [1, 2, 3], "blocks-4")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="the target is None; give Statistics, as collect_statistics gives"):
+        gaincell.adapt(hardware(softmax["llama"]), [torch.ones(1, 4).long()], None)  # type: ignore[arg-type]
 
 
 def test_a_base_model_that_changed(softmax: dict[str, Path], tmp_path: Path) -> None:

@@ -145,6 +145,8 @@ def _checked(
     if rule == "released" and method != "published":
         raise InputError("the released rule stops the published method; leave it out with the closed form")
     layers = attached(model)
+    if not isinstance(target, Statistics):
+        raise InputError(f"the target is {target!r}; give Statistics, as collect_statistics gives them")
     for stage, _, scaler in scalers(layers):
         shape, needed = tuple(target.mean[stage].shape), (len(layers), scaler.gain.numel())
         if shape != needed:

@@ -188,6 +188,8 @@ def _token_ids(text: Tensor | str, tokenizer: Any) -> Int[Tensor, " n"]:
                 f"the text is a tensor of shape {tuple(text.shape)}; give one stream: tokens.flatten()"
             )
         return text
+    if not isinstance(text, str):
+        raise InputError(f"the text is a {type(text).__name__}; give a str, or token ids as a tensor")
     if tokenizer is None:
         raise InputError("perplexity of a text needs tokenizer=, the model's; or give token ids")
     return torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]).long()
