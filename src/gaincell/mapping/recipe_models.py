@@ -65,9 +65,8 @@ def pretrained_model(
     out: Path,
     device: str,
     progress: StageProgress,
-    tracker: Tracker | None = None,
-    *,
-    compiled: bool = False,
+    tracker: Tracker | None,
+    compiled: bool,
 ) -> LoadedModel:
     """The model that a recipe starts from, with the tokenizer of the text. One that is made first is trained
     with softmax attention, unless `out` holds it; its weights are kept in bf16. Options: see `run_recipe`.

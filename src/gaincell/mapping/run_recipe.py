@@ -95,7 +95,7 @@ def run_recipe(
             if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
                 take_model(Path(recipe.model.run).expanduser(), out)
             tokens = RecipeText(recipe, text, out, progress)
-        loaded = pretrained_model(recipe, tokens, out, device, progress, tracker, compiled=compiled)
+        loaded = pretrained_model(recipe, tokens, out, device, progress, tracker, compiled)
         loaded.model.to(device)  # type: ignore[arg-type]
         attention_modules(loaded.model)  # refuses what cannot be mapped, before any work
         tokens_before = _tokens_of_adapter(recipe, loaded)
@@ -152,6 +152,13 @@ def _tokens_of_adapter(recipe: Recipe, loaded: LoadedModel) -> int:
     return stage.training_tokens
 
 
+def _adapter_sha256(recipe: Recipe) -> str | None:
+    """Of the adapter that stages start from; None: none does."""
+    if recipe.adapter is None or all(stage.start != "adapter" for stage in recipe.stages):
+        return None
+    return sha256(Run(recipe.adapter).file(recipe.adapter_stage))
+
+
 def _identity(recipe: Recipe, model_sha256: str | None = None) -> dict[str, Any]:
     """What must be the same for a run to go on; without a checksum, what is known before the model is."""
     otherwise = ("design", "name", "stages", "model", "changes")
@@ -164,8 +171,8 @@ def _identity(recipe: Recipe, model_sha256: str | None = None) -> dict[str, Any]
     }
     base = model_sha256 if made is None or made.run is not None else MADE_HERE
     plain |= {} if base is None else {"base_sha256": base}
-    if recipe.adapter is not None and any(stage.start == "adapter" for stage in recipe.stages):
-        plain["adapter_sha256"] = sha256(Run(recipe.adapter).file(recipe.adapter_stage))
+    if (of_adapter := _adapter_sha256(recipe)) is not None:
+        plain["adapter_sha256"] = of_adapter
     identity: dict[str, Any] = json.loads(json.dumps(plain))
     return identity
 
@@ -255,8 +262,7 @@ class RecipeRun(RecipeModels):
             chip, save = attached_layers(model)[0].design, partial(save_beside_results, model)
         titles = {stage.name: (stage.title, stage.compare) for stage in recipe.stages}
         inputs = self.text.digests()
-        if recipe.adapter is not None and any(stage.start == "adapter" for stage in recipe.stages):
-            of_adapter = sha256(Run(recipe.adapter).file(recipe.adapter_stage))
+        if recipe.adapter is not None and (of_adapter := _adapter_sha256(recipe)) is not None:
             inputs = {f"adapter {summary.base_name(recipe.adapter)}": of_adapter, **inputs}
         run = TrainedResult(
             command="train",
