@@ -325,6 +325,10 @@ def test_numbers_that_go_together_are_checked_together(write: Callable[..., Path
     both = "mismatch.smooth_share = 0.5, mismatch.correlation_length = 4.0"
     sweep = load_sweep(write("tile = [8]", f'{COSTS}design = {{ name = "leroux2025", window = 64, {both} }}'))
     assert (sweep.design.mismatch.smooth_share, sweep.design.mismatch.correlation_length) == (0.5, 4.0)
+    changed = "window, mismatch.smooth_share, mismatch.correlation_length"
+    assert sweep.design.name == f"leroux2025 (changed: {changed})"
+    same = f'{COSTS}design = {{ name = "leroux2025", window = 1024, cell.kind = "linear" }}'
+    assert load_sweep(write("tile = [8]", same)).design.name == "leroux2025"
     with pytest.raises(InputError, match="state both smooth_share and correlation_length"):
         load_sweep(write(share.replace("0.0, ", ""), COSTS))
 
