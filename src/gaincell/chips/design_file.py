@@ -22,6 +22,7 @@ from gaincell.chips.fields import ROOM_TEMPERATURE, entries_of
 from gaincell.errors import DesignError
 from gaincell.quantity import named_after_file, shipped_names, shipped_or_own, with_parents
 from gaincell.results.common import Chip
+from gaincell.text import sha256
 
 __all__ = ["Design", "list_designs", "load_design"]
 
@@ -77,6 +78,13 @@ def chip_of(design: Design) -> Chip:
     errors = design.nonideality
     numbers = None if errors is None else {"name": errors.name, **errors.numbers}
     return Chip(design.name, design.hash, design.cell.name, numbers)
+
+
+def inputs_of_design(source: str | None) -> dict[str, str]:
+    """Name -> SHA-256 of the file of a design, for provenances; of a shipped name nothing."""
+    if source is None or not source.endswith(".toml"):
+        return {}
+    return {f"design {Path(source).name}": sha256(Path(source))}
 
 
 def design_from(table: Any, where: str) -> Design:
