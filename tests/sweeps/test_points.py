@@ -188,6 +188,15 @@ def test_lines_of_a_figure_are_told_apart_by_their_settings() -> None:
     assert labels == ["retention_time = 1 ms"] * 2
 
 
+def test_curves_name_what_they_leave_out() -> None:
+    """Objectives for which there is no room, and words where no line stands for them as in a grid."""
+    said = "energy, latency, area, readout, score_ceiling, output_ceiling, cell.kind"
+    for name, title in (("constraints", f"not drawn, see the table or the JSON: {said}"), ("mismatch", "")):
+        figure = curves(read(RESULTS / f"{name}.json", SweepResult))
+        assert figure is not None
+        assert figure.get_suptitle() == title
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
 def test_chips_yield_and_an_adaptation_of_every_chip(write: Callable[..., Path], tmp_path: Path) -> None:
