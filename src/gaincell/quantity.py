@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from numbers import Real
@@ -219,6 +219,27 @@ def with_parents(path: Path, folder: Path, kind: str) -> list[tuple[Path, dict[s
             path = shipped_or_own(beside, folder, kind)
         except DesignError as error:
             raise DesignError(f"{path}: extends: {error}") from None
+
+
+def named_after_file(
+    path: Path, raw: Mapping[str, Any], parent: str | None, found: Mapping[str, Any], shipped: Iterable[str]
+) -> dict[str, str]:
+    """Name and description of a file that changes what it extends and states neither, so that results do not
+    pass for those of what it extends. Nothing for other files.
+
+    Args:
+        path: Of the file.
+        raw: Its entries.
+        parent: What it extends.
+        found: The entries of that.
+        shipped: Names that are taken.
+    """
+    changed = [key for key in raw if key not in ("name", "description")]
+    if parent is None or not changed:
+        return {}
+    name = path.name if path.stem in shipped else path.stem
+    description = f"{found.get('description', parent)}, changed by {path.name}: {', '.join(changed)}"
+    return {"name": name, "description": description}
 
 
 @dataclass(frozen=True)

@@ -37,13 +37,21 @@ Coefficients: TypeAlias = Annotated[tuple[float, ...], "charge units/V^p"]
 """Of a polynomial of volts, that of its p-th power the p-th."""
 Volts: TypeAlias = Annotated[tuple[float, ...], "V"]
 
-_PREFIXES = {-18: "a", -15: "f", -12: "p", -9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
+PREFIXES = {
+    1e9: "G", 1e6: "M", 1e3: "k", 1.0: "", 1e-3: "m", 1e-6: "µ", 1e-9: "n", 1e-12: "p", 1e-15: "f",
+    1e-18: "a",
+}  # fmt: skip
+"""Factor -> prefix, from large to small."""
+
+
+def prefixes(smallest: float, unit: str = "") -> list[tuple[float, str]]:
+    """Factors from 1 down to the smallest, with their prefixes before the unit."""
+    return [(factor, prefix + unit) for factor, prefix in PREFIXES.items() if 1.0 >= factor >= smallest]
 
 
 def with_prefix(value: float, unit: str) -> str:
-    """A number for reading: ``with_prefix(6.5e-8, "s") == "65 ns"``. Only SI units take prefixes."""
+    """A number for reading, ASCII: ``with_prefix(6.5e-8, "s") == "65 ns"``. Only SI units take prefixes."""
     if unit not in ("V", "s", "Hz", "C", "A", "J", "W") or value == 0 or not math.isfinite(value):
         return f"{value:.9g}" if unit == "1" else f"{value:.9g} {unit}"
-    exponent = 3 * math.floor(math.log10(abs(value) * (1 + 1e-12)) / 3)
-    exponent = min(max(exponent, min(_PREFIXES)), max(_PREFIXES))
-    return f"{value / 10.0**exponent:.9g} {_PREFIXES[exponent]}{unit}"
+    factor = next((factor for factor in PREFIXES if abs(value) * (1 + 1e-12) >= factor), min(PREFIXES))
+    return f"{value / factor:.9g} {PREFIXES[factor].replace('µ', 'u')}{unit}"

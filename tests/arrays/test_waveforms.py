@@ -27,6 +27,7 @@ from gaincell.progress import silent_stages
 from gaincell.results import read
 from gaincell.results.codec import to_json
 from gaincell.results.simulation import HeadResult, TileResult
+from gaincell.text import sha256
 
 
 def stepped(tokens: int = 20, **changes: object) -> HeadArray:
@@ -189,6 +190,7 @@ def test_the_layers_and_the_token_period_of_a_design_are_its_own(tmp_path: Path)
         result = CliRunner().invoke(app, [*command, "--json", str(out), *options])
         assert result.exit_code == 0, result.output
         found = read(out, HeadResult)
+        assert found.provenance.inputs == {"design chip.toml": sha256(chip)}
         assert found.trace[2].time - found.trace[1].time == pytest.approx(found.schedule.token_period)
         assert bool(found.sensitivity) == ("If the assumed latency" in result.output)
         return found.schedule.token_period

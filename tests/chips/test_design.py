@@ -123,6 +123,18 @@ def test_the_hash_sees_behaviour_only(paper: Design) -> None:
     assert len(hashes) == len(CHANGES) - 1  # "polynomial" is what the paper has, like "nothing"
 
 
+def test_a_changed_design_does_not_pass_for_the_one_it_extends(paper: Design, tmp_path: Path) -> None:
+    tile = 'tile = { value = 32, unit = "1", source = "U", range = [1, 4096] }\n'
+    changed = f'extends = "leroux2025"\n{tile}'
+    mine = load_design(write(tmp_path / "mine.toml", changed))
+    assert (mine.name, mine.hash) == ("mine", paper.replace(tile=32).hash)
+    assert mine.description == f"{paper.description}, changed by mine.toml: tile"
+    assert load_design(write(tmp_path / "leroux2025.toml", changed)).name == "leroux2025.toml"
+    assert load_design(write(tmp_path / "same.toml", 'extends = "leroux2025"\n')) == paper
+    named = load_design(write(tmp_path / "named.toml", f'extends = "mine.toml"\nname = "ours"\n{tile}'))
+    assert (named.name, named.description) == ("ours", f"{mine.description}, changed by named.toml: tile")
+
+
 def test_an_exchanged_cell_takes_the_numbers_of_the_design(paper: Design, tmp_path: Path) -> None:
     steeper = 'extends = "leroux2025"\nname = "steep"\n[cell]\nlinear_slope = { value = 25.0, ' + (
         'unit = "charge units/V", source = "U", range = [0, 100] }\n'

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from gaincell.costs.baselines.attention import PUBLISHED, Cache, implementation,
 from gaincell.costs.baselines.grid import LARGEST_CACHE, measure_here, sweep
 from gaincell.costs.baselines.measurement import measure
 from gaincell.costs.baselines.meters import Rapl, meter_for
+from gaincell.costs.baselines.protocol import protocol
 from gaincell.costs.baselines.timing import Timed, mean_power
 from gaincell.costs.gpus import read_measured
 from gaincell.errors import InputError
@@ -30,6 +32,7 @@ from gaincell.results.codec import to_json
 from gaincell.results.system_cost import BaselineResult
 
 CPU = torch.device("cpu")
+BASELINE = Path(__file__).parents[2] / "docs" / "results" / "costs" / "baseline-cpu.json"
 SMALL = {"heads": 4, "kv_heads": 2, "head_dim": 16, "context": 48, "batch": 3, "seconds": 0.02, "runs": 3}
 
 
@@ -162,6 +165,32 @@ def test_energy_above_idle_by_nvml(counter: bool, monkeypatch: pytest.MonkeyPatc
     share = found.energy / (200.0 * found.latency_per_token)  # 200 W while it works, nearly all the time
     assert 0.7 < share < 1.05 if counter else 0.5 < share < 1.1
     assert threading.get_ident() not in nvml.threads
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ("64K", "which may stay in the last level of cache of 0.125 MiB"),
+        ("32K", "which exceeds the last level of cache of 0.0625 MiB"),
+        ("odd", "the machine does not say what its last level of cache holds"),
+    ],
+)
+def test_the_protocol_says_whether_caches_stay_in_the_processor(
+    size: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two last-level caches that the cores share in pairs; what cores share is counted once."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4), raising=False)
+    for core in range(4):
+        for level, own, shared in ((2, "1K", f"{core}"), (3, size, "0-1" if core < 2 else "2-3")):
+            place = tmp_path / f"cpu{core}" / "cache" / f"index{level}"
+            place.mkdir(parents=True)
+            for key, text in (("level", f"{level}"), ("size", own), ("shared_cpu_list", shared)):
+                (place / key).write_text(f"{text}\n")
+    monkeypatch.setattr("gaincell.costs.baselines.protocol.CORES", tmp_path)
+    timing = replace(read(BASELINE, BaselineResult).measurements[-1], caches=2, cache_bytes=50 * 2**10)
+    found = protocol([timing, replace(timing, protocol=PUBLISHED, caches=1)], CPU)
+    assert f"warm-up, caches of 0.09766 MiB or more in turn ({said}), device waited for" in found
+    assert "warm-up, device waited for" in protocol([], CPU)
 
 
 def test_the_published_protocol_reads_power_once_a_run(monkeypatch: pytest.MonkeyPatch) -> None:

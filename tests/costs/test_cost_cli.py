@@ -292,6 +292,10 @@ def test_the_simulated_write_stands_beside_the_formula(
         assert dac.energy == pytest.approx(128 * sum(codes) / len(codes) + gates)
         assert dac.factor == pytest.approx(dac.energy / line.cited.value)
         assert dac.inside == (1 / 5 <= (dac.factor or 0) <= 5)
+    durations = (
+        "simulated with a discharge of 8 ns and a write of 8 ns, where technology 28nm has 1 ns and 1 ns"
+    )
+    assert durations in " ".join(read(file, CostResult).notes)
     written = json.loads(file.read_text())["head"]["write"]
     assert written["dacs"]["string"]["energy"]["kind"] == "simulated"
     shown = costs.energy(read(file, CostResult)).markdown()
@@ -455,6 +459,27 @@ def test_shipped_results_are_found_from_anywhere(
         code, _, err = run(capsys, *command)
         assert code == 0, err
     assert len(read("cost.json", CostResult).provenance.inputs) == 4
+
+
+@pytest.mark.parametrize(("context", "said"), [(8, True), (512, False), (1024, True)])
+def test_another_context_than_the_activity_was_measured_with_is_named(context: int, said: bool) -> None:
+    """At fewer valid columns as at more: pulses and stored voltages are those of other tokens."""
+    activity = Activity.read(ROOT / "docs" / "results" / "costs" / "activity-tiny.json")
+    activity = replace(activity, heads=tuple(replace(head, valid_columns=512.0) for head in activity.heads))
+    chip, process = load_design("leroux2025"), load_technology("28nm")
+    found = answer(model_size("tiny"), chip, process, [], activity=activity, context=context)
+    note = f"with 512 valid columns on average; it is taken to hold for {context}"
+    assert (note in " ".join(found.notes)) == said
+
+
+def test_converters_that_do_not_quantise_are_priced_with_levels_that_are_named() -> None:
+    process = load_technology("28nm")
+    chips = (load_design("ideal"), load_design("leroux2025").replace(query_levels=None))
+    ideal, one = (" ".join(answer(model_size("gpt2"), chip, process, []).notes) for chip in chips)
+    unquantised = "priced in place of converters that do not quantise: query drivers of 256 levels"
+    assert f"{unquantised}, write DACs of 256 levels, counters of 16 levels" in ideal
+    assert unquantised in one
+    assert "write DACs of 256" not in one
 
 
 @pytest.mark.slow

@@ -226,15 +226,17 @@ def test_the_table_says_which_cells_it_counts(capsys: pytest.CaptureFixture[str]
         assert title.endswith(f"cells of {cells}")
 
 
-def test_a_technology_of_ones_own_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_of_ones_own_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     technology, file = tmp_path / "mine.toml", tmp_path / "plan.json"
     changed = 'gate_area = { value = 1e-12, unit = "m^2", source = "U", range = [0, 1] }'
     technology.write_text(f'extends = "28nm"\n{changed}\n')
+    load_design("leroux2025").save(chip := tmp_path / "chip.toml")
     with pytest.raises(SystemExit):
-        main(["floorplan", "--technology", str(technology), "--json", str(file)])
+        main(["floorplan", str(chip), "--technology", str(technology), "--json", str(file)])
     assert "changed by mine.toml: gate_area" in " ".join(capsys.readouterr().out.split())
     assert json.loads(file.read_text())["provenance"]["inputs"] == {
-        "technology mine.toml": sha256(technology)
+        "design chip.toml": sha256(chip),
+        "technology mine.toml": sha256(technology),
     }
 
 

@@ -1311,6 +1311,7 @@ def test_a_recipe_changes_a_table_of_its_design(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, MADE.replace('design = "DESIGN"', changed)))
     assert recipe.design.noise.score_std == 0.01
     assert recipe.design.window == micro_design().window
+    assert recipe.design.name == f"{micro_design().name} (changed: noise)"
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,15 @@ def test_lines_of_a_figure_are_told_apart_by_their_settings() -> None:
     assert labels == ["retention_time = 1 ms"] * 2
 
 
+def test_curves_name_what_they_leave_out() -> None:
+    """Objectives for which there is no room, and words where no line stands for them as in a grid."""
+    said = "energy, latency, area, readout, score_ceiling, output_ceiling, cell.kind"
+    for name, title in (("constraints", f"not drawn, see the table or the JSON: {said}"), ("mismatch", "")):
+        figure = curves(read(RESULTS / f"{name}.json", SweepResult))
+        assert figure is not None
+        assert figure.get_suptitle() == title
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
 def test_chips_yield_and_an_adaptation_of_every_chip(write: Callable[..., Path], tmp_path: Path) -> None:
@@ -325,6 +334,10 @@ def test_numbers_that_go_together_are_checked_together(write: Callable[..., Path
     both = "mismatch.smooth_share = 0.5, mismatch.correlation_length = 4.0"
     sweep = load_sweep(write("tile = [8]", f'{COSTS}design = {{ name = "leroux2025", window = 64, {both} }}'))
     assert (sweep.design.mismatch.smooth_share, sweep.design.mismatch.correlation_length) == (0.5, 4.0)
+    changed = "window, mismatch.smooth_share, mismatch.correlation_length"
+    assert sweep.design.name == f"leroux2025 (changed: {changed})"
+    same = f'{COSTS}design = {{ name = "leroux2025", window = 1024, cell.kind = "linear" }}'
+    assert load_sweep(write("tile = [8]", same)).design.name == "leroux2025"
     with pytest.raises(InputError, match="state both smooth_share and correlation_length"):
         load_sweep(write(share.replace("0.0, ", ""), COSTS))
 

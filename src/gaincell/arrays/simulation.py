@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,7 +17,6 @@ from gaincell.chips.design_file import chip_of
 from gaincell.progress import StageProgress
 from gaincell.results import provenance, simulation
 from gaincell.results.common import Provenance
-from gaincell.text import sha256
 from gaincell.units import Second
 
 
@@ -73,7 +71,7 @@ def head_result(
     others: Second,
     command: Sequence[str],
     seed: int,
-    inputs: Path | None = None,
+    inputs: Mapping[str, str] | None = None,
 ) -> simulation.HeadResult:
     """Of `gaincell simulate head`.
 
@@ -86,7 +84,7 @@ def head_result(
         others: As in `Schedule.token_period`.
         command: The command line, for the provenance.
         seed: Of the random numbers.
-        inputs: The file of the signals.
+        inputs: Files and their hashes, for the provenance.
     """
     phases = tuple(simulation.SchedulePhase(p.name, *_stated(p)) for p in schedule.phases)
     events = schedule.events(2)
@@ -116,7 +114,11 @@ def _stated(phase: Phase) -> tuple[Second, str, tuple[str, ...]]:
 
 
 def tile_result(
-    found: simulation.Waveforms, design: Design, command: Sequence[str], seed: int, inputs: Path | None = None
+    found: simulation.Waveforms,
+    design: Design,
+    command: Sequence[str],
+    seed: int,
+    inputs: Mapping[str, str] | None = None,
 ) -> simulation.TileResult:
     """Of `gaincell simulate tile`.
 
@@ -125,7 +127,7 @@ def tile_result(
         design: The chip.
         command: The command line, for the provenance.
         seed: Of the random numbers.
-        inputs: The file of the signals.
+        inputs: Files and their hashes, for the provenance.
     """
     made = _made(design, command, seed, inputs)
     return simulation.TileResult(
@@ -133,8 +135,7 @@ def tile_result(
     )
 
 
-def _made(design: Design, command: Sequence[str], seed: int, inputs: Path | None) -> Provenance:
-    hashes = {} if inputs is None else {inputs.name: sha256(inputs)}
+def _made(design: Design, command: Sequence[str], seed: int, inputs: Mapping[str, str] | None) -> Provenance:
     return provenance.made(
-        command=command, seed=seed, protocol="token by token", design_hash=design.hash, inputs=hashes
+        command=command, seed=seed, protocol="token by token", design_hash=design.hash, inputs=inputs
     )

@@ -5,22 +5,24 @@
     design.save("mine.toml")                    # reads back as exactly the same design
 
 A file states every number with unit, source and range (see quantity.py), or takes what it does not state from
-another one by `extends = "leroux2025"`. Unknown keys are errors.
+another one by `extends = "leroux2025"`. One that changes another and states no name is named after itself.
+Unknown keys are errors.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from gaincell.chips.design import Design, design_of
 from gaincell.chips.fields import ROOM_TEMPERATURE, entries_of
 from gaincell.errors import DesignError
-from gaincell.quantity import shipped_names, shipped_or_own, with_parents
+from gaincell.quantity import named_after_file, shipped_names, shipped_or_own, with_parents
 from gaincell.results.common import Chip
+from gaincell.text import sha256
 
 __all__ = ["Design", "list_designs", "load_design"]
 
@@ -59,11 +61,30 @@ def load_design(source: str | os.PathLike[str] | Design) -> Design:
     return _complete(_entries(path), str(path))
 
 
+def name_after(design: Design, changed: Iterable[str]) -> str:
+    """What a design is called after changes, so that results do not pass for those of the design itself.
+
+    Args:
+        design: As it is without them.
+        changed: What has another value. The cell is stated beside the name, and the number of layers is the
+            model's: they do not count.
+    """
+    keys = [key for key in changed if key not in ("cell", "cell.kind", "layers", "description")]
+    return f"{design.name} (changed: {', '.join(keys)})" if keys else design.name
+
+
 def chip_of(design: Design) -> Chip:
     """Which chip, as results name it."""
     errors = design.nonideality
     numbers = None if errors is None else {"name": errors.name, **errors.numbers}
     return Chip(design.name, design.hash, design.cell.name, numbers)
+
+
+def inputs_of_design(source: str | None) -> dict[str, str]:
+    """Name -> SHA-256 of the file of a design, for provenances; of a shipped name nothing."""
+    if source is None or not source.endswith(".toml"):
+        return {}
+    return {f"design {Path(source).name}": sha256(Path(source))}
 
 
 def design_from(table: Any, where: str) -> Design:
@@ -83,8 +104,11 @@ def _complete(entries: dict[str, Any], where: str) -> Design:
 
 
 def _entries(path: Path) -> dict[str, Any]:
-    """Every entry of a file and of what it extends, checked, by key ("tile", "cell.kind", "cell.c00")."""
+    """Every entry of a file and of what it extends, checked, by key ("tile", "cell.kind", "cell.c00"). A file
+    that changes another and has no name or description is named after itself, described by what it changes.
+    """
     found: dict[str, Any] = {}
+    shipped = list_designs()
     for place, raw, parent in reversed(with_parents(path, SHIPPED, "design")):
         own = entries_of(raw, str(place))
         fit = [key for key in own if re.fullmatch(r"cell\.c\d\d", key)]
@@ -93,5 +117,5 @@ def _entries(path: Path) -> dict[str, Any]:
                 f"{place}: {fit[0]} has no effect beside the cell.coefficients of {parent!r}; state "
                 "coefficients"
             )
-        found |= own
+        found |= named_after_file(place, raw, parent, found, shipped) | own
     return found

@@ -10,11 +10,6 @@ from gaincell.cli._options import LARGEST_SEED, command, option
 from gaincell.errors import InputError
 from gaincell.quantity import whole_number
 
-PROTOCOL = (
-    "fair: all keys seen, warm-up, caches larger than the processor's go round, device waited for, idle "
-    "power subtracted; published: as the authors did."
-)
-
 
 @command
 def baseline(
@@ -59,6 +54,7 @@ def baseline(
 
     from gaincell.cli._progress import progress_bars
     from gaincell.costs.baselines.grid import fastest, sweep
+    from gaincell.costs.baselines.protocol import protocol
     from gaincell.costs.gpus import published
     from gaincell.reports import baseline as report
     from gaincell.results.provenance import made
@@ -78,13 +74,14 @@ def baseline(
             seconds=seconds,
             seed=seed,
         )
-    on_gpu = torch.device(device).type == "cuda"
+    place = torch.device(device)
+    on_gpu = place.type == "cuda"
     fair = (Timed(**vars(one.as_measured())) for one in fastest(found.measured))
     entry = BaselineResult(
         command="baseline",
         machine=torch.cuda.get_device_name(device) if on_gpu else None,
         sizes=Sizes(heads, kv_heads or heads, head_dim),
-        provenance=made(command=command_line(), seed=seed, protocol=PROTOCOL),
+        provenance=made(command=command_line(), seed=seed, protocol=protocol(found.measured, place)),
         measurements=tuple(one.as_timing() for one in found.measured),
         skipped=found.skipped,
         machines=(*published().values(), *fair),  # with which `gaincell cost --baseline` compares

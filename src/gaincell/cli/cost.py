@@ -171,17 +171,17 @@ class Costs:
 
     def hashes(self) -> dict[str, str]:
         """Of the files that were given."""
+        from gaincell.chips.design_file import inputs_of_design
         from gaincell.chips.device import inputs_of_cell
         from gaincell.costs.technology import inputs_of_technology
         from gaincell.resources import resolve
         from gaincell.text import sha256
 
         files = {"spice": self.spice, "rtl": self.rtl, "write": self.write, "baseline": self.baseline}
-        if self.design is not None and self.design.endswith(".toml"):
-            files["design"] = Path(self.design)
         given = {name: resolve(path) for name, path in files.items() if path is not None}
         found = {f"{name} {path.name}": sha256(path) for name, path in given.items()}
-        return found | inputs_of_cell(self.cell) | inputs_of_technology(self.technology)
+        found |= inputs_of_design(self.design) | inputs_of_cell(self.cell)
+        return found | inputs_of_technology(self.technology)
 
     def tables(self, result: CostResult) -> list[Rows]:
         """All that are shown, some of them on demand."""

@@ -35,6 +35,7 @@ def floorplan(
 
     Example: gaincell floorplan leroux2025-oxide --cell-area 0.12e-12 --stack 4 --figure dense.png
     """
+    from gaincell.chips.design_file import inputs_of_design
     from gaincell.costs.floorplan import blocks_of, floorplan_result
     from gaincell.costs.gds import require_gdstk, write_gds
     from gaincell.costs.head import assumed_head
@@ -50,7 +51,8 @@ def floorplan(
     if cell_area is not None:
         process = process.replace(cell_area=cell_area)
     head = replace(assumed_head(chip, process, head_dim), layers=stack)
-    result = floorplan_result(head, command_line(), inputs_of_technology(technology))
+    inputs = inputs_of_design(design) | inputs_of_technology(technology)
+    result = floorplan_result(head, command_line(), inputs)
     show_result(result, json, area_rows(result), stack_rows(result), figure=figure, draw=floorplan_figure)
     if gds is not None:
         write_gds(blocks_of(head), gds)

@@ -63,6 +63,15 @@ class Source:
             raise InputError(f"--tokens {tokens}: {self.inputs} holds {held} tokens; give at most as many")
         return options.chip_of(self.design or own, self.cell), layers, signals
 
+    def hashes(self) -> dict[str, str]:
+        """Name -> SHA-256 of the files that were given."""
+        from gaincell.chips.design_file import inputs_of_design
+        from gaincell.chips.device import inputs_of_cell
+        from gaincell.text import sha256
+
+        signals = {} if self.inputs is None else {self.inputs.name: sha256(self.inputs)}
+        return signals | inputs_of_design(self.design) | inputs_of_cell(self.cell)
+
     def folder(self, context: typer.Context, chip: Design) -> Path:
         """Where figures go.
 
@@ -134,7 +143,9 @@ def head(
     with progress_bars() as progress:
         arrays, steps = step_through(chip, signals, refresh.policy, progress)
     schedule = Schedule(chip, group)
-    result = head_result(arrays, steps, schedule, layers, others, command_line(), source.seed, source.inputs)
+    result = head_result(
+        arrays, steps, schedule, layers, others, command_line(), source.seed, source.hashes()
+    )
     drawn = save_all({"timeline": timeline, "trace": trace}, result, figures)
     show_result(result, json, *_tables(result), *drawn)
 
@@ -181,7 +192,7 @@ def tile(
     column = int(arrays.trace.pulses[0, 0].argmax()) if column is None else column
     row = int(arrays.trace.tile_charge[0, 0, column // chip.tile].abs().argmax()) if row is None else row
     found = waveforms(arrays.trace, column=column, row=row)
-    result = tile_result(found, chip, command_line(), source.seed, source.inputs)
+    result = tile_result(found, chip, command_line(), source.seed, source.hashes())
     said = (
         f"key column {column}: {found.key_charge[-1] * 1e15:.1f} fC; "
         f"value bit line {row}: {found.value_charge[-1] * 1e15:.1f} fC, count {found.count[-1]}"

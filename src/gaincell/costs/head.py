@@ -14,6 +14,9 @@ from gaincell.costs.technology import Technology
 from gaincell.errors import InputError
 from gaincell.units import Second
 
+UNQUANTISED = 2**8
+"""Levels that a converter without quantisation is priced with."""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -105,12 +108,12 @@ class Head:
     @property
     def query_bits(self) -> int:
         """Of a query code."""
-        return _bits(self.design.query_levels or 2**8) + (1 if self.design.drivers.signed else 0)
+        return _bits(self.design.query_levels or UNQUANTISED) + (1 if self.design.drivers.signed else 0)
 
     @property
     def storage_bits(self) -> int:
         """Of a key or value code."""
-        return _bits(self.design.storage_levels or 2**8)
+        return _bits(self.design.storage_levels or UNQUANTISED)
 
     @property
     def output_bits(self) -> int:
@@ -120,7 +123,7 @@ class Head:
     @property
     def query_word(self) -> int:
         """Of a query component that is scaled (digital.py)."""
-        return _bits(self.design.query_levels or 2**8) + self.technology.guard_bits
+        return _bits(self.design.query_levels or UNQUANTISED) + self.technology.guard_bits
 
     @property
     def storage_word(self) -> int:

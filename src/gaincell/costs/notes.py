@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.costs import retention, simulated
 from gaincell.costs.activity import Activity
 from gaincell.costs.cited import DIGITAL
-from gaincell.costs.head import Head
+from gaincell.costs.head import UNQUANTISED, Head
 from gaincell.costs.left_out import of_chip
 from gaincell.costs.roll_up import HeadCost
 from gaincell.costs.size import ModelSize
@@ -50,6 +52,7 @@ def of_head(
         _origin(activity, chip),
         retention.note(found.head, size.layers * size.heads),
         _above_supply(found.head),
+        _unquantised(chip),
     ]
     if chip.provenance["layer_latency"].source != "M":
         own = with_scale(chip.layer_latency, "s")
@@ -59,7 +62,7 @@ def of_head(
             f"voltages of this chip decay to {chip.leakage.decay_voltage:g} V; the energies of its cells are "
             f"those of voltages that decay to V_offset, {chip.v_offset:g} V"
         )
-    if activity.tokens and found.head.columns > 1.01 * measured:
+    if activity.tokens and not math.isclose(found.head.columns, measured, rel_tol=0.01):
         said.append(
             f"the activity was measured with {measured:.0f} valid columns on average; it is taken to hold "
             f"for {found.head.columns:.0f}"
@@ -130,15 +133,34 @@ def of_other_chip(
     ]
 
 
-def slow_writes(head: Head, write: WriteResult | None) -> list[str]:
-    """That simulated writes settle later than the write that is priced ends."""
-    time, found = head.technology.write_time, {} if write is None else write.dacs
-    return [
+def of_write(head: Head, write: WriteResult | None) -> list[str]:
+    """That simulated writes last for another time than those that are priced, or settle after these end."""
+    if write is None:
+        return []
+    technology, time, found = head.technology, head.technology.write_time, write.dacs
+    own, simulated = (technology.discharge_time, time), (write.discharge, write.write)
+    said = []
+    if not all(math.isclose(a, b, rel_tol=0.01) for a, b in zip(own, simulated, strict=True)):
+        (discharge, pulse), (empty, fill) = ([with_scale(t, "s") for t in both] for both in (own, simulated))
+        said.append(
+            f"write, SPICE: simulated with a discharge of {empty} and a write of {fill}, where technology "
+            f"{technology.name} has {discharge} and {pulse}; what a DAC draws depends on it"
+        )
+    return said + [
         f"WARNING: the simulated writes of {name} settle within {with_scale(max(dac.settling), 's')}, after "
-        f"the write of {with_scale(time, 's')} of technology {head.technology.name} has ended"
+        f"the write of {with_scale(time, 's')} of technology {technology.name} has ended"
         for name, dac in found.items()
         if max(dac.settling) > time
     ]
+
+
+def _unquantised(chip: Design) -> str:
+    """That converters which quantise nothing are priced as if they did."""
+    levels = {"query drivers": chip.query_levels, "write DACs": chip.storage_levels}
+    priced = [f"{name} of {UNQUANTISED} levels" for name, count in levels.items() if count is None]
+    if chip.readout == "none":
+        priced.append(f"counters of {chip.counter_levels} levels")
+    return f"priced in place of converters that do not quantise: {', '.join(priced)}" if priced else ""
 
 
 def _above_supply(head: Head) -> str:

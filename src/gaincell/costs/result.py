@@ -22,7 +22,7 @@ from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
 from gaincell.costs.gpus import compared, printed, stated
 from gaincell.costs.head import Head
 from gaincell.costs.left_out import left_out
-from gaincell.costs.notes import beyond_positions, of_head, of_other_chip, slow_writes
+from gaincell.costs.notes import beyond_positions, of_head, of_other_chip, of_write
 from gaincell.costs.roll_up import LEAKAGE, HeadCost, Line, ModelCost, mean_head, of_model
 from gaincell.costs.sensitivity import sensitivity
 from gaincell.costs.size import ModelSize
@@ -121,7 +121,7 @@ def answer(
             *beyond_positions(size, max(ring, chip.window)),
             *of_head(mean, size, chip, used, arrays, rtl),
             *of_other_chip(design, spice, write, rtl),
-            *slow_writes(head, write),
+            *of_write(head, write),
         ),
         provenance=provenance.made(
             command=command,

@@ -12,7 +12,7 @@ from typing import Any
 
 from gaincell.chips.fields import number_kinds
 from gaincell.costs.data import FOLDER, Sourced, build
-from gaincell.quantity import check_keys, shipped_names, shipped_or_own, with_parents
+from gaincell.quantity import check_keys, named_after_file, shipped_names, shipped_or_own, with_parents
 from gaincell.text import sha256
 from gaincell.units import (
     AmperePerMetre,
@@ -153,16 +153,11 @@ def _reference() -> Technology:
 
 
 def _entries(path: Path) -> dict[str, Any]:
-    """The entries of a file and of what it extends. A file that extends another and has no name or
-    description is named after itself and described by what it changes, so that results do not pass for those
-    of the process it extends.
+    """The entries of a file and of what it extends. A file that changes another and has no name or
+    description is named after itself and described by what it changes.
     """
     found: dict[str, Any] = {}
+    shipped = list_technologies()
     for place, raw, parent in reversed(with_parents(path, SHIPPED, "technology")):
-        words = {} if parent is None else {"name": place.stem}
-        changed = [key for key in raw if key not in ("name", "description")]
-        if parent is not None and changed:
-            of_parent = found.get("description", parent)
-            words["description"] = f"{of_parent}, changed by {place.name}: {', '.join(changed)}"
-        found |= words | raw
+        found |= named_after_file(place, raw, parent, found, shipped) | raw
     return found

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 
 from gaincell.costs.cost import Cost, total
-from gaincell.costs.head import Head
+from gaincell.costs.head import UNQUANTISED, Head
 from gaincell.units import Ampere, Farad, Joule, Second
 
 
@@ -46,7 +46,7 @@ def column_gates(head: Head) -> Joule:
 
 def bias(head: Head, time: Second) -> Ampere:
     """Of the output stage of a DAC that settles its line within `time`."""
-    levels = head.design.storage_levels or 2**8
+    levels = head.design.storage_levels or UNQUANTISED
     return _write_line(head) * math.log(2 * levels) / time / head.technology.transconductance_efficiency
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from gaincell.chips.design import Design
-from gaincell.chips.design_file import load_design
+from gaincell.chips.design_file import load_design, name_after
 from gaincell.chips.fields import TABLE_NUMBERS
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.errors import GaincellError, InputError
@@ -213,7 +213,8 @@ def _design(raw: Any) -> Design:
         check_keys(check_value(changes[part], Json, where), kinds, where)
         numbers = {key: kinds[key].convert(number, f"{where}.{key}") for key, number in changes[part].items()}
         changes[part] = replace(getattr(design, part), **numbers)
-    return design.replace(**changes)
+    changed = [key for key, value in changes.items() if value != getattr(design, key, None)]
+    return design.replace(**changes, name=name_after(design, changed))
 
 
 def _files(raw: Any, skipped: Mapping[str, int]) -> dict[str, float | None]:

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from gaincell.reports.tables import CITED, SIMULATED, Columns, Kinds, Rows, layered
 from gaincell.results import cost as of
 from gaincell.results.spice import OperatingPoint
+from gaincell.units import prefixes
 
 SCALES = {
-    "J": ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"), (1e-12, "pJ"), (1e-15, "fJ")),
-    "s": ((3.156e7, "years"), (86400.0, "days"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")),
-    "m^2": ((1e-6, "mm²"),),
-    "B": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
-    "W": ((1.0, "W"), (1e-3, "mW"), (1e-6, "µW"), (1e-9, "nW")),
+    "J": prefixes(1e-15, "J"),
+    "s": [(3.156e7, "years"), (86400.0, "days"), *prefixes(1e-9, "s")],
+    "m^2": [(1e-6, "mm²")],
+    "B": [(2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")],
+    "W": prefixes(1e-9, "W"),
 }
 """Unit -> factors and how they are printed, from large to small."""
 KINDS = {"cited": "cited", "measured": "measured", "simulated": "computed"}

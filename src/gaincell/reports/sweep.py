@@ -10,10 +10,12 @@ from gaincell.reports.tables import Rows, ratio_or_score, readable
 from gaincell.results.common import Value
 from gaincell.results.run import CodesignComparison
 from gaincell.results.sweep import Point, SweepResult, plain
+from gaincell.units import prefixes
 
 PREFIXED = ("s", "J", "V", "F", "C", "Hz", "A", "W", "m^2")
 """Units that are shown with a prefix."""
-PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))
+FROM_ONE = prefixes(1e-15)
+"""Of numbers in tables: thousands are written out."""
 UNSEEN = "not exercised"
 """Of points whose losses are those of another setting, to the last digit."""
 UNEVEN = 1.2
@@ -62,7 +64,7 @@ def quantity(x: float, unit: str, digits: int = 3) -> str:
         return f"{x * 1e6:.{digits}g} mm²"
     if not math.isfinite(x) or x == 0:
         return f"{x:g} {unit}"
-    scale, prefix = next(((s, p) for s, p in PREFIXES if abs(x) >= 0.9995 * s), PREFIXES[-1])
+    scale, prefix = next((pair for pair in FROM_ONE if abs(x) >= 0.9995 * pair[0]), FROM_ONE[-1])
     return f"{x / scale:.{digits}g} {prefix}{unit}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -21,12 +22,15 @@ from gaincell.results.sweep import Objective, Point, SweepResult
 
 PANELS = 8
 """Most panels of the curves of several objectives."""
+LETTERS = 14
+"""Of a title, an inch."""
 
 
 @styled()
 def curves(result: SweepResult) -> Figure | None:
     """Objectives against every parameter, the others fixed; bands of 95 %. Only the first objective where
-    there are many panels. None where no points differ in one parameter alone, or there are no numbers.
+    there are many panels. None where no points differ in one parameter alone, or there are no numbers. The
+    title names what is left out.
     """
     alone = result.sampler in ("grid", "each") and len(result.complete) > 1 and not clouds.is_large(result)
     values = {name: {p.setting(name) for p in result.complete} for name in varied(result)}
@@ -50,6 +54,12 @@ def curves(result: SweepResult) -> Figure | None:
     for axes in grid[len(pairs) :]:
         axes.set_visible(False)
     style.legend_below(figure, only=UNSEEN)
+    lines_of = values if result.sampler == "grid" else names  # in a grid words tell the lines of a panel
+    left_out = [one.name for one in result.objectives if one not in objectives]
+    left_out += [name for name in values if name not in lines_of]
+    if left_out:
+        text = f"not drawn, see the table or the JSON: {', '.join(left_out)}"
+        figure.suptitle(textwrap.fill(text, int(LETTERS * figure.get_figwidth())), fontsize=9)
     return figure
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import WithJsonSchema
 
 from gaincell.chips.design import Design
-from gaincell.chips.design_file import load_design
+from gaincell.chips.design_file import load_design, name_after
 from gaincell.chips.fields import where_drawn
 from gaincell.costs.technology import load_technology
 from gaincell.errors import GaincellError, InputError
@@ -212,7 +212,8 @@ def _design(raw: Any, model: str) -> Design:
     values = _fixed(others, design, "design") if others else {}
     if misplaced := [name for name in values if name in space.ADAPTATION]:
         raise InputError(f"design: {misplaced[0]} is not of a design; write it beside design")
-    return space.applied(design, values)
+    changed = [name for name, value in values.items() if value != space.value_in(design, name)]
+    return space.applied(design.replace(name=name_after(design, changed)), values)
 
 
 def _objectives(raw: list[str]) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
 """Time and energy of one configuration of single-query attention, with a stated protocol.
 
-    fair        The cache goes round over several copies, together larger than the processor's own caches,
-                as the layers of a model do. Warm-up, then `runs` runs of many steps; the GPU is waited for
-                before the clock is read. Latency is the median run over its steps; of a token: over the batch
-                as well, since a batch comes out together. Energy is that of all runs, from the energy counter
-                if there is one, else from the power sampled meanwhile, less the idle power before.
+    fair        Steps go round over copies of the cache, together of COLD_BYTES or more, as over the layers of
+                a model; protocol.py compares them with the machine's own cache. Warm-up, then `runs` runs of
+                many steps; the GPU is waited for before the clock is read. Latency is the median run over its
+                steps; of a token: over the batch as well, since a batch comes out together. Energy is that of
+                all runs, from the energy counter if there is one, else from the power sampled meanwhile, less
+                the idle power before.
     published   As the authors of the paper did [R]: mask of a causal square (see attention.py), float32, one
                 copy of the cache, the clock read without waiting for the GPU, the power once after each run.
                 Faulty.
@@ -35,8 +36,9 @@ from gaincell.units import Joule, Second
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 COLD_BYTES = {"cpu": 2**27, "cuda": 2**28}
-"""Caches together are at least so large: more than the last-level cache of common processors."""
+"""Caches together are at least so large: more than the last level of most processors and GPUs, not of all."""
 MOST_CACHES = 256
+"""Which small ones need not fill."""
 PATTERN = 2**20
 """Random numbers drawn; larger caches repeat them, which no kernel notices."""
 
