@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -75,6 +76,17 @@ def conversions_markdown(found: Sequence[Conversions]) -> str:
     return Rows("", heads, rows, text=(0, 1, 5)).markdown().rstrip()
 
 
+def _name_points(axes: Axes, points: Sequence[ConversionPoint]) -> None:
+    """What made each of a few points that lie close together, in a list above them, the largest on top."""
+    names = [f"{point.note.removeprefix('nonlinear, ')} × {times(point.ratio)}" for point in points]
+    by_ratio = [name for _, name in sorted(zip((-point.ratio for point in points), names, strict=True))]
+    top = max(points, key=lambda point: point.ratio)
+    axes.annotate(
+        "\n".join(by_ratio), (top.tokens, top.ratio), (4, 8),
+        textcoords="offset points", ha="right", va="bottom", fontsize=7,
+    )  # fmt: skip
+
+
 @styled()
 def draw_conversions(found: Sequence[Conversions]) -> Figure:
     """Ratio against tokens, both logarithmic; the legend below has room for any number of series."""
@@ -88,11 +100,13 @@ def draw_conversions(found: Sequence[Conversions]) -> Figure:
                 [p.tokens for p in series.points], [p.ratio for p in series.points], style, color=BLACK,
                 linewidth=1.0, markersize=size, label=label,
             )  # fmt: skip
+            if not series.curve:
+                _name_points(axes, series.points)
             continue
         axes.errorbar(
             [p.tokens for p in series.points], [p.ratio for p in series.points],
             [p.half or 0.0 for p in series.points], fmt=MARKERS[n % len(MARKERS)],
-            markersize=4, color=PALETTE[n % len(PALETTE)], capsize=3, label=label,
+            markersize=5, markerfacecolor="none", color=PALETTE[n % len(PALETTE)], capsize=3, label=label,
         )  # fmt: skip
     axes.axhline(1.0, color=GREY, linewidth=0.9, linestyle="--", label="software model as pretrained")
     axes.set(xscale="log", yscale="log", xlabel="tokens of the conversion", ylabel="perplexity, × software")

@@ -125,7 +125,7 @@ def _title(training: Training, tasks: TasksResult) -> str:
     if tasks.design is None:
         assert tasks.stage is not None
         loss = recipe_with(tasks.stage, training).stage(tasks.stage).loss
-        return f"{model} in software, trained on the same tokens by {loss}"
+        return f"{model} in software, trained by {loss}"
     cell = ", linear cells" if tasks.design.cell == "linear" else ""
     return f"{model} on {mapping(training.run)}{cell}"
 
@@ -247,7 +247,9 @@ def differences(found: list[Conversions]) -> list[str]:
     return [
         f"Metric: ours is word perplexity on WikiText-2 (validation split, all articles, by the evaluation harness), relative to SmolLM2-135M. The paper's curve is perplexity per token on held-out blocks of OpenWebText, its training text, relative to the public GPT-2, which has {public:g} on that text (c), taken to be measured on the same blocks. Compare ours with the paper's Table 1, WikiText-2, test split: after fine-tuning × {table_1()[TUNED]:.2f} of the public GPT-2.",
         f"Weights: ours are scored in {_types()}, and every row is relative to the software model in the same type.",
-        f"Text: {_span(wiki)} % of our tokens are passages of Wikipedia. {who} trained on such text ({'; '.join(software)}) {show} what the text alone gives, and arrays trained on it may gain from it too.",
+        *_controls(of_chips),
+        f"Pipeline: {_pipelines(own)}",
+        f"Text: {_span(wiki)} % of our tokens are passages of Wikipedia. {who} trained on such text ({'; '.join(software)}) {show} what the text alone gives, and arrays trained on it may gain from it too. Longer trainings (`low-tokens-further.toml`) saw some of the passages of Wikipedia a second time.",
         f"What is trained: here, adapters of rank {_span(ranks)}, gains, offsets and what the mapping adds, while the weights stay fixed; in the paper, all weights.",
         f"Teacher: our models learn from {_listed(_taught(stages))}; the paper's from the next token alone. Pretraining tokens count for neither.",
         f"Start: our models begin with gains and offsets from statistics or, most of them, with the best of 18 or 56 candidates and output gains by least squares. The paper's curve is at × {known[0][2] / public:,.0f} before its first iteration; the figure leaves this point out.",
@@ -256,6 +258,25 @@ def differences(found: list[Conversions]) -> list[str]:
         "Cells and models: the paper's curve has linear cells; our rows have the cubic ones unless they say otherwise. GPT-2 (124M) and SmolLM2-135M differ in architecture and pretraining.",
         "Intervals: ours are over articles, not over trainings. A point is one training, and our longer trainings continue shorter ones. The paper gives no intervals.",
     ]
+
+
+def _controls(of_chips: Sequence[Sequence[Training]]) -> Iterator[str]:
+    """What a software model trained on the tokens of a row says of that row, and of no other."""
+    for training in (one for of_a_chip in of_chips for one in of_a_chip if one.controls):
+        row = f"{shown(training.run)} after {counted(tokens_of(training.run, training.tasks))}"
+        for control in training.controls.values():
+            _, (ratio, error) = compared(training.tasks, control)
+            _, (of_software, _) = compared(training.tasks, training.software)
+            yield (
+                f"Control: {made_by(control, training)} has the tokens and the rank of the row made by {row}, and the loss of its last stage. That row is at × {of_software:.3f} of the pretrained model and "
+                f"at × {ratio:.3f} ± {error:.3f} of this control. No other row has a control on its own tokens."
+            )
+
+
+def _pipelines(recipes: Sequence[Recipe]) -> str:
+    """Which recipes go through a linear model and an adaptation, as the paper does."""
+    whole = sorted({one.name for one in recipes if any(stage.task == "adapt" for stage in one.stages)})
+    return f"only {_listed([f'`{name}`' for name in whole])} goes through linear cells, an adaptation and fine-tuning, as the paper does; all other rows train the chip's own cells straight from the software model."
 
 
 def _types() -> str:

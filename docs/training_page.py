@@ -13,7 +13,9 @@ import recorded_recipes
 import seeds
 import token_curve
 import tokens_page
+from transformers import AutoConfig
 
+from gaincell.mapping.recipe import ModelRecipe
 from gaincell.reports import tables, training
 from gaincell.reports.style import save
 from gaincell.reports.tables import Rows
@@ -117,15 +119,24 @@ def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
         if told:
             lines.append(f"* {words}, at most × {most:.2f} in every run: {', '.join(told)}")
     heading = "## GPT-2's architecture and Llama's\n\n"
-    own = recorded_recipes.recipe_of(next(iter(by_title.values()))[0]).stage("linear")
+    first = next(iter(by_title.values()))[0]
+    recipe = recorded_recipes.recipe_of(first)
+    own, made = recipe.stage("linear"), recipe.model
+    assert isinstance(made, ModelRecipe)
+    shape = AutoConfig.for_model(made.architecture, **made.config)
     missing = [f"`recipes/{name}.toml`" for name, title in ARCHITECTURES.items() if title not in by_title]
     about = (
         "Models of one size, trained from scratch on the same text, then the paper's stages: all "
         "weights, cross-entropy, neither teacher nor paired rows nor mixing (`recipes/small-gpt2.toml`, "
-        f"`recipes/small-llama.toml`). Not the paper's: first gains and offsets from {own.initial} of the "
-        f"text, and a learning rate of their own, {own.training.scale_learning_rate:g} beside "
-        f"{own.training.learning_rate:g}.{' Not run yet: ' if missing else ''}{', '.join(missing)}"
-        f"{'.' if missing else ''}\n\n"
+        f"`recipes/small-llama.toml`). They have {shape.num_hidden_layers} layers of width "
+        f"{shape.hidden_size}, and were pretrained on {made.blocks * recipe.block / 1e6:.1f} M tokens; that "
+        "ended by schedule, and whether it was their plateau was not tested. Text of pretraining, stages and "
+        "evaluation: "
+        f"{', '.join(recipe.files)}. Not the paper's: size, text and tokens; {own.training.batch} sequences "
+        f"a step; first gains and offsets from {own.initial} of the text, and a learning rate of their own, "
+        f"{own.training.scale_learning_rate:g} beside {own.training.learning_rate:g}; the adaptation in "
+        "closed form; the readout (`counter`, where the released code has `published-code`)."
+        f"{' Not run yet: ' if missing else ''}{', '.join(missing)}{'.' if missing else ''}\n\n"
     )
     targets = "\nTargets, stated before the runs:\n\n" + "\n".join(lines) + "\n" if lines else ""
     return heading + about + seeds.seeds_markdown(by_title) + targets

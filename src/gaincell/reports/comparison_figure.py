@@ -16,6 +16,8 @@ from gaincell.reports.task_chips import chips_of_tasks
 from gaincell.results.comparison import PERPLEXITIES, Comparison, compare
 from gaincell.results.evaluation import TasksResult
 
+SHORT = 40
+"""Letters of names of which two fit into a line of the legend."""
 WIDE = 10.0
 """Range of ratios beyond which only powers of ten are labelled."""
 
@@ -55,7 +57,7 @@ def differences(comparison: Comparison) -> Figure:
         panel.set_xticks(range(len(columns)), [heading(c).replace(" ", "\n") for c in columns])
         panel.set_xlim(-0.6, len(columns) - 0.4)
         panel.set(title=title, ylabel=f"{unit} {comparison.reference}")
-    legend_below(figure, columns=2)
+    legend_below(figure, columns=2 if max(map(len, others), default=0) <= SHORT else 1)
     return figure
 
 

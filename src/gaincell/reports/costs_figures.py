@@ -7,6 +7,7 @@ from operator import attrgetter
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from gaincell.reports import costs, style, system_costs
 from gaincell.reports.costs import KINDS, basis, with_scale
@@ -76,9 +77,11 @@ def machines(result: CostResult) -> Figure | None:
                 axes.plot(at, n, "o", ms=8, color=colour)
                 style.beside(axes, with_scale(at, unit), (at, n))
         axes.set_xscale("log")
-        axes.margins(x=0.35, y=0.1)
+        axes.margins(x=0.45, y=0.1)
+        axes.xaxis.set_major_locator(LogLocator(numticks=4))
         axes.set_yticks(range(len(dots)), [name for name, _, _ in dots])
-        axes.set(title=f"{key} of {heads:.0f} heads, one token", xlabel=f"{key}, {unit}")
+        title = f"{'time' if key == 'latency' else key} per token"  # of a GPU that of a batch, over the batch
+        axes.set(title=f"{title} of {heads:.0f} heads", xlabel=f"{title}, {unit}")
     panels[0].invert_yaxis()
     return figure
 

@@ -1,0 +1,362 @@
+"""Parts of docs/reproduction.md that are of models: Fig. 4c, Fig. 4d, quality, what did not work."""
+# ruff: noqa: E501 (sentences of the page)
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cells_page
+import seeds
+import tokens_page
+import training_page
+from conversions import counted
+from reproduction_circuits import RESULTS, markdown
+
+from gaincell.adaptation.result import TOLERANCE
+from gaincell.mapping.recipe_file import load_recipe
+from gaincell.reports.codesign import paired_interval
+from gaincell.reports.paper import cited
+from gaincell.reports.tables import readable
+from gaincell.results import read
+from gaincell.results.run import (
+    Adaptation,
+    AdaptedResult,
+    StagedResult,
+    StageResult,
+    TrainedResult,
+)
+
+ROOT = Path(__file__).parents[1]
+SMALL_GPT2 = "small-gpt2"
+"""Recipe of the model of GPT-2's architecture, and what stands for it in tables."""
+STARTS = {
+    "tiny": "cells/starts",
+    SMALL_GPT2: f"adaptation/{SMALL_GPT2}",
+    "SmolLM2-135M": "adaptation/smollm2-135m",
+}
+"""Model -> folder of its published adaptations, START/CELL.json below it."""
+
+
+def perplexities(run: StagedResult) -> dict[str, float]:
+    """Perplexity of every stage of a mapping, an adaptation or a recipe."""
+    return {stage.name: stage.perplexity for stage in run.stages}
+
+
+def stages(name: str) -> dict[str, StageResult]:
+    """Of a mapping or a recipe."""
+    return {stage.name: stage for stage in read(RESULTS / f"{name}.json", StagedResult).stages}
+
+
+def starts() -> dict[str, dict[str, AdaptedResult]]:
+    """Title of a model and cell -> its adaptations from both starts, and "linear": the neutral start of the linear cell."""
+    found: dict[str, dict[str, AdaptedResult]] = {}
+    for model, place in STARTS.items():
+        folders = {start: RESULTS / place / start for start in ("trained", "neutral")}
+        alone = folders["neutral"] / "linear.json"
+        linear = {"linear": read(alone, AdaptedResult)} if alone.is_file() else {}
+        for path in sorted(folders["trained"].glob("*.json"), key=cells_page.order):
+            pair = {start: read(folder / path.name, AdaptedResult) for start, folder in folders.items()}
+            title = f"{model}, {pair['neutral'].title or pair['neutral'].design.cell}"
+            found[title] = pair | linear
+    return found
+
+
+def adaptation() -> str:
+    """Fig. 4c: what the cell costs, what discarded gains cost, and what the adaptation brings back."""
+    paper = cited().adaptation
+    before, after = paper.before.value, paper.after.value
+    rows = [
+        [
+            "model, cell",
+            "linear model",
+            "cell exchanged (trained start)",
+            "gains discarded (neutral start), linear cell",
+            "both, unadapted",
+            "adapted from the trained start",
+            "adapted from the neutral start",
+        ],
+        ["GPT-2, cubic (c); start not stated", "–", "–", "–", f"{before}", "–", f"{after}"],
+    ]
+    for title, of in starts().items():
+        at = {start: perplexities(run) for start, run in of.items()}
+        linear = at["neutral"]["linear"]
+        rows.append(
+            [
+                f"{title} (s)",
+                readable(linear),
+                times(at["neutral"]["unadapted"], linear),
+                times(at["neutral"]["linear-neutral"], linear),
+                times(at["neutral"]["unadapted-neutral"], linear),
+                *(
+                    f"{times(at[s]['adapted'], linear)}, {ended(of[s].adaptation['published'])}"
+                    for s in ("trained", "neutral")
+                ),
+            ]
+        )
+    return "\n\n".join(
+        [markdown(rows), texts(), earlier_model(), separated(), in_the_paper(), not_converged()]
+    )
+
+
+def earlier_model() -> str:
+    """Which linear model the row of SmolLM2-135M is of."""
+    made = starts()["SmolLM2-135M, cubic"]["trained"].provenance
+    newer = perplexities(read(RESULTS / "training/smollm2-paper.json", TrainedResult))
+    return (
+        f"The row of SmolLM2-135M ({made.date[:10]}, commit {str(made.commit)[:8]}) is of a linear model from before commit 4fdfd441, when the linear stages of "
+        '`recipes/smollm2-paper.toml` had exact gradients of the cells. They have `gradient = "bf16"` now: the commands above, Table 1, '
+        "[tokens against quality](#tokens-against-quality) and [training.md](training.md#the-papers-pipeline-on-smollm2-135m) are of another linear model. "
+        f"That one loses more, on another text and adapted in closed form: unadapted × {newer['unadapted'] / newer['linear']:.3g}, adapted × {newer['adapted'] / newer['linear']:.3f} of its linear model."
+    )
+
+
+def in_the_paper() -> str:
+    """What is known of the paper's own fall, and what is not."""
+    paper, table = cited().adaptation, tokens_page.table_1()
+    fall = paper.before.value / paper.after.value
+    *_, linear = tokens_page.curve(tokens_page.LINEAR)[-1]
+    *_, adapted = tokens_page.curve(TUNED_CURVE)[0]
+    falls = ", ".join(
+        f"× {rounded(at['unadapted-neutral'] / at['adapted'])} ({model})"
+        for model in STARTS
+        for at in [perplexities(starts()[f"{model}, cubic"]["neutral"])]
+    )
+    return (
+        f"How far a model falls from the neutral start depends on how far training had moved its gains: {falls} here, × {fall:.0f} in the paper ({paper.before.value} to {paper.after.value}, c). "
+        "So the paper's fall is consistent with the neutral start of its released code, but does not follow from it. What the cell costs in the paper after adaptation, over its linear model: "
+        f"× {table[ADAPTED] / table['linear hardware']:.2f} (Table 1, c), × {adapted / linear:.2f} (released runs: first point after the linear model over that model's last, c)."
+    )
+
+
+def not_converged() -> str:
+    """What is short of the tolerance of the released rule, and how far; the linear cell's neutral start, too."""
+    found = [
+        f"{title.partition(', ')[0] + ', linear' if start == 'linear' else title}, {run.start} start: {ended(run)}"
+        for title, of in starts().items()
+        for start, run in ((start, one.adaptation["published"]) for start, one in of.items())
+        if not run.converged
+    ]
+    looser = cited().adaptation.tolerance_training.value
+    return (
+        f"{'; '.join(found)}. The rule asks for {TOLERANCE['released']:g} of means and standard deviations, as the released calibration code does. "
+        f"The authors' training code asks for {looser:g} of standard deviations and {TOLERANCE['released']:g} of means (c); the results do not say of which of both these residuals are."
+    )
+
+
+def texts() -> str:
+    """What table and figure are measured on, where that is the same for all rows.
+
+    Raises:
+        ValueError: rows of the table were evaluated on different blocks.
+    """
+    runs = [run for of in starts().values() for run in of.values()]
+    evaluated, fitted, protocols = (
+        {f"{run.text.evaluation_tokens:,} tokens of held-out text of `{run.text.name}`" for run in runs},
+        {f"{run.text.calibration_tokens:,} tokens" for run in runs},
+        {run.provenance.protocol for run in runs},
+    )
+    if max(map(len, (evaluated, fitted, protocols))) > 1:
+        raise ValueError(f"adaptations on different texts: {evaluated}, {fitted}, {protocols}")
+    return (
+        f"The table is on {evaluated.pop()} ({protocols.pop()}), the figure on the {fitted.pop()} of training text "
+        "that the adaptation reads."
+    )
+
+
+TUNED_CURVE = "nonlinear, from the linear model"
+"""The released run that starts from the linear model."""
+ADAPTED = "nonlinear, adapted"
+CONTINUED = "software-continued-more"
+"""The softmax model trained on as many tokens as the fine-tuned one."""
+SMALL = 1.1
+"""A factor of perplexity below which a cell hardly costs anything before the adaptation."""
+
+
+def separated() -> str:
+    """The sentences that follow from the table, of the paper's cell in every model."""
+    said = []
+    cubic = {
+        model: of
+        for model in STARTS
+        for title, of in starts().items()
+        if title.endswith(", cubic") and title.startswith(model)
+    }
+    for model, of in cubic.items():
+        at = perplexities(of["neutral"])
+        factor = {name: at[name] / at["linear"] for name in at}
+        cell, left = factor["unadapted"], perplexities(of["trained"])["adapted"] / at["linear"]
+        exchanged, discarded = (
+            ("", ", so its neutral start shows how discarded gains are recovered")
+            if cell < SMALL
+            else (
+                f"; this model degrades even with its gains kept. The adaptation from the trained start leaves × {left:.3f}",
+                "",
+            )
+        )
+        said.append(
+            f"{model}, cubic cell: exchanging the cell multiplies the perplexity by {cell:.3g}{exchanged}. Discarding the gains multiplies it by "
+            f"{rounded(factor['linear-neutral'])} with the linear cell and by {rounded(factor['unadapted-neutral'])} with this cell{discarded}."
+        )
+    return "\n\n".join([*said, "Only the trained start shows what the cell itself costs."])
+
+
+def times(perplexity: float, linear: float) -> str:
+    """A perplexity and its ratio to that of the linear model."""
+    return f"{readable(perplexity)} (× {rounded(perplexity / linear)})"
+
+
+def rounded(ratio: float) -> str:
+    """To two digits from ten on, where its standard error is a tenth or so."""
+    return f"{float(f'{ratio:.2g}'):,.0f}" if ratio >= 10 else f"{ratio:.3f}"
+
+
+def ended(found: Adaptation) -> str:
+    """How a published iteration ended."""
+    count = f"{found.iterations} iterations"
+    if found.converged:
+        return count
+    silent = f", {len(found.skipped)} stages silent" if found.skipped else ""
+    rule = found.rule or "relative"  # the only one when files did not state it
+    return f"**not converged** in {count}, residual {found.residual.value:.2g} by the {rule} rule{silent}"
+
+
+def training() -> str:
+    """Fig. 4d: ratios to the pretrained model, of the paper's released early runs, its Table 1 and ours."""
+    paper = cited().training
+    table, paired = stages("training/tiny-table"), stages("training/tiny-table-paired")
+    scratch, rows = "software-scratch", [
+        ["× pretrained model", "released early run, last (lowest) (c)", "iterations of that run", "Table 1, WikiText-2 (c)", "tiny, run with the paper's arrays (s)", "tiny, run with paired rows (s)", "our tokens"],
+    ]  # fmt: skip
+    for title, run, row, stage in (
+        ("linear hardware", tokens_page.LINEAR, "linear hardware", "linear"),
+        (
+            "nonlinear, from the linear one",
+            TUNED_CURVE,
+            tokens_page.TUNED,
+            "fine-tuned",
+        ),
+        ("nonlinear, straight from software", "nonlinear, straight from GPT-2", None, "nonlinear-straight"),
+        ("nonlinear, from scratch", "nonlinear, from scratch", None, "nonlinear-scratch"),
+        ("softmax model without arrays, from scratch", None, "software from scratch", scratch),
+    ):
+        known = tokens_page.curve(run) if run else []
+        last, lowest = (
+            (known[-1][-1] / paper.public.value, min(at for *_, at in known) / paper.public.value)
+            if known
+            else (0.0, 0.0)
+        )
+        early = f"{last:.2f} ({lowest:.2f})" if known else "–"
+        final = f"{tokens_page.table_1()[row]:.2f}" if row else "–"
+        found = [f"{at[stage].ratio_to_software:.2f}" for at in (table, paired)]
+        tokens = f"{table[stage].training_tokens:,}"
+        rows.append([title, early, f"{known[-1][0]:,}" if known else "–", final, *found, tokens])
+    each, most = paper.batch.value * paper.block.value, paper.iterations.value
+    from_scratch = tokens_page.curve("nonlinear, from scratch")
+    end, least = max(from_scratch)[0], min(from_scratch, key=lambda point: point[-1])[0]
+    own = max(stage.training_tokens for stage in table.values())
+    texts = ", ".join(load_recipe(ROOT / "recipes" / "tiny-table.toml").files)
+    ours, softmax = (
+        [at[name].perplexity for at in (table, paired)] for name in ("nonlinear-scratch", scratch)
+    )
+    over = [our / other for our, other in zip(ours, softmax, strict=True)]
+    note = (
+        f"The released early runs are on OpenWebText, where public GPT-2 has {paper.public.value:g}. They stopped after {end:,} iterations at most, so the column shows how far they had come, not where such a training ends; the run from scratch had its lowest after {least:,} and did not fall further. "
+        f"The paper says that the linear model equals public GPT-2 in less than {paper.equal.value:,} iterations, and a model from scratch only after more than {most:,}. The models of Table 1 except public GPT-2 had {most:,} iterations, {each * most / 1e9:.1f} G tokens; ours had {own / 1e6:.1f} M tokens and are scored on {table['linear'].predictions:,} tokens of held-out text like the training text, {texts}. "
+        f"The softmax model from scratch is the same training run twice, with the same seed; the two results differ by {100 * (max(softmax) / min(softmax) - 1):.0f} %. "
+        f"From scratch, our model ends at {over[0]:.3f} times the softmax model of the same run, and with paired rows at {over[1]:.3f} times that of its run, or {ours[1] / softmax[0]:.3f} times that of the other. Each is one training, so neither is shown to end lower."
+    )
+    return markdown(rows) + f"\n\n{note}"
+
+
+def quality() -> list[str]:
+    """Ours over the pretrained model, and which reach the paper's on the same text."""
+    words = []
+    for title, name in (
+        ("`tiny` on the paper's arrays", "training/tiny-table"),
+        ("`tiny` on the paper's arrays with paired rows", "training/tiny-table-paired"),
+        ("`tiny` on the paper's arrays, from the included linear model", "tiny"),
+    ):
+        found = stages(name)
+        tuned, other = found["fine-tuned"], found["software-continued-more"]
+        last = tuned.training_tokens - found["adapted"].training_tokens
+        share = f" (the last {last:,} of them by `gaincell map`)"
+        words.append(
+            f"{title}: × {tuned.ratio_to_software:.2f} after {counted(tuned.training_tokens)} tokens{share if name == 'tiny' else ''}, "
+            f"the softmax model × {other.ratio_to_software:.2f}{' (both relative to the model before these tokens)' if name == 'tiny' else ''}"
+        )
+    goal, ends = tokens_page.table_1()[tokens_page.TUNED], tokens_page.ends()
+    reached = [title for title, end in ends.items() if end.ratio <= goal]
+    who = (
+        f"reached on that text by {'; '.join(reached)}"
+        if reached
+        else "**not reached** on that text by any of ours"
+    )
+    verdict = f"the paper's fine-tuned GPT-2 is at × {goal:.2f} on WikiText-2, test split (Table 1; ours: validation split); {who}"
+    own = "; ".join(
+        f"{title}: × {end.ratio:.2f} after {counted(end.tokens)} tokens" for title, end in ends.items()
+    )
+    return [
+        f"relative to the pretrained software model. On WikiText-2: {own}. {small_gpt2()} On held-out text like the training text, arrays trained with a teacher, beside the softmax model trained on the same tokens by cross-entropy alone, which is no control by the same loss: {'; '.join(words)} (s)",
+        f"{verdict}; {small_gpt2_verdict()}; no verdict on `tiny`, which is measured on another text",
+    ]
+
+
+def small_gpt2() -> str:
+    """The paper's stages without a teacher, on our model of GPT-2's architecture."""
+    runs = seeds.read_seeds(RESULTS / "training")[SMALL_GPT2]
+    at = {
+        name: seeds.spread(seeds.quotients(runs, name, None))
+        for name in ("linear", "adapted", "fine-tuned", CONTINUED)
+    }
+    tokens = runs[0].stage("fine-tuned")
+    assert tokens is not None
+    return (
+        f"The paper's stages with all weights and the next token alone, on a small model of GPT-2's architecture made here ([training.md](training.md#gpt-2s-architecture-and-llamas); held-out text of its mixture; {_runs(len(runs))}): "
+        f"linear × {at['linear']}, adapted × {at['adapted']}, fine-tuned × {at['fine-tuned']} after {tokens.training_tokens:,} tokens, the softmax model trained on as many × {at[CONTINUED]} (s)."
+    )
+
+
+def small_gpt2_verdict() -> str:
+    """What became of the targets that were stated before it was run."""
+    runs = seeds.read_seeds(RESULTS / "training")[SMALL_GPT2]
+    told = []
+    for stage, to, words, most in training_page.TARGETS:
+        found = seeds.quotients(runs, stage, to)
+        told.append(
+            f"{words}, × {seeds.spread(found)}, at most × {most:.2f} was aimed at: {'met' if max(found) <= most else '**missed**'}"
+        )
+    return f"small model of GPT-2's architecture: {'; '.join(told)}"
+
+
+def _runs(count: int) -> str:
+    return "one run" if count == 1 else f"{count} seeds"
+
+
+def short_fine_tuning() -> str:
+    """What the last stage of the mapping of `tiny` changes, and what the same tokens change in its softmax control."""
+    at = stages("tiny")
+    blocks = {name: stage.blocks for name, stage in at.items() if stage.blocks is not None}
+    ours, theirs = (
+        [a - b for a, b in zip(blocks[after].nll, blocks[before].nll, strict=True)]
+        for after, before in (("fine-tuned", "adapted"), ("software-continued-more", "software-continued"))
+    )
+    weights = blocks["adapted"].predictions
+    nothing = [0.0] * len(weights)
+    change, control, apart = (
+        paired_interval(*pair, weights) for pair in ((ours, nothing), (theirs, nothing), (ours, theirs))
+    )
+    _, low, high = change
+    tokens = at["fine-tuned"].training_tokens - at["adapted"].training_tokens
+    shown, of_control, between = (
+        f"× {ratio:.4f} ({least:.4f} to {most:.4f})" for ratio, least, most in (change, control, apart)
+    )
+    cause = (
+        "the arrays follow their teacher in this stage, which is this control, so the chip adds nothing to it"
+        if apart[1] <= 1 <= apart[2]
+        else "the arrays do not just follow their teacher in this stage, which is this control"
+    )
+    return (
+        f"A short fine-tuning after the adaptation {'makes `tiny` better' if high < 1 else 'makes `tiny` worse' if low > 1 else 'makes `tiny` neither better nor worse'}: "
+        f"{readable(at['adapted'].perplexity)} before, {readable(at['fine-tuned'].perplexity)} after {tokens:,} tokens, {shown} (s). The same tokens change the softmax control by "
+        f"{of_control} (m). The ratio of the two is {between}: {cause}. (95 %, the same blocks.)"
+    )
