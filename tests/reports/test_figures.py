@@ -403,7 +403,7 @@ def test_an_adaptation_alone_is_compared_with_its_first_row() -> None:
     """It has no software model."""
     run = read(RESULTS / "adaptation/smollm2-135m/trained/polynomial.json", AdaptedResult)
     for table in (figures.stage_rows(run), Rows("", *headings_and_rows(run))):
-        assert table.headings[4:] == ("× first row",)
+        assert table.headings[4:] == ("× linear",)
         assert [row[4:] for row in table.rows] == [("1.000",), ("21.284",), ("1.167",)]
 
 

@@ -119,7 +119,7 @@ class _Adapting(Engine):
                 titles[f"{name}-neutral"] = f"{title}, neutral start"
                 with neutral_scales(model):
                     self.stage(f"{name}-neutral", unchanged)
-        titles["adapted"] = f"{after}, adapted"
+        titles["adapted"] = f"{after}, adapted" + (" from the neutral start" if both else "")
         self.change("adapted", self.adapted)
         return titles
 

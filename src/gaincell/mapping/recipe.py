@@ -239,7 +239,7 @@ class Recipe:
     def first_block(self, stage: StageRecipe) -> int:
         """Where in the text a stage begins."""
         if stage.start in ROOTS:
-            return self.model.blocks if isinstance(self.model, ModelRecipe) else 0
+            return self.pretraining_blocks
         before = self.stage(stage.start)
         return self.first_block(before) + before.blocks
 
@@ -252,8 +252,12 @@ class Recipe:
     def blocks(self) -> int:
         """Blocks of text that the recipe trains on."""
         ends = [self.first_block(stage) + stage.blocks for stage in self.stages]
-        made = self.model.blocks if isinstance(self.model, ModelRecipe) else 0
-        return max([made, *ends])
+        return max([self.pretraining_blocks, *ends])
+
+    @property
+    def pretraining_blocks(self) -> int:
+        """Blocks of text before all stages, which a model made by the recipe is pretrained on; 0: none is."""
+        return self.model.blocks if isinstance(self.model, ModelRecipe) else 0
 
     @property
     def calibration_blocks(self) -> int:

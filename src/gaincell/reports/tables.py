@@ -121,9 +121,9 @@ def headings_and_rows(run: StagedResult) -> tuple[Sequence[str], list[tuple[str,
     rows = perplexity_rows(run)
     if run.command != "adapt":
         return STAGE_HEADINGS if isinstance(run, TrainedResult) else HEADINGS, rows
-    first = run.stages[0].perplexity
-    ratios = [_ratio(stage.perplexity / first) for stage in run.stages]
-    return (*HEADINGS[:4], "× first row"), [(*row[:4], of) for row, of in zip(rows, ratios, strict=True)]
+    first = run.stages[0]
+    ratios = [_ratio(stage.perplexity / first.perplexity) for stage in run.stages]
+    return (*HEADINGS[:4], f"× {first.name}"), [(*row[:4], of) for row, of in zip(rows, ratios, strict=True)]
 
 
 def perplexity_table(run: AdaptedResult) -> Rows:
@@ -175,8 +175,9 @@ def plan_table(recipe: Recipe, stages: Sequence[StageRecipe]) -> Table:
         rows.append([stage.name, stage.start, loss, steps, step, _amount(recipe.tokens_of(stage)), rate])
     headings = ("stage", "from", "loss", "steps", "a step", "in all", "rate")
     included = "those of the stages before it included" + (", not the adapter's" if recipe.adapter else "")
+    made = f", {recipe.pretraining_blocks:,} of them in the pretraining" if recipe.pretraining_blocks else ""
     caption = (
-        f"{recipe.blocks:,} blocks of {recipe.block} tokens, order: {recipe.order}. A step, in all: tokens, "
+        f"{recipe.blocks:,} blocks of {recipe.block} tokens{made}, order: {recipe.order}. A step, in all: tokens, "
         f"{included}. Rate: peak learning rate. CE: cross-entropy, KL: to the teacher."
     )
     title = f"{recipe.name} on {recipe.design.name}{_changes(recipe.changes)}"
