@@ -324,6 +324,31 @@ def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
             load_recipe(paths["low-tokens-further"], changes=bad)
 
 
+@pytest.mark.parametrize("changed", ["model.safetensors", "config.json"])
+def test_a_teacher_is_known_by_its_content(changed: str, tmp_path: Path) -> None:
+    model, text = write_micro(tmp_path)
+    teacher = shutil.copytree(model, tmp_path / "teacher")
+    recipe = miniature(load_recipe(SHIPPED[0].with_name("low-tokens.toml")))
+    stage = replace(
+        recipe.stages[0],
+        attention="softmax",
+        start="software",
+        cell=None,
+        loss="distillation",
+        teacher=str(teacher),
+        compare=None,
+    )
+    recipe = replace(recipe, model=str(model), design=micro_design(), files={}, stages=(stage,))
+    out = tmp_path / "out"
+    run = run_recipe(recipe, open_text(text), out)
+    assert "teacher teacher" in run.provenance.inputs
+    assert run_recipe(recipe, open_text(text), out).provenance.inputs == run.provenance.inputs
+    with (teacher / changed).open("a") as file:
+        file.write(" ")
+    with pytest.raises(RunError, match=r"out holds a run with other settings \(teachers_sha256.*teacher = "):
+        run_recipe(recipe, open_text(text), out)
+
+
 def test_a_recipe_says_the_command_of_its_variant() -> None:
     path = SHIPPED[0].with_name("tiny-table.toml")
     words = shlex.split(path.read_text().partition("\nmodel =")[0].replace("\\\n#", "").replace("'", ""))
