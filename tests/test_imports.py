@@ -51,6 +51,14 @@ def test_every_public_name_exists(name: str) -> None:
     assert getattr(gaincell, name) is not None
 
 
+def test_messages_advise_what_there_is() -> None:
+    """What errors and docstrings call as `gaincell.NAME(` is public."""
+    sources = Path(gaincell.__file__).parent.rglob("*.py")
+    named = {n for path in sources for n in re.findall(r"\bgaincell\.(\w+)\(", path.read_text("utf-8"))}
+    assert "set_attention" in named
+    assert named <= set(gaincell.__all__)
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'head_array'"):
         gaincell.head_array  # noqa: B018

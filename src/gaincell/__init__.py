@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gaincell.evaluation.perplexity import perplexity as perplexity
     from gaincell.integrations.hf.attach import attach as attach
     from gaincell.integrations.hf.attach import detach as detach
+    from gaincell.integrations.hf.attach import set_attention as set_attention
     from gaincell.integrations.hf.attach import set_design as set_design
     from gaincell.integrations.hf.checkpoint import save as save
     from gaincell.integrations.hf.ring_cache import RingCache as RingCache
@@ -64,6 +65,7 @@ _HOME = {
     "map_model": "gaincell.mapping.pipeline",
     "perplexity": "gaincell.evaluation.perplexity",
     "save": "gaincell.integrations.hf.checkpoint",
+    "set_attention": "gaincell.integrations.hf.attach",
     "set_design": "gaincell.integrations.hf.attach",
 }
 """Public name -> the module that defines it."""

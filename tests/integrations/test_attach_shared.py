@@ -45,7 +45,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 TWO = pytest.mark.parametrize("family", ["llama", "gpt2"])
 TARGETS = {"llama": ["q_proj", "down_proj"], "gpt2": ["c_attn", "c_proj"]}
-NOT_BY_ARRAYS = r"of layer 0 is attached, but its attention function is 'sdpa': call set_attention"
+NOT_BY_ARRAYS = r"of layer 0 is attached, but its attention function is 'sdpa': call gaincell.set_attention"
 
 
 @pytest.fixture(scope="module")

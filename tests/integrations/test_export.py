@@ -1,4 +1,4 @@
-"""The position of docs/installation.md on torch.export: attached models are refused, detached ones not."""
+"""The position of docs/installation.md on torch.export and torch.jit: models are refused while attached."""
 
 from __future__ import annotations
 
@@ -28,9 +28,21 @@ class Logits(nn.Module):
 @pytest.mark.filterwarnings("ignore")  # of torch.export
 def test_an_attached_model_is_not_exported_in_silence() -> None:
     model = gaincell.attach(micro_llama(), micro_design())
-    with pytest.raises(ModelError, match=r"torch\.export and ONNX cannot hold .*gaincell\.detach"):
+    with pytest.raises(ModelError, match=r"torch\.export, .* and ONNX cannot hold .*gaincell\.detach"):
         torch.export.export(Logits(model), (IDS,), strict=False)
     gaincell.detach(model)
     exported = torch.export.export(Logits(model), (IDS,), strict=False).module()
     with torch.no_grad():
         assert torch.allclose(exported(IDS), Logits(model)(IDS), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.jit
+def test_an_attached_model_is_not_traced_in_silence() -> None:
+    """A trace would keep the padding and the length of its example for every other text."""
+    model = gaincell.attach(micro_llama(), micro_design())
+    with pytest.raises(ModelError, match=r"torch\.jit\.trace and ONNX cannot hold .*gaincell\.detach"):
+        torch.jit.trace(Logits(model), (IDS,))
+    gaincell.detach(model)
+    traced = torch.jit.trace(Logits(model), (IDS,))
+    with torch.no_grad():
+        assert torch.allclose(traced(IDS), Logits(model)(IDS), atol=1e-5)

@@ -108,6 +108,35 @@ def test_an_adapter_attaches_its_base_model(
         assert torch.equal(logits(again.merge_and_unload()), logits(wrapped.merge_and_unload()))
 
 
+@pytest.mark.parametrize("reader", ["PeftModel", pytest.param("AutoModel", marks=OF_TRANSFORMERS)])
+def test_an_adapter_that_brought_the_gains_is_not_disabled(
+    reader: str, softmax: dict[str, Path], tmp_path: Path
+) -> None:
+    """The model without it had gains of its own, which are in no file."""
+    adapter(hardware(softmax["llama"]), "llama", tmp_path)
+    model: Any = READERS[reader](softmax["llama"], tmp_path)
+    before = logits(model)
+
+    def disable() -> None:
+        model.base_model.disable_adapter_layers() if reader == "PeftModel" else model.disable_adapters()
+
+    with pytest.raises(ModelError, match=r"the adapter cannot be disabled.*gaincell\.set_attention\(model"):
+        disable()
+    assert torch.equal(logits(model), before)
+    if reader == "PeftModel":
+        gaincell.set_attention(model, "softmax")
+        with model.disable_adapter():
+            software = logits(AutoModelForCausalLM.from_pretrained(softmax["llama"]))
+            torch.testing.assert_close(logits(model), software, atol=1e-5, rtol=0)
+
+
+def test_an_adapter_that_keeps_no_modules_is_refused(softmax: dict[str, Path]) -> None:
+    config = peft.TrainableTokensConfig(token_indices=[1, 2])
+    with pytest.raises(ModelError, match=r"TrainableTokensConfig has no modules_to_save.*LoraConfig"):
+        peft.get_peft_model(hardware(softmax["llama"]), config)
+    peft.get_peft_model(AutoModelForCausalLM.from_pretrained(softmax["llama"]), config)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("installed", [True, False])
 def test_peft_alone_stops_at_our_adapters(installed: bool, softmax: dict[str, Path], tmp_path: Path) -> None:

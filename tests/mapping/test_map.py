@@ -175,7 +175,7 @@ def test_ratios_to_continued_software_are_paired_block_by_block(mapped: Mapped) 
 @pytest.mark.slow
 def test_infinite_perplexities_survive(mapped: Mapped, tmp_path: Path) -> None:
     stages = [*mapped[3].stages]
-    stages[3] = replace(stages[3], perplexity=float("inf"))
+    stages[3] = replace(stages[3], perplexity=float("inf"), nll=float("inf"))
     write(replace(mapped[3], stages=tuple(stages)), tmp_path / "run.json")
     run = read(tmp_path, MappedResult)
     assert run.stages[3].perplexity == float("inf")

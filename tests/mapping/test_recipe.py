@@ -18,6 +18,7 @@ from accelerate import PartialState
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tests.drawing import blank_figures
+from tests.integrations.families import build
 from tests.micro import micro_design, write_micro
 from tests.tiers import slow
 from transformers import PreTrainedModel
@@ -25,7 +26,7 @@ from transformers import PreTrainedModel
 from gaincell.chips.design_file import load_design
 from gaincell.cli import main
 from gaincell.cli._options import GradientName
-from gaincell.errors import GaincellError, InputError, RunError
+from gaincell.errors import GaincellError, InputError, ModelError, RunError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.checkpoint import HARDWARE
@@ -322,6 +323,31 @@ def test_a_control_goes_on_where_its_recipe_ends(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             load_recipe(paths["low-tokens-further"], changes=bad)
+
+
+@pytest.mark.parametrize("changed", ["model.safetensors", "config.json"])
+def test_a_teacher_is_known_by_its_content(changed: str, tmp_path: Path) -> None:
+    model, text = write_micro(tmp_path)
+    teacher = shutil.copytree(model, tmp_path / "teacher")
+    recipe = miniature(load_recipe(SHIPPED[0].with_name("low-tokens.toml")))
+    stage = replace(
+        recipe.stages[0],
+        attention="softmax",
+        start="software",
+        cell=None,
+        loss="distillation",
+        teacher=str(teacher),
+        compare=None,
+    )
+    recipe = replace(recipe, model=str(model), design=micro_design(), files={}, stages=(stage,))
+    out = tmp_path / "out"
+    run = run_recipe(recipe, open_text(text), out)
+    assert "teacher teacher" in run.provenance.inputs
+    assert run_recipe(recipe, open_text(text), out).provenance.inputs == run.provenance.inputs
+    with (teacher / changed).open("a") as file:
+        file.write(" ")
+    with pytest.raises(RunError, match=r"out holds a run with other settings \(teachers_sha256.*teacher = "):
+        run_recipe(recipe, open_text(text), out)
 
 
 def test_a_recipe_says_the_command_of_its_variant() -> None:
@@ -1249,6 +1275,26 @@ def test_a_dry_run_refuses_what_cannot_run(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr() == (
         "", "gaincell: error: mini.toml, stage 5: steps = 2.5; allowed: a whole number of 0 or more\n"
     )  # fmt: skip
+
+
+def test_a_model_that_cannot_be_mixed_is_refused_before_its_text_is_read(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, _ = write_micro(tmp_path)
+    build("qwen3").save_pretrained(model)
+    described = MADE.replace("block = 32", f"block = 32\nmodel = '{model}'\nmixing = true")
+    path = write(
+        tmp_path, described[: described.index("[model]")] + described[described.index("[training]") :]
+    )
+    message = "mixing is for the families llama, mistral, qwen2, gpt2, not for 'qwen3'"
+    with pytest.raises(ModelError, match=message):
+        run_recipe(load_recipe(path), open_text(texts), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    for mixing, code in (("true", 2), ("false", 0)):
+        with pytest.raises(SystemExit) as ended:
+            main(["train", str(path), "--set", f"mixing={mixing}", "--dry-run"])
+        assert ended.value.code == code
+        assert (message in capsys.readouterr().err) == (code == 2)
 
 
 def test_a_dry_run_says_that_a_data_set_was_not_checked(

@@ -31,6 +31,7 @@ def seeded(
         replace(
             stage,
             perplexity=factor * stage.perplexity,
+            nll=stage.nll + stage.predictions * math.log(factor),
             ratio_to_software=factor * (stage.ratio_to_software or 0.0),
         )
         for stage in kept

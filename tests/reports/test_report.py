@@ -146,11 +146,11 @@ def test_evaluations_of_other_texts_and_stages_are_told_apart() -> None:
     chips = read(ROOT / "docs" / "results" / "evaluation" / "chips-5.json", ChipsResult)
     first = PerplexityResult(
         command="evaluate", provenance=chips.provenance, model=chips.model, design=chips.design,
-        text=Named("wikitext-test"), numbers="simulated", perplexity=35.2, perplexity_error=0.004, nll=3.56,
-        predictions=1000, bits_per_byte=1.23456,
+        text=Named("wikitext-test"), numbers="simulated", perplexity=35.2, perplexity_error=0.004,
+        nll=1000 * math.log(35.2), predictions=1000, bits_per_byte=1.23456,
     )  # fmt: skip
-    second = replace(first, text=Named("sample"), stage="balanced", perplexity=3.2, perplexity_error=None)
-    second = replace(second, dtype="bfloat16")
+    second = replace(first, text=Named("sample"), stage="balanced", dtype="bfloat16")
+    second = replace(second, perplexity=3.2, perplexity_error=None, nll=1000 * math.log(3.2))
     shown = check(page([Result("a", first), Result("b", second)])).text
     assert "tiny on leroux2025 (polynomial cell), text wikitext-test" in shown
     assert "tiny, balanced on leroux2025 (polynomial cell), text sample; weights in bfloat16" in shown
@@ -412,7 +412,8 @@ def test_numbers_that_json_does_not_know(tmp_path: Path) -> None:
     fidelity["fidelity"]["error"]["value"][0][1] = "nan"
     fidelity["fidelity"]["cosine"]["value"][0][1] = "infinity"
     run = content(ROOT / "docs" / "results" / "tiny.json")
-    run["stages"][2]["perplexity"]["value"] = "infinity"
+    for key in ("perplexity", "nll"):
+        run["stages"][2][key]["value"] = "infinity"
     run["stages"][3]["perplexity_error"]["value"] = "nan"
     for name, found in (("fidelity", fidelity), ("tiny", run)):
         path = tmp_path / f"{name}.json"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 
 from gaincell.errors import RunError
 from gaincell.results import KINDS, content, kind_of, parse, read
 from gaincell.results.codec import COLUMNS, Cited, Numbers, from_json, kinds_of, to_json
-from gaincell.results.common import Number, Value, nothing
+from gaincell.results.common import Number, Result, Value, nothing
 from gaincell.results.description import DesignResult, InstallationResult, ShownDevice
 from gaincell.results.device import DeviceResult
 from gaincell.results.evaluation import ComparisonResult, ContextResult, PerplexityResult, RollingResult
@@ -163,6 +165,33 @@ def test_what_is_no_such_result_is_refused(path: tuple[str | int, ...], put: obj
     place[path[-1]] = put
     with pytest.raises(RunError, match=message):
         from_json(Example, entry)
+
+
+def test_a_perplexity_that_is_not_that_of_its_loss_is_refused(tmp_path: Path) -> None:
+    """Of a run, of an evaluation by blocks and of one by documents."""
+    run = content(RESULTS / "tiny.json")
+    head = {key: run[key] for key in ("schema", "command", "provenance", "design")}
+    head["model"] = {key: run["model"][key] for key in ("name", "sha256")}
+    blocks: Any = {key: copy.deepcopy(run["stages"][2][key]) for key in ("perplexity", "nll", "predictions")}
+    units = {key: {"value": n, "unit": key, "kind": "measured"} for key, n in (("words", 9), ("bytes", 50))}
+    rolling: Any = {"nll": {"value": 36.0, "unit": "nat", "kind": "simulated"}, **units}
+    for key, unit in (("predictions", "tokens"), ("documents", "documents")):
+        rolling[key] = {"value": 12, "unit": unit, "kind": "measured"}
+    for key, n in (("word", 9), ("token", 12), ("byte", 50)):
+        rolling[f"{key}_perplexity"] = {"value": math.exp(36 / n), "unit": "1", "kind": "simulated"}
+    rolling["bits_per_byte"] = {"value": 36 / 50 / math.log(2), "unit": "bit/byte", "kind": "simulated"}
+    path = tmp_path / "found.json"
+    for entry, part, key in (
+        (run, run["stages"][2], "perplexity"),
+        (head | blocks, blocks, "perplexity"),
+        (head | rolling, rolling, "token_perplexity"),
+    ):
+        path.write_text(json.dumps(entry))
+        read(path, Result)
+        part[key]["value"] *= 0.9
+        path.write_text(json.dumps(entry))
+        with pytest.raises(RunError, match=rf"found\.json.*: {key} = .* is not that of nll and predictions"):
+            read(path, Result)
 
 
 def test_what_is_missing_is_named() -> None:

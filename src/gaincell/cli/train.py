@@ -28,7 +28,12 @@ class TrainOptions:
         str | None, option("Run this stage and those that it needs or is compared to.", "STAGE")
     ] = None
     dry_run: Annotated[
-        bool, flag("--dry-run", "Check the recipe, and the text if given, and show what it would do.")
+        bool,
+        flag(
+            "--dry-run",
+            "Check the recipe, its model if that is a directory, and the text if given, and show what it "
+            "would do.",
+        ),
     ] = False
     teacher_outputs: Annotated[
         Path | None,
@@ -128,11 +133,13 @@ def _carry_out(plan: Recipe, text: str, folder: Path, asked: TrainOptions) -> Tr
 
 
 def _dry_run(plan: Recipe, chosen: Sequence[StageRecipe], text: str | None) -> None:
-    """Check the text, if there is one, and show what a recipe would do."""
+    """Check the model, and the text if there is one, and show what a recipe would do."""
+    from gaincell.mapping.recipe_checks import check_mapping_here
     from gaincell.mapping.recipe_text import check_recipe_text
     from gaincell.reports.tables import plan_table
     from gaincell.text import check_text
 
+    check_mapping_here(plan)
     unchecked = "The text was not checked: give --text."
     if text is not None:
         unchecked = (

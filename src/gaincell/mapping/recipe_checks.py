@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from gaincell.chips.design import Design
 from gaincell.errors import GaincellError, InputError
+from gaincell.integrations.hf.base_model import without_weights
 from gaincell.integrations.hf.reparametrisation import PARTS
 from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.sources import SMOLLM2, TINY, find_source
+from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping.initial_gains import candidates_for
 from gaincell.mapping.recipe import ROOTS, ModelRecipe, Recipe, StageRecipe
 from gaincell.quantity import did_you_mean, one_of
@@ -203,6 +205,23 @@ def config_of(model: ModelRecipe) -> PretrainedConfig:
     except Exception as error:  # of many kinds, by the version of transformers
         raise InputError(f"[model.config]: {' '.join(str(error).split())}") from error
     return made
+
+
+def check_mapping(recipe: Recipe, model: PreTrainedModel) -> None:
+    """Raise ModelError for a model that cannot be mapped, or that cannot have what the recipe adds to arrays.
+    It may lack weights.
+    """
+    attention_modules(model)
+    in_arrays = any(stage.attention == "arrays" for stage in recipe.stages)
+    for part in PARTS.values():
+        if in_arrays and getattr(recipe, part.key):
+            part.check_model(model)
+
+
+def check_mapping_here(recipe: Recipe) -> None:
+    """`check_mapping` by the configuration of a model that is a directory here; others have to be loaded."""
+    if isinstance(recipe.model, str) and (Path(recipe.model).expanduser() / "config.json").is_file():
+        check_mapping(recipe, without_weights(find_source(recipe.model)))
 
 
 def check_model(model: str, where: str, *, bare: bool = True) -> None:

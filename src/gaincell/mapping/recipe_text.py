@@ -22,6 +22,7 @@ from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.context import check_ids, check_length
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.recipe import ModelRecipe, Recipe, StageRecipe
+from gaincell.mapping.recipe_checks import check_mapping
 from gaincell.progress import StageProgress
 from gaincell.text import END_OF_TEXT, Source, Text, sha256
 from gaincell.training.checkpoint import difference, same
@@ -65,6 +66,7 @@ class RecipeText:
             if attached_layers(self.loaded.model):
                 raise ModelError(f"{recipe.model} is a RUN; a recipe starts from the model it was made from")
             check_length(self.loaded.model, recipe.block)
+            check_mapping(recipe, self.loaded.model)
         reading = progress("read and tokenise the text")
         everything = recipe.order == "random" or self.loaded is None  # as the tokenizer that is made does
         wanted = None if everything else max(recipe.blocks, 1) * recipe.block + 1

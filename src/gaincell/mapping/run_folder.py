@@ -31,8 +31,7 @@ from gaincell.results import read_stages
 from gaincell.results import run as results
 from gaincell.results.codec import Numbers, from_json, to_json
 from gaincell.results.common import CountedTokens, Number
-from gaincell.results.evaluation import BitPerByte, Nat
-from gaincell.standard_error import exp_or_infinity
+from gaincell.results.evaluation import BitPerByte, Nat, check_perplexity
 from gaincell.training.checkpoint import difference, same
 from gaincell.training.log import Tracker, TrainingLog
 
@@ -235,12 +234,15 @@ class RunFolder:
 
 
 def _oddity(record: StageRecord) -> str | None:
-    """What makes a record none of a stage with its evaluation, in words; None for a good one."""
+    """What makes a record none of a stage with its evaluation, in words; None for a good one.
+
+    Raises:
+        RunError: its perplexity is not that of its loss.
+    """
     for key in ("training_tokens", "predictions", "nll", "perplexity", "seconds"):
         if not getattr(record, key) >= 0:
             return f"{key} = {getattr(record, key)!r}"
-    if not math.isclose(record.perplexity, exp_or_infinity(record.nll / max(1, record.predictions))):
-        return f"perplexity = {record.perplexity!r} is not that of nll and predictions"
+    check_perplexity(record)
     losses, counts = record.blocks.nll, record.blocks.predictions
     if len(losses) != len(counts) or min(counts, default=0) < 0 or sum(counts) != record.predictions:
         return f"blocks has not {record.predictions} predictions"

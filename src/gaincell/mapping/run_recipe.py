@@ -32,6 +32,8 @@ from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.checkpoint import save_beside_results, write_state
 from gaincell.integrations.hf.reparametrisation import indices
 from gaincell.integrations.hf.run import DESIGN, Run
+from gaincell.integrations.hf.size import content_sha256
+from gaincell.integrations.hf.sources import names_hub_model
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import summary
 from gaincell.mapping.recipe import MADE_HERE, ROOTS, ModelRecipe, Recipe, StageRecipe
@@ -45,7 +47,7 @@ from gaincell.results import read
 from gaincell.results.common import Kind, NamedModel
 from gaincell.results.provenance import without_paths
 from gaincell.results.run import Adaptation, TrainedResult, TrainingCurve
-from gaincell.text import Text, sha256
+from gaincell.text import Text
 from gaincell.training.checkpoint import whole
 from gaincell.training.compiled import compile_layers
 from gaincell.training.log import Tracker
@@ -87,10 +89,10 @@ def run_recipe(
     check_recipe(recipe)
     processes = join_processes(torch.device(device).type)
     main = processes.is_main_process
-    stages = recipe.needed_by(only)
+    stages, contents = recipe.needed_by(only), _contents(recipe)
     with run_lock(out if main else None, "train"):
         with processes.main_process_first():  # it makes what the others then read
-            check_settings(out, _identity(recipe))
+            check_settings(out, _identity(recipe, contents))
             _check_shares(stages, out, processes.num_processes)
             if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
                 take_model(Path(recipe.model.run).expanduser(), out)
@@ -101,7 +103,7 @@ def run_recipe(
         tokens_before = _tokens_of_adapter(recipe, loaded)
         with processes.main_process_first():
             digests = tokens.digests() if main else None
-            folder = RunFolder(out, _identity(recipe, loaded.sha256), digests, keeps=None)
+            folder = RunFolder(out, _identity(recipe, contents, loaded.sha256), digests, keeps=None)
             if main:
                 recipe.design.save(folder.stages / DESIGN)
         run = RecipeRun(
@@ -118,6 +120,7 @@ def run_recipe(
             teacher_outputs=teacher_outputs,
             compiled=compiled,
             tokens_before=tokens_before,
+            contents=contents,
         )
         for stage in stages:
             run.stage(stage.name, partial(run.carry_out, stage))
@@ -152,14 +155,23 @@ def _tokens_of_adapter(recipe: Recipe, loaded: LoadedModel) -> int:
     return stage.training_tokens
 
 
-def _adapter_sha256(recipe: Recipe) -> str | None:
-    """Of the adapter that stages start from; None: none does."""
-    if recipe.adapter is None or all(stage.start != "adapter" for stage in recipe.stages):
-        return None
-    return sha256(Run(recipe.adapter).file(recipe.adapter_stage))
+def _contents(recipe: Recipe) -> dict[str, Any]:
+    """SHA-256 of the models that stages take beside the recipe's own: of the adapter, and of every teacher by
+    its name, without those on the hub, whose names say which they are.
+    """
+    found: dict[str, Any] = {}
+    if recipe.adapter is not None and any(stage.start == "adapter" for stage in recipe.stages):
+        found["adapter_sha256"] = content_sha256(recipe.adapter, recipe.adapter_stage)
+    named = {stage.teacher for stage in recipe.stages} - {"software", *(s.name for s in recipe.stages)}
+    on_hub = {
+        name for name in named if names_hub_model(name) and not (Run(name).saved or Path(name).exists())
+    }
+    if here := sorted(named - on_hub):
+        found["teachers_sha256"] = {name: content_sha256(name) for name in here}
+    return found
 
 
-def _identity(recipe: Recipe, model_sha256: str | None = None) -> dict[str, Any]:
+def _identity(recipe: Recipe, contents: Mapping[str, Any], model_sha256: str | None = None) -> dict[str, Any]:
     """What must be the same for a run to go on; without a checksum, what is known before the model is."""
     otherwise = ("design", "name", "stages", "model", "changes")
     plain = {key: entry for key, entry in asdict(recipe).items() if key not in otherwise}
@@ -170,9 +182,7 @@ def _identity(recipe: Recipe, model_sha256: str | None = None) -> dict[str, Any]
         "stages": {stage.name: asdict(stage) for stage in recipe.stages},
     }
     base = model_sha256 if made is None or made.run is not None else MADE_HERE
-    plain |= {} if base is None else {"base_sha256": base}
-    if (of_adapter := _adapter_sha256(recipe)) is not None:
-        plain["adapter_sha256"] = of_adapter
+    plain |= {**contents, **({} if base is None else {"base_sha256": base})}
     identity: dict[str, Any] = json.loads(json.dumps(plain))
     return identity
 
@@ -183,9 +193,11 @@ class RecipeRun(RecipeModels):
 
     Attributes:
         tokens_before: That its adapter was trained on.
+        contents: SHA-256 of the adapter and of teachers: `_contents`.
     """
 
     tokens_before: int
+    contents: Mapping[str, Any]
 
     def carry_out(self, stage: StageRecipe) -> tuple[Told, PreTrainedModel]:
         """Carry out a stage and store its parameters; what there is to tell, and its model as stored."""
@@ -261,9 +273,11 @@ class RecipeRun(RecipeModels):
             model = self.model(best, self.folder.state(best.name))
             chip, save = attached_layers(model)[0].design, partial(save_beside_results, model)
         titles = {stage.name: (stage.title, stage.compare) for stage in recipe.stages}
-        inputs = self.text.digests()
-        if recipe.adapter is not None and (of_adapter := _adapter_sha256(recipe)) is not None:
-            inputs = {f"adapter {summary.base_name(recipe.adapter)}": of_adapter, **inputs}
+        inputs, name_of = self.text.digests(), summary.base_name
+        for teacher, of_teacher in self.contents.get("teachers_sha256", {}).items():
+            inputs = {f"teacher {name_of(teacher)}": of_teacher, **inputs}
+        if "adapter_sha256" in self.contents:
+            inputs = {f"adapter {name_of(str(recipe.adapter))}": self.contents["adapter_sha256"], **inputs}
         run = TrainedResult(
             command="train",
             recipe=recipe.name,

@@ -177,8 +177,8 @@ def plan_table(recipe: Recipe, stages: Sequence[StageRecipe]) -> Table:
     included = "those of the stages before it included" + (", not the adapter's" if recipe.adapter else "")
     made = f", {recipe.pretraining_blocks:,} of them in the pretraining" if recipe.pretraining_blocks else ""
     caption = (
-        f"{recipe.blocks:,} blocks of {recipe.block} tokens{made}, order: {recipe.order}. A step, in all: tokens, "
-        f"{included}. Rate: peak learning rate. CE: cross-entropy, KL: to the teacher."
+        f"{recipe.blocks:,} blocks of {recipe.block} tokens{made}, order: {recipe.order}. A step, in all: "
+        f"tokens, {included}. Rate: peak learning rate. CE: cross-entropy, KL: to the teacher."
     )
     title = f"{recipe.name} on {recipe.design.name}{_changes(recipe.changes)}"
     return Rows(title, headings, rows, caption, text=(0, 1)).terminal(no_wrap=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
+from gaincell.errors import RunError
 from gaincell.results.codec import REST, Numbers
 from gaincell.results.common import (
     Chip,
@@ -19,6 +21,7 @@ from gaincell.results.common import (
     Value,
     Whole,
 )
+from gaincell.standard_error import exp_or_infinity
 from gaincell.units import Second
 
 Heads: TypeAlias = tuple[tuple[float, ...], ...]
@@ -32,6 +35,15 @@ FidelityNumber: TypeAlias = Literal[
     "error", "cosine", "linear error", "linear cosine", "silent", "score ceiling", "pulses", "tile ceiling",
     "tile zero", "q codes", "k codes", "v codes", "output codes", "q clipped", "k clipped", "v clipped",
 ]  # fmt: skip
+
+
+def check_perplexity(result: object, name: str = "perplexity", units: str = "predictions") -> None:
+    """Raise RunError where a perplexity of a result is not exp(nll / units), by the names of its fields."""
+    held = vars(result)
+    stated = held[name]
+    expected = exp_or_infinity(held["nll"] / max(1, held[units]))
+    if not math.isclose(stated, expected):
+        raise RunError(f"{name} = {stated!r} is not that of nll and {units}, {expected!r}")
 
 
 class EvaluationResult(Result, kw_only=True):
@@ -103,6 +115,9 @@ class PerplexityResult(EvaluationResult, kw_only=True):
     bits_per_byte: BitPerByte | None = None
     perplexity_error: Number | None = None
 
+    def __post_init__(self) -> None:
+        check_perplexity(self)
+
 
 class RollingPerplexity(Part, kw_only=True):
     """Of whole documents, by words, tokens and bytes; words and bytes are those of the published text."""
@@ -117,6 +132,10 @@ class RollingPerplexity(Part, kw_only=True):
     predictions: CountedTokens
     documents: Annotated[int, "documents", "measured"]
     word_perplexity_error: Number | None = None
+
+    def __post_init__(self) -> None:
+        for name, units in (("word", "words"), ("token", "predictions"), ("byte", "bytes")):
+            check_perplexity(self, f"{name}_perplexity", units)
 
 
 class RollingResult(RollingPerplexity, EvaluationResult, kw_only=True):

@@ -21,7 +21,7 @@ from gaincell.results.common import (
     Whole,
     nothing,
 )
-from gaincell.results.evaluation import BitPerByte, Many, Nat, Nats
+from gaincell.results.evaluation import BitPerByte, Many, Nat, Nats, check_perplexity
 from gaincell.units import ChargeUnit, ChargeUnits, Joule, Second, Volt, Volts
 
 FILE = "run.json"
@@ -136,6 +136,9 @@ class StageResult(Part, kw_only=True):
     curve: TrainingCurve | None = None
     step_time: Mapping[str, Measured] | None = None
     adaptation: Adaptation | None = None
+
+    def __post_init__(self) -> None:
+        check_perplexity(self)
 
 
 class Spread(Part):

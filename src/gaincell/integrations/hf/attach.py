@@ -26,6 +26,7 @@ from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.errors import InputError, ModelError, UncalibratedWarning
 from gaincell.integrations.hf import interface
+from gaincell.integrations.hf.placement import device_of
 from gaincell.integrations.hf.support import attention_modules, geometry
 from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import BackendName, Gradient
@@ -115,8 +116,9 @@ class _Attachment:
         if found != self.function:
             raise ModelError(
                 f"{type(module).__name__} of layer {module.layer_idx} is attached, but its attention "
-                f"function is {repr(found) if found else 'another'}: call set_attention(model, 'gain-cell') "
-                "to use the arrays, or gaincell.detach(model) to do without"
+                f"function is {repr(found) if found else 'another'}: call "
+                "gaincell.set_attention(model, 'gain-cell') to use the arrays, or "
+                "gaincell.detach(model) to do without"
             )
 
 
@@ -270,7 +272,7 @@ def computing_layers(model: nn.Module) -> list[GainCellAttention]:
     if computes_softmax(model):
         raise ModelError(
             f"{type(attached_model(model)).__name__} is attached, but set to softmax attention, which uses "
-            "no arrays: call set_attention(model, 'gain-cell') first"
+            "no arrays: call gaincell.set_attention(model, 'gain-cell') first"
         )
     return attached_layers(model)
 
@@ -300,6 +302,12 @@ def set_design(model: AnyModel, design: Design | str | os.PathLike[str]) -> AnyM
 def set_attention(model: AnyModel, attention: Attention) -> AnyModel:
     """Switch an attached model between its arrays and its own softmax attention; see ``attach``.
 
+    Example:
+
+        >>> import gaincell
+        >>> model, _ = gaincell.load("tiny")
+        >>> model = gaincell.set_attention(model, "softmax")  # and back: "gain-cell"
+
     Raises:
         ModelError: the model is not attached.
         InputError: ``attention`` is none of the two.
@@ -325,7 +333,7 @@ def _make_cells(
     """The arrays of every attention module, which is not changed."""
     cells = []
     for module in modules:
-        device = _device(module)
+        device = device_of(module)
         cell = GainCellAttention(
             design,
             *geometry(module),
@@ -337,15 +345,6 @@ def _make_cells(
         )
         cells.append(cell.train(module.training))
     return cells
-
-
-def _device(module: nn.Module) -> torch.device:
-    """Where a module computes, which is not where its weights are while accelerate keeps them elsewhere."""
-    for part in module.modules():
-        place = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
-        if place is not None:
-            return torch.empty(0, device=place).device
-    return next(module.parameters()).device
 
 
 def _has_configuration(module: nn.Module) -> bool:

@@ -99,7 +99,7 @@ def save(
     if computes_softmax(model):
         raise ModelError(
             "a RUN holds a model in arrays, and this one is set to softmax attention: call "
-            "set_attention(model, 'gain-cell') first, or save_pretrained, which keeps the attention"
+            "gaincell.set_attention(model, 'gain-cell') first, or save_pretrained, which keeps the attention"
         )
     if (Path(run) / FILE).exists():
         raise RunError(

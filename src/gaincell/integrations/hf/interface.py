@@ -131,13 +131,14 @@ def refuse_call(model: nn.Module, args: tuple[Any, ...], arguments: dict[str, An
 
     Raises:
         ModelError: attention weights, bidirectional or cross-attention, or packed sequences are asked for, or
-            the model is being exported.
+            the model is being exported or traced.
     """
     where = type(model).__name__
-    if is_torchdynamo_exporting():
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if tracing or is_torchdynamo_exporting():
         raise ModelError(
-            f"{where}: torch.export and ONNX cannot hold gain-cell arrays: call gaincell.detach(model) to "
-            "export the softmax model"
+            f"{where}: torch.export, torch.jit.trace and ONNX cannot hold gain-cell arrays: call "
+            "gaincell.detach(model) to export the softmax model"
         )
     arguments = dict(zip(inspect.signature(model.forward).parameters, args, strict=False)) | arguments
     if arguments.get("output_attentions") or getattr(model.config, "output_attentions", False):

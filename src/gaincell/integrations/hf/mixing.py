@@ -82,10 +82,7 @@ def add_mixing(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) ->
     required_layers(model)
     if PART.is_in(model) or lora_parameters(model):
         raise ModelError("the model has mixing or adapters already; mixing is added once, before adapters")
-    if model.config.model_type not in FAMILIES:
-        raise ModelError(
-            f"mixing is for the families {', '.join(FAMILIES)}, not for {model.config.model_type!r}"
-        )
+    _check_family(model)
     angles = [torch.zeros(m.gain_cell.kv_heads, m.gain_cell.head_dim // 2) for m in modules]
     if ids is not None:
         angles = _towards_both_axes(model, modules, ids)
@@ -97,6 +94,13 @@ def add_mixing(model: PreTrainedModel, ids: Int[Tensor, "B T"] | None = None) ->
         cell.mix_k = nn.Parameter(first)
         for stage in "qk":
             _projection(module, stage).layer.register_forward_hook(partial(_mix, module, cell, stage))
+
+
+def _check_family(model: PreTrainedModel) -> None:
+    if model.config.model_type not in FAMILIES:
+        raise ModelError(
+            f"mixing is for the families {', '.join(FAMILIES)}, not for {model.config.model_type!r}"
+        )
 
 
 def _mix(attention: Any, cell: nn.Module, stage: str, layer: nn.Module, _: Any, output: Tensor) -> Tensor:
@@ -153,6 +157,7 @@ PART = Part(
     ("mix_q", "mix_k"),
     _add_turned,
     fold=fold,
+    check_model=_check_family,
     rates=dict.fromkeys(("mix_q", "mix_k"), "mixing_learning_rate"),
 )
 

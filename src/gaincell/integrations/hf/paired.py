@@ -34,6 +34,7 @@ from gaincell.integrations.hf.attach import required_layers
 from gaincell.integrations.hf.mixing import FAMILIES, ROTARY
 from gaincell.integrations.hf.part import Part
 from gaincell.integrations.hf.softmax_passthrough import observe_softmax
+from gaincell.integrations.hf.support import attention_modules, geometry
 from gaincell.nn.attention import GainCellAttention
 from gaincell.nn.checks import check_unsigned
 
@@ -57,11 +58,7 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
         InputError: the text has no two tokens.
     """
     layers = required_layers(model)
-    if model.config.model_type not in FAMILIES or layers[0].head_dim % 4:
-        raise ModelError(
-            f"paired rows are for the families {', '.join(FAMILIES)} with a multiple of 4 components a head, "
-            f"not for {model.config.model_type!r} with {layers[0].head_dim}"
-        )
+    _check_model(model)
     check_unsigned(layers[0].design)
     if PART.is_in(model):
         raise ModelError("the model has paired rows already")
@@ -75,6 +72,15 @@ def pair_rows(model: PreTrainedModel, ids: Int[Tensor, "B T"]) -> None:
         attention.pair_rows(_most_varying(q, k, window, rotary))
 
     observe_softmax(model, ids, choose)
+
+
+def _check_model(model: PreTrainedModel) -> None:
+    head_dim = geometry(next(iter(attention_modules(model).values()))).head_dim
+    if model.config.model_type not in FAMILIES or head_dim % 4:
+        raise ModelError(
+            f"paired rows are for the families {', '.join(FAMILIES)} with a multiple of 4 components a head, "
+            f"not for {model.config.model_type!r} with {head_dim}"
+        )
 
 
 def _most_varying(
@@ -125,5 +131,6 @@ PART = Part(
     restore=_restore,
     has_indices=True,
     copies=("q.kept",),
+    check_model=_check_model,
     check_chip=check_unsigned,
 )

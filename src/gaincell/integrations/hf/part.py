@@ -29,6 +29,7 @@ class Part:
         has_indices: Whether its tensors are numbers of components, which are not trained.
         copies: Names of tensors that follow from others, so that no file of ours needs them.
         directions: Names of tensors that hold directions, whose length is above 0.
+        check_model: Refuses a model that it is not for, attached or not, by a ModelError.
         check_chip: Refuses a design that it is not for, by a ModelError.
         needs_biases: Why it needs biases, what a bias does for it; empty where it needs none.
         rates: The fields of `TrainSettings` with the peak learning rates of its tensors; of others it is that
@@ -46,6 +47,7 @@ class Part:
     has_indices: bool = False
     copies: tuple[str, ...] = ()
     directions: tuple[str, ...] = ()
+    check_model: Callable[[PreTrainedModel], None] = lambda model: None
     check_chip: Callable[[Design], None] = lambda design: None
     needs_biases: str = ""
     rates: dict[str, str] = field(default_factory=dict)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from peft.config import PeftConfig, PeftConfigMixin
 from peft.peft_model import PeftModel
 from peft.tuners.tuners_utils import BaseTuner
+from peft.utils import ModulesToSaveWrapper
 from transformers.integrations.peft import PeftAdapterMixin
 
 from gaincell.errors import ModelError
@@ -109,6 +110,24 @@ def _load_into(load: _Method, self: Any, *arguments: Any, **keywords: Any) -> An
         return found
 
 
+@replaces(BaseTuner, "disable_adapter_layers")
+@replaces(PeftAdapterMixin, "disable_adapters")
+def _disable(disable: _Method, self: Any) -> None:
+    from gaincell.integrations.hf.attach import computes_softmax
+    from gaincell.nn.attention import GainCellAttention
+
+    wrappers = (module for module in self.modules() if isinstance(module, ModulesToSaveWrapper))
+    beneath = (wrapper.original_module for wrapper in wrappers)
+    own = [module for module in beneath if isinstance(module, GainCellAttention)]
+    if own and not computes_softmax(self) and all(cell.is_uncalibrated() for cell in own):
+        raise ModelError(
+            "the adapter cannot be disabled: these arrays have their gains and offsets from it, and none "
+            "without it; read it on the model in arrays that it was trained on, or compute softmax attention "
+            "first: gaincell.set_attention(model, 'softmax')"
+        )
+    disable(self)
+
+
 @contextmanager
 def _fitting(model: nn.Module) -> Iterator[None]:
     """Refuse an adapter that is read within the context if it does not fit the arrays, or if gains or offsets
@@ -187,7 +206,7 @@ def _prepared(model: Any, config: Any, beside: Any = None) -> Any:
     gains and offsets. `beside` is the configuration of another adapter that the model has.
 
     Raises:
-        ModelError: the model has mixing; or see `_bring_together`.
+        ModelError: the model has mixing, or this kind of adapter keeps no modules; or see `_bring_together`.
     """
     from gaincell.integrations.hf.attach import attached_layers
     from gaincell.integrations.hf.base_model import sampled_fingerprint
@@ -204,8 +223,13 @@ def _prepared(model: Any, config: Any, beside: Any = None) -> Any:
             "the model has mixing, which peft's files cannot hold: save it with gaincell.save and load it "
             "first, which puts mixing into the weights"
         )
-    if hasattr(config, "modules_to_save"):
-        config.modules_to_save = [*(n for n in config.modules_to_save or [] if n != MODULE), MODULE]
+    if not hasattr(config, "modules_to_save"):
+        raise ModelError(
+            f"{type(config).__name__} has no modules_to_save, where an adapter keeps gains and offsets: use "
+            "a kind that has, such as LoraConfig (for tokens with trainable_token_indices), or "
+            "gaincell.detach(model) first"
+        )
+    config.modules_to_save = [*(n for n in config.modules_to_save or [] if n != MODULE), MODULE]
     if _record(config) is None:
         base = sampled_fingerprint(model) if beside is None else (_record(beside) or {}).get("base")
         record = hardware_record(cells, "gain-cell") | {"base": base}

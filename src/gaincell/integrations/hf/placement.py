@@ -1,8 +1,9 @@
-"""On which devices a model's weights lie: one, or all that torch finds."""
+"""On which devices a model's weights lie, one or all that torch finds, and where a module computes."""
 
 from __future__ import annotations
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from gaincell.errors import InputError
@@ -37,3 +38,12 @@ def place_model(model: PreTrainedModel, device: str) -> torch.device:
         )
     dispatch_model(model, places)
     return torch.device(places.get("", next(iter(places.values()))))
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module computes, which is not where its weights are while accelerate keeps them elsewhere."""
+    for part in module.modules():
+        place = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        if place is not None:
+            return torch.empty(0, device=place).device
+    return next(module.parameters()).device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Collection
 from dataclasses import replace
@@ -25,8 +26,16 @@ from gaincell.integrations.hf.context import LONGEST_BLOCK, context_of
 from gaincell.integrations.hf.hardware_record import recorded_design, saved_record
 from gaincell.integrations.hf.reparametrisation import parts_among
 from gaincell.integrations.hf.run import DESIGN, Run
-from gaincell.integrations.hf.sources import adapter_record, find_source, is_adapter_on_hub, without_revision
+from gaincell.integrations.hf.sources import (
+    ADAPTER,
+    WEIGHTS,
+    adapter_record,
+    find_source,
+    is_adapter_on_hub,
+    without_revision,
+)
 from gaincell.integrations.hf.support import attention_modules, geometry, own_window
+from gaincell.text import sha256
 
 
 def cost(
@@ -95,6 +104,23 @@ def hardware_files(model: str | os.PathLike[str]) -> list[Path]:
     if source.adapter is not None:
         return sorted(source.adapter.glob("adapter_model*.safetensors"))
     return sorted(source.directory.glob("model*.safetensors"))
+
+
+def content_sha256(model: str | os.PathLike[str], stage: str | None = None) -> str:
+    """SHA-256 of the file that a MODEL, a RUN or a stage of one is read from; of several, of their names and
+    hashes. A RUN and an adapter know the weights of their base model, whose files do not count.
+
+    Raises:
+        GaincellError: there is no such model, or a file cannot be read.
+    """
+    if (run := Run(model)).saved or stage is not None:
+        return sha256(run.file(stage))
+    source = find_source(run.name)
+    if source.gguf is not None:
+        return sha256(source.directory / source.gguf)
+    place, kinds = source.adapter or source.directory, (ADAPTER, "config.json", *WEIGHTS)
+    hashes = {file.name: sha256(file) for kind in kinds for file in place.glob(kind)}
+    return hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest()
 
 
 def run_design(model: str | os.PathLike[str]) -> Path | Design | None:
