@@ -122,7 +122,7 @@ def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
     first = next(iter(by_title.values()))[0]
     recipe = recorded_recipes.recipe_of(first)
     own, made = recipe.stage("linear"), recipe.model
-    assert isinstance(made, ModelRecipe)
+    assert isinstance(made, ModelRecipe)  # both recipes make their model
     shape = AutoConfig.for_model(made.architecture, **made.config)
     missing = [f"`recipes/{name}.toml`" for name, title in ARCHITECTURES.items() if title not in by_title]
     about = (
