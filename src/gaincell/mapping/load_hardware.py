@@ -231,7 +231,6 @@ def hardware_model(
         GaincellError: the model cannot be found or mapped.
     """
     loaded = loaded or load_model(name, backend=backend)
-    shipped = find_shipped(name)
     if attached_layers(loaded.model):
         tokens = Run(name).training_tokens()
         origin = AS_SAVED + (f", trained on {tokens:,} tokens" if tokens else "")
@@ -241,7 +240,7 @@ def hardware_model(
         return LoadedHardware(loaded, origin)
     chip = design or default_design.replace(cell="linear")
     attach(loaded.model, chip, backend=backend)
-    if shipped is not None:
+    if (shipped := find_shipped(name)) is not None:
         read_state(loaded.model, shipped.linear)
         loaded = replace(loaded, own={shipped.linear.name: sha256(shipped.linear)})
         return LoadedHardware(loaded, shipped.words + chip_exchanged(linear_chip(), chip))

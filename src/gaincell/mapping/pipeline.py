@@ -181,9 +181,8 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress, tracker: 
     evaluation = read_evaluation(loaded, text, settings.evaluation_tokens, protocol, progress)
     blocks = pack_blocks(stream, block, settings.seed)
     training = blocks[: settings.budget // block]
-    linear_blocks = round(settings.linear_share * len(training))
-    if linear_is_shipped(settings, layers):
-        linear_blocks = 0
+    has_linear = linear_is_shipped(settings, layers)
+    linear_blocks = 0 if has_linear else round(settings.linear_share * len(training))
     if shipped is None and linear_blocks < 2:
         raise InputError(
             f"{len(training)} blocks of {block} tokens are too few to convert {settings.model}; "
