@@ -328,7 +328,7 @@ def test_what_does_not_go_together_is_refused_before_any_work(
     def work(*_: object, **__: object) -> None:
         raise AssertionError("a model was loaded")
 
-    for module in ("cli._models", "mapping.load_hardware", "mapping.job", "integrations.hf.models"):
+    for module in ("cli._models", "mapping.load_hardware", "mapping.pipeline", "integrations.hf.models"):
         monkeypatch.setattr(f"gaincell.{module}.load_model", work)
     curve = tmp_path / "curve.csv"
     curve.write_text("voltage [V], current [uA]\n")

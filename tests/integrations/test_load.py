@@ -16,10 +16,10 @@ from transformers import (
 
 import gaincell
 from gaincell.errors import InputError, ModelError, RunError
+from gaincell.integrations.hf import models
 from gaincell.integrations.hf.attach import attached_layers, set_attention
 from gaincell.integrations.hf.models import load_software
 from gaincell.integrations.hf.size import run_design
-from gaincell.mapping import load_hardware
 
 from .families import build, padding_mask, tokens
 from .hardware_models import DESIGN, WARNINGS, exit_code, hardware, logits
@@ -84,8 +84,8 @@ def test_unknown_names_are_refused_before_anything_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     place = gaincell.save(gaincell.load(saved)[0], tmp_path / "run") if source == "run" else saved
-    monkeypatch.setattr(load_hardware, "load_base", None)
-    monkeypatch.setattr(load_hardware, "load_run", None)
+    monkeypatch.setattr(models, "load_base", None)
+    monkeypatch.setattr(models, "load_run", None)
     with pytest.raises(InputError, match=message):
         gaincell.load("tiny" if source == "tiny" else place, **given)
 

@@ -24,8 +24,7 @@ from gaincell.integrations.hf import models
 from gaincell.integrations.hf.base_model import BaseModel, load_base
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
-from gaincell.mapping.job import Job, linear_is_shipped, prepare
-from gaincell.mapping.pipeline import STAGES, map_model
+from gaincell.mapping.pipeline import STAGES, Job, linear_is_shipped, map_model, prepare
 from gaincell.mapping.readapt import AdaptSettings, adapt_model, chip_titles
 from gaincell.mapping.settings import MapSettings
 from gaincell.progress import silent_stages

@@ -26,7 +26,7 @@ from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
-from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_backend
+from gaincell.integrations.hf.chip import AS_SAVED, change_chip
 from gaincell.integrations.hf.context import check_length, default_length, read_tokens
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.placement import place_model
@@ -87,7 +87,7 @@ def load_evaluated(
         GaincellError: there is no such model, stage, chip or cell, or they do not fit.
     """
     dtype = computing.weights if isinstance(computing, ComputingAnywhere) else torch.float32
-    loaded = load_model(model, dtype, stage)
+    loaded = load_model(model, dtype, stage, computing.backend)
     software = not attached_layers(loaded.model)
     if software and refusal:
         raise InputError(refusal)
@@ -96,7 +96,6 @@ def load_evaluated(
         words = f"stage {stage} of the RUN"
     words += change_chip(loaded.model, design, cell, window, other_latency)
     loaded = replace(loaded, own={**loaded.own, **inputs_of_cell(cell)})
-    set_backend(loaded.model, computing.backend)
     place_model(loaded.model, computing.device)
     typer.echo(f"{model}: {words}")
     return loaded, words

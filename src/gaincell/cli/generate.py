@@ -68,7 +68,7 @@ class GenerateOptions:
 
         chip, policy = options.choose_chip(model, self.design, self.cell), self.refresh.policy
         default, backend = options.chip_of("leroux2025"), computing.backend
-        loaded = load_model(model, computing.weights)
+        loaded = load_model(model, computing.weights, backend=backend)
         made = loaded.tokenizer(self.prompt, return_tensors="pt", add_special_tokens=False, verbose=False)
         ids = made["input_ids"]
         if ids.numel() == 0:

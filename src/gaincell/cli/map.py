@@ -72,9 +72,8 @@ def map(
     computing.start()
     from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.integrations.hf.size import model_size
-    from gaincell.mapping.job import linear_is_shipped
     from gaincell.mapping.load_hardware import find_shipped
-    from gaincell.mapping.pipeline import map_model
+    from gaincell.mapping.pipeline import linear_is_shipped, map_model
     from gaincell.mapping.settings import MapSettings
     from gaincell.reports.tables import adaptation_lines, perplexity_table
     from gaincell.training.log import tracking

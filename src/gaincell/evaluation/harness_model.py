@@ -208,15 +208,14 @@ def _load(
     run: str, design: str | None, cell: str | None, backend: BackendName, dtype: str
 ) -> tuple[Any, Any]:
     """Model and tokenizer of a MODEL or RUN, on another chip if one is given; of other cells it says so."""
-    from gaincell.integrations.hf.chip import AS_SAVED, change_chip, set_backend
+    from gaincell.integrations.hf.chip import AS_SAVED, change_chip
     from gaincell.integrations.hf.models import load_model
 
     if dtype not in DTYPES:
         raise InputError(f"dtype={dtype}; allowed: {one_of(DTYPES)}")
-    loaded = load_model(run, DTYPES[dtype])
+    loaded = load_model(run, DTYPES[dtype], backend=backend)
     if exchanged := change_chip(loaded.model, design, cell):
         print(f"{run}: {AS_SAVED}{exchanged}", file=sys.stderr)
-    set_backend(loaded.model, backend)
     return loaded.model, loaded.tokenizer
 
 

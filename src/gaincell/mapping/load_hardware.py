@@ -18,10 +18,10 @@ from gaincell.errors import InputError, ModelError
 from gaincell.evaluation.perplexity import cut_blocks
 from gaincell.integrations.hf.attach import attach, attached_layers, set_design
 from gaincell.integrations.hf.base_model import LoadedModel, has_tokenizer, load_base, load_tokenizer
-from gaincell.integrations.hf.checkpoint import load_run, read_state
-from gaincell.integrations.hf.chip import AS_SAVED, chip_exchanged, set_backend
+from gaincell.integrations.hf.checkpoint import read_state
+from gaincell.integrations.hf.chip import AS_SAVED, chip_exchanged
 from gaincell.integrations.hf.context import default_length, read_tokens
-from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.models import load_model, load_without_tokenizer
 from gaincell.integrations.hf.run import Run
 from gaincell.integrations.hf.size import saved_design
 from gaincell.mapping.initial_gains import calibrate
@@ -112,9 +112,7 @@ class HardwareVersion(NamedTuple):
     def load(self, *, backend: BackendName = "auto", dtype: torch.dtype = torch.float32) -> LoadedModel:
         """The model, attached, on the design that it was made for."""
         if self.state is None:
-            loaded = load_model(self.model, dtype)
-            set_backend(loaded.model, backend)
-            return loaded
+            return load_model(self.model, dtype, backend=backend)
         found = load_base(self.model, dtype) if self.run is None else self.run.base(dtype=dtype)
         loaded = found.with_tokenizer(self.state)
         attach(loaded.model, self.made_for, backend=backend)
@@ -193,24 +191,15 @@ def load(
     if (kind := kinds.get(dtype, dtype) if isinstance(dtype, str) else dtype) not in kinds.values():
         raise InputError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
     name = os.fspath(model)
-    if Run(name).saved:
-        chosen = gradient or "exact"
-        found = load_run(name, base=base, design=design, dtype=kind, backend=backend, gradient=chosen)
-    else:
-        found, shipped = load_base(name, kind, base=base), find_shipped(name)
-        if shipped is not None:
-            attach(found.model, linear_chip())
-            read_state(found.model, shipped.linear)
-        cells = attached_layers(found.model)
-        if not cells:
-            raise ModelError(
-                f"{name!r} is a softmax model: load it with transformers' from_pretrained and attach it "
-                "(gaincell.attach); gaincell.load reads what was saved attached"
-            )
-        if design is not None:
-            set_design(found.model, design)
-        for cell in cells:
-            cell.backend, cell.gradient = backend, gradient or cell.gradient
+    found = load_without_tokenizer(name, kind, base=base, design=design, backend=backend, gradient=gradient)
+    if (shipped := find_shipped(name)) is not None:
+        attach(found.model, design or linear_chip(), backend=backend, gradient=gradient or "exact")
+        read_state(found.model, shipped.linear)
+    if not attached_layers(found.model):
+        raise ModelError(
+            f"{name!r} is a softmax model: load it with transformers' from_pretrained and attach it "
+            "(gaincell.attach); gaincell.load reads what was saved attached"
+        )
     return found.model, load_tokenizer(found.source) if has_tokenizer(found.source) else None
 
 
@@ -236,15 +225,13 @@ def hardware_model(
             so.
         backend: See `attach`.
         progress: Opens the progress of first gains and offsets.
-        loaded: The model, where it is read already.
+        loaded: The model, where it is read already, with this backend.
 
     Raises:
         GaincellError: the model cannot be found or mapped.
     """
-    loaded = loaded or load_model(name)
-    shipped = find_shipped(name)
+    loaded = loaded or load_model(name, backend=backend)
     if attached_layers(loaded.model):
-        set_backend(loaded.model, backend)
         tokens = Run(name).training_tokens()
         origin = AS_SAVED + (f", trained on {tokens:,} tokens" if tokens else "")
         if design is not None:
@@ -253,7 +240,7 @@ def hardware_model(
         return LoadedHardware(loaded, origin)
     chip = design or default_design.replace(cell="linear")
     attach(loaded.model, chip, backend=backend)
-    if shipped is not None:
+    if (shipped := find_shipped(name)) is not None:
         read_state(loaded.model, shipped.linear)
         loaded = replace(loaded, own={shipped.linear.name: sha256(shipped.linear)})
         return LoadedHardware(loaded, shipped.words + chip_exchanged(linear_chip(), chip))

@@ -1,11 +1,10 @@
-"""Another chip, or another implementation, for a model that is attached: named as commands take them."""
+"""Another chip for a model that is attached, named as commands take it."""
 
 from __future__ import annotations
 
 from transformers import PreTrainedModel
 
 from gaincell.arrays import Schedule
-from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.chips.device import with_cell
@@ -78,9 +77,3 @@ def chip_exchanged(before: Design, after: Design) -> str:
     if not said and before.hash != after.replace(layers=before.layers).hash:
         said.append(f"on another chip called {after.name}")
     return "".join(f", {words}" for words in said)
-
-
-def set_backend(model: PreTrainedModel, backend: BackendName) -> None:
-    """Choose the implementation of all arrays of a model; in software there are none."""
-    for layer in attached_layers(model):
-        layer.backend = backend
