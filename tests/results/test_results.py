@@ -14,9 +14,10 @@ from gaincell.errors import RunError
 from gaincell.results import KINDS, content, kind_of, parse, read
 from gaincell.results.codec import COLUMNS, Cited, Numbers, from_json, kinds_of, to_json
 from gaincell.results.common import Number, Value, nothing
+from gaincell.results.comparison import ComparisonResult
 from gaincell.results.description import DesignResult, InstallationResult, ShownDevice
 from gaincell.results.device import DeviceResult
-from gaincell.results.evaluation import ComparisonResult, ContextResult, PerplexityResult, RollingResult
+from gaincell.results.evaluation import ContextResult, PerplexityResult, RollingResult
 from gaincell.results.run import CodesignResult, MappedResult, StagedResult, TrainedResult
 from gaincell.results.simulation import GenerationResult, HeadResult, TileResult
 from gaincell.results.sweep import PointResult

@@ -12,6 +12,7 @@ from gaincell.errors import RunError
 from gaincell.resources import begun, resolve
 from gaincell.results import (
     activity,
+    comparison,
     cost,
     evaluation,
     floorplan,
@@ -75,7 +76,7 @@ KINDS: Mapping[tuple[str, ...], type[Result]] = {
     ("numbers", "derived"): DesignResult,
     ("findings",): InstallationResult,
     ("ring_memory",): simulation.GenerationResult,
-    ("reference", "rows"): evaluation.ComparisonResult,
+    ("reference", "rows"): comparison.ComparisonResult,
 }
 """Parts of a file -> the kind of result that it is; the first whose parts it has."""
 

@@ -336,37 +336,3 @@ class TasksResult(EvaluationResult, kw_only=True):
     tasks: tuple[TaskScores, ...]
     softmax: str | None = None
     chips: TaskChips | None = None
-
-
-class ComparedScore(Metric):
-    """A score beside that of the reference.
-
-    Attributes:
-        difference: To the reference, on the same items; points of an accuracy, the ratio of perplexities.
-    """
-
-    difference: Value | None = None
-    difference_error: Value | None = None
-
-
-class ComparedModel(Part):
-    """The scores of one model.
-
-    Attributes:
-        entries: By task/metric.
-    """
-
-    name: str
-    entries: Mapping[str, ComparedScore]
-
-
-class ComparisonResult(Result, kw_only=True):
-    """Of `gaincell table`.
-
-    Attributes:
-        reference: Name of the model that the others are compared to.
-    """
-
-    reference: str
-    rows: tuple[ComparedModel, ...]
-    notes: tuple[str, ...]
