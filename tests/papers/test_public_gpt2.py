@@ -17,12 +17,12 @@ def test_the_row_of_public_gpt2() -> None:
     loaded = load_model("openai-community/gpt2")
     found = {
         NAMES.get(task.task, task.task): task
-        for task in evaluate_tasks(loaded.model, loaded.tokenizer, PAPER_TASKS).tasks
+        for task in evaluate_tasks(loaded.model, loaded.tokenizer, PAPER_TASKS).run.tasks
     }
     cited = cited_rows()["GPT-2, public software"]
     for column, entry in cited.items():
         task, metric = task_and_metric(column)
-        score, _ = found[task].metrics[metric]
+        score = found[task].metrics[metric].score.value
         if metric == "acc" or metric == "acc_norm":
             assert 100 * score == pytest.approx(entry.score.value, abs=0.3), task
         else:
