@@ -238,7 +238,7 @@ def metrics(scored: TasksResult) -> Iterator[tuple[str, str, TaskScores, Metric]
     """Name, metric, task and score of the paper's columns."""
     for task in scored.tasks:
         for metric, entry in task.metrics.items():
-            if (task.task.replace("wikitext2", "wikitext"), metric) in HEADINGS:
+            if f"{task.task.replace('wikitext2', 'wikitext')}/{metric}" in HEADINGS:
                 yield NAMES.get(task.task, task.task), metric, task, entry
 
 

@@ -70,7 +70,7 @@ def _with_assumed_activity(result: CostResult) -> dict[str, float]:
     model = {"title": result.model.name, **{key: x for key, x in vars(result.model).items() if key != "name"}}
     technology = load_technology(result.technology.name)
     found = mean_head(ModelSize(**model), design, technology, Activity.assumed(design))
-    return {line.name: line.bottom_up.energy for line in found.lines}
+    return {line.name: line.bottom_up for line in found.lines}
 
 
 def real_text(measured: Mapping[str, CostResult]) -> str:

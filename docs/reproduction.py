@@ -51,7 +51,7 @@ from gaincell.reports.paper import cited
 from gaincell.reports.style import save
 from gaincell.reports.tables import readable
 from gaincell.results import read
-from gaincell.results.comparison import HEADINGS, PERPLEXITIES, compare
+from gaincell.results.comparison import HEADINGS, compare
 from gaincell.results.cost import CostResult
 from gaincell.results.run import (
     CellAdaptationResult,
@@ -95,11 +95,12 @@ def tasks() -> str:
     mappings = [tokens_page.mapping(run) for run in (bare, *included)]
     plain, more, _ = (run.saved_stage.training_tokens for run in (bare, *included))
     against = compare({name: runs[name] for name in mappings[1:]}, mappings[1])
+    entries = against.scores(mappings[2])
+    changes = {column: entries[column].numbers[2:] for column in HEADINGS if column in entries}
     apart = [
         HEADINGS[column]
-        for column, entry in against.rows[mappings[2]].items()
-        if column in HEADINGS
-        and abs(entry.difference - (column[1] in PERPLEXITIES)) > 2 * entry.difference_error
+        for column, (difference, error) in changes.items()
+        if abs(difference - (entries[column].score.unit == "1")) > 2 * error
     ]
     return (
         f"{table}\n\nThe row of the paper's arrays with nothing added is after {plain:,} tokens, {plain / more:.2f} times those of the included adapter of the same chip, "

@@ -31,11 +31,11 @@ from scipy import optimize, stats
 
 from gaincell.reports.style import BLACK, BLUE, ORANGE, styled
 from gaincell.reports.tables import Rows
-from gaincell.results.comparison import NAMES, compare
+from gaincell.results.comparison import NAMES, compare, task_and_metric
 from gaincell.results.evaluation import TasksResult
 from gaincell.results.run import TrainedResult
 
-COLUMN = ("wikitext", "word_perplexity")
+COLUMN = "wikitext/word_perplexity"
 FEWEST = 3
 """Points of a fit."""
 Array = NDArray[np.float64]
@@ -109,20 +109,20 @@ def tokens_of(run: TrainedResult, result: TasksResult) -> float:
 
 def compared(result: TasksResult, to: TasksResult) -> tuple[float, tuple[float, float]]:
     """Perplexity, its ratio to that of another result on the same articles, and the error of the ratio."""
-    entry = compare({"reference": to, "trained": result}, "reference").rows["trained"][COLUMN]
-    assert entry.difference is not None
-    assert entry.difference_error is not None
-    return entry.number, (entry.difference, entry.difference_error)
+    entry = compare({"reference": to, "trained": result}, "reference").scores("trained")[COLUMN]
+    perplexity, _, ratio, error = entry.numbers
+    assert ratio is not None
+    assert error is not None
+    return perplexity, (ratio, error)
 
 
 def deviations(result: TasksResult, to: TasksResult) -> tuple[float, ...]:
     """What every article adds to the error of ln r: d_i = sqrt(n / (n - 1)) (s_i - w_i ln r) / sum w, with
     the nats s_i that `result` needs more for its w_i words. The root of their squares' sum is that error.
     """
-    tasks = (
-        task for one in (result, to) for task in one.tasks if NAMES.get(task.task, task.task) == COLUMN[0]
-    )
-    (ours, words), (theirs, _) = (np.asarray(task.per_item[COLUMN[1]], dtype=float).T for task in tasks)
+    name, metric = task_and_metric(COLUMN)
+    tasks = (task for one in (result, to) for task in one.tasks if NAMES.get(task.task, task.task) == name)
+    (ours, words), (theirs, _) = (np.asarray(task.per_item[metric], dtype=float).T for task in tasks)
     more, n = theirs - ours, len(ours)
     off = more - words * more.sum() / words.sum()
     return tuple((math.sqrt(n / (n - 1)) * off / words.sum()).tolist())

@@ -207,7 +207,7 @@ def paper() -> list[Conversions]:
 
 def table_1() -> dict[str, float]:
     """The paper's models on WikiText-2, over the public GPT-2."""
-    rows = {name.removeprefix("GPT-2, "): row[COLUMN].number for name, row in cited_rows([COLUMN]).items()}
+    rows = {name.removeprefix("GPT-2, "): row[COLUMN].score.value for name, row in cited_rows().items()}
     return {name: perplexity / rows["public software"] for name, perplexity in rows.items()}
 
 

@@ -169,12 +169,13 @@ def said_of_lambada(model: str, design: str) -> str:
     of = {"software": "software", "arrays": design}
     short = model.partition("-")[0]
     runs = {name: read(TASKS / f"{short}-{end}.json", TasksResult) for name, end in of.items()}
-    found = compare(runs, "software").rows["arrays"]["lambada_openai", "acc"]
-    assert found.difference is not None
-    assert found.difference_error is not None
+    found = compare(runs, "software").scores("arrays")["lambada_openai/acc"]
+    score, _, difference, error = found.numbers
+    assert difference is not None
+    assert error is not None
     return (
-        f"The last word of a passage (LAMBADA, which needs its context) is right in {found.number:.1f} % of "
-        f"the items, {-found.difference:.1f} ± {found.difference_error:.1f} points fewer than in software."
+        f"The last word of a passage (LAMBADA, which needs its context) is right in {score:.1f} % of "
+        f"the items, {-difference:.1f} ± {error:.1f} points fewer than in software."
     )
 
 

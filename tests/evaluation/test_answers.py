@@ -48,7 +48,7 @@ def test_a_prepared_file_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
         GainCellLM, "loglikelihood", lambda self, r, **more: asked.extend(r) or own(self, r, **more)
     )
     answer = {"data": str(rows), "batch": 1}
-    whole = evaluate_tasks(loaded.model, loaded.tokenizer, ["lambada_openai"], **answer)
+    whole = evaluate_tasks(loaded.model, loaded.tokenizer, ["lambada_openai"], **answer).run
     keys = [hash_args("loglikelihood", request.args) for request in asked]
     assert keys
     evil = pickle.dumps(Command(tmp_path / "made"))
@@ -57,8 +57,8 @@ def test_a_prepared_file_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
         with closing(sqlite3.connect(file)) as database, database:
             database.execute(f"create table {table}")
             database.executemany("insert into unnamed values (?, ?)", [(key, evil) for key in keys])
-    again = evaluate_tasks(loaded.model, loaded.tokenizer, ["lambada_openai"], cache=cache, **answer)
-    assert again.cached == 0
+    again = evaluate_tasks(loaded.model, loaded.tokenizer, ["lambada_openai"], cache=cache, **answer).run
+    assert again.requests_cached == 0
     assert again.tasks == whole.tasks
     assert not (tmp_path / "made").exists()
     with closing(sqlite3.connect(cache)) as database, database:

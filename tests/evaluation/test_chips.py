@@ -333,8 +333,8 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     from gaincell.reports.style import save
     from gaincell.results import read, write
     from gaincell.results.common import Value
-    from gaincell.results.comparison import compare, comparison_result
-    from gaincell.results.evaluation import ComparisonResult, Metric, TaskScores, TasksResult
+    from gaincell.results.comparison import ComparisonResult, compare, comparison_result
+    from gaincell.results.evaluation import Metric, TaskScores, TasksResult
 
     def run(acc: list[float], logs: list[float], pages: list[list[float]], mark: str = "x") -> TasksResult:
         def task(name: str, metric: str, items: Any, score: float) -> TaskScores:
@@ -355,19 +355,19 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     name = next(iter(cited_rows()))
     with pytest.raises(RunError, match=f"'{name}' is a row of the literature; give the result another"):
         compare({name: a, "chip": b}, cited=cited_rows())
-    found = compare({"software": a, "chip": b}, cited=cited_rows())
-    assert [c[0] for c in found.columns] == ["lambada_openai", "piqa", "wikitext"]
-    acc = found.rows["chip"]["piqa", "acc"]
-    lambada = found.rows["chip"]["lambada_openai", "perplexity"]
-    wiki = found.rows["chip"]["wikitext", "word_perplexity"]
-    assert (acc.difference, acc.difference_error) == pytest.approx((-25.0, 25.0))
-    base = found.rows["software"]["lambada_openai", "perplexity"].number
-    assert lambada.difference == pytest.approx(lambada.number / base) == pytest.approx(math.exp(0.5))
+    runs = {"software": replace(a, numbers="measured"), "chip": b}
+    found = compare(runs, cited=cited_rows())
+    assert [c.partition("/")[0] for c in found.columns] == ["lambada_openai", "piqa", "wikitext"]
+    chip = {column: score.numbers for column, score in found.scores("chip").items()}
+    assert chip["piqa/acc"][2:] == pytest.approx((-25.0, 25.0))
+    base = found.scores("software")["lambada_openai/perplexity"].score.value
+    number, _, difference, error = chip["lambada_openai/perplexity"]
+    assert difference == pytest.approx(number / base) == pytest.approx(math.exp(0.5))
     spread = torch.tensor([0.5, 0.0, 1.0]).std().item() / math.sqrt(3)
-    assert lambada.difference_error == pytest.approx(spread * math.exp(0.5))
-    assert wiki.difference == pytest.approx(math.exp(28 / 70))
-    assert found.rows["GPT-2, public software"]["piqa", "acc"].number == 62.89
-    result = comparison_result(found, {"software": replace(a, numbers="measured"), "chip": b}, ["gaincell"])
+    assert error == pytest.approx(spread * math.exp(0.5))
+    assert chip["wikitext/word_perplexity"][2] == pytest.approx(math.exp(28 / 70))
+    assert found.scores("GPT-2, public software")["piqa/acc"].score.value == 62.89
+    result = comparison_result(found, runs, ["gaincell"])
     write(result, tmp_path / "table.json")
     assert read(tmp_path / "table.json", ComparisonResult) == result
     kinds = {row.name: {score.score.kind for score in row.entries.values()} for row in result.rows}
@@ -385,10 +385,10 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     assert save(differences(found), tmp_path / "table.png").stat().st_size > 5000
     others = [-1.0, -2.0], [[-1.0, 2.0], [-1.0, 3.0]]
     all_wrong = compare({"software": run([1.0] * 3, *others), "chip": run([0.0] * 3, *others)})
-    change = cell(all_wrong.rows["chip"]["piqa", "acc"], ("piqa", "acc"), " ")
+    change = cell(all_wrong.scores("chip")["piqa/acc"], " ")
     assert change.endswith("-100.0 ± 0.0")  # every item differs, and by the same
-    same = all_wrong.rows["chip"]["lambada_openai", "perplexity"]
-    assert cell(same, ("lambada_openai", "perplexity"), " ").endswith("×1.000 (no item differs)")
+    same = all_wrong.scores("chip")["lambada_openai/perplexity"]
+    assert cell(same, " ").endswith("×1.000 (no item differs)")
     mixed = compare({"software": replace(a, dtype="bfloat16"), "chip": b})
     assert "weights in bfloat16 (software), in float32 (chip)" in mixed.notes[0]
     assert "Contexts" not in " ".join(mixed.notes)
@@ -401,7 +401,7 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     assert f"Contexts up to {a.longest_context:,} (software), 256 (chip) tokens." in notes
     assert "Softmax in float32 (software), bfloat16 (chip)." in notes
     unlike = compare({"software": a, "other": run([1.0], [-1.0], [[-1.0, 2.0]], "y")})
-    assert unlike.rows["other"]["piqa", "acc"].difference is None
+    assert unlike.scores("other")["piqa/acc"].difference is None
     assert "No difference where the items are others" in " ".join(unlike.notes)
 
 
@@ -426,10 +426,10 @@ def test_units_of_scores_that_the_paper_does_not_have() -> None:
     columns = {(line[0], line[2]): [line[5], line[6], line[8]] for line in lines}
     assert columns["b", "f1"] == ["%", "25", "points"]
     assert columns["b", "bits_per_byte"] == ["bit/byte", f"{1 / 9 / math.log(2):.6g}", "difference"]
-    entry = found.rows["b"]["other", "bits_per_byte"]
-    assert " +0.1603 ± " in cell(entry, ("other", "bits_per_byte"), " ")
-    fine = replace(entry, number=0.9876, error=0.0031)
-    assert cell(fine, ("other", "bits_per_byte"), " ").startswith("0.9876 ± 0.0031 ")
+    entry = found.scores("b")["other/bits_per_byte"]
+    assert " +0.1603 ± " in cell(entry, " ")
+    score, error = (Value(x, "bit/byte", "simulated") for x in (0.9876, 0.0031))
+    assert cell(replace(entry, score=score, error=error), " ").startswith("0.9876 ± 0.0031 ")
     shown = comparison_result(found, runs, ["gaincell"]).rows[1].entries
     assert {name: score.score.unit for name, score in shown.items()} == {
         "other/f1": "%", "other/bits_per_byte": "bit/byte",
@@ -450,11 +450,11 @@ def test_a_score_that_is_no_mean_of_its_items_has_no_difference() -> None:
         return replace(read(SCORES, TasksResult), tasks=(scores,))
 
     a, b = run(1.0, 1.0, (1.0, 0.0, 1.0)), run(0.0, 0.0, (0.0, 1.0, 0.0))
-    rows = compare({"a": a, "b": b}).rows["b"]
-    assert rows["mrpc", "f1"].difference is None
-    assert rows["mrpc", "acc_norm"].difference == -100.0
-    corrected = compare({"a": a, "b": run(0.0, 0.4, (0.0, 1.0, 0.0))}).rows["b"]  # by the harness
-    assert corrected["mrpc", "acc_norm"].difference is None
+    row = compare({"a": a, "b": b}).scores("b")
+    assert row["mrpc/f1"].difference is None
+    assert row["mrpc/acc_norm"].numbers[2] == -100.0
+    corrected = compare({"a": a, "b": run(0.0, 0.4, (0.0, 1.0, 0.0))}).scores("b")  # by the harness
+    assert corrected["mrpc/acc_norm"].difference is None
 
 
 def test_texts_of_the_table_are_written_before_its_figure(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def data(tmp_path: Path) -> Path:
 def scores(model: Any, tokenizer: Any, tasks: list[str], data: Path, **options: Any) -> Any:
     from gaincell.evaluation.harness import evaluate_tasks
 
-    return evaluate_tasks(model, tokenizer, tasks, data=str(data), **options)
+    return evaluate_tasks(model, tokenizer, tasks, data=str(data), **options).run
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, slow(torch.bfloat16)], ids=str)
@@ -101,13 +101,13 @@ def test_log_likelihoods_are_those_of_the_harness_on_the_plain_model(
     assert [task.task for task in ours.tasks] == list(PAPER_TASKS)
     for task in ours.tasks:
         samples = theirs["samples"][task.task]
-        for metric, items in task.items.items():
-            given = [list(s[metric]) if isinstance(s[metric], tuple) else float(s[metric]) for s in samples]
-            assert items == given, (task.task, metric)
-            assert task.metrics[metric][0] == theirs["results"][task.task][f"{metric},none"]
+        for metric, items in task.per_item.items():
+            given = [s[metric] if isinstance(s[metric], tuple) else float(s[metric]) for s in samples]
+            assert list(items) == given, (task.task, metric)
+            assert task.metrics[metric].score.value == theirs["results"][task.task][f"{metric},none"]
             stated = theirs["results"][task.task][f"{metric}_stderr,none"]
             if not isinstance(stated, str) and task.task != "lambada_openai":
-                assert task.metrics[metric][1] == pytest.approx(stated)
+                assert task.metrics[metric].error.value == pytest.approx(stated)
 
 
 @pytest.mark.slow
@@ -128,9 +128,9 @@ def test_log_likelihoods_of_a_real_model_are_those_of_the_harness(data: Path) ->
     theirs = simple_evaluate(model=lm, tasks=list(PAPER_TASKS), task_manager=manager)
     for task in ours.tasks:
         samples = theirs["samples"][task.task]
-        for metric, items in task.items.items():
-            given = [list(s[metric]) if isinstance(s[metric], tuple) else float(s[metric]) for s in samples]
-            assert items == given, (task.task, metric)
+        for metric, items in task.per_item.items():
+            given = [s[metric] if isinstance(s[metric], tuple) else float(s[metric]) for s in samples]
+            assert list(items) == given, (task.task, metric)
 
 
 def test_arrays_are_scored(tmp_path: Path, data: Path) -> None:
@@ -139,9 +139,9 @@ def test_arrays_are_scored(tmp_path: Path, data: Path) -> None:
     attach(loaded.model, micro_design())
     chip = scores(loaded.model, loaded.tokenizer, ["lambada_openai", "wikitext2"], data, window=64)
     assert chip.tasks[0].fingerprint == software.tasks[0].fingerprint
-    assert chip.tasks[0].items != software.tasks[0].items
-    assert chip.tasks[1].metrics["word_perplexity"][1] is not None
-    assert chip.beyond_window == 0
+    assert chip.tasks[0].per_item != software.tasks[0].per_item
+    assert chip.tasks[1].metrics["word_perplexity"].error is not None
+    assert chip.requests_beyond_window == 0
 
 
 class Uniform(LlamaForCausalLM):
@@ -186,19 +186,20 @@ def test_uniform_logits_give_chance_and_the_vocabulary(tmp_path: Path, data: Pat
     assert 0 < sum(expected["acc"]) < 8
     assert expected["acc"] != expected["acc_norm"]
     for task in ("arc_easy", "arc_challenge", "hellaswag", "piqa"):
-        assert {name: found[task].items[name] for name in expected} == expected, task
-    assert found["winogrande"].items["acc"] == [1.0, 0.0, 1.0, 0.0]  # both contexts alike: the first is taken
+        assert {name: list(found[task].per_item[name]) for name in expected} == expected, task
+    # both contexts are alike: the first is taken
+    assert found["winogrande"].per_item["acc"] == (1.0, 0.0, 1.0, 0.0)
     likely = math.exp(sum(lengths) / len(lengths) * math.log(300))
-    assert found["lambada_openai"].metrics["perplexity"][0] == pytest.approx(likely, rel=1e-5)
-    assert found["lambada_openai"].metrics["acc"][0] == 0.0
+    assert found["lambada_openai"].metrics["perplexity"].score.value == pytest.approx(likely, rel=1e-5)
+    assert found["lambada_openai"].metrics["acc"].score.value == 0.0
     from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer
 
     from gaincell.evaluation.rolling import documents_of
 
     pages = documents_of(data / "wikitext2.txt")
     tokens = sum(len(loaded.tokenizer(wikitext_detokenizer({"page": p}))["input_ids"]) for p in pages)
-    words = sum(weight for _, weight in found["wikitext2"].items["word_perplexity"])
-    assert found["wikitext2"].metrics["word_perplexity"][0] == pytest.approx(
+    words = sum(weight for _, weight in found["wikitext2"].per_item["word_perplexity"])
+    assert found["wikitext2"].metrics["word_perplexity"].score.value == pytest.approx(
         300 ** (tokens / words), rel=1e-4
     )
 
@@ -221,10 +222,10 @@ def test_a_model_that_knows_the_answers_scores_everything(tmp_path: Path, data: 
     model.known = known
     found = {task.task: task for task in scores(model, loaded.tokenizer, list(PAPER_TASKS), data).tasks}
     for name in PAPER_TASKS[:-1]:
-        accuracies = {key: x for key, (x, _) in found[name].metrics.items() if key.startswith("acc")}
+        accuracies = {key: x.score.value for key, x in found[name].metrics.items() if key.startswith("acc")}
         assert accuracies, name
         assert set(accuracies.values()) == {1.0}, name
-    assert found["lambada_openai"].metrics["perplexity"][0] == pytest.approx(1.0)
+    assert found["lambada_openai"].metrics["perplexity"].score.value == pytest.approx(1.0)
 
 
 @pytest.mark.slow
@@ -245,9 +246,9 @@ def test_git_is_not_heard(
 def test_longer_contexts_are_counted(tmp_path: Path, data: Path) -> None:
     loaded = load_model(str(write_micro(tmp_path)[0]))
     found = scores(loaded.model, loaded.tokenizer, ["arc_easy"], data, max_length=8, window=2)
-    assert found.requests == found.truncated == found.beyond_window == 32
-    assert found.cached == 0
-    assert scores(loaded.model, loaded.tokenizer, ["arc_easy"], data, max_length=60).truncated == 0
+    assert found.requests == found.requests_truncated == found.requests_beyond_window == 32
+    assert found.requests_cached == 0
+    assert scores(loaded.model, loaded.tokenizer, ["arc_easy"], data, max_length=60).requests_truncated == 0
     with pytest.raises(InputError, match="more than the longest context of 2"):
         scores(loaded.model, loaded.tokenizer, ["arc_easy"], data, max_length=2)
 
@@ -284,15 +285,15 @@ def test_a_broken_run_goes_on(tmp_path: Path, data: Path) -> None:
         scores(loaded.model, loaded.tokenizer, names, data, batch=1, cache=cache)
     hook.remove()
     rest = scores(loaded.model, loaded.tokenizer, names, data, batch=1, cache=cache)
-    assert 19 <= rest.cached < rest.requests == 35  # what share a context is answered together
-    assert [task.items for task in rest.tasks] == [task.items for task in whole.tasks]
+    assert 19 <= rest.requests_cached < rest.requests == 35  # what share a context is answered together
+    assert [task.per_item for task in rest.tasks] == [task.per_item for task in whole.tasks]
     again = scores(loaded.model, loaded.tokenizer, names, data, batch=1, cache=cache)
-    assert again.seconds == 0.0
-    assert again.cached == again.requests
+    assert again.model_seconds == 0.0
+    assert again.requests_cached == again.requests
     short = {"batch": 1, "max_length": 8, "window": 4, "cache": tmp_path / "cache" / "other"}
     for _ in range(2):  # counted from the cache as well
         counted = scores(loaded.model, loaded.tokenizer, ["arc_easy"], data, **short)
-        assert counted.truncated == counted.beyond_window == 32
+        assert counted.requests_truncated == counted.requests_beyond_window == 32
     cache.write_text("no database at all, but a text " * 50)
     with pytest.raises(InputError, match=r"key .*remove that file, or give --no-cache"):
         scores(loaded.model, loaded.tokenizer, names, data, batch=1, cache=cache)
@@ -411,7 +412,7 @@ def test_a_model_type_of_the_harness(tmp_path: Path, data: Path) -> None:
     ours = scores(loaded.model, loaded.tokenizer, ["piqa"], data, batch=1)
     assert ours.tasks[0].split.startswith("piqa.jsonl.gz, sha256 ")
     assert [t.task for t in scores(loaded.model, loaded.tokenizer, ["wikitext"], data).tasks] == ["wikitext2"]
-    assert found["results"]["piqa"]["acc,none"] == ours.tasks[0].metrics["acc"][0]
+    assert found["results"]["piqa"]["acc,none"] == ours.tasks[0].metrics["acc"].score.value
 
 
 def test_the_harness_finds_the_model_type_by_its_entry_point() -> None:

@@ -252,11 +252,11 @@ def test_second_dot_product_is_cheaper_because_it_is_sparser(name: str, group: i
     because pulses are shorter; with pulses as long as the queries' they would take as much.
     """
     head = replace(measured_head(name, group), context=1024)
-    blocks = {line.name: line.bottom_up for line in of_head(head).lines}
+    blocks = of_head(head).bottom_up.parts
     assert blocks[SECOND].energy < 0.6 * blocks[FIRST].energy
     assert blocks[SECOND].parts["cells"].energy < 0.2 * blocks[FIRST].parts["cells"].energy
     dense = replace(head.activity, score_pulse=head.activity.query_pulse)
-    found = {line.name: line.bottom_up for line in of_head(replace(head, activity=dense)).lines}
+    found = of_head(replace(head, activity=dense)).bottom_up.parts
     assert found[SECOND].parts["cells"].energy > 0.5 * blocks[FIRST].parts["cells"].energy
 
 
@@ -293,9 +293,8 @@ def test_committed_costs_are_those_of_the_estimate(path: Path) -> None:
         round(result.head.context),
     )
     for line, stored in zip(found.lines, result.head.lines, strict=True):
-        parts = {name: part.energy for name, part in line.bottom_up.parts.items()}
-        assert parts == pytest.approx(dict(stored.parts), rel=1e-6, abs=0)
-        assert line.bottom_up.energy == pytest.approx(stored.bottom_up, rel=1e-6, abs=0)
+        assert dict(line.parts) == pytest.approx(dict(stored.parts), rel=1e-6, abs=0)
+        assert line.bottom_up == pytest.approx(stored.bottom_up, rel=1e-6, abs=0)
         assert (line.inside, found.explain(line)) == (stored.inside, stored.explanation or "")
     assert found.bottom_up.latency == pytest.approx(result.head.bottom_up.latency, rel=1e-6, abs=0)
     assert found.area.area == pytest.approx(result.areas.head, rel=1e-6, abs=0)

@@ -382,9 +382,9 @@ def test_broken_results_are_refused(tmp_path: Path) -> None:
     good = content(ROOT / "docs" / "results" / "evaluation" / "chips-5.json")
     refused("{", r"broken\.json cannot be read")
     refused({"schema": 99}, r"broken\.json is not a result")
-    refused(
-        {"schema": 1, "command": "generate", "provenance": {}}, "'generate' and holds nothing.*give results"
-    )
+    bare = {"schema": 1, "provenance": {}}
+    refused(bare | {"command": "other"}, "'other' and holds nothing.*give results")
+    refused(bare | {"command": "generate"}, r"broken\.json\.provenance lacks 'command'")
     refused({key: part for key, part in good.items() if key != "provenance"}, "no provenance")
     less = copy.deepcopy(good)
     del less["chips"]["nominal"]

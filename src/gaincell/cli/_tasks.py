@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import gaincell
-from gaincell.cli._models import head, mismatch_of, numbers_of
+from gaincell.cli._models import head, mismatch_of
 from gaincell.cli.evaluate import ChipOptions, TaskOptions
 from gaincell.evaluation.chips import over_chips, perplexity_spread, score_spread, spread_of
 from gaincell.evaluation.noise import noise_remark
@@ -25,11 +25,10 @@ from gaincell.progress import StageProgress
 from gaincell.reports.tables import Rows, readable
 from gaincell.reports.task_chips import about_tasks, chip_rows, how_many
 from gaincell.results import evaluation as of
-from gaincell.results.codec import Kind
 from gaincell.results.common import Value
 
 if TYPE_CHECKING:
-    from gaincell.evaluation.harness import Item, TaskResult, TasksResult
+    from gaincell.evaluation.harness import AfterTasks, Item
 
 APART = ("cli", "costs", "demonstrator", "mapping", "reports", "rtl", "spice", "sweeps", "training")
 """Folders of the package on whose code no answer depends."""
@@ -43,7 +42,7 @@ def by_tasks(
 
     layers = attached_layers(loaded.model)
 
-    def run() -> TasksResult:
+    def run() -> AfterTasks:
         return evaluate_tasks(
             loaded.model,
             loaded.tokenizer,
@@ -60,11 +59,11 @@ def by_tasks(
     if chips.chips is None:
         found = run()
         entry = result_of(loaded, found)
-        return _table(found, about_tasks(entry)), entry
+        return _table(entry), entry
     mismatch = mismatch_of(chips, loaded)
     nominal, numbers, drawn = over_chips(loaded.model, run, chips.chips, mismatch, progress("chips"))
     spread = of.TaskChips(
-        numbers, _spreads(nominal, numbers, drawn, chips.good), chips.good,
+        numbers, _spreads(nominal.run, numbers, [chip.run for chip in drawn], chips.good), chips.good,
         spread_of(layers[0].design.replace(mismatch=mismatch)),
     )  # fmt: skip
     on_chips = f"; tasks: of the nominal chip, chips: of {how_many(numbers)}"
@@ -73,14 +72,14 @@ def by_tasks(
 
 
 def _spreads(
-    nominal: TasksResult, numbers: tuple[int, ...], drawn: list[TasksResult], within: float
+    nominal: of.TasksRun, numbers: tuple[int, ...], drawn: list[of.TasksRun], within: float
 ) -> dict[str, of.ScoreSpread]:
     """Of every score, by task/metric: perplexities have a ratio and a yield, others a difference."""
     found = {}
     for n, task in enumerate(nominal.tasks):
-        for metric, (reference, _) in task.metrics.items():
-            name = f"{task.task}/{metric}"
-            scores = tuple(chip.tasks[n].metrics[metric][0] for chip in drawn)
+        for metric, of_nominal in task.metrics.items():
+            name, reference = f"{task.task}/{metric}", of_nominal.score.value
+            scores = tuple(chip.tasks[n].metrics[metric].score.value for chip in drawn)
             if "perplexity" in name:
                 chips = perplexity_spread(reference, numbers, scores, within)
                 spread = of.ScoreSpread(
@@ -90,63 +89,32 @@ def _spreads(
             else:
                 lower = metric.endswith("bits_per_byte")
                 spread = score_spread(reference, numbers, scores, lower_is_better=lower)
-            if metric in task.items:
-                spread = replace(
-                    spread, per_item=tuple(_short(chip.tasks[n].items[metric]) for chip in drawn)
-                )
-            found[name] = spread
+            items = tuple(_short(chip.tasks[n].per_item[metric]) for chip in drawn)
+            found[name] = replace(spread, per_item=items)
     return found
 
 
 def result_of(
     loaded: LoadedModel,
-    found: TasksResult,
+    found: AfterTasks,
     of_what: str = "",
     chips: of.TaskChips | None = None,
     seed: int = 0,
 ) -> of.TasksResult:
     """The result; the protocol ends with `of_what`."""
-    first = ", ".join(f"{t.task} {t.n} of {t.of}" for t in found.tasks)
-    shots = {f"{task.shots}-shot" for task in found.tasks}
-    if len(shots) > 1:
-        shots = {f"{task.task} {task.shots}-shot" for task in found.tasks}
-    noise = noise_remark(loaded.model, chips=chips is not None)
-    protocol = (
-        f"lm-evaluation-harness {found.harness}, {', '.join(sorted(shots))}, contexts up to "
-        f"{found.max_length} tokens; items: {first}{noise}{of_what}"
+    run = found.run
+    protocol = f"{found.protocol}{noise_remark(loaded.model, chips=chips is not None)}{of_what}"
+    tasks = tuple(
+        replace(task, per_item={name: _short(items) for name, items in task.per_item.items()})
+        for task in run.tasks
     )
-    kind = numbers_of(loaded)
-    return of.TasksResult(
-        **head(loaded, protocol, [task.fingerprint for task in found.tasks], seed=seed),
-        numbers=kind,
-        harness=of.Harness("lm-evaluation-harness", found.harness),
-        softmax=found.softmax,
-        longest_context=found.max_length,
-        requests=found.requests,
-        requests_cached=found.cached,
-        requests_truncated=found.truncated,
-        requests_beyond_window=found.beyond_window,
-        model_seconds=found.seconds,
-        tasks=tuple(_scores(task, kind) for task in found.tasks),
-        chips=chips,
-    )
+    about = head(loaded, protocol, [task.fingerprint for task in tasks], seed=seed)
+    return of.TasksResult(**about, **vars(replace(run, tasks=tasks)), chips=chips)
 
 
-def _scores(task: TaskResult, kind: Kind) -> of.TaskScores:
-    metrics = {}
-    for metric, (score, error) in task.metrics.items():
-        unit = "bit/byte" if metric == "bits_per_byte" else "1"
-        spread = None if error is None else Value(error, unit, kind)
-        metrics[metric] = of.Metric(Value(score, unit, kind), spread)
-    items = {name: _short(items) for name, items in task.items.items()}
-    return of.TaskScores(
-        task.task, task.version, task.split, task.n, task.of, task.fingerprint, metrics, items
-    )
-
-
-def _short(items: Sequence[Item]) -> tuple[float | tuple[float, ...], ...]:
+def _short(items: Sequence[Item]) -> tuple[Item, ...]:
     """Log-likelihoods with the digits that a float32 sum has."""
-    return tuple(tuple(round(x, 4) for x in i) if isinstance(i, list) else round(i, 5) for i in items)
+    return tuple(tuple(round(x, 4) for x in i) if isinstance(i, tuple) else round(i, 5) for i in items)
 
 
 def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
@@ -193,16 +161,22 @@ def _code() -> str:
     return found.hexdigest()
 
 
-def _table(found: TasksResult, caption: str) -> Rows:
+def _table(found: of.TasksResult) -> Rows:
     rows = [
-        (task.task, metric, *(_shown(metric, x) for x in scores), f"{task.n:,} of {task.of:,}")
+        (
+            task.task,
+            metric,
+            *(_shown(metric, x) for x in (y.score, y.error)),
+            f"{task.items:,} of {task.of:,}",
+        )
         for task in found.tasks
-        for metric, scores in task.metrics.items()
+        for metric, y in task.metrics.items()
     ]
-    return Rows("", ("task", "metric", "value", "±", "items"), rows, caption, text=(0, 1))
+    headings = ("task", "metric", "value", "±", "items")
+    return Rows("", headings, rows, about_tasks(found), text=(0, 1))
 
 
-def _shown(metric: str, score: float | None) -> str:
+def _shown(metric: str, score: Value | None) -> str:
     if score is None or not metric.startswith("acc"):
-        return readable(score)
-    return f"{100 * score:.2f} %"
+        return readable(None if score is None else score.value)
+    return f"{100 * score.value:.2f} %"

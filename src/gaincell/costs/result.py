@@ -23,7 +23,7 @@ from gaincell.costs.gpus import compared, printed, stated
 from gaincell.costs.head import Head
 from gaincell.costs.left_out import left_out
 from gaincell.costs.notes import beyond_positions, of_head, of_other_chip, of_write
-from gaincell.costs.roll_up import LEAKAGE, HeadCost, Line, ModelCost, mean_head, of_model
+from gaincell.costs.roll_up import LEAKAGE, HeadCost, ModelCost, mean_head, of_model
 from gaincell.costs.sensitivity import sensitivity
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
@@ -269,22 +269,12 @@ def _sweeps(head: Head) -> dict[str, results.CostSweep]:
     return found
 
 
-def _line(found: HeadCost, line: Line) -> results.Block:
-    operations = None
-    if line.name == DIGITAL:
-        counted = digital.operations(found.head, math.sqrt(found.area.area))
-        operations = {
-            name: results.Operation(Value(one.count, one.unit, "simulated"), one.each)
-            for name, one in counted.items()
-        }
-    return results.Block(
-        line.name,
-        line.bottom_up.energy,
-        parts={name: part.energy for name, part in line.bottom_up.parts.items()},
-        operations=operations,
-        cited=None if line.cited is None else Value(line.cited, "J", "cited", paper().source(line.name)),
-        factor=line.factor,
-        band=line.band,
-        inside=line.inside,
-        explanation=None if line.cited is None else found.explain(line),
-    )
+def _line(found: HeadCost, line: results.Block) -> results.Block:
+    """A block with what it does, and what could be behind its factor."""
+    counted = digital.operations(found.head, math.sqrt(found.area.area)) if line.name == DIGITAL else {}
+    operations = {
+        name: results.Operation(Value(one.count, one.unit, "simulated"), one.each)
+        for name, one in counted.items()
+    }
+    explanation = None if line.cited is None else found.explain(line)
+    return replace(line, operations=operations or None, explanation=explanation)

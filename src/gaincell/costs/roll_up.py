@@ -24,38 +24,11 @@ from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
 from gaincell.reports.costs import with_scale
 from gaincell.results.activity import ActivityOfHeads
+from gaincell.results.common import Value
+from gaincell.results.cost import Block
 from gaincell.units import Joule, PerSecond, Second, SquareMetre
 
 REFRESH, LEAKAGE = "refresh", "leakage"
-
-
-@dataclass(frozen=True)
-class Line:
-    """One block of the comparison.
-
-    Attributes:
-        name: One of those of cited.py, refresh or leakage.
-        cited: None where the paper states nothing.
-        bottom_up: Energy by part.
-        band: Factor that is expected, None where nothing is cited.
-    """
-
-    name: str
-    cited: Joule | None
-    bottom_up: Cost
-    band: float | None
-
-    @property
-    def factor(self) -> float | None:
-        """Bottom-up over cited."""
-        return None if not self.cited else self.bottom_up.energy / self.cited
-
-    @property
-    def inside(self) -> bool | None:
-        """Whether the factor lies in its band; None where nothing is cited."""
-        if self.factor is None or self.band is None:
-            return None
-        return 1 / self.band <= self.factor <= self.band
 
 
 @dataclass(frozen=True)
@@ -63,32 +36,31 @@ class HeadCost:
     """One query head, one token. The area is that of its key/value head.
 
     Attributes:
-        lines: The energy by block.
+        lines: The energy by block: one of cited.py, refresh or leakage.
         cited: Of the paper.
         bottom_up: Parts by block.
         area: Parts by block.
     """
 
     head: Head
-    lines: tuple[Line, ...]
+    lines: tuple[Block, ...]
     cited: Cost
     bottom_up: Cost
     area: Cost
 
     @property
-    def outside(self) -> tuple[Line, ...]:
+    def outside(self) -> tuple[Block, ...]:
         """Blocks outside their band."""
         return tuple(line for line in self.lines if line.inside is False)
 
-    def explain(self, line: Line) -> str:
+    def explain(self, line: Block) -> str:
         """What could be behind a block that is outside its band, in words."""
         if line.inside is not False:
             return ""
         if line.name == WRITE:
             lines = 2 * self.head.head_dim / self.head.group
-            each = (line.cited or 0.0) / lines
             always = writing.always_on(self.head) / self.head.group
-            found = line.bottom_up.energy / lines
+            each, found = self.cited.parts[WRITE].energy / lines, line.bottom_up / lines
             return (
                 f"cited: {with_scale(each, 'J')} a conversion; charging and settling a write line takes "
                 f"{with_scale(found, 'J')}. If the DACs of all sub-tiles, one a row, stay biased through the "
@@ -96,7 +68,7 @@ class HeadCost:
             )
         if line.name == DIGITAL:
             p = paper()
-            wider = replace(line, bottom_up=Cost(line.bottom_up.energy + digital.float_surplus(self.head)))
+            wider = compared(DIGITAL, Cost(line.bottom_up + digital.float_surplus(self.head)), self.cited)
             words = "inside it" if wider.inside else "outside it too"
             return (
                 f"cited: {p.digital_power * 1e3:.4g} mW for {p.digital_active * 1e9:.3g} ns, of which parts "
@@ -133,11 +105,16 @@ def of_head(head: Head) -> HeadCost:
     return HeadCost(head, lines, stated, whole, area)
 
 
-def compared(name: str, bottom_up: Cost, stated: Cost) -> Line:
+def compared(name: str, bottom_up: Cost, stated: Cost) -> Block:
     """A block against what the paper states of it, if it does; `stated` is the cost of the whole head."""
+    found = Block(name, bottom_up.energy, {part: cost.energy for part, cost in bottom_up.parts.items()})
     if name not in stated.parts:
-        return Line(name, None, bottom_up, None)
-    return Line(name, stated.parts[name].energy, bottom_up, paper().band(name))
+        return found
+    energy, p = stated.parts[name].energy, paper()
+    factor, band = bottom_up.energy / energy if energy else None, p.band(name)
+    inside = None if factor is None or band is None else 1 / band <= factor <= band
+    cited = Value(energy, "J", "cited", p.source(name))
+    return replace(found, cited=cited, factor=factor, band=band, inside=inside)
 
 
 def _shared(cost: Cost, group: int) -> Cost:

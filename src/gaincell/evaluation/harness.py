@@ -17,10 +17,9 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import SupportsFloat, TypeAlias, TypedDict
+from typing import NamedTuple, SupportsFloat, TypeAlias, TypedDict
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -29,7 +28,10 @@ from gaincell.errors import InputError
 from gaincell.evaluation.answers import Answers
 from gaincell.evaluation.harness_model import GainCellLM, data_of_hub, quiet
 from gaincell.files import is_number
+from gaincell.integrations.hf.attach import attached_layers
 from gaincell.progress import StageProgress, silent_stages
+from gaincell.results.common import Kind, Value
+from gaincell.results.evaluation import Harness, Metric, TaskScores, TasksRun
 from gaincell.results.provenance import hash_of
 from gaincell.standard_error import PER_UNIT, ratio_error
 from gaincell.text import sha256
@@ -53,7 +55,7 @@ PAPER = "paper"
 BATCH = 8
 
 
-Item: TypeAlias = float | list[float]
+Item: TypeAlias = float | tuple[float, ...]
 
 
 class _Sample(TypedDict):
@@ -87,58 +89,19 @@ _Found = TypedDict(
 """What the harness returns, as far as it is read; all but samples by task."""
 
 
-@dataclass(frozen=True)
-class TaskResult:
-    """One task.
+class AfterTasks(NamedTuple):
+    """What the tasks give.
 
     Attributes:
-        metrics: Name -> (value, standard error or None), as the harness gives them; where it gives none for a
-            perplexity of documents, the standard error is ours (first order, over documents).
-        items: Name -> what every item contributes, in order: 0 or 1, a log-likelihood, a log-likelihood and
-            how much it is divided by (words, bytes; `PER_UNIT`), or what else the harness makes the score of.
-        version: Of the task.
-        split: Of the task.
-        shots: Examples before a question.
-        n: Items evaluated.
-        of: Items that there are.
-        fingerprint: Of the items' texts and order; only tasks with the same one can be compared item by item.
+        run: Scores and counts. Metrics are as the harness gives them; where it gives no standard error of a
+            perplexity of documents, it is ours (first order, over documents). Items are what every one
+            contributes, in order: 0 or 1, a log-likelihood, a log-likelihood and how much it is divided by
+            (words, bytes; `PER_UNIT`), or what else the harness makes the score of.
+        protocol: In words.
     """
 
-    task: str
-    metrics: dict[str, tuple[float, float | None]]
-    items: dict[str, list[Item]]
-    version: str
-    split: str
-    shots: int
-    n: int
-    of: int
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class TasksResult:
-    """Several tasks.
-
-    Attributes:
-        harness: Its version.
-        softmax: Type in which it takes the softmax of logits.
-        max_length: Longest context, tokens.
-        truncated: Requests that were longer and lost tokens on the left.
-        beyond_window: Requests whose first tokens had left the ring when the last was predicted.
-        requests: In all; a document is one.
-        cached: Requests answered from the cache.
-        seconds: Of the model's forward passes, without those found in the cache.
-    """
-
-    tasks: tuple[TaskResult, ...]
-    harness: str
-    softmax: str
-    max_length: int
-    truncated: int
-    beyond_window: int
-    requests: int
-    cached: int
-    seconds: float
+    run: TasksRun
+    protocol: str
 
 
 def evaluate_tasks(
@@ -153,7 +116,7 @@ def evaluate_tasks(
     window: int | None = None,
     cache: Path | None = None,
     progress: StageProgress = silent_stages,
-) -> TasksResult:
+) -> AfterTasks:
     """Run tasks of the harness.
 
     Args:
@@ -189,16 +152,32 @@ def evaluate_tasks(
     asked = [a for task in found["samples"].values() for sample in task for a in sample["arguments"]]
     lengths = [n for arguments in asked for n in _lengths(lm, arguments)]
     read = [min(n - 1, lm.max_length) for n in lengths]
-    return TasksResult(
-        tasks=tuple(_task_result(name, found) for name in found["samples"]),
-        harness=metadata.version("lm_eval"),
-        softmax=lm.softmax_name,
-        max_length=lm.max_length,
-        truncated=sum(n > lm.max_length + 1 for n in lengths),
-        beyond_window=0 if window is None else sum(n > window for n in read),
+    kind: Kind = "simulated" if attached_layers(model) else "measured"
+    run = TasksRun(
+        numbers=kind,
+        harness=Harness("lm-evaluation-harness", metadata.version("lm_eval")),
+        longest_context=lm.max_length,
         requests=len(asked),
-        cached=len(asked) - lm.asked,
-        seconds=lm.seconds,
+        requests_cached=len(asked) - lm.asked,
+        requests_truncated=sum(n > lm.max_length + 1 for n in lengths),
+        requests_beyond_window=0 if window is None else sum(n > window for n in read),
+        model_seconds=lm.seconds,
+        tasks=tuple(_scores(name, found, kind) for name in found["samples"]),
+        softmax=lm.softmax_name,
+    )
+    return AfterTasks(
+        run, describe_tasks(run, {task: int(found["n-shot"].get(task, 0)) for task in found["samples"]})
+    )
+
+
+def describe_tasks(run: TasksRun, shots: Mapping[str, int]) -> str:
+    """The protocol in words; `shots` are the examples before a question, by task."""
+    several = len(set(shots.values())) > 1
+    said = sorted({f"{task} {n}-shot" if several else f"{n}-shot" for task, n in shots.items()})
+    items = ", ".join(f"{task.task} {task.items} of {task.of}" for task in run.tasks)
+    return (
+        f"{run.harness.name} {run.harness.version}, {', '.join(said)}, contexts up to {run.longest_context} "
+        f"tokens; items: {items}"
     )
 
 
@@ -227,28 +206,29 @@ def _known(tasks: Sequence[str], manager: TaskManager, data: str | None) -> list
     return list(dict.fromkeys(renamed.get(task, task) for task in wanted))
 
 
-def _task_result(task: str, found: _Found) -> TaskResult:
+def _scores(task: str, found: _Found, kind: Kind) -> TaskScores:
     samples = sorted(found["samples"][task], key=lambda sample: sample["doc_id"])
-    metrics: dict[str, tuple[float, float | None]] = {}
-    items: dict[str, list[Item]] = {}
+    metrics: dict[str, Metric] = {}
+    items: dict[str, tuple[Item, ...]] = {}
     for key, score in found["results"][task].items():
         metric, _, _ = key.partition(",")
         if is_number(score) and not metric.endswith("_stderr") and all(metric in s for s in samples):
-            items[metric] = [_item(sample, metric) for sample in samples]
+            items[metric] = tuple(_item(sample, metric) for sample in samples)
             given = found["results"][task].get(key.replace(metric, f"{metric}_stderr", 1))
             error = given if isinstance(given, float) else _error(items[metric], metric, score)
-            metrics[metric] = (float(score), error)
+            unit = "bit/byte" if metric == "bits_per_byte" else "1"
+            spread = None if error is None else Value(error, unit, kind)
+            metrics[metric] = Metric(Value(float(score), unit, kind), spread)
     counts = found["n-samples"][task]
-    return TaskResult(
+    return TaskScores(
         task=task,
-        metrics=metrics,
-        items=items,
         version=str(found["versions"].get(task, "")),
         split=_split(found["configs"][task]),
-        shots=int(found["n-shot"].get(task, 0)),
-        n=int(counts["effective"]),
+        items=int(counts["effective"]),
         of=int(counts["original"]),
         fingerprint=hash_of([str(sample["doc_hash"]) for sample in samples]),
+        metrics=metrics,
+        per_item=items,
     )
 
 
@@ -266,7 +246,7 @@ def _split(config: _Config) -> str:
 def _item(sample: Mapping[str, object], metric: str) -> Item:
     item = sample[metric]
     if isinstance(item, (tuple, list)):
-        return [float(part) for part in item]
+        return tuple(float(part) for part in item)
     assert isinstance(item, SupportsFloat)
     return float(item)
 
@@ -275,7 +255,7 @@ def _error(items: Sequence[Item], metric: str, score: float) -> float | None:
     """Standard error of a perplexity of documents, or of bits per byte: first order, of a ratio of sums."""
     if metric not in PER_UNIT:
         return None
-    spread = ratio_error(*zip(*(item for item in items if isinstance(item, list)), strict=True))
+    spread = ratio_error(*zip(*(item for item in items if isinstance(item, tuple)), strict=True))
     if spread is None:
         return None
     return spread / math.log(2) if metric == "bits_per_byte" else score * spread

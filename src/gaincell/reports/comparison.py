@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Sequence
-from dataclasses import astuple
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gaincell.reports.paper import cited_table
 from gaincell.reports.tables import Rows, number_and_error
-from gaincell.results.comparison import HEADINGS, PERPLEXITIES, Column, Comparison, Entry, unit_of
+from gaincell.results.common import Value
+from gaincell.results.comparison import HEADINGS, Column, ComparedScore, Comparison, task_and_metric, unit_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,12 +19,13 @@ DIFFERENCES = {"%": "points", "1": "ratio"}
 """Unit -> what a difference in it is called."""
 
 
-def cited_rows(columns: Collection[Column] = HEADINGS) -> dict[str, dict[Column, Entry]]:
-    """The paper's table, for some columns."""
-    table = cited_table()
+def cited_rows() -> dict[str, dict[Column, ComparedScore]]:
+    """The paper's table, by model."""
+    table, source = cited_table(), "Leroux et al. 2025, Table 1"
     return {
         name: {
-            column: Entry(x) for column, x in zip(table.columns, numbers, strict=True) if column in columns
+            f"{task}/{metric}": ComparedScore(Value(number, unit_of(metric), "cited", source))
+            for (task, metric), number in zip(table.columns, numbers, strict=True)
         }
         for name, numbers in table.rows.items()
     }
@@ -36,12 +37,12 @@ def as_csv(comparison: Comparison) -> str:
     writer = csv.writer(file, lineterminator="\n")
     names = ("model", "task", "metric", "value", "error", "unit", "difference", "difference_error", "kind")
     writer.writerow((*names, "source"))
-    for name, entries in comparison.rows.items():
-        for (task, metric), entry in entries.items():
-            written = ["" if x is None else f"{x:.6g}" for x in astuple(entry)]
-            unit, of_difference = unit_of(metric), DIFFERENCES.get(unit_of(metric), "difference")
-            source = "cited" if name in comparison.cited else "ours"
-            writer.writerow((name, task, metric, *written[:2], unit, *written[2:], of_difference, source))
+    for row in comparison.rows:
+        for column, entry in row.entries.items():
+            written = ["" if x is None else f"{x:.6g}" for x in entry.numbers]
+            unit, source = entry.score.unit, "cited" if row.cited else "ours"
+            change = (*written[2:], DIFFERENCES.get(unit, "difference"))
+            writer.writerow((row.name, *task_and_metric(column), *written[:2], unit, *change, source))
     return file.getvalue()
 
 
@@ -53,11 +54,11 @@ def as_latex(comparison: Comparison) -> str:
         " & ".join(["", *(_escaped(heading(column)) for column in comparison.columns)]) + " \\\\",
         "\\midrule",
     ]
-    for name, entries in comparison.rows.items():
-        found = [(column, entries.get(column)) for column in comparison.columns]
-        cells = ["--" if entry is None else _latex(_score(entry)) for _, entry in found]
-        changes = [_latex(_change(entry, column)) if entry else "" for column, entry in found]
-        lines.append(" & ".join([_escaped(name), *cells]) + " \\\\")
+    for row in comparison.rows:
+        found = [row.entries.get(column) for column in comparison.columns]
+        cells = ["--" if entry is None else _latex(_score(entry)) for entry in found]
+        changes = [_latex(_change(entry)) if entry else "" for entry in found]
+        lines.append(" & ".join([_escaped(row.name), *cells]) + " \\\\")
         if any(changes):
             lines.append(" & ".join(["", *changes]) + " \\\\")
     lines += ["\\bottomrule", "\\end{tabular}", *(f"% {note}" for note in comparison.notes)]
@@ -66,10 +67,10 @@ def as_latex(comparison: Comparison) -> str:
 
 def as_markdown(comparison: Comparison) -> str:
     """For documents; differences in a second line of every row but the reference's."""
-    rows = [
-        [name, *("–" if c not in entries else cell(entries[c], c, "<br>") for c in comparison.columns)]
-        for name, entries in comparison.rows.items()
-    ]
+    rows = []
+    for row in comparison.rows:
+        found = (row.entries.get(column) for column in comparison.columns)
+        rows.append([row.name, *("–" if entry is None else cell(entry, "<br>") for entry in found)])
     headings = ("model", *map(heading, comparison.columns))
     return Rows("", headings, rows, " ".join(comparison.notes)).markdown()
 
@@ -87,48 +88,49 @@ def terminal_table(comparison: Comparison) -> Table:
         table.add_column(name, justify="right")
     for column in comparison.columns:
         first = heading(column)
-        for name, entries in comparison.rows.items():
-            if column in entries:
-                value, _, change = cell(entries[column], column, "\n").partition("\n")
-                table.add_row(first, name, value, change, style="dim" if name in comparison.cited else None)
+        for row in comparison.rows:
+            if column in row.entries:
+                value, _, change = cell(row.entries[column], "\n").partition("\n")
+                table.add_row(first, row.name, value, change, style="dim" if row.cited else None)
                 first = ""
         table.add_section()
     return table
 
 
 def heading(column: Column) -> str:
-    task, metric = column
-    return HEADINGS.get(column, f"{task} {metric}")
+    return HEADINGS.get(column, " ".join(task_and_metric(column)))
 
 
-def cell(entry: Entry, column: Column, line: str) -> str:
+def cell(entry: ComparedScore, line: str) -> str:
     """A number with its error, and the difference in a line of its own."""
     shown = " ± ".join(_score(entry))
-    if not (change := _change(entry, column)):
+    if not (change := _change(entry)):
         return shown
-    if entry.difference_error == 0 and entry.difference == (1.0 if column[1] in PERPLEXITIES else 0.0):
+    *_, difference, error = entry.numbers
+    if error == 0 and difference == (1.0 if entry.score.unit == "1" else 0.0):
         return f"{shown}{line}{change[0]} (no item differs)"
     return f"{shown}{line}{' ± '.join(change)}"
 
 
-def _score(entry: Entry) -> Sequence[str]:
+def _score(entry: ComparedScore) -> Sequence[str]:
     """A number, and its error if it has one: two decimals, or the digits that the error leaves, where that is
     too small for two or the number too large.
     """
-    if entry.error is not None and 0 < entry.error < 0.005:
-        return number_and_error(entry.number, entry.error)
-    if abs(entry.number) < 1000:
-        return [f"{x:.2f}" for x in (entry.number, entry.error) if x is not None]
-    return [f"{entry.number:,.0f}"] if entry.error is None else number_and_error(entry.number, entry.error)
+    number, error, *_ = entry.numbers
+    if error is not None and (0 < error < 0.005 or abs(number) >= 1000):
+        return number_and_error(number, error)
+    if abs(number) < 1000:
+        return [f"{x:.2f}" for x in (number, error) if x is not None]
+    return [f"{number:,.0f}"]
 
 
-def _change(entry: Entry, column: Column) -> list[str]:
+def _change(entry: ComparedScore) -> list[str]:
     """A difference in points, or a ratio, and its error if it has one; empty without a difference."""
-    amount, error = entry.difference, entry.difference_error
+    *_, amount, error = entry.numbers
     if amount is None:
         return []
-    if column[1] not in PERPLEXITIES:
-        digits = 1 if unit_of(column[1]) == "%" else 4
+    if entry.score.unit != "1":
+        digits = 1 if entry.score.unit == "%" else 4
         return [f"{amount:+.{digits}f}", *([] if error is None else [f"{error:.{digits}f}"])]
     if not error:
         return [f"×{amount:.3f}"] + ([] if error is None else ["0"])

@@ -13,7 +13,7 @@ from gaincell.reports.html import parts
 from gaincell.reports.style import BLACK, legend_below, look, plain_ticks, styled
 from gaincell.reports.tables import Rows
 from gaincell.reports.task_chips import chips_of_tasks
-from gaincell.results.comparison import PERPLEXITIES, Comparison, compare
+from gaincell.results.comparison import PERPLEXITIES, Comparison, compare, task_and_metric
 from gaincell.results.evaluation import TasksResult
 
 SHORT = 40
@@ -29,8 +29,9 @@ def differences(comparison: Comparison) -> Figure:
     Raises:
         RunError: there are neither.
     """
-    ratios = [c for c in comparison.columns if c[1] in PERPLEXITIES]
-    points = [c for c in comparison.columns if c[1].startswith("acc")]
+    metrics = {column: task_and_metric(column)[1] for column in comparison.columns}
+    ratios = [column for column, metric in metrics.items() if metric in PERPLEXITIES]
+    points = [column for column, metric in metrics.items() if metric.startswith("acc")]
     if not ratios and not points:
         raise RunError("the results have no accuracies and no perplexities to draw; leave --figure out")
     figure = Figure(figsize=(1.1 + 1.15 * max(3, len(ratios) + len(points)), 4.0))
@@ -38,16 +39,15 @@ def differences(comparison: Comparison) -> Figure:
     panels = {title: found for title, found in titled.items() if found[0]}
     widths = [len(columns) for columns, _ in panels.values()]
     axes = figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0]
-    others = [n for n in comparison.rows if n not in comparison.cited and n != comparison.reference]
+    others = [row for row in comparison.rows if not row.cited and row.name != comparison.reference]
     for panel, (title, (columns, unit)) in zip(axes, panels.items(), strict=True):
         panel.axhline(1.0 if columns is ratios else 0.0, color=BLACK, linewidth=1)
-        for n, name in enumerate(others):
+        for n, row in enumerate(others):
             shift = 0.6 * ((n + 0.5) / len(others) - 0.5)
-            entries = [(k + shift, comparison.rows[name].get(column)) for k, column in enumerate(columns)]
-            found = [(x, entry.difference, entry.difference_error) for x, entry in entries if entry]
-            shown = [(x, y, error or 0.0) for x, y, error in found if y is not None]
+            entries = [(k + shift, row.entries[c].numbers) for k, c in enumerate(columns) if c in row.entries]
+            shown = [(x, y, error or 0.0) for x, (*_, y, error) in entries if y is not None]
             panel.errorbar([x for x, _, _ in shown], [y for _, y, _ in shown], linestyle="none",
-                           yerr=[error for _, _, error in shown], label=name, **look(n))  # fmt: skip
+                           yerr=[error for _, _, error in shown], label=row.name, **look(n))  # fmt: skip
         if columns is ratios:
             panel.set_yscale("log")
             plain_ticks(panel.yaxis)
@@ -67,10 +67,9 @@ def task_rows(runs: Mapping[str, TasksResult]) -> Rows:
     rows: list[list[str]] = []
     kinds: list[str] = []
     for name, run in runs.items():
-        entries = found.rows[name]
+        entries = found.scores(name)
         shown = [
-            cell(entries[c], c, "\n").partition("\n") if c in entries else ("–", "", "")
-            for c in found.columns
+            cell(entries[c], "\n").partition("\n") if c in entries else ("–", "", "") for c in found.columns
         ]
         rows.append([name, *(value for value, _, _ in shown)])
         if any(change for _, _, change in shown):

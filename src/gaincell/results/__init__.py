@@ -12,6 +12,7 @@ from gaincell.errors import RunError
 from gaincell.resources import begun, resolve
 from gaincell.results import (
     activity,
+    comparison,
     cost,
     evaluation,
     floorplan,
@@ -25,7 +26,7 @@ from gaincell.results import (
 )
 from gaincell.results.codec import Json, from_json, to_json
 from gaincell.results.common import SCHEMA, Result
-from gaincell.results.description import DesignResult, InstallationResult, ShownDevice
+from gaincell.results.description import DesignResult, DifferencesResult, InstallationResult, ShownDevice
 from gaincell.results.device import DeviceResult
 from gaincell.results.run import FILE, StagedResult
 
@@ -35,49 +36,53 @@ RESULT = "result.json"
 SWEEP = "sweep.json"
 """In a directory of `gaincell sweep`: which sweep it belongs to."""
 ALLOWED = "a RUN, a sweep's directory, or a file of --json"
-KINDS: Mapping[tuple[str, ...], type[Result]] = {
-    ("objectives",): sweep.SweepResult,
-    ("sweep", "point"): sweep.PointResult,
-    ("circuits", "stages"): run.CodesignResult,
-    ("recipe", "stages"): run.TrainedResult,
-    ("silent", "stages"): run.MappedResult,
-    ("error_of_scores",): run.ScoresResult,
-    ("retention_time", "stages"): run.CellDesignResult,
-    ("chip", "stages"): run.CellAdaptationResult,
-    ("stages",): run.AdaptedResult,
-    ("tasks",): evaluation.TasksResult,
-    ("ablation",): evaluation.AblationResult,
-    ("fidelity",): evaluation.FidelityResult,
-    ("pauses",): evaluation.PausesResult,
-    ("chips",): evaluation.ChipsResult,
-    ("repetition",): evaluation.RepetitionResult,
-    ("curves", "training_tokens"): evaluation.DepthResult,
-    ("perplexity",): evaluation.PerplexityResult,
-    ("word_perplexity",): evaluation.RollingResult,
-    ("model_cost",): cost.CostResult,
-    ("measurements", "machines"): system_cost.BaselineResult,
-    ("activity", "gains"): activity.ActivityResult,
-    ("context", "model"): evaluation.ContextResult,
-    ("points", "text"): run.CodesignComparison,
-    ("curve", "mismatch"): spice_cell.CharacterisationResult,
-    ("first", "second"): spice.VerifyResult,
-    ("runs", "readout"): spice.EnergyResult,
-    ("bit_line", "word_line"): spice.WiresResult,
-    ("dacs", "pulses"): spice.WriteResult,
-    ("waves", "clock"): spice.MixedResult,
-    ("timeline", "sizes"): rtl.RtlResult,
-    ("words", "exact"): rtl.WordLengthsResult,
-    ("floorplan", "areas"): floorplan.FloorplanResult,
-    ("schedule", "trace"): simulation.HeadResult,
-    ("waveforms",): simulation.TileResult,
-    ("fit", "decays"): DeviceResult,
-    ("numbers", "quality"): ShownDevice,
-    ("numbers", "derived"): DesignResult,
-    ("findings",): InstallationResult,
-    ("ring_memory",): simulation.GenerationResult,
-    ("reference", "rows"): evaluation.ComparisonResult,
+KINDS: Mapping[str, type[Result] | Mapping[str, type[Result]]] = {
+    "ablate": evaluation.AblationResult,
+    "activity": activity.ActivityResult,
+    "adapt": run.AdaptedResult,
+    "baseline": system_cost.BaselineResult,
+    "cells adaptation": run.CellAdaptationResult,
+    "cells design": run.CellDesignResult,
+    "codesign": run.CodesignResult,
+    "codesign comparison": run.CodesignComparison,
+    "cost": cost.CostResult,
+    "depth": evaluation.DepthResult,
+    "design diff": DifferencesResult,
+    "design show": DesignResult,
+    "device fit": DeviceResult,
+    "device show": ShownDevice,
+    "doctor": InstallationResult,
+    "evaluate": {
+        "tasks": evaluation.TasksResult,
+        "ablation": evaluation.AblationResult,
+        "fidelity": evaluation.FidelityResult,
+        "pauses": evaluation.PausesResult,
+        "chips": evaluation.ChipsResult,
+        "repetition": evaluation.RepetitionResult,
+        "context": evaluation.ContextResult,
+        "perplexity": evaluation.PerplexityResult,
+        "word_perplexity": evaluation.RollingResult,
+    },
+    "fidelity": evaluation.FidelityResult,
+    "floorplan": floorplan.FloorplanResult,
+    "generate": simulation.GenerationResult,
+    "map": run.MappedResult,
+    "recipes/adapt_scores.py": run.ScoresResult,
+    "recipes/word_lengths.py": rtl.WordLengthsResult,
+    "rtl": rtl.RtlResult,
+    "simulate head": simulation.HeadResult,
+    "simulate tile": simulation.TileResult,
+    "spice characterise": spice_cell.CharacterisationResult,
+    "spice energy": spice.EnergyResult,
+    "spice mixed": spice.MixedResult,
+    "spice verify": spice.VerifyResult,
+    "spice wires": spice.WiresResult,
+    "spice write": spice.WriteResult,
+    "sweep": {"objectives": sweep.SweepResult, "point": sweep.PointResult},
+    "table": comparison.ComparisonResult,
+    "train": run.TrainedResult,
 }
-"""Parts of a file -> the kind of result that it is; the first whose parts it has."""
+"""The command that a file states -> the kind of its result; of several kinds, the first whose part it has."""
 
 
 def read(path: str | os.PathLike[str], kind: type[T], allowed: str = ALLOWED) -> T:
@@ -161,7 +166,10 @@ def write(result: Result, path: str | os.PathLike[str]) -> Path:
 
 def kind_of(entry: Json) -> type[Result] | None:
     """Which kind of result the content of a file is; None where it is none."""
-    return next((kind for parts, kind in KINDS.items() if entry.keys() >= set(parts)), None)
+    kind = KINDS.get(str(entry.get("command")))
+    if isinstance(kind, Mapping):
+        return next((one for part, one in kind.items() if part in entry), None)
+    return kind
 
 
 def parse(entry: Json, where: str) -> Result | None:

@@ -16,80 +16,98 @@ difference.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from statistics import fmean
+from types import MappingProxyType
 from typing import TypeAlias, TypeVar
-
-import numpy as np
 
 from gaincell.errors import RunError
 from gaincell.results import evaluation as of
 from gaincell.results.codec import Kind
-from gaincell.results.common import Value
+from gaincell.results.common import Part, Result, Value
 from gaincell.results.provenance import made
 from gaincell.standard_error import PER_UNIT, ratio_error
 
 Item = TypeVar("Item")
+Column: TypeAlias = str
+"""task/metric."""
 PERPLEXITIES = ("perplexity", "word_perplexity", "byte_perplexity")
 NAMES = {"wikitext2": "wikitext"}
 """One task under two names."""
-HEADINGS = {
-    ("arc_easy", "acc"): "ARC-E",
-    ("arc_challenge", "acc_norm"): "ARC-C",
-    ("winogrande", "acc"): "WinoGrande",
-    ("hellaswag", "acc_norm"): "HellaSwag",
-    ("lambada_openai", "perplexity"): "LAMBADA ppl",
-    ("lambada_openai", "acc"): "LAMBADA acc",
-    ("piqa", "acc"): "PIQA",
-    ("wikitext", "word_perplexity"): "WikiText-2 ppl",
+HEADINGS: Mapping[Column, str] = {
+    "arc_easy/acc": "ARC-E",
+    "arc_challenge/acc_norm": "ARC-C",
+    "winogrande/acc": "WinoGrande",
+    "hellaswag/acc_norm": "HellaSwag",
+    "lambada_openai/perplexity": "LAMBADA ppl",
+    "lambada_openai/acc": "LAMBADA acc",
+    "piqa/acc": "PIQA",
+    "wikitext/word_perplexity": "WikiText-2 ppl",
 }
-"""The paper's columns: task and metric. Of other tasks all metrics are shown."""
-Column: TypeAlias = tuple[str, str]
-Difference: TypeAlias = tuple[float | None, float | None]
-"""To the reference: a ratio of perplexities, points of accuracies, bits; its standard error."""
-UNKNOWN: Difference = (None, None)
+"""The paper's columns. Of other tasks all metrics are shown."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One number of the table; accuracies in %.
+class ComparedScore(of.Metric):
+    """A score beside that of the reference; accuracies in %.
 
     Attributes:
-        difference: To the reference, points of an accuracy or the ratio of perplexities.
+        difference: To the reference, on the same items; points of an accuracy, the ratio of perplexities.
         difference_error: Its standard error.
     """
 
-    number: float
-    error: float | None = None
-    difference: float | None = None
-    difference_error: float | None = None
+    difference: Value | None = None
+    difference_error: Value | None = None
+
+    @property
+    def numbers(self) -> tuple[float, float | None, float | None, float | None]:
+        """Score, error, difference and its error."""
+        others = (self.error, self.difference, self.difference_error)
+        error, difference, its_error = (None if x is None else x.value for x in others)
+        return self.score.value, error, difference, its_error
 
 
-Rows: TypeAlias = Mapping[str, Mapping[Column, Entry]]
-"""By name and column."""
-NOTHING: Rows = {}
+class ComparedModel(Part):
+    """The scores of one model."""
+
+    name: str
+    entries: Mapping[Column, ComparedScore]
+
+    @property
+    def cited(self) -> bool:
+        """Whether the row is from the literature."""
+        return all(entry.score.kind == "cited" for entry in self.entries.values())
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(Part, kw_only=True):
     """Several evaluations side by side.
 
     Attributes:
-        rows: Name -> column -> entry.
-        reference: Its name.
-        cited: Names of rows from the literature.
+        reference: Name of the model that the others are compared to.
         notes: What a reader has to know.
     """
 
-    columns: tuple[Column, ...]
-    rows: Rows
     reference: str
-    cited: frozenset[str]
+    rows: tuple[ComparedModel, ...]
     notes: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Of all rows."""
+        return _in_order([column for row in self.rows for column in row.entries])
+
+    def scores(self, name: str) -> Mapping[Column, ComparedScore]:
+        """The row of a model."""
+        return next(row.entries for row in self.rows if row.name == name)
+
+
+class ComparisonResult(Comparison, Result, kw_only=True):
+    """Of `gaincell table`."""
 
 
 def compare(
-    runs: Mapping[str, of.TasksResult], reference: str | None = None, cited: Rows = NOTHING
+    runs: Mapping[str, of.TasksResult],
+    reference: str | None = None,
+    cited: Mapping[str, Mapping[Column, ComparedScore]] = MappingProxyType({}),
 ) -> Comparison:
     """Put results of `gaincell evaluate --tasks` beside one another.
 
@@ -109,67 +127,39 @@ def compare(
     reference = next(iter(runs)) if reference is None else reference
     if reference not in runs:
         raise RunError(f"there is no result {reference!r}; there are {', '.join(runs)}")
-    found: list[Column] = [
-        (task, metric) for each in tasks.values() for task, entry in each.items() for metric in entry.metrics
-    ]
-    known = [column for column in HEADINGS if column in found]
-    paper_tasks = {task for task, _ in HEADINGS}
-    columns = (*known, *dict.fromkeys(c for c in found if c[0] not in paper_tasks))
-    theirs = tasks[reference]
-    rows = {
-        name: {
-            (task, metric): _entry(each[task], metric, None if name == reference else theirs.get(task))
-            for task, metric in columns
-            if task in each and metric in each[task].metrics
-        }
-        for name, each in tasks.items()
-    }
-    chosen = {name: {c: x for c, x in row.items() if c in columns} for name, row in cited.items()}
-    return Comparison(
-        columns=columns,
-        rows={**rows, **chosen},
-        reference=reference,
-        cited=frozenset(cited),
-        notes=_notes(runs, tasks, reference, bool(cited)),
-    )
+    scored = (one for each in tasks.values() for one in each.items())
+    columns = _in_order([f"{task}/{metric}" for task, entry in scored for metric in entry.metrics])
+    rows = []
+    for name, each in tasks.items():
+        theirs, entries = {} if name == reference else tasks[reference], {}
+        for column in columns:
+            task, metric = task_and_metric(column)
+            if task in each and metric in each[task].metrics:
+                entries[column] = _score(each[task], metric, runs[name].numbers, theirs.get(task))
+        rows.append(ComparedModel(name, entries))
+    rows += [ComparedModel(name, {c: row[c] for c in columns if c in row}) for name, row in cited.items()]
+    notes = _notes(runs, tasks, reference, bool(cited))
+    return Comparison(reference=reference, rows=tuple(rows), notes=notes)
 
 
 def comparison_result(
     found: Comparison, runs: Mapping[str, of.TasksResult], command: Sequence[str]
-) -> of.ComparisonResult:
-    """For a file: every number with its unit and kind."""
-
-    def score(name: str, metric: str, entry: Entry) -> of.ComparedScore:
-        unit = unit_of(metric)
-        origin: tuple[Kind, str | None] = ("cited", "Leroux et al. 2025, Table 1")
-        if name not in found.cited:
-            origin = (runs[name].numbers, None)
-        numbers = (None if number is None else Value(number, unit, *origin) for number in astuple(entry))
-        return of.ComparedScore(*numbers)  # type: ignore[arg-type]
-
-    rows = tuple(
-        of.ComparedModel(
-            name, {"/".join(column): score(name, column[1], entry) for column, entry in row.items()}
-        )
-        for name, row in found.rows.items()
-    )
+) -> ComparisonResult:
+    """For a file: how it came about."""
     inputs: dict[str, str] = {}
     for name, run in runs.items():
         if run.design is not None:
             inputs[f"design of {name}"] = run.design.hash
         inputs[f"model of {name}"] = run.model.sha256
-    return of.ComparisonResult(
-        command="table",
-        reference=found.reference,
-        rows=rows,
-        notes=found.notes,
-        provenance=made(
-            command=command,
-            seed=0,
-            protocol="; ".join(f"{name}: {run.provenance.protocol}" for name, run in runs.items()),
-            inputs=inputs,
-        ),
-    )
+    protocol = "; ".join(f"{name}: {run.provenance.protocol}" for name, run in runs.items())
+    provenance = made(command=command, seed=0, protocol=protocol, inputs=inputs)
+    return ComparisonResult(command="table", provenance=provenance, **vars(found))
+
+
+def task_and_metric(column: Column) -> tuple[str, str]:
+    """Both parts of a column."""
+    task, _, metric = column.rpartition("/")
+    return task, metric
 
 
 def unit_of(metric: str) -> str:
@@ -177,22 +167,35 @@ def unit_of(metric: str) -> str:
     return "1" if metric in PERPLEXITIES else "bit/byte" if metric == "bits_per_byte" else "%"
 
 
-def _entry(task: of.TaskScores, metric: str, reference: of.TaskScores | None) -> Entry:
-    scale = 100.0 if unit_of(metric) == "%" else 1.0
-    found = task.metrics[metric]
+def _in_order(found: Collection[Column]) -> tuple[Column, ...]:
+    """Those of the paper first, then all of other tasks."""
+    tasks = {task_and_metric(column)[0] for column in HEADINGS}
+    others = (column for column in found if task_and_metric(column)[0] not in tasks)
+    return (*(column for column in HEADINGS if column in found), *dict.fromkeys(others))
+
+
+def _score(task: of.TaskScores, metric: str, kind: Kind, reference: of.TaskScores | None) -> ComparedScore:
+    found, unit = task.metrics[metric], unit_of(metric)
+    scale = 100.0 if unit == "%" else 1.0
     error = None if found.error is None else found.error.value * scale
-    return Entry(found.score.value * scale, error, *_difference(task, reference, metric))
+    numbers = (found.score.value * scale, error, *_difference(task, reference, metric))
+    return ComparedScore(*(None if x is None else Value(x, unit, kind) for x in numbers))  # type: ignore[arg-type]
 
 
-def _difference(task: of.TaskScores, reference: of.TaskScores | None, metric: str) -> Difference:
-    """On the same items; of a single item it has no error. There is neither of other items, nor of a score
-    that is no mean of its items (f1).
+def _difference(
+    task: of.TaskScores, reference: of.TaskScores | None, metric: str
+) -> tuple[float | None, float | None]:
+    """To the reference, on the same items: a ratio of perplexities, points of accuracies, bits; its standard
+    error, which that of a single item lacks. Neither of other items, nor of a score that is no mean of its
+    items (f1).
     """
+    import numpy as np
+
     if reference is None or reference.fingerprint != task.fingerprint:
-        return UNKNOWN
+        return None, None
     ours, theirs = (np.asarray(t.per_item[metric], dtype=float) for t in (task, reference))
     if ours.shape != theirs.shape or not (_adds_up(task, metric) and _adds_up(reference, metric)):
-        return UNKNOWN
+        return None, None
     weight = np.ones(len(ours))
     if metric in PER_UNIT:
         change, weight = theirs[:, 0] - ours[:, 0], ours[:, 1]
@@ -209,10 +212,13 @@ def _difference(task: of.TaskScores, reference: of.TaskScores | None, metric: st
 
 def _adds_up(task: of.TaskScores, metric: str) -> bool:
     """Whether a score is what `_difference` takes it for: of log-likelihoods per unit, or a mean of items."""
-    items = np.asarray(task.per_item[metric], dtype=float)
-    if metric in PER_UNIT or metric in PERPLEXITIES:
-        return items.ndim == (2 if metric in PER_UNIT else 1)
-    return items.ndim == 1 and math.isclose(items.mean(), task.metrics[metric].score.value, abs_tol=1e-4)
+    items = task.per_item[metric]
+    single = [item for item in items if isinstance(item, float)]
+    if metric in PER_UNIT:
+        return not single
+    if not single or len(single) < len(items) or metric in PERPLEXITIES:
+        return len(single) == len(items)
+    return math.isclose(fmean(single), task.metrics[metric].score.value, abs_tol=1e-4)
 
 
 def _notes(

@@ -296,8 +296,11 @@ class TaskScores(Part):
     """Of one task: see evaluation/harness.py.
 
     Attributes:
+        version: Of the task.
+        split: Of the task.
         items: How many were evaluated.
         of: How many there are.
+        fingerprint: Of the items' texts and order; only tasks with the same one can be compared item by item.
         per_item: What every item contributes, by metric.
     """
 
@@ -337,10 +340,16 @@ class TaskChips(Part):
     spread: Annotated[Mapping[str, Strength], REST]
 
 
-class TasksResult(EvaluationResult, kw_only=True):
-    """Scores of `gaincell evaluate --tasks`.
+class TasksRun(Part, kw_only=True):
+    """Scores of several tasks.
 
     Attributes:
+        longest_context: In tokens; longer requests are truncated.
+        requests: In all; a document is one.
+        requests_cached: Answered from the cache.
+        requests_truncated: Those that were longer and lost tokens on the left.
+        requests_beyond_window: Those whose first tokens had left the ring when the last was predicted.
+        model_seconds: Of the model's forward passes, without those found in the cache.
         softmax: Type in which the softmax of logits is taken.
     """
 
@@ -354,38 +363,9 @@ class TasksResult(EvaluationResult, kw_only=True):
     model_seconds: Annotated[float, "s", "measured"]
     tasks: tuple[TaskScores, ...]
     softmax: str | None = None
+
+
+class TasksResult(TasksRun, EvaluationResult, kw_only=True):
+    """Of `gaincell evaluate --tasks`."""
+
     chips: TaskChips | None = None
-
-
-class ComparedScore(Metric):
-    """A score beside that of the reference.
-
-    Attributes:
-        difference: To the reference, on the same items; points of an accuracy, the ratio of perplexities.
-    """
-
-    difference: Value | None = None
-    difference_error: Value | None = None
-
-
-class ComparedModel(Part):
-    """The scores of one model.
-
-    Attributes:
-        entries: By task/metric.
-    """
-
-    name: str
-    entries: Mapping[str, ComparedScore]
-
-
-class ComparisonResult(Result, kw_only=True):
-    """Of `gaincell table`.
-
-    Attributes:
-        reference: Name of the model that the others are compared to.
-    """
-
-    reference: str
-    rows: tuple[ComparedModel, ...]
-    notes: tuple[str, ...]
