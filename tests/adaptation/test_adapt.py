@@ -136,6 +136,18 @@ def test_the_released_rule_moves_the_offset_of_a_stage_without_variance() -> Non
     assert float(scales(model)[f"{name}.offset"][1]) == 0.0
 
 
+def test_a_target_without_variance_takes_a_gain_down_but_not_to_zero() -> None:
+    """By equation (4) it would be 0 after one iteration, and a model with such a gain cannot be saved."""
+    model, target = linear_and_target(torch.float64, [tokens()])
+    target.std["out"][1, 0] = 0.0
+    set_design(model, micro_design(cell="x3"))
+    result = adapt(model, [tokens()], target, "published", start="neutral", rule="released")
+    gain = attached_layers(model)[1].out.gain[0].item()
+    assert gain == published.SMALLEST
+    assert result.statistics.std["out"][1, 0] <= 1e-4
+    assert result.converged
+
+
 def test_the_residuals_are_those_of_the_definition() -> None:
     """Recomputed by hand for one head: |sigma_N / sigma_L - 1| and |mu_N - mu_L| / sigma_L."""
     model, target = linear_and_target(torch.float64, [tokens()])

@@ -4,7 +4,8 @@
 
 with f annealed linearly from 1.0 to 0.1 over 50 iterations and constant afterwards. What is within tolerance,
 and gains of stages without variance, are left alone (`Residuals.moving`). It stops when every stage is within
-tolerance.
+tolerance. A target without variance would take a gain to 0, which no gain here is: it goes down to a `SMALLEST`
+share of itself at a time.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from gaincell.standard_error import exp_or_infinity
 FIRST_FACTOR = 1.0
 LAST_FACTOR = 0.1
 ANNEALED_OVER = 50
+SMALLEST = 2.0**-24
+"""Least factor of a gain in one iteration."""
 TREND = 4
 """Iterations whose fall of the residual is carried on."""
 
@@ -80,7 +83,7 @@ def iterate(
             gain_moves, offset_moves = (which[n] for which in residuals.moving(stage, tolerance))
             ratio = torch.where(gain_moves, target.std[stage][n] / statistics.std[stage][n], 1.0)
             shift = torch.where(offset_moves, target.mean[stage][n] - statistics.mean[stage][n], 0.0)
-            gains[stage, n] *= 1 + factor * (ratio - 1)
+            gains[stage, n] *= (1 + factor * (ratio - 1)).clamp_min(SMALLEST)
             offsets[stage, n] += factor * shift
             scaler.gain.copy_(gains[stage, n])
             scaler.offset.copy_(offsets[stage, n])
