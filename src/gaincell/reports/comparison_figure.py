@@ -57,7 +57,7 @@ def differences(comparison: Comparison) -> Figure:
         panel.set_xticks(range(len(columns)), [heading(c).replace(" ", "\n") for c in columns])
         panel.set_xlim(-0.6, len(columns) - 0.4)
         panel.set(title=title, ylabel=f"{unit} {comparison.reference}")
-    legend_below(figure, columns=2 if all(len(name) <= SHORT for name in others) else 1)
+    legend_below(figure, columns=2 if all(len(row.name) <= SHORT for row in others) else 1)
     return figure
 
 
