@@ -27,6 +27,8 @@ from gaincell.results.run import (
 )
 
 ROOT = Path(__file__).parents[1]
+OF_THE_PAPER = "cubic"
+"""The paper's cell, whose results need no title of their own."""
 SMALL_GPT2 = "small-gpt2"
 """Recipe of the model of GPT-2's architecture, and what stands for it in tables."""
 STARTS = {
@@ -56,7 +58,7 @@ def starts() -> dict[str, dict[str, AdaptedResult]]:
         linear = {"linear": read(alone, AdaptedResult)} if alone.is_file() else {}
         for path in sorted(folders["trained"].glob("*.json"), key=cells_page.order):
             pair = {start: read(folder / path.name, AdaptedResult) for start, folder in folders.items()}
-            title = f"{model}, {pair['neutral'].title or pair['neutral'].design.cell}"
+            title = f"{model}, {pair['neutral'].title or OF_THE_PAPER}"
             found[title] = pair | linear
     return found
 
