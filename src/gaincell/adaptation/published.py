@@ -4,7 +4,7 @@
 
 with f annealed linearly from 1.0 to 0.1 over 50 iterations and constant afterwards. What is within tolerance,
 and gains of stages without variance, are left alone (`Residuals.moving`). It stops when every stage is within
-tolerance. A target without variance would take a gain to 0, which no gain here is: it goes down to a `SMALLEST`
+tolerance. A target without variance would take a gain to 0, which no gain here is: it falls to a `SMALLEST`
 share of itself at a time.
 """
 
