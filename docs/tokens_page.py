@@ -276,7 +276,7 @@ def _controls(of_chips: Sequence[Sequence[Training]]) -> Iterator[str]:
 def _pipelines(recipes: Sequence[Recipe]) -> str:
     """Which recipes go through a linear model and an adaptation, as the paper does."""
     whole = sorted({one.name for one in recipes if any(stage.task == "adapt" for stage in one.stages)})
-    return f"only {_listed([f'`{name}`' for name in whole])} goes through linear cells, an adaptation and fine-tuning, as the paper does; all other rows train the chip's own cells straight from the software model."
+    return f"linear cells, an adaptation and fine-tuning, as in the paper: {_listed([f'`{name}`' for name in whole])}. All our other rows in arrays train the chip's own cells straight from the software model."
 
 
 def _types() -> str:

@@ -237,7 +237,7 @@ def named_after_file(
     changed = [key for key in raw if key not in ("name", "description")]
     if parent is None or not changed:
         return {}
-    name = path.name if path.stem in shipped else path.stem
+    name = path.name if path.stem in {*shipped, found.get("name")} else path.stem
     description = f"{found.get('description', parent)}, changed by {path.name}: {', '.join(changed)}"
     return {"name": name, "description": description}
 

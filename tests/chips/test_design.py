@@ -130,6 +130,9 @@ def test_a_changed_design_does_not_pass_for_the_one_it_extends(paper: Design, tm
     assert (mine.name, mine.hash) == ("mine", paper.replace(tile=32).hash)
     assert mine.description == f"{paper.description}, changed by mine.toml: tile"
     assert load_design(write(tmp_path / "leroux2025.toml", changed)).name == "leroux2025.toml"
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    assert load_design(write(inner / "mine.toml", f'extends = "../mine.toml"\n{tile}')).name == "mine.toml"
     assert load_design(write(tmp_path / "same.toml", 'extends = "leroux2025"\n')) == paper
     named = load_design(write(tmp_path / "named.toml", f'extends = "mine.toml"\nname = "ours"\n{tile}'))
     assert (named.name, named.description) == ("ours", f"{mine.description}, changed by named.toml: tile")

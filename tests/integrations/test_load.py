@@ -98,6 +98,15 @@ def test_a_run_is_in_arrays(softmax: dict[str, Path], tmp_path: Path) -> None:
     gaincell.save(set_attention(model, "gain-cell"), tmp_path / "run")
 
 
+def test_a_run_may_have_the_name_of_an_embedded_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = gaincell.load("tiny")
+    monkeypatch.chdir(tmp_path)
+    again, _ = gaincell.load(gaincell.save(model, "tiny"))
+    assert torch.equal(logits(again), logits(model))
+
+
 def test_measuring_keeps_the_mode(softmax: dict[str, Path]) -> None:
     """So that a loop of one's own goes on with the model's dropout."""
     model = gaincell.attach(AutoModelForCausalLM.from_pretrained(softmax["llama"]), DESIGN).train()

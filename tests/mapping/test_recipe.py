@@ -342,7 +342,7 @@ def test_a_teacher_is_known_by_its_content(changed: str, tmp_path: Path) -> None
     recipe = replace(recipe, model=str(model), design=micro_design(), files={}, stages=(stage,))
     out = tmp_path / "out"
     run = run_recipe(recipe, open_text(text), out)
-    assert "teacher teacher" in run.provenance.inputs
+    assert f"teacher of {stage.name}" in run.provenance.inputs
     assert run_recipe(recipe, open_text(text), out).provenance.inputs == run.provenance.inputs
     with (teacher / changed).open("a") as file:
         file.write(" ")
@@ -1295,6 +1295,19 @@ def test_a_model_that_cannot_be_mixed_is_refused_before_its_text_is_read(
             main(["train", str(path), "--set", f"mixing={mixing}", "--dry-run"])
         assert ended.value.code == code
         assert (message in capsys.readouterr().err) == (code == 2)
+
+
+def test_a_model_that_is_made_is_checked_before_its_pretraining(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = MADE.replace("block = 32", "block = 32\npaired = true").replace("head_dim = 8", "head_dim = 6")
+    path, message = write(tmp_path, odd), "a multiple of 4 components a head, not for 'llama' with 6"
+    with pytest.raises(ModelError, match=message):
+        run_recipe(load_recipe(path), open_text(texts), tmp_path / "out")
+    assert not (tmp_path / "out" / "model").exists()
+    with pytest.raises(SystemExit):
+        main(["train", str(path), "--dry-run"])
+    assert message in capsys.readouterr().err
 
 
 def test_a_dry_run_says_that_a_data_set_was_not_checked(

@@ -31,8 +31,8 @@ class TrainOptions:
         bool,
         flag(
             "--dry-run",
-            "Check the recipe, its model if that is a directory, and the text if given, and show what it "
-            "would do.",
+            "Check the recipe, its model if that is a directory or made by it, and the text if given, and "
+            "show what it would do.",
         ),
     ] = False
     teacher_outputs: Annotated[

@@ -192,7 +192,7 @@ def load(
         raise InputError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
     name = os.fspath(model)
     found = load_without_tokenizer(name, kind, base=base, design=design, backend=backend, gradient=gradient)
-    if (shipped := find_shipped(name)) is not None:
+    if not attached_layers(found.model) and (shipped := find_shipped(name)) is not None:
         attach(found.model, design or linear_chip(), backend=backend, gradient=gradient or "exact")
         read_state(found.model, shipped.linear)
     if not attached_layers(found.model):

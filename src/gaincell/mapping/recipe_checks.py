@@ -13,10 +13,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from gaincell.chips.design import Design
-from gaincell.errors import GaincellError, InputError
-from gaincell.integrations.hf.base_model import without_weights
+from gaincell.errors import GaincellError, InputError, ModelError
+from gaincell.integrations.hf.base_model import build_empty, without_weights
+from gaincell.integrations.hf.context import check_length
 from gaincell.integrations.hf.reparametrisation import PARTS
 from gaincell.integrations.hf.run import Run
+from gaincell.integrations.hf.size import run_design
 from gaincell.integrations.hf.sources import SMOLLM2, TINY, find_source
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping.initial_gains import candidates_for
@@ -208,10 +210,14 @@ def config_of(model: ModelRecipe) -> PretrainedConfig:
 
 
 def check_mapping(recipe: Recipe, model: PreTrainedModel) -> None:
-    """Raise ModelError for a model that cannot be mapped, or that cannot have what the recipe adds to arrays.
-    It may lack weights.
+    """Refuse a model that cannot be mapped, whose context is too short, or that cannot have what the recipe
+    adds to arrays. It may lack weights.
+
+    Raises:
+        ModelError, InputError: what is wrong with it.
     """
     attention_modules(model)
+    check_length(model, recipe.block)
     in_arrays = any(stage.attention == "arrays" for stage in recipe.stages)
     for part in PARTS.values():
         if in_arrays and getattr(recipe, part.key):
@@ -219,9 +225,20 @@ def check_mapping(recipe: Recipe, model: PreTrainedModel) -> None:
 
 
 def check_mapping_here(recipe: Recipe) -> None:
-    """`check_mapping` by the configuration of a model that is a directory here; others have to be loaded."""
-    if isinstance(recipe.model, str) and (Path(recipe.model).expanduser() / "config.json").is_file():
+    """`check_mapping` by the configuration of a model that is a directory here, or that the recipe makes;
+    others have to be loaded.
+    """
+    if isinstance(recipe.model, ModelRecipe):
+        check_mapping(recipe, build_empty(config_of(recipe.model), "[model]"))
+    elif (Path(recipe.model).expanduser() / "config.json").is_file():
+        check_pretrained(recipe.model, in_arrays=run_design(recipe.model) is not None)
         check_mapping(recipe, without_weights(find_source(recipe.model)))
+
+
+def check_pretrained(model: str, *, in_arrays: bool) -> None:
+    """Raise ModelError for what is no pretrained model but one in arrays."""
+    if in_arrays:
+        raise ModelError(f"{model} is a RUN; a recipe starts from the model it was made from")
 
 
 def check_model(model: str, where: str, *, bare: bool = True) -> None:

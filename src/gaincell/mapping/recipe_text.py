@@ -14,15 +14,15 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from gaincell.errors import InputError, ModelError, RunError
+from gaincell.errors import InputError, RunError
 from gaincell.evaluation.perplexity import perplexity
 from gaincell.files import read_json, read_object, restored, write_json, write_text
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
-from gaincell.integrations.hf.context import check_ids, check_length
+from gaincell.integrations.hf.context import check_ids
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.recipe import ModelRecipe, Recipe, StageRecipe
-from gaincell.mapping.recipe_checks import check_mapping
+from gaincell.mapping.recipe_checks import check_mapping, check_mapping_here, check_pretrained
 from gaincell.progress import StageProgress
 from gaincell.text import END_OF_TEXT, Source, Text, sha256
 from gaincell.training.checkpoint import difference, same
@@ -59,13 +59,12 @@ class RecipeText:
         self.loaded: LoadedModel | None = None
         self.tokenizer: PreTrainedTokenizerBase
         if isinstance(recipe.model, ModelRecipe):
+            check_mapping_here(recipe)
             self.tokenizer = _tokenizer(recipe.model, recipe.block, training, out / "model")
         else:
             self.loaded = load_model(recipe.model)
             self.tokenizer = self.loaded.tokenizer
-            if attached_layers(self.loaded.model):
-                raise ModelError(f"{recipe.model} is a RUN; a recipe starts from the model it was made from")
-            check_length(self.loaded.model, recipe.block)
+            check_pretrained(recipe.model, in_arrays=bool(attached_layers(self.loaded.model)))
             check_mapping(recipe, self.loaded.model)
         reading = progress("read and tokenise the text")
         everything = recipe.order == "random" or self.loaded is None  # as the tokenizer that is made does

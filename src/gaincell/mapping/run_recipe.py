@@ -34,7 +34,6 @@ from gaincell.integrations.hf.reparametrisation import indices
 from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.size import content_sha256
 from gaincell.integrations.hf.sources import names_hub_model
-from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import summary
 from gaincell.mapping.recipe import MADE_HERE, ROOTS, ModelRecipe, Recipe, StageRecipe
 from gaincell.mapping.recipe_checks import check_recipe, refusing
@@ -99,7 +98,6 @@ def run_recipe(
             tokens = RecipeText(recipe, text, out, progress)
         loaded = pretrained_model(recipe, tokens, out, device, progress, tracker, compiled)
         loaded.model.to(device)  # type: ignore[arg-type]
-        attention_modules(loaded.model)  # refuses what cannot be mapped, before any work
         tokens_before = _tokens_of_adapter(recipe, loaded)
         with processes.main_process_first():
             digests = tokens.digests() if main else None
@@ -273,11 +271,12 @@ class RecipeRun(RecipeModels):
             model = self.model(best, self.folder.state(best.name))
             chip, save = attached_layers(model)[0].design, partial(save_beside_results, model)
         titles = {stage.name: (stage.title, stage.compare) for stage in recipe.stages}
-        inputs, name_of = self.text.digests(), summary.base_name
-        for teacher, of_teacher in self.contents.get("teachers_sha256", {}).items():
-            inputs = {f"teacher {name_of(teacher)}": of_teacher, **inputs}
+        inputs, teachers = self.text.digests(), self.contents.get("teachers_sha256", {})
+        taught = {f"teacher of {stage.name}": stage.teacher for stage in recipe.stages}
+        inputs = {title: teachers[name] for title, name in taught.items() if name in teachers} | inputs
         if "adapter_sha256" in self.contents:
-            inputs = {f"adapter {name_of(str(recipe.adapter))}": self.contents["adapter_sha256"], **inputs}
+            name = summary.base_name(str(recipe.adapter))
+            inputs = {f"adapter {name}": self.contents["adapter_sha256"], **inputs}
         run = TrainedResult(
             command="train",
             recipe=recipe.name,

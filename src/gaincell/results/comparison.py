@@ -75,7 +75,7 @@ class ComparedModel(Part):
     @property
     def cited(self) -> bool:
         """Whether the row is from the literature."""
-        return all(entry.score.kind == "cited" for entry in self.entries.values())
+        return bool(self.entries) and all(entry.score.kind == "cited" for entry in self.entries.values())
 
 
 class Comparison(Part, kw_only=True):

@@ -121,8 +121,8 @@ def _disable(disable: _Method, self: Any) -> None:
     own = [module for module in beneath if isinstance(module, GainCellAttention)]
     if own and not computes_softmax(self) and all(cell.is_uncalibrated() for cell in own):
         raise ModelError(
-            "the adapter cannot be disabled: these arrays have their gains and offsets from it, and none "
-            "without it; read it on the model in arrays that it was trained on, or compute softmax attention "
+            "the adapter cannot be disabled: without it the arrays have no gains and offsets but the initial "
+            "ones; read it on the model in arrays that it was trained on, or compute softmax attention "
             "first: gaincell.set_attention(model, 'softmax')"
         )
     disable(self)
