@@ -467,4 +467,4 @@ def test_axes_of_costs_are_named(draw: Any) -> None:
         if axes.yaxis.get_ticks_position() != "right":  # an axis of its own for the throughput
             assert len(axes.get_xlabel()) > 1
     named = {axes.get_xlabel() for axes in figure.axes}
-    assert named & {"latency, s", "retention time, s"}
+    assert named & {"time per token, s", "retention time, s"}

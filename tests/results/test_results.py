@@ -180,6 +180,7 @@ def test_a_perplexity_that_is_not_that_of_its_loss_is_refused(tmp_path: Path) ->
     """Of a run, of an evaluation by blocks and of one by documents."""
     run = content(RESULTS / "tiny.json")
     head = {key: run[key] for key in ("schema", "command", "provenance", "design")}
+    head["command"] = "evaluate"
     head["model"] = {key: run["model"][key] for key in ("name", "sha256")}
     blocks: Any = {key: copy.deepcopy(run["stages"][2][key]) for key in ("perplexity", "nll", "predictions")}
     units = {key: {"value": n, "unit": key, "kind": "measured"} for key, n in (("words", 9), ("bytes", 50))}
