@@ -41,7 +41,7 @@ def measure(name: str, data: str, items: int) -> dict[str, Any]:
             for kind, loaded in (("software", software), ("hardware", hardware)):
                 result = evaluate_tasks(loaded.model, loaded.tokenizer, [task], data=data, limit=limit)
                 if n:  # the first round warms
-                    seconds[kind].append(result.run.seconds)
+                    seconds[kind].append(result.run.model_seconds)
         medians = {kind: statistics.median(values) for kind, values in seconds.items()}
         ratios = [h / s for h, s in zip(seconds["hardware"], seconds["software"], strict=True)]
         found[task] = {
