@@ -1,4 +1,4 @@
-"""Parts of docs/reproduction.md that are of models: Fig. 4c, Fig. 4d, quality, what did not work."""
+"""Parts of docs/reproduction.md that are of models: Fig. 4c, Fig. 4d, quality, the short fine-tuning."""
 # ruff: noqa: E501 (sentences of the page)
 
 from __future__ import annotations

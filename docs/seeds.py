@@ -179,6 +179,6 @@ def _caption(columns: Mapping[str, Runs]) -> str:
     chips = ", ".join(dict.fromkeys(run.design.name for run in first))
     return (
         f"{chips}; {first[0].provenance.protocol}; {software}. Mean ± standard deviation over seeds; "
-        "the pretrained model is the same in all of them. A single run has no ±; its error over blocks "
+        "they share the pretrained model. A single run has no ±; its error over blocks "
         "stands in its result."
     )
