@@ -36,8 +36,8 @@ from reproduction_models import (
     ended,
     perplexities,
     short_fine_tuning,
-    small_gpt2,
-    small_gpt2_verdict,
+    small_models,
+    small_models_verdict,
     stages,
     starts,
 )
@@ -242,7 +242,7 @@ def negative() -> str:
     ends = "; ".join(f"{title}: × {end.ratio:.2f}" for title, end in tokens_page.ends().items())
     lines = [
         f"Word perplexity on WikiText-2, relative to the pretrained software model, where each series of [tokens against quality](#tokens-against-quality) ends: {ends} (s). The paper's fine-tuned GPT-2: × {tokens_page.table_1()[tokens_page.TUNED]:.2f} (c).",
-        f"{small_gpt2()} Targets stated before the runs: {small_gpt2_verdict().partition(': ')[2]}.",
+        f"{small_models()} Targets stated before the runs: {small_models_verdict()}.",
         f"The published adaptation of `gaincell map smollm2-135m` (paper's arrays): {ended(small.adaptation['published'])}. The closed form meets the statistics of all stages but {len(small.adaptation['closed-form'].skipped)} silent ones, which it leaves alone, "
         f"yet perplexity, over that of the software model, goes from {of_software('unadapted')} to {of_software('adapted')}, not to the {of_software('linear')} of the linear model, which was trained on only {linear_tokens:,} tokens (s). How much of this the silent stages cost was not tested: in the run of Fig. 4c "
         f"{len(mild.adaptation['published'].skipped) or 'no'} stage is silent, and × {mild_at['adapted'] / mild_at['linear']:.3f} remains all the same (s).",

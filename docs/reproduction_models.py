@@ -298,36 +298,34 @@ def quality() -> list[str]:
         f"{title}: × {end.ratio:.2f} after {counted(end.tokens)} tokens" for title, end in ends.items()
     )
     return [
-        f"relative to the pretrained software model. On WikiText-2: {own}. {small_gpt2()} On held-out text like the training text, arrays trained with a teacher, beside the softmax model trained on the same tokens by cross-entropy alone, which is no control by the same loss: {'; '.join(words)} (s)",
-        f"{verdict}; {small_gpt2_verdict()}; no verdict on `tiny`, which is measured on another text",
+        f"relative to the pretrained software model. On WikiText-2: {own}. {small_models()} On held-out text like the training text, arrays trained with a teacher, beside the softmax model trained on the same tokens by cross-entropy alone, which is no control by the same loss: {'; '.join(words)} (s)",
+        f"{verdict}; small models: {small_models_verdict()}; no verdict on `tiny`, which is measured on another text",
     ]
 
 
-def small_gpt2() -> str:
-    """The paper's stages without a teacher, on our model of GPT-2's architecture."""
-    runs = seeds.read_seeds(RESULTS / "training")[SMALL_GPT2]
-    at = {
-        name: seeds.spread(seeds.quotients(runs, name, None))
-        for name in ("linear", "adapted", "fine-tuned", CONTINUED)
-    }
-    tokens = runs[0].stage("fine-tuned")
-    assert tokens is not None
+def small_models() -> str:
+    """The paper's stages without a teacher, on our models of GPT-2's and Llama's architectures."""
+    by_title = training_page.small_models(RESULTS / "training")
+    tuned = next(iter(by_title.values()))[0].stage("fine-tuned")
+    assert tuned is not None
+    names = (("linear", "linear"), ("adapted", "adapted"), ("fine-tuned", "fine-tuned"))
+    told = [
+        f"{title} ({_runs(len(runs))}): "
+        + ", ".join(
+            f"{words} × {seeds.spread(seeds.quotients(runs, stage, None))}"
+            for stage, words in (*names, (CONTINUED, "the softmax model trained on as many tokens"))
+        )
+        for title, runs in by_title.items()
+    ]
     return (
-        f"The paper's stages with all weights and the next token alone, on a small model of GPT-2's architecture made here ([training.md](training.md#gpt-2s-architecture-and-llamas); held-out text of its mixture; {_runs(len(runs))}): "
-        f"linear × {at['linear']}, adapted × {at['adapted']}, fine-tuned × {at['fine-tuned']} after {tokens.training_tokens:,} tokens, the softmax model trained on as many × {at[CONTINUED]} (s)."
+        "The paper's stages with all weights and the next token alone, on small models made here ([training.md](training.md#gpt-2s-architecture-and-llamas); "
+        f"held-out text of their mixture; {tuned.training_tokens:,} tokens up to the fine-tuned model), by architecture: {'; '.join(told)} (s)."
     )
 
 
-def small_gpt2_verdict() -> str:
-    """What became of the targets that were stated before it was run."""
-    runs = seeds.read_seeds(RESULTS / "training")[SMALL_GPT2]
-    told = []
-    for stage, to, words, most in training_page.TARGETS:
-        found = seeds.quotients(runs, stage, to)
-        told.append(
-            f"{words}, × {seeds.spread(found)}, at most × {most:.2f} was aimed at: {'met' if max(found) <= most else '**missed**'}"
-        )
-    return f"small model of GPT-2's architecture: {'; '.join(told)}"
+def small_models_verdict() -> str:
+    """What became of the targets that were stated before they were run."""
+    return "; ".join(training_page.targets_reached(training_page.small_models(RESULTS / "training")))
 
 
 def _runs(count: int) -> str:

@@ -105,19 +105,31 @@ def _tokens(one: tokens_page.Training) -> float:
     return token_curve.tokens_of(one.run, one.tasks)
 
 
-def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
-    """One table of the same recipe on several architectures, and what became of the targets."""
+def small_models(folder: Path) -> dict[str, list[TrainedResult]]:
+    """The runs in a folder of the recipes of `ARCHITECTURES`, by title."""
+    found = seeds.read_seeds(folder)
+    return {title: found[name] for name, title in ARCHITECTURES.items() if name in found}
+
+
+def targets_reached(by_title: dict[str, list[TrainedResult]]) -> list[str]:
+    """What became of each of `TARGETS`."""
     lines = []
     for stage, to, words, most in TARGETS:
         reached = {title: seeds.quotients(runs, stage, to) for title, runs in by_title.items()}
         told = [
-            f"{title} × {seeds.spread(found)} ({'met' if max(found) <= most else 'missed'}"
+            f"{title} × {seeds.spread(found)} ({'met' if max(found) <= most else '**missed**'}"
             f"{'' if len(found) > 1 else ', a single run'})"
             for title, found in reached.items()
             if found
         ]
         if told:
-            lines.append(f"* {words}, at most × {most:.2f} in every run: {', '.join(told)}")
+            lines.append(f"{words}, at most × {most:.2f} in every run: {', '.join(told)}")
+    return lines
+
+
+def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
+    """One table of the same recipe on several architectures, and what became of the targets."""
+    lines = [f"* {line}" for line in targets_reached(by_title)]
     heading = "## GPT-2's architecture and Llama's\n\n"
     first = next(iter(by_title.values()))[0]
     recipe = recorded_recipes.recipe_of(first)
@@ -183,8 +195,7 @@ def parts(docs: Path) -> dict[str, str]:
             training.draw_stages(runs[0], Path(drawn))
             if (curve := Path(drawn) / "training.png").is_file():
                 curve.rename(docs / "figures" / f"training-{name}.png")
-    by_title = {title: found_runs[name] for name, title in ARCHITECTURES.items() if name in found_runs}
-    if by_title:
+    if by_title := small_models(folder):
         found["architectures"] = architectures(by_title)
     trials = [
         list(seeds.read_seeds(of).values()) for of in sorted((folder / "ideas").iterdir(), reverse=True)
