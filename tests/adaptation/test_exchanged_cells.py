@@ -98,15 +98,19 @@ def test_results_name_the_device_and_its_hash(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    options = ["--cell", "docs/data/compressive.toml", "--protocol", "blocks-32", "--json", "found.json"]
     if "RUN" in command:
         save(hardware_model("tiny", load_design("leroux2025")).loaded.model, Path("RUN"))
-    options = ["--cell", "docs/data/compressive.toml", "--protocol", "blocks-32", "--json", "found.json"]
+        load_design("leroux2025").save("chip.toml")
+        options += ["--design", "chip.toml"]
     made = CliRunner().invoke(app, [*command.split(), *options])
     assert made.exit_code == 0, made.output
     found = json.loads(Path("found.json").read_text())
     assert found["design"]["name"] == "leroux2025+compressive"
-    file = resolve("docs/data/compressive.toml")
-    assert found["provenance"]["inputs"]["cell compressive.toml"] == sha256(file)
+    file, inputs = resolve("docs/data/compressive.toml"), found["provenance"]["inputs"]
+    assert inputs["cell compressive.toml"] == sha256(file)
+    if "RUN" in command:
+        assert inputs["design chip.toml"] == sha256(Path("chip.toml"))
 
 
 @pytest.mark.slow

@@ -98,7 +98,8 @@ def test_a_library_is_named_and_shown(
     assert found.liberty.name == "cells.lib"
     assert f"{found.liberty.cells:,}" in shown
     assert liberty_rows(found.liberty).markdown() in (out / "README.md").read_text()
-    assert found.provenance.inputs == {"cells.lib": sha256(library)[:12]}
+    inputs = {"design small.toml": sha256(small), "cells.lib": sha256(library)[:12]}
+    assert found.provenance.inputs == inputs
 
 
 def test_a_fault_ends_with_1(
@@ -129,6 +130,7 @@ def test_without_programs_the_rest_is_done_and_the_packages_are_named(
     said = " ".join(capsys.readouterr().out.split())
     assert "needs yosys, which is not installed" in said
     assert "install the package yosys of Debian" in said
+    assert result_of(out)["provenance"]["inputs"]["design small.toml"] == sha256(small)
     checks = {one["name"]: one for one in result_of(out)["checks"]}
     assert checks["head: sums"]["different"]["value"] == 0
     assert not any("different" in checks[name] for name in ("Verilog", "properties", "gates", "library"))

@@ -17,6 +17,7 @@ from gaincell.errors import InputError
 from gaincell.reports.spice import cell_figure
 from gaincell.reports.spice_tables import artefacts, cells, limit, slowest_write
 from gaincell.results import read
+from gaincell.results.common import Result
 from gaincell.results.spice_cell import CharacterisationResult
 from gaincell.spice import wires
 from gaincell.spice.inputs import random_inputs
@@ -24,6 +25,7 @@ from gaincell.spice.runner import SimulationWarning, available
 from gaincell.spice.technology import Corner, technology, user_technology
 from gaincell.spice.verify import verify
 from gaincell.spice.write_path import characterise_write_path
+from gaincell.text import sha256
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "spice"
 needs_ngspice = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
@@ -194,10 +196,39 @@ def test_the_simulation_of_a_cell_that_does_not_fit_is_kept(
     assert result.exit_code == 2
     advice = f"gaincell device fit {stem}-curve.csv --rescale --out {out} --design {design}"
     assert advice in result.output
-    assert json_file.exists()
+    assert read(json_file, Result).provenance.inputs == {"design mine.toml": sha256(design)}
     assert out.with_suffix(".png").exists()
     assert stem.with_name("cell-curve.csv").exists()
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "simulating_function", "others"),
+    [
+        ("write", "spice.write_path.characterise_write_path", None),
+        ("wires", "spice.wires.study", None),
+        ("verify", "spice.verify.verify", 1),
+        ("mixed", "rtl.mixed_signal.simulate_sub_tile", 2),
+    ],
+)
+def test_results_name_a_design_file_and_its_hash(
+    command: str,
+    simulating_function: str,
+    others: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    suffix = "-random" if command == "verify" else ""
+    known = read(RESULTS / f"{command}-freepdk45{suffix}.json", Result)
+    returned = known if others is None else (known, *[None] * others)
+    monkeypatch.setattr(f"gaincell.{simulating_function}", lambda *_, **__: returned)
+    out, design = tmp_path / "found.json", tmp_path / "mine.toml"
+    load_design("leroux2025").save(design)
+    options = ["--design", str(design), "--json", str(out)]
+    result = CliRunner().invoke(app, ["spice", command, *options])
+    assert result.exit_code == 0, result.output
+    inputs = {**known.provenance.inputs, "design mine.toml": sha256(design)}
+    assert read(out, Result).provenance.inputs == inputs
 
 
 @pytest.mark.usefixtures("blank_figures")

@@ -14,7 +14,7 @@ import typer
 from torch import Tensor
 
 from gaincell.chips.design import Design
-from gaincell.chips.design_file import load_design
+from gaincell.chips.design_file import inputs_of_design, load_design
 from gaincell.chips.device import inputs_of_cell
 from gaincell.cli._json import command_line
 from gaincell.cli._options import Computing, ComputingAnywhere, check_run, choose_chip
@@ -95,7 +95,7 @@ def load_evaluated(
     if stage is not None:
         words = f"stage {stage} of the RUN"
     words += change_chip(loaded.model, design, cell, window, other_latency)
-    loaded = replace(loaded, own={**loaded.own, **inputs_of_cell(cell)})
+    loaded = replace(loaded, own={**loaded.own, **inputs_of_design(design), **inputs_of_cell(cell)})
     place_model(loaded.model, computing.device)
     typer.echo(f"{model}: {words}")
     return loaded, words

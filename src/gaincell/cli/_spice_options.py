@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -21,9 +21,11 @@ from gaincell.progress import StageProgress
 
 if TYPE_CHECKING:
     from gaincell.chips.design import Design
+    from gaincell.results.common import Result
     from gaincell.spice.inputs import Inputs
     from gaincell.spice.technology import Corner, Technology
 
+R = TypeVar("R", bound="Result")
 OF_LIBRARY = ("--section", "--nmos", "--pmos", "--subcircuits", "--nodes")
 """Options that --lib must accompany."""
 
@@ -130,6 +132,14 @@ class DumpOptions:
             replace(one, name=f"{one.name}: {file}", origin={str(file): sha for sha in one.origin.values()})
             for file, one in zip(files, found, strict=True)
         ]
+
+
+def with_design_file(result: R, design: str) -> R:
+    """The result, with the hash of a design's file in its provenance."""
+    from gaincell.chips.design_file import inputs_of_design
+
+    made = result.provenance
+    return replace(result, provenance=replace(made, inputs={**made.inputs, **inputs_of_design(design)}))
 
 
 @contextmanager

@@ -51,6 +51,7 @@ def rtl(
 
     Example: gaincell rtl leroux2025 --out runs/rtl --verify
     """
+    from gaincell.chips.design_file import inputs_of_design
     from gaincell.cli._progress import progress_bars
     from gaincell.costs.technology import inputs_of_technology, load_technology
     from gaincell.reports import rtl as tables
@@ -69,7 +70,7 @@ def rtl(
     parameters = Parameters(chip, head_dim, group, guard_bits)
     codes = None if inputs is None else sha256(inputs)[:12]
     generation.check_folder(out, parameters, codes, seed, verify)
-    origin = inputs_of_technology(technology)
+    origin = inputs_of_design(design) | inputs_of_technology(technology)
     if inputs is not None and codes is not None:
         origin[inputs.name] = codes
     with progress_bars() as progress:

@@ -21,7 +21,7 @@ from gaincell.cli._json import (
     show_result,
 )
 from gaincell.cli._options import check_needed, chip_of, flag, needing_amaranth, option, with_groups
-from gaincell.cli._spice_options import simulating
+from gaincell.cli._spice_options import simulating, with_design_file
 from gaincell.errors import InputError
 from gaincell.files import write_text
 
@@ -57,6 +57,7 @@ def write(
     chip, technology, where = circuits.load(context)
     with simulating():
         result = characterise_write_path(technology, chip, command_line(), corner=where, jobs=workers)
+    result = with_design_file(result, circuits.design)
     show_result(result, json, spice_tables.write(result))
 
 
@@ -97,6 +98,7 @@ def mixed(
             technology, chip, command_line(), size=head_dim, tokens=tokens, corner=where, seed=seed,
             stages=stages,
         )  # fmt: skip
+    result = with_design_file(result, circuits.design)
     show_result(result, json, spice_tables.mixed(result), figure=figure, draw=mixed_figure)
     if out is not None:
         texts = {"circuit.cir": circuit.text, "sub_tile.v": verilog, **circuit.files}
@@ -153,7 +155,7 @@ def characterise(
         found = simulate(
             technology, chip, command_line(), cells=cells, seed=seed, tau=tau, jobs=workers, stages=stages
         )
-    result = rounded(found)
+    result = with_design_file(rounded(found), design)
     figure = save(cell_figure(result), out.with_suffix(".png"))
     on = "" if design == "leroux2025" else f" --design {design}"
     try:
@@ -233,7 +235,7 @@ def verify(
             columns=columns, group=8 if columns > 8 else 4, transistor_readout=transistors, jobs=workers,
             stages=stages,
         )  # fmt: skip
-    draw = verification_figure
+    result, draw = with_design_file(result, circuits.design), verification_figure
     show_result(result, json, *verified(result), figure=figure, draw=draw, passed=result.passed)
 
 
@@ -262,6 +264,7 @@ def wires(
     chip, technology, where = circuits.load(context)
     with simulating() as stages:
         result = study(technology, chip, command_line(), corner=where, most=most, jobs=workers, stages=stages)
+    result = with_design_file(result, circuits.design)
     show_result(result, json, *spice_tables.wires(result), figure=figure, draw=wires_figure)
 
 
@@ -308,6 +311,6 @@ def energy(
                 stages=lambda title, name=chosen.name: stages(f"{name}, {title}"),  # type: ignore[misc]
             )  # fmt: skip
             runs.append(found)
-    result = energy_result(runs, chip, command_line(), seed)
+    result = with_design_file(energy_result(runs, chip, command_line(), seed), circuits.design)
     title = f"{result.technology}, {result.readout} readout, energy of a read; {result.corner}"
     show_result(result, json, replace(table_of({"": result}), title=title))
