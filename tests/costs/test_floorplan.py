@@ -33,7 +33,7 @@ from gaincell.costs.gds import write_gds
 from gaincell.costs.head import Head
 from gaincell.costs.technology import load_technology
 from gaincell.errors import DesignError, InputError
-from gaincell.reports.floorplan import floorplan_figure
+from gaincell.reports.floorplan import area_rows, floorplan_figure
 from gaincell.results import read
 from gaincell.results.codec import to_json
 from gaincell.results.floorplan import FloorplanResult, Rectangle
@@ -224,6 +224,16 @@ def test_the_table_says_which_cells_it_counts(capsys: pytest.CaptureFixture[str]
             main(["floorplan", *options])
         title = " ".join(capsys.readouterr().out.split()).partition(" block ")[0]
         assert title.endswith(f"cells of {cells}")
+
+
+def test_areas_of_converters_that_do_not_quantise_are_named() -> None:
+    note = "priced in place of converters that do not quantise: query drivers of 256 levels"
+    found = floorplan_result(head(query_levels=None), [])
+    assert found.note == note
+    assert area_rows(found).caption.endswith(f"states another; {note}.")
+    paper = floorplan_result(head(), [])
+    assert paper.note == ""
+    assert area_rows(paper).caption.endswith("states another.")
 
 
 def test_files_of_ones_own_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,18 @@ def test_points_are_what_the_parts_give(
     assert result.provenance.inputs.keys() == {"model", "technology", "evaluated", "trained on"}
 
 
+def test_converters_that_do_not_quantise_are_priced_with_levels_that_are_named(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    sweep = load_sweep(write('query_levels = [8, "none"]\nreadout = ["counter", "none"]', COSTS))
+    assert measured(sweep, tmp_path).provenance.protocol.endswith(
+        "; costs in the process 28nm; priced in place of converters that do not quantise: "
+        "counters of 16 levels, query drivers of 256 levels"
+    )
+    sweep = load_sweep(write("query_levels = [8, 16]", COSTS, name="quantised"))
+    assert measured(sweep, tmp_path).provenance.protocol.endswith("; costs in the process 28nm")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
 def test_each_parameter_alone_and_its_figures(write: Callable[..., Path], tmp_path: Path) -> None:

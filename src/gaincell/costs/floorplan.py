@@ -40,6 +40,7 @@ from gaincell.chips.design_file import chip_of
 from gaincell.costs.area import STACKS, head_area
 from gaincell.costs.cited import cells_ratio, paper
 from gaincell.costs.head import Head
+from gaincell.costs.notes import unquantised
 from gaincell.results import provenance
 from gaincell.results.floorplan import FloorplanResult, Plan, Plans, Rectangle, Sizes, Stack, Wire
 from gaincell.units import Metre, SquareMetre
@@ -188,6 +189,7 @@ def floorplan_result(
             "cells in 3D, over the layers": stated.stack_area,
         },
         stack=tuple(Stack(n, areas[n].parts["cells"].area, areas[n].area, cited / n) for n in STACKS),
+        note=unquantised(head.design),
         provenance=provenance.made(
             command=command,
             seed=0,

@@ -52,7 +52,7 @@ def of_head(
         _origin(activity, chip),
         retention.note(found.head, size.layers * size.heads),
         _above_supply(found.head),
-        _unquantised(chip),
+        unquantised(chip),
     ]
     if chip.provenance["layer_latency"].source != "M":
         own = with_scale(chip.layer_latency, "s")
@@ -154,12 +154,14 @@ def of_write(head: Head, write: WriteResult | None) -> list[str]:
     ]
 
 
-def _unquantised(chip: Design) -> str:
-    """That converters which quantise nothing are priced as if they did."""
-    levels = {"query drivers": chip.query_levels, "write DACs": chip.storage_levels}
-    priced = [f"{name} of {UNQUANTISED} levels" for name, count in levels.items() if count is None]
-    if chip.readout == "none":
-        priced.append(f"counters of {chip.counter_levels} levels")
+def unquantised(*chips: Design) -> str:
+    """That converters of some chips, which quantise nothing, are priced as if they did."""
+    priced: dict[str, None] = {}
+    for chip in chips:
+        levels = {"query drivers": chip.query_levels, "write DACs": chip.storage_levels}
+        priced |= {f"{name} of {UNQUANTISED} levels": None for name, n in levels.items() if n is None}
+        if chip.readout == "none":
+            priced[f"counters of {chip.counter_levels} levels"] = None
     return f"priced in place of converters that do not quantise: {', '.join(priced)}" if priced else ""
 
 

@@ -71,7 +71,8 @@ def area_rows(result: FloorplanResult) -> Rows:
     cited = "; ".join(f"{name} {area * 1e6:.3g} mm²" for name, area in result.cited.items())
     caption = (
         f"Outline {outline * 1e6:.3f} mm², of which {1 - total / outline:.1%} are unused. The paper: "
-        f"{cited}. The area of a cell is an input, taken from the paper unless the technology states another."
+        f"{cited}. The area of a cell is an input, taken from the paper unless the technology states another"
+        f"{result.note and f'; {result.note}'}."
     )
     title = f"Area of a head of {result.design.name}, {result.technology}"
     return Rows(title, ("block", "sub-tile, µm²", "head, mm²", "share"), rows, caption, kinds=SIMULATED)

@@ -86,6 +86,7 @@ class FloorplanResult(Result, kw_only=True):
     Attributes:
         areas: Of a head, by block.
         shared: Those that no sub-tile has of its own.
+        note: What a user has to know.
     """
 
     design: Chip
@@ -96,3 +97,4 @@ class FloorplanResult(Result, kw_only=True):
     floorplan: Plans
     cited: Mapping[str, Annotated[SquareMetre, PAPER_AREA]]
     stack: tuple[Stack, ...]
+    note: str = ""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gaincell.costs.notes import unquantised
 from gaincell.costs.technology import load_technology
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.mapping.summary import chip_of
@@ -18,6 +19,7 @@ from gaincell.results.provenance import made
 from gaincell.standard_error import half_width
 from gaincell.sweeps.point import settings_of
 from gaincell.sweeps.settings import ACTIVITY_BLOCKS, OBJECTIVES, Sweep
+from gaincell.sweeps.space import applied
 from gaincell.sweeps.study import ENTRY, REASON, Survey
 
 
@@ -72,7 +74,7 @@ def assemble(sweep: Sweep, found: Survey, command: Sequence[str]) -> of.SweepRes
         provenance=made(
             command=command,
             seed=sweep.seed,
-            protocol=_protocol(sweep),
+            protocol=_protocol(sweep) + _priced(sweep, found),
             design_hash=sweep.design.hash,
             inputs={name: one for name, one in sweep.identity["content"].items() if isinstance(one, str)},
         ),
@@ -146,10 +148,8 @@ def _with_ratio(point: of.Point, reference: of.Point, protocol: str) -> of.Point
 
 
 def _protocol(sweep: Sweep) -> str:
-    costs = {"energy", "latency", "area"} & set(sweep.objectives)
-    process = f"; costs in the process {load_technology(sweep.technology).name}" if costs else ""
     if not sweep.measures:
-        return f"bottom-up costs from sizes alone, nothing evaluated{process}"
+        return "bottom-up costs from sizes alone, nothing evaluated"
     adapted = {
         True: "gains and offsets adapted to every point's nominal chip",
         "chip": "gains and offsets adapted to every chip",
@@ -163,7 +163,15 @@ def _protocol(sweep: Sweep) -> str:
     elif sweep.fine_tune:
         steps = f"{sweep.fine_tune} steps of"
     trained = f", {steps} noise-aware fine-tuning ({sweep.loss})" if steps else ""
-    return f"{_evaluated(sweep)}; {adapted}{trained}{process}"
+    return f"{_evaluated(sweep)}; {adapted}{trained}"
+
+
+def _priced(sweep: Sweep, found: Survey) -> str:
+    """The process of the costs, and what they count in place of converters that do not quantise."""
+    if not {"energy", "latency", "area"} & set(sweep.objectives):
+        return ""
+    note = unquantised(*(applied(sweep.design, trial.params) for trial in found.complete.values()))
+    return f"; costs in the process {load_technology(sweep.technology).name}{note and f'; {note}'}"
 
 
 def _evaluated(sweep: Sweep) -> str:
