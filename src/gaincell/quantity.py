@@ -233,10 +233,18 @@ def named_after_file(
         parent: What it extends.
         found: The entries of that.
         shipped: Names that are taken.
+
+    Raises:
+        DesignError: it states the name of what it extends.
     """
     changed = [key for key in raw if key not in ("name", "description")]
     if parent is None or not changed:
         return {}
+    if "name" in raw and raw["name"] == found.get("name"):
+        raise DesignError(
+            f"{path}: name = {raw['name']!r} is that of what it extends and changes ({', '.join(changed)}); "
+            "give another, or leave it out"
+        )
     name = path.name if path.stem in {*shipped, found.get("name")} else path.stem
     description = f"{found.get('description', parent)}, changed by {path.name}: {', '.join(changed)}"
     return {"name": name, "description": description}

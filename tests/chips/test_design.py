@@ -136,6 +136,12 @@ def test_a_changed_design_does_not_pass_for_the_one_it_extends(paper: Design, tm
     assert load_design(write(tmp_path / "same.toml", 'extends = "leroux2025"\n')) == paper
     named = load_design(write(tmp_path / "named.toml", f'extends = "mine.toml"\nname = "ours"\n{tile}'))
     assert (named.name, named.description) == ("ours", f"{mine.description}, changed by named.toml: tile")
+    for parent, name in (("leroux2025", "leroux2025"), ("mine.toml", "mine")):
+        same = write(tmp_path / "called.toml", f'extends = "{parent}"\nname = "{name}"\n{tile}')
+        with pytest.raises(DesignError, match=rf"called\.toml: name = '{name}' is that of .*\(tile\)"):
+            load_design(same)
+    same = write(tmp_path / "called.toml", 'extends = "leroux2025"\nname = "leroux2025"\n')
+    assert load_design(same) == paper
 
 
 def test_an_exchanged_cell_takes_the_numbers_of_the_design(paper: Design, tmp_path: Path) -> None:

@@ -102,6 +102,9 @@ def test_a_changed_technology_does_not_pass_for_the_one_it_extends(tmp_path: Pat
     assert found.description == f"{TECHNOLOGY.description}, changed by mine.toml: supply"
     named.write_text(f'extends = "mine.toml"\nname = "ours"\ndescription = "Low voltage"\n{supply}\n')
     assert (load_technology(named).name, load_technology(named).description) == ("ours", "Low voltage")
+    named.write_text(f'extends = "mine.toml"\nname = "mine"\n{supply}\n')
+    with pytest.raises(DesignError, match=r"named\.toml: name = 'mine' is that of what it extends"):
+        load_technology(named)
     assert inputs_of_technology(str(mine)) == {"technology mine.toml": sha256(mine)}
     assert inputs_of_technology("28nm") == {}
 

@@ -6,7 +6,7 @@
 
 A file states every number with unit, source and range (see quantity.py), or takes what it does not state from
 another one by `extends = "leroux2025"`. One that changes another and states no name is named after itself.
-Unknown keys are errors.
+Unknown keys are errors, as is the name of a design that is changed.
 """
 
 from __future__ import annotations
