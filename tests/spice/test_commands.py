@@ -208,6 +208,7 @@ def test_the_simulation_of_a_cell_that_does_not_fit_is_kept(
         ("write", "spice.write_path.characterise_write_path", None),
         ("wires", "spice.wires.study", None),
         ("verify", "spice.verify.verify", 1),
+        ("energy", "spice.verify.energy_result", None),
         ("mixed", "rtl.mixed_signal.simulate_sub_tile", 2),
     ],
 )
@@ -221,6 +222,7 @@ def test_results_name_a_design_file_and_its_hash(
     suffix = "-random" if command == "verify" else ""
     known = read(RESULTS / f"{command}-freepdk45{suffix}.json", Result)
     returned = known if others is None else (known, *[None] * others)
+    monkeypatch.setattr("gaincell.spice.verify.verify", lambda *_, **__: None)
     monkeypatch.setattr(f"gaincell.{simulating_function}", lambda *_, **__: returned)
     out, design = tmp_path / "found.json", tmp_path / "mine.toml"
     load_design("leroux2025").save(design)
