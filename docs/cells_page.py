@@ -65,8 +65,8 @@ REPORTED = """
 ## What is reported
 
 Papers call *retention* the time for which a stored level can still be read. Our designs use it as the
-time constant τ of an exponential decay, which understates the retention. Designs use the
-values in bold.
+time constant τ of an exponential decay, which understates it, except where it is one: the paper's 5 ms.
+Designs use the values in bold.
 """
 PATHS = "What writes and reads each cell, and where its current curve comes from:"
 REFERENCES = (
