@@ -36,7 +36,7 @@ from gaincell.training import checkpoint as disk
 from gaincell.training.data import RandomBlocks, keep_tokens, repeat_passages, train_tokenizer
 from gaincell.training.distillation import Distillation
 from gaincell.training.loop import TrainSettings, next_token_loss, switch_checkpointing, train
-from gaincell.training.machine import bf16_pays, kept_bytes, left_to_container
+from gaincell.training.machine import bf16_pays, expected_bytes, kept_bytes, left_to_container
 from gaincell.training.optimizer import make_optimizer
 from gaincell.training.parallel import clip_each_gradient
 from gaincell.training.settings import learning_rate_at
@@ -365,6 +365,18 @@ def test_kept_bytes_grow_with_tokens_and_sequences(attached: bool) -> None:
     switch_checkpointing(model, True, "enable", {"use_reentrant": False})
     model.train()
     assert kept_bytes(model, next_token_loss, blocks(4, 65)) < 0.6 * kept[4, 64]
+
+
+def test_weights_that_are_cast_count_once() -> None:
+    def loss_of(model: nn.Module, tokens: Tensor) -> Tensor:
+        return model(tokens[:, :-1]).square().mean()  # type: ignore[no-any-return]
+
+    model = nn.Sequential(nn.Embedding(97, 256), nn.Linear(256, 1024), nn.Linear(1024, 256))
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = expected_bytes(model, loss_of, blocks(1, 33), 4 * 128)
+        kept, few = (kept_bytes(model, loss_of, blocks(*size)) for size in ((4, 129), (1, 33)))
+    assert expected == pytest.approx(kept, rel=0.1)
+    assert few * 16 > 1.5 * kept
 
 
 def test_a_container_may_take_what_its_limit_leaves(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """What the machine that trains can do: which activations fit, whether bfloat16 pays, how memory is kept.
 
-Activations: a pass over the first `PROBED` tokens of one sequence counts the bytes that it keeps for the
-backward pass. They grow in proportion to tokens and sequences, for arrays and for torch's softmax attention.
+Activations: passes over the first `PROBED` tokens of one sequence and over twice as many count the bytes that
+they keep for the backward pass. From there these grow in proportion to tokens and sequences, for arrays and
+for torch's softmax attention.
 Not modelled: what else needs memory meanwhile, but for the share `USED`; arrays computed by "naive", which
 keep more.
 """
@@ -47,9 +48,19 @@ def activations_fit(
 ) -> bool:
     """Whether activations of so many sequences fit, by the first tokens of one."""
     device = next(model.parameters()).device
-    some = tokens[:, : PROBED + 1].to(device, torch.long)
-    share = (some.shape[1] - 1) / (tokens.shape[1] - 1)
-    return kept_bytes(model, loss_of, some) * sequences / share <= USED * free_memory(device)
+    some = tokens[:, : 2 * PROBED + 1].to(device, torch.long)
+    needed = expected_bytes(model, loss_of, some, (tokens.shape[1] - 1) * sequences)
+    return needed <= USED * free_memory(device)
+
+
+def expected_bytes(model: nn.Module, loss_of: Loss, some: Int[Tensor, "1 n_plus_1"], tokens: int) -> float:
+    """Bytes that the loss of so many tokens keeps, from those of n and of half of them: what does not grow
+    with tokens, such as weights cast to bfloat16, counts once.
+    """
+    n = some.shape[1] - 1
+    less = (n + 1) // 2
+    few, more = (kept_bytes(model, loss_of, some[:, : count + 1]) for count in (less, n))
+    return more + (more - few) / max(n - less, 1) * (tokens - n)
 
 
 def kept_bytes(model: nn.Module, loss_of: Loss, tokens: Int[Tensor, "B T_plus_1"]) -> int:
