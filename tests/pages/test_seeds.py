@@ -187,4 +187,4 @@ def test_pages_show_results_that_are_there_and_nothing_else(
     section = training_page.architectures({"GPT-2": [small, seeded(5, 1.01, run=small)], "Llama": [small]})
     assert section.startswith("## GPT-2's architecture")
     assert "against linear hardware, at most × 1.10 in every run: GPT-2 × 1.0077" in section
-    assert "missed), Llama × 1.328 (missed, a single run)" in section
+    assert "**missed**), Llama × 1.328 (**missed**, a single run)" in section

@@ -4,6 +4,7 @@ import json
 import math
 import warnings
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,8 @@ def test_results_name_a_design_file_and_its_hash(
     known = read(RESULTS / f"{command}-freepdk45{suffix}.json", Result)
     returned = known if others is None else (known, *[None] * others)
     monkeypatch.setattr("gaincell.spice.verify.verify", lambda *_, **__: None)
-    monkeypatch.setattr(f"gaincell.{simulating_function}", lambda *_, **__: returned)
+    module, _, function = simulating_function.rpartition(".")
+    monkeypatch.setattr(import_module(f"gaincell.{module}"), function, lambda *_, **__: returned)
     out, design = tmp_path / "found.json", tmp_path / "mine.toml"
     load_design("leroux2025").save(design)
     options = ["--design", str(design), "--json", str(out)]
