@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 import transformers
-from transformers import DynamicCache, PreTrainedModel, masking_utils
+from transformers import DynamicCache, PreTrainedModel, StaticCache, masking_utils
 from transformers.masking_utils import and_masks, causal_mask_function, packed_sequence_mask_function
 
 from gaincell.chips.design import Design
@@ -18,7 +18,7 @@ from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.masks import key_index_mask
 from gaincell.integrations.hf.ring_cache import RingCache
 
-from .families import build, padding_mask, tokens
+from .families import MISTRAL_WINDOW, build, padding_mask, tokens
 
 SMALL = {
     "vocab_size": 97,
@@ -355,6 +355,24 @@ def test_a_sliding_cache_keeps_what_the_chip_still_reads(
             with nullcontext() if kept else pytest.raises(ModelError, match="cache dropped tokens that this"):
                 got += [model(ids[:, t : t + 1], **{argument: cache}).logits for t in range(20, 40)]
                 torch.testing.assert_close(torch.cat(got, 1), whole, atol=1e-5, rtol=0)
+
+
+def test_static_sliding_caches(design: Design) -> None:
+    """Exact where they hold the whole window, refused where they do not."""
+    model, ids = attach(build("mistral"), design), tokens(1, 30)
+    (argument,) = RingCache(model).argument
+
+    def cached(slots: int) -> torch.Tensor:
+        cache, starts = StaticCache(config=model.config, max_cache_len=slots), (0, 20, 21, 25, 26)
+        parts = zip(starts, (*starts[1:], 30), strict=True)
+        return torch.cat([model(ids[:, start:end], **{argument: cache}).logits for start, end in parts], 1)
+
+    with torch.no_grad():
+        whole = model(ids, use_cache=False).logits
+        for slots in (MISTRAL_WINDOW, 30):
+            torch.testing.assert_close(cached(slots), whole, atol=1e-5, rtol=0)
+        with pytest.raises(ModelError, match="fewer tokens than the model's sliding window of 12 reaches"):
+            cached(MISTRAL_WINDOW - 1)
 
 
 def test_a_module_without_arrays(design: Design) -> None:

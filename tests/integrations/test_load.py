@@ -8,6 +8,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import accelerate
 import pytest
 import torch
 from transformers import (
@@ -142,6 +143,14 @@ def test_attach_without_calibrate_warns_once(softmax: dict[str, Path]) -> None:
     assert [(w.category, "call gaincell.calibrate(model, batches)" in str(w.message)) for w in found] == [
         (gaincell.UncalibratedWarning, True)
     ]
+
+
+def test_gains_that_wait_in_memory_are_not_asked_for(softmax: dict[str, Path]) -> None:
+    """By the first forward pass, when it has ended."""
+    model = hardware(softmax["llama"])
+    before = logits(model)
+    waiting = accelerate.cpu_offload(hardware(softmax["llama"]), execution_device=torch.device("cpu"))
+    assert torch.equal(logits(waiting), before)
 
 
 @pytest.mark.filterwarnings("error::gaincell.errors.UncalibratedWarning")

@@ -128,6 +128,47 @@ def test_an_adapter_that_brought_the_gains_is_not_disabled(
         with model.disable_adapter():
             software = logits(AutoModelForCausalLM.from_pretrained(softmax["llama"]))
             torch.testing.assert_close(logits(model), software, atol=1e-5, rtol=0)
+            with pytest.raises(ModelError, match="the adapter cannot be disabled"):
+                gaincell.set_attention(model, "gain-cell")
+            torch.testing.assert_close(logits(model), software, atol=1e-5, rtol=0)
+        gaincell.set_attention(model, "gain-cell")
+        assert torch.equal(logits(model), before)
+        model.add_adapter("new", lora("llama"))
+        model.set_adapter("new")
+        with pytest.warns(gaincell.UncalibratedWarning):
+            logits(model)
+        with pytest.raises(ModelError, match=r"or unloaded: .*gaincell\.detach\(model\)"):
+            model.unload()
+        assert torch.equal(logits(gaincell.detach(model).unload()), software)
+
+
+def test_unloading_leaves_the_gains_of_the_model(softmax: dict[str, Path]) -> None:
+    model = hardware(softmax["llama"])
+    before = logits(model)
+    wrapped: Any = trained(peft.get_peft_model(model, lora("llama")))
+    assert not torch.equal(logits(wrapped), before)
+    assert torch.equal(logits(wrapped.unload()), before)
+
+
+MIXTURES: dict[str, Callable[[Any], Any]] = {
+    "merge_and_unload": lambda model: model.merge_and_unload(adapter_names=["other"]),
+    "merge_adapter": lambda model: model.merge_adapter(["other"]),
+    "rows": lambda model: model(tokens(2, 8), adapter_names=["default", "other"]),
+    "weighted": lambda model: model.add_weighted_adapter(["other"], [1.0], "new"),
+}
+
+
+def test_weights_of_one_adapter_with_gains_of_another(softmax: dict[str, Path]) -> None:
+    """They are never mixed."""
+    wrapped: Any = trained(peft.get_peft_model(hardware(softmax["llama"]), lora("llama"))).eval()
+    wrapped.add_adapter("other", lora("llama"))
+    before = logits(wrapped)
+    for mix in MIXTURES.values():
+        with pytest.raises(ModelError, match=r"gains and offsets of .*adapter"):
+            mix(wrapped)
+        assert torch.equal(logits(wrapped), before)
+    assert torch.equal(wrapped(tokens(2, 20), use_cache=False, adapter_names=["default"] * 2).logits, before)
+    wrapped.merge_adapter(["default"])
 
 
 def test_an_adapter_that_keeps_no_modules_is_refused(softmax: dict[str, Path]) -> None:

@@ -16,9 +16,15 @@ from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
 from gaincell.circuits import write_dac
 from gaincell.circuits.normaliser import Normaliser
+from gaincell.circuits.sinks import Sinks
 from gaincell.devices.variability import VALUE_ARRAY, Mismatch, cell_errors
 from gaincell.errors import InputError
-from gaincell.ops.gain_cell_attention import Scaling, attention_from_voltages, gain_cell_attention
+from gaincell.ops.gain_cell_attention import (
+    BackendName,
+    Scaling,
+    attention_from_voltages,
+    gain_cell_attention,
+)
 
 M, N = 8, 4
 FORGETFUL = 200e-6  # token period that leaves exp(-0.04) per token: decay matters within a small window
@@ -262,6 +268,16 @@ def test_scaling_is_applied_per_head_before_and_after() -> None:
         chip(),
     )
     assert torch.equal(attend(q, k, v, chip(), scaling=s), by_hand(inner, s.out_gain, s.out_offset))
+
+
+@pytest.mark.parametrize("backend", ["naive", "blocked", "decode"])
+def test_autocast_changes_nothing(backend: BackendName) -> None:
+    """Nor in columns of first tokens: the arrays compute in float32 in models that it makes narrow."""
+    q, k, v = random_inputs(20, dtype=torch.float32)
+    given = q[:, :, -1:], k, v, chip(readout="none", sinks=Sinks(tokens=2))
+    alone = gain_cell_attention(*given, backend=backend)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(gain_cell_attention(*given, backend=backend), alone)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

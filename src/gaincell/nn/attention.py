@@ -200,11 +200,13 @@ class GainCellAttention(nn.Module):
         self.k.turn(self.head_dim, Balance(self.design, self.kv_heads, self.k.gain))
 
     def is_uncalibrated(self) -> bool:
-        """Whether every gain and offset is still its initial value."""
+        """Whether every gain and offset is still its initial value; not if they wait elsewhere."""
         centre = self.design.v_offset
         middle = 0.0 if self.k.balance is None else MIDDLE
         stages = ((self.q, middle), (self.k, centre), (self.v, centre), (self.out, 0.0))
-        return all(bool(((s.gain == 1) & (s.offset == offset)).all()) for s, offset in stages)
+        return not self.q.gain.is_meta and all(
+            bool(((s.gain == 1) & (s.offset == offset)).all()) for s, offset in stages
+        )
 
     def extras(self) -> list[nn.Parameter]:
         """The biases and exponents that there are."""

@@ -10,7 +10,6 @@ function that was called is the one that was asked for.
 
 import copy
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
-from gaincell.errors import InputError, ModelError, UncalibratedWarning
+from gaincell.errors import InputError, ModelError
 from gaincell.integrations.hf import interface
 from gaincell.integrations.hf.placement import device_of
 from gaincell.integrations.hf.support import attention_modules, geometry
@@ -48,18 +47,20 @@ class _Attachment:
 
     Attributes:
         owner: The model that is attached.
+        first: Its first attention module.
         function: That every layer must call, a name in ``interface``.
         configurations: The model's own, and the attention implementation that each had before.
         savers: Modules with another ``save_pretrained`` meanwhile, and the attribute that each had before.
-        ran: Whether a forward pass has come to its end.
+        checked: The arrays of `first` in the last forward pass that used arrays: peft exchanges them.
     """
 
     owner: PreTrainedModel
+    first: nn.Module
     function: str = interface.GAIN_CELL
     configurations: list[tuple[PretrainedConfig, str]] = field(default_factory=list)
     savers: list[tuple[nn.Module, Any]] = field(default_factory=list)
     hooks: list[RemovableHandle] = field(default_factory=list)
-    ran: bool = False
+    checked: GainCellAttention | None = None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Unpickled, perhaps in a process where nothing was attached yet."""
@@ -91,17 +92,11 @@ class _Attachment:
         self._require(module, interface.THREAD.function)
 
     def end_pass(self, *_: Any) -> None:
-        """Forward hook of the whole model: after the first pass, warn where nobody set gains and offsets."""
-        if not self.ran and self.function == interface.GAIN_CELL:
-            self.ran = True
-            if all(cell.is_uncalibrated() for cell in attached_layers(self.owner)):
-                warnings.warn(
-                    f"{type(self.owner).__name__} is attached, but every gain and offset is still what "
-                    "attach() sets first, with which attention is noise: call gaincell.calibrate(model, "
-                    "batches), or load trained ones",
-                    UncalibratedWarning,
-                    stacklevel=2,
-                )
+        """Forward hook of the whole model: warn, once for the arrays in use, if nobody set their gains."""
+        arrays = interface.arrays_of(self.first)
+        if self.function == interface.GAIN_CELL and arrays is not self.checked:
+            self.checked = arrays
+            interface.warn_of_initial(type(self.owner).__name__, attached_layers(self.owner))
 
     def save(self, *arguments: Any, **keywords: Any) -> Any:
         """``save_pretrained`` of the model: its own, with the hardware in ``config.json``."""
@@ -179,7 +174,7 @@ def attach(
     modules: list[Any] = list(attention_modules(owner).values())
     cells = _make_cells(modules, load_design(design).replace(layers=len(modules)), backend, gradient)
     interface.register()
-    attachment = _Attachment(owner)
+    attachment = _Attachment(owner, modules[0])
     shared = [(module, module.config) for module in owner.modules() if _has_configuration(module)]
     setattr(owner, _RECORD, attachment)
     try:
@@ -245,11 +240,11 @@ def required_layers(model: nn.Module) -> list[GainCellAttention]:
 def not_yet_calibrated(model: nn.Module) -> Iterator[None]:
     """Within the context, which uses nothing that arrays give, no forward pass asks for calibrated gains."""
     attachment: _Attachment = getattr(attached_model(model), _RECORD)
-    before, attachment.ran = attachment.ran, True
+    before, attachment.checked = attachment.checked, interface.arrays_of(attachment.first)
     try:
         yield
     finally:
-        attachment.ran = before
+        attachment.checked = before
 
 
 def computes_softmax(model: nn.Module) -> bool:
@@ -309,12 +304,14 @@ def set_attention(model: AnyModel, attention: Attention) -> AnyModel:
         >>> model = gaincell.set_attention(model, "softmax")  # and back: "gain-cell"
 
     Raises:
-        ModelError: the model is not attached.
+        ModelError: the model is not attached, or an adapter that brought the gains is disabled.
         InputError: ``attention`` is none of the two.
     """
     if attention not in _FUNCTIONS:
         raise InputError(f"attention is {attention!r}; allowed: {', '.join(map(repr, _FUNCTIONS))}")
     owner, wanted = attached_model(model), _FUNCTIONS[attention]
+    if attention == "gain-cell":
+        interface.refuse_bare({*interface.bare_arrays(owner)} & {*attached_layers(owner)})
     for part in owner.modules():  # with configurations of their own
         if isinstance(part, PreTrainedModel):
             part.set_attn_implementation(wanted)

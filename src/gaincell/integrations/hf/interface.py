@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import inspect
 import threading
+import warnings
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -19,7 +21,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 from transformers.utils.import_utils import is_torchdynamo_exporting
 
-from gaincell.errors import ModelError
+from gaincell.errors import ModelError, UncalibratedWarning
 from gaincell.integrations.hf.masks import PADDING, key_index_mask
 from gaincell.integrations.hf.support import own_window
 from gaincell.nn.attention import GainCellAttention
@@ -71,6 +73,39 @@ def arrays_of(module: nn.Module) -> GainCellAttention | None:
         name = active if isinstance(active, str) else next(iter(active), None)
         found = found.original_module if name is None else found.modules_to_save[name]
     return found if isinstance(found, GainCellAttention) else None
+
+
+def bare_arrays(model: nn.Module) -> list[GainCellAttention]:
+    """The arrays beneath peft's copies for adapters, which are in use without the adapters."""
+    wrappers = (getattr(module, "gain_cell", None) for module in model.modules())
+    found = (getattr(wrapper, "original_module", None) for wrapper in wrappers)
+    return [cell for cell in found if isinstance(cell, GainCellAttention)]
+
+
+def refuse_bare(cells: Collection[GainCellAttention]) -> None:
+    """Refuse to compute with some of `bare_arrays`, if there are any, where an adapter brought the gains.
+
+    Raises:
+        ModelError: they have the initial gains and offsets.
+    """
+    if cells and all(cell.is_uncalibrated() for cell in cells):
+        raise ModelError(
+            "the adapter cannot be disabled or unloaded: without it the arrays have no gains and offsets but "
+            "the initial ones; read it on the model in arrays that it was trained on, compute softmax "
+            "attention first (gaincell.set_attention(model, 'softmax')), or take the arrays out "
+            "(gaincell.detach(model))"
+        )
+
+
+def warn_of_initial(where: str, cells: Collection[GainCellAttention]) -> None:
+    """Warn if nobody set the gains and offsets of any layer."""
+    if all(cell.is_uncalibrated() for cell in cells):
+        warnings.warn(
+            f"{where} is attached, but every gain and offset is still what attach() sets first, with which "
+            "attention is noise: call gaincell.calibrate(model, batches), or load trained ones",
+            UncalibratedWarning,
+            stacklevel=3,
+        )
 
 
 def attention_forward(

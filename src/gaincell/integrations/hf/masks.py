@@ -77,6 +77,12 @@ def key_index_mask(
             f"the cache has {slots_end} slots for {queries_end} tokens: static (compileable) caches are not "
             "modelled by gain-cell attention; leave cache_implementation at its default (dynamic)"
         )
+    queries = queries_end - q_length
+    if local_size is not None and max(0, queries - local_size + 1) < kv_offset < queries:
+        raise ModelError(
+            f"the cache keeps fewer tokens than the model's sliding window of {local_size} reaches: give a "
+            "StaticCache max_cache_len of at least that, or leave cache_implementation at its default"
+        )
     if attention_mask is None:
         index = torch.arange(kv_offset, slots_end, device=device).expand(batch_size, -1)
         return index[:, None, None, :]
@@ -87,7 +93,6 @@ def key_index_mask(
         )
     real = attention_mask.bool()
     index = torch.where(real, real.cumsum(-1) - 1, PADDING)
-    queries = queries_end - q_length
     if local_size is not None and 0 < kv_offset < queries:  # a ring gives out the new tokens alone
         _refuse_dropped(index, kv_offset, queries, local_size)
     return index[:, None, None, kv_offset:]

@@ -19,12 +19,14 @@ that imports `attach`, which may be what is being imported: functions import wha
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from peft.config import PeftConfig, PeftConfigMixin
 from peft.peft_model import PeftModel
+from peft.tuners.lora import LoraModel
 from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import ModulesToSaveWrapper
 from transformers.integrations.peft import PeftAdapterMixin
@@ -113,19 +115,72 @@ def _load_into(load: _Method, self: Any, *arguments: Any, **keywords: Any) -> An
 @replaces(BaseTuner, "disable_adapter_layers")
 @replaces(PeftAdapterMixin, "disable_adapters")
 def _disable(disable: _Method, self: Any) -> None:
-    from gaincell.integrations.hf.attach import computes_softmax
-    from gaincell.nn.attention import GainCellAttention
-
-    wrappers = (module for module in self.modules() if isinstance(module, ModulesToSaveWrapper))
-    beneath = (wrapper.original_module for wrapper in wrappers)
-    own = [module for module in beneath if isinstance(module, GainCellAttention)]
-    if own and not computes_softmax(self) and all(cell.is_uncalibrated() for cell in own):
-        raise ModelError(
-            "the adapter cannot be disabled: without it the arrays have no gains and offsets but the initial "
-            "ones; read it on the model in arrays that it was trained on, or compute softmax attention "
-            "first: gaincell.set_attention(model, 'softmax')"
-        )
+    _require_own_gains(self)
     disable(self)
+
+
+@replaces(BaseTuner, "unload")
+def _unload(unload: _Method, self: Any) -> Any:
+    _require_own_gains(self)
+    for module in list(self.modules()):
+        if isinstance(wrapper := getattr(module, MODULE, None), ModulesToSaveWrapper):
+            setattr(module, MODULE, wrapper.original_module)  # peft leaves the active adapter's copy
+    return unload(self)
+
+
+@replaces(BaseTuner, "merge_adapter")
+@replaces(BaseTuner, "merge_and_unload")
+def _merge(merge: _Method, self: Any, *arguments: Any, **keywords: Any) -> Any:
+    given = inspect.signature(merge).bind(self, *arguments, **keywords).arguments
+    _refuse_others(self, given.get("adapter_names"))
+    return merge(self, *arguments, **keywords)
+
+
+@replaces(PeftModel, "_enable_peft_forward_hooks")
+def _by_row(enable: _Method, self: Any, *arguments: Any, **keywords: Any) -> Any:
+    _refuse_others(self, keywords.get("adapter_names"))
+    return enable(self, *arguments, **keywords)
+
+
+def _refuse_others(model: Any, names: Sequence[str] | None) -> None:
+    """Refuse to compute with the weights of adapters whose gains and offsets are not those in use.
+
+    Raises:
+        ModelError: there are such among `names`.
+    """
+    from gaincell.integrations.hf.interface import bare_arrays
+
+    active = list(model.active_adapters)
+    if not {*(names or active)} <= {*active} and bare_arrays(model):
+        raise ModelError(
+            f"adapter_names is {names}, but the arrays have the gains and offsets of one adapter ({active}): "
+            "choose one with set_adapter (none: disable_adapter) and leave adapter_names out"
+        )
+
+
+@replaces(LoraModel, "add_weighted_adapter")
+def _weigh(weigh: _Method, self: Any, *arguments: Any, **keywords: Any) -> None:
+    from gaincell.integrations.hf.interface import bare_arrays
+
+    if bare_arrays(self):
+        raise ModelError(
+            "add_weighted_adapter would leave out the gains and offsets of the adapters: merge one with "
+            "merge_and_unload, or train a new one"
+        )
+    weigh(self, *arguments, **keywords)
+
+
+def _require_own_gains(model: nn.Module) -> None:
+    """Refuse to go without adapters if the model computes in its arrays, with only initial gains of its own.
+
+    Raises:
+        ModelError: that is so.
+    """
+    from gaincell.integrations.hf.attach import computes_softmax
+    from gaincell.integrations.hf.interface import bare_arrays, refuse_bare
+
+    if not computes_softmax(model):
+        refuse_bare(bare_arrays(model))
 
 
 @contextmanager

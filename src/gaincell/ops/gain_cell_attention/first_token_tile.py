@@ -51,10 +51,9 @@ def sink_tile(call: Call) -> Float[Tensor, "B H Tq D"]:
     tile = array_inputs(call._replace(k=k, v=v, key_index=keys, query_index=call.queries))
     x = tile.q.unflatten(1, (heads, -1))  # [B, Hk, g, Tq, D]
     at_once = max(1, CELLS_AT_ONCE // k.numel())
-    pieces = [
-        _some_queries(part, tile, index)
-        for part, index in zip(x.split(at_once, 3), tile.queries.split(at_once, 1), strict=True)
-    ]
+    parts = zip(x.split(at_once, 3), tile.queries.split(at_once, 1), strict=True)
+    with torch.autocast(x.device.type, enabled=False):
+        pieces = [_some_queries(part, tile, index) for part, index in parts]
     return torch.cat(pieces, 3).flatten(1, 2)
 
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from gaincell import features
@@ -50,7 +51,7 @@ def run(call: Call) -> Tensor:
     if call.backend != "auto":
         if reason := unsupported(call.backend, call):
             raise InputError(f"backend={call.backend!r} does not serve this: {reason}; give backend='auto'")
-        return load(call.backend).run(call)
+        return _sum(call.backend, call)
     reasons = {}
     for name in AUTO:
         found = attempt(name, call)
@@ -67,13 +68,19 @@ def run(call: Call) -> Tensor:
     )
 
 
+def _sum(name: str, call: Call) -> Tensor:
+    """The digital sum by one backend, with the precision of the call, autocast or not."""
+    with torch.autocast(call.q.device.type, enabled=False):
+        return load(name).run(call)
+
+
 def attempt(name: str, call: Call) -> Tensor | str:
     """The digital sum by one backend, or why it does not compute it."""
     reason = unsupported(name, call)
     if reason is not None:
         return reason
     try:
-        return load(name).run(call)
+        return _sum(name, call)
     except InputError as error:
         if name != "native":
             raise
