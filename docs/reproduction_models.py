@@ -305,15 +305,15 @@ def quality() -> list[str]:
 
 def small_models() -> str:
     """The paper's stages without a teacher, on our models of GPT-2's and Llama's architectures."""
-    by_title = training_page.small_models(RESULTS / "training")
+    by_title = training_page.small_models(seeds.read_seeds(RESULTS / "training"))
     tuned = next(iter(by_title.values()))[0].stage("fine-tuned")
     assert tuned is not None
-    names = (("linear", "linear"), ("adapted", "adapted"), ("fine-tuned", "fine-tuned"))
+    words = {CONTINUED: "the softmax model trained on as many tokens"}
     told = [
         f"{title} ({_runs(len(runs))}): "
         + ", ".join(
-            f"{words} × {seeds.spread(seeds.quotients(runs, stage, None))}"
-            for stage, words in (*names, (CONTINUED, "the softmax model trained on as many tokens"))
+            f"{words.get(stage, stage)} × {seeds.spread(seeds.quotients(runs, stage, None))}"
+            for stage in ("linear", "adapted", "fine-tuned", CONTINUED)
         )
         for title, runs in by_title.items()
     ]
@@ -325,7 +325,8 @@ def small_models() -> str:
 
 def small_models_verdict() -> str:
     """What became of the targets that were stated before they were run."""
-    return "; ".join(training_page.targets_reached(training_page.small_models(RESULTS / "training")))
+    runs = training_page.small_models(seeds.read_seeds(RESULTS / "training"))
+    return "; ".join(training_page.targets_reached(runs))
 
 
 def _runs(count: int) -> str:

@@ -105,9 +105,8 @@ def _tokens(one: tokens_page.Training) -> float:
     return token_curve.tokens_of(one.run, one.tasks)
 
 
-def small_models(folder: Path) -> dict[str, list[TrainedResult]]:
-    """The runs in a folder of the recipes of `ARCHITECTURES`, by title."""
-    found = seeds.read_seeds(folder)
+def small_models(found: Mapping[str, list[TrainedResult]]) -> dict[str, list[TrainedResult]]:
+    """Those of some runs whose recipes are in `ARCHITECTURES`, by title."""
     return {title: found[name] for name, title in ARCHITECTURES.items() if name in found}
 
 
@@ -195,7 +194,7 @@ def parts(docs: Path) -> dict[str, str]:
             training.draw_stages(runs[0], Path(drawn))
             if (curve := Path(drawn) / "training.png").is_file():
                 curve.rename(docs / "figures" / f"training-{name}.png")
-    if by_title := small_models(folder):
+    if by_title := small_models(found_runs):
         found["architectures"] = architectures(by_title)
     trials = [
         list(seeds.read_seeds(of).values()) for of in sorted((folder / "ideas").iterdir(), reverse=True)
