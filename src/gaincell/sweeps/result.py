@@ -150,13 +150,14 @@ def _with_ratio(point: of.Point, reference: of.Point, protocol: str) -> of.Point
 def _protocol(sweep: Sweep) -> str:
     if not sweep.measures:
         return "bottom-up costs from sizes alone, nothing evaluated"
-    adapted = {
+    words = {
         True: "gains and offsets adapted to every point's nominal chip",
         "chip": "gains and offsets adapted to every chip",
         False: "nothing adapted",
-    }[sweep.adapt]
+    }
+    adapted = " or ".join(words[way] for way in words if way in sweep.values_of("adapt"))
     if any(parameter.name == "adapt" for parameter in sweep.parameters):
-        adapted = "adapted or not, as a parameter"
+        adapted += ", as a parameter"
     steps = ""
     if any(parameter.name == "fine_tune" for parameter in sweep.parameters):
         steps = "steps, as a parameter, of"
