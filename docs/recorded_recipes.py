@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gaincell.mapping.recipe import Recipe
+from gaincell.mapping.initial_gains import candidates_for
+from gaincell.mapping.recipe import Recipe, StageRecipe
 from gaincell.mapping.recipe_file import load_recipe, parse_overrides
 from gaincell.results.run import TrainedResult
 
@@ -51,3 +52,10 @@ def recipe_of(run: TrainedResult) -> Recipe:
     name, changes = today(run.recipe)
     own = [f"{key}={value}" for key, value in (run.set or {}).items() if key != "adapter"]
     return load_recipe(RECIPES / name, changes=parse_overrides(list(changes)) | parse_overrides(own))
+
+
+def count_candidates(recipe: Recipe, stage: StageRecipe) -> int:
+    """How many first gains and offsets a stage chooses from, for every head."""
+    if stage.initial not in ("statistics", "wide"):
+        return 1
+    return len(candidates_for(recipe.design, recipe.paired, stage.initial == "wide", recipe.balanced))

@@ -14,7 +14,7 @@ from gaincell.reports.costs import with_scale
 from gaincell.reports.system_costs import energy_verdict
 from gaincell.reports.tables import Rows
 from gaincell.results import read
-from gaincell.results.common import Value
+from gaincell.results.common import Result, Value
 from gaincell.results.cost import CostResult
 from gaincell.results.spice import VerifyResult
 from gaincell.results.spice_cell import CharacterisationResult
@@ -221,10 +221,17 @@ def machines() -> str:
     return f"{markdown(rows)}\n\n{energy_verdict(found)}{uncommitted(found)}"
 
 
-def uncommitted(found: CostResult) -> str:
-    """A sentence if a result was made between two commits."""
-    changed = (found.provenance.commit or "").endswith("+")
-    return " The result file was made with code that had uncommitted changes." if changed else ""
+def uncommitted(*found: Result) -> str:
+    """A sentence if results were made between two commits."""
+    changed = sum((one.provenance.commit or "").endswith("+") for one in found)
+    if not changed:
+        return ""
+    which = (
+        "The result file was"
+        if len(found) == 1
+        else f"Of {len(found)} result files, {changed} {'was' if changed == 1 else 'were'}"
+    )
+    return f" {which} made with code that had uncommitted changes."
 
 
 def simulated_cell() -> CharacterisationResult:

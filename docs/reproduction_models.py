@@ -10,7 +10,7 @@ import seeds
 import tokens_page
 import training_page
 from conversions import counted
-from reproduction_circuits import RESULTS, markdown
+from reproduction_circuits import RESULTS, markdown, uncommitted
 
 from gaincell.adaptation.result import TOLERANCE
 from gaincell.mapping.recipe_file import load_recipe
@@ -77,7 +77,15 @@ def adaptation() -> str:
             "adapted from the trained start",
             "adapted from the neutral start",
         ],
-        ["GPT-2, cubic (c); start not stated", "–", "–", "–", f"{before}", "–", f"{after}"],
+        [
+            "GPT-2, cubic (c)",
+            "–",
+            "–",
+            "–",
+            f"{before} (start not stated)",
+            "–",
+            f"{after} (start not stated)",
+        ],
     ]
     for title, of in starts().items():
         at = {start: perplexities(run) for start, run in of.items()}
@@ -103,12 +111,15 @@ def adaptation() -> str:
 def earlier_model() -> str:
     """Which linear model the row of SmolLM2-135M is of."""
     made = starts()["SmolLM2-135M, cubic"]["trained"].provenance
-    newer = perplexities(read(RESULTS / "training/smollm2-paper.json", TrainedResult))
+    run = read(RESULTS / "training/smollm2-paper.json", TrainedResult)
+    if made.date > run.provenance.date:
+        return ""
+    newer = perplexities(run)
     return (
         f"The row of SmolLM2-135M ({made.date[:10]}, commit {str(made.commit)[:8]}) is of a linear model from before commit 4fdfd441, when the linear stages of "
         '`recipes/smollm2-paper.toml` had exact gradients of the cells. They have `gradient = "bf16"` now: the commands above, Table 1, '
         "[tokens against quality](#tokens-against-quality) and [training.md](training.md#the-papers-pipeline-on-smollm2-135m) are of another linear model. "
-        f"That one loses more, on another text and adapted in closed form: unadapted × {newer['unadapted'] / newer['linear']:.3g}, adapted × {newer['adapted'] / newer['linear']:.3f} of its linear model."
+        f"On another text and adapted in closed form, that one is at: unadapted × {newer['unadapted'] / newer['linear']:.3g}, adapted × {newer['adapted'] / newer['linear']:.3f} of its linear model."
     )
 
 
@@ -124,7 +135,7 @@ def in_the_paper() -> str:
         for at in [perplexities(starts()[f"{model}, cubic"]["neutral"])]
     )
     return (
-        f"How far a model falls from the neutral start depends on how far training had moved its gains: {falls} here, × {fall:.0f} in the paper ({paper.before.value} to {paper.after.value}, c). "
+        f"How far a model falls from the neutral start differs between models: {falls} here, × {fall:.0f} in the paper ({paper.before.value} to {paper.after.value}, c); on what it depends was not tested. "
         "So the paper's fall is consistent with the neutral start of its released code, but does not follow from it. What the cell costs in the paper after adaptation, over its linear model: "
         f"× {table[ADAPTED] / table['linear hardware']:.2f} (Table 1, c), × {adapted / linear:.2f} (released runs: first point after the linear model over that model's last, c)."
     )
@@ -138,10 +149,12 @@ def not_converged() -> str:
         for start, run in ((start, one.adaptation["published"]) for start, one in of.items())
         if not run.converged
     ]
+    if not found:
+        return ""
     looser = cited().adaptation.tolerance_training.value
     return (
         f"{'; '.join(found)}. The rule asks for {TOLERANCE['released']:g} of means and standard deviations, as the released calibration code does. "
-        f"The authors' training code asks for {looser:g} of standard deviations and {TOLERANCE['released']:g} of means (c); the results do not say of which of both these residuals are."
+        f"The authors' training code asks for {looser:g} of standard deviations and {TOLERANCE['released']:g} of means (c); the results do not say which of the two these residuals are of."
     )
 
 
@@ -161,7 +174,7 @@ def texts() -> str:
         raise ValueError(f"adaptations on different texts: {evaluated}, {fitted}, {protocols}")
     return (
         f"The table is on {evaluated.pop()} ({protocols.pop()}), the figure on the {fitted.pop()} of training text "
-        "that the adaptation reads."
+        f"that the adaptation reads.{uncommitted(*runs)}"
     )
 
 
@@ -214,10 +227,10 @@ def rounded(ratio: float) -> str:
 
 def ended(found: Adaptation) -> str:
     """How a published iteration ended."""
+    silent = f", {len(found.skipped)} stages silent" if found.skipped else ""
     count = f"{found.iterations} iterations"
     if found.converged:
-        return count
-    silent = f", {len(found.skipped)} stages silent" if found.skipped else ""
+        return count + silent
     rule = found.rule or "relative"  # the only one when files did not state it
     return f"**not converged** in {count}, residual {found.residual.value:.2g} by the {rule} rule{silent}"
 
@@ -255,7 +268,7 @@ def training() -> str:
     each, most = paper.batch.value * paper.block.value, paper.iterations.value
     from_scratch = tokens_page.curve("nonlinear, from scratch")
     end, least = max(from_scratch)[0], min(from_scratch, key=lambda point: point[-1])[0]
-    own = max(stage.training_tokens for stage in table.values())
+    own = sorted({stage.training_tokens for stage in table.values() if stage.training_tokens})
     texts = ", ".join(load_recipe(ROOT / "recipes" / "tiny-table.toml").files)
     ours, softmax = (
         [at[name].perplexity for at in (table, paired)] for name in ("nonlinear-scratch", scratch)
@@ -263,7 +276,7 @@ def training() -> str:
     over = [our / other for our, other in zip(ours, softmax, strict=True)]
     note = (
         f"The released early runs are on OpenWebText, where public GPT-2 has {paper.public.value:g}. They stopped after {end:,} iterations at most, so the column shows how far they had come, not where such a training ends; the run from scratch had its lowest after {least:,} and did not fall further. "
-        f"The paper says that the linear model equals public GPT-2 in less than {paper.equal.value:,} iterations, and a model from scratch only after more than {most:,}. The models of Table 1 except public GPT-2 had {most:,} iterations, {each * most / 1e9:.1f} G tokens; ours had {own / 1e6:.1f} M tokens and are scored on {table['linear'].predictions:,} tokens of held-out text like the training text, {texts}. "
+        f"The paper says that the linear model equals public GPT-2 in less than {paper.equal.value:,} iterations, and a model from scratch only after more than {most:,}. The models of Table 1 except public GPT-2 had {most:,} iterations, {each * most / 1e9:.1f} G tokens; ours had {own[0] / 1e6:.1f} to {own[-1] / 1e6:.1f} M tokens and are scored on {table['linear'].predictions:,} tokens of held-out text like the training text, {texts}. "
         f"The softmax model from scratch is the same training run twice, with the same seed; the two results differ by {100 * (max(softmax) / min(softmax) - 1):.0f} %. "
         f"From scratch, our model ends at {over[0]:.3f} times the softmax model of the same run, and with paired rows at {over[1]:.3f} times that of its run, or {ours[1] / softmax[0]:.3f} times that of the other. Each is one training, so neither is shown to end lower."
     )
@@ -276,7 +289,7 @@ def quality() -> list[str]:
     for title, name in (
         ("`tiny` on the paper's arrays", "training/tiny-table"),
         ("`tiny` on the paper's arrays with paired rows", "training/tiny-table-paired"),
-        ("`tiny` on the paper's arrays, from the included linear model", "tiny"),
+        ("`tiny` on the paper's arrays, from the included linear model, on text of `sample`", "tiny"),
     ):
         found = stages(name)
         tuned, other = found["fine-tuned"], found["software-continued-more"]
@@ -298,7 +311,7 @@ def quality() -> list[str]:
         f"{title}: × {end.ratio:.2f} after {counted(end.tokens)} tokens" for title, end in ends.items()
     )
     return [
-        f"relative to the pretrained software model. On WikiText-2: {own}. {small_models()} On held-out text like the training text, arrays trained with a teacher, beside the softmax model trained on the same tokens by cross-entropy alone, which is no control by the same loss: {'; '.join(words)} (s)",
+        f"relative to the pretrained software model. On WikiText-2: {own}. {small_models()} On held-out text like the training text, arrays trained with a teacher, beside the softmax model trained on the same tokens by cross-entropy alone, which is no control by the same loss: {'; '.join(words)} (arrays s, softmax models m)",
         f"{verdict}; small models: {small_models_verdict()}; no verdict on `tiny`, which is measured on another text",
     ]
 
@@ -319,7 +332,7 @@ def small_models() -> str:
     ]
     return (
         "The paper's stages with all weights and the next token alone, on small models made here ([training.md](training.md#gpt-2s-architecture-and-llamas); "
-        f"held-out text of their mixture; {tuned.training_tokens:,} tokens up to the fine-tuned model), by architecture: {'; '.join(told)} (s)."
+        f"held-out text of their mixture; {tuned.training_tokens:,} tokens up to the fine-tuned model), by architecture: {'; '.join(told)} (arrays s, softmax models m)."
     )
 
 
@@ -352,7 +365,7 @@ def short_fine_tuning() -> str:
         f"× {ratio:.4f} ({least:.4f} to {most:.4f})" for ratio, least, most in (change, control, apart)
     )
     cause = (
-        "the arrays follow their teacher in this stage, which is this control, so the chip adds nothing to it"
+        "the arrays' teacher in this stage is this control, and an effect of the chip beyond that is not shown"
         if apart[1] <= 1 <= apart[2]
         else "the arrays do not just follow their teacher in this stage, which is this control"
     )

@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conversions import ConversionPoint, Conversions, conversions_markdown, counted
-from recorded_recipes import recipe_of, shown
-from reproduction_circuits import RESULTS
+from recorded_recipes import count_candidates, recipe_of, shown
+from reproduction_circuits import RESULTS, uncommitted
 from scipy import stats
 from token_curve import COLUMN, compared, tokens_of
 
 from gaincell.errors import RunError
-from gaincell.mapping.recipe import Recipe, StageRecipe
+from gaincell.mapping.recipe import Recipe
 from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports.comparison import cited_rows
 from gaincell.reports.paper import cited
@@ -218,7 +218,9 @@ def every() -> list[Conversions]:
 def table() -> str:
     """The table of docs/reproduction.md, and what differs between its rows."""
     found = every()
-    note = "Tokens are those of the conversion; for the paper, iterations × batch × block."
+    trained = [training for chip in sorted(TOKENS.glob("*/")) for training in trainings(chip)]
+    made = uncommitted(*(one.run for one in trained), *(one.tasks for one in trained))
+    note = f"Tokens are those of the conversion; for the paper, iterations × batch × block.{made}"
     lines = "\n".join(f"* {line}" for line in differences(found))
     return f"{conversions_markdown(found)}\n\n{note} The rows differ in more than tokens:\n\n{lines}"
 
@@ -231,6 +233,12 @@ def differences(found: list[Conversions]) -> list[str]:
     risen = next(perplexity for n, _, perplexity in known if n == theirs.warmup_steps) / public
     of_chips = [trainings(chip) for chip in sorted(TOKENS.glob("*/"))]
     own = [training.recipe for of_a_chip in of_chips for training in of_a_chip]
+    tried = {
+        count_candidates(one, stage)
+        for one in own
+        for stage in one.stages
+        if stage.start == "software" and stage.attention == "arrays"
+    }
     stages = [stage for one in own for stage in one.stages if stage.task == "train"]
     trained = [stage.training for stage in stages]
     ranks, wiki = (
@@ -245,14 +253,14 @@ def differences(found: list[Conversions]) -> list[str]:
     ]
     who, show = ("One software model", "shows") if len(software) == 1 else ("Software models", "show")
     return [
-        f"Metric: ours is word perplexity on WikiText-2 (validation split, all articles, by the evaluation harness), relative to SmolLM2-135M. The paper's curve is perplexity per token on held-out blocks of OpenWebText, its training text, relative to the public GPT-2, which has {public:g} on that text (c), taken to be measured on the same blocks. Compare ours with the paper's Table 1, WikiText-2, test split: after fine-tuning × {table_1()[TUNED]:.2f} of the public GPT-2.",
+        f"Metric: ours is word perplexity on WikiText-2 (validation split, all articles, by the evaluation harness), relative to SmolLM2-135M. The paper's curve is perplexity per token on held-out blocks of OpenWebText, its training text, relative to the public GPT-2, which has {public:g} on that text (c), taken to be measured on the same blocks. SmolLM2-135M is SmolLM2-135M-Instruct here, from a file of four-bit weights. Compare ours with the paper's Table 1, WikiText-2, test split: after fine-tuning × {table_1()[TUNED]:.2f} of the public GPT-2.",
         f"Weights: ours are scored in {_types()}, and every row is relative to the software model in the same type.",
-        *_controls(of_chips),
+        *_controls([training for of_a_chip in of_chips for training in of_a_chip]),
         f"Pipeline: {_pipelines(own)}",
         f"Text: {_span(wiki)} % of our tokens are passages of Wikipedia. {who} trained on such text ({'; '.join(software)}) {show} what the text alone gives, and arrays trained on it may gain from it too. Longer trainings (`low-tokens-further.toml`) saw some of the passages of Wikipedia a second time.",
         f"What is trained: here, adapters of rank {_span(ranks)}, gains, offsets and what the mapping adds, while the weights stay fixed; in the paper, all weights.",
-        f"Teacher: our models learn from {_listed(_taught(stages))}; the paper's from the next token alone. Pretraining tokens count for neither.",
-        f"Start: our models begin with gains and offsets from statistics or, most of them, with the best of 18 or 56 candidates and output gains by least squares. The paper's curve is at × {known[0][2] / public:,.0f} before its first iteration; the figure leaves this point out.",
+        f"Teacher: our models learn from {_listed(_taught(own))}; the paper's from the next token alone. Pretraining tokens count for neither.",
+        f"Start: every head of ours begins with the best of some candidates of gains and offsets ({_span(tried)}, by recipe and chip), and with output gains by least squares. The paper's curve is at × {known[0][2] / public:,.0f} before its first iteration; the figure leaves this point out.",
         f"Warm-up: the paper's learning rate rises over {theirs.warmup_steps:,} iterations ({warm / 1e9:.1f} G tokens), and its curve is then at × {risen:.2f}. Ours rises over {_span({one.warmup_steps for one in trained})} steps.",
         f"Step: {theirs.batch:,} sequences in the paper, {_span({one.batch for one in trained})} here.",
         "Cells and models: the paper's curve has linear cells; our rows have the cubic ones unless they say otherwise. GPT-2 (124M) and SmolLM2-135M differ in architecture and pretraining.",
@@ -260,17 +268,35 @@ def differences(found: list[Conversions]) -> list[str]:
     ]
 
 
-def _controls(of_chips: Sequence[Sequence[Training]]) -> Iterator[str]:
-    """What a software model trained on the tokens of a row says of that row, and of no other."""
-    for training in (one for of_a_chip in of_chips for one in of_a_chip if one.controls):
-        row = f"{shown(training.run)} after {counted(tokens_of(training.run, training.tasks))}"
+def _controls(all_of_them: Sequence[Training]) -> Iterator[str]:
+    """What a software model trained on the tokens of a row says of it, and of rows trained on the same text."""
+    for training in (one for one in all_of_them if one.controls):
+        read_text = training.run.provenance.inputs["training text"]
+        others = [
+            one
+            for one in all_of_them
+            if one is not training and one.run.provenance.inputs["training text"] == read_text
+        ]
         for control in training.controls.values():
             _, (ratio, error) = compared(training.tasks, control)
             _, (of_software, _) = compared(training.tasks, training.software)
+            alike = [
+                f"{_row(one)} (× {compared(one.tasks, control)[1][0]:.3f} of it)"
+                for one in others
+                if one.tasks.dtype == control.dtype
+            ]
+            unlike = [
+                f"{_row(one)} (in {one.tasks.dtype})" for one in others if one.tasks.dtype != control.dtype
+            ]
             yield (
-                f"Control: {made_by(control, training)} has the tokens and the rank of the row made by {row}, and the loss of its last stage. That row is at × {of_software:.3f} of the pretrained model and "
-                f"at × {ratio:.3f} ± {error:.3f} of this control. No other row has a control on its own tokens."
+                f"Control: {made_by(control, training)}, in {control.dtype}, has the rank of the row made by {_row(training)}, and the loss of its last stage; its result does not hold its tokens, which are those of this row by its recipe. "
+                f"The row is at × {of_software:.3f} of the pretrained model and at × {ratio:.3f} ± {error:.3f} of this control. "
+                f"On the same text, but with another rank or other rates: {'; '.join([*alike, *unlike]) or 'no row'}. Rows after more tokens have no control."
             )
+
+
+def _row(training: Training) -> str:
+    return f"{shown(training.run)} after {counted(tokens_of(training.run, training.tasks))}"
 
 
 def _pipelines(recipes: Sequence[Recipe]) -> str:
@@ -291,12 +317,14 @@ def _types() -> str:
     return usual + "".join(f" ({_listed(found[dtype])}: in {dtype})" for dtype in others)
 
 
-def _taught(stages: list[StageRecipe]) -> list[str]:
+def _taught(recipes: Sequence[Recipe]) -> list[str]:
     """What trainings take from the pretrained model, and what they learn beside it."""
+    stages = [stage for one in recipes for stage in one.stages]
+    states = sorted({f"`{one.name}`" for one in recipes if any(stage.states for stage in one.stages)})
     told = [
         ("its distribution", any(one.loss == "distillation" for one in stages)),
         ("its attention outputs", any(one.loss == "transfer" or one.outputs for one in stages)),
-        ("its hidden states", any(one.states for one in stages)),
+        (f"(in {_listed(states)}) its hidden states", bool(states)),
     ]
     own = [one for one in stages if one.loss == "distillation" and one.weight < 1]
     words = [word for word, is_so in told if is_so]

@@ -648,6 +648,10 @@ def test_what_was_set_is_kept_and_a_run_goes_on_with_it_alone(texts: Path, tmp_p
     assert not ended.value.code
     run = json.loads((out / "run.json").read_text())
     assert run["set"] == {"stage.software-continued.learning_rate": "0.002"}
+    values = run["values"]
+    assert values["stage.software-continued.training.learning_rate"] == "0.002"
+    assert {key.split(".")[1] for key in values if key.startswith("stage.")} == {"software-continued"}
+    assert not any(str(tmp_path) in value for value in values.values())
     rate = json.loads((out / "stages" / "settings.json").read_text())["stages"]["software-continued"]
     assert rate["training"]["learning_rate"] == 2e-3
     for changes in ({}, {"stage.software-continued.learning_rate": 3e-3}):

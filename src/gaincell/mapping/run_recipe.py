@@ -16,7 +16,7 @@ The same command goes on wherever it was interrupted (run_folder.py). Several pr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -185,6 +185,17 @@ def _identity(recipe: Recipe, contents: Mapping[str, Any], model_sha256: str | N
     return identity
 
 
+def _as_texts(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    """Values by key, those of a table behind its name and a point, as text and without places."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _as_texts(value, f"{before}{key}.")
+        else:
+            found[before + key] = without_paths([value if isinstance(value, str) else json.dumps(value)])[0]
+    return found
+
+
 @dataclass(kw_only=True)
 class RecipeRun(RecipeModels):
     """A recipe being carried out.
@@ -280,7 +291,8 @@ class RecipeRun(RecipeModels):
         run = TrainedResult(
             command="train",
             recipe=recipe.name,
-            set=self._changes(),
+            set=_as_texts(recipe.changes),
+            values=self._values(found),
             texts=self.text.taken(),
             model=NamedModel(summary.base_name(self.loaded.id), self.loaded.sha256),
             design=summary.chip_of(chip),
@@ -305,11 +317,11 @@ class RecipeRun(RecipeModels):
         first = f"the first {self.recipe.watched_tokens:,} tokens of this text"
         return f"; the best weights of {', '.join(chosen)} were chosen on {first}" if chosen else ""
 
-    def _changes(self) -> dict[str, str]:
-        """What was set otherwise than in the recipe's file, as text and without places."""
-        changes = self.recipe.changes.items()
-        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changes}
-        return {key: without_paths([text])[0] for key, text in texts.items()}
+    def _values(self, found: Collection[str]) -> dict[str, str]:
+        """What the recipe says of its finished stages."""
+        said = _identity(self.recipe, {})
+        said["stage"] = {name: said["stages"][name] for name in found}
+        return _as_texts({key: said[key] for key in said if key != "stages"})
 
     def _best(self, found: Mapping[str, StageRecord]) -> StageRecipe | None:
         """The finished stage in arrays with the lowest perplexity, among those with the chip's own cell where

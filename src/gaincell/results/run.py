@@ -219,12 +219,14 @@ class TrainedResult(StagedResult, kw_only=True):
 
     Attributes:
         set: What was set otherwise than in the recipe.
+        values: All that the recipe then said, of finished stages; earlier files have none.
         software: Its perplexity.
         texts: Tokens of each that all its stages take together.
     """
 
     recipe: str
     set: Mapping[str, str] = field(default_factory=nothing)
+    values: Mapping[str, str] = field(default_factory=nothing)
     texts: Mapping[str, CountedTokens] | None = None
     software: Measured
 
