@@ -68,6 +68,14 @@ def test_a_prepared_file_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "made").exists()
 
 
+def test_as_many_answers_are_kept_as_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gaincell.evaluation.answers.STEPS", 2_000)
+    with closing(Answers(tmp_path / "kept")) as answers:
+        for number in range(500):
+            answers.add_partial("loglikelihood", ("a", str(number)), (-1.5, True))
+        assert answers.get("loglikelihood", ("a", "499")) == (-1.5, True)
+
+
 @pytest.mark.parametrize(
     "answer",
     ["[-1.0]", '"text"', "NaN", "null", "[-1.0, 2]", "{}", "[" * 100_000, '["nan", true]', "[1e999, true]",

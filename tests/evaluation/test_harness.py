@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 import json
 import math
+import shutil
 import sys
 import time
 import tomllib
@@ -23,8 +24,9 @@ from transformers import LlamaForCausalLM
 
 from gaincell.cli import main
 from gaincell.errors import InputError, ModelError
-from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.attach import attach, attached_layers, set_attention
 from gaincell.integrations.hf.models import load_model
+from gaincell.text import sha256
 
 pytest.importorskip("lm_eval")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the harness and what it imports
@@ -364,6 +366,7 @@ def test_kept_answers_belong_to_one_model_and_tokenizer(tmp_path: Path) -> None:
         lambda: setattr(config, "rms_norm_eps", 1e-3),
         lambda: layer.pair_rows(kept),
         lambda: layer.pair_rows(kept + 8),
+        lambda: set_attention(loaded.model, "softmax"),
         lambda: setattr(tokenizer, "bos_token", "query"),
         lambda: setattr(tokenizer.backend_tokenizer, "normalizer", Lowercase()),
     ):
@@ -375,6 +378,26 @@ def test_kept_answers_belong_to_one_model_and_tokenizer(tmp_path: Path) -> None:
     config._name_or_path = str(tmp_path)  # where a model is says nothing of it
     tokenizer(["cell", "cell holds"], padding=True, truncation=True, max_length=2)  # the harness's work
     assert cache_file(loaded, None) == before
+
+
+def test_a_model_set_to_softmax_is_measured_in_software(tmp_path: Path) -> None:
+    from gaincell.cli._models import head, numbers_of
+
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    attach(loaded.model, micro_design())
+    assert (numbers_of(loaded), head(loaded, "")["design"] is None) == ("simulated", False)
+    set_attention(loaded.model, "softmax")
+    assert (numbers_of(loaded), head(loaded, "")["design"]) == ("measured", None)
+
+
+def test_a_split_is_the_file_that_was_read(tmp_path: Path, data: Path) -> None:
+    folder = Path(shutil.copytree(data, tmp_path / "with_others"))
+    for other in ("piqa.bak", "piqa.jsonl"):
+        (folder / other).write_text("no row\n")
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    found = scores(loaded.model, loaded.tokenizer, ["piqa"], folder)
+    assert found.tasks[0].split == f"piqa.jsonl.gz, sha256 {sha256(folder / 'piqa.jsonl.gz')[:12]}"
+    assert found.tasks == scores(loaded.model, loaded.tokenizer, ["piqa"], data).tasks
 
 
 def test_kept_answers_belong_to_all_code_that_computes_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -435,6 +435,30 @@ def test_a_recipe_repeats_and_goes_on(made: Path, texts: Path, tmp_path: Path) -
     del older["stages"]["adapted"]["rule"]
     known.write_text(json.dumps(older))
     assert run_recipe(recipe, open_text(texts), outs[0]).stages == again.stages
+    assert again.provenance.design_hash == again.design.hash
+    assert find_start(str(outs[0])).words == "the linear hardware model of the RUN"
+    older["stages"]["linear"]["cell"] = None  # a stage of that name on other cells
+    known.write_text(json.dumps(older))
+    assert find_start(str(outs[0])).words == "the RUN as it was saved"
+    known.write_text("{")
+    with pytest.raises(RunError, match=r"settings.json cannot be read .*; choose another --out, or remove"):
+        run_recipe(recipe, open_text(texts), outs[0])
+    known.unlink()
+    (outs[0] / "run.json").unlink()
+    with pytest.raises(RunError, match=r"lacks stages/settings.json, which says what they are of"):
+        run_recipe(recipe, open_text(texts), outs[0])
+
+
+def test_tokens_of_texts_with_one_beginning_are_added(tmp_path: Path) -> None:
+    noted = {
+        "sources": [["c4.1.txt"], ["c4.2.txt"], ["books.txt"]],
+        "begins": {"0": 0, "1": 30, "2": 70},
+        "length": 100,
+    }
+    (tmp_path / "training.json").write_text(json.dumps(noted))
+    text = object.__new__(RecipeText)
+    text._tokens = tmp_path
+    assert text.taken() == {"c4": 70, "books": 30}
 
 
 @pytest.mark.parametrize("keys", ["", 'order = "random"\n', "repeated = 1.0\n"])

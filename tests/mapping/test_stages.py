@@ -14,7 +14,9 @@ from tests.micro import Steps, micro_design, write_micro
 from gaincell.errors import RunError
 from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.checkpoint import save
+from gaincell.integrations.hf.lora import add_lora
 from gaincell.integrations.hf.models import load_model
+from gaincell.mapping import summary
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
 from gaincell.mapping.readapt import AdaptSettings, adapt_model
 from gaincell.results import read, write
@@ -135,3 +137,11 @@ def test_a_co_design_knows_the_technology_whose_energies_it_has(commands: Comman
     file.write_text('extends = "14nm"\n')
     with pytest.raises(RunError, match="run holds a run with other settings"):
         run(own, micro_design(), out)
+
+
+def test_the_size_of_a_model_is_that_without_adapters(tmp_path: Path) -> None:
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    attach(loaded.model, micro_design())
+    before = summary.model(loaded).parameters
+    add_lora(loaded.model, 2)
+    assert summary.model(loaded).parameters == before

@@ -34,7 +34,7 @@ from gaincell.ops.gain_cell_attention import BackendName
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
 from gaincell.training.data import RandomBlocks, keep_tokens, repeat_passages, train_tokenizer
-from gaincell.training.distillation import Distillation
+from gaincell.training.distillation import Distillation, TeacherOutputs
 from gaincell.training.loop import TrainSettings, next_token_loss, switch_checkpointing, train
 from gaincell.training.machine import bf16_pays, expected_bytes, kept_bytes, left_to_container
 from gaincell.training.optimizer import make_optimizer
@@ -208,6 +208,29 @@ def test_a_transfer_from_own_inputs_stops_gradients_between_blocks(block: int) -
     if of_layers:
         found = torch.autograd.grad(loss, first)[0]
         torch.testing.assert_close(found, sum(of_layers) / 3, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")
+def test_a_transfer_from_own_inputs_is_the_same_where_layers_are_computed_again() -> None:
+    teacher, found = attach(micro_llama(layers=3), micro_design(), attention="softmax"), []
+    for again in (False, True):
+        student = attach(micro_llama(layers=3), micro_design()).train()
+        if again:
+            student.gradient_checkpointing_enable({"use_reentrant": False})
+        loss = AttentionTransfer(teacher, 1.0, own_inputs=2)(student, blocks(2))
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in student.parameters() if p.grad is not None)])
+    assert len(found[0]) > 10
+    torch.testing.assert_close(*found)
+
+
+def test_kept_outputs_are_those_of_the_attention_that_a_teacher_is_set_to(tmp_path: Path) -> None:
+    teacher, ids, found = attach(micro_llama(), micro_design()), blocks(1)[:, :-1], []
+    for number, attention in enumerate(("gain-cell", "softmax", "gain-cell")):
+        set_attention(teacher, attention)
+        states = torch.full((1, 1), float(number))
+        found.append(TeacherOutputs(tmp_path, teacher).hidden(ids, torch.float32, states.clone).item())
+    assert found == [0.0, 1.0, 0.0]
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.perplexity import cut_blocks
-from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.attach import layers_in_use
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.chip import AS_SAVED, change_chip
 from gaincell.integrations.hf.context import check_length, default_length, read_tokens
@@ -88,7 +88,7 @@ def load_evaluated(
     """
     dtype = computing.weights if isinstance(computing, ComputingAnywhere) else torch.float32
     loaded = load_model(model, dtype, stage, computing.backend)
-    software = not attached_layers(loaded.model)
+    software = not layers_in_use(loaded.model)
     if software and refusal:
         raise InputError(refusal)
     words = "the pretrained model, in software" if software else AS_SAVED
@@ -183,7 +183,7 @@ def head(
         seed: Of every random choice.
         others: Name -> hash of further inputs.
     """
-    layers = attached_layers(loaded.model)
+    layers = layers_in_use(loaded.model)
     chip = chip_of(layers[0].design) if layers else None
     read = {} if content is None else {"evaluation text": hash_of(content)}
     provenance = made(
@@ -211,12 +211,12 @@ def in_arrays(found: Head[Chip | None]) -> Head[Chip]:
 
 def numbers_of(loaded: LoadedModel) -> Kind:
     """The numbers of a chip are simulated, those of software are measured."""
-    return "simulated" if attached_layers(loaded.model) else "measured"
+    return "simulated" if layers_in_use(loaded.model) else "measured"
 
 
 def mismatch_of(options: ChipOptions, loaded: LoadedModel) -> Mismatch:
     """The spread of the cells of a model's chips: the design's, or the one that was asked for."""
-    layers = attached_layers(loaded.model)
+    layers = layers_in_use(loaded.model)
     own = layers[0].design.mismatch if layers else Mismatch()
     if options.spread is not None:
         own = own.with_spread(options.spread)

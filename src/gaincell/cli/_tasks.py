@@ -19,7 +19,7 @@ from gaincell.cli._models import head, mismatch_of
 from gaincell.cli.evaluate import ChipOptions, TaskOptions
 from gaincell.evaluation.chips import over_chips, perplexity_spread, score_spread, spread_of
 from gaincell.evaluation.noise import noise_remark
-from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.attach import attached_layers, computed_attention, layers_in_use
 from gaincell.integrations.hf.base_model import LoadedModel, fingerprint
 from gaincell.progress import StageProgress
 from gaincell.reports.tables import Rows, readable
@@ -40,7 +40,7 @@ def by_tasks(
     """Table and result; of many chips the result holds that of the nominal one."""
     from gaincell.evaluation.harness import evaluate_tasks
 
-    layers = attached_layers(loaded.model)
+    layers = layers_in_use(loaded.model)
 
     def run() -> AfterTasks:
         return evaluate_tasks(
@@ -126,6 +126,7 @@ def cache_file(loaded: LoadedModel, max_length: int | None) -> Path:
         fingerprint(loaded.model),
         re.sub('"_name_or_path": .*', "", loaded.model.config.to_json_string(use_diff=False)),
         str([(name, kept.tolist()) for name, kept in numbers]),
+        computed_attention(loaded.model),
         *sorted({f"{layer.design.hash} {layer.design.mismatch} {layer.backend}" for layer in layers}),
         str(dtype),
         loaded.model.device.type,

@@ -34,7 +34,7 @@ FORMS: dict[str, Callable[[Any], bool]] = {
 TABLE = "CREATE TABLE answers (request text primary key, answer text)"
 """As SQLite keeps it; a file with anything else is not ours, and none of its own SQL is run."""
 STEPS = 10_000_000
-"""Of SQLite's machine in one statement; ours take some hundred."""
+"""Of SQLite's machine in one statement; ours take some hundred. It counts on where a statement is cached."""
 WAIT: Second = 10.0
 """For another process that writes an answer."""
 
@@ -53,7 +53,7 @@ class Answers:
         self._file = file
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(file, timeout=WAIT, isolation_level=None)
+            self._database = sqlite3.connect(file, timeout=WAIT, isolation_level=None, cached_statements=0)
             self._database.set_progress_handler(lambda: 1, STEPS)  # breaks the statement off
             self._database.execute("pragma trusted_schema = off")
             self._database.execute("pragma journal_mode = wal")

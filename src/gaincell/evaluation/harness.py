@@ -27,8 +27,9 @@ from transformers import PreTrainedTokenizerBase
 from gaincell.errors import InputError
 from gaincell.evaluation.answers import Answers
 from gaincell.evaluation.harness_model import GainCellLM, data_of_hub, quiet
+from gaincell.evaluation.tasks.local import file_of
 from gaincell.files import is_number
-from gaincell.integrations.hf.attach import attached_layers
+from gaincell.integrations.hf.attach import layers_in_use
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results.common import Kind, Value
 from gaincell.results.evaluation import Harness, Metric, TaskScores, TasksRun
@@ -152,7 +153,7 @@ def evaluate_tasks(
     asked = [a for task in found["samples"].values() for sample in task for a in sample["arguments"]]
     lengths = [n for arguments in asked for n in _lengths(lm, arguments)]
     read = [min(n - 1, lm.max_length) for n in lengths]
-    kind: Kind = "simulated" if attached_layers(model) else "measured"
+    kind: Kind = "simulated" if layers_in_use(model) else "measured"
     run = TasksRun(
         numbers=kind,
         harness=Harness("lm-evaluation-harness", metadata.version("lm_eval")),
@@ -238,8 +239,8 @@ def _split(config: _Config) -> str:
     data = (config.get("metadata") or {}).get("data")
     if split != "local" or not data:
         return split
-    stem = (config.get("dataset_kwargs") or {})["task"]
-    file = next(path for path in sorted(Path(data).expanduser().iterdir()) if path.name.split(".")[0] == stem)
+    own = config.get("dataset_kwargs") or {}
+    file = file_of(data, own["task"], own.get("layout", ""))
     return f"{file.name}, sha256 {sha256(file)[:12]}"
 
 

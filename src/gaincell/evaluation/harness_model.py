@@ -194,8 +194,9 @@ class GainCellLM(HFLM):  # type: ignore[misc]
     def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
         start = time.perf_counter()
         logits = super()._model_call(inps, *args, **kwargs)
+        finite = bool(torch.isfinite(logits).all())  # a GPU is waited for here
         self.seconds += time.perf_counter() - start
-        if not bool(torch.isfinite(logits).all()):
+        if not finite:
             raise ModelError("the model's logits are not finite; look for NaN or infinite weights")
         if self._shown is not None:
             show, total = self._shown

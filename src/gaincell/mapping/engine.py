@@ -102,6 +102,8 @@ class Engine:
             keep: Whether the parameters of the model are stored too.
         """
         record = None if self.folder is None else self.folder.record(name)
+        if self.processes is not None:
+            self.processes.wait_for_everyone()  # before one of them finishes it
         if record is None:
             begun, self._earlier = time.perf_counter(), 0.0
             told, model = do()

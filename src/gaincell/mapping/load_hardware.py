@@ -29,6 +29,7 @@ from gaincell.nn.checks import check_names
 from gaincell.ops.gain_cell_attention import BackendName, Gradient
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.renamed import renamed
+from gaincell.results.run import TrainedResult
 from gaincell.text import open_text, sha256
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -120,19 +121,28 @@ class HardwareVersion(NamedTuple):
         return loaded
 
 
+def _is_linear(run: Run) -> bool:
+    """Whether the stage `linear` of a RUN has linear cells, whatever its recipe means by the name."""
+    if not isinstance(run.result, TrainedResult):
+        return True
+    plan = run.plan(LINEAR)
+    return (plan["attention"], plan["cell"]) == ("arrays", "linear")
+
+
 def find_start(model: str, *, linear: bool = True) -> HardwareVersion:
     """The hardware version of a model that an adaptation starts from.
 
     Args:
         model: As the user names it.
-        linear: Of a RUN of `gaincell map` its linear model; else, as of other RUNs, the model saved in it.
+        linear: Of a RUN the linear model of its stage `linear`; else, as where it has none, the model saved
+            in it.
             Its statistics are the target of the adaptation.
 
     Raises:
         ModelError: there is no hardware version of it to start from.
     """
     run, shipped = Run(model), find_shipped(model)
-    if run.saved and linear and run.file(LINEAR).is_file():
+    if run.saved and linear and run.file(LINEAR).is_file() and _is_linear(run):
         words = "the linear hardware model of the RUN"
         return HardwareVersion(model, run, run.file(LINEAR), words, run.training_tokens(LINEAR))
     if run.saved:

@@ -48,8 +48,8 @@ class AdaptSettings:
     """Settings of `gaincell adapt`.
 
     Attributes:
-        model: A RUN (of `gaincell map`: its linear model is adapted; else the model saved in it), or a model
-            with a linear version shipped.
+        model: A RUN (the linear model of its stage `linear` is adapted; where it has none, the model saved in
+            it), or a model with a linear version shipped.
         design: The chip; None: that of the RUN, or leroux2025.
         cell: The cell to adapt to, as `with_cell` takes it; None: the chip's own.
         method: "closed-form" or "published".

@@ -88,7 +88,7 @@ class RecipeText:
     def _cut(self, tokens: Tensor) -> Blocks:
         recipe = self._recipe
         if recipe.order == "random":
-            return RandomBlocks(tokens, recipe.block, recipe.seed, recipe.blocks)
+            return RandomBlocks(tokens, recipe.block, recipe.seed, max(recipe.blocks, 1))
         blocks = self._packed(tokens)
         if len(blocks) < recipe.blocks:
             raise InputError(
@@ -156,7 +156,10 @@ class RecipeText:
         begins = noted["begins"]
         ends = [*list(begins.values())[1:], noted["length"]]
         names = [noted["sources"][int(number)][0].split(".")[0] for number in begins]
-        return {name: end - begin for name, begin, end in zip(names, begins.values(), ends, strict=True)}
+        found = dict.fromkeys(names, 0)
+        for name, begin, end in zip(names, begins.values(), ends, strict=True):
+            found[name] += end - begin
+        return found
 
     def digests(self) -> dict[str, str]:
         """12 hexadecimal digits of the SHA-256 of the tokens that are trained and evaluated on."""

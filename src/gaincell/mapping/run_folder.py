@@ -144,10 +144,17 @@ def check_settings(path: Path, identity: Mapping[str, Any]) -> Mapping[str, Any]
     """
     known = path / "stages" / "settings.json"
     if not (known.exists() or (path / results.FILE).exists()):
+        if any(known.parent.glob("*.json")):
+            raise RunError(
+                f"{path.name} has stages, but lacks stages/{known.name}, which says what they are of; choose "
+                "another --out, or remove it"
+            )
         return {}
     # earlier versions of `gaincell adapt` kept its settings in run.json alone
     before: Mapping[str, Any] = (
-        _read_json(known) if known.exists() else getattr(read_stages(path), "settings", {})
+        _read_json(known, f"choose another --out, or remove {path.name}")
+        if known.exists()
+        else getattr(read_stages(path), "settings", {})
     )
     if not same({key: before[key] for key in identity if key in before}, dict(identity)):
         where = difference(before, {**before, **identity})
@@ -252,9 +259,9 @@ def _oddity(record: StageRecord) -> str | None:
     return None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, advice: str = "remove it to do its stage again") -> dict[str, Any]:
     try:
         content: dict[str, Any] = restored(read_object(path))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path.name} cannot be read ({error}); remove it to do its stage again") from error
+        raise RunError(f"{path.name} cannot be read ({error}); {advice}") from error
     return content

@@ -302,9 +302,7 @@ class RecipeRun(RecipeModels):
                 for name, record in found.items()
             ),
             saved=None if best is None else best.name,
-            provenance=self.provenance(
-                command, recipe.design, inputs, seed=recipe.seed, remark=self._selected(found)
-            ),
+            provenance=self.provenance(command, chip, inputs, seed=recipe.seed, remark=self._selected(found)),
         )
         return self.finish(run, save, draw_stages)
 

@@ -12,7 +12,8 @@ from gaincell.adaptation.result import Residuals
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import chip_of as chip_of
 from gaincell.integrations.hf.attach import attached_layers
-from gaincell.integrations.hf.base_model import LoadedModel
+from gaincell.integrations.hf.base_model import LoadedModel, base_weights
+from gaincell.integrations.hf.lora import without_adapters
 from gaincell.integrations.hf.sources import without_revision
 from gaincell.mapping.run_folder import StageRecord
 from gaincell.nn.scaler import STAGES
@@ -42,7 +43,7 @@ def model(loaded: LoadedModel) -> results.AttachedModel:
     return results.AttachedModel(
         base_name(loaded.id),
         loaded.sha256,
-        parameters=sum(p.numel() for name, p in loaded.model.named_parameters() if ".gain_cell." not in name),
+        parameters=sum(weight.numel() for weight in without_adapters(base_weights(loaded.model)).values()),
         layers=len(layers),
         heads=first.heads,
         kv_heads=first.kv_heads,

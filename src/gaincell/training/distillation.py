@@ -35,6 +35,7 @@ from torch.nn import functional
 from gaincell.adaptation.statistics import evaluation_mode
 from gaincell.errors import InputError, RunError
 from gaincell.files import write_atomic
+from gaincell.integrations.hf.attach import computes_softmax
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.attention import GainCellAttention
 from gaincell.schema import Factor, check_value
@@ -294,7 +295,13 @@ class TeacherOutputs:
         config: Any = getattr(teacher, "config", None)
         stated = {} if config is None else {**config.to_dict(), "_name_or_path": None}  # wherever it was read
         chips = [m.design.hash for m in teacher.modules() if isinstance(m, GainCellAttention)]
-        made_as = [stated, chips, *([True] if is_compiled(teacher) else [])]
+        softmax = computes_softmax(teacher)
+        made_as = [
+            stated,
+            chips,
+            *(["softmax"] if softmax else []),
+            *([True] if is_compiled(teacher) else []),
+        ]
         text = json.dumps(made_as, sort_keys=True, default=str)
         digest = hashlib.sha256(f"{torch.__version__} {text}".encode())
         for name, tensor in teacher.state_dict().items():

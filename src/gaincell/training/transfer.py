@@ -117,21 +117,18 @@ class AttentionTransfer:
             backbone(self._teacher)(input_ids=ids, use_cache=False)
 
     def _from_own_inputs(self, model: nn.Module, ids: Tensor, loss_of: LayerLoss) -> list[Tensor]:
-        outputs: dict[str, Tensor] = {}
-        losses = []
+        outputs, own = dict[str, Tensor](), dict[str, Tensor]()
         students = attention_modules(model)  # type: ignore[arg-type]
-
-        def compare(name: str, arguments: Any, keywords: Any, output: Tensor) -> None:
-            losses.append(loss_of(students[name], output, outputs[name]))
 
         self._ask_teacher(ids, lambda name, _, __, output: outputs.update({name: output}))
         with ExitStack() as hooks:
             for name in list(students)[:: self._own_inputs]:
                 layer = model.get_submodule(name.rpartition(".")[0])
                 hooks.enter_context(layer.register_forward_pre_hook(_cut))
-            hooks.enter_context(seen(students, compare))
+            hooks.enter_context(seen(students, lambda name, _, __, output: own.update({name: output})))
             backbone(model)(input_ids=ids, use_cache=False)
-        return losses
+        # not in the pass: layers that are recomputed may not have stored more than they will again
+        return [loss_of(students[name], own[name], outputs[name]) for name in own]
 
 
 LayerLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]

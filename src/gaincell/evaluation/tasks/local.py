@@ -42,7 +42,7 @@ def rows(data: str | None = None, task: str = "", layout: str = "", **_: Any) ->
     """
     from datasets import Dataset
 
-    path = _file(data, task, "txt" if layout == "pages" else "jsonl")
+    path = file_of(data, task, layout)
     if layout == "pages":
         found: list[Row] = [{"page": page} for page in articles(read_lines(path, LARGEST_SPLIT_FILE))]
     else:
@@ -64,7 +64,13 @@ def continuation(row: Row) -> str:
     return str(row["continuation"][1:])
 
 
-def _file(data: str | None, task: str, ending: str) -> Path:
+def file_of(data: str | None, task: str, layout: str) -> Path:
+    """Where the rows of a task are; the compressed file where both are there.
+
+    Raises:
+        InputError: no folder, or no such file in it.
+    """
+    ending = "txt" if layout == "pages" else "jsonl"
     if not data:
         raise InputError(f"task {task} reads local files: say where, with --data DIR")
     folder = Path(data).expanduser()

@@ -258,6 +258,11 @@ def computed_attention(model: nn.Module) -> Attention:
     return "softmax" if computes_softmax(model) else "gain-cell"
 
 
+def layers_in_use(model: nn.Module) -> list[GainCellAttention]:
+    """``attached_layers`` that compute; [] where the model is set to softmax attention."""
+    return [] if computes_softmax(model) else attached_layers(model)
+
+
 def computing_layers(model: nn.Module) -> list[GainCellAttention]:
     """``attached_layers`` for whoever wants a number of the hardware: the arrays must be in use.
 
