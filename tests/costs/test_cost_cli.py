@@ -35,7 +35,7 @@ from gaincell.results.codec import to_json
 from gaincell.results.cost import CostResult
 from gaincell.results.rtl import RtlResult
 from gaincell.results.spice import EnergyResult, OperatingPoint, WriteResult
-from gaincell.results.system_cost import BaselineResult, Timed
+from gaincell.results.system_cost import BaselineResult, Measured
 from gaincell.text import sha256
 
 ROOT = Path(__file__).parents[2]
@@ -99,7 +99,7 @@ def test_a_measured_activity_and_a_measured_baseline(
     activity = tmp_path / "activity.json"
     observed = read(ROOT / "docs" / "results" / "costs" / "activity-tiny.json", ActivityResult)
     write(replace(observed, activity=Activity("a text", 1000, heads, design.hash)), activity)
-    machine = Timed("measured", "this machine", "test", 4, 64, 1024, 1, 1e-4, 2, 1e-2)
+    machine = Measured("this machine", 4, 2, 64, 1024, 1e-4, 1e-2, source="test")
     timed = read(ROOT / "docs" / "results" / "costs" / "baseline-cpu.json", BaselineResult)
     baseline = tmp_path / "baseline.json"
     baseline.write_text(json.dumps(to_json(replace(timed, machines=(machine,)))))

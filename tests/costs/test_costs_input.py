@@ -27,7 +27,7 @@ from gaincell.results import read, write
 from gaincell.results.activity import ActivityResult
 from gaincell.results.codec import from_json, to_json
 from gaincell.results.cost import CostResult
-from gaincell.results.system_cost import Timed
+from gaincell.results.system_cost import Measured
 from gaincell.text import sha256
 
 COSTS = Path(__file__).parents[2] / "docs" / "results" / "costs"
@@ -220,7 +220,7 @@ def test_other_designs_have_an_assumed_activity_too() -> None:
 
 def test_measurements_are_read_from_a_result(tmp_path: Path) -> None:
     content = json.loads(BASELINE.read_text())
-    mine = to_json(Timed("measured", "here", "a machine", 12, 64, 1024, 1, 1e-5))
+    mine = to_json(Measured("here", 12, 12, 64, 1024, 1e-5, source="a machine"))
     file = tmp_path / "baseline.json"
     file.write_text(json.dumps({**content, "machines": [content["machines"][0], mine]}))
     (found,) = read_measured(file)
@@ -239,7 +239,7 @@ def test_measurements_are_read_from_a_result(tmp_path: Path) -> None:
 
 
 def test_machines_of_other_sizes_have_no_ratio() -> None:
-    wider = [replace(run.measured, head_dim=128) for run in published().values()]
+    wider = [replace(run, head_dim=128) for run in published().values()]
     rows = comparison(of_head(HEAD), 12, wider)
     assert all(row.latency_over_cited is None and row.energy_over_bottom_up is None for row in rows)
 
@@ -248,12 +248,12 @@ def test_the_time_of_a_batch_is_compared_with_no_latency() -> None:
     """But the published one, which the paper compares; the caption says how times were taken."""
     rows = {}
     for batch in (1, 8):
-        timed = Timed("measured", "here", "a machine", 12, 64, 1024, batch, 1e-5, 12, 1e-3).measured
+        timed = Measured("here", 12, 12, 64, 1024, 1e-5, 1e-3, batch=batch)
         (rows[batch],) = comparison(of_head(HEAD), 12, [timed])
     assert rows[1].latency_over_cited == pytest.approx(1e-5 / 65e-9)
     assert rows[8].latency_over_cited is rows[8].latency_over_bottom_up is None
     assert rows[8].energy_over_cited == rows[1].energy_over_cited
-    (paper, *_) = comparison(of_head(HEAD), 12, [published()["rtx-4090"].measured])
+    (paper, *_) = comparison(of_head(HEAD), 12, [published()["rtx-4090"]])
     assert paper.latency_over_cited == pytest.approx(344, abs=0.5)
     result = read(BASELINE.with_name("cost-gpt2.json"), CostResult)
     caption = system_costs.machines(replace(result, machines=(rows[1], rows[8]))).caption

@@ -58,7 +58,7 @@ def baseline(
     from gaincell.costs.gpus import published
     from gaincell.reports import baseline as report
     from gaincell.results.provenance import made
-    from gaincell.results.system_cost import BaselineResult, Sizes, Timed
+    from gaincell.results.system_cost import BaselineResult, Sizes
 
     with progress_bars() as progress:
         found = sweep(
@@ -76,7 +76,7 @@ def baseline(
         )
     place = torch.device(device)
     on_gpu = place.type == "cuda"
-    fair = (Timed(**vars(one.as_measured())) for one in fastest(found.measured))
+    fair = (one.as_measured() for one in fastest(found.measured))
     entry = BaselineResult(
         command="baseline",
         machine=torch.cuda.get_device_name(device) if on_gpu else None,
@@ -84,7 +84,7 @@ def baseline(
         provenance=made(command=command_line(), seed=seed, protocol=protocol(found.measured, place)),
         measurements=tuple(one.as_timing() for one in found.measured),
         skipped=found.skipped,
-        machines=(*published().values(), *fair),  # with which `gaincell cost --baseline` compares
+        machines=(*published().values(), *fair),
     )
     tables = [rows.terminal(no_wrap=True) for rows in report.baseline_rows(entry)]
     passed = bool(found.measured)

@@ -22,7 +22,7 @@ from gaincell.errors import InputError, RunError
 from gaincell.results import read
 from gaincell.results.common import Result
 from gaincell.results.cost import RELEASED, CostResult
-from gaincell.results.system_cost import BaselineResult, Measured, Timed
+from gaincell.results.system_cost import BaselineResult, Measured
 from gaincell.units import BytePerSecond, PerSecond, Second, Watt
 
 FILE = "gpus.toml"
@@ -71,15 +71,15 @@ class Printed(Sourced):
 
 
 @lru_cache(maxsize=1)
-def published() -> Mapping[str, Timed]:
+def published() -> Mapping[str, Measured]:
     """The authors' measurements, by name."""
     found = {}
     for name, run in all_packaged(_Run, FILE, "measured").items():
         n = run.batch * run.tokens
         power, duration = run.power_per_token * n, run.latency_per_token * n
-        found[name] = Timed(
-            "cited", run.title, RELEASED.source, run.heads, run.head_dim, run.tokens, run.batch,
-            latency=duration / n, kv_heads=run.heads, energy=power * duration / n,
+        found[name] = Measured(
+            run.title, run.heads, run.heads, run.head_dim, run.tokens, duration / n, power * duration / n,
+            "cited", RELEASED.source, run.batch,
         )  # fmt: skip
     return found
 
@@ -117,7 +117,7 @@ def floor(gpu: Stated, heads: int, kv_heads: int, head_dim: int, context: int) -
 def compared(heads: int, kv_heads: int, head_dim: int, context: int) -> list[Measured]:
     """The authors' measurements, and every stated GPU reading once a cache of these sizes."""
     own = (floor(gpu, heads, kv_heads, head_dim, context) for gpu in stated().values())
-    return [*(run.measured for run in published().values()), *own]
+    return [*published().values(), *own]
 
 
 def read_measured(path: str | os.PathLike[str]) -> list[Measured]:
@@ -131,15 +131,11 @@ def read_measured(path: str | os.PathLike[str]) -> list[Measured]:
         found = read(path, Result, "the result of gaincell baseline --json")
     except RunError as error:
         raise InputError(str(error)) from error
-    if isinstance(found, BaselineResult):
-        machines = [machine.measured for machine in found.machines]
-    elif isinstance(found, CostResult):
-        machines = [
-            Measured(m.title, *m.sizes, m.latency, m.energy, m.kind, m.source, m.batch)
-            for m in found.machines
-        ]
-    else:
+    if not isinstance(found, (BaselineResult, CostResult)):
         raise InputError(f"{name} holds no measurements; give the result of gaincell baseline --json")
+    machines = [
+        Measured(m.title, *m.sizes, m.latency, m.energy, m.kind, m.source, m.batch) for m in found.machines
+    ]
     there = found.provenance.hardware
     names = {"this cpu": there.cpu, "this cuda": there.accelerator or "another GPU"}
     for generic, own in names.items():  # which is not this one, where the file comes from elsewhere

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from gaincell.reports.html import parts
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, RED, SKY, styled
 from gaincell.reports.tables import CITED, MEASURED, Rows
-from gaincell.results.system_cost import BaselineResult, Timed, Timing
+from gaincell.results.system_cost import BaselineResult, Measured, Timing
 
 SHARED = 0.9
 """Share of its processor below which a process shared it with others."""
@@ -66,7 +66,7 @@ def _rows(result: BaselineResult, context: int, caption: str) -> Rows:
     return Rows(name, head, rows, caption, kinds=lambda r, _: kinds[r])
 
 
-def _cited(result: BaselineResult) -> list[Timed]:
+def _cited(result: BaselineResult) -> list[Measured]:
     return [machine for machine in result.machines if machine.kind == "cited"]
 
 

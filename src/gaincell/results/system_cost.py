@@ -223,40 +223,16 @@ class Skipped(Part):
     reason: str
 
 
-class Timed(Part):
-    """A machine that `gaincell cost --baseline` compares with.
-
-    Attributes:
-        kv_heads: Earlier files have none.
-    """
-
-    kind: Numbers
-    title: str
-    source: str
-    heads: Whole
-    head_dim: Whole
-    context: Annotated[int, "tokens"]
-    batch: Whole
-    latency: Second
-    kv_heads: Whole | None = None
-    energy: Joule | None = None
-
-    @property
-    def measured(self) -> Measured:
-        """As costs compare it."""
-        sizes = self.heads, self.kv_heads or self.heads, self.head_dim, self.context
-        return Measured(self.title, *sizes, self.latency, self.energy, self.kind, self.source, self.batch)
-
-
 class BaselineResult(Result, kw_only=True):
     """Of `gaincell baseline`.
 
     Attributes:
         machine: The accelerator; None for a CPU.
+        machines: With which `gaincell cost --baseline` compares.
     """
 
     machine: str | None
     sizes: Sizes
     measurements: tuple[Timing, ...]
     skipped: tuple[Skipped, ...]
-    machines: tuple[Timed, ...]
+    machines: tuple[Measured, ...]
