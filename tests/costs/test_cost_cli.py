@@ -18,6 +18,7 @@ from gaincell.chips.design_file import load_design
 from gaincell.cli import main
 from gaincell.costs import gpus
 from gaincell.costs.activity import Activity, packaged
+from gaincell.costs.cited import FIRST, SECOND
 from gaincell.costs.result import answer
 from gaincell.costs.size import shipped_sizes
 from gaincell.costs.technology import load_technology
@@ -308,10 +309,12 @@ def test_spice_energies_have_their_bands(capsys: pytest.CaptureFixture[str], tmp
     assert code == 0
     spice = read(file, CostResult).head.spice
     assert spice is not None
-    assert spice.first_factor is not None
-    assert spice.first_inside == (1 / 3 <= spice.first_factor <= 3)
-    assert spice.second_inside is False
-    assert spice.second_band == 3
+    first, second = spice.products.values()
+    assert list(spice.products) == [FIRST, SECOND]
+    assert first.factor is not None
+    assert first.inside == (1 / 3 <= first.factor <= 3)
+    assert second.inside is False
+    assert second.band == 3
     assert "second dot product, SPICE, is outside its band" in " ".join(out.split())
 
 

@@ -17,7 +17,7 @@ from gaincell.chips.design_file import list_designs, load_design
 from gaincell.costs import arrays, digital, retention, sweep, writing
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import head_area, variants
-from gaincell.costs.cited import WRITE
+from gaincell.costs.cited import FIRST, WRITE
 from gaincell.costs.cost import Cost, total
 from gaincell.costs.head import assumed_head
 from gaincell.costs.left_out import left_out
@@ -538,7 +538,7 @@ def test_spice_energies_are_counted_a_sub_tile() -> None:
     run = next(run for run in raw["runs"] if run["inputs"] == "real")
     beside = simulated_arrays(of_head(HEAD), found)
     assert beside.inputs == "real"
-    assert beside.first == pytest.approx(16 * run["first"]["array"]["value"])
+    assert beside.products[FIRST].energy == pytest.approx(16 * run["first"]["array"]["value"])
     small = DESIGN.replace(tile=32)
     for other in (replace(HEAD, head_dim=128), replace(HEAD, head_dim=32, design=small)):
         with pytest.raises(InputError, match="arrays of 64 rows and 64 columns, the head has arrays of"):

@@ -27,7 +27,7 @@ from gaincell.costs.roll_up import HeadCost, compared
 from gaincell.costs.writing import column_gates
 from gaincell.errors import InputError, RunError
 from gaincell.results.common import Result
-from gaincell.results.cost import OtherEnergy, SpiceArrays, SpiceWrites, SynthesisedDigital
+from gaincell.results.cost import DotProduct, OtherEnergy, SpiceArrays, SpiceWrites, SynthesisedDigital
 from gaincell.results.rtl import RtlResult
 from gaincell.results.spice import ArrayEnergy, EnergyResult, WriteResult
 from gaincell.spice.designs import check_design
@@ -77,14 +77,11 @@ def arrays(found: HeadCost, simulated: EnergyResult) -> SpiceArrays:
             "give a result of gaincell spice energy with one --inputs FILE"
         )
     run = (real or simulated.runs)[-1]
-    first = _beside(found, FIRST, run.first.array * head.active_tiles)
-    second = _beside(found, SECOND, run.second.array * head.active_tiles)
-    return SpiceArrays(
-        run.inputs, simulated.readout, simulated.technology,
-        first.energy, run.first.activity, second.energy, run.second.activity,
-        first.factor, first.band, first.inside, second.factor, second.band, second.inside,
-        simulated.corner,
-    )  # fmt: skip
+    products = {
+        name: DotProduct(**vars(_beside(found, name, one.array * head.active_tiles)), pulse=one.activity)
+        for name, one in ((FIRST, run.first), (SECOND, run.second))
+    }
+    return SpiceArrays(run.inputs, simulated.readout, simulated.technology, products, simulated.corner)
 
 
 def _rows_and_columns(key_array: ArrayEnergy) -> tuple[int, int]:

@@ -134,33 +134,15 @@ class SpiceArrays(Part):
     """Both dot products by circuit simulation.
 
     Attributes:
+        products: By name of the block.
         corner: None in results made before it was kept.
     """
 
     inputs: str
     readout: str
     technology: str
-    first: Joule
-    first_pulse: Number
-    second: Joule
-    second_pulse: Number
-    first_factor: Number | None = None
-    first_band: Number | None = None
-    first_inside: bool | None = None
-    second_factor: Number | None = None
-    second_band: Number | None = None
-    second_inside: bool | None = None
+    products: Mapping[str, DotProduct]
     corner: OperatingPoint | None = None
-
-    @property
-    def products(self) -> Mapping[str, DotProduct]:
-        """By name of the block."""
-        first = self.first, self.first_factor, self.first_band, self.first_inside
-        second = self.second, self.second_factor, self.second_band, self.second_inside
-        return {
-            "first dot product": DotProduct(*first, pulse=self.first_pulse),
-            "second dot product": DotProduct(*second, pulse=self.second_pulse),
-        }
 
 
 class SpiceWrites(Part):
