@@ -136,8 +136,8 @@ def test_printed_ratios_are_rounded_down(cost: HeadCost) -> None:
     """The paper prints less than its measurements give, at most a seventh less."""
     p = printed()
     pairs = {
-        "rtx-4090": (p.latency_rtx_4090, p.energy_rtx_4090),
-        "jetson-nano": (p.latency_jetson_nano, p.energy_jetson_nano),
+        "rtx-4090": (p["latency_rtx_4090"], p["energy_rtx_4090"]),
+        "jetson-nano": (p["latency_jetson_nano"], p["energy_jetson_nano"]),
     }
     for name, (latency, energy) in pairs.items():
         (machine,) = comparison(cost, 12, [published()[name]])

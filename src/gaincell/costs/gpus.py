@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from gaincell.costs.data import Sourced, all_packaged, packaged
+from gaincell.costs.data import FOLDER, Sourced, all_packaged
 from gaincell.errors import InputError, RunError
+from gaincell.quantity import read_numbers
 from gaincell.results import read
 from gaincell.results.common import Result
 from gaincell.results.cost import RELEASED, CostResult
@@ -58,18 +59,6 @@ class _Run(Sourced):
     power_per_token: Watt
 
 
-@dataclass(frozen=True)
-class Printed(Sourced):
-    """Ratios as the paper prints them."""
-
-    latency_rtx_4090: float
-    latency_jetson_nano: float
-    latency_h100: float
-    energy_rtx_4090: float
-    energy_jetson_nano: float
-    energy_h100: float
-
-
 @lru_cache(maxsize=1)
 def published() -> Mapping[str, Measured]:
     """The authors' measurements, by name."""
@@ -84,10 +73,9 @@ def published() -> Mapping[str, Measured]:
     return found
 
 
-@lru_cache(maxsize=1)
-def printed() -> Printed:
-    """The paper's rounded ratios."""
-    return packaged(Printed, FILE, "printed")
+def printed() -> dict[str, float]:
+    """Ratios as the paper prints them, rounded."""
+    return {key: float(entry["value"]) for key, entry in read_numbers(FOLDER / FILE)["printed"].items()}
 
 
 @lru_cache(maxsize=1)

@@ -107,7 +107,7 @@ def answer(
         areas=_areas(mean),
         model_cost=_attention(model),
         machines=comparison(mean, size.heads, machines),
-        printed={key: getattr(printed(), key) for key in printed().provenance},
+        printed=printed(),
         whole_model=arrangements(model, others, beside),
         retention_times=_retention_times(),
         why=memory_alternatives.memory_alternatives(
