@@ -6,6 +6,7 @@ There is no GPU here: NVML is a double of the module pynvml, torch's device is t
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -20,7 +21,7 @@ from gaincell.cli import main
 from gaincell.costs.baselines.attention import PUBLISHED, Cache, implementation, quantised, reference
 from gaincell.costs.baselines.grid import LARGEST_CACHE, measure_here, sweep
 from gaincell.costs.baselines.measurement import measure
-from gaincell.costs.baselines.meters import Rapl, meter_for
+from gaincell.costs.baselines.meters import Meter, Nvml, Rapl, meter_for
 from gaincell.costs.baselines.protocol import protocol
 from gaincell.costs.baselines.timing import Timed, mean_power
 from gaincell.costs.gpus import read_measured
@@ -59,9 +60,6 @@ class FakeNvml:
     def nvmlInit(self) -> None:
         self.calls += 1
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
-        return f"gpu {index}"
-
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
         if not self.counter:
             raise self.NVMLError("Not Supported")
@@ -80,8 +78,14 @@ class FakeNvml:
         raise self.NVMLError("Not Supported")
 
 
+def with_meter(monkeypatch: pytest.MonkeyPatch, meter: Meter | None, why: str = "") -> None:
+    """In place of the machine's own."""
+    monkeypatch.setattr("gaincell.costs.baselines.measurement.meter_for", lambda _: (meter, why))
+
+
 def with_load(monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml) -> None:
-    """Let the fake GPU be at work while attention is computed, at 100 steps a second."""
+    """Let the fake GPU be at work while attention is computed, at 100 steps a second, and be measured."""
+    with_meter(monkeypatch, Nvml(nvml, "gpu"))
 
     def slow(name: str, device: torch.device) -> Any:
         step = implementation(name, device)
@@ -126,8 +130,9 @@ def test_the_published_mask_leaves_the_first_key() -> None:
     assert torch.allclose(out, v[:, :, :1].repeat_interleave(2, 1))
 
 
-def test_a_measurement_on_the_cpu() -> None:
-    found = measure(**SMALL, name="flash", meter=(None, "no meter in a test"))
+def test_a_measurement_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_meter(monkeypatch, None, "no meter in a test")
+    found = measure(**SMALL, name="flash")
     assert (found.protocol, found.device, len(found.runs), found.steps >= 1) == ("fair", "cpu", 3, True)
     assert min(found.runs) <= found.latency <= max(found.runs)
     assert found.latency_per_token == pytest.approx(found.latency / 3)
@@ -141,7 +146,7 @@ def test_a_measurement_on_the_cpu() -> None:
 
 
 def test_the_published_protocol_is_wrong_and_says_so() -> None:
-    found = measure(**SMALL, name=PUBLISHED, meter=(None, "none"))
+    found = measure(**SMALL, name=PUBLISHED)
     assert (found.protocol, found.caches, found.dtype) == ("published", 1, "float32")
     assert found.error > 0.5
 
@@ -150,9 +155,8 @@ def test_the_published_protocol_is_wrong_and_says_so() -> None:
 def test_energy_above_idle_by_nvml(counter: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = FakeNvml(counter=counter)
     with_load(monkeypatch, nvml)
-    meter = meter_for(CPU, nvml=nvml)
     sizes = SMALL | {"seconds": 0.3}
-    found = measure(**sizes, name="sdpa", meter=meter, idle_seconds=0.1)
+    found = measure(**sizes, name="sdpa", idle_seconds=0.1)
     assert found.meter == "NVML"
     assert {name: of.value for name, of in found.state.items()} == {
         "sm_clock": 1980e6,
@@ -197,7 +201,7 @@ def test_the_published_protocol_reads_power_once_a_run(monkeypatch: pytest.Monke
     """After the run, when the GPU is idle again: nothing is left above the idle power."""
     nvml = FakeNvml()
     with_load(monkeypatch, nvml)
-    found = measure(**SMALL, name=PUBLISHED, meter=meter_for(CPU, nvml=nvml), idle_seconds=0.05)
+    found = measure(**SMALL, name=PUBLISHED, idle_seconds=0.05)
     assert (found.power_samples, found.power) == (3, 50.0)
     assert found.energy is None or found.energy < 1e-3 * 200.0 * found.latency_per_token
     if found.energy is None:
@@ -209,11 +213,23 @@ def test_power_is_integrated_over_uneven_samples() -> None:
     assert mean_power([(0.0, 10.0)]) == 10.0
 
 
+def test_a_gpu_is_found_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA_VISIBLE_DEVICES does not renumber it for NVML."""
+    nvml, uuids = FakeNvml(), {1: SimpleNamespace(uuid="4a-7")}
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setattr("torch.cuda.get_device_properties", uuids.__getitem__)
+    asked: list[str] = []
+    monkeypatch.setattr(nvml, "nvmlDeviceGetHandleByUUID", asked.append, raising=False)
+    meter, why = meter_for(torch.device("cuda:1"))
+    assert (type(meter), why, nvml.calls, asked) == (Nvml, "", 1, ["GPU-4a-7"])
+
+
 def test_meters_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found, why = meter_for(CPU, powercap=tmp_path)
+    monkeypatch.setattr("gaincell.costs.baselines.meters.POWERCAP", tmp_path)
+    found, why = meter_for(CPU)
     assert found is None
     assert "no RAPL counters" in why
-    monkeypatch.setitem(__import__("sys").modules, "pynvml", None)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
     found, why = meter_for(torch.device("cuda"))
     assert found is None
     assert "nvidia-ml-py" in why
@@ -223,15 +239,17 @@ def test_meters_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise broken.NVMLError("Driver Not Loaded")
 
     monkeypatch.setattr(broken, "nvmlInit", fail)
-    assert meter_for(CPU, nvml=broken) == (None, "NVML does not answer (Driver Not Loaded)")
+    monkeypatch.setitem(sys.modules, "pynvml", broken)
+    assert meter_for(torch.device("cuda")) == (None, "NVML does not answer (Driver Not Loaded)")
 
 
-def test_rapl_adds_packages_and_wraps(tmp_path: Path) -> None:
+def test_rapl_adds_packages_and_wraps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gaincell.costs.baselines.meters.POWERCAP", tmp_path)
     for name, energy in (("intel-rapl:0", 900), ("intel-rapl:1", 100), ("intel-rapl:0:0", 5)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "max_energy_range_uj").write_text("1000\n")
         (tmp_path / name / "energy_uj").write_text(f"{energy}\n")
-    meter, why = meter_for(CPU, powercap=tmp_path)
+    meter, why = meter_for(CPU)
     assert isinstance(meter, Rapl)
     assert (why, meter.energy(), meter.power()) == ("", 0.0, None)
     (tmp_path / "intel-rapl:0" / "energy_uj").write_text("50\n")
@@ -340,7 +358,8 @@ def test_measurement_is_what_the_costs_compare_with(monkeypatch: pytest.MonkeyPa
     q, k, v = signals()
     made = SimpleNamespace(q=q, caches=[Cache(k, v)], k=k[:1], v=v[:1])
     monkeypatch.setattr("gaincell.costs.baselines.measurement._make", lambda *_: made)
-    gpu = measure(**SMALL, device="cuda", meter=(None, "no meter"))  # of which no processor is timed
+    with_meter(monkeypatch, None, "no meter")
+    gpu = measure(**SMALL, device="cuda")  # of which no processor is timed
     assert (gpu.processor, gpu.processor_per_token, gpu.busy) == ((), None, None)
     assert gpu.undisturbed_per_token == gpu.latency_per_token == 2.0
     assert (shared.as_measured().latency, shared.as_measured().batch) == (0.5, 3)

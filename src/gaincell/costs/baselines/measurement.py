@@ -132,7 +132,6 @@ def measure(
     seconds: Second = 1.0,
     idle_seconds: Second = 0.5,
     seed: int = 0,
-    meter: tuple[Meter | None, str] | None = None,
 ) -> Measurement:
     """Time one configuration; takes about `seconds`, and `idle_seconds` where power can be read.
 
@@ -149,7 +148,6 @@ def measure(
         seconds: Of all runs together, about; a run is one step at least.
         idle_seconds: Before them, over which idle power is read.
         seed: Of the random numbers.
-        meter: Instead of the device's own (RAPL, NVML): a meter, or None and a reason.
 
     Raises:
         InputError: sizes below 1, heads that are no multiple of kv_heads, an unknown dtype or implementation,
@@ -164,7 +162,7 @@ def measure(
         with torch.no_grad():
             made = _make((batch, kv_heads, context, head_dim), heads, DTYPES[dtype], place, name, seed)
             error, steps = _error(step, made), _stepping(step, made)
-            found, why = meter_for(place) if meter is None else meter
+            found, why = meter_for(place)
             timed = time_steps(steps, place, found, name == PUBLISHED, runs, seconds, idle_seconds)
     except (RuntimeError, AssertionError) as failure:  # torch: no such device, kernel, or memory
         what, reason = f"{name} in {dtype}, batch {batch}, context {context}", str(failure).strip()

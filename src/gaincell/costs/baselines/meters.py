@@ -15,32 +15,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from gaincell.units import Joule, Watt
 
 POWERCAP = Path("/sys/class/powercap")
+"""Where the kernel keeps its RAPL counters."""
 
 
-class Meter(Protocol):
+class Meter:
     """What can be read of a machine."""
 
     name: str
 
     def energy(self) -> Joule | None:
         """Counter, J; only differences mean something."""
+        return None
 
     def power(self) -> Watt | None:
         """Now, W."""
+        return None
 
     def state(self) -> Mapping[str, float]:
         """Clocks and limits now, Hz and W."""
+        return {}
 
 
-class Rapl:
-    """Counters of all CPU packages."""
+class Rapl(Meter):
+    """Counters of all CPU packages, of energy only."""
 
     name = "RAPL"
 
@@ -57,20 +61,12 @@ class Rapl:
         self._last = now
         return self._total * 1e-6
 
-    def power(self) -> Watt | None:
-        """RAPL counts energy only."""
-        return None
-
-    def state(self) -> Mapping[str, float]:
-        """Nothing that holds for a whole package."""
-        return {}
-
     def _microjoules(self, file: str) -> list[int]:
         return [int((domain / file).read_text(encoding="ascii")) for domain in self._domains]
 
 
-class Nvml:
-    """One GPU. `nvml` is the module pynvml, or a stand-in for it."""
+class Nvml(Meter):
+    """One GPU; `nvml` is the module pynvml."""
 
     name = "NVML"
 
@@ -102,21 +98,13 @@ class Nvml:
             return None
 
 
-def meter_for(
-    device: torch.device, *, nvml: Any = None, powercap: Path = POWERCAP
-) -> tuple[Meter | None, str]:
-    """A meter of the device and "", or None and the reason, in words.
-
-    Args:
-        device: The device.
-        nvml: A stand-in for the module pynvml.
-        powercap: Where the kernel keeps its RAPL counters.
-    """
-    return _nvml(device, nvml) if device.type == "cuda" or nvml is not None else _rapl(powercap)
+def meter_for(device: torch.device) -> tuple[Meter | None, str]:
+    """A meter of the device and "", or None and the reason, in words."""
+    return _nvml(device) if device.type == "cuda" else _rapl()
 
 
-def _rapl(folder: Path) -> tuple[Meter | None, str]:
-    domains = sorted(d for d in folder.glob("intel-rapl:*") if d.name.count(":") == 1)
+def _rapl() -> tuple[Meter | None, str]:
+    domains = sorted(d for d in POWERCAP.glob("intel-rapl:*") if d.name.count(":") == 1)
     if not domains:
         return None, "the machine shows no RAPL counters (virtual machines hide them)"
     try:
@@ -127,19 +115,15 @@ def _rapl(folder: Path) -> tuple[Meter | None, str]:
         return None, f"RAPL counters cannot be read ({type(error).__name__})"
 
 
-def _nvml(device: torch.device, nvml: Any) -> tuple[Meter | None, str]:
-    if nvml is None:
-        try:
-            nvml = import_module("pynvml")
-        except ImportError:
-            return None, "the package nvidia-ml-py is missing: pip install 'gaincell[gpu]'"
+def _nvml(device: torch.device) -> tuple[Meter | None, str]:
+    try:
+        nvml = import_module("pynvml")
+    except ImportError:
+        return None, "the package nvidia-ml-py is missing: pip install 'gaincell[gpu]'"
     try:
         nvml.nvmlInit()
-        index, uuid = device.index or 0, None
-        if device.type == "cuda":  # CUDA_VISIBLE_DEVICES renumbers for torch only: by the UUID
-            uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
-        if uuid is None:
-            return Nvml(nvml, nvml.nvmlDeviceGetHandleByIndex(index)), ""
+        # CUDA_VISIBLE_DEVICES renumbers for torch only: by the UUID
+        uuid = torch.cuda.get_device_properties(device.index or 0).uuid
         return Nvml(nvml, nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")), ""
     except nvml.NVMLError as error:
         return None, f"NVML does not answer ({error})"
