@@ -45,45 +45,29 @@ class BoughtBack:
     share: tuple[float, float, float] | None
 
 
-def strength_of(result: SweepResult) -> str:
-    """The parameter besides `fine_tune`.
-
-    Raises:
-        ValueError: none or several.
-    """
+def strength_of(result: SweepResult) -> str | None:
+    """The parameter besides `fine_tune`; None where there is none, or there are several."""
     names = [name for name in result.units if name != TRAINED]
-    if len(names) != 1 or len(result.parameters) != 2:
-        raise ValueError(f"a sweep over {TRAINED} and one strength is wanted, not over {names}")
-    return names[0]
-
-
-def is_aware(result: SweepResult) -> bool:
-    """Whether a result says what training buys back: it has what `bought_back` compares."""
-    try:
-        return bool(bought_back(result))
-    except ValueError:
-        return False
+    return names[0] if len(names) == 1 and len(result.parameters) == 2 else None
 
 
 def bought_back(result: SweepResult) -> list[BoughtBack]:
     """Every strength that was measured before and after the longest training; 0 is the control.
 
-    Raises:
-        ValueError: another kind of sweep, or the strength 0 without training was not measured.
+    Nothing of another kind of sweep, or where the strength 0 without training was not measured.
     """
-    name = strength_of(result)
+    if (name := strength_of(result)) is None:
+        return []
     found = {
         (strength, steps): p
         for p in result.complete
         if p.blocks and is_number(steps := p.setting(TRAINED)) and is_number(strength := p.setting(name))
     }
-    if (0.0, 0) not in found:
-        raise ValueError(f"{name} = 0 with {TRAINED} = 0 was not measured; all others are compared with it")
-    steps = max(steps for _, steps in found)
+    steps = max((steps for _, steps in found), default=0)
     return [
         _compare(s, found[0.0, 0], found[s, 0], found[s, steps])
         for s in sorted({s for s, _ in found})
-        if steps and (s, 0) in found and (s, steps) in found
+        if steps and {(0.0, 0), (s, 0), (s, steps)} <= found.keys()
     ]
 
 
@@ -131,8 +115,10 @@ def _factor(nats: tuple[float, float]) -> tuple[float, float]:
 
 
 def aware_lines(result: SweepResult) -> list[str]:
-    """For a terminal: a line a strength."""
-    table, lines = aware_rows(result), []
+    """For a terminal: a line a strength; nothing where a sweep does not say what training buys back."""
+    if (table := aware_rows(result)) is None:
+        return []
+    lines = []
     for strength, before, after, share in table.rows:
         bought = f"; {share} of the loss bought back" if share != NONE else ""
         lines.append(f"{table.headings[0]} = {strength}: {before} before training, {after} after{bought}")
@@ -141,24 +127,25 @@ def aware_lines(result: SweepResult) -> list[str]:
 
 def remarks(result: SweepResult) -> list[str]:
     """What has to be said beneath the table of any sweep: failures, a hint, and what follows."""
-    said = [*failures(result), without_reference(result), *answers(result)]
-    said += aware_lines(result) if is_aware(result) else []
+    said = [*failures(result), without_reference(result), *answers(result), *aware_lines(result)]
     return [line for line in said if line]
 
 
-def aware_rows(result: SweepResult) -> Rows:
-    """A row a strength."""
-    head = [strength_of(result), "before training", "after", "of the loss bought back"]
-    unit = result.units[strength_of(result)]
+def aware_rows(result: SweepResult) -> Rows | None:
+    """A row a strength; None where a sweep does not say what training buys back."""
+    name, found = strength_of(result), bought_back(result)
+    if name is None or not found:
+        return None
+    head = [name, "before training", "after", "of the loss bought back"]
     rows = []
-    for row in bought_back(result):
+    for row in found:
         share = NONE
         if row.share is not None:
             middle, low, high = (100 * x for x in row.share)
             share = f"{middle:.0f} % ({low:.0f} to {high:.0f})"
         unseen = row.strength and row.before[0] == 1 and not row.before[1] > 0
         before = "not exercised" if unseen else _pair(row.before)
-        rows.append([word(row.strength, unit), before, _pair(row.after), share])
+        rows.append([word(row.strength, result.units[name]), before, _pair(row.after), share])
     chips = " and chips" if result.chips > 1 else ""
     remark = (
         f"95 % intervals over blocks{chips}; that of the share is Fieller's. They leave out the spread "
