@@ -19,6 +19,7 @@ from gaincell.results.activity import HEAD_NUMBERS
 from gaincell.results.cost import Change
 
 SHARE = 0.2
+"""By which parameters move."""
 DESIGN = (
     "window", "retention_time", "t_pulse_max", "counter_clock", "charge_unit", "score_saturation_per_row",
     "output_saturation_per_column", "token_period",
@@ -33,20 +34,10 @@ PARAMETERS = (
 )
 
 
-def sensitivity(head: Head, share: float = SHARE) -> list[Change]:
-    """Both directions of every parameter that changes anything, the largest change of energy first.
-
-    Args:
-        head: The head.
-        share: Share by which parameters move.
-
-    Raises:
-        InputError: the share lies outside (0, 1).
-    """
-    if not 0 < share < 1:
-        raise InputError(f"share = {share!r} is out of range; allowed: between 0 and 1")
+def sensitivity(head: Head) -> list[Change]:
+    """Both directions of every parameter that changes anything, the largest change of energy first."""
     start, found = of_head(head).bottom_up, []
-    for factor, (where, key) in product((1 + share, 1 - share), PARAMETERS):
+    for factor, (where, key) in product((1 + SHARE, 1 - SHARE), PARAMETERS):
         try:
             moved, by = _moved(head, where, key, factor)
             cost = of_head(moved).bottom_up
