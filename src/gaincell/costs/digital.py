@@ -58,7 +58,7 @@ from dataclasses import dataclass
 
 from gaincell.costs.cost import Cost, total
 from gaincell.costs.head import Head
-from gaincell.costs.system_costs import system_costs
+from gaincell.costs.system_costs import movement
 from gaincell.units import Joule, Metre, SquareMetre
 
 INPUTS, OUTPUTS = "input scaling", "output scaling"
@@ -167,7 +167,7 @@ def _balance(head: Head) -> dict[str, Operations]:
 
 def float_surplus(head: Head) -> Joule:
     """What the scaling stages of a query would take more as multiply-adds of 16-bit floats."""
-    t, moved = head.technology, system_costs().movement
+    t, moved = head.technology, movement()
     each = (moved.multiply + moved.add) * t.adder_bit / t.adder_energy
     scaled = [found for found in operations(head, 0.0).values() if found.unit == MULTIPLY_ADD]
     return sum(found.count * (each - found.each) for found in scaled)

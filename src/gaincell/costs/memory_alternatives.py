@@ -28,7 +28,7 @@ from gaincell.costs.gpus import Stated
 from gaincell.costs.head import Head
 from gaincell.costs.roll_up import HeadCost
 from gaincell.costs.size import ModelSize, shipped_size
-from gaincell.costs.system_costs import system_costs
+from gaincell.costs.system_costs import adc, movement
 from gaincell.errors import InputError
 from gaincell.results.system_cost import Cache, Conversion, MemoryAlternatives, MemoryCost, StatedCache
 from gaincell.units import JoulePerBit, Second
@@ -78,10 +78,10 @@ def cache_cost(size: ModelSize, gpu: Stated, context: int) -> Cache:
     if context < 1:
         raise InputError(f"context = {context!r}; give 1 token or more")
     seen, per_token = size.seen(context), size.cache_bytes()
-    cache, moved = per_token * seen, system_costs().movement
+    cache, moved = per_token * seen, movement()
     arithmetic = 2 * size.layers * size.heads * size.head_dim * seen * (moved.multiply + moved.add)
-    movement = 8 * cache * moved.hbm if gpu.memory.startswith("HBM") else None
-    return Cache(size.title, context, seen, per_token, cache, cache / gpu.bandwidth, arithmetic, movement)
+    read = 8 * cache * moved.hbm if gpu.memory.startswith("HBM") else None
+    return Cache(size.title, context, seen, per_token, cache, cache / gpu.bandwidth, arithmetic, read)
 
 
 def stated_cache(size: ModelSize) -> tuple[StatedCache, ...]:
@@ -128,11 +128,11 @@ def in_gain_cells(head: Head) -> MemoryCost:
 
 def conversions(cost: HeadCost) -> tuple[Conversion, ...]:
     """An output line by charge-to-pulse and counter, and by an ADC."""
-    head, adc = cost.head, system_costs().adc
+    head, converter = cost.head, adc()
     parts, area = cost.bottom_up.parts, head_area(head).parts
     readout = parts[SECOND].parts["signed readout"].energy + parts[DIGITAL].parts["counters"].energy
     each = (area["signed readout"].area + area["counters"].area) / (head.design.tiles * head.rows)
     return (
         Conversion("charge-to-pulse and counter (bottom-up)", readout / head.output_lines, each),
-        Conversion("ADC, 7 bits (cited)", adc.power / adc.rate, adc.area),
+        Conversion("ADC, 7 bits (cited)", converter.power / converter.rate, converter.area),
     )

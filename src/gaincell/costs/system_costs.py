@@ -47,22 +47,19 @@ class Analog(Sourced):
     product: Second
 
 
-@dataclass(frozen=True)
-class SystemCosts:
-    """All of them."""
-
-    movement: Movement
-    adc: Adc
-    analog: Analog
+@lru_cache(maxsize=1)
+def movement() -> Movement:
+    """In and out of HBM, between chips, at 45 nm."""
+    return packaged(Movement, FILE, "movement")
 
 
 @lru_cache(maxsize=1)
-def system_costs() -> SystemCosts:
-    """The numbers of the file.
+def adc() -> Adc:
+    """Of 7 bits."""
+    return packaged(Adc, FILE, "adc")
 
-    Raises:
-        DesignError: it is wrong.
-    """
-    return SystemCosts(
-        packaged(Movement, FILE, "movement"), packaged(Adc, FILE, "adc"), packaged(Analog, FILE, "analog")
-    )
+
+@lru_cache(maxsize=1)
+def analog() -> Analog:
+    """As published of a chip."""
+    return packaged(Analog, FILE, "analog")

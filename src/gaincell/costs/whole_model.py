@@ -25,7 +25,7 @@ from gaincell.costs.cost import Cost
 from gaincell.costs.gpus import Stated
 from gaincell.costs.roll_up import ModelCost, paced
 from gaincell.costs.size import PRODUCTS, ModelSize
-from gaincell.costs.system_costs import system_costs
+from gaincell.costs.system_costs import analog, movement
 from gaincell.errors import InputError
 from gaincell.results.system_cost import CitedTime, EnergyTime, WholeModel
 
@@ -115,14 +115,13 @@ def gpu_attention(size: ModelSize, gpu: Stated, context: int, batch: int) -> Cos
 
 def analog_linear(size: ModelSize, batch: int) -> Cost:
     """Linear layers and output head in analog in-memory computing."""
-    analog = system_costs().analog
     products = PRODUCTS * size.layers + batch
-    return Cost(energy=2 * size.weights / analog.efficiency, latency=products * analog.product)
+    return Cost(energy=2 * size.weights / analog().efficiency, latency=products * analog().product)
 
 
 def transfers(model: ModelCost) -> Cost:
     """q, k, v to the scaling stages and the scaled results back, all layers."""
-    size, head, moved = model.size, model.head.head, system_costs().movement
+    size, head, moved = model.size, model.head.head, movement()
     results = size.heads * size.head_dim * head.sum_bits(head.active_tiles)
     queries = size.heads * size.head_dim * head.query_word
     stored = 2 * size.kv_heads * size.head_dim * head.storage_word
