@@ -1,7 +1,7 @@
 """`gaincell report`: one self-contained HTML page, from result files alone.
 
-    page.py                the page: reads, checks, puts sections together, fills the template
-    sections.py            all sections, in their order; each is made beside figures and tables of its results
+    page.py                the page: reads, checks, puts sections together in their order, fills the template;
+                           each section is made beside figures and tables of its results
     parts.py               what sections are put together of; a result on its way into the page
     picture.py             a figure of matplotlib as SVG in the page's colours, with its numbers as tables
     theme.py               every colour, light and dark, as tokens of the style sheet

@@ -13,13 +13,33 @@ from markupsafe import Markup
 
 from gaincell import __version__
 from gaincell.errors import RunError
+from gaincell.reports import (
+    baseline,
+    codesign,
+    comparison_figure,
+    costs_figures,
+    device,
+    evaluation,
+    figures,
+    floorplan,
+    heads,
+    rtl,
+    simulation,
+    spice,
+    sweep_figures,
+    training,
+)
 from gaincell.reports.html import theme
-from gaincell.reports.html.parts import Result, subject, whole
+from gaincell.reports.html.markup import element, join
+from gaincell.reports.html.parts import Result, Section, subject, whole
 from gaincell.reports.html.picture import ID
-from gaincell.reports.html.sections import PROVENANCE, SECTIONS, SUMMARY
-from gaincell.reports.training import read_log
+from gaincell.reports.html.tables import badges, table
+from gaincell.reports.tables import Rows
 from gaincell.results import content, parse
+from gaincell.results.common import Result as Found
+from gaincell.results.evaluation import EvaluationResult
 from gaincell.results.run import CodesignComparison
+from gaincell.results.spice import SpiceResult
 from gaincell.results.sweep import PointResult
 
 LOG = "log.jsonl"
@@ -28,6 +48,42 @@ KNOWN = (
     "spice characterise|verify|energy|wires|write|mixed, rtl, device fit, codesign, sweep"
 )
 """Commands whose results have a section."""
+SECTIONS = (
+    figures.PERPLEXITY,
+    training.TRAINING,
+    evaluation.PERPLEXITY,
+    comparison_figure.TASKS,
+    evaluation.CHIPS,
+    evaluation.ABLATION,
+    sweep_figures.SWEEP,
+    codesign.CODESIGN,
+    evaluation.PAUSES,
+    evaluation.CONTEXT,
+    evaluation.REPETITION,
+    figures.CELLS,
+    figures.ADAPTATION,
+    heads.FIDELITY,
+    figures.CODES,
+    figures.CELL,
+    heads.ACTIVITY,
+    costs_figures.COSTS,
+    floorplan.FLOORPLAN,
+    baseline.BASELINE,
+    simulation.TIMELINE,
+    simulation.WAVEFORMS,
+    simulation.TRACE,
+    spice.CELLS,
+    spice.VERIFICATION,
+    spice.ENERGY,
+    spice.WIRES,
+    spice.WRITE,
+    spice.MIXED,
+    rtl.RTL,
+    device.DEVICE,
+)
+"""All that a page can have between summary and provenance, in its order."""
+HASH = 12
+"""Digits of hashes and commits shown."""
 
 
 def load(path: str | Path, name: str) -> Result:
@@ -41,7 +97,7 @@ def load(path: str | Path, name: str) -> Result:
     if not isinstance(run.get("provenance"), dict):
         raise RunError(f"{path.name} is a broken result: it has no provenance; make it again")
     found = parse(run, path.name)
-    log = read_log(path / LOG) if (path / LOG).exists() else ()
+    log = training.read_log(path / LOG) if (path / LOG).exists() else ()
     result = None if found is None else Result(name, found, log)
     if isinstance(found, PointResult):
         raise RunError(f"{path.name} is one point of a sweep; give the sweep's result.json")
@@ -142,3 +198,63 @@ def _title(results: Sequence[Result]) -> str:
 
 def _hash(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _summary(results: Sequence[Result]) -> Markup:
+    """A row a result: what it is about, and the number one looks for first."""
+    rows, kinds = [], []
+    for result in results:
+        with whole([result], "what it is about"):
+            wanted = (section.headline for section in SECTIONS if section.wanted(result))
+            headline = next(filter(None, wanted), None)
+            found, kind = headline(result.found) if headline else ("–", "")
+            made, about = result.found.provenance, subject(result.found) or "–"
+            date, design = made.date[:10], made.design_hash or "–"
+            rows.append([result.name, found, about, result.found.command, date, design])
+            kinds.append(kind)
+    headings = ("result", "found", "about", "command", "date", "design")
+    return table(Rows("Results", headings, rows, "", range(6), lambda r, c: kinds[r] if c == 1 else None))
+
+
+def _provenance(results: Sequence[Result]) -> Markup:
+    """Design, versions, commit, seed, hardware and protocol of every result, folded where there are many."""
+    pieces = []
+    for one in results:
+        words = element("summary", element("span", one.name), " ", badges(one.found))
+        few = len(results) <= 2
+        pieces.append(element("details", words, _details(one.found), class_="more", open=few))
+    return join(pieces)
+
+
+def _count(number_of: int | None, what: str) -> str:
+    return f"{number_of} {what}{'' if number_of == 1 else 'es' if what.endswith('s') else 's'}"
+
+
+def _details(found: Found) -> Markup:
+    made, hardware = found.provenance, found.provenance.hardware
+    gains = found.gains if isinstance(found, EvaluationResult) else None
+    machine = [hardware.cpu, _count(hardware.cores, "core"), _count(hardware.threads, "thread")]
+    machine += [_count(hardware.processes, "process")] if hardware.processes else []
+    machine += [f"{hardware.memory_bytes / 2**30:.1f} GiB"] if hardware.memory_bytes else []
+    machine += [hardware.accelerator or "no accelerator"]
+    rows: list[tuple[str, object]] = [
+        ("command", element("code", made.command)),
+        ("date", made.date),
+        ("protocol", made.protocol),
+        ("design", f"{made.design_hash or '–'} (hash)"),
+        *((("gains and offsets", gains),) if gains else ()),
+        ("seed", made.seed),
+        ("commit", made.commit or "– (an installed package)"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in made.versions.items())),
+        ("hardware", ", ".join(machine)),
+        *((name, element("code", digest[:HASH])) for name, digest in made.inputs.items()),
+    ]
+    rows += [("simulator", found.ngspice)] if isinstance(found, SpiceResult) else []
+    return element("dl", *(element(tag, x) for row in rows for tag, x in zip(("dt", "dd"), row, strict=True)))
+
+
+SUMMARY = Section("summary", "Summary", "", lambda _: True, _summary)
+PROVENANCE = Section(
+    "provenance", "Provenance", "Design, versions, commit, seed, hardware and protocol of every result.",
+    lambda _: True, _provenance,
+)  # fmt: skip
