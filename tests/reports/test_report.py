@@ -29,10 +29,10 @@ from gaincell.reports.baseline import baseline_rows, page_rows
 from gaincell.reports.evaluation import pauses
 from gaincell.reports.figures import headline, stage_rows
 from gaincell.reports.html import theme
+from gaincell.reports.html.markup import short
 from gaincell.reports.html.page import SECTIONS, load, names, page
 from gaincell.reports.html.parts import Result, whole
 from gaincell.reports.html.picture import DRAWN, MOST, line_rows, picture
-from gaincell.reports.html.tables import short
 from gaincell.reports.style import RED, styled
 from gaincell.reports.tables import number_and_error, readable
 from gaincell.results import SWEEP, content, read

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gaincell.reports.html import parts
-from gaincell.reports.html.tables import only_kind
+from gaincell.reports.html.markup import only_kind
 from gaincell.reports.style import BLACK, BLUE, GREY, RED, legend_below, styled
 from gaincell.reports.tables import MEASURED, Rows
 from gaincell.results import provenance

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from gaincell.reports import style, tables
 from gaincell.reports.costs import with_scale
 from gaincell.reports.html import parts
+from gaincell.reports.html.markup import only_kind
 from gaincell.reports.html.picture import plain
-from gaincell.reports.html.tables import only_kind
 from gaincell.reports.style import BLACK, BLUE, GREEN, ORANGE, PALETTE, PURPLE, RED, SKY, look, panel, styled
 from gaincell.results import evaluation as of
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gaincell.reports import style, tables
 from gaincell.reports.html import markup, parts
-from gaincell.reports.html.tables import head_rows, only_kind
+from gaincell.reports.html.markup import head_rows, only_kind
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, panel, styled
 from gaincell.results import run as of
 

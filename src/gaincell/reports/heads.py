@@ -9,7 +9,7 @@ from statistics import fmean
 from matplotlib.figure import Figure
 
 from gaincell.reports.html import parts
-from gaincell.reports.html.tables import head_rows
+from gaincell.reports.html.markup import head_rows
 from gaincell.reports.style import heat_map, styled
 from gaincell.reports.tables import SIMULATED, Rows, layer_rows, layered
 from gaincell.results.activity import ActivityResult

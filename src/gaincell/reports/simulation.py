@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from gaincell.reports import style
 from gaincell.reports.costs import with_scale
 from gaincell.reports.html import parts
-from gaincell.reports.html.tables import short
+from gaincell.reports.html.markup import short
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, panel, styled
 from gaincell.reports.tables import Rows
 from gaincell.results.simulation import HeadResult, TileResult

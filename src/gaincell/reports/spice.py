@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from gaincell.reports import spice_tables, style
 from gaincell.reports.costs import with_scale
 from gaincell.reports.html import parts
-from gaincell.reports.html.tables import short
+from gaincell.reports.html.markup import short
 from gaincell.reports.style import BLACK, BLUE, GREY, MARKERS, ORANGE, PALETTE, RED, look, styled
 from gaincell.reports.tables import SIMULATED, Rows, of_all
 from gaincell.results import spice as of

@@ -18,8 +18,8 @@ from gaincell.errors import RunError
 from gaincell.files import is_count, is_number, open_file, parse_json, restored
 from gaincell.reports.figures import perplexities, readable_ticks
 from gaincell.reports.html import markup, parts
+from gaincell.reports.html.markup import only_kind
 from gaincell.reports.html.picture import picture
-from gaincell.reports.html.tables import only_kind
 from gaincell.reports.style import BLACK, PALETTE, legend_beside, look, panel, save_all, styled
 from gaincell.results.run import StagedResult, StageResult, TrainedResult
 

@@ -5,7 +5,7 @@
     parts.py               what sections are put together of; a result on its way into the page
     picture.py             a figure of matplotlib as SVG in the page's colours, with its numbers as tables
     theme.py               every colour, light and dark, as tokens of the style sheet
-    markup.py tables.py    elements and tables; everything in them is escaped
+    markup.py              elements and tables; everything in them is escaped
     templates/             page.html, style.css, script.js (light and dark)
 
 Nothing here holds a number of its own but sizes.

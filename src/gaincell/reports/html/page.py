@@ -30,10 +30,9 @@ from gaincell.reports import (
     training,
 )
 from gaincell.reports.html import theme
-from gaincell.reports.html.markup import element, join
+from gaincell.reports.html.markup import badges, element, join, table
 from gaincell.reports.html.parts import Result, Section, subject, whole
 from gaincell.reports.html.picture import ID
-from gaincell.reports.html.tables import badges, table
 from gaincell.reports.tables import Rows
 from gaincell.results import content, parse
 from gaincell.results.common import Result as Found

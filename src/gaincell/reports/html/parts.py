@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 
 from gaincell.errors import RunError
 from gaincell.reports.html import markup
-from gaincell.reports.html.markup import EMPTY, element, join
+from gaincell.reports.html.markup import EMPTY, badges, element, join, table
 from gaincell.reports.html.picture import picture
-from gaincell.reports.html.tables import badges, table
 from gaincell.reports.tables import SIMULATED, Rows, other_weights
 from gaincell.results.common import Result as Found
 

@@ -23,8 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
-from gaincell.reports.html.markup import element, folded, paragraph
-from gaincell.reports.html.tables import short, table
+from gaincell.reports.html.markup import element, folded, paragraph, short, table
 from gaincell.reports.style import BLACK, GREY, PALETTE, PLAN_COLOURS, TAP, WIRE, styled
 from gaincell.reports.tables import Rows
 
