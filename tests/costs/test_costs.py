@@ -20,8 +20,7 @@ from gaincell.costs.area import head_area, variants
 from gaincell.costs.cited import FIRST, WRITE
 from gaincell.costs.cost import Cost, total
 from gaincell.costs.head import assumed_head
-from gaincell.costs.left_out import left_out
-from gaincell.costs.notes import of_other_chip
+from gaincell.costs.notes import left_out, of_other_chip
 from gaincell.costs.result import phases
 from gaincell.costs.roll_up import of_head, of_model
 from gaincell.costs.sensitivity import _moved, sensitivity

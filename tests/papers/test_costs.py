@@ -21,8 +21,8 @@ from gaincell.costs.area import variants
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
 from gaincell.costs.gpus import printed, published
 from gaincell.costs.head import Head, assumed_head
-from gaincell.costs.left_out import left_out
 from gaincell.costs.memory_alternatives import stated_cache
+from gaincell.costs.notes import left_out
 from gaincell.costs.result import comparison
 from gaincell.costs.roll_up import HeadCost, mean_head, of_head, of_model
 from gaincell.costs.size import ModelSize, shipped_size

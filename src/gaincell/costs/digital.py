@@ -47,7 +47,7 @@ as wide as those of the scaling; a fast Walsh-Hadamard transform then adds D log
 a bit at every level. A key, once for the group, looks up D - 1 charges in a table with a word for every level
 of the write DAC, adds them, multiplies the sum by a and adds b, and compares what is wanted with the L - 1
 middles between charges.
-Not modelled: see left_out.py.
+Not modelled: see notes.py.
 """
 
 from __future__ import annotations

@@ -21,8 +21,7 @@ from gaincell.costs.area import variants
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, paper
 from gaincell.costs.gpus import compared, printed, stated
 from gaincell.costs.head import Head
-from gaincell.costs.left_out import left_out
-from gaincell.costs.notes import beyond_positions, of_head, of_other_chip, of_write
+from gaincell.costs.notes import beyond_positions, left_out, of_head, of_other_chip, of_write
 from gaincell.costs.roll_up import LEAKAGE, HeadCost, ModelCost, mean_head, of_model
 from gaincell.costs.sensitivity import sensitivity
 from gaincell.costs.size import ModelSize
