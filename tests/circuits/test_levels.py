@@ -13,7 +13,7 @@ from gaincell.circuits import dac_code, query_code, query_driver, write_dac
 from gaincell.circuits.levels import LevelTable, on_levels, pulse_widths, stored_volts
 from gaincell.costs.activity import Activity
 from gaincell.costs.head import Head
-from gaincell.costs.retention import refresh_interval
+from gaincell.costs.storage import refresh_interval
 from gaincell.costs.technology import load_technology
 from gaincell.errors import DesignError, InputError
 from gaincell.ops.gain_cell_attention import gain_cell_attention, native_decode

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.chips.design_file import list_designs, load_design
-from gaincell.costs import arrays, digital, retention, sweep, writing
+from gaincell.costs import arrays, digital, storage, sweep
 from gaincell.costs.activity import Activity
 from gaincell.costs.area import head_area, variants
 from gaincell.costs.cited import FIRST, WRITE
@@ -352,17 +352,17 @@ def test_gains_that_follow_the_columns_cost_two_powers_a_query() -> None:
 
 def test_refresh_costs_columns_times_writes() -> None:
     interval, dt = 1e-3, DESIGN.token_period
-    found = retention.refresh(HEAD, interval)
-    assert found.energy == pytest.approx(1024 * writing.write(HEAD).energy * dt / interval)
+    found = storage.refresh(HEAD, interval)
+    assert found.energy == pytest.approx(1024 * storage.write(HEAD).energy * dt / interval)
     assert found.latency == pytest.approx(1024 * 2e-9 * dt / interval)
-    assert retention.refresh_interval(HEAD) == pytest.approx(-5e-3 * torch.log(torch.tensor(6 / 7)).item())
-    assert retention.refresh_interval(replace(HEAD, design=DESIGN.replace(retention_time=None))) is None
+    assert storage.refresh_interval(HEAD) == pytest.approx(-5e-3 * torch.log(torch.tensor(6 / 7)).item())
+    assert storage.refresh_interval(replace(HEAD, design=DESIGN.replace(retention_time=None))) is None
 
 
 def test_what_decays_to_a_rail_has_half_the_time() -> None:
     """The level farthest from 0 V lies twice as far from it as from V_offset; means of |u| do not know it."""
     to_rail = DESIGN.replace(leakage=Leakage(decay_voltage=0.0, spread=0.1, read_disturb=1e-4))
-    found = retention.refresh_interval(replace(HEAD, design=to_rail))
+    found = storage.refresh_interval(replace(HEAD, design=to_rail))
     assert found == pytest.approx(-5e-3 * math.log(1 - 0.9 / 7 / 2 / 0.9))
     held = to_rail.replace(retention_time=None)
     assert not any("retention" in one.what for one in left_out(replace(HEAD, design=held)))
@@ -500,8 +500,8 @@ def test_changes_are_those_of_the_chip_that_is_shown() -> None:
 
 
 def test_two_levels_never_drift_by_half_of_one() -> None:
-    assert retention.refresh_interval(replace(HEAD, design=DESIGN.replace(storage_levels=2))) is None
-    three = retention.refresh_interval(replace(HEAD, design=DESIGN.replace(storage_levels=3)))
+    assert storage.refresh_interval(replace(HEAD, design=DESIGN.replace(storage_levels=2))) is None
+    three = storage.refresh_interval(replace(HEAD, design=DESIGN.replace(storage_levels=3)))
     assert three == pytest.approx(DESIGN.retention_time * math.log(2))
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gaincell.arrays.refresh import Refresh
 from gaincell.chips.design_file import load_design
-from gaincell.costs import retention
+from gaincell.costs import storage
 from gaincell.costs.activity import Activity, HeadActivity
 from gaincell.costs.cost import Cost
 from gaincell.costs.gpus import published, read_measured
@@ -130,25 +130,25 @@ def test_sizes_that_do_not_exist_are_refused() -> None:
 
 
 def test_a_schedule_longer_than_the_retention_time_is_said_with_the_cost_of_refresh() -> None:
-    assert "WARNING" not in (retention.note(HEAD, 1) or "")
+    assert "WARNING" not in (storage.note(HEAD, 1) or "")
     long = replace(HEAD, design=DESIGN.replace(window=8192))
-    note = retention.note(long, 144) or ""
+    note = storage.note(long, 144) or ""
     assert note.startswith("WARNING: a token is held for 6.39 ms, longer than the retention time of 5 ms")
-    cost = retention.refresh(long, 770e-6)
+    cost = storage.refresh(long, 770e-6)
     energy, time = with_scale(144 * cost.energy, "J"), with_scale(cost.latency, "s")
     assert (
         f"after 770 µs it may have drifted by half a storage level; refreshing in time costs {energy}" in note
     )
     assert f"{energy} (all layers and heads) and {time} a token" in note
     every = float(note.partition("--refresh-seconds ")[2].rstrip(")"))  # which is enough
-    assert retention.note(replace(long, refresh=Refresh("copy", every_seconds=every)), 144) is None
+    assert storage.note(replace(long, refresh=Refresh("copy", every_seconds=every)), 144) is None
     gated = replace(long, sliding_window=512)
-    assert retention.held(gated) == pytest.approx(512 * DESIGN.token_period)
-    assert retention.note(gated, 144) is None
+    assert storage.held(gated) == pytest.approx(512 * DESIGN.token_period)
+    assert storage.note(gated, 144) is None
     with pytest.raises(InputError, match="rewriting 1024 columns takes"):
         of_head(replace(HEAD, refresh=Refresh("copy", every_seconds=1e-9)))
     hopeless = replace(HEAD, design=DESIGN.replace(retention_time=1e-6))
-    assert "would take longer" in (retention.note(hopeless, 1) or "")
+    assert "would take longer" in (storage.note(hopeless, 1) or "")
 
 
 def activity_json() -> dict[str, Any]:

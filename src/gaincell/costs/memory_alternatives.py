@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 
-from gaincell.costs import retention, writing
+from gaincell.costs import storage
 from gaincell.costs.area import head_area
 from gaincell.costs.cited import DIGITAL, SECOND
 from gaincell.costs.data import Sourced, all_packaged
@@ -112,7 +112,7 @@ def in_memory(memory: Memory, head: Head) -> MemoryCost:
     cells = -(-head.storage_bits // memory.bits) * numbers * d.window
     write = bits * memory.write
     lasting = memory.endurance * d.window * d.token_period if memory.endurance < UNLIMITED else None
-    refresh = d.window * write / memory.retention if memory.retention < retention.held(head) else 0.0
+    refresh = d.window * write / memory.retention if memory.retention < storage.held(head) else 0.0
     area = cells * memory.cell * t.node**2
     keeps = memory.retention if memory.retention < FOR_EVER else None
     return MemoryCost(memory.title, area, write, refresh, lasting, keeps)
@@ -120,8 +120,8 @@ def in_memory(memory: Memory, head: Head) -> MemoryCost:
 
 def in_gain_cells(head: Head) -> MemoryCost:
     """The same in the chip's own cells; their endurance is not limited by the write."""
-    interval, write = retention.refresh_interval(head), writing.write(head).energy
-    power = head.design.window * write / interval if interval and retention.needs_refresh(head) else 0.0
+    interval, write = storage.refresh_interval(head), storage.write(head).energy
+    power = head.design.window * write / interval if interval and storage.needs_refresh(head) else 0.0
     area = head_area(head).parts["cells"].area
     return MemoryCost("gain cells (this chip)", area, write, power, None, head.design.tau)
 

@@ -10,7 +10,7 @@ import math
 
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
-from gaincell.costs import retention, simulated
+from gaincell.costs import simulated, storage
 from gaincell.costs.activity import Activity
 from gaincell.costs.cited import DIGITAL
 from gaincell.costs.head import UNQUANTISED, Head
@@ -69,7 +69,7 @@ def of_head(
     measured = found.head.activity.valid_columns
     said = [
         _origin(activity, chip),
-        retention.note(found.head, size.layers * size.heads),
+        storage.note(found.head, size.layers * size.heads),
         _above_supply(found.head),
         unquantised(chip),
     ]

@@ -1,9 +1,9 @@
 """From blocks to heads, layers and models: energy, latency, area and power of one token.
 
 Two columns everywhere. *Cited*: what the paper states (cited.py). *Bottom-up*: from activity, capacitances,
-clock, gate and cell counts (arrays.py, writing.py, digital.py, area.py, retention.py), fitted to nothing of
-the paper. The factor between them has a stated band; a block outside it is reported as such, with what could
-explain it, and never adjusted.
+clock, gate and cell counts (arrays.py, storage.py, digital.py, area.py), fitted to nothing of the paper. The
+factor between them has a stated band; a block outside it is reported as such, with what could explain it, and
+never adjusted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gaincell.arrays.refresh import Refresh
 from gaincell.arrays.schedule import Schedule
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
-from gaincell.costs import arrays, digital, retention, writing
+from gaincell.costs import arrays, digital, storage
 from gaincell.costs.area import head_area
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, cited, paper
 from gaincell.costs.cost import Cost, total
@@ -59,7 +59,7 @@ class HeadCost:
             return ""
         if line.name == WRITE:
             lines = 2 * self.head.head_dim / self.head.group
-            always = writing.always_on(self.head) / self.head.group
+            always = storage.always_on(self.head) / self.head.group
             each, found = self.cited.parts[WRITE].energy / lines, line.bottom_up / lines
             return (
                 f"cited: {with_scale(each, 'J')} a conversion; charging and settling a write line takes "
@@ -93,12 +93,12 @@ def of_head(head: Head) -> HeadCost:
     blocks = {
         FIRST: arrays.first_product(head),
         SECOND: arrays.second_product(head),
-        WRITE: _shared(writing.write(head), head.group),
+        WRITE: _shared(storage.write(head), head.group),
         DIGITAL: digital.digital(head, area.area),
-        LEAKAGE: retention.leakage(head),
+        LEAKAGE: storage.leakage(head),
     }
     if interval is not None:
-        blocks[REFRESH] = retention.refresh(head, interval)
+        blocks[REFRESH] = storage.refresh(head, interval)
     lines = tuple(compared(name, block, stated) for name, block in blocks.items())
     stalled = blocks[REFRESH].latency / head.design.layers if REFRESH in blocks else 0.0
     whole = replace(total(blocks, head.latency + stalled), area=area.area)

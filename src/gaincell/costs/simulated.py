@@ -24,7 +24,7 @@ from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE
 from gaincell.costs.cost import Cost
 from gaincell.costs.head import Head
 from gaincell.costs.roll_up import HeadCost, compared
-from gaincell.costs.writing import column_gates
+from gaincell.costs.storage import column_gates
 from gaincell.errors import InputError, RunError
 from gaincell.results.common import Result
 from gaincell.results.cost import DotProduct, OtherEnergy, SpiceArrays, SpiceWrites, SynthesisedDigital

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from gaincell.arrays.refresh import Refresh
-from gaincell.costs import retention
+from gaincell.costs import storage
 from gaincell.costs.head import Head
 from gaincell.costs.roll_up import REFRESH, HeadCost, of_head
 
@@ -60,10 +60,10 @@ def retentions(head: Head) -> list[Point]:
     points = []
     for time in RETENTIONS:
         moved = replace(head, design=head.design.supposed(retention_time=time))
-        every = retention.refresh_interval(moved)
+        every = storage.refresh_interval(moved)
         if every is not None and moved.columns * moved.slot >= every:
             continue
-        policy = Refresh("copy", every_seconds=every) if retention.needs_refresh(moved) else None
+        policy = Refresh("copy", every_seconds=every) if storage.needs_refresh(moved) else None
         points.append(_point(time, replace(moved, refresh=policy)))
     return points
 

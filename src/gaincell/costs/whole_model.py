@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gaincell.costs import retention
+from gaincell.costs import storage
 from gaincell.costs.cost import Cost
 from gaincell.costs.gpus import Stated
 from gaincell.costs.roll_up import ModelCost, paced
@@ -64,8 +64,8 @@ def _with_cells(title: str, first: Cost, model: ModelCost, linear: Cost) -> Whol
     stated = Cost(energy=model.energy_cited, latency=model.latency[0])
     return replace(
         _arranged(title, first, attention, linear, moved, stated),
-        note=retention.note(slow.head.head, model.size.layers * model.size.heads),
-        held=retention.held(slow.head.head),
+        note=storage.note(slow.head.head, model.size.layers * model.size.heads),
+        held=storage.held(slow.head.head),
     )
 
 

@@ -1,4 +1,12 @@
-"""Leakage and refresh: what holding the tokens costs, per token.
+"""What storing the tokens costs, per token: writes, leakage and refreshes.
+
+A write is that of the DACs with the bit lines they drive, after a discharge. A bit line runs over the N cells
+of a sub-tile's row: wire, a drain of each write gate, and the store of the cell that is written. Discharged
+to 0 and charged to V, it draws C V VDD, with V about V_offset on average. The DAC's output stage settles the
+line to half a level within the write, gm = C ln(2 L) / t, and its current I = gm / (gm/I) flows as long. A
+discharge switches the gates of one column to ground and back, and a write those of its write line. 2 D lines
+are written a token: a key and a value. Only the sub-tile that is written is powered. If the DACs of all
+sub-tiles stay biased through the step, each of them draws I VDD for its whole duration (`always_on`).
 
 Leakage flows between reads too: over a token period dt, which is layers x the step of a group where attention
 is all there is, and as long as everything else makes it in a whole model (whole_model.py). Per cell the
@@ -14,8 +22,9 @@ u_inf: where voltages decay to (devices/leakage.py). A token is needed until its
 tokens, or until the model's own sliding window gates it: a chip where that is within t needs no refresh.
 Sequences that take turns have cells of their own, so that cells leak for all of them while one digital part
 leaks for all; their tokens share the time.
-Not modelled: reading the columns back, so that a refresh of kind reread costs more than the lower bound given
-here, which is that of kind copy (see gaincell.arrays.refresh); the digital copy's own energy; power gating.
+Not modelled: the reference ladder, settling beyond one pole, coupling; reading the columns back, so that a
+refresh of kind reread costs more than the lower bound given here, which is that of kind copy (see
+gaincell.arrays.refresh); the digital copy's own energy; power gating.
 """
 
 from __future__ import annotations
@@ -23,16 +32,58 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from gaincell.costs.cost import Cost
+from gaincell.costs.cost import Cost, total
 from gaincell.costs.digital import circuits
-from gaincell.costs.head import Head
-from gaincell.costs.writing import write
+from gaincell.costs.head import UNQUANTISED, Head
 from gaincell.errors import InputError
 from gaincell.reports.costs import with_scale
-from gaincell.units import Second
+from gaincell.units import Ampere, Farad, Joule, Second
 
 GATES_PER_FLIP_FLOP = 5
 """Two-input gates that leak as a flip-flop does."""
+
+
+def write(head: Head) -> Cost:
+    """Discharge and write of one token's key and value; shared by the g query heads of a group."""
+    t, d = head.technology, head.design
+    lines = 2 * head.head_dim
+    time = t.write_time
+    charging = _write_line(head) * t.supply * d.v_offset
+    column = column_gates(head)
+    return total(
+        {
+            "write DACs and bit lines": Cost(
+                energy=lines * (charging + bias(head, time) * t.supply * time) + column
+            ),
+            "discharge": Cost(energy=column),
+        }
+    )
+
+
+def column_gates(head: Head) -> Joule:
+    """Of the gates of one column with their drivers, switched once in the key and once in the value array."""
+    t = head.technology
+    gates = head.head_dim * (t.cell_write * t.gate_capacitance + t.pitch * t.wire_capacitance)
+    return 2 * t.switched(gates * (1 + t.driver_overhead))
+
+
+def bias(head: Head, time: Second) -> Ampere:
+    """Of the output stage of a DAC that settles its line within `time`."""
+    levels = head.design.storage_levels or UNQUANTISED
+    return _write_line(head) * math.log(2 * levels) / time / head.technology.transconductance_efficiency
+
+
+def always_on(head: Head) -> Joule:
+    """Of all DACs of a head, one a row of every sub-tile, biased through a whole step."""
+    dacs = head.design.tiles * head.head_dim
+    return dacs * bias(head, head.technology.write_time) * head.technology.supply * head.latency
+
+
+def _write_line(head: Head) -> Farad:
+    t = head.technology
+    return (
+        head.design.tile * (t.pitch * t.wire_capacitance + t.cell_write * t.diffusion_capacitance) + t.storage
+    )
 
 
 def leakage(head: Head) -> Cost:
