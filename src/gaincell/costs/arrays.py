@@ -91,10 +91,7 @@ def second_product(head: Head) -> Cost:
 def positive_current(cell: Cell, level: Volt, square: float) -> ChargeUnit:
     """E[max(F(u), 0)] for a full pulse: what a cell draws from the supply on average.
 
-    Args:
-        cell: The cell.
-        level: E|u|, V.
-        square: E[u^2], V^2.
+    `level` is E|u|, `square` E[u^2].
     """
     spread = math.sqrt(max(square - level * level, 0.0))
     if level == 0:

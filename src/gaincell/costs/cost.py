@@ -23,8 +23,6 @@ class Cost:
 
     Attributes:
         energy: Drawn from the supplies, J.
-        latency: s.
-        area: m^2.
         power: Drawn all the time, whether the block is used or not (leakage), W; not contained in energy.
         parts: What it is made of, by name; they add up to it.
 
@@ -52,12 +50,7 @@ class Cost:
 
 
 def total(parts: Mapping[str, Cost], latency: Second | None = None) -> Cost:
-    """What the parts cost together.
-
-    Args:
-        parts: By name.
-        latency: Of the whole, s, where a schedule says how they overlap; by default their sum.
-    """
+    """What the parts cost together; their latencies add up unless a schedule says that of the whole."""
     whole = sum(parts.values(), Cost())
     time = whole.latency if latency is None else latency
     return Cost(whole.energy, time, whole.area, whole.power, dict(parts))

@@ -75,12 +75,7 @@ GATES_PER_ADDER_BIT = 5
 
 @dataclass(frozen=True)
 class Operations:
-    """What a query does so many times.
-
-    Attributes:
-        count: Of `unit`; may be a mean.
-        each: Energy of one, J.
-    """
+    """What a query does so many times, maybe on average, and the energy of each."""
 
     count: float
     unit: str
@@ -96,24 +91,14 @@ class Circuit:
 
 
 def digital(head: Head, area: SquareMetre) -> Cost:
-    """One query's digital part.
-
-    Args:
-        head: The head.
-        area: Of the head, m^2, for the length of its wires.
-    """
+    """One query's digital part; the area of the head gives the length of its wires."""
     edge = math.sqrt(area)
     counted = {name: Cost(energy=found.count * found.each) for name, found in operations(head, edge).items()}
     return total(counted | {"routing": Cost(energy=_routing(head, edge))})
 
 
 def operations(head: Head, edge: Metre) -> dict[str, Operations]:
-    """All that is counted one by one, by part: everything but the routing.
-
-    Args:
-        head: The head.
-        edge: Of the head, m, for the length of its wires.
-    """
+    """Everything but the routing, counted one by one, by part; wires are as long as the head's edge."""
     t, dim, group = head.technology, head.head_dim, head.group
     output = head.sum_bits(head.active_tiles)
     words = head.query_word + head.query_bits + 2 * (head.storage_word + head.storage_bits) / group

@@ -66,7 +66,6 @@ class Blocks:
         cell: Area of one cell.
         tile: N.
         rows: R.
-        tiles: Sub-tiles.
     """
 
     areas: Mapping[str, SquareMetre]
@@ -164,13 +163,7 @@ def best_columns(tiles: int, w: Metre, h: Metre) -> int:
 def floorplan_result(
     head: Head, command: Sequence[str], inputs: Mapping[str, str] | None = None
 ) -> FloorplanResult:
-    """Blocks of a head, their places and areas.
-
-    Args:
-        head: The head.
-        command: The command line, for the provenance.
-        inputs: Files and their hashes, for the provenance.
-    """
+    """Blocks of a head, their places and areas; command and hashes of files are for the provenance."""
     blocks, stated, t = blocks_of(head), paper(), head.technology
     layers = f" in {head.layers} layers" if head.layers > 1 else ""
     areas = {n: head_area(replace(head, layers=n)) for n in (head.layers, *STACKS)}

@@ -33,13 +33,7 @@ BYTES_PER_NUMBER = 2.0
 
 @dataclass(frozen=True)
 class Stated(Sourced):
-    """What a maker states.
-
-    Attributes:
-        memory: Its kind.
-        arithmetic: Operations per second.
-        power: The most that the board draws.
-    """
+    """What a maker states: operations per second, the most that the board draws."""
 
     title: str
     memory: str
@@ -85,17 +79,10 @@ def stated() -> Mapping[str, Stated]:
 
 
 def floor(gpu: Stated, heads: int, kv_heads: int, head_dim: int, context: int) -> Measured:
-    """Reading keys and values once from memory, at the stated bandwidth and the largest board power.
+    """Reading keys and values of a sequence once from memory, at the stated bandwidth and the largest power.
 
     The time is a lower bound only where they do not fit the GPU's L2. The power is more than such a step
     draws, so the energy bounds nothing.
-
-    Args:
-        gpu: What its maker states.
-        heads: Query heads.
-        kv_heads: Key/value heads, which they share.
-        head_dim: D.
-        context: Tokens in the cache of one sequence.
     """
     time = 2 * kv_heads * head_dim * context * BYTES_PER_NUMBER / gpu.bandwidth
     title, source = f"{gpu.title}, reading its cache once", gpu.provenance["bandwidth"].note

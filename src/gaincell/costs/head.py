@@ -23,8 +23,6 @@ class Head:
     """One query head with its share of the key/value arrays.
 
     Attributes:
-        design: The chip.
-        technology: Its process.
         activity: Of this head, or the mean.
         head_dim: D.
         group: g query heads share the arrays, which are written once for them.

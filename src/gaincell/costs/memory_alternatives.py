@@ -47,8 +47,6 @@ class Memory(Sourced):
 
     Attributes:
         cell: In squares of the feature size.
-        bits: Bits of a cell.
-        write: Energy of a bit.
     """
 
     title: str

@@ -56,16 +56,7 @@ def of_head(
     spice: SpiceArrays | None,
     rtl: RtlResult | None,
 ) -> list[str]:
-    """Of the head that is priced.
-
-    Args:
-        found: Its cost.
-        size: Sizes of the model.
-        chip: As it was asked for.
-        activity: Of all heads.
-        spice: Simulated arrays as another source of energies.
-        rtl: A generated digital part as another source of energies.
-    """
+    """Of the head that is priced; `chip` is as it was asked for, `spice` and `rtl` give other energies."""
     measured = found.head.activity.valid_columns
     said = [
         _origin(activity, chip),

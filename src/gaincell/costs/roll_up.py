@@ -37,9 +37,6 @@ class HeadCost:
 
     Attributes:
         lines: The energy by block: one of cited.py, refresh or leakage.
-        cited: Of the paper.
-        bottom_up: Parts by block.
-        area: Parts by block.
     """
 
     head: Head
@@ -128,7 +125,6 @@ class ModelCost:
     """All attention of a model, one token.
 
     Attributes:
-        size: The model.
         heads: Its query heads, or one that stands for all.
         batch: Sequences at a time.
     """

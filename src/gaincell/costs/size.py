@@ -22,8 +22,6 @@ class ModelSize:
     """A decoder.
 
     Attributes:
-        title: Its name.
-        source: Where the numbers come from.
         layers: Layers with attention.
         heads: H.
         kv_heads: Hk.

@@ -142,12 +142,8 @@ def refresh(head: Head, interval: Second) -> Cost:
 
 
 def note(head: Head, heads: int) -> str | None:
-    """What to say where tokens are held longer than the chip keeps them; None where nothing is to be said.
-
-    Args:
-        head: The head.
-        heads: Query heads of all layers, whose refreshes are priced. Not said where columns are refreshed
-            often enough.
+    """What to say where tokens are held longer than the chip keeps them; None where nothing is to be said, or
+    where columns are refreshed often enough. `heads` are those of all layers, whose refreshes are priced.
     """
     tau, interval = head.design.tau, refresh_interval(head)
     if tau is None or interval is None or not needs_refresh(head):

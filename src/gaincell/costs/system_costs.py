@@ -13,14 +13,7 @@ FILE = "surroundings.toml"
 
 @dataclass(frozen=True)
 class Movement(Sourced):
-    """What moving a bit and calculating take.
-
-    Attributes:
-        hbm: Energy of a bit.
-        link: Energy of a bit.
-        multiply: Energy of a product of 16-bit floats.
-        add: Energy of a sum of 16-bit floats.
-    """
+    """What moving a bit takes, and calculating with 16-bit floats."""
 
     hbm: JoulePerBit
     link: JoulePerBit

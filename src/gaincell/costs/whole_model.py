@@ -37,10 +37,7 @@ def arrangements(model: ModelCost, gpu: Stated, context: int) -> tuple[WholeMode
     """The GPU alone; gain cells beside it; gain cells beside analog linear layers. Gains are over the first.
     None where weights are not counted.
 
-    Args:
-        model: The attention in gain cells.
-        gpu: What its maker states.
-        context: Tokens in the GPU's cache; the gain cells hold those of their window.
+    `context` are tokens in the GPU's cache; the gain cells hold those of their window.
     """
     size, batch = model.size, model.batch
     if context < 1:

@@ -30,16 +30,7 @@ def describe(
     design_hash: str,
     origin: Mapping[str, int | str],
 ) -> DeviceResult:
-    """The result of a fit.
-
-    Args:
-        name: Of the device.
-        fitted: To the currents.
-        held: Fitted to the decays, if there are any.
-        command: The command line.
-        design_hash: Of the chip it was fitted for.
-        origin: Files and their hashes.
-    """
+    """The result of a fit to currents, and to decays if there are any; `origin` has hashes of files."""
     waves = (fitted.u, fitted.nominal, *fitted.measured)
     u, nominal, at, charges = (tuple(wave.tolist()) for wave in waves)
     shown = np.round(fitted.curves[:SHOWN_CELLS], 6)

@@ -92,13 +92,7 @@ def draw_chips(results: Chips, rows: str = "mismatch") -> Figure:
 
 
 def chips_rows(results: Chips, rows: str = "mismatch", title: str = "") -> tables.Rows:
-    """One row a result.
-
-    Args:
-        results: By name.
-        rows: What their names are.
-        title: Of the table.
-    """
+    """One row a result, by name; `rows` says what the names are."""
     headings = (rows, "chips", "nominal", "mean", "std", "× nominal (95 %)", "worst", "yield (95 %)")
     shown = []
     for name, result in results.items():
@@ -117,9 +111,7 @@ def chips_rows(results: Chips, rows: str = "mismatch", title: str = "") -> table
 def pauses(results: Sequence[of.PausesResult], names: Sequence[str] = ()) -> Figure:
     """Perplexity against idle time, a curve a chip; on the left what is reached without a pause.
 
-    Args:
-        results: A curve each.
-        names: Of the curves, by default those of the chips.
+    The names of the curves are by default those of the chips.
     """
     figure, axes = panel(8.8, 3.8)
     times = [row.idle for result in results for row in result.pauses]
@@ -151,8 +143,7 @@ def _chip(result: of.PausesResult) -> str:
 def context(result: of.DepthResult | of.ContextResult) -> Figure:
     """Perplexity against the length of the context, a curve a model; dotted: the most its layers can reach.
 
-    Args:
-        result: Of recipes/depth.py, or of one model, of `gaincell evaluate --by-context`.
+    Of recipes/depth.py, or of one model, of `gaincell evaluate --by-context`.
     """
     figure, axes = panel(8.8, 4.2)
     longest = 0.0

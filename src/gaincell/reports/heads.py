@@ -145,12 +145,7 @@ def sparsity_line(result: ActivityResult) -> str:
 
 @styled(grid=False)
 def activity_figure(result: ActivityResult, maps: Mapping[str, str] = PULSES) -> Figure:
-    """Heat maps of numbers of the heads, two a row: layers downwards, heads to the right.
-
-    Args:
-        result: What is drawn.
-        maps: Their titles, by default of the pulses between the arrays.
-    """
+    """Heat maps of numbers of the heads, by title, two a row: layers downwards, heads to the right."""
     tables = {key: by_layer(result, key) for key in maps}
     rows, layers = -(-len(maps) // 2), len(tables["score_pulse"])
     figure = Figure(figsize=(8.4, 0.3 + rows * (1.3 + 0.11 * max(layers, 14))))

@@ -53,11 +53,7 @@ class Claims(Part):
 
 
 class Reported(Part):
-    """What the paper reports beyond its Table 1.
-
-    Attributes:
-        source: The paper.
-    """
+    """What the paper reports beyond its Table 1."""
 
     source: str
     adaptation: StatedAdaptation
@@ -69,7 +65,6 @@ class Table1(Part):
     """Its Table 1.
 
     Attributes:
-        source: The paper.
         columns: Task and metric.
         rows: Scores by model.
     """

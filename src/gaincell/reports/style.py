@@ -78,14 +78,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 def save_all(
     figures: Mapping[str, Callable[[T], Figure | None]], result: T, folder: Path, prefix: str = ""
 ) -> list[Path]:
-    """Save every figure that a result has data for, as PNG, and remove an earlier result's other ones.
-
-    Args:
-        figures: By name; None where there is none.
-        result: What is drawn.
-        folder: Where the files go.
-        prefix: Of the files' names.
-    """
+    """Save every figure that a result has data for, as PNG, and remove an earlier result's other ones."""
     drawn: list[Path] = []
     for name, draw in figures.items():
         figure, path = draw(result), folder / f"{prefix}{name}.png"

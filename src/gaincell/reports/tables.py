@@ -64,11 +64,7 @@ class Rows:
         return self.terminal()
 
     def terminal(self, *, no_wrap: bool = False) -> Table:
-        """A table of rich.
-
-        Args:
-            no_wrap: Numbers stay whole where room is short, words fold.
-        """
+        """A table of rich. With `no_wrap` numbers stay whole where room is short, words fold."""
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
 

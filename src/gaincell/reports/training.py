@@ -116,10 +116,8 @@ def tokens_of(lines: Sequence[Step]) -> list[float]:
 
 @styled()
 def losses(lines: Sequence[Step]) -> Figure | None:
-    """A panel for every loss against tokens, and one for the evaluations there are; None without a loss.
-
-    Args:
-        lines: Of a `log.jsonl`, a colour for every training in it.
+    """A panel for every loss against tokens, a colour for every training, and one for the evaluations there
+    are; None without a loss.
     """
     named = by_loss(lines)
     if not named:

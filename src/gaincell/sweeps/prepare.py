@@ -43,12 +43,7 @@ State: TypeAlias = dict[str, Tensor]
 
 
 class Preparation:
-    """The model, and what its points start from.
-
-    Args:
-        text: Its training part is that of adaptation and training.
-        backend: Of the attention.
-        device: Of the attention.
+    """The model, and what its points start from; it is adapted and trained on the training part of the text.
 
     Raises:
         GaincellError: model or design cannot be used, or the text is too short to adapt or train with.

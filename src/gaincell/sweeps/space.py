@@ -97,9 +97,6 @@ class Parameter:
     """One thing that changes.
 
     Attributes:
-        name: As in a design.
-        unit: Of its numbers.
-        whole: Whether they are integers.
         values: Choices, in order; empty for a range.
         low: Of a range, included.
         high: Of a range, included.

@@ -45,14 +45,8 @@ class _Surplus(Exception):
 def work(sweep: Sweep, storage: Any, measure: Measure, worker: int = 0, parent: int = 0) -> int:
     """Measure waiting points until there is none; returns how many were measured.
 
-    Every exception of a point is recorded as the reason of its failure, and the next point is taken.
-
-    Args:
-        sweep: Whose points they are.
-        storage: Of the sweep's study.
-        measure: Gives the values of a point.
-        worker: Its number.
-        parent: The process whose end is the worker's; 0: none.
+    Every exception of a point is recorded as the reason of its failure, and the next point is taken. The
+    worker ends with the process `parent`, unless that is 0.
     """
     optuna = import_optuna()
     study = trials.open_study(sweep, storage)
@@ -106,14 +100,9 @@ def oversee(
 ) -> trials.Survey:
     """Have all points measured that are not complete; returns where they stand then.
 
-    Args:
-        sweep: Whose points they are.
-        storage: Of the sweep's study.
-        launch: Starts a worker by its number.
-        workers: How many at a time.
-        log_of: Where a worker's messages are.
-        retry_elsewhere: Whether points that other machines were at are taken for lost.
-        progress: Called with points finished since the call, and those that were not before it.
+    `launch` starts a worker by its number, and `log_of` says where its messages are. With `retry_elsewhere`
+    points that other machines were at are taken for lost. `progress` is called with the points finished since
+    the call, and those that were not before it.
 
     Raises:
         RunError: workers die without taking a point.

@@ -35,12 +35,7 @@ LARGEST_CACHE = {"cpu": 2**31, "cuda": 2**34}
 
 @dataclass(frozen=True)
 class Sweep:
-    """What was measured.
-
-    Attributes:
-        measured: Configurations in the order they were tried.
-        skipped: Those that the machine refused, in the same order.
-    """
+    """What was measured, and what the machine refused, in the order it was tried."""
 
     measured: tuple[Measurement, ...]
     skipped: tuple[Skipped, ...]
@@ -89,16 +84,9 @@ def sweep(
 ) -> Sweep:
     """Measure every configuration; one that the machine refuses is skipped with its reason.
 
-    Args:
-        chosen: Pairs (implementation, dtype); None: the published one and the fair set of the device's kind.
-        batches: Sequences decoded together, one after the other for all contexts.
-        contexts: Contexts of every batch. The published protocol is of the first one only.
-        heads: As in `measure`.
-        kv_heads: As in `measure`.
-        head_dim: As in `measure`.
-        device: As in `measure`.
-        progress: Called after every configuration.
-        **options: Further ones of `measure`.
+    `chosen` are pairs (implementation, dtype), by default the published one and the fair set of the device's
+    kind. The published protocol is of the first context only. Sizes, device and options are those of
+    `measure`; `progress` is called after every configuration.
 
     Raises:
         InputError: an implementation or dtype that does not exist, an empty choice, sizes below 1.

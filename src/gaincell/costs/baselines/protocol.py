@@ -16,12 +16,7 @@ CORES = Path("/sys/devices/system/cpu")
 
 
 def protocol(measured: Iterable[Timing], device: torch.device) -> str:
-    """Of all measurements, in words.
-
-    Args:
-        measured: The measurements.
-        device: Where they were made.
-    """
+    """Of all measurements on a device, in words."""
     read = [m.caches * m.cache_bytes for m in measured if m.protocol != PUBLISHED]
     caches = _in_turn(min(read), device) if read else ""
     return (

@@ -53,14 +53,7 @@ def time_steps(
 ) -> Timed:
     """Warm up, then do `runs` runs of as many steps as take `seconds` in all, by either protocol.
 
-    Args:
-        some: Does so many steps.
-        device: Waited for.
-        meter: Of the device, or None.
-        as_published: Whether by the published protocol.
-        runs: Number of runs.
-        seconds: Of all runs together, about.
-        idle_seconds: Before them, over which idle power is read.
+    `some` does so many steps. The idle power is read over `idle_seconds` before them.
     """
     idle = None
     if meter is not None:

@@ -115,14 +115,12 @@ def load(path: str | Path, name: str) -> Result:
 
 
 def page(results: Sequence[Result], title: str | None = None) -> str:
-    """The whole page, with style and script inside.
+    """The whole page of results of different names, with style and script inside.
 
-    Args:
-        results: At least one, of different names.
-        title: By default what the results are about.
+    Its title is by default what they are about.
 
     Raises:
-        RunError: a part of a result is not whole.
+        RunError: there is no result, or a part of one is not whole.
     """
     if not results:
         raise RunError("no results were given; give RUN directories or files of --json")

@@ -32,13 +32,7 @@ Words: TypeAlias = str | Callable[[R], str]
 
 @dataclass(frozen=True)
 class Result:
-    """A result on the page.
-
-    Attributes:
-        name: On the page.
-        found: What its file holds.
-        log: Lines of its log.jsonl, if it has one.
-    """
+    """A result on the page, by its name there, with the lines of its log.jsonl if it has one."""
 
     name: str
     found: Found

@@ -65,13 +65,8 @@ def picture(
 ) -> Markup:
     """A figure of matplotlib, in the style sheet's colours, under its title, with a note below.
 
-    Args:
-        title: Above it.
-        figure: What is drawn.
-        kind: One of KINDS, or several of them in words; "" where a result does not say.
-        note: Below it.
-        numbers: Those of the drawing, as tables, folded; by default those of its lines; none where a table
-            stands beside it.
+    `kind` is one of KINDS, or several of them in words; "" where a result does not say. `numbers` are those
+    of the drawing, as tables, folded; by default those of its lines; none where a table stands beside it.
     """
     shown = line_rows(figure) if numbers is None else numbers
     suffix = f" ({kind})" if kind else ""
