@@ -257,7 +257,7 @@ def differences(found: list[Conversions]) -> list[str]:
         f"Weights: ours are scored in {_types()}, and every row is relative to the software model in the same type.",
         *_controls([training for of_a_chip in of_chips for training in of_a_chip]),
         f"Pipeline: {_pipelines(own)}",
-        f"Text: {_span(wiki)} % of our tokens are passages of Wikipedia. {who} trained on such text ({'; '.join(software)}) {show} what the text alone gives, and arrays trained on it may gain from it too. Longer trainings (`low-tokens-further.toml`) saw some of the passages of Wikipedia a second time.",
+        f"Text: {_span(wiki)} % of our tokens are passages of Wikipedia. {who} trained on such text ({'; '.join(software)}) {show} what the text alone gives, and arrays trained on it may gain from it too. Longer trainings (`low-tokens-further.toml`, `low-tokens-longer.toml`) saw some of the passages of Wikipedia a second time.",
         f"What is trained: here, adapters of rank {_span(ranks)}, gains, offsets and what the mapping adds, while the weights stay fixed; in the paper, all weights.",
         f"Teacher: our models learn from {_listed(_taught(own))}; the paper's from the next token alone. Pretraining tokens count for neither.",
         f"Start: every head of ours begins with the best of some candidates of gains and offsets ({_span(tried)}, by recipe and chip), and with output gains by least squares. The paper's curve is at × {known[0][2] / public:,.0f} before its first iteration; the figure leaves this point out.",
