@@ -103,7 +103,6 @@ def main(
         inputs={"model tiny": loaded.sha256},
     )
     result = ScoresResult(
-        command="recipes/adapt_scores.py",
         design=chip_of(design),
         stages=found,
         error_of_scores=tuple(mean),

@@ -192,7 +192,6 @@ class Job:
         found = adapt(ready.loaded.model, [batch], target, progress=self.progress(f"{name}: adapt"))
         stages["adapted"] = self.evaluate(ready, f"{name}: adapted")
         return CellDesignResult(
-            command="cells design",
             model=_timed(ready),
             design=summary.chip_of(chip),
             text=self.text(batch),
@@ -223,7 +222,6 @@ class Job:
             stages[method] = self.evaluate(ready, f"{name}: {method}, evaluate")
         curve = summary.cell(chip)
         return CellAdaptationResult(
-            command="cells adaptation",
             model=_timed(ready),
             design=summary.chip_of(chip),
             text=self.text(batch),

@@ -103,7 +103,6 @@ def whole(first: CodesignResult, points: list[ComparedChip]) -> CodesignComparis
     """All points that are finished, as one result."""
     command = " ".join(without_paths(["python", *sys.argv]))
     return CodesignComparison(
-        command="codesign comparison",
         model=first.model,
         text=first.text,
         points=tuple(points),

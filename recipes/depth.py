@@ -69,7 +69,6 @@ def main(
             found = perplexity_by_context(model, tokens, CONTEXT, progress=progress(f"evaluate {name}"))
             curves.append(curve(found, layers, window))
     result = DepthResult(
-        command="depth",
         training_tokens=STEPS * SETTINGS.batch * CONTEXT,
         text=Named(found_text.name),
         curves=tuple(curves),

@@ -123,7 +123,6 @@ def main(
         for guard_bits, stages, reached in found
     )
     result = WordLengthsResult(
-        command="recipes/word_lengths.py",
         model="tiny, linear hardware model",
         exact=exact.perplexity,
         predictions=exact.tokens,

@@ -144,7 +144,7 @@ def one_of_every_kind() -> list[Path]:
 def test_evaluations_of_other_texts_and_stages_are_told_apart() -> None:
     chips = read(ROOT / "docs" / "results" / "evaluation" / "chips-5.json", ChipsResult)
     first = PerplexityResult(
-        command="evaluate", provenance=chips.provenance, model=chips.model, design=chips.design,
+        provenance=chips.provenance, model=chips.model, design=chips.design,
         text=Named("wikitext-test"), numbers="simulated", perplexity=35.2, perplexity_error=0.004,
         nll=1000 * math.log(35.2), predictions=1000, bits_per_byte=1.23456,
     )  # fmt: skip
@@ -162,7 +162,7 @@ def test_evaluations_of_other_texts_and_stages_are_told_apart() -> None:
 def test_a_generated_text_has_a_page() -> None:
     chips = read(ROOT / "docs" / "results" / "evaluation" / "chips-5.json", ChipsResult)
     written = GenerationResult(
-        command="generate", provenance=chips.provenance, model=chips.model, design=chips.design,
+        provenance=chips.provenance, model=chips.model, design=chips.design,
         gains="as saved", text="Rain fell", tokens=1, tokens_per_second=9.0, ring_memory=1, chip_time=1e-6,
         refreshes=0, refreshing=0.0, writes=2,
     )  # fmt: skip

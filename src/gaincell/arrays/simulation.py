@@ -95,7 +95,6 @@ def head_result(
     period = schedule.design.token_period
     follows = math.isclose(period, schedule.token_period(layers, others))
     return simulation.HeadResult(
-        command="simulate head",
         design=chip_of(schedule.design),
         schedule=simulation.StepSchedule(phases, schedule.latency, period, schedule.utilisation()),
         timeline=simulation.Timeline(tuple(shown), ends),
@@ -130,9 +129,7 @@ def tile_result(
         inputs: Files and their hashes, for the provenance.
     """
     made = _made(design, command, seed, inputs)
-    return simulation.TileResult(
-        command="simulate tile", design=chip_of(design), waveforms=found, provenance=made
-    )
+    return simulation.TileResult(design=chip_of(design), waveforms=found, provenance=made)
 
 
 def _made(design: Design, command: Sequence[str], seed: int, inputs: Mapping[str, str] | None) -> Provenance:

@@ -157,7 +157,6 @@ def observe_model(
 class Head(TypedDict, Generic[D]):
     """What all results of a model say, see EvaluationResult."""
 
-    command: str
     provenance: Provenance
     model: NamedModel
     design: D
@@ -169,17 +168,15 @@ def head(
     protocol: str,
     content: Tensor | list[str] | None = None,
     *,
-    command: str = "evaluate",
     seed: int = 0,
     others: Mapping[str, str] | None = None,
 ) -> Head[Chip | None]:
-    """Of a result: the command, the model and its chip, where it comes from.
+    """Of a result: the model and its chip, where it comes from.
 
     Args:
         loaded: The model.
         protocol: Of the evaluation, in words.
         content: Of the evaluation's text.
-        command: Name of the command.
         seed: Of every random choice.
         others: Name -> hash of further inputs.
     """
@@ -194,7 +191,6 @@ def head(
         inputs=inputs(loaded) | dict(others or {}) | read,
     )
     return {
-        "command": command,
         "provenance": provenance,
         "model": NamedModel(base_name(loaded.id), loaded.sha256),
         "design": chip,

@@ -64,7 +64,7 @@ def ablate(
     if mismatch is not None:
         chip_row = replace(chip_row, meaning=f"with cells that spread by {100 * spread:g} %")
     entry = AblationResult(
-        **head(loaded, found.protocol, tokens, command="ablate"), text=Named(found_text.name), gains=gains,
+        **head(loaded, found.protocol, tokens), text=Named(found_text.name), gains=gains,
         stage=stage, ablation=(chip_row, *rows),
     )  # fmt: skip
     show_result(entry, json, ablation_rows(entry, run), figure=figure, draw=ablation_figure)

@@ -48,7 +48,7 @@ def activity(
     )
     protocol = f"{len(ids)} x {ids.shape[1]} tokens, each sequence from empty arrays"
     entry = ActivityResult(
-        **in_arrays(head(loaded, protocol, ids.flatten(), command="activity")),
+        **in_arrays(head(loaded, protocol, ids.flatten())),
         text=Named(found.source), gains=origin, activity=found,
     )  # fmt: skip
     typer.echo(f"{model}: {origin}")

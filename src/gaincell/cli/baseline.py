@@ -78,7 +78,6 @@ def baseline(
     on_gpu = place.type == "cuda"
     fair = (one.as_measured() for one in fastest(found.measured))
     entry = BaselineResult(
-        command="baseline",
         machine=torch.cuda.get_device_name(device) if on_gpu else None,
         sizes=Sizes(heads, kv_heads or heads, head_dim),
         provenance=made(command=command_line(), seed=seed, protocol=protocol(found.measured, place)),

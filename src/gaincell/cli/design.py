@@ -153,7 +153,6 @@ def diff(first: DesignName, second: DesignName, json: JsonFile = None) -> None:
         table.add_row(key, one.get(key, "-"), other.get(key, "-"))
     inputs = {f"design {chip.name}": chip.hash for chip in chips}
     result = DifferencesResult(
-        command="design diff",
         provenance=made(command=command_line(), seed=0, protocol="two designs compared", inputs=inputs),
         differences={key: Difference(one.get(key), other.get(key)) for key in keys},
     )
@@ -208,7 +207,6 @@ def describe(design: Design) -> DesignResult:
         derived[f"C{power}"] = Value(coefficient, unit, "simulated")
     settings = {word: getattr(design, word) for word in WORDS if word not in ("name", "description")}
     return DesignResult(
-        command="design show",
         provenance=made(
             command=command_line(), seed=0, protocol="the numbers of a design", design_hash=design.hash
         ),

@@ -189,7 +189,6 @@ def show(
     for table in tables:
         table.columns[0].no_wrap = True
     result = ShownDevice(
-        command="device show",
         provenance=made(
             command=command_line(),
             seed=0,

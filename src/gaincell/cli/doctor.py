@@ -49,7 +49,6 @@ def doctor(json: JsonFile = None) -> None:
         table.add_row(each.part, each.found, state, each.note)
     failed = any(each.ok is False for each in found)
     result = InstallationResult(
-        command="doctor",
         provenance=made(command=command_line(), seed=0, protocol="the parts of this installation"),
         ok=not failed,
         findings=tuple(found),

@@ -86,7 +86,7 @@ def fidelity(
     if chip.sinks.tokens:
         protocol += "; numbers of the circuits: first tokens taken as columns of the ring"
     entry = FidelityResult(
-        **head(loaded, protocol, ids.flatten(), command="fidelity", others=others),
+        **head(loaded, protocol, ids.flatten(), others=others),
         text=Named(found_text.name), gains=gains, stage=stage, fidelity=found.tables,
     )  # fmt: skip
     show_result(entry, json, fidelity_rows(entry, run), figure=figure, draw=fidelity_figure)

@@ -179,7 +179,7 @@ def generate(
         file=sys.stderr,
     )
     entry = GenerationResult(
-        **in_arrays(head(hardware.loaded, "generation on the ring", command="generate", seed=asked.seed)),
+        **in_arrays(head(hardware.loaded, "generation on the ring", seed=asked.seed)),
         gains=hardware.origin,
         text=text,
         tokens=tokens,

@@ -169,7 +169,6 @@ def floorplan_result(
     areas = {n: head_area(replace(head, layers=n)) for n in (head.layers, *STACKS)}
     cited = stated.stack_area * cells_ratio(head)
     return FloorplanResult(
-        command="floorplan",
         design=chip_of(head.design),
         technology=f"{t.description}, cells of {t.cell_area * 1e12:g} µm²{layers}",
         sizes=Sizes(blocks.tile, blocks.rows, blocks.tiles, head.layers),

@@ -90,7 +90,6 @@ def answer(
     measured_on = {} if used.is_assumed else {"activity": provenance.hash_of([json.dumps(to_json(used))])}
     machines = [*compared(size.heads, size.kv_heads, size.head_dim, round(head.columns)), *measured]
     return results.CostResult(
-        command="cost",
         model=_sizes(size),
         design=results.CostedChip(chip.name, chip.hash, chip.cell.name, chip.v_max),
         technology=_technology(technology),

@@ -200,7 +200,6 @@ def codesign_model(
         some = cut_blocks(evaluation, block)[:ACTIVITY_BLOCKS].long()
         activity = measure_activity(model, [some], settings.text, progress=progress("activity"))
         run = results.CodesignResult(
-            command="codesign",
             model=summary.model(loaded),
             design=summary.chip_of(learned),
             start=summary.chip_of(chip),

@@ -350,7 +350,6 @@ class Job(Engine):
         software, adapted = records["software"], records["adapted"]
         remark = "" if self.loaded.model.dtype == torch.float32 else "; weights in bfloat16"
         return MappedResult(
-            command="map",
             model=summary.model(self.loaded),
             design=summary.chip_of(design),
             text=UsedText(

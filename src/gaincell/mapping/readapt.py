@@ -214,7 +214,6 @@ def adapt_model(
         titles, records = engine.carry_out(), engine.records
         adapted, design = records["adapted"], attached_layers(loaded.model)[0].design
         run = AdaptedResult(
-            command="adapt",
             model=summary.model(loaded),
             design=summary.chip_of(design),
             text=UsedText(text.name, len(evaluation), calibration.numel()),

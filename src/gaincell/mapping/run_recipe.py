@@ -289,7 +289,6 @@ class RecipeRun(RecipeModels):
             name = summary.base_name(str(recipe.adapter))
             inputs = {f"adapter {name}": self.contents["adapter_sha256"], **inputs}
         run = TrainedResult(
-            command="train",
             recipe=recipe.name,
             set=_as_texts(recipe.changes),
             values=self._values(found),

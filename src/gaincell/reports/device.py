@@ -36,7 +36,6 @@ def describe(
     shown = np.round(fitted.curves[:SHOWN_CELLS], 6)
     cells = f"{fitted.cells} measured cell{'s' * (fitted.cells > 1)}"
     return DeviceResult(
-        command="device fit",
         device=name,
         title=f"{name}: {fitted.cell.name} fitted to {cells}",
         fit=_of_curve(fitted, held, origin) | (_of_decay(held) if held else {}),

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from gaincell import files
 from gaincell.errors import RunError
 from gaincell.resources import begun, resolve
-from gaincell.results import (
+from gaincell.results import (  # noqa: F401  # their kinds go into KINDS
     activity,
     comparison,
     cost,
+    description,
+    device,
     evaluation,
     floorplan,
     rtl,
@@ -25,9 +26,7 @@ from gaincell.results import (
     system_cost,
 )
 from gaincell.results.codec import Json, from_json, to_json
-from gaincell.results.common import SCHEMA, Result
-from gaincell.results.description import DesignResult, DifferencesResult, InstallationResult, ShownDevice
-from gaincell.results.device import DeviceResult
+from gaincell.results.common import KINDS, SCHEMA, Result
 from gaincell.results.run import FILE, StagedResult
 
 T = TypeVar("T", bound=Result)
@@ -36,53 +35,6 @@ RESULT = "result.json"
 SWEEP = "sweep.json"
 """In a directory of `gaincell sweep`: which sweep it belongs to."""
 ALLOWED = "a RUN, a sweep's directory, or a file of --json"
-KINDS: Mapping[str, type[Result] | Mapping[str, type[Result]]] = {
-    "ablate": evaluation.AblationResult,
-    "activity": activity.ActivityResult,
-    "adapt": run.AdaptedResult,
-    "baseline": system_cost.BaselineResult,
-    "cells adaptation": run.CellAdaptationResult,
-    "cells design": run.CellDesignResult,
-    "codesign": run.CodesignResult,
-    "codesign comparison": run.CodesignComparison,
-    "cost": cost.CostResult,
-    "depth": evaluation.DepthResult,
-    "design diff": DifferencesResult,
-    "design show": DesignResult,
-    "device fit": DeviceResult,
-    "device show": ShownDevice,
-    "doctor": InstallationResult,
-    "evaluate": {
-        "tasks": evaluation.TasksResult,
-        "ablation": evaluation.AblationResult,
-        "fidelity": evaluation.FidelityResult,
-        "pauses": evaluation.PausesResult,
-        "chips": evaluation.ChipsResult,
-        "repetition": evaluation.RepetitionResult,
-        "context": evaluation.ContextResult,
-        "perplexity": evaluation.PerplexityResult,
-        "word_perplexity": evaluation.RollingResult,
-    },
-    "fidelity": evaluation.FidelityResult,
-    "floorplan": floorplan.FloorplanResult,
-    "generate": simulation.GenerationResult,
-    "map": run.MappedResult,
-    "recipes/adapt_scores.py": run.ScoresResult,
-    "recipes/word_lengths.py": rtl.WordLengthsResult,
-    "rtl": rtl.RtlResult,
-    "simulate head": simulation.HeadResult,
-    "simulate tile": simulation.TileResult,
-    "spice characterise": spice_cell.CharacterisationResult,
-    "spice energy": spice.EnergyResult,
-    "spice mixed": spice.MixedResult,
-    "spice verify": spice.VerifyResult,
-    "spice wires": spice.WiresResult,
-    "spice write": spice.WriteResult,
-    "sweep": {"objectives": sweep.SweepResult, "point": sweep.PointResult},
-    "table": comparison.ComparisonResult,
-    "train": run.TrainedResult,
-}
-"""The command that a file states -> the kind of its result; of several kinds, the first whose part it has."""
 
 
 def read(path: str | os.PathLike[str], kind: type[T], allowed: str = ALLOWED) -> T:
@@ -166,10 +118,10 @@ def write(result: Result, path: str | os.PathLike[str]) -> Path:
 
 def kind_of(entry: Json) -> type[Result] | None:
     """Which kind of result the content of a file is; None where it is none."""
-    kind = KINDS.get(str(entry.get("command")))
-    if isinstance(kind, Mapping):
-        return next((one for part, one in kind.items() if part in entry), None)
-    return kind
+    made = entry.get("command")
+    return next(
+        (kind for (command, part), kind in KINDS.items() if command == made and part in ("", *entry)), None
+    )
 
 
 def parse(entry: Json, where: str) -> Result | None:

@@ -94,7 +94,7 @@ class ActivityOfHeads(Part):
         return HeadActivity(layer=0, head=0, **means)
 
 
-class ActivityResult(EvaluationResult, kw_only=True):
+class ActivityResult(EvaluationResult, kw_only=True, command="activity"):
     """Of `gaincell activity`: a model with arrays on a text."""
 
     design: Chip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import get_annotations
 from typing import Annotated, Never, TypeAlias, dataclass_transform
 
 from gaincell.errors import RunError
@@ -152,14 +153,26 @@ class NamedModel(Part):
 
 
 class Result(Part, kw_only=True):
-    """The head of every result file.
+    """The head of every result file. A class names the command whose results it holds, and the part that
+    tells them from others of that command.
 
     Attributes:
         command: The command that made it.
         title: As figures call it.
     """
 
-    command: str
+    command: str = ""
     provenance: Provenance
     title: str | None = None
     schema: int = SCHEMA
+
+    def __init_subclass__(cls, *, kw_only: bool = False, command: str = "", part: str = "") -> None:
+        if command:
+            cls.__annotations__ = {"command": "str", **get_annotations(cls)}
+            cls.command = command
+            KINDS[command, part] = cls
+        super().__init_subclass__(kw_only=kw_only)
+
+
+KINDS: dict[tuple[str, str], type[Result]] = {}
+"""The command that a file states, and a part that it has ("" for any) -> the kind of its result."""

@@ -100,7 +100,7 @@ class Comparison(Part, kw_only=True):
         return next(row.entries for row in self.rows if row.name == name)
 
 
-class ComparisonResult(Comparison, Result, kw_only=True):
+class ComparisonResult(Comparison, Result, kw_only=True, command="table"):
     """Of `gaincell table`."""
 
 
@@ -153,7 +153,7 @@ def comparison_result(
         inputs[f"model of {name}"] = run.model.sha256
     protocol = "; ".join(f"{name}: {run.provenance.protocol}" for name, run in runs.items())
     provenance = made(command=command, seed=0, protocol=protocol, inputs=inputs)
-    return ComparisonResult(command="table", provenance=provenance, **vars(found))
+    return ComparisonResult(provenance=provenance, **vars(found))
 
 
 def task_and_metric(column: Column) -> tuple[str, str]:

@@ -314,7 +314,7 @@ class LeftOut(Part):
     what: str
 
 
-class CostResult(Result, kw_only=True):
+class CostResult(Result, kw_only=True, command="cost"):
     """Of `gaincell cost`.
 
     Attributes:

@@ -36,7 +36,7 @@ class Finding(Part):
     ok: bool | None = True
 
 
-class InstallationResult(Result, kw_only=True):
+class InstallationResult(Result, kw_only=True, command="doctor"):
     """Of `gaincell doctor`."""
 
     ok: bool
@@ -70,7 +70,7 @@ class Difference(Part):
     second: str | None
 
 
-class DifferencesResult(Result, kw_only=True):
+class DifferencesResult(Result, kw_only=True, command="design diff"):
     """Of `gaincell design diff`: numbers and settings that differ, by name."""
 
     differences: Annotated[Mapping[str, Difference], REST]
@@ -99,7 +99,7 @@ class Stated(Part):
         return cls(value, number.unit, number.source, ends, number.note, kind_of_number(number))
 
 
-class DesignResult(Result, kw_only=True):
+class DesignResult(Result, kw_only=True, command="design show"):
     """Of `gaincell design show`.
 
     Attributes:
@@ -114,7 +114,7 @@ class DesignResult(Result, kw_only=True):
     derived: Mapping[str, Value]
 
 
-class ShownDevice(Result, kw_only=True):
+class ShownDevice(Result, kw_only=True, command="device show"):
     """Of `gaincell device show`.
 
     Attributes:

@@ -52,7 +52,7 @@ class Decay(Part):
     fitted: MeasuredVolts
 
 
-class DeviceResult(Result, kw_only=True):
+class DeviceResult(Result, kw_only=True, command="device fit"):
     """A device with the numbers of its fit, by name."""
 
     title: str

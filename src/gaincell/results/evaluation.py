@@ -88,20 +88,20 @@ class AblationRow(Part):
         return self.not_exercised is None
 
 
-class AblationResult(EvaluationResult, kw_only=True):
+class AblationResult(EvaluationResult, kw_only=True, command="ablate"):
     """What every constraint of the hardware costs."""
 
     text: Named
     ablation: tuple[AblationRow, ...]
 
 
-class FidelityResult(EvaluationResult, kw_only=True):
+class FidelityResult(EvaluationResult, kw_only=True, command="fidelity"):
     """Every head beside that of the pretrained model, by name of the number: see evaluation/fidelity.py."""
 
     fidelity: Mapping[FidelityNumber, Annotated[Heads, "1"]]
 
 
-class PerplexityResult(EvaluationResult, kw_only=True):
+class PerplexityResult(EvaluationResult, kw_only=True, command="evaluate", part="perplexity"):
     """By blocks-T or strided-T-S.
 
     Attributes:
@@ -138,7 +138,9 @@ class RollingPerplexity(Part, kw_only=True):
             check_perplexity(self, f"{name}_perplexity", units)
 
 
-class RollingResult(RollingPerplexity, EvaluationResult, kw_only=True):
+class RollingResult(
+    RollingPerplexity, EvaluationResult, kw_only=True, command="evaluate", part="word_perplexity"
+):
     """By rolling-T."""
 
     numbers: Numbers
@@ -162,7 +164,7 @@ class ContextPoint(Part):
     per_block: Nats = ()
 
 
-class ContextResult(EvaluationResult, kw_only=True):
+class ContextResult(EvaluationResult, kw_only=True, command="evaluate", part="context"):
     """Perplexity over the length of the context."""
 
     numbers: Numbers
@@ -177,7 +179,7 @@ class ContextCurve(Part):
     context: tuple[ContextPoint, ...]
 
 
-class DepthResult(Result, kw_only=True):
+class DepthResult(Result, kw_only=True, command="depth"):
     """Of recipes/depth.py: models of other depths on other rings."""
 
     training_tokens: CountedTokens
@@ -204,7 +206,7 @@ class RepetitionPoint(Part):
     counts: Annotated[tuple[int, ...], "tokens", "measured"]
 
 
-class RepetitionResult(EvaluationResult, kw_only=True):
+class RepetitionResult(EvaluationResult, kw_only=True, command="evaluate", part="repetition"):
     """What a model finds again in its context."""
 
     numbers: Numbers
@@ -236,7 +238,7 @@ class PauseRow(Part):
     writes: Annotated[int, "columns"]
 
 
-class PausesResult(EvaluationResult, kw_only=True):
+class PausesResult(EvaluationResult, kw_only=True, command="evaluate", part="pauses"):
     """Perplexity after pauses."""
 
     design: Chip
@@ -272,12 +274,6 @@ class ChipSpread(Part):
     spread: Annotated[Mapping[str, Strength], REST]
     std: Number | None = None
     ratio_interval: Many | None = None
-
-
-class ChipsResult(EvaluationResult, kw_only=True):
-    """One model on many virtual chips."""
-
-    chips: ChipSpread
 
 
 class Harness(Part):
@@ -365,7 +361,13 @@ class TasksRun(Part, kw_only=True):
     softmax: str | None = None
 
 
-class TasksResult(TasksRun, EvaluationResult, kw_only=True):
+class TasksResult(TasksRun, EvaluationResult, kw_only=True, command="evaluate", part="tasks"):
     """Of `gaincell evaluate --tasks`."""
 
     chips: TaskChips | None = None
+
+
+class ChipsResult(EvaluationResult, kw_only=True, command="evaluate", part="chips"):
+    """One model on many virtual chips."""
+
+    chips: ChipSpread

@@ -80,7 +80,7 @@ class Stack(Part):
     cited_cells: Annotated[SquareMetre, PAPER_AREA]
 
 
-class FloorplanResult(Result, kw_only=True):
+class FloorplanResult(Result, kw_only=True, command="floorplan"):
     """Of `gaincell floorplan`.
 
     Attributes:

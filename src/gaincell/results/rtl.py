@@ -129,7 +129,7 @@ class Library(Part):
     cells: Whole
 
 
-class RtlResult(Result, kw_only=True):
+class RtlResult(Result, kw_only=True, command="rtl"):
     """Of `gaincell rtl`."""
 
     design: Chip
@@ -155,7 +155,7 @@ class WordLength(Part):
     v_codes_different: Number
 
 
-class WordLengthsResult(Result, kw_only=True):
+class WordLengthsResult(Result, kw_only=True, command="recipes/word_lengths.py"):
     """Of recipes/word_lengths.py.
 
     Attributes:

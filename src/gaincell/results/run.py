@@ -192,7 +192,7 @@ class Adaptations(Result, kw_only=True):
     adaptation: Mapping[str, Adaptation]
 
 
-class AdaptedResult(Adaptations, StagedResult, kw_only=True):
+class AdaptedResult(Adaptations, StagedResult, kw_only=True, command="adapt"):
     """Of `gaincell adapt`.
 
     Attributes:
@@ -208,13 +208,13 @@ class AdaptedResult(Adaptations, StagedResult, kw_only=True):
     cell: CellCurve | None = None
 
 
-class MappedResult(AdaptedResult, kw_only=True):
+class MappedResult(AdaptedResult, kw_only=True, command="map"):
     """Of `gaincell map`; `silent` are stages of the linear model without variance."""
 
     silent: tuple[str, ...]
 
 
-class TrainedResult(StagedResult, kw_only=True):
+class TrainedResult(StagedResult, kw_only=True, command="train"):
     """Of `gaincell train`.
 
     Attributes:
@@ -301,7 +301,7 @@ class LearnedChip(Part, kw_only=True):
         return {stage.name: stage.perplexity for stage in self.stages}
 
 
-class CodesignResult(LearnedChip, AdaptedResult, kw_only=True):
+class CodesignResult(LearnedChip, AdaptedResult, kw_only=True, command="codesign"):
     """Of `gaincell codesign`."""
 
 
@@ -320,7 +320,7 @@ class ComparedChip(LearnedChip, kw_only=True):
     command: str
 
 
-class CodesignComparison(Result, kw_only=True):
+class CodesignComparison(Result, kw_only=True, command="codesign comparison"):
     """Of recipes/codesign.py."""
 
     model: AttachedModel
@@ -364,7 +364,7 @@ class CellResult(Result, kw_only=True):
     stages: Mapping[str, CellStage]
 
 
-class CellDesignResult(CellResult, Adaptations, kw_only=True):
+class CellDesignResult(CellResult, Adaptations, kw_only=True, command="cells design"):
     """A design of the literature; its numbers are explained in recipes/cells.py."""
 
     model: TimedModel
@@ -381,7 +381,7 @@ class CellDesignResult(CellResult, Adaptations, kw_only=True):
     refresh_tokens: Annotated[float, "tokens"]
 
 
-class CellAdaptationResult(CellResult, Adaptations, kw_only=True):
+class CellAdaptationResult(CellResult, Adaptations, kw_only=True, command="cells adaptation"):
     """Both methods of adaptation on one cell of one chip."""
 
     model: TimedModel
@@ -390,7 +390,7 @@ class CellAdaptationResult(CellResult, Adaptations, kw_only=True):
     cell: TitledCurve
 
 
-class ScoresResult(CellResult, kw_only=True):
+class ScoresResult(CellResult, kw_only=True, command="recipes/adapt_scores.py"):
     """An adaptation of scores, with their error in every layer."""
 
     error_of_scores: Many

@@ -97,7 +97,7 @@ class TracedStep(Part):
     output_rms: Annotated[float, "full scales"]
 
 
-class HeadResult(Result, kw_only=True):
+class HeadResult(Result, kw_only=True, command="simulate head"):
     """Of `gaincell simulate head`.
 
     Attributes:
@@ -148,14 +148,14 @@ class Waveforms(Part):
     output_saturation: Coulomb
 
 
-class TileResult(Result, kw_only=True):
+class TileResult(Result, kw_only=True, command="simulate tile"):
     """Of `gaincell simulate tile`."""
 
     design: Chip
     waveforms: Waveforms
 
 
-class GenerationResult(Result, kw_only=True):
+class GenerationResult(Result, kw_only=True, command="generate"):
     """Text written on a ring.
 
     Attributes:

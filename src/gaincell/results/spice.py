@@ -111,7 +111,7 @@ class VerifiedCodes(Part):
     unlike_ideal_levels: Whole | None = None
 
 
-class VerifyResult(SpiceResult, kw_only=True):
+class VerifyResult(SpiceResult, kw_only=True, command="spice verify"):
     """Of `gaincell spice verify`.
 
     Attributes:
@@ -176,7 +176,7 @@ class EnergyRun(Part):
         return {"first": self.first, "second": self.second}
 
 
-class EnergyResult(SpiceResult, kw_only=True):
+class EnergyResult(SpiceResult, kw_only=True, command="spice energy"):
     """Of `gaincell spice energy`."""
 
     corner: OperatingPoint
@@ -239,7 +239,7 @@ class InOperation(Part):
     columns: Whole
 
 
-class WiresResult(SpiceResult, kw_only=True):
+class WiresResult(SpiceResult, kw_only=True, command="spice wires"):
     """Of `gaincell spice wires`.
 
     Attributes:
@@ -304,7 +304,7 @@ class WordLinePulses(Part):
     energy: Joules
 
 
-class WriteResult(SpiceResult, kw_only=True):
+class WriteResult(SpiceResult, kw_only=True, command="spice write"):
     """Of `gaincell spice write`.
 
     Attributes:
@@ -363,7 +363,7 @@ class MixedWaves(Part):
     stores: Nodes
 
 
-class MixedResult(SpiceResult, kw_only=True):
+class MixedResult(SpiceResult, kw_only=True, command="spice mixed"):
     """Of `gaincell spice mixed`.
 
     Attributes:

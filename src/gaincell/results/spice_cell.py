@@ -100,7 +100,7 @@ class CellDisturb(Part):
     half_selected: Volts
 
 
-class CharacterisationResult(SpiceResult, kw_only=True):
+class CharacterisationResult(SpiceResult, kw_only=True, command="spice characterise"):
     """Of `gaincell spice characterise`."""
 
     curve: CellCurve

@@ -154,14 +154,14 @@ class Point(Part, kw_only=True):
         return [a - b for a, b in blocks], [math.log(a) - math.log(b) for a, b in chips]
 
 
-class PointResult(Result, Point, kw_only=True):
+class PointResult(Result, Point, kw_only=True, command="sweep", part="point"):
     """run.json of one point."""
 
     sweep: str
     activity: ActivityOfHeads | None = None
 
 
-class SweepResult(Result, kw_only=True):
+class SweepResult(Result, kw_only=True, command="sweep", part="objectives"):
     """All points of a sweep.
 
     Attributes:

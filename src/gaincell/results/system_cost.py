@@ -223,7 +223,7 @@ class Skipped(Part):
     reason: str
 
 
-class BaselineResult(Result, kw_only=True):
+class BaselineResult(Result, kw_only=True, command="baseline"):
     """Of `gaincell baseline`.
 
     Attributes:

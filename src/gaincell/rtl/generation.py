@@ -110,7 +110,6 @@ def generate(
         )
         used = energies(replayed.switching, len(words), t)
     result = RtlResult(
-        command="rtl",
         design=chip_of(p.design),
         sizes=_sizes(p, len(words)),
         inputs=INPUTS[codes is not None],

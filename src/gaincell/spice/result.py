@@ -22,14 +22,12 @@ PROTOCOL = "transistor-level simulation with open models; see docs/spice.md"
 class Head(TypedDict):
     """Parts that every result has."""
 
-    command: str
     technology: str
     ngspice: str
     provenance: Provenance
 
 
 def head(
-    name: str,
     technology: str,
     command: Sequence[str],
     design: Design,
@@ -39,7 +37,6 @@ def head(
     """Parts that every result has.
 
     Args:
-        name: Name of the command.
         technology: Title of the technology.
         command: The command line.
         design: The chip.
@@ -47,7 +44,6 @@ def head(
         inputs: Files and their hashes.
     """
     return {
-        "command": f"spice {name}",
         "technology": technology,
         "ngspice": version(),
         "provenance": provenance.made(

@@ -150,7 +150,7 @@ def verify(
         allowed.pop(CUBIC, None)
     written_off = float(np.abs(levels - ideal).max() / ideal[1])
     result = VerifyResult(
-        **head("verify", technology.title, command, design, seed, inputs.origin),
+        **head(technology.title, command, design, seed, inputs.origin),
         corner=corner_of(site),
         readout="transistor" if transistor_readout else "behavioural",
         inputs=inputs.name,
@@ -210,7 +210,7 @@ def energy_result(
     one = runs[0].result
     origin = {name: sha for run in runs for name, sha in run.result.provenance.inputs.items()}
     return EnergyResult(
-        **head("energy", one.technology, command, design, seed, origin),
+        **head(one.technology, command, design, seed, origin),
         corner=one.corner,
         readout=one.readout,
         runs=tuple(run.energy for run in runs),

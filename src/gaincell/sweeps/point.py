@@ -214,7 +214,7 @@ def measure_into(bench: Bench, folder: Path, command: list[str], *, weights: boo
             command=command, seed=sweep.seed, protocol=sweep.protocol, design_hash=design.hash, inputs=inputs
         )
         design.save(place / "design.toml")
-        run = PointResult(command="sweep", provenance=how, sweep=sweep.name, activity=activity, **vars(point))
+        run = PointResult(provenance=how, sweep=sweep.name, activity=activity, **vars(point))
         write(run, place / FILE)
         return tuple(point.values[name].value for name in sweep.objectives), to_json(point)
 

@@ -50,7 +50,6 @@ def assemble(sweep: Sweep, found: Survey, command: Sequence[str]) -> of.SweepRes
             for point in points
         ]
     return of.SweepResult(
-        command="sweep",
         sweep=sweep.name,
         study=sweep.study,
         model=of.SweptModel(Path(sweep.model).name, sweep.identity["model"]),
