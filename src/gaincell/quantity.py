@@ -30,7 +30,7 @@ SOURCES = {
     "L": "other published literature, cited in the note",
 }
 
-SEEDS = 2**32 - 1
+LARGEST_SEED = 2**32 - 1
 """The largest seed, and number of a chip: a word of 32 bits."""
 
 Value: TypeAlias = int | float | tuple[float, ...] | None

@@ -32,7 +32,7 @@ from gaincell.circuits.converter import straight_through
 from gaincell.devices.leakage import BOLTZMANN
 from gaincell.devices.random import KEY_ARRAY, PER_OPERATION, VALUE_ARRAY, Effect, normal
 from gaincell.devices.variability import ChipDesign
-from gaincell.quantity import SEEDS, Range, check_ranges
+from gaincell.quantity import LARGEST_SEED, Range, check_ranges
 from gaincell.units import ChargeUnit, Coulomb, Farad, Kelvin, Second
 
 
@@ -66,7 +66,7 @@ class Noise:
         check_ranges(
             "noise", self, cell_std=std, score_std=std, output_std=std, pulse_jitter=std,
             integrator_capacitance=Range(0, 1, above=True, unit="F", optional=True),
-            seed=Range(0, SEEDS, whole=True),
+            seed=Range(0, LARGEST_SEED, whole=True),
         )  # fmt: skip
 
     @property

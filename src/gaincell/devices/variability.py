@@ -43,7 +43,7 @@ from gaincell.devices.leakage import Leakage
 from gaincell.devices.random import KEY_ARRAY, PER_CHIP, VALUE_ARRAY, Effect, normal, uniform
 from gaincell.devices.wires import Wires, weights
 from gaincell.errors import DesignError
-from gaincell.quantity import SEEDS, Range, check_ranges
+from gaincell.quantity import LARGEST_SEED, Range, check_ranges
 from gaincell.units import Volt
 
 __all__ = ["KEY_ARRAY", "VALUE_ARRAY", "CellErrors", "Mismatch", "cell_errors", "current_of", "slope_of"]
@@ -89,7 +89,7 @@ class Mismatch:
     dead: float = field(default=0.0, metadata=PER_CHIP)
 
     def __post_init__(self) -> None:
-        std, share, seed = Range(0, 10), Range(0, 1), Range(0, SEEDS, whole=True)
+        std, share, seed = Range(0, 10), Range(0, 1), Range(0, LARGEST_SEED, whole=True)
         check_ranges(
             "mismatch", self, gain_std=std, offset_voltage_std=Range(0, 10, unit="V"),
             current_offset_std=std, correlation_length=Range(0, 1000), smooth_share=share,

@@ -26,7 +26,7 @@ from torch import Tensor
 from gaincell.devices.leakage import BOLTZMANN
 from gaincell.devices.random import PER_OPERATION, Effect, normal
 from gaincell.devices.variability import ChipDesign
-from gaincell.quantity import SEEDS, Range, check_ranges
+from gaincell.quantity import LARGEST_SEED, Range, check_ranges
 from gaincell.units import Farad, Kelvin, Volt
 
 
@@ -59,7 +59,7 @@ class Writing:
             injection_gain=Range(-10, 10),
             discharge_residual=Range(0, 1, below=True),
             storage_capacitance=Range(0, math.inf, above=True, unit="F", optional=True),
-            seed=Range(0, SEEDS, whole=True),
+            seed=Range(0, LARGEST_SEED, whole=True),
         )
 
     @property

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from torch import nn
 
@@ -115,7 +115,7 @@ class Told:
 
     training_tokens: CountedTokens = 0
     curve: results.TrainingCurve | None = None
-    step_time: Mapping[str, Annotated[float, "1", "measured"]] | None = None
+    step_time: Mapping[str, results.Measured] | None = None
     adaptation: results.Adaptation | None = None
     adaptations: Mapping[str, results.Adaptation] | None = None
     mismatch: results.Mismatch | None = None

@@ -13,6 +13,7 @@ from gaincell.results.codec import Kind as Kind
 SCHEMA = 1
 """Version of the schema of result files."""
 Number: TypeAlias = Annotated[float, "1"]
+Many: TypeAlias = Annotated[tuple[float, ...], "1"]
 Whole: TypeAlias = Annotated[int, "1"]
 Counted: TypeAlias = Annotated[int, "1", "measured"]
 CountedTokens: TypeAlias = Annotated[int, "tokens", "measured"]

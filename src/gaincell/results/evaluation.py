@@ -13,6 +13,7 @@ from gaincell.results.common import (
     Counted,
     CountedTokens,
     Kind,
+    Many,
     Named,
     NamedModel,
     Number,
@@ -29,7 +30,6 @@ Heads: TypeAlias = tuple[tuple[float, ...], ...]
 Nat: TypeAlias = Annotated[float, "nat"]
 Nats: TypeAlias = Annotated[tuple[float, ...], "nat"]
 BitPerByte: TypeAlias = Annotated[float, "bit/byte"]
-Many: TypeAlias = Annotated[tuple[float, ...], "1"]
 PerItem: TypeAlias = Annotated[tuple[float | tuple[float, ...], ...], "1"]
 FidelityNumber: TypeAlias = Literal[
     "error", "cosine", "linear error", "linear cosine", "silent", "score ceiling", "pulses", "tile ceiling",

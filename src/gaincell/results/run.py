@@ -11,6 +11,7 @@ from gaincell.results.common import (
     Chip,
     Counted,
     CountedTokens,
+    Many,
     Named,
     NamedModel,
     Number,
@@ -21,7 +22,7 @@ from gaincell.results.common import (
     Whole,
     nothing,
 )
-from gaincell.results.evaluation import BitPerByte, Many, Nat, Nats, check_perplexity
+from gaincell.results.evaluation import BitPerByte, Nat, Nats, check_perplexity
 from gaincell.units import ChargeUnit, ChargeUnits, Joule, Second, Volt, Volts
 
 FILE = "run.json"

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Annotated, TypeAlias
 
 from gaincell.results.codec import COLUMNS
-from gaincell.results.common import Chip, CountedTokens, NamedModel, Number, Part, Result, Whole
+from gaincell.results.common import Chip, CountedTokens, Many, NamedModel, Number, Part, Result, Whole
 from gaincell.units import Coulomb, PerSecond, Second
 
 Seconds: TypeAlias = Annotated[tuple[float, ...], "s"]
-Numbers: TypeAlias = Annotated[tuple[float, ...], "1"]
 Rows: TypeAlias = Annotated[tuple[tuple[float, ...], ...], "1"]
 Amperes: TypeAlias = Annotated[tuple[float, ...], "A"]
 Coulombs: TypeAlias = Annotated[tuple[float, ...], "C"]
@@ -140,8 +139,8 @@ class Waveforms(Part):
     pulses: Rows
     value_current: Amperes
     value_charge: Coulombs
-    output: Numbers
-    count: Numbers
+    output: Many
+    count: Many
     stored_time: Seconds
     stored: Annotated[tuple[tuple[float, ...], ...], "V"]
     score_saturation: Coulomb

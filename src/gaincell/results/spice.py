@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, TypeAlias
 
-from gaincell.results.common import Check, Number, Part, Result, Whole
+from gaincell.results.common import Check, Many, Number, Part, Result, Whole
 from gaincell.results.simulation import Coulombs, Seconds
 from gaincell.units import Hertz, Joule, Second, Volt, Volts
 
@@ -285,7 +285,7 @@ class DacWrites(Part):
     dnl: Steps
     injection: Volts
     settling: Seconds
-    residual: Annotated[tuple[float, ...], "1"]
+    residual: Many
     energy: Joules
     noise: Volt
     charge: Coulombs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from gaincell.results.common import Number, Part, Values
+from gaincell.results.common import Many, Number, Part, Values
 from gaincell.results.simulation import Amperes, Coulombs, Seconds
 from gaincell.results.spice import Celsius, SpiceResult, VoltTable
 from gaincell.units import Volts
@@ -38,7 +38,7 @@ class CellMismatch(Part):
 
     cells: Number
     charge: Annotated[tuple[tuple[float, ...], ...], "C"]
-    std_of_full_scale: Annotated[tuple[float, ...], "1"]
+    std_of_full_scale: Many
     a_vt: Annotated[float, "V m"]
 
 

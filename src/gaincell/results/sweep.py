@@ -8,8 +8,8 @@ from dataclasses import field
 from typing import Annotated, Literal, TypeAlias
 
 from gaincell.results.activity import ActivityOfHeads
-from gaincell.results.common import Chip, Named, Number, Part, Result, Value, Values, Whole, nothing
-from gaincell.results.evaluation import Many, Nats
+from gaincell.results.common import Chip, Many, Named, Number, Part, Result, Value, Values, Whole, nothing
+from gaincell.results.evaluation import Nats
 from gaincell.results.run import MeasuredSeconds
 
 Setting: TypeAlias = Value | str
