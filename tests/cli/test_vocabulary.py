@@ -273,9 +273,9 @@ def test_help_cuts_nothing(columns: int, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("evaluate tiny --at 1", "no chip for --at"),
-        ("evaluate tiny --chips 3", "no chip for --chips"),
-        ("evaluate tiny --design ideal", "no chip for --design"),
+        ("evaluate tiny --at 1", "--at has no effect here: it needs a RUN"),
+        ("evaluate tiny --chips 3", "--chips has no effect here: it needs a RUN"),
+        ("evaluate tiny --design ideal", "--design has no effect here: it needs a RUN"),
         ("evaluate tiny --protocol strided-64-32 --by-context", "strided-64-32 excludes"),
         ("evaluate RUN --protocol strided-64-32 --at 1", "strided-64-32 excludes"),
         ("evaluate RUN --protocol strided-64-32 --dump x.safetensors", "strided-64-32 excludes"),
@@ -308,6 +308,8 @@ def test_help_cuts_nothing(columns: int, monkeypatch: pytest.MonkeyPatch) -> Non
         ("evaluate RUN --max-length 64", "--max-length has no effect here"),
         ("evaluate RUN --yield-within 5%", "--yield-within has no effect here"),
         ("evaluate RUN --layer 1", "--layer has no effect here"),
+        ("evaluate RUN --tasks piqa --text x", "--text has no effect here: it needs an evaluation without"),
+        ("evaluate RUN --protocol rolling-64 --part all", "--part has no effect here: it needs a protocol"),
         ("generate tiny --prompt x --temperature 0 --seed 3", "--seed has no effect here"),
         ("sweep recipes/sweeps/levels.toml --dry-run --json x.json", "--json has no effect here"),
         ("sweep recipes/sweeps/levels.toml --dry-run --workers 7", "--workers has no effect here"),

@@ -301,7 +301,7 @@ def test_a_model_in_software_cannot_idle(tmp_path: Path) -> None:
     arguments = ["evaluate", str(model), "--text", str(text), "--protocol", "blocks-64", "--limit", "128"]
     result = CliRunner().invoke(app, [*arguments, "--at", "1"])
     assert result.exit_code == 2
-    assert "has no chip for --at or --refresh" in result.output
+    assert "--at has no effect here: it needs a RUN whose attention is in arrays" in result.output
 
 
 @pytest.mark.slow

@@ -142,7 +142,7 @@ def test_a_model_without_a_linear_version_cannot_be_adapted(
 def test_a_dump_of_a_software_model(capsys: pytest.CaptureFixture[str], tmp_path: Path, micro: Micro) -> None:
     dump = tmp_path / "dump.safetensors"
     line = refused(capsys, "evaluate", micro[0], "--text", micro[1], "--dump", dump)
-    assert "a model in software has no chip for --dump" in line
+    assert "--dump has no effect here: it needs a RUN whose attention is in arrays" in line
     assert not dump.exists()
 
 
@@ -287,12 +287,12 @@ def test_evaluations_that_cannot_be(capsys: pytest.CaptureFixture[str], tmp_path
         (("--text", short, "--part", "all", "--protocol", "blocks-64"), "text short.txt (all part) has "),
         (("--text", short, "--part", "all", "--protocol", "blocks-64"), "tokens, fewer than one block of 64"),
         (("--limit", 8, "--protocol", "blocks-64"), "8 tokens at most are read, fewer"),
-        (("--chips", 2, "--mismatch", "5%"), "a model in software has no chip for --chips"),
+        (("--chips", 2, "--mismatch", "5%"), "--chips has no effect here: it needs a RUN whose attention"),
         (("--chips", 2, "--mismatch", "lots"), "give a share such as 5% or 0.05"),
         (("--chips", 2, "--by-context"), "do not go together"),
         (("--mismatch", "5%"), "--mismatch has no effect here: it needs --chips"),
         (("--chip-seed", 1), "--chip-seed has no effect here: it needs --chips"),
-        (("--chips", 0, "--mismatch", "5%"), "0 chips: give 1 or more"),
+        (("--chips", 0, "--mismatch", "5%"), "Invalid value for '--chips': "),
         (("--data", tmp_path), "--data has no effect here: it needs --tasks"),
         (("--json", "/proc/none/x.json"), "nothing can be written in /proc"),
         (("--protocol", "strided-64-64"), "give strided-T-S with S from 1 to T - 1"),

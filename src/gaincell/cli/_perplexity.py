@@ -41,7 +41,6 @@ def evaluate(asked: Evaluation, model: str, computing: ComputingAnywhere) -> tup
     """
     window, tasks = window_of_rolling(asked.protocol), asked.harness.tasks is not None
     text = None if tasks or window is not None else open_text(asked.text or "sample")
-    refusal = f"{model} is in software and has no chip that can idle; give a RUN" if asked.pauses else ""
     loaded, gains = load_evaluated(
         model,
         computing,
@@ -50,7 +49,6 @@ def evaluate(asked: Evaluation, model: str, computing: ComputingAnywhere) -> tup
         window=asked.window,
         other_latency=asked.other_latency,
         stage=asked.stage,
-        refusal=refusal,
     )
     found: tuple[Rows, of.EvaluationResult]
     with progress_bars() as progress:

@@ -24,6 +24,9 @@ TOGETHER = (
     {"--by-repetition", "--dump"},
 )
 """Ways to evaluate that go together; else there is one at a time."""
+ON_A_CHIP = (
+    "--chips", "--at", "--refresh", "--design", "--cell", "--window", "--other-latency", "--dump", "--backend"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class ChipOptions:
 
     chips: Annotated[
         int | None,
-        option("Perplexity or --tasks scores of N virtual chips, with their spread.", "N"),
+        option("Perplexity or --tasks scores of N virtual chips, with their spread.", "N", min=1),
     ] = None
     mismatch: Annotated[
         str | None, option("Spread of the cells' currents for --chips, as a share of full scale.", "P%")
@@ -61,13 +64,6 @@ class ChipOptions:
         ),
     ] = None
     seed: Annotated[int | None, option("Seed of chips.", "N", "--chip-seed", min=0, max=LARGEST_SEED)] = None
-
-    def check(self) -> None:
-        """Raise InputError for numbers that say nothing."""
-        if self.chips is not None and self.chips < 1:
-            raise InputError(f"{self.chips} chips: give 1 or more")
-        if self.chips is not None:
-            _ = self.spread, self.good
 
     @property
     def spread(self) -> float | None:
@@ -165,21 +161,19 @@ class Evaluation:
             raise InputError(f"{' and '.join(chosen)} do not go together; give one of them")
         # a RUN without a stage in arrays saves no model, but has its stages in software
         chip = run_design(model) if self.stage is None else Run(model).design_of(self.stage)
-        in_arrays = chip is not None
+        _ = self.drawn.spread, self.drawn.good, self.refresh.policy  # raise, before the model is loaded
         for names, needs, there in (
             (("--data", "--max-length", "--batch", "--cache"), "--tasks", tasks),
             (("--mismatch", "--yield-within", "--chip-seed"), "--chips", chips),
             (("--layer", "--scores"), "--dump FILE", dump),
-            (("--backend",), "a RUN, whose attention is in arrays", in_arrays),
+            (ON_A_CHIP, "a RUN whose attention is in arrays, such as one of gaincell map", chip is not None),
+            (("--protocol", "--text", "--part"), "an evaluation without --tasks", not tasks),
+            (("--part",), "a protocol other than rolling-T, which reads the whole text", not rolling),
         ):
             check_needed(context, names, needs, there)
         in_blocks = self.pauses or self.by_context or self.by_repetition or dump
         strided = f"{self.protocol} excludes --at, --refresh, --by-context, --by-repetition and --dump"
         refused = {
-            "--tasks excludes --protocol; leave one out": tasks and self.protocol is not None,
-            "--tasks excludes --text and --part; leave them out": tasks
-            and (self.text, self.part) != (None, None),
-            "rolling-T reads the whole text; leave --part out": rolling and self.part is not None,
             strided: stride < length and in_blocks,
             "--chips takes only one --at": chips and len(self.at or ()) > 1,
             f"--at {shortest:g}: give 0 seconds or more": shortest < 0,
@@ -187,16 +181,6 @@ class Evaluation:
         for message, given in refused.items():
             if given:
                 raise InputError(message)
-        self.drawn.check()
-        _ = self.refresh.policy  # raises, before the model is loaded
-        for_arrays = {
-            "--chips": chips, "--at or --refresh": self.pauses, "--design": self.design is not None,
-            "--cell": self.cell is not None, "--window": self.window is not None,
-            "--other-latency": self.other_latency is not None, "--dump": dump,
-        }  # fmt: skip
-        for name, there in for_arrays.items():
-            if there:
-                options.check_run(model, name)
         options.choose_chip(model, self.design, self.cell)
 
 
