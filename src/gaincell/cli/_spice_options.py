@@ -45,7 +45,7 @@ class ModelOptions:
         bool, flag("--subcircuits", "Transistors of --lib are subcircuits with w and l.")
     ] = False
     nodes: Annotated[str, option("Order of the transistors' nodes: letters d g s b.", "LETTERS")] = "dgsb"
-    vdd: Annotated[float | None, option("Nominal supply of --lib; by default 0.9.", "VOLTS")] = None
+    vdd: Annotated[float, option("Nominal supply of --lib.", "VOLTS")] = 0.9
 
     def load(self, context: typer.Context) -> Technology:
         """The technology.
@@ -56,16 +56,12 @@ class ModelOptions:
         from gaincell.spice.technology import technology, user_technology
 
         check_needed(context, OF_LIBRARY, "--lib FILE", self.lib)
+        check_needed(context, ("--vdd",), "--lib FILE; use --supply FACTOR without it", self.lib)
         if self.lib is not None:
             return user_technology(
                 self.lib, self.nmos, self.pmos, section=self.section, subcircuits=self.subcircuits,
-                nodes=self.nodes, vdd=0.9 if self.vdd is None else self.vdd, like=self.technology,
+                nodes=self.nodes, vdd=self.vdd, like=self.technology,
             )  # fmt: skip
-        if self.vdd is not None:
-            raise InputError(
-                f"--vdd {self.vdd:g} is for your own models (--lib); use --supply FACTOR with "
-                f"{self.technology}"
-            )
         return technology(self.technology)
 
 
