@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +11,6 @@ import typer
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
 from gaincell.cli._options import command, option
-from gaincell.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -34,31 +33,17 @@ class AdaptOptions:
         ),
     ] = None
     max_iterations: Annotated[
-        int | None,
-        option("Maximum iterations of published; by default 100.", "N", "--iterations", min=1, max=1000),
-    ] = None
+        int, option("Maximum iterations of published.", "N", "--iterations", min=1, max=1000)
+    ] = 100
     text: options.TextName = "sample"
     protocol: options.ProtocolName = None
     evaluation_tokens: options.Limit = 16_384
     calibration_tokens: options.CalibrationTokens = 16_384
 
-    def checked(self) -> AdaptOptions:
-        """With what follows from the method.
-
-        Raises:
-            InputError: an option has no effect with it.
-        """
-        for given, name, words in (
-            (self.rule == "released", "--rule", "--rule released"),
-            (self.max_iterations is not None, "--iterations", "--iterations"),
-        ):
-            if given and self.method != "published":
-                raise InputError(f"{words} needs --method published; give both, or leave {name} out")
-        return replace(self, max_iterations=self.max_iterations or 100)
-
 
 @command
 def adapt(
+    context: typer.Context,
     *,
     model: options.ModelInArrays,
     cell: options.CellName = None,
@@ -88,6 +73,8 @@ def adapt(
 
     Example: gaincell adapt runs/tiny --cell sigmoid --method published --out runs/tiny-sigmoid
     """
+    published = adaptation.method == "published"
+    options.check_needed(context, ("--rule", "--iterations"), "--method published", published)
     computing.start()
     from gaincell.cli._progress import kept_in, progress_bars
     from gaincell.mapping.load_hardware import find_start
@@ -101,7 +88,7 @@ def adapt(
         backend=computing.backend,
         device=computing.device,
         dtype=computing.dtype,
-        **vars(adaptation.checked()),
+        **vars(adaptation),
     )
     typer.echo(f"{model}: {find_start(model).words}")
     with kept_in(out), progress_bars() as progress:
