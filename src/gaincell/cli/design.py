@@ -41,14 +41,12 @@ def list_(json: JsonFile = None) -> None:
     Example: gaincell design list
     """
     from gaincell.chips.design_file import list_designs, load_design
+    from gaincell.reports.tables import Rows
     from gaincell.results.description import ListedDesign
 
-    designs = map(load_design, list_designs())
-    known = [ListedDesign(d.name, d.cell.name, d.hash, d.description) for d in designs]
-    table = Table("name", "cell", "hash", "description")
-    for entry in known:
-        table.add_row(entry.name, entry.cell, entry.hash, entry.description)
-    show_result(known, json, table)
+    rows = [(d.name, d.cell.name, d.hash, d.description) for d in map(load_design, list_designs())]
+    table = Rows("", ("name", "cell", "hash", "description"), rows, text=range(4))
+    show_result([ListedDesign(*row) for row in rows], json, table)
 
 
 @design.command()
@@ -115,6 +113,7 @@ def validate(designs: DesignNames, json: JsonFile = None) -> None:
     Example: gaincell design validate MY_CHIP.toml
     """
     from gaincell.chips.design_file import list_designs
+    from gaincell.reports.tables import Rows
     from gaincell.results.description import CheckedDesign
 
     results, said = [], []
@@ -128,10 +127,8 @@ def validate(designs: DesignNames, json: JsonFile = None) -> None:
         except DesignError as error:
             results.append(CheckedDesign(name, False, error=str(error)))
             print(f"gaincell: error: {error}", file=sys.stderr)
-    table = Table("design", "result", "hash")
-    for result in results:
-        table.add_row(result.design, "ok" if result.ok else "not acceptable", result.hash)
-    show_result(results, json, table, *said)
+    rows = [(one.design, "ok" if one.ok else "not acceptable", one.hash or "") for one in results]
+    show_result(results, json, Rows("", ("design", "result", "hash"), rows, text=range(3)), *said)
     if not all(result.ok for result in results):
         raise typer.Exit(2)
 
@@ -142,15 +139,15 @@ def diff(first: DesignName, second: DesignName, json: JsonFile = None) -> None:
 
     Example: gaincell design diff leroux2025 ideal
     """
+    from gaincell.reports.tables import Rows
     from gaincell.results.description import Difference, DifferencesResult
     from gaincell.results.provenance import made
 
     chips = [chip_of(name) for name in (first, second)]
     one, other = map(_readable_entries, chips)
     keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
-    table = Table("key", first, second)
-    for key in keys:
-        table.add_row(key, one.get(key, "-"), other.get(key, "-"))
+    rows = [(key, one.get(key, "-"), other.get(key, "-")) for key in keys]
+    table = Rows("", ("key", first, second), rows, text=range(3))
     inputs = {f"design {chip.name}": chip.hash for chip in chips}
     result = DifferencesResult(
         provenance=made(command=command_line(), seed=0, protocol="two designs compared", inputs=inputs),

@@ -11,9 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.table import Table
-
 from gaincell.cli._json import JsonFile, command_line, show_result
 from gaincell.cli._options import command
 from gaincell.errors import InputError
@@ -36,17 +33,15 @@ def doctor(json: JsonFile = None) -> None:
 
     Example: gaincell doctor --json doctor.json
     """
+    from gaincell.reports.tables import Rows
     from gaincell.results.description import InstallationResult
     from gaincell.results.provenance import made
 
     python = _finding("Python", platform.python_version(), note=platform.platform())
     found = [python, *_packages(), _compiler(), *_kernel(), *_programs(), _gpu(), _machine()]
-    table = Table("part", "found", "", "note", box=box.SIMPLE)
-    for column in table.columns:
-        column.overflow = "fold"
-    for each in found:
-        state = {True: "ok", False: "problem", None: "–"}[each.ok]
-        table.add_row(each.part, each.found, state, each.note)
+    state = {True: "ok", False: "problem", None: "–"}
+    rows = [(each.part, each.found, state[each.ok], each.note) for each in found]
+    table = Rows("", ("part", "found", "", "note"), rows, text=range(4))
     failed = any(each.ok is False for each in found)
     result = InstallationResult(
         provenance=made(command=command_line(), seed=0, protocol="the parts of this installation"),

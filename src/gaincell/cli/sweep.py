@@ -157,16 +157,13 @@ def _oversee(
 
 
 def _dry_run(asked: Sweep, storage: Any | None) -> None:
-    from rich.table import Table
-
+    from gaincell.reports.tables import Rows
     from gaincell.sweeps.settings import LEARNING, OBJECTIVES
     from gaincell.sweeps.study import open_study, survey
 
-    table = Table(
-        "parameter", "unit", "values", title=f"{asked.name}: {asked.points} points, {asked.sampler}"
-    )
-    for parameter in asked.parameters:
-        table.add_row(parameter.name, parameter.unit, parameter.describe())
+    rows = [(parameter.name, parameter.unit, parameter.describe()) for parameter in asked.parameters]
+    title = f"{asked.name}: {asked.points} points, {asked.sampler}"
+    table = Rows(title, ("parameter", "unit", "values"), rows, text=range(3))
     directions = ", ".join(f"{OBJECTIVES[name][0]} {name}" for name in asked.objectives)
     show(table, f"objectives: {directions}")
     if asked.sampler not in LEARNING:
