@@ -71,17 +71,7 @@ def load_evaluated(
     refusal: str = "",
 ) -> tuple[LoadedModel, str]:
     """A model in arrays or in software, with another chip, cell, window or other latency where one is given,
-    and in words what it is, which is printed.
-
-    Args:
-        model: As the command line names it.
-        computing: Data type, backend and device.
-        design: Another chip.
-        cell: Another cell.
-        window: Another length of the ring, in columns.
-        other_latency: Another time of a layer beside its attention, in seconds.
-        stage: Of a RUN; None for its last.
-        refusal: The message of InputError for a model in software; empty where software is allowed.
+    and in words what it is, which is printed. `refusal` is said of a model in software; empty: it is allowed.
 
     Raises:
         GaincellError: there is no such model, stage, chip or cell, or they do not fit.
@@ -127,17 +117,7 @@ def observe_model(
     device: str = "cpu",
 ) -> tuple[Activity, LoadedHardware, Tensor]:
     """Load a model in arrays and measure its activity, with progress bars. Behind that the model, and what it
-    read, a row a sequence.
-
-    Args:
-        model: As the command line names it.
-        chip: Another one than the RUN's own.
-        text: As the command line names it.
-        tokens: Of a sequence, which begins with empty arrays; None for the model's context, at most `most`.
-        sequences: How many.
-        most: Longest sequence by default.
-        batch: Sequences of a forward pass.
-        device: Where it is computed.
+    read: a row a sequence, each from empty arrays and by default of the model's context, at most `most`.
 
     Raises:
         GaincellError: there is no such model, RUN or text, the text is too short, or the model's context.
@@ -171,15 +151,7 @@ def head(
     seed: int = 0,
     others: Mapping[str, str] | None = None,
 ) -> Head[Chip | None]:
-    """Of a result: the model and its chip, where it comes from.
-
-    Args:
-        loaded: The model.
-        protocol: Of the evaluation, in words.
-        content: Of the evaluation's text.
-        seed: Of every random choice.
-        others: Name -> hash of further inputs.
-    """
+    """Of a result: the model, its chip and where it comes from; others are hashes of further inputs."""
     layers = layers_in_use(loaded.model)
     chip = chip_of(layers[0].design) if layers else None
     read = {} if content is None else {"evaluation text": hash_of(content)}

@@ -65,13 +65,8 @@ class ActivityOptions:
 
     def measure(self, model: str, chip: Design | None, device: str) -> tuple[Activity, str]:
         """Of an attached model, or of an embedded one in its shipped linear version, on one sequence of a
-        text. Behind it, in words, whose activity it is.
-
-        Args:
-            model: As the command line names it.
-            chip: Another than its own; the linear version takes it with the cells that it was made for, all
-                alike.
-            device: Where it is computed.
+        text. Behind it, in words, whose activity it is. The linear version takes a chip other than its own
+        with the cells that it was made for, all alike.
         """
         from gaincell.cli._models import observe_model
         from gaincell.devices.variability import Mismatch

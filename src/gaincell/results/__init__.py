@@ -38,12 +38,8 @@ ALLOWED = "a RUN, a sweep's directory, or a file of --json"
 
 
 def read(path: str | os.PathLike[str], kind: type[T], allowed: str = ALLOWED) -> T:
-    """Read a result file, or the run.json of a RUN directory.
-
-    Args:
-        path: A file, or a directory.
-        kind: Of the result, or a class that several kinds inherit.
-        allowed: What to give, in words.
+    """Read a result of a kind, or of one that inherits it, from a file or a directory; `allowed` says what to
+    give.
 
     Raises:
         RunError: it cannot be read, is of another version, or is no such result.
@@ -60,11 +56,8 @@ def read(path: str | os.PathLike[str], kind: type[T], allowed: str = ALLOWED) ->
 
 
 def content(path: str | os.PathLike[str], allowed: str = ALLOWED) -> Json:
-    """Read a result file of any kind, or that in a directory of a RUN, a sweep or a circuit, as plain data.
-
-    Args:
-        path: A file, or a directory.
-        allowed: What to give, in words.
+    """Read a result file of any kind, or that in a directory of a RUN, a sweep or a circuit, as plain data;
+    `allowed` says what to give.
 
     Raises:
         RunError: it cannot be read, or is of another version.

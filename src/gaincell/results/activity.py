@@ -20,8 +20,6 @@ class HeadActivity(Part):
     """Means over tokens (and rows or columns) of one query head of one layer.
 
     Attributes:
-        layer: Its number.
-        head: Its number.
         query_pulse: Mean query pulse over T_max, in [0, 1]; of |q| with signed queries.
         query_active: Share of query pulses above 0.
         score_pulse: Mean phi(S) over T_max, over the valid columns.

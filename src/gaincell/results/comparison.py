@@ -109,12 +109,8 @@ def compare(
     reference: str | None = None,
     cited: Mapping[str, Mapping[Column, ComparedScore]] = MappingProxyType({}),
 ) -> Comparison:
-    """Put results of `gaincell evaluate --tasks` beside one another.
-
-    Args:
-        runs: Results by name.
-        reference: Name of the one that the others are compared to; by default the first.
-        cited: Rows of the literature to show below them.
+    """Put results of `gaincell evaluate --tasks` beside one another and compare them to one, by default the
+    first; cited rows of the literature come below.
 
     Raises:
         RunError: no results, or no such reference.

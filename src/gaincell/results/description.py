@@ -115,13 +115,7 @@ class DesignResult(Result, kw_only=True, command="design show"):
 
 
 class ShownDevice(Result, kw_only=True, command="device show"):
-    """Of `gaincell device show`.
-
-    Attributes:
-        origin: As they stand in its file, without units.
-        quality: As they stand in its file, without units.
-        covariance: As they stand in its file, without units.
-    """
+    """Of `gaincell device show`; origin, quality and covariance are as in its file, without units."""
 
     name: str
     kind: str

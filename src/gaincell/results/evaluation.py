@@ -292,8 +292,6 @@ class TaskScores(Part):
     """Of one task: see evaluation/harness.py.
 
     Attributes:
-        version: Of the task.
-        split: Of the task.
         items: How many were evaluated.
         of: How many there are.
         fingerprint: Of the items' texts and order; only tasks with the same one can be compared item by item.

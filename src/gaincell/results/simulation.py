@@ -79,12 +79,10 @@ class LatencySensitivity(Part):
 
 
 class TracedStep(Part):
-    """A head after a token.
+    """A head after a token; pulses are shares of the columns held.
 
     Attributes:
         oldest_left: Of the oldest voltage, by the retention time alone.
-        pulses_above_zero: Shares of the columns held.
-        pulses_full: Shares of the columns held.
     """
 
     token: Whole
@@ -117,19 +115,12 @@ class Waveforms(Part):
     """One query head of one sequence, one sub-tile, one of its key columns and one of its value bit lines.
 
     Attributes:
-        time: s, from the beginning of the step.
+        time: From the beginning of the step.
         word_lines: Of the key rows, 0 or 1, [D, n].
-        key_current: Of the key column's bit line, A.
-        key_charge: On its integrator, C.
+        key_current: Of the key column's bit line, whose charge is on its integrator.
         pulses: Into the sub-tile's value columns, 0 or 1, [N, n].
-        value_current: Of the value bit line, A.
-        value_charge: On its integrator, C.
-        output: Its output pulse, 0 or 1.
-        count: Of its counter.
-        stored_time: Times of `stored`, s, [m].
-        stored: Voltages of the newest column's cells over one window, V, [D, m].
-        score_saturation: Of the charges, C.
-        output_saturation: Of the charges, C.
+        output: Pulse of the value bit line, 0 or 1, with its count.
+        stored: Voltages of the newest column's cells over one window, [D, m].
     """
 
     time: Seconds

@@ -75,13 +75,7 @@ class ReadEnergy(Part):
 
 
 class VerifiedArray(Part):
-    """Pulse widths of one dot product.
-
-    Attributes:
-        model: By curve of the cell.
-        rms: By curve of the cell.
-        rms_of_full_scale: By curve of the cell.
-    """
+    """Pulse widths of one dot product: simulated, and of models by curve of the cell."""
 
     spice: Seconds
     model: Mapping[str, Seconds]
@@ -202,11 +196,8 @@ class BitLine(Part):
 
 
 class WordLine(Part):
-    """What a word line of some resistance does.
-
-    Attributes:
-        error: Of the farthest cell's charge against the nearest one's, 1 ns and longest pulse.
-        long_error: As `error`.
+    """What a word line of some resistance does: errors of the farthest cell's charge against the nearest
+    one's, of a pulse of 1 ns and of the longest.
     """
 
     cells: Whole
@@ -217,15 +208,12 @@ class WordLine(Part):
 
 
 class InOperation(Part):
-    """One array with one kind of wire.
+    """One array with one kind of wire: changes of the charges of some columns, as pulse widths.
 
     Attributes:
         array: "first" or "second".
-        rms: Change of the charges as pulse widths.
-        largest: Change of the charges as pulse widths.
         drop: Fitted; nan: the change is noise, or no drop of a design (0 to below 1).
         noise: Of the integration.
-        columns: Compared.
     """
 
     array: str
@@ -262,19 +250,13 @@ class WiresResult(SpiceResult, kw_only=True, command="spice wires"):
 
 
 class DacWrites(Part):
-    """One kind of DAC, by code.
+    """One kind of DAC, by code; its errors are from the line through both ends, charges of a full pulse.
 
     Attributes:
         levels: Ideal.
         stored: After the gate has closed.
-        gain: Of the line through both ends.
-        offset: Of the line through both ends.
-        inl: From that line.
-        dnl: From that line.
         injection: By the closing gate.
         residual: Share left by the discharge.
-        charge: Of a full pulse.
-        ideal_charge: Of a full pulse.
     """
 
     levels: Volts
@@ -349,13 +331,7 @@ class Nodes(Part):
 
 
 class MixedWaves(Part):
-    """Waves of a mixed-signal simulation.
-
-    Attributes:
-        logic: In the step of one token.
-        integrators: In the step of one token.
-        stores: Over the run.
-    """
+    """Waves of a mixed-signal simulation: in the step of one token, of stores over the run."""
 
     token: Whole
     logic: Nodes
