@@ -97,12 +97,16 @@ def test_the_table_has_what_the_figure_has(page: ModuleType, table: str) -> None
 
 
 def test_what_our_trainings_learn_from_is_that_of_their_recipes(page: ModuleType, table: str) -> None:
-    distilled = load_recipe(ROOT / "recipes" / "low-tokens-control.toml").stage("software-distilled")
+    control = load_recipe(ROOT / "recipes" / "low-tokens-control.toml")
+    distilled = control.stage("software-distilled")
     assert distilled.weight < 1
-    alone = replace(distilled, weight=1.0)
-    assert page._taught([alone]) == ["the pretrained model's distribution"]
-    assert page._taught([distilled]) == [*page._taught([alone]), "in part the next token"]
-    assert "its hidden states" in page._taught([replace(distilled, states=2.0)])
+
+    def taught(**changes: float) -> list[str]:
+        return page._taught([replace(control, stages=(replace(distilled, **changes),))])
+
+    assert taught(weight=1.0) == ["the pretrained model's distribution"]
+    assert taught() == [*taught(weight=1.0), "in part the next token"]
+    assert "(in `low-tokens-control.toml`) its hidden states" in taught(states=2.0)
     (said,) = (line for line in table.splitlines() if line.startswith("* Teacher"))
     own = [one.recipe for chip in TOKENS.glob("*/") for one in page.trainings(chip)]
     assert ("hidden states" in said) is any(stage.states > 0 for one in own for stage in one.stages)

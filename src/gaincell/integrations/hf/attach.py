@@ -199,8 +199,7 @@ def detach(model: AnyModel) -> AnyModel:
     Example:
 
         >>> import gaincell
-        >>> model, _ = gaincell.load("tiny")
-        >>> software = gaincell.detach(model)
+        >>> software = gaincell.detach(gaincell.load("tiny")[0])
 
     Raises:
         ModelError: the model is not attached.
@@ -264,7 +263,7 @@ def layers_in_use(model: nn.Module) -> list[GainCellAttention]:
 
 
 def computing_layers(model: nn.Module) -> list[GainCellAttention]:
-    """``attached_layers`` for whoever wants a number of the hardware: the arrays must be in use.
+    """``layers_in_use`` for whoever wants a number of the hardware: the arrays must be in use.
 
     Raises:
         ModelError: the model is attached, but set to compute softmax attention.
