@@ -53,7 +53,10 @@ def test_what_a_short_fine_tuning_costs_is_said_with_its_control(generator: Modu
     said = generator.short_fine_tuning()
     assert "makes `tiny` worse: " in said
     assert "the softmax control by × 1.0045 (1.0029 to 1.0062)" in said
-    assert "the arrays' teacher in this stage is this control, and an effect of the chip beyond that is not" in said
+    assert (
+        "the arrays' teacher in this stage is this control, and an effect of the chip beyond that is not"
+        in said
+    )
     assert said in (DOCS / "mapping.md").read_text(encoding="utf-8")
     assert said in PAGE
 
