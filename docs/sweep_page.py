@@ -136,7 +136,12 @@ def part(name: str, section: Section, found: SweepResult) -> str:
     if section.answers:
         lines.append("\n".join(f"* {line}" for line in sweep.answers(found)))
     if section.aware:
-        lines += [sweep_aware.aware_rows(found).markdown().rstrip(), f"{rates(name)} {reached(found)}"]
+        table_of_both = sweep_aware.aware_rows(found)
+        if table_of_both is None:
+            raise ValueError(
+                f"{name}: the control, without training, was not measured; all else is compared with it"
+            )
+        lines += [table_of_both.markdown().rstrip(), f"{rates(name)} {reached(found)}"]
     if section.together:
         lines.append(together(found))
     lines.append((changes_markdown(found) if section.answers else table(found, section)).rstrip())

@@ -390,6 +390,21 @@ def test_a_model_set_to_softmax_is_measured_in_software(tmp_path: Path) -> None:
     assert (numbers_of(loaded), head(loaded, "")["design"]) == ("measured", None)
 
 
+def test_a_model_set_to_softmax_takes_no_options_of_a_chip(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, text = write_micro(tmp_path)
+    loaded, saved = load_model(str(path)), str(tmp_path / "softmax")
+    model = set_attention(attach(loaded.model, micro_design()), "softmax")
+    model.save_pretrained(saved)
+    loaded.tokenizer.save_pretrained(saved)
+    for command in (["evaluate", saved, "--design", "ideal"], ["ablate", saved], ["fidelity", saved]):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, "--text", str(text)])
+        assert ended.value.code == 2
+        assert "set_attention(model, 'gain-cell')" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_split_is_the_file_that_was_read(tmp_path: Path, data: Path) -> None:
     folder = Path(shutil.copytree(data, tmp_path / "with_others"))
     for other in ("piqa.bak", "piqa.jsonl"):

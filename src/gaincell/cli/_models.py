@@ -24,7 +24,7 @@ from gaincell.devices.variability import Mismatch
 from gaincell.errors import InputError
 from gaincell.evaluation.activity import measure_activity
 from gaincell.evaluation.perplexity import cut_blocks
-from gaincell.integrations.hf.attach import layers_in_use
+from gaincell.integrations.hf.attach import attached_layers, computing_layers, layers_in_use
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.chip import AS_SAVED, change_chip
 from gaincell.integrations.hf.context import check_length, default_length, read_tokens
@@ -79,9 +79,13 @@ def load_evaluated(
     dtype = computing.weights if isinstance(computing, ComputingAnywhere) else torch.float32
     loaded = load_model(model, dtype, stage, computing.backend)
     software = not layers_in_use(loaded.model)
+    changed = any(one is not None for one in (design, cell, window, other_latency))
+    if software and (refusal or changed):
+        computing_layers(loaded.model)  # raises for a model set to softmax attention, with what to do
     if software and refusal:
         raise InputError(refusal)
-    words = "the pretrained model, in software" if software else AS_SAVED
+    words = AS_SAVED if attached_layers(loaded.model) else "the pretrained model"
+    words += ", in software" if software else ""
     if stage is not None:
         words = f"stage {stage} of the RUN"
     words += change_chip(loaded.model, design, cell, window, other_latency)

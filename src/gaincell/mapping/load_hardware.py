@@ -125,8 +125,8 @@ def _is_linear(run: Run) -> bool:
     """Whether the stage `linear` of a RUN has linear cells, whatever its recipe means by the name."""
     if not isinstance(run.result, TrainedResult):
         return True
-    plan = run.plan(LINEAR)
-    return (plan["attention"], plan["cell"]) == ("arrays", "linear")
+    chip = run.design_of(LINEAR)
+    return chip is not None and chip.cell.name == "linear"
 
 
 def find_start(model: str, *, linear: bool = True) -> HardwareVersion:

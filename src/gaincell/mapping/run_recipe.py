@@ -186,14 +186,18 @@ def _identity(recipe: Recipe, contents: Mapping[str, Any], model_sha256: str | N
 
 
 def _as_texts(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
-    """Values by key, those of a table behind its name and a point, as text and without places."""
+    """Values by key, those of a table behind its name and a point, as text without places."""
     found: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
             found |= _as_texts(value, f"{before}{key}.")
         else:
-            found[before + key] = without_paths([value if isinstance(value, str) else json.dumps(value)])[0]
+            found[before + key] = _as_text(value)
     return found
+
+
+def _as_text(value: Any) -> str:
+    return without_paths([value if isinstance(value, str) else json.dumps(value)])[0]
 
 
 @dataclass(kw_only=True)
@@ -290,7 +294,7 @@ class RecipeRun(RecipeModels):
             inputs = {f"adapter {name}": self.contents["adapter_sha256"], **inputs}
         run = TrainedResult(
             recipe=recipe.name,
-            set=_as_texts(recipe.changes),
+            set={key: _as_text(value) for key, value in recipe.changes.items()},
             values=self._values(found),
             texts=self.text.taken(),
             model=NamedModel(summary.base_name(self.loaded.id), self.loaded.sha256),

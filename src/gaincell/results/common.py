@@ -171,7 +171,10 @@ class Result(Part, kw_only=True):
         if command:
             cls.__annotations__ = {"command": "str", **get_annotations(cls)}
             cls.command = command
-            KINDS[command, part] = cls
+            if KINDS.setdefault((command, part), cls) is not cls:
+                raise TypeError(
+                    f"{cls.__name__} is a second kind of {command} {part}: no file tells them apart"
+                )
         super().__init_subclass__(kw_only=kw_only)
 
 

@@ -286,8 +286,8 @@ class TeacherOutputs:
     for seeds, ablations and other recipes, which read the same blocks in another order or by another student.
 
     From them its distribution is one product of matrices. A file a forward pass, T x width numbers a block in
-    the type in which that product is computed, named by a digest of the teacher's weights, configuration and
-    chip, the token ids, that type and the version of torch: another of them is another file.
+    the type in which that product is computed, named by a digest of the teacher's weights, configuration,
+    attention and chip, the token ids, that type and the version of torch: another of them is another file.
     """
 
     def __init__(self, folder: Path, teacher: nn.Module) -> None:
