@@ -764,10 +764,12 @@ def test_a_recipe_for_another_chip(tmp_path: Path) -> None:
 
 
 def test_numbers_are_measured_in_software_whatever_its_stage_is_called(texts: Path, tmp_path: Path) -> None:
+    """And a stage tells the precision it was trained in, whether it was given or measured."""
     named = MADE.replace('"software-continued"', '"control"')
-    run = run_recipe(load_recipe(write(tmp_path, named)), open_text(texts), tmp_path / "out", only="linear")
-    assert {stage.name: stage.numbers for stage in run.stages} == {
-        "control": "measured", "linear": "simulated",
+    recipe = load_recipe(write(tmp_path, named), changes={"training.bf16": False, "stage.linear.bf16": True})
+    run = run_recipe(recipe, open_text(texts), tmp_path / "out", only="linear")
+    assert {stage.name: (stage.numbers, stage.precision) for stage in run.stages} == {
+        "control": ("measured", "float32"), "linear": ("simulated", "bfloat16"),
     }  # fmt: skip
 
 
@@ -1224,6 +1226,7 @@ BAD = [
     ("block = 32", "block = 32\nadapter = 'adapters/none'", "adapters/none is not a RUN directory"),
     ("seed = 0", "seed = -1", "seed = -1; allowed: a whole number from 0 to"),
     ("[model]\n", "[lora]\nrank = 'x'\n[model]\n", "lora.: rank = 'x'; allowed: a whole number of 1"),
+    ("[training]\nbatch = 2", "[training]\nredraw = 'chip'\nbatch = 2", "all chips of .* are alike; give it"),
     ("[training]\nbatch = 2", "[training]\nbatch = 2.0", "training.: batch = 2.0; allowed: a whole number"),
     ('compare = "software-continued"', 'compare = "software"', "allowed: software-continued .with software"),
     ('"software"\nattention', '"software"\nweight = 1\nattention', "stage 1: weight has no effect with loss"),

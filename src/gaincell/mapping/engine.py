@@ -32,6 +32,7 @@ from gaincell.results.run import FILE, BlockLosses, StagedResult
 from gaincell.text import Text
 from gaincell.training.log import Tracker
 from gaincell.training.loop import Blocks, TrainResult, TrainSettings, train
+from gaincell.training.settings import Precision
 
 R = TypeVar("R", bound=StagedResult)
 
@@ -86,6 +87,8 @@ class Engine:
     records: dict[str, StageRecord] = field(default_factory=dict, init=False)
     _earlier: float = field(default=0.0, init=False)
     """Seconds that the trainings of a stage took before they were interrupted."""
+    _precision: Precision | None = field(default=None, init=False)
+    """Of the last training of a stage."""
 
     @property
     def main(self) -> bool:
@@ -105,7 +108,7 @@ class Engine:
         if self.processes is not None:
             self.processes.wait_for_everyone()  # before one of them finishes it
         if record is None:
-            begun, self._earlier = time.perf_counter(), 0.0
+            begun, self._earlier, self._precision = time.perf_counter(), 0.0, None
             told, model = do()
             if self.main:
                 shown, tokenizer = self.progress(f"{name}: evaluate"), self.loaded.tokenizer
@@ -119,6 +122,7 @@ class Engine:
                     predictions=found.tokens,
                     seconds=self._earlier + time.perf_counter() - begun,
                     blocks=BlockLosses(tuple(round(nll, 6) for nll in losses), counts),
+                    precision=self._precision,
                     perplexity_error=found.perplexity_error,
                     bits_per_byte=found.bits_per_byte,
                 )
@@ -167,7 +171,7 @@ class Engine:
         checkpoint = None if folder is None else folder.checkpoint(stage, part or "training")
         log = None if folder is None else run_log(folder.path, labels, self.tracker)
         done = by(model, blocks, settings, progress=shown, checkpoint=checkpoint, log=log)
-        self._earlier += done.seconds_before
+        self._earlier, self._precision = self._earlier + done.seconds_before, done.precision
         return done
 
     def finished(self, kind: type[R]) -> R | None:

@@ -193,7 +193,8 @@ class Recipe:
         evaluation_tokens: The most that are used of the evaluation text.
         calibration_tokens: The most that are used of the text of adaptations.
         watched_tokens: Of the evaluation text, the most that are used while a stage trains (evaluate_every).
-        lora: Low-rank adapters; None: all weights are trained.
+        lora: Low-rank adapters; None: all weights are trained, as they always are, in float32, where a stage
+            starts from random ones.
         stages: In the order in which they run.
         adapter_stage: A stage of the adapter's RUN with softmax attention, which no RUN saves as its model;
             None: the saved model.

@@ -25,6 +25,7 @@ from gaincell.mapping.initial_gains import candidates_for
 from gaincell.mapping.recipe import ROOTS, ModelRecipe, Recipe, StageRecipe
 from gaincell.quantity import did_you_mean, one_of
 from gaincell.schema import Count, OneOf, check_value
+from gaincell.training.loop import check_redraw
 from gaincell.training.settings import TrainSettings
 
 TRAINING = tuple(field.name for field in fields(TrainSettings))
@@ -80,6 +81,9 @@ def _check_stage(stage: StageRecipe, before: Mapping[str, StageRecipe], design: 
         raise InputError(
             f"{where}: attention transfer, states and outputs need whole layers; leave out sharded"
         )
+    if stage.task == "train" and stage.attention == "arrays":
+        with refusing(where):
+            check_redraw(stage.training.redraw, [design])
     if stage.task == "adapt" and stage.start in ROOTS:
         raise InputError(f"{where}: adapt needs a stage in arrays to start from")
     if stage.rule == "released" and stage.method != "published":

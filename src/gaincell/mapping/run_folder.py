@@ -34,6 +34,7 @@ from gaincell.results.common import CountedTokens, Number
 from gaincell.results.evaluation import BitPerByte, Nat, check_perplexity
 from gaincell.training.checkpoint import difference, same
 from gaincell.training.log import Tracker, TrainingLog
+from gaincell.training.settings import Precision
 
 
 @contextmanager
@@ -132,6 +133,7 @@ class StageRecord(Told):
     predictions: CountedTokens
     seconds: results.MeasuredSeconds
     blocks: results.BlockLosses
+    precision: Precision | None = None
     perplexity_error: Number | None = None
     bits_per_byte: BitPerByte | None = None
 

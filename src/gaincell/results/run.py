@@ -116,6 +116,8 @@ class StageResult(Part, kw_only=True):
         ratio_to_software: Of perplexities, to the pretrained softmax model; its error is paired block by
             block.
         ratio_to_continued: The same, to the softmax model trained further.
+        precision: Of the matrix products of its training, whose attention on arrays computes in float32;
+            earlier files do not state it.
         step_time: Shares of a training step, by what took them.
     """
 
@@ -134,6 +136,7 @@ class StageResult(Part, kw_only=True):
     ratio_to_software_error: Number | None = None
     ratio_to_continued: Number | None = None
     ratio_to_continued_error: Number | None = None
+    precision: Literal["float32", "bfloat16"] | None = None
     curve: TrainingCurve | None = None
     step_time: Mapping[str, Measured] | None = None
     adaptation: Adaptation | None = None

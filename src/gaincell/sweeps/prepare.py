@@ -126,7 +126,7 @@ class Preparation:
             batch=BATCH,
             micro_batch=2,
             bf16=False,
-            redraw="chip",
+            redraw="chip" if design.drawn("chip") else "noise",
         )
         before, length = self.blocks(values).numel(), self.length + 1
         wanted = before + steps * settings.batch * length

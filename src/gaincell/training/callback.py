@@ -16,7 +16,7 @@ from gaincell.integrations.hf.attach import attached_model, computing_layers
 from gaincell.integrations.hf.trainer_files import RedrawingCallback
 from gaincell.nn.attention import GainCellAttention
 from gaincell.quantity import one_of
-from gaincell.training.loop import redraw
+from gaincell.training.loop import check_redraw, redraw
 from gaincell.training.settings import REDRAWS
 
 
@@ -42,7 +42,7 @@ class GainCellCallback(RedrawingCallback):
     Raises:
         InputError: `redraw` is none of the three, or one of `base` and `text` is missing. When a training
             begins: `text` is no token ids [B, T], is longer than the ring or the model's context, or has
-            tokens that the model lacks.
+            tokens that the model lacks; or `redraw` is "chip", and the design's chips are all alike.
         ModelError: when a training begins, the model is not attached, or `base` is.
 
     Not modelled: trackers that Trainer itself reports to (`report_to`) log before any callback and do not see
@@ -72,6 +72,7 @@ class GainCellCallback(RedrawingCallback):
         if self._base is not None and self._text is not None:
             check_comparable(attached_model(model), self._base, self._text)
         self._arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
+        check_redraw(self._redraw, self._arrays.values())
         self._processes, self._process = args.world_size, args.process_index
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:

@@ -41,7 +41,7 @@ from gaincell.training.loss import Loss, name_of, next_token_loss
 from gaincell.training.machine import activations_fit, bf16_pays, memory_kept
 from gaincell.training.optimizer import as_logarithms, check_positive, is_gain, make_optimizer
 from gaincell.training.parallel import Parallel, check_share, clip_each_gradient, clip_gradients
-from gaincell.training.settings import TrainSettings, learning_rate_at
+from gaincell.training.settings import Precision, TrainSettings, learning_rate_at
 from gaincell.training.shares import measured_shares
 
 __all__ = ["Blocks", "Loss", "TrainResult", "TrainSettings", "next_token_loss", "redraw", "train"]
@@ -74,6 +74,8 @@ class TrainResult:
     """Of the whole run, over interruptions: without what a killed process did after its last checkpoint."""
     seconds_before: float
     """Of these, before the last interruption."""
+    precision: Precision
+    """Of its matrix products; the hardware attention computes in float32 whatever it is."""
     best: float | None = None
     """The best evaluation, if there was any."""
 
@@ -201,6 +203,7 @@ class _Training:
         self.norms: dict[str, float] = dict(state.get("norms", {}))
         self.losses: deque[float] = deque(state.get("losses", ()), maxlen=max(1, self.total // 10))
         self.arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
+        check_redraw(settings.redraw, self.arrays.values())
         self.dropouts: list[tuple[nn.Module, str, float]] = []
 
     def _restored(self) -> dict[str, Any]:
@@ -322,7 +325,8 @@ class _Training:
     def result(self) -> TrainResult:
         tail = list(self.losses)[-max(1, self.step // 10) :]
         loss, tokens = sum(tail) / len(tail), self.step * self.tokens_a_step
-        return TrainResult(self.step, tokens, loss, self._seconds(), self.before, self.watch.best)
+        precision: Precision = "bfloat16" if self.settings.bf16 else "float32"
+        return TrainResult(self.step, tokens, loss, self._seconds(), self.before, precision, self.watch.best)
 
 
 def _recomputes(model: nn.Module, settings: TrainSettings, loss_of: Loss, block: Tensor) -> bool:
@@ -345,6 +349,14 @@ def _generators_of(draw: int, device: torch.device) -> Iterator[None]:
             with torch.cuda.device(one):
                 torch.cuda.manual_seed(draw)
         yield
+
+
+def check_redraw(what: str, designs: Iterable[Design]) -> None:
+    """Raise InputError where other chips are asked for of a design whose chips are all alike."""
+    for alike in (design for design in designs if what == "chip" and not design.drawn("chip")):
+        raise InputError(
+            f'redraw = "chip": all chips of {alike.name} are alike; give it [mismatch], or redraw = "noise"'
+        )
 
 
 def redraw(arrays: Mapping[GainCellAttention, Design], what: str, draw: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ DECAYED = ("matrices-and-scales", "all")
 exponents, as in the authors' released code [R]; "all": every trained tensor. Gains that are learnt as
 logarithms, normalisers and balanced rows never decay.
 """
+Precision: TypeAlias = Literal["float32", "bfloat16"]
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 
 
