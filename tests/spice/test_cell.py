@@ -14,8 +14,10 @@ from gaincell.results.description import Stated
 from gaincell.results.spice_cell import CharacterisationResult
 from gaincell.spice.characterise import characterise, device_of, threshold_shifts
 from gaincell.spice.netlists.cell import hold_bench
+from gaincell.spice.result import head
 from gaincell.spice.runner import available, run
 from gaincell.spice.technology import Corner, Site, technology, user_technology
+from gaincell.text import sha256
 
 pytestmark = [pytest.mark.spice, pytest.mark.skipif(not available(), reason="ngspice is not installed")]
 
@@ -118,6 +120,8 @@ def test_own_models_give_the_same_curve_as_the_vendored_ones(tmp_path: Path) -> 
     top = tmp_path / "error_free.spi"  # a name that ngspice repeats
     top.write_text('.include "kit.lib"\n')
     own = user_technology(top, "nch", "pch", subcircuits=True, nodes="bdgs")
+    told = head(own, ["gaincell"], load_design("leroux2025"))
+    assert told["provenance"].inputs == {"models error_free.spi": sha256(top)}
     curves = [run(curve_bench(Site(t), points=5)).plot["i(vb0)"] for t in (free, own)]
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-4, atol=1e-10)
     shifted = [run(curve_bench(Site(t), points=5, shifts=[[0.012] * 4])).plot["i(vb0)"] for t in (free, own)]

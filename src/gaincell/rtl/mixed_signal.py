@@ -135,7 +135,7 @@ def simulate_sub_tile(
     off = np.abs(codes - expected)
     measured = dict(zip(CODE_CHECKS, (float((off > 0).mean()), float(off.max())), strict=True))
     result = MixedResult(
-        **head(technology.title, command, design, seed),
+        **head(technology, command, design, seed),
         corner=corner_of(site),
         chip=d.name,
         columns=p.columns,

@@ -131,7 +131,7 @@ def characterise(
     done = zip(groups, run_many(benches, jobs=jobs, progress=stages("mismatch")), strict=True)
     spread = np.concatenate([_charges(found.plot, len(group), LEVELS) for group, found in done])
     return CharacterisationResult(
-        **head(technology.title, command, design, seed),
+        **head(technology, command, design, seed),
         curve=CellCurve(
             plain(dc["v(st)"]),
             plain(-dc["i(vb0)"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
 import numpy as np
@@ -13,7 +14,8 @@ from gaincell.results import provenance
 from gaincell.results.common import Provenance, Values
 from gaincell.results.spice import OperatingPoint
 from gaincell.spice.runner import version
-from gaincell.spice.technology import Site
+from gaincell.spice.technology import Site, Technology
+from gaincell.text import sha256
 
 T = TypeVar("T")
 PROTOCOL = "transistor-level simulation with open models; see docs/spice.md"
@@ -28,7 +30,7 @@ class Head(TypedDict):
 
 
 def head(
-    technology: str,
+    technology: Technology | str,
     command: Sequence[str],
     design: Design,
     seed: int = 0,
@@ -37,12 +39,17 @@ def head(
     """Parts that every result has.
 
     Args:
-        technology: Title of the technology.
+        technology: Of the circuits, or its title, where its file is among the inputs already.
         command: The command line.
         design: The chip.
         seed: Of the random numbers.
         inputs: Files and their hashes.
     """
+    if isinstance(technology, Technology):
+        if technology.kit is not None:
+            kit = Path(technology.kit)
+            inputs = {**(inputs or {}), f"models {kit.name}": sha256(kit)}
+        technology = technology.title
     return {
         "technology": technology,
         "ngspice": version(),

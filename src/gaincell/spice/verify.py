@@ -150,7 +150,7 @@ def verify(
         allowed.pop(CUBIC, None)
     written_off = float(np.abs(levels - ideal).max() / ideal[1])
     result = VerifyResult(
-        **head(technology.title, command, design, seed, inputs.origin),
+        **head(technology, command, design, seed, inputs.origin),
         corner=corner_of(site),
         readout="transistor" if transistor_readout else "behavioural",
         inputs=inputs.name,

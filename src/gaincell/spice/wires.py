@@ -158,7 +158,7 @@ def study(
             ]
     full = CELLS * current * design.t_pulse_max / (design.score_saturation(CELLS) * design.charge_unit)
     return WiresResult(
-        **head(technology.title, command, design),
+        **head(technology, command, design),
         corner=corner_of(site),
         bit_line=tuple(bit_line),
         word_line=tuple(word_line),

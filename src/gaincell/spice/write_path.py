@@ -86,7 +86,7 @@ def characterise_write_path(
         for kind, plot in zip(KINDS, written, strict=True)
     }
     return WriteResult(
-        **head(technology.title, command, design),
+        **head(technology, command, design),
         corner=corner_of(site),
         cells=design.tile,
         discharge=times.discharge,
