@@ -129,7 +129,7 @@ def test_what_a_waveform_would_leave_out_is_refused() -> None:
 
 def test_tokens_beside_the_ring_fill_no_column_of_it() -> None:
     design = load_design("leroux2025").replace(tile=16, window=64, sinks=Sinks(tokens=4))
-    _, steps = step_through(design, random_signals(6, 1, 16, 0), None, silent_stages)
+    _, steps = step_through(design, random_signals(design, 6, 1, 16, 0), None, silent_stages)
     assert [step.columns_held for step in steps] == [0, 0, 0, 0, 1, 2]
 
 

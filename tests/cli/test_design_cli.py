@@ -112,6 +112,11 @@ def test_diff_shows_what_differs(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert to_json(from_json(DifferencesResult, difference)) == difference
     assert difference["retention_time"] == {"first": "5 ms", "second": "5 s"}
     assert "No difference" in run(capsys, "design", "diff", "ideal", "ideal")[1]
+    inputs = difference["provenance"]["inputs"]
+    assert list(inputs) == ["first design leroux2025", "second design leroux2025-oxide"]
+    near = load_design("leroux2025")
+    near.replace(charge_unit=near.charge_unit * (1 + 1e-12)).save(tmp_path / "near.toml")
+    assert "charge_unit" in run(capsys, "design", "diff", "leroux2025", str(tmp_path / "near.toml"))[1]
 
 
 @pytest.mark.parametrize(

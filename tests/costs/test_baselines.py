@@ -140,7 +140,7 @@ def test_a_measurement_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.caches == 256
     assert found.bandwidth == pytest.approx(found.cache_bytes / found.latency)
     assert found.error < 1e-5
-    assert found.busy > 0
+    assert (found.busy is None) == (torch.get_num_threads() > 1)
     assert found.undisturbed_per_token <= found.latency_per_token
     assert (found.energy, found.no_energy) == (None, "no meter in a test")
 
@@ -327,7 +327,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
         (["--batch", "1,x"], "give whole numbers above 0"),
         (["--implementations", "fast"], "NAME one of published"),
-        (["--implementations", "flash:int4"], "choose one of float32"),
+        (["--implementations", "flash:int4"], "dtype 'int4' of 'flash': allowed: float32"),
+        (["--implementations", "flash:float32,published:bfloat16"], "of 'published': allowed: float32"),
         (["--figure", str(tmp_path / "b.gif")], "ends with .png, .svg, .pdf"),
     ):
         with pytest.raises(SystemExit) as refused:
@@ -349,12 +350,17 @@ def test_a_shared_processor_shows_its_own_time(tmp_path: Path) -> None:
 
 
 def test_measurement_is_what_the_costs_compare_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of processor and wall time the smaller, for a token of the batch."""
+    """Of processor and wall time the smaller, for a token of the batch; of several threads wall time."""
+    threads = 1
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     timed = Timed([4.0, 8.0, 6.0], 1, [1.0, 1.5, 2.0], None, None, None, 0)
     monkeypatch.setattr("gaincell.costs.baselines.measurement.time_steps", lambda *_: timed)
     shared = measure(**SMALL)
     assert (shared.latency, shared.processor_per_token, shared.undisturbed_per_token) == (6.0, 0.5, 0.5)
     assert shared.busy == pytest.approx(4.5 / 18)
+    threads = 64
+    several = measure(**SMALL)
+    assert (several.busy, several.undisturbed_per_token) == (None, several.latency_per_token)
     q, k, v = signals()
     made = SimpleNamespace(q=q, caches=[Cache(k, v)], k=k[:1], v=v[:1])
     monkeypatch.setattr("gaincell.costs.baselines.measurement._make", lambda *_: made)

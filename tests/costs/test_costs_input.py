@@ -257,6 +257,6 @@ def test_the_time_of_a_batch_is_compared_with_no_latency() -> None:
     assert paper.latency_over_cited == pytest.approx(344, abs=0.5)
     result = read(BASELINE.with_name("cost-gpt2.json"), CostResult)
     caption = system_costs.machines(replace(result, machines=(rows[1], rows[8]))).caption
-    assert "time by the clock, or, where that is less, of its threads on the processor" in caption
+    assert "time by the clock, or, where that is less, of its one thread on the processor" in caption
     assert "With a batch above 1 it is the time of a step over the batch, no latency" in caption
     assert "other sizes" not in caption

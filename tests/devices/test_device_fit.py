@@ -27,8 +27,8 @@ from gaincell.devices.tabulated import TabulatedCell
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.reports.device import describe
-from gaincell.results.codec import to_json
-from gaincell.results.description import ShownDevice
+from gaincell.results.codec import from_json, to_json
+from gaincell.results.description import ShownDevice, Stated
 from gaincell.results.device import DeviceResult
 from gaincell.text import sha256
 
@@ -181,6 +181,26 @@ def test_a_chip_is_called_by_its_device(design: Design, tmp_path: Path) -> None:
     path = device.save(tmp_path / "device.toml")
     assert inputs_of_cell(str(path)) == {"cell device.toml": sha256(path)}
     assert inputs_of_cell("x3") == inputs_of_cell(None) == {}
+
+
+def test_simulated_cells_are_not_called_measured(design: Design, tmp_path: Path) -> None:
+    """Whoever fits the files of `gaincell spice characterise`."""
+    curve, decay = cells(tmp_path / "c.csv", count=2), decays(tmp_path / "d.csv", "exponential")
+    for path in (curve, decay):
+        path.write_text("# simulated: kit; ngspice\n" + path.read_text())
+    device, fitted, held = fit_device(curve, design, decay=decay)
+    assert "fitted to 2 simulated cells" in device.description
+    assert device.origin["curve_simulated"] == device.origin["decay_simulated"] == "kit; ngspice"
+    fits = [number for number in device.numbers.values() if number.source == "F"]
+    assert {Stated.of(number).kind for number in fits} == {"simulated"}
+    assert "retention.spread" not in device.numbers
+    result = describe(device.name, fitted, held, ["gaincell"], design.hash, dict(device.origin))
+    assert {number.kind for number in result.fit.values()} == {"simulated"}
+    assert (result.curves.numbers, result.decays[0].numbers) == ("simulated", "simulated")
+    assert from_json(DeviceResult, to_json(result)) == result
+    mixed, *_ = fit_device(curve, design, decay=decays(tmp_path / "m.csv", "exponential"))
+    kinds = {key.partition(".")[0]: Stated.of(n).kind for key, n in mixed.numbers.items() if n.source == "F"}
+    assert (kinds["cell"], kinds["retention"]) == ("simulated", "measured")
 
 
 def test_what_a_device_brought_goes_with_it(design: Design, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from gaincell.rtl.simulation import Comparison, Stimulus, random_scales, random_
 
 PAPER = load_design("leroux2025")
 SMALL = PAPER.replace(tile=8, window=24)
+DEEP = PAPER.replace(query_levels=4, counter_levels=4, t_pulse_max=3e-9, window=8192)
 
 
 def play(block: Block, inputs: Sequence[Mapping[str, int]]) -> list[dict[str, int]]:
@@ -293,6 +294,7 @@ Change = Callable[[], object]
             "guard_bits = 0 is out of range; allowed: 1 to 24",
         ),
         (lambda: Parameters(PAPER.replace(unstated_latency=4e-9), group=8), "group = 8: the words"),
+        (lambda: Parameters(DEEP, group=5), "counts of query head 4 replace those of head 3 before they are"),
         (lambda: Parameters(PAPER, rows=0), "rows = 0"),
         (lambda: Parameters(PAPER, guard_bits=23), "guard_bits = 23 is out of range; allowed: 0 to 22"),
         (lambda: Parameters(PAPER, rows=1025), "rows = 1025, window = 1024, 16 sub-tiles: too large"),

@@ -13,7 +13,7 @@ from gaincell.errors import InputError
 from gaincell.results.description import Stated
 from gaincell.results.spice_cell import CharacterisationResult
 from gaincell.spice.characterise import characterise, device_of, threshold_shifts
-from gaincell.spice.netlists.cell import hold_bench
+from gaincell.spice.netlists.cell import curve_bench, hold_bench
 from gaincell.spice.result import head
 from gaincell.spice.runner import available, run
 from gaincell.spice.technology import Corner, Site, technology, user_technology
@@ -106,9 +106,17 @@ def test_threshold_shifts_follow_pelgrom_and_repeat() -> None:
     assert shifts[:, 0].std() == pytest.approx(2e-9 / np.sqrt(90e-9 * 300e-9), rel=0.05)
 
 
-def test_own_models_give_the_same_curve_as_the_vendored_ones(tmp_path: Path) -> None:
-    from gaincell.spice.netlists.cell import curve_bench
+@pytest.mark.parametrize("vdd", [0.7, 1.2, 3.3])
+def test_a_sweep_ends_at_the_supply(vdd: float, tmp_path: Path) -> None:
+    """Also where the step has more digits than a number of a netlist."""
+    kit = tmp_path / "kit.lib"
+    kit.write_text(technology("freepdk45").files(Corner())["card.spi"])
+    own = user_technology(kit, "NMOS_VTG", "PMOS_VTG", vdd=vdd)
+    volts = run(curve_bench(Site(own), points=19)).plot["v(st)"]
+    np.testing.assert_allclose(volts, np.linspace(0, vdd, 19), rtol=1e-9, atol=1e-12)
 
+
+def test_own_models_give_the_same_curve_as_the_vendored_ones(tmp_path: Path) -> None:
     free = technology("freepdk45")
     kit = tmp_path / "kit.lib"
     text = free.files(Corner())["card.spi"]

@@ -58,6 +58,8 @@ def test_corners_and_technologies_out_of_range_are_refused(tmp_path: Path) -> No
         user_technology(kit, "n", "p")
     with pytest.raises(InputError, match="an order of the letters"):
         user_technology(kit, "n", "n", nodes="dgs")
+    with pytest.raises(InputError, match="nodes = 'gdsb' are of subcircuits; give --subcircuits"):
+        user_technology(kit, "n", "n", nodes="gdsb")
     kit.write_text(".lib tt\n.model n nmos level=54\n.endl\n")
     with pytest.raises(InputError, match="defines no model or subcircuit 'p'"):
         user_technology(kit, "n", "p")

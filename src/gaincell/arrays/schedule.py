@@ -24,7 +24,9 @@ A circuit does one thing at a time, and a phase waits for what it needs: so the 
 share arrays that are written once, follow each other as closely as the circuits allow, while a token's
 successor waits for its result. No values flow here.
 
-Not modelled: when within a phase a circuit is busy; moving q, k, v and the result to and from the arrays.
+Not modelled: when within a phase a circuit is busy; moving q, k, v and the result to and from the arrays;
+that counters hold their counts until they are added, which trees deeper than two pulses need for more than
+four query heads (`gaincell.rtl` refuses such groups).
 """
 
 from __future__ import annotations

@@ -28,12 +28,16 @@ class Signals(NamedTuple):
     v: Tensor
 
 
-def random_signals(tokens: int, group: int, head_dim: int, seed: int) -> Signals:
-    """Signals whose scores are a little below zero on average, as after a conversion."""
-    random = torch.Generator().manual_seed(seed)
+def random_signals(design: Design, tokens: int, group: int, head_dim: int, seed: int) -> Signals:
+    """Signals whose scores are a little below zero on average, as after a conversion: 0.40 +- 0.15 V and
+    0.45 +- 0.30 V of keys and values on the paper's chip, in proportion to its voltages on others.
+    """
+    random, span = torch.Generator().manual_seed(seed), (design.v_max - design.v_min) / 0.9
     q = torch.randn(1, group, tokens, head_dim, generator=random) * 0.4 + 0.15
-    k = torch.randn(1, 1, tokens, head_dim, generator=random) * 0.15 + 0.40
-    v = torch.randn(1, 1, tokens, head_dim, generator=random) * 0.3 + 0.45
+    k = torch.randn(1, 1, tokens, head_dim, generator=random) * (0.15 * span) + (
+        design.v_offset - 0.05 * span
+    )
+    v = torch.randn(1, 1, tokens, head_dim, generator=random) * (0.3 * span) + design.v_offset
     return Signals(q, k, v)
 
 

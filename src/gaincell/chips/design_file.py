@@ -81,10 +81,13 @@ def chip_of(design: Design) -> Chip:
 
 
 def inputs_of_design(source: str | None) -> dict[str, str]:
-    """Name -> SHA-256 of the file of a design, for provenances; of a shipped name nothing."""
+    """Name -> SHA-256 of the file of a design and of own ones it extends, for provenances; of a shipped name
+    nothing.
+    """
     if source is None or not source.endswith(".toml"):
         return {}
-    return {f"design {Path(source).name}": sha256(Path(source))}
+    files = [path for path, _, _ in with_parents(Path(source), SHIPPED, "design") if path.parent != SHIPPED]
+    return {f"design {path.name}": sha256(path) for path in files}
 
 
 def design_from(table: Any, where: str) -> Design:

@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -286,7 +287,9 @@ def fit_device(
     if held is not None:
         numbers |= _decay_numbers(held, design)
     numbers |= _scale_numbers(design, charge_unit if rescale else None)
+    numbers = _with_simulated(numbers, table.simulated, "" if decayed is None else decayed.simulated)
     origin: dict[str, Any] = {"curve": table.path.name, "curve_sha256": table.sha256}
+    origin |= {"curve_simulated": table.simulated} if table.simulated else {}
     origin |= {"cells": fitted.cells, "points": fitted.points}
     left_out = len(table.left_out) + (0 if decayed is None else len(decayed.left_out))
     if left_out:
@@ -295,9 +298,11 @@ def fit_device(
         origin["points_beyond_the_storage_range"] = beyond
     if decayed is not None:
         origin |= {"decay": decayed.path.name, "decay_sha256": decayed.sha256}
+        origin |= {"decay_simulated": decayed.simulated} if decayed.simulated else {}
+    how = "simulated" if table.simulated else "measured"
     device = Device(
         name or Path(curve).stem,
-        f"{fitted.cell.name} cell fitted to {fitted.cells} measured cell{'s' * (fitted.cells > 1)}",
+        f"{fitted.cell.name} cell fitted to {fitted.cells} {how} cell{'s' * (fitted.cells > 1)}",
         fitted.cell,
         None if held is None else held.law,
         numbers,
@@ -306,6 +311,22 @@ def fit_device(
         {"coefficients": [list(row) for row in fitted.covariance]} if fitted.covariance else {},
     )
     return device, fitted, held
+
+
+def _with_simulated(numbers: Mapping[str, Quantity], curve: str, decay: str) -> dict[str, Quantity]:
+    """The numbers of a device, with a note on those fitted to simulations, where curve or decay are; without
+    the spread of simulated decays, which are of one cell.
+    """
+    found = dict(numbers)
+    for key, number in numbers.items():
+        if number.source == "F" and (decay if key.startswith("retention.") else curve):
+            note = f"simulated; {number.note}".removesuffix("; ")
+            if key.startswith("retention."):
+                note = note.replace("95 % confidence", "95 %, over written voltages of one cell")
+            found[key] = dataclasses.replace(number, note=note)
+    if decay:
+        found.pop("retention.spread", None)
+    return found
 
 
 def _quality(fitted: CurveFit, held: DecayFit | None, design: Design) -> dict[str, Any]:

@@ -278,14 +278,16 @@ def chip_of(design: str | Path | Design, cell: str | None = None, window: int | 
     Raises:
         GaincellError: there is no such design or cell, or they do not fit.
     """
-    from gaincell.chips.design_file import load_design
+    from gaincell.chips.design_file import load_design, name_after
 
     chip = load_design(design)
     if cell is not None:
         from gaincell.chips.device import with_cell
 
         chip = with_cell(chip, cell)
-    return chip if window is None else chip.replace(window=window)
+    if window is None or window == chip.window:
+        return chip
+    return chip.replace(window=window, name=name_after(chip, ["window"]))
 
 
 def bounds(low: float | None, high: float | None) -> str:

@@ -155,7 +155,7 @@ class Costs:
             size = with_parts(size, stored_types(hardware_files(shipped)))
             notes.append(f"the activity is that of {shipped}, whose digital block is counted with it")
         if self.measure:
-            seen = min(self.context or chip.window, chip.window)
+            seen = size.seen(min(self.context or chip.window, chip.window))
             measured += measure_here(size.heads, size.kv_heads, size.head_dim, seen)
         result = answer(
             size, chip, process, command_line(), activity=found, context=self.context, batch=self.batch,

@@ -144,16 +144,22 @@ def diff(first: DesignName, second: DesignName, json: JsonFile = None) -> None:
     from gaincell.results.provenance import made
 
     chips = [chip_of(name) for name in (first, second)]
-    one, other = map(_readable_entries, chips)
-    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
-    rows = [(key, one.get(key, "-"), other.get(key, "-")) for key in keys]
+    one, other = map(_entries, chips)
+    differences = {}
+    for key in (key for key in {**one, **other} if _value(one.get(key)) != _value(other.get(key))):
+        texts = [None if entry is None else _readable(entry) for entry in (one.get(key), other.get(key))]
+        if texts[0] == texts[1]:  # they differ in a later digit
+            texts = [repr(_value(found.get(key))) for found in (one, other)]
+        differences[key] = Difference(*texts)
+    rows = [(key, found.first or "-", found.second or "-") for key, found in differences.items()]
     table = Rows("", ("key", first, second), rows, text=range(3))
-    inputs = {f"design {chip.name}": chip.hash for chip in chips}
+    which = ("first", "second")
+    inputs = {f"{word} design {chip.name}": chip.hash for word, chip in zip(which, chips, strict=True)}
     result = DifferencesResult(
         provenance=made(command=command_line(), seed=0, protocol="two designs compared", inputs=inputs),
-        differences={key: Difference(one.get(key), other.get(key)) for key in keys},
+        differences=differences,
     )
-    show_result(result, json, table if keys else "No difference.")
+    show_result(result, json, table if rows else "No difference.")
 
 
 def _remarks(design: Design) -> list[str]:
@@ -216,16 +222,20 @@ def describe(design: Design) -> DesignResult:
     )
 
 
-def _readable(entry: Stated | Value) -> str:
-    """A number as a person reads it."""
+def _readable(entry: str | bool | Stated | Value) -> str:
+    """A setting or number as a person reads it."""
+    if isinstance(entry, (str, bool)):
+        return str(entry)
     if isinstance(entry.value, tuple):
         return str([*entry.value])
     return entry.value if isinstance(entry.value, str) else with_prefix(entry.value, entry.unit)
 
 
-def _readable_entries(design: Design) -> dict[str, str]:
-    """Every setting, number and derived value of a design, readable, by key."""
+def _entries(design: Design) -> dict[str, str | bool | Stated | Value]:
+    """Every setting, number and derived value of a design, by key."""
     content = describe(design)
-    settings = {key: str(word) for key, word in content.settings.items()}
-    numbers: dict[str, Stated | Value] = {**content.numbers, **content.derived}
-    return settings | {key: _readable(entry) for key, entry in numbers.items()}
+    return {**content.settings, **content.numbers, **content.derived}
+
+
+def _value(entry: str | bool | Stated | Value | None) -> object:
+    return entry if entry is None or isinstance(entry, (str, bool)) else entry.value

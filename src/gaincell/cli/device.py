@@ -132,7 +132,7 @@ def fit(
     beside = [("--out", path.with_suffix(".png"))] + ([] if out else [("--out", path)])
     check_apart(context.command, context.params, beside)
     if out is None:
-        _check_beside(path)
+        check_replaced(path)
     chip = chip_of(design)
     found, fitted, held = fit_device(curve, chip, columns=columns.chosen, **vars(fitting))
     polynomials = fitting.kind == "polynomial" or fitted.cells > 1
@@ -207,8 +207,8 @@ def show(
     show_result(result, json, *described, *_matrix_tables(found.covariance))
 
 
-def _check_beside(path: Path) -> None:
-    """Raise InputError where a device and its figure, named after their curve, would replace other files."""
+def check_replaced(path: Path) -> None:
+    """Raise InputError where a device and its figure, whose name nobody gave, would replace other files."""
     from gaincell.chips.device_file import SCHEMA
     from gaincell.files import read_toml
 
@@ -221,7 +221,7 @@ def _check_beside(path: Path) -> None:
         is_device = False
     if not is_device:
         raise InputError(
-            f"{held} is there already, not from gaincell device fit; give --out DEVICE.toml, or move it"
+            f"{held} is there already and no device of gaincell; give --out DEVICE.toml, or move it"
         )
 
 

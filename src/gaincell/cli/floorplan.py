@@ -35,7 +35,7 @@ def floorplan(
 
     Example: gaincell floorplan leroux2025-oxide --cell-area 0.12e-12 --stack 4 --figure dense.png
     """
-    from gaincell.chips.design_file import inputs_of_design
+    from gaincell.chips.design_file import inputs_of_design, name_after
     from gaincell.costs.floorplan import blocks_of, floorplan_result
     from gaincell.costs.gds import require_gdstk, write_gds
     from gaincell.costs.head import assumed_head
@@ -45,8 +45,9 @@ def floorplan(
     if gds is not None:
         require_gdstk(gds)
     chip = options.chip_of(design)
-    changes = {key: given for key, given in (("window", window), ("tile", tile)) if given is not None}
-    chip = chip.replace(**changes) if changes else chip
+    given = {"window": window, "tile": tile}
+    changes = {key: new for key, new in given.items() if new not in (None, getattr(chip, key))}
+    chip = chip.replace(**changes, name=name_after(chip, changes)) if changes else chip
     process = load_technology(technology)
     if cell_area is not None:
         process = process.replace(cell_area=cell_area)

@@ -9,7 +9,7 @@ import typer
 
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, command_line, directory, show_result
-from gaincell.cli._options import LARGEST_SEED, check_needed, command, flag, option
+from gaincell.cli._options import LARGEST_SEED, check_needed, command, flag, option, was_given
 from gaincell.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ def rtl(
     given = None if inputs is None else _codes(inputs, chip)
     if given is not None:
         head_dim, group = given[0].shape[2], given[0].shape[1]
+        if (held := len(given[0])) < tokens and was_given(context, "tokens"):
+            raise InputError(f"--tokens {tokens}: {inputs} holds {held} tokens; give at most as many")
     parameters = Parameters(chip, head_dim, group, guard_bits)
     codes = None if inputs is None else sha256(inputs)[:12]
     generation.check_folder(out, parameters, codes, seed, verify)

@@ -57,7 +57,7 @@ class Source:
         check_needed(context, RANDOM, "random signals, without --inputs", self.inputs is None)
         if self.inputs is None:
             chip = options.chip_of(self.design or "leroux2025", self.cell)
-            return chip, chip.layers, random_signals(tokens, group, self.head_dim, self.seed)
+            return chip, chip.layers, random_signals(chip, tokens, group, self.head_dim, self.seed)
         own, layers, signals = _dumped(self.inputs, tokens)
         if (held := signals.q.shape[2]) < tokens and was_given(context, "tokens"):
             raise InputError(f"--tokens {tokens}: {self.inputs} holds {held} tokens; give at most as many")

@@ -20,8 +20,17 @@ from gaincell.cli._json import (
     show,
     show_result,
 )
-from gaincell.cli._options import check_needed, chip_of, flag, needing_amaranth, option, with_groups
+from gaincell.cli._options import (
+    check_needed,
+    chip_of,
+    flag,
+    needing_amaranth,
+    option,
+    was_given,
+    with_groups,
+)
 from gaincell.cli._spice_options import simulating, with_design_file
+from gaincell.cli.device import check_replaced
 from gaincell.errors import InputError
 from gaincell.files import write_text
 
@@ -145,6 +154,8 @@ def characterise(
 
     if out.suffix != ".toml":
         raise InputError(f"--out {out}: give a file name that ends with .toml")
+    if not was_given(context, "out"):
+        check_replaced(out)
     stem = out.with_suffix("")
     beside = [out.with_suffix(".png"), *measured_files(stem)]
     for place in beside:
@@ -244,7 +255,7 @@ def verify(
 def wires(
     context: typer.Context,
     *,
-    most: Annotated[int, option("Cells on the longest line.", "N", min=16, max=1024)] = 512,
+    most: Annotated[int, option("Lines of 16, 32, 64 ... cells up to N.", "N", min=16, max=512)] = 512,
     figure: FigureFile = None,
     circuits: options.Circuits,
     workers: options.Workers = None,

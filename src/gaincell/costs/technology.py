@@ -140,8 +140,11 @@ def load_technology(source: str | os.PathLike[str] | Technology) -> Technology:
 
 
 def inputs_of_technology(source: str) -> dict[str, str]:
-    """Name -> SHA-256 of a technology file, for provenances; of a shipped name nothing."""
-    return {f"technology {Path(source).name}": sha256(Path(source))} if source.endswith(".toml") else {}
+    """`inputs_of_design` of a technology."""
+    if not source.endswith(".toml"):
+        return {}
+    files = with_parents(Path(source), SHIPPED, "technology")
+    return {f"technology {path.name}": sha256(path) for path, _, _ in files if path.parent != SHIPPED}
 
 
 @cache

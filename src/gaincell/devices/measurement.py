@@ -50,6 +50,8 @@ PREAMBLE = 100
 PLAUSIBLE = {"voltage": 10.0, "current": 1e-3}
 """Largest magnitudes that one cell of any technology has, V and A: beyond, the unit is wrong."""
 
+SIMULATED = "# simulated: "
+"""How the files of `gaincell spice characterise` begin."""
 GROUPED = re.compile(r"[-+−]?[1-9]\d{0,2}([.,]\d{3})+")
 """A number that may have thousands separators."""
 
@@ -62,6 +64,7 @@ class Table:
         path: The file.
         sha256: Of its bytes.
         left_out: Why rows were left out, one line each.
+        simulated: By what, where its first line says so; empty for measurements.
     """
 
     path: Path
@@ -70,6 +73,7 @@ class Table:
     read: Words
     columns: Mapping[str, Numbers]
     left_out: tuple[str, ...] = ()
+    simulated: str = ""
 
     def __len__(self) -> int:
         return len(self.cell)
@@ -191,6 +195,7 @@ def _read(path: str | os.PathLike[str], needed: Sequence[str], wanted: Columns, 
 
 def _table(raw: bytes, path: Path, needed: Sequence[str], wanted: Columns, skip_bad_rows: bool) -> Table:
     lines = [(n, line) for n, line in enumerate(_text(raw, path).splitlines(), 1) if line.strip("\t;, ")]
+    simulated = lines[0][1].removeprefix(SIMULATED) if lines and lines[0][1].startswith(SIMULATED) else ""
     if lines and lines[0][1].lower().startswith("sep="):  # a spreadsheet's own
         del lines[0]
     number, heading, lines = _heading(lines, needed, wanted)
@@ -205,7 +210,7 @@ def _table(raw: bytes, path: Path, needed: Sequence[str], wanted: Columns, skip_
     table, left_out = _rows(lines, separator, len(fields), columns, path, skip_bad_rows)
     cell, read = (np.array(table.pop(kind), dtype=np.str_) for kind in ("cell", "read"))
     values = {name: np.array(entries, dtype=np.float64) for name, entries in table.items()}
-    return Table(path, hashlib.sha256(raw).hexdigest(), cell, read, values, left_out)
+    return Table(path, hashlib.sha256(raw).hexdigest(), cell, read, values, left_out, simulated)
 
 
 def _text(raw: bytes, path: Path) -> str:

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from gaincell.reports.html import parts
 from gaincell.reports.html.markup import only_kind
 from gaincell.reports.style import BLACK, BLUE, GREY, RED, legend_below, styled
-from gaincell.reports.tables import MEASURED, Rows
+from gaincell.reports.tables import Rows
 from gaincell.results import provenance
+from gaincell.results.codec import Kind
 from gaincell.results.device import CellCurves, Decay, DeviceResult, Fitted, FittedValue
 
 if TYPE_CHECKING:
@@ -34,26 +35,33 @@ def describe(
     waves = (fitted.u, fitted.nominal, *fitted.measured)
     u, nominal, at, charges = (tuple(wave.tolist()) for wave in waves)
     shown = np.round(fitted.curves[:SHOWN_CELLS], 6)
-    cells = f"{fitted.cells} measured cell{'s' * (fitted.cells > 1)}"
+    kind: Kind = "simulated" if "curve_simulated" in origin else "measured"
+    of_decay: Kind = "simulated" if "decay_simulated" in origin else "measured"
+    cells = f"{fitted.cells} {kind} cell{'s' * (fitted.cells > 1)}"
     return DeviceResult(
         device=name,
         title=f"{name}: {fitted.cell.name} fitted to {cells}",
-        fit=_of_curve(fitted, held, origin) | (_of_decay(held) if held else {}),
-        curves=CellCurves(u, nominal, at, charges, tuple(map(tuple, shown.tolist()))),
+        fit=_of_curve(fitted, held, origin, kind) | (_of_decay(held, of_decay) if held else {}),
+        curves=CellCurves(kind, u, nominal, at, charges, tuple(map(tuple, shown.tolist()))),
         decays=tuple(
-            Decay(*(tuple(wave.tolist()) for wave in curve)) for curve in (held.curves if held else ())
+            Decay(of_decay, *(tuple(wave.tolist()) for wave in curve))
+            for curve in (held.curves if held else ())
         ),
         provenance=provenance.made(
             command=command,
             seed=0,
             protocol="least squares per cell, mean over cells",
             design_hash=design_hash,
-            inputs={str(origin[k]): str(origin[f"{k}_sha256"]) for k in ("curve", "decay") if k in origin},
+            inputs={
+                f"{k} {origin[k]}": str(origin[f"{k}_sha256"]) for k in ("curve", "decay") if k in origin
+            },
         ),
     )
 
 
-def _of_curve(fitted: CurveFit, held: DecayFit | None, origin: Mapping[str, int | str]) -> dict[str, Fitted]:
+def _of_curve(
+    fitted: CurveFit, held: DecayFit | None, origin: Mapping[str, int | str], kind: Kind
+) -> dict[str, Fitted]:
     """What the fit of the currents found, and of how many cells there are decays."""
     of_full_scale, current = "of full scale", "charge units"
     powers = fitted.coefficients if fitted.cell.coefficients is not None else ()
@@ -80,16 +88,16 @@ def _of_curve(fitted: CurveFit, held: DecayFit | None, origin: Mapping[str, int 
         "R squared, each cell's own curve": (fitted.r_squared, "1"),
         "rms about each cell's own curve": (fitted.rms, current),
     }
-    return {name: _fitted(number, unit) for name, (number, unit) in found.items() if number is not None}
+    return {name: _fitted(number, unit, kind) for name, (number, unit) in found.items() if number is not None}
 
 
-def _fitted(number: Estimate | FittedValue, unit: str) -> Fitted:
+def _fitted(number: Estimate | FittedValue, unit: str, kind: Kind) -> Fitted:
     if isinstance(number, (int, float, str, tuple)):
-        return Fitted(number, unit)
-    return Fitted(number.value, unit, interval=number.interval)
+        return Fitted(number, unit, kind)
+    return Fitted(number.value, unit, kind, number.interval)
 
 
-def _of_decay(held: DecayFit) -> dict[str, Fitted]:
+def _of_decay(held: DecayFit, kind: Kind) -> dict[str, Fitted]:
     found = {
         "tau": (held.tau, "s", "retention_time"),
         "beta": (held.beta, "1", "beta"),
@@ -101,8 +109,8 @@ def _of_decay(held: DecayFit) -> dict[str, Fitted]:
         "time to 1/e": (held.time_to_1_over_e, "s", ""),
         "rms": (held.rms, "V", ""),
     }
-    return {"retention: law": Fitted(held.law, "word")} | {
-        f"retention: {name}": Fitted(number, unit, interval=held.intervals.get(key))
+    return {"retention: law": Fitted(held.law, "word", kind)} | {
+        f"retention: {name}": Fitted(number, unit, kind, held.intervals.get(key))
         for name, (number, unit, key) in found.items()
         if number is not None
     }
@@ -118,7 +126,7 @@ def device_figure(result: DeviceResult) -> Figure:
     for axes in rest:
         for n, decay in enumerate(decays):
             t = 1e3 * np.array(decay.time)
-            axes.plot(t, decay.measured, ".", color=RED, ms=2, label="" if n else "measured")
+            axes.plot(t, decay.measured, ".", color=RED, ms=2, label="" if n else decay.numbers)
             axes.plot(t, decay.fitted, color=GREY, lw=0.8, label="" if n else "fitted")
         axes.set(xlabel="time since the write (ms)", ylabel="stored voltage (V)", title="Retention")
     left.plot(u, cells.T, color=GREY, lw=0.5, alpha=0.5)
@@ -126,7 +134,7 @@ def device_figure(result: DeviceResult) -> Figure:
     left.axhline(0, color=BLACK, lw=0.6)
     left.set(ylabel="charge of a full pulse (charge units)", title=result.device)
     points, charges = np.array(curves.measured_u), np.array(curves.measured)
-    left.plot(points, charges, ".", color=RED, ms=4 if len(cells) == 1 else 1, label="measured")
+    left.plot(points, charges, ".", color=RED, ms=4 if len(cells) == 1 else 1, label=curves.numbers)
     if len(cells) == 1:
         right.plot(points, charges - np.interp(points, u, nominal), ".", color=RED, ms=4)
         right.axhline(0, color=BLACK, lw=0.6)
@@ -157,7 +165,8 @@ def fit_rows(run: DeviceResult) -> Rows:
 
 
 DEVICE = parts.section(
-    "Device", "A fit to measured cells.", DeviceResult,
+    "Device", "A fit to measured cells, or to simulated ones.", DeviceResult,
     parts.figure(lambda run: run.title, device_figure, lambda run: only_kind(run.curves)),
-    parts.tables(fit_rows), numbers=lambda run: run.fit, headline=lambda run: run.title, kind=MEASURED,
+    parts.tables(fit_rows), numbers=lambda run: run.fit,
+    headline=lambda run: run.title, kind=lambda run: run.curves.numbers,
 )  # fmt: skip

@@ -189,7 +189,7 @@ def mixed_figure(result: MixedResult) -> Figure:
         axes.plot(expected[chosen], seen[chosen], marker, color=colour, ms=3.5, label=label)
     _label(axes, "code of HeadArray", "code of the simulation")
     sizes = f"{result.rows} x {result.columns}, {result.tokens} tokens"
-    figure.suptitle(f"{result.technology}, sub-tile of {sizes}")
+    figure.suptitle(f"{result.technology}, sub-tile of {sizes}; {result.corner}")
     return figure
 
 
@@ -230,7 +230,7 @@ CELLS = parts.section(
     "Cells in SPICE", "From transistor models.", CharacterisationResult,
     parts.figure("Curves of the cell", cell_figure),
     together=parts.tables(spice_tables.cells), numbers=lambda run: run.curve, id="spice-cell",
-    headline=lambda run: f"R² {run.curve.r_squared_against_it:.3f} against the published cubic",
+    headline=lambda run: f"R² {run.curve.r_squared_against_it:.3f} against the cell of the design",
 )  # fmt: skip
 VERIFICATION = parts.section(
     "SPICE and model", "Pulses of both dot products: circuit against model.", of.VerifyResult,

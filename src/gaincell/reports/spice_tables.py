@@ -106,7 +106,7 @@ def cells(found: Mapping[str, CharacterisationResult]) -> Rows:
     shown: dict[str, Callable[[CharacterisationResult], str]] = {
         "current at the lowest and highest voltage, DC (µA)": lambda r: ends(r.curve.current, 1e6, 2),
         "charge of a full pulse (fC)": lambda r: ends(r.curve.charge, FEMTO, 1),
-        "R² against the published cubic, not fitted": lambda r: f"{r.curve.r_squared_against_it:.3f}",
+        "R² against the cell of the design, not fitted": lambda r: f"{r.curve.r_squared_against_it:.3f}",
         "mismatch at lowest / middle / highest voltage (% of full scale)": spread,
         "slowest write to 9 mV (ns)": slowest_write,
         "error as the write gate closes (mV)": lambda r: span(r.write.error_after_switching_off, 1e3, 1),
@@ -141,7 +141,7 @@ def write(result: WriteResult) -> Rows:
         "kT/C noise of a write (mV rms, computed)": lambda dac: f"{dac.noise * 1e3:.2f}",
         "rms error of a full pulse's charge (% of full scale)": charge_error,
     }
-    title, head = f"{result.technology}, {result.ngspice}", ("write path", *DACS.values())
+    title, head = f"{result.technology}, {result.ngspice}; {result.corner}", ("write path", *DACS.values())
     rows = [[name, *(text(result.dacs[kind]) for kind in DACS)] for name, text in shown.items()]
     rows.append(["word-line pulses: error of the width (ps)", span(result.pulses.error, 1e12, 2), ""])
     rows.append(["word-line pulses: energy of a pulse (fJ)", span(result.pulses.energy, 1e15, 1), ""])
@@ -165,7 +165,7 @@ def mixed(result: MixedResult) -> Rows:
         ["stored voltages, error against the ideal level (mV): rms, largest", error],
         ["stored voltages, moved until the column is written again (mV): rms, largest", drift],
     ]
-    title = f"{result.technology}, {result.ngspice}"
+    title = f"{result.technology}, {result.ngspice}; {result.corner}"
     return Rows(title, ("mixed-signal run", ""), lines, kinds=SIMULATED)
 
 
@@ -243,7 +243,8 @@ def wires(result: of.WiresResult) -> list[Rows]:
     )
     return [
         Rows(
-            "Current lost on a bit line whose cells all conduct (%)", ("Ω per cell", *heads),
+            f"{result.technology}; {result.corner}. Current lost on a bit line whose cells all conduct (%)",
+            ("Ω per cell", *heads),
             [[name, *row] for name, row in bit.items()], kinds=SIMULATED,
         ),
         Rows(

@@ -44,7 +44,7 @@ def machines(result: CostResult) -> Rows:
     if "measured" in kinds:
         lines.append(
             "Measured: the fastest softmax attention on the machine that is named; time by the clock, or, "
-            "where that is less, of its threads on the processor, which other programs may share. With a "
+            "where that is less, of its one thread on the processor, which other programs may share. With a "
             "batch above 1 it is the time of a step over the batch, no latency: without × latency."
         )
     return Rows.of(

@@ -1,16 +1,13 @@
-"""A fit to measured cells, of `gaincell device fit`."""
+"""A fit to measured cells, or simulated ones, of `gaincell device fit`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, TypeAlias
 
-from gaincell.results.codec import Kind
+from gaincell.results.codec import Kind, Numbers
 from gaincell.results.common import Part, Result
-
-ChargeUnits: TypeAlias = Annotated[tuple[float, ...], "charge units", "measured"]
-MeasuredVolts: TypeAlias = Annotated[tuple[float, ...], "V", "measured"]
-
+from gaincell.units import ChargeUnits, Volts
 
 FittedValue: TypeAlias = int | float | str | tuple[tuple[float, ...], ...]
 
@@ -37,19 +34,21 @@ class CellCurves(Part):
         measured: Over measured_u.
     """
 
-    u: MeasuredVolts
+    numbers: Numbers
+    u: Volts
     nominal: ChargeUnits
-    measured_u: MeasuredVolts
+    measured_u: Volts
     measured: ChargeUnits
-    cells: Annotated[tuple[tuple[float, ...], ...], "charge units", "measured"]
+    cells: Annotated[tuple[tuple[float, ...], ...], "charge units"]
 
 
 class Decay(Part):
     """Stored voltage of one cell over time."""
 
-    time: Annotated[tuple[float, ...], "s", "measured"]
-    measured: MeasuredVolts
-    fitted: MeasuredVolts
+    numbers: Numbers
+    time: Annotated[tuple[float, ...], "s"]
+    measured: Volts
+    fitted: Volts
 
 
 class DeviceResult(Result, kw_only=True, command="device fit"):

@@ -92,13 +92,18 @@ def output_stage(parameters: Parameters, gain: float, offset: float) -> Stage:
         InputError: see `_input_stage`.
     """
     p = parameters
-    _check_gain("the output", gain)
+    _check_numbers("the output", gain, offset)
     steps, fraction = p.design.counter_levels - 1, p.sum_bits - 1
     reach = gain * p.tiles + abs(offset)
     exponent = math.ceil(math.log2(reach / 2 ** (p.sum_bits - 1)))
     if round(gain / steps * 2.0 ** (fraction - exponent)) >= 2**p.sum_bits:  # more sub-tiles than count
         exponent += 1
     scale = 2.0 ** (fraction - exponent)
+    if not round(gain / steps * scale):
+        raise InputError(
+            f"the gain of the output is {gain:g}, too small beside its offset, {offset:g} full scales: words "
+            f"of {p.sum_bits} bits do not hold both"
+        )
     return Stage(round(gain / steps * scale), round(offset * scale) + 2 ** (fraction - 1), exponent)
 
 
@@ -108,7 +113,7 @@ def _input_stage(p: Parameters, name: str, slope: float, origin: float, low: int
     Raises:
         InputError: a gain that is not above 0, or an offset that moves the converter's range too far away.
     """
-    _check_gain(name, slope)
+    _check_numbers(name, slope, origin)
     reach = max(abs(low - origin), abs(high - origin)) / slope
     exponent = math.ceil(math.log2(reach / 2 ** (p.word_bits - 1)))
     gain = round(slope * 2.0 ** (exponent + p.fraction_bits))
@@ -122,9 +127,11 @@ def _input_stage(p: Parameters, name: str, slope: float, origin: float, low: int
     return Stage(gain, offset, exponent)
 
 
-def _check_gain(name: str, gain: float) -> None:
+def _check_numbers(name: str, gain: float, offset: float) -> None:
     if not (math.isfinite(gain) and gain > 0):
         raise InputError(f"the gain of {name} is {gain:g}; a scaling stage takes finite ones above 0")
+    if not math.isfinite(offset):
+        raise InputError(f"the offset of {name} is {offset}; a scaling stage takes finite ones")
 
 
 def _slope(p: Parameters) -> float:

@@ -20,17 +20,17 @@ from gaincell.costs.cited import DIGITAL, cited
 from gaincell.costs.digital import digital
 from gaincell.costs.head import Head as CostHead
 from gaincell.costs.technology import Technology
-from gaincell.errors import InputError
+from gaincell.errors import InputError, SimulationError
 from gaincell.progress import StageProgress
 from gaincell.reports import rtl as tables
 from gaincell.reports.style import save
 from gaincell.results import RESULT, provenance, read
 from gaincell.results.codec import to_json
-from gaincell.results.rtl import Library, Module, Phase, RtlEnergy, RtlResult, Sizes, Total
+from gaincell.results.rtl import Library, Module, Phase, RtlCheck, RtlEnergy, RtlResult, Sizes, Total
 from gaincell.rtl import layout, programs
 from gaincell.rtl.energy import Energy, areas, energies, hypotheses
 from gaincell.rtl.equivalence import WINDOWS, seen_periods
-from gaincell.rtl.gates import replay
+from gaincell.rtl.gates import Switching, replay
 from gaincell.rtl.parameters import Parameters
 from gaincell.rtl.simulation import Record, Stimulus, random_scales, random_words, simulate, words_of_codes
 from gaincell.rtl.synthesis import Synthesis, check_liberty, map_to_library, synthesise
@@ -86,29 +86,34 @@ def generate(
         inputs = {**(inputs or {}), liberty.name: sha256(liberty)[:12]}
     run = Stimulus(p, scales, words)
     verilog = synthesis = library = used = None
-    if not programs.missing("yosys"):
+    why: str | SimulationError = programs.missing("yosys")
+    if not why:
         verilog = generate_verilog(p)
-        synthesis = synthesise(verilog)
-        if liberty is not None:
-            mapped = map_to_library(verilog, liberty)
-            library = Library(liberty.name, mapped.area, sum(mapped.cells.values()))
+        try:
+            synthesis = synthesise(verilog)
+            if liberty is not None:
+                mapped = map_to_library(verilog, liberty)
+                library = Library(liberty.name, mapped.area, sum(mapped.cells.values()))
+        except SimulationError as error:  # the Verilog is written, and can be simulated
+            why = error
     checks = []
     if tokens:
         checks += check_head(run, progress("head"))
         checks += check_ring(p, len(words), seed, progress("short ring"))
     else:
         simulate(run, progress("head"))
-    if verilog is None or synthesis is None:
-        wanted = {"Verilog": True, "properties": tokens > 0, "gates": True, "library": liberty is not None}
-        why = programs.missing("yosys")
-        checks += [not_done(name, "", why) for name, is_wanted in wanted.items() if is_wanted]
+    if verilog is None:
+        checks += [not_done(name, "", why) for name in ("Verilog", "properties")[: 1 + (tokens > 0)]]
     elif tokens:
         checks += [check_verilog(verilog, run.record), check_properties(verilog, p)]
-        replayed = replay(synthesis, verilog.top, run.record)
-        checks.append(
-            done(replayed.comparison, "gates and flip-flops of the synthesis, every output in every period")
-        )
-        used = energies(replayed.switching, len(words), t)
+    if synthesis is None:
+        checks.append(not_done("gates", "", why))
+    elif tokens and verilog is not None:
+        switching, found = _check_gates(synthesis, verilog, run.record)
+        checks.append(found)
+        used = None if switching is None else energies(switching, len(words), t)
+    if library is None and liberty is not None:
+        checks.append(not_done("library", "", why))
     result = RtlResult(
         design=chip_of(p.design),
         sizes=_sizes(p, len(words)),
@@ -129,6 +134,18 @@ def generate(
         ),
     )
     return Generated(result, run.record.first(SHOWN_TOKENS), verilog)
+
+
+def _check_gates(
+    synthesis: Synthesis, verilog: Verilog, record: Record
+) -> tuple[Mapping[str, Switching] | None, RtlCheck]:
+    """Replay the record with the gates; how they switched, if they could be."""
+    how = "gates and flip-flops of the synthesis, every output in every period"
+    try:
+        replayed = replay(synthesis, verilog.top, record)
+    except SimulationError as error:
+        return None, not_done("gates", how, error)
+    return replayed.switching, done(replayed.comparison, how)
 
 
 def _sizes(p: Parameters, tokens: int) -> Sizes:
@@ -205,7 +222,9 @@ def check_folder(folder: Path, p: Parameters, codes: str | None, seed: int, veri
     if (there.design.hash, there.sizes) != (p.design.hash, sizes):
         held = f"another head, of {there.design.name} with {there.sizes.rows} rows, {there.sizes.columns} "
         held += f"columns, {there.sizes.group} query heads and words of {there.sizes.word_bits} bits"
-    elif there.checks and not (verified and _same_inputs(there, codes, seed)):
+    elif any(check.different is not None for check in there.checks) and not (
+        verified and _same_inputs(there, codes, seed)
+    ):
         held = f"a verification with {there.inputs}, seed {there.provenance.seed}"
     else:
         return

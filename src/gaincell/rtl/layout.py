@@ -24,6 +24,7 @@ def constraints(parameters: Parameters) -> str:
     """Timing constraints, SDC."""
     period = 1e9 / parameters.design.counter_clock
     return f"""# The pulse clock of design {parameters.design.name}. Delays outside of the head: not known, 0.
+set_units -time ns
 create_clock -name clk -period {period:g} [get_ports clk]
 set_input_delay 0 -clock clk [get_ports {{rst start clear word* load address* number*}}]
 set_output_delay 0 -clock clk [all_outputs]
@@ -35,7 +36,8 @@ set_false_path -from [get_ports {{pulse* negative*}}]
 
 def floorplan(parameters: Parameters, technology: Technology) -> str:
     """Outline, regions of the digital blocks, blockages of the others: DEF."""
-    head = assumed_head(parameters.design, technology, parameters.rows, parameters.group)
+    process = replace(technology, guard_bits=parameters.guard_bits)
+    head = assumed_head(parameters.design, process, parameters.rows, parameters.group)
     blocks = blocks_of(head)
     plan, tile = head_plan(blocks), tile_plan(blocks)
 

@@ -87,6 +87,13 @@ class Parameters:
                 f"while a key is written, {self.of_phase('key write')[0].end} clock periods; give a smaller "
                 "group"
             )
+        for add, read in zip(self.of_phase("add"), self.of_phase("value read")[1:], strict=False):
+            if add.start >= read.end:
+                raise InputError(
+                    f"group = {self.group}: the {self.depth} levels of the adder tree take so long that the "
+                    f"counts of query head {read.query} replace those of head {add.query} before they are "
+                    "added; give a smaller group, a shorter window, or a longer pulse"
+                )
 
     @property
     def columns(self) -> int:

@@ -1,7 +1,8 @@
 """The read and write sequencer: what acts in which clock period of a step, as the schedule says.
 
 A counter of periods, 0 while idle, and a register for everything that acts, set and cleared at the edges
-where its windows begin and end: outputs that drive analog switches come from registers and have no glitches.
+where its windows begin and end: windows of analog switches come from registers and have no glitches.
+(`select` is decoded: see blocks.WriteAddressController.)
 
     discharge, write   the halves of "key write" and of "value write", of each array
     key_read           "key read"; `early` and `position` are one period ahead, for the pulse generators

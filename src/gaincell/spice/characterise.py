@@ -17,7 +17,7 @@ default).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +25,10 @@ import torch
 
 from gaincell.chips.design import Design
 from gaincell.chips.device import Device, fit_device
+from gaincell.devices.measurement import SIMULATED
 from gaincell.errors import InputError
 from gaincell.files import write_text
 from gaincell.progress import StageProgress, silent_stages
-from gaincell.quantity import Quantity
 from gaincell.results.common import Values
 from gaincell.results.spice_cell import (
     CellCorners,
@@ -61,8 +61,6 @@ DEFAULT_GMIN = 1e-12
 """The simulator's own, S: shown beside, since it alone discharges a store within milliseconds."""
 GROUP = 10
 """Cells of the Monte Carlo in one netlist."""
-SIMULATED = "# simulated: "
-"""The files of a simulated cell begin so."""
 
 
 def read_charge(site: Site, levels: Wave, width: Second) -> Wave:
@@ -182,9 +180,10 @@ def _corners(technology: Technology, jobs: int | None) -> CellCorners:
         [curve_bench(Site(technology, Corner(*place)), points=19) for place in places], jobs=jobs
     )
     curves = [
-        CornerCurve(*place, plain(-simulation.plot["i(vb0)"]))
-        for place, simulation in zip(places, found, strict=True)
-    ]
+        CornerCurve(technology.section or "as the models are" if technology.kit else process, celsius, supply,
+                    plain(-simulation.plot["i(vb0)"]))
+        for (process, celsius, supply), simulation in zip(places, found, strict=True)
+    ]  # fmt: skip
     return CellCorners(plain(np.linspace(0, technology.vdd, 19)), tuple(curves))
 
 
@@ -295,22 +294,7 @@ def device_of(
         without, retention = str(error).removeprefix(f"{decay}: "), "no retention stated"
     simulated = {"simulator": found.ngspice, "models": found.technology, "retention": retention}
     title = f"{device.cell.name} cell fitted to {found.mismatch.cells} simulated cells, {found.technology}"
-    device = dataclasses.replace(
-        device, description=title, numbers=_simulated(device.numbers), origin={**device.origin, **simulated}
-    )
-    return device, without
-
-
-def _simulated(numbers: Mapping[str, Quantity]) -> dict[str, Quantity]:
-    """The numbers of a device but the spread of decays, with a note on those fitted to simulations."""
-    found = {key: number for key, number in numbers.items() if key != "retention.spread"}
-    for key, number in found.items():
-        if number.source == "F":
-            note = f"simulated; {number.note}".removesuffix("; ")
-            if key.startswith("retention."):
-                note = note.replace("95 % confidence", "95 %, over written voltages of one cell")
-            found[key] = dataclasses.replace(number, note=note)
-    return found
+    return dataclasses.replace(device, description=title, origin={**device.origin, **simulated}), without
 
 
 def _write_cells(path: Path, heading: str, x: Sequence[float], cells: Iterable[Sequence[float]]) -> Path:

@@ -263,6 +263,8 @@ def user_technology(
         raise InputError(f"vdd = {vdd!r} V is out of range; allowed: 0.3 to 5")
     if sorted(nodes) != sorted("dgsb"):
         raise InputError(f"nodes = {nodes!r}; allowed: an order of the letters d, g, s, b, for instance dgsb")
+    if nodes != "dgsb" and not subcircuits:
+        raise InputError(f"nodes = {nodes!r} are of subcircuits; give --subcircuits too, or leave it out")
     included = re.search(r"(?im)^\s*\.(inc\w*|lib[ \t]+\S+)[ \t]+\S", text)  # of files that are not read here
     for name in (nmos, pmos) if section is None and not included else ():
         if not re.search(rf"(?im)^\s*\.(model|subckt)\s+{re.escape(name)}\b", text):
@@ -270,7 +272,7 @@ def user_technology(
     return dataclasses.replace(
         technology(like),
         name=path.stem,
-        title=f"{path.stem} (a user's own models)",
+        title=f"{path.stem} (a user's own models{'' if section is None else f', section {section}'})",
         vdd=vdd,
         nmos=nmos,
         pmos=pmos,

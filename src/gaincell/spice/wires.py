@@ -33,7 +33,7 @@ import numpy as np
 
 from gaincell.chips.design import Design
 from gaincell.devices.wires import weights
-from gaincell.errors import InputError
+from gaincell.errors import InputError, SimulationError
 from gaincell.progress import StageProgress, silent_stages
 from gaincell.results.spice import BitLine, InOperation, WiresResult, WordLine
 from gaincell.spice.designs import check_design
@@ -307,6 +307,11 @@ def _rms(change: Wave) -> float:
 
 def _compare(array: _Array, resistance: Ohm, capacitance: Farad, change: Wave, noise: Second) -> InOperation:
     inside = np.isfinite(change)
+    if not inside.any():
+        raise SimulationError(
+            f"{array.name} dot product, {resistance:g} ohm per cell: every column clips at a rail; give a "
+            "design with larger score_saturation_per_row and output_saturation_per_column"
+        )
     change, per_drop = change[inside], array.per_drop[inside]
     rms, largest = _rms(change), float(np.abs(change).max())
     drop = float(change @ per_drop / (per_drop @ per_drop))

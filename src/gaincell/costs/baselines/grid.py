@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gaincell.costs.baselines.attention import GPU_ONLY, PUBLISHED
-from gaincell.costs.baselines.measurement import DTYPES, Measurement, measure
+from gaincell.costs.baselines.measurement import DTYPES, Measurement, check_dtype, measure
 from gaincell.errors import InputError
 from gaincell.progress import Progress, silent
 from gaincell.results.system_cost import Measured, Skipped
@@ -92,12 +92,11 @@ def sweep(
         InputError: an implementation or dtype that does not exist, an empty choice, sizes below 1.
     """
     kind, batches, contexts = torch.device(device).type, list(batches), list(contexts)
-    chosen = list(chosen or (GPU_SET if kind == "cuda" else CPU_SET))
-    if not batches or not contexts:
-        raise InputError("nothing to measure: give at least one batch and one context")
+    chosen = list((GPU_SET if kind == "cuda" else CPU_SET) if chosen is None else chosen)
+    if not (chosen and batches and contexts):
+        raise InputError("nothing to measure: give at least one implementation, one batch and one context")
     for name, dtype in chosen:
-        if dtype not in DTYPES:
-            raise InputError(f"dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+        check_dtype(dtype, name)
         if name in GPU_ONLY and kind != "cuda":
             raise InputError(f"implementation {name!r} needs a GPU; leave it out on {device}")
     cells = [

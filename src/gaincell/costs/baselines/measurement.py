@@ -11,7 +11,7 @@
                 Faulty.
 
 Every measurement carries the largest error of its output against the equation in float64.
-Not modelled: that other programs share the machine (`busy` says how much of its processor it got).
+Not modelled: that other programs share the machine (`busy` says how much of its processor one thread got).
 """
 
 from __future__ import annotations
@@ -59,10 +59,11 @@ class Measurement(Timing, kw_only=True):
         caches: Copies that the steps went round.
         cache_bytes: Read by a step.
         error: Largest difference to the exact output over the largest output.
-        processor: Time of a step, in every run, for which each thread ran, s; below `runs` where other
-            programs share the processor. Empty on a GPU.
+        processor: Time of a step, in every run, for which its one thread ran, s; below `runs` where other
+            programs share the processor. Empty on a GPU, and of several threads, some of which wait for one
+            another or for a core.
         processor_per_token: Its median over the batch.
-        busy: Share of the time that its threads ran; well below 1: the machine was shared.
+        busy: Share of the time that its thread ran; well below 1: the machine was shared.
         energy: Of one token (a step over the batch), idle power subtracted, J; None: `no_energy` says why.
         power: Mean while it ran, W.
         idle_power: Mean before, W.
@@ -103,14 +104,16 @@ class Measurement(Timing, kw_only=True):
         return Timing(**{f.name: getattr(self, f.name) for f in fields(Timing)})
 
 
-def _check_dtype(dtype: str, name: str) -> None:
+def check_dtype(dtype: str, name: str) -> None:
     if dtype not in DTYPES or (name == PUBLISHED and dtype != "float32"):
         allowed = "float32" if name == PUBLISHED else ", ".join(DTYPES)
         raise InputError(f"dtype {dtype!r} of {name!r}: allowed: {allowed}")
 
 
 def _processor(timed: Timed, batch: int) -> dict[str, Any]:
-    """What a processor is busy with."""
+    """What a processor is busy with; nothing of several threads."""
+    if torch.get_num_threads() > 1:
+        return {}
     return {
         "processor": tuple(timed.processor),
         "processor_per_token": median(timed.processor) / batch,
@@ -155,7 +158,7 @@ def measure(
     """
     kv_heads = heads if kv_heads is None else kv_heads
     _check_sizes(heads=heads, kv_heads=kv_heads, head_dim=head_dim, context=context, batch=batch, runs=runs)
-    _check_dtype(dtype, name)
+    check_dtype(dtype, name)
     place = torch.device(device)
     step = implementation(name, place)
     try:

@@ -26,7 +26,7 @@ class Timed(NamedTuple):
 
     Attributes:
         runs: Time of a step in every run, s.
-        processor: Time for which every thread of it ran, s.
+        processor: Processor time of the process, s; of several threads their sum.
         joules: Of all runs, idle power subtracted.
         power: Mean while they ran, W.
         idle: Mean before, W.
@@ -78,7 +78,7 @@ def time_steps(
                 break
             before = time.process_time()
             times.append(_duration(some, steps, (lambda: None) if as_published else wait) / steps)
-            processor.append((time.process_time() - before) / steps / torch.get_num_threads())
+            processor.append((time.process_time() - before) / steps)
             watts = meter.power() if meter is not None and as_published else None
             powers += [] if watts is None else [watts]
             wait()

@@ -83,7 +83,7 @@ def curve_bench(site: Site, *, shifts: Sequence[Sequence[Volt]] = ((0.0,) * 4,),
         f"current over the stored voltage, {len(shifts)} cell(s)",
         body,
         ["v(st)", *(f"i(vb{n})" for n in range(len(shifts)))],
-        dc=f".dc Vst 0 {number(vdd)} {number(vdd / (points - 1))}",
+        dc=f".dc Vst 0 {number(vdd)} {vdd / (points - 1):.15g}",  # a step rounded up would lose the last
     )
 
 
