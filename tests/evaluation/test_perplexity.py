@@ -12,6 +12,7 @@ from torch.nn import functional
 from gaincell.circuits import query_code
 from gaincell.circuits.noise import Noise
 from gaincell.circuits.sinks import Sinks
+from gaincell.devices.leakage import Leakage
 from gaincell.errors import InputError, ModelError
 from gaincell.evaluation import perplexity as module
 from gaincell.evaluation.codes import code_use
@@ -98,8 +99,11 @@ def test_batches_are_no_stream() -> None:
         module._token_ids(torch.zeros(2, 8, dtype=torch.long), None)
 
 
-def test_dump_of_a_layer(tmp_path: Path) -> None:
-    model = attach(micro_llama(), micro_design(retention_time=1e-5))
+@pytest.mark.parametrize("disturb", [0.0, 0.02])
+def test_dump_of_a_layer(tmp_path: Path, disturb: float) -> None:
+    """Both query heads read a column of their key/value head at every token."""
+    leakage = Leakage(read_disturb=disturb)
+    model = attach(micro_llama(), micro_design(retention_time=1e-5, leakage=leakage))
     kept: dict[str, torch.Tensor] = {}
     layer = attached_layers(model)[1]
     layer.q.register_forward_hook(lambda m, i, o: kept.update(q=o))
@@ -114,7 +118,7 @@ def test_dump_of_a_layer(tmp_path: Path) -> None:
     torch.testing.assert_close(stored["scaled"], stored["output"] * gain + offset)
     x, u = stored["q_code"].double() / 15, (stored["k_code"].double() - 3.5) * 0.9 / 7
     i, j = 40, 33
-    decayed = u[1, 0, j] * layer.design.decay_per_token ** (i - j)
+    decayed = u[1, 0, j] * (layer.design.decay_per_token * (1 - disturb) ** 2) ** (i - j)
     expected = (layer.design.cell.current(decayed) * x[1, 1, i]).sum()
     torch.testing.assert_close(stored["score"][1, 1, i, j].double(), expected, rtol=1e-5, atol=1e-5)
     assert float(stored["score"][1, 1, j, i]) == 0.0

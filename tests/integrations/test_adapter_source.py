@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import warnings
+from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -161,12 +162,23 @@ def test_an_adapter_on_the_hub(pair: Path, monkeypatch: pytest.MonkeyPatch) -> N
         wanted.append(allow_patterns)
         return str(pair / "adapter")
 
-    monkeypatch.setattr(
-        sources.HfApi, "model_info", lambda *_, **__: SimpleNamespace(sha="f" * 40, siblings=files)
-    )
+    answers = chain([TimeoutError("slow")], repeat(SimpleNamespace(sha="f" * 40, siblings=files)))
+
+    def model_info(*_: Any, **__: Any) -> SimpleNamespace:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(sources.HfApi, "model_info", model_info)
     monkeypatch.setattr(sources, "try_to_load_from_cache", lambda *_, **__: None)
     monkeypatch.setattr(sources, "snapshot_download", download)
-    sources.hub_directory.cache_clear()
+    sources._hub_directory.cache_clear()
+    now = [0.0]
+    monkeypatch.setattr(sources.time, "monotonic", lambda: now[0])
+    assert not sources.is_adapter_on_hub("someone/on-arrays")
+    assert not sources.is_adapter_on_hub("someone/on-arrays")  # not asked again at once
+    now[0] += 61.0
     assert torch.equal(logits(gaincell.load("someone/on-arrays")[0]), expected)
     assert {"adapter_model.safetensors", "*.json"} <= set(wanted[0])
 

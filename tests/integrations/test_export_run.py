@@ -150,6 +150,27 @@ def test_an_earlier_export_in_parts_is_replaced(adapter: tuple[Path, nn.Module],
     assert all((tmp_path / name).read_text() == "earlier" for name in own)
 
 
+def test_a_model_that_is_no_export_is_not_replaced(
+    adapter: tuple[Path, nn.Module],
+    softmax: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The base model itself, say; of an export the files of a tokenizer that the new one lacks go."""
+    run, _ = adapter
+    base = tmp_path / "base"
+    shutil.copytree(softmax["gpt2"], base)
+    before = {file: file.read_bytes() for file in base.iterdir()}
+    assert exit_code("export", str(run), "--out", str(base)) == 2
+    assert "holds a model that is not in arrays (config.json)" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in base.iterdir()} == before
+    out = tmp_path / "out"
+    assert exit_code("export", str(run), "--out", str(out)) == 0
+    (out / "chat_template.jinja").write_text("another model's")
+    assert exit_code("export", str(run), "--out", str(out)) == 0
+    assert not (out / "chat_template.jinja").exists()
+
+
 def test_a_run_on_the_hub(
     adapter: tuple[Path, nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

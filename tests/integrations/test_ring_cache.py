@@ -444,6 +444,17 @@ def test_other_mistakes_are_named() -> None:
         cache.idle(-1)
 
 
+def test_layers_of_several_chips_have_no_ring() -> None:
+    """It keeps the age of columns once for all layers."""
+    model = hardware()
+    cache, last = RingCache(model), attached_layers(model)[-1]
+    last.design = last.design.replace(retention_time=1.0)
+    with pytest.raises(ModelError, match="the layers have different designs"):
+        RingCache(model)
+    with pytest.raises(ModelError, match="the layers have different designs"), torch.no_grad():
+        model(input_ids=ids(3), **cache.argument)
+
+
 def test_another_ring_needs_another_cache() -> None:
     model = hardware()
     cache = RingCache(model)

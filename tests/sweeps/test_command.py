@@ -14,6 +14,7 @@ import pytest
 from tests.sweep_files import COSTS, measured
 from tests.tiers import slow
 
+from gaincell.chips.design_file import load_design
 from gaincell.cli import main
 from gaincell.cli.sweep import _claim, _report
 from gaincell.errors import DesignError, GaincellError, InputError, RunError
@@ -21,7 +22,7 @@ from gaincell.results import read
 from gaincell.results.provenance import code
 from gaincell.results.sweep import PointResult, SweepResult
 from gaincell.sweeps.file import FILE, load_sweep
-from gaincell.sweeps.space import ALIASES, known
+from gaincell.sweeps.space import ALIASES, known, parse_parameters
 from gaincell.sweeps.study import enqueue, open_storage, open_study, survey
 from gaincell.sweeps.work import work
 
@@ -324,3 +325,17 @@ def test_damaged_files_are_named(
     for content in ("{}", "[", "3"):
         (out / "sweep.json").write_text(content)
         assert "is damaged; remove" in refused(capsys, file, "--out", out)
+
+
+def test_a_range_ends_where_it_says() -> None:
+    """Though 0.3 * 3 is below 0.9 in binary; and ranges that differ in a late digit are told apart."""
+    found = {}
+    for low, high in ((0.0, 0.9), (0.0, 0.90000001)):
+        raw = {"mismatch": {"current_offset_std": {"low": low, "high": high, "step": 0.3}}}
+        (found[high],) = parse_parameters(raw, load_design("leroux2025"), "here")
+    assert found[0.9].high == 0.9
+    assert found[0.9].holds(0.9)
+    assert found[0.9].describe() == "0 to 0.9 in steps of 0.3"
+    chips = [{"mismatch": {"chip": {"low": n, "high": n + 3}}} for n in (1000000, 1000001)]
+    said = [parse_parameters(raw, load_design("leroux2025"), "here")[0].describe() for raw in chips]
+    assert said[0] != said[1]

@@ -89,6 +89,10 @@ class Design(DesignFields):
         """delta = exp(-dt / tau), 1 without decay; read disturb not included."""
         return math.exp(-self.leak_per_token)
 
+    def kept_per_token(self, reads: int) -> float:
+        """delta of a column that so many queries read a token, with what their reads take."""
+        return math.exp(-self.leak_per_token - reads * self.disturb_per_read)
+
     @property
     def leak_per_token(self) -> float:
         """dt / tau, 0 without decay."""

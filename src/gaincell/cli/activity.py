@@ -37,6 +37,7 @@ def activity(
     Example: gaincell activity adapters/smollm2-135m --tokens 2048 --figure activity.png --json activity.json
     """
     options.use(threads, device)
+    from gaincell.chips.design_file import inputs_of_design
     from gaincell.cli._models import head, in_arrays, observe_model
     from gaincell.reports.heads import NAMES, activity_figure, activity_rows, sparsity_line
     from gaincell.results.activity import ActivityResult
@@ -48,7 +49,7 @@ def activity(
     )
     protocol = f"{len(ids)} x {ids.shape[1]} tokens, each sequence from empty arrays"
     entry = ActivityResult(
-        **in_arrays(head(loaded, protocol, ids.flatten())),
+        **in_arrays(head(loaded, protocol, ids.flatten(), others=inputs_of_design(design))),
         text=Named(found.source), gains=origin, activity=found,
     )  # fmt: skip
     typer.echo(f"{model}: {origin}")

@@ -68,7 +68,7 @@ def fidelity(
     place_model(base, computing.device)
     of_linear, others = None, {}
     if linear is not None:
-        other = load_model(linear)
+        other = load_model(linear, backend=computing.backend)
         if other.sha256 != loaded.sha256:
             raise InputError(
                 f"--linear {linear} was made from another model than {run}; give a RUN of the same model"

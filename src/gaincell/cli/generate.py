@@ -12,7 +12,7 @@ import typer
 from gaincell.cli import _options as options
 from gaincell.cli._json import JsonFile, show_result
 from gaincell.cli._options import LARGEST_SEED, check_needed, command, option
-from gaincell.errors import InputError
+from gaincell.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,6 +109,8 @@ class GenerateOptions:
             cache.idle(self.at)
             started = time.perf_counter()
             for n in range(self.tokens):
+                if not bool(torch.isfinite(logits).all()):
+                    raise ModelError("the model's logits are not finite; look for NaN or infinite weights")
                 if self.temperature == 0.0:
                     token = logits.argmax(-1)
                 else:
@@ -167,6 +169,8 @@ def generate(
     """
     asked.check(context)
     computing.start()
+    from gaincell.chips.design_file import inputs_of_design
+    from gaincell.chips.device import inputs_of_cell
     from gaincell.cli._models import head, in_arrays
     from gaincell.results.simulation import GenerationResult
 
@@ -179,7 +183,14 @@ def generate(
         file=sys.stderr,
     )
     entry = GenerationResult(
-        **in_arrays(head(hardware.loaded, "generation on the ring", seed=asked.seed)),
+        **in_arrays(
+            head(
+                hardware.loaded,
+                "generation on the ring",
+                seed=asked.seed,
+                others=inputs_of_design(asked.design) | inputs_of_cell(asked.cell),
+            )
+        ),
         gains=hardware.origin,
         text=text,
         tokens=tokens,

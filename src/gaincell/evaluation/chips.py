@@ -77,7 +77,7 @@ def perplexity_spread(
     )
 
 
-def _check_nominal(perplexity: float) -> None:
+def check_nominal(perplexity: float) -> None:
     if not 0 < perplexity < math.inf:
         raise InputError(
             f"the nominal chip has perplexity {perplexity!r}, and ratios to it need a finite one above 0: "
@@ -156,7 +156,7 @@ def evaluate_chips(
     """
     if not 0 < within < math.inf:
         raise InputError(f"yield within {within!r} of the nominal perplexity: give a fraction above 0")
-    reference, numbers, found = over_chips(model, measure, chips, mismatch, progress, _check_nominal)
+    reference, numbers, found = over_chips(model, measure, chips, mismatch, progress, check_nominal)
     chip = computing_layers(model)[0].design
     differs = spread_of(chip if mismatch is None else chip.replace(mismatch=mismatch))
     return perplexity_spread(reference, numbers, tuple(found), within, differs)

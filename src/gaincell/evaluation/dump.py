@@ -94,12 +94,13 @@ def _scores(q: Tensor, k: Tensor, design: Design, window: int | None) -> Tensor:
     """
     x = query_driver(q, design.driver_levels, signed=design.drivers.signed)
     u = write_dac(k, design.dac_levels, design.v_min, design.v_max, design.v_offset)
+    kept = design.kept_per_token(x.shape[1] // u.shape[1])
     u = u.repeat_interleave(x.shape[1] // u.shape[1], 1)
     tokens = torch.arange(x.shape[2], device=x.device)
     score = x.new_zeros(*x.shape[:3], x.shape[2])
     for i in tokens.tolist():
         first = max(0, i + 1 - min(design.window, window or design.window))
-        decay = design.decay_per_token ** (i - tokens[first : i + 1]).to(x.dtype)
+        decay = kept ** (i - tokens[first : i + 1]).to(x.dtype)
         left = design.decay_target + (u[:, :, first : i + 1] - design.decay_target) * decay[:, None]
         current = design.cell.current(left)
         score[:, :, i, first : i + 1] = (current @ x[:, :, i, :, None]).squeeze(-1)

@@ -240,7 +240,7 @@ def _circuits(
     for i in range(t - 1, -1, -stride):
         age = torch.arange(i, -1, -1, dtype=x.dtype, device=x.device)
         seen = (age < (window or t)).to(x.dtype)
-        left = (design.decay_per_token**age)[:, None]
+        left = (design.kept_per_token(h // ku.shape[1]) ** age)[:, None]
         held = [design.cell.current(rest + (u[:, :, : i + 1] - rest) * left) for u in (ku, vu)]
         scores = torch.einsum("bkgd,bkjd->bkgj", grouped[:, :, :, i], held[0])
         exponent = design.charge_to_pulse.exponent

@@ -85,6 +85,7 @@ _Found = TypedDict(
         "versions": Mapping[str, object],
         "n-shot": Mapping[str, int],
         "n-samples": Mapping[str, Mapping[str, int]],
+        "higher_is_better": Mapping[str, Mapping[str, bool]],
     },
 )
 """What the harness returns, as far as it is read; all but samples by task."""
@@ -219,7 +220,8 @@ def _scores(task: str, found: _Found, kind: Kind) -> TaskScores:
             error = given if isinstance(given, float) else _error(items[metric], metric, score)
             unit = "bit/byte" if metric == "bits_per_byte" else "1"
             spread = None if error is None else Value(error, unit, kind)
-            metrics[metric] = Metric(Value(float(score), unit, kind), spread)
+            better = found["higher_is_better"].get(task, {}).get(metric)
+            metrics[metric] = Metric(Value(float(score), unit, kind), spread, better)
     counts = found["n-samples"][task]
     return TaskScores(
         task=task,

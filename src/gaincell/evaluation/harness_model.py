@@ -42,7 +42,7 @@ OF_HARNESS = {
 }  # fmt: skip
 """Arguments of HFLM that act on a model in memory, and those that its command always gives."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": None}
-"""Types of the weights; `auto` is the stored one."""
+"""Types of the weights; `auto` is the stored one of a model, and float32 of a RUN."""
 
 
 @register_model("gaincell")
@@ -209,13 +209,17 @@ def _load(
     run: str, design: str | None, cell: str | None, backend: BackendName, dtype: str
 ) -> tuple[Any, Any]:
     """Model and tokenizer of a MODEL or RUN, on another chip if one is given; of other cells it says so."""
+    from gaincell.integrations.hf.attach import layers_in_use
     from gaincell.integrations.hf.chip import AS_SAVED, change_chip
     from gaincell.integrations.hf.models import load_model
 
     if dtype not in DTYPES:
         raise InputError(f"dtype={dtype}; allowed: {one_of(DTYPES)}")
     loaded = load_model(run, DTYPES[dtype], backend=backend)
-    if exchanged := change_chip(loaded.model, design, cell):
+    exchanged = change_chip(loaded.model, design, cell)
+    if not layers_in_use(loaded.model):
+        print(f"{run}: in software, without arrays", file=sys.stderr)
+    elif exchanged:
         print(f"{run}: {AS_SAVED}{exchanged}", file=sys.stderr)
     return loaded.model, loaded.tokenizer
 

@@ -53,7 +53,7 @@ def common_design(layers: Sequence[GainCellAttention]) -> Design:
     """
     design = layers[0].design
     if any(layer.design != design for layer in layers):
-        raise ModelError("the layers have different designs; use set_design(model, design) before saving")
+        raise ModelError("the layers have different designs; use set_design(model, design)")
     return design
 
 

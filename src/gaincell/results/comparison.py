@@ -187,7 +187,7 @@ def _difference(
     """
     import numpy as np
 
-    if reference is None or reference.fingerprint != task.fingerprint:
+    if reference is None or reference.fingerprint != task.fingerprint or metric not in reference.per_item:
         return None, None
     ours, theirs = (np.asarray(t.per_item[metric], dtype=float) for t in (task, reference))
     if ours.shape != theirs.shape or not (_adds_up(task, metric) and _adds_up(reference, metric)):

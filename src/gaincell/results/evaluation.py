@@ -282,10 +282,11 @@ class Harness(Part):
 
 
 class Metric(Part):
-    """A score and its standard error."""
+    """A score and its standard error; which scores are better, where the harness says so."""
 
     score: Value
     error: Value | None = None
+    higher_is_better: bool | None = None
 
 
 class TaskScores(Part):

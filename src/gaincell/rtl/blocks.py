@@ -222,8 +222,8 @@ class WriteAddressController(Block):
     The input `clear` forgets all tokens; it is not seen while a step is under way (busy), so that the column
     that is written stays selected. With `advance` the column at the pointer now holds a token.
 
-    `select` is decoded from the pointer: it may glitch after the edge at which the pointer moves, the one that
-    ends the value write.
+    `select` is decoded from the pointer: it may glitch after the edge at which the pointer moves, which ends
+    the value write.
     """
 
     module = "write_address_controller"

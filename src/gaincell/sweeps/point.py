@@ -29,7 +29,7 @@ from gaincell.costs.activity import Activity
 from gaincell.costs.technology import load_technology
 from gaincell.errors import ModelError
 from gaincell.evaluation.activity import measure_activity
-from gaincell.evaluation.chips import perplexity_spread
+from gaincell.evaluation.chips import check_nominal, perplexity_spread
 from gaincell.evaluation.perplexity import Perplexity, cut_blocks, perplexity
 from gaincell.files import is_number
 from gaincell.integrations.hf.attach import set_design
@@ -95,7 +95,7 @@ class Bench:
             if "energy" in sweep.objectives:
                 set_design(self.model, design if single else design.without("chip"))
                 some = cut_blocks(self.evaluation, self.length)[:ACTIVITY_BLOCKS]
-                activity = measure_activity(self.model, [some], sweep.text)
+                activity = measure_activity(self.model, [some], Path(sweep.text).name)
             set_design(self.model, design)
         if chips is not None:
             found["yield"], intervals["yield"] = chips.yield_, chips.yield_interval
@@ -155,6 +155,7 @@ class Bench:
             self._become(chip, values, common)
             each.append(self._of(chip))
         perplexities = tuple(p.perplexity for p in each)
+        check_nominal(alike.perplexity)
         chips = perplexity_spread(alike.perplexity, numbers, perplexities, self.sweep.within)
         blocks = tuple(
             (math.fsum(p.per_block[b][0] for p in each) / len(each), predictions)

@@ -91,7 +91,7 @@ def _blocks_of(sweep: Sweep) -> str:
     """The blocks on which the activity is measured."""
     length, _ = window_and_stride(sweep.protocol)
     count = min(ACTIVITY_BLOCKS, sweep.limit // length)
-    return f"{count} block{'s' if count > 1 else ''} of {sweep.protocol}"
+    return f"at most {count} blocks of {sweep.protocol}" if count > 1 else f"1 block of {sweep.protocol}"
 
 
 def _failed(sweep: Sweep, number: int, planned: dict[str, Any], trial: Any) -> of.Point:

@@ -34,7 +34,7 @@ from gaincell.devices.random import Drawn
 from gaincell.errors import GaincellError, InputError
 from gaincell.evaluation.perplexity import window_and_stride
 from gaincell.integrations.hf.run import Run
-from gaincell.integrations.hf.size import hardware_files, saved_design
+from gaincell.integrations.hf.size import content_sha256, saved_design
 from gaincell.mapping.load_hardware import find_shipped
 from gaincell.resources import resolve
 from gaincell.schema import Count, Name, OneOf, Rate, Several, Whole
@@ -274,7 +274,7 @@ def _of_model(model: str) -> str:
         return f"RUN {_of_file(run.file())}"
     shipped = find_shipped(model)
     if shipped is None and saved_design(model) is not None:
-        return f"model {' '.join(_of_file(file) for file in hardware_files(model))}"
+        return f"model {content_sha256(model)[:12]}"
     return model if shipped is None else f"{model} {_of_file(shipped.linear)}"
 
 

@@ -156,8 +156,8 @@ class Parameter:
         if self.values:
             return ", ".join(shown(value) for value in self.values)
         scale = ", logarithmic" if self.log else ""
-        step = f" in steps of {self.step:g}" if self.step is not None else ""
-        return f"{self.low:g} to {self.high:g}{step}{scale}"
+        step = f" in steps of {shown(self.step)}" if self.step is not None else ""
+        return f"{shown(self.low)} to {shown(self.high)}{step}{scale}"
 
 
 def same(a: Any, b: Any) -> bool:
@@ -166,12 +166,12 @@ def same(a: Any, b: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value as files have it, numbers with six digits."""
+    """A value as files have it: numbers with six digits, with more where six are others."""
     if value is None:
         return "none"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
 def parse_parameters(raw: Any, design: Design, where: str) -> tuple[Parameter, ...]:
@@ -252,6 +252,7 @@ def _range(name: str, entry: Mapping[str, Any], kind: NumberKind, design: Design
         if log:
             raise InputError(f"{where}: step and log exclude each other; leave one out")
         high = low + math.floor((high - low) / step + 1e-9) * step
+        high = high if kind.whole else float(f"{high:.12g}")  # 0.3 * 3 is below 0.9, and 0.9 is meant
     if log and not low > 0:
         raise InputError(f"{where}: low = {low!r} with log; give low above 0")
     if kind.whole:

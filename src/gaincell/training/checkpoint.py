@@ -257,7 +257,7 @@ class Watch:
         self.best: float | None = before.get("best")
         self._worse: int = before.get("worse", 0)
         self._kept: dict[str, Tensor] = {}
-        if self.best is not None and settings.patience and best is not None and best.exists():
+        if self.best is not None and settings.patience and best is not None:
             try:
                 check_file(best)
                 self._kept = load_file(best)

@@ -40,9 +40,11 @@ def as_logarithms(gains: Collection[nn.Parameter]) -> Iterator[None]:
     with torch.no_grad():
         for gain in gains:
             gain.log_()
-        yield
-        for gain in gains:
-            gain.exp_()
+        try:
+            yield
+        finally:
+            for gain in gains:
+                gain.exp_()
 
 
 def make_optimizer(

@@ -32,7 +32,6 @@ from gaincell.ops.gain_cell_attention import BackendName, Gradient
 from gaincell.renamed import renamed
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
-
 Attention = Literal["gain-cell", "softmax"]
 _FUNCTIONS = {"gain-cell": interface.GAIN_CELL, "softmax": interface.SOFTMAX}
 """What an attached model computes with -> the function that transformers calls."""
@@ -374,8 +373,9 @@ def _carriers(model: nn.Module) -> list[Any]:
 
 def _owner(model: nn.Module) -> PreTrainedModel | None:
     """The transformers model that was attached: ``model`` itself or one inside it."""
-    owned = (m for m in model.modules() if isinstance(m, PreTrainedModel) and _RECORD in m.__dict__)
-    return next(owned, None)
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{model!r} is no model: load it first, by gaincell.load or transformers, say")
+    return next((m for m in model.modules() if isinstance(m, PreTrainedModel) and _RECORD in vars(m)), None)
 
 
 def _pretrained(model: nn.Module) -> PreTrainedModel:

@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 from transformers.pytorch_utils import Conv1D
 
 from gaincell.chips.design import Design
-from gaincell.errors import InputError, ModelError
+from gaincell.errors import InputError, ModelError, RunError
 from gaincell.files import write_directory, write_text
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.base_model import has_tokenizer, load_tokenizer, sampled_fingerprint
 from gaincell.integrations.hf.checkpoint import read
-from gaincell.integrations.hf.hardware_record import hardware_record
+from gaincell.integrations.hf.hardware_record import hardware_record, saved_record
 from gaincell.integrations.hf.models import load_without_tokenizer
 from gaincell.integrations.hf.pretrained import ARRAYS, METHOD
 from gaincell.integrations.hf.reparametrisation import add_stored_parts, is_copy, is_trained
@@ -31,6 +31,8 @@ from gaincell.integrations.hf.sources import (
 
 SAVED = ("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json")
 """Weights as transformers writes them, in one file or several."""
+TEXTS = ("tokenizer*", "*.jinja", "special_tokens_map.json", "vocab.json", "merges.txt", "added_tokens.json")
+"""Files of a tokenizer."""
 _A, _B = ".weight.lora_A", ".weight.lora_B"
 _LOAD = {
     "transformers": """import gaincell
@@ -71,6 +73,8 @@ def export_transformers(
     """
     directory = Path(out)
     refuse_second_model(directory, HARDWARE, ADAPTER)
+    if (config := directory / "config.json").exists() and saved_record(config) is None:
+        raise RunError(f"{out} holds a model that is not in arrays (config.json): choose another directory")
     found = load_without_tokenizer(run, dtype)
     cells = attached_layers(found.model)
     if not cells:
@@ -83,7 +87,7 @@ def export_transformers(
             load_tokenizer(found.source).save_pretrained(place)
         write_text(place / "README.md", card)
 
-    return write_directory(directory, write, last="config.json", replaces=SAVED)
+    return write_directory(directory, write, last="config.json", replaces=(*SAVED, *TEXTS))
 
 
 def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:

@@ -34,6 +34,7 @@ from gaincell.integrations.hf.attach import required_layers
 from gaincell.integrations.hf.context import check_ids
 from gaincell.integrations.hf.ring_layer import RingLayer
 from gaincell.integrations.hf.ring_tokens import RingTokens
+from gaincell.nn.checks import common_design
 from gaincell.ops.gain_cell_attention import OF_STORED
 from gaincell.units import Second
 
@@ -86,7 +87,8 @@ class RingCache(Cache):
     `use_cache=False`, except on a chip that does not leak (`retention_time=None`).
 
     Raises:
-        ModelError: the model is not attached, or its chip has effects that a ring does not model.
+        ModelError: the model is not attached, its layers have several designs, or its chip has effects that
+            a ring does not model.
         InputError: a refresh would take longer than its period.
 
     Not modelled: the time that passes between the layers of one token; incomplete discharge; errors of writes
@@ -98,7 +100,7 @@ class RingCache(Cache):
         forward = inspect.signature(model.forward).parameters
         self.argument = {"cache" if "cache" in forward else "past_key_values": self}
         """How the model takes a cache: transformers renamed the argument."""
-        design = attentions[0].design
+        design = common_design(attentions)
         _check_chip(design, refresh or Refresh())
         self.clock = Clock(refresh or Refresh(), design.window, design.unstated_latency)
         self.tokens = RingTokens(attentions[0], self.clock)
@@ -113,7 +115,8 @@ class RingCache(Cache):
         """Write the new tokens of one layer; see `RingLayer.update`.
 
         Raises:
-            ModelError: the model that uses the cache is not the one it was made for.
+            ModelError: the model that uses the cache is not the one it was made for, or a layer has got
+                another design than the first.
             InputError: there are more new tokens than until the next refresh, or another number of sequences.
         """
         if self.rings[layer_idx - 1].pending:
@@ -129,6 +132,8 @@ class RingCache(Cache):
             )
         if layer_idx == 0:
             self.tokens.step = None
+        elif (own := self.rings[layer_idx].attention).design is not self.tokens.design:
+            common_design([own, self.tokens.attention])
         found: tuple[Tensor, Tensor] = super().update(
             key_states, value_states, layer_idx, *arguments, **keywords
         )
@@ -155,7 +160,8 @@ class RingCache(Cache):
         super().reset()  # type: ignore[no-untyped-call]
 
     def crop(self, max_length: int) -> None:
-        """Forget the last slots, to `max_length` of them, or -n: n fewer; the time they took has passed.
+        """Forget the last slots, to `max_length` of them, or -n: n fewer; the time they took has passed. 0 is
+        none fewer, as transformers has it: `reset` forgets all.
 
         Raises:
             InputError: tokens were overwritten that would have to come back.

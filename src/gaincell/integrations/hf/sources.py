@@ -6,9 +6,11 @@ wrong on the way ends in one ``ModelError`` that says what was tried and what is
 
 import fnmatch
 import importlib.util
+import math
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -44,6 +46,10 @@ _TEXTS = ("*.json", "*.model", "*.txt", "*.jinja")
 """Files of a model besides its weights."""
 _HUB_ID = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?:@([\w.-]+))?")
 """A model of the hub, and its revision."""
+_FAILED: dict[str, float] = {}
+"""When the hub last failed to answer for a name, by a clock of this process."""
+_ASKED_AGAIN = 60.0
+"""Seconds after which it is asked again."""
 _HUB_TIMEOUT = 10.0
 """Seconds to wait for the hub's first answer."""
 
@@ -248,7 +254,6 @@ def is_adapter_on_hub(name: str) -> bool:
     return hub_directory(name, ADAPTER, (ADAPTER, ADAPTER_WEIGHTS, *_TEXTS)) is not None
 
 
-@cache
 def hub_directory(name: str, needed: str, wanted: tuple[str, ...]) -> Path | None:
     """The files `wanted` of a repository of the hub, OWNER/NAME or OWNER/NAME@REVISION, that has the file
     `needed`; None: there is none, or it does not answer. Announces a download.
@@ -256,14 +261,22 @@ def hub_directory(name: str, needed: str, wanted: tuple[str, ...]) -> Path | Non
     hub = _HUB_ID.fullmatch(name)
     if hub is None or "/" not in hub[1] or name.startswith((".", "~", *FOLDERS)):
         return None
-    try:
-        if cached := _cached(hub[1], hub[2], needed):
-            return cached
-        if _cached(hub[1], hub[2], "config.json"):  # a model is no RUN
-            return None
-        return _downloaded(hub[1], hub[2], lambda names: wanted if needed in names else ())
-    except Exception:  # whoever needs the model says why there is none
+    if time.monotonic() - _FAILED.get(name, -math.inf) < _ASKED_AGAIN:
         return None
+    try:
+        return _hub_directory(hub[1], hub[2], needed, wanted)
+    except Exception:  # whoever needs the model says why there is none
+        _FAILED[name] = time.monotonic()
+        return None
+
+
+@cache
+def _hub_directory(model: str, revision: str | None, needed: str, wanted: tuple[str, ...]) -> Path | None:
+    if cached := _cached(model, revision, needed):
+        return cached
+    if _cached(model, revision, "config.json"):  # a model is no RUN
+        return None
+    return _downloaded(model, revision, lambda names: wanted if needed in names else ())
 
 
 def _hub_model(model: str, revision: str | None, where: str) -> Path:

@@ -10,7 +10,6 @@ Dimensions: as in naive.py.
 from __future__ import annotations
 
 from functools import partial
-from math import exp
 
 import torch
 from jaxtyping import Int
@@ -41,7 +40,7 @@ class Chip:
         self.design, self._cells = design, cells
         self._lines = converter_errors(design, call.layer, hk, dim, call.q.dtype, device)
         self._disturb = call.reads * design.disturb_per_read
-        self.decay_per_token = exp(-design.leak_per_token - self._disturb)
+        self.decay_per_token = design.kept_per_token(call.reads)
         self._column = call.keys % design.window
         self._head = torch.arange(hk * g, device=device).view(hk, g, 1, 1)
         self._step = query_index.clamp(min=0)[:, None, None, :, None]

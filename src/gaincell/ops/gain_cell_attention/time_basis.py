@@ -285,8 +285,7 @@ def largest_shift(design: Design) -> float:
 
 def _exponent(design: Design, reads: int) -> float:
     """-ln(delta); finite also for a cell that forgets everything within one token (delta = 0)."""
-    delta = exp(-design.leak_per_token - reads * design.disturb_per_read)
-    return -log(max(delta, FASTEST_DECAY))
+    return -log(max(design.kept_per_token(reads), FASTEST_DECAY))
 
 
 def lagrange_basis(nodes: Sequence[float], s: Tensor) -> Tensor:

@@ -39,6 +39,8 @@ def supports(call: Call) -> str | None:
         return "it writes keys and values itself"
     design = call.design
     reason = unsupported((call.q, call.k, call.v), design, call.reads)
+    if reason is None:
+        library.level_in_use()  # raises for one that was named and is not there
     if reason is not None or design.leakage.spread == 0 or design.cell.coefficients is not None:
         return reason
     design = tables.without_read_noise(design)  # cells leak at rates of their own
