@@ -20,6 +20,7 @@ from gaincell.cli import main
 from gaincell.costs.floorplan import blocks_of, head_plan, tile_plan
 from gaincell.costs.head import assumed_head
 from gaincell.costs.technology import load_technology
+from gaincell.errors import SimulationError
 from gaincell.reports.rtl import check_rows, headline, liberty_rows
 from gaincell.results import parse, read
 from gaincell.results.codec import to_json
@@ -175,6 +176,34 @@ def test_a_checker_that_is_killed_fails_and_the_rest_is_written(
     assert (out / "verilog" / "gaincell_head.v").exists()
 
 
+@pytest.mark.parametrize("verified", [True, False])
+def test_a_synthesis_that_fails_loses_no_verilog(
+    verified: bool, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("yosys")
+
+    def stopped(_: object) -> None:
+        raise SimulationError("yosys was stopped after 600 s")
+
+    monkeypatch.setattr("gaincell.rtl.generation.synthesise", stopped)
+    out, more = tmp_path / "out", ("--verify", "--tokens", 5) if verified else ()
+    assert call(small, "--out", out, "--head-dim", 4, *more) == 1
+    checks = {one.name: one for one in read(out / "result.json", RtlResult).checks}
+    assert checks["gates"].broken
+    assert "stopped after 600 s" in checks["gates"].note
+    assert verified == ("head: sums" in checks)
+    assert (out / "verilog" / "gaincell_head.v").exists()
+
+
+def test_what_was_not_verified_is_made_again(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once its programs are there, say."""
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    for _ in range(2):
+        assert call(small, "--out", tmp_path / "out", "--head-dim", 4) == 0
+
+
 def test_few_tokens_do_not_go_around_a_ring(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,9 +292,11 @@ def test_refusals(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_floorplan_is_that_of_the_costs() -> None:
-    p, t = Parameters(load_design("leroux2025")), load_technology("28nm")
-    blocks = blocks_of(assumed_head(p.design, t))
+@pytest.mark.parametrize("guard_bits", [4, 12])
+def test_the_floorplan_is_that_of_the_costs(guard_bits: int) -> None:
+    """Whose technology states the guard bits of the formula; a head has its own."""
+    p, t = Parameters(load_design("leroux2025"), guard_bits=guard_bits), load_technology("28nm")
+    blocks = blocks_of(assumed_head(p.design, replace(t, guard_bits=guard_bits)))
     text, plan, tile = layout.floorplan(p, t), head_plan(blocks), tile_plan(blocks)
     x, y = re.search(r"DIEAREA \( 0 0 \) \( (\d+) (\d+) \)", text).groups()  # type: ignore[union-attr]
     assert (int(x), int(y)) == (round(plan.w * 1e9), round(plan.h * 1e9))
