@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import TypedDict
 
 from matplotlib.figure import Figure
 
@@ -82,29 +81,18 @@ SOURCES = {
 }
 
 
-class Bar(TypedDict, total=False):
-    """How a phase is drawn."""
-
-    color: str
-    facecolor: str
-    edgecolor: str
-    height: float
-    linewidth: float
-
-
 @styled()
 def timeline(result: RtlResult) -> Figure:
     """When each phase was seen on the wires of the RTL (filled), and its schedule (outlined): one token."""
     phases = result.timeline
     figure, axes = panel(8.4, 0.9 + 0.4 * len(phases))
-    looks: dict[str, Bar] = {
-        "wires of the RTL": {"color": BLUE, "height": 0.4},
-        "schedule": {"facecolor": "none", "edgecolor": GREY, "height": 0.8, "linewidth": 1.2},
-    }
     for row, phase in enumerate(phases):
-        for (name, look), periods in zip(looks.items(), (phase.seen, phase.scheduled), strict=True):
-            for n, (start, end) in enumerate(periods):
-                axes.barh(row, end - start, left=start, label=None if row + n else name, **look)
+        for n, (start, end) in enumerate(phase.seen):
+            name = None if row + n else "wires of the RTL"
+            axes.barh(row, end - start, left=start, label=name, color=BLUE, height=0.4)
+        for n, (start, end) in enumerate(phase.scheduled):
+            name = None if row + n else "schedule"
+            axes.barh(row, end - start, 0.8, start, label=name, facecolor="none", edgecolor=GREY, lw=1.2)
     name_rows(axes, (phase.name for phase in phases))
     axes.set_xlim(left=0)
     axes.set_xlabel("clock period of the step")

@@ -22,7 +22,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,10 +36,8 @@ from gaincell.nn.attention import GainCellAttention
 from gaincell.ops.gain_cell_attention import gain_cell_attention
 from gaincell.ops.gain_cell_attention.call import Call
 from gaincell.ops.gain_cell_attention.learned import attention_of_learned
-from gaincell.progress import Progress, silent
 from gaincell.quantity import one_of
 from gaincell.schema import Factor, check_value
-from gaincell.training.log import TrainingLog
 from gaincell.training.loop import Blocks, TrainResult, train
 from gaincell.training.loss import Loss, name_of, next_token_loss
 from gaincell.training.settings import TrainSettings
@@ -189,24 +186,20 @@ def codesign(
     learn: Collection[str] = LEARNED,
     *,
     rate: float | None = None,
-    progress: Progress = silent,
-    checkpoint: Path | None = None,
-    log: TrainingLog | Path | None = None,
     loss_of: Loss | None = None,
+    **options: Any,
 ) -> TrainResult:
     """Train an attached model and its chip together, in place; it is then on the learned, ordinary design.
 
     Args:
         model: Attached; its parameters that require a gradient are trained along.
-        blocks: As of `train`, and so on below; nothing is evaluated on the way.
+        blocks: As of `train`.
         settings: As of `train`.
         learn: Some of LEARNED; nothing of it: the same training on the fixed chip.
         rate: Peak learning rate of the circuits, about the largest relative change of a saturation or of a
             gap between levels a step; None: that of gains and offsets.
-        progress: As of `train`.
-        checkpoint: As of `train`.
-        log: As of `train`.
         loss_of: As of `train`.
+        **options: Others of `train`: progress, checkpoint, log.
 
     Raises:
         ModelError: the model is not attached.
@@ -228,16 +221,8 @@ def codesign(
     try:
         for layer in layers:
             layer.attend = circuits.attend
-        done = train(
-            model,
-            blocks,
-            settings,
-            progress=progress,
-            checkpoint=checkpoint,
-            log=log,
-            loss_of=on_the_chip,
-            rates={"codesign.": own_rate},
-        )
+        rates = {"codesign.": own_rate}
+        done = train(model, blocks, settings, loss_of=on_the_chip, rates=rates, **options)
     finally:
         del model.codesign
         for layer in layers:

@@ -295,13 +295,7 @@ class TeacherOutputs:
         config: Any = getattr(teacher, "config", None)
         stated = {} if config is None else {**config.to_dict(), "_name_or_path": None}  # wherever it was read
         chips = [m.design.hash for m in teacher.modules() if isinstance(m, GainCellAttention)]
-        softmax = computes_softmax(teacher)
-        made_as = [
-            stated,
-            chips,
-            *(["softmax"] if softmax else []),
-            *([True] if is_compiled(teacher) else []),
-        ]
+        made_as = [stated, chips, *["softmax"] * computes_softmax(teacher), *[True] * is_compiled(teacher)]
         text = json.dumps(made_as, sort_keys=True, default=str)
         digest = hashlib.sha256(f"{torch.__version__} {text}".encode())
         for name, tensor in teacher.state_dict().items():

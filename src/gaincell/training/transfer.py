@@ -68,11 +68,8 @@ class AttentionTransfer:
         check_value(weights, Factor, "the weight of attention weights")
         teacher.train(False)
         self._teacher, self._weights, self._own_inputs = teacher.requires_grad_(False), weights, own_inputs
-        self.loss_name = LossName("attention transfer", "relative squared error")
-        if weights:
-            self.loss_name = LossName(
-                f"attention transfer + {weights:g} attention weights", "relative squared error + nats"
-            )
+        more, nats = (f" + {weights:g} attention weights", " + nats") if weights else ("", "")
+        self.loss_name = LossName(f"attention transfer{more}", f"relative squared error{nats}")
 
     def __call__(self, model: nn.Module, tokens: Int[Tensor, "B T_plus_1"]) -> Float[Tensor, ""]:
         """Loss of the attached student `model` on some token ids (the last column is not used)."""
