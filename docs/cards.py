@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import tokens_page
-from recorded_recipes import recipe_of
+from recorded_recipes import recipe_of, shown
 
 from gaincell.files import write_text
 from gaincell.integrations.hf.run import HARDWARE, Run
@@ -65,6 +65,7 @@ def adapter_card(folder: Path) -> str:
         scored=scored,
     )
     about = Run(folder).hardware
+    now = "" if shown(run) == f"`{run.recipe}`" else f" (today {shown(run)})"
     begun = (f", from {key} ({n[:12]})" for key, n in made.inputs.items() if key.startswith("adapter "))
     return f"""{head}
 # {folder.name}: {base} on {tokens_page.mapping(run)}, `{chip}`
@@ -89,7 +90,7 @@ under Training, in the same shares. Other mixtures give other perplexities, for 
 
 {texts(last_stage(run)[0], run)}
 
-Sources: THIRD_PARTY.md. Made by `{made.command}`, {made.date[:10]}, commit {(made.commit or "")[:12]}{next(begun, "")}.
+Sources: THIRD_PARTY.md. Made by `{made.command}`{now}, {made.date[:10]}, commit {(made.commit or "")[:12]}{next(begun, "")}.
 
 ## Intended use
 

@@ -22,6 +22,8 @@ from gaincell.results.run import StageResult, TrainedResult
 from gaincell.standard_error import paired_ratio
 
 _NAME = re.compile(r"(?P<recipe>.+?)(?:\.seed\d+)?")
+TITLES = {"one slab in bfloat16": "one age per block, bfloat16"}
+"""What recipes called a stage when it was run -> what they call it now."""
 FREE = ("seed", "model.run")
 """What seeds of one recipe may set."""
 SHOWN: Mapping[str, Callable[[StageResult], float | None]] = {
@@ -93,7 +95,10 @@ def seeds_markdown(columns: Mapping[str, Runs]) -> str:
     stages = {stage.name: stage for runs in columns.values() for run in runs for stage in run.stages}
     lines = []
     for name, stage in stages.items():
-        cells = [stage.title, f"{stage.training_tokens:,}" if stage.training_tokens else "–"]
+        cells = [
+            TITLES.get(stage.title, stage.title),
+            f"{stage.training_tokens:,}" if stage.training_tokens else "–",
+        ]
         for title, runs in columns.items():
             found = [entry for run in runs for entry in run.stages if entry.name == name]
             for key in shown[title]:

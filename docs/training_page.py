@@ -33,7 +33,7 @@ SECTIONS = {
     "gradients": """## Cheaper gradients of the cells
 
 The forward pass is the same in every row; only the gradient of the cells differs (`gradient` of a stage):
-exact, in one slab of bfloat16, or that of linear cells. `recipes/gradients.toml` converts the embedded model
+exact, in bfloat16 with one age of a cell per block of queries, or that of linear cells. `recipes/gradients.toml` converts the embedded model
 straight to the paper's chip, on the same tokens for each, by distillation from itself in software.
 
 """,
@@ -51,7 +51,7 @@ control.
 """,
 }
 """What stands before the tables of results that may not be there yet."""
-OFF = {"bf16": "one slab in bfloat16", "surrogate": "linear surrogate"}
+OFF = {"bf16": "one age per block, bfloat16", "surrogate": "linear surrogate"}
 """Gradients of benchmarks/gradients.py, in the words of the recipe."""
 IDEAS = """## What parts of a conversion give
 

@@ -13,7 +13,8 @@ import torch
 from gaincell import results
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
-from gaincell.chips.device import fit_device, inputs_of_cell, load_device, with_cell
+from gaincell.chips.device import fit_device, load_device, with_cell
+from gaincell.chips.device_file import inputs_of_cell
 from gaincell.chips.fields import BASIC
 from gaincell.chips.text import commented
 from gaincell.circuits.noise import Noise

@@ -88,8 +88,7 @@ def adapt(
     rule = choose_rule(method, start, rule)
     layers = _checked(model, target, method, start, rule)
     tolerance = TOLERANCE[rule] if tolerance is None else tolerance
-    if not tolerance > 0 or max_iterations < 0:
-        raise InputError(f"tolerance = {tolerance}, max_iterations = {max_iterations}; give > 0 and >= 0")
+    _check_limits(tolerance, max_iterations)
     batch = concatenate([measured.as_batch(b, model) for b in batches])
     if start == "neutral":
         set_neutral(model)
@@ -126,6 +125,13 @@ def adapt(
 def choose_rule(method: str, start: str, rule: Rule | None) -> Rule:
     """As given; for None "released" for the published method from the neutral start, else "relative"."""
     return rule or ("released" if method == "published" and start == "neutral" else "relative")
+
+
+def _check_limits(tolerance: float, max_iterations: int) -> None:
+    if not tolerance > 0 or max_iterations < 0:
+        raise InputError(
+            f"tolerance = {tolerance}, max_iterations = {max_iterations}; give > 0, and 0 or more"
+        )
 
 
 def _checked(

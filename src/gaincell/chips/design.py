@@ -151,9 +151,8 @@ class Design(DesignFields):
         """Largest |u| that a write can leave."""
         w = self.writing
         reach = max(self.v_max - self.v_offset, self.v_offset - self.v_min)
-        reach = (
-            reach * (1 + abs(w.injection_gain)) + abs(w.injection_voltage) + LARGEST_NORMAL * write_std(self)
-        )
+        reach = reach * (1 + abs(w.injection_gain)) + abs(w.injection_voltage)
+        reach += LARGEST_NORMAL * write_std(self)
         return reach / (1 - w.discharge_residual)
 
     @cached_property

@@ -12,27 +12,31 @@ import dataclasses
 import logging
 import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from scipy import stats
 
 from gaincell.chips.design import Design
-from gaincell.chips.device_file import MISMATCH_NUMBERS, RETENTION_NUMBERS, SCALE_NUMBERS, Device, load_device
+from gaincell.chips.device_file import (
+    MISMATCH_NUMBERS,
+    RETENTION_NUMBERS,
+    SCALE_NUMBERS,
+    Device,
+    load_device,
+    with_simulated,
+)
 from gaincell.chips.fields import BASIC, CELL_NUMBERS, TABLES, stated_numbers
 from gaincell.devices.cell import CELL_KINDS
 from gaincell.devices.columns import Columns
 from gaincell.devices.decay import DecayFit, fit_decay, two_times_to_1_over_e
 from gaincell.devices.fit import CurveFit, Estimate, fit_curve
-from gaincell.devices.measurement import read_curve, read_decay
+from gaincell.devices.measurement import Table, read_curve, read_decay
 from gaincell.devices.screening import Scale, near_range
 from gaincell.errors import DesignError, InputError
 from gaincell.quantity import Quantity, did_you_mean, one_of
-from gaincell.resources import resolve
-from gaincell.text import sha256
 
-__all__ = ["Device", "fit_device", "inputs_of_cell", "load_device", "with_cell"]
+__all__ = ["Device", "fit_device", "load_device", "with_cell"]
 
 FARTHEST = 30.0
 """Largest ratio of a cell's slope to that the chip's converters are made for."""
@@ -101,8 +105,8 @@ def with_cell(design: Design, source: str | os.PathLike[str] | Device) -> Design
     changes: dict[str, Any] = {"cell": source.cell, "name": f"{base}+{name}"}
     changes["description"] = f"{base} with {source.description or name}"
     covariance = source.covariance.get("coefficients")
-    stated = {key: source.number(f"mismatch.{key}") for key in MISMATCH_NUMBERS}
-    known: dict[str, Any] = {key: value for key, value in stated.items() if value is not None}
+    stated = ((key, source.number(f"mismatch.{key}")) for key in MISMATCH_NUMBERS)
+    known: dict[str, Any] = {key: value for key, value in stated if value is not None}
     if covariance and source.cell.name == "polynomial":
         known |= {**BASIC, "coefficient_covariance": tuple(entry for row in covariance for entry in row)}
         if chip.mismatch.smooth_share:
@@ -220,13 +224,6 @@ def _named(design: Design, kind: str) -> Design:
     )
 
 
-def inputs_of_cell(source: str | None) -> dict[str, str]:
-    """Name -> SHA-256 of the file that `with_cell` reads, for provenances; of a kind of cell nothing."""
-    if source is None or source in CELL_KINDS:
-        return {}
-    return {f"cell {Path(source).name}": sha256(resolve(source))}
-
-
 def fit_device(
     curve: str | os.PathLike[str],
     design: Design,
@@ -249,8 +246,7 @@ def fit_device(
         kind: Of the curve, see `fit_curve`.
         order: Of a polynomial.
         law: Of the decay, see `fit_decay`.
-        rescale: Take for charge unit what gives the cell the slope of the design's linear cell: converters
-            dimensioned for this cell.
+        rescale: Dimension the converters for this cell: its slope is then that of the design's linear one.
         name: Of the device; by default that of the file.
         columns: Of the files, see `read_curve`.
         skip_bad_rows: Whether rows that hold something else than numbers are left out.
@@ -284,49 +280,34 @@ def fit_device(
     decayed = None if decay is None else read_decay(decay, columns, skip_bad_rows=skip_bad_rows)
     held = None if decayed is None else fit_decay(decayed, law)
     numbers = _cell_numbers(fitted) | _spread_numbers(fitted)
-    if held is not None:
-        numbers |= _decay_numbers(held, design)
+    numbers |= {} if held is None else _decay_numbers(held, design)
     numbers |= _scale_numbers(design, charge_unit if rescale else None)
-    numbers = _with_simulated(numbers, table.simulated, "" if decayed is None else decayed.simulated)
-    origin: dict[str, Any] = {"curve": table.path.name, "curve_sha256": table.sha256}
-    origin |= {"curve_simulated": table.simulated} if table.simulated else {}
-    origin |= {"cells": fitted.cells, "points": fitted.points}
-    left_out = len(table.left_out) + (0 if decayed is None else len(decayed.left_out))
-    if left_out:
-        origin["rows_left_out"] = left_out
-    if beyond := measured - len(table):
-        origin["points_beyond_the_storage_range"] = beyond
-    if decayed is not None:
-        origin |= {"decay": decayed.path.name, "decay_sha256": decayed.sha256}
-        origin |= {"decay_simulated": decayed.simulated} if decayed.simulated else {}
-    how = "simulated" if table.simulated else "measured"
+    numbers = with_simulated(numbers, table.simulated, "" if decayed is None else decayed.simulated)
+    cells = f"{fitted.cells} {'simulated' if table.simulated else 'measured'} cell{'s' * (fitted.cells > 1)}"
     device = Device(
         name or Path(curve).stem,
-        f"{fitted.cell.name} cell fitted to {fitted.cells} {how} cell{'s' * (fitted.cells > 1)}",
+        f"{fitted.cell.name} cell fitted to {cells}",
         fitted.cell,
         None if held is None else held.law,
         numbers,
-        origin,
+        _origin(fitted, measured - len(table), table, decayed),
         _quality(fitted, held, design),
         {"coefficients": [list(row) for row in fitted.covariance]} if fitted.covariance else {},
     )
     return device, fitted, held
 
 
-def _with_simulated(numbers: Mapping[str, Quantity], curve: str, decay: str) -> dict[str, Quantity]:
-    """The numbers of a device, with a note on those fitted to simulations, where curve or decay are; without
-    the spread of simulated decays, which are of one cell.
-    """
-    found = dict(numbers)
-    for key, number in numbers.items():
-        if number.source == "F" and (decay if key.startswith("retention.") else curve):
-            note = f"simulated; {number.note}".removesuffix("; ")
-            if key.startswith("retention."):
-                note = note.replace("95 % confidence", "95 %, over written voltages of one cell")
-            found[key] = dataclasses.replace(number, note=note)
-    if decay:
-        found.pop("retention.spread", None)
-    return found
+def _origin(fitted: CurveFit, beyond: int, *files: Table | None) -> dict[str, Any]:
+    """The files that a device was fitted to, of curve and decay, and how much of them."""
+    found: dict[str, Any] = {}
+    for kind, file in zip(("curve", "decay"), files, strict=True):
+        if file is not None:
+            found |= {kind: file.path.name, f"{kind}_sha256": file.sha256}
+            found |= {f"{kind}_simulated": file.simulated} if file.simulated else {}
+    found |= {"cells": fitted.cells, "points": fitted.points}
+    left_out = sum(len(file.left_out) for file in files if file is not None)
+    counts = {"rows_left_out": left_out, "points_beyond_the_storage_range": beyond}
+    return found | {what: count for what, count in counts.items() if count}
 
 
 def _quality(fitted: CurveFit, held: DecayFit | None, design: Design) -> dict[str, Any]:

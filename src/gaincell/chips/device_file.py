@@ -6,6 +6,7 @@ in a design; source "F" is a fit to measurements, whose file and SHA-256 stand i
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import torch
 
 from gaincell.chips.design import cell_of
 from gaincell.chips.fields import BASIC, CELL_NUMBERS, NUMBERS, TABLE_NUMBERS
-from gaincell.devices.cell import Cell
+from gaincell.devices.cell import CELL_KINDS, Cell
 from gaincell.devices.decay import LAWS
 from gaincell.devices.variability import Mismatch
 from gaincell.errors import DesignError
@@ -31,6 +32,7 @@ from gaincell.quantity import (
     toml_value,
 )
 from gaincell.resources import resolve
+from gaincell.text import sha256
 
 SCHEMA = "gaincell-device-1"
 RETENTION_NUMBERS: Mapping[str, NumberKind] = {
@@ -185,3 +187,26 @@ def _check_covariance(rows: Any, cell: Cell, path: Path) -> None:
         Mismatch(coefficient_covariance=tuple(float(c) for row in rows for c in row))
     except DesignError as error:
         raise DesignError(f"{path}: covariance: {error}") from None
+
+
+def inputs_of_cell(source: str | None) -> dict[str, str]:
+    """Name -> SHA-256 of the file that `with_cell` reads, for provenances; of a kind of cell nothing."""
+    if source is None or source in CELL_KINDS:
+        return {}
+    return {f"cell {Path(source).name}": sha256(resolve(source))}
+
+
+def with_simulated(numbers: Mapping[str, Quantity], curve: str, decay: str) -> dict[str, Quantity]:
+    """The numbers of a device, with a note on those fitted to simulations, where curve or decay are; without
+    the spread of simulated decays, which are of one cell.
+    """
+    found = dict(numbers)
+    for key, number in numbers.items():
+        if number.source == "F" and (decay if key.startswith("retention.") else curve):
+            note = f"simulated; {number.note}".removesuffix("; ")
+            if key.startswith("retention."):
+                note = note.replace("95 % confidence", "95 %, over written voltages of one cell")
+            found[key] = dataclasses.replace(number, note=note)
+    if decay:
+        found.pop("retention.spread", None)
+    return found

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import inputs_of_design, load_design
-from gaincell.chips.device import inputs_of_cell
+from gaincell.chips.device_file import inputs_of_cell
 from gaincell.cli._json import command_line
 from gaincell.cli._options import Computing, ComputingAnywhere, check_run, choose_chip
 from gaincell.cli._progress import progress_bars

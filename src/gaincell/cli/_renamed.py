@@ -14,7 +14,7 @@ RENAMED: Mapping[str, Mapping[str, str | None]] = {
     "generate": {"--idle": "--at"},
     "map": {"--evaluation-tokens": "--limit"},
     "simulate": {"--signals": "--inputs"},
-    "spice": {"--jobs": "--workers", "--temperature": "--celsius"},
+    "spice": {"--jobs": "--workers", "--monte-carlo": "--cells", "--temperature": "--celsius"},
     "sweep": {"--figures": None, "--weights": "--keep-models"},
 }
 """Command -> old name -> new name; None for what is always on now. In every command --impl is --backend."""

@@ -167,7 +167,7 @@ class Costs:
     def hashes(self) -> dict[str, str]:
         """Of the files that were given."""
         from gaincell.chips.design_file import inputs_of_design
-        from gaincell.chips.device import inputs_of_cell
+        from gaincell.chips.device_file import inputs_of_cell
         from gaincell.costs.technology import inputs_of_technology
         from gaincell.resources import resolve
         from gaincell.text import sha256
@@ -203,7 +203,7 @@ def cost(
             "mistral-7b, llama-3-8b.",
             "MODEL|RUN",
         ),
-    ],
+    ] = "tiny",
     asked: Costs,
     figures: Annotated[Path | None, directory("Also save figures in this directory.")] = None,
     threads: options.Threads = None,

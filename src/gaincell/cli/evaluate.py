@@ -15,7 +15,7 @@ from gaincell.errors import InputError
 from gaincell.quantity import whole_number
 
 DEFAULT_LIMIT = 32_768
-"""Tokens of a text, as many as `ablate`, `adapt` and `map` evaluate on."""
+"""Tokens of a text, as many as `ablate`, `codesign` and `map` evaluate on."""
 TOGETHER = (
     {"--chips", "--tasks"},
     {"--chips", "--at or --refresh"},

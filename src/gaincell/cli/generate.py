@@ -170,7 +170,7 @@ def generate(
     asked.check(context)
     computing.start()
     from gaincell.chips.design_file import inputs_of_design
-    from gaincell.chips.device import inputs_of_cell
+    from gaincell.chips.device_file import inputs_of_cell
     from gaincell.cli._models import head, in_arrays
     from gaincell.results.simulation import GenerationResult
 

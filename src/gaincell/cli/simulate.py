@@ -66,7 +66,7 @@ class Source:
     def hashes(self) -> dict[str, str]:
         """Name -> SHA-256 of the files that were given."""
         from gaincell.chips.design_file import inputs_of_design
-        from gaincell.chips.device import inputs_of_cell
+        from gaincell.chips.device_file import inputs_of_cell
         from gaincell.text import sha256
 
         signals = {} if self.inputs is None else {self.inputs.name: sha256(self.inputs)}

@@ -89,7 +89,8 @@ def mixed(
 
     Cells, write path and word lines use transistors, the readouts are behavioural; the Verilog of the head
     runs in the same simulation. Exit code 1 if the codes are not those of HeadArray within the
-    readout's stated error. Needs yosys, Verilator and a C++ compiler besides ngspice.
+    readout's stated error. Needs the extra rtl, yosys, Verilator, make and a C++ compiler besides
+    ngspice.
 
     Example: gaincell spice mixed --figure mixed.png
 

@@ -67,14 +67,16 @@ def train(
 ) -> None:
     """Carry out a recipe: train software, linear and nonlinear hardware models, one from the other.
 
-    A recipe names a model, a chip and stages; recipes/ has the paper's, one for few tokens, and those of the
-    embedded model. Every stage is kept in --out and every training writes checkpoints, so the same command
-    resumes an interrupted run. For several processes: torchrun --nproc_per_node 8 -m gaincell train ... In
-    the examples MY_TEXTS is a folder with your own texts; Skylion007/openwebtext is downloaded from the hub.
+    A recipe names a model, a chip and stages; recipes/ has the paper's, those of the adapters, of small
+    models trained from scratch, and of the embedded model. Every stage is kept in --out and every training
+    writes checkpoints, so the same command resumes an interrupted run. For several processes: torchrun
+    --nproc_per_node 8 -m gaincell train ... In the examples MY_TEXTS is a folder with your own texts, all of
+    which 'files=[]' takes where a recipe names some; Skylion007/openwebtext is downloaded from the hub.
 
-    Example: gaincell train recipes/low-tokens.toml --text MY_TEXTS/ --out runs/smollm2
+    Example: gaincell train recipes/low-tokens.toml --text MY_TEXTS/ --set 'files=[]' --out runs/smollm2
 
-    Example: gaincell train recipes/tiny-table.toml --text MY_TEXTS/ --design leroux2025-extended --out runs/x
+    Example: gaincell train recipes/tiny-table.toml --text MY_TEXTS/ --set 'files=[]'
+    --design leroux2025-extended --out runs/x
 
     --set changes any value that a recipe can state, except extends and stages, whether its file states it or
     not: for instance seed=1, training.learning_rate=1e-3, model.config.n_layer=2, stage.linear.steps=500 (of

@@ -111,7 +111,7 @@ def _take_over(head: HeadArray, ring: RingLayer, snapshot: Snapshot) -> None:
         u = held.to(cells.dtype)
         if design.normaliser.present:
             full = (design.v_offset, design.v_max)[array]
-            levels = (design.storage_levels, design.v_min, design.v_max, design.v_offset)
+            levels = (design.dac_levels, design.v_min, design.v_max, design.v_offset)
             stored = float(write_dac(torch.tensor([full]), *levels))
             u = torch.nn.functional.pad(u, (0, 1), value=stored)
         cells.copy_(write_errors(u, design, head.layer, array, state.written_at))

@@ -10,6 +10,8 @@ from fnmatch import fnmatchcase
 from gaincell.errors import InputError
 from gaincell.quantity import did_you_mean, one_of, whole_number
 
+SIMULATED = "# simulated: "
+"""How the files of `gaincell spice characterise` begin."""
 UNITS: Mapping[str, Mapping[str, float]] = {
     "voltage": {"V": 1.0, "mV": 1e-3},
     "current": {

@@ -33,7 +33,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gaincell.devices.columns import UNITS, Column, Columns, find_columns, names_columns
+from gaincell.devices.columns import SIMULATED, UNITS, Column, Columns, find_columns, names_columns
 from gaincell.errors import InputError
 from gaincell.files import open_file
 from gaincell.quantity import one_of
@@ -50,8 +50,6 @@ PREAMBLE = 100
 PLAUSIBLE = {"voltage": 10.0, "current": 1e-3}
 """Largest magnitudes that one cell of any technology has, V and A: beyond, the unit is wrong."""
 
-SIMULATED = "# simulated: "
-"""How the files of `gaincell spice characterise` begin."""
 GROUPED = re.compile(r"[-+−]?[1-9]\d{0,2}([.,]\d{3})+")
 """A number that may have thousands separators."""
 
@@ -395,10 +393,8 @@ def _decimal(
 def _value(entry: str, decimal: str) -> float | None:
     """A finite number, or None."""
     text = entry.replace("−", "-").replace(decimal, ".")
-    if "_" in text:
-        return None
     try:
-        value = float(text)
+        value = math.nan if "_" in text else float(text)
     except ValueError:
         return None
     return value if math.isfinite(value) else None

@@ -20,7 +20,8 @@ from gaincell.adaptation.result import Rule
 from gaincell.adaptation.statistics import as_batch
 from gaincell.backend_names import BackendName
 from gaincell.chips.design import Design
-from gaincell.chips.device import inputs_of_cell, with_cell
+from gaincell.chips.device import with_cell
+from gaincell.chips.device_file import inputs_of_cell
 from gaincell.errors import InputError
 from gaincell.evaluation.codes import code_use
 from gaincell.evaluation.perplexity import cut_blocks, default_protocol, window_and_stride

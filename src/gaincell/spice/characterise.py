@@ -25,7 +25,7 @@ import torch
 
 from gaincell.chips.design import Design
 from gaincell.chips.device import Device, fit_device
-from gaincell.devices.measurement import SIMULATED
+from gaincell.devices.columns import SIMULATED
 from gaincell.errors import InputError
 from gaincell.files import write_text
 from gaincell.progress import StageProgress, silent_stages
