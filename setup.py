@@ -7,6 +7,7 @@ it with address and undefined-behaviour sanitizers, GAINCELL_EMULATE_AMX=1 with 
 plain code, for tests on a processor that has no tiles.
 """
 
+import glob
 import os
 import platform
 import shutil
@@ -129,17 +130,7 @@ class BuildWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-HEADERS = (
-    "gaincell_native.h",
-    "shared.h",
-    "vector.h",
-    "tiles.h",
-    "products.h",
-    "random.h",
-    "block.h",
-    "integer_forward.h",
-)
-headers = [FOLDER + name for name in HEADERS]
+headers = sorted(glob.glob(FOLDER + "*.h"))
 sources = [FOLDER + name for name in (*COMPILED_PER_LEVEL, "dispatch.cpp")]
 extension = Extension(
     "gaincell.native._native", sources, depends=headers, optional=True, language="c++", py_limited_api=True

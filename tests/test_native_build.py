@@ -31,7 +31,7 @@ from gaincell.ops.gain_cell_attention import gain_cell_attention
 from gaincell.ops.gain_cell_attention.backends import native
 
 torch.set_num_threads(1)
-native.threads_for = lambda cells: THREADS
+native.library.threads_for = lambda cells: THREADS
 design = load_design("leroux2025")
 q, k, v = torch.rand(3, 1, 2, 300, 64)
 

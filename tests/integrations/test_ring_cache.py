@@ -285,7 +285,8 @@ def test_gains_and_offsets_are_applied_in_the_kernel(monkeypatch: pytest.MonkeyP
 @pytest.mark.skipif(compiled_library() is None, reason="the kernel was not built: no C++ compiler")
 def test_a_model_in_half_precision_decodes_compiled_and_one_of_many_powers_plainly() -> None:
     many = PolynomialCell((0.1, 12.0, *(0.1,) * 9), 19.0)
-    for dtype, cell in ((torch.bfloat16, "polynomial"), (torch.float32, many)):
+    high = PolynomialCell((*(0.0,) * 9, 19.0), 19.0)  # one power, of an order that rings have no room for
+    for dtype, cell in ((torch.bfloat16, "polynomial"), (torch.float32, many), (torch.float32, high)):
         model = hardware(micro_design(cell=cell), dtype)
         cache = RingCache(model)
         for t in range(40):

@@ -592,6 +592,18 @@ def test_tables_are_the_same_whatever_the_default_type(
     assert torch.equal(gain_cell_attention(*inputs, design, None, "native"), wanted)
 
 
+def test_a_layer_is_computed_in_the_kernel_whatever_the_default_type(
+    float64_by_default: Callable[[], None],
+) -> None:
+    """Also where one of its stages is watched, and the gains of the others wait for the kernel."""
+    layer = GainCellAttention(chip(), 4, 2, 16)
+    layer.q.register_forward_hook(lambda *_: None)
+    signals = [torch.randn(1, heads, 20, 16) for heads in (4, 2, 2)]
+    wanted = layer(*signals)
+    float64_by_default()
+    assert torch.equal(layer(*signals), wanted)
+
+
 def test_a_table_of_a_ring_is_the_same_whatever_the_default_type(
     float64_by_default: Callable[[], None],
 ) -> None:

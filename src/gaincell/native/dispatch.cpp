@@ -108,11 +108,6 @@ const int forks_wait = pthread_atfork([] { one_call.lock(); }, [] { one_call.unl
                                       [] { pool = nullptr, one_call.unlock(); });
 #endif
 
-void release() {
-    for (Slot &slot : slots) std::free(slot.memory);
-    slots.clear();
-}
-
 #if defined(GC_AMX)
 // Whether the processor has tiles of bytes and of bf16, and the system lets this process use them.
 bool tiles_allowed() {
@@ -332,10 +327,5 @@ int64_t gc_sizeof_problem(void) { return int64_t(sizeof(gc_problem)); }
 int64_t gc_sizeof_step(void) { return int64_t(sizeof(gc_step)); }
 int64_t gc_sizeof_tokens(void) { return int64_t(sizeof(gc_tokens)); }
 int64_t gc_sizeof_gradient(void) { return int64_t(sizeof(gc_gradient)); }
-
-void gc_release(void) {
-    const std::lock_guard<std::mutex> turn(gc::one_call);
-    gc::release();
-}
 
 }

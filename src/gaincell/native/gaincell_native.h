@@ -155,8 +155,6 @@ int64_t gc_sizeof_problem(void);
 int64_t gc_sizeof_gradient(void);
 int64_t gc_sizeof_step(void);
 int64_t gc_sizeof_tokens(void);
-/* Free what is kept between calls. */
-void gc_release(void);
 
 #ifdef __cplusplus
 }

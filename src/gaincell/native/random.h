@@ -4,6 +4,8 @@
 #include "vector.h"
 
 namespace gc {
+namespace GC_LEVEL {
+namespace {
 
 typedef uint32_t Word __attribute__((vector_size(GC_WIDTH * 4)));
 typedef uint64_t Wide __attribute__((vector_size(GC_WIDTH * 8)));
@@ -96,4 +98,6 @@ struct Draw {
 
 enum { GC_PULSE_JITTER = 13, GC_READ = 14 };  // Effect of devices/random.py
 
+}  // namespace
+}  // namespace GC_LEVEL
 }  // namespace gc

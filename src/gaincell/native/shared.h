@@ -9,7 +9,6 @@
 namespace gc {
 
 static inline int64_t padded(int64_t n, int64_t to = 16) { return (n + to - 1) / to * to; }
-static inline int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
 
 // Sizes of one problem; names ending in p are padded to whole vectors, with zeros in the padding.
 struct Sizes {

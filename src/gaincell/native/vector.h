@@ -16,6 +16,8 @@
 #endif
 
 namespace gc {
+namespace GC_LEVEL {
+namespace {
 
 typedef float Vec __attribute__((vector_size(GC_WIDTH * 4)));
 typedef int32_t IntVec __attribute__((vector_size(GC_WIDTH * 4)));
@@ -274,4 +276,6 @@ static inline int64_t list(int32_t first, IntVec mask, int32_t *to) {
 #endif
 }
 
+}  // namespace
+}  // namespace GC_LEVEL
 }  // namespace gc

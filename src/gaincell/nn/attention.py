@@ -392,5 +392,5 @@ def _gain_and_offset(stage: Scaler, inside: bool) -> tuple[Tensor, Tensor]:
     if inside:
         numbers = vars(stage)["_parameters"]  # see Scaler.plain
         return numbers["gain"].float(), numbers["offset"].float()
-    heads = len(stage.gain)
-    return torch.ones(heads), torch.zeros(heads)
+    one = torch.ones(len(stage.gain), dtype=torch.float32, device=stage.gain.device)
+    return one, torch.zeros_like(one)

@@ -152,7 +152,7 @@ class RingLayer(CacheLayerMixin):
             if step.column is not None:
                 finite = native_decode.write_ring(requested, codes, step.column, design, scale)
             else:
-                written = torch.empty(requested.shape, dtype=torch.uint8)
+                written = torch.empty(requested.shape, dtype=torch.uint8, device=requested.device)
                 finite = native_decode.write_ring(requested, written, 0, design, scale)
                 rows, slots, columns = step.places(codes.device)
                 codes[rows, :, columns] = written[rows, :, slots]

@@ -44,6 +44,8 @@ def _unsupported_chip(design: Design) -> str | None:
         return f"it does not implement {more}"
     if design.storage_levels is None or design.storage_levels > TABLE:
         return f"a ring of codes has at most {TABLE} storage levels"
+    if len(design.cell.coefficients or ()) > MOST_SLABS + 1:
+        return f"a ring of codes has polynomials of order {MOST_SLABS} at most"
     return None
 
 

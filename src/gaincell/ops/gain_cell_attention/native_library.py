@@ -140,7 +140,7 @@ def pointer(tensor: Tensor | None) -> int | None:
 
 
 STRUCTURES = {"problem": Problem, "gradient": Gradient, "step": Step, "tokens": Tokens}
-CALLS = ("gc_forward", "gc_backward", "gc_decode", "gc_write", "gc_best_level", "gc_release")
+CALLS = ("gc_forward", "gc_backward", "gc_decode", "gc_write", "gc_best_level")
 LARGEST = 64 * 2**20
 """Bytes of a library."""
 

@@ -31,6 +31,7 @@ from gaincell.ops.gain_cell_attention.time_basis import PolynomialBasis, Sampled
 LONGEST_BLOCK = 64  # queries
 CPU = torch.device("cpu")
 FEWEST_PIECES, MOST_PIECES = 256, 16_384
+NOT_SMOOTH = "the cell's curve is not smooth enough for pieces of cubics"
 TOLERANCE = 3e-8
 """Largest error of a curve in pieces, as a fraction of its largest current: below the rounding of float32."""
 

@@ -316,14 +316,14 @@ def _sampled_nodes(
         return (1.0,), LONGEST_SPAN
     full_scale = _full_scale(cell, largest_u)
     # where a table's pieces meet its curve is hardest to interpolate: in the middle of the range
-    knots = torch.tensor(getattr(cell, "volts", ()), dtype=torch.float64)
+    knots = torch.tensor(getattr(cell, "volts", ()), dtype=torch.float64, device="cpu")
 
     def nodes_and_error(span: int, x: Tensor) -> tuple[Tensor, float]:
         low = exp(-alpha * (span - 1))
         nodes = (1.0 + low) / 2 + (1.0 - low) / 2 * x
-        s = torch.linspace(low, 1.0, 65, dtype=torch.float64)
+        s = torch.linspace(low, 1.0, 65, dtype=torch.float64, device="cpu")
         # stored voltages seen at the base time, those written later than it included
-        w = torch.linspace(-largest_u / low, largest_u / low, 129, dtype=torch.float64)
+        w = torch.linspace(-largest_u / low, largest_u / low, 129, dtype=torch.float64, device="cpu")
         w = torch.cat((w, knots * (2 / (1 + low))))
         scales = full_scale, float(cell.slope(w).abs().nan_to_num(nan=inf, posinf=inf).max())
         return nodes, _error(cell, w[:, None], nodes, s, lagrange_basis(nodes.tolist(), s), shift, scales)
@@ -336,16 +336,16 @@ def _timed_nodes(
     rates: tuple[float, float], cell: Cell, largest_u: float, shift: float, tolerance: float, longest: int
 ) -> tuple[tuple[float, ...], int]:
     """The same in time, for cells of any rate up to the first of `rates` and down to the second."""
-    voltages = torch.linspace(-largest_u, largest_u, 129, dtype=torch.float64)
+    voltages = torch.linspace(-largest_u, largest_u, 129, dtype=torch.float64, device="cpu")
     scales = _full_scale(cell, largest_u), float(cell.slope(voltages).abs().max())
 
     def nodes_and_error(span: int, x: Tensor) -> tuple[Tensor, float]:
         nodes = (span - 1) / 2 * (1 + x)
-        r, error = torch.linspace(0, span - 1, 33, dtype=torch.float64), 0.0
+        r, error = torch.linspace(0, span - 1, 33, dtype=torch.float64, device="cpu"), 0.0
         basis = lagrange_basis(nodes.tolist(), r)
         for rate in np.linspace(rates[1], rates[0], 5):
             s, at, widest = torch.exp(-rate * r), torch.exp(-rate * nodes), largest_u * exp(rate * (span - 1))
-            w = torch.linspace(-widest, widest, 33, dtype=torch.float64)[:, None]
+            w = torch.linspace(-widest, widest, 33, dtype=torch.float64, device="cpu")[:, None]
             error = max(error, _error(cell, w, at, s, basis, shift, scales))
         return nodes, error
 
@@ -353,7 +353,7 @@ def _timed_nodes(
 
 
 def _full_scale(cell: Cell, largest_u: float) -> float:
-    return float(cell.current(torch.tensor(largest_u, dtype=torch.float64)).abs())
+    return float(cell.current(torch.tensor(largest_u, dtype=torch.float64, device="cpu")).abs())
 
 
 def _fewest(

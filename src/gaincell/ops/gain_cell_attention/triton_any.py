@@ -34,12 +34,8 @@ IMPLEMENTS = features.ARRAYS - {"leakage.spread"}
 
 def unsupported_chip(design: Design, reads: int) -> str | None:
     """Why a chip is not served whose columns are read so many times per token; None if it is."""
-    if (
-        design.cell.coefficients is None
-        and tables.curve_of(tables.without_read_noise(design), reads, 0.0) is None
-    ):
-        return "the cell's curve is not smooth enough for pieces of cubics"
-    return None
+    by_pieces, quiet = design.cell.coefficients is None, tables.without_read_noise(design)
+    return tables.NOT_SMOOTH if by_pieces and tables.curve_of(quiet, reads, 0.0) is None else None
 
 
 def core(x: Tensor, ku: Tensor, vu: Tensor, span: Span) -> Tensor:
@@ -69,21 +65,21 @@ def _cells(
         own = tuple(t.to(device) for t in tables.mismatch_of(design, span.layer, kv_heads, dim, reads, 0.0))
         parts = own[0].shape[2]
     else:
-        alike = torch.tensor((1.0, 0.0, 0.0), device=device)
+        alike = torch.tensor((1.0, 0.0, 0.0), dtype=torch.float32, device=device)
         if isinstance(basis, PolynomialBasis):
             first, count = 1, max(1, len(basis.coefficients) - 1)
             alike = torch.tensor((*basis.coefficients[1:], 0.0)[:count], dtype=torch.float32, device=device)
             orders = torch.arange(1, count + 1, dtype=torch.float64)
             factors = torch.exp(-basis.alpha * orders[:, None] * torch.arange(step))
         own = (alike, alike)
-    rows = torch.zeros(count, _padded(step), device=device)
+    rows = torch.zeros(count, _padded(step), dtype=torch.float32, device=device)
     rows[:, :step] = factors.to(rows)
-    curve = torch.zeros(1, device=device)
+    curve = torch.zeros(1, dtype=torch.float32, device=device)
     if isinstance(basis, SampledBasis):
         found = tables.curve_of(design, reads, 0.0)
         assert found is not None
-        head = torch.zeros(kernels.PIECES.value, dtype=torch.float32)
-        head[: len(basis.nodes)] = torch.tensor(basis.nodes)
+        head = torch.zeros(kernels.PIECES.value, dtype=torch.float32, device="cpu")
+        head[: len(basis.nodes)] = torch.tensor(basis.nodes, device="cpu")
         head[kernels.LOW.value] = found.low
         head[kernels.PER_VOLT.value] = found.per_volt
         head[kernels.NUMBER.value] = len(found.pieces)
@@ -124,13 +120,15 @@ class _Setting:
         self.step = _step(design, self.reads)
         self.cells = _cells(span, kv_heads, dim, self.reads, x.device, surrogate=False)
         noise = Disturbance(design, span.layer, kv_heads, self.reads, x)
-        lines = [line.flatten() for line in noise.lines] or [torch.zeros(1, device=x.device)]
+        lines = [line.flatten() for line in noise.lines] or [
+            torch.zeros(1, dtype=torch.float32, device=x.device)
+        ]
         stds = (noise.score_std, noise.score_of_cell, noise.output_std, noise.output_of_cell)
         words = [design.noise.seed, design.mismatch.chip, span.layer, KEY_ARRAY, VALUE_ARRAY]
         words += [Effect.READ, Effect.PULSE_JITTER]
         self.disturbances = (
             torch.cat(lines),
-            torch.tensor((*stds, noise.jitter_std), device=x.device),
+            torch.tensor((*stds, noise.jitter_std), dtype=torch.float32, device=x.device),
             torch.tensor(words, dtype=torch.int64, device=x.device).to(torch.uint32),
         )
         self.noisy_outputs = any(stds[2:])

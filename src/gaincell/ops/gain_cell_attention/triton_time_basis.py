@@ -64,7 +64,7 @@ def _own(own_ptr, kv, column, ring, dim, PARTS: tl.constexpr, D: tl.constexpr):
     """Where the numbers of cells [N, D] are, and how far apart their PARTS; 0 where all are alike."""
     dims = tl.arange(0, D)
     if PARTS > 0:
-        return own_ptr + ((kv * ring + column) * (PARTS * dim))[:, None] + dims[None, :], dim
+        return own_ptr + ((kv * ring + column).to(tl.int64) * (PARTS * dim))[:, None] + dims[None, :], dim
     else:
         return own_ptr + (column * 0)[:, None] + (dims * 0)[None, :], 1
 

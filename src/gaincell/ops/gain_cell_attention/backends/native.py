@@ -31,7 +31,6 @@ from gaincell.ops.gain_cell_attention.varlen import Span, around_nan, over_real_
 
 IMPLEMENTS = features.ARRAYS
 LARGEST_SIDE, LARGEST_ORDER = 4096, 64  # as dispatch.cpp has them
-NOT_SMOOTH = "the cell's curve is not smooth enough for pieces of cubics"
 
 
 def supports(call: Call) -> str | None:
@@ -45,7 +44,7 @@ def supports(call: Call) -> str | None:
         return reason
     design = tables.without_read_noise(design)  # cells leak at rates of their own
     fastest = tables.fastest_of(design, call.layer, call.kv_heads, call.q.shape[3])
-    return NOT_SMOOTH if tables.curve_of(design, call.reads, fastest) is None else None
+    return tables.NOT_SMOOTH if tables.curve_of(design, call.reads, fastest) is None else None
 
 
 def unsupported(tensors: tuple[Tensor, ...], design: Design, reads: int) -> str | None:
@@ -74,9 +73,7 @@ def _unsupported_chip(design: Design, reads: int) -> str | None:
     if any(design.mismatch.coefficient_covariance):
         return "the coefficients of cells differ whose curve is no polynomial"
     if not tables.by_level(design) and tables.curve_of(tables.without_read_noise(design), reads, 0.0) is None:
-        return NOT_SMOOTH
-    if design.query_levels is not None and design.query_levels > 2**15:
-        return "there are too many query levels"
+        return tables.NOT_SMOOTH
     return None
 
 
@@ -136,7 +133,7 @@ class _NativeCore(torch.autograd.Function):
         open_ = total = None
         if any(ctx.needs_input_grad):
             tiles, dim = kernel.span.design.tiles, q.shape[3]
-            open_ = torch.empty(*q.shape[:3], tiles, -(-dim // 8), dtype=torch.uint8)
+            open_ = torch.empty(*q.shape[:3], tiles, -(-dim // 8), dtype=torch.uint8, device=q.device)
             total = torch.empty_like(q) if scaling else None
         problem, held = kernel.problem(q, k, v, open_, total, *scaling)
         problem.out = out.data_ptr()

@@ -115,6 +115,9 @@ class _TritonCore(torch.autograd.Function):
         q, k, v, open_ = ctx.saved_tensors
         span: Span = ctx.span
         d, dim, grad = span.design, q.shape[3], grad.contiguous().float()
+        unit = (grad.abs().amax() / d.output_saturation).log2().ceil().exp2()  # float16 has few exponents
+        unit = torch.where(unit > 0, unit, 1.0)
+        grad = grad / unit
         codes, sizes, shape = _given("backward", q, k, v, span, ctx.half)
         dq, dk, dv = (torch.zeros(t.shape, dtype=torch.float32, device=t.device) for t in (q, k, v))
         s, _ = _constants(d, dim)
@@ -133,7 +136,7 @@ class _TritonCore(torch.autograd.Function):
         )
         inside = ((q, 0.0, 1.0, dq), (k, d.v_min, d.v_max, dk), (v, d.v_min, d.v_max, dv))
         gated = [
-            (g * ((x > in_precision(lo, x.dtype)) & (x < in_precision(hi, x.dtype)))).to(x.dtype)
+            (g * unit * ((x > in_precision(lo, x.dtype)) & (x < in_precision(hi, x.dtype)))).to(x.dtype)
             for x, lo, hi, g in inside
         ]
         return gated[0], gated[1], gated[2], None, None
