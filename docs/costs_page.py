@@ -9,10 +9,11 @@ from gaincell.costs.activity import Activity
 from gaincell.costs.roll_up import mean_head
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import load_technology
-from gaincell.reports.costs import DACS, with_scale
+from gaincell.reports.costs import DACS
 from gaincell.reports.tables import Rows
 from gaincell.results.cost import Block, CostResult
 from gaincell.results.system_cost import StatedCache
+from gaincell.units import with_scale
 
 
 def bands(results: Mapping[str, CostResult]) -> Rows:

@@ -46,7 +46,6 @@ from gaincell.chips.design_file import load_design
 from gaincell.files import write_text
 from gaincell.reports import comparison
 from gaincell.reports.baseline import per_token, was_shared
-from gaincell.reports.costs import with_scale
 from gaincell.reports.paper import cited
 from gaincell.reports.style import save
 from gaincell.reports.tables import readable
@@ -59,6 +58,7 @@ from gaincell.results.run import (
     TrainedResult,
 )
 from gaincell.results.system_cost import BaselineResult, Machine
+from gaincell.units import with_scale
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from gaincell.arrays.schedule import Schedule
 from gaincell.chips.design_file import load_design
-from gaincell.reports.costs import with_scale
 from gaincell.reports.system_costs import energy_verdict
 from gaincell.reports.tables import Rows
 from gaincell.results import read
@@ -19,6 +18,7 @@ from gaincell.results.cost import CostResult
 from gaincell.results.spice import VerifyResult
 from gaincell.results.spice_cell import CharacterisationResult
 from gaincell.spice.verify import CUBIC, TOLERANCES
+from gaincell.units import with_scale
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 CODES = "codes that differ"

@@ -2,9 +2,8 @@
 
 import pytest
 
-from gaincell.reports.costs import with_scale
 from gaincell.reports.sweep import quantity
-from gaincell.units import with_prefix
+from gaincell.units import with_prefix, with_scale
 
 PREFIXED = [
     (6.5e-8, "s", "65 ns", "65 ns", "65 ns"),

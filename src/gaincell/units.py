@@ -55,3 +55,29 @@ def with_prefix(value: float, unit: str) -> str:
         return f"{value:.9g}" if unit == "1" else f"{value:.9g} {unit}"
     factor = next((factor for factor in PREFIXES if abs(value) * (1 + 1e-12) >= factor), min(PREFIXES))
     return f"{value / factor:.9g} {PREFIXES[factor].replace('µ', 'u')}{unit}"
+
+
+SCALES = {
+    "J": prefixes(1e-15, "J"),
+    "s": [(3.156e7, "years"), (86400.0, "days"), *prefixes(1e-9, "s")],
+    "m^2": [(1e-6, "mm²")],
+    "B": [(2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")],
+    "W": prefixes(1e-9, "W"),
+}
+"""Unit -> factors and how they are printed, from large to small."""
+
+
+def with_scale(found: float | None, unit: str) -> str:
+    """A number with three digits and the largest prefix that leaves it at 1 or above; a dash for none."""
+    if found is None:
+        return "–"
+    scales = SCALES.get(unit)
+    if scales is None:
+        return f"{found:.3g}" if unit == "1" else f"{found:.3g} {unit}"
+    if found == 0:
+        return f"0 {next((name for size, name in scales if size == 1), scales[0][1])}"
+    factor, shown = next((s for s in scales if found >= s[0]), scales[-1])
+    scaled = found / factor
+    if scaled >= 999.5:
+        return f"{scaled:,.0f} {shown}"
+    return f"{scaled:.3g} {shown}" if scaled >= 1e-4 else f"{scaled:.2e} {shown}"

@@ -22,13 +22,13 @@ from gaincell.costs.technology import Technology, inputs_of_technology, list_tec
 from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.integrations.hf.size import cost
 from gaincell.reports import system_costs
-from gaincell.reports.costs import with_scale
 from gaincell.results import read, write
 from gaincell.results.activity import ActivityResult
 from gaincell.results.codec import from_json, to_json
 from gaincell.results.cost import CostResult
 from gaincell.results.system_cost import Measured
 from gaincell.text import sha256
+from gaincell.units import with_scale
 
 COSTS = Path(__file__).parents[2] / "docs" / "results" / "costs"
 ACTIVITY, BASELINE, COST = (

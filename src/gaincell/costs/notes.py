@@ -16,10 +16,10 @@ from gaincell.costs.cited import DIGITAL
 from gaincell.costs.head import UNQUANTISED, Head
 from gaincell.costs.roll_up import HeadCost
 from gaincell.costs.size import ModelSize
-from gaincell.reports.costs import with_scale
 from gaincell.results.cost import LeftOut, SpiceArrays
 from gaincell.results.rtl import RtlResult
 from gaincell.results.spice import EnergyResult, WriteResult
+from gaincell.units import with_scale
 
 ALWAYS = (
     LeftOut("dot products", "references of the converters and their distribution, calibration of offsets"),

@@ -28,7 +28,6 @@ from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
 from gaincell.costs.whole_model import arrangements
 from gaincell.errors import InputError
-from gaincell.reports.system_costs import NO_WHOLE_MODEL
 from gaincell.results import cost as results
 from gaincell.results import provenance, system_cost
 from gaincell.results.codec import to_json
@@ -36,6 +35,7 @@ from gaincell.results.common import Value, Values
 from gaincell.results.description import kind_of_number
 from gaincell.results.rtl import RtlResult
 from gaincell.results.spice import EnergyResult, WriteResult
+from gaincell.results.system_cost import NO_WHOLE_MODEL
 
 OXIDES = ("leroux2025-oxide", "oxide-2t", "ito", "igzo")
 """Shipped designs with oxide write transistors."""

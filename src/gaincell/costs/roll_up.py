@@ -22,11 +22,10 @@ from gaincell.costs.cost import Cost, total
 from gaincell.costs.head import Head
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
-from gaincell.reports.costs import with_scale
 from gaincell.results.activity import ActivityOfHeads
 from gaincell.results.common import Value
 from gaincell.results.cost import Block
-from gaincell.units import Joule, PerSecond, Second, SquareMetre
+from gaincell.units import Joule, PerSecond, Second, SquareMetre, with_scale
 
 REFRESH, LEAKAGE = "refresh", "leakage"
 

@@ -36,8 +36,7 @@ from gaincell.costs.cost import Cost, total
 from gaincell.costs.digital import circuits
 from gaincell.costs.head import UNQUANTISED, Head
 from gaincell.errors import InputError
-from gaincell.reports.costs import with_scale
-from gaincell.units import Ampere, Farad, Joule, Second
+from gaincell.units import Ampere, Farad, Joule, Second, with_scale
 
 GATES_PER_FLIP_FLOP = 5
 """Two-input gates that leak as a flip-flop does."""

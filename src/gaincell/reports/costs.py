@@ -8,38 +8,14 @@ from collections.abc import Mapping, Sequence
 from gaincell.reports.tables import CITED, SIMULATED, Columns, Kinds, Rows, layered
 from gaincell.results import cost as of
 from gaincell.results.spice import OperatingPoint
-from gaincell.units import prefixes
+from gaincell.units import with_scale
 
-SCALES = {
-    "J": prefixes(1e-15, "J"),
-    "s": [(3.156e7, "years"), (86400.0, "days"), *prefixes(1e-9, "s")],
-    "m^2": [(1e-6, "mm²")],
-    "B": [(2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")],
-    "W": prefixes(1e-9, "W"),
-}
-"""Unit -> factors and how they are printed, from large to small."""
 KINDS = {"cited": "cited", "measured": "measured", "simulated": "computed"}
 """How the kinds of measurements are called."""
 DACS = {"string": "resistor string", "charge": "charge redistribution"}
 """Of the write path, by the names of result files."""
 MOST = 18
 """Rows of the sensitivity that are shown."""
-
-
-def with_scale(found: float | None, unit: str) -> str:
-    """A number with three digits and the largest prefix that leaves it at 1 or above; a dash for none."""
-    if found is None:
-        return "–"
-    scales = SCALES.get(unit)
-    if scales is None:
-        return f"{found:.3g}" if unit == "1" else f"{found:.3g} {unit}"
-    if found == 0:
-        return f"0 {next((name for size, name in scales if size == 1), scales[0][1])}"
-    factor, shown = next((s for s in scales if found >= s[0]), scales[-1])
-    scaled = found / factor
-    if scaled >= 999.5:
-        return f"{scaled:,.0f} {shown}"
-    return f"{scaled:.3g} {shown}" if scaled >= 1e-4 else f"{scaled:.2e} {shown}"
 
 
 def basis(result: of.CostResult) -> str:

@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from gaincell.reports import costs, style, system_costs
-from gaincell.reports.costs import KINDS, basis, with_scale
+from gaincell.reports.costs import KINDS, basis
 from gaincell.reports.html import parts
 from gaincell.reports.html.markup import head_rows, only_kind, short
 from gaincell.reports.simulation import PHASE_COLOURS
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, above, panel, styled
 from gaincell.reports.tables import Rows
 from gaincell.results.cost import CostResult
+from gaincell.units import with_scale
 
 BLOCK_COLOURS = {
     "first dot product": BLUE, "second dot product": GREEN, "write": PURPLE, "digital": ORANGE,

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell.reports import style, tables
-from gaincell.reports.costs import with_scale
 from gaincell.reports.html import parts
 from gaincell.reports.html.markup import only_kind
 from gaincell.reports.html.picture import plain
 from gaincell.reports.style import BLACK, BLUE, GREEN, ORANGE, PALETTE, PURPLE, RED, SKY, look, panel, styled
 from gaincell.results import evaluation as of
+from gaincell.units import with_scale
 
 SWITCHED = {"off": "switched off, the others on", "on": "on alone"}
 """Panels of the ablation; the ring stands in the table only."""

@@ -7,11 +7,11 @@ from operator import attrgetter
 
 from matplotlib.figure import Figure
 
-from gaincell.reports.costs import with_scale
 from gaincell.reports.html import parts
 from gaincell.reports.style import BLUE, GREY, legend_below, name_rows, panel, styled
 from gaincell.reports.tables import CITED, SIMULATED, Rows
 from gaincell.results.rtl import PAPER, Library, Module, RtlCheck, RtlEnergy, RtlResult, Total
+from gaincell.units import with_scale
 
 
 def check_rows(result: RtlResult) -> Rows:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from gaincell.reports import style
-from gaincell.reports.costs import with_scale
 from gaincell.reports.html import parts
 from gaincell.reports.html.markup import short
 from gaincell.reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, panel, styled
 from gaincell.reports.tables import Rows
 from gaincell.results.simulation import HeadResult, TileResult
+from gaincell.units import with_scale
 
 PHASE_COLOURS = {
     "key write": PURPLE, "value write": SKY, "key read": BLUE, "value read": GREEN, "count": ORANGE,

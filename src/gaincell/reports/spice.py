@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaincell.reports import spice_tables, style
-from gaincell.reports.costs import with_scale
 from gaincell.reports.html import parts
 from gaincell.reports.html.markup import short
 from gaincell.reports.style import BLACK, BLUE, GREY, MARKERS, ORANGE, PALETTE, RED, look, styled
@@ -20,6 +19,7 @@ from gaincell.reports.tables import SIMULATED, Rows, of_all
 from gaincell.results import spice as of
 from gaincell.results.spice import MixedResult, Nodes, WriteResult
 from gaincell.results.spice_cell import CharacterisationResult
+from gaincell.units import with_scale
 
 MICRO, NANO, FEMTO = 1e6, 1e9, 1e15
 SHOWN_CELLS = 64

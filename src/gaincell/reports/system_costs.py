@@ -6,13 +6,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gaincell.reports.costs import KINDS, with_scale
+from gaincell.reports.costs import KINDS
 from gaincell.reports.paper import cited
 from gaincell.reports.tables import SIMULATED, Columns, Rows
 from gaincell.results.cost import CostResult
-from gaincell.results.system_cost import Cache, Machine, MemoryCost
-
-NO_WHOLE_MODEL = "the whole model is left out: this is a mixture of experts, whose weights are not counted"
+from gaincell.results.system_cost import NO_WHOLE_MODEL, Cache, Machine, MemoryCost
+from gaincell.units import with_scale
 
 
 def machines(result: CostResult) -> Rows:

@@ -18,6 +18,7 @@ Seconds: TypeAlias = Annotated[float, "s", "measured"]
 Runs: TypeAlias = Annotated[tuple[float, ...], "s", "measured"]
 Watts: TypeAlias = Annotated[float, "W", "measured"]
 Share: TypeAlias = Annotated[float, "1", "measured"]
+NO_WHOLE_MODEL = "the whole model is left out: this is a mixture of experts, whose weights are not counted"
 
 
 class CitedTime(Part):
