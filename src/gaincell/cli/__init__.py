@@ -190,6 +190,8 @@ def gaincell(
 ) -> None:
     """Run language models on simulated analog gain-cell attention, and measure quality and cost.
 
+    Pages called docs/... are at https://github.com/gaincell/gaincell.
+
     Example: gaincell map tiny
     """
 

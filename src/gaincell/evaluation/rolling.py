@@ -142,21 +142,19 @@ def rolling_perplexity(
         pieces += [(number, piece, counted) for piece, counted in windows(ids, prefix, window)]
     pieces.sort(key=lambda piece: len(piece[1]))  # so that those of one length can share a forward pass
     nll = [0.0] * len(documents)
-    total, done, start = sum(counted for *_, counted in pieces), 0, 0
+    total, done = sum(counted for *_, counted in pieces), 0
     device = next(model.parameters()).device
     model.eval()
-    while start < len(pieces):
-        length = len(pieces[start][1])
-        most = pieces[start : start + blocks_at_once(model, length)]
-        some = [piece for piece in most if len(piece[1]) == length]
-        batch = torch.tensor([piece for _, piece, _ in some], device=device)
-        logits = model(input_ids=batch[:, :-1], use_cache=False).logits
-        logits = torch.cat([logits, logits[:, -1:]], 1)  # a position more, whose prediction nobody asks for
-        for (number, _, counted), loss in zip(some, next_token_nll(logits, batch), strict=True):
-            nll[number] += float(loss[-counted:].sum())
-            done += counted
-        start += len(some)
-        progress(done, total, {})
+    for length, alike in groupby(pieces, key=lambda piece: len(piece[1])):
+        same, most = list(alike), blocks_at_once(model, length)
+        for some in (same[n : n + most] for n in range(0, len(same), most)):
+            batch = torch.tensor([piece for _, piece, _ in some], device=device)
+            logits = model(input_ids=batch[:, :-1], use_cache=False).logits
+            logits = torch.cat([logits, logits[:, -1:]], 1)  # a position more, which nobody asks for
+            for (number, _, counted), loss in zip(some, next_token_nll(logits, batch), strict=True):
+                nll[number] += float(loss[-counted:].sum())
+                done += counted
+            progress(done, total, {})
     check_finite(torch.tensor(nll, dtype=torch.float64))
     words = [len(re.split(r"\s+", document)) for document in documents]
     sizes = [len(document.encode()) for document in documents]

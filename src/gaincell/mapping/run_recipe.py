@@ -214,13 +214,10 @@ class RecipeRun(RecipeModels):
 
     def carry_out(self, stage: StageRecipe) -> tuple[Told, PreTrainedModel]:
         """Carry out a stage and store its parameters; what there is to tell, and its model as stored."""
-        state = None if stage.start in ROOTS else self.folder.state(stage.start)
-        model = self.model(stage, state)
-        if stage.start in ROOTS:
-            before = self.tokens_before if stage.start == "adapter" else 0
-        else:
-            before = self.records[stage.start].training_tokens
-        told = Told(training_tokens=before)
+        state, before = None, self.tokens_before if stage.start == "adapter" else 0
+        if stage.start not in ROOTS:
+            state, before = self.folder.state(stage.start), self.records[stage.start].training_tokens
+        model, told = self.model(stage, state), Told(training_tokens=before)
         trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         if stage.task == "train":
             told = self._train(stage, model, told)

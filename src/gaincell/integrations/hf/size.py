@@ -118,10 +118,7 @@ def content_sha256(model: str | os.PathLike[str], stage: str | None = None) -> s
     source = find_source(run.name)
     if source.gguf is not None:
         return sha256(source.directory / source.gguf)
-    place, kinds = (
-        source.adapter or source.directory,
-        (ADAPTER, "config.json", "adapter_model*.bin", *WEIGHTS),
-    )
+    place, kinds = source.adapter or source.directory, (ADAPTER, "config.json", "*model*.bin", *WEIGHTS)
     hashes = {file.name: sha256(file) for kind in kinds for file in place.glob(kind)}
     return hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest()
 
