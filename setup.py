@@ -10,6 +10,7 @@ plain code, for tests on a processor that has no tiles.
 import glob
 import os
 import platform
+import re
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
 
+REPOSITORY = "https://github.com/gaincell/gaincell"
 FOLDER = "src/gaincell/native/"
 COMPILED_PER_LEVEL = ("forward.cpp", "backward.cpp", "decode.cpp", "level.cpp")
 X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -130,10 +132,22 @@ class BuildWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
+def description() -> str:
+    """README.md for a package index, where its links would lead nowhere."""
+    with open("README.md", encoding="utf-8") as file:
+        text = re.sub(r"(!\[[^]]*\]\()(?!http)", rf"\1{REPOSITORY}/raw/main/", file.read())
+    return re.sub(r"\]\((?!http)", f"]({REPOSITORY}/blob/main/", text)
+
+
 headers = sorted(glob.glob(FOLDER + "*.h"))
 sources = [FOLDER + name for name in (*COMPILED_PER_LEVEL, "dispatch.cpp")]
 extension = Extension(
     "gaincell.native._native", sources, depends=headers, optional=True, language="c++", py_limited_api=True
 )
 commands = {"build_ext": BuildNative, "build_py": BuildPackage, "bdist_wheel": BuildWheel}
-setup(ext_modules=[] if PURE else [extension], cmdclass=commands)
+setup(
+    ext_modules=[] if PURE else [extension],
+    cmdclass=commands,
+    long_description=description(),
+    long_description_content_type="text/markdown",
+)
