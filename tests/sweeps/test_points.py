@@ -382,7 +382,7 @@ def test_a_grid_with_more_lines_than_can_be_told_apart_is_scattered(tmp_path: Pa
 @pytest.mark.parametrize(
     ("head", "said"),
     [
-        (HEAD.replace("]", ', "energy"]'), "the mean context of 2 blocks of blocks-64"),
+        (HEAD.replace("]", ', "energy"]'), "the mean context of at most 2 blocks of blocks-64"),
         (HEAD.replace("]", ', "energy"]').replace("128", "64"), "the mean context of 1 block of blocks-64"),
         (COSTS, "a full ring"),
         (HEAD.replace("perplexity", "energy") + "context = 32\n", "a context of 32 tokens"),

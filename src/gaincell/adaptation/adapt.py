@@ -129,9 +129,7 @@ def choose_rule(method: str, start: str, rule: Rule | None) -> Rule:
 
 def _check_limits(tolerance: float, max_iterations: int) -> None:
     if not tolerance > 0 or max_iterations < 0:
-        raise InputError(
-            f"tolerance = {tolerance}, max_iterations = {max_iterations}; give > 0, and 0 or more"
-        )
+        raise InputError(f"tolerance = {tolerance}, max_iterations = {max_iterations}; give > 0 and >= 0")
 
 
 def _checked(

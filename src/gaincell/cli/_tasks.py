@@ -87,7 +87,7 @@ def _spreads(
                     chips.yield_, chips.yield_interval,
                 )  # fmt: skip
             else:
-                lower = metric.endswith("bits_per_byte") or of_nominal.higher_is_better is False
+                lower = metric.endswith("bits_per_byte") or metric in task.lower_is_better
                 spread = score_spread(reference, numbers, scores, lower_is_better=lower)
             items = tuple(_short(chip.tasks[n].per_item[metric]) for chip in drawn)
             found[name] = replace(spread, per_item=items)

@@ -220,8 +220,7 @@ def _scores(task: str, found: _Found, kind: Kind) -> TaskScores:
             error = given if isinstance(given, float) else _error(items[metric], metric, score)
             unit = "bit/byte" if metric == "bits_per_byte" else "1"
             spread = None if error is None else Value(error, unit, kind)
-            better = found["higher_is_better"].get(task, {}).get(metric)
-            metrics[metric] = Metric(Value(float(score), unit, kind), spread, better)
+            metrics[metric] = Metric(Value(float(score), unit, kind), spread)
     counts = found["n-samples"][task]
     return TaskScores(
         task=task,
@@ -232,6 +231,7 @@ def _scores(task: str, found: _Found, kind: Kind) -> TaskScores:
         fingerprint=hash_of([str(sample["doc_hash"]) for sample in samples]),
         metrics=metrics,
         per_item=items,
+        lower_is_better=tuple(m for m in metrics if found["higher_is_better"].get(task, {}).get(m) is False),
     )
 
 

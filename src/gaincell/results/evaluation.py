@@ -282,11 +282,10 @@ class Harness(Part):
 
 
 class Metric(Part):
-    """A score and its standard error; which scores are better, where the harness says so."""
+    """A score and its standard error."""
 
     score: Value
     error: Value | None = None
-    higher_is_better: bool | None = None
 
 
 class TaskScores(Part):
@@ -297,6 +296,7 @@ class TaskScores(Part):
         of: How many there are.
         fingerprint: Of the items' texts and order; only tasks with the same one can be compared item by item.
         per_item: What every item contributes, by metric.
+        lower_is_better: Metrics of which the harness says so.
     """
 
     task: str
@@ -307,6 +307,7 @@ class TaskScores(Part):
     fingerprint: str
     metrics: Mapping[str, Metric]
     per_item: Mapping[str, PerItem]
+    lower_is_better: tuple[str, ...] = ()
 
 
 class ScoreSpread(Part):

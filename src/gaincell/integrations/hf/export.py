@@ -73,7 +73,7 @@ def export_transformers(
     """
     directory = Path(out)
     refuse_second_model(directory, HARDWARE, ADAPTER)
-    if (config := directory / "config.json").exists() and saved_record(config) is None:
+    if (config := directory / "config.json").exists() and not _is_of_arrays(config):
         raise RunError(f"{out} holds a model that is not in arrays (config.json): choose another directory")
     found = load_without_tokenizer(run, dtype)
     cells = attached_layers(found.model)
@@ -88,6 +88,14 @@ def export_transformers(
         write_text(place / "README.md", card)
 
     return write_directory(directory, write, last="config.json", replaces=(*SAVED, *TEXTS))
+
+
+def _is_of_arrays(config: Path) -> bool:
+    """Whether a config.json is that of an attached model."""
+    try:
+        return saved_record(config) is not None
+    except (OSError, ValueError, AttributeError):  # no object of JSON
+        return False
 
 
 def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
