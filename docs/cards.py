@@ -217,8 +217,8 @@ def last_stage(run: TrainedResult) -> tuple[Recipe, StageRecipe]:
 def texts(recipe: Recipe, run: TrainedResult | None = None) -> str:
     """The texts of a recipe with their licences and shares, of the tokens that a run took, as a table."""
     files = recipe.files
-    whole = "the" if run is None else f"{own_tokens(run):,}"
     taken = {} if run is None else dict(run.texts or {})
+    whole = "the" if run is None else f"{sum(taken.values()) or own_tokens(run):,.0f}"
     lines = [f"| text | share of {whole} tokens | licence |", "| --- | ---: | --- |"]
     for name, asked in files.items():
         held, licence = TEXTS[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -45,9 +46,10 @@ has one: the levels of either side are evenly spaced, with one more above V_offs
 the table says otherwise. (`recipes/codesign.py`)"""
 AFTER = """Where codes are few, the saturations are worth learning. Both come out smaller than the chip's,
 O_sat most: with few counter codes, resolution is worth more than headroom. Levels are not worth
-learning: with a zero code kept, learned or not and on either side, the coarse chip is no better than
-with even levels, and rather a little worse after the same training, even where it starts better.
-Learning moved the levels little, and its gradient does not see signals change sides. At the paper's
+learning: with a zero code kept, learned on either side or not learned with one more level above, the
+coarse chip is no better than with even levels, and rather a little worse after the same training, even
+where it starts better. Learning moved single storage levels by up to {moved} of a step between levels,
+and its gradient does not see signals change sides. At the paper's
 numbers of levels no difference is significant. A training this short finds a direction, not the
 optimum; another order of its text would shift every number a little, which the intervals do not
 include; and one in twenty of these intervals misses by chance.
@@ -60,6 +62,17 @@ levels. What the gradients are, and what they do not see:
 `src/gaincell/ops/gain_cell_attention/learned.py`, `src/gaincell/circuits/levels.py`. Simulated on
 nominal chips, without noise and mismatch."""
 FIGURE = "sweep-codesign-levels.png"
+
+
+def _moved(found: CodesignComparison) -> str:
+    """How far the levels of the write DAC were moved at most, in steps between those at the start."""
+    shares = []
+    for point in (point for point in found.points if "levels" in point.learn):
+        start, learned = (one.storage_levels or () for one in (point.circuits.start, point.circuits.learned))
+        steps = [b - a for a, b in pairwise(start)]
+        moved = (abs(b - a) for a, b in zip(start, learned, strict=True))
+        shares += [far / min(steps[max(0, n - 1) : n + 1]) for n, far in enumerate(moved)]
+    return f"{100 * max(shares):.0f} %"
 
 
 def sections(docs: Path) -> list[str]:
@@ -75,10 +88,10 @@ def sections(docs: Path) -> list[str]:
         BEFORE.format(steps=training.steps, tokens=f"{training.tokens / training.steps:.0f}"),
         "\n".join(f"* {line}" for line in answers(found)),
         codesign_markdown(found).rstrip(),
-        f"{found.model.name} on leroux2025, text {found.text.name}; "
+        f"{found.model.name} on {found.points[0].design.name}, text {found.text.name}; "
         f"{found.provenance.protocol}.{repriced(found)}",
         "![Levels, even and learned, and how often signals of a value occur]" + f"(figures/{FIGURE})",
-        AFTER,
+        AFTER.format(moved=_moved(found)),
     ]
     return ["\n\n".join(parts)]
 
