@@ -125,6 +125,11 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+def test_a_byte_order_mark_is_no_content(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text("a = 1\n", encoding="utf-8-sig")
+    assert read_toml(tmp_path / "x.toml") == {"a": 1}
+
+
 def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     """At once: a pipe would wait for a writer, and a device never end."""
     os.mkfifo(tmp_path / "pipe")

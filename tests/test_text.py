@@ -60,6 +60,13 @@ def test_a_single_document_is_split_at_a_line(tmp_path: Path) -> None:
     assert 15 < len(evaluation[0].split("\n")) < 25
 
 
+def test_something_is_left_to_evaluate_on(tmp_path: Path) -> None:
+    """The end of a text of two lines is nearest to 80 % of it."""
+    lines = ["a " * 500, "b " * 500]
+    text = open_text(write(tmp_path / "two.txt", ["\n".join(lines)]))
+    assert [documents(part) for part in (text.training, text.evaluation)] == [[lines[0]], [lines[1]]]
+
+
 def test_a_directory_with_named_parts(tmp_path: Path) -> None:
     write(tmp_path / "b.train.txt.gz", TEXTS[:5])
     write(tmp_path / "a.train.txt", TEXTS[5:8])

@@ -73,7 +73,7 @@ def check_file(path: str | os.PathLike[str]) -> None:
     open_file(path).close()
 
 
-def read_text(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
+def read_text(path: str | os.PathLike[str], encoding: str = "utf-8-sig") -> str:
     """A text file as a whole.
 
     Raises:

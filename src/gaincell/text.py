@@ -7,9 +7,9 @@ Every text has a training part and an evaluation part that never overlap:
 
 * a directory (or data set) with both `*.train.*` and `*.valid.*` files (splits), or `train.*` and `valid.*`:
   as named, other files are ignored;
-* any other file: cut at the document boundary nearest to 80 % of its bytes (at a line, where no document ends
-  near there); the beginning is for training, the rest for evaluation. Of a larger one the first 256 Mi
-  characters are used, which is said.
+* any other file: cut at the document boundary nearest to 80 % of its characters (at a line, where no
+  document ends near there); the beginning is for training, the rest for evaluation. Of a larger one the first
+  256 Mi characters are used, which is said.
 
 A budget of tokens is filled from all sources in proportion to their size, from the beginning of each, so that
 a big directory costs no more than the budget asks for.
@@ -299,7 +299,8 @@ def _cut(path: Path) -> int:
             documents.append((number, length))
     target = TRAINING_SHARE * length
     near = [(number, end) for number, end in documents if 0.6 * length < end < 0.95 * length]
-    ends = near or enumerate(accumulate(len(line) + 1 for line in _looked_at(path)), 1)
+    lines = enumerate(accumulate(len(line) + 1 for line in _looked_at(path)), 1)
+    ends = near or (end for end in lines if end[1] < length)  # something is left to evaluate on
     return min(ends, key=lambda end: abs(end[1] - target), default=(0, 0))[0]
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from gaincell.chips.design_file import list_designs, load_design
 from gaincell.cli import CommandFolder, app, main
+from gaincell.cli._json import show
 from gaincell.errors import GaincellError
+from gaincell.reports.tables import Rows
 from gaincell.results import content, parse
 from gaincell.results.codec import from_json, to_json
 from gaincell.results.description import DesignResult, DifferencesResult
@@ -20,6 +22,13 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         main(arguments)
     captured = capsys.readouterr()
     return int(end.value.code or 0), captured.out, captured.err
+
+
+def test_a_name_with_brackets_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """rich would take it for markup, also in titles and captions."""
+    show(Rows("runs/exp[lr=1e-3]", ("wide " * 8,), [["x[/b]"]], caption="as of :smile: [/c]"), "plain [red]")
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("runs/exp[lr=1e-3]", "x[/b]", "as of :smile: [/c]", "plain [red]"))
 
 
 def test_list_names_every_design(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

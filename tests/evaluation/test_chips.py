@@ -380,6 +380,8 @@ def test_figures_and_tables_come_from_the_result_alone(tmp_path: Path) -> None:
     latex = as_latex(found)
     assert "$-25.0 \\pm 25.0$" in latex
     assert "$\\times 1.65 \\pm 0.48$" in latex
+    odd = compare({"ReLU^2 {a}": a, "[b]": b})
+    assert r"ReLU\textasciicircum{}2 \{a\}" in as_latex(odd)
     csv = as_csv(found).splitlines()
     assert csv[0].split(",")[5:9] == ["unit", "difference", "difference_error", "kind"]
     assert save(differences(found), tmp_path / "table.png").stat().st_size > 5000

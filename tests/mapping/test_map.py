@@ -128,6 +128,7 @@ def test_run_json_holds_no_local_path(mapped: Mapped) -> None:
         (["gaincell", "map", "tiny", "--out", "runs/a"], "gaincell map tiny --out a"),
         (["gaincell", "map", "tiny", "--json=../x/y.json"], "gaincell map tiny --json=y.json"),
         (["gaincell", "map", "~/m", "--text", "a/b/c"], "gaincell map m --text c"),
+        (["gaincell", "table", "chip=docs/results/a.json"], "gaincell table chip=a.json"),
     ],
 )  # fmt: skip
 def test_commands_are_recorded_without_paths(given: list[str], shown: str) -> None:

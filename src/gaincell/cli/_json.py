@@ -209,9 +209,9 @@ def show(*shown: object) -> None:
     """Print tables and lines; a line as it is, the path of a file without a break."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False, emoji=False)  # a name may have [brackets] or :colons:
     for part in shown:
-        console.print(part, markup=False, soft_wrap=isinstance(part, Path))
+        console.print(part, soft_wrap=isinstance(part, Path))
 
 
 def command_line() -> list[str]:

@@ -33,13 +33,13 @@ def progress_bars() -> Iterator[progress.StageProgress]:
             lines.print()
         return
     columns = (
-        TextColumn("{task.description}", table_column=Column(overflow="fold")),
+        TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
         BarColumn(bar_width=12),
         TextColumn("{task.percentage:3.0f}%"),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),
         TextColumn("left {task.fields[numbers]}", table_column=Column(overflow="fold")),
     )
-    with Progress(*columns, console=console) as bars:
+    with Progress(*columns, console=console, speed_estimate_period=3600.0) as bars:  # a step may take long
 
         def stages(step: str) -> progress.Progress:
             task = bars.add_task(step, total=None, numbers="")

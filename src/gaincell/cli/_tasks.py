@@ -26,6 +26,7 @@ from gaincell.reports.tables import Rows, readable
 from gaincell.reports.task_chips import about_tasks, chip_rows, how_many
 from gaincell.results import evaluation as of
 from gaincell.results.common import Value
+from gaincell.results.comparison import PERPLEXITIES
 
 if TYPE_CHECKING:
     from gaincell.evaluation.harness import AfterTasks, Item
@@ -80,7 +81,7 @@ def _spreads(
         for metric, of_nominal in task.metrics.items():
             name, reference = f"{task.task}/{metric}", of_nominal.score.value
             scores = tuple(chip.tasks[n].metrics[metric].score.value for chip in drawn)
-            if "perplexity" in name:
+            if metric in PERPLEXITIES:
                 chips = perplexity_spread(reference, numbers, scores, within)
                 spread = of.ScoreSpread(
                     reference, scores, chips.mean, chips.worst, chips.std, chips.ratio, chips.ratio_interval,
@@ -178,6 +179,8 @@ def _table(found: of.TasksResult) -> Rows:
 
 
 def _shown(metric: str, score: Value | None) -> str:
-    if score is None or not metric.startswith("acc"):
-        return readable(None if score is None else score.value)
-    return f"{100 * score.value:.2f} %"
+    if score is not None and metric.startswith("acc"):
+        return f"{100 * score.value:.2f} %"
+    if score is not None and metric == "bits_per_byte":
+        return f"{score.value:.4f}"
+    return readable(None if score is None else score.value)

@@ -67,7 +67,7 @@ def picture(generation: Generation, layer: int, head: int) -> bytes | None:
             "held": int(trace.valid.sum()),
             "time": snapshot.time,
             "reach": reach,
-            "score_saturation": design.score_saturation(head_dim),
+            "score_saturation": design.score_saturation(head_dim) if design.score_ceiling else None,
             "retention_time": design.tau,
         },
         parts,

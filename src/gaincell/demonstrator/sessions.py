@@ -131,7 +131,9 @@ class Session:
 
         def newer() -> bool:
             generation = self.generation
-            return generation is not None and (self.run != run or generation.written > after)
+            if generation is None or generation.snapshot is None:
+                return False
+            return self.run != run or generation.written > after
 
         await self._wait(newer)
         generation = self.generation

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from gaincell.errors import InputError
-from gaincell.evaluation.perplexity import LARGEST_BATCH, cut_blocks, token_nll
+from gaincell.evaluation.perplexity import LARGEST_BATCH, blocks_at_once, cut_blocks, token_nll
 from gaincell.integrations.hf.context import check_length
 from gaincell.progress import Progress, silent
 from gaincell.results.evaluation import ContextPoint
@@ -59,7 +59,8 @@ def perplexity_by_context(
     lengths = [2**n for n in range(longest.bit_length()) if 2**n < longest] + [longest]
     model.eval()
     positions = torch.arange(length, device=next(model.parameters()).device)[None]
-    groups = blocks.split(LARGEST_BATCH // 2)
+    size = min(LARGEST_BATCH // 2, blocks_at_once(model, length))
+    groups = blocks.split(size)
     means = torch.empty(len(lengths), len(blocks), dtype=torch.float64)
     done = 0
     for row, context in zip(means, lengths, strict=True):

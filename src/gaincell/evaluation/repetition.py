@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from gaincell.errors import InputError
-from gaincell.evaluation.perplexity import LARGEST_BATCH, cut_blocks, token_nll
+from gaincell.evaluation.perplexity import LARGEST_BATCH, blocks_at_once, cut_blocks, token_nll
 from gaincell.integrations.hf.context import check_length
 from gaincell.progress import Progress, silent
 from gaincell.results.evaluation import RepetitionPoint
@@ -57,7 +57,8 @@ def loss_by_repetition(
     half = length // 2
     repeated = blocks[:, :half].repeat(1, 2)
     model.eval()
-    groups = [*blocks.split(LARGEST_BATCH // 2), *repeated.split(LARGEST_BATCH // 2)]
+    size = min(LARGEST_BATCH // 2, blocks_at_once(model, length))
+    groups = [*blocks.split(size), *repeated.split(size)]
     losses = []
     for done, ids in enumerate(groups, start=1):
         losses.append(token_nll(model, ids))

@@ -130,12 +130,22 @@ def _change(entry: ComparedScore) -> list[str]:
     if amount is None:
         return []
     if entry.score.unit != "1":
-        digits = 1 if entry.score.unit == "%" else 4
+        digits = 4 if entry.score.unit != "%" else 2 if error and error < 0.05 else 1
         return [f"{amount:+.{digits}f}", *([] if error is None else [f"{error:.{digits}f}"])]
     if not error:
         return [f"×{amount:.3f}"] + ([] if error is None else ["0"])
     ratio, spread = number_and_error(amount, error)
     return [f"×{ratio}", spread]
+
+
+_ESCAPES = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%_#${}"},
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "\\": r"\textbackslash{}",
+    }
+)
 
 
 def _latex(numbers: Sequence[str]) -> str:
@@ -144,4 +154,4 @@ def _latex(numbers: Sequence[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.translate({ord(character): f"\\{character}" for character in "&%_#"})
+    return text.translate(_ESCAPES)

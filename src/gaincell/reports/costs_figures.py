@@ -104,6 +104,7 @@ def sweeps(result: CostResult) -> Figure:
             right.plot(at, [x / 1e6 for x in sweep.throughput], "s--", ms=4, color=PURPLE)
             right.set_ylim(0, 1.12 * right.get_ylim()[1])
             right.set_ylabel("million tokens/s of a layer", color=PURPLE)
+            right.set_xlabel(sweep.title)
             right.grid(visible=False)
         if name == "retention_time":
             bottom.set_title("with refresh where needed", fontsize=9)

@@ -45,7 +45,11 @@ def perplexities(run: of.StagedResult) -> Figure:
         axes.set(xscale="log", xlim=(low / 1.6, high * (high / low) ** 0.12 * 1.5),
                  xlabel="perplexity (lower is better; logarithmic axis)")  # fmt: skip
         inside = readable_ticks(low / 1.6, high * 1.5)
-        words = [f"{t:,.10g}" if t < 1e5 else f"$10^{{{math.log10(t):.0f}}}$" for t in inside]
+        powers = {t: math.log10(t) for t in inside}
+        words = [
+            f"$10^{{{power:.0f}}}$" if t >= 1e5 and power == round(power) else f"{t:,.10g}"
+            for t, power in powers.items()
+        ]
         axes.set_xticks(inside, words)
         axes.minorticks_off()
     else:

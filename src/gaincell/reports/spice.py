@@ -37,8 +37,9 @@ def cell_figure(result: CharacterisationResult) -> Figure:
     drawn = np.array(result.mismatch.charge) * FEMTO
     cells.plot(curve.levels, drawn.T, color=GREY, lw=0.5, alpha=0.6)
     cells.plot(curve.levels, np.array(curve.charge) * FEMTO, color=BLUE, lw=2, label="nominal")
-    cited = np.array(curve.of_the_design.value) * FEMTO
-    cells.plot(curve.levels, cited, color=RED, ls="--", label="the design's cell, cited")
+    own = np.array(curve.of_the_design.value) * FEMTO
+    label = f"the design's cell, {curve.of_the_design.kind}"
+    cells.plot(curve.levels, own, color=RED, ls="--", label=label)
     _label(
         cells, "stored voltage (V)", "charge of a full pulse (fC)", f"{result.technology}: {len(drawn)} cells"
     )
@@ -174,7 +175,7 @@ def mixed_figure(result: MixedResult) -> Figure:
     axes.set(title=f"Token {waves.token}: it overwrites the first column", xlabel="time of the step (ns)")
     axes = figure.add_subplot(grid[1, :])
     _waves(axes, waves.integrators, lambda node: node.replace("o_", "").replace("_", " "))
-    _label(axes, "", "integrator (V)")
+    _label(axes, "time of the step (ns)", "integrator (V)")
     axes = figure.add_subplot(grid[2, 0])
     _waves(axes, waves.stores, lambda node: f"row {node.split('_')[2]}")
     _label(axes, "time of the run (ns)", "stored (V)", "Key column 0: written twice")

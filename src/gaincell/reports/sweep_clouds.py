@@ -272,6 +272,8 @@ def parallel(result: SweepResult) -> Figure | None:
     axes.margins(x=0.06)
     if len(set(shown)) > 1:
         bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, pad=0.02)
+        if objectives[0].unit != "1":
+            bar.ax.yaxis.set_major_formatter(ticks(objectives[0].unit))
         bar.set_label(TITLES[first] + ("" if best is None else " of the points of the front"))
     if hidden := sum(point.state == "failed" for point in result.points):
         axes.set_title(f"without {hidden} points that failed")

@@ -160,7 +160,8 @@ def task_and_metric(column: Column) -> tuple[str, str]:
 
 def unit_of(metric: str) -> str:
     """Of the numbers of a metric in the table; accuracies and their like are in %."""
-    return "1" if metric in PERPLEXITIES else "bit/byte" if metric == "bits_per_byte" else "%"
+    others = {"bits_per_byte": "bit/byte", "likelihood_diff": "nat"}
+    return "1" if metric in PERPLEXITIES else others.get(metric, "%")
 
 
 def _in_order(found: Collection[Column]) -> tuple[Column, ...]:
@@ -196,7 +197,8 @@ def _difference(
     if metric in PER_UNIT:
         change, weight = theirs[:, 0] - ours[:, 0], ours[:, 1]
     else:
-        change = theirs - ours if metric in PERPLEXITIES else 100.0 * (ours - theirs)
+        scale = 100.0 if unit_of(metric) == "%" else 1.0
+        change = theirs - ours if metric in PERPLEXITIES else scale * (ours - theirs)
     mean, error = float(change.sum() / weight.sum()), ratio_error(change.tolist(), weight.tolist())
     if metric in PERPLEXITIES:
         ratio = math.exp(min(mean, 700.0))

@@ -57,7 +57,7 @@ def without_paths(command: Sequence[str]) -> list[str]:
     shown: list[str] = []
     option = ""
     for argument in command:
-        named = argument.startswith("--") or option == "--set"
+        named = argument.startswith("--") or option == "--set" or re.match(r"[^-/\\=]+=", argument)
         name, equals, rest = argument.partition("=") if named else ("", "", argument)
         kept = _without_path(rest, option in ("--out", "--json", "--dump")) if rest else ""
         shown.append(f"{name}{equals}{kept}")

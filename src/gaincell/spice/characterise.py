@@ -29,7 +29,9 @@ from gaincell.devices.columns import SIMULATED
 from gaincell.errors import InputError
 from gaincell.files import write_text
 from gaincell.progress import StageProgress, silent_stages
+from gaincell.results.codec import Kind
 from gaincell.results.common import Values
+from gaincell.results.description import kind_of_number
 from gaincell.results.spice_cell import (
     CellCorners,
     CellCurve,
@@ -122,6 +124,8 @@ def characterise(
     charge = read_charge(site, levels, design.t_pulse_max)
     step(5, 5, {})
     expected = design.cell.current(torch.from_numpy(levels) - design.v_offset).numpy() * design.charge_unit
+    kinds = {kind_of_number(q) for key, q in design.provenance.items() if key.startswith("cell.")}
+    kind: Kind = kinds.pop() if len(kinds) == 1 else "assumed"
     unexplained = ((charge - expected) ** 2).sum() / ((charge - charge.mean()) ** 2).sum()
     shifts = threshold_shifts(technology, cells, seed).tolist()
     groups = [shifts[n : n + GROUP] for n in range(0, cells, GROUP)]
@@ -135,7 +139,9 @@ def characterise(
             plain(-dc["i(vb0)"]),
             plain(levels),
             plain(charge),
-            Values(plain(expected), "C", "cited", f"cell of the design {design.name}"),
+            Values(
+                plain(expected), "C", kind, f"cell of the design {design.name}" if kind == "cited" else None
+            ),
             float(1 - unexplained),
         ),
         mismatch=CellMismatch(

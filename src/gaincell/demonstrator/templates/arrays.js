@@ -232,7 +232,7 @@ export class Arrays {
   /** A line at the score from which pulses are full, where it is in sight. */
   #saturation(context, place, top, height) {
     const share = this.picture.score_saturation / this.reach.scores;
-    if (share > 1) return;
+    if (this.picture.score_saturation === null || share > 1) return;
     context.fillStyle = this.colours.quiet;
     const at = Math.round(top + (height / 2) * (1 - share));
     for (let x = place.left; x < place.left + place.width; x += 8) context.fillRect(x, at, 4, 1);

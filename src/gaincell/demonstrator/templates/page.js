@@ -331,8 +331,9 @@ class Page {
           }
         }
         await pause(FRAME);
-      } catch {
-        if (!signal.aborted) await pause(1000); // `listen` says what is wrong
+      } catch (error) {
+        if (error instanceof Refused && error.status === 400) byId("column-readout").textContent = error.message;
+        if (!signal.aborted) await pause(1000); // `listen` says what else is wrong
       }
     }
   }
