@@ -320,3 +320,29 @@ def test_wrong_input_is_refused() -> None:
     other = attach(micro_llama(layers=3), micro_design())
     with pytest.raises(InputError, match="target"):
         adapt(other, [tokens()], target)
+
+
+def test_the_published_step_anneals() -> None:
+    """a *= 1 + factor (ratio - 1), with factors from 1 down by 0.9 / 50 a step."""
+    _, target = linear_and_target(torch.float64, [tokens()])
+    gains, stds = [], []
+    for steps in (0, 1, 2):
+        model = attach(micro_llama(torch.float64), micro_design())
+        adapt(model, [tokens()], target, "published", tolerance=1e-12, max_iterations=steps)
+        gains.append(scales(model)["model.layers.0.self_attn.gain_cell.q.gain"])
+        stds.append(collect_statistics(model, [tokens()]).std["q"][0])
+    for n, factor in ((0, 1.0), (1, 1 - 0.9 / 50)):
+        expected = gains[n] * (1 + factor * (target.std["q"][0] / stds[n] - 1))
+        torch.testing.assert_close(gains[n + 1], expected, rtol=1e-9, atol=0)
+
+
+def test_the_ends_of_storage_and_of_all_sub_tiles_are_limits() -> None:
+    attention = attached_layers(attach(micro_llama(torch.float64), micro_design()))[0]
+    design, shape = attention.design, (1, 2, 1, 3)
+    ends = torch.tensor([design.v_min, design.v_max, design.v_offset], dtype=torch.float64).view(1, 1, 1, 3)
+    for stage in ("k", "v"):
+        found = _beyond_limits(attention, stage, ends, ends.expand(shape), None)
+        assert found[0, 0, 0].tolist() == [True, True, False]
+    x = torch.ones(1, 1, design.tile + 1, 1, dtype=torch.float64)
+    full = _beyond_limits(attention, "out", x, x, None)[0, 0, :, 0]
+    assert full.tolist() == [True] * design.tile + [False]  # of two sub-tiles one is at full scale

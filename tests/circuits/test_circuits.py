@@ -251,3 +251,12 @@ def test_nan_stays_nan() -> None:
     assert write_dac(nan, 8, **RAILS).isnan().all()
     assert charge_to_pulse(nan, 80.0).isnan().all()
     assert quantize_output(signed_charge_to_pulse(nan, 40.0), "counter", 16).isnan().all()
+
+
+def test_ties_are_rounded_as_stated() -> None:
+    """The counter counts a period that is half over, away from zero; the published code goes to even."""
+    x = torch.tensor([0.5, 1.5, 2.5, -0.5, -2.5], dtype=torch.float64)
+    assert READOUTS["counter"].code(x.clone()).tolist() == [1, 2, 3, -1, -3]
+    assert READOUTS["published-code"].code(x.clone()).tolist() == [0, 2, 2, 0, -2]
+    assert READOUTS["counter-floor"].code(x.clone()).tolist() == [0, 1, 2, 0, -2]
+    assert query_code(torch.tensor([4.5, 5.5], dtype=torch.float64) / 15, 16).tolist() == [5, 6]

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from gaincell.arrays import HeadArray
 from gaincell.chips.design_file import Design, load_design
-from gaincell.circuits.converter_errors import Converters, converter_errors
+from gaincell.circuits.converter_errors import Converters, Line, converter_errors, driven
 from gaincell.circuits.noise import Noise
 from gaincell.devices.leakage import BOLTZMANN, Leakage
+from gaincell.devices.random import VALUE_ARRAY
 from gaincell.devices.variability import KEY_ARRAY, Mismatch, cell_errors
 from gaincell.devices.wires import Wires, weights
 from gaincell.devices.writing import Writing, write_errors
@@ -281,3 +282,67 @@ def test_the_drop_along_a_bit_line_is_the_ladders_to_first_order() -> None:
     lost = current.sum() - solved.sum()
     assert float((current * (1 - w)).sum() / lost) == pytest.approx(1, abs=drop * n)
     assert chip(wires=Wires(0.1, 0.0)).cells_differ
+
+
+def assert_independent(*draws: Tensor) -> None:
+    """No two have a correlation beyond 4.5 standard errors of none."""
+    found = torch.corrcoef(torch.stack([draw.flatten() for draw in draws]))
+    apart = found - torch.eye(len(draws), dtype=found.dtype)
+    assert float(apart.abs().max()) < 4.5 / math.sqrt(draws[0].numel())
+
+
+def test_writes_of_other_layers_arrays_heads_and_rows_are_other_ones() -> None:
+    design, u = chip(writing=Writing(error_std=2e-3)), torch.zeros(1, 2, 300, 64, dtype=torch.float64)
+    tokens = torch.arange(300)[None]
+    found = [
+        write_errors(u, design, layer, array, tokens)
+        for layer in (0, 1)
+        for array in (KEY_ARRAY, VALUE_ARRAY)
+    ]
+    assert_independent(*(one[:, head] for one in found for head in (0, 1)))
+    assert_independent(*found[0][0, 0].T[:8])
+
+
+def test_converters_of_other_layers_heads_and_lines_are_other_ones() -> None:
+    own = Converters(0.05, 0.05, ramp_gain_std=0.03, comparator_offset_std=0.04)
+    design = load_design("leroux2025").replace(converters=own)
+    layers = [converter_errors(design, layer, 8, 64, torch.float64, torch.device("cpu")) for layer in (0, 1)]
+    for line in ("driver", "score", "output"):
+        lines = [getattr(errors, line) for errors in layers]
+        assert_independent(*(error for one in lines for error in (one.gain - 1, one.offset)))
+        heads = [error[head] for one in lines for error in (one.gain, one.offset) for head in (0, 1)]
+        assert_independent(*heads)
+    both = layers[0].output
+    assert both is not None
+    score = layers[0].score
+    assert score is not None
+    assert_independent(score.gain.flatten()[:8000], both.gain.flatten()[:8000])
+
+
+def test_drivers_have_a_gain_and_an_offset_of_their_own() -> None:
+    raw = Converters(driver_gain_std=0.02, driver_offset_std=0.05)
+    line = converter_errors(
+        load_design("leroux2025").replace(converters=raw), 0, 400, 64, torch.float64, torch.device("cpu")
+    ).driver
+    assert line is not None
+    assert_standard((line.gain - 1) / 0.02)
+    assert_standard(line.offset / 0.05)
+
+
+def test_a_driver_with_errors_gives_no_pulse_for_none_and_none_below_zero() -> None:
+    line = Line(torch.tensor(1.1), torch.tensor(-0.02))
+    found = driven(torch.tensor([0.0, 0.4, -0.4, 0.01, -0.01]), line)
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.42, -0.42, 0.0, 0.0]))
+
+
+def test_the_drop_runs_along_rows_of_keys_and_columns_of_values() -> None:
+    design = chip(wires=Wires(0.1, 0.05), mismatch=Mismatch(current_offset_std=0.02))
+    for array, drop, axis in ((KEY_ARRAY, 0.1, 1), (VALUE_ARRAY, 0.05, 0)):
+        errors = cell_errors(design, 0, 2, D, array, torch.float64, torch.device("cpu"))
+        assert errors is not None
+        along = weights(drop, N)[torch.arange((M, D)[axis]) % N]
+        weight = along if axis else along[:, None]
+        torch.testing.assert_close(errors.gain, weight.expand(2, M, D))
+        plain = cell_errors(design.replace(wires=Wires()), 0, 2, D, array, torch.float64, torch.device("cpu"))
+        assert plain is not None
+        torch.testing.assert_close(errors.current_offset, plain.current_offset * weight)

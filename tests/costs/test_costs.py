@@ -578,3 +578,15 @@ def test_cells_draw_what_spice_says_they_do(inputs: str, key: str) -> None:
     assert 1 / 1.2 < cost.parts["cells"].energy / blocks["cells"] < 1.2
     if pulse > 0.4:
         assert 1 / 1.5 < cost.parts["word lines"].energy / blocks["drivers"] < 1.5
+
+
+def test_query_heads_share_the_refreshes_of_their_group() -> None:
+    alone, shared = (storage.refresh(replace(HEAD, group=group), 1e-3) for group in (1, 4))
+    assert shared.energy == pytest.approx(alone.energy / 4, rel=1e-9, abs=0)
+    assert shared.latency == alone.latency
+
+
+def test_sequences_share_what_gates_leak_but_not_their_cells() -> None:
+    one, four = (storage.leakage(replace(HEAD, streams=streams)) for streams in (1, 4))
+    cells = HEAD.cells * 0.9 * TECHNOLOGY.off_current * (0.18e-6 + 0.27e-6) * HEAD.design.token_period
+    assert four.energy - cells == pytest.approx((one.energy - cells) / 4, rel=1e-9, abs=0)

@@ -157,3 +157,24 @@ def test_only_a_gpu_with_hbm_moves_bits_at_its_energy() -> None:
 def test_a_cache_of_no_tokens_is_refused() -> None:
     with pytest.raises(InputError, match=r"context = 0; give 1 token or more"):
         memory_alternatives.cache_cost(shipped_sizes()["mistral-7b"], stated()["h100"], 0)
+
+
+def test_only_what_a_model_keeps_is_read_and_moved() -> None:
+    """mistral-7b: 8 key/value heads of 32 query heads, a window of 4096 tokens."""
+    size, gpu = shipped_sizes()["mistral-7b"], stated()["h100"]
+    beyond, within = (whole_model.gpu_attention(size, gpu, context, 1) for context in (8192, 4096))
+    assert beyond == within
+    assert within.latency == pytest.approx(4096 * 2 * 32 * 8 * 128 * 2 / gpu.bandwidth)
+    model = of_model(size, DESIGN.replace(window=4096), TECHNOLOGY, Activity.assumed(DESIGN))
+    head = model.head.head
+    queries = 32 * 128 * (head.query_word + head.sum_bits(head.active_tiles))
+    stored = 2 * 8 * 128 * head.storage_word
+    bits = 32 * (queries + stored)
+    assert whole_model.transfers(model).energy == pytest.approx(bits * whole_model.movement().link)
+
+
+def test_a_large_batch_takes_the_arithmetic_of_a_gpu() -> None:
+    size, gpu = shipped_sizes()["llama-3-8b"], stated()["h100"]
+    found = whole_model.gpu_linear(size, gpu, 4096)
+    assert found.latency == pytest.approx(2 * size.weights * 4096 / gpu.arithmetic)
+    assert found.latency > size.weights * 2 / gpu.bandwidth

@@ -13,6 +13,7 @@ from gaincell.files import write_json
 from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.checkpoint import (
     load_for_training,
+    read_state,
     save,
     trained_parameters,
     write_state,
@@ -93,3 +94,22 @@ def test_adapters_of_another_scale_are_not_trained_further(run: Path) -> None:
     before = {name: tensor.clone() for name, tensor in trained_parameters(model).items()}
     load_for_training(model, run, "more")
     assert all(torch.equal(t, before[n] + 1) for n, t in trained_parameters(model).items())
+
+
+def test_a_stage_of_adapters_of_another_scale_is_read_as_it_was(tmp_path: Path) -> None:
+    """Merged into the weights, or into a model that has adapters of this scale."""
+    base, _ = write_micro(tmp_path)
+    trained = load_model(base).model
+    add_lora(trained, 2, scale=3.0)
+    with torch.no_grad():
+        for name, parameter in trained.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
+                parameter.copy_(parameter.half())
+    write_state(trained_parameters(trained), tmp_path / "more.safetensors", {"lora_scale": "3.0"})
+    plain = load_model(base).model
+    ids = torch.arange(20)[None]
+    before = plain(ids).logits
+    read_state(plain, tmp_path / "more.safetensors")
+    assert float((plain(ids).logits - before).norm()) > 1e-2 * float(before.norm())
+    torch.testing.assert_close(plain(ids).logits, trained(ids).logits, rtol=1e-4, atol=1e-4)

@@ -347,3 +347,9 @@ def test_another_seed_is_another_draw(effect: str) -> None:
         not torch.equal(a, gain_cell_attention(*signals(40), chip(), None, "blocked"))
         or effect == "incomplete discharge"
     )
+
+
+def test_every_effect_is_in_the_hash() -> None:
+    """By which runs go on and tables are kept."""
+    hashes = {chip().hash} | {chip(effect).hash for effect in EFFECTS}
+    assert len(hashes) == len(EFFECTS) + 1

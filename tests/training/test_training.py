@@ -33,12 +33,12 @@ from gaincell.nn.attention import BIASES, EXPONENTS, GainCellAttention
 from gaincell.ops.gain_cell_attention import BackendName
 from gaincell.text import Source
 from gaincell.training import checkpoint as disk
-from gaincell.training.data import RandomBlocks, keep_tokens, repeat_passages, train_tokenizer
+from gaincell.training.data import RandomBlocks, keep_tokens, pack_blocks, repeat_passages, train_tokenizer
 from gaincell.training.distillation import Distillation, TeacherOutputs
 from gaincell.training.loop import TrainSettings, next_token_loss, switch_checkpointing, train
 from gaincell.training.machine import bf16_pays, expected_bytes, kept_bytes, left_to_container
 from gaincell.training.optimizer import make_optimizer
-from gaincell.training.parallel import clip_each_gradient
+from gaincell.training.parallel import clip_each_gradient, clip_gradients
 from gaincell.training.settings import learning_rate_at
 from gaincell.training.shares import GROUPS
 from gaincell.training.transfer import QUERIES, SMOOTH, AttentionTransfer, watched_queries
@@ -1011,3 +1011,51 @@ def test_mixing_needs_projections_that_it_knows() -> None:
     model = attach(build("opt"), micro_design())
     with pytest.raises(ModelError, match="families llama, mistral, qwen2, gpt2, not for 'opt'"):
         add_mixing(model)
+
+
+@torch.no_grad()
+def test_the_next_token_is_what_is_predicted() -> None:
+    model, tokens = micro_llama(torch.float64), blocks(3)
+    logits = model(input_ids=tokens[:, :-1]).logits.log_softmax(-1)
+    expected = -logits.gather(-1, tokens[:, 1:, None]).mean()
+    assert float(next_token_loss(model, tokens)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_a_gradient_is_clipped_by_the_norm_of_all_of_it() -> None:
+    """Of parameters of every type together."""
+    one = nn.Parameter(torch.zeros(2))
+    other = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    one.grad, other.grad = torch.tensor([3.0, 4.0]), torch.tensor([12.0], dtype=torch.float64)
+    assert clip_gradients([one, other, nn.Parameter(torch.zeros(1))], 20.0) == pytest.approx(13.0)
+    assert one.grad.tolist() == [3.0, 4.0]
+    assert clip_gradients([one, other], 1.0) == pytest.approx(13.0)
+    assert one.grad.tolist() == pytest.approx([3 / 13, 4 / 13], rel=1e-6)
+    assert float(other.grad) == pytest.approx(12 / 13, rel=1e-6)
+
+
+def test_gains_stay_above_zero_in_the_loop() -> None:
+    model = attach(micro_llama(), micro_design())
+    large = settings(
+        learning_rate=1.0, scale_learning_rate=10.0, clip=math.inf, warmup_steps=0, divergence=1e9
+    )
+    train(model, blocks(8), large)
+    gains = [p for n, p in model.named_parameters() if n.endswith(".gain")]
+    assert min(float(gain.detach().min()) for gain in gains) == pytest.approx(1e-20, rel=1e-6, abs=0)
+
+
+def test_the_rate_falls_as_a_cosine_to_its_last_fraction() -> None:
+    plain = settings(warmup_steps=0, final_fraction=0.1)
+    found = [learning_rate_at(step, 100, plain) for step in (0, 25, 50, 75, 100)]
+    cosines = [1.0, math.cos(math.pi / 4), 0.0, -math.cos(math.pi / 4), -1.0]
+    assert found == pytest.approx([0.1 + 0.9 * 0.5 * (1 + cosine) for cosine in cosines])
+    short = settings(warmup_steps=0, final_fraction=0.1, decay_steps=40)
+    assert learning_rate_at(70, 100, short) == pytest.approx(0.1)
+
+
+def test_blocks_have_every_token_as_a_target_once() -> None:
+    found = pack_blocks(torch.arange(101, dtype=torch.int32), 8, seed=3)
+    assert found.shape == (12, 9)
+    assert sorted(found[:, 1:].flatten().tolist()) == list(range(1, 97))
+    assert bool((found[:, 1:] - found[:, :-1] == 1).all())
+    assert not torch.equal(found, pack_blocks(torch.arange(101, dtype=torch.int32), 8, seed=4))
+    assert found[:, 0].tolist() != sorted(found[:, 0].tolist())
