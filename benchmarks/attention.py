@@ -268,9 +268,12 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="T = 256 only, no memory")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/attention.json"))
+    parser.add_argument(
+        "--out", type=Path, help="by default benchmarks/results/attention.json; with --quick build/"
+    )
     parser.add_argument("--memory", nargs=3, metavar=("NAME", "T", "PART"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    out = options.out or Path("build" if options.quick else "benchmarks/results", "attention.json")
     torch.set_num_threads(1)
     if options.memory:
         print(json.dumps(extra_memory(options.memory[0], int(options.memory[1]), options.memory[2])))
@@ -328,7 +331,7 @@ def main() -> None:
         "instructions": list(native_library.levels()),
         "provenance": made(command=sys.argv, seed=0, protocol=PROTOCOL),
     }
-    write_report(options.out, report)
+    write_report(out, report)
 
 
 if __name__ == "__main__":

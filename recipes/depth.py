@@ -24,9 +24,11 @@ from torch import nn
 
 from gaincell.chips.design_file import load_design
 from gaincell.cli._progress import progress_bars
+from gaincell.errors import InputError
 from gaincell.evaluation.context import describe_context, perplexity_by_context
 from gaincell.integrations.hf.attach import attached_layers, set_design
 from gaincell.integrations.hf.checkpoint import read_state, trained_parameters, write_state
+from gaincell.integrations.hf.run import read_metadata
 from gaincell.mapping.engine import freeze_embeddings
 from gaincell.mapping.load_hardware import hardware_model
 from gaincell.progress import Progress
@@ -34,6 +36,7 @@ from gaincell.results import provenance, write
 from gaincell.results.common import Named
 from gaincell.results.evaluation import ContextCurve, ContextPoint, DepthResult
 from gaincell.text import open_text, token_stream
+from gaincell.training.checkpoint import remove
 from gaincell.training.data import pack_blocks
 from gaincell.training.loop import TrainSettings, train
 
@@ -60,6 +63,8 @@ def main(
         training = token_stream(found_text.training, tokenizer, needed, progress("tokenise"))
         blocks = pack_blocks(training, CONTEXT, SEED)[: STEPS * SETTINGS.batch]
         tokens = token_stream(found_text.evaluation, tokenizer, EVALUATED * CONTEXT)
+        if len(blocks) < STEPS * SETTINGS.batch:
+            raise InputError(f"{text}: {len(blocks)} blocks; give a text with {STEPS * SETTINGS.batch}")
         curves = []
         for layers, window in MODELS:
             name = f"{layers} layers, {window} columns"
@@ -93,13 +98,16 @@ def cut(model: Any, layers: int, window: int) -> Any:
 def trained(model: Any, blocks: Any, name: Path, progress: Progress) -> None:
     """Train `model`, or read what an earlier run has trained."""
     done, checkpoint = name.with_suffix(".safetensors"), name.with_suffix(".checkpoint")
+    made_of = {"text": provenance.hash_of(blocks), "settings": repr(SETTINGS)}
     freeze_embeddings(model)
     if done.exists():
+        if made_of.items() - read_metadata(done, "remove it").items():
+            raise InputError(f"{done} was trained on another text or otherwise; give another --out")
         read_state(model, done)
         return
     train(model, blocks, SETTINGS, progress=progress, checkpoint=checkpoint)
-    write_state(trained_parameters(model), done)
-    checkpoint.unlink()
+    write_state(trained_parameters(model), done, made_of)
+    remove(checkpoint)
 
 
 def curve(points: list[ContextPoint], layers: int, window: int) -> ContextCurve:

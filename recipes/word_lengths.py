@@ -1,17 +1,16 @@
 """Bits that the scaling stages of the digital half need: codes and perplexity of `tiny` by word length.
 
-    python recipes/word_lengths.py [--limit TOKENS]
+    python recipes/word_lengths.py [--limit TOKENS] [--out FILE]
 
 Equation (3) of every head is computed as the generated hardware does (gaincell/rtl/fixed_point.py): words
 and gains as wide as a code and some guard bits, exact products, the output rounded to the bits of the sum.
 Counted are the codes that differ from those of the exact stage on the same inputs.
 
-Writes docs/results/rtl/word-lengths.json; docs/rtl.md shows it.
+Writes docs/results/rtl/word-lengths.json, or FILE; docs/rtl.md shows it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,7 +83,8 @@ class Stages:
 
 
 def main(
-    limit: Annotated[int, typer.Option(metavar="TOKENS", help="Of the sample that are evaluated.")] = 4096,
+    limit: Annotated[int, typer.Option(metavar="TOKENS", help="Of the sample that are evaluated.")] = 2048,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the result is written.")] = OUT,
 ) -> None:
     """Perplexity of tiny with scaling stages of several word lengths."""
     design = load_design("leroux2025").replace(cell="linear")
@@ -97,7 +97,7 @@ def main(
         exact = perplexity(model, tokens, "blocks-1024", progress=progress("exact"))
         found = []
         for guard_bits in GUARD_BITS:
-            stages = Stages(Parameters(dataclasses.replace(layers[0].design), rows, guard_bits=guard_bits))
+            stages = Stages(Parameters(layers[0].design, rows, guard_bits=guard_bits))
             hooks = [
                 getattr(layer, name).register_forward_hook(stages.hook(name))
                 for layer in layers
@@ -131,7 +131,7 @@ def main(
             command=["python", *sys.argv], seed=0, protocol=exact.protocol, design_hash=design.hash, inputs={}
         ),
     )
-    write(result, OUT)
+    write(result, out)
 
 
 if __name__ == "__main__":

@@ -323,16 +323,17 @@ def test_wrong_input_is_refused() -> None:
 
 
 def test_the_published_step_anneals() -> None:
-    """a *= 1 + factor (ratio - 1), with factors from 1 down by 0.9 / 50 a step."""
+    """a *= 1 + factor (ratio - 1), with factors from 1 down by 0.9 / 50 a step; of the second
+    layer, whose input moves."""
     _, target = linear_and_target(torch.float64, [tokens()])
     gains, stds = [], []
     for steps in (0, 1, 2):
         model = attach(micro_llama(torch.float64), micro_design())
         adapt(model, [tokens()], target, "published", tolerance=1e-12, max_iterations=steps)
-        gains.append(scales(model)["model.layers.0.self_attn.gain_cell.q.gain"])
-        stds.append(collect_statistics(model, [tokens()]).std["q"][0])
+        gains.append(scales(model)["model.layers.1.self_attn.gain_cell.q.gain"])
+        stds.append(collect_statistics(model, [tokens()]).std["q"][1])
     for n, factor in ((0, 1.0), (1, 1 - 0.9 / 50)):
-        expected = gains[n] * (1 + factor * (target.std["q"][0] / stds[n] - 1))
+        expected = gains[n] * (1 + factor * (target.std["q"][1] / stds[n] - 1))
         torch.testing.assert_close(gains[n + 1], expected, rtol=1e-9, atol=0)
 
 

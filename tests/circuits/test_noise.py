@@ -330,9 +330,13 @@ def test_drivers_have_a_gain_and_an_offset_of_their_own() -> None:
 
 
 def test_a_driver_with_errors_gives_no_pulse_for_none_and_none_below_zero() -> None:
-    line = Line(torch.tensor(1.1), torch.tensor(-0.02))
-    found = driven(torch.tensor([0.0, 0.4, -0.4, 0.01, -0.01]), line)
-    torch.testing.assert_close(found, torch.tensor([0.0, 0.42, -0.42, 0.0, 0.0]))
+    x = torch.tensor([0.0, 0.4, -0.4, 0.01, -0.01])
+    for offset, expected in (
+        (-0.02, [0.0, 0.42, -0.42, 0.0, 0.0]),
+        (0.02, [0.0, 0.46, -0.46, 0.031, -0.031]),
+    ):
+        found = driven(x, Line(torch.tensor(1.1), torch.tensor(offset)))
+        torch.testing.assert_close(found, torch.tensor(expected))
 
 
 def test_the_drop_runs_along_rows_of_keys_and_columns_of_values() -> None:

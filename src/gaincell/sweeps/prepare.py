@@ -133,10 +133,11 @@ class Preparation:
         stream = read_tokens(self.loaded, self._text, "training", wanted)
         loss = Distillation(self._teacher(design, values), 1.0) if sweep.loss == "distillation" else None
         set_design(self.model, design)
-        torch.manual_seed(sweep.seed)
         freeze_embeddings(self.model)
-        train(self.model, cut_blocks(stream[before:], length), settings, loss_of=loss)
-        self.model.eval()
+        blocks = cut_blocks(stream[before:], length)
+        if sweep.seed:  # another order of the text; 0: its own
+            blocks = blocks[torch.randperm(len(blocks), generator=torch.Generator().manual_seed(sweep.seed))]
+        train(self.model, blocks, settings, loss_of=loss)
         set_design(self.model, design.without("chip"))
 
     @torch.no_grad()

@@ -57,16 +57,17 @@ def store(
         keep: How many checkpoints there are at the most.
         write: Whether this process writes.
     """
-    tensors: dict[str, Tensor] = {}
+    contents: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
-        tensors[PARAMETER + name] = whole(parameter.detach())
-        for key in MOMENTS:
-            if key in (state := optimizer.state[parameter]):
-                tensors[f"{key}.{name}"] = whole(state[key])
+        moments = {key: optimizer.state[parameter].get(key) for key in MOMENTS}
+        for key, tensor in {PARAMETER.removesuffix("."): parameter.detach(), **moments}.items():
+            if tensor is not None:
+                together = whole(tensor)  # one at a time: all of them may not fit beside a share
+                if write:
+                    contents[f"{key}.{name}"] = together.to("cpu").contiguous()
     if not write:
         return
     metadata = {"progress": to_json(progress), "identity": to_json(identity)}
-    contents = {name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}
     fresh = path.with_name(path.name + ".new")
     write_tensors(fresh, contents, metadata)
     for age in range(keep - 1, 0, -1):

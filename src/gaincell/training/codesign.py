@@ -206,6 +206,8 @@ def codesign(
         InputError: what is to be learned cannot be; and see `train`.
         RunError: see `train`.
     """
+    if options.get("evaluate") is not None:
+        raise InputError("evaluate: a chip that is being learned is not evaluated on the way; leave it out")
     layers = required_layers(model)
     circuits = Circuits(layers[0].design, learn).to(layers[0].out.gain.device)
     loss = loss_of or next_token_loss

@@ -110,7 +110,7 @@ class Parallel:
         own = [torch.zeros_like(p) if p.grad is None else p.grad for p in with_gradient]
         mean = reduce(torch.cat([gradient.flatten() for gradient in own]), "mean")
         for parameter, part in zip(with_gradient, mean.split([p.numel() for p in own]), strict=True):
-            parameter.grad = part.view_as(parameter)
+            parameter.grad = part.view_as(parameter).to(parameter.dtype)  # they have several types
 
     def mean(self, value: float) -> float:
         """The mean of a number over all processes."""

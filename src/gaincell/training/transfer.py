@@ -69,6 +69,7 @@ class AttentionTransfer:
         teacher.train(False)
         self._teacher, self._weights, self._own_inputs = teacher.requires_grad_(False), weights, own_inputs
         more, nats = (f" + {weights:g} attention weights", " + nats") if weights else ("", "")
+        more += f", own inputs in blocks of {own_inputs}" if own_inputs else ""
         self.loss_name = LossName(f"attention transfer{more}", f"relative squared error{nats}")
 
     def __call__(self, model: nn.Module, tokens: Int[Tensor, "B T_plus_1"]) -> Float[Tensor, ""]:
