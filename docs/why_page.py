@@ -198,7 +198,7 @@ PAGE = """# Which circuit to change next
 
 This page answers a circuit designer's question: which constraint of the chip costs the converted model how
 much, and where. The model is {model} on `{design}` with the shipped adapter, which
-`recipes/low-tokens.toml` made (RUN), and `recipes/low-tokens-further.toml` and stage `longer` of
+`recipes/low-tokens.toml` made (RUN), and `recipes/low-tokens-further.toml` and
 `recipes/low-tokens-longer.toml` trained further (MORE). All add
 [balanced rows and more](training.md#what-a-recipe-can-add-to-the-mapping) to the paper's
 mapping. Simulated; nothing on this page is trained again.

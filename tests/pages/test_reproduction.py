@@ -158,7 +158,7 @@ def test_the_page_says_which_model_a_row_is_of(generator: ModuleType) -> None:
     """Two trainings of SmolLM2 have one recipe, and rows of one table other numbers of tokens."""
     made = generator.reproduction_models.earlier_model()
     assert "(2026-11-27, commit 5b5aef01) is of a linear model from before commit 4fdfd441" in made
-    assert "is after 999,424 tokens, 0.17 times those of the included adapter" in generator.tasks()
+    assert "is after 999,424 tokens, 0.10 times those of the included adapter" in generator.tasks()
     assert (
         "cross-entropy alone, which is no control by the same loss"
         in generator.reproduction_models.quality()[0]

@@ -215,7 +215,7 @@ def test_one_function_reads_files_and_directories() -> None:
     run = read(adapter, StagedResult)
     assert isinstance(run, TrainedResult)
     assert content(adapter) == to_json(run)
-    assert run.saved_stage is run.stage("longer") is run.stages[-1]
+    assert run.saved_stage is run.stage("longest") is run.stages[-1]
     assert isinstance(read(mapped, StagedResult), MappedResult)
     with pytest.raises(RunError, match=r"tiny\.json is a result of another kind, of `gaincell map`"):
         read(mapped, TrainedResult)
