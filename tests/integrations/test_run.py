@@ -96,6 +96,7 @@ def test_adapters_of_another_scale_are_not_trained_further(run: Path) -> None:
     assert all(torch.equal(t, before[n] + 1) for n, t in trained_parameters(model).items())
 
 
+@torch.no_grad()
 def test_a_stage_of_adapters_of_another_scale_is_read_as_it_was(tmp_path: Path) -> None:
     """Merged into the weights, or into a model that has adapters of this scale."""
     base, _ = write_micro(tmp_path)
