@@ -28,10 +28,10 @@ import os, sys, threading, time
 import torch
 from gaincell.chips.design_file import load_design
 from gaincell.ops.gain_cell_attention import gain_cell_attention
-from gaincell.ops.gain_cell_attention.backends import native
+from gaincell.ops.gain_cell_attention import native_library
 
 torch.set_num_threads(1)
-native.library.threads_for = lambda cells: THREADS
+native_library.threads_for = lambda cells: THREADS
 design = load_design("leroux2025")
 q, k, v = torch.rand(3, 1, 2, 300, 64)
 
