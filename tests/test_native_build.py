@@ -27,8 +27,7 @@ FORKS = """
 import os, sys, threading, time
 import torch
 from gaincell.chips.design_file import load_design
-from gaincell.ops.gain_cell_attention import gain_cell_attention
-from gaincell.ops.gain_cell_attention import native_library
+from gaincell.ops.gain_cell_attention import gain_cell_attention, native_library
 
 torch.set_num_threads(1)
 native_library.threads_for = lambda cells: THREADS

@@ -221,6 +221,13 @@ def with_parents(path: Path, folder: Path, kind: str) -> list[tuple[Path, dict[s
             raise DesignError(f"{path}: extends: {error}") from None
 
 
+def own_files(source: str | None, folder: Path, kind: str) -> list[Path]:
+    """The file of a design or technology and those it extends, without the shipped ones; of a name none."""
+    if source is None or not source.endswith(".toml"):
+        return []
+    return [path for path, _, _ in with_parents(Path(source), folder, kind) if path.parent != folder]
+
+
 def named_after_file(
     path: Path, raw: Mapping[str, Any], parent: str | None, found: Mapping[str, Any], shipped: Iterable[str]
 ) -> dict[str, str]:

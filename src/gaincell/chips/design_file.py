@@ -20,7 +20,7 @@ from typing import Any
 from gaincell.chips.design import Design, design_of
 from gaincell.chips.fields import ROOM_TEMPERATURE, entries_of
 from gaincell.errors import DesignError
-from gaincell.quantity import named_after_file, shipped_names, shipped_or_own, with_parents
+from gaincell.quantity import named_after_file, own_files, shipped_names, shipped_or_own, with_parents
 from gaincell.results.common import Chip
 from gaincell.text import sha256
 
@@ -84,10 +84,7 @@ def inputs_of_design(source: str | None) -> dict[str, str]:
     """Name -> SHA-256 of the file of a design and of own ones it extends, for provenances; of a shipped name
     nothing.
     """
-    if source is None or not source.endswith(".toml"):
-        return {}
-    files = [path for path, _, _ in with_parents(Path(source), SHIPPED, "design") if path.parent != SHIPPED]
-    return {f"design {path.name}": sha256(path) for path in files}
+    return {f"design {path.name}": sha256(path) for path in own_files(source, SHIPPED, "design")}
 
 
 def design_from(table: Any, where: str) -> Design:

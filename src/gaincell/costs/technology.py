@@ -12,7 +12,14 @@ from typing import Any
 
 from gaincell.chips.fields import number_kinds
 from gaincell.costs.data import FOLDER, Sourced, build
-from gaincell.quantity import check_keys, named_after_file, shipped_names, shipped_or_own, with_parents
+from gaincell.quantity import (
+    check_keys,
+    named_after_file,
+    own_files,
+    shipped_names,
+    shipped_or_own,
+    with_parents,
+)
 from gaincell.text import sha256
 from gaincell.units import (
     AmperePerMetre,
@@ -141,10 +148,7 @@ def load_technology(source: str | os.PathLike[str] | Technology) -> Technology:
 
 def inputs_of_technology(source: str) -> dict[str, str]:
     """`inputs_of_design` of a technology."""
-    if not source.endswith(".toml"):
-        return {}
-    files = with_parents(Path(source), SHIPPED, "technology")
-    return {f"technology {path.name}": sha256(path) for path, _, _ in files if path.parent != SHIPPED}
+    return {f"technology {path.name}": sha256(path) for path in own_files(source, SHIPPED, "technology")}
 
 
 @cache

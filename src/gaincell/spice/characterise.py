@@ -46,7 +46,7 @@ from gaincell.spice.designs import check_storage
 from gaincell.spice.netlists.array import charge_bench
 from gaincell.spice.netlists.cell import curve_bench, disturb_bench, hold_bench, write_bench
 from gaincell.spice.rawfile import Plot, Wave
-from gaincell.spice.result import head, plain
+from gaincell.spice.result import corner_of, head, plain
 from gaincell.spice.runner import run, run_many
 from gaincell.spice.technology import PROCESSES, SUPPLIES, TEMPERATURES, Corner, Site, Technology
 from gaincell.units import Second, Volt
@@ -181,15 +181,17 @@ def _disturb(site: Site, t_pulse: Second) -> CellDisturb:
 def _corners(technology: Technology, jobs: int | None) -> CellCorners:
     """Of a user's own models, which are those of one process, the nominal one only."""
     processes = PROCESSES if technology.kit is None else ("nominal",)
-    places = [(p, t, s) for p in processes for t in TEMPERATURES for s in SUPPLIES]
-    found = run_many(
-        [curve_bench(Site(technology, Corner(*place)), points=19) for place in places], jobs=jobs
-    )
+    sites = [Site(technology, Corner(p, t, s)) for p in processes for t in TEMPERATURES for s in SUPPLIES]
+    found = run_many([curve_bench(site, points=19) for site in sites], jobs=jobs)
     curves = [
-        CornerCurve(technology.section or "as the models are" if technology.kit else process, celsius, supply,
-                    plain(-simulation.plot["i(vb0)"]))
-        for (process, celsius, supply), simulation in zip(places, found, strict=True)
-    ]  # fmt: skip
+        CornerCurve(
+            corner_of(site).process,
+            site.corner.temperature,
+            site.corner.supply,
+            plain(-simulation.plot["i(vb0)"]),
+        )
+        for site, simulation in zip(sites, found, strict=True)
+    ]
     return CellCorners(plain(np.linspace(0, technology.vdd, 19)), tuple(curves))
 
 

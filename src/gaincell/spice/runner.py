@@ -125,9 +125,8 @@ def _run(
             shutil.copy(path, folder / file)
         (folder / "circuit.cir").write_text(netlist.text, encoding="utf-8")
         kit = any(text.startswith((".include", ".lib")) for text in netlist.files.values())
-        alone = (
-            [] if kit else ["-n"]
-        )  # a user's ~/.spiceinit may change what the cards mean; a kit may need it
+        # A user's ~/.spiceinit may change what the cards mean; a kit may need it.
+        alone = [] if kit else ["-n"]
         command = [PROGRAM, *alone, "-b", "-r", "out.raw", "-o", "log.txt", "circuit.cir"]
         try:
             with process_group(command, folder, OMP_NUM_THREADS="1", SPICE_ASCIIRAWFILE="0") as process:
