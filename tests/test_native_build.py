@@ -11,9 +11,12 @@ from ctypes import CDLL
 from pathlib import Path
 
 import pytest
+import torch
 
+from gaincell.chips.design_file import load_design
+from gaincell.circuits.sinks import Sinks
 from gaincell.errors import InputError
-from gaincell.ops.gain_cell_attention import native_library
+from gaincell.ops.gain_cell_attention import gain_cell_attention, native_library
 
 ROOT = Path(__file__).parents[1]
 NATIVE = ROOT / "src" / "gaincell" / "native"
@@ -152,6 +155,20 @@ def test_a_fork_while_another_thread_computes_leaves_a_child_that_computes(threa
     """Also one whose kernel has threads of its own, which a child does not have."""
     found = run(f"THREADS = {threads}\n{FORKS}", OMP_NUM_THREADS="1")
     assert found.returncode == 0, found.stdout + found.stderr
+
+
+@needs_kernel
+@pytest.mark.parametrize("sinks", [0, 4])
+def test_a_call_leaves_no_autocast_that_was_not_on(sinks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaving it takes a lock of torch, which a child forked by another thread would find taken for ever."""
+
+    def taken() -> None:
+        raise AssertionError("it takes the lock of autocast's casts")
+
+    monkeypatch.setattr(torch, "clear_autocast_cache", taken)
+    q, k, v = torch.rand(3, 1, 2, 20, 64)
+    design = load_design("leroux2025").replace(sinks=Sinks(tokens=sinks))
+    assert gain_cell_attention(q, k, v, design).isfinite().all()
 
 
 def loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> CDLL | None:

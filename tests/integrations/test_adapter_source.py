@@ -175,7 +175,7 @@ def test_an_adapter_on_the_hub(pair: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sources, "snapshot_download", download)
     sources._hub_directory.cache_clear()
     now = [0.0]
-    monkeypatch.setattr(sources.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sources, "time", SimpleNamespace(monotonic=lambda: now[0]))
     assert not sources.is_adapter_on_hub("someone/on-arrays")
     assert not sources.is_adapter_on_hub("someone/on-arrays")  # not asked again at once
     now[0] += 61.0

@@ -6,6 +6,7 @@ import io
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -55,7 +56,7 @@ def test_a_file_gets_plain_lines_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr(_progress, "time", SimpleNamespace(monotonic=lambda: now))
     with progress_bars() as stages:
         show = stages("linear: train")
         for step in range(101, 301):  # it goes on from step 100, one every 2 seconds
@@ -82,7 +83,7 @@ def test_a_file_gets_no_line_twice(
 ) -> None:
     """Nothing is printed before something has changed, however often a step says that it is done."""
     now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr(_progress, "time", SimpleNamespace(monotonic=lambda: now))
     with progress_bars() as stages:
         show = stages("read the text")
         for done in (10, 20, 20, 20):
@@ -124,7 +125,7 @@ def test_the_time_left_of_an_iteration_follows_its_residual(
     """A residual that falls tenfold each time is at 1e-6 after 6 iterations, whatever the limit."""
     history: list[dict[str, float]] = []
     now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr(_progress, "time", SimpleNamespace(monotonic=lambda: now))
     with progress_bars() as stages:
         show = stages("adapt")
         for iteration in range(7):

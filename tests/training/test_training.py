@@ -10,6 +10,7 @@ import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -582,7 +583,7 @@ def test_bf16_pays_from_a_stated_gain_on(speed: float, pays: bool, monkeypatch: 
     monkeypatch.setattr("gaincell.training.machine.WIDTH", 8)
     durations = itertools.cycle([1e-3, 1e-3 / speed])
     clock = iter(itertools.accumulate(t for d in durations for t in (0.0, d)))
-    monkeypatch.setattr("gaincell.training.machine.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("gaincell.training.machine.time", SimpleNamespace(perf_counter=lambda: next(clock)))
     assert bf16_pays.__wrapped__("cpu") is pays
 
 
@@ -590,7 +591,7 @@ def test_bf16_that_is_emulated_is_timed_once(monkeypatch: pytest.MonkeyPatch) ->
     """By a clock on which its products take a second; it ends after two of them."""
     monkeypatch.setattr("gaincell.training.machine.WIDTH", 8)
     clock = iter([0.0, 0.1, 0.1, 1.1])
-    monkeypatch.setattr("gaincell.training.machine.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("gaincell.training.machine.time", SimpleNamespace(perf_counter=lambda: next(clock)))
     assert not bf16_pays.__wrapped__("cpu")
 
 

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gaincell.nn.balanced_rows import DIRECTIONS, Balance, rows_of
+from gaincell.ops.autocast import without_autocast
 from gaincell.ops.gain_cell_attention.input_stage import scaled
 
 COLUMNS = 1024
@@ -123,7 +124,7 @@ class Scaler(nn.Module):
             chosen = x.gather(-1, self.kept[None, :, None].expand(*x.shape[:-1], -1))
             x = torch.cat([chosen, -chosen], dim=-1)
         if self.turned is not None and self.turn_in is not None and self.turn_out is not None:
-            with torch.autocast(x.device.type, enabled=False):
+            with without_autocast(x):
                 dtype = torch.promote_types(x.dtype, torch.float32)
                 x, into, out = x.to(dtype), self.turn_in.to(dtype), self.turn_out.to(dtype)
                 x = (x + x @ into @ out) @ self.turned.to(dtype)

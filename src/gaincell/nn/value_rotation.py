@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gaincell.nn.balanced_rows import walsh
+from gaincell.ops.autocast import without_autocast
 
 ROTATION = ("rotation.size",)
 """Name of the buffer among those of a layer's `GainCellAttention`: D, which says that there is a rotation."""
@@ -41,7 +42,7 @@ class ValueRotation(nn.Module):
 
     def forward(self, x: Float[Tensor, "*rest D"]) -> Float[Tensor, "*rest D"]:
         """x H, which is x H^T, in the type of ``x``."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             turned: Tensor = x @ self.matrix.to(x.dtype)
             return turned
 

@@ -42,6 +42,7 @@ from gaincell.circuits import query_driver, write_dac
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.nn.attention import GainCellAttention
+from gaincell.ops.autocast import without_autocast
 from gaincell.schema import Factor, check_value
 from gaincell.training.distillation import relative_error, seen
 from gaincell.training.loss import LossName
@@ -143,7 +144,7 @@ def _with_gradients(loss: Float[Tensor, ""], module: nn.Module) -> Float[Tensor,
     parameters = [p for p in module.parameters() if p.requires_grad] if loss.requires_grad else []
     if not parameters:
         return loss.detach()
-    with torch.autocast(loss.device.type, enabled=False):
+    with without_autocast(loss):
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
     own = [p for p, gradient in zip(parameters, found, strict=True) if gradient is not None]
     gradients = [gradient for gradient in found if gradient is not None]

@@ -16,6 +16,7 @@ from gaincell import circuits
 from gaincell.chips.design_file import Design
 from gaincell.circuits.sinks import Sinks
 from gaincell.devices.leakage import remaining
+from gaincell.ops.autocast import without_autocast
 from gaincell.ops.gain_cell_attention.call import SURROGATES, Call
 from gaincell.ops.gain_cell_attention.input_stage import array_inputs
 
@@ -52,7 +53,7 @@ def sink_tile(call: Call) -> Float[Tensor, "B H Tq D"]:
     x = tile.q.unflatten(1, (heads, -1))  # [B, Hk, g, Tq, D]
     at_once = max(1, CELLS_AT_ONCE // k.numel())
     parts = zip(x.split(at_once, 3), tile.queries.split(at_once, 1), strict=True)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         pieces = [_some_queries(part, tile, index) for part, index in parts]
     return torch.cat(pieces, 3).flatten(1, 2)
 

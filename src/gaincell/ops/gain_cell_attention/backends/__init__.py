@@ -14,12 +14,12 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from gaincell import features
 from gaincell.chips.design_file import Design
 from gaincell.errors import InputError
+from gaincell.ops.autocast import without_autocast
 from gaincell.ops.gain_cell_attention.call import APPROXIMATED, Call
 
 AUTO = ("native", "decode", "blocked", "naive")
@@ -70,7 +70,7 @@ def run(call: Call) -> Tensor:
 
 def _sum(name: str, call: Call) -> Tensor:
     """The digital sum by one backend, with the precision of the call, autocast or not."""
-    with torch.autocast(call.q.device.type, enabled=False):
+    with without_autocast(call.q):
         return load(name).run(call)
 
 
