@@ -151,9 +151,10 @@ def test_half_open_connections_end(pair: Pair, monkeypatch: pytest.MonkeyPatch, 
     for module in (server, application):
         monkeypatch.setattr(module, "REQUEST", 0.3)
     with running(pair) as client:
+        sent = sent.replace(b"/api/pages/ID", client.page().encode())  # before the connection's time begins
         host, port = client.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=10) as connection:
-            connection.sendall(sent.replace(b"/api/pages/ID", client.page().encode()))
+            connection.sendall(sent)
             answer = connection.recv(1000)
             assert answer == b"" if b"\r\n\r\n" not in sent else b"408" in answer
 
@@ -292,7 +293,6 @@ def test_names_of_others(host: str) -> None:
 
 
 def test_pages_are_limited_and_freed(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "GRACE", 1.0)
     monkeypatch.setattr(sessions, "SWEEP", 0.1)
     with running(pair, pages=2) as client:
         page, _ = client.page(), client.page()
@@ -300,6 +300,7 @@ def test_pages_are_limited_and_freed(pair: Pair, monkeypatch: pytest.MonkeyPatch
         status, found = client.ask("POST", "/api/pages")
         assert status == 503
         assert "2 pages are open already" in found["error"]
+        monkeypatch.setattr(sessions, "GRACE", 1.0)  # only now: the pages had to be there until here
         end = time.monotonic() + 30
         while client.ask("GET", page)[0] != 404:  # a look is no sign of life
             assert time.monotonic() < end

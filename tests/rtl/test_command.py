@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from tests.rtl.heads import AMARANTH, CELLS, needs
 
+import gaincell
 from gaincell.chips.design_file import load_design
 from gaincell.cli import main
 from gaincell.costs.floorplan import blocks_of, head_plan, tile_plan
@@ -328,6 +329,7 @@ def test_the_constraints_name_every_input_once() -> None:
 def test_without_amaranth_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(gaincell, "rtl", gaincell.rtl)  # which importing it again replaces
     for name in [name for name in sys.modules if name.startswith(("amaranth", "gaincell.rtl"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "amaranth", None)
