@@ -584,7 +584,9 @@ def test_bf16_pays_from_a_stated_gain_on(speed: float, pays: bool, monkeypatch: 
     durations = itertools.cycle([1e-3, 1e-3 / speed])
     clock = iter(itertools.accumulate(t for d in durations for t in (0.0, d)))
     monkeypatch.setattr("gaincell.training.machine.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    state = torch.get_rng_state()
     assert bf16_pays.__wrapped__("cpu") is pays
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_bf16_that_is_emulated_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
