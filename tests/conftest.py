@@ -16,6 +16,10 @@ import torch
 from hypothesis import settings
 from tests import type_checks
 
+# Commands print as into a file, in no colours and in 80 columns, wherever the tests run.
+for name in ("COLUMNS", "FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TERMINAL_WIDTH", "TTY_COMPATIBLE"):
+    os.environ.pop(name, None)
+
 # Before anything of these packages is imported: every annotated shape and type is checked at every call.
 type_checks.install(["gaincell.ops", "gaincell.circuits", "gaincell.devices"])
 

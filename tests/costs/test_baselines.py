@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,6 +43,79 @@ def signals(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Ten
     return q.to(dtype), k.to(dtype), v.to(dtype)
 
 
+class Clock:
+    """A time that passes in `sleep` alone; threads that wait for an event are woken in between,
+    each at its own time, and it goes on once they wait again.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.threads = 0
+        self.due: dict[object, float] = {}
+        self.changed = threading.Condition()
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    process_time = perf_counter
+
+    def settle(self) -> None:
+        """Let all threads wait; `changed` is held."""
+        assert self.changed.wait_for(lambda: len(self.due) == self.threads, 120)
+
+    def sleep(self, seconds: float) -> None:
+        end = self.now + seconds
+        with self.changed:
+            self.settle()
+            while self.due and min(self.due.values()) <= end:
+                event = min(self.due, key=lambda event: self.due[event])
+                self.now = self.due.pop(event)
+                self.changed.notify_all()
+                self.settle()
+            self.now = end
+
+    def event(self) -> threading.Event:
+        clock = self
+
+        class Event(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                assert timeout is not None
+                with clock.changed:
+                    if not self.is_set():
+                        clock.due[self] = clock.now + timeout
+                        clock.changed.notify_all()
+                        clock.changed.wait_for(lambda: self not in clock.due)
+                    return self.is_set()
+
+            def set(self) -> None:
+                with clock.changed:
+                    super().set()
+                    clock.due.pop(self, None)
+                    clock.changed.notify_all()
+
+        return Event()
+
+    def thread(self, target: Callable[[], None], daemon: bool) -> threading.Thread:
+        clock = self
+
+        class Thread(threading.Thread):
+            def start(self) -> None:
+                with clock.changed:
+                    clock.threads += 1
+                    super().start()
+                    clock.settle()
+
+            def run(self) -> None:
+                try:
+                    super().run()
+                finally:
+                    with clock.changed:
+                        clock.threads -= 1
+                        clock.changed.notify_all()
+
+        return Thread(target=target, daemon=daemon)
+
+
 class FakeNvml:
     """A GPU that draws `idle` watts, and `load` more while work is going on; its counter is exact."""
 
@@ -53,7 +126,7 @@ class FakeNvml:
 
     def __init__(self, idle: float = 50.0, load: float = 200.0, counter: bool = True) -> None:
         self.idle, self.load, self.counter = idle, load, counter
-        self.made, self.calls, self.threads = time.perf_counter(), 0, set[int]()
+        self.clock, self.calls, self.threads = Clock(), 0, set[int]()
         self.busy_since: float | None = None
         self.worked = 0.0
 
@@ -63,9 +136,9 @@ class FakeNvml:
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
         if not self.counter:
             raise self.NVMLError("Not Supported")
-        now = time.perf_counter()
+        now = self.clock.now
         work = self.worked + (0.0 if self.busy_since is None else now - self.busy_since)
-        return round(1e3 * (self.idle * (now - self.made) + self.load * work))
+        return round(1e3 * (self.idle * now + self.load * work))
 
     def nvmlDeviceGetPowerUsage(self, handle: str) -> int:
         self.threads.add(threading.get_ident())
@@ -86,15 +159,19 @@ def with_meter(monkeypatch: pytest.MonkeyPatch, meter: Meter | None, why: str = 
 def with_load(monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml) -> None:
     """Let the fake GPU be at work while attention is computed, at 100 steps a second, and be measured."""
     with_meter(monkeypatch, Nvml(nvml, "gpu"))
+    clock = nvml.clock
+    monkeypatch.setattr("gaincell.costs.baselines.timing.time", clock)
+    threads = SimpleNamespace(Event=clock.event, Thread=clock.thread)
+    monkeypatch.setattr("gaincell.costs.baselines.timing.threading", threads)
 
     def slow(name: str, device: torch.device) -> Any:
         step = implementation(name, device)
 
         def work(q: torch.Tensor, cache: Cache) -> torch.Tensor:
-            nvml.busy_since = time.perf_counter()
-            time.sleep(0.01)
+            nvml.busy_since = clock.now
+            clock.sleep(0.01)
             out = step(q, cache)
-            nvml.worked += time.perf_counter() - nvml.busy_since
+            nvml.worked += clock.now - nvml.busy_since
             nvml.busy_since = None
             return out
 
@@ -292,7 +369,7 @@ def test_what_gaincell_cost_measures() -> None:
         ({"name": "flex"}, "needs a GPU"),
         ({"dtype": "int4"}, "allowed: float32, bfloat16, float16"),
         ({"name": "published", "dtype": "bfloat16"}, "allowed: float32"),
-        ({"device": "cuda"}, "on cuda: "),
+        ({"device": "cuda:99"}, "on cuda:99: "),
     ],
 )
 def test_what_cannot_be_measured(changes: dict[str, Any], message: str) -> None:

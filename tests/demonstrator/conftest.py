@@ -59,7 +59,7 @@ class Client:
         sent = {"Content-Type": "application/json"} if data is not None else {}
         request = urllib.request.Request(self.url + path, data, sent | (headers or {}), method=method)
         try:
-            answer = DIRECT.open(request, timeout=60)
+            answer = DIRECT.open(request, timeout=120)
         except urllib.error.HTTPError as error:
             answer = error
         with answer:
@@ -73,7 +73,7 @@ class Client:
         assert status == 201, found
         return f"/api/pages/{found['id']}"
 
-    def until(self, page: str, state: str, seconds: float = 60) -> list[dict[str, Any]]:
+    def until(self, page: str, state: str, seconds: float = 300) -> list[dict[str, Any]]:
         """All events of the present text once the page is in a state."""
         end = time.monotonic() + seconds
         known: dict[str, Any] = {"run": 0, "events": [], "state": ""}
@@ -96,11 +96,11 @@ def running(pair: Pair, **options: Any) -> Iterator[Client]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(120)
         yield Client(url_of(listening))
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(120)
         listening.close()
         assert not thread.is_alive()
 

@@ -55,7 +55,7 @@ def tab(browsing: Browser, client: Client) -> Iterator[Browser]:
     browsing.switch(first)
 
 
-def until(tab: Browser, script: str, seconds: float = 40) -> Any:
+def until(tab: Browser, script: str, seconds: float = 120) -> Any:
     """What a script returns, once it is true."""
     end = time.monotonic() + seconds
     while not (found := tab.run(script)):
@@ -160,7 +160,7 @@ def test_ten_thousand_characters(tab: Browser) -> None:
     text = ("The rain fell on the hills, and nobody knew for how long it would go on. " * 200)[:10_000]
     write(tab, text, 3)
     until(tab, f"{STATUS}.includes('of ') || {STATUS.removeprefix('return ')}.startsWith('Done')")
-    until(tab, f"{STATUS}.startsWith('Done: 3 tokens. The prompt has ')", 120)
+    until(tab, f"{STATUS}.startsWith('Done: 3 tokens. The prompt has ')", 600)
     assert "are overwritten" in tab.run(STATUS)
     until(tab, f"{SHOWN}.includes('1024 hold a token')")
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -88,12 +89,21 @@ def test_a_text_is_written(client: Client) -> None:
     assert client.ask("GET", page)[1] == {"chip": CHIP, "run": 1, "state": "done"}
 
 
-def test_the_chip_is_changed_while_a_text_is_written(client: Client) -> None:
+def test_the_chip_is_changed_while_a_text_is_written(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed, turn = threading.Event(), sessions.Generation.turn
+
+    def held(generation: sessions.Generation, *given: Any) -> Any:
+        """No second token before the changes."""
+        assert not generation.written or changed.wait(300)
+        return turn(generation, *given)
+
+    monkeypatch.setattr(sessions.Generation, "turn", held)
     page = client.page()
     client.ask("POST", f"{page}/text", TEXT | {"tokens": 60})
     for idle in (1e-3, 2e-3, 1.0):
         assert client.ask("PUT", f"{page}/chip", CHIP | {"idle": idle})[0] == 200
     assert client.ask("POST", f"{page}/rest")[0] == 204
+    changed.set()
     events = tokens(client.until(page, "done"))
     assert len(events) == 60
     assert any(event["changed"] for event in events)
@@ -148,12 +158,12 @@ def test_starts_at_once_write_one_text(client: Client) -> None:
 )  # fmt: skip
 def test_half_open_connections_end(pair: Pair, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     """One that says nothing, one that stops within the head, one that stops within the body."""
-    for module in (server, application):
-        monkeypatch.setattr(module, "REQUEST", 0.3)
     with running(pair) as client:
-        sent = sent.replace(b"/api/pages/ID", client.page().encode())  # before the connection's time begins
         host, port = client.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
+        sent = sent.replace(b"/api/pages/ID", client.page().encode())
+        for module in (server, application):
+            monkeypatch.setattr(module, "REQUEST", 0.3)
+        with socket.create_connection((host, int(port)), timeout=120) as connection:
             connection.sendall(sent)
             answer = connection.recv(1000)
             assert answer == b"" if b"\r\n\r\n" not in sent else b"408" in answer
@@ -162,7 +172,7 @@ def test_half_open_connections_end(pair: Pair, monkeypatch: pytest.MonkeyPatch, 
 def test_a_request_that_is_cut_off_is_no_failure(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     with running(pair) as client:
         host, port = client.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
+        with socket.create_connection((host, int(port)), timeout=120) as connection:
             head = (
                 f"POST {client.page()}/text HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
             )
@@ -180,6 +190,12 @@ def test_a_server_ends_while_a_long_turn_is_under_way(
         time.sleep(3)
         return []
 
+    arrived, find = threading.Semaphore(0), sessions.Sessions.find
+
+    def found(opened: sessions.Sessions, id: str) -> sessions.Session:
+        arrived.release()
+        return find(opened, id)
+
     with ThreadPoolExecutor(3) as pool:
         with running(pair) as client:
             page = client.page()
@@ -187,12 +203,13 @@ def test_a_server_ends_while_a_long_turn_is_under_way(
             client.until(page, "done")
             monkeypatch.setattr(sessions.Generation, "turn", long)
             client.ask("POST", f"{page}/text", TEXT)
+            monkeypatch.setattr(sessions.Sessions, "find", found)
             waiting = [
                 pool.submit(client.ask, "GET", f"{page}/arrays?run=1&after=0&layer=0&head=0"),
                 pool.submit(client.ask, "POST", f"{page}/text", TEXT),
                 pool.submit(client.ask, "DELETE", f"{page}/text"),
             ]
-            time.sleep(0.3)
+            assert all(arrived.acquire(timeout=120) for _ in waiting)
         assert {answer.result()[0] for answer in waiting} <= {204, 404}
     assert not caplog.records
 
@@ -206,11 +223,14 @@ GET, REST, STRANGER = (
 
 
 @pytest.mark.parametrize("complete", [GET, REST, STRANGER], ids=["GET", "unread body", "refused"])
-def test_a_connection_ends_with_its_answer(pair: Pair, complete: bytes) -> None:
+def test_a_connection_ends_with_its_answer(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, complete: bytes
+) -> None:
     """Whatever it sends behind the first request, and whatever of that it has not sent."""
+    monkeypatch.setattr(server, "REQUEST", 600.0)
     with running(pair) as client:
         host, port = client.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=3) as connection:
+        with socket.create_connection((host, int(port)), timeout=120) as connection:
             connection.sendall(complete.replace(b"ID", client.page().encode()))
             answer = b""
             while part := connection.recv(100_000):  # to its end, not to the time limit
@@ -223,12 +243,12 @@ def test_a_connection_ends_with_its_answer(pair: Pair, complete: bytes) -> None:
 
 def test_connections_are_limited(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(server, "REQUEST", 600.0)
     with running(pair) as client, ExitStack() as opened:
         host, port = client.url.removeprefix("http://").split(":")
         address = host, int(port)
-        first = [opened.enter_context(socket.create_connection(address, timeout=10)) for _ in range(3)]
-        time.sleep(0.2)
-        with socket.create_connection(address, timeout=3) as another, suppress(ConnectionError):
+        first = [opened.enter_context(socket.create_connection(address, timeout=120)) for _ in range(3)]
+        with socket.create_connection(address, timeout=120) as another, suppress(ConnectionError):
             assert another.recv(1000) == b""
         first[0].sendall(GET)
         assert b"200 OK" in first[0].recv(1000)
@@ -241,7 +261,7 @@ def test_ten_thousand_characters(capfd: pytest.CaptureFixture[str]) -> None:
     with running(small()) as client:
         page = client.page()
         client.ask("POST", f"{page}/text", TEXT | {"prompt": prompt, "tokens": 2})
-        events = client.until(page, "done", 120)
+        events = client.until(page, "done", 600)
     assert events[0]["of"] > 1024
     assert events[0]["overwritten"] == events[0]["of"] - 64
     assert "".join(events[0]["pieces"]).endswith(prompt[-100:])
@@ -300,8 +320,8 @@ def test_pages_are_limited_and_freed(pair: Pair, monkeypatch: pytest.MonkeyPatch
         status, found = client.ask("POST", "/api/pages")
         assert status == 503
         assert "2 pages are open already" in found["error"]
-        monkeypatch.setattr(sessions, "GRACE", 1.0)  # only now: the pages had to be there until here
-        end = time.monotonic() + 30
+        monkeypatch.setattr(sessions, "GRACE", 1.0)
+        end = time.monotonic() + 120
         while client.ask("GET", page)[0] != 404:  # a look is no sign of life
             assert time.monotonic() < end
             time.sleep(0.1)
@@ -371,7 +391,7 @@ def test_command_serves_and_ends_quietly(tmp_path: Path) -> None:
     page = Client(url).page()
     Client(url).ask("POST", f"{page}/text", TEXT | {"tokens": 4000})
     process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=30)[1]
+    rest = process.communicate(timeout=120)[1]
     assert process.returncode == 0
     assert "Traceback" not in said + rest
     assert rest.strip() == "ended"

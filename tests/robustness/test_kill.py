@@ -32,10 +32,24 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def job(folder: Path, largest: int | None = None, *, steps: int = 120, **changes: object) -> None:
+def job(
+    folder: Path,
+    largest: int | None = None,
+    *,
+    steps: int = 120,
+    most: int | None = None,
+    **changes: object,
+) -> None:
     """So many steps with noise, a checkpoint after every third. A file that grows larger than `largest` bytes
-    kills the process, in the midst of writing.
+    kills the process, in the midst of writing. After `most` steps of its own it waits to be killed.
     """
+    seen: list[int] = []
+
+    def wait(done: int, total: int, numbers: object) -> None:
+        seen.append(done)
+        if len(seen) == most:
+            time.sleep(600)
+
     if largest is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
@@ -44,7 +58,7 @@ def job(folder: Path, largest: int | None = None, *, steps: int = 120, **changes
     blocks = torch.randint(1, 97, (2 * steps, 33), generator=torch.Generator().manual_seed(0))
     settings = TrainSettings(batch=2, micro_batch=1, bf16=False, checkpoint_every=3, **changes)  # type: ignore[arg-type]
     place, log = folder / "checkpoint", folder / "log.jsonl"
-    train(model, blocks, settings, checkpoint=place, log=log, evaluate=lambda _: 1.0)
+    train(model, blocks, settings, progress=wait, checkpoint=place, log=log, evaluate=lambda _: 1.0)
 
 
 def started(folder: Path, *arguments: object, **changes: object) -> BaseProcess:
@@ -72,7 +86,7 @@ def test_ten_kills_change_no_bit(tmp_path: Path) -> None:
     job(straight)
     dice, done = random.Random(1), 0
     for _ in range(KILLS):
-        process = started(killed)
+        process = started(killed, most=11)  # however late it is killed
         while steps_done(killed) == done and process.is_alive():
             time.sleep(0.001)
         time.sleep(dice.uniform(0, 0.03))  # in which it may be writing

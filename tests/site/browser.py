@@ -47,7 +47,9 @@ class Browser:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self.base + path, data, headers, method=method)
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            request, timeout=120
+        ) as answer:
             return json.load(answer)["value"]
 
     def cdp(self, command: str, **parameters: Any) -> Any:
@@ -131,7 +133,7 @@ def browser(folder: Path) -> Iterator[Browser]:
         [DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        for _ in range(100):
+        for _ in range(1200):
             with socket.socket() as there:
                 if there.connect_ex(("127.0.0.1", port)) == 0:
                     break
@@ -143,7 +145,7 @@ def browser(folder: Path) -> Iterator[Browser]:
             tab.close()
     finally:
         driver.terminate()
-        driver.wait(timeout=20)
+        driver.wait(timeout=120)
 
 
 def axe_violations(tab: Browser) -> Any:

@@ -54,7 +54,7 @@ def test_search_works_offline(tab: Any, word: str) -> None:
     tab.open(SITE / "search.html", 1200)
     tab.run(f"location.search = '?q={word}'")
     found = 0
-    for _ in range(200):
+    for _ in range(1200):
         time.sleep(0.1)
         found = tab.run("return document.querySelectorAll('#search-results li a').length")
         if found:

@@ -94,13 +94,13 @@ class TestNgspice:
         environment = os.environ | {"TMPDIR": str(tmp_path)}
         process = subprocess.Popen([sys.executable, "-c", script], env=environment)
         try:
-            until = time.monotonic() + 60
+            until = time.monotonic() + 300
             while not list(tmp_path.glob("*/log.txt")):
                 assert time.monotonic() < until
                 assert process.poll() is None
                 time.sleep(0.05)
             process.terminate()
-            assert process.wait(timeout=60) == 128 + signal.SIGTERM
+            assert process.wait(timeout=300) == 128 + signal.SIGTERM
         finally:
             process.kill()
             process.wait()
@@ -121,7 +121,7 @@ class TestNgspice:
         began = time.monotonic()
         with pytest.raises(SimulationError):
             run_many([slow, bad], jobs=2)
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 120  # of minutes
 
     def test_a_killed_simulation_is_an_error(self, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
         program = tmp_path / "ngspice"

@@ -53,14 +53,17 @@ class Forked:
         return self.process.exitcode or 0
 
 
-def slow(log: Path, seconds: float = 0.15) -> Callable[[int, Any], tuple[tuple[float, ...], dict[str, Any]]]:
-    """A measurement that leaves a line when it begins and one when it ends."""
+def held(
+    log: Path, may_end: Callable[[int], bool]
+) -> Callable[[int, Any], tuple[tuple[float, ...], dict[str, Any]]]:
+    """A measurement that leaves a line when it begins, and one when it ends, which it does when it may."""
 
     def measure(number: int, values: Any) -> tuple[tuple[float, ...], dict[str, Any]]:
         for word in ("begin", "end"):
             with log.open("a") as file:
                 file.write(f"{word} {number} {os.getpid()}\n")
-            time.sleep(seconds if word == "begin" else 0)
+            if word == "begin":
+                until(lambda: may_end(number))
         return (float(number),), {"point": number}
 
     return measure
@@ -72,17 +75,17 @@ def lines(log: Path, word: str) -> list[tuple[int, int]]:
     return [(int(row[1]), int(row[2])) for row in rows if len(row) == 3 and row[0] == word]
 
 
-def command(sweep: Sweep, journal: Path, log: Path, workers: int, seconds: float = 0.15) -> None:
-    """What `gaincell sweep` does, with forked workers and a slow measurement."""
+def command(sweep: Sweep, journal: Path, log: Path, workers: int, may_end: Callable[[int], bool]) -> None:
+    """What `gaincell sweep` does, with forked workers and a measurement that is held."""
     parent = os.getpid()
 
     def launch(number: int) -> Forked:
-        return Forked(lambda: work(sweep, open_storage(str(journal)), slow(log, seconds), number, parent))
+        return Forked(lambda: work(sweep, open_storage(str(journal)), held(log, may_end), number, parent))
 
     oversee(sweep, open_storage(str(journal)), launch, workers, lambda n: log)
 
 
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -96,18 +99,26 @@ def test_what_is_killed_goes_on_and_repeats_no_finished_point(
     assert FORK is not None
     sweep = load_sweep(write("tile = [8, 16, 32]\nstorage_levels = [4, 8, 16, 32]"))
     journal, log = tmp_path / "points.journal", tmp_path / "log"
-    first = FORK.Process(target=command, args=(sweep, journal, log, 2))
+    most = FORK.RawValue("i", 1)
+
+    def may_end(number: int) -> bool:
+        """Whether a point of this process is among the first that began."""
+        return (number, os.getpid()) in lines(log, "begin")[: most.value]
+
+    first = FORK.Process(target=command, args=(sweep, journal, log, 2, may_end))
     first.start()
     until(lambda: len(lines(log, "begin")) >= 3)
-    os.kill(lines(log, "begin")[-1][1], signal.SIGKILL)  # a worker; another one takes its place
+    os.kill(lines(log, "begin")[-1][1], signal.SIGKILL)  # a worker
+    until(lambda: len({pid for _, pid in lines(log, "begin")}) >= 3)  # another one takes its place
+    most.value = 6
     until(lambda: len(lines(log, "end")) >= 5)
     first.kill()  # the one that started them; they end what they are at
     first.join()
+    most.value = 1000
     until(lambda: not survey(open_study(sweep, open_storage(str(journal))), 12).here)
-    time.sleep(0.4)
     done = dict(lines(log, "end"))
     assert 5 <= len(done) < 12
-    command(sweep, journal, log, 2)
+    command(sweep, journal, log, 2, may_end)
     study = open_study(sweep, open_storage(str(journal)))
     found = survey(study, 12)
     assert sorted(found.complete) == list(range(12))
@@ -119,7 +130,7 @@ def test_what_is_killed_goes_on_and_repeats_no_finished_point(
     assert all(count == 1 for count in Counter(t.user_attrs["point"] for t in study.trials
                                                if t.state.name == "COMPLETE").values())  # fmt: skip
     before = len(lines(log, "begin"))
-    command(sweep, journal, log, 2)  # nothing is left to do
+    command(sweep, journal, log, 2, may_end)  # nothing is left to do
     assert len(lines(log, "begin")) == before
 
 
@@ -129,7 +140,12 @@ def test_two_commands_share_a_journal(write: Callable[..., Path], tmp_path: Path
     sweep = load_sweep(write("tile = [8, 16]\nstorage_levels = [4, 8, 16, 32, 64]"))
     journal, log = tmp_path / "shared.journal", tmp_path / "log"
     open_study(sweep, open_storage(str(journal)))
-    both = [FORK.Process(target=command, args=(sweep, journal, log, 1)) for _ in range(2)]
+
+    def may_end(number: int) -> bool:
+        """Once both are at work."""
+        return len({pid for _, pid in lines(log, "begin")}) >= 2
+
+    both = [FORK.Process(target=command, args=(sweep, journal, log, 1, may_end)) for _ in range(2)]
     for process in both:
         process.start()
     for process in both:

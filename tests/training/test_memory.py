@@ -1,5 +1,6 @@
 """Memory that training keeps: no page is fetched twice, and all go back in the end."""
 
+import ctypes
 import resource
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import torch
 from gaincell.training.machine import keep_freed_memory, memory_kept
 
 PAGES, PAGE = 16384, resource.getpagesize()
+PR_SET_THP_DISABLE = 41
 
 
 def faults() -> int:
@@ -26,6 +28,7 @@ def resident() -> int:
 
 
 def pages_are_fetched_once_and_go_back() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)  # else one fault may fetch 512 pages
     faults()
     before = resident()
     with memory_kept():

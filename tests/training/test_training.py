@@ -604,17 +604,18 @@ def test_the_time_of_a_step_is_told_by_what_it_is_for(backend: BackendName) -> N
     shares: dict[str, float] = {}
     train(student, blocks(4), settings(), loss_of=Distillation(micro_llama(), 0.5), shares=shares)
     assert shares == {}  # two steps
-    train(student, blocks(8), settings(), loss_of=Distillation(micro_llama(), 0.5), shares=shares)
-    assert set(shares) == set(GROUPS)
-    assert sum(shares.values()) == pytest.approx(1.0)
-    assert min(shares.values()) > 0.0
-    least = 1.0
+    least, most = 1.0, 0.0
     for _ in range(3):  # a share is of time, which another process may take
+        train(student, blocks(8), settings(), loss_of=Distillation(micro_llama(), 0.5), shares=shares)
+        assert set(shares) == set(GROUPS)
+        assert sum(shares.values()) == pytest.approx(1.0)
+        assert min(shares.values()) > 0.0
+        most = max(most, shares["attention"])
         softmax: dict[str, float] = {}
         train(micro_llama(), blocks(8), settings(), shares=softmax)
         assert softmax["teacher"] == softmax["head"] == 0.0
         least = min(least, softmax["attention"])
-    assert 0.0 < least < shares["attention"]
+    assert 0.0 < least < most
 
 
 def test_a_diverging_loss_stops() -> None:
