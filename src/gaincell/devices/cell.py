@@ -77,9 +77,6 @@ class LinearCell(Numbered):
     linear_slope: ChargeUnitPerVolt
     name = "linear"
 
-    def __post_init__(self) -> None:
-        require_positive(self.name, self.numbers)
-
     @property
     def coefficients(self) -> tuple[float, ...]:
         return (0.0, self.linear_slope)
@@ -183,9 +180,6 @@ class SigmoidCell(Numbered):
     name = "sigmoid"
     coefficients = None
 
-    def __post_init__(self) -> None:
-        require_positive(self.name, self.numbers)
-
     @property
     def _scale(self) -> float:
         return self.span / math.tanh(self.sigmoid_steepness * self.half_span / 2)
@@ -218,9 +212,6 @@ class ExponentialCell(Numbered):
     linear_slope: ChargeUnitPerVolt
     name = "exponential"
     coefficients = None
-
-    def __post_init__(self) -> None:
-        require_positive(self.name, self.numbers)
 
     @property
     def _scale(self) -> float:

@@ -29,7 +29,12 @@ def require_positive(cell: str, numbers: Mapping[str, float]) -> None:
 
 
 class Numbered:
-    """A dataclass of a cell whose numbers are all of its fields."""
+    """A dataclass of a cell whose numbers are all of its fields: above 0, unless it checks them itself."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        require_positive(self.name, self.numbers)
 
     @property
     def numbers(self) -> dict[str, Any]:
