@@ -99,17 +99,15 @@ def sweep(
         check_dtype(dtype, name)
         if name in GPU_ONLY and kind != "cuda":
             raise InputError(f"implementation {name!r} needs a GPU; leave it out on {device}")
-    cells = [
-        (name, dtype, context, batch)
-        for (name, dtype), context, batch in product(chosen, contexts, batches)
-        if name != PUBLISHED or context == contexts[0]
-    ]
+    cells: list[tuple[str, str, int, int]] = []
     measured: list[Measurement] = []
-    skipped = [
-        Skipped(name, dtype, context, batch, f"it is measured at the first context alone, {contexts[0]}")
-        for (name, dtype), context, batch in product(chosen, contexts, batches)
-        if name == PUBLISHED and context != contexts[0]
-    ]
+    skipped: list[Skipped] = []
+    for (name, dtype), context, batch in product(chosen, contexts, batches):
+        if name == PUBLISHED and context != contexts[0]:
+            reason = f"it is measured at the first context alone, {contexts[0]}"
+            skipped.append(Skipped(name, dtype, context, batch, reason))
+        else:
+            cells.append((name, dtype, context, batch))
     limit = LARGEST_CACHE.get(kind, 2**31)
     for n, (name, dtype, context, batch) in enumerate(cells):
         size = 2 * batch * (kv_heads or heads) * context * head_dim * DTYPES[dtype].itemsize
