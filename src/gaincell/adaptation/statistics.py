@@ -215,15 +215,14 @@ class Collector:
         Raises:
             ModelError: it is not finite.
         """
-        mean: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
-        std: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
+        by_stage: dict[str, list[Moments]] = {stage: [] for stage in STAGES}
         for stage, layer, scaler in scalers(self._layers):
             found = self._moments[stage, layer].scaled(scaler.gain, scaler.offset)
             check_finite_stage(found.mean + found.squares, stage, layer)
-            mean[stage].append(found.mean)
-            std[stage].append(found.std)
-        means, stds = ({stage: torch.stack(of[stage]) for stage in STAGES} for of in (mean, std))
-        return Statistics(means, stds, tokens, self._rows.shares)
+            by_stage[stage].append(found)
+        mean = {stage: torch.stack([one.mean for one in layers]) for stage, layers in by_stage.items()}
+        std = {stage: torch.stack([one.std for one in layers]) for stage, layers in by_stage.items()}
+        return Statistics(mean, std, tokens, self._rows.shares)
 
 
 def check_finite_stage(numbers: Tensor, stage: str, layer: int) -> None:
