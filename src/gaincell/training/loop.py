@@ -193,7 +193,11 @@ class _Training:
             "arrays": [[cell.design.hash, cell.gradient] for cell in attached_layers(model)],
             **reparametrisation.identity(model),
         }
-        state = self._restored()
+        state: dict[str, Any] = {}
+        if checkpoint is not None:
+            if self.main:
+                disk.sweep(checkpoint)
+            state = disk.restore(checkpoint, self.parameters, self.optimizer, self.identity)
         run.processes.wait_for_everyone()  # nobody writes while others read
         self.step = self.first = int(state.get("step", 0))
         self.before = float(state.get("seconds", 0.0))
@@ -205,18 +209,6 @@ class _Training:
         self.arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
         check_redraw(settings.redraw, self.arrays.values())
         self.dropouts: list[tuple[nn.Module, str, float]] = []
-
-    def _restored(self) -> dict[str, Any]:
-        """What the checkpoint says, if there is one.
-
-        Raises:
-            RunError: see `checkpoint.restore`.
-        """
-        if self.checkpoint is None:
-            return {}
-        if self.main:
-            disk.sweep(self.checkpoint)
-        return disk.restore(self.checkpoint, self.parameters, self.optimizer, self.identity)
 
     def update(self, shares: dict[str, float] | None) -> dict[str, Any]:
         """One step; what the log says of it.
