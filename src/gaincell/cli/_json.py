@@ -6,7 +6,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import Enum
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -161,7 +160,7 @@ def check_apart(command: Any, given: Mapping[str, Any], derived: Sequence[tuple[
 def _places(value: Any, metavar: str | None) -> Iterator[Path]:
     """The files and directories that the value of a parameter names, NAME=FILE included."""
     for entry in value if isinstance(value, (list, tuple)) else (value,):
-        if not isinstance(entry, (str, Path)) or isinstance(entry, Enum):
+        if not isinstance(entry, (str, Path)):
             continue
         text = str(entry)
         if text in SHIPPED.get(metavar or "", ()) or (metavar in NAMES and not Path(text).suffix):
