@@ -50,6 +50,11 @@ def command(run: Callable[..., None]) -> typer.Typer:
     return app
 
 
+def group(help: str) -> typer.Typer:
+    """An app of several commands."""
+    return typer.Typer(no_args_is_help=True, add_completion=False, help=help)
+
+
 def _options_of(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
     """The options that a parameter stands for."""
     kind = parameter.annotation

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from gaincell.cli._json import JsonFile, command_line, output, show_result
-from gaincell.cli._options import CellName, argument, bounds, chip_of, option
+from gaincell.cli._options import CellName, argument, bounds, chip_of, group, option
 from gaincell.errors import DesignError, InputError
 from gaincell.files import write_text
 from gaincell.quantity import SOURCES
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from gaincell.results.common import Value
     from gaincell.results.description import DesignResult, Stated
 
-design = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="List, show, write, check and compare chip designs."
-)
+design = group("List, show, write, check and compare chip designs.")
 
 DesignName = Annotated[str, argument("Shipped name or path of a .toml file.", "DESIGN")]
 DesignNames = Annotated[list[str], argument("Shipped names or paths of .toml files.", "DESIGN...")]

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from gaincell.cli._json import JsonFile, check_apart, check_output, command_line, output, show_result
-from gaincell.cli._options import argument, bounds, check_needed, chip_of, flag, option, with_groups
+from gaincell.cli._options import argument, bounds, check_needed, chip_of, flag, group, option, with_groups
 from gaincell.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 SHOWN_NUMBERS = 6
 
-device = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Fit a cell to measurements, or show one."
-)
+device = group("Fit a cell to measurements, or show one.")
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,7 @@ if TYPE_CHECKING:
     from gaincell.reports.tables import Rows
     from gaincell.results.simulation import HeadResult
 
-simulate = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    help="Simulate the arrays token by token: schedule, trace and waveforms.",
-)
+simulate = options.group("Simulate the arrays token by token: schedule, trace and waveforms.")
 
 RANDOM = ("--group", "--head-dim", "--seed")
 """Options of random signals."""

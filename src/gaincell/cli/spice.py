@@ -24,6 +24,7 @@ from gaincell.cli._options import (
     check_needed,
     chip_of,
     flag,
+    group,
     needing_amaranth,
     option,
     was_given,
@@ -37,11 +38,7 @@ from gaincell.files import write_text
 OF_FILE = ("--head", "--token")
 RANDOM = ("random", "centred")
 
-spice = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    help="Simulate cell and circuits in ngspice with open transistor models (docs/spice.md).",
-)
+spice = group("Simulate cell and circuits in ngspice with open transistor models (docs/spice.md).")
 
 
 @spice.command()
