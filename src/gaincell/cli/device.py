@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 
 from gaincell.cli._json import JsonFile, check_apart, check_output, command_line, output, show_result
 from gaincell.cli._options import argument, bounds, check_needed, chip_of, flag, group, option, with_groups
@@ -168,7 +168,7 @@ def show(
     words = {"cell": ("kind", found.cell.name), "retention": ("law", found.law)}
     tables: list[Table] = []
     for section in TABLES:
-        table = Table(f"{section}.", "value", "source", "range", "note", box=box.SIMPLE)
+        table = Table(Column(f"{section}.", no_wrap=True), "value", "source", "range", "note", box=box.SIMPLE)
         if (word := words.get(section)) and word[1] is not None:
             table.add_row(*word)
         for key, quantity in found.numbers.items():
@@ -179,13 +179,10 @@ def show(
                 table.add_row(key.partition(".")[2], shown, quantity.source, known, quantity.note)
         tables.append(table)
     for section in ("origin", "quality"):
-        table = Table(f"{section}.", "value", box=box.SIMPLE)
-        table.columns[1].overflow = "fold"
+        table = Table(Column(f"{section}.", no_wrap=True), Column("value", overflow="fold"), box=box.SIMPLE)
         for key, value in getattr(found, section).items():
             table.add_row(key, f"{value:.6g}" if isinstance(value, float) else str(value))
         tables.append(table)
-    for table in tables:
-        table.columns[0].no_wrap = True
     result = ShownDevice(
         provenance=made(
             command=command_line(),

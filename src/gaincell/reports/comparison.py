@@ -78,14 +78,11 @@ def as_markdown(comparison: Comparison) -> str:
 def terminal_table(comparison: Comparison) -> Table:
     """For a terminal: a line for every score and model."""
     from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    from rich.table import Column, Table
 
     caption = "\n".join(comparison.notes)
-    table = Table(box=SIMPLE_HEAD, caption=caption, caption_justify="left")
-    for name in ("score", "model"):
-        table.add_column(name)
-    for name in ("value", "difference"):
-        table.add_column(name, justify="right")
+    numbers = (Column(name, justify="right") for name in ("value", "difference"))
+    table = Table("score", "model", *numbers, box=SIMPLE_HEAD, caption=caption, caption_justify="left")
     for column in comparison.columns:
         first = heading(column)
         for row in comparison.rows:
