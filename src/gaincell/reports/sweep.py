@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from gaincell.files import is_number
 from gaincell.reports.tables import Rows, ratio_or_score, readable
@@ -51,9 +51,13 @@ def changes(result: SweepResult, point: Point) -> list[str]:
 
 def changed(result: SweepResult, point: Point) -> str:
     """What tells a point from the unchanged design, in words."""
+    return _settings(result, point, changes(result, point)) or "nothing"
+
+
+def _settings(result: SweepResult, point: Point, names: Iterable[str]) -> str:
+    """Parameters of a point with their values, in words."""
     units = result.units
-    found = [f"{name} = {word(point.setting(name), units[name])}" for name in changes(result, point)]
-    return ", ".join(found) or "nothing"
+    return ", ".join(f"{name} = {word(point.setting(name), units[name])}" for name in names)
 
 
 def quantity(x: float, unit: str, digits: int = 3) -> str:
@@ -196,13 +200,8 @@ def repriced(result: SweepResult | CodesignComparison) -> str:
 
 def failures(result: SweepResult) -> list[str]:
     """A line for every failed point: its values and the reason."""
-
-    def settings(point: Point) -> str:
-        return ", ".join(
-            f"{name} = {word(point.setting(name), result.units[name])}" for name in point.parameters
-        )
-
-    return [f"failed: {settings(p)}: {p.reason}" for p in result.points if p.state == "failed"]
+    failed = (point for point in result.points if point.state == "failed")
+    return [f"failed: {_settings(result, p, p.parameters)}: {p.reason}" for p in failed]
 
 
 def by_ratio(points: Sequence[Point]) -> list[Point]:
