@@ -58,8 +58,7 @@ def by_tasks(
         )
 
     if chips.chips is None:
-        found = run()
-        entry = result_of(loaded, found)
+        entry = result_of(loaded, run())
         return _table(entry), entry
     mismatch = mismatch_of(chips, loaded)
     nominal, numbers, drawn = over_chips(loaded.model, run, chips.chips, mismatch, progress("chips"))

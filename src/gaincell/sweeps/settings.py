@@ -154,10 +154,8 @@ class Sweep:
         if self.sampler == "random":  # the first of them are the same however many there are
             optuna = import_optuna()
             study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self.seed))
-            points = []
-            for trial in (study.ask() for _ in range(self.points)):
-                points.append({parameter.name: parameter.suggest(trial) for parameter in self.parameters})
-            return points
+            trials = (study.ask() for _ in range(self.points))
+            return [{p.name: p.suggest(trial) for p in self.parameters} for trial in trials]
         lists = [parameter.grid() for parameter in self.parameters]
         if self.sampler == "grid":
             return [dict(zip(names, point, strict=True)) for point in itertools.product(*lists)]
