@@ -41,7 +41,8 @@ def text_of(events: list[dict[str, Any]]) -> tuple[str, str]:
 
 
 def test_the_page_and_its_parts(client: Client) -> None:
-    for path, kind in (("/", "text/html"), ("/style.css", "text/css"), ("/page.js", "text/javascript")):
+    scripts = (("/page.js", "text/javascript"), ("/script.js", "text/javascript"))
+    for path, kind in (("/", "text/html"), ("/style.css", "text/css"), *scripts):
         with DIRECT.open(client.url + path) as answer:
             assert answer.headers["Content-Type"].startswith(kind)
             assert answer.headers["Content-Security-Policy"] == POLICY

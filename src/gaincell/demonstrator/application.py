@@ -20,6 +20,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from starlette.applications import Starlette
@@ -45,6 +46,8 @@ LARGEST_BODY = 1_000_000
 """Bytes of a request."""
 SCRIPTS = ("page.js", "texts.js", "arrays.js", "drawing.js")
 TEMPLATES = resources.files("gaincell") / "demonstrator" / "templates"
+REPORT = resources.files("gaincell") / "reports" / "html" / "templates"
+"""Whose style and choice of colours the page has, too."""
 
 
 def application(pair: Pair, *, pages: int, names: Iterable[str] = ()) -> Starlette:
@@ -76,17 +79,16 @@ def application(pair: Pair, *, pages: int, names: Iterable[str] = ()) -> Starlet
 
 def _page() -> list[Route]:
     """The page and what it is made of, read once."""
-    report = resources.files("gaincell") / "reports" / "html" / "templates" / "style.css"
-    style = theme.tokens() + report.read_text(encoding="utf-8") + _template("style.css")
+    style = theme.tokens() + _template("style.css", REPORT) + _template("style.css")
     files = {"/": (_template("page.html"), "text/html"), "/style.css": (style, "text/css")}
-    files |= {f"/{name}": (_template(name), "text/javascript") for name in SCRIPTS}
-
+    scripts = {name: _template(name) for name in SCRIPTS} | {"script.js": _template("script.js", REPORT)}
+    files |= {f"/{name}": (script, "text/javascript") for name, script in scripts.items()}
     answers = {path: Response(content, media_type=kind) for path, (content, kind) in files.items()}
     return [Route(path, answer, methods=["GET"]) for path, answer in answers.items()]
 
 
-def _template(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
+def _template(name: str, folder: Traversable = TEMPLATES) -> str:
+    return (folder / name).read_text(encoding="utf-8")
 
 
 def _api(sessions: Sessions) -> list[Route]:

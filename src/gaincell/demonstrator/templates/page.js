@@ -2,6 +2,7 @@
 import { Arrays, unpacked } from "./arrays.js";
 import { percent, si } from "./drawing.js";
 import { Texts } from "./texts.js";
+import "./script.js"; // of the reports: colours as the system says, or as chosen and remembered
 
 const byId = (id) => document.getElementById(id);
 const KEPT = "gaincell-page";
@@ -28,23 +29,6 @@ const call = async (method, path, body, options = {}) => {
     throw new Refused(found.error ?? `the server answered ${answer.status}`, answer.status);
   }
   return answer;
-};
-
-// Colours: as the system says, or as chosen here and remembered.
-const theme = () => {
-  const root = document.documentElement;
-  const choose = (name) => { if (name === "auto") delete root.dataset.theme; else root.dataset.theme = name; };
-  let kept = "auto";
-  try { kept = localStorage.getItem("gaincell-theme") ?? "auto"; } catch { /* no storage: not remembered */ }
-  for (const input of document.querySelectorAll(".theme input")) {
-    input.checked = input.value === kept;
-    input.addEventListener("change", () => {
-      choose(input.value);
-      try { localStorage.setItem("gaincell-theme", input.value); } catch { /* as above */ }
-    });
-  }
-  choose(kept);
-  document.querySelector(".theme").hidden = false;
 };
 
 const tell = (message, bad = false) => {
@@ -361,7 +345,6 @@ const describe = (about) => {
 };
 
 const main = async () => {
-  theme();
   let about = null;
   while (about === null) {
     about = await call("GET", "/api/about").then((answer) => answer.json()).catch(() => null);
