@@ -80,9 +80,8 @@ def sweep(
         from gaincell.sweeps.work import work
 
         opened, bench = open_storage(shared), Bench(asked, computing.backend, computing.device)
-        measure = measure_into(
-            bench, place / POINTS, command_line()[:-4], weights=keep_models
-        )  # but --parent, --worker
+        command = command_line()[:-4]  # but --parent, --worker
+        measure = measure_into(bench, place / POINTS, command, weights=keep_models)
         work(asked, opened, measure, worker, parent)
         return
     if dry_run:

@@ -97,9 +97,8 @@ def _draw_tile(axes: Axes, plan: Plan, scale: float) -> None:
         _fill(axes, box)
     named = {box.name: box for box in found}
     key, value = named["key array"], named["value array"]
-    for n in range(
-        SHOWN_WIRES
-    ):  # key bit lines upright, a tap on the diagonal, and on to word lines of values
+    # key bit lines upright, a tap on the diagonal, and on to word lines of values
+    for n in range(SHOWN_WIRES):
         wire = plan.wires[round((n + 0.5) * len(plan.wires) / SHOWN_WIRES - 0.5)]
         x, y, to = wire.x * MICRO, wire.y * MICRO, wire.to * MICRO
         axes.plot([x, x], [key.y, key.y + key.h], color=WIRE, lw=0.5, alpha=0.55)

@@ -26,11 +26,11 @@ def check_design(design: Design, technology: Technology | None = None) -> None:
     """Raise InputError for a design whose read is not that of the circuits, or its storage range not that of
     the technology.
     """
+    exponent = design.charge_to_pulse.exponent
     said = {
         "queries with signs ([drivers] phases = 2)": design.drivers.signed,
         "a normalising column ([normaliser])": design.normaliser.present,
-        f"a converter law with exponent {design.charge_to_pulse.exponent:g}": design.charge_to_pulse.exponent
-        != 1,
+        f"a converter law with exponent {exponent:g}": exponent != 1,
         f"readout = {design.readout!r}": design.readout != "counter",
         "levels that are not evenly spaced ([levels])": design.levels.present,
         "queries or voltages that are not quantised": None in (design.query_levels, design.storage_levels),
