@@ -167,16 +167,15 @@ def characterise(
     result = with_design_file(rounded(found), design)
     figure = save(cell_figure(result), out.with_suffix(".png"))
     on = "" if design == "leroux2025" else f" --design {design}"
+    show_result(result, json, table_of({stem.name: result}))
     try:
         device, without = device_of(found, chip, stem, tau)
     except InputError as error:
-        show_result(result, json, table_of({stem.name: result}))
         raise InputError(
             f"{error}. The simulation is kept; to fit it otherwise: gaincell device fit {stem}-curve.csv "
             f"--rescale --out {out}{on}"
         ) from None
     device.save(out)
-    show_result(result, json, table_of({stem.name: result}))
     cubic = " ".join(f"{c:.4g}" for c in device.cell.coefficients or ())
     r_squared = f"{device.quality['r_squared_of_own_curves']:.4f}"
     show(f"Its cubic: {cubic} (charge units/V^p); R² of the cells about their own cubics: {r_squared}")
