@@ -150,7 +150,8 @@ def of_wikipedia(of_a_chip: Sequence[Training]) -> Iterator[float]:
         taken = one.run.texts or one.recipe.files
         share = (taken["wiki_passages"] or 0) / sum(x or 0 for x in taken.values())
         before = share if before is None else before
-        tokens, own = tokens_of(one.run, one.tasks), one.recipe.tokens_of(one.recipe.stage(one.run.saved))
+        stage = one.recipe.stage(one.tasks.stage or one.run.saved)
+        tokens, own = tokens_of(one.run, one.tasks), one.recipe.tokens_of(stage)
         yield (own * share + (tokens - own) * before) / tokens
 
 

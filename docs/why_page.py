@@ -1,8 +1,9 @@
 """Write docs/why.md, which circuit to change next, from docs/results/why: `python docs/why_page.py`.
 
 Files there: `fidelity-transfer.json` and `fidelity.json` (`gaincell fidelity`, after attention transfer and
-at the end), `ablation.json`, and `repetition.json` and `repetition-software.json`
-(`gaincell evaluate --by-repetition`). Without them there is no page.
+at the end), `ablation.json`, and of arrays and software `repetition.json` and `repetition-software.json`
+(`gaincell evaluate --by-repetition`), `lambada.json` and `lambada-software.json` (`gaincell evaluate --tasks`).
+Without them there is no page.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "why"
 SHOWN = ("error", "cosine", "pulses", "score ceiling", "tile ceiling", "tile zero", "output codes")
 """Columns of the heads' table: see evaluation/fidelity.py."""
-TASKS = ROOT / "docs" / "results" / "evaluation" / "tasks"
 NO_CIRCUIT = ("all quantisation", "tiling")
 """Rows of the ablation that stand for no single circuit."""
 MOST_FORGOTTEN = 1.2
@@ -63,7 +63,7 @@ def write_why(docs: Path) -> None:
             constraints=evaluation.ablation_rows(ablated).markdown(),
             said_constraints=said_of_constraints(ablated.ablation),
             retrieval=of_retrieval(arrays, software),
-            lambada=said_of_lambada(ablated.model.name, ablated.design.name),
+            lambada=said_of_lambada(),
             concluded=concluded(ablated.ablation),
         ),
     )
@@ -164,18 +164,18 @@ def of_retrieval(arrays: RepetitionResult, software: RepetitionResult) -> str:
     return Rows("", headings, rows, f"{arrays.text.name}; {arrays.provenance.protocol}.").markdown()
 
 
-def said_of_lambada(model: str, design: str) -> str:
+def said_of_lambada() -> str:
     """How many points of accuracy the last word of a passage loses."""
-    of = {"software": "software", "arrays": design}
-    short = model.partition("-")[0]
-    runs = {name: read(TASKS / f"{short}-{end}.json", TasksResult) for name, end in of.items()}
-    found = compare(runs, "software").scores("arrays")["lambada_openai/acc"]
-    score, _, difference, error = found.numbers
+    files = {"software": "lambada-software", "arrays": "lambada"}
+    runs = {name: read(RESULTS / f"{file}.json", TasksResult) for name, file in files.items()}
+    score, _, difference, error = compare(runs, "software").scores("arrays")["lambada_openai/acc"].numbers
     assert difference is not None
     assert error is not None
+    task = runs["arrays"].tasks[0]
     return (
-        f"The last word of a passage (LAMBADA, which needs its context) is right in {score:.1f} % of "
-        f"the items, {-difference:.1f} ± {error:.1f} points fewer than in software."
+        f"The last word of a passage (LAMBADA, which needs its context) is right in {score:.1f} % of {task.items:,} "
+        f"of {task.of:,} items, {-difference:.1f} ± {error:.1f} points fewer than in software; the table of "
+        "[all tasks](evaluation.md) has fewer of the items."
     )
 
 
@@ -210,6 +210,8 @@ Written by `docs/why_page.py` from `docs/results/why`:
     gaincell ablate MORE --limit 8192 --json ablation.json
     gaincell evaluate MORE --by-repetition --limit 8192 --json repetition.json
     gaincell evaluate {model} --by-repetition --limit 8192 --json repetition-software.json
+    gaincell evaluate MORE --tasks lambada_openai --dtype bfloat16 --json lambada.json
+    gaincell evaluate {model} --tasks lambada_openai --dtype bfloat16 --json lambada-software.json
 
 ## Head by head
 
