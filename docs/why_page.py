@@ -2,7 +2,7 @@
 
 Files there: `fidelity-transfer.json` and `fidelity.json` (`gaincell fidelity`, after attention transfer and
 at the end), `ablation.json`, and of arrays and software `repetition.json` and `repetition-software.json`
-(`gaincell evaluate --by-repetition`), `lambada.json` and `lambada-software.json` (`gaincell evaluate --tasks`).
+(`gaincell evaluate --by-repetition`), `lambada.json` and `lambada-software.json` (`evaluate --tasks`).
 Without them there is no page.
 """
 
@@ -171,10 +171,10 @@ def said_of_lambada() -> str:
     score, _, difference, error = compare(runs, "software").scores("arrays")["lambada_openai/acc"].numbers
     assert difference is not None
     assert error is not None
-    task = runs["arrays"].tasks[0]
+    items = runs["arrays"].tasks[0].items
     return (
-        f"The last word of a passage (LAMBADA, which needs its context) is right in {score:.1f} % of {task.items:,} "
-        f"of {task.of:,} items, {-difference:.1f} ± {error:.1f} points fewer than in software; the table of "
+        f"The last word of a passage (LAMBADA, which needs its context) is right in {score:.1f} % of "
+        f"{items:,} items, {-difference:.1f} ± {error:.1f} points fewer than in software; the table of "
         "[all tasks](evaluation.md) has fewer of the items."
     )
 
