@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gaincell.arrays.refresh import Refresh
@@ -33,12 +33,12 @@ class Point:
     throughput: float
 
 
-def windows(head: Head) -> list[Point]:
+def windows(head: Head, sizes: Sequence[int] = WINDOWS) -> list[Point]:
     """A full ring of other sizes, in columns; sizes that sub-tiles do not divide are left out, and those that
     the refresh policy leaves no time for.
     """
     points = []
-    for size in (size for size in WINDOWS if size % head.design.tile == 0):
+    for size in (size for size in sizes if size % head.design.tile == 0):
         activity = replace(head.activity, valid_columns=float(size))
         chip = head.design.supposed(window=size)
         moved = replace(head, design=chip, activity=activity, context=None, sliding_window=0)
@@ -52,13 +52,13 @@ def head_dims(head: Head) -> list[Point]:
     return [_point(size, replace(head, head_dim=size)) for size in HEAD_DIMS]
 
 
-def retentions(head: Head) -> list[Point]:
+def retentions(head: Head, times: Sequence[float] = RETENTIONS) -> list[Point]:
     """Other retention times, s: columns are refreshed before they drift by half a level, where a token has to
     be held longer than that, whatever the policy. Where a refresh would take longer than its interval there
     is no point.
     """
     points = []
-    for time in RETENTIONS:
+    for time in times:
         moved = replace(head, design=head.design.supposed(retention_time=time))
         every = storage.refresh_interval(moved)
         if every is not None and moved.columns * moved.slot >= every:
