@@ -96,6 +96,7 @@ def run_recipe(
             if isinstance(recipe.model, ModelRecipe) and recipe.model.run is not None:
                 take_model(Path(recipe.model.run).expanduser(), out)
             tokens = RecipeText(recipe, text, out, progress)
+        processes.wait_for_everyone()  # the first one writes again only when the others have read
         loaded = pretrained_model(recipe, tokens, out, device, progress, tracker, compiled)
         loaded.model.to(device)  # type: ignore[arg-type]
         tokens_before = _tokens_of_adapter(recipe, loaded)
