@@ -25,7 +25,7 @@ exists = Path.exists
 
 def slow(path):
     found = exists(path)
-    time.sleep(1.5 if path.name == "settings.json" and not found else 0)  # in which the first one may not go on
+    time.sleep(1.5 if path.name == "settings.json" and not found else 0)  # the first one waits
     return found
 
 if os.environ.get("RANK") == "1":
