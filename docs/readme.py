@@ -475,7 +475,9 @@ def conversion_section(bench: Mapping[str, Any]) -> str:
         f"Aimed at: {AIM:g} times; reached at most: {_listed_best(times, losses)}."
     )
     shown = Rows("", ("checkout, products of matrices, gradient of the cells", *head), rows, caption)
-    return f"## A conversion, now and at commit {bench['before']}\n\n{shown.markdown()}"
+    ours = bench["provenance"]["commit"][:8]
+    heading = f"## A conversion at commits {ours} (now) and {bench['before']} (before)"
+    return f"{heading}\n\n{shown.markdown()}"
 
 
 def _listed_best(times: Mapping[str, Mapping[str, float]], losses: Sequence[str]) -> str:

@@ -31,6 +31,7 @@ from reproduction_circuits import (
     markdown,
     simulated_cell,
     timing,
+    uncommitted,
 )
 from reproduction_models import (
     ended,
@@ -52,6 +53,7 @@ from gaincell.reports.tables import readable
 from gaincell.results import read
 from gaincell.results.comparison import HEADINGS, compare
 from gaincell.results.cost import CostResult
+from gaincell.results.evaluation import TasksResult
 from gaincell.results.run import (
     CellAdaptationResult,
     MappedResult,
@@ -62,6 +64,8 @@ from gaincell.units import with_scale
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"
+LAMBADA = {"software": "lambada-software", "arrays": "lambada"}
+"""Results of the included adapter of the paper's arrays on all items, and of software."""
 OURS = {"cited": "the paper's number (c)", "bottom_up": "ours (s)"}
 """Columns of a comparison with machines, and how they are called."""
 GROUPED = OURS | {"cited": "the paper's blocks in our schedule of shared arrays (c, s)"}
@@ -107,7 +111,20 @@ def tasks() -> str:
     return (
         f"{table}\n\nThe row of the paper's arrays with nothing added is after {plain:,} tokens, {plain / more:.2f} times those of the included adapter of the same chip, "
         f"{more:,}: the two rows differ in tokens, too. The included adapter of the extended chip, after {other:,} tokens, and that of the paper's arrays, after {more:,}, differ by more than two standard errors, on the same items, in: "
-        f"{', '.join(apart) or 'no column'}."
+        f"{', '.join(apart) or 'no column'}. {all_of_lambada(mappings[1])}{uncommitted(*runs.values())}"
+    )
+
+
+def all_of_lambada(chip: str) -> str:
+    """The paper's arrays on all items of one task, beside software."""
+    runs = {name: read(RESULTS / "why" / f"{file}.json", TasksResult) for name, file in LAMBADA.items()}
+    scores = compare(runs, "software").scores("arrays")
+    accuracy, _, behind, error = scores["lambada_openai/acc"].numbers
+    perplexity, _, ratio, of_ratio = scores["lambada_openai/perplexity"].numbers
+    assert None not in (behind, ratio)
+    return (
+        f"LAMBADA alone was scored on all {runs['arrays'].tasks[0].items:,} items at hand, with {chip}: accuracy {accuracy:.1f} %, {behind:+.1f} ± {error:.1f} points of software; "
+        f"perplexity {readable(perplexity)}, × {ratio:.2f} ± {of_ratio:.2f} (s)."
     )
 
 
@@ -117,7 +134,7 @@ def energies() -> str:
     on = tokens_page.mapping(read(ROOT / "adapters" / "smollm2-135m", TrainedResult))
     write, alone = (next(x for x in one.head.lines if x.name == "write") for one in (result, assumed))
     return (
-        f"{energy()}\n\nThe last column uses the activity of `adapters/smollm2-135m`, {on}, simulated on {result.activity.source}. "
+        f"{energy()}\n\nThe last column uses the activity of `adapters/smollm2-135m`, {on}, simulated on {result.activity.source}: {result.activity.tokens:,} tokens, arrays empty at first. "
         f"There, {result.head.group} query heads share one write, so the paper's counterpart of its {joule(write.bottom_up)} is {joule(write.cited)}, not {joule(alone.cited)}."
     )
 

@@ -15,6 +15,7 @@ from reproduction_circuits import RESULTS, markdown, uncommitted
 from gaincell.adaptation.result import TOLERANCE
 from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports.codesign import paired_interval
+from gaincell.reports.comparison import cited_rows
 from gaincell.reports.paper import cited
 from gaincell.reports.tables import readable
 from gaincell.results import read
@@ -82,9 +83,9 @@ def adaptation() -> str:
             "–",
             "–",
             "–",
-            f"{before} (start not stated)",
+            f"{before} (start by the released code)",
             "–",
-            f"{after} (start not stated)",
+            f"{after}",
         ],
     ]
     for title, of in starts().items():
@@ -127,17 +128,19 @@ def in_the_paper() -> str:
     """What is known of the paper's own fall, and what is not."""
     paper, table = cited().adaptation, tokens_page.table_1()
     fall = paper.before.value / paper.after.value
-    *_, linear = tokens_page.curve(tokens_page.LINEAR)[-1]
-    *_, adapted = tokens_page.curve(TUNED_CURVE)[0]
-    falls = ", ".join(
-        f"× {rounded(at['unadapted-neutral'] / at['adapted'])} ({model})"
-        for model in STARTS
-        for at in [perplexities(starts()[f"{model}, cubic"]["neutral"])]
-    )
+
+    def falls(start: str, unadapted: str) -> str:
+        return ", ".join(
+            f"× {rounded(at[unadapted] / at['adapted'])} ({model})"
+            for model in STARTS
+            for at in [perplexities(starts()[f"{model}, cubic"][start])]
+        )
+
+    lambada = {name: row[LAMBADA].score.value for name, row in cited_rows().items()}
     return (
-        f"How far a model falls from the neutral start differs between models: {falls} here, × {fall:.0f} in the paper ({paper.before.value} to {paper.after.value}, c); on what it depends was not tested. "
-        "So the paper's fall is consistent with the neutral start of its released code, but does not follow from it. What the cell costs in the paper after adaptation, over its linear model: "
-        f"× {table[ADAPTED] / table['linear hardware']:.2f} (Table 1, c), × {adapted / linear:.2f} (released runs: first point after the linear model over that model's last, c)."
+        f"The paper's fall, {paper.before.value} to {paper.after.value} (c), is × {fall:.0f}. By the released code it begins at the neutral start; the {paper.before.value} itself is in no released file. How far a model falls from there differs between models: {falls('neutral', 'unadapted-neutral')}; on what it depends was not tested. "
+        f"The size of a fall does not tell the start: from the trained one it is {falls('trained', 'unadapted')}. What the cell costs in the paper after adaptation, over its linear model (Table 1, c): "
+        f"× {table[ADAPTED] / table['linear hardware']:.2f} on WikiText-2, × {lambada[f'GPT-2, {ADAPTED}'] / lambada['GPT-2, linear hardware']:.2f} on LAMBADA."
     )
 
 
@@ -153,7 +156,7 @@ def not_converged() -> str:
         return ""
     looser = cited().adaptation.tolerance_training.value
     return (
-        f"{'; '.join(found)}. The rule asks for {TOLERANCE['released']:g} of means and standard deviations, as the released calibration code does. "
+        f"{'; '.join(found)}. That limit is ours; without `--iterations` it is 100, as in the released code (c). The rule asks for {TOLERANCE['released']:g} of means and standard deviations, as the released calibration code does. "
         f"The authors' training code asks for {looser:g} of standard deviations and {TOLERANCE['released']:g} of means (c); the results do not say which of the two these residuals are of."
     )
 
@@ -183,6 +186,7 @@ TUNED_CURVE = "nonlinear, from the linear model"
 ADAPTED = "nonlinear, adapted"
 CONTINUED = "software-continued-more"
 """The softmax model trained on as many tokens as the fine-tuned one."""
+LAMBADA = "lambada_openai/perplexity"
 SMALL = 1.1
 """A factor of perplexity below which a cell hardly costs anything before the adaptation."""
 
@@ -267,7 +271,8 @@ def training() -> str:
         rows.append([title, early, f"{known[-1][0]:,}" if known else "–", final, *found, tokens])
     each, most = paper.batch.value * paper.block.value, paper.iterations.value
     from_scratch = tokens_page.curve("nonlinear, from scratch")
-    end, least = max(from_scratch)[0], min(from_scratch, key=lambda point: point[-1])[0]
+    end, least = max(from_scratch)[0], min(from_scratch, key=lambda point: point[-1])
+    top = max((point for point in from_scratch if point[0] > least[0]), key=lambda point: point[-1])
     own = sorted({stage.training_tokens for stage in table.values() if stage.training_tokens})
     texts = ", ".join(load_recipe(ROOT / "recipes" / "tiny-table.toml").files)
     ours, softmax = (
@@ -275,7 +280,7 @@ def training() -> str:
     )
     over = [our / other for our, other in zip(ours, softmax, strict=True)]
     note = (
-        f"The released early runs are on OpenWebText, where public GPT-2 has {paper.public.value:g}. They stopped after {end:,} iterations at most, so the column shows how far they had come, not where such a training ends; the run from scratch had its lowest after {least:,} and did not fall further. "
+        f"The released early runs are on OpenWebText, where public GPT-2 has {paper.public.value:g}. They stopped after {end:,} iterations at most, so the column shows how far they had come, not where such a training ends; the run from scratch had its lowest, {least[-1]:.0f}, after {least[0]:,}, rose to {top[-1]:.0f} at {top[0]:,} and was back at {from_scratch[-1][-1]:.0f} when it stopped. "
         f"The paper says that the linear model equals public GPT-2 in less than {paper.equal.value:,} iterations, and a model from scratch only after more than {most:,}. The models of Table 1 except public GPT-2 had {most:,} iterations, {each * most / 1e9:.1f} G tokens; ours had {own[0] / 1e6:.1f} to {own[-1] / 1e6:.1f} M tokens and are scored on {table['linear'].predictions:,} tokens of held-out text like the training text, {texts}. "
         f"The softmax model from scratch is the same training run twice, with the same seed; the two results differ by {100 * (max(softmax) / min(softmax) - 1):.0f} %. "
         f"From scratch, our model ends at {over[0]:.3f} times the softmax model of the same run, and with paired rows at {over[1]:.3f} times that of its run, or {ours[1] / softmax[0]:.3f} times that of the other. Each is one training, so neither is shown to end lower."
@@ -332,7 +337,7 @@ def small_models() -> str:
     ]
     return (
         "The paper's stages with all weights and the next token alone, on small models made here ([training.md](training.md#gpt-2s-architecture-and-llamas); "
-        f"held-out text of their mixture; {tuned.training_tokens:,} tokens up to the fine-tuned model), by architecture: {'; '.join(told)} (arrays s, softmax models m)."
+        f"held-out text of their mixture; {tuned.training_tokens:,} tokens up to the fine-tuned model; seeds share one pretrained model, whose training ended by schedule), by architecture: {'; '.join(told)} (arrays s, softmax models m).{uncommitted(*(run for runs in by_title.values() for run in runs))}"
     )
 
 

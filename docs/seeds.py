@@ -65,7 +65,7 @@ def check_seeds(runs: Runs, name: str) -> None:
 
 def _alike(run: TrainedResult) -> dict[str, Any]:
     return {
-        "recipe": run.recipe,
+        "recipe": today(run.recipe)[0],
         "what was set": _set(run),
         "design": run.design.hash,
         "pretrained model": run.model.sha256,
@@ -75,8 +75,9 @@ def _alike(run: TrainedResult) -> dict[str, Any]:
 
 
 def _set(run: TrainedResult) -> dict[str, str]:
-    """What was set otherwise than in the recipe, and is the same for all seeds."""
-    return {key: text for key, text in run.set.items() if key not in FREE}
+    """What was set otherwise than in today's recipe, and is the same for all seeds."""
+    recorded = {key: text for key, _, text in (change.partition("=") for change in today(run.recipe)[1])}
+    return recorded | {key: text for key, text in run.set.items() if key not in FREE}
 
 
 def seeds_markdown(columns: Mapping[str, Runs]) -> str:
@@ -108,36 +109,52 @@ def seeds_markdown(columns: Mapping[str, Runs]) -> str:
     return Rows("", ["stage", "tokens", *heads], lines, _caption(columns)).markdown()
 
 
-def trials_markdown(trials: Sequence[Runs]) -> str:
+def trials_markdown(trials: Mapping[str, Runs]) -> str:
     """A table of one recipe as it is and with other values, a row each: every stage in arrays, × software.
 
-    trials: runs that differ in their seed alone, each; what was set in all of them stands below the table.
+    trials: runs that differ in their seed alone, each. Those of "base" are the recipe as it is; what was set
+    in it stands below the table. A row whose changes are another's and more is compared with that one, too.
     """
-    of_all = [_set(runs[0]) for runs in trials]
-    common = {key: value for key, value in of_all[0].items() if all(one.get(key) == value for one in of_all)}
-    rows = sorted(zip(of_all, trials, strict=True), key=lambda row: len(row[0]))
-    stages = [stage for stage in rows[0][1][0].stages if not stage.name.startswith("software")]
+    base = trials["base"]
+    first, common = base[0], _set(base[0])
+    changes = {name: _changes(runs[0], common) for name, runs in trials.items()}
+    stages = [stage for stage in first.stages if not stage.name.startswith("software")]
+    last = stages[-1]
     heads = ["what is set", *(f"{stage.title}, × software" for stage in stages)]
-    heads += [f"{stages[-1].title}, × nothing set", "seeds"]
-    lines = []
-    for changes, runs in rows:
-        own = [f"`{key} = {value}`" for key, value in changes.items() if key not in common]
+    heads += [f"{last.title}, × nothing set", "seeds"]
+    lines, besides = [], []
+    for name in sorted(trials, key=lambda name: len(changes[name])):
+        runs, own = trials[name], changes[name]
         cells = [spread(quotients(runs, stage.name, None)) for stage in stages]
-        cells.append(_against(runs, rows[0][1], stages[-1].name) if own else "–")
+        cells.append(_against(runs, base, last.name) if own else "–")
         seeds = sorted(run.provenance.seed for run in runs)
-        lines.append([", ".join(own) or "nothing", *cells, ", ".join(map(str, seeds))])
+        lines.append([_told(own), *cells, ", ".join(map(str, seeds))])
+        besides += [
+            f"{_told(own)} is × {ratio} of {_told(less)}"
+            for part, less in changes.items()
+            if {} != less != own
+            and less.items() <= own.items()
+            and (ratio := _against(runs, trials[part], last.name)) != "–"
+        ]
     tokens = ", ".join(f"{stage.training_tokens:,} ({stage.title})" for stage in stages)
-    first, most = rows[0][1][0], max(len(runs) for runs in trials)
-    recipe, was = today(first.recipe)
-    given = (*was, *(f"{key}={value}" for key, value in common.items()))
-    everywhere = ", ".join(f"`{one.replace('=', ' = ')}`" for one in given) or "nothing else"
+    most = max(len(runs) for runs in trials.values())
     about = (
-        f"`recipes/{recipe}` with {everywhere}; tokens {tokens}; {first.provenance.protocol}; "
-        f"software {readable(first.software)}. × software: mean ± standard deviation over seeds. "
+        f"`recipes/{today(first.recipe)[0]}` with {_told(common, 'nothing else')}; tokens {tokens}; "
+        f"{first.provenance.protocol}; software {readable(first.software)}. × software: mean ± standard "
+        "deviation over seeds. "
         "× nothing set: with the same seeds on the same blocks, ± standard error over blocks, which does not "
         f"hold what another seed changes{'' if most > 1 else '; none was tried'}."
+        f"{''.join(f' Last stage: {one}.' for one in besides)}"
     )
     return Rows("", heads, lines, about).markdown()
+
+
+def _changes(run: TrainedResult, common: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in _set(run).items() if common.get(key) != value}
+
+
+def _told(values: Mapping[str, str], nothing: str = "nothing") -> str:
+    return ", ".join(f"`{key} = {value}`" for key, value in values.items()) or nothing
 
 
 def _against(runs: Runs, others: Runs, stage: str) -> str:

@@ -41,6 +41,10 @@ FEWEST = 3
 Array = NDArray[np.float64]
 
 
+CLOSE = 0.01
+"""Share of tokens by which the law is not followed further than it was measured."""
+
+
 @dataclass(frozen=True)
 class TokenPoint:
     """One training.  tokens: N.  perplexity: per word.  ratio: r.  error: standard error of r.  continued:
@@ -179,10 +183,14 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
     if can_be_fitted(found):
         law = fit(found)
         half = float(law.half(np.array([0.0, 1.0])))
-        far = [_at(law, million) for million in (10, 50)]
+        far = [
+            f"{_at(law, million)} at {million} M"
+            for million in (10, 50)
+            if million * 1e6 > (1 + CLOSE) * found[-1].tokens
+        ]
         caption += (
-            f" Fitted: ln r ∝ N^(−b), b = {law.logs[1]:.2f} ± {half:.2f} (95 %); it would reach {far[0]} at "
-            f"10 M and {far[1]} at 50 M tokens, if it holds that far. 95 %: over the articles, which all "
+            f" Fitted: ln r ∝ N^(−b), b = {law.logs[1]:.2f} ± {half:.2f} (95 %); it would reach "
+            f"{' and '.join(far)} tokens, if it holds that far. 95 %: over the articles, which all "
             "points share, and of what the points lie off the law beyond that, with Student's t of "
             f"{law.freedom} degree{'s' * (law.freedom > 1)} of freedom; the spread of repeated trainings is "
             "not in it, nor that the points differ in rates, batch and loss, too."

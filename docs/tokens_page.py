@@ -144,15 +144,15 @@ def made_by(scored: TasksResult, training: Training) -> str:
 
 
 def of_wikipedia(of_a_chip: Sequence[Training]) -> Iterator[float]:
-    """Share of Wikipedia of all tokens of every training, with those before it: of the first of the chip."""
-    before = None
+    """Share of Wikipedia of all tokens of every training of a chip, with those of the one it went on from."""
+    wiki = {0.0: 0.0}  # tokens -> those of Wikipedia among them
     for one in of_a_chip:
         taken = one.run.texts or one.recipe.files
         share = (taken["wiki_passages"] or 0) / sum(x or 0 for x in taken.values())
-        before = share if before is None else before
         stage = one.recipe.stage(one.tasks.stage or one.run.saved)
         tokens, own = tokens_of(one.run, one.tasks), one.recipe.tokens_of(stage)
-        yield (own * share + (tokens - own) * before) / tokens
+        wiki[tokens] = own * share + wiki[tokens - own]
+        yield wiki[tokens] / tokens
 
 
 def ours() -> list[Conversions]:
@@ -220,7 +220,8 @@ def table() -> str:
     """The table of docs/reproduction.md, and what differs between its rows."""
     found = every()
     trained = [training for chip in sorted(TOKENS.glob("*/")) for training in trainings(chip)]
-    made = uncommitted(*(one.run for one in trained), *(one.tasks for one in trained))
+    scored = [result for one in trained for result in (one.tasks, one.software, *one.controls.values())]
+    made = uncommitted(*(one.run for one in trained), *scored)
     note = f"Tokens are those of the conversion; for the paper, iterations × batch × block.{made}"
     lines = "\n".join(f"* {line}" for line in differences(found))
     return f"{conversions_markdown(found)}\n\n{note} The rows differ in more than tokens:\n\n{lines}"
@@ -258,7 +259,7 @@ def differences(found: list[Conversions]) -> list[str]:
         f"Weights: ours are scored in {_types()}, and every row is relative to the software model in the same type.",
         *_controls([training for of_a_chip in of_chips for training in of_a_chip]),
         f"Pipeline: {_pipelines(own)}",
-        f"Text: {_span(wiki)} % of our tokens are passages of Wikipedia. {who} trained on such text ({'; '.join(software)}) {show} what the text alone gives, and arrays trained on it may gain from it too. Longer trainings (`low-tokens-further.toml`, `low-tokens-longer.toml`) saw some of the passages of Wikipedia a second time.",
+        f"Text: {_span(wiki)} % of our tokens are passages of Wikipedia. {who} trained on such text ({'; '.join(software)}) {show} what the text alone gives, and arrays trained on it may gain from it too. There are no more passages of Wikipedia: `low-tokens-further.toml` reads them a second time, `low-tokens-longer.toml` a third. In {_span({round(100 * one.repeated) for one in own})} % of the blocks, those of the control too, a passage stands twice.",
         f"What is trained: here, adapters of rank {_span(ranks)}, gains, offsets and what the mapping adds, while the weights stay fixed; in the paper, all weights.",
         f"Teacher: our models learn from {_listed(_taught(own))}; the paper's from the next token alone. Pretraining tokens count for neither.",
         f"Start: every head of ours begins with the best of some candidates of gains and offsets ({_span(tried)}, by recipe and chip), and with output gains by least squares. The paper's curve is at × {known[0][2] / public:,.0f} before its first iteration; the figure leaves this point out.",

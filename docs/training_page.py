@@ -53,6 +53,11 @@ control.
 """What stands before the tables of results that may not be there yet."""
 OFF = {"bf16": "one age per block, bfloat16", "surrogate": "linear surrogate"}
 """Gradients of benchmarks/gradients.py, in the words of the recipe."""
+AIMED = {
+    "leroux2025-rotated": {1.0: (1.60, 1.45), 3.0: (1.42, 1.32), 10.0: (1.28, 1.22)},
+    "leroux2025-extended-fitted": {3.0: (1.22, 1.17)},
+}
+"""Chip -> millions of tokens -> the most over software that was aimed at, stated before, and if possible."""
 IDEAS = """## What parts of a conversion give
 
 Every row of a table has the same recipe, text and tokens with one part changed, on held-out text of the same
@@ -69,6 +74,16 @@ def token_points(chip: str) -> list[token_curve.TokenPoint]:
     return token_curve.points(
         [(one.run, one.tasks, one.software, *(one.controls.get(name) for name in controls)) for one in known]
     )
+
+
+def aims(chip: str, points: Sequence[token_curve.TokenPoint]) -> str:
+    """What became of what was aimed at."""
+    told = []
+    for million, limits in AIMED.get(chip, {}).items():
+        ratio = min(points, key=lambda point: abs(point.tokens - million * 1e6)).ratio
+        words = [f"× {limit:.2f} ({'met' if ratio <= limit else '**missed**'})" for limit in limits]
+        told.append(f"{words[0]}, if possible {words[1]}, after {million:g} M tokens")
+    return f"\n\nAimed at beforehand: {'; '.join(told)}.\n" if told else ""
 
 
 def control_sentence(adapter: TrainedResult) -> str:
@@ -212,13 +227,11 @@ def parts(docs: Path) -> dict[str, str]:
                 curve.rename(docs / "figures" / f"training-{name}.png")
     if by_title := small_models(found_runs):
         found["architectures"] = architectures(by_title)
-    trials = [
-        list(seeds.read_seeds(of).values()) for of in sorted((folder / "ideas").iterdir(), reverse=True)
-    ]
-    found["ideas"] = IDEAS + "\n".join(seeds.trials_markdown(one) for one in trials)
+    trials = sorted((folder / "ideas").iterdir(), reverse=True)
+    found["ideas"] = IDEAS + "\n".join(seeds.trials_markdown(seeds.read_seeds(of)) for of in trials)
     for chip in sorted(tokens_page.TOKENS.glob("*/")):
         points = token_points(chip.name)
-        found[f"tokens-{chip.name}"] = token_curve.token_markdown(points)
+        found[f"tokens-{chip.name}"] = token_curve.token_markdown(points) + aims(chip.name, points)
         if token_curve.can_be_fitted(points):
             save(token_curve.draw_tokens(points), docs / "figures" / f"training-tokens-{chip.name}.png")
     save(conversions.draw_conversions(tokens_page.every()), docs / "figures" / "tokens.png")

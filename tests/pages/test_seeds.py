@@ -60,7 +60,7 @@ def test_what_was_changed_in_a_recipe_has_a_row_each() -> None:
     base = [seeded(0, 1.0, changes=common)]
     more = {**common, "stage.linear.states": "2.0"}
     other = [seeded(n, factor, changes={**more, "seed": str(n)}) for n, factor in ((0, 0.98), (1, 1.0))]
-    table = trials_markdown([other, base])
+    table = trials_markdown({"states": other, "base": base})
     found = rows(table)
     places = {heading: n for n, heading in enumerate(found["what is set"])}
     linear = places["linear hardware, × software"]
@@ -81,11 +81,32 @@ def test_a_change_is_compared_with_nothing_changed_block_by_block() -> None:
         ]
         return replace(seeded(seed, 1.0, changes={"mixing": "True"} if more else {}), stages=tuple(stages))
 
-    table = trials_markdown([[with_losses(0, 0.0), with_losses(1, 0.0)], [with_losses(1, 4.0)]])
+    table = trials_markdown(
+        {"base": [with_losses(0, 0.0), with_losses(1, 0.0)], "mixing": [with_losses(1, 4.0)]}
+    )
     column = next(n for n, heading in enumerate(rows(table)["what is set"]) if "nothing set" in heading)
     ratio = math.exp(4 / 200)  # the second block alone is worse: its error is as large as the change
     assert rows(table)["`mixing = True`"][column] == f"{ratio:.3f} ± {0.02 * ratio:.3f}"
     assert rows(table)["nothing"][column] == "–"
+
+
+def test_a_run_under_an_earlier_name_of_its_recipe_is_a_seed_of_todays() -> None:
+    narrow = {"rotated_values": "false", "lora.rank": "14"}
+
+    def run(seed: int, recipe: str, changes: dict[str, str], more: float = 0.0) -> TrainedResult:
+        losses = BlockLosses(nll=(300.0 + more, 500.0 + more), predictions=(100, 100))
+        made = replace(seeded(seed, 1.0, changes=changes), recipe=recipe)
+        return replace(made, stages=tuple(replace(stage, blocks=losses) for stage in made.stages))
+
+    base = [run(0, "low-tokens-balanced.toml", {}), run(1, "low-tokens.toml", narrow)]
+    rank = run(1, "low-tokens-balanced.toml", {"lora.rank": "64"})
+    both = run(1, "low-tokens.toml", narrow | {"lora.rank": "64", "mixing": "false"}, 4.0)
+    check_seeds(base, "base")
+    table = trials_markdown({"base": base, "rank": [rank], "both": [both]})
+    assert list(rows(table))[2:] == ["nothing", "`lora.rank = 64`", "`lora.rank = 64`, `mixing = false`"]
+    assert "`recipes/low-tokens.toml` with `rotated_values = false`, `lora.rank = 14`; tokens" in table
+    ratio = f"{math.exp(4 / 100):.3f}"
+    assert f"Last stage: `lora.rank = 64`, `mixing = false` is × {ratio} of `lora.rank = 64`." in table
 
 
 def test_seeds_are_one_column_and_a_single_run_is_called_one() -> None:

@@ -168,7 +168,7 @@ def set_neutral(model: nn.Module) -> None:
     """Set every gain of an attached model to 1 and every offset to 0, in place.
 
     Keys and values lose their centre V_offset. The paper's released code does this before it adapts [R]:
-    Fig. 4c starts from here. What that code does not have, biases and exponents, stays as it is: no
+    by it Fig. 4c starts from here. What that code does not have, biases and exponents, stays as it is: no
     adaptation would restore it.
 
     Raises:

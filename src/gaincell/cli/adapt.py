@@ -62,8 +62,8 @@ def adapt(
     holds an adaptation with other settings is refused; with the same, an interrupted one goes on. In the
     examples runs/tiny is what `gaincell map tiny` writes.
 
-    --start neutral first discards the trained gains and offsets, as the paper's released code does; the fall
-    of perplexity in the paper's Fig. 4c begins there. Both starts are evaluated.
+    --start neutral first discards the trained gains and offsets, as the paper's released code does; by it the
+    fall of perplexity in the paper's Fig. 4c begins there. Both starts are evaluated.
 
     Example: gaincell adapt tiny --cell x3
 
