@@ -69,8 +69,6 @@ class StageRecipe:
         attention_weights: Of where arrays look, beside the transfer of attention.
         own_inputs: Layers of a block, where layers shall learn from the model's own hidden states instead of
             the teacher's; 0 = from the teacher's.
-        softmax_steps: In the first so many the output is a mean of softmax attention, whose share falls
-            from 1 to 0, and the arrays.
         steps: Optimiser steps.
         training: how.
         method: Of the adaptation.
@@ -96,7 +94,6 @@ class StageRecipe:
     outputs: Factor = 0.0
     attention_weights: Factor = 0.0
     own_inputs: Whole = 0
-    softmax_steps: Whole = 0
     steps: Whole = 0
     training: TrainSettings = field(default_factory=TrainSettings)
     method: Annotated[str, OneOf(METHODS)] = "closed-form"
@@ -184,8 +181,6 @@ class Recipe:
         mixing: Whether the components of every head get a trainable matrix (integrations/hf/mixing.py).
         paired: Whether half of the components of queries and keys are kept, each in two rows
             (integrations/hf/paired.py).
-        gates: Whether every head's output is multiplied by 2 sigmoid(w x + b) of the hidden state x.
-        thresholds: Whether w x + b is added to all pulses of a query head.
         balanced: Whether queries are driven about half a pulse and the rows of every key add up to a constant
             (nn/balanced_rows.py); not with paired.
         biases: Whether every head gets bias vectors for its values and its output
@@ -222,8 +217,6 @@ class Recipe:
     mixing: bool = False
     paired: bool = False
     balanced: bool = False
-    gates: bool = False
-    thresholds: bool = False
     biases: bool = False
     exponents: bool = False
     rotated_values: bool = False

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from gaincell.errors import InputError, ModelError, RunError
 from gaincell.files import write_atomic, write_directory
-from gaincell.integrations.hf.attach import attach, attached_layers
+from gaincell.integrations.hf.attach import attach
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.checkpoint import load_for_training, read_state
 from gaincell.integrations.hf.lora import add_lora, lora_parameters
@@ -182,10 +182,7 @@ class RecipeModels(Engine):
             with suppress(ModelError):  # a teacher need not fit gain cells
                 compile_layers(teacher)
         if stage.loss == "distillation":
-            loss: Loss = Distillation(
-                teacher, stage.weight, stage.states, stage.outputs, self.teacher_outputs
-            )
-            return _Annealed(loss, stage.softmax_steps) if stage.softmax_steps else loss
+            return Distillation(teacher, stage.weight, stage.states, stage.outputs, self.teacher_outputs)
         attach(teacher, self.recipe.design, attention="softmax")
         return AttentionTransfer(teacher, stage.attention_weights, stage.own_inputs)
 
@@ -196,17 +193,3 @@ def _in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:
         if ".lora_" not in name and ".gain_cell." not in name:
             parameter.data = parameter.data.bfloat16()
     return model
-
-
-class _Annealed:
-    """A loss, called once a step, with less softmax attention in the model each time."""
-
-    def __init__(self, loss: Any, steps: int) -> None:
-        self.loss, self.steps, self.done = loss, steps, 0
-        self.loss_name = loss.loss_name
-
-    def __call__(self, model: Any, tokens: Any) -> Any:
-        for cell in attached_layers(model):
-            cell.softmax_share = max(0.0, 1 - self.done / self.steps)
-        self.done += 1
-        return self.loss(model, tokens)

@@ -113,11 +113,6 @@ class GainCellAttention(nn.Module):
             self.register_parameter(name, None)
         self.rotation: ValueRotation | None = None
         self.normaliser: ArrayNormaliser | None = None
-        self.gate: _OfHidden | None = None
-        self.threshold: _OfHidden | None = None
-        self.hidden: Tensor | None = None
-        """What the layer's own projections are given, while it attends."""
-        self.softmax_share = 0.0
         self.softmax = SoftmaxAttention()
         """What computes in place of the arrays where the model's own attention is asked for."""
         self.attend: Callable[..., Tensor] = gain_cell_attention
@@ -152,14 +147,6 @@ class GainCellAttention(nn.Module):
         """Give the scaling of q and of the output an exponent per head: see `Scaler`."""
         self.q.add_exponent()
         self.out.add_exponent()
-
-    def add_gate(self, width: int) -> None:
-        """Multiply every head's output by 2 sigmoid(w x + b), x the layer's hidden state; 1 at first."""
-        self.gate = _from_zero(width, self.heads, self.out.gain)
-
-    def add_threshold(self, width: int) -> None:
-        """Add w x + b to all pulses of a query head, x the layer's hidden state; w and b begin at 0."""
-        self.threshold = _from_zero(width, self.heads, self.out.gain)
 
     def rotate_values(self) -> None:
         """Rotate the values of every head, and its outputs back (value_rotation.py).
@@ -329,17 +316,7 @@ class GainCellAttention(nn.Module):
             The scaled output of every head, in the type of ``q``, or in float32 where that is narrower.
         """
         at = (key_index, query_index, sliding_window)
-        found = self.answer(self.asked(q, k, v, at), at)
-        if self.gate is not None:
-            assert self.hidden is not None
-            found = found * (2 * torch.sigmoid(_heads(self.gate, self.hidden, found)))
-        if self.softmax_share:
-            group = self.heads // self.kv_heads
-            soft = nn.functional.scaled_dot_product_attention(
-                q, k.repeat_interleave(group, 1), v.repeat_interleave(group, 1), is_causal=True
-            )
-            found = self.softmax_share * soft + (1 - self.softmax_share) * found
-        return found
+        return self.answer(self.asked(q, k, v, at), at)
 
     def read(
         self, asked: Asked, k: Tensor, v: Tensor, at: At, extra_age: Float[Tensor, "B held"]
@@ -376,17 +353,9 @@ class GainCellAttention(nn.Module):
         inside = {name: stages[name].plain for name in STAGES}
         if self.normaliser is not None:
             inside["v"] = inside["out"] = False
-        left = (
-            self.threshold is None
-            and self.attend is gain_cell_attention
-            and (inside["q"] or inside["k"] or inside["v"])
-        )
+        left = self.attend is gain_cell_attention and (inside["q"] or inside["k"] or inside["v"])
         if not left or any(t.dtype != torch.float32 or t.device.type != "cpu" for t in (q, k, v)):
-            pulses = self.q(q, columns)
-            if self.threshold is not None:
-                assert self.hidden is not None
-                pulses = pulses + _heads(self.threshold, self.hidden, pulses)
-            return Asked(pulses, *self.volts(k, v), None, False, columns)
+            return Asked(self.q(q, columns), *self.volts(k, v), None, False, columns)
         inside["out"] = inside["out"] and output
         given = {"q": q, "k": k, "v": self.values(v)}
         given = {name: x if inside[name] else stages[name](x, columns) for name, x in given.items()}
@@ -416,29 +385,6 @@ class GainCellAttention(nn.Module):
     def extra_repr(self) -> str:
         sizes = (f"{name}={getattr(self, name)}" for name in ("layer", "heads", "kv_heads", "head_dim"))
         return f"{', '.join(sizes)}, design={self.design.name!r}, cell={self.design.cell.name!r}"
-
-
-FACTOR = 0.02
-"""Of what a linear function of hidden states gives: its numbers learn at the rate of one gain."""
-
-
-class _OfHidden(nn.Module):
-    """A number of every head, linear in the layer's hidden state; no nn.Linear, which peft would adapt."""
-
-    def __init__(self, width: int, heads: int, like: Tensor) -> None:
-        super().__init__()
-        dtype = torch.promote_types(like.dtype, torch.float32)
-        self.weight = nn.Parameter(torch.zeros(heads, width, dtype=dtype, device=like.device))
-        self.bias = nn.Parameter(torch.zeros(heads, dtype=dtype, device=like.device))
-
-
-def _from_zero(width: int, heads: int, like: Tensor) -> _OfHidden:
-    return _OfHidden(width, heads, like)
-
-
-def _heads(linear: _OfHidden, hidden: Tensor, like: Tensor) -> Tensor:
-    found: Tensor = nn.functional.linear(hidden.to(linear.weight.dtype), linear.weight, linear.bias) * FACTOR
-    return found.transpose(1, 2)[..., None].to(like.dtype)
 
 
 def _gain_and_offset(stage: Scaler, inside: bool) -> tuple[Tensor, Tensor]:

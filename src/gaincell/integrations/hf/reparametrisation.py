@@ -93,23 +93,6 @@ def _in_layers(
     return add_to
 
 
-def _stash(module: nn.Module, args: Any, kwargs: Any) -> None:
-    cell: Any = module.gain_cell
-    cell.hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-
-
-def _with_hidden(
-    add: Callable[[GainCellAttention, int], None],
-) -> Callable[[PreTrainedModel, Tensor | None], None]:
-    def add_to(model: PreTrainedModel, ids: Tensor | None) -> None:
-        for module in model.modules():
-            if isinstance(getattr(module, "gain_cell", None), GainCellAttention):
-                add(module.gain_cell, model.config.hidden_size)
-                module.register_forward_pre_hook(_stash, with_kwargs=True)
-
-    return add_to
-
-
 def _add_biases(model: PreTrainedModel, ids: Tensor | None) -> None:
     dtype = torch.promote_types(next(model.parameters()).dtype, torch.float32)
     for cell in required_layers(model):
@@ -179,14 +162,6 @@ PARTS = {
             _in_layers(GainCellAttention.rotate_values),
             has_indices=True,
             needs_biases="takes the place of the outputs' offset",
-        ),
-        Part("gates", "gates", ("gate.weight", "gate.bias"), _with_hidden(GainCellAttention.add_gate)),
-        Part(
-            "thresholds",
-            "thresholds",
-            ("threshold.weight", "threshold.bias"),
-            _with_hidden(GainCellAttention.add_threshold),
-            rates=dict.fromkeys(("threshold.weight", "threshold.bias"), "offset_learning_rate"),
         ),
         Part(
             "array normalisers",
