@@ -22,6 +22,8 @@ from gaincell.results.run import StageResult, TrainedResult
 from gaincell.standard_error import paired_ratio
 
 _NAME = re.compile(r"(?P<recipe>.+?)(?:\.seed\d+)?")
+APART = 2
+"""Standard errors from which on two recipes are told apart."""
 TITLES = {"one slab in bfloat16": "one age per block, bfloat16"}
 """What recipes called a stage when it was run -> what they call it now."""
 FREE = ("seed", "model.run")
@@ -122,19 +124,22 @@ def trials_markdown(trials: Mapping[str, Runs]) -> str:
     last = stages[-1]
     heads = ["what is set", *(f"{stage.title}, × software" for stage in stages)]
     heads += [f"{last.title}, × nothing set", "seeds"]
-    lines, besides = [], []
+    lines, alike, besides = [], [], []
     for name in sorted(trials, key=lambda name: len(changes[name])):
         runs, own = trials[name], changes[name]
         cells = [spread(quotients(runs, stage.name, None)) for stage in stages]
-        cells.append(_against(runs, base, last.name) if own else "–")
+        against = _against(runs, base, last.name) if own else None
+        cells.append(_ratio(against))
+        if against and against[1] is not None and abs(against[0] - 1) < APART * against[1]:
+            alike.append(_told(own))
         seeds = sorted(run.provenance.seed for run in runs)
         lines.append([_told(own), *cells, ", ".join(map(str, seeds))])
         besides += [
-            f"{_told(own)} is × {ratio} of {_told(less)}"
+            f"{_told(own)} is × {_ratio(ratio)} of {_told(less)}"
             for part, less in changes.items()
             if {} != less != own
             and less.items() <= own.items()
-            and (ratio := _against(runs, trials[part], last.name)) != "–"
+            and (ratio := _against(runs, trials[part], last.name))
         ]
     tokens = ", ".join(f"{stage.training_tokens:,} ({stage.title})" for stage in stages)
     most = max(len(runs) for runs in trials.values())
@@ -144,7 +149,8 @@ def trials_markdown(trials: Mapping[str, Runs]) -> str:
         "deviation over seeds. "
         "× nothing set: with the same seeds on the same blocks, ± standard error over blocks, which does not "
         f"hold what another seed changes{'' if most > 1 else '; none was tried'}."
-        f"{''.join(f' Last stage: {one}.' for one in besides)}"
+        + (f" Less than {APART:g} of these errors from nothing set: {'; '.join(alike)}." if alike else "")
+        + "".join(f" Last stage: {one}." for one in besides)
     )
     return Rows("", heads, lines, about).markdown()
 
@@ -157,18 +163,26 @@ def _told(values: Mapping[str, str], nothing: str = "nothing") -> str:
     return ", ".join(f"`{key} = {value}`" for key, value in values.items()) or nothing
 
 
-def _against(runs: Runs, others: Runs, stage: str) -> str:
-    """Ratio of perplexities of a stage on the same blocks, over the seeds that both have; – without any."""
+def _against(runs: Runs, others: Runs, stage: str) -> tuple[float, float | None] | None:
+    """Ratio of perplexities of a stage on the same blocks with its error, over the seeds that both have; None
+    without any.
+    """
     losses = [
         {run.provenance.seed: found.blocks for run in some if (found := run.stage(stage)) and found.blocks}
         for some in (runs, others)
     ]
     shared = [(own, other) for seed, own in losses[0].items() if (other := losses[1].get(seed))]
     if not shared:
-        return "–"
+        return None
     sums = [[math.fsum(of) for of in zip(*(pair[n].nll for pair in shared), strict=True)] for n in (0, 1)]
     weights = [len(shared) * count for count in shared[0][0].predictions]
-    ratio, error = paired_ratio(*sums, weights)
+    return paired_ratio(*sums, weights)
+
+
+def _ratio(found: tuple[float, float | None] | None) -> str:
+    if found is None:
+        return "–"
+    ratio, error = found
     return f"{ratio:.3f}" if error is None else " ± ".join(number_and_error(ratio, error))
 
 

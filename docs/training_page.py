@@ -61,8 +61,8 @@ AIMED = {
 IDEAS = """## What parts of a conversion give
 
 Every row of a table has the same recipe, text and tokens with one part changed, on held-out text of the same
-mixture. Not tried one by one: bias vectors, balanced rows against paired ones, logarithmic gains, first gains,
-clipping.
+mixture; bias vectors cannot be left out alone, for the normaliser needs them. Not tried one by one: the range
+of first output gains, a longer transfer, gentler rates.
 
 """
 

@@ -94,7 +94,7 @@ def test_a_run_under_an_earlier_name_of_its_recipe_is_a_seed_of_todays() -> None
     narrow = {"rotated_values": "false", "lora.rank": "14"}
 
     def run(seed: int, recipe: str, changes: dict[str, str], more: float = 0.0) -> TrainedResult:
-        losses = BlockLosses(nll=(300.0 + more, 500.0 + more), predictions=(100, 100))
+        losses = BlockLosses(nll=(300.0, 500.0 + more), predictions=(100, 100))
         made = replace(seeded(seed, 1.0, changes=changes), recipe=recipe)
         return replace(made, stages=tuple(replace(stage, blocks=losses) for stage in made.stages))
 
@@ -105,8 +105,9 @@ def test_a_run_under_an_earlier_name_of_its_recipe_is_a_seed_of_todays() -> None
     table = trials_markdown({"base": base, "rank": [rank], "both": [both]})
     assert list(rows(table))[2:] == ["nothing", "`lora.rank = 64`", "`lora.rank = 64`, `mixing = false`"]
     assert "`recipes/low-tokens.toml` with `rotated_values = false`, `lora.rank = 14`; tokens" in table
-    ratio = f"{math.exp(4 / 100):.3f}"
-    assert f"Last stage: `lora.rank = 64`, `mixing = false` is × {ratio} of `lora.rank = 64`." in table
+    found, own = math.exp(4 / 200), "`lora.rank = 64`, `mixing = false`"
+    assert f"Last stage: {own} is × {found:.3f} ± {0.02 * found:.3f} of `lora.rank = 64`." in table
+    assert f"of these errors from nothing set: {own}. Last" in table
 
 
 def test_seeds_are_one_column_and_a_single_run_is_called_one() -> None:
