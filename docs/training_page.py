@@ -83,7 +83,7 @@ def aims(chip: str, points: Sequence[token_curve.TokenPoint]) -> str:
         ratio = min(points, key=lambda point: abs(point.tokens - million * 1e6)).ratio
         words = [f"× {limit:.2f} ({'met' if ratio <= limit else '**missed**'})" for limit in limits]
         told.append(f"{words[0]}, if possible {words[1]}, after {million:g} M tokens")
-    return f"\n\nAimed at beforehand: {'; '.join(told)}.\n" if told else ""
+    return f"\nAimed at beforehand: {'; '.join(told)}.\n" if told else ""
 
 
 def control_sentence(adapter: TrainedResult) -> str:
