@@ -19,6 +19,7 @@ import costs_page
 import reproduction_figures
 import reproduction_models
 import tokens_page
+import why_page
 from reproduction_circuits import (
     RESULTS,
     accuracy,
@@ -53,7 +54,6 @@ from gaincell.reports.tables import readable
 from gaincell.results import read
 from gaincell.results.comparison import HEADINGS, compare
 from gaincell.results.cost import CostResult
-from gaincell.results.evaluation import TasksResult
 from gaincell.results.run import (
     CellAdaptationResult,
     MappedResult,
@@ -64,8 +64,6 @@ from gaincell.units import with_scale
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"
-LAMBADA = {"software": "lambada-software", "arrays": "lambada"}
-"""Results of the included adapter of the paper's arrays on all items, and of software."""
 OURS = {"cited": "the paper's number (c)", "bottom_up": "ours (s)"}
 """Columns of a comparison with machines, and how they are called."""
 GROUPED = OURS | {"cited": "the paper's blocks in our schedule of shared arrays (c, s)"}
@@ -117,13 +115,11 @@ def tasks() -> str:
 
 def all_of_lambada(chip: str) -> str:
     """The paper's arrays on all items of one task, beside software."""
-    runs = {name: read(RESULTS / "why" / f"{file}.json", TasksResult) for name, file in LAMBADA.items()}
-    scores = compare(runs, "software").scores("arrays")
+    items, scores = why_page.on_lambada()
     accuracy, _, behind, error = scores["lambada_openai/acc"].numbers
     perplexity, _, ratio, of_ratio = scores["lambada_openai/perplexity"].numbers
-    assert None not in (behind, ratio)
     return (
-        f"LAMBADA alone was scored on all {runs['arrays'].tasks[0].items:,} items at hand, with {chip}: accuracy {accuracy:.1f} %, {behind:+.1f} ± {error:.1f} points of software; "
+        f"LAMBADA alone was scored on all {items:,} items at hand, with {chip}: accuracy {accuracy:.1f} %, {behind:+.1f} ± {error:.1f} points of software; "
         f"perplexity {readable(perplexity)}, × {ratio:.2f} ± {of_ratio:.2f} (s)."
     )
 

@@ -179,7 +179,7 @@ def accuracy() -> str:
     if any(rms <= TOLERANCES[CUBIC][0] for rms in blind):
         said += " With inputs of a model the linear cell is within the tolerance for the cubic, too: only random inputs tell the cells apart."
     if beyond:
-        said += f" None was stated for the second dot product, and for the transistor readout only one after calibration, which it meets. By the same tolerances, these **miss**: {'; '.join(beyond)}."
+        said += f" None was stated for the second dot product, and for the transistor readout only one after calibration. By the same tolerances, these **miss**: {'; '.join(beyond)}."
     return (
         markdown(rows)
         + "\n\nEntries are rms errors of pulse widths in ns, first / second dot product; a full pulse is 15 ns. *Calibrated*: what remains, for columns in range, "

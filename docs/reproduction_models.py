@@ -85,7 +85,7 @@ def adaptation() -> str:
             "–",
             f"{before} (start by the released code)",
             "–",
-            f"{after}",
+            str(after),
         ],
     ]
     for title, of in starts().items():

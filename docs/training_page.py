@@ -62,7 +62,7 @@ IDEAS = """## What parts of a conversion give
 
 Every row of a table has the same recipe, text and tokens with one part changed, on held-out text of the same
 mixture; bias vectors cannot be left out alone, for the normaliser needs them. Not tried one by one: the range
-of first output gains, a longer transfer, gentler rates.
+of first output gains, a longer transfer. [Experiments](experiments.md) has other rates.
 
 """
 

@@ -8,7 +8,7 @@ Without them there is no page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -17,7 +17,7 @@ from gaincell.reports import evaluation, heads
 from gaincell.reports.style import save
 from gaincell.reports.tables import Rows, readable
 from gaincell.results import read
-from gaincell.results.comparison import compare
+from gaincell.results.comparison import Column, ComparedScore, compare
 from gaincell.results.evaluation import (
     AblationResult,
     AblationRow,
@@ -185,14 +185,19 @@ def _by_kind(
         yield ours, theirs, ratio, error
 
 
-def said_of_lambada() -> str:
-    """How many points of accuracy the last word of a passage loses."""
+def on_lambada() -> tuple[int, Mapping[Column, ComparedScore]]:
+    """Items, and the arrays' scores on them beside software's."""
     files = {"software": "lambada-software", "arrays": "lambada"}
     runs = {name: read(RESULTS / f"{file}.json", TasksResult) for name, file in files.items()}
-    score, _, difference, error = compare(runs, "software").scores("arrays")["lambada_openai/acc"].numbers
+    return runs["arrays"].tasks[0].items, compare(runs, "software").scores("arrays")
+
+
+def said_of_lambada() -> str:
+    """How many points of accuracy the last word of a passage loses."""
+    items, scores = on_lambada()
+    score, _, difference, error = scores["lambada_openai/acc"].numbers
     assert difference is not None
     assert error is not None
-    items = runs["arrays"].tasks[0].items
     return (
         f"The last word of a passage (LAMBADA, which needs its context) is right in {score:.1f} % of "
         f"{items:,} items, {-difference:.1f} ± {error:.1f} points fewer than in software (aimed at: "
