@@ -31,7 +31,7 @@ BEFORE = "9217be6"
 MODEL, RANK, BLOCK = "smollm2-135m", 14, 1024
 UNCOUNTED = 2
 NOW, EARLIER = "now", "before"
-COMPILED, KEPT = "compiled", "kept teacher"
+COMPILED, KEPT, BOTH = "compiled", "kept teacher", "compiled, kept teacher"
 WAYS: tuple[tuple[str, bool, str | None, str], ...] = (
     (EARLIER, False, None, ""),
     (EARLIER, True, None, ""),
@@ -40,6 +40,7 @@ WAYS: tuple[tuple[str, bool, str | None, str], ...] = (
     (NOW, True, "bf16", ""),
     (NOW, True, "bf16", COMPILED),
     (NOW, True, "bf16", KEPT),
+    (NOW, True, "bf16", BOTH),
 )
 """Checkout, products of matrices in bfloat16 or not, gradient of the cells, what else."""
 
@@ -52,7 +53,7 @@ def called(checkout: str, bf16: bool, gradient: str | None, also: str) -> str:
 
 def measure(bf16: bool, gradient: str | None, also: str, steps: int) -> dict[str, float]:
     """Tokens a processor second of this process's own checkout, by the loss."""
-    kept = also == KEPT
+    kept = also in (KEPT, BOTH)
     try:
         from gaincell.chips.design_file import load_design
     except ImportError:  # of an earlier commit
@@ -71,7 +72,7 @@ def measure(bf16: bool, gradient: str | None, also: str, steps: int) -> dict[str
     from gaincell.training.loop import TrainSettings, train
 
     def prepared(model: Any) -> Any:
-        if also != COMPILED:
+        if also not in (COMPILED, BOTH):
             return model
         from gaincell.training.compiled import compile_layers
 

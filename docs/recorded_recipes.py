@@ -5,6 +5,7 @@ A result says what its recipe was called and what was set; `recipe_of` reads the
 
 from __future__ import annotations
 
+from operator import attrgetter
 from pathlib import Path
 
 from gaincell.mapping.initial_gains import candidates_for
@@ -40,11 +41,24 @@ def today(recorded: str) -> tuple[str, tuple[str, ...]]:
 
 
 def shown(run: TrainedResult) -> str:
-    """What a table calls the recipe of a result: today's, with what has to be set in it."""
-    name, changes = today(run.recipe)
-    mine = [one for one in changes if one.partition("=")[0] not in {*(run.set or {}), "adapter"}]
-    values = [f"`{one.replace('=', ' = ')}`" for one in mine if "rate" not in one]
-    return ", ".join([f"`{name}`", *values, *(["other rates"] if len(values) < len(mine) else [])])
+    """What a table calls the recipe of a result: today's, with what is set in it for the saved stage."""
+    name, plain, ran = today(run.recipe)[0], load_recipe(RECIPES / today(run.recipe)[0]), recipe_of(run)
+    keys = [key for key in ran.changes if _value(plain, run.saved, key) != _value(ran, run.saved, key)]
+    values = [f"`{key} = {ran.changes[key]}`".lower() for key in keys if "rate" not in key]
+    return ", ".join([f"`{name}`", *values, *(["other rates"] if len(values) < len(keys) else [])])
+
+
+def _value(recipe: Recipe, saved: str, key: str) -> object:
+    """Of a key of `--set`, as the saved stage has it; None where it says nothing of this stage."""
+    place, _, rest = key.partition(".")
+    stage = recipe.stage(saved)
+    if place == "stage":
+        place, _, rest = rest.partition(".")
+        if place != saved:
+            return None
+    elif place != "training":
+        return None if key in ("seed", "adapter") else attrgetter(key)(recipe)
+    return getattr(stage, rest, getattr(stage.training, rest, stage.training))  # rate_factor is in every rate
 
 
 def recipe_of(run: TrainedResult) -> Recipe:

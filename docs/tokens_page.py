@@ -151,6 +151,11 @@ def of_wikipedia(of_a_chip: Sequence[Training]) -> Iterator[float]:
         share = (taken["wiki_passages"] or 0) / sum(x or 0 for x in taken.values())
         stage = one.recipe.stage(one.tasks.stage or one.run.saved)
         tokens, own = tokens_of(one.run, one.tasks), one.recipe.tokens_of(stage)
+        if tokens - own not in wiki:
+            raise RunError(
+                f"{one.recipe.name} went on from {tokens - own:,} tokens to {tokens:,}; "
+                "put the training that it went on from into the same folder"
+            )
         wiki[tokens] = own * share + wiki[tokens - own]
         yield wiki[tokens] / tokens
 

@@ -168,3 +168,31 @@ def test_a_figure_has_room_for_many_series() -> None:
     found = [Conversions(f"model {n} on a chip", "word perplexity", points, "simulated") for n in range(9)]
     assert len(_drawn(found)) == 10
     assert conversions_markdown(found).count("\n") == 1 + 27
+
+
+def test_a_row_says_what_was_set_for_its_stage(page: ModuleType) -> None:
+    """Not what another stage has, what another seed, adapter or an equal value says."""
+    (run,) = (
+        one.run
+        for one in page.trainings(TOKENS / "leroux2025-rotated")
+        if one.run.saved == "fine-tuned" and one.run.set
+    )
+    recipe = load_recipe(ROOT / "recipes" / "low-tokens.toml")
+    steps = recipe.stage("fine-tuned").steps
+    for given, said in (
+        ({"stage.fine-tuned.steps": "197"}, "`low-tokens.toml`, `stage.fine-tuned.steps = 197`"),
+        (
+            {"stage.fine-tuned.steps": str(steps), "stage.transfer.steps": "9", "seed": "3"},
+            "`low-tokens.toml`",
+        ),
+        ({"training.learning_rate": "1e-3"}, "`low-tokens.toml`, other rates"),
+        ({"stage.fine-tuned.rate_factor": "0.1"}, "`low-tokens.toml`, other rates"),
+        ({"lora.rank": "8"}, "`low-tokens.toml`, `lora.rank = 8`"),
+    ):
+        assert page.shown(replace(run, set=given)) == said
+
+
+def test_a_training_without_the_one_it_went_on_from(page: ModuleType) -> None:
+    *_, last = page.trainings(TOKENS / "leroux2025-rotated")
+    with pytest.raises(page.RunError, match="went on from"):
+        list(page.of_wikipedia([last]))
