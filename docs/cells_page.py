@@ -59,14 +59,17 @@ EXPLANATION = """
   period, {model_period:.0f} ns. Nothing is refreshed.
 * *Refresh every*: within this time the highest and the lowest level, which drift most, drift by half a
   storage level ({half_level:.0f} mV), t = -τ ln(1 - half level / largest |u|). A refresh that reads the
-  level back can still recognise it. Energy is not considered.
+  level back can still recognise it. Energy is not considered. Tokens are those of {layers:.0f} layers; of the
+  {model_layers:.0f} of `{model}`, {more:.3g} times as many pass, more than a window, so its perplexities do
+  not test whether a cell needs a refresh.
 """
 REPORTED = """
 ## What is reported
 
 Papers call *retention* the time for which a stored level can still be read. Our designs use it as the
 time constant τ of an exponential decay, which understates it, except where it is one: the paper's 5 ms.
-Designs use the values in bold.
+Designs use the values in bold. Of the oxide cells, no value was measured in a 6T cell, whose read path is
+another one; from 2T0C cells, only the retention that the write transistor gives is taken over.
 """
 PATHS = "What writes and reads each cell, and where its current curve comes from:"
 REFERENCES = (
@@ -178,6 +181,7 @@ def _explanation(found: CellDesignResult) -> str:
         model=model.name,
         model_layers=model.layers,
         model_period=model.token_period * 1e9,
+        more=found.token_period / model.token_period,
         text=text.name,
         calibration=text.calibration_tokens,
         protocol=found.provenance.protocol,

@@ -89,7 +89,8 @@ def sections(docs: Path) -> list[str]:
         "\n".join(f"* {line}" for line in answers(found)),
         codesign_markdown(found).rstrip(),
         f"{found.model.name} on {found.points[0].design.name}, text {found.text.name}; "
-        f"{found.provenance.protocol}.{repriced(found)}",
+        f"{found.provenance.protocol}. Energy is of the activity of the first block, after training; the "
+        f"sections above read two blocks, without training.{repriced(found)}",
         "![Levels, even and learned, and how often signals of a value occur]" + f"(figures/{FIGURE})",
         AFTER.format(moved=_moved(found)),
     ]

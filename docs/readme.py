@@ -37,6 +37,7 @@ import sweep_page
 import tokens_page
 import training_page
 import why_page
+from reproduction_circuits import uncommitted
 
 from gaincell.costs.size import shipped_sizes
 from gaincell.files import write_text
@@ -335,7 +336,7 @@ def write_evaluation(docs: Path) -> None:
         runs = tokens_page.by_mapping(sorted(folder.glob(f"tasks/{model}-*.json")))
         if runs:
             found = compare(runs, "software")
-            parts[f"tasks-{model}"] = comparison.as_markdown(found)
+            parts[f"tasks-{model}"] = comparison.as_markdown(found) + uncommitted(*runs.values())
             save(comparison_figure.differences(found), docs / "figures" / f"tasks-{model}.png")
     bench = json.loads((ROOT / "benchmarks" / "results" / "evaluation.json").read_text())
     parts["evaluation-speed"] = evaluation_speed(bench)
@@ -380,8 +381,15 @@ def benchmark_table(bench: Mapping[str, Any]) -> str:
     return ratios(bench, {column: f"{column}, 1 thread" for column in columns}) + (
         f"\nMeasured, 1 thread, {cpu}: B = 1, H = 12, D = 64, window 1024; cubic cell unless another is "
         "named; paired and interleaved in one process, medians; another machine gives "
-        "other numbers. Other lengths, two threads and memory: [benchmarks](benchmarks.md).\n"
+        f"other numbers. {REFERENCE} Other lengths, two threads and memory: [benchmarks](benchmarks.md).\n"
     )
+
+
+REFERENCE = (
+    "Softmax reads all tokens before a query, the arrays the last 1024: beyond, most of the difference is "
+    "the window. *Published eager* is our restatement of the paper's equations as whole matrices, with this "
+    "package's converters."
+)
 
 
 def benchmark_page(bench: Mapping[str, Any], models: Mapping[str, Any]) -> str:
@@ -390,8 +398,8 @@ def benchmark_page(bench: Mapping[str, Any], models: Mapping[str, Any]) -> str:
     parts = [
         "# Benchmarks\n\nWritten by `docs/readme.py` from `benchmarks/results/*.json` (`make bench`).\n\n"
         f"Measured, {cpu}; B = 1 (unless a column has another batch), H = 12, D = 64, window 1024; "
-        f"cubic cell unless another is named; {made}. "
-        "Numbers are times as multiples of torch's float32 softmax attention in the same run."
+        f"cubic cell unless another is named; {made}, by `{bench['provenance']['command']}`. "
+        f"Numbers are times as multiples of torch's float32 softmax attention in the same run. {REFERENCE}"
     ]
     for threads in ("1 thread", "2 threads"):
         for part in ("forward", "forward and backward", "decode"):
@@ -427,7 +435,10 @@ def benchmark_page(bench: Mapping[str, Any], models: Mapping[str, Any]) -> str:
         if measured.exists():
             parts.append(section(json.loads(measured.read_text())))
     if missed := [limit for limit, met in bench["limits"].items() if not met]:
-        parts.append(f"Limits stated beforehand that this run missed: {'; '.join(missed)}.")
+        parts.append(
+            f"Limits stated beforehand that this run missed: {'; '.join(missed)}. Those of AMX are tested "
+            "where the processor has it."
+        )
     parts.append("![time and memory against tokens](figures/speed.png)")
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

@@ -50,6 +50,7 @@ from gaincell.reports import comparison
 from gaincell.reports.baseline import per_token, was_shared
 from gaincell.reports.paper import cited
 from gaincell.reports.style import save
+from gaincell.reports.system_costs import by_movement
 from gaincell.reports.tables import readable
 from gaincell.results import read
 from gaincell.results.comparison import HEADINGS, compare
@@ -159,8 +160,8 @@ def headline() -> str:
     rows = [
         ["claim", "paper (c)", "ours", "verdict"],
         ["energy of attention against GPUs", f"up to {orders} less", f"{gain['energy']}{grouped('energy')}",
-         f"{holds(machines_of, 'energy', said.energy_article.value)}; {preprint(machines_of, said.energy_preprint.value)}; "
-         "this counts attention alone, without the linear layers (reservations: Fig. 5)"],
+         f"{holds(machines_of, 'energy', said.energy_article.value)}; {preprint(machines_of, said.energy_preprint.value)}. "
+         f"{by_movement(costs('gpt2'))} This counts attention alone, without the linear layers (reservations: Fig. 5)"],
         ["latency against GPUs", f"up to {said.latency.value} orders of magnitude less", f"{gain['latency']}{grouped('latency')}",
          holds(machines_of, "latency", said.latency.value)],
         ["quality of a converted model", "like GPT-2, from GPT-2", *reproduction_models.quality()],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gaincell.arrays.schedule import Schedule
 from gaincell.chips.design_file import load_design
-from gaincell.reports.system_costs import energy_verdict
+from gaincell.reports.system_costs import by_movement, energy_verdict
 from gaincell.reports.tables import Rows
 from gaincell.results import read
 from gaincell.results.common import Result, Value
@@ -220,7 +220,7 @@ def machines() -> str:
         rows.append(row)
     unreleased = [f"{printed[f'{what}_h100']:,.0f}" for what in ("latency", "energy")]
     rows.insert(3, ["H100 (no data released)", unreleased[0], "–", "–", unreleased[1], "–", "–"])
-    return f"{markdown(rows)}\n\n{energy_verdict(found)}{uncommitted(found)}"
+    return f"{markdown(rows)}\n\n{energy_verdict(found)} {by_movement(found)}{uncommitted(found)}"
 
 
 def uncommitted(*found: Result) -> str:

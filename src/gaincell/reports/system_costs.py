@@ -46,9 +46,10 @@ def machines(result: CostResult) -> Rows:
             "where that is less, of its one thread on the processor, which other programs may share. With a "
             "batch above 1 it is the time of a step over the batch, no latency: without × latency."
         )
+    lines += [untimed(result), energy_verdict(result), by_movement(result)]
     return Rows.of(
         "Against other machines", result.machines, columns,
-        caption=" ".join([*lines, energy_verdict(result)]),
+        caption=" ".join(filter(None, lines)),
         kinds=lambda r, c: kinds[r] if c < 3 else SIMULATED,
     )  # fmt: skip
 
@@ -73,6 +74,27 @@ def energy_verdict(result: CostResult) -> str:
     return (
         f"The paper claims up to {claim} orders of magnitude less energy. Rows below that: {'; '.join(said)}."
     )
+
+
+def by_movement(result: CostResult) -> str:
+    """The energy of the GPU's reading without the rest of its board: from its memory, with the arithmetic."""
+    cache, layers = result.why.cache, result.model.layers
+    row = next((x for x in result.machines if x.title.startswith(f"{result.gpu}, reading")), None)
+    if row is None or not row.energy or cache.movement is None:
+        return ""
+    energy = (cache.movement + cache.arithmetic) * row.context / cache.seen / layers
+    over = row.energy_over_cited, row.energy_over_bottom_up
+    by_own, by_ours = (times(None if x is None else x * energy / row.energy) for x in over)
+    return (
+        f"Computed rows take the power of the whole board; reading {result.gpu}'s memory and the arithmetic "
+        f"take {with_scale(energy, 'J')}: × {by_own} with the paper's own energy, × {by_ours} with ours."
+    )
+
+
+def untimed(result: CostResult) -> str:
+    """Which steps of a chip our latency leaves out."""
+    named = [one.what for one in result.left_out if one.what.startswith("the time")]
+    return f"Not in our latency: {'; '.join(named)}." if named else ""
 
 
 def whole_model(result: CostResult) -> Rows:
