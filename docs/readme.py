@@ -380,7 +380,8 @@ def benchmark_table(bench: Mapping[str, Any]) -> str:
     cpu = bench["provenance"]["hardware"]["cpu"]
     return ratios(bench, {column: f"{column}, 1 thread" for column in columns}) + (
         f"\nMeasured, 1 thread, {cpu}: B = 1, H = 12, D = 64, window 1024; cubic cell unless another is "
-        "named; paired and interleaved in one process, medians; another machine gives "
+        "named; paired and interleaved in one process, medians, by "
+        f"`{bench['provenance']['command']}`; another machine gives "
         f"other numbers. {REFERENCE} Other lengths, two threads and memory: [benchmarks](benchmarks.md).\n"
     )
 
@@ -529,7 +530,11 @@ def models_table(bench: Mapping[str, Any], threads: str = "1") -> str:
         for what, row in work.items():
             rates = [f"{row['tokens_per_second'][kind]:,.0f}" for kind in ("hardware", "softmax")]
             lines.append([name, what, *rates, f"{row['times_softmax']:.2f}"])
-    return Rows("", head, lines, measured(bench, threads), (0, 1)).markdown()
+    note = (
+        " Plain `leroux2025`, without what the included adapters add. A training step here is the forward "
+        "and the backward pass in bfloat16, without an optimiser."
+    )
+    return Rows("", head, lines, measured(bench, threads) + note, (0, 1)).markdown()
 
 
 MEMORY_STEPS = {

@@ -106,17 +106,27 @@ def mapping(run: TrainedResult) -> str:
 
 def by_mapping(paths: list[Path]) -> dict[str, TasksResult]:
     """Results MODEL-NAME.json of the paper's tasks, software first: by the mapping of the training in `TOKENS`
-    that has the same result, otherwise by NAME.
+    that has the same result, those of its other stages with the stage's title (NAME is CHIP-STAGE), otherwise
+    by NAME.
     """
     known = [(one.tasks, mapping(one.run)) for chip in sorted(TOKENS.glob("*/")) for one in trainings(chip)]
     found = {}
     for path in sorted(paths, key=lambda path: path.stem):
         run = read(path, TasksResult)
-        title = next((title for tasks, title in known if tasks == run), path.stem.partition("-")[2])
+        name = path.stem.partition("-")[2]
+        title = next((title for tasks, title in known if tasks == run), _of_stage(name, run) or name)
         if title in found:
             raise RunError(f"{path}: a second result of {title!r}; name in ADDED what is different")
         found[title] = run
     return {name: found[name] for name in sorted(found, key=lambda name: name != "software")}
+
+
+def _of_stage(name: str, run: TasksResult) -> str:
+    chip, _, stage = name.rpartition("-")
+    if stage != run.stage or not (TOKENS / chip).is_dir():
+        return ""
+    training = trainings(TOKENS / chip)[-1]
+    return f"{mapping(training.run)}, {training.recipe.stage(stage).title}"
 
 
 def _title(training: Training, tasks: TasksResult) -> str:

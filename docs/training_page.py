@@ -101,6 +101,7 @@ def control_sentence(adapter: TrainedResult) -> str:
     _, (ratio, error) = token_curve.compared(control, last.software)
     tokens, own = _tokens(last), next(of for of in folders if any(one.run == adapter for one in of))
     begun = next(one for one in own if _tokens(one) == tokens)
+    ranks = [one.lora.rank for one in (tokens_page.recipe_with(name, last), begun.recipe) if one.lora]
     rates = [
         recipe.stage(stage).training.learning_rate
         for recipe, stage in (
@@ -113,8 +114,8 @@ def control_sentence(adapter: TrainedResult) -> str:
     more, states = _tokens(own[-1]) - tokens, own[-1].recipe.stage(own[-1].run.saved_stage.name).states
     after = f", and then from {more:,.0f} more{' with hidden states in its loss' if states else ''}"
     return (
-        f" Control for `{chip}`: the software model with a like adapter, trained by distillation and "
-        f"cross-entropy on {tokens:,.0f} tokens at a learning rate of {rates[0]:g}, is at × {ratio:.3f} ± "
+        f" Control for `{chip}`: the software model with an adapter of rank {ranks[0]} (the included one: {ranks[1]}), trained by "
+        f"distillation and cross-entropy on {tokens:,.0f} tokens at a learning rate of {rates[0]:g}, is at × {ratio:.3f} ± "
         f"{error:.3f} (weights in {control.dtype}): it learns the text, too. It is no exact control: the "
         f"included adapter had {first:,.0f} of these tokens in attention transfer, the others in "
         f"distillation at {rates[1]:g}{after if more else ''}."

@@ -276,7 +276,9 @@ others (`new`), and of half a block that is given twice (`repeated`):
 
 {retrieval}
 
-{said_retrieval} Which constraint causes this was not tested.
+{said_retrieval} Software is as pretrained, while the arrays learned books and
+government web, the kinds of text of this sample: every loss is larger than its ratio. Which
+constraint causes it was not tested.
 {lambada}
 
 ## What to change

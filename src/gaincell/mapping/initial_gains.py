@@ -145,7 +145,8 @@ def initial_scaling(
     gains: tuple[float, float] | None = None,
 ) -> tuple[measured.Place, ...]:
     """Set, in place, gains and offsets of an attached model, whose weights are still those of the softmax
-    model; returns the stages whose input has no variance: they stay as they are.
+    model; returns the stages without variance: inputs keep their gain there and get the centre of the best
+    candidate, outputs get gain 1 and the mean of softmax attention.
 
     Args:
         model: attached.
@@ -196,7 +197,8 @@ def calibrate(
         progress: Called after every layer with (layers done, layers).
 
     Returns:
-        The stages whose input has no variance; they stay as they are.
+        The stages without variance: q, k and v keep their gain there and get the first centre, outputs get
+        gain 1 and the mean of softmax attention.
 
     Raises:
         ModelError: the model is not attached, or set to softmax attention, or a stage is not finite.

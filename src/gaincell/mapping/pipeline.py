@@ -10,9 +10,10 @@
 
 Each starts from the stored result of an earlier one, so that any can be the first to run.
 
-Every training of the softmax model sees the same blocks in the same order on the same schedule as the
-hardware model it is compared with, and minimises the cross-entropy; the hardware model learns the softmax
-model's distribution instead (distillation).
+Every training of the softmax model sees the same blocks in the same order as the hardware model it is
+compared with, and minimises the cross-entropy; the hardware model learns the softmax model's distribution
+instead (distillation), and where no linear version is shipped, its attention alone first, at a rate of its
+own.
 """
 
 from __future__ import annotations

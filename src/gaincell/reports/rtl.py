@@ -75,7 +75,7 @@ def energy_rows(found: Mapping[str, RtlResult]) -> Rows:
 SOURCES = {
     "gates": ("synthesised: gates", "switching"),
     "registers": ("synthesised: registers", "switching"),
-    "clock": ("synthesised: clock, gated by the enables", "switching"),
+    "clock": ("synthesised: clock, as if every enable gated it", "switching"),
     "synthesised": ("synthesised", "sum"),
     "formula": ("formula of gaincell cost, the same blocks", "counted"),
 }

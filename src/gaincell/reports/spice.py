@@ -249,7 +249,7 @@ WIRES = parts.section(
     parts.figure("What wires cost", wires_figure), parts.tables(spice_tables.wires),
     numbers=lambda run: run.bit_line, id="spice-wires",
     headline=lambda run: (
-        f"{run.limits['bit line']:.3g} Ω per cell of a bit line are half a step of the counter"
+        f"{run.limits['bit line']:.3g} Ω per cell cost a bit line {100 * run.tolerance:.1f} % of its charge"
         if "bit line" in run.limits
         else "lines shorter than 64 cells"
     ),

@@ -253,7 +253,8 @@ def wires(result: of.WiresResult) -> list[Rows]:
         ),
         Rows.of(operating, result.in_operation, columns, kinds=SIMULATED),
         Rows(
-            f"64 cells reach half a step of the counter ({100 * result.tolerance:.1f} %) at",
+            f"64 cells lose {100 * result.tolerance:.1f} % of the line's own charge (in operation: of the "
+            "converter's full scale, half a step of the counter) at",
             ("", "Ω per cell"), limits, overload, kinds=SIMULATED,
         ),
     ]  # fmt: skip

@@ -313,6 +313,6 @@ def compared(run: StagedResult) -> str:
         return f" × compared: against the stage that the recipe names (compare), {_of_ratios(run)}."
     return (
         " × continued: against the softmax model trained further, by cross-entropy, on the same tokens,"
-        f" order and schedule, {_of_ratios(run)}. Tokens: those each was trained on beyond the pretrained"
+        f"and order, {_of_ratios(run)}. Tokens: those each was trained on beyond the pretrained"
         " model."
     )
