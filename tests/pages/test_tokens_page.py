@@ -157,6 +157,14 @@ def test_a_result_that_no_training_has_keeps_its_own_name(page: ModuleType, tmp_
     assert names == [page.mapping(page.trainings(TOKENS / "leroux2025-fitted")[0].run), "leroux2025-plain"]
 
 
+def test_a_result_of_another_stage_has_the_title_of_the_stage(page: ModuleType, tmp_path: Path) -> None:
+    found = json.loads((TOKENS / "leroux2025-paper" / "999424" / "tasks.json").read_text())
+    linear = tmp_path / "smollm2-leroux2025-paper-linear.json"
+    linear.write_text(json.dumps(found | {"stage": "linear"}))
+    (name,) = page.by_mapping([linear])
+    assert name == f"{page.mapping(page.trainings(TOKENS / 'leroux2025-paper')[0].run)}, linear hardware"
+
+
 def test_the_readme_has_figure_and_table(page: ModuleType) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"<!-- tokens:table -->\n{page.front_table()}\n<!-- end -->" in readme, "python docs/readme.py"
