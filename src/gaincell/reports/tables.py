@@ -312,7 +312,7 @@ def compared(run: StagedResult) -> str:
     if isinstance(run, TrainedResult):
         return f" × compared: against the stage that the recipe names (compare), {_of_ratios(run)}."
     return (
-        " × continued: against the softmax model trained further, by cross-entropy, on the same tokens,"
-        f"and order, {_of_ratios(run)}. Tokens: those each was trained on beyond the pretrained"
+        " × continued: against the softmax model trained further, by cross-entropy, on the same tokens"
+        f" in the same order, {_of_ratios(run)}. Tokens: those each was trained on beyond the pretrained"
         " model."
     )
