@@ -336,7 +336,9 @@ def write_evaluation(docs: Path) -> None:
         runs = tokens_page.by_mapping(sorted(folder.glob(f"tasks/{model}-*.json")))
         if runs:
             found = compare(runs, "software")
-            parts[f"tasks-{model}"] = comparison.as_markdown(found) + uncommitted(*runs.values())
+            parts[f"tasks-{model}"] = (
+                f"{comparison.as_markdown(found).rstrip()}{uncommitted(*runs.values())}\n"
+            )
             save(comparison_figure.differences(found), docs / "figures" / f"tasks-{model}.png")
     bench = json.loads((ROOT / "benchmarks" / "results" / "evaluation.json").read_text())
     parts["evaluation-speed"] = evaluation_speed(bench)

@@ -42,7 +42,8 @@ def today(recorded: str) -> tuple[str, tuple[str, ...]]:
 
 def shown(run: TrainedResult) -> str:
     """What a table calls the recipe of a result: today's, with what is set in it for the saved stage."""
-    name, plain, ran = today(run.recipe)[0], load_recipe(RECIPES / today(run.recipe)[0]), recipe_of(run)
+    name, _ = today(run.recipe)
+    plain, ran = load_recipe(RECIPES / name), recipe_of(run)
     keys = [key for key in ran.changes if _value(plain, run.saved, key) != _value(ran, run.saved, key)]
     values = [f"`{key} = {ran.changes[key]}`".lower() for key in keys if "rate" not in key]
     return ", ".join([f"`{name}`", *values, *(["other rates"] if len(values) < len(keys) else [])])

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from gaincell.reports.system_costs import energy_verdict
+from gaincell.reports.system_costs import by_movement, energy_verdict
 from gaincell.results import read
 from gaincell.results.cost import CostResult
 from gaincell.results.run import TrainedResult
@@ -225,6 +225,19 @@ def test_rows_short_of_the_claim_are_named_for_each_energy(cited: float, bottom_
     verdict = energy_verdict(replace(found, machines=(row, other)))
     assert verdict.endswith(f"Rows below that: with the paper's own energy, {said}")
     assert energy_verdict(replace(found, machines=(other,))) == ""
+
+
+def test_the_energy_of_a_gpu_by_its_memory_is_that_of_one_layer() -> None:
+    found = read(DOCS / "results" / "costs" / "cost-gpt2.json", CostResult)
+    cache = found.why.cache
+    assert cache.movement is not None
+    one_token_and_layer = (cache.movement + cache.arithmetic) / cache.seen / 12
+    said = by_movement(found)
+    assert f"{1e6 * 1024 * one_token_and_layer:.0f} µJ" in said
+    ours = found.head.bottom_up.energy * 12
+    (ratio,) = re.findall(r"× ([\d,]+) with ours", said)
+    assert int(ratio.replace(",", "")) == pytest.approx(1024 * one_token_and_layer / ours, rel=1e-3)
+    assert by_movement(replace(found, gpu="another")) == ""
 
 
 def test_the_larger_claim_of_the_preprint_has_its_own_verdict(generator: ModuleType) -> None:

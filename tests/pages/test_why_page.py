@@ -54,3 +54,11 @@ def test_ranks_are_correlated_whatever_the_scale() -> None:
     assert why_page.rank_correlation([1, 2, 3, 4], [1, 10, 100, 1e6]) == pytest.approx(1)
     assert why_page.rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
     assert why_page.rank_correlation([1, 2, 3], [5, 5, 5]) == 0
+
+
+def test_the_readme_has_the_loss_on_lambada() -> None:
+    _, scores = why_page.on_lambada()
+    score, _, difference, _ = scores["lambada_openai/acc"].numbers
+    assert difference is not None
+    readme = " ".join((why_page.RESULTS.parents[2] / "README.md").read_text(encoding="utf-8").split())
+    assert f"{-difference:.1f} of {score - difference:.1f} points of accuracy on the paper's arrays" in readme

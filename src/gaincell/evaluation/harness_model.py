@@ -194,7 +194,8 @@ class GainCellLM(HFLM):  # type: ignore[misc]
     def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
         start = time.perf_counter()
         logits = super()._model_call(inps, *args, **kwargs)
-        finite = bool(torch.isfinite(logits.amax(-1)).all())  # NaN is the largest; a GPU is waited for here
+        ends = torch.stack([logits.amin(), logits.amax()])  # both NaN if any logit is
+        finite = bool(ends.isfinite().all())  # a GPU is waited for here
         self.seconds += time.perf_counter() - start
         if not finite:
             raise ModelError("the model's logits are not finite; look for NaN or infinite weights")
