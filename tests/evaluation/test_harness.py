@@ -135,6 +135,41 @@ def test_log_likelihoods_of_a_real_model_are_those_of_the_harness(data: Path) ->
             assert list(items) == given, (task.task, metric)
 
 
+def test_only_logits_of_continuations_are_looked_at(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gaincell.evaluation.harness_model import GainCellLM
+
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    seen: list[tuple[int, int]] = []
+    call = GainCellLM._model_call
+
+    def look(self: GainCellLM, inps: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = call(self, inps)
+        seen.append((logits.shape[1], inps.shape[1]))
+        return logits
+
+    monkeypatch.setattr(GainCellLM, "_model_call", look)
+    scores(loaded.model, loaded.tokenizer, ["winogrande", "hellaswag"], data, batch=4)
+    assert all(0 < kept < read for kept, read in seen)
+    seen.clear()
+    scores(loaded.model, loaded.tokenizer, ["wikitext2"], data)  # whole windows, but the last
+    assert any(kept == read for kept, read in seen)
+
+
+def test_rows_of_logits_that_are_kept(tmp_path: Path) -> None:
+    """Rows are padded with zeros, and 0 is a token, too."""
+    from gaincell.evaluation.harness_model import GainCellLM
+
+    loaded = load_model(str(write_micro(tmp_path)[0]))
+    lm = GainCellLM(pretrained=loaded.model, tokenizer=loaded.tokenizer)
+    lm._wanted = {(5, 7, 9, 8): 1, (5, 0): 1, (5,): 1, (6, 4, 2): 3}
+    assert lm._last(torch.tensor([[5, 7, 9, 8]])) == 1
+    assert lm._last(torch.tensor([[5, 7, 9, 8], [6, 4, 2, 0]])) == 1 + 3
+    assert lm._last(torch.tensor([[5, 0, 0]])) == 2 + 1  # perhaps of (5,), perhaps of (5, 0)
+    assert lm._last(torch.tensor([[5, 7, 9, 8], [3, 3, 3, 3]])) == 0  # one that the harness made up: all
+
+
 def test_arrays_are_scored(tmp_path: Path, data: Path) -> None:
     loaded = load_model(str(write_micro(tmp_path)[0]))
     software = scores(loaded.model, loaded.tokenizer, ["lambada_openai"], data)
