@@ -39,6 +39,7 @@ import training_page
 import why_page
 from reproduction_circuits import uncommitted
 
+from gaincell.adaptation.result import TOLERANCE
 from gaincell.costs.size import shipped_sizes
 from gaincell.files import write_text
 from gaincell.reports import (
@@ -108,7 +109,12 @@ def main() -> None:
     for path in sorted((ROOT / "docs" / "results").glob("*.json")):
         run = read(path, MappedResult)
         lines = "\n".join(f"* {line}" for line in tables.adaptation_lines(run))
-        about = "Both adaptations begin from the trained start: the gains and offsets of the linear hardware."
+        about = (
+            "Both adaptations begin from the trained start: the gains and offsets of the linear hardware. "
+            f"Whether they converged is judged by {TOLERANCE['relative']:g} of a stage's standard deviation, "
+            f"not by the authors' looser rule ({TOLERANCE['released']:g}, absolute; "
+            "[reproduction.md](reproduction.md#fig-4c-adaptation))."
+        )
         parts[path.stem] = f"{cards.perplexity_markdown(run)}\n{about}\n\n{lines}"
         with tempfile.TemporaryDirectory() as folder:
             for drawn in save_all(figures.FIGURES, run, Path(folder)):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cells_page
@@ -50,7 +51,7 @@ from gaincell.reports import comparison
 from gaincell.reports.baseline import per_token, was_shared
 from gaincell.reports.paper import cited
 from gaincell.reports.style import save
-from gaincell.reports.system_costs import by_movement
+from gaincell.reports.system_costs import by_movement, untimed, with_cited_digital
 from gaincell.reports.tables import readable
 from gaincell.results import read
 from gaincell.results.comparison import HEADINGS, compare
@@ -60,6 +61,7 @@ from gaincell.results.run import (
     MappedResult,
     TrainedResult,
 )
+from gaincell.results.spice import EnergyResult
 from gaincell.results.system_cost import BaselineResult, Machine
 from gaincell.units import with_scale
 
@@ -99,6 +101,8 @@ def tasks() -> str:
     included = [read(ROOT / "adapters" / f"smollm2-135m{end}", TrainedResult) for end in ("", "-extended")]
     mappings = [tokens_page.mapping(run) for run in (bare, *included)]
     plain, more, other = (run.saved_stage.training_tokens for run in (bare, *included))
+    less = {stage.training_tokens for stage in bare.stages if stage.name in ("linear", "adapted")}
+    assert len(less) == 1
     against = compare({name: runs[name] for name in mappings[1:]}, mappings[1])
     entries = against.scores(mappings[2])
     changes = {column: entries[column].numbers[2:] for column in HEADINGS if column in entries}
@@ -108,8 +112,9 @@ def tasks() -> str:
         if abs(difference - (entries[column].score.unit == "1")) > 2 * error
     ]
     return (
-        f"{table}\n\nThe row of the paper's arrays with nothing added is after {plain:,} tokens, {plain / more:.2f} times those of the included adapter of the same chip, "
-        f"{more:,}: the two rows differ in tokens, too. The included adapter of the extended chip, after {other:,} tokens, and that of the paper's arrays, after {more:,}, differ by more than two standard errors, on the same items, in: "
+        f"{table}\n\nOf the paper's arrays with nothing added, the fine-tuned row is after {plain:,} tokens, the linear and the adapted row after {less.pop():,}: in the paper all have "
+        f"the same number of iterations, so ours do not show what fine-tuning itself gains. The fine-tuned row has {plain / more:.2f} times the tokens of the included adapter of the same chip, "
+        f"{more:,}: these two differ in tokens, too. The included adapter of the extended chip, after {other:,} tokens, and that of the paper's arrays, after {more:,}, differ by more than two standard errors, on the same items, in: "
         f"{', '.join(apart) or 'no column'}. {all_of_lambada(mappings[1])}{uncommitted(*runs.values())}"
     )
 
@@ -131,7 +136,7 @@ def energies() -> str:
     on = tokens_page.mapping(read(ROOT / "adapters" / "smollm2-135m", TrainedResult))
     write, alone = (next(x for x in one.head.lines if x.name == "write") for one in (result, assumed))
     return (
-        f"{energy()}\n\nThe last column uses the activity of `adapters/smollm2-135m`, {on}, simulated on {result.activity.source}: {result.activity.tokens:,} tokens, arrays empty at first. "
+        f"{energy()}\n\nThe last column uses the activity of `adapters/smollm2-135m`, {on}, simulated on {result.activity.source}: {result.activity.tokens:,} tokens, arrays empty at first and half full on average; it is taken to hold for full ones. "
         f"There, {result.head.group} query heads share one write, so the paper's counterpart of its {joule(write.bottom_up)} is {joule(write.cited)}, not {joule(alone.cited)}."
     )
 
@@ -180,19 +185,12 @@ def preprint(machines: Sequence[Machine], orders: float) -> str:
         f"{'reached' if found >= 10**orders else '**not reached**'} with {title} (at most {found:,.0f})"
         for title, found in most.items()
     )
-    return f"the preprint's {orders:g} orders: {', '.join(said)}{with_cited_digital(most[OURS['bottom_up']], orders)}"
-
-
-def with_cited_digital(most: float, orders: float) -> str:
-    """What becomes of our ratio with the paper's energy of the digital part, where ours is outside its band."""
-    head = costs("gpt2").head
-    digital = next(line for line in head.lines if line.name == "digital")
-    if digital.inside:
-        return ""
-    own = head.bottom_up.energy
-    found = most * own / (own - digital.bottom_up + digital.cited.value)
+    found = most[OURS["bottom_up"]] * with_cited_digital(costs("gpt2"))
     reached = "still reached" if found >= 10**orders else "not reached"
-    return f", which rests on a digital part far below the paper's: with the paper's in its place {reached} (at most {found:,.0f})"
+    return (
+        f"the preprint's {orders:g} orders: {', '.join(said)}, which rests on a digital part far below the paper's: "
+        f"with the paper's in its place {reached} (at most {found:,.0f})"
+    )
 
 
 def holds(machines: Sequence[Machine], what: str, orders: float) -> str:
@@ -205,20 +203,25 @@ def holds(machines: Sequence[Machine], what: str, orders: float) -> str:
         measured.append(f"{'reached' if most >= 10**orders else '**not reached**'} with {title}")
     return (
         f"for GPT-2 against the published measurements {', '.join(measured)} (the paper's number over a published one is its own claim, nothing reproduced); "
-        f"against GPUs that only read their cache {against_readings(machines, what, orders, OURS)}; "
-        f"for SmolLM2-135M against such GPUs {against_readings(costs('smollm2-135m').machines, what, orders, GROUPED)}"
+        f"against GPUs that only read their cache {against_readings(replace(costs('gpt2'), machines=tuple(machines)), what, orders, OURS)}; "
+        f"for SmolLM2-135M against such GPUs {against_readings(costs('smollm2-135m'), what, orders, GROUPED)}"
     )
 
 
-def against_readings(machines: Sequence[Machine], what: str, orders: float, titles: Mapping[str, str]) -> str:
-    """Whether so many orders of magnitude are reached against every GPU that only reads its cache."""
+def against_readings(of: CostResult, what: str, orders: float, titles: Mapping[str, str]) -> str:
+    """Whether so many orders of magnitude are reached against every GPU that only reads its cache; of
+    energies, with the paper's digital part in ours, too.
+    """
     told = []
-    for column, title in titles.items():
-        known = {machine.title: getattr(machine, f"{what}_over_{column}") for machine in machines}
+    ways = [(column, title, 1.0) for column, title in titles.items()]
+    if what == "energy":
+        ways.append(("bottom_up", "ours but the paper's digital part (c, s)", with_cited_digital(of)))
+    for column, title, factor in ways:
+        known = {machine.title: getattr(machine, f"{what}_over_{column}") for machine in of.machines}
         short = [
-            f"{machine.partition(',')[0]} ({readable_ratio(ratio)})"
+            f"{machine.partition(',')[0]} ({readable_ratio(factor * ratio)})"
             for machine, ratio in known.items()
-            if "reading" in machine and ratio is not None and ratio < 10**orders
+            if "reading" in machine and ratio is not None and factor * ratio < 10**orders
         ]
         told.append(
             f"{'**not reached** against ' + ' and '.join(short) if short else 'reached'} with {title}"
@@ -239,7 +242,19 @@ def outside() -> str:
         ]
         for n, block in enumerate(blocks)
     }
-    return "; ".join(f"{block} × {', '.join(factors)}" for block, factors in found.items() if factors)
+    said = "; ".join(f"{block} × {', '.join(factors)}" for block, factors in found.items() if factors)
+    return f"{said}; {with_transistors()}"
+
+
+def with_transistors() -> str:
+    """The reads with a readout of transistors, over the paper's, of every kind of inputs simulated."""
+    runs = read(RESULTS / "spice" / "energy-freepdk45-transistors.json", EnergyResult).runs
+    cites = {line.name: line.cited.value for line in costs("gpt2").head.lines if line.cited is not None}
+    said = []
+    for product, name in (("first", "first dot product"), ("second", "second dot product")):
+        factors = [getattr(run, product).head / cites[name] for run in runs]
+        said.append(f"{name} × {min(factors):.1f} to {max(factors):.1f}")
+    return f"by SPICE with a readout of transistors, a circuit made for its errors and not for its energy, {' and '.join(said)}"
 
 
 def negative() -> str:
@@ -273,7 +288,7 @@ def negative() -> str:
         short_fine_tuning(),
         f"From scratch, the nonlinear model ends at {readable(table['nonlinear-scratch'])}, the softmax model at {readable(table['software-scratch'])}, both without "
         f"enough tokens; training straight from software gives {straight:.2f} times the perplexity of training via the linear model, one training each, so which way is better is not shown (s).",
-        f"Energies outside the band stated beforehand, ours over the paper's: {outside()} (s over c).",
+        f"Energies outside their bands, which came with the first version of the model (it has changed since), ours over the paper's: {outside()} (s over c).",
         f"Adaptation does not undo an exponential or a saturated cell: perplexity stays {left[0]:.1f} and {left[1]:.1f} times that of the linear model (s).",
         "With the linear layers on an H100, attention in gain cells lowers the energy of a whole model at batch 1 only by a factor of "
         + " or ".join(
@@ -317,7 +332,11 @@ def grouped(what: str) -> str:
         known = [getattr(machine, f"{what}_over_{column}") for machine in found.machines]
         computed = [ratio for ratio in known if ratio is not None]
         told.append(f"{readable_ratio(min(computed))} to {readable_ratio(max(computed))} with {title}")
-    return f"; for SmolLM2-135M, {found.head.group} query heads of which share arrays, with measured activity (of GPT-2 it is assumed), against GPUs that only read its cache {' or '.join(told)}"
+    left = f" (not in ours: {'; '.join(untimed(found))})" if what == "latency" else ""
+    return (
+        f"; for SmolLM2-135M, {found.head.group} query heads of which share arrays, with the activity simulated on real text (of GPT-2 it is assumed), "
+        f"against GPUs that only read its cache {' or '.join(told)}{left}"
+    )
 
 
 def readable_ratio(ratio: float) -> str:

@@ -281,7 +281,7 @@ def training() -> str:
     over = [our / other for our, other in zip(ours, softmax, strict=True)]
     note = (
         f"The released early runs are on OpenWebText, where public GPT-2 has {paper.public.value:g}. They stopped after {end:,} iterations at most, so the column shows how far they had come, not where such a training ends; the run from scratch had its lowest, {least[-1]:.0f}, after {least[0]:,}, rose to {top[-1]:.0f} at {top[0]:,} and was back at {from_scratch[-1][-1]:.0f} when it stopped. "
-        f"The paper says that the linear model equals public GPT-2 in less than {paper.equal.value:,} iterations, and a model from scratch only after more than {most:,}. The models of Table 1 except public GPT-2 had {most:,} iterations, {each * most / 1e9:.1f} G tokens; ours had {own[0] / 1e6:.1f} to {own[-1] / 1e6:.1f} M tokens and are scored on {table['linear'].predictions:,} tokens of held-out text like the training text, {texts}. "
+        f"The paper says that the linear model equals public GPT-2 in less than {paper.equal.value:,} iterations (in the released early run it comes close, as the first row says), and a model from scratch only after more than {most:,}. The models of Table 1 except public GPT-2 had {most:,} iterations, {each * most / 1e9:.1f} G tokens; ours had {own[0] / 1e6:.1f} to {own[-1] / 1e6:.1f} M tokens and are scored on {table['linear'].predictions:,} tokens of held-out text like the training text, {texts}. "
         f"The softmax model from scratch is the same training run twice, with the same seed; the two results differ by {100 * (max(softmax) / min(softmax) - 1):.0f} %. "
         f"From scratch, our model ends at {over[0]:.3f} times the softmax model of the same run, and with paired rows at {over[1]:.3f} times that of its run, or {ours[1] / softmax[0]:.3f} times that of the other. Each is one training, so neither is shown to end lower."
     )
@@ -316,7 +316,7 @@ def quality() -> list[str]:
         f"{title}: × {end.ratio:.2f} after {counted(end.tokens)} tokens" for title, end in ends.items()
     )
     return [
-        f"relative to the pretrained software model. On WikiText-2: {own}. {small_models()} On held-out text like the training text, arrays trained with a teacher, beside the softmax model trained on the same tokens by cross-entropy alone, which is no control by the same loss: {'; '.join(words)} (arrays s, softmax models m)",
+        f"relative to the pretrained software model. On WikiText-2: {own}. {tokens_page.of_text_alone()} {small_models()} On held-out text like the training text, arrays trained with a teacher, beside the softmax model trained on the same tokens by cross-entropy alone, which is no control by the same loss: {'; '.join(words)} (arrays s, softmax models m)",
         f"{verdict}; small models: {small_models_verdict()}; no verdict on `tiny`, which is measured on another text",
     ]
 
@@ -336,8 +336,8 @@ def small_models() -> str:
         for title, runs in by_title.items()
     ]
     return (
-        "The paper's stages with all weights and the next token alone, on small models made here ([training.md](training.md#gpt-2s-architecture-and-llamas); "
-        f"held-out text of their mixture; {tuned.training_tokens:,} tokens up to the fine-tuned model; seeds share one pretrained model, whose training ended by schedule), by architecture: {'; '.join(told)} (arrays s, softmax models m).{uncommitted(*(run for runs in by_title.values() for run in runs))}"
+        "The paper's stages with all weights and the next token alone, on small models made here (first gains, rates, steps, adaptation and readout are other than the paper's: [training.md](training.md#gpt-2s-architecture-and-llamas); "
+        f"held-out text of their mixture; {tuned.training_tokens:,} tokens up to the fine-tuned model; seeds share one pretrained model, whose training ended by schedule, perhaps before its plateau; ±: standard deviation over seeds), by architecture: {'; '.join(told)} (arrays s, softmax models m).{uncommitted(*(run for runs in by_title.values() for run in runs))}"
     )
 
 

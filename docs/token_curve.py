@@ -193,7 +193,7 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
             f"{' and '.join(far)} tokens, if it holds that far. 95 %: over the articles, which all "
             "points share, and of what the points lie off the law beyond that, with Student's t of "
             f"{law.freedom} degree{'s' * (law.freedom > 1)} of freedom; the spread of repeated trainings is "
-            "not in it, nor that the points differ in rates, batch and loss, too."
+            "not in it, nor that the points differ in text, rates, batch and loss, too."
         )
     return Rows("", ("tokens", "word perplexity", *columns), rows, caption, text=()).markdown()
 

@@ -312,6 +312,19 @@ def _controls(all_of_them: Sequence[Training]) -> Iterator[str]:
             )
 
 
+def of_text_alone() -> str:
+    """What the controls by the same loss say of ratios to the pretrained model."""
+    of_chips = (trainings(chip) for chip in sorted(TOKENS.glob("*/")))
+    said = [
+        f"a softmax model trained on it by the same loss is at × {compared(control, one.software)[1][0]:.3f} after {counted(tokens_of(one.run, one.tasks))} tokens, "
+        f"and arrays that are at × {compared(one.tasks, one.software)[1][0]:.3f} then are at × {compared(one.tasks, control)[1][0]:.3f} of it"
+        for found in of_chips
+        for one in found
+        for control in one.controls.values()
+    ]
+    return f"These ratios hold what the text teaches, too: {'; '.join(said)}. The included adapters have no such control."
+
+
 def _row(training: Training) -> str:
     return f"{shown(training.run)} after {counted(tokens_of(training.run, training.tasks))}"
 

@@ -8,9 +8,12 @@ Without them there is no page.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
+
+from scipy import stats
 
 from gaincell.files import write_text
 from gaincell.reports import evaluation, heads
@@ -26,7 +29,7 @@ from gaincell.results.evaluation import (
     RepetitionResult,
     TasksResult,
 )
-from gaincell.standard_error import paired_ratio
+from gaincell.standard_error import CONFIDENCE, paired_ratio
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "why"
@@ -38,8 +41,6 @@ MOST_FORGOTTEN = 1.2
 """Times its error after transfer that a layer was to have at most in the end."""
 BEHIND = (10, 6)
 """Points of accuracy on LAMBADA that the model was to be behind software at most, and if possible."""
-APART = 2.0
-"""Standard errors from which on two numbers are told apart."""
 
 
 def write_why(docs: Path) -> None:
@@ -56,6 +57,7 @@ def write_why(docs: Path) -> None:
     save(heads.fidelity_figure(after), docs / "figures" / "why-heads.png")
     save(evaluation.ablation_figure(ablated), docs / "figures" / "why-constraints.png")
     assert ablated.design is not None
+    apart = told_apart(blocks_of(ablated))
     write_text(
         docs / "why.md",
         PAGE.format(
@@ -64,13 +66,25 @@ def write_why(docs: Path) -> None:
             heads=of_heads(before, after),
             said_heads=said_of_heads(before, after),
             constraints=evaluation.ablation_rows(ablated).markdown(),
-            said_constraints=said_of_constraints(ablated.ablation),
+            said_constraints=said_of_constraints(ablated.ablation, apart),
             retrieval=of_retrieval(arrays, software),
             said_retrieval=said_of_retrieval(arrays, software),
             lambada=said_of_lambada(),
-            concluded=concluded(ablated.ablation),
+            concluded=concluded(ablated.ablation, apart),
         ),
     )
+
+
+def told_apart(blocks: int) -> float:
+    """Standard errors over blocks from which on two numbers differ: Student's t, two-sided."""
+    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, blocks - 1))
+
+
+def blocks_of(ablated: AblationResult) -> int:
+    """Its blocks, of its protocol's words."""
+    found = re.search(r"(\d+) non-overlapping blocks", ablated.provenance.protocol)
+    assert found
+    return int(found[1])
 
 
 def of_heads(before: FidelityResult, after: FidelityResult) -> str:
@@ -103,8 +117,8 @@ def said_of_heads(before: FidelityResult, after: FidelityResult) -> str:
         f"From the end of attention transfer to the end of distillation the error {fate} of {len(pairs)} "
         f"heads (mean {mean(b for b, _ in pairs):.3f} to {mean(errors):.3f}), and in {above} of "
         f"{len(after.fidelity['error'])} layers by more than a factor of {MOST_FORGOTTEN:g}, the most that "
-        "was aimed at: the whole model is then fitted, not each head. Over the heads, its strongest rank "
-        f"correlations at the end are: {said}."
+        "was aimed at for a layer's output (here the mean of its heads' errors): the whole model is then "
+        f"fitted, not each head. Over the heads, its strongest rank correlations at the end are: {said}."
     )
 
 
@@ -115,14 +129,12 @@ def flat(result: FidelityResult, name: str) -> list[float]:
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     """Spearman's; 0 where one of both does not vary."""
-    from scipy.stats import spearmanr
-
     if len(set(first)) == 1 or len(set(second)) == 1:
         return 0.0
-    return float(spearmanr(first, second).statistic)
+    return float(stats.spearmanr(first, second).statistic)
 
 
-def said_of_constraints(rows: Sequence[AblationRow]) -> str:
+def said_of_constraints(rows: Sequence[AblationRow], errors: float) -> str:
     """Which constraints the model would be better without, and which it was trained to need: all but tiling,
     in whose place another comes.
     """
@@ -136,10 +148,10 @@ def said_of_constraints(rows: Sequence[AblationRow]) -> str:
         return (row.ratio - 1) / row.ratio_error if row.ratio_error else 0.0
 
     return (
-        f"Told apart by {APART:g} standard errors, the model is better without: "
-        f"{named(lambda row: apart(row) < -APART)}; worse without, having been trained with it: "
-        f"{named(lambda row: apart(row) > APART)}; not told apart: "
-        f"{named(lambda row: abs(apart(row)) <= APART)}.{_all_lifted(rows)}"
+        f"Told apart by {errors:.2f} standard errors (95 %, by the number of blocks), the model is better "
+        f"without: {named(lambda row: apart(row) < -errors)}; worse without, having been trained with it: "
+        f"{named(lambda row: apart(row) > errors)}; not told apart: "
+        f"{named(lambda row: abs(apart(row)) <= errors)}.{_all_lifted(rows)}"
     )
 
 
@@ -167,11 +179,12 @@ def of_retrieval(arrays: RepetitionResult, software: RepetitionResult) -> str:
 
 def said_of_retrieval(arrays: RepetitionResult, software: RepetitionResult) -> str:
     """Which kinds of tokens lose something."""
-    found = [(ours.kind, ratio - APART * error > 1) for ours, _, ratio, error in _by_kind(arrays, software)]
+    errors = told_apart(len(arrays.repetition[0].sums))
+    found = [(ours.kind, ratio - errors * error > 1) for ours, _, ratio, error in _by_kind(arrays, software)]
     worse, others = (", ".join(kind for kind, loses in found if loses is which) for which in (True, False))
     return (
-        f"Worse than in software by more than {APART:g} standard errors: {worse or 'none'}; not so: "
-        f"{others or 'none'}."
+        f"Worse than in software by more than {errors:.2f} standard errors (95 %): {worse or 'none'}; "
+        f"not so: {others or 'none'}."
     )
 
 
@@ -193,38 +206,42 @@ def on_lambada() -> tuple[int, Mapping[Column, ComparedScore]]:
 
 
 def said_of_lambada() -> str:
-    """How many points of accuracy the last word of a passage loses."""
+    """How many points of accuracy the last word of a passage loses, of all items and of the tables' first."""
     items, scores = on_lambada()
-    score, _, difference, error = scores["lambada_openai/acc"].numbers
-    assert difference is not None
+    score, _, behind, error = scores["lambada_openai/acc"].numbers
+    assert behind is not None
     assert error is not None
+    limits = zip(BEHIND, ("{} at most", "if possible {}"), strict=True)
+    aims = "; ".join(f"{aim.format(n)}, {'met' if -behind <= n else '**missed**'}" for n, aim in limits)
     return (
         f"The last word of a passage (LAMBADA, which needs its context) is right in {score:.1f} % of "
-        f"{items:,} items, {-difference:.1f} ± {error:.1f} points fewer than in software (aimed at: "
-        f"{BEHIND[0]:g} at most, if possible {BEHIND[1]:g}); the table of [all tasks](evaluation.md) has "
-        "fewer of the items."
+        f"{items:,} items, {-behind:.1f} ± {error:.1f} points fewer than in software (aims: {aims})."
     )
 
 
-def concluded(rows: Sequence[AblationRow]) -> str:
-    """The circuits to change first: what costs most where nothing else does, what wins without training."""
+def concluded(rows: Sequence[AblationRow], errors: float) -> str:
+    """What costs most where nothing else does, with what lifting it from the chip does; what wins alone."""
     told = [row for row in rows if row.ratio_error and row.exercised and row.name not in NO_CIRCUIT]
-    costly = [row for row in told if row.kind == "on" and row.ratio - 1 > APART * (row.ratio_error or 0)]
-    lifted = [row for row in told if row.kind == "off" and 1 - row.ratio > APART * (row.ratio_error or 0)]
-    costly, lifted = sorted(costly, key=lambda row: -row.ratio), sorted(lifted, key=lambda row: row.ratio)
-    first, won = (", ".join(f"{row.name} (× {row.ratio:.3f})" for row in some) for some in (costly, lifted))
+    costly = [row for row in told if row.kind == "on" and row.ratio - 1 > errors * (row.ratio_error or 0)]
+    off = {row.name: row.ratio for row in told if row.kind == "off"}
+    lifted = [row for row in told if row.kind == "off" and 1 - row.ratio > errors * (row.ratio_error or 0)]
+    first = ", ".join(
+        f"{row.name} (× {row.ratio:.3f}; lifted from the chip × {off[row.name]:.3f})"
+        for row in sorted(costly, key=lambda row: -row.ratio)
+    )
+    won = ", ".join(f"{row.name} (× {row.ratio:.3f})" for row in sorted(lifted, key=lambda row: row.ratio))
     return (
-        f"Imposed on this model with no other constraint, these cost it something: {first or 'none'}. "
-        f"Lifted alone, without training, these win something: {won or 'none'}. The latter are "
-        "candidates for a model that is not trained again. Which circuit a model that is trained with it "
-        "would gain from most was not tested here."
+        "Imposed on this model with no other constraint, for which it was not trained, these cost it "
+        f"something: {first or 'none'}. Lifted alone from the chip that it was trained for, these win "
+        f"something: {won or 'none'}. Neither says which circuit a model that is trained with it would gain "
+        "from most: that was not tested here."
     )
 
 
 PAGE = """# Which circuit to change next
 
-This page answers a circuit designer's question: which constraint of the chip costs the converted model how
-much, and where. The model is {model} on `{design}` with the shipped adapter, which
+For a circuit designer: what each constraint of the chip does to the converted model as it was trained, and
+where. The model is {model} on `{design}` with the shipped adapter, which
 `recipes/low-tokens.toml` made (RUN), and `recipes/low-tokens-further.toml` and
 `recipes/low-tokens-longer.toml` trained further (LONGER). All add
 [balanced rows and more](training.md#what-a-recipe-can-add-to-the-mapping) to the paper's
@@ -237,8 +254,12 @@ Written by `docs/why_page.py` from `docs/results/why`:
     gaincell ablate LONGER --limit 8192 --json ablation.json
     gaincell evaluate LONGER --by-repetition --limit 8192 --json repetition.json
     gaincell evaluate {model} --by-repetition --limit 8192 --json repetition-software.json
-    gaincell evaluate LONGER --tasks lambada_openai --dtype bfloat16 --json lambada.json
-    gaincell evaluate {model} --tasks lambada_openai --dtype bfloat16 --json lambada-software.json
+    gaincell evaluate LONGER --tasks lambada_openai --data eval/ --dtype bfloat16 --json lambada.json
+    gaincell evaluate {model} --tasks lambada_openai --data eval/ --dtype bfloat16 \\
+        --json lambada-software.json
+
+eval/ holds a random half of LAMBADA's items ([evaluation.md](evaluation.md)); without `--data` all are
+downloaded.
 
 ## Head by head
 
@@ -247,7 +268,8 @@ attention (`error`: squared, relative). `pulses`: share of columns that give a p
 pulses and sub-tile outputs that are clipped. `tile zero`: share of sub-tile outputs that count as zero.
 `output codes`: how many codes the sub-tile outputs use in effect (exp of their entropy), as a share of all.
 
-{said_heads} The final error is an upper bound: training may have rotated a head's output in its own space.
+{said_heads} Both errors are upper bounds: transfer and distillation train the projections around the
+arrays, so a head's output may have turned in its own space.
 
 {heads}
 
@@ -266,8 +288,8 @@ cells, b of the balanced rows, which belongs to a cell, is set anew from the fir
 
 ![Ratios of perplexity](figures/why-constraints.png)
 
-A constraint that costs nothing here may still have cost something in training, and the model may miss one
-that it was trained with when it is lifted: read a ratio near 1 as "not worth area by itself", not as "free".
+The model was trained with all of them, and its gains fit them: a ratio near 1 or above says that this model
+does not need the constraint lifted, not what training without it would give.
 
 ## What is found again
 
@@ -277,8 +299,8 @@ others (`new`), and of half a block that is given twice (`repeated`):
 {retrieval}
 
 {said_retrieval} Software is as pretrained, while the arrays learned books and
-government web, the kinds of text of this sample: every loss is larger than its ratio. Which
-constraint causes it was not tested.
+government web, most of this sample's text, so losses are probably larger than these ratios; no software model
+trained alike was scored here. Which constraint causes them was not tested.
 {lambada}
 
 ## What to change

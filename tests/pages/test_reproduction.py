@@ -64,12 +64,17 @@ def test_what_a_short_fine_tuning_costs_is_said_with_its_control(generator: Modu
 @pytest.mark.parametrize(
     ("cited", "ours", "verdict"),
     [
-        ([20_000.0, 30_000.0], [40_000.0, 50_000.0], "reached {}, reached {}"),
-        ([8_907.0, 19_029.0], [15_376.0, 32_850.0], "**not reached** against GPU 0 (8,907) {}, reached {}"),
+        ([20_000.0, 30_000.0], [40_000.0, 50_000.0], "reached {}, reached {}, reached {}"),
+        (
+            [8_907.0, 19_029.0],
+            [15_369.0, 32_850.0],
+            "**not reached** against GPU 0 (8,907) {}, reached {}, **not reached** against GPU 0 (7,637) {}",
+        ),
         (
             [15_376.0, 32_850.0],
             [8_907.0, 9_029.0],
-            "reached {}, **not reached** against GPU 0 (8,907) and GPU 1 (9,029) {}",
+            "reached {}, **not reached** against GPU 0 (8,907) and GPU 1 (9,029) {}, "
+            "**not reached** against GPU 0 (4,426) and GPU 1 (4,486) {}",
         ),
     ],
 )
@@ -81,7 +86,8 @@ def test_a_verdict_needs_every_computed_gpu_and_both_energies(
         for which in ("measured", "reading its cache once")
         for n, (a, b) in enumerate(zip(cited, ours, strict=True))
     ]
-    energies = (f"with {title}" for title in generator.OURS.values())
+    mixed = "ours but the paper's digital part (c, s)"
+    energies = (f"with {title}" for title in (*generator.OURS.values(), mixed))
     said = generator.holds(machines, "energy", 4)
     assert f"only read their cache {verdict.format(*energies)}; for SmolLM2-135M against such GPUs " in said
     assert said.startswith("for GPT-2 against the published measurements reached with")
@@ -158,7 +164,9 @@ def test_the_page_says_which_model_a_row_is_of(generator: ModuleType) -> None:
     """Two trainings of SmolLM2 have one recipe, and rows of one table other numbers of tokens."""
     made = generator.reproduction_models.earlier_model()
     assert "(2026-11-27, commit 5b5aef01) is of a linear model from before commit 4fdfd441" in made
-    assert "is after 999,424 tokens, 0.10 times those of the included adapter" in generator.tasks()
+    table = generator.tasks()
+    assert "fine-tuned row is after 999,424 tokens, the linear and the adapted row after 552,960" in table
+    assert "The fine-tuned row has 0.10 times the tokens of the included adapter" in table
     assert (
         "cross-entropy alone, which is no control by the same loss"
         in generator.reproduction_models.quality()[0]
@@ -210,20 +218,23 @@ def test_every_figure_of_the_paper_is_named(figure: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cited", "bottom_up", "said"),
+    ("cited", "bottom_up", "short"),
     [
-        (8_907.0, 15_376.0, "GPU, reading (× 8,907); with ours, none."),
-        (15_376.0, 8_907.0, "none; with ours, GPU, reading (× 8,907)."),
-        (20_000.0, 30_000.0, "none; with ours, none."),
-        (0.0164, 0.26, "GPU, reading (× 0.016); with ours, GPU, reading (× 0.26)."),
+        (8_907.0, 30_000.0, ("GPU, reading (× 8,907)", "none", "none")),
+        (15_376.0, 15_369.0, ("none", "none", "GPU, reading (× 7,637)")),
+        (0.0164, 0.26, ("GPU, reading (× 0.016)", "GPU, reading (× 0.26)", "GPU, reading (× 0.13)")),
     ],
 )
-def test_rows_short_of_the_claim_are_named_for_each_energy(cited: float, bottom_up: float, said: str) -> None:
+def test_rows_short_of_the_claim_are_named_for_each_energy(
+    cited: float, bottom_up: float, short: tuple[str, ...]
+) -> None:
     other = Machine("of other sizes", 12, 12, 64, 1024, 1e-5)
     row = replace(other, title="GPU, reading", energy_over_cited=cited, energy_over_bottom_up=bottom_up)
     found = read(DOCS / "results" / "costs" / "cost-gpt2.json", CostResult)
     verdict = energy_verdict(replace(found, machines=(row, other)))
-    assert verdict.endswith(f"Rows below that: with the paper's own energy, {said}")
+    whose = ("the paper's own energy", "ours", "ours but the paper's digital part")
+    said = "; ".join(f"with {energy}, {rows}" for energy, rows in zip(whose, short, strict=True))
+    assert verdict.endswith(f"Rows below that: {said}.")
     assert energy_verdict(replace(found, machines=(other,))) == ""
 
 

@@ -14,7 +14,7 @@ def row(
     return AblationRow(kind, name, "", 50 * ratio, ratio, error, why)
 
 
-def test_constraints_are_told_apart_by_two_standard_errors() -> None:
+def test_constraints_are_told_apart_by_students_t() -> None:
     rows = (
         row("chip", 1.0, None),
         row("readout", 0.95),
@@ -26,12 +26,27 @@ def test_constraints_are_told_apart_by_two_standard_errors() -> None:
         row("half the ring", 0.5, kind="ring"),
         row("free", 0.7, kind="on"),
     )
-    assert why_page.said_of_constraints(rows) == (
-        "Told apart by 2 standard errors, the model is better without: readout (× 0.950), decay (× 0.970); "
-        "worse without, having been trained with it: query levels (× 1.030); not told apart: storage levels "
-        "(× 1.015). With none of them the perplexity is 35.00, with all of them 50.00."
+    assert why_page.said_of_constraints(rows, why_page.told_apart(8)) == (
+        "Told apart by 2.36 standard errors (95 %, by the number of blocks), the model is better without: "
+        "readout (× 0.950), decay (× 0.970); worse without, having been trained with it: query levels "
+        "(× 1.030); not told apart: storage levels (× 1.015). With none of them the perplexity is 35.00, "
+        "with all of them 50.00."
     )
-    assert "better without: none;" in why_page.said_of_constraints(rows[:1])
+    assert "better without: none;" in why_page.said_of_constraints(rows[:1], 2.0)
+
+
+def test_what_a_constraint_costs_alone_stands_beside_what_lifting_it_does() -> None:
+    rows = (
+        row("chip", 1.0, None),
+        row("readout", 1.079),
+        row("decay", 0.98),
+        row("free", 1.1, None, kind="on"),
+        row("readout", 1.098, kind="on"),
+    )
+    said = why_page.concluded(rows, why_page.told_apart(8))
+    assert "cost it something: readout (× 1.098; lifted from the chip × 1.079)." in said
+    assert "these win something: none." in said  # 2.0 errors, fewer than Student's 2.36
+    assert "decay (× 0.980)" in why_page.concluded(rows, 1.9)
 
 
 def test_ratios_are_to_the_chip_that_the_caption_names() -> None:
@@ -44,7 +59,7 @@ def test_ratios_are_to_the_chip_that_the_caption_names() -> None:
 
 def test_what_is_not_trained_again_is_not_called_the_cause() -> None:
     rows = (row("chip", 1.0, None), row("free", 1.02, kind="on"))
-    assert why_page.said_of_constraints(rows).endswith(
+    assert why_page.said_of_constraints(rows, 2.0).endswith(
         "With none of them the perplexity is 51.00, with all of them 50.00: without training again, lifting "
         "all of them wins nothing back."
     )

@@ -178,7 +178,7 @@ def floorplan_result(
         cited={
             "head with digital control": stated.head_area,
             "cells of a denser oxide crossbar": stated.crossbar_area,
-            "cells in 3D, over the layers": stated.stack_area,
+            "cells in n layers (3D), area times n": stated.stack_area,
         },
         stack=tuple(Stack(n, areas[n].parts["cells"].area, areas[n].area, cited / n) for n in STACKS),
         note=unquantised(head.design),

@@ -34,7 +34,7 @@ class Scaler(nn.Module):
     circuit sees.
 
     Args:
-        heads: Number of heads. Gains begin at 1 (dimensionless, or per volt where x is a voltage).
+        heads: Number of heads. Gains begin at 1 (dimensionless, or volts where the output is a voltage).
         offset: Initial offset, in the unit of the output: pulse widths for q, volts for k and v.
         dtype: Of the parameters. The adaptation needs statistics of a stage in float64, whatever type the
             model computes in.
