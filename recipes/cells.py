@@ -9,7 +9,8 @@
    cell of CELLS on two chips: leroux2025, and that of the released study of the four cells of the paper's
    supplement, which had no decay and quantised neither queries nor outputs. OUT/adaptation/CHIP/CELL.json.
 3. The published iteration with its released stopping rule from both starts, the gains that training left and
-   all gains 1 with all offsets 0, for every cell of CELLS on leroux2025. OUT/starts/START/CELL.json.
+   all gains 1 with all offsets 0, for every cell of CELLS on leroux2025 (the linear cell from the second
+   only: from the first there is nothing to adapt). OUT/starts/START/CELL.json.
 
 Results that exist with the same settings are kept, so the same command goes on after an interruption.
 `python docs/readme.py` writes docs/cells.md and its figure from them. More than an hour on one core.

@@ -7,7 +7,7 @@ trained on the same blocks with the same schedule. Perplexities are compared wit
 block by block. Points that are finished in RUNS are kept, and a training that was interrupted goes on, so the
 same command goes on; with --only the other points can be left to other processes. The result is written once,
 when all points are finished. `python docs/readme.py` writes the section of docs/sweeps.md and its figure.
-About 10 minutes on one core.
+More than an hour on one core.
 """
 
 from __future__ import annotations

@@ -186,6 +186,16 @@ def test_there_are_three_notebooks() -> None:
     assert len(NOTEBOOKS) >= 3
 
 
+@pytest.mark.parametrize(
+    "path", ["setup.py", "src/gaincell/cli/__init__.py", "README.md", "docs/installation.md"]
+)
+def test_the_repository_has_one_address(path: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (ROOT / path).read_text(encoding="utf-8")
+    found = re.findall(r"https://github\.com/[\w-]+/gaincell\b", text)
+    assert set(found) == {project["urls"]["Repository"]}
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_open_in_colab(path: Path) -> None:
     """At the address of the repository; the first code that runs installs what is missing of what the others
