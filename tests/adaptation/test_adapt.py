@@ -242,6 +242,13 @@ def test_fully_saturated_stages_are_named() -> None:
     assert "fully saturated" in result.summary()
 
 
+def test_quotients_of_a_normalising_column_are_not_compared_with_full_scales() -> None:
+    attention = attached_layers(attach(micro_llama(), "leroux2025-extended"))[0]
+    assert attention.design.normaliser.present
+    x = torch.full((1, 2, 4, 8), 1e3)
+    assert not _beyond_limits(attention, "out", x, x, None).any()
+
+
 def test_negative_queries_of_signed_drivers_are_not_saturated() -> None:
     design = micro_design().replace(drivers=Drivers(phases=2))
     attention = attached_layers(attach(micro_llama(torch.float64), design))[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -464,6 +465,23 @@ def test_another_ring_needs_another_cache() -> None:
     set_design(model, attached_layers(model)[0].design.replace(window=64))
     with pytest.raises(InputError, match="make a new RingCache after set_design"), torch.no_grad():
         model(input_ids=ids(1), **cache.argument)
+
+
+def test_a_design_put_in_later_is_checked_as_the_first_was() -> None:
+    """Refreshes know one rate of decay, and were planned with the latency of one chip."""
+    model = hardware()
+    cache = RingCache(model, Refresh("reread", every_tokens=7))
+    with torch.no_grad():
+        model(input_ids=ids(3), **cache.argument)
+        chip = attached_layers(model)[0].design
+        set_design(model, chip.replace(retention_time=chip.retention_time / 2))  # type: ignore[operator]
+        model(input_ids=ids(1), **cache.argument)
+        set_design(model, chip.replace(leakage=replace(chip.leakage, spread=0.3)))
+        with pytest.raises(ModelError, match="cells that decay alike"):
+            model(input_ids=ids(1), **cache.argument)
+        set_design(model, chip.replace(unstated_latency=2 * chip.unstated_latency))
+        with pytest.raises(InputError, match=r"latency of another design .* make a new RingCache"):
+            model(input_ids=ids(1), **cache.argument)
 
 
 @pytest.mark.parametrize("levels", [16, None])

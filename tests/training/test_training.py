@@ -459,6 +459,11 @@ def test_training_stops_early_and_returns_to_the_best(tmp_path: Path) -> None:
     assert all(torch.equal(p, seen[1][n]) for n, p in again.named_parameters())
 
 
+def test_patience_needs_something_that_tells_when_to_stop() -> None:
+    with pytest.raises(InputError, match="patience = 2: give evaluate"):
+        train(micro_llama(), blocks(16), settings(evaluate_every=1, patience=2))
+
+
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
     model = micro_llama()
     path = tmp_path / "checkpoint"

@@ -142,7 +142,8 @@ def collect_statistics(
         progress: Called after every batch.
 
     Raises:
-        InputError: no batch, or a batch without a real token.
+        InputError: no batch, a batch without a real token, a token that the model lacks, a text longer than
+            its context.
         ModelError: the model is not attached, or a stage is not finite.
     """
     collected = Collector(attached(model))
@@ -242,14 +243,14 @@ def _beyond_limits(
     real: Bool[Tensor, "B T"] | None,
 ) -> Bool[Tensor, "B heads T D"]:
     """q outside (0, 1), signed (-1, 1), k and v outside (V_min, V_max); the output where all sub-tiles in use
-    are at full scale, which quotients (array_normaliser.py) do not say.
+    are at full scale, which quotients (array_normaliser.py, a normalising column) do not say.
     """
     design = attention.design
     if stage != "out":
         shortest = -1.0 if design.drivers.signed else 0.0
         low, high = (shortest, 1.0) if stage == "q" else (design.v_min, design.v_max)
         return (y <= low) | (y >= high)
-    if not design.output_ceiling or attention.normaliser is not None:
+    if not design.output_ceiling or attention.normaliser is not None or design.normaliser.present:
         return torch.zeros_like(x, dtype=torch.bool)
     tokens = torch.arange(x.shape[2], device=x.device)[None] if real is None else real.cumsum(1) - 1
     tiles_in_use = (tokens // design.tile + 1).clamp(max=design.tiles)

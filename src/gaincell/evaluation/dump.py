@@ -40,7 +40,8 @@ def dump_layer(
                                (with paired rows D counts rows: kept components, then their negatives; with
                                balanced rows turned components, then the full pulse or what balances; of
                                v and output with rotated values rotated components)
-        output  [B, H, T, D]   sum of the sub-tile outputs in units of their full scale, float32
+        output  [B, H, T, D]   sum of the sub-tile outputs in units of their full scale, float32 (with a
+                               normalising column divided by that column's sum plus the floor)
         scaled  [B, H, T, D]   the same after gain, offset, rotation back and bias: what the model goes on
                                with, float32
         score   [B, H, T, T]   with `scores`: S_ij in charge units of nominal cells, 0 where token j is not

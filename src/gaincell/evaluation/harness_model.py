@@ -42,7 +42,7 @@ OF_HARNESS = {
 }  # fmt: skip
 """Arguments of HFLM that act on a model in memory, and those that its command always gives."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": None}
-"""Types of the weights; `auto` is the stored one of a model, and float32 of a RUN."""
+"""Types of the weights; `auto` is bfloat16 where a model is stored so, else float32, as of a RUN."""
 
 
 @register_model("gaincell")

@@ -101,10 +101,10 @@ def candidates_for(
     design: Design, paired: bool = False, wide: bool = False, balanced: bool = False
 ) -> tuple[Candidate, ...]:
     """What to choose from on a chip, for paired (integrations/hf/paired.py), of which `wide` gives more, or
-    balanced rows (nn/balanced_rows.py).
+    balanced rows (nn/balanced_rows.py), for which `wide` changes nothing here.
 
     Raises:
-        InputError: `wide` is for paired rows only.
+        InputError: `wide` without either kind of rows.
     """
     if balanced:
         return BALANCED
@@ -154,6 +154,9 @@ def initial_scaling(
         candidates: To choose from; each costs a forward pass of the arrays.
         progress: Called after every layer with (layers done, layers).
         gains: Range in which gains of the output are kept; None: what the correlation's smallest value gives.
+
+    Biases of the values and exponents are set to 0; the output's bias, a normaliser's floor and b of balanced
+    rows are fitted.
     """
     layers = measured.attached(model)
     silent: list[measured.Place] = []
@@ -178,7 +181,8 @@ def calibrate(
     """Set first gains and offsets of an attached model, in place: what `gaincell map` trains from.
 
     They come from statistics of the model's own activations; every key/value head takes the candidate with
-    which its arrays come closest to softmax attention (see the head of this file).
+    which its arrays come closest to softmax attention (see the head of this file). What training has learned
+    of biases and exponents is lost: see `initial_scaling`.
 
     Example:
 

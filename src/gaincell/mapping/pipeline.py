@@ -13,7 +13,7 @@ Each starts from the stored result of an earlier one, so that any can be the fir
 Every training of the softmax model sees the same blocks in the same order as the hardware model it is
 compared with, and minimises the cross-entropy; the hardware model learns the softmax model's distribution
 instead (distillation), and where no linear version is shipped, its attention alone first, at a rate of its
-own.
+own. A linear version that is shipped for another chip is trained further by cross-entropy.
 """
 
 from __future__ import annotations
@@ -290,8 +290,8 @@ class Job(Engine):
 
     def _train(self, stage: Stage, teacher: PreTrainedModel | None) -> int:
         """Train the model as it is on the stage's blocks; on how many tokens that was. A linear model of
-        which none is shipped is trained in two phases, attention transfer and then distillation end to end;
-        the softmax model keeps in step, by cross-entropy.
+        which none is shipped for any chip is trained in two phases, attention transfer and then distillation
+        end to end; the softmax model keeps in step, by cross-entropy.
         """
         converts, tokens = stage.task == "convert", 0
         blocks = self.training[: self.linear_blocks] if converts else self.training[self.linear_blocks :]

@@ -4,7 +4,7 @@
     OUT/tokens/                  the tokens of the text
     OUT/stages/design.toml       the recipe's chip, with its own cell
     OUT/stages/NAME.json         the result of a finished stage; NAME.safetensors its weights, gains, offsets
-    OUT/stages/NAME.checkpoint   of an unfinished training
+    OUT/stages/NAME.training.checkpoint   of an unfinished training
     OUT/log.jsonl, figures/      every step, and every loss by its name as a figure
     OUT/run.json                 all finished stages
     OUT/design.toml, hardware.safetensors   the best stage in arrays, for `gaincell evaluate OUT`

@@ -37,9 +37,10 @@ class MapSettings:
             most 1024, whatever the window of the design.
         evaluation_tokens: The most that are used.
         calibration_tokens: The most that are used; the paper calibrates on 16 x 1024.
-        linear_share: Part of the budget for the linear model, when the model has no linear version shipped
-            with it.
-        transfer_share: Part of that for attention transfer, the rest is for end-to-end training.
+        linear_share: Part of the budget for the linear model, when no linear version of the model is
+            shipped for this chip.
+        transfer_share: Part of that for attention transfer, the rest is for end-to-end training; 0 where one
+            is shipped for another chip.
         learning_rate: Peak, of end-to-end training of the linear model (and of the softmax model beside it).
         transfer_learning_rate: Peak of attention transfer.
         scale_learning_rate: Peak, of the gains and offsets in both.

@@ -7,10 +7,11 @@ write DACs. With s, o and the numbers g free, from 0 (or from the design's own l
     pulse widths 0 < ... < 1:  cumulative sums of gaps(g),  gap_c = e + (1 - n e) softmax(g)_c over n gaps
     voltages:  the same on either side of 0, down to V_min - V_offset and up to V_max - V_offset
 
-so that 0 stays a code, levels keep their order and a gap e, and the ends stay where the converter's range
-ends: narrower signals are a matter of the gains. The gain of the outputs follows O_sat, a_o = a e^o (without
-a normalising column), so that o moves the resolution and the ceiling of the readout and not the size of what
-the model goes on with, as in learned step sizes: S. K. Esser et al., ICLR 2020. Gradients: ops, learned.py.
+so that 0 stays a code, levels keep their order and a gap e, and the ends stay those of the design's levels
+(of even ones, those of the converter's range): narrower signals are a matter of the gains. The gain of the
+outputs follows O_sat, a_o = a e^o (without a normalising column), so that o moves the resolution and the
+ceiling of the readout and not the size of what the model goes on with, as in learned step sizes: S. K. Esser
+et al., ICLR 2020. Gradients: ops, learned.py.
 
 Every step computes with the chip as it is then, quantised. What comes out is an ordinary design, its numbers
 rounded; it is evaluated, saved and costed as any other.

@@ -107,12 +107,15 @@ def train(
             the caller (`checkpoint.remove`).
         log: Receives a line a step, with the name and the unit of the loss.
         loss_of: What is minimised; by default the cross-entropy of the next token.
-        evaluate: Called every `evaluate_every` steps and at the end.
+        evaluate: Called every `evaluate_every` steps and at the end; never where that is 0.
         rates: Peak learning rates of parameters whose names begin so, in place of those of the settings.
         shares: Receives where the time of the third step goes (shares.py), where there is one.
 
     Raises:
-        InputError: too few blocks for one step, or more processes than a step has micro-batches.
+        InputError: too few blocks for one step; a number of processes that does not divide a step's
+            micro-batches; patience without `evaluate`; a redraw of chips that are all alike; gains without a
+            logarithm; no gradient checkpointing where it is asked for.
+        ModelError: a model that does not name its layers, sharded.
         RunError: the loss diverges, or it, the gradient or a parameter is not finite (what is on disk is
             finite); or the checkpoint is torn or belongs to another run (its settings, text, loss, chip or
             gradient) or model.
@@ -121,6 +124,8 @@ def train(
         raise InputError(
             f"{len(blocks)} blocks of text are fewer than one batch of {settings.batch}; give more text"
         )
+    if settings.patience and evaluate is None:
+        raise InputError(f"patience = {settings.patience}: give evaluate, which tells when to stop")
     here = _Training(model, blocks, settings, loss_of or next_token_loss, checkpoint, rates or {})
     writer = TrainingLog(log) if isinstance(log, Path) else log
     writer = writer if here.main else None

@@ -102,6 +102,7 @@ class RingCache(Cache):
         """How the model takes a cache: transformers renamed the argument."""
         design = common_design(attentions)
         _check_chip(design, refresh or Refresh())
+        self._checked = design
         self.clock = Clock(refresh or Refresh(), design.window, design.unstated_latency)
         self.tokens = RingTokens(attentions[0], self.clock)
         """Which tokens the columns hold, and when they were written."""
@@ -115,15 +116,17 @@ class RingCache(Cache):
         """Write the new tokens of one layer; see `RingLayer.update`.
 
         Raises:
-            ModelError: the model that uses the cache is not the one it was made for, or a layer has got
-                another design than the first.
-            InputError: there are more new tokens than until the next refresh, or another number of sequences.
+            ModelError: the model that uses the cache is not the one it was made for, a layer has got another
+                design than the first, or the design has got effects that a ring does not model.
+            InputError: there are more new tokens than until the next refresh, another number of sequences, or
+                a design of another latency than the refreshes were planned with.
         """
         if self.rings[layer_idx - 1].pending:
             raise ModelError(
                 "a RingCache was given to a model that does not read voltages; make one with "
                 "RingCache(model) for an attached model"
             )
+        self._check_exchanged()
         tokens, left = key_states.shape[2], self.tokens_left
         if left is not None and tokens > left:
             raise InputError(
@@ -138,6 +141,20 @@ class RingCache(Cache):
             key_states, value_states, layer_idx, *arguments, **keywords
         )
         return found
+
+    def _check_exchanged(self) -> None:
+        """The same checks of a design that `set_design` has put in place of the one before."""
+        design = self.tokens.design
+        if design is self._checked:
+            return
+        _check_chip(design, self.clock.policy)
+        refreshes = self.clock.policy.kind != "none"
+        if refreshes and design.unstated_latency != self._checked.unstated_latency:
+            raise InputError(
+                "the ring plans its refreshes with the latency of another design than the model now has; "
+                "make a new RingCache after set_design"
+            )
+        self._checked = design
 
     def _advance_time(self) -> None:
         """All layers have what they need of the tokens: time passes."""

@@ -66,13 +66,16 @@ def gain_cell_attention(
         torch.Size([1, 2, 8, 64])
 
     Args:
-        q: Queries after rotary embedding. With `scaling=None` in pulse widths, 0 to 1.
+        q: Queries after rotary embedding. With `scaling=None` in pulse widths, 0 to 1 (signed drivers: -1 to
+            1).
         k: Keys; H is a multiple of Hk. With `scaling=None` in volts, v_min to v_max.
         v: Values, likewise.
         design: The chip. Its `token_period` sets the decay from token to token.
         scaling: Gains and offsets applied to q, k, v and the output; None for gain 1, offset 0.
-        backend: "naive", "blocked", "native", "triton", "decode" (one query, no gradients), or "auto", the
-            fastest on a CPU: "native" for what it serves, else "decode", else "blocked".
+        backend: "naive", "blocked", "native" (or "native-portable", "native-avx2", "native-avx512",
+            "native-amx", for one level of instructions), "triton", "decode" (one query, no gradients), or
+            "auto", the fastest on a CPU: "native" for what it serves, else "decode", "blocked" or "naive",
+            which alone computes non-idealities of one's own.
         key_index: Index j of the real token in each key slot, consecutive, -1 for padding, which is never
             written: ages and physical columns count real tokens. None for 0 ... Tk - 1.
         query_index: Index i of each query, -1 for padding. None for the last Tq of key_index. "naive" alone
@@ -116,13 +119,13 @@ def attention_from_voltages(
     """`gain_cell_attention` on voltages that are stored already, instead of on keys and values to be written.
 
     Args:
-        q: Requested pulse widths, 0 to 1.
+        q: Requested pulse widths, 0 to 1 (signed drivers: -1 to 1).
         ku: Voltages of keys that the write DACs give, of its levels where the design has some, relative to
             V_offset, volts; errors of writes are added here.
         vu: Of values, likewise.
         design: The chip.
-        backend: As in `gain_cell_attention`, but plain torch computes in place of "native" where `extra_age`
-            is not 0, and always in place of "triton".
+        backend: As in `gain_cell_attention`, but plain torch computes in place of "native" and "triton" where
+            `extra_age` is not 0, and in place of "triton" where the chip's drivers and writes are exact.
         key_index: As there.
         query_index: As there.
         sliding_window: As there.

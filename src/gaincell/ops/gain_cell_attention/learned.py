@@ -7,7 +7,8 @@ The forward pass is `gain_cell_attention` on the design as it is, quantisers and
 
       dL/d(ln S_sat) = -sum_i x_i dL/dx_i
 
-  with the arrays' own exact gradient dL/dx, which scores on the ceiling or below zero do not contribute to.
+  with the gradient dL/dx that the call asks for (exact only where that is "exact"), which scores on the
+  ceiling or below zero do not contribute to.
 * O_sat: pulses on the ceiling contribute as well, and cells need not be linear in u, so that no product of
   gradients gives it. A central difference does, at O_sat exp(+-h), of the sum of the sub-tile outputs behind
   their ceiling and before the counter (whose rounding is straight-through, as everywhere):

@@ -3,9 +3,11 @@
 Agrees with `naive.py` as `blocked.py` does, whose formulation it shares. Clamps, drivers and write DACs are
 part of the kernel: it takes requested pulse widths and volts.
 
-Served: float32 on a CPU; every cell, with mismatch and without quantised storage too. Not served, and left
-to `blocked.py` by `backend="auto"`: other precisions and devices, polynomials of more than 8 orders, queries
-that are not those of the last tokens.
+Served: float32 on a CPU; polynomial cells and smooth curves, with mismatch and without quantised storage too.
+Not served, and left by `backend="auto"` to others: other precisions and devices, polynomials of more than 8
+orders, curves that pieces of cubics do not follow, a covariance of coefficients of cells that are not
+polynomial, very large heads and sub-tiles, readouts of one's own, queries that are not those of the last
+tokens.
 
 Dimensions: B sequences, H query heads, Hk key/value heads, T tokens, D head dimension, R queries of a block,
 n slabs.
