@@ -67,7 +67,7 @@ def adapt(
     Args:
         model: Attached (`gaincell.attach`), with the weights, gains and offsets of the model to be matched.
         batches: Calibration text, token ids [B, T] each, or mappings with `input_ids` and `attention_mask`.
-            All of it goes through the model at once ("published": in pieces whose logits fit).
+            All goes through the model at once ("published": in pieces whose logits fit).
         target: Statistics of the model to be matched, best measured on the same text (`collect_statistics`).
         method: "closed-form" (two forward passes) or "published" (the paper's damped iteration).
         start: "trained", the gains and offsets the model has, or "neutral" (see `set_neutral`).
@@ -79,10 +79,8 @@ def adapt(
 
     Raises:
         InputError: no calibration text or none of token ids, an unknown method, start or rule, a rule without
-            effect, a tolerance that is not above 0, a limit below 0, tokens that the model lacks, or a target
-            of another shape than the model.
-        ModelError: the model is not attached, computes softmax attention, has balanced rows and is to begin
-            at the neutral start, or a stage is not finite.
+            effect, a tolerance not above 0, a limit below 0, or a target of another shape than the model.
+        ModelError: not attached or set to softmax, balanced rows with a neutral start, a stage not finite.
 
     A gain keeps its sign. The gain of a stage without variance stays as it is, and its offset too unless the
     rule is "released"; the stage is named in the result.
