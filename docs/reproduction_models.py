@@ -24,7 +24,6 @@ from gaincell.results.run import (
     AdaptedResult,
     StagedResult,
     StageResult,
-    TrainedResult,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -104,24 +103,7 @@ def adaptation() -> str:
                 ),
             ]
         )
-    return "\n\n".join(
-        [markdown(rows), texts(), earlier_model(), separated(), in_the_paper(), not_converged()]
-    )
-
-
-def earlier_model() -> str:
-    """Which linear model the row of SmolLM2-135M is of."""
-    made = starts()["SmolLM2-135M, cubic"]["trained"].provenance
-    run = read(RESULTS / "training/smollm2-paper.json", TrainedResult)
-    if made.date > run.provenance.date:
-        return ""
-    newer = perplexities(run)
-    return (
-        f"The row of SmolLM2-135M ({made.date[:10]}, commit {str(made.commit)[:8]}) is of a linear model from before commit 4fdfd441, when the linear stages of "
-        '`recipes/smollm2-paper.toml` had exact gradients of the cells. They have `gradient = "bf16"` now: the commands above, Table 1, '
-        "[tokens against quality](#tokens-against-quality) and [training.md](training.md#the-papers-pipeline-on-smollm2-135m) are of another linear model. "
-        f"On another text and adapted in closed form, that one is at: unadapted × {newer['unadapted'] / newer['linear']:.3g}, adapted × {newer['adapted'] / newer['linear']:.3f} of its linear model."
-    )
+    return "\n\n".join([markdown(rows), texts(), separated(), in_the_paper(), stopped()])
 
 
 def in_the_paper() -> str:
@@ -144,20 +126,18 @@ def in_the_paper() -> str:
     )
 
 
-def not_converged() -> str:
-    """What is short of the tolerance of the released rule, and how far; the linear cell's neutral start, too."""
+def stopped() -> str:
+    """By which rule the iterations stop, and which did not, and how far from it; the linear cell's, too."""
     found = [
         f"{title.partition(', ')[0] + ', linear' if start == 'linear' else title}, {run.start} start: {ended(run)}"
         for title, of in starts().items()
         for start, run in ((start, one.adaptation["published"]) for start, one in of.items())
         if not run.converged
     ]
-    if not found:
-        return ""
-    looser = cited().adaptation.tolerance_training.value
+    rule, looser = TOLERANCE["released"], cited().adaptation.tolerance_training.value
     return (
-        f"{'; '.join(found)}. That limit is ours; without `--iterations` it is 100, as in the released code (c). The rule asks for {TOLERANCE['released']:g} of means and standard deviations, as the released calibration code does. "
-        f"The authors' training code asks for {looser:g} of standard deviations and {TOLERANCE['released']:g} of means (c); the results do not say which of the two these residuals are of."
+        f"An iteration stops by the rule of the released calibration code, {rule:g} of means and standard deviations (c); the authors' training code asks for {looser:g} of standard deviations and {rule:g} of means (c). "
+        + (f"Not so: {'; '.join(found)}." if found else "All iterations here did.")
     )
 
 
