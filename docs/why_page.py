@@ -252,8 +252,8 @@ Written by `docs/why_page.py` from `docs/results/why`:
     gaincell fidelity RUN --stage transfer --json fidelity-transfer.json
     gaincell fidelity LONGER --json fidelity.json
     gaincell ablate LONGER --limit 8192 --json ablation.json
-    gaincell evaluate LONGER --by-repetition --limit 8192 --json repetition.json
-    gaincell evaluate {model} --by-repetition --limit 8192 --json repetition-software.json
+    gaincell evaluate LONGER --by-repetition --limit 32768 --json repetition.json
+    gaincell evaluate {model} --by-repetition --limit 32768 --json repetition-software.json
     gaincell evaluate LONGER --tasks lambada_openai --data eval/ --dtype bfloat16 --json lambada.json
     gaincell evaluate {model} --tasks lambada_openai --data eval/ --dtype bfloat16 \\
         --json lambada-software.json
