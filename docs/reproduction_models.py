@@ -138,6 +138,11 @@ def stopped() -> str:
     return (
         f"An iteration stops by the rule of the released calibration code, {rule:g} of means and standard deviations (c); the authors' training code asks for {looser:g} of standard deviations and {rule:g} of means (c). "
         + (f"Not so: {'; '.join(found)}." if found else "All iterations here did.")
+        + "".join(
+            f" The linear cell's own iteration was not run of {model}."
+            for model in STARTS
+            if "linear" not in starts()[f"{model}, {OF_THE_PAPER}"]
+        )
     )
 
 
