@@ -101,8 +101,7 @@ def tasks() -> str:
     included = [read(ROOT / "adapters" / f"smollm2-135m{end}", TrainedResult) for end in ("", "-extended")]
     mappings = [tokens_page.mapping(run) for run in (bare, *included)]
     plain, more, other = (run.saved_stage.training_tokens for run in (bare, *included))
-    less = {stage.training_tokens for stage in bare.stages if stage.name in ("linear", "adapted")}
-    assert len(less) == 1
+    (less,) = {stage.training_tokens for stage in bare.stages if stage.name in ("linear", "adapted")}
     against = compare({name: runs[name] for name in mappings[1:]}, mappings[1])
     entries = against.scores(mappings[2])
     changes = {column: entries[column].numbers[2:] for column in HEADINGS if column in entries}
@@ -112,7 +111,7 @@ def tasks() -> str:
         if abs(difference - (entries[column].score.unit == "1")) > 2 * error
     ]
     return (
-        f"{table}\n\nOf the paper's arrays with nothing added, the fine-tuned row is after {plain:,} tokens, the linear and the adapted row after {less.pop():,}: in the paper all have "
+        f"{table}\n\nOf the paper's arrays with nothing added, the fine-tuned row is after {plain:,} tokens, the linear and the adapted row after {less:,}: in the paper all have "
         f"the same number of iterations, so ours do not show what fine-tuning itself gains. The fine-tuned row has {plain / more:.2f} times the tokens of the included adapter of the same chip, "
         f"{more:,}: these two differ in tokens, too. The included adapter of the extended chip, after {other:,} tokens, and that of the paper's arrays, after {more:,}, differ by more than two standard errors, on the same items, in: "
         f"{', '.join(apart) or 'no column'}. {all_of_lambada(mappings[1])}{uncommitted(*runs.values())}"
@@ -185,10 +184,12 @@ def preprint(machines: Sequence[Machine], orders: float) -> str:
         f"{'reached' if found >= 10**orders else '**not reached**'} with {title} (at most {found:,.0f})"
         for title, found in most.items()
     )
-    found = most[OURS["bottom_up"]] * with_cited_digital(costs("gpt2"))
+    factor = with_cited_digital(costs("gpt2"))
+    assert factor is not None
+    found = factor * most[OURS["bottom_up"]]
     reached = "still reached" if found >= 10**orders else "not reached"
     return (
-        f"the preprint's {orders:g} orders: {', '.join(said)}, which rests on a digital part far below the paper's: "
+        f"the preprint's {orders:g} orders: {', '.join(said)}, which rests on our digital part: "
         f"with the paper's in its place {reached} (at most {found:,.0f})"
     )
 
@@ -214,8 +215,8 @@ def against_readings(of: CostResult, what: str, orders: float, titles: Mapping[s
     """
     told = []
     ways = [(column, title, 1.0) for column, title in titles.items()]
-    if what == "energy":
-        ways.append(("bottom_up", "ours but the paper's digital part (c, s)", with_cited_digital(of)))
+    if what == "energy" and (factor := with_cited_digital(of)) is not None:
+        ways.append(("bottom_up", "ours but the paper's digital part (c, s)", factor))
     for column, title, factor in ways:
         known = {machine.title: getattr(machine, f"{what}_over_{column}") for machine in of.machines}
         short = [
@@ -251,7 +252,8 @@ def with_transistors() -> str:
     runs = read(RESULTS / "spice" / "energy-freepdk45-transistors.json", EnergyResult).runs
     cites = {line.name: line.cited.value for line in costs("gpt2").head.lines if line.cited is not None}
     said = []
-    for product, name in (("first", "first dot product"), ("second", "second dot product")):
+    for product in ("first", "second"):
+        name = f"{product} dot product"
         factors = [getattr(run, product).head / cites[name] for run in runs]
         said.append(f"{name} × {min(factors):.1f} to {max(factors):.1f}")
     return f"by SPICE with a readout of transistors, a circuit made for its errors and not for its energy, {' and '.join(said)}"

@@ -128,9 +128,10 @@ def in_the_paper() -> str:
 
 def stopped() -> str:
     """By which rule the iterations stop, and which did not, and how far from it; the linear cell's, too."""
+    known = starts()
     found = [
         f"{title.partition(', ')[0] + ', linear' if start == 'linear' else title}, {run.start} start: {ended(run)}"
-        for title, of in starts().items()
+        for title, of in known.items()
         for start, run in ((start, one.adaptation["published"]) for start, one in of.items())
         if not run.converged
     ]
@@ -141,7 +142,7 @@ def stopped() -> str:
         + "".join(
             f" The linear cell's own iteration was not run of {model}."
             for model in STARTS
-            if "linear" not in starts()[f"{model}, {OF_THE_PAPER}"]
+            if "linear" not in known[f"{model}, {OF_THE_PAPER}"]
         )
     )
 

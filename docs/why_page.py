@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from scipy import stats
-
 from gaincell.files import write_text
 from gaincell.reports import evaluation, heads
 from gaincell.reports.style import save
@@ -29,7 +27,7 @@ from gaincell.results.evaluation import (
     RepetitionResult,
     TasksResult,
 )
-from gaincell.standard_error import CONFIDENCE, paired_ratio
+from gaincell.standard_error import paired_ratio, student
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "why"
@@ -57,7 +55,7 @@ def write_why(docs: Path) -> None:
     save(heads.fidelity_figure(after), docs / "figures" / "why-heads.png")
     save(evaluation.ablation_figure(ablated), docs / "figures" / "why-constraints.png")
     assert ablated.design is not None
-    apart = told_apart(blocks_of(ablated))
+    apart = student(blocks_of(ablated))
     write_text(
         docs / "why.md",
         PAGE.format(
@@ -73,11 +71,6 @@ def write_why(docs: Path) -> None:
             concluded=concluded(ablated.ablation, apart),
         ),
     )
-
-
-def told_apart(blocks: int) -> float:
-    """Standard errors over blocks from which on two numbers differ: Student's t, two-sided."""
-    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, blocks - 1))
 
 
 def blocks_of(ablated: AblationResult) -> int:
@@ -129,9 +122,11 @@ def flat(result: FidelityResult, name: str) -> list[float]:
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     """Spearman's; 0 where one of both does not vary."""
+    from scipy.stats import spearmanr
+
     if len(set(first)) == 1 or len(set(second)) == 1:
         return 0.0
-    return float(stats.spearmanr(first, second).statistic)
+    return float(spearmanr(first, second).statistic)
 
 
 def said_of_constraints(rows: Sequence[AblationRow], errors: float) -> str:
@@ -179,7 +174,7 @@ def of_retrieval(arrays: RepetitionResult, software: RepetitionResult) -> str:
 
 def said_of_retrieval(arrays: RepetitionResult, software: RepetitionResult) -> str:
     """Which kinds of tokens lose something."""
-    errors = told_apart(len(arrays.repetition[0].sums))
+    errors = student(len(arrays.repetition[0].sums))
     found = [(ours.kind, ratio - errors * error > 1) for ours, _, ratio, error in _by_kind(arrays, software)]
     worse, others = (", ".join(kind for kind, loses in found if loses is which) for which in (True, False))
     return (
@@ -198,24 +193,32 @@ def _by_kind(
         yield ours, theirs, ratio, error
 
 
-def on_lambada() -> tuple[int, Mapping[Column, ComparedScore]]:
+def on_lambada(
+    arrays: Path = RESULTS / "lambada.json", software: Path = RESULTS / "lambada-software.json"
+) -> tuple[int, Mapping[Column, ComparedScore]]:
     """Items, and the arrays' scores on them beside software's."""
-    files = {"software": "lambada-software", "arrays": "lambada"}
-    runs = {name: read(RESULTS / f"{file}.json", TasksResult) for name, file in files.items()}
-    return runs["arrays"].tasks[0].items, compare(runs, "software").scores("arrays")
+    runs = {"software": read(software, TasksResult), "arrays": read(arrays, TasksResult)}
+    items = next(task.items for task in runs["arrays"].tasks if task.task == "lambada_openai")
+    return items, compare(runs, "software").scores("arrays")
 
 
 def said_of_lambada() -> str:
-    """How many points of accuracy the last word of a passage loses, of all items and of the tables' first."""
+    """How many points of accuracy the last word of a passage loses, of all items and of the tables'."""
     items, scores = on_lambada()
     score, _, behind, error = scores["lambada_openai/acc"].numbers
     assert behind is not None
     assert error is not None
     limits = zip(BEHIND, ("{} at most", "if possible {}"), strict=True)
     aims = "; ".join(f"{aim.format(n)}, {'met' if -behind <= n else '**missed**'}" for n, aim in limits)
+    tables = RESULTS.parent / "evaluation" / "tasks"
+    fewer, of_fewer = on_lambada(tables / "smollm2-leroux2025.json", tables / "smollm2-software.json")
+    _, _, less, its_error = of_fewer["lambada_openai/acc"].numbers
+    assert less is not None
     return (
         f"The last word of a passage (LAMBADA, which needs its context) is right in {score:.1f} % of "
-        f"{items:,} items, {-behind:.1f} ± {error:.1f} points fewer than in software (aims: {aims})."
+        f"{items:,} items, {-behind:.1f} ± {error:.1f} points fewer than in software (aims: {aims}); "
+        f"on the {fewer:,} of them in the table of [all tasks](evaluation.md) it is {-less:.1f} ± "
+        f"{its_error:.1f}."
     )
 
 
@@ -223,7 +226,7 @@ def concluded(rows: Sequence[AblationRow], errors: float) -> str:
     """What costs most where nothing else does, with what lifting it from the chip does; what wins alone."""
     told = [row for row in rows if row.ratio_error and row.exercised and row.name not in NO_CIRCUIT]
     costly = [row for row in told if row.kind == "on" and row.ratio - 1 > errors * (row.ratio_error or 0)]
-    off = {row.name: row.ratio for row in told if row.kind == "off"}
+    off = {row.name: row.ratio for row in rows if row.kind == "off"}
     lifted = [row for row in told if row.kind == "off" and 1 - row.ratio > errors * (row.ratio_error or 0)]
     first = ", ".join(
         f"{row.name} (× {row.ratio:.3f}; lifted from the chip × {off[row.name]:.3f})"

@@ -36,13 +36,18 @@ def half_width(sums: Sequence[float], weights: Sequence[float], chips: Sequence[
         chips: The same number on every chip; of two or more, its variance over them adds to that over the
             items.
     """
-    from scipy import stats
-
     of_items, of_chips = ratio_error(sums, weights), ratio_error(chips, [1.0] * len(chips))
     if of_items is None:
         return None
     parts = ((of_items, len(sums)), (of_chips or 0.0, max(2, len(chips))))
-    return math.hypot(*(error * float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) for error, n in parts))
+    return math.hypot(*(error * student(n) for error, n in parts))
+
+
+def student(items: int) -> float:
+    """Half the `CONFIDENCE` interval of a mean of `items` in its standard errors: Student's t, two-sided."""
+    from scipy import stats
+
+    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, items - 1))
 
 
 def exp_or_infinity(x: float) -> float:

@@ -6,6 +6,7 @@ import why_page
 from gaincell.reports.evaluation import ablation_rows
 from gaincell.results import read
 from gaincell.results.evaluation import AblationResult, AblationRow
+from gaincell.standard_error import student
 
 
 def row(
@@ -26,7 +27,7 @@ def test_constraints_are_told_apart_by_students_t() -> None:
         row("half the ring", 0.5, kind="ring"),
         row("free", 0.7, kind="on"),
     )
-    assert why_page.said_of_constraints(rows, why_page.told_apart(8)) == (
+    assert why_page.said_of_constraints(rows, student(8)) == (
         "Told apart by 2.36 standard errors (95 %, by the number of blocks), the model is better without: "
         "readout (× 0.950), decay (× 0.970); worse without, having been trained with it: query levels "
         "(× 1.030); not told apart: storage levels (× 1.015). With none of them the perplexity is 35.00, "
@@ -43,7 +44,7 @@ def test_what_a_constraint_costs_alone_stands_beside_what_lifting_it_does() -> N
         row("free", 1.1, None, kind="on"),
         row("readout", 1.098, kind="on"),
     )
-    said = why_page.concluded(rows, why_page.told_apart(8))
+    said = why_page.concluded(rows, student(8))
     assert "cost it something: readout (× 1.098; lifted from the chip × 1.079)." in said
     assert "these win something: none." in said  # 2.0 errors, fewer than Student's 2.36
     assert "decay (× 0.980)" in why_page.concluded(rows, 1.9)

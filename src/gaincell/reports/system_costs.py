@@ -66,13 +66,14 @@ def energy_verdict(result: CostResult) -> str:
     claim = cited().claims.energy_article.value
     said = []
     ours = {row.title: row.energy_over_bottom_up for row in result.machines}
-    digital = with_cited_digital(result)
-    mixed = {title: None if x is None else digital * x for title, x in ours.items()}
-    for ratios, whose in (
+    ways = [
         ({row.title: row.energy_over_cited for row in result.machines}, "the paper's own energy"),
         (ours, "ours"),
-        (mixed, "ours but the paper's digital part"),
-    ):
+    ]
+    if (digital := with_cited_digital(result)) is not None:
+        mixed = {title: None if x is None else digital * x for title, x in ours.items()}
+        ways.append((mixed, "ours but the paper's digital part"))
+    for ratios, whose in ways:
         if all(x is None for x in ratios.values()):
             return ""
         below = [f"{title} (× {times(x)})" for title, x in ratios.items() if x is not None and x < 10**claim]
@@ -97,12 +98,12 @@ def by_movement(result: CostResult) -> str:
     )
 
 
-def with_cited_digital(result: CostResult) -> float:
-    """Our energy over what it is with the paper's digital part in it; 1 where the paper has none."""
+def with_cited_digital(result: CostResult) -> float | None:
+    """Our energy over what it is with the paper's digital part in it; None where the paper has none."""
     own = result.head.bottom_up.energy
     digital = next((line for line in result.head.lines if line.name == "digital"), None)
     if digital is None or digital.cited is None:
-        return 1.0
+        return None
     return own / (own - digital.bottom_up + digital.cited.value)
 
 
