@@ -58,7 +58,7 @@ class NumberKind:
         Raises:
             DesignError: a wrong type.
         """
-        if value is None and self.optional:
+        if self.optional and (value is None or value == "none"):
             return None
         if self.many and isinstance(value, (list, tuple)) and all(_is_number(v) for v in value):
             return tuple(float(v) for v in value)
@@ -147,7 +147,7 @@ def parse_quantity(raw: Any, kind: NumberKind, where: str) -> Quantity:
     note = raw.get("note", "")
     if not isinstance(note, str):
         raise DesignError(f"{where}: note = {note!r} is not acceptable; allowed: text")
-    value = kind.convert(None if raw["value"] == "none" else raw["value"], where)
+    value = kind.convert(raw["value"], where)
     quantity = Quantity(value, kind.unit, raw["source"], (bounds[0], bounds[1]), note)
     quantity.check_range(where)
     return quantity

@@ -1404,6 +1404,17 @@ def test_a_recipe_changes_a_table_of_its_design(tmp_path: Path) -> None:
     assert recipe.design.name == f"{micro_design().name} (changed: noise)"
 
 
+@pytest.mark.parametrize("key", ["storage_levels", "query_levels", "retention_time"])
+def test_a_recipe_switches_off_what_its_design_can_do_without(tmp_path: Path, key: str) -> None:
+    """By the word that design files have for it."""
+    chip = load_recipe(write(tmp_path), changes=parse_overrides([f"design.{key}=none"])).design
+    assert chip == micro_design().replace(**{key: None}, name=f"{micro_design().name} (changed: {key})")
+    with pytest.raises(
+        InputError, match="counter_levels = 'none' has the wrong type; allowed: a whole number"
+    ):
+        load_recipe(write(tmp_path), changes=parse_overrides(["design.counter_levels=none"]))
+
+
 @pytest.mark.parametrize(
     ("change", "to", "message"),
     [

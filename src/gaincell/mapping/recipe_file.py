@@ -213,8 +213,9 @@ def _design(raw: Any) -> Design:
         check_keys(check_value(changes[part], Json, where), kinds, where)
         numbers = {key: kinds[key].convert(number, f"{where}.{key}") for key, number in changes[part].items()}
         changes[part] = replace(getattr(design, part), **numbers)
-    changed = [key for key, value in changes.items() if value != getattr(design, key, None)]
-    return design.replace(**changes, name=name_after(design, changed))
+    made = design.replace(**changes)
+    changed = [key for key in changes if getattr(made, key) != getattr(design, key)]
+    return made.replace(name=name_after(design, changed))
 
 
 def _files(raw: Any, skipped: Mapping[str, int]) -> dict[str, float | None]:
