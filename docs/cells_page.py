@@ -276,7 +276,7 @@ def starts(adapted: Mapping[str, Mapping[str, AdaptedResult]]) -> Figure:
     a panel a model and cell.
 
     adapted: title of a panel -> its results by the name of their start, "trained" and "neutral", and
-        "linear": the neutral start of the linear cell, where there is one.
+        "linear": the neutral start of the linear cell.
     """
     kinds = {
         "neutral": (BLUE, "o-", "this cell, neutral start"),

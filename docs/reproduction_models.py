@@ -54,8 +54,7 @@ def starts() -> dict[str, dict[str, AdaptedResult]]:
     found: dict[str, dict[str, AdaptedResult]] = {}
     for model, place in STARTS.items():
         folders = {start: RESULTS / place / start for start in ("trained", "neutral")}
-        alone = folders["neutral"] / "linear.json"
-        linear = {"linear": read(alone, AdaptedResult)} if alone.is_file() else {}
+        linear = {"linear": read(folders["neutral"] / "linear.json", AdaptedResult)}
         for path in sorted(folders["trained"].glob("*.json"), key=cells_page.order):
             pair = {start: read(folder / path.name, AdaptedResult) for start, folder in folders.items()}
             title = f"{model}, {pair['neutral'].title or OF_THE_PAPER}"
@@ -90,6 +89,13 @@ def adaptation() -> str:
     for title, of in starts().items():
         at = {start: perplexities(run) for start, run in of.items()}
         linear = at["neutral"]["linear"]
+        model = title.partition(", ")[0]
+        if model not in {row[0].partition(", ")[0] for row in rows}:  # once for all its cells
+            adapted = (
+                f"{times(at['linear']['adapted'], linear)}, {ended(of['linear'].adaptation['published'])}"
+            )
+            discarded = times(at["linear"]["linear-neutral"], linear)
+            rows.append([f"{model}, linear (s)", readable(linear), "–", discarded, "–", "–", adapted])
         rows.append(
             [
                 f"{title} (s)",
@@ -128,10 +134,9 @@ def in_the_paper() -> str:
 
 def stopped() -> str:
     """By which rule the iterations stop, and which did not, and how far from it; the linear cell's, too."""
-    known = starts()
     found = [
         f"{title.partition(', ')[0] + ', linear' if start == 'linear' else title}, {run.start} start: {ended(run)}"
-        for title, of in known.items()
+        for title, of in starts().items()
         for start, run in ((start, one.adaptation["published"]) for start, one in of.items())
         if not run.converged
     ]
@@ -139,11 +144,6 @@ def stopped() -> str:
     return (
         f"An iteration stops by the rule of the released calibration code, {rule:g} of means and standard deviations (c); the authors' training code asks for {looser:g} of standard deviations and {rule:g} of means (c). "
         + (f"Not so: {'; '.join(found)}." if found else "All iterations here did.")
-        + "".join(
-            f" The linear cell's own iteration was not run of {model}."
-            for model in STARTS
-            if "linear" not in known[f"{model}, {OF_THE_PAPER}"]
-        )
     )
 
 
@@ -186,6 +186,7 @@ def separated() -> str:
         for title, of in starts().items()
         if title.endswith(", cubic") and title.startswith(model)
     }
+    unchanged = {model: perplexities(of["linear"]) for model, of in cubic.items()}
     for model, of in cubic.items():
         at = perplexities(of["neutral"])
         factor = {name: at[name] / at["linear"] for name in at}
@@ -202,7 +203,11 @@ def separated() -> str:
             f"{model}, cubic cell: exchanging the cell multiplies the perplexity by {cell:.3g}{exchanged}. Discarding the gains multiplies it by "
             f"{rounded(factor['linear-neutral'])} with the linear cell and by {rounded(factor['unadapted-neutral'])} with this cell{discarded}."
         )
-    return "\n\n".join([*said, "Only the trained start shows what the cell itself costs."])
+    back = ", ".join(f"× {at['adapted'] / at['linear']:.3f} ({model})" for model, at in unchanged.items())
+    said.append(
+        f"With the linear cell, where nothing was exchanged, the iteration from the neutral start ends at {back} of the linear model: discarded gains alone make such a fall, and the iteration finds them again. Only the trained start shows what the cell itself costs."
+    )
+    return "\n\n".join(said)
 
 
 def times(perplexity: float, linear: float) -> str:

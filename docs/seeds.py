@@ -128,7 +128,7 @@ def trials_markdown(trials: Mapping[str, Runs]) -> str:
     for name in sorted(trials, key=lambda name: len(changes[name])):
         runs, own = trials[name], changes[name]
         cells = [spread(quotients(runs, stage.name, None)) for stage in stages]
-        against = _against(runs, base, last.name) if own else None
+        against = ratio_to(runs, base, last.name) if own else None
         cells.append(_ratio(against))
         if against and against[1] is not None and abs(against[0] - 1) < APART * against[1]:
             alike.append(_told(own))
@@ -139,7 +139,7 @@ def trials_markdown(trials: Mapping[str, Runs]) -> str:
             for part, less in changes.items()
             if {} != less != own
             and less.items() <= own.items()
-            and (ratio := _against(runs, trials[part], last.name))
+            and (ratio := ratio_to(runs, trials[part], last.name))
         ]
     tokens = ", ".join(f"{stage.training_tokens:,} ({stage.title})" for stage in stages)
     most = max(len(runs) for runs in trials.values())
@@ -163,7 +163,7 @@ def _told(values: Mapping[str, str], nothing: str = "nothing") -> str:
     return ", ".join(f"`{key} = {value}`" for key, value in values.items()) or nothing
 
 
-def _against(runs: Runs, others: Runs, stage: str) -> tuple[float, float | None] | None:
+def ratio_to(runs: Runs, others: Runs, stage: str) -> tuple[float, float | None] | None:
     """Ratio of perplexities of a stage on the same blocks with its error, over the seeds that both have; None
     without any.
     """

@@ -2,7 +2,8 @@
 
 Files there: `fidelity-transfer.json` and `fidelity.json` (`gaincell fidelity`, after attention transfer and
 at the end), `ablation.json`, and of arrays and software `repetition.json` and `repetition-software.json`
-(`gaincell evaluate --by-repetition`), `lambada.json` and `lambada-software.json` (`evaluate --tasks`).
+(`gaincell evaluate --by-repetition`), `lambada.json` and `lambada-software.json` (`evaluate --tasks`). The
+folder `retrained` has trainings on the chip (base) and on chips without one constraint, named by it.
 Without them there is no page.
 """
 
@@ -12,6 +13,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
+
+from seeds import Runs, ratio_to, read_seeds, trials_markdown
 
 from gaincell.files import write_text
 from gaincell.reports import evaluation, heads
@@ -56,6 +59,8 @@ def write_why(docs: Path) -> None:
     save(evaluation.ablation_figure(ablated), docs / "figures" / "why-constraints.png")
     assert ablated.design is not None
     apart = student(blocks_of(ablated))
+    retrained = read_seeds(RESULTS / "retrained")
+    wins = wins_of(retrained)
     write_text(
         docs / "why.md",
         PAGE.format(
@@ -65,10 +70,12 @@ def write_why(docs: Path) -> None:
             said_heads=said_of_heads(before, after),
             constraints=evaluation.ablation_rows(ablated).markdown(),
             said_constraints=said_of_constraints(ablated.ablation, apart),
+            retrained=trials_markdown(retrained),
+            said_retrained=said_of_retrained(wins),
             retrieval=of_retrieval(arrays, software),
             said_retrieval=said_of_retrieval(arrays, software),
             lambada=said_of_lambada(),
-            concluded=concluded(ablated.ablation, apart),
+            concluded=concluded(ablated.ablation, apart, wins),
         ),
     )
 
@@ -162,6 +169,34 @@ def _all_lifted(rows: Sequence[AblationRow]) -> str:
     return f"{said}."
 
 
+def wins_of(trials: Mapping[str, Runs]) -> dict[str, tuple[float, float]]:
+    """Of every constraint but all of a kind: perplexity of the model trained on without it over that of the
+    model trained on as much on the chip as it is, on the same blocks, and how many of its errors 95 % are.
+    """
+    found = {}
+    for name, runs in trials.items():
+        last = runs[0].stages[-1]
+        assert last.blocks is not None
+        ratio, error = ratio_to(runs, trials["base"], last.name) or (1.0, None)
+        if error is not None:
+            found[name.replace("-", " ")] = ratio, student(len(last.blocks.nll)) * error
+    return found
+
+
+def said_of_retrained(wins: Mapping[str, tuple[float, float]]) -> str:
+    """Without which constraints a model that is trained on is better, and worse."""
+
+    def named(chosen: Callable[[float, float], bool]) -> str:
+        found = sorted((*numbers, name) for name, numbers in wins.items() if chosen(*numbers))
+        return ", ".join(f"{name} (× {ratio:.3f} ± {within:.3f})" for ratio, within, name in found) or "none"
+
+    return (
+        f"Better without, after that training: {named(lambda ratio, within: ratio < 1 - within)}; worse: "
+        f"{named(lambda ratio, within: ratio > 1 + within)}; not told apart: "
+        f"{named(lambda ratio, within: abs(ratio - 1) <= within)} (±: 95 %, over blocks; of one seed each)."
+    )
+
+
 def of_retrieval(arrays: RepetitionResult, software: RepetitionResult) -> str:
     """Perplexities in software and in arrays by kind of token, and their ratio, paired by block."""
     rows = [
@@ -248,7 +283,7 @@ where. The model is {model} on `{design}` with the shipped adapter, which
 `recipes/low-tokens.toml` made (RUN), and `recipes/low-tokens-further.toml` and
 `recipes/low-tokens-longer.toml` trained further (LONGER). All add
 [balanced rows and more](training.md#what-a-recipe-can-add-to-the-mapping) to the paper's
-mapping. Simulated; nothing on this page is trained again.
+mapping. Simulated; only [one table](#trained-on-without-one-of-them) is of models that were trained again.
 
 Written by `docs/why_page.py` from `docs/results/why`:
 
@@ -293,6 +328,20 @@ cells, b of the balanced rows, which belongs to a cell, is set anew from the fir
 
 The model was trained with all of them, and its gains fit them: a ratio near 1 or above says that this model
 does not need the constraint lifted, not what training without it would give.
+
+## Trained on without one of them
+
+{said_retrained}
+
+{retrained}
+
+All go on from the shipped adapter, on the same blocks in the same order, which it has learnt from before:
+
+    gaincell train recipes/low-tokens-longer.toml --text DIRECTORY --out RETRAINED --only longer \\
+        --set seed=3 --set training.batch=2 --set training.warmup_steps=4 --set stage.longer.steps=48
+
+and what the table says is set. Their gains begin where those of the chip as it is ended, and few tokens
+follow: this is what a model wins soon, not what one made for such a chip from the start would.
 
 ## What is found again
 

@@ -158,7 +158,7 @@ def test_what_did_not_converge_is_named_with_both_tolerances(
     said = models.stopped()
     assert "calibration code, 0.0001 of means and standard deviations (c);" in said
     assert "training code asks for 0.001 of standard deviations and 0.0001 of means (c)." in said
-    assert "All iterations here did. The linear cell's own iteration was not run of SmolLM2-135M." in said
+    assert said.endswith("All iterations here did.")
     found = models.starts()
     of = found["small-gpt2, cubic"]
     ended = replace(of["linear"].adaptation["published"], converged=False, iterations=25)
