@@ -6,11 +6,14 @@ import pickle
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.ops.test_own_effects import Flickering
+from torch import Tensor
 
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import SHIPPED, list_designs, load_design
@@ -218,6 +221,46 @@ def test_a_cell_of_ones_own_works_but_cannot_be_written(paper: Design) -> None:
     assert design.hash != paper.replace(cell="linear").hash
     with pytest.raises(DesignError, match="cell 'own' cannot be written"):
         design.to_toml()
+
+
+def test_a_cell_that_computes_otherwise_than_it_says_is_refused(paper: Design) -> None:
+    """Most implementations compute by name and coefficients, not by `current`."""
+
+    class Saturating(LinearCell):
+        def current(self, u: Tensor) -> Tensor:
+            return super().current(u).clamp(-4, 4)
+
+    class Named(Saturating):
+        name = "saturating"
+
+    class Known(Named):
+        coefficients = None  # type: ignore[assignment]
+
+    kinds = [dataclasses.dataclass(frozen=True)(kind) for kind in (Saturating, Named, Known)]
+    with pytest.raises(
+        DesignError, match="Saturating has the name of another cell, 'linear'; give it its own"
+    ):
+        paper.replace(cell=kinds[0](19.3))
+    with pytest.raises(
+        DesignError, match=r"'saturating' is not the polynomial of its coefficients \(0.0, 19.3\)"
+    ):
+        paper.replace(cell=kinds[1](19.3))
+    assert paper.replace(cell=kinds[2](19.3)).cell.coefficients is None
+
+
+def test_what_is_no_cell_is_told_what_it_must_be(paper: Design) -> None:
+    @dataclasses.dataclass
+    class Mutable:
+        name = "mutable"
+        coefficients = None
+        linear_slope = 20.0
+        numbers: Any = dataclasses.field(default_factory=dict)
+        current = slope = torch.tanh
+
+    with pytest.raises(
+        DesignError, match="or a frozen dataclass with name, coefficients, linear_slope, numbers"
+    ):
+        paper.replace(cell=Mutable())
 
 
 @pytest.mark.parametrize(

@@ -305,6 +305,28 @@ def test_what_else_belongs_to_the_arrays(part: str, softmax: dict[str, Path], tm
         assert torch.equal(logits(again), logits(model))
 
 
+def test_other_attention_is_not_asked_for_in_vain(saved: Path) -> None:
+    """Who asks for "eager" to compare with would get the arrays."""
+    with pytest.raises(
+        ModelError, match=r"attn_implementation='eager': .*set_attention\(model, \"softmax\"\)"
+    ):
+        AutoModelForCausalLM.from_pretrained(saved, attn_implementation="eager")
+    named = AutoModelForCausalLM.from_pretrained(saved, attn_implementation="gaincell")
+    assert torch.equal(logits(named), logits(AutoModelForCausalLM.from_pretrained(saved)))
+
+
+def test_gains_in_16_bits_are_neither_written_nor_read(saved: Path, tmp_path: Path) -> None:
+    """As wrappers for mixed precision hand them over."""
+    model = AutoModelForCausalLM.from_pretrained(saved)
+    cast = {name: tensor.bfloat16() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ModelError, match=r"state_dict= has .*gain in torch.bfloat16, too coarse"):
+        model.save_pretrained(tmp_path / "cast", state_dict=cast)
+    file = saved / "model.safetensors"
+    save_file({n: t.bfloat16() for n, t in load_file(file).items()}, file, metadata={"format": "pt"})
+    with pytest.raises(RunError, match=r"gain is torch.bfloat16, no floats of 32 bits or more"):
+        AutoModelForCausalLM.from_pretrained(saved)
+
+
 def test_softmax_attention_stays_softmax_attention(softmax: dict[str, Path], tmp_path: Path) -> None:
     model = set_attention(hardware(softmax["llama"]), "softmax")
     model.save_pretrained(tmp_path)

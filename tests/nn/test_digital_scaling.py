@@ -83,7 +83,7 @@ def extended(**changes: object) -> LlamaForCausalLM:
 def test_biases_are_those_of_v_proj_and_o_proj() -> None:
     model = biased()
     config = model.config.to_dict() | {"attention_bias": True}
-    config.pop("_attn_implementation", None)
+    config.pop("attn_implementation", None)
     other = attach(LlamaForCausalLM(type(model.config)(**config)).double().eval(), micro_design())
     other.load_state_dict(model.state_dict(), strict=False)
     plain = other(input_ids=some_ids()).logits

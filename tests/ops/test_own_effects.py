@@ -227,6 +227,27 @@ def test_an_effect_drawn_both_ways_is_of_both_kinds() -> None:
     assert not any(torch.equal(outputs[a], outputs[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
 
 
+@dataclass(frozen=True)
+class Seen(Both):
+    """What both kinds of draws are at one stage."""
+
+    def __call__(self, stage: str, signal: Tensor, draw: Any) -> Tensor:
+        if stage == self.at:
+            DRAWN[:] = [draw("chip", 3).expand_as(signal), draw("operation", 3).expand_as(signal)]
+        return signal
+
+
+DRAWN: list[Tensor] = []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_a_read_has_is_not_what_the_chip_has(stage: str) -> None:
+    """At the first token neither, whose step is 0."""
+    gain_cell_attention(*signals(), micro_design(readout="none", nonideality=Seen(stage, strength=1.0)))
+    chip, operation = DRAWN
+    assert not bool((chip == operation).any())
+
+
 def test_every_other_path_refuses_it_by_name() -> None:
     design = micro_design(nonideality=Own("pulse", 0.9))
     q, k, v = signals()

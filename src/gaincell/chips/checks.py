@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, get_args
 
+import torch
+
 from gaincell.chips.fields import FILE_KEYS, NUMBERS, WORDS, DesignFields
 from gaincell.circuits.nonideality import Nonideality, kinds_drawn
 from gaincell.circuits.readout import READOUTS
+from gaincell.devices.cell import CELL_KINDS, Cell
 from gaincell.devices.random import Drawn
 from gaincell.errors import DesignError
 from gaincell.features import LEVELS, NOMINAL, NORMALISER, PULSE_LAW, SINKS, missing
 from gaincell.quantity import did_you_mean, one_of
+from gaincell.units import Volt
 
 WITH_SINKS = NOMINAL | LEVELS | PULSE_LAW | SINKS | NORMALISER
 """What columns of first tokens are modelled with (features.py)."""
@@ -77,6 +81,38 @@ def _refusals(design: DesignFields, in_use: frozenset[str]) -> Iterator[str]:
             f"{REACH} times the range of the write DAC of it"
         )
     yield from _of_levels(design)
+
+
+def check_cell(cell: Any, reach: Volt, where: str) -> None:
+    """Refuse what is no cell, and one of one's own that computes otherwise than it says.
+
+    Args:
+        cell: What a design is to have.
+        reach: Largest |u| that it stores.
+        where: Where it stands, for errors.
+
+    Raises:
+        DesignError: a member is missing, the name is another cell's, or `current` is not the polynomial of
+            its `coefficients`, by which most implementations compute.
+    """
+    if not isinstance(cell, Cell):
+        raise DesignError(
+            f"{where}: cell = {cell!r} has the wrong type; allowed: {one_of(CELL_KINDS)}, or a frozen "
+            "dataclass with name, coefficients, linear_slope, numbers, current and slope"
+        )
+    if cell.name in CELL_KINDS:
+        if type(cell) is not CELL_KINDS[cell.name].owner:
+            raise DesignError(
+                f"{where}: {type(cell).__name__} has the name of another cell, {cell.name!r}; give it its own"
+            )
+    elif cell.coefficients is not None:
+        u = torch.linspace(-reach, reach, 9, dtype=torch.float64)
+        stated = sum(c * u**power for power, c in enumerate(cell.coefficients))
+        if not torch.allclose(cell.current(u), torch.as_tensor(stated), rtol=1e-6, atol=1e-6):
+            raise DesignError(
+                f"{where}: current of cell {cell.name!r} is not the polynomial of its coefficients "
+                f"{cell.coefficients!r}; correct one of them, or give coefficients = None"
+            )
 
 
 def _of_number(key: str, value: int | float | None, design: DesignFields) -> Iterator[str]:

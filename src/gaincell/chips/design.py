@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from gaincell.chips.checks import check_design
+from gaincell.chips.checks import check_cell, check_design
 from gaincell.chips.fields import (
     BASIC,
     CELL_NUMBERS,
@@ -214,7 +214,8 @@ class Design(DesignFields):
         provenance = dict(self.provenance)
         for key, value in changes.items():
             if key == "cell":
-                changes[key] = _set_cell(value, provenance, where)
+                reach = max(self.v_max - self.v_offset, self.v_offset - self.v_min)
+                changes[key] = _set_cell(value, reach, provenance, where)
             elif key in TABLES:
                 _set_table(key, value, provenance, where)
             elif key in NUMBERS:
@@ -320,17 +321,14 @@ def cell_of(kind: Any, quantities: Mapping[str, Quantity]) -> Cell:
     return named_cell(kind, numbers)
 
 
-def _set_cell(cell: Cell | str, provenance: dict[str, Quantity], where: str) -> Cell:
+def _set_cell(cell: Cell | str, reach: Volt, provenance: dict[str, Quantity], where: str) -> Cell:
     """The cell to put into a design; its numbers enter the provenance."""
     if isinstance(cell, str):
         try:
             return cell_of(cell, provenance)
         except DesignError as error:
             raise DesignError(f"{where}: {error}") from None
-    if not isinstance(cell, Cell):
-        raise DesignError(
-            f"{where}: cell = {cell!r} has the wrong type; allowed: a Cell, {one_of(CELL_KINDS)}"
-        )
+    check_cell(cell, reach, where)
     if cell.name in CELL_KINDS and not _is_cell_of(cell, provenance):
         for key in FIT_NUMBERS if "coefficients" in cell.numbers else ():
             provenance.pop(f"cell.{key}", None)

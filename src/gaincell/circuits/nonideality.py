@@ -30,6 +30,8 @@ from gaincell.devices.random import Drawn, Effect, normal
 from gaincell.errors import InputError
 
 Stage = Literal["query", "key", "value", "score", "pulse", "output"]
+DRAWS = 16
+"""Of one stage, per chip and per operation each."""
 
 
 class Normals:
@@ -61,9 +63,10 @@ class Normals:
                 f"nonideality {self._own.name!r} draws {per!r}, but states drawn = {self._own.drawn!r}; "
                 'allowed: "chip" and "operation" where drawn states it'
             )
-        if not 0 <= number < 16:
-            raise InputError(f"draw number {number}; give 0 to 15")
-        return normal(effect=Effect.OWN + number, **self._keys[per]).to(self._like)
+        if not 0 <= number < DRAWS:
+            raise InputError(f"draw number {number}; give 0 to {DRAWS - 1}")
+        effect = Effect.OWN + number + (DRAWS if per == "operation" else 0)  # step 0 may be the first token's
+        return normal(effect=effect, **self._keys[per]).to(self._like)
 
 
 STAGES: tuple[Stage, ...] = ("query", "key", "value", "score", "pulse", "output")

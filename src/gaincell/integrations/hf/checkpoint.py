@@ -306,9 +306,8 @@ def read(
 
 
 def checked(name: str, tensor: Tensor, where: str, advice: str, *, positive: bool = True) -> Tensor:
-    """A stored tensor that can be what its name says: floating-point and finite, no direction of length 0,
-    and where they must be `positive`, as in a RUN, gains above 0.
-
+    """A stored tensor that can be what its name says: floating-point (gains and offsets of 32 bits or more)
+    and finite, no direction of length 0, and where they must be `positive`, as in a RUN, gains above 0.
     A refusal states the file, `where` it is from, and as `advice` what to do.
 
     Raises:
@@ -317,12 +316,13 @@ def checked(name: str, tensor: Tensor, where: str, advice: str, *, positive: boo
     """
     if parts.is_index(name):
         return tensor
-    if not tensor.is_floating_point():
-        raise RunError(f"{where}: {name} is {tensor.dtype}, no floating-point numbers; {advice}")
+    least = 4 if ".gain_cell." in name and name.endswith((".gain", ".offset")) else 1
+    if not tensor.is_floating_point() or tensor.itemsize < least:
+        raise RunError(f"{where}: {name} is {tensor.dtype}, no floats of {8 * least} bits or more; {advice}")
     check_finite_tensor(name, tensor, where)
     if name.endswith(parts.part_of(name).directions) and bool((tensor == 0).all(-1).any()):
         raise RunError(f"{where}: {name} has a direction of length 0; {advice}")
-    if positive and ".gain_cell." in name and name.endswith(".gain") and bool((tensor <= 0).any()):
+    if positive and least > 1 and name.endswith(".gain") and bool((tensor <= 0).any()):
         raise RunError(f"{where}: {name} is not above 0, as every gain is; {advice}")
     return tensor
 

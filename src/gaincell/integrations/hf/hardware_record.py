@@ -197,8 +197,8 @@ def recorded(model: PreTrainedModel) -> Iterator[None]:
         )
     record = hardware_record(attached_layers(model), computed_attention(model))
     config.quantization_config = HardwareRecord(quant_method=METHOD, **record)
-    vars(config)["_attn_implementation"] = SAVED  # into the file: as an attribute it is a property
+    vars(config)["attn_implementation"] = SAVED  # what transformers reads as its own argument
     try:
         yield
     finally:
-        del config.quantization_config, vars(config)["_attn_implementation"]
+        del config.quantization_config, vars(config)["attn_implementation"]

@@ -3,7 +3,7 @@
 The weights hold gains and offsets under their own names. `config.json` holds two things more,
 
     quantization_config     {"quant_method": "gaincell", "version": 1, "design": {...}, ...}
-    _attn_implementation    `interface.SAVED`
+    attn_implementation     `interface.SAVED`
 
 The first is transformers' place for what changes a model while it is read: `HardwareLoader` attaches it. The
 second is what transformers cannot pass over without gaincell: no version knows an attention function of that
@@ -71,6 +71,14 @@ class HardwareLoader(HfQuantizer):
     def _process_model_before_weight_loading(
         self, model: PreTrainedModel, checkpoint_files: Sequence[str] | None = None, **_: Any
     ) -> None:
+        from gaincell.integrations.hf import interface
+
+        asked = model.config._attn_implementation
+        if asked not in (interface.GAIN_CELL, interface.SAVED):
+            raise ModelError(
+                f"attn_implementation={asked!r}: {model.name_or_path} was saved in gain-cell arrays; leave "
+                'it out. For softmax attention of these weights: gaincell.set_attention(model, "softmax")'
+            )
         self._files = checkpoint_files
         self._ignored = model._keys_to_ignore_on_load_unexpected
         kind = set if isinstance(self._ignored, set) else list  # by the version of transformers
@@ -106,6 +114,20 @@ def check_whole(model: PreTrainedModel) -> None:
         )
 
 
+def _check_given(state: Mapping[str, Tensor]) -> None:
+    """Refuse gains and offsets in 16 bits, as wrappers for mixed precision hand them over.
+
+    Raises:
+        ModelError: some are.
+    """
+    for name, tensor in state.items():
+        if ARRAYS in name and name.endswith((".gain", ".offset")) and tensor.dtype.itemsize < 4:
+            raise ModelError(
+                f"state_dict= has {name} in {tensor.dtype}, too coarse for the write DAC; give gains and "
+                "offsets in float32 or float64, as model.state_dict() has them"
+            )
+
+
 @replaces(PreTrainedModel, "save_pretrained")
 def _save_readable(
     save: Callable[..., Any], self: Any, save_directory: Any, *arguments: Any, **keywords: Any
@@ -116,6 +138,7 @@ def _save_readable(
 
     if attached_layers(self):
         check_whole(self)
+        _check_given(keywords.get("state_dict") or {})
         refuse_second_model(save_directory, HARDWARE, ADAPTER)
     return save(self, save_directory, *arguments, **keywords)
 
