@@ -66,6 +66,14 @@ def test_parts_add_up_at_every_level() -> None:
     assert cost.bottom_up.parts["digital"].parts["counters"].energy > 0
 
 
+def test_counters_in_place_of_a_readout_that_does_not_quantise_cost_what_counters_cost() -> None:
+    counted, ideal = (
+        of_head(replace(HEAD, design=HEAD.design.replace(readout=readout))).bottom_up.parts["digital"]
+        for readout in ("counter", "none")
+    )
+    assert ideal.parts["counters"].energy == counted.parts["counters"].energy > 0
+
+
 def test_a_model_is_the_sum_of_its_heads() -> None:
     one = Activity.assumed(DESIGN).mean()
     idle = replace(one, head=1, score_pulse=0.0, score_active=0.0, output_pulse=0.0)

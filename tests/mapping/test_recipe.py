@@ -24,6 +24,7 @@ from tests.tiers import slow
 from transformers import PreTrainedModel
 
 from gaincell.chips.design_file import load_design
+from gaincell.chips.device import with_cell
 from gaincell.cli import main
 from gaincell.cli._options import GradientName
 from gaincell.errors import GaincellError, InputError, ModelError, RunError
@@ -624,7 +625,16 @@ LORA_2 = "[lora]\nrank = 2\n[training]"
         ("stage.nosuch=7", "give a key of the stage, such as stage.nosuch.steps=500"),
         ("files={words=1}", "shares, such as that of words, need .* name them alone: files = .'words'."),
         ("stage.linear.clip=default", "stage.linear.clip=default: the recipe does not set it"),
+        (
+            "stage.linear.batch=default",
+            "sets it for all stages; give training.batch=default, and stage.NAME.batch",
+        ),
         ("stages=['linear']", "stages cannot be set; write a file with it"),
+        ("stages.linear.steps=5", "stages.linear.steps: stages cannot be set .did you mean stage?."),
+        ("stage.linear.steps=0", "stage 2: steps = 0; a stage that trains needs 1 or more"),
+        ("stage.linear.initial_gains=none", "initial_gains=none: give default, which takes back what"),
+        ("design.cell=tabulated", "cell 'tabulated' has points of its own: give its device file"),
+        ("design.cell=cubic", "no cell 'cubic'; allowed: linear, .* a device file .* or a measured curve"),
     ],
 )
 def test_what_cannot_be_set_is_refused(tmp_path: Path, given: str, message: str) -> None:
@@ -681,6 +691,33 @@ def test_what_was_set_is_kept_and_a_run_goes_on_with_it_alone(texts: Path, tmp_p
     for changes in ({}, {"stage.software-continued.learning_rate": 3e-3}):
         with pytest.raises(RunError, match=r"learning_rate = 0\.002 there"):
             run_recipe(load_recipe(path, changes=changes), open_text(texts), out)
+
+
+def test_a_plan_shows_what_can_be_given_again_and_where_it_cannot_run(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, path = tmp_path / "out", write(tmp_path)
+    only = "software-continued"
+    run_recipe(load_recipe(path), open_text(texts), out, only=only)
+    command = ["train", str(path), "--dry-run", "--only", only, "--set", "balanced=true"]
+    for more, code, said in (
+        ([], 0, "mini.toml on leroux2025, balanced = true"),
+        (["--out", str(out)], 2, "balanced = False there"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, *more])
+        assert (ended.value.code or 0) == code
+        assert said in " ".join("".join(capsys.readouterr()).split())
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(out), "--stage", only, "--design", "ideal"])
+    assert f"needs a stage in arrays, which {only} of {out} is not" in capsys.readouterr().err
+
+
+def test_a_recipe_takes_a_cell_from_its_file(tmp_path: Path) -> None:
+    file = Path(__file__).parents[2] / "docs" / "data" / "compressive.toml"
+    chip = load_recipe(write(tmp_path), changes={"design.cell": str(file), "design.window": 32}).design
+    assert chip.cell == with_cell(micro_design(), file).cell
+    assert (chip.window, chip.name) == (32, "leroux2025+compressive (changed: window)")
 
 
 def test_a_name_stands_for_one_file(texts: Path, tmp_path: Path) -> None:
@@ -1169,7 +1206,7 @@ BAD = [
     ('teacher = "software-continued"', 'teacher = "./none"', "no file or directory './none'"),
     ('teacher = "software-continued"', 'teacher = "adapters/none"', "no adapter 'adapters/none' here"),
     (LEARNT, 'loss = "transfer"\nteacher = "tiny"\n', "transferred from software or a stage with softmax"),
-    ("steps = 1\n", "steps = 0\n", "only training has steps"),
+    ("steps = 1\n", "steps = 0\n", "a stage that trains needs 1 or more"),
     ("steps = 1\n", "steps = 2.5\n", "stage 5: steps = 2.5; allowed: a whole number"),
     ("steps = 1\n", 'steps = "2"\n', "steps = '2'; allowed: a whole number"),
     ("learning_rate = 1e-3", "learning_rate = -1.0", "training.: learning_rate = -1.0; allowed: a number ab"),
@@ -1252,7 +1289,7 @@ BAD = [
     ("vocabulary = 300\n", 'vocabulary = 300\narchitecture = "bert"\n', "allowed: llama or gpt2"),
     ("learning_rate = 1e-3", 'decayed = "norms"', "decayed = 'norms'; allowed: matrices-and-scales or all"),
     ('design = "DESIGN"', "design = { noise = 3, name = 'DESIGN' }", "noise = 3; allowed: a table"),
-    ('design = "DESIGN"', "design = { cell = 3, name = 'DESIGN' }", "cell = 3; allowed: linear"),
+    ('design = "DESIGN"', "design = { cell = 3, name = 'DESIGN' }", "cell = 3; allowed: text"),
     ('design = "DESIGN"', "design = { window = 64 }", "lacks 'name'"),
     ('design = "DESIGN"', "design = 3", "design = 3; allowed: text or a table"),
 ]  # fmt: skip

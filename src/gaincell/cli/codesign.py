@@ -27,10 +27,8 @@ class JointTraining:
 
     steps: Annotated[int, option("Training steps.", "N", min=1)] = 100
     batch: Annotated[int, option("Sequences per step.", "N", min=1)] = 2
-    learning_rate: Annotated[float, option("Peak learning rate of the weights.", "X", min=0.0)] = 1e-4
-    scale_learning_rate: Annotated[
-        float, option("Peak learning rate of gains and offsets.", "X", min=0.0)
-    ] = 1e-3
+    learning_rate: Annotated[float, option("Peak learning rate of the weights.", "X")] = 1e-4
+    scale_learning_rate: Annotated[float, option("Peak learning rate of gains and offsets.", "X")] = 1e-3
     rate: Annotated[
         float,
         option(

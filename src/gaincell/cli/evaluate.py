@@ -161,12 +161,15 @@ class Evaluation:
             raise InputError(f"{' and '.join(chosen)} do not go together; give one of them")
         # a RUN without a stage in arrays saves no model, but has its stages in software
         chip = run_design(model) if self.stage is None else Run(model).design_of(self.stage)
+        arrays = "a RUN whose attention is in arrays, such as one of gaincell map"
+        if self.stage is not None:
+            arrays = f"a stage in arrays, which {self.stage} of {model} is not"
         _ = self.drawn.spread, self.drawn.good, self.refresh.policy  # raise, before the model is loaded
         for names, needs, there in (
             (("--data", "--max-length", "--batch", "--cache"), "--tasks", tasks),
             (("--mismatch", "--yield-within", "--chip-seed"), "--chips", chips),
             (("--layer", "--scores"), "--dump FILE", dump),
-            (ON_A_CHIP, "a RUN whose attention is in arrays, such as one of gaincell map", chip is not None),
+            (ON_A_CHIP, arrays, chip is not None),
             (("--protocol", "--text", "--part"), "an evaluation without --tasks", not tasks),
             (("--part",), "a protocol other than rolling-T, which reads the whole text", not rolling),
         ):

@@ -101,6 +101,10 @@ def train(
     keeps = any(stage.loss == "distillation" and not stage.states and not stage.outputs for stage in chosen)
     check_needed(context, ("--teacher-outputs",), "a stage of distillation without states and outputs", keeps)
     if asked.dry_run:
+        if out is not None:
+            from gaincell.mapping.run_recipe import check_resumes
+
+            check_resumes(plan, folder)
         _dry_run(plan, chosen, text if options.was_given(context, "text") else None)
         return
     result = _carry_out(plan, text, folder, asked)

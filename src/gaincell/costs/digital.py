@@ -244,10 +244,8 @@ def _levels(head: Head, inputs: int) -> list[tuple[int, int, int]]:
 
 
 def _counter(head: Head) -> Joule:
-    t, d = head.technology, head.design
-    if d.readout == "none":
-        return 0.0
-    counts = head.activity.output_pulse * (d.counter_levels - 1)
+    t = head.technology
+    counts = head.activity.output_pulse * (head.design.counter_levels - 1)
     a_count = head.output_bits * t.switched(t.flip_flop_clock) + 2 * t.switched(t.flip_flop_data) / 2
     return counts * a_count + head.output_bits * captured(head)
 

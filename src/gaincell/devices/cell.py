@@ -275,6 +275,10 @@ def named_cell(kind: Any, numbers: Mapping[str, Any]) -> Cell:
         found = {**(_with_coefficients(numbers) if owner is PolynomialCell else numbers), **fixed}
         cell: Cell = owner(**{field.name: found[field.name] for field in fields(owner)})
     except KeyError as missing:
+        if owner is TabulatedCell:
+            raise DesignError(
+                f"cell {kind!r} has points of its own: give its device file (.toml) or measured curve (.csv)"
+            ) from None
         raise DesignError(
             f"cell {kind!r} needs the number {missing.args[0]!r}; "
             f"given: {', '.join(sorted(numbers)) or 'nothing'}"

@@ -73,7 +73,9 @@ def _check_stage(stage: StageRecipe, before: Mapping[str, StageRecipe], design: 
         raise InputError(
             f"{where}: compare = {stage.compare!r}; allowed: {allowed} (with software every stage is)"
         )
-    if (stage.task == "train") != (stage.steps > 0):
+    if stage.task == "train" and not stage.steps:
+        raise InputError(f"{where}: steps = 0; a stage that trains needs 1 or more")
+    if stage.task != "train" and stage.steps:
         raise InputError(f"{where}: steps = {stage.steps} with task {stage.task!r}; only training has steps")
     if stage.attention == "softmax" and (stage.loss == "transfer" or stage.task == "adapt"):
         raise InputError(f"{where}: softmax attention has no adaptation and no attention transfer")

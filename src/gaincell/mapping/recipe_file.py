@@ -24,8 +24,8 @@ from typing import Annotated, Any
 
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design, name_after
+from gaincell.chips.device import with_cell
 from gaincell.chips.fields import TABLE_NUMBERS
-from gaincell.devices.cell import CELL_KINDS
 from gaincell.errors import GaincellError, InputError
 from gaincell.files import parse_toml, read_toml
 from gaincell.mapping import recipe_checks as checks
@@ -126,8 +126,6 @@ def _joined(before: Json, after: Json) -> Json:
 
 def _recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     head = parse(FILE, raw, name)
-    if odd := head.keys() & {"extends", "stages"}:  # a file's are gone by now
-        raise InputError(f"{min(odd)} cannot be set; write a file with it, or choose a stage with --only")
     common, design = head.pop("training", {}), _design(head.pop("design"))
     stages: list[StageRecipe] = []
     for number, entry in enumerate(head.pop("stage", ()), start=1):
@@ -207,7 +205,7 @@ def _design(raw: Any) -> Design:
         raise InputError("[design] lacks 'name'")
     design = load_design(check_value(changes.pop("name"), str, "[design] name"))
     if "cell" in changes:
-        check_value(changes["cell"], Annotated[str, OneOf(CELL_KINDS)], "[design] cell")
+        design = with_cell(design, check_value(changes.pop("cell"), str, "[design] cell"))
     for part in TABLE_NUMBERS.keys() & changes:  # such as [design.noise], some of its numbers
         where, kinds = f"[design] {part}", TABLE_NUMBERS[part]
         check_keys(check_value(changes[part], Json, where), kinds, where)
@@ -273,6 +271,11 @@ def _override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     changed = copy.deepcopy(dict(raw))
     for dotted, value in changes.items():
         *tables, key = dotted.split(".")
+        if (first := dotted.partition(".")[0]) in ("extends", "stages"):
+            hint = " (did you mean stage?)" if first != dotted else "; write a file with it, or use --only"
+            raise InputError(f"--set {dotted}: {first} cannot be set{hint}")
+        if value == "none" and tables[:1] != ["design"]:
+            raise InputError(f"--set {dotted}=none: give {DEFAULT}, which takes back what the recipe sets")
         if tables == ["stage"]:
             raise InputError(f"--set {dotted}: give a key of the stage, such as {dotted}.steps=500")
         there = changed
@@ -292,6 +295,11 @@ def _override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
             if not isinstance(there, dict):
                 raise InputError(f"--set {dotted}: {where} = {there!r} is no table and has no {key!r}")
         if value == DEFAULT and key not in there:
+            if tables[:1] == ["stage"] and key in changed.get("training", {}):
+                raise InputError(
+                    f"--set {dotted}={DEFAULT}: [training] sets it for all stages; give training.{key}="
+                    f"{DEFAULT}, and stage.NAME.{key} where it shall be set"
+                )
             raise InputError(f"--set {dotted}={DEFAULT}: the recipe does not set it; leave this out")
         there[key] = value
         if value == DEFAULT:

@@ -136,6 +136,15 @@ def _check_shares(stages: Sequence[StageRecipe], out: Path, processes: int) -> N
                 check_share(processes, stage.training.batch, stage.training.micro_batch)
 
 
+def check_resumes(recipe: Recipe, out: Path) -> None:
+    """Refuse a directory that holds another run than of this recipe.
+
+    Raises:
+        RunError: it does.
+    """
+    check_settings(out, _identity(recipe, _contents(recipe)))
+
+
 def _tokens_of_adapter(recipe: Recipe, loaded: LoadedModel) -> int:
     """Tokens that the recipe's adapter was trained on.
 

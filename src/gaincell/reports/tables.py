@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import floor, isfinite, isnan, log10
@@ -192,7 +193,10 @@ def _terms(stage: StageRecipe) -> str:
 
 def _changes(changes: Mapping[str, object]) -> str:
     """What was set otherwise than in a recipe, in words."""
-    return "".join(f", {key} = {value}" for key, value in changes.items())
+    return "".join(
+        f", {key} = {value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in changes.items()
+    )
 
 
 def adaptation_lines(run: Adaptations) -> list[str]:
