@@ -176,9 +176,11 @@ def wins_of(trials: Mapping[str, Runs]) -> dict[str, tuple[float, float]]:
     found = {}
     for name, runs in trials.items():
         last = runs[0].stages[-1]
-        assert last.blocks is not None
-        ratio, error = ratio_to(runs, trials["base"], last.name) or (1.0, None)
-        if error is not None:
+        against = None if name == "base" else ratio_to(runs, trials["base"], last.name)
+        if against is not None:
+            ratio, error = against
+            assert last.blocks is not None
+            assert error is not None
             found[name.replace("-", " ")] = ratio, student(len(last.blocks.nll)) * error
     return found
 
@@ -257,8 +259,10 @@ def said_of_lambada() -> str:
     )
 
 
-def concluded(rows: Sequence[AblationRow], errors: float) -> str:
-    """What costs most where nothing else does, with what lifting it from the chip does; what wins alone."""
+def concluded(rows: Sequence[AblationRow], errors: float, wins: Mapping[str, tuple[float, float]]) -> str:
+    """What costs most where nothing else does, with what lifting it from the chip does; what wins alone, as
+    the model was trained and trained on.
+    """
     told = [row for row in rows if row.ratio_error and row.exercised and row.name not in NO_CIRCUIT]
     costly = [row for row in told if row.kind == "on" and row.ratio - 1 > errors * (row.ratio_error or 0)]
     off = {row.name: row.ratio for row in rows if row.kind == "off"}
@@ -268,11 +272,16 @@ def concluded(rows: Sequence[AblationRow], errors: float) -> str:
         for row in sorted(costly, key=lambda row: -row.ratio)
     )
     won = ", ".join(f"{row.name} (× {row.ratio:.3f})" for row in sorted(lifted, key=lambda row: row.ratio))
+    best = [
+        f"{name} (× {ratio:.3f})"
+        for name, (ratio, within) in sorted(wins.items(), key=lambda win: win[1])
+        if ratio < 1 - within and name not in NO_CIRCUIT
+    ]
     return (
-        "Imposed on this model with no other constraint, for which it was not trained, these cost it "
-        f"something: {first or 'none'}. Lifted alone from the chip that it was trained for, these win "
-        f"something: {won or 'none'}. Neither says which circuit a model that is trained with it would gain "
-        "from most: that was not tested here."
+        f"First: {', then '.join(best) or 'none alone'}. So much a model won that was trained on, briefly, "
+        "with that one change to the chip. Lifted from the model without training it again, these win "
+        f"something: {won or 'none'}. Imposed on it with no other constraint, for which it was not trained, "
+        f"these cost it something: {first or 'none'}."
     )
 
 
@@ -338,7 +347,8 @@ does not need the constraint lifted, not what training without it would give.
 All go on from the shipped adapter, on the same blocks in the same order, which it has learnt from before:
 
     gaincell train recipes/low-tokens-longer.toml --text DIRECTORY --out RETRAINED --only longer \\
-        --set seed=3 --set training.batch=2 --set training.warmup_steps=4 --set stage.longer.steps=48
+        --set seed=3 --set training.batch=2 --set training.warmup_steps=4 \\
+        --set stage.longer.steps=24 --set stage.longer.states=0
 
 and what the table says is set. Their gains begin where those of the chip as it is ended, and few tokens
 follow: this is what a model wins soon, not what one made for such a chip from the start would.

@@ -2,6 +2,7 @@
 
 import pytest
 import why_page
+from seeds import read_seeds
 
 from gaincell.reports.evaluation import ablation_rows
 from gaincell.results import read
@@ -44,10 +45,26 @@ def test_what_a_constraint_costs_alone_stands_beside_what_lifting_it_does() -> N
         row("free", 1.1, None, kind="on"),
         row("readout", 1.098, kind="on"),
     )
-    said = why_page.concluded(rows, student(8))
+    wins = {"readout": (0.957, 0.005), "decay": (0.999, 0.005), "all quantisation": (0.9, 0.005)}
+    said = why_page.concluded(rows, student(8), wins | {"storage levels": (0.98, 0.005)})
+    assert said.startswith("First: readout (× 0.957), then storage levels (× 0.980). So much")
     assert "cost it something: readout (× 1.098; lifted from the chip × 1.079)." in said
     assert "these win something: none." in said  # 2.0 errors, fewer than Student's 2.36
-    assert "decay (× 0.980)" in why_page.concluded(rows, 1.9)
+    assert "decay (× 0.980)" in why_page.concluded(rows, 1.9, {})
+
+
+def test_a_change_is_compared_with_as_much_training_on_the_chip_as_it_is() -> None:
+    trials = read_seeds(why_page.RESULTS / "retrained")
+    (base,) = trials.pop("base")
+    wins = why_page.wins_of(trials | {"base": [base]})
+    assert wins.keys() == {name.replace("-", " ") for name in trials}
+    for name, (run,) in trials.items():
+        assert run.stages[-1].training_tokens == base.stages[-1].training_tokens
+        ratio = run.stages[-1].perplexity / base.stages[-1].perplexity
+        assert wins[name.replace("-", " ")][0] == pytest.approx(ratio, rel=1e-6)
+        assert {*run.set} - {*base.set} != set()
+    said = why_page.said_of_retrained({"a": (0.9, 0.05), "b": (1.1, 0.05), "c": (0.97, 0.05)})
+    assert "training: a (× 0.900 ± 0.050); worse: b (× 1.100 ± 0.050); not told apart: c" in said
 
 
 def test_ratios_are_to_the_chip_that_the_caption_names() -> None:

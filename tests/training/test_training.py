@@ -623,6 +623,15 @@ def test_the_time_of_a_step_is_told_by_what_it_is_for(backend: BackendName) -> N
     assert 0.0 < least < most
 
 
+def test_what_a_step_is_spent_on_outlives_an_interruption(tmp_path: Path) -> None:
+    first: dict[str, float] = {}
+    path, wanted = tmp_path / "checkpoint", settings(checkpoint_every=2)
+    train(micro_llama(), blocks(16), wanted, checkpoint=path, shares=first)
+    again: dict[str, float] = {}
+    train(micro_llama(), blocks(16), wanted, checkpoint=path, shares=again)  # no step is left
+    assert again == first != {}
+
+
 def test_a_diverging_loss_stops() -> None:
     rising = iter(range(1000))
 

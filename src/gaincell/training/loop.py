@@ -135,7 +135,8 @@ def train(
     here.begin()
     try:
         while here.step < here.total and not here.watch.finished:
-            details = here.update(shares if here.step == here.first + PROFILED else None)
+            measured = shares is not None and here.step == here.first + PROFILED
+            details = here.update(here.shares if measured else None)
             every = settings.evaluate_every
             if evaluate is not None and every and (here.step % every == 0 or here.step == here.total):
                 details["evaluation"] = here.evaluated(evaluate)
@@ -151,6 +152,8 @@ def train(
         here.leave()
         switch_checkpointing(model, here.recompute, "disable")
     here.keep()
+    if shares is not None:
+        shares.update(here.shares)
     if writer is not None:
         writer.draw()
     here.run.processes.wait_for_everyone()
@@ -210,6 +213,7 @@ class _Training:
             settings, self.named, state.get("watch", {}), checkpoint, stored=self.first, write=self.main
         )
         self.norms: dict[str, float] = dict(state.get("norms", {}))
+        self.shares: dict[str, float] = dict(state.get("shares", {}))
         self.losses: deque[float] = deque(state.get("losses", ()), maxlen=max(1, self.total // 10))
         self.arrays = {m: m.design for m in model.modules() if isinstance(m, GainCellAttention)}
         check_redraw(settings.redraw, self.arrays.values())
@@ -310,6 +314,7 @@ class _Training:
         if self.checkpoint is not None:
             place = {"step": self.step, "watch": self.watch.state(), "seconds": self._seconds()}
             place |= {"losses": list(self.losses)} | ({"norms": self.norms} if self.norms else {})
+            place |= {"shares": self.shares} if self.shares else {}
             disk.store(
                 self.checkpoint, self.parameters, self.optimizer, self.identity, place,
                 keep=self.settings.keep_checkpoints, write=self.main,
