@@ -3,7 +3,7 @@
 Files there: `fidelity-transfer.json` and `fidelity.json` (`gaincell fidelity`, after attention transfer and
 at the end), `ablation.json`, and of arrays and software `repetition.json` and `repetition-software.json`
 (`gaincell evaluate --by-repetition`), `lambada.json` and `lambada-software.json` (`evaluate --tasks`). The
-folder `retrained` has trainings on the chip (base) and on chips without one constraint, named by it.
+folder `retrained` has trainings on the chip (base) and on chips with one change each.
 Without them there is no page.
 """
 
@@ -16,7 +16,13 @@ from statistics import mean
 
 from seeds import Runs, ratio_to, read_seeds, trials_markdown
 
+from gaincell.costs.activity import Activity
+from gaincell.costs.notes import unquantised
+from gaincell.costs.roll_up import of_model
+from gaincell.costs.technology import load_technology
 from gaincell.files import write_text
+from gaincell.integrations.hf.size import model_size
+from gaincell.mapping.recipe_file import load_recipe, parse_overrides
 from gaincell.reports import evaluation, heads
 from gaincell.reports.style import save
 from gaincell.reports.tables import Rows, readable
@@ -30,6 +36,7 @@ from gaincell.results.evaluation import (
     RepetitionResult,
     TasksResult,
 )
+from gaincell.results.run import TrainedResult
 from gaincell.standard_error import paired_ratio, student
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +47,9 @@ NO_CIRCUIT = ("all quantisation", "tiling")
 """Rows of the ablation that stand for no single circuit."""
 MOST_FORGOTTEN = 1.2
 """Times its error after transfer that a layer was to have at most in the end."""
+ADAPTER = "adapters/smollm2-135m"
+ACTIVITY = RESULTS.parent / "costs" / "activity-smollm2-135m.json"
+COSTS = ("energy", "latency", "area")
 BEHIND = (10, 6)
 """Points of accuracy on LAMBADA that the model was to be behind software at most, and if possible."""
 
@@ -72,6 +82,7 @@ def write_why(docs: Path) -> None:
             said_constraints=said_of_constraints(ablated.ablation, apart),
             retrained=trials_markdown(retrained),
             said_retrained=said_of_retrained(wins),
+            priced=priced(retrained),
             retrieval=of_retrieval(arrays, software),
             said_retrieval=said_of_retrieval(arrays, software),
             lambada=said_of_lambada(),
@@ -170,8 +181,8 @@ def _all_lifted(rows: Sequence[AblationRow]) -> str:
 
 
 def wins_of(trials: Mapping[str, Runs]) -> dict[str, tuple[float, float]]:
-    """Of every constraint but all of a kind: perplexity of the model trained on without it over that of the
-    model trained on as much on the chip as it is, on the same blocks, and how many of its errors 95 % are.
+    """Of every change of the chip: perplexity of the model trained on with it over that of the model trained
+    on as much on the chip as it is, on the same blocks, and 95 % of its error.
     """
     found = {}
     for name, runs in trials.items():
@@ -181,20 +192,54 @@ def wins_of(trials: Mapping[str, Runs]) -> dict[str, tuple[float, float]]:
             ratio, error = against
             assert last.blocks is not None
             assert error is not None
-            found[name.replace("-", " ")] = ratio, student(len(last.blocks.nll)) * error
+            found[changed(runs[0])] = ratio, student(len(last.blocks.nll)) * error
     return found
 
 
+def changed(run: TrainedResult) -> str:
+    """What was set of its chip."""
+    keys = [key for key in run.set if key.startswith("design.")]
+    return ", ".join(f"{key.removeprefix('design.')} = {run.set[key]}" for key in keys)
+
+
+def priced(trials: Mapping[str, Runs]) -> str:
+    """Energy, latency and area of the attention of a token on every changed chip with converters that can be
+    built, over those of the chip as it is.
+    """
+    size, activity = model_size(str(ROOT / ADAPTER)), Activity.read(ACTIVITY)
+
+    def costs(run: TrainedResult) -> tuple[float, float, float] | None:
+        changes = [f"{key}={value}" for key, value in run.set.items() if key.startswith("design.")]
+        chip = load_recipe(ROOT / "recipes" / run.recipe, changes=parse_overrides(changes)).design
+        if chip.replace(layers=size.layers).hash != run.design.hash:
+            raise ValueError(f"{run.recipe} with {changes} is another chip than that of the result")
+        if unquantised(chip):
+            return None
+        found = of_model(size, chip, load_technology("28nm"), activity)
+        return found.energy_bottom_up, found.latency[1], found.area[1]
+
+    base, said = costs(trials["base"][0]), []
+    assert base is not None
+    for name, runs in trials.items():
+        if name not in ("base", "nonlinearity") and (own := costs(runs[0])) is not None:
+            ratios = (f"{what} × {a / b:.2f}" for what, a, b in zip(COSTS, own, base, strict=True))
+            said.append(f"{changed(runs[0])}: {', '.join(ratios)}")
+    return (
+        "What such a change costs the attention of a token (bottom-up, 28nm, activity of the adapter on the "
+        f"chip as it is; simulated): {'; '.join(said)}. Converters without levels have no such price."
+    )
+
+
 def said_of_retrained(wins: Mapping[str, tuple[float, float]]) -> str:
-    """Without which constraints a model that is trained on is better, and worse."""
+    """With which changes a model that is trained on is better, and worse."""
 
     def named(chosen: Callable[[float, float], bool]) -> str:
         found = sorted((*numbers, name) for name, numbers in wins.items() if chosen(*numbers))
         return ", ".join(f"{name} (× {ratio:.3f} ± {within:.3f})" for ratio, within, name in found) or "none"
 
     return (
-        f"Better without, after that training: {named(lambda ratio, within: ratio < 1 - within)}; worse: "
-        f"{named(lambda ratio, within: ratio > 1 + within)}; not told apart: "
+        f"Better with the change, after that training: {named(lambda ratio, within: ratio < 1 - within)}; "
+        f"worse: {named(lambda ratio, within: ratio > 1 + within)}; not told apart: "
         f"{named(lambda ratio, within: abs(ratio - 1) <= within)} (±: 95 %, over blocks; of one seed each)."
     )
 
@@ -275,11 +320,12 @@ def concluded(rows: Sequence[AblationRow], errors: float, wins: Mapping[str, tup
     best = [
         f"{name} (× {ratio:.3f})"
         for name, (ratio, within) in sorted(wins.items(), key=lambda win: win[1])
-        if ratio < 1 - within and name not in NO_CIRCUIT
+        if ratio < 1 - within
     ]
     return (
-        f"First: {', then '.join(best) or 'none alone'}. So much a model won that was trained on, briefly, "
-        "with that one change to the chip. Lifted from the model without training it again, these win "
+        f"In this order: {', '.join(best) or 'none alone'}. So much a model won that was trained on, "
+        "briefly, with that one change to the chip; above stands what those that can be built cost. Lifted "
+        "from the model without training it again, these win "
         f"something: {won or 'none'}. Imposed on it with no other constraint, for which it was not trained, "
         f"these cost it something: {first or 'none'}."
     )
@@ -292,7 +338,7 @@ where. The model is {model} on `{design}` with the shipped adapter, which
 `recipes/low-tokens.toml` made (RUN), and `recipes/low-tokens-further.toml` and
 `recipes/low-tokens-longer.toml` trained further (LONGER). All add
 [balanced rows and more](training.md#what-a-recipe-can-add-to-the-mapping) to the paper's
-mapping. Simulated; only [one table](#trained-on-without-one-of-them) is of models that were trained again.
+mapping. Simulated; only [one table](#trained-on-with-one-change) is of models that were trained again.
 
 Written by `docs/why_page.py` from `docs/results/why`:
 
@@ -338,11 +384,13 @@ cells, b of the balanced rows, which belongs to a cell, is set anew from the fir
 The model was trained with all of them, and its gains fit them: a ratio near 1 or above says that this model
 does not need the constraint lifted, not what training without it would give.
 
-## Trained on without one of them
+## Trained on with one change
 
 {said_retrained}
 
 {retrained}
+
+{priced}
 
 All go on from the shipped adapter, on the same blocks in the same order, which it has learnt from before:
 

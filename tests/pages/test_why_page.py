@@ -1,5 +1,7 @@
 """What docs/why.md says of its results."""
 
+from dataclasses import replace
+
 import pytest
 import why_page
 from seeds import read_seeds
@@ -45,9 +47,9 @@ def test_what_a_constraint_costs_alone_stands_beside_what_lifting_it_does() -> N
         row("free", 1.1, None, kind="on"),
         row("readout", 1.098, kind="on"),
     )
-    wins = {"readout": (0.957, 0.005), "decay": (0.999, 0.005), "all quantisation": (0.9, 0.005)}
-    said = why_page.concluded(rows, student(8), wins | {"storage levels": (0.98, 0.005)})
-    assert said.startswith("First: readout (× 0.957), then storage levels (× 0.980). So much")
+    wins = {"readout = none": (0.957, 0.005), "x = 1": (0.999, 0.005), "y = 1": (0.98, 0.005)}
+    said = why_page.concluded(rows, student(8), wins)
+    assert said.startswith("In this order: readout = none (× 0.957), y = 1 (× 0.980). So much")
     assert "cost it something: readout (× 1.098; lifted from the chip × 1.079)." in said
     assert "these win something: none." in said  # 2.0 errors, fewer than Student's 2.36
     assert "decay (× 0.980)" in why_page.concluded(rows, 1.9, {})
@@ -57,12 +59,11 @@ def test_a_change_is_compared_with_as_much_training_on_the_chip_as_it_is() -> No
     trials = read_seeds(why_page.RESULTS / "retrained")
     (base,) = trials.pop("base")
     wins = why_page.wins_of(trials | {"base": [base]})
-    assert wins.keys() == {name.replace("-", " ") for name in trials}
-    for name, (run,) in trials.items():
+    assert len(wins) == len(trials)
+    for (run,) in trials.values():
         assert run.stages[-1].training_tokens == base.stages[-1].training_tokens
         ratio = run.stages[-1].perplexity / base.stages[-1].perplexity
-        assert wins[name.replace("-", " ")][0] == pytest.approx(ratio, rel=1e-6)
-        assert {*run.set} - {*base.set} != set()
+        assert wins[why_page.changed(run)][0] == pytest.approx(ratio, rel=1e-6)
     said = why_page.said_of_retrained({"a": (0.9, 0.05), "b": (1.1, 0.05), "c": (0.97, 0.05)})
     assert "training: a (× 0.900 ± 0.050); worse: b (× 1.100 ± 0.050); not told apart: c" in said
 
@@ -95,3 +96,13 @@ def test_the_readme_has_the_loss_on_lambada() -> None:
     assert difference is not None
     readme = " ".join((why_page.RESULTS.parents[2] / "README.md").read_text(encoding="utf-8").split())
     assert f"{-difference:.1f} of {score - difference:.1f} points of accuracy on the paper's arrays" in readme
+
+
+def test_the_price_of_a_change_is_that_of_a_chip_that_can_be_built() -> None:
+    trials = read_seeds(why_page.RESULTS / "retrained")
+    said = why_page.priced(trials)
+    assert "storage_levels = 16: energy ×" in said
+    assert "= none" not in said
+    wrong = replace(trials["base"][0], set={**trials["base"][0].set, "design.counter_levels": "64"})
+    with pytest.raises(ValueError, match="is another chip than that of the result"):
+        why_page.priced({"base": trials["base"], "other": [wrong]})
