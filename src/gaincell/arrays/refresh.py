@@ -48,8 +48,8 @@ class Refresh:
             raise InputError("refresh 'none' takes no period; choose copy or reread")
         if self.kind != "none" and given != 1:
             raise InputError(
-                f"refresh {self.kind!r} needs one period: give every_tokens or every_seconds "
-                "(--refresh-tokens or --refresh-seconds), not both"
+                f"refresh {self.kind!r} needs one period, {'both are' if given else 'none is'} given: give "
+                "every_tokens or every_seconds (--refresh-tokens or --refresh-seconds), not both"
             )
         if tokens is not None and (not isinstance(tokens, int) or tokens < 1):
             raise InputError(f"every_tokens is {tokens}; give a whole number, 1 or more")

@@ -58,7 +58,10 @@ def waveforms(trace: StepTrace, *, head: int = 0, column: int | None = None, row
         if not 0 <= index < count:
             raise InputError(f"there is no {name} {index}; allowed: 0 to {count - 1}")
     if not bool(trace.valid[0, column]):
-        raise InputError(f"column {column} holds no token yet; choose one that was written")
+        written = trace.valid[0].nonzero().flatten()
+        raise InputError(
+            f"column {column} holds no token yet; allowed: {int(written.min())} to {int(written.max())}"
+        )
     kv_head = head // (heads // trace.key.shape[1])
     tile = slice(column // design.tile * design.tile, (column // design.tile + 1) * design.tile)
     schedule = Schedule(design)

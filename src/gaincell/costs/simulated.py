@@ -107,9 +107,11 @@ def writes(found: HeadCost, simulated: WriteResult) -> SpiceWrites:
     wanted = (design.tile, design.storage_levels)
     sizes = (simulated.cells, *{len(dac.energy) for dac in simulated.dacs.values()})
     if sizes != wanted:
+        own = "does not quantise" if design.storage_levels is None else f"has {wanted}"
+        other = "" if design.storage_levels is None else "run gaincell spice write --design with it, or "
         raise InputError(
-            f"the simulated write lines have cells and levels {sizes}, those of design {design.name!r} "
-            f"{wanted}; run gaincell spice write --design with it, or leave --write out"
+            f"the simulated write lines have cells and levels {sizes}, where design {design.name!r} {own}; "
+            f"{other}leave --write out"
         )
     lines, gates = 2 * head.head_dim, 2 * column_gates(head)
     energies = {
