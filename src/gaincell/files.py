@@ -285,7 +285,7 @@ def write_directory(
         for name in sorted(made, key=lambda name: name == Path(last)):
             (path / name).parent.mkdir(exist_ok=True)
             os.replace(holder / name, path / name)
-        earlier = {file.relative_to(path) for pattern in replaces for file in path.glob(pattern)}
+        earlier = {f.relative_to(path) for pattern in replaces for f in path.glob(pattern) if f.is_file()}
         for name in earlier.difference(made):
             (path / name).unlink()
         _flush(path)

@@ -145,11 +145,22 @@ def test_a_full_disk_leaves_the_earlier_export(
 def test_an_earlier_export_in_parts_is_replaced(adapter: tuple[Path, nn.Module], tmp_path: Path) -> None:
     run, _ = adapter
     own = ("notes.txt", "model-backup.safetensors")
+    assert exit_code("export", str(run), "--out", str(tmp_path)) == 0
     for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json", *own):
         (tmp_path / name).write_text("earlier")
     assert exit_code("export", str(run), "--out", str(tmp_path)) == 0
     assert {file.name for file in tmp_path.glob("model*")} == {"model.safetensors", own[1]}
     assert all((tmp_path / name).read_text() == "earlier" for name in own)
+
+
+def test_files_of_ones_own_are_not_replaced(adapter: tuple[Path, nn.Module], tmp_path: Path) -> None:
+    for name in ("README.md", "vocab.json", "tokenizer_training.py"):
+        (tmp_path / name).write_text("mine")
+    for form in ("transformers", "peft"):
+        assert exit_code("export", str(adapter[0]), "--format", form, "--out", str(tmp_path)) == 2
+    (tmp_path / "README.md").unlink()
+    assert exit_code("export", str(adapter[0]), "--out", str(tmp_path)) in (0, 2)
+    assert (tmp_path / "tokenizer_training.py").read_text() == "mine"
 
 
 def test_a_model_that_is_no_export_is_not_replaced(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,25 @@ def export_transformers(
         if has_tokenizer(found.source):
             load_tokenizer(found.source).save_pretrained(place)
         write_text(place / "README.md", card)
+        _refuse_own(place, directory, config)
 
-    return write_directory(directory, write, last="config.json", replaces=(*SAVED, *TEXTS))
+    earlier = (*SAVED, *TEXTS) if config.exists() else ()
+    return write_directory(directory, write, last="config.json", replaces=earlier)
+
+
+def _refuse_own(place: Path, directory: Path, last: Path) -> None:
+    """Refuse to replace files of a directory that holds no export yet, which would have `last`.
+
+    Raises:
+        RunError: there are some, other than those to be written.
+    """
+    for new in () if last.exists() else place.iterdir():
+        old = directory / new.name
+        if old.is_file() and not filecmp.cmp(new, old, shallow=False):
+            raise RunError(
+                f"{directory} holds a {new.name} of its own, which would be lost: choose another directory, "
+                "or move it away"
+            )
 
 
 def _is_of_arrays(config: Path) -> bool:
@@ -157,6 +175,7 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
         save_file(tensors, place / ADAPTER_WEIGHTS, {"format": "pt"})
         write_text(place / "README.md", card)
         config.save_pretrained(str(place))
+        _refuse_own(place, directory, directory / ADAPTER)
 
     return write_directory(directory, write, last=ADAPTER, replaces=())
 
