@@ -158,8 +158,10 @@ def test_files_of_ones_own_are_not_replaced(adapter: tuple[Path, nn.Module], tmp
         (tmp_path / name).write_text("mine")
     for form in ("transformers", "peft"):
         assert exit_code("export", str(adapter[0]), "--format", form, "--out", str(tmp_path)) == 2
-    (tmp_path / "README.md").unlink()
-    assert exit_code("export", str(adapter[0]), "--out", str(tmp_path)) in (0, 2)
+    for name in ("README.md", "vocab.json"):
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / name).unlink()
+    assert exit_code("export", str(adapter[0]), "--out", str(tmp_path)) == 0
     assert (tmp_path / "tokenizer_training.py").read_text() == "mine"
 
 

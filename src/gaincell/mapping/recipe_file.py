@@ -266,7 +266,7 @@ def _override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     so: there is no second list of keys.
 
     Raises:
-        InputError: a part of a key names no table, or no stage.
+        InputError: a part of a key names no table, or no stage, or a key or value cannot be set.
     """
     changed = copy.deepcopy(dict(raw))
     for dotted, value in changes.items():

@@ -69,7 +69,8 @@ def export_transformers(
 
     Raises:
         RunError: the RUN is damaged, its base model has changed, the disk is full (an earlier export then
-            stays as it was), or ``out`` holds another model: a RUN or an adapter.
+            stays as it was), or ``out`` holds another model, a RUN or an adapter, or files of one's own that
+            would be lost.
         ModelError: the base model cannot be found, or what is given holds no hardware.
     """
     directory = Path(out)
