@@ -134,7 +134,8 @@ def test_a_schedule_longer_than_the_retention_time_is_said_with_the_cost_of_refr
     long = replace(HEAD, design=DESIGN.replace(window=8192))
     note = storage.note(long, 144) or ""
     assert note.startswith("WARNING: a token is held for 6.39 ms, longer than the retention time of 5 ms")
-    cost = storage.refresh(long, 770e-6)
+    refreshed = replace(long, refresh=Refresh("copy", every_seconds=770e-6))
+    cost = storage.refresh(storage.paced(refreshed, long.design.token_period), 770e-6)
     energy, time = with_scale(144 * cost.energy, "J"), with_scale(cost.latency, "s")
     assert (
         f"after 770 µs it may have drifted by half a storage level; refreshing in time costs {energy}" in note

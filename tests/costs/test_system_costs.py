@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from gaincell.costs import (
     gpus,
     memory_alternatives,
     roll_up,
+    storage,
     whole_model,
 )
 from gaincell.costs.activity import Activity
@@ -88,6 +90,25 @@ def test_refreshes_take_their_share_of_the_token_period() -> None:
     period = slow.head.head.design.token_period
     assert period == pytest.approx(1e-5 + slow.latency[1])
     assert slow.latency[1] == pytest.approx(12 * 53e-9 + 1024 * 2e-9 * period / every)
+
+
+@pytest.mark.parametrize("policy", [{"every_seconds": 2.5e-6}, {"every_tokens": 1}])
+def test_attention_alone_waits_for_its_refreshes(policy: dict[str, Any]) -> None:
+    """Rewriting takes 1024 x 2 ns: a share of 0.82 of 2.5 us, or 2.05 us after every token."""
+    size, steps = shipped_sizes()["gpt2"], 12 * 65e-9
+    refresh = Refresh("copy", **policy)
+    model = of_model(size, DESIGN, TECHNOLOGY, Activity.assumed(DESIGN), refresh=refresh)
+    period = model.head.head.design.token_period
+    assert period == pytest.approx(
+        steps / (1 - 2.048 / 2.5) if "every_seconds" in policy else steps + 2.048e-6
+    )
+    assert storage.without_pauses(model.head.head) == pytest.approx(steps)
+    refreshed = model.head.bottom_up.parts["refresh"].energy
+    every = model.head.head.refresh_every
+    assert refreshed == pytest.approx(1024 * storage.write(model.head.head).energy * period / every)
+    refresh = Refresh("copy", every_seconds=2e-6)
+    with pytest.raises(InputError, match=r"takes 2\.05e-06 s"):
+        of_model(size, DESIGN, TECHNOLOGY, Activity.assumed(DESIGN), refresh=refresh)
 
 
 @pytest.mark.parametrize("group", [1, 2, 4])

@@ -30,7 +30,7 @@ from gaincell.errors import DesignError, GaincellError, InputError
 from gaincell.reports.device import describe
 from gaincell.results.codec import from_json, to_json
 from gaincell.results.description import ShownDevice, Stated
-from gaincell.results.device import DeviceResult
+from gaincell.results.device import DeviceResult, Fitted
 from gaincell.text import sha256
 
 TRUE = (0.52, 13.6, -2.6, 46.0)
@@ -195,8 +195,9 @@ def test_simulated_cells_are_not_called_measured(design: Design, tmp_path: Path)
     fits = [number for number in device.numbers.values() if number.source == "F"]
     assert {Stated.of(number).kind for number in fits} == {"simulated"}
     assert "retention.spread" not in device.numbers
-    result = describe(device.name, fitted, held, ["gaincell"], design.hash, dict(device.origin))
-    assert {number.kind for number in result.fit.values()} == {"simulated"}
+    result = describe(device, fitted, held, ["gaincell"], design.hash)
+    assert {number.kind for name, number in result.fit.items() if name != "charge unit"} == {"simulated"}
+    assert result.fit["charge unit"] == Fitted(design.charge_unit, "C", "assumed")
     assert (result.curves.numbers, result.decays[0].numbers) == ("simulated", "simulated")
     assert from_json(DeviceResult, to_json(result)) == result
     mixed, *_ = fit_device(curve, design, decay=decays(tmp_path / "m.csv", "exponential"))
@@ -447,7 +448,7 @@ def test_decays_that_say_nothing_are_refused(
 def test_decays_of_several_cells_are_not_taken_for_one(design: Design, tmp_path: Path) -> None:
     curve, path = cells(tmp_path / "curve.csv", count=8), decays(tmp_path / "decay.csv", "exponential")
     device, fitted, held = fit_device(curve, design, decay=path)
-    result = describe(device.name, fitted, held, "gaincell device fit", design.hash, device.origin)
+    result = describe(device, fitted, held, "gaincell device fit", design.hash)
     assert [result.fit[name].value for name in ("cells", "cells of the decays")] == [8, 12]
     path.write_text(path.read_text().replace("cell", "sample", 1))
     with pytest.raises(InputError, match=r"time 2e-05 s 12 times; .* --read COLUMN.* --cell COLUMN\)$"):
@@ -594,7 +595,7 @@ def test_currents_far_from_those_of_the_chip_are_noticed_and_can_be_rescaled(
     path.write_text(path.read_text().replace("[nA]", "[pA]"))
     with pytest.raises(InputError, match="check the unit of the current, or give --rescale"):
         fit_device(path, design)
-    device, _, _ = fit_device(path, design, rescale=True)
+    device, fitted, held = fit_device(path, design, rescale=True)
     assert device.cell.linear_slope == pytest.approx(design.cell.linear_slope)
     chip = with_cell(design, device)
     assert chip.charge_unit == pytest.approx(design.charge_unit * 1e-3, rel=0.1, abs=0)
@@ -602,6 +603,8 @@ def test_currents_far_from_those_of_the_chip_are_noticed_and_can_be_rescaled(
     assert (device.numbers["scale.charge_unit"].source, chip.provenance["charge_unit"].source) == ("F", "F")
     assert device.numbers["scale.charge_unit"].note == note
     assert load_design(chip.save(tmp_path / "chip.toml")) == chip
+    shown = describe(device, fitted, held, "gaincell device fit", design.hash).fit["charge unit"]
+    assert shown == Fitted(chip.charge_unit, "C", "measured")
     path.write_text(path.read_text().replace("[pA]", "[fA]"))  # a tenth of an electron
     with pytest.raises(InputError, match=r"charge unit would be 1.* C; design 'leroux2025' allows 1e-18 to"):
         fit_device(path, design, rescale=True)

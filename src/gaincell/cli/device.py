@@ -136,7 +136,7 @@ def fit(
     polynomials = fitting.kind == "polynomial" or fitted.cells > 1
     check_needed(context, ("--order",), "--kind polynomial, or a curve of several cells", polynomials)
     found.save(path)
-    result = describe(found.name, fitted, held, command_line(), chip.hash, dict(found.origin))
+    result = describe(found, fitted, held, command_line(), chip.hash)
     figure = save(device_figure(result), path.with_suffix(".png"))
     show_result(result, json, _fit_table(result), *_matrix_tables(found.covariance))
     if left_out := found.origin.get("rows_left_out"):

@@ -145,8 +145,11 @@ class Head:
         return self.found_schedule(self.group).latency
 
     def found_schedule(self, group: int) -> Schedule:
-        """The schedule of so many query heads, with the write that the process needs."""
-        return Schedule(self.design.supposed(unstated_latency=self.slot), group, scales=True)
+        """The schedule of so many query heads, with the write that the process needs; where outputs are not
+        quantised, with the time of the counters that are priced in their place.
+        """
+        counted = {"readout": "counter"} if self.design.readout == "none" else {}
+        return Schedule(self.design.supposed(unstated_latency=self.slot, **counted), group, scales=True)
 
     @property
     def slot(self) -> Second:

@@ -184,7 +184,7 @@ def of_model(
     Args:
         size: Sizes of the model.
         design: Its `layers` become those of the model, as in `attach`, and the time between two tokens layers
-            x the step of a group, unless it states one.
+            x the step of a group and what refreshes take, unless it states one.
         technology: The process.
         activity: Measured or assumed.
         context: Tokens before and including the query; by default the whole window, or what was measured.
@@ -194,17 +194,19 @@ def of_model(
 
     Raises:
         ModelError: its layers are not alike.
+        InputError: a refresh takes longer than the time between two.
     """
     size.check_equal()
     chip = design.replace(layers=size.layers)
-    if chip.explicit_token_period is None:
-        chip = chip.supposed(token_period=Schedule(chip, size.group).token_period(size.layers))
     of_size = ("sliding_window", "column_gains", "array_normaliser", "balanced_rows")
     added = {name: getattr(size, name) for name in of_size}
     added |= {"refresh": refresh, "layers": layers}
-    heads = (
+    heads = [
         Head(chip, technology, one, size.head_dim, size.group, context, **added) for one in activity.heads
-    )
+    ]
+    if chip.explicit_token_period is None:
+        base = Schedule(chip, size.group).token_period(size.layers)
+        heads = [storage.paced(head, base) for head in heads]
     return ModelCost(size, tuple(map(of_head, heads)), batch)
 
 
@@ -213,19 +215,13 @@ def paced(model: ModelCost, others: Second) -> ModelCost:
 
     Args:
         model: The attention.
-        others: Of a token, s. With it dt = others + layers x step + refreshes, which take a share r of dt
-            (rewriting the columns over the time between two refreshes):
-            dt = (others + layers x step) / (1 - r).
+        others: Of a token, s. With it dt = others + layers x step + refreshes.
+
+    Raises:
+        InputError: a refresh takes longer than the time between two.
     """
-    head = model.head.head
-    base = others + model.size.layers * head.latency
-    policy = head.refresh
-    if policy is not None and policy.every_seconds is not None:
-        base /= 1 - head.columns * head.slot / policy.every_seconds
-    elif policy is not None and policy.every_tokens is not None:
-        base += head.columns * head.slot / policy.every_tokens
-    chip = head.design.supposed(token_period=base)
-    return replace(model, heads=tuple(of_head(replace(one.head, design=chip)) for one in model.heads))
+    period = others + model.size.layers * model.head.head.latency
+    return replace(model, heads=tuple(of_head(storage.paced(one.head, period)) for one in model.heads))
 
 
 def mean_head(

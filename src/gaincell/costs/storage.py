@@ -30,8 +30,10 @@ gaincell.arrays.refresh); the digital copy's own energy; power gating.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
+from gaincell.arrays.refresh import Refresh
 from gaincell.costs.cost import Cost, total
 from gaincell.costs.digital import circuits
 from gaincell.costs.head import UNQUANTISED, Head
@@ -129,6 +131,12 @@ def refresh(head: Head, interval: Second) -> Cost:
     Raises:
         InputError: it takes longer than the time between two.
     """
+    _check_time(head, interval)
+    share = head.columns * head.design.token_period / interval
+    return Cost(energy=share * write(head).energy / head.group, latency=share * head.slot * head.streams)
+
+
+def _check_time(head: Head, interval: Second) -> None:
     needed = head.streams * head.columns * head.slot
     if needed >= interval:
         raise InputError(
@@ -136,8 +144,30 @@ def refresh(head: Head, interval: Second) -> Cost:
             f"columns takes {needed:.3g} s; allowed: more than that (--refresh-seconds, "
             "--refresh-tokens), or fewer columns"
         )
-    share = head.columns * head.design.token_period / interval
-    return Cost(energy=share * write(head).energy / head.group, latency=share * head.slot * head.streams)
+
+
+def paced(head: Head, period: Second) -> Head:
+    """The head where a token would follow another after `period` if there were no refreshes.
+
+    Rewriting the columns takes t = streams x columns x slot. A refresh every T seconds takes a share of the
+    token period, dt = period / (1 - t / T); one every n tokens makes it dt = period + t / n.
+
+    Raises:
+        InputError: a refresh takes longer than the time between two.
+    """
+    policy, rewriting = head.refresh, head.streams * head.columns * head.slot
+    if policy is not None and policy.every_seconds is not None:
+        _check_time(head, policy.every_seconds)
+        period /= 1 - rewriting / policy.every_seconds
+    elif policy is not None and policy.every_tokens is not None:
+        period += rewriting / policy.every_tokens
+    return replace(head, design=head.design.supposed(token_period=period))
+
+
+def without_pauses(head: Head) -> Second:
+    """The token period less what refreshes take of it, s."""
+    every = head.refresh_every
+    return head.design.token_period - (refresh(head, every).latency if every is not None else 0.0)
 
 
 def note(head: Head, heads: int) -> str | None:
@@ -151,10 +181,11 @@ def note(head: Head, heads: int) -> str | None:
         return None
     digit = 10.0 ** (math.floor(math.log10(interval)) - 2)
     interval = math.floor(interval / digit) * digit  # as it is printed, so that it is enough
-    if head.columns * head.slot >= interval:
+    if head.streams * head.columns * head.slot >= interval:
         remedy = "a refresh would take longer than that; choose a smaller window or a cell that holds longer"
     else:
-        cost = refresh(head, interval)
+        refreshed = replace(head, refresh=Refresh("copy", every_seconds=interval))
+        cost = refresh(paced(refreshed, without_pauses(head)), interval)
         energy, time = with_scale(heads * cost.energy, "J"), with_scale(cost.latency, "s")
         remedy = (
             f"refreshing in time costs {energy} (all layers and heads) and {time} a token "

@@ -37,13 +37,13 @@ def windows(head: Head, sizes: Sequence[int] = WINDOWS) -> list[Point]:
     """A full ring of other sizes, in columns; sizes that sub-tiles do not divide are left out, and those that
     the refresh policy leaves no time for.
     """
-    points = []
+    points, period = [], storage.without_pauses(head)
     for size in (size for size in sizes if size % head.design.tile == 0):
         activity = replace(head.activity, valid_columns=float(size))
         chip = head.design.supposed(window=size)
         moved = replace(head, design=chip, activity=activity, context=None, sliding_window=0)
         if _can_refresh(moved):
-            points.append(_point(size, moved))
+            points.append(_point(size, storage.paced(moved, period)))
     return points
 
 
@@ -57,14 +57,14 @@ def retentions(head: Head, times: Sequence[float] = RETENTIONS) -> list[Point]:
     be held longer than that, whatever the policy. Where a refresh would take longer than its interval there
     is no point.
     """
-    points = []
+    points, period = [], storage.without_pauses(head)
     for time in times:
-        moved = replace(head, design=head.design.supposed(retention_time=time))
+        moved = replace(head, design=head.design.supposed(retention_time=time, token_period=period))
         every = storage.refresh_interval(moved)
         if every is not None and moved.columns * moved.slot >= every:
             continue
         policy = Refresh("copy", every_seconds=every) if storage.needs_refresh(moved) else None
-        points.append(_point(time, replace(moved, refresh=policy)))
+        points.append(_point(time, storage.paced(replace(moved, refresh=policy), period)))
     return points
 
 
@@ -76,15 +76,14 @@ def batches(head: Head) -> list[Point]:
     two tokens of a sequence grows as much, and with it decay and, shared by the tokens of all, leakage.
     Batches whose columns cannot all be refreshed in time are left out.
     """
-    points, schedule = [], head.found_schedule(head.group)
+    points, schedule, period = [], head.found_schedule(head.group), storage.without_pauses(head)
     for size in BATCHES:
         throughput = schedule.throughput(size)
         latency = size / throughput
-        period = head.design.token_period * latency / head.latency
-        moved = replace(head, design=head.design.supposed(token_period=period), streams=size)
+        moved = replace(head, streams=size)
         if not _can_refresh(moved):
             continue
-        point = _point(size, moved)
+        point = _point(size, storage.paced(moved, period * latency / head.latency))
         waited, latency = latency, latency + point.cost.bottom_up.latency - head.latency
         area = point.cost.area.area + (size - 1) * point.cost.area.parts["cells"].area
         at = replace(point.cost, bottom_up=replace(point.cost.bottom_up, area=area, latency=latency))
@@ -103,7 +102,7 @@ SWEEPS: dict[str, tuple[str, str, Callable[[Head], list[Point]]]] = {
 
 def _can_refresh(head: Head) -> bool:
     """Whether the policy leaves time to rewrite the columns of all sequences."""
-    every = head.refresh_every
+    every = head.refresh.every_seconds if head.refresh is not None else None
     return every is None or head.streams * head.columns * head.slot < every
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,9 +14,11 @@ from gaincell.reports.style import BLACK, BLUE, GREY, RED, legend_below, styled
 from gaincell.reports.tables import Rows
 from gaincell.results import provenance
 from gaincell.results.codec import Kind
+from gaincell.results.description import Stated
 from gaincell.results.device import CellCurves, Decay, DeviceResult, Fitted, FittedValue
 
 if TYPE_CHECKING:
+    from gaincell.chips.device import Device
     from gaincell.devices.decay import DecayFit
     from gaincell.devices.fit import CurveFit, Estimate
 
@@ -24,14 +26,11 @@ SHOWN_CELLS = 100
 
 
 def describe(
-    name: str,
-    fitted: CurveFit,
-    held: DecayFit | None,
-    command: Sequence[str],
-    design_hash: str,
-    origin: Mapping[str, int | str],
+    device: Device, fitted: CurveFit, held: DecayFit | None, command: Sequence[str], design_hash: str
 ) -> DeviceResult:
-    """The result of a fit to currents, and to decays if there are any; `origin` has hashes of files."""
+    """The result of a fit to currents, and to decays if there are any."""
+    name, origin = device.name, device.origin
+    unit = Stated.of(device.numbers["scale.charge_unit"])
     waves = (fitted.u, fitted.nominal, *fitted.measured)
     u, nominal, at, charges = (tuple(wave.tolist()) for wave in waves)
     shown = np.round(fitted.curves[:SHOWN_CELLS], 6)
@@ -41,7 +40,9 @@ def describe(
     return DeviceResult(
         device=name,
         title=f"{name}: {fitted.cell.name} fitted to {cells}",
-        fit=_of_curve(fitted, held, origin, kind) | (_of_decay(held, of_decay) if held else {}),
+        fit={"charge unit": Fitted(cast("float", unit.value), unit.unit, unit.kind)}
+        | _of_curve(fitted, held, origin, kind)
+        | (_of_decay(held, of_decay) if held else {}),
         curves=CellCurves(kind, u, nominal, at, charges, tuple(map(tuple, shown.tolist()))),
         decays=tuple(
             Decay(of_decay, *(tuple(wave.tolist()) for wave in curve))

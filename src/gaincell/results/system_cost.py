@@ -150,7 +150,7 @@ class MemoryCost(Part):
         write: Of one token.
         lifetime: Until cells are worn out; None: no limit.
         retention: None: longer than anything here.
-        refresh: Power of rewriting it within the retention.
+        refresh: Power of rewriting a full ring within the retention.
     """
 
     title: str
