@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,46 @@ def test_a_run_of_another_kind_is_not_replaced(mapped: Mapped) -> None:
         adapt_model(settings, micro_design(), folder)
     with pytest.raises(RunError, match="run holds a run of another kind"):
         codesign_model(CodesignSettings(str(model), text=str(text)), micro_design(), folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (
+            "run.json",
+            b"{",
+            r"run\.json cannot be read .*; give another --out, or remove run and give the command",
+        ),
+        (
+            "hardware.safetensors",
+            None,
+            r"run has a run\.json, but lost its model .* is missing\); give another",
+        ),
+        ("hardware.safetensors", b"\0", r"run has a run\.json, but lost its model .* cannot be read"),
+        ("design.toml", b"", r"run has a run\.json, but lost its model "),
+    ],
+)
+def test_a_finished_run_that_lost_something_says_so_and_loses_no_more(
+    mapped: Mapped, tmp_path: Path, file: str, content: bytes | None, message: str
+) -> None:
+    model, text, folder, _ = mapped
+    run = shutil.copytree(folder, tmp_path / "run")
+    (run / file).unlink() if content is None else (run / file).write_bytes(content)
+    before = {path: path.stat().st_mtime for path in run.rglob("*.safetensors")}
+    with pytest.raises(RunError, match=message):
+        map_model(micro_settings(model, text), run)
+    assert {path: path.stat().st_mtime for path in run.rglob("*.safetensors")} == before
+
+
+def test_a_design_of_ones_own_is_not_replaced(mapped: Mapped, tmp_path: Path) -> None:
+    model, text, *_ = mapped
+    own = micro_design().save(tmp_path / "design.toml")
+    before = own.read_bytes()
+    with pytest.raises(
+        RunError, match=r"holds a design\.toml of no run that began there; choose another --out"
+    ):
+        map_model(micro_settings(model, text), tmp_path)
+    assert own.read_bytes() == before
 
 
 def test_the_rate_of_a_linear_model_that_is_shipped_is_refused(tmp_path: Path) -> None:

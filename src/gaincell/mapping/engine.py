@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from gaincell.chips.design import Design
 from gaincell.chips.design_file import load_design
+from gaincell.errors import RunError
 from gaincell.evaluation.noise import noise_remark
 from gaincell.evaluation.perplexity import describe, perplexity, window_and_stride
 from gaincell.integrations.hf.attach import attached_layers, computing_layers, set_design
@@ -22,6 +23,7 @@ from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.checkpoint import read_state
 from gaincell.integrations.hf.context import check_length, read_tokens
 from gaincell.integrations.hf.lora import lora_parameters
+from gaincell.integrations.hf.run import Run
 from gaincell.mapping.run_folder import RunFolder, StageRecord, Told, run_log
 from gaincell.mapping.summary import inputs as model_inputs
 from gaincell.progress import StageProgress
@@ -175,11 +177,22 @@ class Engine:
         return done
 
     def finished(self, kind: type[R]) -> R | None:
-        """The result of a run that is finished; None of one that is not."""
+        """The result of a run that is finished; None of one that is not.
+
+        Raises:
+            RunError: its result or its model is lost or damaged.
+        """
         if self.folder is None or not (self.folder.path / FILE).exists():
             return None
+        path = self.folder.path
+        again = f"another --out, or remove {path.name} and give the command once more"
+        found = read(path, kind, again)
+        try:
+            _ = Run(path).design
+        except RunError as error:
+            raise RunError(f"{path.name} has a {FILE}, but lost its model ({error}); give {again}") from error
         self.folder.forget()  # a killed process may not have come to it
-        return read(self.folder.path, kind)
+        return found
 
     def finish(
         self, result: R, save: Callable[[Path], object] | None, draw: Callable[[R, Path], object]

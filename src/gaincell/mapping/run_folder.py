@@ -151,6 +151,9 @@ def check_settings(path: Path, identity: Mapping[str, Any]) -> Mapping[str, Any]
                 f"{path.name} has stages, but lacks stages/{known.name}, which says what they are of; choose "
                 "another --out, or remove it"
             )
+        for name in (HARDWARE, DESIGN):
+            if (path / name).exists():
+                raise RunError(f"{path.name} holds a {name} of no run that began there; choose another --out")
         return {}
     # earlier versions of `gaincell adapt` kept its settings in run.json alone
     before: Mapping[str, Any] = (
