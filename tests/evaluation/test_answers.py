@@ -76,6 +76,16 @@ def test_as_many_answers_are_kept_as_there_are(tmp_path: Path, monkeypatch: pyte
         assert answers.get("loglikelihood", ("a", "499")) == (-1.5, True)
 
 
+def test_a_full_disk_loses_no_answer(tmp_path: Path) -> None:
+    long = "x" * 100_000
+    with closing(Answers(tmp_path / "kept")) as answers:
+        answers.add_partial("loglikelihood_rolling", ("a",), -1.5)
+        answers._database.execute("pragma max_page_count = 1")  # as few as there are already
+        with pytest.raises(InputError, match=r"disk is full: .*kept keeps the answers so far; make room"):
+            answers.add_partial("generate_until", ("b",), long)
+        assert answers.get("loglikelihood_rolling", ("a",)) == -1.5
+
+
 @pytest.mark.parametrize(
     "answer",
     ["[-1.0]", '"text"', "NaN", "null", "[-1.0, 2]", "{}", "[" * 100_000, '["nan", true]', "[1e999, true]",

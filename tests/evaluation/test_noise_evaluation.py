@@ -100,6 +100,9 @@ def test_every_command_that_prints_a_spread_says_it(
         said = protocol("evaluate", "--chips", "2", "--mismatch", "5%", *pause)
         assert "each chip meets a draw of noise of its own, which the spread over chips holds" in said
         assert ONE_DRAW not in said
+    refreshed = [*pause, "--refresh", "copy", "--refresh-seconds", "1e-3"]
+    said = protocol("evaluate", "--chips", "2", "--mismatch", "5%", *refreshed)
+    assert "0 s, refresh copy every 0.001 s" in said
     protocol("ablate", "--mismatch", "2.5%")
     chip, *_ = json.loads((tmp_path / "out.json").read_text())["ablation"]
     assert (chip["name"], chip["meaning"]) == ("chip", "with cells that spread by 2.5 %")

@@ -55,3 +55,8 @@ class Refresh:
             raise InputError(f"every_tokens is {tokens}; give a whole number, 1 or more")
         if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
             raise InputError(f"every_seconds is {seconds}; give a finite number above 0")
+
+    def __str__(self) -> str:
+        if self.every_tokens is not None:
+            return f"{self.kind} every {self.every_tokens} tokens"
+        return self.kind if self.every_seconds is None else f"{self.kind} every {self.every_seconds:g} s"

@@ -225,7 +225,7 @@ def by_chips(
     def measure() -> float:
         if pause is not None:
             after = perplexity_after_pause(loaded.model, tokens, pause[0], length, refresh=pause[1])
-            words.append(f"{after.protocol}, {pause[0]:g} s, refresh {pause[1].kind}")
+            words.append(f"{after.protocol}, {pause[0]:g} s, refresh {pause[1]}")
             return after.row.perplexity
         found = perplexity(loaded.model, tokens, protocol)
         words.append(found.protocol)

@@ -224,7 +224,8 @@ def evaluate(
 
     --at lets the chip of a RUN idle after the first half of every block, and predicts the second half from
     what is left (protocol pause-T). Several --at give a table. --refresh refreshes the columns at intervals,
-    also during the pause; without --at the pause is 0 s.
+    those of --refresh-seconds also during the pause, in which there are no tokens; without --at the pause is
+    0 s.
 
     --other-latency is the time that the rest of a layer takes (linear layers on the same chip, on a GPU,
     ...). The token period then comes from the schedule of the arrays, layer by layer.

@@ -89,6 +89,11 @@ class Answers:
         try:
             self._database.execute(query, (_key(kind, arguments), to_json(answer)))
         except sqlite3.Error as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise InputError(
+                    f"the disk is full: {self._file} keeps the answers so far; make room and give the "
+                    "command once more, and it goes on"
+                ) from error
             raise self._unusable(error) from error
 
     def complete(
