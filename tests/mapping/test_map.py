@@ -169,7 +169,7 @@ def test_ratios_to_continued_software_are_paired_block_by_block(mapped: Mapped) 
     assert "paired block by block" in perplexity_table(mapped[3]).markdown()
     stages = tuple(replace(stage, ratio_to_continued_error=None) for stage in mapped[3].stages)
     old = replace(mapped[3], stages=stages)
-    assert "this needs the losses of two single blocks or more" in perplexity_table(old).markdown()
+    assert "without ±, which needs stored losses of two blocks or more" in perplexity_table(old).markdown()
     assert "±" not in perplexity_rows(old)[-1][-1]
 
 

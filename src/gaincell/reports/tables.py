@@ -157,7 +157,7 @@ def _of_ratios(run: StagedResult) -> str:
     """What the error of a ratio to a continued model is."""
     if any(stage.ratio_to_continued_error is not None for stage in run.stages):
         return "paired block by block, with its own ±"
-    return "without ±: this needs the losses of two single blocks or more"
+    return "without ±, which needs stored losses of two blocks or more"
 
 
 def plan_table(recipe: Recipe, stages: Sequence[StageRecipe]) -> Table:

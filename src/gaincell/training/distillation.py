@@ -44,8 +44,10 @@ from gaincell.training.loss import LossName
 from gaincell.training.shares import teachers_part
 
 STATES = "states"
-ROWS_AT_ONCE = 128
-"""Tokens whose distributions exist at the same time where the output layer is a plain matrix."""
+ROWS_AT_ONCE = 512
+"""Tokens whose logits exist at the same time where the output layer is a plain matrix."""
+ROWS_IN_CACHE = 16
+"""Those of them whose distributions do, on a processor: measured, the fastest for 49,152 tokens."""
 
 
 class Distillation:
@@ -229,11 +231,6 @@ def _same_vocabulary(own: int, teacher: int) -> None:
         )
 
 
-def _log_distribution(hidden: Tensor, matrix: Tensor, out: Float[Tensor, "some V"]) -> None:
-    """Logarithms of the probabilities of all tokens; into a buffer, since fresh memory costs as much."""
-    torch.log_softmax((hidden.to(matrix.dtype) @ matrix.T).float(), -1, out=out)
-
-
 class _HeadLoss(torch.autograd.Function):
     """The loss of the head of this file, from the hidden states of both models.
 
@@ -255,20 +252,24 @@ class _HeadLoss(torch.autograd.Function):
         rows, expected = hidden.flatten(0, 1), teacher_hidden.flatten(0, 1)
         gradient = torch.empty_like(rows)
         total = torch.zeros((), dtype=torch.float64, device=rows.device)
-        buffers = torch.zeros(3, min(ROWS_AT_ONCE, len(rows)), len(matrix), device=rows.device)
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            some = slice(start, start + ROWS_AT_ONCE)
-            own, teacher, share = buffers[:, : len(rows[some])]
-            _log_distribution(rows[some], matrix, own)
-            if weight:
-                _log_distribution(expected[some], teacher_matrix, teacher)
-                torch.exp(teacher, out=share)
-                total += weight * teacher.sub_(own).mul_(share).sum(-1).double().sum()
-            place = targets[some, None]
-            total -= (1.0 - weight) * own.gather(1, place).sum(dtype=torch.float64)
-            difference = own.exp_().sub_(share, alpha=weight)
-            difference.scatter_add_(1, place, difference.new_full(place.shape, weight - 1.0))
-            gradient[some] = difference.to(matrix.dtype) @ matrix
+        in_cache = min(ROWS_IN_CACHE if rows.device.type == "cpu" else ROWS_AT_ONCE, len(rows))
+        buffers = torch.zeros(3, in_cache, len(matrix), device=rows.device)  # fresh memory costs as much
+        parts = (tensor.split(ROWS_AT_ONCE) for tensor in (rows, expected, targets[:, None], gradient))
+        for own_rows, other_rows, places, found in zip(*parts, strict=True):
+            logits = own_rows.to(matrix.dtype) @ matrix.T
+            others = other_rows.to(teacher_matrix.dtype) @ teacher_matrix.T if weight else logits
+            few = (tensor.split(in_cache) for tensor in (logits, others, places))
+            for made, other, place in zip(*few, strict=True):
+                own, teacher, share = buffers[:, : len(place)]
+                torch.log_softmax(made.float(), -1, out=own)
+                if weight:
+                    torch.log_softmax(other.float(), -1, out=teacher)
+                    torch.exp(teacher, out=share)
+                    total += weight * teacher.sub_(own).mul_(share).sum(-1).double().sum()
+                total -= (1.0 - weight) * own.gather(1, place).sum(dtype=torch.float64)
+                difference = own.exp_().sub_(share, alpha=weight)
+                made.copy_(difference.scatter_add_(1, place, difference.new_full(place.shape, weight - 1.0)))
+            found.copy_(logits @ matrix)
         ctx.save_for_backward(gradient)
         ctx.rows = len(rows)
         ctx.shape = hidden.shape
