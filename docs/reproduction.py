@@ -20,7 +20,6 @@ import costs_page
 import reproduction_figures
 import reproduction_models
 import tokens_page
-import why_page
 from reproduction_circuits import (
     RESULTS,
     accuracy,
@@ -47,7 +46,7 @@ from reproduction_models import (
 
 from gaincell.chips.design_file import load_design
 from gaincell.files import write_text
-from gaincell.reports import comparison
+from gaincell.reports import comparison, comparison_figure
 from gaincell.reports.baseline import per_token, was_shared
 from gaincell.reports.paper import cited
 from gaincell.reports.style import save
@@ -56,6 +55,7 @@ from gaincell.reports.tables import readable
 from gaincell.results import read
 from gaincell.results.comparison import HEADINGS, compare
 from gaincell.results.cost import CostResult
+from gaincell.results.evaluation import TasksResult
 from gaincell.results.run import (
     CellAdaptationResult,
     MappedResult,
@@ -77,6 +77,8 @@ def main() -> None:
     """Figures and page anew."""
     reproduction_figures.draw_all(simulated_cell(), ROOT / "docs" / "figures")
     save(cells_page.starts(starts()), ROOT / "docs" / "figures" / "adaptation-starts.png")
+    scored = comparison_figure.differences(compare(all_items(), "SmolLM2-135M in software"))
+    save(scored, ROOT / "docs" / "figures" / "tasks-all-items.png")
     text = PAGE.read_text()
     for name, make in PARTS.items():
         text, count = re.subn(
@@ -90,13 +92,17 @@ def main() -> None:
     write_text(PAGE, text)
 
 
+def all_items() -> dict[str, TasksResult]:
+    """Results of SmolLM2-135M on all items at hand, by what they are called."""
+    runs = tokens_page.by_mapping(sorted(RESULTS.glob("evaluation/all-items/smollm2-*.json")))
+    return {f"SmolLM2-135M {'in' if name == 'software' else 'on'} {name}": run for name, run in runs.items()}
+
+
 def tasks() -> str:
-    """Table 1."""
+    """Table 1, and what is to be said of it."""
     runs = tokens_page.by_mapping(sorted(RESULTS.glob("evaluation/tasks/smollm2-*.json")))
-    found = {f"SmolLM2-135M {'in' if name == 'software' else 'on'} {name}": run for name, run in runs.items()}
-    table = comparison.as_markdown(
-        compare(found, "SmolLM2-135M in software", cited=comparison.cited_rows())
-    ).strip()
+    found = compare(all_items(), "SmolLM2-135M in software", cited=comparison.cited_rows())
+    table = comparison.as_markdown(found).strip()
     bare = tokens_page.trainings(tokens_page.TOKENS / "leroux2025-paper")[-1].run
     included = [read(ROOT / "adapters" / f"smollm2-135m{end}", TrainedResult) for end in ("", "-extended")]
     mappings = [tokens_page.mapping(run) for run in (bare, *included)]
@@ -113,19 +119,8 @@ def tasks() -> str:
     return (
         f"{table}\n\nOf the paper's arrays with nothing added, the fine-tuned row is after {plain:,} tokens, the linear and the adapted row after {less:,}: in the paper all have "
         f"the same number of iterations, so ours do not show what fine-tuning itself gains. The fine-tuned row has {plain / more:.2f} times the tokens of the included adapter of the same chip, "
-        f"{more:,}: these two differ in tokens, too. The included adapter of the extended chip, after {other:,} tokens, and that of the paper's arrays, after {more:,}, differ by more than two standard errors, on the same items, in: "
-        f"{', '.join(apart) or 'no column'}. {all_of_lambada(mappings[1])}{uncommitted(*runs.values())}"
-    )
-
-
-def all_of_lambada(chip: str) -> str:
-    """The paper's arrays on all items of one task, beside software."""
-    items, scores = why_page.on_lambada()
-    accuracy, _, behind, error = scores["lambada_openai/acc"].numbers
-    perplexity, _, ratio, of_ratio = scores["lambada_openai/perplexity"].numbers
-    return (
-        f"LAMBADA alone was scored on all {items:,} items at hand, with {chip}: accuracy {accuracy:.1f} %, {behind:+.1f} ± {error:.1f} points of software; "
-        f"perplexity {readable(perplexity)}, × {ratio:.2f} ± {of_ratio:.2f} (s)."
+        f"{more:,}: these two differ in tokens, too. The included adapter of the extended chip, after {other:,} tokens, and that of the paper's arrays, after {more:,}, differ by more than two standard errors, on 500 items of every task "
+        f"([evaluation.md](evaluation.md#tasks)), in: {', '.join(apart) or 'no column'}.{uncommitted(*all_items().values())}"
     )
 
 

@@ -106,27 +106,36 @@ def mapping(run: TrainedResult) -> str:
 
 def by_mapping(paths: list[Path]) -> dict[str, TasksResult]:
     """Results MODEL-NAME.json of the paper's tasks, software first: by the mapping of the training in `TOKENS`
-    that has the same result, those of its other stages with the stage's title (NAME is CHIP-STAGE), otherwise
-    by NAME.
+    that has the same result or, where NAME is CHIP, nearly the same on WikiText-2; those of its other stages
+    with the stage's title (NAME is CHIP-STAGE); otherwise by NAME.
     """
     known = [(one.tasks, mapping(one.run)) for chip in sorted(TOKENS.glob("*/")) for one in trainings(chip)]
     found = {}
     for path in sorted(paths, key=lambda path: path.stem):
         run = read(path, TasksResult)
         name = path.stem.partition("-")[2]
-        title = next((title for tasks, title in known if tasks == run), _of_stage(name, run) or name)
+        title = next((title for tasks, title in known if tasks == run), _of_last(name, run) or name)
         if title in found:
             raise RunError(f"{path}: a second result of {title!r}; name in ADDED what is different")
         found[title] = run
     return {name: found[name] for name in sorted(found, key=lambda name: name != "software")}
 
 
-def _of_stage(name: str, run: TasksResult) -> str:
-    chip, _, stage = name.rpartition("-")
+def _of_last(name: str, run: TasksResult) -> str:
+    """By the last training of a chip, or by a stage of it."""
+    chip, _, stage = (name, "", None) if (TOKENS / name).is_dir() else name.rpartition("-")
     if stage != run.stage or not (TOKENS / chip).is_dir():
         return ""
     training = trainings(TOKENS / chip)[-1]
-    return f"{mapping(training.run)}, {training.recipe.stage(stage).title}"
+    if stage is not None:
+        return f"{mapping(training.run)}, {training.recipe.stage(stage).title}"
+    same = math.isclose(_on_wikitext(run), _on_wikitext(training.tasks), rel_tol=1e-3)  # saved in 16 bits
+    return mapping(training.run) if same else ""
+
+
+def _on_wikitext(run: TasksResult) -> float:
+    (found,) = (task.metrics[COLUMN.rpartition("/")[2]] for task in run.tasks if task.task == "wikitext2")
+    return found.score.value
 
 
 def _title(training: Training, tasks: TasksResult) -> str:

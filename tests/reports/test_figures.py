@@ -101,8 +101,8 @@ def _cells(_: Path) -> Figure:
     return cells_page.adaptation(found)
 
 
-def _tasks(model: str, _: Path) -> Any:
-    paths = sorted(RESULTS.glob(f"evaluation/tasks/{model}-*.json"))
+def _tasks(scored: str, _: Path) -> Any:
+    paths = sorted(RESULTS.glob(f"evaluation/{scored}-*.json"))
     runs = {path.stem.partition("-")[2]: read(path, TasksResult) for path in paths}
     return comparison_figure.differences(compare(runs, "software"))
 
@@ -178,8 +178,9 @@ FIGURES: dict[str, Draw] = {
     "context": _of("context/context", evaluation.context),
     "chips": _several("evaluation/chips-*.json", evaluation.draw_chips, _mismatch),
     "adaptation-cells": _cells,
-    "tasks-tiny": partial(_tasks, "tiny"),
-    "tasks-smollm2": partial(_tasks, "smollm2"),
+    "tasks-tiny": partial(_tasks, "tasks/tiny"),
+    "tasks-smollm2": partial(_tasks, "tasks/smollm2"),
+    "tasks-all-items": partial(_tasks, "all-items/smollm2"),
     **{
         f"spice-{p.stem}": _of(f"spice/{p.stem}", draw)
         for pattern, draw in (
