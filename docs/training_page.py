@@ -55,6 +55,7 @@ OFF = {"bf16": "one age per block, bfloat16", "surrogate": "linear surrogate"}
 """Gradients of benchmarks/gradients.py, in the words of the recipe."""
 AIMED = {
     "leroux2025-rotated": {1.0: (1.60, 1.45), 3.0: (1.42, 1.32), 10.0: (1.28, 1.22)},
+    "leroux2025-states": {1.0: (1.60, 1.45)},
     "leroux2025-extended-fitted": {3.0: (1.22, 1.17)},
 }
 """Chip -> millions of tokens -> the most over software that was aimed at, stated before, and if possible."""

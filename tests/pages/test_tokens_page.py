@@ -16,7 +16,9 @@ import pytest
 from conversions import ConversionPoint, Conversions, conversions_markdown, draw_conversions
 from tests import drawing
 
+from gaincell.errors import RunError
 from gaincell.mapping.recipe_file import load_recipe
+from gaincell.results.codec import to_json
 
 ROOT = Path(__file__).parents[2]
 TOKENS = ROOT / "docs" / "results" / "training" / "tokens"
@@ -106,7 +108,7 @@ def test_what_our_trainings_learn_from_is_that_of_their_recipes(page: ModuleType
 
     assert taught(weight=1.0) == ["the pretrained model's distribution"]
     assert taught() == [*taught(weight=1.0), "in part the next token"]
-    assert "(in `low-tokens-control.toml`) its hidden states" in taught(states=2.0)
+    assert "(in `low-tokens-control.toml` where `states` is set) its hidden states" in taught(states=2.0)
     (said,) = (line for line in table.splitlines() if line.startswith("* Teacher"))
     own = [one.recipe for chip in TOKENS.glob("*/") for one in page.trainings(chip)]
     assert ("hidden states" in said) is any(stage.states > 0 for one in own for stage in one.stages)
@@ -155,6 +157,27 @@ def test_a_result_that_no_training_has_keeps_its_own_name(page: ModuleType, tmp_
     other.write_text(json.dumps(found | {"dtype": "bfloat16"}))
     names = list(page.by_mapping([known, other]))
     assert names == [page.mapping(page.trainings(TOKENS / "leroux2025-fitted")[0].run), "leroux2025-plain"]
+
+
+def test_a_result_on_more_items_has_the_mapping_of_the_training(page: ModuleType, tmp_path: Path) -> None:
+    """Of the same score on WikiText-2, but for rounding of what was saved; another is of another model."""
+    (training,) = page.trainings(TOKENS / "leroux2025-paper")
+    path = tmp_path / "smollm2-leroux2025-paper.json"
+    for factor, name in ((1.0004, page.mapping(training.run)), (1.01, "leroux2025-paper")):
+        scored = to_json(replace(training.tasks, stage=None))
+        (wikitext,) = (task for task in scored["tasks"] if task["task"] == "wikitext2")
+        wikitext["metrics"]["word_perplexity"]["score"]["value"] *= factor
+        path.write_text(json.dumps(scored))
+        assert list(page.by_mapping([path])) == [name]
+
+
+def test_a_second_series_of_a_mapping_says_what_is_different(page: ModuleType) -> None:
+    titles = [series.title for series in page.ours()]
+    (other,) = (title for title in titles if title.endswith(page.UNLIKE))
+    assert other.removesuffix(page.UNLIKE) in titles
+    assert other not in page.front_table()
+    with pytest.raises(RunError, match="name what is different"):
+        page._unlike(page.trainings(TOKENS / "leroux2025-rotated")[0])
 
 
 def test_a_result_of_another_stage_has_the_title_of_the_stage(page: ModuleType, tmp_path: Path) -> None:

@@ -281,7 +281,8 @@ def test_committed_costs_are_those_of_the_estimate(path: Path) -> None:
     result = read(path, CostResult)
     sizes = {key: of for key, of in vars(result.model).items() if key not in ("name", "source")}
     digital = next(line.parts for line in result.head.lines if line.name == "digital")
-    design = load_design(result.design.name).replace(window=result.head.window, layers=result.model.layers)
+    design = load_design(result.design.name.partition(" (changed")[0])
+    design = design.replace(window=result.head.window, layers=result.model.layers)
     scaling = {"column_gains": "column gains" in digital}
     scaling["array_normaliser"] = "division" in digital and not design.normaliser.present
     scaling["balanced_rows"] = DIRECTIONS if "turning of q" in digital else 0
