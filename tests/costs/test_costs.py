@@ -73,6 +73,10 @@ def test_counters_in_place_of_a_readout_that_does_not_quantise_cost_what_counter
     )
     assert ideal.parts["digital"] == counted.parts["digital"]
     assert ideal.latency == counted.latency
+    size = ModelSize("two", "made up", 1, 2, 2, 64, 128, 1000, 100, 1024)
+    for chip in (DESIGN, DESIGN.replace(readout="none")):
+        model = of_model(size, chip, TECHNOLOGY, Activity.assumed(chip))
+        assert model.head.head.design.token_period == pytest.approx(65e-9)
 
 
 def test_a_model_is_the_sum_of_its_heads() -> None:
@@ -502,6 +506,9 @@ def test_changes_are_those_of_the_chip_that_is_shown() -> None:
     assert [point.at for point in sweep.windows(often)] == list(sweep.WINDOWS)
     assert [point.at for point in sweep.batches(head)] == [1, 2, 4]
     changes = {(c.parameter, c.factor > 1): c for c in sensitivity(head)}
+    (wider,) = (point for point in sweep.windows(head, (1216,)))
+    assert changes["window", True].factor == 1216 / 1024
+    assert wider.cost.bottom_up.latency / start.latency - 1 == pytest.approx(changes["window", True].latency)
     supply = TECHNOLOGY.supply * 1.2
     moved = of_head(replace(head, technology=TECHNOLOGY.replace(supply=supply))).bottom_up
     assert changes["supply", True].energy == pytest.approx(moved.energy / start.energy - 1)

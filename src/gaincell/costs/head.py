@@ -145,11 +145,8 @@ class Head:
         return self.found_schedule(self.group).latency
 
     def found_schedule(self, group: int) -> Schedule:
-        """The schedule of so many query heads, with the write that the process needs; where outputs are not
-        quantised, with the time of the counters that are priced in their place.
-        """
-        counted = {"readout": "counter"} if self.design.readout == "none" else {}
-        return Schedule(self.design.supposed(unstated_latency=self.slot, **counted), group, scales=True)
+        """The schedule of so many query heads, with the write that the process needs."""
+        return Schedule(counted(self.design).supposed(unstated_latency=self.slot), group, scales=True)
 
     @property
     def slot(self) -> Second:
@@ -181,6 +178,11 @@ class Head:
         if self.refresh_every is not None:
             n = min(n, max(self.refresh_every / self.design.token_period, 1.0))
         return 1.0 if delta == 1 or n <= 1 else (1 - delta**n) / (n * (1 - delta))
+
+
+def counted(design: Design) -> Design:
+    """The design that is priced: where outputs are not quantised, with counters in their place."""
+    return design.replace(readout="counter") if design.readout == "none" else design
 
 
 def assumed_head(design: Design, technology: Technology, head_dim: int = 64, group: int = 1) -> Head:

@@ -19,7 +19,7 @@ from gaincell.costs import arrays, digital, storage
 from gaincell.costs.area import head_area
 from gaincell.costs.cited import DIGITAL, FIRST, SECOND, WRITE, cited, paper
 from gaincell.costs.cost import Cost, total
-from gaincell.costs.head import Head
+from gaincell.costs.head import Head, counted
 from gaincell.costs.size import ModelSize
 from gaincell.costs.technology import Technology
 from gaincell.results.activity import ActivityOfHeads
@@ -205,7 +205,7 @@ def of_model(
         Head(chip, technology, one, size.head_dim, size.group, context, **added) for one in activity.heads
     ]
     if chip.explicit_token_period is None:
-        base = Schedule(chip, size.group).token_period(size.layers)
+        base = Schedule(counted(chip), size.group).token_period(size.layers)
         heads = [storage.paced(head, base) for head in heads]
     return ModelCost(size, tuple(map(of_head, heads)), batch)
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import product
 
 from gaincell.chips.fields import number_kinds
+from gaincell.costs import storage
 from gaincell.costs.head import Head
 from gaincell.costs.roll_up import of_head
 from gaincell.costs.technology import Technology
@@ -36,10 +37,12 @@ PARAMETERS = (
 
 def sensitivity(head: Head) -> list[Change]:
     """Both directions of every parameter that changes anything, the largest change of energy first."""
-    start, found = of_head(head).bottom_up, []
+    start, period, found = of_head(head).bottom_up, storage.without_pauses(head), []
     for factor, (where, key) in product((1 + SHARE, 1 - SHARE), PARAMETERS):
         try:
             moved, by = _moved(head, where, key, factor)
+            if head.refresh is not None:
+                moved = storage.paced(moved, period * (by if key == "token_period" else 1.0))
             cost = of_head(moved).bottom_up
         except (DesignError, InputError):
             continue
