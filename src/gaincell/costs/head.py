@@ -154,6 +154,11 @@ class Head:
         return self.technology.discharge_time + self.technology.write_time
 
     @property
+    def rewriting(self) -> Second:
+        """Of the valid columns of all sequences, one after the other."""
+        return self.streams * self.columns * self.slot
+
+    @property
     def refresh_every(self) -> Second | None:
         """Time between two refreshes; None: there are none."""
         if self.refresh is None or self.refresh.every_tokens is None:

@@ -137,11 +137,10 @@ def refresh(head: Head, interval: Second) -> Cost:
 
 
 def _check_time(head: Head, interval: Second) -> None:
-    needed = head.streams * head.columns * head.slot
-    if needed >= interval:
+    if head.rewriting >= interval:
         raise InputError(
             f"a refresh every {interval:.3g} s is out of range: rewriting {head.streams * head.columns:.0f} "
-            f"columns takes {needed:.3g} s; allowed: more than that (--refresh-seconds, "
+            f"columns takes {head.rewriting:.3g} s; allowed: more than that (--refresh-seconds, "
             "--refresh-tokens), or fewer columns"
         )
 
@@ -149,18 +148,18 @@ def _check_time(head: Head, interval: Second) -> None:
 def paced(head: Head, period: Second) -> Head:
     """The head where a token would follow another after `period` if there were no refreshes.
 
-    Rewriting the columns takes t = streams x columns x slot. A refresh every T seconds takes a share of the
+    Rewriting the columns takes t. A refresh every T seconds takes a share of the
     token period, dt = period / (1 - t / T); one every n tokens makes it dt = period + t / n.
 
     Raises:
         InputError: a refresh takes longer than the time between two.
     """
-    policy, rewriting = head.refresh, head.streams * head.columns * head.slot
+    policy = head.refresh
     if policy is not None and policy.every_seconds is not None:
         _check_time(head, policy.every_seconds)
-        period /= 1 - rewriting / policy.every_seconds
+        period /= 1 - head.rewriting / policy.every_seconds
     elif policy is not None and policy.every_tokens is not None:
-        period += rewriting / policy.every_tokens
+        period += head.rewriting / policy.every_tokens
     return replace(head, design=head.design.supposed(token_period=period))
 
 
@@ -181,7 +180,7 @@ def note(head: Head, heads: int) -> str | None:
         return None
     digit = 10.0 ** (math.floor(math.log10(interval)) - 2)
     interval = math.floor(interval / digit) * digit  # as it is printed, so that it is enough
-    if head.streams * head.columns * head.slot >= interval:
+    if head.rewriting >= interval:
         remedy = "a refresh would take longer than that; choose a smaller window or a cell that holds longer"
     else:
         refreshed = replace(head, refresh=Refresh("copy", every_seconds=interval))

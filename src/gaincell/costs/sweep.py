@@ -61,7 +61,7 @@ def retentions(head: Head, times: Sequence[float] = RETENTIONS) -> list[Point]:
     for time in times:
         moved = replace(head, design=head.design.supposed(retention_time=time, token_period=period))
         every = storage.refresh_interval(moved)
-        if every is not None and moved.columns * moved.slot >= every:
+        if every is not None and moved.rewriting >= every:
             continue
         policy = Refresh("copy", every_seconds=every) if storage.needs_refresh(moved) else None
         points.append(_point(time, storage.paced(replace(moved, refresh=policy), period)))
@@ -103,7 +103,7 @@ SWEEPS: dict[str, tuple[str, str, Callable[[Head], list[Point]]]] = {
 def _can_refresh(head: Head) -> bool:
     """Whether the policy leaves time to rewrite the columns of all sequences."""
     every = head.refresh.every_seconds if head.refresh is not None else None
-    return every is None or head.streams * head.columns * head.slot < every
+    return every is None or head.rewriting < every
 
 
 def _point(at: float, head: Head) -> Point:

@@ -212,8 +212,7 @@ def memories(result: CostResult) -> Rows:
     caption = (
         "Write energies and densities are of cells alone, orders of magnitude (see memories.toml); "
         "gain cells with their write lines and DACs, which the others leave out. Refresh: of a full ring. "
-        "Readout: of one line, "
-        "area and energy of one conversion."
+        "Readout: of one line, area and energy of one conversion."
     )
     found = Rows.of("Why: other memories", result.why.memories, columns, caption=caption, kinds=SIMULATED)
     readouts = [
