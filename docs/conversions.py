@@ -64,14 +64,16 @@ def times(ratio: float) -> str:
 
 
 def conversions_markdown(found: Sequence[Conversions]) -> str:
-    """A row for every listed point."""
+    """A row for every listed point; what all points of a series share stands in its first row."""
     rows = []
     for series in found:
+        shared = series.label, series.measure
         for p in series.points:
             if p.listed:
                 interval = "–" if p.half is None else f"{p.ratio - p.half:.3f} to {p.ratio + p.half:.3f}"
-                numbers = (counted(p.tokens), times(p.ratio), interval)
-                rows.append((series.label, p.note, *numbers, series.measure))
+                label, measure = shared
+                rows.append((label, p.note, counted(p.tokens), times(p.ratio), interval, measure))
+                shared = "", ""
     heads = ("model and mapping", "made by", "tokens", "× software", "95 %", "perplexity of")
     return Rows("", heads, rows, text=(0, 1, 5)).markdown().rstrip()
 
@@ -89,8 +91,14 @@ def _name_points(axes: Axes, points: Sequence[ConversionPoint]) -> None:
 
 @styled()
 def draw_conversions(found: Sequence[Conversions]) -> Figure:
-    """Ratio against tokens, both logarithmic; the legend below has room for any number of series."""
-    labels = [textwrap.fill(f"{series.label}: {series.measure}", WIDTH) for series in found]
+    """Ratio against tokens, both logarithmic; the legend below has room for any number of series, and says of
+    which perplexity they are where it is not that of the first.
+    """
+    usual = found[0].measure
+    labels = [
+        textwrap.fill(series.label + (f": {series.measure}" if series.measure != usual else ""), WIDTH)
+        for series in found
+    ]
     figure = Figure(figsize=(7.2, 4.2 + 0.17 * sum(1 + label.count("\n") for label in labels)))
     axes = figure.add_subplot()
     for n, (series, label) in enumerate(zip(found, labels, strict=True)):
@@ -114,6 +122,6 @@ def draw_conversions(found: Sequence[Conversions]) -> Figure:
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_title("Tokens against quality")
+    axes.set_title(f"Tokens against quality (ours: {usual})")
     legend_below(figure)
     return figure

@@ -11,12 +11,11 @@ c cited, s simulated, m measured here.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import cells_page
 import costs_page
+import reproduction_claims
 import reproduction_figures
 import reproduction_models
 import tokens_page
@@ -38,8 +37,6 @@ from reproduction_models import (
     ended,
     perplexities,
     short_fine_tuning,
-    small_models,
-    small_models_verdict,
     stages,
     starts,
 )
@@ -48,9 +45,7 @@ from gaincell.chips.design_file import load_design
 from gaincell.files import write_text
 from gaincell.reports import comparison, comparison_figure
 from gaincell.reports.baseline import per_token, was_shared
-from gaincell.reports.paper import cited
 from gaincell.reports.style import save
-from gaincell.reports.system_costs import by_movement, untimed, with_cited_digital
 from gaincell.reports.tables import readable
 from gaincell.results import read
 from gaincell.results.comparison import HEADINGS, compare
@@ -62,15 +57,11 @@ from gaincell.results.run import (
     TrainedResult,
 )
 from gaincell.results.spice import EnergyResult
-from gaincell.results.system_cost import BaselineResult, Machine
+from gaincell.results.system_cost import BaselineResult
 from gaincell.units import with_scale
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"
-OURS = {"cited": "the paper's number (c)", "bottom_up": "ours (s)"}
-"""Columns of a comparison with machines, and how they are called."""
-GROUPED = OURS | {"cited": "the paper's blocks in our schedule of shared arrays (c, s)"}
-"""The same where query heads share arrays, for which the paper has no number."""
 
 
 def main() -> None:
@@ -149,84 +140,6 @@ def baseline() -> str:
     return markdown(rows, text=(0, 1))
 
 
-def headline() -> str:
-    """The claims of the abstract."""
-    said, machines_of = cited().claims, costs("gpt2").machines
-    gain = {what: against(machines_of, what) for what in ("latency", "energy")}
-    readings = costs("mistral-7b").why.stated_cache
-    context = costs("mistral-7b").why.cache.context
-    right = [row for row in readings if row.tokens == context and row.grouped]
-    lowest, highest = (pick(row.tokens for row in readings) for pick in (min, max))
-    orders = f"{said.energy_article.value} orders of magnitude (preprint: {said.energy_preprint.value})"
-    rows = [
-        ["claim", "paper (c)", "ours", "verdict"],
-        ["energy of attention against GPUs", f"up to {orders} less", f"{gain['energy']}{grouped('energy')}",
-         f"{holds(machines_of, 'energy', said.energy_article.value)}; {preprint(machines_of, said.energy_preprint.value)}. "
-         f"{by_movement(costs('gpt2'))} This counts attention alone, without the linear layers (reservations: Fig. 5)"],
-        ["latency against GPUs", f"up to {said.latency.value} orders of magnitude less", f"{gain['latency']}{grouped('latency')}",
-         holds(machines_of, "latency", said.latency.value)],
-        ["quality of a converted model", "like GPT-2, from GPT-2", *reproduction_models.quality()],
-        ["cache of Mistral 7B", f"{said.cache.value} {said.cache.unit} at batch 1",
-         f"{lowest:,.0f} to {highest:,.0f} tokens in {len(readings)} readings (s)",
-         f"computed from the stated size, so no reproduction; with the model's grouped heads, {context:,.0f} tokens, its context, "
-         f"follow for {' and '.join(f'giga{row.read_as} and {8 * row.bytes_per_number:.0f}-bit numbers' for row in right)}"],
-    ]  # fmt: skip
-    return markdown(rows, text=range(4))
-
-
-def preprint(machines: Sequence[Machine], orders: float) -> str:
-    """Whether the larger claim of the preprint is reached against one of the measured GPUs."""
-    most = {title: max(ratios(machines, f"energy_over_{column}")[0]) for column, title in OURS.items()}
-    said = (
-        f"{'reached' if found >= 10**orders else '**not reached**'} with {title} (at most {found:,.0f})"
-        for title, found in most.items()
-    )
-    factor = with_cited_digital(costs("gpt2"))
-    assert factor is not None
-    found = factor * most[OURS["bottom_up"]]
-    reached = "still reached" if found >= 10**orders else "not reached"
-    return (
-        f"the preprint's {orders:g} orders: {', '.join(said)}, which rests on our digital part: "
-        f"with the paper's in its place {reached} (at most {found:,.0f})"
-    )
-
-
-def holds(machines: Sequence[Machine], what: str, orders: float) -> str:
-    """Whether so many orders of magnitude are reached, with the paper's number and with ours: against one of
-    the measured GPUs (up to, as claimed), and against every computed one, which are estimates.
-    """
-    measured = []
-    for column, title in OURS.items():
-        most = max(ratios(machines, f"{what}_over_{column}")[0])
-        measured.append(f"{'reached' if most >= 10**orders else '**not reached**'} with {title}")
-    return (
-        f"for GPT-2 against the published measurements {', '.join(measured)} (the paper's number over a published one is its own claim, nothing reproduced); "
-        f"against GPUs that only read their cache {against_readings(replace(costs('gpt2'), machines=tuple(machines)), what, orders, OURS)}; "
-        f"for SmolLM2-135M against such GPUs {against_readings(costs('smollm2-135m'), what, orders, GROUPED)}"
-    )
-
-
-def against_readings(of: CostResult, what: str, orders: float, titles: Mapping[str, str]) -> str:
-    """Whether so many orders of magnitude are reached against every GPU that only reads its cache; of
-    energies, with the paper's digital part in ours, too.
-    """
-    told = []
-    ways = [(column, title, 1.0) for column, title in titles.items()]
-    if what == "energy" and (factor := with_cited_digital(of)) is not None:
-        ways.append(("bottom_up", "ours but the paper's digital part (c, s)", factor))
-    for column, title, factor in ways:
-        known = {machine.title: getattr(machine, f"{what}_over_{column}") for machine in of.machines}
-        short = [
-            f"{machine.partition(',')[0]} ({readable_ratio(factor * ratio)})"
-            for machine, ratio in known.items()
-            if "reading" in machine and ratio is not None and factor * ratio < 10**orders
-        ]
-        told.append(
-            f"{'**not reached** against ' + ' and '.join(short) if short else 'reached'} with {title}"
-        )
-    return ", ".join(told)
-
-
 def outside() -> str:
     """Blocks outside their bands, of every result that docs/costs.md has: as its table of bands, without Mistral."""
     paths = sorted(path for path in (RESULTS / "costs").glob("cost-*.json") if "mistral" not in path.stem)
@@ -277,10 +190,9 @@ def negative() -> str:
     mild = starts()["SmolLM2-135M, cubic"]["trained"]
     mild_at = perplexities(mild)
     straight = table["nonlinear-straight"] / table["fine-tuned"]
-    ends = "; ".join(f"{title}: × {end.ratio:.2f}" for title, end in tokens_page.ends().items())
     lines = [
-        f"Word perplexity on WikiText-2, relative to the pretrained software model, where each series of [tokens against quality](#tokens-against-quality) ends: {ends} (s). The paper's fine-tuned GPT-2: × {tokens_page.table_1()[tokens_page.TUNED]:.2f} (c).",
-        f"{small_models()} Targets stated before the runs: {small_models_verdict()}.",
+        f"Word perplexity on WikiText-2, relative to the pretrained software model: {reproduction_claims.best_and_bare()} (s). The paper's fine-tuned GPT-2: × {tokens_page.table_1()[tokens_page.TUNED]:.2f} (c).",
+        f"The paper's stages on small models, {reproduction_claims.small_models()} Targets stated before the runs: {reproduction_claims.small_models_verdict()}.",
         f"The published adaptation of `gaincell map smollm2-135m` (paper's arrays): {ended(small.adaptation['published'])}. The closed form meets the statistics of all stages but {len(small.adaptation['closed-form'].skipped)} silent ones, which it leaves alone, "
         f"yet perplexity, over that of the software model, goes from {of_software('unadapted')} to {of_software('adapted')}, not to the {of_software('linear')} of the linear model, which was trained on only {linear_tokens:,} tokens (s). How much of this the silent stages cost was not tested: in the run of Fig. 4c "
         f"{len(mild.adaptation['published'].skipped) or 'no'} stage is silent, and × {mild_at['adapted'] / mild_at['linear']:.3f} remains all the same (s).",
@@ -291,7 +203,7 @@ def negative() -> str:
         f"Adaptation does not undo an exponential or a saturated cell: perplexity stays {left[0]:.1f} and {left[1]:.1f} times that of the linear model (s).",
         "With the linear layers on an H100, attention in gain cells lowers the energy of a whole model at batch 1 only by a factor of "
         + " or ".join(
-            f"{' and '.join(f'{getattr(row, key):.2f} ({name})' for name, row in whole.items())} with {OURS[column]}"
+            f"{' and '.join(f'{getattr(row, key):.2f} ({name})' for name, row in whole.items())} with {reproduction_claims.OURS[column]}"
             for column, key in (("cited", "energy_gain_cited"), ("bottom_up", "energy_gain"))
         )
         + ", because reading the weights dominates. A token must then be held for "
@@ -302,44 +214,9 @@ def negative() -> str:
 
 
 PARTS = {
-    "headline": headline, "tokens": tokens_page.table, "cell": cell, "timing": timing, "area": area, "adaptation": reproduction_models.adaptation, "training": reproduction_models.training,
+    "headline": reproduction_claims.claims, "tokens": tokens_page.table, "cell": cell, "timing": timing, "area": area, "adaptation": reproduction_models.adaptation, "training": reproduction_models.training,
     "tasks": tasks, "accuracy": accuracy, "energy": energies, "machines": machines, "baseline": baseline, "negative": negative,
 }  # fmt: skip
-
-
-def ratios(machines: Sequence[Machine], key: str) -> tuple[list[float], list[float]]:
-    """To GPUs that the paper's authors measured, and to those computed from what makers state."""
-    measured = [getattr(machine, key) for machine in machines if "reading" not in machine.title]
-    return measured, [getattr(machine, key) for machine in machines if "reading" in machine.title]
-
-
-def against(machines: Sequence[Machine], what: str) -> str:
-    """Ratios of GPT-2 to GPUs in words, with the paper's number and with ours."""
-    found = {title: ratios(machines, f"{what}_over_{column}") for column, title in OURS.items()}
-    groups = ("the published GPU measurements (c)", "GPUs that only read their cache (computed, s)")
-    return "; ".join(
-        f"against {group}, lower by a factor of "
-        + " or ".join(f"{min(at[n]):,.0f} to {max(at[n]):,.0f} with {title}" for title, at in found.items())
-        for n, group in enumerate(groups)
-    )
-
-
-def grouped(what: str) -> str:
-    """Ratios of the converted model, whose query heads share arrays, to GPUs that only read its cache."""
-    found, told = costs("smollm2-135m"), []
-    for column, title in GROUPED.items():
-        known = [getattr(machine, f"{what}_over_{column}") for machine in found.machines]
-        computed = [ratio for ratio in known if ratio is not None]
-        told.append(f"{readable_ratio(min(computed))} to {readable_ratio(max(computed))} with {title}")
-    left = f" (not in ours: {'; '.join(untimed(found))})" if what == "latency" else ""
-    return (
-        f"; for SmolLM2-135M, {found.head.group} query heads of which share arrays, with the activity simulated on real text (of GPT-2 it is assumed), "
-        f"against GPUs that only read its cache {' or '.join(told)}{left}"
-    )
-
-
-def readable_ratio(ratio: float) -> str:
-    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Parts of docs/reproduction.md that are of models: Fig. 4c, Fig. 4d, quality, the short fine-tuning."""
+"""Parts of docs/reproduction.md that are of models: Fig. 4c, Fig. 4d, the short fine-tuning."""
 # ruff: noqa: E501 (sentences of the page)
 
 from __future__ import annotations
@@ -6,9 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import cells_page
-import seeds
 import tokens_page
-import training_page
 from conversions import counted
 from reproduction_circuits import RESULTS, markdown, uncommitted
 
@@ -170,8 +168,6 @@ def texts() -> str:
 TUNED_CURVE = "nonlinear, from the linear model"
 """The released run that starts from the linear model."""
 ADAPTED = "nonlinear, adapted"
-CONTINUED = "software-continued-more"
-"""The softmax model trained on as many tokens as the fine-tuned one."""
 LAMBADA = "lambada_openai/perplexity"
 SMALL = 1.1
 """A factor of perplexity below which a cell hardly costs anything before the adaptation."""
@@ -274,18 +270,19 @@ def training() -> str:
         f"The released early runs are on OpenWebText, where public GPT-2 has {paper.public.value:g}. They stopped after {end:,} iterations at most, so the column shows how far they had come, not where such a training ends; the run from scratch had its lowest, {least[-1]:.0f}, after {least[0]:,}, rose to {top[-1]:.0f} at {top[0]:,} and was back at {from_scratch[-1][-1]:.0f} when it stopped. "
         f"The paper says that the linear model equals public GPT-2 in less than {paper.equal.value:,} iterations (in the released early run it comes close, as the first row says), and a model from scratch only after more than {most:,}. The models of Table 1 except public GPT-2 had {most:,} iterations, {each * most / 1e9:.1f} G tokens; ours had {own[0] / 1e6:.1f} to {own[-1] / 1e6:.1f} M tokens and are scored on {table['linear'].predictions:,} tokens of held-out text like the training text, {texts}. "
         f"The softmax model from scratch is the same training run twice, with the same seed; the two results differ by {100 * (max(softmax) / min(softmax) - 1):.0f} %. "
-        f"From scratch, our model ends at {over[0]:.3f} times the softmax model of the same run, and with paired rows at {over[1]:.3f} times that of its run, or {ours[1] / softmax[0]:.3f} times that of the other. Each is one training, so neither is shown to end lower."
+        f"From scratch, our model ends at {over[0]:.3f} times the softmax model of the same run, and with paired rows at {over[1]:.3f} times that of its run, or {ours[1] / softmax[0]:.3f} times that of the other. Each is one training, so neither is shown to end lower. "
+        f"{beside_software()}"
     )
     return markdown(rows) + f"\n\n{note}"
 
 
-def quality() -> list[str]:
-    """Ours over the pretrained model, and which reach the paper's on the same text."""
+def beside_software() -> str:
+    """`tiny` and the softmax model trained on the same tokens, both over the pretrained model."""
     words = []
     for title, name in (
-        ("`tiny` on the paper's arrays", "training/tiny-table"),
-        ("`tiny` on the paper's arrays with paired rows", "training/tiny-table-paired"),
-        ("`tiny` on the paper's arrays, from the included linear model, on text of `sample`", "tiny"),
+        ("on the paper's arrays", "training/tiny-table"),
+        ("with paired rows", "training/tiny-table-paired"),
+        ("from the included linear model, on text of `sample`", "tiny"),
     ):
         found = stages(name)
         tuned, other = found["fine-tuned"], found["software-continued-more"]
@@ -295,51 +292,7 @@ def quality() -> list[str]:
             f"{title}: × {tuned.ratio_to_software:.2f} after {counted(tuned.training_tokens)} tokens{share if name == 'tiny' else ''}, "
             f"the softmax model × {other.ratio_to_software:.2f}{' (both relative to the model before these tokens)' if name == 'tiny' else ''}"
         )
-    goal, ends = tokens_page.table_1()[tokens_page.TUNED], tokens_page.ends()
-    reached = [title for title, end in ends.items() if end.ratio <= goal]
-    who = (
-        f"reached on that text by {'; '.join(reached)}"
-        if reached
-        else "**not reached** on that text by any of ours"
-    )
-    verdict = f"the paper's fine-tuned GPT-2 is at × {goal:.2f} on WikiText-2, test split (Table 1; ours: validation split); {who}"
-    own = "; ".join(
-        f"{title}: × {end.ratio:.2f} after {counted(end.tokens)} tokens" for title, end in ends.items()
-    )
-    return [
-        f"relative to the pretrained software model. On WikiText-2: {own}. {tokens_page.of_text_alone()} {small_models()} On held-out text like the training text, arrays trained with a teacher, beside the softmax model trained on the same tokens by cross-entropy alone, which is no control by the same loss: {'; '.join(words)} (arrays s, softmax models m)",
-        f"{verdict}; small models: {small_models_verdict()}; no verdict on `tiny`, which is measured on another text",
-    ]
-
-
-def small_models() -> str:
-    """The paper's stages without a teacher, on our models of GPT-2's and Llama's architectures."""
-    by_title = training_page.small_models(seeds.read_seeds(RESULTS / "training"))
-    tuned = next(iter(by_title.values()))[0].stage("fine-tuned")
-    assert tuned is not None
-    words = {CONTINUED: "the softmax model trained on as many tokens"}
-    told = [
-        f"{title} ({_runs(len(runs))}): "
-        + ", ".join(
-            f"{words.get(stage, stage)} × {seeds.spread(seeds.quotients(runs, stage, None))}"
-            for stage in ("linear", "adapted", "fine-tuned", CONTINUED)
-        )
-        for title, runs in by_title.items()
-    ]
-    return (
-        "The paper's stages with all weights and the next token alone, on small models made here (first gains, rates, steps, adaptation and readout are other than the paper's: [training.md](training.md#gpt-2s-architecture-and-llamas); "
-        f"held-out text of their mixture; {tuned.training_tokens:,} tokens up to the fine-tuned model; seeds share one pretrained model, whose training ended by schedule, perhaps before its plateau; ±: standard deviation over seeds), by architecture: {'; '.join(told)} (arrays s, softmax models m).{uncommitted(*(run for runs in by_title.values() for run in runs))}"
-    )
-
-
-def small_models_verdict() -> str:
-    """What became of the targets that were stated before they were run."""
-    runs = training_page.small_models(seeds.read_seeds(RESULTS / "training"))
-    return "; ".join(training_page.targets_reached(runs))
-
-
-def _runs(count: int) -> str:
-    return "one run" if count == 1 else f"{count} seeds"
+    return f"Fine-tuned `tiny` (s), which has a teacher, beside the softmax model (m) trained on the same tokens by cross-entropy alone, which is no control by the same loss: {'; '.join(words)}."
 
 
 def short_fine_tuning() -> str:

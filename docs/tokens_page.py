@@ -46,9 +46,9 @@ ADDED = {
     "paired": "paired rows",
     "balanced": "balanced rows",
     "mixing": "mixing",
-    "biases": "bias vectors",
-    "exponents": "gains that follow the columns read",
-    "array_normaliser": "a normaliser in the arrays",
+    "biases": "biases",
+    "exponents": "exponents",
+    "array_normaliser": "a normaliser",
     "rotated_values": "rotated values",
 }
 """What a recipe can add to the paper's mapping."""
