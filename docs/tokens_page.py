@@ -146,7 +146,8 @@ def _title(training: Training, tasks: TasksResult) -> str:
     if tasks.design is None:
         assert tasks.stage is not None
         loss = recipe_with(tasks.stage, training).stage(tasks.stage).loss
-        return f"{model} in software, trained by {loss}"
+        rank = f", rank {training.recipe.lora.rank}" if training.recipe.lora else ""
+        return f"{model} in software, trained by {loss}{rank}"
     cell = ", linear cells" if tasks.design.cell == "linear" else ""
     return f"{model} on {mapping(training.run)}{cell}"
 
@@ -170,7 +171,10 @@ def recipe_with(stage: str | None, training: Training) -> Recipe:
 def made_by(scored: TasksResult, training: Training) -> str:
     """The recipe of a result of a training, in the table."""
     recipe = recipe_with(scored.stage if scored.design is None else None, training)
-    return shown(training.run) if recipe.name == training.recipe.name else f"`{recipe.name}`"
+    if recipe.name == training.recipe.name:
+        return shown(training.run)
+    own, other = (one.lora.rank if one.lora else None for one in (training.recipe, recipe))
+    return f"`{recipe.name}`" + (f", `lora.rank = {own}`" if own != other else "")
 
 
 def of_wikipedia(of_a_chip: Sequence[Training]) -> Iterator[float]:
