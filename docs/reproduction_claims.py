@@ -18,6 +18,8 @@ from gaincell.results.system_cost import Machine
 
 OURS = {"cited": "the paper's number (c)", "bottom_up": "ours (s)"}
 """Columns of a comparison with machines, and how they are called."""
+GROUPED = OURS | {"cited": "the paper's blocks in our schedule (c, s)"}
+"""The same where query heads share arrays, for which the paper has no number."""
 MIXED = "ours but the paper's digital part (c, s)"
 READING = "GPUs that only read its cache (computed, s)"
 
@@ -30,7 +32,7 @@ def claims() -> str:
     tokens = [row.tokens for row in readings]
     reading_as = " and ".join(f"giga{row.read_as} and {8 * row.bytes_per_number:.0f}-bit numbers" for row in right)  # fmt: skip
     rows = [
-        ["claim", "against, or on", "paper (c)", "with the paper's number (c)", "with ours (s)", "verdict"],
+        ["claim", "against, or on", "paper (c)", "with the paper's number (c; SmolLM2-135M: c, s)", "with ours (s)", "verdict"],
         *against_gpus("energy", said.energy_article.value),
         *against_gpus("latency", said.latency.value),
         *quality(),
@@ -40,16 +42,15 @@ def claims() -> str:
     notes = [
         "Factors are those of the GPU over the arrays. The paper's number over a published one is its own claim, nothing reproduced. Verdicts against published measurements are of the largest factor, as claimed; those against computed GPUs, which are estimates, of every one.",
         f"Energy and latency are those of attention alone, without the linear layers (reservations: [Fig. 5](#fig-5c-d-against-gpus)). Of energy, {preprint(costs('gpt2').machines, said.energy_preprint.value)}. {by_movement(costs('gpt2'))}",
-        f"SmolLM2-135M: {grouped.head.group} query heads share arrays. The paper has no number for that; *with the paper's number* is its blocks in our schedule of shared arrays (c, s). The activity is simulated on real text; that of GPT-2 is assumed. Not in our latency: {'; '.join(untimed(grouped))}.",
+        f"SmolLM2-135M: {grouped.head.group} query heads share arrays. The paper has no number for that: its blocks in our schedule of shared arrays (c, s) stand in the column of its number. The activity is simulated on real text; that of GPT-2 is assumed. Not in our latency: {'; '.join(untimed(grouped))}.",
         f"Quality is perplexity over that of the pretrained software model. {tokens_page.of_text_alone()}",
     ]
     return "\n\n".join([markdown(rows, text=range(6)), "\n".join(f"* {note}" for note in notes)])
 
 
 def against_gpus(what: str, orders: float) -> Iterator[list[str]]:
-    """Rows of the energy or the latency of attention."""
-    gpt2, grouped = costs("gpt2"), costs("smollm2-135m")
-    measured, computed = by_origin(gpt2.machines)
+    """Rows of the energy or the latency of attention: against what was measured, up to, as claimed."""
+    measured, _ = by_origin(costs("gpt2").machines)
     claim = f"up to {orders:g} orders of magnitude less"
     if what == "energy":
         claim += f" (preprint: {cited().claims.energy_preprint.value})"
@@ -57,15 +58,18 @@ def against_gpus(what: str, orders: float) -> Iterator[list[str]]:
         f"{'reached' if max(ratios(measured, what, column)) >= 10**orders else '**not reached**'} with {title}"
         for column, title in OURS.items()
     )
-    for model, group, found, paper, verdict in (
-        ("GPT-2", "published GPU measurements (c)", measured, claim, reached),
-        ("GPT-2", READING, computed, "–", against_readings(gpt2, computed, what, orders)),
-        ("SmolLM2-135M", READING, by_origin(grouped.machines)[1], "–", None),
-    ):
-        factors = [ratios(found, what, column) for column in OURS]
-        shown = [f"× {readable(min(one))} to {readable(max(one))}" for one in factors]
-        verdict = verdict or against_readings(grouped, found, what, orders)
-        yield [f"{what} of attention, {model}", group, paper, *shown, verdict]
+    published = "published GPU measurements (c)"
+    yield [f"{what} of attention, GPT-2", published, claim, *ranges(measured, what), reached]
+    for model, name, titles in (("GPT-2", "gpt2", OURS), ("SmolLM2-135M", "smollm2-135m", GROUPED)):
+        _, computed = by_origin(costs(name).machines)
+        verdict = against_readings(costs(name), what, orders, titles)
+        yield [f"{what} of attention, {model}", READING, "–", *ranges(computed, what), verdict]
+
+
+def ranges(machines: Sequence[Machine], what: str) -> list[str]:
+    """The least and the largest factor, in the columns of `OURS`."""
+    factors = (ratios(machines, what, column) for column in OURS)
+    return [f"× {readable_ratio(min(one))} to {readable_ratio(max(one))}" for one in factors]
 
 
 def by_origin(machines: Sequence[Machine]) -> tuple[list[Machine], list[Machine]]:
@@ -80,18 +84,20 @@ def ratios(machines: Sequence[Machine], what: str, column: str) -> list[float]:
     return [ratio for ratio in known if ratio is not None]
 
 
-def against_readings(of: CostResult, machines: Sequence[Machine], what: str, orders: float) -> str:
+def against_readings(of: CostResult, what: str, orders: float, titles: Mapping[str, str]) -> str:
     """Whether so many orders of magnitude are reached against every GPU that only reads its cache; of
     energies, with the paper's digital part in ours, too.
     """
-    ways: Mapping[str, tuple[str, float]] = {title: (column, 1.0) for column, title in OURS.items()}
+    ways = [(column, title, 1.0) for column, title in titles.items()]
     if what == "energy" and (factor := with_cited_digital(of)) is not None:
-        ways |= {MIXED: ("bottom_up", factor)}
+        ways.append(("bottom_up", MIXED, factor))
     told = []
-    for title, (column, factor) in ways.items():
-        known = {m.title.partition(",")[0]: getattr(m, f"{what}_over_{column}") for m in machines}
+    for column, title, factor in ways:
+        known = {
+            m.title.partition(",")[0]: getattr(m, f"{what}_over_{column}") for m in by_origin(of.machines)[1]
+        }
         short = [
-            f"{name} (× {readable(factor * ratio)})"
+            f"{name} (× {readable_ratio(factor * ratio)})"
             for name, ratio in known.items()
             if ratio is not None and factor * ratio < 10**orders
         ]
@@ -118,7 +124,7 @@ def preprint(machines: Sequence[Machine], orders: float) -> str:
     )
 
 
-def readable(ratio: float) -> str:
+def readable_ratio(ratio: float) -> str:
     return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
 
 
@@ -161,7 +167,7 @@ def small_runs() -> dict[str, list[training_page.TrainedResult]]:
 
 
 def small_models() -> str:
-    """The paper's stages without a teacher, on our models of GPT-2's and Llama's architectures."""
+    """The paper's stages without a teacher, on our models of GPT-2's and Llama's architectures: what comes after their name."""
     by_title = small_runs()
     tuned = next(iter(by_title.values()))[0].stage("fine-tuned")
     assert tuned is not None
@@ -175,8 +181,8 @@ def small_models() -> str:
         for title, runs in by_title.items()
     ]
     return (
-        f"all weights, the next token alone, {tuned.training_tokens:,} tokens up to the fine-tuned model; what is other than in the paper: [training.md](training.md#gpt-2s-architecture-and-llamas). "
-        f"{'; '.join(told)} (arrays s, softmax models m; seeds share one pretrained model, whose training ended by schedule; ±: standard deviation over seeds).{uncommitted(*(run for runs in by_title.values() for run in runs))}"
+        f"all weights, the next token alone, held-out text of their mixture, {tuned.training_tokens:,} tokens up to the fine-tuned model; what is other than in the paper: [training.md](training.md#gpt-2s-architecture-and-llamas). "
+        f"{'; '.join(told)} (arrays s, softmax models m; seeds share one pretrained model, whose training ended by schedule, perhaps before its plateau; ±: standard deviation over seeds).{uncommitted(*(run for runs in by_title.values() for run in runs))}"
     )
 
 

@@ -332,8 +332,15 @@ def _controls(all_of_them: Sequence[Training]) -> Iterator[str]:
             unlike = [
                 f"{_row(one)} (in {one.tasks.dtype})" for one in others if one.tasks.dtype != control.dtype
             ]
+            recipe = recipe_with(control.stage, training)
+            assert control.stage is not None
+            own, its = (
+                one.stage(stage).training.learning_rate
+                for one, stage in ((recipe, control.stage), (training.recipe, training.run.saved))
+            )
+            rate = f", at {own / its:.3g} times its rates" if own != its else ""
             yield (
-                f"Control: {made_by(control, training)}, in {control.dtype}, has the rank of the row made by {_row(training)}, and the loss of its last stage; its result does not hold its tokens, which are those of this row by its recipe. "
+                f"Control: {made_by(control, training)}, in {control.dtype}, has the rank of the row made by {_row(training)}, and the loss of its last stage{rate}; its result does not hold its tokens, which are those of this row by its recipe. "
                 f"The row is at × {of_software:.3f} of the pretrained model and at × {ratio:.3f} ± {error:.3f} of this control. "
                 f"On the same text, but with another rank or other rates: {'; '.join([*alike, *unlike]) or 'no row'}. Rows after more tokens have no control."
             )

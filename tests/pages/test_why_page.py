@@ -3,13 +3,15 @@
 import importlib.util
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import why_page
-from seeds import read_seeds
+from seeds import ratio_to, read_seeds
 
 from gaincell.reports.evaluation import ablation_rows
 from gaincell.results import read
-from gaincell.results.evaluation import AblationResult, AblationRow
+from gaincell.results.evaluation import AblationResult, AblationRow, FidelityResult
+from gaincell.results.run import TrainedResult
 from gaincell.standard_error import student
 
 
@@ -67,6 +69,35 @@ def test_a_change_is_compared_with_as_much_training_on_the_chip_as_it_is() -> No
         assert wins[why_page.changed(run)][0] == pytest.approx(ratio, rel=1e-6)
     said = why_page.said_of_retrained({"a": (0.9, 0.05), "b": (1.1, 0.05), "c": (0.97, 0.05)})
     assert "training: a (× 0.900 ± 0.050); worse: b (× 1.100 ± 0.050); not told apart: c" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("base", "the recipe, `rate_factor = 0.5`"),
+        ("rate-8th", "`rate_factor = 0.125`"),
+        ("rate-32nd", "`rate_factor = 0.03125`"),
+        ("outputs", "`outputs = 4.0`"),
+    ],
+)
+def test_what_heads_keep_of_transfer_is_that_of_the_results(name: str, setting: str) -> None:
+    """The numbers in the text of docs/experiments.md."""
+    training, kept = why_page.RESULTS.parent / "training", why_page.RESULTS / "kept"
+    before, after = (
+        np.array(read(kept / f"{of}.json", FidelityResult).fidelity["error"]).mean(1)
+        for of in ("transfer", name)
+    )
+    cost = "–"
+    if name != "base":
+        base, run = (
+            read(training / path, TrainedResult)
+            for path in ("ideas/balanced-rows/rotated-rank-64.seed0.json", f"trials/kept-{name}.json")
+        )
+        found = ratio_to([run], [base], "fine-tuned")
+        assert found is not None
+        cost = f"{found[0]:.3f} ± {found[1]:.3f}"
+    row = f"| {setting} | {after.mean() / before.mean():.3f} | {(after > 1.2 * before).sum()} | {cost} |"
+    assert row in (why_page.RESULTS.parents[1] / "experiments.md").read_text(encoding="utf-8")
 
 
 def test_ratios_are_to_the_chip_that_the_caption_names() -> None:
