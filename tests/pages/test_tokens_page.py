@@ -142,7 +142,7 @@ def test_new_results_show_up(page: ModuleType, tmp_path: Path, monkeypatch: pyte
     add("plain", 5_000_000, "tiny-table.toml", dtype="bfloat16")
     add("software", 6_000_000, "low-tokens.toml", dtype="bfloat16", design=None, stage="software-continued")
     plain = "SmolLM2-135M on the paper's arrays"
-    control = "SmolLM2-135M in software, trained by cross-entropy"
+    control = "SmolLM2-135M in software, trained by cross-entropy, rank 64"
     after = {series.title: len(series.points) for series in page.ours()}
     assert after == before | {name: before.get(name, 0) + 1 for name in (plain, control)}
     assert any(label.startswith(f"{plain} (simulated)") for label in _drawn(page.every()))
