@@ -7,7 +7,8 @@ of 1024 tokens, one a step; the embedded text): steps of attention transfer and 
 measurement is a process of its own, whose checkout compiles its own kernel. Times are those of the processor,
 so that other work on the machine matters less. The first two steps of a process, in which its memory grows
 and torch compiles (`gaincell train --compile`), are left out. A kept teacher's outputs are read from disk
-(`gaincell train --teacher-outputs`): every training of a text but the first.
+(`gaincell train --teacher-outputs`): every training of a text but the first. Fixed weights in bfloat16 are
+those of a recipe with `weights = "bfloat16"`: not converted again in every step.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ BEFORE = "9217be6"
 MODEL, RANK, BLOCK = "smollm2-135m", 14, 1024
 UNCOUNTED = 2
 NOW, EARLIER = "now", "before"
-COMPILED, KEPT = "compiled", "kept teacher"
+COMPILED, KEPT, HELD = "compiled", "kept teacher", "fixed weights in bfloat16"
 WAYS: tuple[tuple[str, bool, str | None, str], ...] = (
     (EARLIER, False, None, ""),
     (EARLIER, True, None, ""),
@@ -41,6 +42,8 @@ WAYS: tuple[tuple[str, bool, str | None, str], ...] = (
     (NOW, True, "bf16", COMPILED),
     (NOW, True, "bf16", KEPT),
     (NOW, True, "bf16", f"{COMPILED}, {KEPT}"),
+    (NOW, True, "bf16", f"{COMPILED}, {HELD}"),
+    (NOW, True, "bf16", f"{COMPILED}, {HELD}, {KEPT}"),
 )
 """Checkout, products of matrices in bfloat16 or not, gradient of the cells, what else."""
 
@@ -72,6 +75,10 @@ def measure(bf16: bool, gradient: str | None, also: str, steps: int) -> dict[str
     from gaincell.training.loop import TrainSettings, train
 
     def prepared(model: Any) -> Any:
+        if HELD in also:
+            from gaincell.mapping.recipe_models import in_bfloat16
+
+            in_bfloat16(model)
         if COMPILED not in also:
             return model
         from gaincell.training.compiled import compile_layers

@@ -122,7 +122,7 @@ class RecipeModels(Engine):
         if recipe.lora is not None and root != "random":
             add_lora(model, recipe.lora.rank, recipe.lora.where, recipe.lora.scale, seed=recipe.seed)
             if recipe.weights == "bfloat16":
-                _in_bfloat16(model)
+                in_bfloat16(model)
         if (recipe.embeddings or root == "random") and not lora_parameters(model):
             model.requires_grad_(True)
         else:
@@ -177,7 +177,7 @@ class RecipeModels(Engine):
                 )
             teacher = found.model.to(self.device)  # type: ignore[arg-type]
         if self.recipe.weights == "bfloat16":
-            teacher = _in_bfloat16(teacher)
+            teacher = in_bfloat16(teacher)
         if self.compiled:
             with suppress(ModelError):  # a teacher need not fit gain cells
                 compile_layers(teacher)
@@ -187,7 +187,7 @@ class RecipeModels(Engine):
         return AttentionTransfer(teacher, stage.attention_weights, stage.own_inputs)
 
 
-def _in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:
+def in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:
     """Hold weights that are not trained in bfloat16, in place; gains and offsets stay as they are."""
     for name, parameter in model.named_parameters():
         if ".lora_" not in name and ".gain_cell." not in name:
