@@ -182,7 +182,7 @@ def small_models() -> str:
     ]
     return (
         f"all weights, the next token alone, held-out text of their mixture, {tuned.training_tokens:,} tokens up to the fine-tuned model; what is other than in the paper: [training.md](training.md#gpt-2s-architecture-and-llamas). "
-        f"{'; '.join(told)} (arrays s, softmax models m; seeds share one pretrained model, whose training ended by schedule, perhaps before its plateau; ±: standard deviation over seeds).{uncommitted(*(run for runs in by_title.values() for run in runs))}"
+        f"{'; '.join(told)} (arrays s, softmax models m; seeds share one pretrained model, whose training ended by schedule{training_page.plateau(by_title)}; ±: standard deviation over seeds).{uncommitted(*(run for runs in by_title.values() for run in runs))}"
     )
 
 

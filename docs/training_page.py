@@ -27,8 +27,11 @@ ARCHITECTURES = {"small-gpt2": "GPT-2", "small-llama": "Llama"}
 TARGETS = (
     ("adapted", "linear", "nonlinear, adapted, against linear hardware", 1.10),
     ("fine-tuned", None, "nonlinear, fine-tuned, against the pretrained model", 1.07),
+    ("fine-tuned-longer", None, "nonlinear, fine-tuned longer, against the pretrained model", 1.07),
 )
 """Stage, what its perplexity is divided by, in words, and the most that was aimed at before the runs."""
+CONTINUED_LONGER = "software-continued-longer"
+"""The stage that shows whether pretraining ended at its plateau."""
 SECTIONS = {
     "gradients": """## Cheaper gradients of the cells
 
@@ -150,6 +153,17 @@ def targets_reached(by_title: dict[str, list[TrainedResult]]) -> list[str]:
     return lines
 
 
+def plateau(by_title: dict[str, list[TrainedResult]]) -> str:
+    """What more tokens of the same training gave the softmax models, if that was tried."""
+    told = [
+        f"{title} goes on to × {seeds.spread(found)} of its perplexity in {stage.training_tokens:,} more tokens"
+        for title, runs in by_title.items()
+        if (found := seeds.quotients(runs, CONTINUED_LONGER, None))
+        for stage in [next(filter(None, (run.stage(CONTINUED_LONGER) for run in runs)))]
+    ]
+    return f"; with softmax attention {', '.join(told)}" if told else ", perhaps before their plateau"
+
+
 def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
     """One table of the same recipe on several architectures, and what became of the targets."""
     lines = [f"* {line}" for line in targets_reached(by_title)]
@@ -168,8 +182,7 @@ def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
         "weights, cross-entropy, neither teacher nor paired rows nor mixing (`recipes/small-gpt2.toml`, "
         f"`recipes/small-llama.toml`). They have {shape.num_hidden_layers} layers of width "
         f"{shape.hidden_size}, and were pretrained on {made.blocks * recipe.block / 1e6:.1f} M tokens; that "
-        "ended by schedule, and whether it was their plateau was not tested. Text of pretraining, stages and "
-        "evaluation: "
+        f"ended by schedule{plateau(by_title)}. Text of pretraining, stages and evaluation: "
         f"{', '.join(recipe.files)}. Not the paper's: size, text and tokens; {own.training.batch} sequences "
         f"a step; gains and offsets that begin with the best of {tried} candidates, and have a learning rate of "
         f"their own, {own.training.scale_learning_rate:g} beside {own.training.learning_rate:g}; rates that "

@@ -211,3 +211,11 @@ def test_pages_show_results_that_are_there_and_nothing_else(
     assert section.startswith("## GPT-2's architecture")
     assert "against linear hardware, at most × 1.10 in every run: GPT-2 × 1.0077" in section
     assert "**missed**), Llama × 1.328 (**missed**, a single run)" in section
+    assert "that ended by schedule, perhaps before their plateau." in section
+    (stage,) = (one for one in small.stages if one.name == "software-continued-more")
+    named = replace(stage, name=training_page.CONTINUED_LONGER)
+    longer = replace(small, stages=(*small.stages, named))
+    said = training_page.architectures({"GPT-2": [seeded(5, 1.0, run=small), longer], "Llama": [small]})
+    ratio = f"{stage.perplexity / small.software:.3f}"
+    told = f"GPT-2 goes on to × {ratio} of its perplexity in 1,024,000 more tokens."
+    assert f"ended by schedule; with softmax attention {told}" in said
