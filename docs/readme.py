@@ -490,7 +490,8 @@ def conversion_section(bench: Mapping[str, Any]) -> str:
         f"Measured, {made['hardware']['cpu']}; SmolLM2-135M with paired rows, mixing and rank 14; "
         f"{protocol}. Other work on the machine lengthens processor time, too. Compiled: with `--compile`. "
         "Kept teacher: its outputs are read from disk (`--teacher-outputs`), as in every training of a text "
-        "but the first, unless its loss has `states` or `outputs`. What later recipes add (bias vectors, "
+        "but the first, unless its loss has `states` or `outputs`. Fixed weights in bfloat16: a recipe's "
+        "`weights`, so that no step converts them again. What later recipes add (bias vectors, "
         "a normaliser, balanced rows, higher ranks) takes longer and is not timed here. "
         f"Aimed at: {AIM:g} times; reached at most: {_listed_best(times, losses)}."
     )

@@ -78,6 +78,8 @@ def test_a_change_is_compared_with_as_much_training_on_the_chip_as_it_is() -> No
         ("rate-8th", "`rate_factor = 0.125`"),
         ("rate-32nd", "`rate_factor = 0.03125`"),
         ("outputs", "`outputs = 4.0`"),
+        ("outputs-8th", "`outputs = 8.0`, `rate_factor = 0.125`"),
+        ("outputs-32nd", "`outputs = 4.0`, `rate_factor = 0.03125`"),
     ],
 )
 def test_what_heads_keep_of_transfer_is_that_of_the_results(name: str, setting: str) -> None:
