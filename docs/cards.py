@@ -86,7 +86,7 @@ no softmax. It holds low-rank factors in 16 bits, gains and offsets of every lay
 under Training, of which the recipe asks for {asked(run)}; the command above reads `sample`, another text. The software model was not trained on
 this mixture, the adapter was: trained on it, software falls below 1 as well (docs/reproduction.md has a control on WikiText-2), so the loss is
 larger than the ratio. Recipes and rates were chosen on these blocks (docs/training.md), and WikiText-2's validation split was watched
-meanwhile.{task_section(scored)}{uncommitted(run, *([scored] if scored else []))}
+meanwhile.{task_section(scored, scores("smollm2", "software") if scored else None)}{uncommitted(run, *([scored] if scored else []))}
 
 ## Training
 
@@ -153,7 +153,7 @@ A small language model with the Llama architecture, and its linear hardware vers
 
 {table}
 
-Tasks, scored by the linear hardware version:{task_section(scored)}
+Tasks, scored by the linear hardware version:{task_section(scored, None)}
 
 ## Training
 
@@ -253,20 +253,29 @@ def metrics(scored: TasksResult) -> Iterator[tuple[str, str, TaskScores, Metric]
                 yield NAMES.get(task.task, task.task), metric, task, entry
 
 
-def task_section(scored: TasksResult | None) -> str:
-    """A table of scores."""
+def task_section(scored: TasksResult | None, software: TasksResult | None) -> str:
+    """A table of scores, beside those of the software model on the same items."""
     if scored is None:
         return ""
-    lines = ["| task | metric | score | items |", "| --- | --- | ---: | ---: |"]
+    heads = ["score", *(["in software"] if software else []), "items"]
+    lines = [f"| task | metric | {' | '.join(heads)} |", f"| --- | --- |{' ---: |' * len(heads)}"]
+    known = (
+        {} if software is None else {(name, metric): entry for name, metric, _, entry in metrics(software)}
+    )
     for name, metric, task, entry in metrics(scored):
         of = f"{task.items:,.0f} of {task.of:,.0f}"
-        assert entry.error is not None
-        shown = tables.number_and_error(entry.score.value, entry.error.value)
-        lines.append(f"| {name} | {metric} | {' ± '.join(shown)} | {of} |")
+        found = [entry, *([known[name, metric]] if software else [])]
+        lines.append(f"| {name} | {metric} | {' | '.join(map(with_error, found))} | {of} |")
     harness = scored.harness
     note = f"{harness.name} {harness.version}, 0-shot, weights in {scored.dtype}, simulated hardware. "
     note += "The items are from a random half of each task; those of WikiText-2 are its validation split."
     return "\n\n" + "\n".join(lines) + "\n\n" + note
+
+
+def with_error(entry: Metric) -> str:
+    """A score ± its standard error."""
+    assert entry.error is not None
+    return " ± ".join(tables.number_and_error(entry.score.value, entry.error.value))
 
 
 def kind_of(run: TrainedResult) -> str:

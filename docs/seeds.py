@@ -24,6 +24,8 @@ from gaincell.standard_error import paired_ratio
 _NAME = re.compile(r"(?P<recipe>.+?)(?:\.seed\d+)?")
 APART = 2
 """Standard errors from which on two recipes are told apart."""
+AGAIN = 0.007
+"""By how much one recipe run twice with one seed differed (docs/experiments.md): less is no difference."""
 TITLES = {"one slab in bfloat16": "one age per block, bfloat16"}
 """What recipes called a stage when it was run -> what they call it now."""
 FREE = ("seed", "model.run")
@@ -130,7 +132,7 @@ def trials_markdown(trials: Mapping[str, Runs]) -> str:
         cells = [spread(quotients(runs, stage.name, None)) for stage in stages]
         against = ratio_to(runs, base, last.name) if own else None
         cells.append(_ratio(against))
-        if against and against[1] is not None and abs(against[0] - 1) < APART * against[1]:
+        if against and against[1] is not None and abs(against[0] - 1) < max(APART * against[1], AGAIN):
             alike.append(_told(own))
         seeds = sorted(run.provenance.seed for run in runs)
         lines.append([_told(own), *cells, ", ".join(map(str, seeds))])
@@ -149,7 +151,11 @@ def trials_markdown(trials: Mapping[str, Runs]) -> str:
         "deviation over seeds. "
         "× nothing set: with the same seeds on the same blocks, ± standard error over blocks, which does not "
         f"hold what another seed changes{'' if most > 1 else '; none was tried'}."
-        + (f" Less than {APART:g} of these errors from nothing set: {'; '.join(alike)}." if alike else "")
+        + (
+            f" From nothing set by less than {APART:g} of these errors, or {AGAIN:.1%}: {'; '.join(alike)}."
+            if alike
+            else ""
+        )
         + "".join(f" Last stage: {one}." for one in besides)
     )
     return Rows("", heads, lines, about).markdown()

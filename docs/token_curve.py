@@ -178,7 +178,8 @@ def token_markdown(found: Sequence[TokenPoint]) -> str:
     caption = "±: standard error over articles."
     if controlled:
         caption += (
-            " Control: the software model with a like adapter, trained on the same tokens by distillation."
+            " Control: the software model with a like adapter, trained on the same tokens by distillation; "
+            "at which rates: [reproduction](reproduction.md#tokens-against-quality)."
         )
     if can_be_fitted(found):
         law = fit(found)

@@ -2,8 +2,8 @@
 
 Files there: `fidelity-transfer.json` and `fidelity.json` (`gaincell fidelity`, after attention transfer and
 at the end), `ablation.json`, and of arrays and software `repetition.json` and `repetition-software.json`
-(`gaincell evaluate --by-repetition`), `lambada.json` and `lambada-software.json` (`evaluate --tasks`). The
-folder `retrained` has trainings on the chip (base) and on chips with one change each.
+(`gaincell evaluate --by-repetition`); scores on LAMBADA are those of results/evaluation/all-items. The folder
+`retrained` has trainings on the chip (base) and on chips with one change each.
 Without them there is no page.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from seeds import Runs, ratio_to, read_seeds, trials_markdown
+from seeds import Runs, quotients, ratio_to, read_seeds, trials_markdown
 
 from gaincell.costs.activity import Activity
 from gaincell.costs.roll_up import of_model
@@ -40,6 +40,7 @@ from gaincell.standard_error import paired_ratio, student
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "why"
+ALL_ITEMS = RESULTS.parent / "evaluation" / "all-items"
 SHOWN = ("error", "cosine", "pulses", "score ceiling", "tile ceiling", "tile zero", "output codes")
 """Columns of the heads' table: see evaluation/fidelity.py."""
 NO_CIRCUIT = ("all quantisation", "tiling")
@@ -80,7 +81,7 @@ def write_why(docs: Path) -> None:
             constraints=evaluation.ablation_rows(ablated).markdown(),
             said_constraints=said_of_constraints(ablated.ablation, apart),
             retrained=trials_markdown(retrained),
-            said_retrained=said_of_retrained(wins),
+            said_retrained=f"{said_of_retrained(wins)} {beside_the_adapter(retrained)}",
             priced=priced(retrained),
             retrieval=of_retrieval(arrays, software),
             said_retrieval=said_of_retrieval(arrays, software),
@@ -241,6 +242,29 @@ def said_of_retrained(wins: Mapping[str, tuple[float, float]]) -> str:
     )
 
 
+def beside_the_adapter(trials: Mapping[str, Runs]) -> str:
+    """What the training alone does to the shipped adapter, and which changes beat leaving it as it is.
+
+    Raises:
+        ValueError: the adapter was evaluated on other blocks.
+    """
+    adapter, base = read(ROOT / ADAPTER, TrainedResult), trials["base"][0]
+    text = "evaluation text"
+    if adapter.provenance.inputs[text] != base.provenance.inputs[text]:
+        raise ValueError("the shipped adapter and the models trained on were evaluated on different text")
+    own = quotients([adapter], adapter.saved_stage.name, None)[0]
+    reached = {
+        changed(runs[0]) or "nothing": quotients(runs[:1], runs[0].stages[-1].name, None)[0]
+        for runs in trials.values()
+    }
+    below = ", ".join(name for name, ratio in reached.items() if ratio < own) or "none"
+    return (
+        f"The shipped adapter as it is has × {own:.3f} of software on the same blocks. Trained on without a "
+        "change, with rates that rise anew and no hidden states in its loss, it has "
+        f"× {reached['nothing'] / own:.3f} of that perplexity. Better than left alone: {below}."
+    )
+
+
 def of_retrieval(arrays: RepetitionResult, software: RepetitionResult) -> str:
     """Perplexities in software and in arrays by kind of token, and their ratio, paired by block."""
     rows = [
@@ -273,7 +297,8 @@ def _by_kind(
 
 
 def on_lambada(
-    arrays: Path = RESULTS / "lambada.json", software: Path = RESULTS / "lambada-software.json"
+    arrays: Path = ALL_ITEMS / "smollm2-leroux2025-rotated.json",
+    software: Path = ALL_ITEMS / "smollm2-software.json",
 ) -> tuple[int, Mapping[Column, ComparedScore]]:
     """Items, and the arrays' scores on them beside software's."""
     runs = {"software": read(software, TasksResult), "arrays": read(arrays, TasksResult)}
@@ -320,9 +345,9 @@ def concluded(rows: Sequence[AblationRow], errors: float, wins: Mapping[str, tup
         if ratio < 1 - within
     ]
     return (
-        f"In this order: {', '.join(best) or 'none alone'}. So much a model won that was trained on, "
-        "briefly, with that one change to the chip; above stands what those that can be built cost. Lifted "
-        "from the model without training it again, these win "
+        f"In this order: {', '.join(best) or 'none alone'} (× the perplexity of the "
+        "model trained on as briefly on the chip as it is). Above stands what those that can be built "
+        "cost. Lifted from the model without training it again, these win "
         f"something: {won or 'none'}. Imposed on it with no other constraint, for which it was not trained, "
         f"these cost it something: {first or 'none'}."
     )
@@ -344,9 +369,8 @@ Written by `docs/why_page.py` from `docs/results/why`:
     gaincell ablate LONGER --limit 32768 --json ablation.json
     gaincell evaluate LONGER --by-repetition --limit 32768 --json repetition.json
     gaincell evaluate {model} --by-repetition --limit 32768 --json repetition-software.json
-    gaincell evaluate LONGER --tasks lambada_openai --data eval/ --dtype bfloat16 --json lambada.json
-    gaincell evaluate {model} --tasks lambada_openai --data eval/ --dtype bfloat16 \\
-        --json lambada-software.json
+    gaincell evaluate LONGER --tasks paper --data eval/ --dtype bfloat16 --json all.json
+    gaincell evaluate {model} --tasks paper --data eval/ --dtype bfloat16 --json all-software.json
 
 eval/ holds a random half of LAMBADA's items ([evaluation.md](evaluation.md)); without `--data` all are
 downloaded.

@@ -1243,7 +1243,7 @@ BAD = [
         'design = "leroux2025-signed"\nbiases = true\narray_normaliser = true',
         "leroux2025-signed has a normalising column; leave out array_normaliser",
     ),
-    ("weight = 0.5", 'initial = "wide"', 'initial = "wide" is for paired rows; give paired = true'),
+    ("weight = 0.5", 'initial = "wide"', 'initial = "wide" is for paired or balanced rows; give paired'),
     ("weight = 0.5", "initial_gains = [1]", "initial_gains = .1.; allowed: a list of 2 numbers above 0"),
     ("weight = 0.5", "initial_gains = [8, 1]", "initial_gains = .8, 1.; give the smaller one first"),
     ("weight = 0.5", 'initial = "released"\ninitial_gains = [1, 8]', "no effect with initial = 'released'"),

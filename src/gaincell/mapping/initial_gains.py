@@ -109,7 +109,9 @@ def candidates_for(
     if balanced:
         return BALANCED
     if wide and not paired:
-        raise InputError('initial = "wide" is for paired rows; give paired = true, or leave it out')
+        raise InputError(
+            'initial = "wide" is for paired or balanced rows; give paired or balanced = true, or leave it out'
+        )
     if paired:
         return WIDE if wide else PAIRED
     if not design.drivers.signed:

@@ -16,8 +16,9 @@ from gaincell.results.activity import ActivityResult
 from gaincell.results.evaluation import FidelityNumber, FidelityResult
 
 COSINE = "cosine"
+ERROR = "relative squared error (1: 1 or more)"
 MAPS: Mapping[str, tuple[FidelityNumber, ...]] = {
-    "relative squared error": ("error", "linear error"),
+    ERROR: ("error", "linear error"),
     COSINE: ("cosine", "linear cosine"),
     "share clipped": ("score ceiling", "tile ceiling", "q clipped", "k clipped", "v clipped"),
     "share (silent: 0 or 1)": ("pulses", "tile zero", "silent"),
@@ -102,7 +103,8 @@ def fidelity_figure(result: FidelityResult) -> Figure:
     grid = figure.subplots(len(MAPS), columns + 1, width_ratios=[*[1.0] * columns, 0.07])
     for (*row, bar), (kind, keys) in zip(grid, MAPS.items(), strict=True):
         found = [x for key in keys for heads in tables[key] for x in heads if math.isfinite(x)]
-        low, high = (min([0.0, *found]), 1.0) if kind == COSINE else (0.0, max(found, default=0.0) or 1.0)
+        low = min([0.0, *found]) if kind == COSINE else 0.0
+        high = 1.0 if kind in (COSINE, ERROR) else max(found, default=0.0) or 1.0
         for axes, key in zip(row, keys, strict=False):
             heads = "head" if key[0] not in "kv" else "key/value head"
             image = heat_map(axes, tables[key], title=key, xlabel=heads, vmin=low, vmax=high)
