@@ -52,7 +52,7 @@ def test_what_a_constraint_costs_alone_stands_beside_what_lifting_it_does() -> N
     )
     wins = {"readout = none": (0.957, 0.005), "x = 1": (0.999, 0.005), "y = 1": (0.98, 0.005)}
     said = why_page.concluded(rows, student(8), wins)
-    assert said.startswith("In this order: readout = none (× 0.957), y = 1 (× 0.980). So much")
+    assert said.startswith("In this order: readout = none (× 0.957), y = 1 (× 0.980) (× the perplexity")
     assert "cost it something: readout (× 1.098; lifted from the chip × 1.079)." in said
     assert "these win something: none." in said  # 2.0 errors, fewer than Student's 2.36
     assert "decay (× 0.980)" in why_page.concluded(rows, 1.9, {})
