@@ -16,7 +16,7 @@ from gaincell.results.activity import ActivityResult
 from gaincell.results.evaluation import FidelityNumber, FidelityResult
 
 COSINE = "cosine"
-ERROR = "relative squared error (1: 1 or more)"
+ERROR = "rel. squared error, ≤ 1"
 MAPS: Mapping[str, tuple[FidelityNumber, ...]] = {
     ERROR: ("error", "linear error"),
     COSINE: ("cosine", "linear cosine"),
