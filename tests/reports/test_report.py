@@ -666,7 +666,8 @@ def test_opens_in_under_a_second(tab: Browser, shown: Path) -> None:
     for _ in range(10):
         tab.open(shown, 1280)
         times = tab.run("return performance.getEntriesByType('navigation')[0].toJSON()")
-        assert times["loadEventEnd"] > 0
+        if times["loadEventEnd"] == 0:  # asked before the event had ended
+            continue
         best = min(best, (times["loadEventEnd"] - times["startTime"]) / 1e3)
         if best < 1:
             return
