@@ -259,15 +259,14 @@ def task_section(scored: TasksResult | None, software: TasksResult | None) -> st
         return ""
     heads = ["score", *(["in software"] if software else []), "items"]
     lines = [f"| task | metric | {' | '.join(heads)} |", f"| --- | --- |{' ---: |' * len(heads)}"]
-    known = (
-        {} if software is None else {(name, metric): entry for name, metric, _, entry in metrics(software)}
-    )
+    theirs = metrics(software) if software else ()
+    known = {(task.fingerprint, metric): entry for _, metric, task, entry in theirs}
     for name, metric, task, entry in metrics(scored):
         of = f"{task.items:,.0f} of {task.of:,.0f}"
-        found = [entry, *([known[name, metric]] if software else [])]
+        found = [entry, *([known[task.fingerprint, metric]] if software else [])]
         lines.append(f"| {name} | {metric} | {' | '.join(map(with_error, found))} | {of} |")
     harness = scored.harness
-    note = f"{harness.name} {harness.version}, 0-shot, weights in {scored.dtype}, simulated hardware. "
+    note = f"{harness.name} {harness.version}, 0-shot, weights in {scored.dtype}, simulated hardware{', software measured' if software else ''}. "
     note += "The items are from a random half of each task; those of WikiText-2 are its validation split."
     return "\n\n" + "\n".join(lines) + "\n\n" + note
 

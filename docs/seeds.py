@@ -152,7 +152,8 @@ def trials_markdown(trials: Mapping[str, Runs]) -> str:
         "× nothing set: with the same seeds on the same blocks, ± standard error over blocks, which does not "
         f"hold what another seed changes{'' if most > 1 else '; none was tried'}."
         + (
-            f" From nothing set by less than {APART:g} of these errors, or {AGAIN:.1%}: {'; '.join(alike)}."
+            f" From nothing set by less than {APART:g} of these errors, or {100 * AGAIN:.1f} %: "
+            f"{'; '.join(alike)}."
             if alike
             else ""
         )

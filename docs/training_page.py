@@ -62,12 +62,12 @@ AIMED = {
     "leroux2025-extended-fitted": {3.0: (1.22, 1.17)},
 }
 """Chip -> millions of tokens -> the most over software that was aimed at, stated before, and if possible."""
-IDEAS = """## What parts of a conversion give
+IDEAS = f"""## What parts of a conversion give
 
 Every row of a table has the same recipe, text and tokens with one part changed, on held-out text of the same
 mixture; bias vectors cannot be left out alone, for the normaliser needs them. Not tried one by one: the range
 of first output gains, a longer transfer. [Experiments](experiments.md) has other rates. Run twice with the same
-seed, one recipe ended 0.7 % apart ([experiments](experiments.md#what-the-error-of-an-untrained-head-is-made-of)):
+seed, one recipe ended {100 * seeds.AGAIN:.1f} % apart ([experiments](experiments.md#what-the-error-of-an-untrained-head-is-made-of)):
 a smaller difference of single runs is no effect of its part, whatever its ±.
 
 """
@@ -161,7 +161,7 @@ def plateau(by_title: dict[str, list[TrainedResult]]) -> str:
         if (found := seeds.quotients(runs, CONTINUED_LONGER, None))
         for stage in [next(filter(None, (run.stage(CONTINUED_LONGER) for run in runs)))]
     ]
-    return f"; with softmax attention {', '.join(told)}" if told else ", perhaps before their plateau"
+    return f"; with softmax attention {', '.join(told)}" if told else ", perhaps before a plateau"
 
 
 def architectures(by_title: dict[str, list[TrainedResult]]) -> str:

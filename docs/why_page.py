@@ -248,20 +248,26 @@ def beside_the_adapter(trials: Mapping[str, Runs]) -> str:
     Raises:
         ValueError: the adapter was evaluated on other blocks.
     """
-    adapter, base = read(ROOT / ADAPTER, TrainedResult), trials["base"][0]
-    text = "evaluation text"
-    if adapter.provenance.inputs[text] != base.provenance.inputs[text]:
-        raise ValueError("the shipped adapter and the models trained on were evaluated on different text")
-    own = quotients([adapter], adapter.saved_stage.name, None)[0]
-    reached = {
-        changed(runs[0]) or "nothing": quotients(runs[:1], runs[0].stages[-1].name, None)[0]
-        for runs in trials.values()
-    }
-    below = ", ".join(name for name, ratio in reached.items() if ratio < own) or "none"
+    adapter = read(ROOT / ADAPTER, TrainedResult)
+    own = adapter.saved_stage.blocks
+    assert own is not None
+    found = {}
+    for run in (runs[0] for runs in trials.values()):
+        theirs = run.stages[-1].blocks
+        assert theirs is not None
+        text = {one.provenance.inputs["evaluation text"] for one in (adapter, run)}
+        if len(text) > 1 or theirs.predictions != own.predictions:
+            raise ValueError("the shipped adapter and a model trained on were evaluated on different blocks")
+        ratio, error = paired_ratio(theirs.nll, own.nll, own.predictions)
+        assert error is not None
+        found[changed(run) or "nothing"] = ratio, student(len(own.nll)) * error
+    told = {name: f"× {ratio:.3f} ± {within:.3f}" for name, (ratio, within) in found.items()}
+    below = [f"{name} ({told[name]})" for name, (ratio, within) in found.items() if ratio < 1 - within]
+    (over,) = quotients([adapter], adapter.saved_stage.name, None)
     return (
-        f"The shipped adapter as it is has × {own:.3f} of software on the same blocks. Trained on without a "
-        "change, with rates that rise anew and no hidden states in its loss, it has "
-        f"× {reached['nothing'] / own:.3f} of that perplexity. Better than left alone: {below}."
+        f"The shipped adapter as it is has × {over:.3f} of software on the same blocks. Trained on without a "
+        f"change, with rates that rise anew and no hidden states in its loss, it has {told['nothing']} of "
+        f"that perplexity. Better than left alone: {', '.join(below) or 'none'}."
     )
 
 
@@ -362,7 +368,7 @@ where. The model is {model} on `{design}` with the shipped adapter, which
 [balanced rows and more](training.md#what-a-recipe-can-add-to-the-mapping) to the paper's
 mapping. Simulated; only [one table](#trained-on-with-one-change) is of models that were trained again.
 
-Written by `docs/why_page.py` from `docs/results/why`:
+Written by `docs/why_page.py` from `docs/results/why`, the last two from `docs/results/evaluation/all-items`:
 
     gaincell fidelity RUN --stage transfer --json fidelity-transfer.json
     gaincell fidelity LONGER --json fidelity.json

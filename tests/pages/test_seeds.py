@@ -107,7 +107,9 @@ def test_a_run_under_an_earlier_name_of_its_recipe_is_a_seed_of_todays() -> None
     assert "`recipes/low-tokens.toml` with `rotated_values = false`, `lora.rank = 14`; tokens" in table
     found, own = math.exp(4 / 200), "`lora.rank = 64`, `mixing = false`"
     assert f"Last stage: {own} is × {found:.3f} ± {0.02 * found:.3f} of `lora.rank = 64`." in table
-    assert f"From nothing set by less than 2 of these errors, or 0.7%: `lora.rank = 64`; {own}. Last" in table
+    assert (
+        f"From nothing set by less than 2 of these errors, or 0.7 %: `lora.rank = 64`; {own}. Last" in table
+    )
 
 
 def test_seeds_are_one_column_and_a_single_run_is_called_one() -> None:
@@ -211,7 +213,7 @@ def test_pages_show_results_that_are_there_and_nothing_else(
     assert section.startswith("## GPT-2's architecture")
     assert "against linear hardware, at most × 1.10 in every run: GPT-2 × 1.0077" in section
     assert "**missed**), Llama × 1.328 (**missed**, a single run)" in section
-    assert "that ended by schedule, perhaps before their plateau." in section
+    assert "that ended by schedule, perhaps before a plateau." in section
     (stage,) = (one for one in small.stages if one.name == "software-continued-more")
     named = replace(stage, name=training_page.CONTINUED_LONGER)
     longer = replace(small, stages=(*small.stages, named))

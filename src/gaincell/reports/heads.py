@@ -24,7 +24,9 @@ MAPS: Mapping[str, tuple[FidelityNumber, ...]] = {
     "share (silent: 0 or 1)": ("pulses", "tile zero", "silent"),
     "share of codes in use": ("q codes", "k codes", "v codes", "output codes"),
 }
-"""What is measured of the fidelity, and the maps of it, which share a scale."""
+"""What is measured of the fidelity, and the maps of it, which share a scale; errors above 1, worse than no
+output, are drawn as 1.
+"""
 SHOWN: tuple[FidelityNumber, ...] = (
     "error", "cosine", "linear error", "pulses", "score ceiling", "tile ceiling", "tile zero", "output codes"
 )  # fmt: skip
