@@ -45,9 +45,7 @@ bool tile_gradient(const gc_problem &p, const gc_gradient &g, const Sizes &s, co
         totals[i % kWidth] = total;
         if (i % kWidth == kWidth - 1) store(w.dout_sum + i + 1 - kWidth, sum_each(totals));
     }
-    if (!any) return false;
-    transpose(w.dout, s.rp, s.dp, w.dout_t);
-    return true;
+    return any;
 }
 
 // A constant current C_0 of all cells: what it adds to dX, with dS in w.da.
@@ -67,6 +65,7 @@ void add_constant(const Sizes &s, float constant, const Buffers &w) {
 void backward_piece(const gc_problem &p, const gc_gradient &g, const Sizes &s, const Stored &stored, const Block &b,
                     const Buffers &w, int64_t piece) {
     if (!tile_gradient(p, g, s, b, w, (s.first_piece + piece) % s.tiles)) return;
+    transpose(w.dout, s.rp, s.dp, w.dout_t);
     activations(p, s, stored, b, w, piece, true);
     const gc_cells &cells = g.cells;
     const bool by_level = p.cells.kind == GC_BY_LEVEL;
@@ -115,27 +114,41 @@ void backward_piece(const gc_problem &p, const gc_gradient &g, const Sizes &s, c
 // see a column. Polynomials are that old themselves.
 void make_middle_slab(const gc_problem &p, const Sizes &s, const gc_cells &cells, const float *mismatch, const float *stored,
                       const Block &b, int64_t first_token, const Buffers &w) {
-    const bool by_level = p.cells.kind == GC_BY_LEVEL, polynomial = cells.kind == GC_POLYNOMIAL && !mismatch;
-    const int64_t size = s.np * s.dp;
+    const int64_t size = s.np * s.dp, degree = cells.count ? cells.orders[cells.count - 1] : 0;
+    const bool by_level = p.cells.kind == GC_BY_LEVEL;
+    const bool polynomial = cells.kind == GC_POLYNOMIAL && !mismatch && degree <= GC_MAX_SLABS;
     if (!polynomial) make_slabs(p, s, cells, mismatch, stored, by_level, first_token, b.i0, b.kv, w.slabs, w.slopes);
-    const Vec top = broadcast(0.5f * float(p.storage_levels - 1)), volts = broadcast(p.to_volts);
+    const Vec top = broadcast(by_level ? 0.5f * float(p.storage_levels - 1) : 0.0f), volts = broadcast(by_level ? p.to_volts : 1.0f);
+    float powers[GC_MAX_SLABS + 1] = {};  // of what is stored: the coefficients
     for (int64_t c = 0; c < s.n; ++c) {
         const Seen seen = seen_by(p, b, first_token + c);
-        const int64_t middle = seen.first < seen.last ? (seen.first + seen.last - 1) / 2 : 0;
-        const Vec left = broadcast(polynomial ? cells.column_factors[b.i0 + middle - first_token - c + p.margin] : 0.0f);
-        for (int64_t at = c * s.dp; at < (c + 1) * s.dp; at += kWidth) {
-            Vec slab = {}, slope = {}, power = broadcast(1.0f), below = {};
-            const Vec u = load(stored + at), x = (by_level ? (u - top) * volts : u) * left;
-            for (int64_t n = 0, reached = 0; n < cells.count; ++n) {
-                if (polynomial) {
-                    for (; reached < cells.orders[n]; ++reached, power = power * x) below = power;
-                    slab = fma(broadcast(cells.coefficients[n]), power, slab);
-                    slope = fma(left * (cells.coefficients[n] * float(cells.orders[n])), below, slope);
-                } else {
+        const int64_t middle = seen.first < seen.last ? (seen.first + seen.last - 1) / 2 : 0, row = c * s.dp;
+        if (!polynomial) {
+            for (int64_t at = row; at < row + s.dp; at += kWidth) {
+                Vec slab = {}, slope = {};
+                for (int64_t n = 0; n < cells.count; ++n) {
                     const Vec factor = broadcast(cells.row_factors[n * s.rp + middle]);
                     slab = fma(factor, load(w.slabs + n * size + at), slab);
                     slope = fma(factor, load(w.slopes + n * size + at), slope);
                 }
+                store(w.slabs + at, slab);
+                store(w.slopes + at, slope);
+            }
+            continue;
+        }
+        const float left = cells.column_factors[b.i0 + middle - first_token - c + p.margin];
+        float remains = 1.0f;
+        for (int64_t n = 0, power = 0; n < cells.count; ++n) {
+            for (; power < cells.orders[n]; ++power) remains *= left;
+            powers[power] = cells.coefficients[n] * remains;
+        }
+        for (int64_t at = row; at < row + s.dp; at += kWidth) {
+            const Vec u = (load(stored + at) - top) * volts;
+            Vec slab = {}, slope = {};
+            for (int64_t power = degree; power >= 1; --power) {  // Horner's rule
+                slab = slab + powers[power];
+                slope = fma(slope, u, slab);
+                slab = slab * u;
             }
             store(w.slabs + at, slab);
             store(w.slopes + at, slope);
@@ -159,27 +172,29 @@ void backward_piece_in_bf16(const gc_problem &p, const gc_gradient &g, const Siz
         };
     };
 
+    pair_along(w.dout, s.rp, s.dp, w.left);
+    transpose(w.left, s.rp, pairs_of(s.dp), w.right);
     make_middle_slab(p, s, cells, cells.value_mismatch, stored.value + at, b, first_token, w);
     pair_along(w.slabs, s.np, s.dp, w.left);
-    pair_rows(w.dout_t, s.dp, s.rp, w.right);
-    multiply_pairs(s.np, s.rp, pairs_of(s.dp), w.left, pairs_of(s.dp), 1, w.right, [&](int64_t j, int64_t i, Vec sum) {
+    multiply_pairs(s.np, s.rp, pairs_of(s.dp), w.left, w.right, [&](int64_t j, int64_t i, Vec sum) {
         const int64_t x = j * s.rp + i;
         const Vec da = fma(broadcast(cells.constant), load(w.dout_sum + i), sum);
         store(w.da + x, da * load(w.gate + x) * p.score_scale);
     });
     pair_along(w.a, s.np, s.rp, w.left);
     pair_rows(w.dout, s.rp, s.dp, w.right);
-    multiply_pairs(s.np, s.dp, pairs_of(s.rp), w.left, pairs_of(s.rp), 1, w.right, times_slope(w.dv + piece * size));
+    multiply_pairs(s.np, s.dp, pairs_of(s.rp), w.left, w.right, times_slope(w.dv + piece * size));
 
     make_middle_slab(p, s, cells, cells.key_mismatch, stored.key + at, b, first_token, w);
-    pair_rows(w.da, s.np, s.rp, w.left);
+    pair_rows(w.da, s.np, s.rp, w.right);
+    transpose(w.right, pairs_of(s.np), s.rp, w.left);
     pair_rows(w.slabs, s.np, s.dp, w.right);
-    multiply_pairs(s.rp, s.dp, pairs_of(s.np), w.left, 1, s.rp, w.right, [&](int64_t i, int64_t d, Vec sum) {
+    multiply_pairs(s.rp, s.dp, pairs_of(s.np), w.left, w.right, [&](int64_t i, int64_t d, Vec sum) {
         float *to = w.dx + i * s.dp + d;
         store(to, load(to) + sum);
     });
     pair_along(w.da, s.np, s.rp, w.left);
-    multiply_pairs(s.np, s.dp, pairs_of(s.rp), w.left, pairs_of(s.rp), 1, w.x_pairs, times_slope(w.dk + piece * size));
+    multiply_pairs(s.np, s.dp, pairs_of(s.rp), w.left, w.x_pairs, times_slope(w.dk + piece * size));
     add_constant(s, cells.constant, w);
 }
 

@@ -131,10 +131,10 @@ struct Buffers {
         return floats * 4 + s.rp * padded(s.dp, 64) + (count + 3) * 64;
     }
     static int64_t most_left(const Sizes &s) {
-        return std::max({s.np * pairs_of(s.dp), s.np * pairs_of(s.rp), pairs_of(s.np) * s.rp});
+        return std::max({s.np, s.rp}) * std::max({pairs_of(s.dp), pairs_of(s.rp), pairs_of(s.np)});
     }
     static int64_t most_right(const Sizes &s) {
-        return std::max({pairs_of(s.dp) * s.rp, pairs_of(s.rp) * s.dp, pairs_of(s.np) * s.dp});
+        return std::max({pairs_of(s.dp) * s.rp, pairs_of(s.rp) * s.dp, pairs_of(s.np) * std::max(s.dp, s.rp)});
     }
     Buffers(const Sizes &s, int64_t slab_count, int64_t gradient_slabs, char *memory) : Buffers() {
         const int64_t rd = s.rp * s.dp, nr = s.np * s.rp, nd = s.np * s.dp;
@@ -210,12 +210,16 @@ inline bool drive_queries(const gc_problem &p, const Sizes &s, const Block &b, c
     return finite(check);
 }
 
-// [rows][columns] -> [columns][rows], both multiples of 16.
-inline void transpose(const float *from, int64_t rows, int64_t columns, float *to) {
-    for (int64_t m0 = 0; m0 < rows; m0 += 16)
-        for (int64_t n0 = 0; n0 < columns; n0 += 16)
-            for (int64_t n = n0; n < n0 + 16; ++n)
-                for (int64_t m = m0; m < m0 + 16; ++m) to[n * rows + m] = from[m * columns + n];
+// [rows][columns] -> [columns][rows], both multiples of kWidth; of anything of four bytes.
+template <class T>
+inline void transpose(const T *from, int64_t rows, int64_t columns, T *to) {
+    for (int64_t m0 = 0; m0 < rows; m0 += kWidth)
+        for (int64_t n0 = 0; n0 < columns; n0 += kWidth) {
+            Vec v[kWidth];
+            for (int64_t m = 0; m < kWidth; ++m) std::memcpy(v + m, from + (m0 + m) * columns + n0, sizeof *v);
+            transpose(v);
+            for (int64_t n = 0; n < kWidth; ++n) std::memcpy(to + (n0 + n) * rows + m0, v + n, sizeof *v);
+        }
 }
 
 // F and dF/dv of a curve at v; beyond its ends, as at them.

@@ -69,10 +69,9 @@ inline void pair_rows(const float *from, int64_t terms, int64_t columns, int32_t
         }
 }
 
-// sums[m][n] = sum over pairs k of a[m * row + k * step] times b[k * ldb + n], in float32, of a register block.
+// sums[m][n] = sum over pairs k of a[m * pairs + k] times b[k * ldb + n], in float32, of a register block.
 template <int64_t W>
-void multiply_pairs_emulated(int64_t pairs, const int32_t *a, int64_t row, int64_t step, const int32_t *b, int64_t ldb,
-                             float *sums) {
+void multiply_pairs_emulated(int64_t pairs, const int32_t *a, const int32_t *b, int64_t ldb, float *sums) {
     Vec sum[kRows][W] = {};
     for (int64_t k = 0; k < pairs; ++k) {
         Vec first[W], second[W];
@@ -83,7 +82,7 @@ void multiply_pairs_emulated(int64_t pairs, const int32_t *a, int64_t row, int64
             second[w] = (Vec)(both & int32_t(0xffff0000));
         }
         GC_UNROLLED for (int64_t m = 0; m < kRows; ++m) {
-            const IntVec both = a[m * row + k * step] - IntVec{};
+            const IntVec both = a[m * pairs + k] - IntVec{};
             const Vec x = (Vec)(both << 16), y = (Vec)(both & int32_t(0xffff0000));
             GC_UNROLLED for (int64_t w = 0; w < W; ++w) sum[m][w] = fma(y, second[w], fma(x, first[w], sum[m][w]));
         }
@@ -94,8 +93,8 @@ void multiply_pairs_emulated(int64_t pairs, const int32_t *a, int64_t row, int64
 
 #if defined(__AVX512F__)
 template <int64_t W>
-__attribute__((target("avx512bf16"))) void multiply_pairs_bf16(int64_t pairs, const int32_t *a, int64_t row, int64_t step,
-                                                               const int32_t *b, int64_t ldb, float *sums) {
+__attribute__((target("avx512bf16"))) void multiply_pairs_bf16(int64_t pairs, const int32_t *a, const int32_t *b,
+                                                               int64_t ldb, float *sums) {
     __m512 sum[kRows][W];
     GC_UNROLLED for (int64_t m = 0; m < kRows; ++m)
         GC_UNROLLED for (int64_t w = 0; w < W; ++w) sum[m][w] = _mm512_setzero_ps();
@@ -103,7 +102,7 @@ __attribute__((target("avx512bf16"))) void multiply_pairs_bf16(int64_t pairs, co
         __m512bh bk[W];
         GC_UNROLLED for (int64_t w = 0; w < W; ++w) bk[w] = (__m512bh)_mm512_loadu_si512(b + k * ldb + w * 16);
         GC_UNROLLED for (int64_t m = 0; m < kRows; ++m) {
-            const __m512bh x = (__m512bh)_mm512_set1_epi32(a[m * row + k * step]);
+            const __m512bh x = (__m512bh)_mm512_set1_epi32(a[m * pairs + k]);
             GC_UNROLLED for (int64_t w = 0; w < W; ++w) sum[m][w] = _mm512_dpbf16_ps(sum[m][w], x, bk[w]);
         }
     }
@@ -115,12 +114,11 @@ __attribute__((target("avx512bf16"))) void multiply_pairs_bf16(int64_t pairs, co
 const bool has_bf16 = (__builtin_cpu_init(), __builtin_cpu_supports("avx512bf16"));
 #endif
 
-// C[m][n] = sum over pairs k of a[m * row + k * step] times b[k * columns + n], see `multiply`; in tiles where a is not transposed.
+// C[m][n] = sum over pairs k of a[m * pairs + k] times b[k * columns + n], see `multiply`.
 template <class Put>
-inline void multiply_pairs(int64_t rows, int64_t columns, int64_t pairs, const int32_t *a, int64_t row, int64_t step,
-                           const int32_t *b, Put put) {
+inline void multiply_pairs(int64_t rows, int64_t columns, int64_t pairs, const int32_t *a, const int32_t *b, Put put) {
 #if defined(GC_TILES)
-    if (step == 1) return multiply_tiles<float>(rows, columns, pairs / 16, a, 4 * row, b, put);
+    return multiply_tiles<float>(rows, columns, pairs / 16, a, 4 * pairs, b, put);
 #endif
     auto *wide = multiply_pairs_emulated<kWide>, *narrow = multiply_pairs_emulated<1>;
 #if defined(__AVX512F__)
@@ -130,7 +128,7 @@ inline void multiply_pairs(int64_t rows, int64_t columns, int64_t pairs, const i
     for (int64_t n0 = 0, vectors; n0 < columns; n0 += vectors * kWidth) {
         vectors = n0 + kWide * kWidth <= columns ? kWide : 1;
         for (int64_t m0 = 0; m0 < rows; m0 += kRows) {
-            (vectors == kWide ? wide : narrow)(pairs, a + m0 * row, row, step, b + n0, columns, sums);
+            (vectors == kWide ? wide : narrow)(pairs, a + m0 * pairs, b + n0, columns, sums);
             for (int64_t m = 0; m < kRows; ++m)
                 for (int64_t w = 0; w < vectors; ++w) put(m0 + m, n0 + w * kWidth, load(sums + (m * vectors + w) * kWidth));
         }

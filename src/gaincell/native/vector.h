@@ -253,6 +253,28 @@ static inline Vec sum_each(const Vec *v) {
 #endif
 }
 
+// Element n of vector m <-> element m of vector n, of kWidth vectors.
+static inline void transpose(Vec *v) {
+#if defined(__AVX512F__)
+    __m512 four[16];  // four g + c: column 4 L + c of rows 4 g ... 4 g + 3 in lane L
+    for (int g = 0; g < 16; g += 4) {
+        const __m512d ab = (__m512d)_mm512_unpacklo_ps((__m512)v[g], (__m512)v[g + 1]), cd = (__m512d)_mm512_unpacklo_ps((__m512)v[g + 2], (__m512)v[g + 3]);
+        const __m512d AB = (__m512d)_mm512_unpackhi_ps((__m512)v[g], (__m512)v[g + 1]), CD = (__m512d)_mm512_unpackhi_ps((__m512)v[g + 2], (__m512)v[g + 3]);
+        four[g] = (__m512)_mm512_unpacklo_pd(ab, cd), four[g + 1] = (__m512)_mm512_unpackhi_pd(ab, cd);
+        four[g + 2] = (__m512)_mm512_unpacklo_pd(AB, CD), four[g + 3] = (__m512)_mm512_unpackhi_pd(AB, CD);
+    }
+    for (int c = 0; c < 4; ++c) {
+        const __m512 even = _mm512_shuffle_f32x4(four[c], four[4 + c], 0x88), odd = _mm512_shuffle_f32x4(four[c], four[4 + c], 0xdd);
+        const __m512 EVEN = _mm512_shuffle_f32x4(four[8 + c], four[12 + c], 0x88), ODD = _mm512_shuffle_f32x4(four[8 + c], four[12 + c], 0xdd);
+        v[c] = (Vec)_mm512_shuffle_f32x4(even, EVEN, 0x88), v[8 + c] = (Vec)_mm512_shuffle_f32x4(even, EVEN, 0xdd);
+        v[4 + c] = (Vec)_mm512_shuffle_f32x4(odd, ODD, 0x88), v[12 + c] = (Vec)_mm512_shuffle_f32x4(odd, ODD, 0xdd);
+    }
+#else
+    for (int64_t m = 0; m < kWidth; ++m)
+        for (int64_t n = 0; n < m; ++n) std::swap(((float *)(v + m))[n], ((float *)(v + n))[m]);
+#endif
+}
+
 static inline float sum_of(Vec x) {
     float sum = 0.0f;
     for (int64_t n = 0; n < kWidth; ++n) sum += x[n];
