@@ -2,7 +2,8 @@
 
 Cards are the README.md of src/gaincell/assets/tiny and of every folder in adapters/, in the layout of the
 Hugging Face hub: a head in YAML, then Markdown. Numbers come from the run.json or result.json beside the
-weights, docs/results/tiny.json and docs/results/evaluation/tasks; a missing file leaves its section out.
+weights, docs/results/tiny.json, docs/results/evaluation/tasks and docs/results/costs; a missing file leaves its
+section out.
 """
 # ruff: noqa: E501 (Markdown)
 
@@ -22,14 +23,19 @@ from gaincell.integrations.hf.run import HARDWARE, Run
 from gaincell.mapping.recipe import Recipe, StageRecipe
 from gaincell.mapping.recipe_file import load_recipe
 from gaincell.reports import tables
+from gaincell.reports.costs import three
 from gaincell.results import read
+from gaincell.results.activity import ActivityResult
 from gaincell.results.comparison import HEADINGS
+from gaincell.results.cost import CostResult
 from gaincell.results.evaluation import Metric, TaskScores, TasksResult
 from gaincell.results.run import AdaptedResult, MappedResult, TrainedResult
+from gaincell.text import sha256
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "src" / "gaincell" / "assets" / "tiny"
 TASKS = ROOT / "docs" / "results" / "evaluation" / "tasks"
+COSTS = ROOT / "docs" / "results" / "costs"
 HUB = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Base model -> its name on the hub."""
 NAMES = {
@@ -86,7 +92,7 @@ no softmax. It holds low-rank factors in 16 bits, gains and offsets of every lay
 under Training, of which the recipe asks for {asked(run)}; the command above reads `sample`, another text. The software model was not trained on
 this mixture, the adapter was: trained on it, software falls below 1 as well (docs/reproduction.md has a control on WikiText-2), so the loss is
 larger than the ratio. Recipes and rates were chosen on these blocks (docs/training.md), and WikiText-2's validation split was watched
-meanwhile.{task_section(scored, scores("smollm2", "software") if scored else None)}{uncommitted(run, *([scored] if scored else []))}
+meanwhile.{task_section(scored, scores("smollm2", "software") if scored else None)}{uncommitted(run, *([scored] if scored else []))}{costs(folder)}
 
 ## Training
 
@@ -275,6 +281,21 @@ def with_error(entry: Metric) -> str:
     """A score ± its standard error."""
     assert entry.error is not None
     return " ± ".join(tables.number_and_error(entry.score.value, entry.error.value))
+
+
+def costs(folder: Path) -> str:
+    """What all attention costs, where the activity behind the costs is that of these very weights."""
+    paths = [COSTS / f"{kind}-{folder.name}.json" for kind in ("activity", "cost")]
+    if not all(path.is_file() for path in paths):
+        return ""
+    activity, found = read(paths[0], ActivityResult), read(paths[1], CostResult)
+    if activity.provenance.inputs.get(HARDWARE) != sha256(folder / HARDWARE):
+        return ""
+    ways = (("cited, scaled", found.model_cost.cited), ("bottom-up", found.model_cost.bottom_up))
+    lines = ["| all attention, a token | energy | latency | area |", "| --- | ---: | ---: | ---: |"]
+    lines += [f"| {name} | {' | '.join(three(way))} |" for name, way in ways]
+    note = f"`{found.design.name}` with what the adapter adds, {found.technology.name}, {found.head.context:,.0f} columns; bottom-up: simulated, activity on WikiText-2. Without the rest of the model, "
+    return f"\n\n## Costs\n\n{chr(10).join(lines)}\n\n{note}and without what docs/costs.md lists as left out."
 
 
 def kind_of(run: TrainedResult) -> str:
