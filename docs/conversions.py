@@ -91,37 +91,48 @@ def _name_points(axes: Axes, points: Sequence[ConversionPoint]) -> None:
 
 @styled()
 def draw_conversions(found: Sequence[Conversions]) -> Figure:
-    """Ratio against tokens, both logarithmic; the legend below has room for any number of series, and says of
-    which perplexity they are where it is not that of the first.
+    """Ratio against tokens, both logarithmic: all of them, and below only ours, closer. The legend has room
+    for any number of series, and says of which perplexity they are where it is not that of the first.
     """
     usual = found[0].measure
     labels = [
         textwrap.fill(series.label + (f": {series.measure}" if series.measure != usual else ""), WIDTH)
         for series in found
     ]
-    figure = Figure(figsize=(7.2, 4.2 + 0.17 * sum(1 + label.count("\n") for label in labels)))
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(7.2, 7.2 + 0.17 * sum(1 + label.count("\n") for label in labels)))
+    both, ours = figure.subplots(2)
     for n, (series, label) in enumerate(zip(found, labels, strict=True)):
-        if series.kind == "cited":
-            style, size = ("x-", 4) if series.curve else ("*", 6)
-            axes.plot(
-                [p.tokens for p in series.points], [p.ratio for p in series.points], style, color=BLACK,
-                linewidth=1.0, markersize=size, label=label,
-            )  # fmt: skip
-            if not series.curve:
-                _name_points(axes, series.points)
+        if series.kind != "cited":
+            _draw_ours(both, series, n, label)
+            _draw_ours(ours, series, n, label)
             continue
-        axes.errorbar(
-            [p.tokens for p in series.points], [p.ratio for p in series.points],
-            [p.half or 0.0 for p in series.points], fmt=MARKERS[n % len(MARKERS)],
-            markersize=5, markerfacecolor="none", color=PALETTE[n % len(PALETTE)], capsize=3, label=label,
+        style, size = ("x-", 4) if series.curve else ("*", 6)
+        both.plot(
+            [p.tokens for p in series.points], [p.ratio for p in series.points], style, color=BLACK,
+            linewidth=1.0, markersize=size, label=label,
         )  # fmt: skip
-    axes.axhline(1.0, color=GREY, linewidth=0.9, linestyle="--", label="software model as pretrained")
-    axes.set(xscale="log", yscale="log", xlabel="tokens of the conversion", ylabel="perplexity, × software")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: counted(x)))
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_title(f"Tokens against quality (ours: {usual})")
+        if not series.curve:
+            _name_points(both, series.points)
+    for axes in (both, ours):
+        axes.axhline(1.0, color=GREY, linewidth=0.9, linestyle="--", label="software model as pretrained")
+        axes.set(
+            xscale="log", yscale="log", xlabel="tokens of the conversion", ylabel="perplexity, × software"
+        )
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: counted(x)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    both.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ours.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.2, 1.5, 2.0, 3.0, 5.0)))
+    both.set_title(f"Tokens against quality (ours: {usual})")
+    ours.set_title("Only ours")
     legend_below(figure)
     return figure
+
+
+def _draw_ours(axes: Axes, series: Conversions, n: int, label: str) -> None:
+    """A training's points with their intervals."""
+    axes.errorbar(
+        [p.tokens for p in series.points], [p.ratio for p in series.points],
+        [p.half or 0.0 for p in series.points], fmt=f"{MARKERS[n % len(MARKERS)]}-", linewidth=0.8,
+        markersize=5, markerfacecolor="none", color=PALETTE[n % len(PALETTE)], capsize=3, label=label,
+    )  # fmt: skip

@@ -53,7 +53,9 @@ def _drawn(found: list[Conversions]) -> dict[str, list[tuple[float, float]]]:
     """Points of the figure by the text of their legend."""
     figure = draw_conversions(found)
     assert drawing.faults(figure) == []
-    (axes,) = figure.axes
+    axes, ours = figure.axes
+    closer = {bar.get_label(): bar.lines[0].get_xydata().tolist() for bar in ours.containers}
+    assert closer == {bar.get_label(): bar.lines[0].get_xydata().tolist() for bar in axes.containers}
     bars = {bar.get_label(): bar.lines[0] for bar in axes.containers}
     lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
     return {

@@ -17,8 +17,10 @@ from gaincell.reports.style import BLACK, BLUE, GREEN, ORANGE, PALETTE, PURPLE, 
 from gaincell.results import evaluation as of
 from gaincell.units import with_scale
 
-SWITCHED = {"off": "switched off, the others on", "on": "on alone"}
-"""Panels of the ablation; the ring stands in the table only."""
+SWITCHED = {"off": "switched off, the others on; a shorter ring", "on": "on alone"}
+"""Panels of the ablation."""
+FAR = 2.0
+"""Times the next ratio: a point that far out leaves the others no room."""
 LINES = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK)
 """Colours over idle times and contexts."""
 OF_PAUSES = (
@@ -52,8 +54,13 @@ def ablation_rows(result: of.AblationResult, title: str = "") -> tables.Rows:
 
 @styled()
 def ablation_figure(result: of.AblationResult) -> Figure:
-    """Ratios of perplexities, a panel for constraints off and one for constraints on."""
-    kinds = {kind: [r for r in result.ablation if r.kind == kind] for kind in SWITCHED}
+    """Ratios of perplexities, a panel for constraints off and the ring, and one for constraints on. The
+    largest, if `FAR` times the next one, stands at the edge as a number.
+    """
+    kinds = {
+        kind: [row for row in result.ablation if row.kind == kind or (row.kind, kind) == ("ring", "off")]
+        for kind in SWITCHED
+    }
     figure = Figure(figsize=(10.5, 1.4 + 0.34 * max(map(len, kinds.values()))))
     for axes, (kind, (first, *rest)) in zip(figure.subplots(1, 2), kinds.items(), strict=True):
         errors = [row.ratio_error or 0.0 for row in rest]
@@ -63,6 +70,11 @@ def ablation_figure(result: of.AblationResult) -> Figure:
         marked = (row.name + " (not exercised)" * (not row.exercised) for row in rest)
         style.name_rows(axes, marked, grid=True)
         axes.set_xscale("log")
+        low, *_, high, highest = sorted(row.ratio for row in rest)
+        if highest > FAR * high:
+            place = next(n for n, row in enumerate(rest) if row.ratio == highest)
+            axes.set_xlim(0.97 * low, 1.2 * high)
+            axes.text(1.19 * high, place, f"{highest:.2f} →", ha="right", va="center")
         style.plain_ticks(axes.xaxis)
         axes.tick_params(axis="x", which="both", labelrotation=45)
         axes.set(
