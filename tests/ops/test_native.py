@@ -176,6 +176,10 @@ def test_approximate_gradients_are_as_near_as_stated(
         {},
         {"cell": "sigmoid"},
         {"cell": "exponential", "storage_levels": None},
+        {"cell": "x5"},
+        {
+            "cell": PolynomialCell((0.0, 1.0, *[0.0] * 7, 400.0), 1.0)
+        },  # of a degree beyond the number of slabs
         {"cell": "x5", "mismatch": Mismatch(gain_std=0.05, offset_voltage_std=0.02, seed=5)},
         {"leakage": Leakage(spread=0.1)},
         {"tile": 24, "window": 48},
