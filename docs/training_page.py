@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -153,6 +154,29 @@ def targets_reached(by_title: dict[str, list[TrainedResult]]) -> list[str]:
     return lines
 
 
+def beside_the_paper(by_title: dict[str, list[TrainedResult]]) -> str:
+    """After how many tokens the paper's released curve comes to what our fine-tuned models have."""
+    curve, final = (series.points for series in tokens_page.paper())
+    limit = next(point for point in final if point.note == tokens_page.TUNED)
+    told, own = [], 0
+    for title, runs in by_title.items():
+        found = seeds.quotients(runs, "fine-tuned", None)
+        reached = [point.tokens for point in curve if found and point.ratio <= statistics.fmean(found)]
+        if reached:
+            told.append(f"× {statistics.fmean(found):.3f} ({title}) after {conversions.counted(reached[0])}")
+            own = max(
+                own, *(stage.training_tokens or 0 for run in runs if (stage := run.stage("fine-tuned")))
+            )
+    if not told:
+        return ""
+    return (
+        f"\nThe limit of fine-tuned models is about the paper's × {limit.ratio:.2f} after "
+        f"{conversions.counted(limit.tokens)} tokens (Table 1, cited). Its released curve, of linear cells from "
+        f"GPT-2 on another text, comes to {' and to '.join(told)} tokens; here it took "
+        f"{conversions.counted(own)}, with cubic cells.\n"
+    )
+
+
 def plateau(by_title: dict[str, list[TrainedResult]]) -> str:
     """What more tokens of the same training gave the softmax models, if that was tried."""
     told = [
@@ -192,6 +216,7 @@ def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
         f"{' Not run yet: ' if missing else ''}{', '.join(missing)}{'.' if missing else ''}\n\n"
     )
     targets = "\nTargets, stated before the runs:\n\n" + "\n".join(lines) + "\n" if lines else ""
+    targets += beside_the_paper(by_title)
     return heading + about + seeds.seeds_markdown(by_title) + targets
 
 

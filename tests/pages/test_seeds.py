@@ -214,6 +214,10 @@ def test_pages_show_results_that_are_there_and_nothing_else(
     assert "against linear hardware, at most × 1.10 in every run: GPT-2 × 1.0077" in section
     assert "**missed**), Llama × 1.328 (**missed**, a single run)" in section
     assert "that ended by schedule, perhaps before a plateau." in section
+    points = tokens_page.paper()[0].points
+    before = max(point.tokens for point in points if point.ratio > 1.328)
+    after = min(point.tokens for point in points if point.tokens > before)
+    assert f"to × 1.328 (Llama) after {after / 1e9:.3g} G tokens; here it took 1.02 M, with" in section
     (stage,) = (one for one in small.stages if one.name == "software-continued-more")
     named = replace(stage, name=training_page.CONTINUED_LONGER)
     longer = replace(small, stages=(*small.stages, named))
