@@ -124,14 +124,26 @@ def trained(folder: Path) -> dict[str, tuple[Path, str]]:
     return found
 
 
-def launch(arguments: list[str]) -> str:
-    """Run Python with these arguments; returns what it prints."""
+def launch(arguments: list[str], code: int = 0) -> str:
+    """Run Python with these arguments; returns what it prints, errors where it is to fail."""
     source = f"{ROOT / 'src'}{os.pathsep}{ROOT}"
     environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-30000:]
-    return done.stdout
+    assert done.returncode == code, done.stderr[-30000:]
+    return done.stderr if code else done.stdout
+
+
+@pytest.mark.slow
+def test_one_process_refuses_for_all(tmp_path: Path) -> None:
+    model, text = write_micro(tmp_path)
+    micro_design().save(tmp_path / "chip.toml")
+    recipe = tmp_path / "mini.toml"
+    recipe.write_text(RECIPE.format(model=model, design=tmp_path / "chip.toml"))
+    given = ["train", str(recipe), "--text", str(text), "--out", str(tmp_path / "run")]
+    said = launch([*TWO, "-m", "gaincell", *given, "--set", "training.batch=3"], code=1)
+    assert "gaincell: error: stage linear: 2 processes cannot share a step of 3 sequences" in said
+    assert "[rank1]: Traceback" not in said
 
 
 @pytest.mark.slow

@@ -137,6 +137,8 @@ def _message(error: Exception) -> str | None:
     full = "can't allocate memory" in text or "out of memory" in text
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and full):
         return "this machine does not have enough memory; give smaller numbers, or a smaller model"
+    if isinstance(error, RuntimeError) and "closed by peer" in text:
+        return "another process of this run has stopped; its own message says why"
     return None
 
 
