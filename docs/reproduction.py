@@ -190,7 +190,7 @@ def negative() -> str:
     lines = [
         f"Word perplexity on WikiText-2, relative to the pretrained software model: {reproduction_claims.best_and_bare()} (s). The paper's fine-tuned GPT-2: × {tokens_page.table_1()[tokens_page.TUNED]:.2f} (c).",
         f"The paper's stages on small models, {reproduction_claims.small_models()} Targets stated before the runs: {reproduction_claims.small_models_verdict()}.",
-        f"The published adaptation of `gaincell map smollm2-135m` (paper's arrays): {ended(small.adaptation['published'])}. The closed form meets the statistics of all stages but {len(small.adaptation['closed-form'].skipped)} silent ones, which it leaves alone, "
+        f"The published adaptation of `gaincell map smollm2-135m` (paper's arrays), on {small.adaptation['published'].tokens:,} tokens, not the {mild.text.calibration_tokens:,} of Fig. 4c: {ended(small.adaptation['published'])}. The closed form, on {small.adaptation['closed-form'].tokens:,}, meets the statistics of all stages but {len(small.adaptation['closed-form'].skipped)} silent ones, which it leaves alone, "
         f"yet perplexity, over that of the software model, goes from {of_software('unadapted')} to {of_software('adapted')}, not to the {of_software('linear')} of the linear model, which was trained on only {linear_tokens:,} tokens (s). How much of this the silent stages cost was not tested: in the run of Fig. 4c "
         f"{len(mild.adaptation['published'].skipped) or 'no'} stage is silent, and × {mild_at['adapted'] / mild_at['linear']:.3f} remains all the same (s).",
         short_fine_tuning(),

@@ -215,7 +215,7 @@ def machines() -> str:
     found = costs("gpt2")
     printed = found.printed
     keys = {"RTX 4090": "rtx_4090", "Jetson Nano": "jetson_nano"}
-    over = ["over the paper's (c)", "over ours (s)"]
+    over = ["over the paper's (c; computed: c, s)", "over ours (s)"]
     head = ["against", "latency: printed (c)", *over, "energy: printed (c)", *over]
     rows = [head]
     for machine in found.machines:

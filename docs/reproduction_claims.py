@@ -12,7 +12,7 @@ from conversions import counted
 from reproduction_circuits import RESULTS, costs, markdown, uncommitted
 
 from gaincell.reports.paper import cited
-from gaincell.reports.system_costs import by_movement, untimed, with_cited_digital
+from gaincell.reports.system_costs import by_movement, moved, untimed, with_cited_digital
 from gaincell.results.cost import CostResult
 from gaincell.results.system_cost import Machine
 
@@ -32,11 +32,11 @@ def claims() -> str:
     tokens = [row.tokens for row in readings]
     reading_as = " and ".join(f"giga{row.read_as} and {8 * row.bytes_per_number:.0f}-bit numbers" for row in right)  # fmt: skip
     rows = [
-        ["claim", "against, or on", "paper (c)", "with the paper's number (c; SmolLM2-135M: c, s)", "with ours (s)", "verdict"],
+        ["claim", "against, or on", "paper (c)", "with the paper's number (c; over computed: c, s)", "with ours (s)", "verdict"],
         *against_gpus("energy", said.energy_article.value),
         *against_gpus("latency", said.latency.value),
         *quality(),
-        ["cache of Mistral 7B", f"{len(readings)} readings of the stated size", f"{said.cache.value} {said.cache.unit} at batch 1", "–", f"{min(tokens):,.0f} to {max(tokens):,.0f} tokens",
+        ["cache of Mistral 7B", f"its size in tokens, by {len(readings)} readings of units, types and heads", f"{said.cache.value} {said.cache.unit} at batch 1", "–", f"{min(tokens):,.0f} to {max(tokens):,.0f} tokens",
          f"computed from the stated size, so no reproduction; with the model's grouped heads, {context:,.0f} tokens, its context, follow for {reading_as}"],
     ]  # fmt: skip
     notes = [
@@ -63,7 +63,20 @@ def against_gpus(what: str, orders: float) -> Iterator[list[str]]:
     for model, name, titles in (("GPT-2", "gpt2", OURS), ("SmolLM2-135M", "smollm2-135m", GROUPED)):
         _, computed = by_origin(costs(name).machines)
         verdict = against_readings(costs(name), what, orders, titles)
+        if what == "energy":
+            verdict += by_reading(costs(name), orders, titles)
         yield [f"{what} of attention, {model}", READING, "–", *ranges(computed, what), verdict]
+
+
+def by_reading(of: CostResult, orders: float, titles: Mapping[str, str]) -> str:
+    """The same by what moving data and arithmetic alone take of a GPU, where the board's power is too high."""
+    _, *factors = moved(of) or (0.0, None, None)
+    told = [
+        f"{'reached' if factor >= 10**orders else '**not reached**'} with {title} (× {readable_ratio(factor)})"
+        for title, factor in zip(titles.values(), factors, strict=True)
+        if factor is not None
+    ]
+    return f". By memory and arithmetic of the {of.gpu} alone: {'; '.join(told)}" if told else ""
 
 
 def ranges(machines: Sequence[Machine], what: str) -> list[str]:
@@ -181,8 +194,8 @@ def small_models() -> str:
         for title, runs in by_title.items()
     ]
     return (
-        f"all weights, the next token alone, held-out text of their mixture, {tuned.training_tokens:,} tokens up to the fine-tuned model; what is other than in the paper: [training.md](training.md#gpt-2s-architecture-and-llamas). "
-        f"{'; '.join(told)} (arrays s, softmax models m; seeds share one pretrained model, whose training ended by schedule{training_page.plateau(by_title)}; ±: standard deviation over seeds).{uncommitted(*(run for runs in by_title.values() for run in runs))}"
+        f"{training_page.weights_trained(by_title)}, the next token alone, held-out text of their mixture, {tuned.training_tokens:,} tokens up to the fine-tuned model; what differs from the paper: [training.md](training.md#gpt-2s-architecture-and-llamas). "
+        f"{'; '.join(told)} (arrays s, softmax models m; seeds share one pretrained model, whose training ended by schedule{training_page.plateau(by_title)}; ±: standard deviation over seeds). {training_page.straight_ahead(by_title)}{uncommitted(*(run for runs in by_title.values() for run in runs))}"
     )
 
 

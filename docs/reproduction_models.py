@@ -126,7 +126,20 @@ def in_the_paper() -> str:
     return (
         f"The paper's fall, {paper.before.value} to {paper.after.value} (c), is × {fall:.0f}. By the released code it begins at the neutral start; the {paper.before.value} itself is in no released file. How far a model falls from there differs between models: {falls('neutral', 'unadapted-neutral')}; on what it depends was not tested. "
         f"The size of a fall does not tell the start: from the trained one it is {falls('trained', 'unadapted')}. What the cell costs in the paper after adaptation, over its linear model (Table 1, c): "
-        f"× {table[ADAPTED] / table['linear hardware']:.2f} on WikiText-2, × {lambada[f'GPT-2, {ADAPTED}'] / lambada['GPT-2, linear hardware']:.2f} on LAMBADA."
+        f"× {table[ADAPTED] / table['linear hardware']:.2f} on WikiText-2, × {lambada[f'GPT-2, {ADAPTED}'] / lambada['GPT-2, linear hardware']:.2f} on LAMBADA. "
+        f"{released_adapted()}"
+    )
+
+
+def released_adapted() -> str:
+    """The released run of the nonlinear model before its first iteration, over the released linear run."""
+    first, linear = tokens_page.curve(TUNED_CURVE)[0], tokens_page.curve(tokens_page.LINEAR)
+    assert first[0] == 0
+    last, lowest = (first[-1] / other for other in (linear[-1][-1], min(at for *_, at in linear)))
+    after, public = cited().adaptation.after.value, cited().training.public.value
+    return (
+        f"On OpenWebText, the released run of the nonlinear model begins at {first[-1]:.4g} (c), × {last:.2f} of the last and × {lowest:.2f} of the lowest perplexity of the released linear run; that this is the adapted model is inferred. "
+        f"Fig. 4c ends at {after} (c), below the {public:g} of public GPT-2 there, so its text, or its batch, is probably another one."
     )
 
 
@@ -140,7 +153,7 @@ def stopped() -> str:
     ]
     rule, looser = TOLERANCE["released"], cited().adaptation.tolerance_training.value
     return (
-        f"An iteration stops by the rule of the released calibration code, {rule:g} of means and standard deviations (c); the authors' training code asks for {looser:g} of standard deviations and {rule:g} of means (c). "
+        f"An iteration stops by the rule of the released calibration code, {rule:g} of means and standard deviations (c); the authors' training code asks for {looser:g} of standard deviations and {rule:g} of means (c); the paper's text speaks of a tolerance ratio (c). "
         + (f"Not so: {'; '.join(found)}." if found else "All iterations here did.")
     )
 
@@ -183,6 +196,15 @@ def separated() -> str:
         if title.endswith(", cubic") and title.startswith(model)
     }
     unchanged = {model: perplexities(of["linear"]) for model, of in cubic.items()}
+    falls = [one["linear-neutral"] / one["adapted"] for one in unchanged.values()]
+    paper = cited().adaptation
+    large = paper.before.value / paper.after.value
+    peaks = [
+        f"{model} from {readable(history.perplexity[0])} to {readable(max(history.perplexity))}"
+        for model, of in cubic.items()
+        if (history := of["neutral"].adaptation["published"].history)
+        and max(history.perplexity) > history.perplexity[0]
+    ]
     for model, of in cubic.items():
         at = perplexities(of["neutral"])
         factor = {name: at[name] / at["linear"] for name in at}
@@ -201,8 +223,13 @@ def separated() -> str:
         )
     back = ", ".join(f"× {at['adapted'] / at['linear']:.3f} ({model})" for model, at in unchanged.items())
     said.append(
-        f"With the linear cell, where nothing was exchanged, the iteration from the neutral start ends at {back} of the linear model: discarded gains alone make such a fall, and the iteration finds them again. Only the trained start shows what the cell itself costs."
+        f"With the linear cell, where nothing was exchanged, the iteration from the neutral start ends at {back} of the linear model: the iteration finds the discarded gains again, from "
+        f"{', '.join(f'× {rounded(fall)} ({model})' for model, fall in zip(unchanged, falls, strict=True))}. Discarded gains alone can make a fall of the paper's size, × {large:.0f}, and more; in the model of GPT-2's architecture, which is small, they do not. Only the trained start shows what the cell itself costs."
     )
+    if peaks:
+        said.append(
+            f"From the neutral start the perplexity may rise before it falls, with the cubic cell on the text that the iteration reads: {'; '.join(peaks)}."
+        )
     return "\n\n".join(said)
 
 

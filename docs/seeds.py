@@ -150,9 +150,9 @@ def trials_markdown(trials: Mapping[str, Runs]) -> str:
         f"{first.provenance.protocol}; software {readable(first.software)}. × software: mean ± standard "
         "deviation over seeds. "
         "× nothing set: with the same seeds on the same blocks, ± standard error over blocks, which does not "
-        f"hold what another seed changes{'' if most > 1 else '; none was tried'}."
+        f"include what another seed changes{'' if most > 1 else '; none was tried'}."
         + (
-            f" From nothing set by less than {APART:g} of these errors, or {100 * AGAIN:.1f} %: "
+            f" Less than {APART:g} of these errors, or {100 * AGAIN:.1f} %, from nothing set: "
             f"{'; '.join(alike)}."
             if alike
             else ""

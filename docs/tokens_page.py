@@ -60,6 +60,8 @@ MODELS = {"smollm2-135m": "SmolLM2-135M"}
 WIKITEXT = "word perplexity, WikiText-2"
 TUNED = "nonlinear, adapted, fine-tuned"
 """The paper's model of Table 1 that ours are compared with."""
+STAGES = ("software", "linear", "adapted")
+"""Ends of names of results, in the order of the stages; the saved stage is last and has no end."""
 HALF = float(stats.norm.ppf(0.975))
 
 
@@ -111,9 +113,9 @@ def by_mapping(paths: list[Path]) -> dict[str, TasksResult]:
     that has the same result or, where NAME is CHIP, nearly the same on WikiText-2; those of its other stages
     with the stage's title (NAME is CHIP-STAGE); otherwise by NAME.
     """
-    known = [(one.tasks, mapping(one.run)) for chip in sorted(TOKENS.glob("*/")) for one in trainings(chip)]
+    known = [(one.tasks, _called(one)) for chip in sorted(TOKENS.glob("*/")) for one in trainings(chip)]
     found = {}
-    for path in sorted(paths, key=lambda path: path.stem):
+    for path in sorted(paths, key=_place):
         run = read(path, TasksResult)
         name = path.stem.partition("-")[2]
         title = next((title for tasks, title in known if tasks == run), _of_last(name, run) or name)
@@ -121,6 +123,18 @@ def by_mapping(paths: list[Path]) -> dict[str, TasksResult]:
             raise RunError(f"{path}: a second result of {title!r}; name in ADDED what is different")
         found[title] = run
     return {name: found[name] for name in sorted(found, key=lambda name: name != "software")}
+
+
+def _place(path: Path) -> tuple[str, int]:
+    """Stages of a model or a chip in their order, the last one behind them."""
+    name, _, stage = path.stem.rpartition("-")
+    return (name, STAGES.index(stage)) if stage in STAGES else (path.stem, len(STAGES))
+
+
+def _called(training: Training) -> str:
+    """Its mapping, and the saved stage where it goes through the paper's."""
+    of_several = any(stage.task == "adapt" for stage in training.recipe.stages)
+    return mapping(training.run) + f", {training.recipe.stage(training.run.saved).title}" * of_several
 
 
 def _of_last(name: str, run: TasksResult) -> str:
@@ -132,7 +146,7 @@ def _of_last(name: str, run: TasksResult) -> str:
     if stage is not None:
         return f"{mapping(training.run)}, {training.recipe.stage(stage).title}"
     same = math.isclose(_on_wikitext(run), _on_wikitext(training.tasks), rel_tol=1e-3)  # saved in 16 bits
-    return mapping(training.run) if same else ""
+    return _called(training) if same else ""
 
 
 def _on_wikitext(run: TasksResult) -> float:
@@ -338,10 +352,10 @@ def _controls(all_of_them: Sequence[Training]) -> Iterator[str]:
                 one.stage(stage).training.learning_rate
                 for one, stage in ((recipe, control.stage), (training.recipe, training.run.saved))
             )
-            rate = f", at {own / its:.3g} times its rates" if own != its else ""
+            rate = f", at {own / its:.3g} times its rates (at its own it may end lower)" if own != its else ""
             yield (
-                f"Control: {made_by(control, training)}, in {control.dtype}, has the rank of the row made by {_row(training)}, and the loss of its last stage{rate}; its result does not hold its tokens, which are those of this row by its recipe. "
-                f"The row is at × {of_software:.3f} of the pretrained model and at × {ratio:.3f} ± {error:.3f} of this control. "
+                f"Control: {made_by(control, training)}, in {control.dtype}, has the rank of the row made by {_row(training)}, and the loss of its last stage{rate}; that it had as many tokens as this row is said by its recipe, not by its result. "
+                f"The row's perplexity is × {of_software:.3f} that of the pretrained model and × {ratio:.3f} ± {error:.3f} that of this control. "
                 f"On the same text, but with another rank or other rates: {'; '.join([*alike, *unlike]) or 'no row'}. Rows after more tokens have no control."
             )
 
@@ -356,7 +370,7 @@ def of_text_alone() -> str:
         for one in found
         for control in one.controls.values()
     ]
-    return f"These ratios hold what the text teaches, too: {'; '.join(said)}. The included adapters have no such control."
+    return f"These ratios include what the text teaches: {'; '.join(said)}. The included adapters have no such control."
 
 
 def _row(training: Training) -> str:

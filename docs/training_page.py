@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -154,26 +153,32 @@ def targets_reached(by_title: dict[str, list[TrainedResult]]) -> list[str]:
     return lines
 
 
-def beside_the_paper(by_title: dict[str, list[TrainedResult]]) -> str:
-    """After how many tokens the paper's released curve comes to what our fine-tuned models have."""
-    curve, final = (series.points for series in tokens_page.paper())
-    limit = next(point for point in final if point.note == tokens_page.TUNED)
-    told, own = [], 0
-    for title, runs in by_title.items():
-        found = seeds.quotients(runs, "fine-tuned", None)
-        reached = [point.tokens for point in curve if found and point.ratio <= statistics.fmean(found)]
-        if reached:
-            told.append(f"× {statistics.fmean(found):.3f} ({title}) after {conversions.counted(reached[0])}")
-            own = max(
-                own, *(stage.training_tokens or 0 for run in runs if (stage := run.stage("fine-tuned")))
-            )
-    if not told:
-        return ""
+def weights_trained(by_title: dict[str, list[TrainedResult]]) -> str:
+    """Which weights are trained in all stages but those from scratch, which train all; earlier files do not say."""
+    frozen = [
+        title
+        for title, runs in by_title.items()
+        if any(run.values.get("embeddings") != "true" for run in runs)
+    ]
     return (
-        f"\nThe limit of fine-tuned models is about the paper's × {limit.ratio:.2f} after "
-        f"{conversions.counted(limit.tokens)} tokens (Table 1, cited). Its released curve, of linear cells from "
-        f"GPT-2 on another text, comes to {' and to '.join(told)} tokens; here it took "
-        f"{conversions.counted(own)}, with cubic cells.\n"
+        "all weights"
+        + f" (of {' and '.join(frozen)} but the token embeddings, which are the output layer, too)"
+        * bool(frozen)
+    )
+
+
+def straight_ahead(by_title: dict[str, list[TrainedResult]]) -> str:
+    """How training straight from software ends beside the paper's stages, seeds that have both, same blocks."""
+    told = []
+    for title, runs in by_title.items():
+        both = [run for run in runs if run.stage("nonlinear-straight") and run.stage("fine-tuned")]
+        found = seeds.quotients(both, "fine-tuned", "nonlinear-straight")
+        if found:
+            told.append(
+                f"{title} × {seeds.spread(found)} ({'a single run' if len(found) == 1 else f'{len(found)} seeds'})"
+            )
+    return (
+        f"The paper's stages over training straight from software, after as many tokens: {', '.join(told)}."
     )
 
 
@@ -202,9 +207,11 @@ def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
     silent = "; ".join(f"{title} {_silent(of)}" for title, of in by_title.items())
     missing = [f"`recipes/{name}.toml`" for name, title in ARCHITECTURES.items() if title not in by_title]
     about = (
-        "Models of one size, trained from scratch on the same text, then the paper's stages: all "
-        "weights, cross-entropy, neither teacher nor paired rows nor mixing (`recipes/small-gpt2.toml`, "
-        f"`recipes/small-llama.toml`). They have {shape.num_hidden_layers} layers of width "
+        "Models of one size, trained from scratch on the same text, then the paper's stages: "
+        f"{weights_trained(by_title)}, cross-entropy, neither teacher nor paired rows nor mixing "
+        "(`recipes/small-gpt2.toml`, `recipes/small-llama.toml`). Beside learned positions and biases, GPT-2's has "
+        "layer norms and GELU where Llama's has RMS norms and SwiGLU, so no difference between the two is one of "
+        f"positions alone. They have {shape.num_hidden_layers} layers of width "
         f"{shape.hidden_size}, and were pretrained on {made.blocks * recipe.block / 1e6:.1f} M tokens; that "
         f"ended by schedule{plateau(by_title)}. Text of pretraining, stages and evaluation: "
         f"{', '.join(recipe.files)}. Not the paper's: size, text and tokens; {own.training.batch} sequences "
@@ -212,11 +219,17 @@ def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
         f"their own, {own.training.scale_learning_rate:g} beside {own.training.learning_rate:g}; rates that "
         f"rise over {own.training.warmup_steps} steps and fall along a cosine; one linear model for the adapted "
         "and the fine-tuned row; the adaptation in closed form; the readout (`counter`, where the released code "
-        f"has `published-code`). Stages of the adaptation without variance: {silent}.{uncommitted(*runs)}"
+        f"has `published-code`). Stages of the adaptation without variance, of every seed: {silent}. "
+        f"{straight_ahead(by_title)} From scratch, where the tokens are far too few, arrays end below softmax; "
+        f"these are single runs, and show nothing of trained models.{uncommitted(*runs)}"
         f"{' Not run yet: ' if missing else ''}{', '.join(missing)}{'.' if missing else ''}\n\n"
     )
     targets = "\nTargets, stated before the runs:\n\n" + "\n".join(lines) + "\n" if lines else ""
-    targets += beside_the_paper(by_title)
+    paper = next(point for point in tokens_page.paper()[1].points if point.note == tokens_page.TUNED)
+    targets += (
+        f"\nThe limit of fine-tuned models is about the paper's × {paper.ratio:.2f} after "
+        f"{conversions.counted(paper.tokens)} tokens (Table 1, cited).\n"
+    )
     return heading + about + seeds.seeds_markdown(by_title) + targets
 
 

@@ -172,7 +172,8 @@ def test_what_did_not_converge_is_named_with_both_tolerances(
     models = generator.reproduction_models
     said = models.stopped()
     assert "calibration code, 0.0001 of means and standard deviations (c);" in said
-    assert "training code asks for 0.001 of standard deviations and 0.0001 of means (c)." in said
+    assert "training code asks for 0.001 of standard deviations and 0.0001 of means (c);" in said
+    assert "the paper's text speaks of a tolerance ratio (c)." in said
     assert said.endswith("All iterations here did.")
     found = models.starts()
     of = found["small-gpt2, cubic"]
@@ -255,7 +256,7 @@ def test_rows_short_of_the_claim_are_named_for_each_energy(
     assert energy_verdict(replace(found, machines=(other,))) == ""
 
 
-def test_the_energy_of_a_gpu_by_its_memory_is_that_of_one_layer() -> None:
+def test_the_energy_of_a_gpu_by_its_memory_is_that_of_one_layer(generator: ModuleType) -> None:
     found = read(DOCS / "results" / "costs" / "cost-gpt2.json", CostResult)
     cache = found.why.cache
     assert cache.movement is not None
@@ -266,6 +267,11 @@ def test_the_energy_of_a_gpu_by_its_memory_is_that_of_one_layer() -> None:
     (ratio,) = re.findall(r"× ([\d,]+) with ours", said)
     assert int(ratio.replace(",", "")) == pytest.approx(1024 * one_token_and_layer / ours, rel=1e-3)
     assert by_movement(replace(found, gpu="another")) == ""
+    claims, orders = generator.reproduction_claims, math.log10(int(ratio.replace(",", "")) + 1)
+    for most, verdict in ((orders, "**not reached**"), (orders - 0.01, "reached")):
+        by_own = claims.by_reading(found, most, claims.OURS)
+        assert by_own.endswith(f"; {verdict} with ours (s) (× {ratio})")
+    assert claims.by_reading(replace(found, gpu="another"), 4, claims.OURS) == ""
 
 
 def test_the_larger_claim_of_the_preprint_has_its_own_verdict(generator: ModuleType) -> None:

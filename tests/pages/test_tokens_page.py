@@ -166,7 +166,8 @@ def test_a_result_on_more_items_has_the_mapping_of_the_training(page: ModuleType
     """Of the same score on WikiText-2, but for rounding of what was saved; another is of another model."""
     (training,) = page.trainings(TOKENS / "leroux2025-paper")
     path = tmp_path / "smollm2-leroux2025-paper.json"
-    for factor, name in ((1.0004, page.mapping(training.run)), (1.01, "leroux2025-paper")):
+    title = f"{page.mapping(training.run)}, nonlinear, adapted, fine-tuned"
+    for factor, name in ((1.0004, title), (1.01, "leroux2025-paper")):
         scored = to_json(replace(training.tasks, stage=None))
         (wikitext,) = (task for task in scored["tasks"] if task["task"] == "wikitext2")
         wikitext["metrics"]["word_perplexity"]["score"]["value"] *= factor
@@ -189,6 +190,13 @@ def test_a_result_of_another_stage_has_the_title_of_the_stage(page: ModuleType, 
     linear.write_text(json.dumps(found | {"stage": "linear"}))
     (name,) = page.by_mapping([linear])
     assert name == f"{page.mapping(page.trainings(TOKENS / 'leroux2025-paper')[0].run)}, linear hardware"
+
+
+def test_results_stand_in_the_order_of_their_stages(page: ModuleType) -> None:
+    folder = ROOT / "docs" / "results" / "evaluation" / "all-items"
+    names = [name for name in page.by_mapping(sorted(folder.glob("smollm2-*.json"))) if ", rank 14" in name]
+    ends = [name.partition("rank 14, ")[2] for name in names]
+    assert ends == ["linear hardware", "nonlinear, adapted", "nonlinear, adapted, fine-tuned"]
 
 
 def test_the_readme_has_figure_and_table(page: ModuleType) -> None:

@@ -83,15 +83,27 @@ def energy_verdict(result: CostResult) -> str:
     )
 
 
-def by_movement(result: CostResult) -> str:
-    """The energy of the GPU's reading without the rest of its board: from its memory, with the arithmetic."""
+def moved(result: CostResult) -> tuple[float, float | None, float | None] | None:
+    """The energy of the GPU's reading without the rest of its board: from its memory, with the arithmetic;
+    how many times the paper's it is, and how many times ours. None: not known.
+    """
     cache, layers = result.why.cache, result.model.layers
     row = next((x for x in result.machines if x.title.startswith(f"{result.gpu}, reading")), None)
     if row is None or not row.energy or cache.movement is None:
-        return ""
+        return None
     energy = (cache.movement + cache.arithmetic) * row.context / cache.seen / layers
-    over = row.energy_over_cited, row.energy_over_bottom_up
-    by_own, by_ours = (times(None if x is None else x * energy / row.energy) for x in over)
+    by_own, by_ours = (
+        None if x is None else x * energy / row.energy
+        for x in (row.energy_over_cited, row.energy_over_bottom_up)
+    )
+    return energy, by_own, by_ours
+
+
+def by_movement(result: CostResult) -> str:
+    """`moved` in words."""
+    if (found := moved(result)) is None:
+        return ""
+    energy, by_own, by_ours = found[0], *map(times, found[1:])
     return (
         f"Computed rows take the power of the whole board; reading {result.gpu}'s memory and the arithmetic "
         f"take {with_scale(energy, 'J')}: × {by_own} with the paper's own energy, × {by_ours} with ours."
