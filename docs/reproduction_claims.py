@@ -64,11 +64,11 @@ def against_gpus(what: str, orders: float) -> Iterator[list[str]]:
         _, computed = by_origin(costs(name).machines)
         verdict = against_readings(costs(name), what, orders, titles)
         if what == "energy":
-            verdict += by_reading(costs(name), orders, titles)
+            verdict += by_moving(costs(name), orders, titles)
         yield [f"{what} of attention, {model}", READING, "–", *ranges(computed, what), verdict]
 
 
-def by_reading(of: CostResult, orders: float, titles: Mapping[str, str]) -> str:
+def by_moving(of: CostResult, orders: float, titles: Mapping[str, str]) -> str:
     """The same by what moving data and arithmetic alone take of a GPU, where the board's power is too high."""
     _, *factors = moved(of) or (0.0, None, None)
     told = [
@@ -195,7 +195,7 @@ def small_models() -> str:
     ]
     return (
         f"{training_page.weights_trained(by_title)}, the next token alone, held-out text of their mixture, {tuned.training_tokens:,} tokens up to the fine-tuned model; what differs from the paper: [training.md](training.md#gpt-2s-architecture-and-llamas). "
-        f"{'; '.join(told)} (arrays s, softmax models m; seeds share one pretrained model, whose training ended by schedule{training_page.plateau(by_title)}; ±: standard deviation over seeds). {training_page.straight_ahead(by_title)}{uncommitted(*(run for runs in by_title.values() for run in runs))}"
+        f"{'; '.join(told)} (arrays s, softmax models m; seeds share one pretrained model, whose training ended by schedule{training_page.plateau(by_title)}; ±: standard deviation over seeds).{training_page.straight_ahead(by_title)}{uncommitted(*(run for runs in by_title.values() for run in runs))}"
     )
 
 

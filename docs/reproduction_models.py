@@ -196,9 +196,9 @@ def separated() -> str:
         if title.endswith(", cubic") and title.startswith(model)
     }
     unchanged = {model: perplexities(of["linear"]) for model, of in cubic.items()}
-    falls = [one["linear-neutral"] / one["adapted"] for one in unchanged.values()]
-    paper = cited().adaptation
-    large = paper.before.value / paper.after.value
+    falls = {model: at["linear-neutral"] / at["adapted"] for model, at in unchanged.items()}
+    large = cited().adaptation.before.value / cited().adaptation.after.value
+    listed = " and ".join(model for model, fall in falls.items() if fall < large)
     peaks = [
         f"{model} from {readable(history.perplexity[0])} to {readable(max(history.perplexity))}"
         for model, of in cubic.items()
@@ -224,7 +224,7 @@ def separated() -> str:
     back = ", ".join(f"× {at['adapted'] / at['linear']:.3f} ({model})" for model, at in unchanged.items())
     said.append(
         f"With the linear cell, where nothing was exchanged, the iteration from the neutral start ends at {back} of the linear model: the iteration finds the discarded gains again, from "
-        f"{', '.join(f'× {rounded(fall)} ({model})' for model, fall in zip(unchanged, falls, strict=True))}. Discarded gains alone can make a fall of the paper's size, × {large:.0f}, and more; in the model of GPT-2's architecture, which is small, they do not. Only the trained start shows what the cell itself costs."
+        f"{', '.join(f'× {rounded(fall)} ({model})' for model, fall in falls.items())}. A fall as large as the paper's, × {large:.0f}, is made by discarded gains alone{f', but not in {listed}' if listed else ''}. Only the trained start shows what the cell itself costs."
     )
     if peaks:
         said.append(

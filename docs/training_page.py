@@ -168,18 +168,24 @@ def weights_trained(by_title: dict[str, list[TrainedResult]]) -> str:
 
 
 def straight_ahead(by_title: dict[str, list[TrainedResult]]) -> str:
-    """How training straight from software ends beside the paper's stages, seeds that have both, same blocks."""
+    """The paper's stages over training straight from software, and from scratch arrays over softmax."""
     told = []
-    for title, runs in by_title.items():
-        both = [run for run in runs if run.stage("nonlinear-straight") and run.stage("fine-tuned")]
-        found = seeds.quotients(both, "fine-tuned", "nonlinear-straight")
-        if found:
-            told.append(
-                f"{title} × {seeds.spread(found)} ({'a single run' if len(found) == 1 else f'{len(found)} seeds'})"
-            )
-    return (
-        f"The paper's stages over training straight from software, after as many tokens: {', '.join(told)}."
-    )
+    for words, stage, to in (
+        ("The paper's stages over training straight from software", "fine-tuned", "nonlinear-straight"),
+        (
+            "Arrays over softmax from scratch, too few tokens for either",
+            "nonlinear-scratch",
+            "software-scratch",
+        ),
+    ):
+        found = {title: seeds.quotients(runs, stage, to) for title, runs in by_title.items()}
+        ratios = [
+            f"{title} × {seeds.spread(of)} ({'a single run' if len(of) == 1 else f'{len(of)} seeds'})"
+            for title, of in found.items()
+            if of
+        ]
+        told += [f" {words}, after as many tokens: {', '.join(ratios)}."] if ratios else []
+    return "".join(told)
 
 
 def plateau(by_title: dict[str, list[TrainedResult]]) -> str:
@@ -219,9 +225,8 @@ def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
         f"their own, {own.training.scale_learning_rate:g} beside {own.training.learning_rate:g}; rates that "
         f"rise over {own.training.warmup_steps} steps and fall along a cosine; one linear model for the adapted "
         "and the fine-tuned row; the adaptation in closed form; the readout (`counter`, where the released code "
-        f"has `published-code`). Stages of the adaptation without variance, of every seed: {silent}. "
-        f"{straight_ahead(by_title)} From scratch, where the tokens are far too few, arrays end below softmax; "
-        f"these are single runs, and show nothing of trained models.{uncommitted(*runs)}"
+        f"has `published-code`). Stages of the adaptation without variance, of every seed: {silent}."
+        f"{straight_ahead(by_title)}{uncommitted(*runs)}"
         f"{' Not run yet: ' if missing else ''}{', '.join(missing)}{'.' if missing else ''}\n\n"
     )
     targets = "\nTargets, stated before the runs:\n\n" + "\n".join(lines) + "\n" if lines else ""

@@ -269,9 +269,9 @@ def test_the_energy_of_a_gpu_by_its_memory_is_that_of_one_layer(generator: Modul
     assert by_movement(replace(found, gpu="another")) == ""
     claims, orders = generator.reproduction_claims, math.log10(int(ratio.replace(",", "")) + 1)
     for most, verdict in ((orders, "**not reached**"), (orders - 0.01, "reached")):
-        by_own = claims.by_reading(found, most, claims.OURS)
+        by_own = claims.by_moving(found, most, claims.OURS)
         assert by_own.endswith(f"; {verdict} with ours (s) (× {ratio})")
-    assert claims.by_reading(replace(found, gpu="another"), 4, claims.OURS) == ""
+    assert claims.by_moving(replace(found, gpu="another"), 4, claims.OURS) == ""
 
 
 def test_the_larger_claim_of_the_preprint_has_its_own_verdict(generator: ModuleType) -> None:

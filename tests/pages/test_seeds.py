@@ -222,7 +222,9 @@ def test_pages_show_results_that_are_there_and_nothing_else(
     assert "(of Llama but" in training_page.weights_trained({"GPT-2": [whole], "Llama": [whole, small]})
     at = {stage.name: stage.perplexity for stage in small.stages}
     ratio = f"× {at['fine-tuned'] / at['nonlinear-straight']:.3f} (a single run)"
-    assert f", Llama {ratio}. From scratch" in section
+    assert f", Llama {ratio}. Arrays over softmax from scratch" in section
+    scratch = f"× {at['nonlinear-scratch'] / at['software-scratch']:.3f} (a single run)"
+    assert f" (2 seeds), Llama {scratch}." in section
     (stage,) = (one for one in small.stages if one.name == "software-continued-more")
     named = replace(stage, name=training_page.CONTINUED_LONGER)
     longer = replace(small, stages=(*small.stages, named))
