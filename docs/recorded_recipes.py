@@ -33,6 +33,11 @@ RECORDED = {
 }
 """Name in results: today's name, and what is set in it."""
 
+SMALL = {"embeddings": "false", "stage.linear.training.learning_rate": "0.0006"}
+"""What the recipes of small models said when they made the results that do not record values."""
+ELSEWHERE = ("adapter", "model.run")
+"""Set in results: what another run had made."""
+
 
 def today(recorded: str) -> tuple[str, tuple[str, ...]]:
     """The name of a recipe today, and what has to be set in it."""
@@ -63,10 +68,15 @@ def _value(recipe: Recipe, saved: str, key: str) -> object:
 
 
 def recipe_of(run: TrainedResult) -> Recipe:
-    """With what was set otherwise, but for the adapter that a run went on from."""
+    """With what was set otherwise, but for the adapter or the model that a run went on from."""
     name, changes = today(run.recipe)
-    own = [f"{key}={value}" for key, value in (run.set or {}).items() if key != "adapter"]
+    own = [f"{key}={value}" for key, value in (run.set or {}).items() if key not in ELSEWHERE]
     return load_recipe(RECIPES / name, changes=parse_overrides(list(changes)) | parse_overrides(own))
+
+
+def value_of(small: TrainedResult, key: str) -> str:
+    """What the recipe of a small model said when it made a result."""
+    return (small.values or SMALL)[key]
 
 
 def count_candidates(recipe: Recipe, stage: StageRecipe) -> int:

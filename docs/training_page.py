@@ -154,17 +154,26 @@ def targets_reached(by_title: dict[str, list[TrainedResult]]) -> list[str]:
 
 
 def weights_trained(by_title: dict[str, list[TrainedResult]]) -> str:
-    """Which weights are trained in all stages but those from scratch, which train all; earlier files do not say."""
+    """Which weights are trained in all stages but those from scratch, which train all."""
     frozen = [
         title
         for title, runs in by_title.items()
-        if any(run.values.get("embeddings") != "true" for run in runs)
+        if any(recorded_recipes.value_of(run, "embeddings") == "false" for run in runs)
     ]
     return (
         "all weights"
         + f" (of {' and '.join(frozen)} but the token embeddings, which are the output layer, too)"
         * bool(frozen)
     )
+
+
+def weights_rates(by_title: dict[str, list[TrainedResult]]) -> str:
+    """The learning rate of the weights, of every architecture where they differ."""
+    key = "stage.linear.training.learning_rate"
+    rates = {title: recorded_recipes.value_of(runs[0], key) for title, runs in by_title.items()}
+    if len(set(rates.values())) == 1:
+        return next(iter(rates.values()))
+    return " and ".join(f"{rate} ({title})" for title, rate in rates.items())
 
 
 def straight_ahead(by_title: dict[str, list[TrainedResult]]) -> str:
@@ -222,7 +231,7 @@ def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
         f"ended by schedule{plateau(by_title)}. Text of pretraining, stages and evaluation: "
         f"{', '.join(recipe.files)}. Not the paper's: size, text and tokens; {own.training.batch} sequences "
         f"a step; gains and offsets that begin with the best of {tried} candidates, and have a learning rate of "
-        f"their own, {own.training.scale_learning_rate:g} beside {own.training.learning_rate:g}; rates that "
+        f"their own, {own.training.scale_learning_rate:g} beside {weights_rates(by_title)}; rates that "
         f"rise over {own.training.warmup_steps} steps and fall along a cosine; one linear model for the adapted "
         "and the fine-tuned row; the adaptation in closed form; the readout (`counter`, where the released code "
         f"has `published-code`). Stages of the adaptation without variance, of every seed: {silent}."

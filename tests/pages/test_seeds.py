@@ -217,7 +217,11 @@ def test_pages_show_results_that_are_there_and_nothing_else(
         ": all weights (of GPT-2 and Llama but the token embeddings, which are the output layer, too),"
         in section
     )
-    whole = replace(small, values={"embeddings": "true"})
+    rate = "stage.linear.training.learning_rate"
+    whole = replace(small, values={"embeddings": "true", rate: "0.0002"})
+    assert training_page.weights_rates({"GPT-2": [small], "Llama": [small]}) == "0.0006"
+    both = training_page.weights_rates({"GPT-2": [whole], "Llama": [small]})
+    assert both == "0.0002 (GPT-2) and 0.0006 (Llama)"
     assert training_page.weights_trained({"GPT-2": [whole, whole]}) == "all weights"
     assert "(of Llama but" in training_page.weights_trained({"GPT-2": [whole], "Llama": [whole, small]})
     at = {stage.name: stage.perplexity for stage in small.stages}
