@@ -33,8 +33,6 @@ RECORDED = {
 }
 """Name in results: today's name, and what is set in it."""
 
-SMALL = {"embeddings": "false", "stage.linear.training.learning_rate": "0.0006"}
-"""What the recipes of small models said when they made the results that do not record values."""
 ELSEWHERE = ("adapter", "model.run")
 """Set in results: what another run had made."""
 
@@ -72,11 +70,6 @@ def recipe_of(run: TrainedResult) -> Recipe:
     name, changes = today(run.recipe)
     own = [f"{key}={value}" for key, value in (run.set or {}).items() if key not in ELSEWHERE]
     return load_recipe(RECIPES / name, changes=parse_overrides(list(changes)) | parse_overrides(own))
-
-
-def value_of(small: TrainedResult, key: str) -> str:
-    """What the recipe of a small model said when it made a result."""
-    return (small.values or SMALL)[key]
 
 
 def count_candidates(recipe: Recipe, stage: StageRecipe) -> int:

@@ -156,9 +156,7 @@ def targets_reached(by_title: dict[str, list[TrainedResult]]) -> list[str]:
 def weights_trained(by_title: dict[str, list[TrainedResult]]) -> str:
     """Which weights are trained in all stages but those from scratch, which train all."""
     frozen = [
-        title
-        for title, runs in by_title.items()
-        if any(recorded_recipes.value_of(run, "embeddings") == "false" for run in runs)
+        title for title, runs in by_title.items() if any(run.values["embeddings"] == "false" for run in runs)
     ]
     return (
         "all weights"
@@ -170,7 +168,7 @@ def weights_trained(by_title: dict[str, list[TrainedResult]]) -> str:
 def weights_rates(by_title: dict[str, list[TrainedResult]]) -> str:
     """The learning rate of the weights, of every architecture where they differ."""
     key = "stage.linear.training.learning_rate"
-    rates = {title: recorded_recipes.value_of(runs[0], key) for title, runs in by_title.items()}
+    rates = {title: runs[0].values[key] for title, runs in by_title.items()}
     if len(set(rates.values())) == 1:
         return next(iter(rates.values()))
     return " and ".join(f"{rate} ({title})" for title, rate in rates.items())

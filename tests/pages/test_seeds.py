@@ -209,22 +209,20 @@ def test_pages_show_results_that_are_there_and_nothing_else(
     small = read(DOCS / "results" / "training" / "small-gpt2.json", TrainedResult)
     section = training_page.architectures({"GPT-2": [small, seeded(5, 1.01, run=small)], "Llama": [small]})
     assert section.startswith("## GPT-2's architecture")
-    assert "against linear hardware, at most × 1.10 in every run: GPT-2 × 1.0077" in section
-    assert "**missed**), Llama × 1.328 (**missed**, a single run)" in section
+    at = {stage.name: stage.perplexity for stage in small.stages}
+    adapted = f"{at['adapted'] / at['linear']:.3f}"
+    assert f"against linear hardware, at most × 1.10 in every run: GPT-2 × {adapted}" in section
+    assert f"Llama × {at['fine-tuned'] / small.software:.3f} (**missed**, a single run)" in section
     assert "that ended by schedule, perhaps before a plateau." in section
     assert section.endswith("about the paper's × 1.07 after 25.6 G tokens (Table 1, cited).\n")
-    assert (
-        ": all weights (of GPT-2 and Llama but the token embeddings, which are the output layer, too),"
-        in section
-    )
+    assert ": all weights, cross-entropy," in section
     rate = "stage.linear.training.learning_rate"
-    whole = replace(small, values={"embeddings": "true", rate: "0.0002"})
-    assert training_page.weights_rates({"GPT-2": [small], "Llama": [small]}) == "0.0006"
-    both = training_page.weights_rates({"GPT-2": [whole], "Llama": [small]})
+    frozen = replace(small, values={**small.values, "embeddings": "false", rate: "0.0006"})
+    assert training_page.weights_rates({"GPT-2": [small], "Llama": [small]}) == "0.0002"
+    both = training_page.weights_rates({"GPT-2": [small], "Llama": [frozen]})
     assert both == "0.0002 (GPT-2) and 0.0006 (Llama)"
-    assert training_page.weights_trained({"GPT-2": [whole, whole]}) == "all weights"
-    assert "(of Llama but" in training_page.weights_trained({"GPT-2": [whole], "Llama": [whole, small]})
-    at = {stage.name: stage.perplexity for stage in small.stages}
+    told = "all weights (of Llama but the token embeddings, which are the output layer, too)"
+    assert training_page.weights_trained({"GPT-2": [small], "Llama": [small, frozen]}) == told
     ratio = f"× {at['fine-tuned'] / at['nonlinear-straight']:.3f} (a single run)"
     assert f", Llama {ratio}. Arrays over softmax from scratch" in section
     scratch = f"× {at['nonlinear-scratch'] / at['software-scratch']:.3f} (a single run)"
