@@ -271,20 +271,25 @@ def adaptation(adapted: Adapted) -> Figure:
 
 
 @styled()
-def starts(adapted: Mapping[str, Mapping[str, AdaptedResult]]) -> Figure:
+def starts(adapted: Mapping[str, Mapping[str, AdaptedResult]], released: Sequence[float]) -> Figure:
     """Perplexity of the adaptation's own text at every iteration of the published method from either start,
     a panel a model and cell.
 
     adapted: title of a panel -> its results by the name of their start, "trained" and "neutral", and
         "linear": the neutral start of the linear cell.
+    released: perplexity at every iteration of the paper's own, cited, in a panel of its own.
     """
     kinds = {
         "neutral": (BLUE, "o-", "this cell, neutral start"),
         "linear": (GREY, "^-", "linear cell, neutral start"),
         "trained": (ORANGE, "s-", "this cell, trained start"),
     }
-    rows = math.ceil(len(adapted) / COLUMNS)
-    figure, panels = _panels([*adapted], rows, 2.7 * rows + 0.3)
+    titles = [*adapted, "GPT-2, first submission (cited)"]
+    rows = math.ceil(len(titles) / COLUMNS)
+    figure, panels = _panels(titles, rows, 2.7 * rows + 0.3)
+    own = panels[len(adapted)]
+    own.plot(released, "o-", ms=3, lw=1.2, color=BLUE)
+    own.set_yscale("log")
     for axes, results in zip(panels, adapted.values(), strict=False):
         for start, (colour, marks, label) in kinds.items():
             if start in results:

@@ -67,7 +67,10 @@ PAGE = ROOT / "docs" / "reproduction.md"
 def main() -> None:
     """Figures and page anew."""
     reproduction_figures.draw_all(simulated_cell(), ROOT / "docs" / "figures")
-    save(cells_page.starts(starts()), ROOT / "docs" / "figures" / "adaptation-starts.png")
+    save(
+        cells_page.starts(starts(), tokens_page.adaptation_curve()),
+        ROOT / "docs" / "figures" / "adaptation-starts.png",
+    )
     scored = comparison_figure.differences(compare(all_items(), "SmolLM2-135M in software"))
     save(scored, ROOT / "docs" / "figures" / "tasks-all-items.png")
     text = PAGE.read_text()

@@ -64,6 +64,7 @@ def adaptation() -> str:
     """Fig. 4c: what the cell costs, what discarded gains cost, and what the adaptation brings back."""
     paper = cited().adaptation
     before, after = paper.before.value, paper.after.value
+    released = tokens_page.adaptation_curve()
     rows = [
         [
             "model, cell",
@@ -82,6 +83,13 @@ def adaptation() -> str:
             f"{before} (start by the released code)",
             "–",
             str(after),
+        ],
+        [
+            "GPT-2, cubic, first submission (c)",
+            *["–"] * 3,
+            f"{released[0]:,.0f} (start by the released code)",
+            "–",
+            f"{released[-1]:.3g}, {len(released) - 1} iterations",
         ],
     ]
     for title, of in starts().items():
@@ -114,6 +122,7 @@ def in_the_paper() -> str:
     """What is known of the paper's own fall, and what is not."""
     paper, table = cited().adaptation, tokens_page.table_1()
     fall = paper.before.value / paper.after.value
+    released = tokens_page.adaptation_curve()
 
     def falls(start: str, unadapted: str) -> str:
         return ", ".join(
@@ -124,7 +133,7 @@ def in_the_paper() -> str:
 
     lambada = {name: row[LAMBADA].score.value for name, row in cited_rows().items()}
     return (
-        f"The paper's fall, {paper.before.value} to {paper.after.value} (c), is × {fall:.0f}. By the released code it begins at the neutral start; the {paper.before.value} itself is in no released file. How far a model falls from there differs between models: {falls('neutral', 'unadapted-neutral')}; on what it depends was not tested. "
+        f"The paper's fall, {paper.before.value} to {paper.after.value} (c), is × {fall:.0f}. By the released code it begins at the neutral start; the {paper.before.value} itself is in no released file. The released plotting code holds the iteration as first submitted (c): {released[0]:,.0f} to {released[-1]:.3g}, × {released[0] / released[-1]:.0f}, with {readable(max(released))} after {released.index(max(released))} iteration. How far a model falls from there differs between models: {falls('neutral', 'unadapted-neutral')}; on what it depends was not tested. "
         f"The size of a fall does not tell the start: from the trained one it is {falls('trained', 'unadapted')}. What the cell costs in the paper after adaptation, over its linear model (Table 1, c): "
         f"× {table[ADAPTED] / table['linear hardware']:.2f} on WikiText-2, × {lambada[f'GPT-2, {ADAPTED}'] / lambada['GPT-2, linear hardware']:.2f} on LAMBADA. "
         f"{released_adapted()}"
@@ -138,8 +147,8 @@ def released_adapted() -> str:
     last, lowest = (first[-1] / other for other in (linear[-1][-1], min(at for *_, at in linear)))
     after, public = cited().adaptation.after.value, cited().training.public.value
     return (
-        f"On OpenWebText, the released run of the nonlinear model begins at {first[-1]:.4g} (c), × {last:.2f} of the last and × {lowest:.2f} of the lowest perplexity of the released linear run; that this is the adapted model is inferred. "
-        f"Fig. 4c ends at {after} (c), below the {public:g} of public GPT-2 there, so its text, or its batch, is probably another one."
+        f"On OpenWebText, the released run of the nonlinear model begins at {first[-1]:.4g} (c), × {last:.2f} of the last and × {lowest:.2f} of the lowest perplexity of the released linear run; the released training script adapts before its first evaluation (c), so this is the adapted model. "
+        f'Fig. 4c ends at {after} (c), below the {public:g} of public GPT-2 there, and the script that draws it (c) loads an iteration named "no quant no decay", from a linear model of 13,000 iterations: by its name without quantisation and decay, which all rows of this project here have. The calibration script evaluates every iteration on another random batch.'
     )
 
 
@@ -153,7 +162,7 @@ def stopped() -> str:
     ]
     rule, looser = TOLERANCE["released"], cited().adaptation.tolerance_training.value
     return (
-        f"An iteration stops by the rule of the released calibration code, {rule:g} of means and standard deviations (c); the authors' training code asks for {looser:g} of standard deviations and {rule:g} of means (c); the paper's text speaks of a tolerance ratio (c). "
+        f"An iteration stops by the rule of the released calibration code, {rule:g} of means and of standard deviations, each absolute (c); the authors' training script asks for {looser:g} of both (c); the paper's text speaks of a tolerance ratio (c). "
         + (f"Not so: {'; '.join(found)}." if found else "All iterations here did.")
     )
 
@@ -219,7 +228,7 @@ def separated() -> str:
         )
         said.append(
             f"{model}, cubic cell: exchanging the cell multiplies the perplexity by {cell:.3g}{exchanged}. Discarding the gains multiplies it by "
-            f"{rounded(factor['linear-neutral'])} with the linear cell and by {rounded(factor['unadapted-neutral'])} with this cell{discarded}."
+            f"{rounded(factor['linear-neutral'])} with the linear cell and by {rounded(at['unadapted-neutral'] / at['unadapted'])} with this cell{discarded}."
         )
     back = ", ".join(f"× {at['adapted'] / at['linear']:.3f} ({model})" for model, at in unchanged.items())
     said.append(
@@ -245,7 +254,7 @@ def rounded(ratio: float) -> str:
 
 def ended(found: Adaptation) -> str:
     """How a published iteration ended."""
-    silent = f", {len(found.skipped)} stages silent" if found.skipped else ""
+    silent = f", {len(found.skipped)} stages without variance" if found.skipped else ""
     count = f"{found.iterations} iterations"
     if found.converged:
         return count + silent

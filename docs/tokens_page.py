@@ -34,6 +34,7 @@ from gaincell.results.run import TrainedResult
 ROOT = Path(__file__).parents[1]
 TOKENS = RESULTS / "training" / "tokens"
 CURVES = ROOT / "docs" / "data" / "training_curves.csv"
+ADAPTATION = ROOT / "docs" / "data" / "adaptation_curve.csv"
 LINEAR = "linear, from GPT-2"
 """The run of `CURVES` that is compared with."""
 SHOWN = (100, 500, 2000)
@@ -239,6 +240,12 @@ def curve(run: str) -> list[tuple[int, float, float]]:
     return [
         (int(row["iteration"]), float(row["tokens"]), math.exp(float(row["cross_entropy"]))) for row in rows
     ]
+
+
+def adaptation_curve() -> list[float]:
+    """Perplexity at every iteration of the paper's adaptation as first submitted, each on another batch."""
+    with ADAPTATION.open(encoding="utf-8", newline="") as file:
+        return [math.exp(float(row["cross_entropy"])) for row in csv.DictReader(file)]
 
 
 def paper() -> list[Conversions]:

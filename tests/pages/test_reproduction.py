@@ -171,8 +171,8 @@ def test_what_did_not_converge_is_named_with_both_tolerances(
 ) -> None:
     models = generator.reproduction_models
     said = models.stopped()
-    assert "calibration code, 0.0001 of means and standard deviations (c);" in said
-    assert "training code asks for 0.001 of standard deviations and 0.0001 of means (c);" in said
+    assert "calibration code, 0.0001 of means and of standard deviations, each absolute (c);" in said
+    assert "training script asks for 0.001 of both (c);" in said
     assert "the paper's text speaks of a tolerance ratio (c)." in said
     assert said.endswith("All iterations here did.")
     found = models.starts()
@@ -181,6 +181,22 @@ def test_what_did_not_converge_is_named_with_both_tolerances(
     of["linear"] = replace(of["linear"], adaptation={"published": ended})
     monkeypatch.setattr(models, "starts", lambda: found)
     assert "Not so: small-gpt2, linear, neutral start: **not converged** in 25 iterations" in models.stopped()
+
+
+def test_what_discarded_gains_cost_with_a_cell_is_told_apart_from_the_cell(generator: ModuleType) -> None:
+    """From the trained start with that cell to the neutral one with it, not from the linear model."""
+    at = generator.perplexities(generator.starts()["SmolLM2-135M, cubic"]["neutral"])
+    ratio = at["unadapted-neutral"] / at["unadapted"]
+    assert ratio > 10
+    assert f"with the linear cell and by {float(f'{ratio:.2g}'):,.0f} with this cell" in PAGE
+
+
+def test_the_paper_s_adaptation_is_that_of_its_released_losses(generator: ModuleType) -> None:
+    with (DOCS / "data" / "adaptation_curve.csv").open(encoding="utf-8", newline="") as file:
+        found = [math.exp(float(row["cross_entropy"])) for row in csv.DictReader(file)]
+    assert len(found) == 13
+    assert f"{found[0]:,.0f} to {found[-1]:.3g}, × {found[0] / found[-1]:.0f}" in PAGE
+    assert f"| {found[-1]:.3g}, 12 iterations |" in generator.PARTS["adaptation"]()
 
 
 def test_the_page_says_which_model_a_row_is_of(generator: ModuleType) -> None:

@@ -116,7 +116,7 @@ def _tokens(chip: str, _: Path) -> Figure:
 def _starts(_: Path) -> Figure:
     import reproduction
 
-    return cells_page.starts(reproduction.starts())
+    return cells_page.starts(reproduction.starts(), reproduction.tokens_page.adaptation_curve())
 
 
 def _conversions(_: Path) -> Figure:
