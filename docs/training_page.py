@@ -178,7 +178,11 @@ def straight_ahead(by_title: dict[str, list[TrainedResult]]) -> str:
     """The paper's stages over training straight from software, and from scratch arrays over softmax."""
     told = []
     for words, stage, to in (
-        ("The paper's stages over training straight from software", "fine-tuned", "nonlinear-straight"),
+        (
+            "The paper's stages over training straight from software (above 1: the detour by linear cells did not pay here)",
+            "fine-tuned",
+            "nonlinear-straight",
+        ),
         (
             "Arrays over softmax from scratch, too few tokens for either",
             "nonlinear-scratch",
@@ -222,11 +226,13 @@ def architectures(by_title: dict[str, list[TrainedResult]]) -> str:
     about = (
         "Models of one size, trained from scratch on the same text, then the paper's stages: "
         f"{weights_trained(by_title)}, cross-entropy, neither teacher nor paired rows nor mixing "
-        "(`recipes/small-gpt2.toml`, `recipes/small-llama.toml`). Beside learned positions and biases, GPT-2's has "
+        "(`recipes/small-gpt2.toml`, `recipes/small-llama.toml`). The rate of the weights was changed after first runs "
+        "([why, and what they gave](experiments.md#the-learning-rate-of-the-small-models)). Beside learned positions and biases, GPT-2's has "
         "layer norms and GELU where Llama's has RMS norms and SwiGLU, so no difference between the two is one of "
         f"positions alone. They have {shape.num_hidden_layers} layers of width "
         f"{shape.hidden_size}, and were pretrained on {made.blocks * recipe.block / 1e6:.1f} M tokens; that "
-        f"ended by schedule{plateau(by_title)}. Text of pretraining, stages and evaluation: "
+        f"ended by schedule{plateau(by_title)}. Where a softmax model that was trained further is above 1, it is the stage that "
+        "costs this, at its rate and batch, not the arrays. Text of pretraining, stages and evaluation: "
         f"{', '.join(recipe.files)}. Not the paper's: size, text and tokens; {own.training.batch} sequences "
         f"a step; gains and offsets that begin with the best of {tried} candidates, and have a learning rate of "
         f"their own, {own.training.scale_learning_rate:g} beside {weights_rates(by_title)}; rates that "
