@@ -134,8 +134,10 @@ class AdaptationResult:
         state = "converged" if self.converged else "did not converge"
         where = f" at {self.worst}" if self.worst is not None else ""
         start = " from the neutral start" if self.start == "neutral" else ""
+        kind = "absolute" if self.residuals.rule == "released" else "relative"
         line = (
-            f"{self.method} adaptation{start} {state}: largest residual {self.residual:.2g}{where}, "
+            f"{self.method} adaptation{start} {state}: largest {kind} residual {self.residual:.2g}{where} "
+            f"({self.tolerance:.0e} allowed by the {self.residuals.rule} rule), "
             f"{self.iterations} iteration(s), {self.forward_passes:.3g} forward passes over "
             f"{self.tokens} tokens"
         )

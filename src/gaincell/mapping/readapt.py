@@ -134,10 +134,10 @@ class _Adapting(Engine):
         codes = {"linear": code_use(model, some)}
         set_design(model, self.to)
         before = None
-        if settings.method == "closed-form":  # the published method measures them itself
-            with neutral_scales(model) if settings.start == "neutral" else nullcontext():
+        with neutral_scales(model) if settings.start == "neutral" else nullcontext():
+            if settings.method == "closed-form":  # the published method measures them itself
                 before = collect_statistics(model, batches, self.progress("statistics, unadapted"))
-        codes["unadapted"] = code_use(model, some)
+            codes["unadapted"] = code_use(model, some)
         found = adapt(
             model, batches, target, settings.method, start=settings.start, rule=settings.rule,
             max_iterations=settings.max_iterations, progress=self.progress("adapt"),

@@ -140,7 +140,10 @@ def mismatch(run: of.Adaptations) -> Figure | None:
         figure.suptitle(f"{len(silent)} stages without variance are left out", fontsize=9)
     for row, (kind, label) in zip(grid, DISTANCES.items(), strict=True):
         for axes, stage in zip(row, STAGES, strict=True):
-            for when, note, colour, marker in (("before", "", ORANGE, "o"), ("after", floored, BLUE, "D")):
+            for when, note, colour, marker in (
+                ("before", _started(run), ORANGE, "o"),
+                ("after", floored, BLUE, "D"),
+            ):
                 found = points[when, stage, kind]
                 how = {"color": colour, "ms": 3}
                 axes.plot([max(v, FLOOR) for v in found], marker, label=f"{when} adaptation{note}", **how)
@@ -171,6 +174,12 @@ def _residuals(table: Sequence[Sequence[float]], stage: str, silent: frozenset[s
     ]
 
 
+def _started(run: of.AdaptedResult) -> str:
+    """Of which gains and offsets the state before an adaptation is, where the result says so."""
+    starts = {one.start for one in run.adaptation.values()} - {None}
+    return f", {starts.pop()} start" if len(starts) == 1 else ""
+
+
 @styled()
 def codes(run: of.AdaptedResult) -> Figure | None:
     """Use of the codes of q, k, v and the output, over all layers and heads."""
@@ -179,11 +188,14 @@ def codes(run: of.AdaptedResult) -> Figure | None:
     figure = Figure(figsize=(10.5, 3.4))
     panels = figure.subplots(1, 4)
     looks = {"linear": (GREY, ":"), "unadapted": (ORANGE, "--"), "adapted": (BLUE, "-")}
+    begun = {"unadapted": f"unadapted{_started(run)}"}
     for axes, (stage, title) in zip(panels, STAGES.items(), strict=True):
         for model, (colour, dashes) in looks.items():
             if model in run.codes:
                 use, how = run.codes[model][stage], {"where": "mid", "lw": 1.6, "color": colour, "ls": dashes}
-                axes.step(use.code, [100 * share for share in use.share], label=model, **how)
+                axes.step(
+                    use.code, [100 * share for share in use.share], label=begun.get(model, model), **how
+                )
         axes.set(title=title, xlabel="code" if stage != "out" else "sum of the sub-tiles' codes")
         axes.set_ylim(bottom=0)
     panels[3].set_yscale("symlog", linthresh=0.01)

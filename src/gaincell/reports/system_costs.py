@@ -67,7 +67,7 @@ def energy_verdict(result: CostResult) -> str:
     said = []
     ours = {row.title: row.energy_over_bottom_up for row in result.machines}
     ways = [
-        ({row.title: row.energy_over_cited for row in result.machines}, "the paper's own energy"),
+        ({row.title: row.energy_over_cited for row in result.machines}, _cited(result)),
         (ours, "ours"),
     ]
     if (digital := with_cited_digital(result)) is not None:
@@ -81,6 +81,12 @@ def energy_verdict(result: CostResult) -> str:
     return (
         f"The paper claims up to {claim} orders of magnitude less energy. Rows below that: {'; '.join(said)}."
     )
+
+
+def _cited(result: CostResult) -> str:
+    """Whose energy the cited one is: the paper gives none for query heads that share keys and values."""
+    grouped = result.model.heads != result.model.kv_heads
+    return "the paper's blocks in our schedule" if grouped else "the paper's own energy"
 
 
 def moved(result: CostResult) -> tuple[float, float | None, float | None] | None:
@@ -106,7 +112,7 @@ def by_movement(result: CostResult) -> str:
     energy, by_own, by_ours = found[0], *map(times, found[1:])
     return (
         f"Computed rows take the power of the whole board; reading {result.gpu}'s memory and the arithmetic "
-        f"take {with_scale(energy, 'J')}: × {by_own} with the paper's own energy, × {by_ours} with ours."
+        f"take {with_scale(energy, 'J')}: × {by_own} with {_cited(result)}, × {by_ours} with ours."
     )
 
 
