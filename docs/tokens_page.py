@@ -318,7 +318,7 @@ def differences(found: list[Conversions]) -> list[str]:
     ]
     who, show = ("One software model", "shows") if len(software) == 1 else ("Software models", "show")
     return [
-        f"Metric: ours is word perplexity on WikiText-2 (validation split, all articles, by the evaluation harness), relative to SmolLM2-135M. The paper's curve is perplexity per token on held-out blocks of OpenWebText, its training text, relative to the public GPT-2, which has {public:g} on that text (c), taken to be measured on the same blocks. SmolLM2-135M is SmolLM2-135M-Instruct here, from a file of four-bit weights. Compare ours with the paper's Table 1, WikiText-2, test split: after fine-tuning × {table_1()[TUNED]:.2f} of the public GPT-2.",
+        f"Metric: ours is word perplexity on WikiText-2 (validation split, all articles, by the evaluation harness), relative to SmolLM2-135M. The paper's curve is perplexity per token on held-out blocks of OpenWebText, its training text, relative to the public GPT-2, which has {public:g} on that text (c), taken to be measured on the same blocks. SmolLM2-135M is SmolLM2-135M-Instruct here, from a file of four-bit weights. A ratio per word is that per token to the power of the tokens a word has, so ours look worse beside a curve per token, not better. Compare ours with the paper's Table 1, WikiText-2, test split: after fine-tuning × {table_1()[TUNED]:.2f} of the public GPT-2.",
         f"Weights: ours are scored in {_types()}, and every row is relative to the software model in the same type.",
         *_controls([training for of_a_chip in of_chips for training in of_a_chip]),
         f"Pipeline: {_pipelines(own)}",
@@ -355,13 +355,8 @@ def _controls(all_of_them: Sequence[Training]) -> Iterator[str]:
             ]
             recipe = recipe_with(control.stage, training)
             assert control.stage is not None
-            own, its = (
-                one.stage(stage).training.learning_rate
-                for one, stage in ((recipe, control.stage), (training.recipe, training.run.saved))
-            )
-            rate = f", at {own / its:.3g} times its rates (at its own it may end lower)" if own != its else ""
             yield (
-                f"Control: {made_by(control, training)}, in {control.dtype}, has the rank of the row made by {_row(training)}, and the loss of its last stage{rate}; that it had as many tokens as this row is said by its recipe, not by its result. "
+                f"Control: {made_by(control, training)}, in {control.dtype}, has the rank of the row made by {_row(training)}, and the loss of its last stage{_rates(control, training, recipe)}; that it had as many tokens as this row is said by its recipe, not by its result. "
                 f"The row's perplexity is × {of_software:.3f} that of the pretrained model and × {ratio:.3f} ± {error:.3f} that of this control. "
                 f"On the same text, but with another rank or other rates: {'; '.join([*alike, *unlike]) or 'no row'}. Rows after more tokens have no control."
             )
@@ -371,13 +366,27 @@ def of_text_alone() -> str:
     """What the controls by the same loss say of ratios to the pretrained model."""
     of_chips = (trainings(chip) for chip in sorted(TOKENS.glob("*/")))
     said = [
-        f"a softmax model trained on it by the same loss is at × {compared(control, one.software)[1][0]:.3f} after {counted(tokens_of(one.run, one.tasks))} tokens, "
-        f"and arrays that are at × {compared(one.tasks, one.software)[1][0]:.3f} then are at × {compared(one.tasks, control)[1][0]:.3f} of it"
+        f"{_row(one)} are at × {compared(one.tasks, one.software)[1][0]:.3f}, a softmax model trained alike on as many tokens is at "
+        f"× {compared(control, one.software)[1][0]:.3f}{_rates(control, one, recipe_with(control.stage, one))}, so the arrays are at × {compared(one.tasks, control)[1][0]:.3f} of it"
         for found in of_chips
         for one in found
         for control in one.controls.values()
     ]
     return f"These ratios include what the text teaches: {'; '.join(said)}. The included adapters have no such control."
+
+
+def _rates(control: TasksResult, training: Training, recipe: Recipe) -> str:
+    """A control's rates, where they are not those of its row."""
+    assert control.stage is not None
+    own, its = (
+        one.stage(stage).training.learning_rate
+        for one, stage in ((recipe, control.stage), (training.recipe, training.run.saved))
+    )
+    return (
+        f", at {own / its:.3g} times the row's rates (at the row's own it may end lower)"
+        if own != its
+        else ""
+    )
 
 
 def _row(training: Training) -> str:
