@@ -37,6 +37,7 @@ class StatedTraining(Part):
     """Fig. 4d."""
 
     public: Stated
+    public_early: Stated
     equal: Stated
     batch: Stated
     block: Stated
