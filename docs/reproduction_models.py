@@ -181,9 +181,10 @@ def texts() -> str:
     )
     if max(map(len, (evaluated, fitted, protocols))) > 1:
         raise ValueError(f"adaptations on different texts: {evaluated}, {fitted}, {protocols}")
+    own = stages(f"training/{SMALL_GPT2}")["linear"].perplexity
     return (
         f"The table is on {evaluated.pop()} ({protocols.pop()}), the figure on the {fitted.pop()} of training text "
-        f"that the adaptation reads.{uncommitted(*runs)}"
+        f"that the adaptation reads.{uncommitted(*runs)} To {SMALL_GPT2} this text is foreign: on text like that of its training, its linear model is at {own:.4g} ([training.md](training.md#gpt-2s-architecture-and-llamas), seed 0)."
     )
 
 
