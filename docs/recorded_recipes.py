@@ -5,6 +5,7 @@ A result says what its recipe was called and what was set; `recipe_of` reads the
 
 from __future__ import annotations
 
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def today(recorded: str) -> tuple[str, tuple[str, ...]]:
 def shown(run: TrainedResult) -> str:
     """What a table calls the recipe of a result: today's, with what is set in it for the saved stage."""
     name, _ = today(run.recipe)
-    plain, ran = load_recipe(RECIPES / name), recipe_of(run)
+    plain, ran = _load(name, (), ()), recipe_of(run)
     keys = [key for key in ran.changes if _value(plain, run.saved, key) != _value(ran, run.saved, key)]
     values = [f"`{key} = {ran.changes[key]}`".lower() for key in keys if "rate" not in key]
     return ", ".join([f"`{name}`", *values, *(["other rates"] if len(values) < len(keys) else [])])
@@ -68,8 +69,13 @@ def _value(recipe: Recipe, saved: str, key: str) -> object:
 def recipe_of(run: TrainedResult) -> Recipe:
     """With what was set otherwise, but for the adapter or the model that a run went on from."""
     name, changes = today(run.recipe)
-    own = [f"{key}={value}" for key, value in (run.set or {}).items() if key not in ELSEWHERE]
-    return load_recipe(RECIPES / name, changes=parse_overrides(list(changes)) | parse_overrides(own))
+    own = (f"{key}={value}" for key, value in (run.set or {}).items() if key not in ELSEWHERE)
+    return _load(name, changes, tuple(own))
+
+
+@cache
+def _load(name: str, changes: tuple[str, ...], own: tuple[str, ...]) -> Recipe:
+    return load_recipe(RECIPES / name, changes=parse_overrides(changes) | parse_overrides(own))
 
 
 def count_candidates(recipe: Recipe, stage: StageRecipe) -> int:

@@ -187,7 +187,7 @@ for where in sys.argv[1:]:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_memory_is_bounded(tmp_path: Path) -> None:
     """A process of its own reads 1000 tokens of one text after the other. Its memory never grows by more than
     60 MiB, and by 400 MiB where a document is long.

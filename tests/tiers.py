@@ -1,4 +1,4 @@
-"""Parameters of the slow tier, in tests whose other parameters run by default."""
+"""Parameters of the slow and the nightly tier, in tests whose other parameters run by default."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ import pytest
 def slow(*values: Any) -> Any:
     """One set of parameters that runs in the slow tier only."""
     return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def nightly(*values: Any) -> Any:
+    """One set of parameters that runs nightly only."""
+    return pytest.param(*values, marks=pytest.mark.nightly)
 
 
 def slow_after(count: int, values: Iterable[Any]) -> list[Any]:

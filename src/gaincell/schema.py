@@ -146,8 +146,13 @@ def check_value(value: Any, kind: Any, where: str) -> Any:
     Raises:
         InputError: it is not allowed; `where` says where it stands.
     """
+    return parse(_model_of(kind, where), {where: value}, "")[where]
+
+
+@cache
+def _model_of(kind: Any, where: str) -> type[BaseModel]:
     entry: Json = {where: (kind, ...)}
-    return parse(create_model("Value", __config__=STRICT, **entry), {where: value}, "")[where]
+    return create_model("Value", __config__=STRICT, **entry)
 
 
 def checked(owner: Class) -> Class:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 from tests.micro import micro_design, micro_llama, write_micro
-from tests.tiers import slow
+from tests.tiers import nightly, slow
 from transformers import LlamaForCausalLM
 
 from gaincell.cli import main
@@ -578,7 +578,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["evaluate", "tiny", "--text", "owner/texts"], "give a file or a directory of text"),
         slow(["evaluate", "tiny", "--tasks", "piqa"], "--data DIR"),
-        slow(
+        nightly(
             ["lm-eval", "run", "--model", "gaincell", "--model_args", "run=tiny", "--tasks", "piqa"],
             "--data DIR",
         ),

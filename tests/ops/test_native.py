@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from tests.cells import CELLS, TABLE
-from tests.tiers import slow
+from tests.tiers import nightly, slow
 from torch import Tensor
 from torch.nn.utils import parametrize
 
@@ -748,7 +748,7 @@ NEVER = (-1, 0, -(2**62), 2**62, 2**41, -(2**63), 2**63 - 1)
     [
         *(slow(level, 0) for level in native_library.levels()[:-1]),
         *((level, 0) for level in native_library.levels()[-1:]),
-        *(slow(level, seed) for level in native_library.levels() for seed in range(1, 6)),
+        *(nightly(level, seed) for level in native_library.levels() for seed in range(1, 6)),
     ],
     indirect=["level"],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiers import slow, slow_after
+from tests.tiers import nightly, slow, slow_after
 from torch import Tensor
 
 pytest.importorskip("triton")
@@ -150,22 +150,24 @@ def test_other_chips(changes: dict[str, object]) -> None:
 ANY = [
     {"cell": "x5", "tile": 20, "window": 40},
     {"mismatch": Mismatch(gain_std=0.05, offset_voltage_std=0.02, current_offset_std=0.01, seed=5)},
-    {"normaliser": Normaliser(floor=0.5)},
     {"noise": Noise(score_std=1.5, output_std=0.7, cell_std=0.05, pulse_jitter=2e-10, seed=3)},
+    {"wires": Wires(key_drop=0.05, value_drop=0.05), "charge_to_pulse": ChargeToPulse(exponent=2)},
+    {"drivers": Drivers(phases=2)},
+    {"normaliser": Normaliser(floor=0.5)},
+    {"sinks": Sinks(tokens=3, rewrite_tokens=10)},
+]
+MORE = [
     {"cell": "sigmoid"},
     {"cell": "exponential", "storage_levels": None},
     {"mismatch": Mismatch(offset_voltage_std=0.02, dead=0.1), "cell": "sigmoid"},
-    {"wires": Wires(key_drop=0.05, value_drop=0.05), "charge_to_pulse": ChargeToPulse(exponent=2)},
     {"converters": Converters(ramp_gain_std=0.05, comparator_offset_std=0.01, driver_gain_std=0.02)},
-    {"drivers": Drivers(phases=2)},
     {"token_period": 0.02, "cell": "linear"},
     {"leakage": Leakage(read_disturb=1e-4, decay_voltage=0.5)},
-    {"sinks": Sinks(tokens=3, rewrite_tokens=10)},
     {"levels": LevelTable(storage=(-0.45, -0.2, -0.1, 0.0, 0.03, 0.2, 0.25, 0.4))},
 ]
 
 
-@pytest.mark.parametrize("changes", slow_after(1, ANY), ids=str)
+@pytest.mark.parametrize("changes", [*slow_after(1, ANY), *map(nightly, MORE)], ids=str)
 def test_chips_of_any_kind(changes: dict[str, object]) -> None:
     """With groups and two laps: the output as of naive in float64, gradients as of blocked."""
     design = chip(**{"window": 32, **changes})

@@ -11,6 +11,7 @@ import pytest
 from tests.robustness.bad_input.cases import cases
 from tests.robustness.bad_input.commands import BASE, Place, options
 from tests.robustness.bad_input.runner import failures, run_as_user, run_here
+from tests.tiers import nightly, slow
 
 from gaincell.ops.gain_cell_attention.native_library import compiled_library
 
@@ -55,8 +56,7 @@ def test_bad_inputs_as_a_user_gives_them(place: Place) -> None:
     assert not list(failures(place, 3, 40, run_as_user))
 
 
-@pytest.mark.parametrize("name", ["GAINCELL_INSTRUCTIONS", "TMPDIR", "COLUMNS"])
-@pytest.mark.slow
+@pytest.mark.parametrize("name", [slow("GAINCELL_INSTRUCTIONS"), nightly("TMPDIR"), nightly("COLUMNS")])
 def test_a_bad_environment(place: Place, name: str) -> None:
     """A value that means nothing ends in one line, or changes nothing."""
     command = [sys.executable, "-m", "gaincell", "evaluate", *place.filled(BASE["evaluate"])]

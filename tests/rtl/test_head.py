@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tests.rtl.heads import AMARANTH
-from tests.tiers import slow
+from tests.tiers import nightly, slow
 
 from gaincell.arrays import Schedule, digital
 from gaincell.chips.design import Design
@@ -136,7 +136,7 @@ def test_the_adder_tree_is_the_digital_twin(tiles: int) -> None:
 
 
 @pytest.mark.parametrize("phases", [1, 2], ids=["unsigned", "signed"])
-@pytest.mark.parametrize("guard_bits", [0, 2, slow(4), slow(6)])
+@pytest.mark.parametrize("guard_bits", [0, 2, slow(4), nightly(6)])
 def test_the_input_stage_gives_the_converters_codes_for_every_word(guard_bits: int, phases: int) -> None:
     parameters = Parameters(PAPER.replace(drivers=Drivers(phases)), guard_bits=guard_bits)
     limit = 2 ** (parameters.word_bits - 1)

@@ -227,6 +227,8 @@ def _decode(hint: object, entry: object, where: str, found: set[Origin]) -> obje
     if origin is tuple:
         if not isinstance(entry, list):
             raise RunError(f"{where} = {entry!r}; allowed: a list")
+        if _leaves(options[0]).issuperset(map(type, entry)):  # most of a long file: nothing to convert
+            return tuple(entry)
         return tuple(_decode(options[0], item, f"{where}[{n}]", found) for n, item in enumerate(entry))
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(entry, Mapping):
@@ -242,6 +244,13 @@ def _decode(hint: object, entry: object, where: str, found: set[Origin]) -> obje
         if dataclasses.is_dataclass(base)
         else _plain(base, entry, where)
     )
+
+
+@cache
+def _leaves(hint: object) -> frozenset[type]:
+    """Types of the entries that are what they stand for already."""
+    options = get_args(hint) if get_origin(hint) in UNIONS else (hint,)
+    return frozenset(one for one in options if one in (float, int, str, bool, types.NoneType))
 
 
 def _option(options: tuple[object, ...], entry: object) -> object:
