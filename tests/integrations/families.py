@@ -7,6 +7,8 @@ import torch
 import transformers
 from packaging.version import Version
 from transformers import (
+    FalconConfig,
+    FalconForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -29,12 +31,18 @@ from transformers import (
 VOCABULARY = 97
 
 
+def is_since(version: str) -> bool:
+    """Whether transformers is of a version, or a later one."""
+    return Version(transformers.__version__) >= Version(version)
+
+
 def since(version: str, what: str) -> pytest.MarkDecorator:
     """The mark of a test of what transformers does since a version."""
-    earlier = Version(transformers.__version__) < Version(version)
-    return pytest.mark.skipif(earlier, reason=f"transformers {what} since version {version}")
+    return pytest.mark.skipif(not is_since(version), reason=f"transformers {what} since version {version}")
 
 
+FALCON_HAS_INTERFACE = "5.25"
+"""Before this version its attention is outside transformers' AttentionInterface."""
 MISTRAL_WINDOW = 12
 
 _COMMON = {
@@ -85,6 +93,12 @@ def _opt() -> PreTrainedModel:
     return OPTForCausalLM(OPTConfig(**_COMMON, ffn_dim=48, word_embed_proj_dim=32))
 
 
+def _falcon() -> PreTrainedModel:
+    """Key/value heads for groups of queries in one matrix with them."""
+    config = {**_COMMON, "alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2}
+    return FalconForCausalLM(FalconConfig(**config))
+
+
 FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "gpt2": _gpt2,
     "llama": _llama,
@@ -95,6 +109,8 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "olmo2": _olmo2,
     "opt": _opt,
 }
+if is_since(FALCON_HAS_INTERFACE):
+    FAMILIES["falcon"] = _falcon
 
 
 def build(family: str, seed: int = 0) -> PreTrainedModel:
