@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tests.drawing import blank_figures
 from tests.integrations.families import build
 from tests.micro import micro_design, write_micro
-from tests.tiers import slow
+from tests.tiers import nightly, slow
 from transformers import PreTrainedModel
 
 from gaincell.chips.design_file import load_design
@@ -194,7 +194,9 @@ def test_a_stage_takes_every_gradient(gradient: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [p if p.stem == BY_DEFAULT else slow(p) for p in SHIPPED], ids=lambda path: path.stem
+    "path",
+    [p if p.stem == BY_DEFAULT else nightly(p) if p.stem == "small-llama" else slow(p) for p in SHIPPED],
+    ids=lambda path: path.stem,
 )
 def test_shipped_recipes_run_in_miniature(path: Path, tmp_path: Path) -> None:
     recipe, text = on_micro(load_recipe(path), tmp_path)

@@ -127,7 +127,7 @@ def test_the_result_is_written_before_the_circuit(
     assert file.is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.spice
 @needs_ngspice
 def test_codes_of_the_circuit_are_those_of_the_head(tmp_path: Path) -> None:
