@@ -64,18 +64,21 @@ TUNED = "nonlinear, adapted, fine-tuned"
 STAGES = ("software", "linear", "adapted")
 """Ends of names of results, in the order of the stages; the saved stage is last and has no end."""
 HALF = float(stats.norm.ppf(0.975))
+LOWER = " (at the row's own it may end lower)"
 
 
 @dataclass(frozen=True)
 class Training:
     """One folder of `TOKENS`: run.json, tasks.json, results of the software model on the same tokens by name,
-    and that of the software model as pretrained, with the same type of weights.
+    and that of the software model as pretrained, with the same type of weights; control.json, the run that
+    trained the software model by the row's own loss, which earlier ones lack.
     """
 
     run: TrainedResult
     tasks: TasksResult
     controls: dict[str, TasksResult]
     software: TasksResult
+    control_run: TrainedResult | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -96,8 +99,17 @@ def trainings(chip: Path) -> list[Training]:
             raise RunError(
                 f"{place}: scored in {wanted}, the software model in {software.keys()}; score alike"
             )
-        found.append(Training(read(place, TrainedResult), tasks, controls, software[tasks.dtype]))
+        run = read(place, TrainedResult)
+        control = read(path, TrainedResult) if (path := place / "control.json").is_file() else None
+        if control and _text_of(control) != _text_of(run):
+            raise RunError(f"{path}: of another text or number of tokens than {place / 'run.json'}")
+        found.append(Training(run, tasks, controls, software[tasks.dtype], control))
     return found
+
+
+def _text_of(run: TrainedResult) -> tuple[str, float | None]:
+    """What a run was trained on, and on how many tokens."""
+    return run.provenance.inputs["training text"], run.saved_stage.training_tokens
 
 
 def mapping(run: TrainedResult) -> str:
@@ -160,9 +172,10 @@ def _title(training: Training, tasks: TasksResult) -> str:
     model = MODELS.get(training.run.model.name, training.run.model.name)
     if tasks.design is None:
         assert tasks.stage is not None
-        loss = recipe_with(tasks.stage, training).stage(tasks.stage).loss
+        recipe = recipe_with(tasks.stage, training)
         rank = f", rank {training.recipe.lora.rank}" if training.recipe.lora else ""
-        return f"{model} in software, trained by {loss}{rank}"
+        rates = _rates(tasks, training, recipe) if recipe.name != training.recipe.name else ""
+        return f"{model} in software, trained by {recipe.stage(tasks.stage).loss}{rank}{rates}"
     cell = ", linear cells" if tasks.design.cell == "linear" else ""
     return f"{model} on {mapping(training.run)}{cell}"
 
@@ -179,8 +192,11 @@ def _unlike(begun: Training) -> str:
 def recipe_with(stage: str | None, training: Training) -> Recipe:
     """The recipe that a stage is of: the training's own, or that of its control."""
     own = training.recipe
-    there = stage is None or any(one.name == stage for one in own.stages)
-    return own if there else load_recipe(ROOT / "recipes" / CONTROL)
+    if stage is None or any(one.name == stage for one in own.stages):
+        return own
+    return (
+        recipe_of(training.control_run) if training.control_run else load_recipe(ROOT / "recipes" / CONTROL)
+    )
 
 
 def made_by(scored: TasksResult, training: Training) -> str:
@@ -188,6 +204,10 @@ def made_by(scored: TasksResult, training: Training) -> str:
     recipe = recipe_with(scored.stage if scored.design is None else None, training)
     if recipe.name == training.recipe.name:
         return shown(training.run)
+    if training.control_run:
+        return ", ".join(
+            [f"`{recipe.name}`", *(f"`{key} = {value}`" for key, value in recipe.changes.items())]
+        )
     own, other = (one.lora.rank if one.lora else None for one in (training.recipe, recipe))
     return f"`{recipe.name}`" + (f", `lora.rank = {own}`" if own != other else "")
 
@@ -357,12 +377,18 @@ def _controls(all_of_them: Sequence[Training]) -> Iterator[str]:
                 f"{_row(one)} (in {one.tasks.dtype})" for one in others if one.tasks.dtype != control.dtype
             ]
             recipe = recipe_with(control.stage, training)
-            assert control.stage is not None
-            yield (
-                f"Control: {made_by(control, training)}, in {control.dtype}, has the rank of the row made by {_row(training)}, and the loss of its last stage{_rates(control, training, recipe)}; that it had as many tokens as this row is said by its recipe, not by its result. "
-                f"The row's perplexity is × {of_software:.3f} that of the pretrained model and × {ratio:.3f} ± {error:.3f} that of this control. "
-                f"On the same text, but with another rank or other rates: {'; '.join([*alike, *unlike]) or 'no row'}. Rows after more tokens have no control."
+            counted_by = (
+                " on as many tokens of the same text"
+                if training.control_run
+                else "; that it had as many tokens as this row is said by its recipe, not by its result"
             )
+            yield (
+                f"Control: {made_by(control, training)}, in {control.dtype}, has the rank of the row made by {_row(training)}, and the loss of its last stage{_rates(control, training, recipe, LOWER)}{counted_by}. "
+                f"The row's perplexity is × {of_software:.3f} that of the pretrained model and × {ratio:.3f} ± {error:.3f} that of this control. "
+                f"On the same text, but with another rank or other rates: {'; '.join([*alike, *unlike]) or 'no row'}."
+            )
+    most = max(tokens_of(one.run, one.tasks) for one in all_of_them if one.controls)
+    yield f"Control: rows after more than {counted(most)} tokens have none."
 
 
 def of_text_alone() -> str:
@@ -370,7 +396,7 @@ def of_text_alone() -> str:
     of_chips = (trainings(chip) for chip in sorted(TOKENS.glob("*/")))
     said = [
         f"{_row(one)} are at × {compared(one.tasks, one.software)[1][0]:.3f}, a softmax model trained alike on as many tokens is at "
-        f"× {compared(control, one.software)[1][0]:.3f}{_rates(control, one, recipe_with(control.stage, one))}, so the arrays are at × {compared(one.tasks, control)[1][0]:.3f} of it"
+        f"× {compared(control, one.software)[1][0]:.3f}{_rates(control, one, recipe_with(control.stage, one), LOWER)}, so the arrays are at × {compared(one.tasks, control)[1][0]:.3f} of it"
         for found in of_chips
         for one in found
         for control in one.controls.values()
@@ -378,18 +404,14 @@ def of_text_alone() -> str:
     return f"These ratios include what the text teaches: {'; '.join(said)}. The included adapters have no such control."
 
 
-def _rates(control: TasksResult, training: Training, recipe: Recipe) -> str:
+def _rates(control: TasksResult, training: Training, recipe: Recipe, remark: str = "") -> str:
     """A control's rates, where they are not those of its row."""
     assert control.stage is not None
     own, its = (
         one.stage(stage).training.learning_rate
         for one, stage in ((recipe, control.stage), (training.recipe, training.run.saved))
     )
-    return (
-        f", at {own / its:.3g} times the row's rates (at the row's own it may end lower)"
-        if own != its
-        else ""
-    )
+    return f", at {own / its:.3g} times the row's rates{remark}" if own != its else ""
 
 
 def _row(training: Training) -> str:

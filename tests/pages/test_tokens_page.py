@@ -238,3 +238,25 @@ def test_a_training_without_the_one_it_went_on_from(page: ModuleType) -> None:
     *_, last = page.trainings(TOKENS / "leroux2025-rotated")
     with pytest.raises(page.RunError, match="went on from"):
         list(page.of_wikipedia([last]))
+
+
+def test_a_control_with_its_run_has_rates_tokens_and_text_of_that(page: ModuleType, tmp_path: Path) -> None:
+    """Not those that the recipe of controls has; a run on another text is no control."""
+    chip = TOKENS / "leroux2025-rotated"
+    said = "\n".join(page._controls(page.trainings(chip)))
+    first, second, last = said.splitlines()
+    assert "`stage.software-distilled.steps = 293`" in first
+    assert first.count("on as many tokens of the same text") == 1
+    assert "times the row's rates" not in first
+    assert "at 2 times the row's rates (at the row's own it may end lower); that it had" in second
+    assert last == "Control: rows after more than 0.999 M tokens have none."
+    titles = [series.title for series in page.ours() if series.points[0].tokens == 300_032]
+    assert "SmolLM2-135M in software, trained by distillation, rank 64" in titles
+
+    shutil.copytree(chip / "300032", tmp_path / "chip" / "300032")
+    path = tmp_path / "chip" / "300032" / "control.json"
+    control = json.loads(path.read_text())
+    control["provenance"]["inputs"]["training text"] = "another"
+    path.write_text(json.dumps(control))
+    with pytest.raises(RunError, match=r"control\.json: of another text or number of tokens"):
+        page.trainings(tmp_path / "chip")
