@@ -309,11 +309,26 @@ def test_what_is_no_calibration_text_is_refused(batch: object, message: str) -> 
         inspect.unwrap(as_batch)(batch, micro_llama())  # as users reach it, without annotation checks
 
 
-@pytest.mark.parametrize("limit", [{"tolerance": 0.0}, {"tolerance": math.nan}, {"max_iterations": -1}])
-def test_limits_that_cannot_be_are_refused(limit: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"tolerance": 0.0},
+        {"tolerance": math.nan},
+        {"tolerance": "1e-4"},
+        {"max_iterations": -1},
+        {"max_iterations": 2.5},
+    ],
+)
+def test_limits_that_cannot_be_are_refused(limit: dict[str, object]) -> None:
+    """Before the neutral start replaces anything."""
     model, target = linear_and_target(torch.float32, [tokens(1, 16)])
-    with pytest.raises(InputError, match="give > 0 and >= 0"):
-        adapt(model, [tokens(1, 16)], target, "published", **limit)
+    before = [scaler.gain.clone() for _, _, scaler in scalers(attached_layers(model))]
+    unchecked = inspect.unwrap(adapt)  # as users reach it, without annotation checks
+    with pytest.raises(InputError, match="give a number > 0 and a whole number >= 0"):
+        unchecked(model, [tokens(1, 16)], target, "published", start="neutral", **limit)
+    with pytest.raises(InputError, match="unknown rule ''"):
+        unchecked(model, [tokens(1, 16)], target, "published", rule="")
+    assert all(map(torch.equal, before, [scaler.gain for _, _, scaler in scalers(attached_layers(model))]))
 
 
 def test_wrong_input_is_refused() -> None:

@@ -25,6 +25,7 @@ from gaincell.integrations.hf import models
 from gaincell.integrations.hf.base_model import BaseModel, load_base
 from gaincell.integrations.hf.models import load_model
 from gaincell.mapping.codesign import CodesignSettings, codesign_model
+from gaincell.mapping.load_hardware import find_start
 from gaincell.mapping.pipeline import STAGES, Job, linear_is_shipped, map_model, prepare
 from gaincell.mapping.readapt import AdaptSettings, adapt_model, chip_titles
 from gaincell.mapping.settings import MapSettings
@@ -290,6 +291,17 @@ def test_what_is_in_arrays_is_not_mapped_again(mapped: Mapped, tmp_path: Path) -
     _, text, folder, _ = mapped
     with pytest.raises(ModelError, match="run is in arrays already; give the pretrained model"):
         map_model(micro_settings(folder, text), tmp_path / "out")
+
+
+def test_a_missing_model_is_said_to_be_missing_where_the_run_would_have_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="'missing' is not a file or directory here"):
+        map_model(micro_settings(Path("missing"), Path("text")), Path("missing"))
+    with pytest.raises(ModelError, match="there is no RUN 'runs/missing' here"):
+        find_start("runs/missing")
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_run_of_another_kind_is_not_replaced(mapped: Mapped) -> None:

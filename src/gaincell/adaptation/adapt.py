@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 import torch
@@ -79,7 +80,7 @@ def adapt(
 
     Raises:
         InputError: no calibration text or none of token ids, an unknown method, start or rule, a rule without
-            effect, a tolerance not above 0, a limit below 0, or a target of another shape than the model.
+            effect, a tolerance not above 0, a limit not whole or below 0, or a target of another shape.
         ModelError: not attached or set to softmax, balanced rows with a neutral start, a stage not finite.
 
     A gain keeps its sign. The gain of a stage without variance stays as it is, and its offset too unless the
@@ -124,12 +125,18 @@ def adapt(
 
 def choose_rule(method: str, start: str, rule: Rule | None) -> Rule:
     """As given; for None "released" for the published method from the neutral start, else "relative"."""
-    return rule or ("released" if method == "published" and start == "neutral" else "relative")
+    if rule is not None:
+        return rule
+    return "released" if method == "published" and start == "neutral" else "relative"
 
 
 def _check_limits(tolerance: float, max_iterations: int) -> None:
-    if not tolerance > 0 or max_iterations < 0:
-        raise InputError(f"tolerance = {tolerance}, max_iterations = {max_iterations}; give > 0 and >= 0")
+    numbers = isinstance(tolerance, Real) and isinstance(max_iterations, Integral)
+    if not numbers or not tolerance > 0 or max_iterations < 0:
+        raise InputError(
+            f"tolerance = {tolerance!r}, max_iterations = {max_iterations!r}; "
+            "give a number > 0 and a whole number >= 0"
+        )
 
 
 def _checked(

@@ -151,10 +151,14 @@ def find_start(model: str, *, linear: bool = True) -> HardwareVersion:
         return HardwareVersion(model, None, shipped.linear, shipped.words, shipped.tokens)
     if saved_design(model) is not None:
         return HardwareVersion(model, None, None, AS_SAVED, 0)
-    there = "" if Path(model).exists() else f" (there is no file or directory {model!r} here)"
+    if Path(model).exists():
+        raise ModelError(
+            f"{model} has no linear hardware version to start from; "
+            f"make one: gaincell map {model}, then adapt the RUN it writes"
+        )
     raise ModelError(
-        f"{model} has no linear hardware version to start from{there}; "
-        f"make one: gaincell map {model}, then adapt the RUN it writes"
+        f"there is no RUN {model!r} here, and no hardware version of a model of that name; if it is a "
+        f"pretrained model of the hub, make one: gaincell map {model}, then adapt the RUN it writes"
     )
 
 

@@ -42,6 +42,7 @@ from gaincell.integrations.hf.checkpoint import read_state, save_differences, tr
 from gaincell.integrations.hf.context import check_length, default_length, read_tokens
 from gaincell.integrations.hf.lora import add_lora, without_adapters
 from gaincell.integrations.hf.models import load_model
+from gaincell.integrations.hf.sources import find_source
 from gaincell.integrations.hf.support import attention_modules
 from gaincell.mapping import summary
 from gaincell.mapping.engine import Engine, freeze_embeddings, read_evaluation
@@ -140,6 +141,8 @@ def map_model(
     Raises:
         GaincellError: model, text, design or directory are not acceptable, or a loss is not finite.
     """
+    if not Path(settings.model).exists():
+        find_source(settings.model)  # before there is a folder, which may have the model's name
     with run_lock(out, "map"):
         torch.manual_seed(settings.seed)
         job = prepare(settings, out, progress, tracker)

@@ -17,8 +17,8 @@ what is learnt leans on no single chip.
 """
 DECAYED = ("matrices-and-scales", "all")
 """"matrices-and-scales": matrices, embeddings among them, gains and offsets, but not biases, norms and
-exponents, as in the authors' released code [R]; "all": every trained tensor. Gains that are learnt as
-logarithms, normalisers and balanced rows never decay.
+exponents, as in the authors' released code [R]; "all": every trained tensor but gains that are learnt as
+logarithms, normalisers and balanced rows, which never decay.
 """
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
