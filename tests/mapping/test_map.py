@@ -299,7 +299,7 @@ def test_a_missing_model_is_said_to_be_missing_where_the_run_would_have_its_name
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match="'missing' is not a file or directory here"):
         map_model(micro_settings(Path("missing"), Path("text")), Path("missing"))
-    with pytest.raises(ModelError, match="there is no RUN 'runs/missing' here"):
+    with pytest.raises(ModelError, match="there is no file or directory 'runs/missing' here"):
         find_start("runs/missing")
     assert not any(tmp_path.iterdir())
 

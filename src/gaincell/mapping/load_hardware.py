@@ -157,8 +157,8 @@ def find_start(model: str, *, linear: bool = True) -> HardwareVersion:
             f"make one: gaincell map {model}, then adapt the RUN it writes"
         )
     raise ModelError(
-        f"there is no RUN {model!r} here, and no hardware version of a model of that name; if it is a "
-        f"pretrained model of the hub, make one: gaincell map {model}, then adapt the RUN it writes"
+        f"there is no file or directory {model!r} here, and no hardware version of that name is shipped; "
+        "a pretrained model of the hub is mapped first: gaincell map MODEL, then adapt the RUN it writes"
     )
 
 
