@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -361,6 +362,12 @@ def test_the_rate_of_a_linear_model_that_is_shipped_is_refused(tmp_path: Path) -
     settings = MapSettings("tiny", load_design("igzo"))
     assert not linear_is_shipped(settings, 6)
     assert not linear_is_shipped(replace(settings, design=load_design("leroux2025"), lora=4), 6)
+
+
+def test_peft_is_asked_for_before_a_model_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(InputError, match=r"adapters need the extra: pip install 'gaincell\[train\]'"):
+        prepare(micro_settings(tmp_path / "none", tmp_path / "none", lora=2), tmp_path / "run", silent_stages)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import gzip
 import json
 import shlex
 import shutil
+import sys
 from dataclasses import fields, replace
 from itertools import pairwise
 from math import inf
@@ -184,6 +185,15 @@ def on_micro(recipe: Recipe, folder: Path, *, random: bool = False) -> tuple[Rec
         made = replace(small.model, config=config, vocabulary=300, steps=2, training=training)
         return replace(small, model=made, design=design, files={}), text
     return replace(small, model=str(model), design=design, files={}), text
+
+
+def test_peft_is_asked_for_before_a_text_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shipped,) = (path for path in SHIPPED if path.stem == "low-tokens-control")
+    recipe, text = on_micro(load_recipe(shipped), tmp_path)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(InputError, match=r"adapters need the extra: pip install 'gaincell\[train\]'"):
+        run_recipe(recipe, open_text(text), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)

@@ -40,7 +40,7 @@ from gaincell.integrations.hf.attach import attach, attached_layers, detach, set
 from gaincell.integrations.hf.base_model import base_weights
 from gaincell.integrations.hf.checkpoint import read_state, save_differences, trained_parameters
 from gaincell.integrations.hf.context import check_length, default_length, read_tokens
-from gaincell.integrations.hf.lora import add_lora, without_adapters
+from gaincell.integrations.hf.lora import add_lora, check_peft, without_adapters
 from gaincell.integrations.hf.models import load_model
 from gaincell.integrations.hf.sources import find_source
 from gaincell.integrations.hf.support import attention_modules
@@ -169,6 +169,8 @@ def prepare(settings: MapSettings, out: Path, progress: StageProgress, tracker: 
     Raises:
         GaincellError: model, text or directory are not acceptable.
     """
+    if settings.lora:
+        check_peft()
     loaded = load_model(settings.model, None if settings.lora else torch.float32)
     loaded.model.to(settings.device)  # type: ignore[arg-type]
     if attached_layers(loaded.model):

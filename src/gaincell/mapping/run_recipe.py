@@ -30,6 +30,7 @@ from gaincell.errors import InputError
 from gaincell.integrations.hf.attach import attached_layers
 from gaincell.integrations.hf.base_model import LoadedModel
 from gaincell.integrations.hf.checkpoint import save_beside_results, write_state
+from gaincell.integrations.hf.lora import check_peft
 from gaincell.integrations.hf.reparametrisation import indices
 from gaincell.integrations.hf.run import DESIGN, Run
 from gaincell.integrations.hf.size import content_sha256
@@ -86,6 +87,8 @@ def run_recipe(
         GaincellError: recipe, model, text or directory are not acceptable, or a training diverges.
     """
     check_recipe(recipe)
+    if recipe.lora is not None:
+        check_peft()
     processes = join_processes(torch.device(device).type)
     main = processes.is_main_process
     stages, contents = recipe.needed_by(only), _contents(recipe)

@@ -33,6 +33,7 @@ from gaincell.files import read_json
 from gaincell.integrations.hf.attach import attached_layers, attached_model
 from gaincell.integrations.hf.completeness import check_complete, stored_types
 from gaincell.integrations.hf.interface import register
+from gaincell.integrations.hf.lora import check_peft
 from gaincell.integrations.hf.sources import (
     FORMS,
     WEIGHTS,
@@ -170,10 +171,9 @@ def _check_adapted(model: PreTrainedModel, adapter: Path) -> None:
 
 def _put_adapter(model: PreTrainedModel, directory: Path) -> None:
     """Attach a base model as an adapter says, read the adapter and merge it into the weights, in place."""
-    try:
-        from peft import PeftConfig, PeftModel
-    except ImportError as error:
-        raise InputError(f"{directory}: adapters need the extra: pip install 'gaincell[train]'") from error
+    check_peft(f"{directory}: ")
+    from peft import PeftConfig, PeftModel
+
     try:
         config: Any = PeftConfig.from_pretrained(str(directory))
         if config.is_prompt_learning:

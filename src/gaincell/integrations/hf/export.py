@@ -18,6 +18,7 @@ from gaincell.integrations.hf.attach import attach, attached_layers
 from gaincell.integrations.hf.base_model import has_tokenizer, load_tokenizer, sampled_fingerprint
 from gaincell.integrations.hf.checkpoint import read
 from gaincell.integrations.hf.hardware_record import hardware_record, saved_record
+from gaincell.integrations.hf.lora import check_peft
 from gaincell.integrations.hf.models import load_without_tokenizer
 from gaincell.integrations.hf.pretrained import ARRAYS, METHOD
 from gaincell.integrations.hf.reparametrisation import add_stored_parts, is_copy, is_trained
@@ -129,10 +130,9 @@ def export_peft(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
         RunError: as `export_transformers`; the other model is a RUN or one of transformers.
         ModelError: the base model cannot be found.
     """
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise InputError("adapters need the extra: pip install 'gaincell[train]'") from error
+    check_peft()
+    from peft import LoraConfig
+
     source, directory = Run(run), Path(out)
     refuse_second_model(directory, HARDWARE, "config.json")
     source.metadata()  # refuses what is no RUN

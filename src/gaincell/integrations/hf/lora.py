@@ -7,6 +7,7 @@ adds the product to W where a model is read, so that a converted model holds no 
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -24,6 +25,12 @@ NAME = "default"
 """Peft's name of an adapter that has no other."""
 FACTORS = tuple(f".lora_{factor}.{NAME}.weight" for factor in "AB")
 """Ends of the names of an adapter's matrices, behind that of its layer."""
+
+
+def check_peft(needed_by: str = "") -> None:
+    """Raise InputError where there is no peft; what needs it says so before it reads a text or a model."""
+    if find_spec("peft") is None:
+        raise InputError(f"{needed_by}adapters need the extra: pip install 'gaincell[train]'")
 
 
 def add_lora(model: PreTrainedModel, rank: int, where: str = "all", scale: float = 1.0, seed: int = 0) -> int:
@@ -44,13 +51,12 @@ def add_lora(model: PreTrainedModel, rank: int, where: str = "all", scale: float
         InputError: peft is missing, or an option is not allowed.
         ModelError: the model has adapters already, or no linear layer to give one to.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-        from peft.tuners.lora import Linear
+    check_peft()
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora import Linear
 
-        from gaincell.integrations.hf.lora_product import LowRankLinear
-    except ImportError as error:
-        raise InputError("adapters need the extra: pip install 'gaincell[train]'") from error
+    from gaincell.integrations.hf.lora_product import LowRankLinear
+
     if rank < 1 or where not in WHERE:
         raise InputError(
             f"rank = {rank}, where = {where!r}; give a rank of 1 or more, and {' or '.join(WHERE)}"
